@@ -1,0 +1,134 @@
+//! A small HTTP client: it keeps connections alive, follows nothing, and gives up after [`DEADLINE`].
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::DEADLINE;
+
+/// A client with a pool of kept-alive connections of its own. Cloning shares the pool.
+#[derive(Clone)]
+pub struct Client {
+    inner: hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>,
+}
+
+/// A whole answer, body included.
+#[derive(Debug)]
+pub struct Response {
+    /// The status of the final response.
+    pub status: StatusCode,
+    /// Its header fields.
+    pub headers: HeaderMap,
+    /// Its body, whole.
+    pub body: Bytes,
+}
+
+impl Response {
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON; fails the test where it is not.
+    pub fn json(&self) -> serde_json::Value {
+        match serde_json::from_slice(&self.body) {
+            Ok(value) => value,
+            Err(error) => panic!("not JSON ({error}): {}", self.text()),
+        }
+    }
+
+    /// The value of a header field, or "" where it is absent.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap_or("(not ASCII)"))
+    }
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Client::new()
+    }
+}
+
+impl Client {
+    /// A client with an empty pool.
+    pub fn new() -> Self {
+        let inner = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
+        Client { inner }
+    }
+
+    /// A GET of `url`, whole.
+    pub async fn get(&self, url: impl AsRef<str>) -> Response {
+        let request = Request::get(url.as_ref()).body(Bytes::new());
+        self.expect(request).await
+    }
+
+    /// A POST of `body` to `url`.
+    pub async fn post(&self, url: impl AsRef<str>, body: impl Into<Bytes>) -> Response {
+        let request = Request::post(url.as_ref()).body(body.into());
+        self.expect(request).await
+    }
+
+    /// Any request; fails the test where it is not answered.
+    pub async fn send(&self, request: Request<Bytes>) -> Response {
+        self.expect(Ok(request)).await
+    }
+
+    /// Any request, with what went wrong where it is not answered whole within [`DEADLINE`].
+    ///
+    /// # Errors
+    /// Connect, protocol and body errors, and the deadline, as text.
+    pub async fn try_send(&self, request: Request<Bytes>) -> Result<Response, String> {
+        let exchange = async {
+            let response = self.inner.request(request.map(Full::new)).await.map_err(|e| chain(&e))?;
+            let (head, body) = response.into_parts();
+            let body = body.collect().await.map_err(|e| format!("body: {}", chain(&e)))?.to_bytes();
+            Ok(Response { status: head.status, headers: head.headers, body })
+        };
+        match timeout(DEADLINE, exchange).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!("no whole answer within {DEADLINE:?}")),
+        }
+    }
+
+    async fn expect(&self, request: http::Result<Request<Bytes>>) -> Response {
+        let request = request.unwrap_or_else(|error| panic!("bad request in the test: {error}"));
+        let what = format!("{} {}", request.method(), request.uri());
+        match self.try_send(request).await {
+            Ok(response) => response,
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+}
+
+/// Sends raw bytes on a connection of its own and returns all that comes back until the other side
+/// closes or, where it does not, until [`DEADLINE`]. For what no well-behaved client would send.
+pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = match TcpStream::connect(address).await {
+        Ok(stream) => stream,
+        Err(error) => panic!("cannot connect to {address}: {error}"),
+    };
+    let mut answer = Vec::new();
+    // Errors are part of an answer: a reset ends it like a close does.
+    let _ = stream.write_all(bytes).await;
+    let _ = timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// An error and what caused it, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,54 @@
+//! What tests on real sockets need, and nothing else: upstreams that misbehave on request ([`Origin`]),
+//! proxies run in this process ([`serve`]) or as a child ([`Process`]), a [`Client`] that never waits
+//! longer than [`DEADLINE`], and [`eventually!`] in place of sleeps.
+//!
+//! These helpers panic with a clear message where the test's world is broken: that is how a test ends.
+
+mod client;
+mod origin;
+mod process;
+mod serve;
+
+use std::time::Duration;
+
+pub use client::{Client, Response, exchange};
+pub use nix::sys::signal::Signal;
+pub use origin::{Behaviour, Origin, Received};
+pub use process::{Process, free_address};
+pub use serve::{ServedProxy, serve};
+
+/// The longest that any helper waits before it fails the test.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How often a condition is looked at again.
+#[doc(hidden)]
+pub const POLL: Duration = Duration::from_millis(10);
+
+/// Waits until an expression (which may `.await`) is true, and fails the test if it is still false
+/// after [`DEADLINE`], or after the duration given first as `within`.
+///
+/// ```ignore
+/// eventually!(origin.requests().len() == 3);
+/// eventually!(within Duration::from_secs(20), backend.is_healthy(), "the backend never came back");
+/// ```
+#[macro_export]
+macro_rules! eventually {
+    (within $deadline:expr, $condition:expr, $($message:tt)+) => {{
+        let until = ::std::time::Instant::now() + $deadline;
+        while !$condition {
+            assert!(::std::time::Instant::now() < until, $($message)+);
+            ::tokio::time::sleep($crate::POLL).await;
+        }
+    }};
+    (within $deadline:expr, $condition:expr) => {
+        $crate::eventually!(
+            within $deadline, $condition, "not within {:?}: {}", $deadline, stringify!($condition)
+        )
+    };
+    ($condition:expr, $($message:tt)+) => {
+        $crate::eventually!(within $crate::DEADLINE, $condition, $($message)+)
+    };
+    ($condition:expr) => {
+        $crate::eventually!(within $crate::DEADLINE, $condition)
+    };
+}

@@ -1,0 +1,238 @@
+//! An upstream on a port of its own that records what it received and misbehaves on request.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, Uri};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, JoinSet};
+
+/// What an [`Origin`] does with the next requests that reach it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Answers as the `origin` crate does (see its list of paths).
+    Answer,
+    /// Answers every request with this status and no body.
+    Status(u16),
+    /// Takes the request and never answers.
+    Stall,
+    /// Takes the request and resets the connection.
+    Reset,
+}
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// Its method.
+    pub method: Method,
+    /// Its target.
+    pub uri: Uri,
+    /// Its header fields.
+    pub headers: HeaderMap,
+    /// Its body, whole.
+    pub body: Bytes,
+}
+
+impl Received {
+    /// The value of a header field, or "" where it is absent.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap_or("(not ASCII)"))
+    }
+}
+
+/// A real origin on loopback. Its port stays its own while it is dead, so that it can come back there.
+pub struct Origin {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: Option<AbortHandle>,
+    /// Bound and never listening: connections are refused while the origin is dead, and nobody else
+    /// can be given the port.
+    _reserved: Socket,
+}
+
+struct Shared {
+    behaviour: Mutex<Behaviour>,
+    received: Mutex<Vec<Received>>,
+    app: Router,
+}
+
+impl Origin {
+    /// Starts an origin on a free port. Its answers bear its port as label.
+    pub async fn start() -> Origin {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let reserved = bound_socket(any);
+        let address = match reserved.local_addr().map(|address| address.as_socket()) {
+            Ok(Some(address)) => address,
+            other => panic!("no address for the origin: {other:?}"),
+        };
+        let shared = Arc::new(Shared {
+            behaviour: Mutex::new(Behaviour::Answer),
+            received: Mutex::default(),
+            app: ::origin::app(&address.port().to_string()),
+        });
+        let mut origin = Origin { address, shared, accepting: None, _reserved: reserved };
+        origin.revive();
+        origin
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The label in its answers (and in their `x-origin` header).
+    pub fn label(&self) -> String {
+        self.address.port().to_string()
+    }
+
+    /// What it does from the next request on.
+    pub fn behave(&self, behaviour: Behaviour) {
+        *self.shared.behaviour.lock() = behaviour;
+    }
+
+    /// Every request so far, oldest first; those that it stalled or reset too.
+    pub fn received(&self) -> Vec<Received> {
+        self.shared.received.lock().clone()
+    }
+
+    /// How many requests have reached it for `path`.
+    pub fn count(&self, path: &str) -> usize {
+        self.shared.received.lock().iter().filter(|request| request.uri.path() == path).count()
+    }
+
+    /// Forgets what it has received.
+    pub fn forget(&self) {
+        self.shared.received.lock().clear();
+    }
+
+    /// Dies: open connections are reset, new ones refused.
+    pub fn die(&mut self) {
+        if let Some(accepting) = self.accepting.take() {
+            accepting.abort();
+        }
+    }
+
+    /// Comes back on the same port.
+    pub fn revive(&mut self) {
+        self.die();
+        let socket = bound_socket(self.address);
+        let listening = socket.listen(1024).and_then(|()| TcpListener::from_std(socket.into()));
+        let listener = match listening {
+            Ok(listener) => listener,
+            Err(error) => panic!("the origin cannot listen on {}: {error}", self.address),
+        };
+        let accepting = tokio::spawn(accept(listener, self.shared.clone()));
+        self.accepting = Some(accepting.abort_handle());
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.die();
+    }
+}
+
+fn bound_socket(address: SocketAddr) -> Socket {
+    let bind = || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        Ok::<_, std::io::Error>(socket)
+    };
+    bind().unwrap_or_else(|error| panic!("cannot bind {address}: {error}"))
+}
+
+/// Accepts until it is aborted, which ends every connection with it.
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => if let Ok((stream, _)) = accepted {
+                connections.spawn(connection(stream, shared.clone()));
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+    let Ok(handle) = stream.as_fd().try_clone_to_owned() else { return };
+    // Until the connection has ended well, its end is a reset.
+    let ending = ResetOnDrop { handle, armed: true };
+    let reset = Arc::new(Notify::new());
+    let app = shared
+        .app
+        .clone()
+        .layer(middleware::from_fn_with_state(shared, misbehave))
+        .layer(Extension(reset.clone()));
+    let server = auto::Builder::new(TokioExecutor::new());
+    let serving = server.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app));
+    tokio::select! {
+        _ = serving => ending.disarm(),
+        () = reset.notified() => {}
+    }
+}
+
+/// Makes the kernel answer the close of a socket with RST, as a process that was killed would.
+struct ResetOnDrop {
+    handle: OwnedFd,
+    armed: bool,
+}
+
+impl ResetOnDrop {
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for ResetOnDrop {
+    fn drop(&mut self) {
+        if self.armed {
+            // A socket that is gone already needs no reset.
+            let _ = SockRef::from(&self.handle).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+}
+
+async fn misbehave(
+    State(shared): State<Arc<Shared>>,
+    Extension(reset): Extension<Arc<Notify>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (head, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+    shared.received.lock().push(Received {
+        method: head.method.clone(),
+        uri: head.uri.clone(),
+        headers: head.headers.clone(),
+        body: body.clone(),
+    });
+    let behaviour = *shared.behaviour.lock();
+    match behaviour {
+        Behaviour::Answer => next.run(Request::from_parts(head, Body::from(body))).await,
+        Behaviour::Status(code) => {
+            StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+        }
+        Behaviour::Stall => std::future::pending().await,
+        Behaviour::Reset => {
+            reset.notify_one();
+            std::future::pending().await
+        }
+    }
+}

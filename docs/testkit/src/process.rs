@@ -1,0 +1,156 @@
+//! Real child processes: started on a free port, waited for, listened to, and ended with the test.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use parking_lot::Mutex;
+
+use crate::{DEADLINE, POLL};
+
+/// A child process. It is killed on drop, and what it printed is shown when the test fails.
+pub struct Process {
+    child: Child,
+    output: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Process {
+    /// Starts `program` with `arguments` and, besides the test's own environment, `variables`.
+    pub fn spawn(program: impl AsRef<Path>, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
+        let program = program.as_ref();
+        let child = Command::new(program)
+            .args(arguments)
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = child.unwrap_or_else(|error| panic!("cannot run {}: {error}", program.display()));
+        let output = Arc::new(Mutex::new(Vec::new()));
+        let readers = vec![
+            keep_lines(child.stdout.take(), output.clone()),
+            keep_lines(child.stderr.take(), output.clone()),
+        ];
+        Process { child, output, readers }
+    }
+
+    /// Starts a program that listens where the variable `LISTEN_ADDR` says, as the samples do, and
+    /// returns once it accepts connections there.
+    pub async fn spawn_listening(program: impl AsRef<Path>, arguments: &[&str]) -> (Process, SocketAddr) {
+        // Between the look for a free port and the child's own bind somebody else may take it.
+        for _ in 0..5 {
+            let address = free_address();
+            let listen = address.to_string();
+            let mut process = Process::spawn(&program, arguments, &[("LISTEN_ADDR", &listen)]);
+            let until = Instant::now() + DEADLINE;
+            while process.is_running() && Instant::now() < until {
+                if TcpStream::connect(address).is_ok() && process.is_running() {
+                    return (process, address);
+                }
+                tokio::time::sleep(POLL).await;
+            }
+            assert!(process.output().contains("in use"), "{} is not ready", program.as_ref().display());
+        }
+        panic!("{}: found no free port in five tries", program.as_ref().display());
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let id = Pid::from_raw(self.child.id().cast_signed());
+        if let Err(error) = kill(id, signal) {
+            panic!("cannot send {signal} to process {id}: {error}");
+        }
+    }
+
+    /// Waits for its end; fails the test where it still runs after `deadline`.
+    pub async fn ended(&mut self, deadline: Duration) -> ExitStatus {
+        let until = Instant::now() + deadline;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => {
+                    // What it said last is still in the pipes; their end ends the readers.
+                    for reader in self.readers.drain(..) {
+                        let _ = reader.join();
+                    }
+                    return status;
+                }
+                Ok(None) if Instant::now() < until => tokio::time::sleep(POLL).await,
+                Ok(None) => panic!("process {} still runs after {deadline:?}", self.child.id()),
+                Err(error) => panic!("cannot wait for process {}: {error}", self.child.id()),
+            }
+        }
+    }
+
+    /// What it has printed so far, both streams.
+    pub fn output(&self) -> String {
+        self.output.lock().join("\n")
+    }
+
+    /// Waits for a line that contains `text`, and returns it.
+    pub async fn line(&self, text: &str) -> String {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            if let Some(line) = self.output.lock().iter().find(|line| line.contains(text)) {
+                return line.clone();
+            }
+            assert!(Instant::now() < until, "no line with {text:?} within {DEADLINE:?}");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // One that has ended already cannot be killed, which is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- output of process {}:\n{}\n---", self.child.id(), self.output());
+        }
+    }
+}
+
+fn keep_lines(stream: Option<impl Read + Send + 'static>, output: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        for line in stream.into_iter().flat_map(|stream| BufReader::new(stream).lines()) {
+            let Ok(line) = line else { break };
+            output.lock().push(line);
+        }
+    })
+}
+
+/// An address on loopback that nobody listens on now, below the range from which the kernel gives
+/// ports to outgoing connections, so that none of those can take it first.
+pub fn free_address() -> SocketAddr {
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Tests run in several processes at once: each starts to look somewhere else.
+    let start = (std::process::id() % u32::from(COUNT / 50)) as u16 * 50;
+    for _ in 0..COUNT {
+        let port = FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+    panic!("no free port from {FIRST} on")
+}

@@ -1,0 +1,102 @@
+//! Sample 3: the request is changed on its way up, the response on its way down.
+//!
+//! Run it:  `cargo run -p header_filter -- 127.0.0.1:3001`  (start the upstream with `cargo run -p origin`)
+//! Try:     `curl -i 127.0.0.1:6188/anything -H 'X-Forwarded-For: 6.6.6.6'`: the JSON in the answer is the
+//!          request as the upstream saw it, and the header fields above it are what came back.
+//! With no argument the upstream is 1.1.1.1:443, over TLS.
+
+use std::{env, net::SocketAddr, net::TcpListener, process::exit, time::Duration};
+
+use async_trait::async_trait;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{prelude::*, server::configuration::ServerConf};
+
+struct HeaderFilter {
+    upstream: SocketAddr,
+}
+
+impl HeaderFilter {
+    /// The host name that a TLS upstream proves to be, and that it expects to be asked for.
+    fn tls_name(&self) -> Option<&'static str> {
+        (self.upstream.port() == 443).then_some("one.one.one.one")
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for HeaderFilter {
+    type CTX = ();
+    fn new_ctx(&self) {}
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        let sni = self.tls_name().unwrap_or_default().to_string();
+        let mut peer = HttpPeer::new(self.upstream, self.tls_name().is_some(), sni);
+        peer.options.connection_timeout = Some(Duration::from_secs(2));
+        peer.options.read_timeout = Some(Duration::from_secs(10));
+        peer.options.write_timeout = Some(Duration::from_secs(10));
+        Ok(Box::new(peer))
+    }
+
+    /// Runs when a connection to the upstream is there, just before the request header is sent on it.
+    /// `request` is a copy: what the client sent stays as it was, for logs and for retries.
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        _ctx: &mut (),
+    ) -> Result<()> {
+        request.insert_header("x-proxy-added", "pingora-demo")?;
+        request.insert_header("x-forwarded-by", "rust-pingora")?;
+        if let Some(name) = self.tls_name() {
+            request.insert_header("Host", name)?;
+        }
+        // Whatever the client claims here is replaced by the address that we see: `insert_header` removes
+        // every earlier value, and where no address is known nothing may stay either.
+        match session.client_addr().and_then(|address| address.as_inet()) {
+            Some(client) => request.insert_header("X-Forwarded-For", client.ip().to_string())?,
+            None => drop(request.remove_header("X-Forwarded-For")),
+        }
+        Ok(())
+    }
+
+    /// Runs when the upstream's response header has arrived, before the client gets it.
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        _ctx: &mut (),
+    ) -> Result<()> {
+        response.insert_header("x-proxy", "pingora-demo")?;
+        // What software an upstream runs is nobody's business.
+        response.remove_header("Server");
+        Ok(())
+    }
+}
+
+fn main() {
+    env_logger::init_from_env(env_logger::Env::default().default_filter_or("info"));
+    let mut argument = env::args().skip(1).collect::<Vec<_>>().join(" ");
+    if argument.is_empty() {
+        argument = "1.1.1.1:443".to_string();
+    }
+    let Ok(upstream) = argument.parse() else {
+        eprintln!(
+            "header_filter: '{argument}' is no upstream; expected one IP:PORT, for example 127.0.0.1:3001"
+        );
+        exit(2);
+    };
+    let listen = env::var("LISTEN_ADDR").unwrap_or_else(|_| "127.0.0.1:6188".to_string());
+    // Pingora tries a taken port for half a minute. Binding it here for a moment tells at once.
+    if let Err(error) = TcpListener::bind(&listen) {
+        eprintln!("header_filter: cannot listen on {listen}: {error}");
+        exit(1);
+    }
+
+    // On SIGTERM, Pingora's default is to wait five minutes for requests in flight.
+    let conf = ServerConf { grace_period_seconds: Some(1), ..Default::default() };
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    server.bootstrap();
+    let mut proxy = http_proxy_service(&server.configuration, HeaderFilter { upstream });
+    proxy.add_tcp(&listen);
+    server.add_service(proxy);
+    server.run_forever();
+}

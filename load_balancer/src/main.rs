@@ -1,0 +1,114 @@
+//! Sample 2: requests take turns over several upstreams, and those that are down get none.
+//!
+//! Run it:  `cargo run -p load_balancer -- 127.0.0.1:3001 127.0.0.1:3002`  (and `cargo run -p origin`)
+//! Try:     `curl 127.0.0.1:6188/` several times, then stop an origin and try again.
+//! With no argument the upstreams are 1.1.1.1:443 and 1.0.0.1:443, over TLS.
+//!
+//! Two things keep a dead upstream away from clients: a health check in the background, which takes it
+//! out of the rotation, and a retry, for requests that come before the health check has noticed.
+
+use std::net::{SocketAddr, TcpListener};
+use std::{env, process::exit, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use log::warn;
+use pingora::lb::{Backend, health_check::TcpHealthCheck};
+use pingora::{prelude::*, server::configuration::ServerConf};
+
+struct Balancer {
+    /// Shared with the background service, which keeps the health of each upstream up to date.
+    upstreams: Arc<LoadBalancer<RoundRobin>>,
+}
+
+/// What is remembered about one request: which upstreams could not be reached.
+#[derive(Default)]
+struct RequestCtx {
+    chosen: Option<Backend>,
+    unreachable: Vec<Backend>,
+}
+
+#[async_trait]
+impl ProxyHttp for Balancer {
+    type CTX = RequestCtx;
+    fn new_ctx(&self) -> RequestCtx {
+        RequestCtx::default()
+    }
+
+    /// Takes the next upstream that is healthy and that this request has not tried in vain.
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        let chosen = self
+            .upstreams
+            .select_with(b"", 256, |upstream, healthy| healthy && !ctx.unreachable.contains(upstream));
+        // `None` is an everyday answer, not a bug: unwrapping it would turn an outage into a panic.
+        let Some(upstream) = chosen else {
+            return Error::e_explain(HTTPStatus(503), "no upstream is healthy");
+        };
+        let tls = upstream.addr.as_inet().is_some_and(|address| address.port() == 443);
+        let sni = if tls { "one.one.one.one" } else { "" };
+        let mut peer = HttpPeer::new(&upstream, tls, sni.to_string());
+        peer.options.connection_timeout = Some(Duration::from_secs(2));
+        peer.options.read_timeout = Some(Duration::from_secs(10));
+        peer.options.write_timeout = Some(Duration::from_secs(10));
+        ctx.chosen = Some(upstream);
+        Ok(Box::new(peer))
+    }
+
+    /// Nothing has been sent yet when connecting fails, so trying another upstream is safe for any method.
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut RequestCtx,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        if let Some(upstream) = ctx.chosen.take() {
+            warn!("{} cannot be reached, trying another", upstream.addr);
+            ctx.unreachable.push(upstream);
+            // `upstream_peer` is called again.
+            error.set_retry(true);
+        }
+        error
+    }
+}
+
+fn main() {
+    env_logger::init_from_env(env_logger::Env::default().default_filter_or("info"));
+    let mut upstreams: Vec<String> = env::args().skip(1).collect();
+    if upstreams.is_empty() {
+        upstreams = vec!["1.1.1.1:443".to_string(), "1.0.0.1:443".to_string()];
+    }
+    if let Some(wrong) = upstreams.iter().find(|argument| argument.parse::<SocketAddr>().is_err()) {
+        eprintln!("load_balancer: '{wrong}' is no upstream; expected IP:PORT …, for example 127.0.0.1:3001");
+        exit(2);
+    }
+    let listen = env::var("LISTEN_ADDR").unwrap_or_else(|_| "127.0.0.1:6188".to_string());
+    // Pingora tries a taken port for half a minute. Binding it here for a moment tells at once.
+    if let Err(error) = TcpListener::bind(&listen) {
+        eprintln!("load_balancer: cannot listen on {listen}: {error}");
+        exit(1);
+    }
+
+    let mut upstreams = match LoadBalancer::<RoundRobin>::try_from_iter(upstreams) {
+        Ok(upstreams) => upstreams,
+        Err(error) => {
+            eprintln!("load_balancer: cannot balance over these upstreams: {error}");
+            exit(2);
+        }
+    };
+    // A TCP connection that opens is a pass. All upstreams are checked at once, every five seconds.
+    upstreams.set_health_check(TcpHealthCheck::new());
+    upstreams.health_check_frequency = Some(Duration::from_secs(5));
+    upstreams.parallel_health_check = true;
+    let health_checks = background_service("health checks", upstreams);
+
+    // On SIGTERM, Pingora's default is to wait five minutes for requests in flight.
+    let conf = ServerConf { grace_period_seconds: Some(1), ..Default::default() };
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    server.bootstrap();
+    let balancer = Balancer { upstreams: health_checks.task() };
+    let mut proxy = http_proxy_service(&server.configuration, balancer);
+    proxy.add_tcp(&listen);
+    server.add_service(proxy);
+    server.add_service(health_checks);
+    server.run_forever();
+}

@@ -1,0 +1,114 @@
+//! The sample's real binary in front of origins that die and come back.
+
+use std::collections::HashSet;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use testkit::{Client, DEADLINE, Origin, Process, eventually};
+
+const BALANCER: &str = env!("CARGO_BIN_EXE_load_balancer");
+
+/// Longer than two rounds of the sample's health check, which runs every five seconds.
+const TWO_CHECKS: Duration = Duration::from_secs(12);
+
+async fn balance(origins: &[&Origin]) -> (Process, SocketAddr) {
+    let addresses: Vec<String> = origins.iter().map(|origin| origin.address().to_string()).collect();
+    let arguments: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    Process::spawn_listening(BALANCER, &arguments).await
+}
+
+#[tokio::test]
+async fn requests_take_turns() {
+    let (a, b, c) = (Origin::start().await, Origin::start().await, Origin::start().await);
+    let (_balancer, address) = balance(&[&a, &b, &c]).await;
+    let client = Client::new();
+    for _ in 0..9 {
+        assert_eq!(client.get(format!("http://{address}/")).await.status, 200);
+    }
+    assert_eq!([a.count("/"), b.count("/"), c.count("/")], [3, 3, 3]);
+}
+
+#[tokio::test]
+async fn no_request_is_lost_before_a_death_is_noticed_and_none_sent_there_after() {
+    let (mut a, b) = (Origin::start().await, Origin::start().await);
+    let (balancer, address) = balance(&[&a, &b]).await;
+    let client = Client::new();
+    let url = format!("http://{address}/");
+    a.die();
+    // A POST too: nothing was sent to the dead one, so it may go to the other.
+    for _ in 0..4 {
+        assert_eq!(client.get(&url).await.status, 200);
+        assert_eq!(client.post(&url, "once").await.status, 200);
+    }
+    assert_eq!(b.count("/"), 8);
+
+    // Once the check has noticed, no request tries the dead one any more.
+    let tries = || balancer.output().matches("trying another").count();
+    eventually!(within TWO_CHECKS, {
+        let before = tries();
+        client.get(&url).await;
+        client.get(&url).await;
+        tries() == before
+    });
+    let before = tries();
+    for _ in 0..10 {
+        assert_eq!(client.get(&url).await.status, 200);
+    }
+    assert_eq!(tries(), before);
+
+    // And it gets its share again when it is back.
+    a.revive();
+    let label = a.label();
+    eventually!(within TWO_CHECKS, client.get(&url).await.header("x-origin") == label);
+}
+
+#[tokio::test]
+async fn with_no_healthy_upstream_clients_get_503() {
+    let (mut a, mut b) = (Origin::start().await, Origin::start().await);
+    let (mut balancer, address) = balance(&[&a, &b]).await;
+    a.die();
+    b.die();
+    let client = Client::new();
+    // Before the check has noticed (both tried in vain) and after.
+    let url = format!("http://{address}/");
+    assert_eq!(client.get(&url).await.status, 503);
+    let tries = || balancer.output().matches("trying another").count();
+    eventually!(within TWO_CHECKS, {
+        let before = tries();
+        assert_eq!(client.get(&url).await.status, 503);
+        tries() == before
+    });
+    assert!(balancer.is_running() && !balancer.output().contains("panicked"));
+}
+
+#[tokio::test]
+async fn requests_are_spread_over_many_connections_too() {
+    let (a, b) = (Origin::start().await, Origin::start().await);
+    let (_balancer, address) = balance(&[&a, &b]).await;
+    let mut seen = HashSet::new();
+    for _ in 0..4 {
+        let answer = Client::new().get(format!("http://{address}/")).await;
+        seen.insert(answer.header("x-origin").to_owned());
+    }
+    assert_eq!(seen.len(), 2);
+}
+
+#[tokio::test]
+async fn a_bad_argument_is_one_line_and_exit_code_2() {
+    let mut balancer = Process::spawn(BALANCER, &["127.0.0.1:3001", "nonsense"], &[]);
+    assert_eq!(balancer.ended(DEADLINE).await.code(), Some(2));
+    let said = balancer.output();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("'nonsense'") && said.contains("expected IP:PORT"), "{said}");
+}
+
+#[tokio::test]
+async fn a_taken_port_is_one_line_and_exit_code_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let mut balancer = Process::spawn(BALANCER, &["127.0.0.1:1"], &[("LISTEN_ADDR", &listen)]);
+    assert_eq!(balancer.ended(DEADLINE).await.code(), Some(1));
+    let said = balancer.output();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains(&format!("cannot listen on {listen}")), "{said}");
+}

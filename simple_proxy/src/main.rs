@@ -1,0 +1,62 @@
+//! Sample 1: the smallest Pingora proxy that is of use. It forwards every request to one upstream.
+//!
+//! Run it:  `cargo run -p simple_proxy -- 127.0.0.1:3001`  (start the upstream with `cargo run -p origin`)
+//! Try:     `curl -i 127.0.0.1:6188/anything`
+//! With no argument the upstream is 1.1.1.1:443, over TLS.
+
+use std::{env, net::SocketAddr, net::TcpListener, process::exit, time::Duration};
+
+use async_trait::async_trait;
+use pingora::{prelude::*, server::configuration::ServerConf};
+
+/// A proxy is a type that implements `ProxyHttp`. This one knows one address.
+struct SimpleProxy {
+    upstream: SocketAddr,
+}
+
+#[async_trait]
+impl ProxyHttp for SimpleProxy {
+    type CTX = (); // Nothing is remembered about a request from one phase to the next.
+    fn new_ctx(&self) {}
+
+    /// The one phase that has no default: where does this request go?
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        let tls = self.upstream.port() == 443;
+        let sni = if tls { "one.one.one.one" } else { "" };
+        let mut peer = HttpPeer::new(self.upstream, tls, sni.to_string());
+        // Unless told otherwise, Pingora waits for an upstream for ever.
+        peer.options.connection_timeout = Some(Duration::from_secs(2));
+        peer.options.read_timeout = Some(Duration::from_secs(10));
+        peer.options.write_timeout = Some(Duration::from_secs(10));
+        Ok(Box::new(peer))
+    }
+}
+
+fn main() {
+    env_logger::init_from_env(env_logger::Env::default().default_filter_or("info"));
+    let mut argument = env::args().skip(1).collect::<Vec<_>>().join(" ");
+    if argument.is_empty() {
+        argument = "1.1.1.1:443".to_string();
+    }
+    let Ok(upstream) = argument.parse() else {
+        eprintln!(
+            "simple_proxy: '{argument}' is no upstream; expected one IP:PORT, for example 127.0.0.1:3001"
+        );
+        exit(2);
+    };
+    let listen = env::var("LISTEN_ADDR").unwrap_or_else(|_| "127.0.0.1:6188".to_string());
+    // Pingora tries a taken port for half a minute. Binding it here for a moment tells at once.
+    if let Err(error) = TcpListener::bind(&listen) {
+        eprintln!("simple_proxy: cannot listen on {listen}: {error}");
+        exit(1);
+    }
+
+    // On SIGTERM, Pingora's default is to wait five minutes for requests in flight.
+    let conf = ServerConf { grace_period_seconds: Some(1), ..Default::default() };
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    server.bootstrap();
+    let mut proxy = http_proxy_service(&server.configuration, SimpleProxy { upstream });
+    proxy.add_tcp(&listen);
+    server.add_service(proxy);
+    server.run_forever();
+}

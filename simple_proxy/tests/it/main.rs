@@ -1,0 +1,63 @@
+//! The sample's real binary in front of real origins.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use testkit::{Client, DEADLINE, Origin, Process, Signal, free_address};
+
+const PROXY: &str = env!("CARGO_BIN_EXE_simple_proxy");
+
+#[tokio::test]
+async fn forwards_method_path_query_and_body() {
+    let origin = Origin::start().await;
+    let (_proxy, address) = Process::spawn_listening(PROXY, &[&origin.address().to_string()]).await;
+    let answer = Client::new().post(format!("http://{address}/anything/a?b=c"), "hello").await;
+    assert_eq!(answer.status, 200);
+    let echo = answer.json();
+    assert_eq!(echo["method"], "POST");
+    assert_eq!(echo["path"], "/anything/a");
+    assert_eq!(echo["query"], "b=c");
+    assert_eq!(echo["body"], "hello");
+    assert_eq!(answer.header("x-origin"), origin.label());
+}
+
+#[tokio::test]
+async fn a_dead_upstream_is_502() {
+    let nobody = free_address().to_string();
+    let (_proxy, address) = Process::spawn_listening(PROXY, &[&nobody]).await;
+    assert_eq!(Client::new().get(format!("http://{address}/")).await.status, 502);
+}
+
+#[tokio::test]
+async fn a_bad_argument_is_one_line_and_exit_code_2() {
+    for arguments in
+        [&["nonsense"][..], &["127.0.0.1"], &["127.0.0.1:99999"], &["127.0.0.1:1", "127.0.0.1:2"]]
+    {
+        let mut proxy = Process::spawn(PROXY, arguments, &[]);
+        assert_eq!(proxy.ended(DEADLINE).await.code(), Some(2));
+        let said = proxy.output();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains(&arguments.join(" ")) && said.contains("expected one IP:PORT"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_taken_port_is_one_line_and_exit_code_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let mut proxy = Process::spawn(PROXY, &["127.0.0.1:1"], &[("LISTEN_ADDR", &listen)]);
+    assert_eq!(proxy.ended(DEADLINE).await.code(), Some(1));
+    let said = proxy.output();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains(&format!("cannot listen on {listen}")), "{said}");
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_without_pingoras_five_minutes() {
+    let (mut proxy, address) = Process::spawn_listening(PROXY, &["127.0.0.1:1"]).await;
+    // Pingora listens before it installs its signal handlers; an answer does not prove them either, so
+    // a process that a first SIGTERM killed outright has ended as well.
+    Client::new().get(format!("http://{address}/")).await;
+    proxy.signal(Signal::SIGTERM);
+    proxy.ended(Duration::from_secs(20)).await;
+}
