@@ -1,0 +1,239 @@
+//! A TOML text as a tree that knows where everything stood.
+//!
+//! A deserializer stops at the first error. Here an offending key is noted, cut off the tree, and the rest
+//! read again, so that one look shows everything that is wrong.
+
+use std::ops::Range;
+
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, Deserializer};
+
+use super::error::Position;
+use super::not_yet;
+
+/// Enough to see a pattern in; a file with more errors than this is not a configuration.
+const MAX_FAULTS: usize = 100;
+
+/// A text and what was understood of it.
+pub(super) struct Document<'t> {
+    text: &'t str,
+    tree: Spanned<DeTable<'t>>,
+}
+
+/// What is wrong, and where in the text.
+pub(super) struct Flaw {
+    pub(super) position: Option<Position>,
+    pub(super) detail: String,
+}
+
+impl<'t> Document<'t> {
+    /// Parses as much as can be understood.
+    pub(super) fn parse(text: &'t str) -> (Self, Vec<Flaw>) {
+        let (tree, errors) = DeTable::parse_recoverable(text);
+        let flaws = errors.into_iter().take(MAX_FAULTS).map(|error| Flaw {
+            position: error.span().map(|span| position(text, span.start)),
+            detail: error.message().to_owned(),
+        });
+        let flaws = flaws.collect();
+        (Document { text, tree }, flaws)
+    }
+
+    /// Reads a `T`, leaving out what cannot be read. Every field of `T` must have a default.
+    pub(super) fn decode<T: DeserializeOwned + Default>(&mut self) -> (T, Vec<Flaw>) {
+        let mut flaws = Vec::new();
+        while flaws.len() < MAX_FAULTS {
+            let error = match T::deserialize(Deserializer::from(self.tree.clone())) {
+                Ok(value) => return (value, flaws),
+                Err(error) => error,
+            };
+            let span = error.span().unwrap_or(0..0);
+            let cut = cut(self.tree.get_mut(), &span);
+            let understood = cut.is_some();
+            flaws.push(Flaw {
+                position: Some(position(self.text, span.start)),
+                detail: describe(error.message(), cut.unwrap_or_default()),
+            });
+            if !understood {
+                break;
+            }
+        }
+        (T::default(), flaws)
+    }
+
+    /// Where the value at `path` stands, or the innermost table around it: `["backends", "0", "address"]`.
+    pub(super) fn locate(&self, path: &[&str]) -> Option<Position> {
+        let mut place = None;
+        let (first, rest) = path.split_first()?;
+        let (_, mut value) = self.tree.get_ref().iter().find(|(key, _)| key.get_ref() == first)?;
+        place.replace(value.span().start);
+        for step in rest {
+            let inner = match value.get_ref() {
+                DeValue::Table(table) => table.iter().find(|(key, _)| key.get_ref() == step).map(|(_, v)| v),
+                DeValue::Array(items) => step.parse().ok().and_then(|index: usize| items.get(index)),
+                _ => None,
+            };
+            let Some(inner) = inner else { break };
+            place.replace(inner.span().start);
+            value = inner;
+        }
+        place.map(|offset| position(self.text, offset))
+    }
+}
+
+/// Cuts the key or value at `span` off `table`, and returns the keys that led there.
+fn cut(table: &mut DeTable<'_>, span: &Range<usize>) -> Option<Vec<String>> {
+    let mut doomed = None;
+    for (key, value) in table.iter_mut() {
+        let name = key.get_ref().to_string();
+        // An unknown key is at fault as a key; otherwise look inside before blaming the whole value.
+        if key.span() != *span {
+            if let Some(mut path) = cut_inside(value, span) {
+                path.insert(0, name);
+                return Some(path);
+            }
+            if value.span() != *span {
+                continue;
+            }
+        }
+        doomed = Some(name);
+        break;
+    }
+    let name = doomed?;
+    table.remove(name.as_str());
+    Some(vec![name])
+}
+
+fn cut_inside(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<Vec<String>> {
+    match value.get_mut() {
+        DeValue::Table(table) => cut(table, span),
+        DeValue::Array(items) => {
+            if let Some(path) = items.iter_mut().find_map(|item| cut_inside(item, span)) {
+                return Some(path);
+            }
+            let index = items.iter().position(|item| item.span() == *span)?;
+            let kept = items.iter().enumerate().filter(|(i, _)| *i != index).map(|(_, item)| item.clone());
+            *items = kept.collect();
+            Some(Vec::new())
+        }
+        _ => None,
+    }
+}
+
+/// Puts serde's words into ours.
+pub(super) fn describe(message: &str, path: Vec<String>) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    if message.starts_with("unknown field") {
+        let found = quoted.next().unwrap_or_default();
+        if not_yet::key(&path) {
+            return format!("`{found}` is not supported yet");
+        }
+        return format!("unknown key `{found}`{}", did_you_mean(found, quoted));
+    }
+    if message.starts_with("unknown variant") {
+        let found = quoted.next().unwrap_or_default();
+        let known: Vec<&str> = quoted.collect();
+        if not_yet::value(&path, found) {
+            return format!("`{found}` is not supported yet; expected {}", listed(&known));
+        }
+        let hint = did_you_mean(found, known.iter().copied());
+        return format!("unknown value `{found}`{hint}; expected {}", listed(&known));
+    }
+    match path.last() {
+        Some(key) => format!("`{key}`: {message}"),
+        None => message.to_owned(),
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
+}
+
+/// " (did you mean `…`?)" where one of `known` is close to `found`, else nothing.
+pub(super) fn did_you_mean<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let closest = known
+        .map(|name| (strsim::jaro_winkler(found, name), name))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    closest.map_or_else(String::new, |(_, name)| format!(" (did you mean `{name}`?)"))
+}
+
+fn position(text: &str, offset: usize) -> Position {
+    let before = text.get(..offset).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    Position {
+        line: before.matches('\n').count() + 1,
+        column: before.get(line_start..).map_or(0, |line| line.chars().count()) + 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn flaws(text: &str) -> Vec<String> {
+        let (mut document, mut flaws) = Document::parse(text);
+        flaws.extend(document.decode::<Config>().1);
+        let line = |flaw: &Flaw| {
+            let place = flaw.position.map_or(String::new(), |at| format!("{}:{}: ", at.line, at.column));
+            format!("{place}{}", flaw.detail)
+        };
+        flaws.iter().map(line).collect()
+    }
+
+    #[test]
+    fn every_flaw_is_found_with_its_place() {
+        let text = r#"
+[proxy]
+listen_adr_http = "127.0.0.1:80"
+threads = "four"
+max_connections = 0
+
+[[backends]]
+id = "a"
+address = "nonsense"
+tags = ["a", 7]
+
+[balancing]
+algorithm = "rownd_robin"
+"#;
+        let flaws = flaws(text);
+        let expected = [
+            "3:1: unknown key `listen_adr_http` (did you mean `listen_addr_http`?)",
+            "4:11: `threads`: invalid type: string \"four\", expected usize",
+            "5:19: `max_connections`: invalid value: integer `0`, expected a nonzero usize",
+            "9:11: `address`: 'nonsense' is no address: there is no port; expected host:port, as in 127.0.0.1:3001",
+            "10:14: `tags`: invalid type: integer `7`, expected a string",
+            "13:13: unknown value `rownd_robin` (did you mean `round_robin`?); expected `round_robin`",
+        ];
+        for line in expected {
+            assert!(flaws.iter().any(|flaw| flaw == line), "{line}\nnot in\n{}", flaws.join("\n"));
+        }
+        assert_eq!(flaws.len(), expected.len(), "{}", flaws.join("\n"));
+    }
+
+    #[test]
+    fn syntax_errors_do_not_hide_each_other() {
+        let flaws = flaws("[proxy]\nthreads = = 1\n[logging]\nlevel = \"info\nformat = 1.2.3\n");
+        assert!(flaws.len() >= 2, "{}", flaws.join("\n"));
+    }
+
+    #[test]
+    fn a_key_given_twice_is_a_flaw() {
+        let flaws = flaws("[proxy]\nthreads = 1\nthreads = 2\n");
+        assert!(flaws.iter().any(|flaw| flaw.starts_with("3:1: duplicate key")), "{}", flaws.join("\n"));
+    }
+
+    #[test]
+    fn columns_count_characters() {
+        assert_eq!(position("a = 1\nbä = 2", "a = 1\nbä".len()), Position { line: 2, column: 3 });
+    }
+
+    #[test]
+    fn what_a_table_cannot_be_is_cut_off_whole() {
+        assert_eq!(flaws("proxy = 3\nbackends = \"x\"\n").len(), 2);
+        assert_eq!(flaws("[[proxy]]\nthreads = 1\n").len(), 1);
+        assert_eq!(flaws("[[backends]]\n[[backends]]\naddress = []\n").len(), 1);
+    }
+}

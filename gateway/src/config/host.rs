@@ -1,0 +1,97 @@
+//! Hosts as routing compares them: what a client may write in many ways has one form here.
+
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
+use super::values::is_host_name;
+
+/// A `Host` or `:authority` that is none (RFC 9110 4.2.3, RFC 3986 3.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a valid host")]
+pub struct InvalidHost;
+
+/// The host of an authority in its one form: no port, no trailing dot, lower case, IPv6 literals in
+/// brackets and as short as they go. Borrows where the client has written it so already.
+///
+/// # Errors
+/// [`InvalidHost`] for everything that is no host, with or without a port; user information too.
+pub fn normalise_host(authority: &str) -> Result<Cow<'_, str>, InvalidHost> {
+    if let Some(rest) = authority.strip_prefix('[') {
+        let (literal, port) = rest.split_once(']').ok_or(InvalidHost)?;
+        if !port.is_empty() && !port.strip_prefix(':').is_some_and(is_port) {
+            return Err(InvalidHost);
+        }
+        let address: Ipv6Addr = literal.parse().map_err(|_| InvalidHost)?;
+        return Ok(Cow::Owned(format!("[{address}]")));
+    }
+    let host = match authority.split_once(':') {
+        Some((host, port)) if is_port(port) => host,
+        Some(_) => return Err(InvalidHost),
+        None => authority,
+    };
+    if !is_host_name(host) {
+        return Err(InvalidHost);
+    }
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Ok(Cow::Owned(host.to_ascii_lowercase()));
+    }
+    Ok(Cow::Borrowed(host))
+}
+
+/// RFC 3986 3.2.3: any number of digits, none included; more than 65535 is no port of ours.
+fn is_port(port: &str) -> bool {
+    port.is_empty() || (port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_form_for_every_way_to_write_a_host() {
+        for (written, form) in [
+            ("example.com", "example.com"),
+            ("Example.COM", "example.com"),
+            ("example.com.", "example.com"),
+            ("example.com:8080", "example.com"),
+            ("example.com:", "example.com"),
+            ("EXAMPLE.com.:80", "example.com"),
+            ("127.0.0.1:80", "127.0.0.1"),
+            ("[::1]", "[::1]"),
+            ("[0:0:0:0:0:0:0:1]:443", "[::1]"),
+            ("[2001:DB8::A]", "[2001:db8::a]"),
+            ("my_service", "my_service"),
+        ] {
+            assert_eq!(normalise_host(written).as_deref(), Ok(form), "{written}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused() {
+        for written in [
+            "",
+            ".",
+            ":80",
+            "a b",
+            "a/b",
+            "a,b",
+            "a:b",
+            "a:80:80",
+            "a:99999",
+            "user@a",
+            "a..b",
+            "-a",
+            "[::1",
+            "[::1]x",
+            "[::1]:x",
+            "[nonsense]",
+            "::1",
+            "a\u{0}",
+            "ä.example",
+            "a%20b",
+        ] {
+            assert_eq!(normalise_host(written), Err(InvalidHost), "{written:?}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What a person writes: the configuration's schema, where it comes from, and what is wrong with it.
+//!
+//! A [`Config`] is plain data. Sources are read in [`load`], later ones winning: defaults, the file, the
+//! `PINGORA_*` variables, the command line. Whatever cannot work is found here, before anything runs,
+//! and reported with its place in the file, all of it at once. Nothing here knows Pingora.
+
+mod document;
+mod error;
+mod host;
+mod load;
+mod not_yet;
+mod schema;
+mod validate;
+mod values;
+mod variables;
+
+pub use error::{ConfigError, Fault, Position};
+pub use host::{InvalidHost, normalise_host};
+pub use load::{Overrides, load};
+pub use schema::{
+    Algorithm, Backend, Balancing, Config, Headers, HealthCheck, LogFormat, LogOutput, Logging, Metrics,
+    ProbeKind, Proxy, RateLimit, RateLimitKey, RateLimitScope, Retry, Upstream, VirtualHost,
+};
+pub use values::{FieldName, FieldValue, HostPort, Millis, OneOrMany, Secs, StatusSet};
+pub use variables::VARIABLES;

@@ -1,0 +1,362 @@
+//! The keys of the configuration and their defaults; `gateway/config/reference.toml` explains each one.
+//!
+//! Everything has a default, so that a file holds only what its writer decided. What must be there (a
+//! backend's `id`, say) defaults to empty, and [`validate`](super::validate) asks for it.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
+
+use http::{HeaderName, HeaderValue};
+use serde::Deserialize;
+
+use super::values::{FieldName, FieldValue, HostPort, Millis, OneOrMany, Secs, StatusSet};
+
+/// A whole configuration.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Listeners, and what holds for every connection.
+    pub proxy: Proxy,
+    /// The process log and the access log.
+    pub logging: Logging,
+    /// The listener for metrics and health.
+    pub metrics: Metrics,
+    /// How backends are probed.
+    pub health_check: HealthCheck,
+    /// How a backend is chosen.
+    pub balancing: Balancing,
+    /// How backends are spoken to, where a virtual host does not say.
+    pub upstream: Option<Upstream>,
+    /// What is tried again, where a virtual host does not say.
+    pub retry: Option<Retry>,
+    /// How much a client may ask, where a virtual host does not say. Absent: any number.
+    pub rate_limit: Option<RateLimit>,
+    /// Which header fields are changed, where a virtual host does not say.
+    pub headers: Option<Headers>,
+    /// Which hosts are served.
+    pub virtual_hosts: Vec<VirtualHost>,
+    /// By whom.
+    pub backends: Vec<Backend>,
+}
+
+/// `[proxy]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Proxy {
+    /// The plain HTTP listeners.
+    pub listen_addr_http: OneOrMany<SocketAddr>,
+    /// Open client connections; more are closed at once.
+    pub max_connections: NonZeroUsize,
+    /// From a request's last header byte to the response's first byte.
+    pub request_timeout_secs: Secs,
+    /// How long an idle client connection stays open.
+    pub keepalive_timeout_secs: Secs,
+    /// How long requests in flight may take when the gateway stops.
+    pub shutdown_timeout_secs: Secs,
+    /// Worker threads; 0 is one per core.
+    pub threads: usize,
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Proxy {
+            listen_addr_http: OneOrMany(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))]),
+            max_connections: NonZeroUsize::MIN.saturating_add(9_999),
+            request_timeout_secs: Secs::new(30),
+            keepalive_timeout_secs: Secs::new(60),
+            shutdown_timeout_secs: Secs::new(30),
+            threads: 0,
+        }
+    }
+}
+
+/// `[logging]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Logging {
+    /// trace, debug, info, warn, error, or a filter such as "info,gateway=debug".
+    pub level: String,
+    /// How a line looks.
+    pub format: LogFormat,
+    /// Where lines go.
+    pub output: LogOutput,
+    /// The file, when they go to one.
+    pub file_path: String,
+    /// Whether each request is a line.
+    pub access_log: bool,
+}
+
+impl Default for Logging {
+    fn default() -> Self {
+        Logging {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+            output: LogOutput::Console,
+            file_path: "gateway.log".to_owned(),
+            access_log: true,
+        }
+    }
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where log lines go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogOutput {
+    /// Standard output.
+    Console,
+    /// The file at `file_path`, appended to.
+    File,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Whether they are served.
+    pub enabled: bool,
+    /// Where, together with `/health`, `/livez` and `/readyz`.
+    pub listen_addr: SocketAddr,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics { enabled: true, listen_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)) }
+    }
+}
+
+/// `[health_check]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HealthCheck {
+    /// Whether backends are probed; where not, all count as healthy.
+    pub enabled: bool,
+    /// What a probe is. Absent: http where a path is given, else tcp.
+    pub kind: Option<ProbeKind>,
+    /// What an HTTP probe asks for.
+    pub path: Option<String>,
+    /// Which answers pass.
+    pub expected_status: StatusSet,
+    /// From one probe of a backend to the next.
+    pub interval_secs: Secs,
+    /// How long a probe may take in all.
+    pub timeout_secs: Secs,
+    /// So many failures in a row make a backend unhealthy.
+    pub unhealthy_threshold: NonZeroU32,
+    /// So many passes in a row make it healthy again.
+    pub healthy_threshold: NonZeroU32,
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        HealthCheck {
+            enabled: true,
+            kind: None,
+            path: None,
+            expected_status: StatusSet::range(200..=399),
+            interval_secs: Secs::new(10),
+            timeout_secs: Secs::new(5),
+            unhealthy_threshold: NonZeroU32::MIN.saturating_add(2),
+            healthy_threshold: NonZeroU32::MIN.saturating_add(1),
+        }
+    }
+}
+
+/// What a probe is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeKind {
+    /// A GET whose status must be an expected one.
+    Http,
+    /// A connection that opens.
+    Tcp,
+}
+
+impl HealthCheck {
+    /// What an HTTP probe asks for; `None` where the probe is a connection.
+    pub fn http_path(&self) -> Option<&str> {
+        match (self.kind, &self.path) {
+            (Some(ProbeKind::Tcp), _) | (None, None) => None,
+            (_, Some(path)) => Some(path),
+            (Some(ProbeKind::Http), None) => Some("/health"),
+        }
+    }
+}
+
+/// `[balancing]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Balancing {
+    /// How a backend is chosen.
+    pub algorithm: Algorithm,
+}
+
+/// How a backend is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Algorithm {
+    /// One after the other.
+    #[default]
+    RoundRobin,
+}
+
+/// `[upstream]`, a policy: how backends are spoken to.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Upstream {
+    /// How long a connection may take to open.
+    pub connect_timeout_ms: Millis,
+    /// How long a backend may be silent while it answers.
+    pub read_timeout_secs: Secs,
+    /// How long a backend may refuse to take more of a request.
+    pub write_timeout_secs: Secs,
+    /// How long an idle connection is kept for the next request.
+    pub idle_timeout_secs: Secs,
+    /// How many idle connections are kept, all backends together.
+    pub keepalive_pool_size: NonZeroUsize,
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Upstream {
+            connect_timeout_ms: Millis::new(1000),
+            read_timeout_secs: Secs::new(30),
+            write_timeout_secs: Secs::new(30),
+            idle_timeout_secs: Secs::new(55),
+            keepalive_pool_size: NonZeroUsize::MIN.saturating_add(511),
+        }
+    }
+}
+
+/// `[retry]`, a policy: what is tried again.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retry {
+    /// Tries in all, the first included.
+    pub attempts: NonZeroU32,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Retry { attempts: NonZeroU32::MIN.saturating_add(2) }
+    }
+}
+
+/// `[rate_limit]`, a policy: how much a client may ask.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RateLimit {
+    /// Requests that a client may make in a window.
+    pub requests: NonZeroU32,
+    /// How long a window is; it opens with the client's first request.
+    pub window_secs: Secs,
+    /// What makes a client.
+    pub key: RateLimitKey,
+    /// What is counted together.
+    pub scope: RateLimitScope,
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        RateLimit {
+            requests: NonZeroU32::MIN.saturating_add(99),
+            window_secs: Secs::new(60),
+            key: RateLimitKey::ClientIp,
+            scope: RateLimitScope::Route,
+        }
+    }
+}
+
+/// What makes a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RateLimitKey {
+    /// Its address; of IPv6 the first 64 bits, which is what one customer is given.
+    ClientIp,
+}
+
+/// What is counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RateLimitScope {
+    /// Each route counts for itself.
+    Route,
+    /// One counter for all that the table holds for.
+    Global,
+}
+
+/// `[headers]`, a policy: which header fields are changed.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Headers {
+    /// Set on the way up, whatever was there.
+    pub request_set: BTreeMap<FieldName, FieldValue>,
+    /// Added on the way up.
+    pub request_add: BTreeMap<FieldName, FieldValue>,
+    /// Removed on the way up.
+    pub request_remove: Vec<FieldName>,
+    /// Set on the way down, whatever was there.
+    pub response_set: BTreeMap<FieldName, FieldValue>,
+    /// Added on the way down.
+    pub response_add: BTreeMap<FieldName, FieldValue>,
+    /// Removed on the way down.
+    pub response_remove: Vec<FieldName>,
+    /// Whether `X-Backend` tells the client which backend answered.
+    pub expose_backend: bool,
+}
+
+impl Default for Headers {
+    fn default() -> Self {
+        let name = |name| FieldName(HeaderName::from_static(name));
+        let gateway = FieldValue(HeaderValue::from_static("gateway"));
+        Headers {
+            request_set: BTreeMap::from([(name("x-proxy"), gateway)]),
+            request_add: BTreeMap::new(),
+            request_remove: Vec::new(),
+            response_set: BTreeMap::new(),
+            response_add: BTreeMap::new(),
+            response_remove: vec![name("server"), name("x-powered-by")],
+            expose_backend: false,
+        }
+    }
+}
+
+/// `[[virtual_hosts]]`: a host that is served.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VirtualHost {
+    /// The host, or "*" for every host that no other virtual host names.
+    pub domain: String,
+    /// The tag of the backends that serve it.
+    pub enabled_backends_tag: String,
+    /// In place of the table at the top.
+    pub upstream: Option<Upstream>,
+    /// In place of the table at the top.
+    pub retry: Option<Retry>,
+    /// In place of the table at the top.
+    pub rate_limit: Option<RateLimit>,
+    /// In place of the table at the top.
+    pub headers: Option<Headers>,
+}
+
+/// `[[backends]]`: one instance of a service.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Backend {
+    /// Its name in logs, metrics and answers.
+    pub id: String,
+    /// Where it listens. Required; absent only until validation.
+    pub address: Option<HostPort>,
+    /// The pools to which it belongs.
+    pub tags: Vec<String>,
+}

@@ -1,0 +1,346 @@
+//! The small types of the schema: each can only hold what makes sense, so that a wrong value is found
+//! where it is read, with its line, and never again.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU64;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, header};
+use serde::{Deserialize, Deserializer, de};
+
+/// The longest time that a key takes: a year. More is a mistake, and adding it to a clock may overflow.
+const MAX_SECS: u64 = 365 * 24 * 60 * 60;
+
+/// A time in whole seconds, from 1 to a year.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+pub struct Secs(NonZeroU64);
+
+/// A time in whole milliseconds, from 1 to a year.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+pub struct Millis(NonZeroU64);
+
+fn duration_in_range(value: i64, max: u64, unit: &str) -> Result<NonZeroU64, String> {
+    let number = u64::try_from(value).ok().and_then(NonZeroU64::new).filter(|n| n.get() <= max);
+    number.ok_or_else(|| format!("{value} is out of range: expected 1 to {max} {unit}"))
+}
+
+impl TryFrom<i64> for Secs {
+    type Error = String;
+    fn try_from(value: i64) -> Result<Self, String> {
+        duration_in_range(value, MAX_SECS, "seconds").map(Secs)
+    }
+}
+
+impl TryFrom<i64> for Millis {
+    type Error = String;
+    fn try_from(value: i64) -> Result<Self, String> {
+        duration_in_range(value, MAX_SECS * 1000, "milliseconds").map(Millis)
+    }
+}
+
+impl Secs {
+    /// A constant of the defaults; zero counts as one.
+    pub(super) const fn new(secs: u64) -> Self {
+        Secs(at_least_one(secs))
+    }
+
+    /// As the clock takes it.
+    pub fn duration(self) -> Duration {
+        Duration::from_secs(self.0.get())
+    }
+
+    /// As it was written.
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl Millis {
+    /// A constant of the defaults; zero counts as one.
+    pub(super) const fn new(millis: u64) -> Self {
+        Millis(at_least_one(millis))
+    }
+
+    /// As the clock takes it.
+    pub fn duration(self) -> Duration {
+        Duration::from_millis(self.0.get())
+    }
+}
+
+const fn at_least_one(n: u64) -> NonZeroU64 {
+    match NonZeroU64::new(n) {
+        Some(n) => n,
+        None => NonZeroU64::MIN,
+    }
+}
+
+/// `host:port`. The host is an address (IPv6 in brackets) or a name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct HostPort {
+    /// The host as it was written, without brackets.
+    pub host: String,
+    /// The port, not 0.
+    pub port: u16,
+}
+
+impl HostPort {
+    /// The host where it is an address, so that nothing has to be resolved.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+}
+
+impl TryFrom<String> for HostPort {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            |why: &str| format!("'{text}' is no address: {why}; expected host:port, as in 127.0.0.1:3001");
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong("there is no port"))?;
+        let port = match port.parse::<u16>() {
+            Ok(0) | Err(_) => return Err(wrong(&format!("'{port}' is no port from 1 to 65535"))),
+            Ok(port) => port,
+        };
+        let host = match host.strip_prefix('[') {
+            Some(rest) => {
+                let address =
+                    rest.strip_suffix(']').filter(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
+                address.ok_or_else(|| wrong("what stands in brackets is no IPv6 address"))?
+            }
+            None if host.contains(':') => return Err(wrong("an IPv6 address stands in brackets")),
+            None if is_host_name(host) => host,
+            None => return Err(wrong(&format!("'{host}' is no host"))),
+        };
+        Ok(HostPort { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// Whether `host` can be a DNS name (RFC 1123 2.1, and underscores, which service names use) or IPv4.
+pub(super) fn is_host_name(host: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    host.len() <= 253 && host.strip_suffix('.').unwrap_or(host).split('.').all(label)
+}
+
+/// A set of status codes: "200-399", or "200,204,301-302".
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct StatusSet(Vec<RangeInclusive<u16>>);
+
+impl StatusSet {
+    pub(super) fn range(range: RangeInclusive<u16>) -> Self {
+        StatusSet(vec![range])
+    }
+
+    /// Whether `status` belongs to it.
+    pub fn contains(&self, status: u16) -> bool {
+        self.0.iter().any(|range| range.contains(&status))
+    }
+}
+
+impl TryFrom<String> for StatusSet {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let code = |code: &str| code.trim().parse::<u16>().ok().filter(|code| (100..=599).contains(code));
+        let range = |part: &str| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = (code(first)?, code(last)?);
+            (first <= last).then_some(first..=last)
+        };
+        let set: Option<Vec<_>> = text.split(',').map(range).collect();
+        set.map(StatusSet).ok_or_else(|| {
+            format!("'{text}' is no set of status codes; expected something like \"200-399\" or \"200,204\"")
+        })
+    }
+}
+
+/// The name of a header field that a rule may change.
+///
+/// Fields that say where a message ends or what becomes of the connection are the proxy's own business
+/// (RFC 9110 7.6.1): a rule that could change them could smuggle a request.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct FieldName(pub HeaderName);
+
+impl PartialOrd for FieldName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for FieldName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.as_str().cmp(other.0.as_str())
+    }
+}
+
+impl TryFrom<String> for FieldName {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let Ok(name) = HeaderName::from_str(&text) else {
+            return Err(format!("'{text}' is no name of a header field"));
+        };
+        const OFF_LIMITS: [HeaderName; 7] = [
+            header::CONNECTION,
+            header::CONTENT_LENGTH,
+            header::TRANSFER_ENCODING,
+            header::UPGRADE,
+            header::TE,
+            header::TRAILER,
+            HeaderName::from_static("keep-alive"),
+        ];
+        if OFF_LIMITS.contains(&name) {
+            return Err(format!("'{text}' belongs to the connection, which rules cannot change"));
+        }
+        Ok(FieldName(name))
+    }
+}
+
+/// The value of a header field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldValue(pub HeaderValue);
+
+impl<'de> Deserialize<'de> for FieldValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        HeaderValue::from_str(&text)
+            .map(FieldValue)
+            .map_err(|_| de::Error::custom(format!("{text:?} cannot be the value of a header field")))
+    }
+}
+
+/// One value, or an array of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OneOrMany<T>(pub Vec<T>);
+
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(std::marker::PhantomData<T>);
+
+        impl<'de, T: FromStr<Err: fmt::Display>> de::Visitor<'de> for Visitor<T> {
+            type Value = Vec<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, or an array of strings")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<T>, E> {
+                let value = text.parse().map_err(|error| E::custom(format!("'{text}': {error}")))?;
+                Ok(vec![value])
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+                let mut values = Vec::new();
+                while let Some(Item(value)) = items.next_element()? {
+                    values.push(value);
+                }
+                Ok(values)
+            }
+        }
+
+        deserializer.deserialize_any(Visitor(std::marker::PhantomData)).map(OneOrMany)
+    }
+}
+
+/// An element of an array, read by `FromStr`, so that an error bears the element's place.
+struct Item<T>(T);
+
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Item<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Item).map_err(|error| de::Error::custom(format!("'{text}': {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host_port(text: &str) -> Result<HostPort, String> {
+        text.parse()
+    }
+
+    #[test]
+    fn addresses_are_names_or_numbers_with_a_port() {
+        for text in
+            ["127.0.0.1:3001", "localhost:80", "web-1.example.com:65535", "[::1]:8080", "my_service:1"]
+        {
+            assert_eq!(host_port(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_the_reason() {
+        for (text, why) in [
+            ("nonsense", "no port"),
+            ("127.0.0.1", "no port"),
+            ("127.0.0.1:0", "'0' is no port"),
+            ("127.0.0.1:65536", "'65536' is no port"),
+            ("127.0.0.1:http", "'http' is no port"),
+            (":80", "'' is no host"),
+            ("::1:80", "stands in brackets"),
+            ("[::1:80", "no IPv6 address"),
+            ("[nonsense]:80", "no IPv6 address"),
+            ("a b:80", "'a b' is no host"),
+            ("http://a:80", "stands in brackets"),
+            ("-a:80", "'-a' is no host"),
+        ] {
+            let error = host_port(text).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn status_sets() {
+        let set = StatusSet::try_from("200,204,301-302".to_owned()).unwrap();
+        let members: Vec<u16> = (100..600).filter(|status| set.contains(*status)).collect();
+        assert_eq!(members, [200, 204, 301, 302]);
+        for text in ["", "abc", "99", "600", "300-200", "200-", "200;204"] {
+            assert!(StatusSet::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_have_bounds() {
+        assert!(Secs::try_from(0).unwrap_err().contains("expected 1 to 31536000 seconds"));
+        assert!(Secs::try_from(-1).is_err());
+        assert!(Secs::try_from(i64::MAX).is_err());
+        assert_eq!(Secs::try_from(30).unwrap().duration(), Duration::from_secs(30));
+        assert!(Millis::try_from(0).is_err());
+        assert_eq!(Millis::try_from(30).unwrap().duration(), Duration::from_millis(30));
+    }
+
+    #[test]
+    fn fields_that_frame_the_message_are_off_limits() {
+        assert!(FieldName::try_from("X-Any".to_owned()).is_ok());
+        for name in ["Content-Length", "transfer-encoding", "Connection", "a b", ""] {
+            assert!(FieldName::try_from(name.to_owned()).is_err(), "{name}");
+        }
+    }
+}
