@@ -1,0 +1,112 @@
+//! What a client is told when a backend fails: which error of Pingora's is which status and which error type
+//! of RFC 9209 (Proxy-Status) 2.3.
+
+use http::{HeaderValue, header};
+use pingora::prelude::*;
+
+use crate::reply::{Problem, Reply};
+
+/// How soon a client may ask again when no backend is usable: about the time in which a probe finds one.
+const RETRY_AFTER_SECS: u32 = 5;
+
+/// The answer where no backend is usable.
+pub fn no_backend() -> Reply {
+    Reply::new(Problem::NoBackend, "every backend of this service is down")
+        .proxy_error("destination_unavailable")
+        .field(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS))
+}
+
+/// The answer to an error that ends a request; `None` where nobody is left to be told.
+pub fn reply(error: &Error) -> Option<Reply> {
+    if *error.etype() == HTTPStatus(Problem::NoBackend.status().as_u16()) {
+        return Some(no_backend());
+    }
+    match error.esource() {
+        ErrorSource::Upstream => Some(upstream(error.etype())),
+        ErrorSource::Downstream => downstream(error.etype()),
+        ErrorSource::Internal | ErrorSource::Unset => Some(internal()),
+    }
+}
+
+fn upstream(error: &ErrorType) -> Reply {
+    let (problem, proxy_error, detail) = match error {
+        ConnectTimedout => {
+            (Problem::GatewayTimeout, "connection_timeout", "the backend did not take a connection in time")
+        }
+        TLSHandshakeTimedout => {
+            (Problem::GatewayTimeout, "connection_timeout", "the backend did not agree on TLS in time")
+        }
+        ReadTimedout => {
+            (Problem::GatewayTimeout, "http_response_timeout", "the backend did not answer in time")
+        }
+        WriteTimedout => (
+            Problem::GatewayTimeout,
+            "connection_write_timeout",
+            "the backend did not take the request in time",
+        ),
+        ConnectRefused => (Problem::BadGateway, "connection_refused", "the backend refused the connection"),
+        ConnectNoRoute => (Problem::BadGateway, "destination_ip_unroutable", "no route leads to the backend"),
+        TLSHandshakeFailure | HandshakeError => {
+            (Problem::BadGateway, "tls_protocol_error", "the backend and the gateway did not agree on TLS")
+        }
+        InvalidCert => {
+            (Problem::BadGateway, "tls_certificate_error", "the backend's certificate is not valid")
+        }
+        InvalidHTTPHeader | H1Error | H2Error | InvalidH2 | H2Downgrade => {
+            (Problem::BadGateway, "http_protocol_error", "the backend's answer is not valid HTTP")
+        }
+        ReadError | WriteError | ConnectionClosed => (
+            Problem::BadGateway,
+            "connection_terminated",
+            "the backend closed the connection before its answer",
+        ),
+        _ => (Problem::BadGateway, "destination_unavailable", "the backend cannot be reached"),
+    };
+    Reply::new(problem, detail).proxy_error(proxy_error)
+}
+
+fn downstream(error: &ErrorType) -> Option<Reply> {
+    match error {
+        // The connection to the client is gone.
+        ReadError | WriteError | ConnectionClosed | WriteTimedout => None,
+        ReadTimedout => Some(Reply::new(Problem::BadRequest, "the request's body did not arrive in time")),
+        _ => Some(Reply::new(Problem::BadRequest, "the request is not valid HTTP")),
+    }
+}
+
+fn internal() -> Reply {
+    Reply::new(Problem::Internal, "the gateway could not handle the request; its log says more")
+        .proxy_error("proxy_internal_error")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_has_its_status_and_error_type() {
+        for (error, source, status, reason) in [
+            (ConnectRefused, ErrorSource::Upstream, 502, "connection_refused"),
+            (ConnectTimedout, ErrorSource::Upstream, 504, "connection_timeout"),
+            (ReadTimedout, ErrorSource::Upstream, 504, "http_response_timeout"),
+            (ConnectionClosed, ErrorSource::Upstream, 502, "connection_terminated"),
+            (InvalidHTTPHeader, ErrorSource::Upstream, 502, "http_protocol_error"),
+            (SocketError, ErrorSource::Upstream, 502, "destination_unavailable"),
+            (HTTPStatus(503), ErrorSource::Unset, 503, "destination_unavailable"),
+            (InvalidHTTPHeader, ErrorSource::Downstream, 400, "bad-request"),
+            (InternalError, ErrorSource::Internal, 500, "proxy_internal_error"),
+        ] {
+            let mut failed = Error::new(error);
+            failed.esource = source;
+            let reply = reply(&failed).unwrap();
+            assert_eq!((reply.status(), reply.reason()), (status, reason), "{failed}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_told_where_the_client_is_gone() {
+        let mut error = Error::new(ConnectionClosed);
+        error.as_down();
+        assert!(reply(&error).is_none());
+    }
+}

@@ -1,0 +1,40 @@
+//! A compiled configuration: everything that a request looks up, in the form in which it is needed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::policy::headers::HeaderRules;
+use crate::policy::rate_limit::RateLimiter;
+use crate::route::HostTable;
+use crate::telemetry::metrics::RouteMetrics;
+use crate::upstream::{BackendState, Pool, Transport};
+
+/// A compiled configuration. It never changes; a new one takes its place.
+pub struct Snapshot {
+    /// The virtual hosts.
+    pub hosts: HostTable<Arc<Route>>,
+    /// Every backend, in the order of the configuration.
+    pub backends: Vec<Arc<BackendState>>,
+    /// How long an idle client connection stays open.
+    pub keepalive_timeout: Duration,
+    /// From a request's last header byte to the response's first byte.
+    pub request_timeout: Duration,
+    /// Counts requests that no route takes.
+    pub unrouted: RouteMetrics,
+}
+
+/// What holds for the requests of a virtual host.
+pub struct Route {
+    /// The backends that serve it.
+    pub pool: Arc<Pool>,
+    /// How they are spoken to.
+    pub transport: Transport,
+    /// Tries in all, the first included.
+    pub attempts: u32,
+    /// How much a client may ask; `None`: any number.
+    pub rate_limit: Option<RateLimiter>,
+    /// Which header fields are changed.
+    pub headers: HeaderRules,
+    /// Its counters.
+    pub metrics: RouteMetrics,
+}

@@ -1,0 +1,121 @@
+//! Who the client is, told to the backend: `X-Forwarded-*`, `X-Real-IP` and `Via`. Whatever a client
+//! claims in such a field is taken out first, since a backend believes what it finds there.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use http::{HeaderName, HeaderValue, Version, header};
+use pingora::Result;
+use pingora::http::RequestHeader;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// What the gateway knows about a request of a client.
+pub struct Client<'a> {
+    /// The client's address; `None` where it came over a Unix socket.
+    pub address: Option<IpAddr>,
+    /// `http` or `https`, as the client spoke it.
+    pub scheme: &'static str,
+    /// The host that the client asked for, as it wrote it.
+    pub host: Option<&'a str>,
+}
+
+/// Replaces what the client said about itself by what is known.
+///
+/// # Errors
+/// Where a value cannot be a header field's, which these cannot but be.
+pub fn apply(request: &mut RequestHeader, client: &Client<'_>) -> Result<()> {
+    remove_claims(request);
+    if let Some(address) = client.address {
+        let mut text = String::with_capacity(45);
+        let _ = write!(text, "{address}");
+        let address = HeaderValue::from_str(&text).or_else(|_| HeaderValue::from_str("unknown"));
+        if let Ok(address) = address {
+            request.insert_header(X_REAL_IP, address.clone())?;
+            request.insert_header(X_FORWARDED_FOR, address)?;
+        }
+    }
+    request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme))?;
+    if let Some(host) = client.host {
+        request.insert_header(X_FORWARDED_HOST, host)?;
+    }
+    Ok(())
+}
+
+/// Every field by which a client could pass for another one.
+fn remove_claims(request: &mut RequestHeader) {
+    let is_claim = |name: &&HeaderName| {
+        let name = name.as_str();
+        name.starts_with("x-forwarded") || name == "forwarded" || name == "x-real-ip"
+    };
+    // Mostly there is none, and nothing is collected.
+    let claims: Vec<HeaderName> = request.headers.keys().filter(is_claim).cloned().collect();
+    for claim in &claims {
+        request.remove_header(claim);
+    }
+}
+
+/// The `Via` of a message that was received over `version` (RFC 9110 7.6.3). A proxy adds its own to those
+/// that are there.
+pub fn via(version: Version) -> (HeaderName, HeaderValue) {
+    let via = match version {
+        Version::HTTP_2 => "2 gateway",
+        Version::HTTP_10 => "1.0 gateway",
+        _ => "1.1 gateway",
+    };
+    (header::VIA, HeaderValue::from_static(via))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn applied(fields: &[(&'static str, &str)], client: &Client<'_>) -> RequestHeader {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        for (name, value) in fields {
+            request.append_header(*name, *value).unwrap();
+        }
+        apply(&mut request, client).unwrap();
+        request
+    }
+
+    #[test]
+    fn claims_are_replaced_by_what_is_known() {
+        let forged = [
+            ("X-Forwarded-For", "6.6.6.6"),
+            ("X-Forwarded-For", "7.7.7.7"),
+            ("x-forwarded-proto", "https"),
+            ("X-Forwarded-Host", "evil.example"),
+            ("X-Forwarded-Port", "443"),
+            ("X-Forwarded-Prefix", "/admin"),
+            ("Forwarded", "for=6.6.6.6"),
+            ("X-Real-IP", "6.6.6.6"),
+            ("X-Other", "stays"),
+        ];
+        let client = Client { address: "192.0.2.1".parse().ok(), scheme: "http", host: Some("a.example") };
+        let request = applied(&forged, &client);
+        let mut fields: Vec<(&str, &str)> =
+            request.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        fields.sort_unstable();
+        let expected = [
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-host", "a.example"),
+            ("x-forwarded-proto", "http"),
+            ("x-other", "stays"),
+            ("x-real-ip", "192.0.2.1"),
+        ];
+        assert_eq!(fields, expected);
+    }
+
+    #[test]
+    fn nothing_is_claimed_for_a_client_without_address() {
+        let client = Client { address: None, scheme: "https", host: None };
+        let request = applied(&[("X-Forwarded-For", "6.6.6.6")], &client);
+        assert!(!request.headers.contains_key("x-forwarded-for"));
+        assert!(!request.headers.contains_key("x-forwarded-host"));
+        assert_eq!(request.headers["x-forwarded-proto"], "https");
+    }
+}

@@ -1,0 +1,289 @@
+//! A request's life, phase by phase, in the order in which the phases run. Read it from top to bottom.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use http::{StatusCode, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::prelude::*;
+use pingora::protocols::Digest;
+use pingora::proxy::{FailToProxy, ProxyWarnLogContext};
+
+use crate::ctx::RequestCtx;
+use crate::failure;
+use crate::live::Store;
+use crate::policy::forwarded::{self, Client};
+use crate::policy::{Verdict, request_id};
+use crate::reply::{Problem, Reply};
+use crate::route;
+use crate::telemetry::access_log::Record;
+use crate::telemetry::{AccessLog, Metrics};
+use crate::upstream::retry::{self, Sent};
+
+/// How long a client may refuse to take more of a response. Pingora's default is for ever.
+const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The status in logs and metrics of a client that left before its answer, as nginx counts it.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// The gateway as Pingora sees it.
+pub struct Gateway {
+    live: Arc<Store>,
+    metrics: Arc<Metrics>,
+    access_log: Option<AccessLog>,
+}
+
+impl Gateway {
+    /// A gateway that serves what `live` holds.
+    pub fn new(live: Arc<Store>, metrics: Arc<Metrics>, access_log: Option<AccessLog>) -> Self {
+        Gateway { live, metrics, access_log }
+    }
+
+    /// Finds the route and asks the policies that may refuse, each in its turn.
+    fn admit(&self, request: &RequestHeader, ctx: &mut RequestCtx) -> Verdict {
+        match route::find(&ctx.snapshot.hosts, request) {
+            Verdict::Continue(route) => ctx.route = Some(route.clone()),
+            Verdict::Reply(reply) => return Verdict::Reply(reply),
+        }
+        let limiter = ctx.route.as_ref().and_then(|route| route.rate_limit.as_ref());
+        if let Some(limiter) = limiter {
+            match limiter.check(ctx.client, ctx.started) {
+                Verdict::Continue(quota) => ctx.quota = Some(quota),
+                Verdict::Reply(reply) => {
+                    ctx.metrics().rate_limited.inc();
+                    return Verdict::Reply(reply);
+                }
+            }
+        }
+        Verdict::Continue(())
+    }
+}
+
+/// Answers a request here.
+async fn send(reply: Reply, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
+    ctx.error = Some(reply.reason());
+    reply.send(session, &ctx.id).await
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = RequestCtx;
+
+    /// The request's head has been read. From here on the request has its snapshot.
+    fn new_ctx(&self) -> RequestCtx {
+        RequestCtx::new(self.live.load(), &self.metrics.requests_active)
+    }
+
+    /// No module is switched on; Pingora's default would be to carry one for compression.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    /// Who asks, under which id, and how long the connection may wait.
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
+        session.set_keepalive(Some(ctx.snapshot.keepalive_timeout.as_secs()));
+        session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
+        ctx.client = session
+            .client_addr()
+            .and_then(|address| address.as_inet())
+            .map(|address| address.ip().to_canonical());
+        ctx.id = request_id::generate();
+        Ok(())
+    }
+
+    /// Is this request let through? `true` means that it has been answered.
+    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+        let verdict = self.admit(session.req_header(), ctx);
+        self.metrics.request(ctx.metrics(), &session.req_header().method);
+        match verdict {
+            Verdict::Continue(()) => Ok(false),
+            Verdict::Reply(reply) => send(reply, session, ctx).await.map(|()| true),
+        }
+    }
+
+    /// Is there a backend for it? Answered here, and not in `upstream_peer`, where Pingora would close the
+    /// client's connection with the error.
+    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+        if ctx.begin_attempt() {
+            return Ok(true);
+        }
+        send(failure::no_backend(), session, ctx).await.map(|()| false)
+    }
+
+    /// Where to? Called again for every retry.
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        let retrying = ctx.tries > 0;
+        ctx.tries += 1;
+        if retrying {
+            ctx.metrics().retries.inc();
+            if !ctx.begin_attempt() {
+                return Error::e_explain(
+                    HTTPStatus(Problem::NoBackend.status().as_u16()),
+                    "no backend is left",
+                );
+            }
+        }
+        match (&ctx.route, ctx.backend()) {
+            (Some(route), Some(backend)) => Ok(route.transport.peer(backend, ctx.time_left())),
+            _ => Error::e_explain(InternalError, "a request without a route came to upstream_peer"),
+        }
+    }
+
+    /// The backend could not be reached. Nothing was sent, so any method may try another.
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut RequestCtx,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        if let Some(backend) = ctx.backend() {
+            backend.metrics.connection_errors.inc();
+        }
+        error.set_retry(ctx.attempt_failed());
+        error
+    }
+
+    /// The backend was reached, on a new connection or on one from the pool.
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::unix::io::RawFd,
+        _digest: Option<&Digest>,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        if let Some(backend) = ctx.backend().filter(|_| !reused) {
+            backend.metrics.connections.inc();
+        }
+        Ok(())
+    }
+
+    /// What the backend gets to see: a copy of the request, about to be sent.
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        let host = route::authority(session.req_header()).ok().flatten();
+        forwarded::apply(request, &Client { address: ctx.client, scheme: "http", host })?;
+        request.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
+        let (name, via) = forwarded::via(session.req_header().version);
+        request.append_header(name, via)?;
+        match &ctx.route {
+            Some(route) => route.headers.on_request(request),
+            None => Ok(()),
+        }
+    }
+
+    /// The connection broke, or what came over it was not HTTP. The request may have been acted upon.
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut RequestCtx,
+        _client_reused: bool,
+    ) -> Box<Error> {
+        let sent = Sent {
+            method: &session.req_header().method,
+            body_at_hand: !session.as_ref().retry_buffer_truncated(),
+            answered: session.response_written().is_some(),
+        };
+        let by_backend = *error.esource() == ErrorSource::Upstream;
+        let may_resend = by_backend && retry::may_resend(sent);
+        error.set_retry(may_resend && ctx.attempt_failed());
+        error
+    }
+
+    /// What the client gets to see of the backend's response.
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        ctx.responded = Some(Instant::now());
+        response.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
+        let (name, via) = forwarded::via(response.version);
+        response.append_header(name, via)?;
+        if let Some(quota) = &ctx.quota {
+            quota.on_response(response)?;
+        }
+        if let Some(route) = &ctx.route {
+            route.headers.on_response(response, ctx.backend().map(|backend| backend.id.as_str()))?;
+        }
+        if session.is_process_shutting_down() {
+            // The client must not send another request on a connection that is about to close.
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    /// Nothing more can be tried: the client is told why, if it has not been told anything yet.
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
+        let reply = failure::reply(error);
+        ctx.error = Some(reply.as_ref().map_or("client_closed", Reply::reason));
+        let begun = session.response_written().is_some_and(|response| !response.status.is_informational());
+        let mut error_code = 0;
+        if let Some(reply) = reply.filter(|_| !begun) {
+            // Pingora closes the connection after this, so the answer says so.
+            session.set_keepalive(None);
+            error_code = reply.status();
+            if let Err(error) = send(reply, session, ctx).await {
+                log::debug!("the client left before it was told: {error}");
+            }
+        }
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+
+    /// Where the access log tells what happened, Pingora need not.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, _error: &Error) -> bool {
+        self.access_log.is_some()
+    }
+
+    /// The same for retries, which the access log counts.
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &RequestCtx,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        self.access_log.is_some()
+    }
+
+    /// The request is over, well or not: it is counted and logged.
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut RequestCtx) {
+        let duration = ctx.started.elapsed();
+        let status =
+            session.response_written().map_or(CLIENT_CLOSED_REQUEST, |response| response.status.as_u16());
+        let metrics = ctx.metrics();
+        self.metrics.response(metrics, status);
+        let responded = ctx.responded.map_or(duration, |at| at.duration_since(ctx.started));
+        metrics.latency.observe(responded.as_secs_f64());
+        metrics.duration_ms.observe(duration.as_secs_f64() * 1000.0);
+
+        let Some(access_log) = &self.access_log else { return };
+        let request = session.req_header();
+        let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        access_log.write(&Record {
+            method: request.method.as_str(),
+            host: request.uri.host().or(host).unwrap_or("-"),
+            path: request.uri.path(),
+            status,
+            duration,
+            request_id: ctx.id.to_str().unwrap_or_default(),
+            client: ctx.client,
+            backend: ctx.backend().map(|backend| backend.id.as_str()),
+            bytes: session.body_bytes_sent(),
+            tries: ctx.tries,
+            error: ctx.error,
+        });
+    }
+}

@@ -1,0 +1,183 @@
+//! The only writer of responses that the gateway makes itself: what went wrong, as
+//! `application/problem+json` (RFC 9457), with the id under which the request is in the log.
+
+use std::borrow::Cow;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+use serde::Serialize;
+
+/// The field in which a request's id travels.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What can be wrong, from the client's point of view. The name is the last part of the problem's `type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// The request is not one that HTTP allows.
+    BadRequest,
+    /// No virtual host serves the host that was asked for.
+    UnknownHost,
+    /// The client has used up its requests.
+    RateLimited,
+    /// No backend is usable.
+    NoBackend,
+    /// A backend could not be reached, or did not answer as HTTP asks.
+    BadGateway,
+    /// A backend did not answer in time.
+    GatewayTimeout,
+    /// The gateway itself failed.
+    Internal,
+}
+
+impl Problem {
+    fn describe(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Problem::BadRequest => (StatusCode::BAD_REQUEST, "bad-request", "The request is malformed"),
+            Problem::UnknownHost => (StatusCode::NOT_FOUND, "unknown-host", "This host is not served here"),
+            Problem::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests"),
+            Problem::NoBackend => (StatusCode::SERVICE_UNAVAILABLE, "no-backend", "No backend is available"),
+            Problem::BadGateway => (StatusCode::BAD_GATEWAY, "bad-gateway", "The backend failed"),
+            Problem::GatewayTimeout => {
+                (StatusCode::GATEWAY_TIMEOUT, "gateway-timeout", "The backend took too long")
+            }
+            Problem::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The gateway failed"),
+        }
+    }
+
+    /// The status that says so.
+    pub fn status(self) -> StatusCode {
+        self.describe().0
+    }
+
+    /// Its name, as in the problem's `type`.
+    pub fn name(self) -> &'static str {
+        self.describe().1
+    }
+}
+
+/// A response of the gateway's own.
+#[derive(Debug)]
+pub struct Reply {
+    problem: Problem,
+    detail: Cow<'static, str>,
+    fields: HeaderMap,
+    proxy_error: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    request_id: &'a str,
+}
+
+impl Reply {
+    /// A reply about `problem`; `detail` says what happened to this request.
+    pub fn new(problem: Problem, detail: impl Into<Cow<'static, str>>) -> Self {
+        Reply { problem, detail: detail.into(), fields: HeaderMap::new(), proxy_error: None }
+    }
+
+    /// With one more header field.
+    #[must_use]
+    pub fn field(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.fields.insert(name, value);
+        self
+    }
+
+    /// With a `Proxy-Status` that says why a backend could not answer: an error type of RFC 9209 2.3.
+    #[must_use]
+    pub fn proxy_error(mut self, error: &'static str) -> Self {
+        self.proxy_error = Some(error);
+        self
+    }
+
+    /// Its status code.
+    pub fn status(&self) -> u16 {
+        self.problem.status().as_u16()
+    }
+
+    /// The fields that it bears besides those that every reply does.
+    pub fn fields(&self) -> &HeaderMap {
+        &self.fields
+    }
+
+    /// One word for the log: the error of the `Proxy-Status`, or the problem's name.
+    pub fn reason(&self) -> &'static str {
+        self.proxy_error.unwrap_or(self.problem.name())
+    }
+
+    /// Writes it. The connection stays open where the session allows it.
+    ///
+    /// # Errors
+    /// Where the client is gone.
+    pub async fn send(self, session: &mut Session, id: &HeaderValue) -> Result<()> {
+        let body = self.body(id.to_str().unwrap_or_default());
+        let response = self.header(id, body.len())?;
+        if session.req_header().method == Method::HEAD {
+            return session.write_response_header(Box::new(response), true).await;
+        }
+        session.write_response_header(Box::new(response), false).await?;
+        session.write_response_body(Some(body), true).await
+    }
+
+    fn body(&self, request_id: &str) -> Bytes {
+        let (status, name, title) = self.problem.describe();
+        let body = Body {
+            kind: format!("urn:problem-type:gateway:{name}"),
+            title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            request_id,
+        };
+        // Strings and a number always make JSON.
+        serde_json::to_vec(&body).map(Bytes::from).unwrap_or_default()
+    }
+
+    fn header(self, id: &HeaderValue, length: usize) -> Result<ResponseHeader> {
+        let mut response = ResponseHeader::build(self.problem.status(), Some(8 + self.fields.len()))?;
+        response.insert_header(header::DATE, httpdate::fmt_http_date(SystemTime::now()))?;
+        response.insert_header(header::CONTENT_TYPE, "application/problem+json")?;
+        response.insert_header(header::CONTENT_LENGTH, length)?;
+        response.insert_header(header::CACHE_CONTROL, "no-store")?;
+        response.insert_header(X_REQUEST_ID, id)?;
+        if let Some(error) = self.proxy_error {
+            response.insert_header("Proxy-Status", format!("gateway; error={error}"))?;
+        }
+        for (name, value) in &self.fields {
+            response.insert_header(name, value)?;
+        }
+        Ok(response)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_is_a_problem_with_the_requests_id() {
+        let reply = Reply::new(Problem::BadGateway, "it said \"no\"").proxy_error("connection_refused");
+        let id = HeaderValue::from_static("id-1");
+        let body = reply.body("id-1");
+        let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(value["type"], "urn:problem-type:gateway:bad-gateway");
+        assert_eq!(value["status"], 502);
+        assert_eq!(value["title"], "The backend failed");
+        assert_eq!(value["detail"], "it said \"no\"");
+        assert_eq!(value["request_id"], "id-1");
+
+        let header = reply.header(&id, body.len()).unwrap();
+        assert_eq!(header.status, 502);
+        assert_eq!(header.headers["content-type"], "application/problem+json");
+        assert_eq!(header.headers["content-length"], body.len().to_string());
+        assert_eq!(header.headers["proxy-status"], "gateway; error=connection_refused");
+        assert_eq!(header.headers["x-request-id"], "id-1");
+    }
+}

@@ -1,0 +1,156 @@
+//! Which route a request takes. So far a route is a virtual host, found by the host that the request is for.
+
+use std::collections::HashMap;
+
+use http::header::HOST;
+use pingora::http::RequestHeader;
+
+use crate::config::{InvalidHost, normalise_host};
+use crate::policy::Verdict;
+use crate::reply::{Problem, Reply};
+
+/// Virtual hosts by their host: a lookup costs the same however many there are.
+pub struct HostTable<T> {
+    exact: HashMap<String, T>,
+    catch_all: Option<T>,
+}
+
+impl<T> Default for HostTable<T> {
+    fn default() -> Self {
+        HostTable { exact: HashMap::new(), catch_all: None }
+    }
+}
+
+impl<T> HostTable<T> {
+    /// Adds a virtual host: a host name, or "*" for every other.
+    ///
+    /// # Errors
+    /// [`InvalidHost`] where `domain` is neither.
+    pub fn insert(&mut self, domain: &str, value: T) -> Result<(), InvalidHost> {
+        if domain == "*" {
+            self.catch_all = Some(value);
+        } else {
+            self.exact.insert(normalise_host(domain)?.into_owned(), value);
+        }
+        Ok(())
+    }
+
+    /// The virtual host for `authority`, as the client wrote it; `None` stands for a request of HTTP/1.0
+    /// that names no host.
+    ///
+    /// # Errors
+    /// [`InvalidHost`] where it is no host.
+    pub fn find(&self, authority: Option<&str>) -> Result<Option<&T>, InvalidHost> {
+        let exact = match authority {
+            Some(authority) => self.exact.get(&*normalise_host(authority)?),
+            None => None,
+        };
+        Ok(exact.or(self.catch_all.as_ref()))
+    }
+
+    /// All virtual hosts.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.exact.values().chain(&self.catch_all)
+    }
+}
+
+/// The host that a request is for, as the client wrote it: of its target where that names one (HTTP/2, and
+/// the absolute form), else of its `Host` (RFC 9112 3.2.2). `None` for HTTP/1.0 without one.
+///
+/// # Errors
+/// What is wrong with it, for the client.
+pub fn authority(request: &RequestHeader) -> Result<Option<&str>, &'static str> {
+    if let Some(authority) = request.uri.authority() {
+        return Ok(Some(authority.as_str()));
+    }
+    let mut hosts = request.headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().map(Some).map_err(|_| "the Host field is not a host"),
+        (Some(_), Some(_)) => Err("there are several Host fields"),
+        (None, _) if request.version <= http::Version::HTTP_10 => Ok(None),
+        (None, _) => Err("there is no Host field, which HTTP/1.1 requires"),
+    }
+}
+
+/// The virtual host that serves a request, or the answer where none does.
+pub fn find<'t, T>(table: &'t HostTable<T>, request: &RequestHeader) -> Verdict<&'t T> {
+    let bad = |detail| Verdict::Reply(Reply::new(Problem::BadRequest, detail));
+    let authority = match authority(request) {
+        Ok(authority) => authority,
+        Err(detail) => return bad(detail),
+    };
+    match table.find(authority) {
+        Ok(Some(found)) => Verdict::Continue(found),
+        Ok(None) => Verdict::Reply(Reply::new(Problem::UnknownHost, "no virtual host bears this name")),
+        Err(InvalidHost) => bad("the host is not a host"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Version;
+
+    use super::*;
+
+    fn request(version: Version, hosts: &[&str]) -> RequestHeader {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        request.set_version(version);
+        for host in hosts {
+            request.append_header("Host", *host).unwrap();
+        }
+        request
+    }
+
+    fn table() -> HostTable<&'static str> {
+        let mut table = HostTable::default();
+        table.insert("Example.com", "example").unwrap();
+        table.insert("[::1]", "v6").unwrap();
+        table
+    }
+
+    /// The host found, or the status of the answer.
+    fn outcome(table: &HostTable<&'static str>, request: &RequestHeader) -> Result<&'static str, u16> {
+        match find(table, request) {
+            Verdict::Continue(found) => Ok(*found),
+            Verdict::Reply(reply) => Err(reply.status()),
+        }
+    }
+
+    #[test]
+    fn hosts_are_found_however_they_are_written() {
+        let table = table();
+        for host in ["example.com", "EXAMPLE.COM.", "example.com:8080"] {
+            assert_eq!(outcome(&table, &request(Version::HTTP_11, &[host])), Ok("example"), "{host}");
+        }
+        assert_eq!(outcome(&table, &request(Version::HTTP_11, &["[0::1]:80"])), Ok("v6"));
+    }
+
+    #[test]
+    fn other_hosts_are_404_unless_there_is_a_catch_all() {
+        let mut table = table();
+        let other = request(Version::HTTP_11, &["other.example"]);
+        let none = request(Version::HTTP_10, &[]);
+        assert_eq!(outcome(&table, &other), Err(404));
+        assert_eq!(outcome(&table, &none), Err(404));
+        table.insert("*", "all").unwrap();
+        assert_eq!(outcome(&table, &other), Ok("all"));
+        assert_eq!(outcome(&table, &none), Ok("all"));
+        assert_eq!(table.values().count(), 3);
+    }
+
+    #[test]
+    fn what_is_no_host_or_missing_is_400() {
+        let mut table = table();
+        table.insert("*", "all").unwrap();
+        for hosts in [&[][..], &[""], &["a b"], &["a", "a"], &["a/b"], &["user@example.com"]] {
+            assert_eq!(outcome(&table, &request(Version::HTTP_11, hosts)), Err(400), "{hosts:?}");
+        }
+    }
+
+    #[test]
+    fn the_authority_of_the_target_wins() {
+        let mut request = request(Version::HTTP_11, &["other.example"]);
+        request.set_uri("http://example.com/path".parse().unwrap());
+        assert_eq!(outcome(&table(), &request), Ok("example"));
+    }
+}

@@ -1,0 +1,208 @@
+//! One line a request, text or JSON, in the same place as the process log.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+use tracing_appender::non_blocking::NonBlocking;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+
+use crate::config::LogFormat;
+
+/// Writes the lines.
+pub struct AccessLog {
+    format: LogFormat,
+    writer: NonBlocking,
+}
+
+/// What is told about a request. Nothing in it is secret: no query, no credentials, no body.
+pub struct Record<'a> {
+    /// The request's method.
+    pub method: &'a str,
+    /// The host that it was for, as the client wrote it.
+    pub host: &'a str,
+    /// The path of its target, without the query.
+    pub path: &'a str,
+    /// The status that the client got; 0 where it got none.
+    pub status: u16,
+    /// From the request's head to the response's last byte.
+    pub duration: Duration,
+    /// The id that went up and down with it.
+    pub request_id: &'a str,
+    /// Who asked.
+    pub client: Option<IpAddr>,
+    /// Which backend answered, or was tried last.
+    pub backend: Option<&'a str>,
+    /// The bytes of the response's body that were sent.
+    pub bytes: usize,
+    /// How many times a backend was tried.
+    pub tries: u32,
+    /// What went wrong.
+    pub error: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct JsonLine<'a> {
+    timestamp: &'a str,
+    level: &'static str,
+    target: &'static str,
+    message: &'a str,
+    method: &'a str,
+    host: &'a str,
+    path: &'a str,
+    status: u16,
+    duration_ms: f64,
+    request_id: &'a str,
+    client: Option<IpAddr>,
+    backend: Option<&'a str>,
+    bytes: usize,
+    tries: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+#[derive(Default)]
+struct Buffers {
+    timestamp: String,
+    message: String,
+    line: Vec<u8>,
+}
+
+thread_local! {
+    /// Lines are put together here, so that a line costs one allocation: its place in the queue.
+    static BUFFERS: RefCell<Buffers> = RefCell::default();
+}
+
+impl AccessLog {
+    pub(super) fn new(format: LogFormat, writer: NonBlocking) -> Self {
+        AccessLog { format, writer }
+    }
+
+    /// Queues the line of one request.
+    pub fn write(&self, record: &Record<'_>) {
+        BUFFERS.with_borrow_mut(|buffers| {
+            if format_line(self.format, record, buffers).is_ok() {
+                // The queue takes a line or drops and counts it; it never fails and never waits.
+                let _ = self.writer.clone().write(&buffers.line);
+            }
+        });
+    }
+}
+
+fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) -> std::io::Result<()> {
+    let Buffers { timestamp, message, line } = buffers;
+    timestamp.clear();
+    message.clear();
+    line.clear();
+    // Writing to a string does not fail.
+    let _ = SystemTime.format_time(&mut Writer::new(timestamp));
+    let duration_ms = (record.duration.as_secs_f64() * 1_000_000.0).round() / 1000.0;
+    let Record { method, host, path, status, request_id, backend, bytes, tries, error, .. } = *record;
+    match format {
+        LogFormat::Json => {
+            let _ = write!(message, "{method} {path} {status}");
+            let (level, target, client) = ("INFO", "access", record.client);
+            serde_json::to_writer(
+                &mut *line,
+                &JsonLine {
+                    timestamp,
+                    level,
+                    target,
+                    message,
+                    method,
+                    host,
+                    path,
+                    status,
+                    duration_ms,
+                    request_id,
+                    client,
+                    backend,
+                    bytes,
+                    tries,
+                    error,
+                },
+            )?;
+        }
+        LogFormat::Text => {
+            // A host may hold whatever the client sent; escaped, it cannot forge a line.
+            write!(line, "{timestamp}  INFO access: {method} {path} {status} {duration_ms:.1}ms")?;
+            write!(line, " backend={} bytes={bytes} client=", backend.unwrap_or("-"))?;
+            match record.client {
+                Some(client) => write!(line, "{client}")?,
+                None => write!(line, "-")?,
+            }
+            write!(line, " host={} request_id={request_id}", host.escape_debug())?;
+            if tries > 1 {
+                write!(line, " tries={tries}")?;
+            }
+            if let Some(error) = error {
+                write!(line, " error={error:?}")?;
+            }
+        }
+    }
+    line.push(b'\n');
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(format: LogFormat, record: &Record<'_>) -> String {
+        let mut buffers = Buffers::default();
+        format_line(format, record, &mut buffers).unwrap();
+        String::from_utf8(buffers.line).unwrap()
+    }
+
+    fn record<'a>() -> Record<'a> {
+        Record {
+            method: "GET",
+            host: "a.example",
+            path: "/x",
+            status: 502,
+            duration: Duration::from_micros(12_345),
+            request_id: "id-1",
+            client: Some("127.0.0.1".parse().unwrap()),
+            backend: Some("web-1"),
+            bytes: 66,
+            tries: 2,
+            error: Some("connection \"refused\""),
+        }
+    }
+
+    #[test]
+    fn json_lines_are_objects_with_the_documented_fields() {
+        let line = line(LogFormat::Json, &record());
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        for (field, expected) in [
+            ("level", "INFO"),
+            ("message", "GET /x 502"),
+            ("method", "GET"),
+            ("path", "/x"),
+            ("client", "127.0.0.1"),
+            ("backend", "web-1"),
+            ("request_id", "id-1"),
+            ("error", "connection \"refused\""),
+        ] {
+            assert_eq!(value[field], expected, "{field}");
+        }
+        assert_eq!(value["status"], 502);
+        assert_eq!(value["bytes"], 66);
+        assert_eq!(value["duration_ms"], 12.345);
+        assert!(value["timestamp"].as_str().unwrap().ends_with('Z'));
+    }
+
+    #[test]
+    fn text_lines_cannot_be_forged_by_a_host() {
+        let mut record = record();
+        record.host = "a\n2026 INFO access: forged";
+        let line = line(LogFormat::Text, &record);
+        assert_eq!(line.matches('\n').count(), 1, "{line}");
+        assert!(line.contains("GET /x 502 12.3ms backend=web-1 bytes=66 client=127.0.0.1"), "{line}");
+        assert!(line.contains("tries=2 error=\"connection \\\"refused\\\"\""), "{line}");
+    }
+}

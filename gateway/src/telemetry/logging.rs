@@ -1,0 +1,107 @@
+//! The process log, and the writer that it shares with the access log.
+//!
+//! Lines are handed to a thread of their own over a bounded queue and written there in batches, so that no
+//! request ever waits for a disk or a terminal. When the queue is full, lines are dropped and counted.
+
+use std::fs::OpenOptions;
+use std::io::{self, BufWriter, Write};
+
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+use super::AccessLog;
+use crate::config::{LogFormat, LogOutput, Logging};
+
+/// How much is gathered before it is written, when lines come faster than they can be.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// Pingora's own lines below this are about its inner life.
+const PINGORA_LEVEL: &str = "pingora_core=warn,pingora_proxy=warn,pingora_load_balancing=warn";
+
+/// Keeps the log's thread alive; what is still queued is written when this is dropped.
+pub struct LogGuard {
+    _worker: WorkerGuard,
+    dropped: ErrorCounter,
+}
+
+impl LogGuard {
+    /// Counts the lines that were dropped because the queue was full.
+    pub fn dropped(&self) -> ErrorCounter {
+        self.dropped.clone()
+    }
+}
+
+/// Why logging could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// The file cannot be opened for appending.
+    #[error("cannot open the log file {path} (logging.file_path): {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The filter cannot be read.
+    #[error("cannot read the log filter '{level}' (logging.level): {source}")]
+    Level {
+        /// The filter.
+        level: String,
+        /// What is wrong with it.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Something else logs in this process already.
+    #[error("cannot start logging: {0}")]
+    Taken(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Starts the process log, and the access log where it is switched on.
+///
+/// # Errors
+/// See [`LoggingError`]; nothing has been started then.
+pub fn start(config: &Logging) -> Result<(LogGuard, Option<AccessLog>), LoggingError> {
+    let filter = EnvFilter::builder()
+        .parse(filter(&config.level))
+        .map_err(|source| LoggingError::Level { level: config.level.clone(), source })?;
+    let (writer, worker) = queue(output(config)?);
+    let dropped = writer.error_counter();
+    let access_log = config.access_log.then(|| AccessLog::new(config.format, writer.clone()));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(move || writer.clone())
+        .with_ansi(false);
+    let started = match config.format {
+        LogFormat::Text => subscriber.try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    };
+    started.map_err(LoggingError::Taken)?;
+    Ok((LogGuard { _worker: worker, dropped }, access_log))
+}
+
+/// A plain level is about the gateway; a filter is taken as it is.
+fn filter(level: &str) -> String {
+    match level {
+        "info" => format!("info,{PINGORA_LEVEL}"),
+        _ => level.to_owned(),
+    }
+}
+
+fn output(config: &Logging) -> Result<Box<dyn Write + Send>, LoggingError> {
+    match config.output {
+        LogOutput::Console => Ok(Box::new(io::stdout())),
+        LogOutput::File => {
+            let path = &config.file_path;
+            let file = OpenOptions::new().append(true).create(true).open(path);
+            let file = file.map_err(|source| LoggingError::File { path: path.clone(), source })?;
+            Ok(Box::new(file))
+        }
+    }
+}
+
+fn queue(output: Box<dyn Write + Send>) -> (NonBlocking, WorkerGuard) {
+    // The thread flushes whenever its queue is empty, so nothing stays in the buffer.
+    NonBlockingBuilder::default()
+        .lossy(true)
+        .thread_name("log")
+        .finish(BufWriter::with_capacity(BATCH_BYTES, output))
+}

@@ -1,0 +1,331 @@
+//! Prometheus metrics. Every label has few values (a host, a backend, a method, a status), and every handle
+//! that a request touches is looked up when a configuration is compiled, so that counting is one atomic
+//! addition.
+
+use std::sync::OnceLock;
+
+use http::Method;
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder, process_collector::ProcessCollector,
+};
+
+/// From a loopback answer to a long poll, in seconds.
+const BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+
+/// The methods that have a label of their own; all others share `other`, or a client could make labels.
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
+/// Every metric of the process.
+pub struct Metrics {
+    registry: Registry,
+    /// Requests that are being served now.
+    pub requests_active: IntGauge,
+    /// Client connections that are open now.
+    pub connections_active: IntGauge,
+    /// Connections closed at once because `max_connections` were open.
+    pub connections_refused: IntCounter,
+    /// Requests a second, over the last seconds.
+    pub requests_per_second: Gauge,
+    /// The share of answers that were not 5xx, over the last seconds.
+    pub success_rate: Gauge,
+    /// Log lines that were lost because the log could not be written fast enough.
+    pub log_lines_dropped: IntGauge,
+    by_status: ByStatus,
+    requests: IntCounterVec,
+    responses: IntCounterVec,
+    latency: HistogramVec,
+    duration: HistogramVec,
+    retries: IntCounterVec,
+    rate_limited: IntCounterVec,
+    backend_connections: IntCounterVec,
+    backend_connection_errors: IntCounterVec,
+    backend_requests: IntGaugeVec,
+    backend_health: IntGaugeVec,
+    probes: IntCounterVec,
+}
+
+/// The handles of one route.
+pub struct RouteMetrics {
+    requests: [IntCounter; METHODS.len() + 1],
+    responses: [IntCounter; 5],
+    /// From the request's head to the response's head, in seconds.
+    pub latency: Histogram,
+    /// From the request's head to the response's last byte, in milliseconds.
+    pub duration_ms: Histogram,
+    /// Tries after the first.
+    pub retries: IntCounter,
+    /// Requests refused by the rate limit.
+    pub rate_limited: IntCounter,
+}
+
+/// The handles of one backend.
+pub struct BackendMetrics {
+    /// Connections opened.
+    pub connections: IntCounter,
+    /// Connections that could not be opened.
+    pub connection_errors: IntCounter,
+    /// Requests that it is serving now.
+    pub requests_active: IntGauge,
+    /// 1 healthy, 0 not.
+    pub health: IntGauge,
+    /// Probes that passed.
+    pub probes_passed: IntCounter,
+    /// Probes that failed.
+    pub probes_failed: IntCounter,
+}
+
+impl Metrics {
+    /// All metrics, at zero.
+    ///
+    /// # Errors
+    /// Where two metrics bear the same name, which is a mistake in this file.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let r = &registry;
+        let route = &["vhost", "route"];
+        let requests_labels = &["vhost", "route", "method"];
+        let responses_labels = &["vhost", "route", "status"];
+        let buckets_ms = BUCKETS.map(|seconds| seconds * 1000.0);
+        let latency = HistogramOpts::new(
+            "proxy_latency_seconds",
+            "Time from the request's head to the response's head, in seconds",
+        );
+        let duration = HistogramOpts::new(
+            "proxy_request_duration_ms",
+            "Time from the request's head to the response's last byte, in milliseconds",
+        );
+        let build_info = Opts::new("proxy_build_info", "1; the labels say what is running")
+            .const_label("version", env!("CARGO_PKG_VERSION"))
+            .const_label("pingora", PINGORA_VERSION);
+        add(r, IntGauge::with_opts(build_info)?)?.set(1);
+        r.register(Box::new(ProcessCollector::for_self()))?;
+        Ok(Metrics {
+            requests_active: add(r, IntGauge::new("proxy_requests_active", "Requests being served now")?)?,
+            connections_active: add(
+                r,
+                IntGauge::new("proxy_connections_active", "Client connections open now")?,
+            )?,
+            connections_refused: add(
+                r,
+                IntCounter::new(
+                    "proxy_connections_refused_total",
+                    "Connections closed because too many were open",
+                )?,
+            )?,
+            requests_per_second: add(
+                r,
+                Gauge::new(
+                    "proxy_requests_per_second",
+                    "Requests answered a second, over the last 10 seconds",
+                )?,
+            )?,
+            success_rate: add(
+                r,
+                Gauge::new(
+                    "proxy_success_rate",
+                    "Share of answers that were not 5xx, over the last 10 seconds",
+                )?,
+            )?,
+            log_lines_dropped: add(
+                r,
+                IntGauge::new(
+                    "proxy_log_lines_dropped",
+                    "Log lines lost because the log was too slow, since the start",
+                )?,
+            )?,
+            by_status: ByStatus::new(add(
+                r,
+                counters(
+                    "proxy_responses_by_status_total",
+                    "Responses to clients, by status code",
+                    &["status"],
+                )?,
+            )?),
+            requests: add(r, counters("proxy_requests_total", "Requests received", requests_labels)?)?,
+            responses: add(
+                r,
+                counters(
+                    "proxy_responses_total",
+                    "Responses to clients, by class of status",
+                    responses_labels,
+                )?,
+            )?,
+            latency: add(r, HistogramVec::new(latency.buckets(BUCKETS.to_vec()), route)?)?,
+            duration: add(r, HistogramVec::new(duration.buckets(buckets_ms.to_vec()), route)?)?,
+            retries: add(r, counters("proxy_retries_total", "Tries after the first", route)?)?,
+            rate_limited: add(
+                r,
+                counters("proxy_rate_limited_total", "Requests refused by the rate limit", route)?,
+            )?,
+            backend_connections: add(
+                r,
+                counters(
+                    "proxy_backend_connections_total",
+                    "Connections opened to the backend",
+                    &["backend"],
+                )?,
+            )?,
+            backend_connection_errors: add(
+                r,
+                counters(
+                    "proxy_backend_connection_errors_total",
+                    "Connections that could not be opened",
+                    &["backend"],
+                )?,
+            )?,
+            backend_requests: add(
+                r,
+                gauges(
+                    "proxy_backend_requests_active",
+                    "Requests that the backend is serving now",
+                    &["backend"],
+                )?,
+            )?,
+            backend_health: add(
+                r,
+                gauges("health_check_status", "1 where the backend is healthy, else 0", &["backend"])?,
+            )?,
+            probes: add(r, counters("health_check_probes_total", "Probes sent", &["backend", "result"])?)?,
+            registry,
+        })
+    }
+
+    /// The handles of a route.
+    pub fn route(&self, vhost: &str, route: &str) -> RouteMetrics {
+        let labels = [vhost, route];
+        let request = |method: &str| self.requests.with_label_values(&[vhost, route, method]);
+        RouteMetrics {
+            requests: std::array::from_fn(|i| request(METHODS.get(i).copied().unwrap_or("other"))),
+            responses: std::array::from_fn(|i| {
+                self.responses.with_label_values(&[vhost, route, &format!("{}xx", i + 1)])
+            }),
+            latency: self.latency.with_label_values(&labels),
+            duration_ms: self.duration.with_label_values(&labels),
+            retries: self.retries.with_label_values(&labels),
+            rate_limited: self.rate_limited.with_label_values(&labels),
+        }
+    }
+
+    /// The handles of a backend.
+    pub fn backend(&self, id: &str) -> BackendMetrics {
+        BackendMetrics {
+            connections: self.backend_connections.with_label_values(&[id]),
+            connection_errors: self.backend_connection_errors.with_label_values(&[id]),
+            requests_active: self.backend_requests.with_label_values(&[id]),
+            health: self.backend_health.with_label_values(&[id]),
+            probes_passed: self.probes.with_label_values(&[id, "passed"]),
+            probes_failed: self.probes.with_label_values(&[id, "failed"]),
+        }
+    }
+
+    /// Counts a request as it arrives.
+    pub fn request(&self, route: &RouteMetrics, method: &Method) {
+        let index = METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(METHODS.len());
+        route.requests[index].inc();
+    }
+
+    /// Counts the response that a request got.
+    pub fn response(&self, route: &RouteMetrics, status: u16) {
+        self.by_status.counter(status).inc();
+        let class = usize::from(status / 100);
+        if let Some(counter) = class.checked_sub(1).and_then(|class| route.responses.get(class)) {
+            counter.inc();
+        }
+    }
+
+    /// All answers so far, and those among them that were 5xx.
+    pub fn answered(&self) -> (u64, u64) {
+        self.by_status.totals()
+    }
+
+    /// Everything in Prometheus' text format, and its content type.
+    ///
+    /// # Errors
+    /// Where a metric cannot be encoded, which is a mistake in this file.
+    pub fn encode(&self) -> prometheus::Result<(String, String)> {
+        let encoder = TextEncoder::new();
+        let text = encoder.encode_to_string(&self.registry.gather())?;
+        Ok((text, encoder.format_type().to_owned()))
+    }
+}
+
+/// The pinned release; a test holds it to the manifest.
+pub const PINGORA_VERSION: &str = "0.9.1";
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    IntCounterVec::new(Opts::new(name, help), labels)
+}
+
+fn gauges(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+    IntGaugeVec::new(Opts::new(name, help), labels)
+}
+
+fn add<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+/// A counter for each status code, looked up when the code is seen first.
+struct ByStatus {
+    counters: IntCounterVec,
+    cells: [OnceLock<IntCounter>; 500],
+}
+
+impl ByStatus {
+    const FIRST: u16 = 100;
+
+    fn new(counters: IntCounterVec) -> Self {
+        ByStatus { counters, cells: [const { OnceLock::new() }; 500] }
+    }
+
+    /// Codes that HTTP does not define are counted as the nearest that it does.
+    fn counter(&self, status: u16) -> &IntCounter {
+        let index = usize::from(status.saturating_sub(Self::FIRST)).min(self.cells.len() - 1);
+        let label = || (usize::from(Self::FIRST) + index).to_string();
+        self.cells[index].get_or_init(|| self.counters.with_label_values(&[&label()]))
+    }
+
+    fn totals(&self) -> (u64, u64) {
+        let sum = |cells: &[OnceLock<IntCounter>]| {
+            cells.iter().filter_map(OnceLock::get).map(IntCounter::get).sum()
+        };
+        (sum(&self.cells), sum(&self.cells[400..]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_stay_few_whatever_clients_send() {
+        let metrics = Metrics::new().unwrap();
+        let route = metrics.route("example.com", "/");
+        for method in ["GET", "PROPFIND", "X-1", "X-2", "get"] {
+            metrics.request(&route, &Method::from_bytes(method.as_bytes()).unwrap());
+        }
+        for status in [200, 204, 404, 503, 999] {
+            metrics.response(&route, status);
+        }
+        let (text, _) = metrics.encode().unwrap();
+        for line in [
+            r#"proxy_requests_total{method="GET",route="/",vhost="example.com"} 1"#,
+            r#"proxy_requests_total{method="other",route="/",vhost="example.com"} 4"#,
+            r#"proxy_responses_total{route="/",status="2xx",vhost="example.com"} 2"#,
+            r#"proxy_responses_by_status_total{status="204"} 1"#,
+            r#"proxy_responses_by_status_total{status="599"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} not in\n{text}");
+        }
+        assert_eq!(metrics.answered(), (5, 2));
+    }
+
+    #[test]
+    fn the_version_is_the_pinned_one() {
+        let manifest = include_str!("../../../Cargo.toml");
+        assert!(manifest.contains(&format!("version = \"={PINGORA_VERSION}\"")));
+    }
+}

@@ -1,0 +1,14 @@
+//! Backends: who they are, which of them is asked, how they are spoken to, and how their health is known.
+
+mod backend;
+mod balance;
+mod health;
+mod peer;
+mod pool;
+pub mod retry;
+
+pub use backend::{Attempt, BackendState};
+pub use balance::RoundRobin;
+pub use health::HealthChecker;
+pub use peer::Transport;
+pub use pool::Pool;

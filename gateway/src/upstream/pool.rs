@@ -1,0 +1,63 @@
+//! The backends that bear a tag, and the choice among them.
+
+use std::sync::Arc;
+
+use super::{Attempt, BackendState, RoundRobin};
+
+/// A pool of backends.
+pub struct Pool {
+    /// The tag that they bear.
+    pub tag: String,
+    backends: Vec<Arc<BackendState>>,
+    balance: RoundRobin,
+}
+
+impl Pool {
+    /// A pool whose turns begin with its first backend.
+    pub fn new(tag: String, backends: Vec<Arc<BackendState>>) -> Self {
+        Pool { tag, backends, balance: RoundRobin::default() }
+    }
+
+    /// Begins a try on a usable backend: one that is not in `tried` where any is left, else any of them
+    /// (a connection that the backend closed as the request came is worth a second one). `None` where
+    /// no backend is usable.
+    pub fn begin_attempt(&self, tried: &[Arc<BackendState>]) -> Option<Attempt> {
+        let fresh = |backend: &BackendState| {
+            backend.is_usable() && !tried.iter().any(|t| std::ptr::eq(&**t, backend))
+        };
+        let picked = self.balance.pick(&self.backends, fresh);
+        let picked = picked.or_else(|| self.balance.pick(&self.backends, BackendState::is_usable))?;
+        Some(Attempt::begin(picked.clone()))
+    }
+
+    /// Whether any backend is usable.
+    pub fn is_usable(&self) -> bool {
+        self.backends.iter().any(|backend| backend.is_usable())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Metrics;
+    use crate::upstream::backend::tests::backend;
+
+    #[test]
+    fn a_backend_that_was_tried_comes_last() {
+        let metrics = Metrics::new().unwrap();
+        let (a, b) = (backend(&metrics, "a"), backend(&metrics, "b"));
+        let pool = Pool::new("tag".to_owned(), vec![a.clone(), b.clone()]);
+        let id = |tried: &[Arc<BackendState>]| {
+            pool.begin_attempt(tried).map(|attempt| attempt.backend().id.clone())
+        };
+        for _ in 0..4 {
+            assert_eq!(id(&[a.clone()]).as_deref(), Some("b"));
+        }
+        assert!(id(&[a.clone(), b.clone()]).is_some(), "where all were tried, any will do");
+        b.set_healthy(false);
+        assert_eq!(id(&[a.clone()]).as_deref(), Some("a"));
+        a.set_healthy(false);
+        assert_eq!(id(&[]), None);
+        assert!(!pool.is_usable());
+    }
+}
