@@ -1,11 +1,41 @@
-//! x
+//! An API gateway on Pingora, and the capstone of this workspace's lessons.
+//!
+//! # The tour of a request
+//!
+//! A client's bytes arrive on a socket that [`listener`] bound before anything started; a connection is
+//! counted there, and refused where too many are open. Pingora parses the request's head and calls the
+//! phases of [`proxy`], which is the file to read next:
+//!
+//! 1. `new_ctx`: the request takes the current [`live::Snapshot`], a compiled [`config::Config`], and keeps
+//!    it to its end in its [`ctx::RequestCtx`].
+//! 2. `early_request_filter`: who asks ([`policy::forwarded`] will tell the backend), and under which id
+//!    ([`policy::request_id`]).
+//! 3. `request_filter`: [`route`] finds the virtual host, [`policy::rate_limit`] counts the client. Either
+//!    may answer here, through [`reply`].
+//! 4. `proxy_upstream_filter`, `upstream_peer`: a usable backend of the route's pool is chosen
+//!    ([`upstream`]), and Pingora connects to it, or takes a connection from its own pool.
+//! 5. `upstream_request_filter`: the request is changed on its way up ([`policy::headers`]).
+//! 6. `response_filter`: the response is changed on its way down.
+//! 7. When something fails, `fail_to_connect` and `error_while_proxy` decide whether another backend is
+//!    tried ([`upstream::retry`]), and `fail_to_proxy` tells the client what went wrong ([`failure`]).
+//! 8. `logging`: the request is counted and logged ([`telemetry`]).
+//!
+//! Around it: [`cli`] reads the command line, [`server`] puts the services on a Pingora server, [`shutdown`]
+//! ends it well, [`admin`] answers operators, and [`demo`] runs when nothing is configured.
+
+pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod ctx;
+pub mod demo;
 pub mod failure;
+pub mod listener;
 pub mod live;
 pub mod policy;
 pub mod proxy;
 pub mod reply;
 pub mod route;
+pub mod server;
+pub mod shutdown;
 pub mod telemetry;
 pub mod upstream;

@@ -1,6 +1,6 @@
 //! A small HTTP client: it keeps connections alive, follows nothing, and gives up after [`DEADLINE`].
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::DEADLINE;
@@ -110,15 +110,72 @@ impl Client {
 /// Sends raw bytes on a connection of its own and returns all that comes back until the other side
 /// closes or, where it does not, until [`DEADLINE`]. For what no well-behaved client would send.
 pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
-    let mut stream = match TcpStream::connect(address).await {
-        Ok(stream) => stream,
-        Err(error) => panic!("cannot connect to {address}: {error}"),
-    };
-    let mut answer = Vec::new();
+    exchange_from(IpAddr::V4(Ipv4Addr::LOCALHOST), address, bytes).await
+}
+
+/// The same as another client: one with the address `source`, which must be one of loopback.
+pub async fn exchange_from(source: IpAddr, address: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = connect(source, address).await;
     // Errors are part of an answer: a reset ends it like a close does.
     let _ = stream.write_all(bytes).await;
+    rest(stream).await
+}
+
+/// Sends several requests on one connection, each when the head of the answer to the one before has
+/// arrived with its body, and returns all that comes back. The last one must ask for the close.
+pub async fn converse(address: SocketAddr, requests: &[&str]) -> String {
+    let mut stream = connect(IpAddr::V4(Ipv4Addr::LOCALHOST), address).await;
+    let mut answers = String::new();
+    for (i, request) in requests.iter().enumerate() {
+        let _ = stream.write_all(request.as_bytes()).await;
+        if i + 1 < requests.len() {
+            answers.push_str(&one_answer(&mut stream).await);
+        }
+    }
+    answers + &rest(stream).await
+}
+
+async fn connect(source: IpAddr, address: SocketAddr) -> TcpStream {
+    let connecting = async {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(source, 0))?;
+        socket.connect(address).await
+    };
+    match connecting.await {
+        Ok(stream) => stream,
+        Err(error) => panic!("cannot connect from {source} to {address}: {error}"),
+    }
+}
+
+async fn rest(mut stream: TcpStream) -> String {
+    let mut answer = Vec::new();
     let _ = timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Reads a head, and as much body as its Content-Length says.
+async fn one_answer(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let mut byte = [0];
+    let reading = async {
+        let mut missing = None;
+        while missing != Some(0) && stream.read_exact(&mut byte).await.is_ok() {
+            answer.push(byte[0]);
+            match &mut missing {
+                Some(missing) => *missing -= 1,
+                None if answer.ends_with(b"\r\n\r\n") => missing = Some(content_length(&answer)),
+                None => {}
+            }
+        }
+    };
+    let _ = timeout(DEADLINE, reading).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn content_length(head: &[u8]) -> usize {
+    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+    let value = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
 }
 
 /// An error and what caused it, on one line.

@@ -11,7 +11,7 @@ mod serve;
 
 use std::time::Duration;
 
-pub use client::{Client, Response, exchange};
+pub use client::{Client, Response, converse, exchange, exchange_from};
 pub use nix::sys::signal::Signal;
 pub use origin::{Behaviour, Origin, Received};
 pub use process::{Process, free_address};

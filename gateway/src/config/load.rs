@@ -34,19 +34,37 @@ pub fn load(
     variables: &BTreeMap<String, String>,
     overrides: &Overrides,
 ) -> Result<Config, ConfigError> {
-    let (name, text) = match file {
-        Some(path) => (path.display().to_string(), Some(read(path)?)),
-        None => ("configuration".to_owned(), None),
-    };
+    match file {
+        Some(path) => assemble(&path.display().to_string(), Some(&read(path)?), variables, overrides),
+        None => assemble("configuration", None, variables, overrides),
+    }
+}
+
+impl Config {
+    /// Reads a configuration from a text alone; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
+        assemble(name, Some(text), &BTreeMap::new(), &Overrides::default())
+    }
+}
+
+fn assemble(
+    name: &str,
+    text: Option<&str>,
+    variables: &BTreeMap<String, String>,
+    overrides: &Overrides,
+) -> Result<Config, ConfigError> {
     let mut faults = Vec::new();
     let fault = |source: &str, position, detail| Fault { source: source.to_owned(), position, detail };
 
-    let (mut config, document) = match &text {
+    let (mut config, document) = match text {
         Some(text) => {
             let (mut document, mut flaws) = Document::parse(text);
             let (config, more) = document.decode::<Config>();
             flaws.extend(more);
-            faults.extend(flaws.into_iter().map(|Flaw { position, detail }| fault(&name, position, detail)));
+            faults.extend(flaws.into_iter().map(|Flaw { position, detail }| fault(name, position, detail)));
             (config, Some(document))
         }
         None => (defaults(), None),
@@ -63,7 +81,7 @@ pub fn load(
     if !overrides.backends.is_empty() {
         backends = Some(overrides.backends.clone());
     }
-    if file.is_none() && backends.is_none() {
+    if text.is_none() && backends.is_none() {
         backends = DEFAULT_BACKEND.parse().ok().map(|backend| vec![backend]);
     }
     if let Some(backends) = backends {
@@ -75,7 +93,7 @@ pub fn load(
             Some((_, source)) => ((*source).to_owned(), None),
             None => {
                 let path: Vec<&str> = path.split('/').collect();
-                (name.clone(), document.as_ref().and_then(|document| document.locate(&path)))
+                (name.to_owned(), document.as_ref().and_then(|document| document.locate(&path)))
             }
         }
     };
@@ -312,6 +330,50 @@ tags = [\"a\"]
             );
             assert_eq!(error.lines().count(), 1, "one fault, one line:\n{text}\n{error}");
         }
+    }
+
+    const REFERENCE: &str = include_str!("../../config/reference.toml");
+
+    #[test]
+    fn the_reference_shows_the_defaults() {
+        let mut reference = Config::parse("reference.toml", REFERENCE).unwrap();
+        assert_eq!(reference.upstream.take(), Some(Default::default()));
+        assert_eq!(reference.retry.take(), Some(Default::default()));
+        assert_eq!(reference.rate_limit.take(), Some(Default::default()));
+        assert_eq!(reference.headers.take(), Some(Default::default()));
+        // What has no default is an example.
+        reference.health_check.kind = None;
+        reference.health_check.path = None;
+        reference.virtual_hosts.clear();
+        reference.backends.clear();
+        assert_eq!(reference, Config::default());
+    }
+
+    #[test]
+    fn what_the_reference_calls_not_supported_yet_is_refused_as_such() {
+        let (mut expected, mut in_refused_table) = (Vec::new(), false);
+        for line in REFERENCE.lines() {
+            let (refused, line) = line.strip_prefix("#- ").map_or((false, line), |line| (true, line));
+            let name = line.trim_matches(['[', ' ']).split([']', ' ']).next().unwrap_or_default();
+            let name = name.rsplit('.').next().unwrap_or_default();
+            if line.starts_with('[') {
+                in_refused_table = refused;
+                expected.extend(refused.then_some(name));
+            } else if refused && !in_refused_table {
+                expected.push(name);
+            }
+        }
+        let whole: String =
+            REFERENCE.lines().map(|line| format!("{}\n", line.trim_start_matches("#- "))).collect();
+        let error = Config::parse("all", &whole).unwrap_err();
+        let mut found: Vec<String> = error.faults.into_iter().map(|fault| fault.detail).collect();
+        let mut expected: Vec<String> =
+            expected.into_iter().map(|name| format!("`{name}` is not supported yet")).collect();
+        found.sort_unstable();
+        found.dedup();
+        expected.sort_unstable();
+        expected.dedup();
+        assert_eq!(found, expected);
     }
 
     #[test]

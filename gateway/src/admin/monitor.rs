@@ -1,0 +1,136 @@
+//! The metrics listener: `/metrics` (and `/api/v1/metrics`) for Prometheus, `/health` and `/livez` for
+//! whoever wants to know that the process lives, `/readyz` for whoever sends it traffic.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use parking_lot::Mutex;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use tracing::error;
+use tracing_appender::non_blocking::ErrorCounter;
+
+use crate::telemetry::Metrics;
+
+/// Over how many seconds the rates are taken.
+const RATE_WINDOW: usize = 10;
+
+/// Whether new traffic is welcome.
+#[derive(Clone, Default)]
+pub struct Readiness {
+    draining: Arc<AtomicBool>,
+}
+
+impl Readiness {
+    /// From now on it is not: the process is stopping.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Serves the metrics listener, in a runtime of its own, and keeps the metrics that are rates.
+pub struct Monitor {
+    /// Taken when the service starts.
+    listener: Mutex<Option<TcpListener>>,
+    shared: Shared,
+    dropped_lines: ErrorCounter,
+}
+
+#[derive(Clone)]
+struct Shared {
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+}
+
+impl Monitor {
+    /// A monitor; without a listener it only keeps the rates.
+    pub fn new(
+        listener: Option<TcpListener>,
+        metrics: Arc<Metrics>,
+        readiness: Readiness,
+        dropped_lines: ErrorCounter,
+    ) -> Self {
+        Monitor { listener: Mutex::new(listener), shared: Shared { metrics, readiness }, dropped_lines }
+    }
+
+    async fn keep_rates(&self) {
+        let metrics = &self.shared.metrics;
+        let mut every_second = tokio::time::interval(Duration::from_secs(1));
+        let mut history = vec![metrics.answered()];
+        loop {
+            every_second.tick().await;
+            let (answered, failed) = metrics.answered();
+            let (answered_then, failed_then) = history[0];
+            let requests = answered.saturating_sub(answered_then) as f64;
+            let failures = failed.saturating_sub(failed_then) as f64;
+            metrics.requests_per_second.set(requests / history.len() as f64);
+            metrics.success_rate.set(if requests > 0.0 { 1.0 - failures / requests } else { 1.0 });
+            metrics
+                .log_lines_dropped
+                .set(i64::try_from(self.dropped_lines.dropped_lines()).unwrap_or(i64::MAX));
+            history.push((answered, failed));
+            if history.len() > RATE_WINDOW {
+                history.remove(0);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Monitor {
+    /// Runs to the end of the process: while it stops, `/readyz` says so.
+    async fn start(&self, _shutdown: ShutdownWatch) {
+        let listener = self.listener.lock().take();
+        let serving = async {
+            let Some(listener) = listener else { return std::future::pending().await };
+            if let Err(error) = serve(listener, self.shared.clone()).await {
+                error!(%error, "the metrics listener has failed");
+            }
+        };
+        tokio::join!(serving, self.keep_rates());
+    }
+}
+
+async fn serve(listener: TcpListener, shared: Shared) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let app = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/api/v1/metrics", get(metrics))
+        .route("/health", get(alive))
+        .route("/livez", get(alive))
+        .route("/readyz", get(ready))
+        .with_state(shared);
+    axum::serve(listener, app).await
+}
+
+async fn metrics(State(shared): State<Shared>) -> Response {
+    match shared.metrics.encode() {
+        Ok((text, content_type)) => ([(header::CONTENT_TYPE, content_type)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode the metrics: {error}\n"))
+            .into_response(),
+    }
+}
+
+async fn alive() -> &'static str {
+    "OK"
+}
+
+async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
+    if shared.readiness.is_ready() {
+        (StatusCode::OK, "ready")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping")
+    }
+}

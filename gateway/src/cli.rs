@@ -1,0 +1,146 @@
+//! The command line.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config, ConfigError, HostPort, Overrides};
+use crate::demo::{self, DemoOrigins};
+use crate::listener::BindError;
+use crate::server::{self, StartError};
+use crate::telemetry::metrics::PINGORA_VERSION;
+
+/// An API gateway on Pingora.
+///
+/// With no argument, no file and no PINGORA_* variable it runs a demo over three origins of its own.
+#[derive(Debug, Parser)]
+#[command(name = "gateway", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Sources,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve (what happens without a subcommand)
+    Run(Sources),
+    /// Say whether a configuration can run, and everything that is wrong with it
+    Check(Sources),
+    /// Say what is running
+    Version,
+}
+
+/// Where the configuration comes from; PINGORA_* variables win over the file, options over both.
+#[derive(Debug, Default, PartialEq, Eq, Args)]
+struct Sources {
+    /// The configuration file (TOML)
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Listen here instead of where the configuration says; may be given several times
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<SocketAddr>,
+    /// Serve this backend, and no virtual host or backend of the configuration; may be given several times
+    #[arg(long, value_name = "ADDR")]
+    backend: Vec<HostPort>,
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The configuration is wrong; a line for each fault.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The gateway cannot start.
+    #[error("gateway: {0}")]
+    Start(#[from] StartError),
+}
+
+impl From<BindError> for CliError {
+    fn from(error: BindError) -> Self {
+        StartError::Bind(error).into()
+    }
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// What went wrong, for the person at the terminal.
+#[expect(clippy::print_stdout, reason = "`check` and `version` answer on standard output")]
+pub fn run(cli: Cli) -> Result<(), CliError> {
+    match cli.command.unwrap_or(Command::Run(cli.run)) {
+        Command::Run(sources) => serve(&sources),
+        Command::Check(sources) => {
+            sources.load()?;
+            println!("ok");
+            Ok(())
+        }
+        Command::Version => {
+            println!("gateway {} (pingora {PINGORA_VERSION})", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    }
+}
+
+fn serve(sources: &Sources) -> Result<(), CliError> {
+    if *sources == Sources::default() && variables().is_empty() {
+        let mut config = demo::config()?;
+        let origins = DemoOrigins::bind(&mut config)?;
+        return Ok(server::run(&config, Some(origins))?);
+    }
+    Ok(server::run(&sources.load()?, None)?)
+}
+
+impl Sources {
+    fn load(&self) -> Result<Config, ConfigError> {
+        let overrides = Overrides { listen: self.listen.clone(), backends: self.backend.clone() };
+        config::load(self.config.as_deref(), &variables(), &overrides)
+    }
+}
+
+/// The variables that are read and are set.
+fn variables() -> BTreeMap<String, String> {
+    let set =
+        config::VARIABLES.into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
+    set.filter(|(_, value)| !value.trim().is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_what_happens_without_a_subcommand() {
+        let sources = |arguments: &[&str]| {
+            let cli = Cli::try_parse_from([&["gateway"], arguments].concat()).unwrap();
+            match cli.command {
+                None => cli.run,
+                Some(Command::Run(sources)) => sources,
+                Some(other) => panic!("{other:?}"),
+            }
+        };
+        let file = Sources { config: Some("a.toml".into()), ..Sources::default() };
+        assert_eq!(sources(&["-c", "a.toml"]), file);
+        assert_eq!(sources(&["run", "-c", "a.toml"]), file);
+        assert_eq!(sources(&["run", "--config", "a.toml"]), file);
+        assert_eq!(sources(&[]), Sources::default());
+        let backends = sources(&["--listen", "127.0.0.1:1", "--backend", "a:1", "--backend", "[::1]:2"]);
+        assert_eq!(backends.listen, ["127.0.0.1:1".parse().unwrap()]);
+        assert_eq!(backends.backend.len(), 2);
+        for bad in
+            [&["-c"][..], &["serve"], &["--listen", "here"], &["--backend", "nonsense"], &["check", "--port"]]
+        {
+            assert!(Cli::try_parse_from([&["gateway"], bad].concat()).is_err(), "{bad:?}");
+        }
+    }
+}

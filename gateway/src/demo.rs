@@ -1,0 +1,103 @@
+//! What runs when nothing is configured: three origins in this process and a configuration that balances
+//! over them, so that the first command a newcomer types shows something.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use tracing::error;
+
+use crate::config::{Config, ConfigError, HostPort};
+use crate::listener::{self, BindError};
+
+/// The configuration, as a learner can read it.
+const CONFIG: &str = include_str!("../config/demo.toml");
+
+/// The origins, bound and not yet served.
+pub struct DemoOrigins {
+    /// Taken when the service starts.
+    listeners: Mutex<Vec<(TcpListener, SocketAddr, String)>>,
+}
+
+/// The demo's configuration.
+///
+/// # Errors
+/// Where `config/demo.toml` is wrong, which a test excludes.
+pub fn config() -> Result<Config, ConfigError> {
+    Config::parse("demo.toml", CONFIG)
+}
+
+impl DemoOrigins {
+    /// Binds an origin for each backend of `config`. Where its port is taken (by the origins of a lesson,
+    /// say) the origin moves to a free one, and the configuration with it.
+    ///
+    /// # Errors
+    /// Where no port is free at all.
+    pub fn bind(config: &mut Config) -> Result<Self, BindError> {
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut listeners = Vec::new();
+        for (backend, label) in config.backends.iter_mut().zip('A'..='Z') {
+            let wanted = backend.address.as_ref().and_then(|address| address.to_string().parse().ok());
+            let bound = listener::bind(wanted.unwrap_or(free), "demo");
+            let (listener, address) = bound.or_else(|_| listener::bind(free, "demo"))?;
+            backend.address = Some(HostPort { host: address.ip().to_string(), port: address.port() });
+            listeners.push((listener, address, label.to_string()));
+        }
+        Ok(DemoOrigins { listeners: Mutex::new(listeners) })
+    }
+
+    /// What a newcomer wants to know: what is where, and what to try.
+    pub fn welcome(&self, gateway: SocketAddr, metrics: Option<SocketAddr>) -> String {
+        let listeners = self.listeners.lock();
+        let origins = listeners.iter().map(|(_, address, label)| format!("{label} http://{address}"));
+        let origins = origins.collect::<Vec<_>>().join("   ");
+        let origin = listeners.first().map_or(gateway, |(_, address, _)| *address);
+        let metrics = metrics.map_or("off".to_owned(), |address| format!("http://{address}/metrics"));
+        format!(
+            "\n\
+             This is the demo gateway: nothing was configured, so it balances over three origins of its own.\n\
+             \n\
+             \x20 gateway   http://{gateway}\n\
+             \x20 origins   {origins}\n\
+             \x20 metrics   {metrics}\n\
+             \n\
+             Try in another terminal, and watch the access log here:\n\
+             \n\
+             \x20 curl -s {gateway}/                         # again and again: the origins take turns\n\
+             \x20 curl -s {gateway}/anything                 # the request as an origin gets to see it\n\
+             \x20 curl -s -X POST {origin}/health/down       # origin A feels ill; bring it back with /health/up\n\
+             \n\
+             Ctrl-C stops it. Next: cargo run -p gateway -- --config gateway/config/proxy.toml\n"
+        )
+    }
+}
+
+#[async_trait]
+impl BackgroundService for DemoOrigins {
+    /// Runs to the end of the process: requests in flight still need their origin.
+    async fn start(&self, _shutdown: ShutdownWatch) {
+        let listeners = std::mem::take(&mut *self.listeners.lock());
+        let serve = |(listener, address, label): (TcpListener, SocketAddr, String)| async move {
+            let served = match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => origin::serve(listener, origin::app(&label)).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = served {
+                error!(%error, %address, "an origin of the demo has failed");
+            }
+        };
+        futures::future::join_all(listeners.into_iter().map(serve)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demo_is_a_valid_configuration_over_three_origins() {
+        assert_eq!(config().unwrap().backends.len(), 3);
+    }
+}

@@ -1,0 +1,188 @@
+//! Listening sockets, and what holds for a connection before its first request.
+//!
+//! Sockets are bound before anything starts, so that a taken port is one clear error. (Pingora binds in a
+//! service's task, tries for half a minute, and panics there.) They are then handed to Pingora in the table
+//! through which a new process takes over the listeners of an old one.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use pingora::apps::ServerApp;
+use pingora::listeners::ListenerConfig;
+use pingora::prelude::*;
+use pingora::protocols::Stream;
+use pingora::proxy::HttpProxy;
+use pingora::server::{ListenFds, ShutdownWatch};
+use pingora::services::listening::Service;
+use pingora::services::{ServiceReadyNotifier, ServiceWithDependents};
+
+use crate::proxy::Gateway;
+use crate::telemetry::Metrics;
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} ({key}): {source}")]
+pub struct BindError {
+    address: SocketAddr,
+    key: &'static str,
+    source: io::Error,
+}
+
+/// Binds `address`, which the configuration has under `key`. Port 0 becomes a free one.
+///
+/// # Errors
+/// Where the address is taken, not of this machine, or not permitted.
+pub fn bind(address: SocketAddr, key: &'static str) -> Result<(TcpListener, SocketAddr), BindError> {
+    let bound = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    });
+    bound.map_err(|source| BindError { address, key, source })
+}
+
+/// The client connections that are open, and how many may be.
+pub struct Connections {
+    open: AtomicUsize,
+    limit: usize,
+    accepting: AtomicBool,
+    metrics: Arc<Metrics>,
+}
+
+impl Connections {
+    /// None are open, and no more than `limit` will be.
+    pub fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
+        Connections { open: AtomicUsize::new(0), limit, accepting: AtomicBool::new(true), metrics }
+    }
+
+    /// Whether nothing is accepted any more and nothing is open.
+    pub fn are_drained(&self) -> bool {
+        !self.accepting.load(Ordering::Acquire) && self.open.load(Ordering::Acquire) == 0
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection until the guard is dropped; `None` where too many are open.
+    fn enter(&self) -> Option<OpenConnection<'_>> {
+        let before = self.open.fetch_add(1, Ordering::AcqRel);
+        self.metrics.connections_active.inc();
+        let connection = OpenConnection(self);
+        (before < self.limit).then_some(connection)
+    }
+}
+
+struct OpenConnection<'c>(&'c Connections);
+
+impl Drop for OpenConnection<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.connections_active.dec();
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The proxy behind the count of its connections.
+struct Counted {
+    proxy: Arc<HttpProxy<Gateway>>,
+    connections: Arc<Connections>,
+}
+
+#[async_trait]
+impl ServerApp for Counted {
+    /// A connection, from its first byte to its close.
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let Some(_open) = self.connections.enter() else {
+            // Closed unread: whoever is over the limit gets none of the resources that it protects.
+            self.connections.metrics.connections_refused.inc();
+            return None;
+        };
+        self.proxy.process_new(stream, shutdown).await
+    }
+
+    /// The listeners have been closed.
+    async fn cleanup(&self) {
+        self.proxy.cleanup().await;
+        self.connections.accepting.store(false, Ordering::Release);
+    }
+}
+
+/// The proxy as a service of Pingora's on sockets that are bound already.
+pub struct ProxyService {
+    service: Service<Counted>,
+    sockets: Vec<(TcpListener, SocketAddr)>,
+}
+
+impl ProxyService {
+    /// Serves `proxy` on `sockets`.
+    pub fn new(
+        proxy: HttpProxy<Gateway>,
+        sockets: Vec<(TcpListener, SocketAddr)>,
+        connections: Arc<Connections>,
+    ) -> Self {
+        let mut service = Service::new("proxy".to_owned(), Counted { proxy: Arc::new(proxy), connections });
+        for (_, address) in &sockets {
+            service.add_listener(ListenerConfig::tcp(address.to_string()));
+        }
+        ProxyService { service, sockets }
+    }
+}
+
+#[async_trait]
+impl ServiceWithDependents for ProxyService {
+    async fn start_service(
+        &mut self,
+        fds: Option<ListenFds>,
+        shutdown: ShutdownWatch,
+        listeners_per_fd: usize,
+        ready: ServiceReadyNotifier,
+    ) {
+        if let Some(fds) = &fds {
+            let mut fds = fds.lock();
+            for (listener, address) in self.sockets.drain(..) {
+                fds.add(address.to_string(), listener.into_raw_fd());
+            }
+        }
+        self.service.start_service(fds, shutdown, listeners_per_fd, ready).await;
+    }
+
+    fn name(&self) -> &str {
+        self.service.name()
+    }
+
+    fn listen_addresses(&self) -> Option<Vec<String>> {
+        self.service.listen_addresses()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_over_the_limit_are_refused_and_leave_no_trace() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let connections = Connections::new(2, metrics.clone());
+        let (first, second) = (connections.enter(), connections.enter());
+        assert!(first.is_some() && second.is_some());
+        assert!(connections.enter().is_none());
+        assert_eq!(connections.open(), 2);
+        drop(first);
+        assert!(connections.enter().is_some());
+        drop(second);
+        assert_eq!(connections.open(), 0);
+        assert_eq!(metrics.connections_active.get(), 0);
+    }
+
+    #[test]
+    fn a_taken_address_is_named_with_its_key() {
+        let (_taken, address) = bind("127.0.0.1:0".parse().unwrap(), "proxy.listen_addr_http").unwrap();
+        let error = bind(address, "metrics.listen_addr").unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot listen on {address} (metrics.listen_addr): ")), "{error}");
+    }
+}

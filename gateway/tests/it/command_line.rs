@@ -1,0 +1,119 @@
+use std::net::TcpListener;
+
+use testkit::{Client, DEADLINE, Origin, Process};
+
+use crate::support::{GATEWAY, Setup, config, config_file};
+
+/// Runs the gateway to its end: exit code and output.
+async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut process = Process::spawn(GATEWAY, arguments, variables);
+    let status = process.ended(DEADLINE).await;
+    (status.code(), process.output())
+}
+
+#[tokio::test]
+async fn check_says_ok_or_everything_that_is_wrong() {
+    let good = config_file(&config(&["127.0.0.1:1".parse().unwrap()], Setup::default()));
+    let path = good.path().display().to_string();
+    assert_eq!(run(&["check", "-c", &path], &[]).await, (Some(0), "ok".to_owned()));
+
+    let bad = config_file("[proxy]\nthreads = \"four\"\nlisten = 1\n[cors]\n");
+    let path = bad.path().display().to_string();
+    for arguments in [&["check", "-c", &path][..], &["-c", &path], &["run", "--config", &path]] {
+        let (code, said) = run(arguments, &[]).await;
+        assert_eq!(code, Some(1), "{said}");
+        let expected = [
+            format!("{path}:2:11: `threads`: invalid type"),
+            format!("{path}:3:1: unknown key `listen`"),
+            format!("{path}:4:2: `cors` is not supported yet"),
+            format!("{path}: there is no virtual host"),
+        ];
+        for line in expected {
+            assert!(said.contains(&line), "{line} not in\n{said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_missing_file_a_bad_address_and_a_name_that_leads_nowhere_are_exit_code_1() {
+    let (code, said) = run(&["-c", "/nowhere/gateway.toml"], &[]).await;
+    assert_eq!(code, Some(1));
+    assert!(said.starts_with("/nowhere/gateway.toml: cannot read the configuration: "), "{said}");
+
+    let (code, said) =
+        run(&[], &[("PINGORA_BACKEND_ADDR", "nonsense"), ("PINGORA_MAX_CONNECTIONS", "many")]).await;
+    assert_eq!(code, Some(1));
+    assert!(said.contains("PINGORA_BACKEND_ADDR: 'nonsense' is no address"), "{said}");
+    assert!(said.contains("PINGORA_MAX_CONNECTIONS: 'many' is not a whole number"), "{said}");
+
+    let nowhere = ("PINGORA_BACKEND_ADDR", "nowhere.invalid:80");
+    let ports = [("PINGORA_LISTEN_ADDR", "127.0.0.1:0"), ("PINGORA_METRICS_ADDR", "127.0.0.1:0")];
+    let (code, said) = run(&[], &[nowhere, ports[0], ports[1]]).await;
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("cannot resolve 'nowhere.invalid:80', the address of backend 'backend-1'"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn wrong_usage_is_exit_code_2() {
+    for arguments in [&["serve"][..], &["--port", "80"], &["--listen", "here"], &["--backend", "nonsense"]] {
+        let (code, said) = run(arguments, &[]).await;
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("error: "), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_taken_port_is_one_line_with_the_key_and_exit_code_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let (code, said) = run(&["--listen", &address.to_string(), "--backend", "127.0.0.1:1"], &[]).await;
+    assert_eq!(code, Some(1));
+    assert!(
+        said.starts_with(&format!("gateway: cannot listen on {address} (proxy.listen_addr_http): ")),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1);
+
+    let address = address.to_string();
+    let variables = [("PINGORA_LISTEN_ADDR", "127.0.0.1:0"), ("PINGORA_METRICS_ADDR", &address)];
+    let (code, said) = run(&[], &variables).await;
+    assert_eq!(code, Some(1));
+    assert!(said.contains("(metrics.listen_addr)") && said.lines().count() == 1, "{said}");
+}
+
+#[tokio::test]
+async fn variables_and_options_alone_serve_backends() {
+    let (a, b) = (Origin::start().await, Origin::start().await);
+    let backends = format!("{},{}", a.address(), b.address());
+    let process = Process::spawn(
+        GATEWAY,
+        &["run", "--listen", "127.0.0.1:0"],
+        &[("PINGORA_BACKEND_SERVERS", &backends), ("PINGORA_ENABLE_METRICS", "false")],
+    );
+    let line = process.line("listening on http://").await;
+    let url = line.split("listening on ").nth(1).unwrap().to_owned();
+    for _ in 0..4 {
+        assert_eq!(Client::new().get(&url).await.status, 200);
+    }
+    assert_eq!((a.count("/"), b.count("/")), (2, 2));
+    assert!(!process.output().contains("metrics on"));
+}
+
+#[tokio::test]
+async fn version_names_the_pinned_pingora() {
+    let (code, said) = run(&["version"], &[]).await;
+    assert_eq!(code, Some(0));
+    assert!(said.starts_with("gateway ") && said.ends_with("(pingora 0.9.1)"), "{said}");
+    assert!(run(&["--help"], &[]).await.1.contains("Usage: gateway"));
+}
+
+#[tokio::test]
+async fn the_sample_and_the_reference_are_valid() {
+    for file in ["proxy.toml", "demo.toml", "reference.toml"] {
+        let path = format!("{}/config/{file}", env!("CARGO_MANIFEST_DIR"));
+        assert_eq!(run(&["check", "-c", &path], &[]).await, (Some(0), "ok".to_owned()), "{file}");
+    }
+}

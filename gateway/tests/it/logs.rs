@@ -1,0 +1,67 @@
+use serde_json::Value;
+use testkit::{Origin, free_address};
+
+use crate::support::{Gateway, Setup};
+
+#[tokio::test]
+async fn each_request_is_one_json_line() {
+    let origin = Origin::start().await;
+    let gateway =
+        Gateway::start(&[&origin], Setup { tables: "[logging]\nformat = \"json\"\n", ..Setup::default() })
+            .await;
+    let answer = gateway.get("/bytes/66?token=secret").await;
+    let line = gateway.process.line("/bytes/66").await;
+    let record: Value = serde_json::from_str(&line).unwrap();
+    for (field, expected) in [
+        ("level", "INFO"),
+        ("method", "GET"),
+        ("path", "/bytes/66"),
+        ("client", "127.0.0.1"),
+        ("backend", "origin-0"),
+        ("message", "GET /bytes/66 200"),
+        ("request_id", answer.header("x-request-id")),
+    ] {
+        assert_eq!(record[field], expected, "{line}");
+    }
+    assert_eq!((&record["status"], &record["bytes"], &record["tries"]), (&200.into(), &66.into(), &1.into()));
+    assert!(record["duration_ms"].as_f64().is_some_and(|ms| ms > 0.0));
+    assert!(record["timestamp"].as_str().is_some_and(|time| time.starts_with("20") && time.ends_with('Z')));
+    let output = gateway.process.output();
+    assert!(!output.contains("secret"), "queries may hold secrets");
+    for line in output.lines() {
+        assert!(serde_json::from_str::<Value>(line).is_ok(), "not JSON: {line}");
+    }
+}
+
+#[tokio::test]
+async fn a_failure_is_one_line_that_says_why() {
+    let tables = "[health_check]\nenabled = false\n";
+    let gateway = Gateway::start_over(&[free_address()], Setup { tables, ..Setup::default() }).await;
+    gateway.get("/gone").await;
+    let line = gateway.process.line("/gone").await;
+    assert!(line.contains("GET /gone 502 "), "{line}");
+    assert!(line.contains("backend=origin-0") && line.contains("error=\"connection_refused\""), "{line}");
+    assert_eq!(gateway.process.output().matches("gone").count(), 1, "{}", gateway.process.output());
+}
+
+#[tokio::test]
+async fn logs_go_to_a_file_and_the_access_log_can_be_off() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gateway.log");
+    let tables = format!("[logging]\noutput = \"file\"\nfile_path = {path:?}\n");
+    let origin = Origin::start().await;
+    let gateway = Gateway::start_logging_to(&path, &[&origin], &tables).await;
+    gateway.get("/anything/seen").await;
+    let log = || std::fs::read_to_string(&path).unwrap_or_default();
+    testkit::eventually!(log().contains("GET /anything/seen 200"));
+    assert_eq!(gateway.process.output(), "");
+
+    let quiet = format!("[logging]\naccess_log = false\noutput = \"file\"\nfile_path = {path:?}\n");
+    drop(gateway);
+    std::fs::remove_file(&path).unwrap();
+    let mut gateway = Gateway::start_logging_to(&path, &[&origin], &quiet).await;
+    gateway.get("/unseen").await;
+    gateway.process.signal(testkit::Signal::SIGTERM);
+    gateway.process.ended(testkit::DEADLINE).await;
+    assert!(log().contains("stopping") && !log().contains("unseen"), "{}", log());
+}

@@ -1,0 +1,13 @@
+//! The gateway's real binary in front of real origins, over real sockets; a module a feature.
+
+mod balancing;
+mod command_line;
+mod demo;
+mod failover;
+mod headers;
+mod logs;
+mod metrics;
+mod rate_limit;
+mod replies;
+mod stopping;
+mod support;
