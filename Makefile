@@ -2,18 +2,18 @@
 
 SHELL := /bin/sh
 CARGO ?= cargo
-# What tests of the real thing need besides Rust; `make setup-test` brings it.
-TEST_TOOLS := apache2-utils
+MACHETE := 0.9.2
 
-.PHONY: help setup setup-test run test check bench
+.PHONY: help setup run test check bench
+.DEFAULT_GOAL := help
 
 help: ## List what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Install the C compiler, cmake, perl and make that the build needs, where they are missing
+setup: ## Install the C compiler, make, cmake and perl that the build needs, where they are missing
 	@.ci/setup
 
-run: setup ## Run the gateway: with nothing configured, a demo over three origins of its own
+run: setup ## Run the gateway; with nothing configured, a demo over three origins of its own
 	$(CARGO) run -p gateway
 
 test: setup ## Run every test
@@ -22,6 +22,10 @@ test: setup ## Run every test
 check: setup ## Formatting, lints, unused dependencies, documentation: nothing may warn
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
-	@command -v cargo-machete >/dev/null || $(CARGO) install cargo-machete --version $(MACHETE) --locked
+	@cargo-machete --version 2>/dev/null | grep -qx '$(MACHETE)' || \
+		$(CARGO) install cargo-machete --version $(MACHETE) --locked
 	$(CARGO) machete
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+
+bench: setup ## CPU time a request: the gateway beside a bare forwarder, under the same load (needs wrk, nginx)
+	gateway/benches/compare

@@ -25,6 +25,9 @@ use crate::upstream::retry::{self, Sent};
 /// How long a client may refuse to take more of a response. Pingora's default is for ever.
 const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long the rest of a body is read that nobody wants, after an early answer, to keep the connection.
+const CLIENT_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The status in logs and metrics of a client that left before its answer, as nginx counts it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
@@ -83,6 +86,7 @@ impl ProxyHttp for Gateway {
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
         session.set_keepalive(Some(ctx.snapshot.keepalive_timeout.as_secs()));
         session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
+        session.set_total_drain_timeout(Some(CLIENT_DRAIN_TIMEOUT));
         ctx.client = session
             .client_addr()
             .and_then(|address| address.as_inet())

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::ws::{Message, WebSocketUpgrade};
 use axum::extract::{ConnectInfo, Path, Query, Request, State};
@@ -31,7 +32,6 @@ use axum::middleware::{self, Next};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
-use axum::{Json, Router};
 use bytes::Bytes;
 use futures::{Stream, stream};
 use serde::Deserialize;
@@ -127,7 +127,7 @@ async fn echo(State(instance): State<Arc<Instance>>, request: Request) -> Respon
         };
         headers.insert(name.to_string(), value);
     }
-    Json(json!({
+    let echo = json!({
         "origin": instance.label,
         "method": head.method.as_str(),
         "path": head.uri.path(),
@@ -135,8 +135,10 @@ async fn echo(State(instance): State<Arc<Instance>>, request: Request) -> Respon
         "version": format!("{:?}", head.version),
         "headers": headers,
         "body": String::from_utf8_lossy(&body),
-    }))
-    .into_response()
+    });
+    // Indented, since it is mostly people who read it.
+    let content_type = [(header::CONTENT_TYPE, "application/json")];
+    (content_type, format!("{echo:#}\n")).into_response()
 }
 
 fn text(value: &HeaderValue) -> String {

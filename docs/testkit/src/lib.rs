@@ -1,8 +1,10 @@
 //! What tests on real sockets need, and nothing else: upstreams that misbehave on request ([`Origin`]),
-//! proxies run in this process ([`serve`]) or as a child ([`Process`]), a [`Client`] that never waits
+//! proxies run in this process ([`serve()`]) or as a child ([`Process`]), a [`Client`] that never waits
 //! longer than [`DEADLINE`], and [`eventually!`] in place of sleeps.
 //!
 //! These helpers panic with a clear message where the test's world is broken: that is how a test ends.
+
+#![allow(clippy::panic, reason = "a helper that cannot help ends the test")]
 
 mod client;
 mod origin;

@@ -62,9 +62,15 @@ impl Process {
         panic!("{}: found no free port in five tries", program.as_ref().display());
     }
 
-    /// Its process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    /// Runs `program` to its end, which must come within [`DEADLINE`]: its exit code, and what it printed.
+    pub async fn run(
+        program: impl AsRef<Path>,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> (Option<i32>, String) {
+        let mut process = Process::spawn(program, arguments, variables);
+        let status = process.ended(DEADLINE).await;
+        (status.code(), process.output())
     }
 
     /// Whether it has not ended yet.

@@ -1,6 +1,6 @@
 //! What a person writes: the configuration's schema, where it comes from, and what is wrong with it.
 //!
-//! A [`Config`] is plain data. Sources are read in [`load`], later ones winning: defaults, the file, the
+//! A [`Config`] is plain data. Sources are read in [`load()`], later ones winning: defaults, the file, the
 //! `PINGORA_*` variables, the command line. Whatever cannot work is found here, before anything runs,
 //! and reported with its place in the file, all of it at once. Nothing here knows Pingora.
 

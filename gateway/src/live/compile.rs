@@ -1,5 +1,6 @@
 //! From a validated configuration to a [`Snapshot`].
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -41,7 +42,7 @@ pub fn compile(config: &Config, metrics: &Metrics) -> Result<Snapshot, CompileEr
     let backends =
         config.backends.iter().map(|backend| resolve(backend, metrics)).collect::<Result<Vec<_>, _>>()?;
     let pools = pools(config, &backends);
-    let counters = Arc::new(Counters::new());
+    let counters = OnceCell::new();
     let mut hosts = HostTable::default();
     for host in &config.virtual_hosts {
         let pool = pools.get(host.enabled_backends_tag.as_str());
@@ -84,15 +85,18 @@ fn pools<'c>(config: &'c Config, backends: &[Arc<BackendState>]) -> HashMap<&'c 
             members.entry(tag).or_default().push(state.clone());
         }
     }
-    let pool = |(tag, members): (&'c str, Vec<_>)| (tag, Arc::new(Pool::new(tag.to_owned(), members)));
+    let pool = |(tag, members): (&'c str, Vec<_>)| {
+        (tag, Arc::new(Pool::new(tag.to_owned(), members, config.balancing.algorithm)))
+    };
     members.into_iter().map(pool).collect()
 }
 
+/// `counters` are for all rate limits together, and only made where there is one.
 fn route(
     config: &Config,
     host: &VirtualHost,
     pool: Arc<Pool>,
-    counters: &Arc<Counters>,
+    counters: &OnceCell<Arc<Counters>>,
     metrics: &Metrics,
 ) -> Route {
     let rate_limit = innermost(&host.rate_limit, &config.rate_limit).map(|limit| {
@@ -101,7 +105,7 @@ fn route(
             (RateLimitScope::Global, Some(_)) => format!("host {}", host.domain),
             (RateLimitScope::Global, None) => "gateway".to_owned(),
         };
-        RateLimiter::new(limit, scope, counters.clone())
+        RateLimiter::new(limit, scope, counters.get_or_init(Arc::default).clone())
     });
     Route {
         pool,

@@ -138,12 +138,12 @@ fn probe(config: &HealthCheck, backend: &BackendState) -> Result<Box<dyn Probe +
     probe.peer_template.options.connection_timeout = limit;
     probe.peer_template.options.read_timeout = limit;
     probe.peer_template.options.write_timeout = limit;
-    probe.validator = Some(expect(config.expected_status.clone()));
+    probe.validator = Some(Box::new(expect(config.expected_status.clone())));
     Ok(Box::new(probe))
 }
 
-fn expect(expected: StatusSet) -> Box<dyn Fn(&ResponseHeader) -> Result<()> + Send + Sync> {
-    Box::new(move |response| {
+fn expect(expected: StatusSet) -> impl Fn(&ResponseHeader) -> Result<()> + Send + Sync {
+    move |response| {
         let status = response.status.as_u16();
         if expected.contains(status) {
             return Ok(());
@@ -152,7 +152,7 @@ fn expect(expected: StatusSet) -> Box<dyn Fn(&ResponseHeader) -> Result<()> + Se
             CustomCode("unexpected status", status),
             format!("the probe was answered with {status}"),
         )
-    })
+    }
 }
 
 #[cfg(test)]

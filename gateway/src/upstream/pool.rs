@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Attempt, BackendState, RoundRobin};
+use crate::config::Algorithm;
 
 /// A pool of backends.
 pub struct Pool {
@@ -13,9 +14,12 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool whose turns begin with its first backend.
-    pub fn new(tag: String, backends: Vec<Arc<BackendState>>) -> Self {
-        Pool { tag, backends, balance: RoundRobin::default() }
+    /// A pool in which `algorithm` chooses.
+    pub fn new(tag: String, backends: Vec<Arc<BackendState>>, algorithm: Algorithm) -> Self {
+        let balance = match algorithm {
+            Algorithm::RoundRobin => RoundRobin::default(),
+        };
+        Pool { tag, backends, balance }
     }
 
     /// Begins a try on a usable backend: one that is not in `tried` where any is left, else any of them
@@ -46,16 +50,16 @@ mod tests {
     fn a_backend_that_was_tried_comes_last() {
         let metrics = Metrics::new().unwrap();
         let (a, b) = (backend(&metrics, "a"), backend(&metrics, "b"));
-        let pool = Pool::new("tag".to_owned(), vec![a.clone(), b.clone()]);
+        let pool = Pool::new("tag".to_owned(), vec![a.clone(), b.clone()], Algorithm::RoundRobin);
         let id = |tried: &[Arc<BackendState>]| {
             pool.begin_attempt(tried).map(|attempt| attempt.backend().id.clone())
         };
         for _ in 0..4 {
-            assert_eq!(id(&[a.clone()]).as_deref(), Some("b"));
+            assert_eq!(id(std::slice::from_ref(&a)).as_deref(), Some("b"));
         }
         assert!(id(&[a.clone(), b.clone()]).is_some(), "where all were tried, any will do");
         b.set_healthy(false);
-        assert_eq!(id(&[a.clone()]).as_deref(), Some("a"));
+        assert_eq!(id(std::slice::from_ref(&a)).as_deref(), Some("a"));
         a.set_healthy(false);
         assert_eq!(id(&[]), None);
         assert!(!pool.is_usable());

@@ -1,14 +1,11 @@
 use std::net::TcpListener;
 
-use testkit::{Client, DEADLINE, Origin, Process};
+use testkit::{Client, Origin, Process};
 
 use crate::support::{GATEWAY, Setup, config, config_file};
 
-/// Runs the gateway to its end: exit code and output.
 async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
-    let mut process = Process::spawn(GATEWAY, arguments, variables);
-    let status = process.ended(DEADLINE).await;
-    (status.code(), process.output())
+    Process::run(GATEWAY, arguments, variables).await
 }
 
 #[tokio::test]

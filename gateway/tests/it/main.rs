@@ -1,5 +1,7 @@
 //! The gateway's real binary in front of real origins, over real sockets; a module a feature.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 mod balancing;
 mod command_line;
 mod demo;

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use testkit::{Client, DEADLINE, Origin, Process, exchange};
+use testkit::{Client, Origin, Process, exchange};
 
 const FILTER: &str = env!("CARGO_BIN_EXE_header_filter");
 
@@ -42,10 +42,8 @@ async fn the_client_gets_the_added_field_and_no_server() {
 
 #[tokio::test]
 async fn a_bad_argument_is_one_line_and_exit_code_2() {
-    let mut filter = Process::spawn(FILTER, &["nonsense"], &[]);
-    assert_eq!(filter.ended(DEADLINE).await.code(), Some(2));
-    let said = filter.output();
-    assert_eq!(said.lines().count(), 1, "{said}");
+    let (code, said) = Process::run(FILTER, &["nonsense"], &[]).await;
+    assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
     assert!(said.contains("'nonsense'") && said.contains("expected one IP:PORT"), "{said}");
 }
 
@@ -53,9 +51,7 @@ async fn a_bad_argument_is_one_line_and_exit_code_2() {
 async fn a_taken_port_is_one_line_and_exit_code_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap().to_string();
-    let mut filter = Process::spawn(FILTER, &["127.0.0.1:1"], &[("LISTEN_ADDR", &listen)]);
-    assert_eq!(filter.ended(DEADLINE).await.code(), Some(1));
-    let said = filter.output();
-    assert_eq!(said.lines().count(), 1, "{said}");
+    let (code, said) = Process::run(FILTER, &["127.0.0.1:1"], &[("LISTEN_ADDR", &listen)]).await;
+    assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
     assert!(said.contains(&format!("cannot listen on {listen}")), "{said}");
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use testkit::{Client, DEADLINE, Origin, Process, eventually};
+use testkit::{Client, Origin, Process, eventually};
 
 const BALANCER: &str = env!("CARGO_BIN_EXE_load_balancer");
 
@@ -95,10 +95,8 @@ async fn requests_are_spread_over_many_connections_too() {
 
 #[tokio::test]
 async fn a_bad_argument_is_one_line_and_exit_code_2() {
-    let mut balancer = Process::spawn(BALANCER, &["127.0.0.1:3001", "nonsense"], &[]);
-    assert_eq!(balancer.ended(DEADLINE).await.code(), Some(2));
-    let said = balancer.output();
-    assert_eq!(said.lines().count(), 1, "{said}");
+    let (code, said) = Process::run(BALANCER, &["127.0.0.1:3001", "nonsense"], &[]).await;
+    assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
     assert!(said.contains("'nonsense'") && said.contains("expected IP:PORT"), "{said}");
 }
 
@@ -106,9 +104,7 @@ async fn a_bad_argument_is_one_line_and_exit_code_2() {
 async fn a_taken_port_is_one_line_and_exit_code_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap().to_string();
-    let mut balancer = Process::spawn(BALANCER, &["127.0.0.1:1"], &[("LISTEN_ADDR", &listen)]);
-    assert_eq!(balancer.ended(DEADLINE).await.code(), Some(1));
-    let said = balancer.output();
-    assert_eq!(said.lines().count(), 1, "{said}");
+    let (code, said) = Process::run(BALANCER, &["127.0.0.1:1"], &[("LISTEN_ADDR", &listen)]).await;
+    assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
     assert!(said.contains(&format!("cannot listen on {listen}")), "{said}");
 }

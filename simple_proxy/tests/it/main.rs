@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use testkit::{Client, DEADLINE, Origin, Process, Signal, free_address};
+use testkit::{Client, Origin, Process, Signal, free_address};
 
 const PROXY: &str = env!("CARGO_BIN_EXE_simple_proxy");
 
@@ -33,10 +33,8 @@ async fn a_bad_argument_is_one_line_and_exit_code_2() {
     for arguments in
         [&["nonsense"][..], &["127.0.0.1"], &["127.0.0.1:99999"], &["127.0.0.1:1", "127.0.0.1:2"]]
     {
-        let mut proxy = Process::spawn(PROXY, arguments, &[]);
-        assert_eq!(proxy.ended(DEADLINE).await.code(), Some(2));
-        let said = proxy.output();
-        assert_eq!(said.lines().count(), 1, "{said}");
+        let (code, said) = Process::run(PROXY, arguments, &[]).await;
+        assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
         assert!(said.contains(&arguments.join(" ")) && said.contains("expected one IP:PORT"), "{said}");
     }
 }
@@ -45,10 +43,8 @@ async fn a_bad_argument_is_one_line_and_exit_code_2() {
 async fn a_taken_port_is_one_line_and_exit_code_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap().to_string();
-    let mut proxy = Process::spawn(PROXY, &["127.0.0.1:1"], &[("LISTEN_ADDR", &listen)]);
-    assert_eq!(proxy.ended(DEADLINE).await.code(), Some(1));
-    let said = proxy.output();
-    assert_eq!(said.lines().count(), 1, "{said}");
+    let (code, said) = Process::run(PROXY, &["127.0.0.1:1"], &[("LISTEN_ADDR", &listen)]).await;
+    assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
     assert!(said.contains(&format!("cannot listen on {listen}")), "{said}");
 }
 
