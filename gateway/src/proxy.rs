@@ -84,7 +84,10 @@ impl ProxyHttp for Gateway {
 
     /// Who asks, under which id, and how long the connection may wait.
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
-        session.set_keepalive(Some(ctx.snapshot.keepalive_timeout.as_secs()));
+        // Where the request itself ends the connection (HTTP/1.0, `Connection: close`), it stays so.
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(ctx.snapshot.keepalive_timeout.as_secs()));
+        }
         session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
         session.set_total_drain_timeout(Some(CLIENT_DRAIN_TIMEOUT));
         ctx.client = session

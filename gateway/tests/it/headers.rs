@@ -75,5 +75,5 @@ async fn bodies_pass_unchanged_both_ways() {
         gateway.address
     );
     let answer = exchange(gateway.address, chunked.as_bytes()).await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"body\":\"abcde\""), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"body\": \"abcde\""), "{answer}");
 }

@@ -65,9 +65,47 @@ async fn a_request_without_a_host_or_with_a_bad_one_is_400() {
         let by_pingora = head.matches("Host").count() > 1;
         assert!(by_pingora || answer.contains("application/problem+json"), "{head:?}: {answer}");
     }
-    let old = exchange(gateway.address, b"GET / HTTP/1.0\r\n\r\n").await;
-    assert!(old.contains(" 200 OK"), "HTTP/1.0 needs none: {old}");
+    assert_eq!(origin.received().len(), 0);
+}
+
+#[tokio::test]
+async fn connections_end_when_the_request_says_so_and_stay_otherwise() {
+    let origin = Origin::start().await;
+    let gateway =
+        Gateway::start(&[&origin], Setup { proxy: "keepalive_timeout_secs = 1", ..Setup::default() }).await;
+    // `exchange` returns at the close: the fields show whether it was announced.
+    for (request, connection) in [
+        ("GET / HTTP/1.0\r\n\r\n", "close"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "close"),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "close",
+        ),
+        ("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "keep-alive"),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "keep-alive"),
+    ] {
+        let answer = exchange(gateway.address, request.as_bytes()).await;
+        assert!(answer.contains(" 200 OK\r\n"), "{request}{answer}");
+        assert!(answer.contains(&format!("Connection: {connection}\r\n")), "{request}{answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_early_answer_does_not_leave_a_body_behind() {
+    let origin = Origin::start().await;
+    let gateway =
+        Gateway::start(&[&origin], Setup { tables: "[rate_limit]\nrequests = 1\n", ..Setup::default() })
+            .await;
+    let post = format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 33\r\n\r\n{}",
+        "GET /smuggled HTTP/1.1\r\nHost: a\r\n"
+    );
+    // Pingora closes rather than reading what nobody wants, and says so; nothing of it is a request.
+    let answers = testkit::converse(gateway.address, &[&post, &post]).await;
+    assert_eq!(answers.matches("HTTP/1.1 ").count(), 2, "{answers}");
+    assert!(answers.contains("HTTP/1.1 429") && answers.contains("Connection: close\r\n"), "{answers}");
     assert_eq!(origin.received().len(), 1);
+    assert_eq!(origin.count("/smuggled"), 0);
 }
 
 #[tokio::test]
