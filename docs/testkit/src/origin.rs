@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
 
 /// What an [`Origin`] does with the next requests that reach it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Received {
 pub struct Origin {
     address: SocketAddr,
     shared: Arc<Shared>,
-    accepting: Option<AbortHandle>,
+    accepting: Option<JoinHandle<()>>,
     /// Bound and never listening: connections are refused while the origin is dead, and nobody else
     /// can be given the port.
     _reserved: Socket,
@@ -72,6 +72,13 @@ struct Shared {
 impl Origin {
     /// Starts an origin on a free port. Its answers bear its port as label.
     pub async fn start() -> Origin {
+        let mut origin = Origin::dead();
+        origin.revive();
+        origin
+    }
+
+    /// An origin that is dead so far: its port is its own, and refuses.
+    pub fn dead() -> Origin {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let reserved = bound_socket(any);
         let address = match reserved.local_addr().map(|address| address.as_socket()) {
@@ -83,9 +90,7 @@ impl Origin {
             received: Mutex::default(),
             app: ::origin::app(&address.port().to_string()),
         });
-        let mut origin = Origin { address, shared, accepting: None, _reserved: reserved };
-        origin.revive();
-        origin
+        Origin { address, shared, accepting: None, _reserved: reserved }
     }
 
     /// Where it listens.
@@ -119,29 +124,34 @@ impl Origin {
     }
 
     /// Dies: open connections are reset, new ones refused.
-    pub fn die(&mut self) {
+    pub async fn die(&mut self) {
         if let Some(accepting) = self.accepting.take() {
             accepting.abort();
+            // It is dead only when its task is gone, and its sockets with it.
+            let _ = accepting.await;
         }
     }
 
     /// Comes back on the same port.
     pub fn revive(&mut self) {
-        self.die();
+        if self.accepting.is_some() {
+            return;
+        }
         let socket = bound_socket(self.address);
         let listening = socket.listen(1024).and_then(|()| TcpListener::from_std(socket.into()));
         let listener = match listening {
             Ok(listener) => listener,
             Err(error) => panic!("the origin cannot listen on {}: {error}", self.address),
         };
-        let accepting = tokio::spawn(accept(listener, self.shared.clone()));
-        self.accepting = Some(accepting.abort_handle());
+        self.accepting = Some(tokio::spawn(accept(listener, self.shared.clone())));
     }
 }
 
 impl Drop for Origin {
     fn drop(&mut self) {
-        self.die();
+        if let Some(accepting) = &self.accepting {
+            accepting.abort();
+        }
     }
 }
 

@@ -23,10 +23,18 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program` with `arguments` and, besides the test's own environment, `variables`.
+    /// Starts `program` with `arguments` and, besides the test's own environment, `variables`. What the
+    /// person who runs the tests has set for the programs under test is left out.
     pub fn spawn(program: impl AsRef<Path>, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
         let program = program.as_ref();
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"PINGORA_") || name == "RUST_LOG" || name == "LISTEN_ADDR"
+            {
+                command.env_remove(name);
+            }
+        }
+        let child = command
             .args(arguments)
             .envs(variables.iter().copied())
             .stdin(Stdio::null())

@@ -60,7 +60,7 @@ async fn tcp_checks_need_no_path_and_thresholds_count() {
     };
     eventually!(probes("passed").await >= 1.0);
     assert_eq!(a.received().len(), 0, "a TCP probe sends nothing");
-    a.die();
+    a.die().await;
     let status = "health_check_status{backend=\"origin-0\"}";
     let deadline = Duration::from_secs(10);
     eventually!(within deadline, gateway.metric(status).await == 0.0);

@@ -14,7 +14,7 @@ const NO_CHECKS: Setup<'_> = Setup { proxy: "", tables: "[health_check]\nenabled
 async fn a_backend_that_refuses_is_skipped_for_any_method() {
     let (mut a, b) = (Origin::start().await, Origin::start().await);
     let gateway = Gateway::start(&[&a, &b], NO_CHECKS).await;
-    a.die();
+    a.die().await;
     for _ in 0..10 {
         assert_eq!(gateway.get("/").await.status, 200);
         assert_eq!(gateway.post("/", "once").await.status, 200);
@@ -86,7 +86,7 @@ async fn killing_one_of_three_under_load_loses_no_get_and_it_gets_traffic_again(
     for _ in 0..2 {
         let before = answered.load(Ordering::Relaxed);
         eventually!(answered.load(Ordering::Relaxed) > before + 200);
-        a.die();
+        a.die().await;
         eventually!(gateway.metric("health_check_status{backend=\"origin-0\"}").await == 0.0);
         a.forget();
         a.revive();

@@ -1,5 +1,5 @@
 use serde_json::Value;
-use testkit::{Origin, free_address};
+use testkit::Origin;
 
 use crate::support::{Gateway, Setup};
 
@@ -36,7 +36,7 @@ async fn each_request_is_one_json_line() {
 #[tokio::test]
 async fn a_failure_is_one_line_that_says_why() {
     let tables = "[health_check]\nenabled = false\n";
-    let gateway = Gateway::start_over(&[free_address()], Setup { tables, ..Setup::default() }).await;
+    let gateway = Gateway::start(&[&Origin::dead()], Setup { tables, ..Setup::default() }).await;
     gateway.get("/gone").await;
     let line = gateway.process.line("/gone").await;
     assert!(line.contains("GET /gone 502 "), "{line}");

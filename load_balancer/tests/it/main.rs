@@ -34,7 +34,7 @@ async fn no_request_is_lost_before_a_death_is_noticed_and_none_sent_there_after(
     let (balancer, address) = balance(&[&a, &b]).await;
     let client = Client::new();
     let url = format!("http://{address}/");
-    a.die();
+    a.die().await;
     // A POST too: nothing was sent to the dead one, so it may go to the other.
     for _ in 0..4 {
         assert_eq!(client.get(&url).await.status, 200);
@@ -66,8 +66,8 @@ async fn no_request_is_lost_before_a_death_is_noticed_and_none_sent_there_after(
 async fn with_no_healthy_upstream_clients_get_503() {
     let (mut a, mut b) = (Origin::start().await, Origin::start().await);
     let (mut balancer, address) = balance(&[&a, &b]).await;
-    a.die();
-    b.die();
+    a.die().await;
+    b.die().await;
     let client = Client::new();
     // Before the check has noticed (both tried in vain) and after.
     let url = format!("http://{address}/");

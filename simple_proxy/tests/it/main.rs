@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use testkit::{Client, Origin, Process, Signal, free_address};
+use testkit::{Client, Origin, Process, Signal};
 
 const PROXY: &str = env!("CARGO_BIN_EXE_simple_proxy");
 
@@ -23,8 +23,8 @@ async fn forwards_method_path_query_and_body() {
 
 #[tokio::test]
 async fn a_dead_upstream_is_502() {
-    let nobody = free_address().to_string();
-    let (_proxy, address) = Process::spawn_listening(PROXY, &[&nobody]).await;
+    let dead = Origin::dead();
+    let (_proxy, address) = Process::spawn_listening(PROXY, &[&dead.address().to_string()]).await;
     assert_eq!(Client::new().get(format!("http://{address}/")).await.status, 502);
 }
 
