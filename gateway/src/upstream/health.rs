@@ -59,7 +59,7 @@ impl HealthChecker {
             // Pingora's own timeouts are per read: a backend that drips would hold a probe for ever.
             let outcome = match timeout(self.timeout, probe.check(target)).await {
                 Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => Err(error.to_string()),
+                Ok(Err(error)) => Err(format!("{}: {}", error.etype().as_str(), error.root_cause())),
                 Err(_) => Err(format!("no answer within {:?}", self.timeout)),
             };
             match &outcome {
