@@ -10,6 +10,7 @@ use pingora::modules::http::HttpModules;
 use pingora::prelude::*;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyWarnLogContext};
+use tracing::debug;
 
 use crate::ctx::RequestCtx;
 use crate::failure;
@@ -243,7 +244,7 @@ impl ProxyHttp for Gateway {
             session.set_keepalive(None);
             error_code = reply.status();
             if let Err(error) = send(reply, session, ctx).await {
-                log::debug!("the client left before it was told: {error}");
+                debug!("the client left before it was told: {error}");
             }
         }
         FailToProxy { error_code, can_reuse_downstream: false }

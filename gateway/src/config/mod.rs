@@ -10,6 +10,8 @@ mod host;
 mod load;
 mod not_yet;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod validate;
 mod values;
 mod variables;

@@ -1,5 +1,7 @@
 use serde_json::Value;
 use testkit::Origin;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::support::{Gateway, Setup};
 
@@ -42,6 +44,21 @@ async fn a_failure_is_one_line_that_says_why() {
     assert!(line.contains("GET /gone 502 "), "{line}");
     assert!(line.contains("backend=origin-0") && line.contains("error=\"connection_refused\""), "{line}");
     assert_eq!(gateway.process.output().matches("gone").count(), 1, "{}", gateway.process.output());
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_499_and_its_backend_is_let_go() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&[&origin], Setup::default()).await;
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client.write_all(b"GET /delay/60000 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    testkit::eventually!(origin.count("/delay/60000") == 1);
+    assert_eq!(gateway.metric("proxy_backend_requests_active{backend=\"origin-0\"}").await, 1.0);
+    drop(client);
+    let line = gateway.process.line("/delay/60000").await;
+    assert!(line.contains(" 499 ") && line.contains("error=\"client_closed\""), "{line}");
+    testkit::eventually!(gateway.metric("proxy_backend_requests_active{backend=\"origin-0\"}").await == 0.0);
+    assert_eq!(gateway.metric("proxy_requests_active").await, 0.0);
 }
 
 #[tokio::test]

@@ -1,0 +1,132 @@
+//! The configuration as a whole: each thing that can be wrong with a file, and the reference file beside
+//! the schema.
+
+use super::Config;
+
+/// What makes a file complete.
+const COMPLETE: &str = "
+[[virtual_hosts]]
+domain = \"*\"
+enabled_backends_tag = \"a\"
+[[backends]]
+id = \"one\"
+address = \"127.0.0.1:3001\"
+tags = [\"a\"]
+";
+
+/// Text, and what the one line of error says.
+const BAD: &[(&str, &str)] = &[
+    ("", "file: there is no virtual host"),
+    ("[proxy]\nlisten_addr_http = []\n", "file:2:20: there is no listener"),
+    (
+        "[proxy]\nlisten_addr_http = [\"127.0.0.1:1\", \"127.0.0.1:1\"]\n",
+        "file:2:20: 127.0.0.1:1 is listened on twice",
+    ),
+    ("[proxy]\nlisten_addr_http = \"127.0.0.1:9090\"\n", "127.0.0.1:9090 is listened on twice"),
+    (
+        "[proxy]\nlisten_addr_http = \"localhost\"\n",
+        "file:2:20: `listen_addr_http`: 'localhost': invalid socket address",
+    ),
+    ("[proxy]\nthreads = -1\n", "file:2:11: `threads`: invalid value: integer `-1`"),
+    ("[proxy]\nthreads = 100000\n", "file:2:11: at most 1024 threads"),
+    ("[proxy]\nrequest_timeout_secs = 0\n", "file:2:24: `request_timeout_secs`: 0 is out of range"),
+    ("[proxy]\nlisten_addr = \"127.0.0.1:443\"\n", "file:2:1: `listen_addr` is not supported yet"),
+    ("[cors]\nallow_origins = []\n", "file:1:2: `cors` is not supported yet"),
+    ("[retry]\non_status = [502]\n", "file:2:1: `on_status` is not supported yet"),
+    ("[retry]\nattempts = 1000\n", "file:2:12: at most 16 tries"),
+    ("[balancing]\nalgorithm = \"weighted\"\n", "file:2:13: `weighted` is not supported yet"),
+    ("[rate_limit]\nkey = \"header:X-Key\"\n", "file:2:7: `header:X-Key` is not supported yet"),
+    ("[rate_limit]\nrequests = 0\n", "file:2:12: `requests`: invalid value"),
+    ("[rate_limit]\nrequests = 16777216\n", "file:2:12: at most 16777215 requests"),
+    ("[logging]\nlevel = \"lodu\"\n", "file:2:9: 'lodu' is no level"),
+    ("[logging]\nformat = \"xml\"\n", "file:2:10: unknown value `xml`; expected `text` or `json`"),
+    ("[logging]\noutput = \"file\"\nfile_path = \"\"\n", "file:3:13: output = \"file\" needs"),
+    ("[health_check]\nkind = \"tcp\"\npath = \"/\"\n", "file:3:8: a path has no meaning"),
+    ("[health_check]\npath = \"health\"\n", "file:2:8: \"health\" is no path"),
+    (
+        "[health_check]\nexpected_status = \"ok\"\n",
+        "file:2:19: `expected_status`: 'ok' is no set of status codes",
+    ),
+    ("[headers]\nrequest_set = { \"Content-Length\" = \"1\" }\n", "belongs to the connection"),
+    ("[headers]\nrequest_set = { \"X-A\" = \"a\\nb\" }\n", "cannot be the value of a header field"),
+    ("[[virtual_hosts]]\nenabled_backends_tag = \"a\"\n", "needs a `domain`"),
+    ("[[virtual_hosts]]\ndomain = \"b\"\n", "'b' needs `enabled_backends_tag`"),
+    (
+        "[[virtual_hosts]]\ndomain = \"b:80\"\nenabled_backends_tag = \"a\"\n",
+        "file:2:10: 'b:80' is no host name",
+    ),
+    (
+        "[[virtual_hosts]]\ndomain = \"*.b\"\nenabled_backends_tag = \"a\"\n",
+        "file:2:10: the wildcard '*.b' is not supported yet",
+    ),
+    (
+        "[[virtual_hosts]]\ndomain = \"b\"\nenabled_backends_tag = \"aa\"\n",
+        "file:3:24: no backend bears the tag 'aa'",
+    ),
+    ("[[backends]]\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\n", "a backend needs an `id`"),
+    ("[[backends]]\nid = \"x\"\ntags = [\"a\"]\n", "backend 'x' needs an `address`"),
+    ("[[backends]]\nid = \"x\"\naddress = \"127.0.0.1:1\"\n", "a backend needs `tags`"),
+    ("[[backends]]\nid = \"one\"\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\n", "'one' is there twice"),
+    ("[[backends]]\nid = \"a b\"\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\n", "file:2:6: \"a b\" is no id"),
+    (
+        "[[backends]]\nid = \"x\"\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\nweight = 2\n",
+        "file:5:1: `weight` is not supported yet",
+    ),
+];
+
+#[test]
+fn each_bad_file_has_its_own_clear_error() {
+    for (text, expected) in BAD {
+        let whole = if text.is_empty() { String::new() } else { format!("{text}{COMPLETE}") };
+        let error = Config::parse("file", &whole).expect_err(text).to_string();
+        assert!(
+            error.lines().any(|line| line.contains(expected)),
+            "{text}\n-- says\n{error}\n-- not\n{expected}"
+        );
+        assert_eq!(error.lines().count(), 1, "one fault, one line:\n{text}\n{error}");
+    }
+}
+
+const REFERENCE: &str = include_str!("../../config/reference.toml");
+
+#[test]
+fn the_reference_shows_the_defaults() {
+    let mut reference = Config::parse("reference.toml", REFERENCE).unwrap();
+    assert_eq!(reference.upstream.take(), Some(Default::default()));
+    assert_eq!(reference.retry.take(), Some(Default::default()));
+    assert_eq!(reference.rate_limit.take(), Some(Default::default()));
+    assert_eq!(reference.headers.take(), Some(Default::default()));
+    // What has no default is an example.
+    reference.health_check.kind = None;
+    reference.health_check.path = None;
+    reference.virtual_hosts.clear();
+    reference.backends.clear();
+    assert_eq!(reference, Config::default());
+}
+
+#[test]
+fn what_the_reference_calls_not_supported_yet_is_refused_as_such() {
+    let (mut expected, mut in_refused_table) = (Vec::new(), false);
+    for line in REFERENCE.lines() {
+        let (refused, line) = line.strip_prefix("#- ").map_or((false, line), |line| (true, line));
+        let name = line.trim_matches(['[', ' ']).split([']', ' ']).next().unwrap_or_default();
+        let name = name.rsplit('.').next().unwrap_or_default();
+        if line.starts_with('[') {
+            in_refused_table = refused;
+            expected.extend(refused.then_some(name));
+        } else if refused && !in_refused_table {
+            expected.push(name);
+        }
+    }
+    let whole: String =
+        REFERENCE.lines().map(|line| format!("{}\n", line.trim_start_matches("#- "))).collect();
+    let error = Config::parse("all", &whole).unwrap_err();
+    let mut found: Vec<String> = error.faults.into_iter().map(|fault| fault.detail).collect();
+    let mut expected: Vec<String> =
+        expected.into_iter().map(|name| format!("`{name}` is not supported yet")).collect();
+    found.sort_unstable();
+    found.dedup();
+    expected.sort_unstable();
+    expected.dedup();
+    assert_eq!(found, expected);
+}
