@@ -29,7 +29,7 @@ pub const POLL: Duration = Duration::from_millis(10);
 /// Waits until an expression (which may `.await`) is true, and fails the test if it is still false
 /// after [`DEADLINE`], or after the duration given first as `within`.
 ///
-/// ```ignore
+/// ```text
 /// eventually!(origin.requests().len() == 3);
 /// eventually!(within Duration::from_secs(20), backend.is_healthy(), "the backend never came back");
 /// ```

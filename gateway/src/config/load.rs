@@ -1,6 +1,7 @@
 //! From files, variables and options to a configuration that can run, or to everything that is wrong.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -112,13 +113,18 @@ fn assemble(
     if faults.is_empty() {
         return Ok(config);
     }
-    faults.sort_by_key(|fault| fault.position);
+    // What has no place in the file comes after what has.
+    faults.sort_by_key(|fault| (fault.position.is_none(), fault.position));
     Err(ConfigError { faults })
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(|error| {
-        let detail = format!("cannot read the configuration: {error}");
+        let reason = match error.kind() {
+            ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+            _ => error.to_string(),
+        };
+        let detail = format!("cannot read the configuration: {reason}");
         ConfigError { faults: vec![Fault { source: path.display().to_string(), position: None, detail }] }
     })
 }

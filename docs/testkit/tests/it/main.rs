@@ -1,0 +1,110 @@
+//! The helpers, held to what their docs say: a test that relies on them fails for its own reasons only.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::Request;
+use pingora::prelude::*;
+use testkit::{Behaviour, Client, DEADLINE, Origin, Process, Signal, eventually, exchange, serve};
+
+fn get(origin: &Origin) -> Request<Bytes> {
+    Request::get(format!("http://{}/", origin.address())).body(Bytes::new()).unwrap()
+}
+
+#[tokio::test]
+async fn an_origin_records_what_it_received() {
+    let origin = Origin::start().await;
+    let url = format!("http://{}/anything?a=b", origin.address());
+    let request = Request::post(url).header("X-One", "1").body(Bytes::from("hello")).unwrap();
+    let answer = Client::new().send(request).await;
+    assert_eq!(answer.json()["body"], "hello");
+    assert_eq!(answer.header("x-origin"), origin.label());
+    let received = &origin.received()[0];
+    assert_eq!((received.method.as_str(), received.uri.query()), ("POST", Some("a=b")));
+    assert_eq!((received.header("x-one"), &received.body[..]), ("1", &b"hello"[..]));
+    assert_eq!(origin.count("/anything"), 1);
+    origin.forget();
+    assert_eq!(origin.received().len(), 0);
+}
+
+#[tokio::test]
+async fn an_origin_dies_refuses_and_comes_back_on_its_port() {
+    let mut origin = Origin::start().await;
+    let client = Client::new();
+    assert!(client.try_send(get(&origin)).await.is_ok());
+    let address = origin.address();
+    origin.die().await;
+    for _ in 0..3 {
+        let error = client.try_send(get(&origin)).await.unwrap_err();
+        assert!(error.contains("refused"), "{error}");
+    }
+    origin.revive();
+    assert_eq!(origin.address(), address);
+    assert!(client.try_send(get(&origin)).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_origin_resets_stalls_and_answers_a_status_on_request() {
+    let origin = Origin::start().await;
+    origin.behave(Behaviour::Status(503));
+    assert_eq!(Client::new().send(get(&origin)).await.status, 503);
+    origin.behave(Behaviour::Reset);
+    assert!(Client::new().try_send(get(&origin)).await.is_err());
+    origin.behave(Behaviour::Stall);
+    let stalled = tokio::spawn(async move { Client::new().try_send(get(&origin)).await });
+    let error = stalled.await.unwrap().unwrap_err();
+    assert!(error.contains("no whole answer within"), "{error}");
+}
+
+struct Forward(std::net::SocketAddr);
+
+#[async_trait]
+impl ProxyHttp for Forward {
+    type CTX = ();
+    fn new_ctx(&self) {}
+    async fn upstream_peer(&self, session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        assert!(session.client_addr().is_some(), "a proxy knows its client, as on a server of its own");
+        Ok(Box::new(HttpPeer::new(self.0, false, String::new())))
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_is_served_in_process_until_it_is_dropped() {
+    let origin = Origin::start().await;
+    let proxy = serve(Forward(origin.address()));
+    let address = proxy.address();
+    assert_eq!(Client::new().get(proxy.url("/")).await.header("x-origin"), origin.label());
+    drop(proxy);
+    eventually!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_process_is_heard_signalled_and_awaited() {
+    let script = "echo out; echo err >&2; trap 'echo got it; exit 7' TERM; while :; do sleep 0.01; done";
+    let mut process = Process::spawn("/bin/sh", &["-c", script], &[]);
+    process.line("out").await;
+    process.line("err").await;
+    assert!(process.is_running());
+    // The shell says "err" before it sets its trap; the signal is sent until it is heard.
+    eventually!({
+        if process.is_running() {
+            process.signal(Signal::SIGCONT);
+        }
+        process.output().lines().count() == 2
+    });
+    let (code, said) = Process::run("/bin/sh", &["-c", "echo $WORD; exit 3"], &[("WORD", "hello")]).await;
+    assert_eq!((code, said.as_str()), (Some(3), "hello"));
+    process.signal(Signal::SIGKILL);
+    assert!(!process.ended(DEADLINE).await.success());
+}
+
+#[tokio::test]
+async fn raw_bytes_are_exchanged_to_the_close() {
+    let origin = Origin::start().await;
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    assert!(exchange(origin.address(), request.as_bytes()).await.starts_with("HTTP/1.1 200 OK"));
+    let kept = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let answers = testkit::converse(origin.address(), &[kept, kept, request]).await;
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3);
+}
