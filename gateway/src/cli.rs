@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::PINGORA_VERSION;
 use crate::config::{self, Config, ConfigError, HostPort, Overrides};
 use crate::demo::{self, DemoOrigins};
 use crate::listener::BindError;
 use crate::server::{self, StartError};
-use crate::telemetry::metrics::PINGORA_VERSION;
 
 /// An API gateway on Pingora.
 ///
@@ -28,7 +28,7 @@ pub struct Cli {
 enum Command {
     /// Serve (what happens without a subcommand)
     Run(Sources),
-    /// Say whether a configuration can run, and everything that is wrong with it
+    /// Say everything that is wrong with a configuration, or "ok" (names of backends are resolved only by `run`)
     Check(Sources),
     /// Say what is running
     Version,
@@ -101,11 +101,10 @@ impl Sources {
     }
 }
 
-/// The variables that are read and are set.
+/// The variables of this process.
 fn variables() -> BTreeMap<String, String> {
-    let set =
-        config::VARIABLES.into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
-    set.filter(|(_, value)| !value.trim().is_empty()).collect()
+    // What is not UTF-8 is kept, spoilt, so that it is refused like any other bad value.
+    config::set_variables(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
 }
 
 #[cfg(test)]

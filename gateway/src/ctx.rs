@@ -24,12 +24,14 @@ pub struct RequestCtx {
     pub client: Option<IpAddr>,
     /// The route that it takes; `None` where none does. (`request_filter`)
     pub route: Option<Arc<Route>>,
-    /// Where its client stands. (`request_filter`)
+    /// When the backend had been sent the last byte of it, for the first time. (`request_body_filter`)
+    pub received: Option<Instant>,
+    /// The client's quota; `None` without a rate limit. (`request_filter`)
     pub quota: Option<Quota>,
-    /// The try that is under way, or the last one. (`proxy_upstream_filter`, `upstream_peer`)
+    /// The attempt that is under way, or the last one. (`proxy_upstream_filter`, `upstream_peer`)
     pub attempt: Option<Attempt>,
-    /// How many times a backend was asked. (`upstream_peer`)
-    pub tries: u32,
+    /// How many attempts there were. (`upstream_peer`)
+    pub attempts: u32,
     /// Backends that failed. (`fail_to_connect`, `error_while_proxy`)
     pub failed: Vec<Arc<BackendState>>,
     /// When the response's head was there. (`response_filter`)
@@ -49,9 +51,10 @@ impl RequestCtx {
             id: HeaderValue::from_static(""),
             client: None,
             route: None,
+            received: None,
             quota: None,
             attempt: None,
-            tries: 0,
+            attempts: 0,
             failed: Vec::new(),
             responded: None,
             error: None,
@@ -61,7 +64,8 @@ impl RequestCtx {
 
     /// How long the response may still take to begin.
     pub fn time_left(&self) -> Duration {
-        self.snapshot.request_timeout.saturating_sub(self.started.elapsed())
+        let waited = self.received.map_or(Duration::ZERO, |received| received.elapsed());
+        self.snapshot.request_timeout.saturating_sub(waited)
     }
 
     /// Where it is counted.
@@ -69,22 +73,22 @@ impl RequestCtx {
         self.route.as_ref().map_or(&self.snapshot.unrouted, |route| &route.metrics)
     }
 
-    /// The backend of the current or last try.
+    /// The backend of the current or last attempt.
     pub fn backend(&self) -> Option<&Arc<BackendState>> {
         self.attempt.as_ref().map(Attempt::backend)
     }
 
-    /// Begins a try on a backend of its route; false where none is usable.
+    /// Begins an attempt on a backend of its route; false where none is usable.
     pub fn begin_attempt(&mut self) -> bool {
         self.attempt = self.route.as_ref().and_then(|route| route.pool.begin_attempt(&self.failed));
         self.attempt.is_some()
     }
 
-    /// Notes that the try under way has failed, and whether there may be another.
+    /// Notes that the attempt under way has failed; whether there may be another.
     pub fn attempt_failed(&mut self) -> bool {
         self.failed.extend(self.backend().cloned());
         let attempts = self.route.as_ref().map_or(0, |route| route.attempts);
-        self.tries < attempts && !self.time_left().is_zero()
+        self.attempts < attempts && !self.time_left().is_zero()
     }
 }
 

@@ -6,7 +6,7 @@ use pingora::prelude::*;
 
 use crate::reply::{Problem, Reply};
 
-/// How soon a client may ask again when no backend is usable: about the time in which a probe finds one.
+/// How soon a client may ask again when no backend is usable.
 const RETRY_AFTER_SECS: u32 = 5;
 
 /// The answer where no backend is usable.
@@ -16,9 +16,32 @@ pub fn no_backend() -> Reply {
         .field(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS))
 }
 
+/// The error that ends a request for which no backend is left, between two attempts.
+pub fn no_backend_left() -> Box<Error> {
+    Error::explain(NO_BACKEND_LEFT, "no backend is left")
+}
+
+const NO_BACKEND_LEFT: ErrorType = ErrorType::new("NoBackendLeft");
+
+/// Whether it was the client that let the backend wait: the backend's silence says nothing about it while it
+/// has not been sent the whole request.
+pub fn is_clients_fault(error: &Error, request_sent: bool) -> bool {
+    *error.esource() == ErrorSource::Upstream && *error.etype() == ReadTimedout && !request_sent
+}
+
+/// The error that ends a request whose client let the backend wait.
+pub fn request_timeout() -> Box<Error> {
+    Error::explain(ReadTimedout, "the client stopped sending its request").into_down()
+}
+
+/// The answer where the time for a response to begin is up.
+pub fn overdue() -> Reply {
+    upstream(&ReadTimedout)
+}
+
 /// The answer to an error that ends a request; `None` where nobody is left to be told.
 pub fn reply(error: &Error) -> Option<Reply> {
-    if *error.etype() == HTTPStatus(Problem::NoBackend.status().as_u16()) {
+    if *error.etype() == NO_BACKEND_LEFT {
         return Some(no_backend());
     }
     match error.esource() {
@@ -69,7 +92,7 @@ fn downstream(error: &ErrorType) -> Option<Reply> {
     match error {
         // The connection to the client is gone.
         ReadError | WriteError | ConnectionClosed | WriteTimedout => None,
-        ReadTimedout => Some(Reply::new(Problem::BadRequest, "the request's body did not arrive in time")),
+        ReadTimedout => Some(Reply::new(Problem::RequestTimeout, "the request did not arrive whole in time")),
         _ => Some(Reply::new(Problem::BadRequest, "the request is not valid HTTP")),
     }
 }
@@ -92,8 +115,9 @@ mod tests {
             (ConnectionClosed, ErrorSource::Upstream, 502, "connection_terminated"),
             (InvalidHTTPHeader, ErrorSource::Upstream, 502, "http_protocol_error"),
             (SocketError, ErrorSource::Upstream, 502, "destination_unavailable"),
-            (HTTPStatus(503), ErrorSource::Unset, 503, "destination_unavailable"),
-            (InvalidHTTPHeader, ErrorSource::Downstream, 400, "bad-request"),
+            (NO_BACKEND_LEFT, ErrorSource::Unset, 503, "destination_unavailable"),
+            (InvalidHTTPHeader, ErrorSource::Downstream, 400, "bad_request"),
+            (ReadTimedout, ErrorSource::Downstream, 408, "request_timeout"),
             (InternalError, ErrorSource::Internal, 500, "proxy_internal_error"),
         ] {
             let mut failed = Error::new(error);

@@ -27,6 +27,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod ctx;
+pub mod deadline;
 pub mod demo;
 pub mod failure;
 pub mod listener;
@@ -39,3 +40,15 @@ pub mod server;
 pub mod shutdown;
 pub mod telemetry;
 pub mod upstream;
+
+/// The release of Pingora that this is built on; a test holds it to the manifest.
+pub const PINGORA_VERSION: &str = "0.9.1";
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_version_is_the_pinned_one() {
+        let manifest = include_str!("../../Cargo.toml");
+        assert!(manifest.contains(&format!("version = \"={}\"", super::PINGORA_VERSION)));
+    }
+}

@@ -20,6 +20,7 @@ use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::listening::Service;
 use pingora::services::{ServiceReadyNotifier, ServiceWithDependents};
 
+use crate::deadline::TimedStream;
 use crate::proxy::Gateway;
 use crate::telemetry::Metrics;
 
@@ -102,7 +103,7 @@ impl ServerApp for Counted {
             self.connections.metrics.connections_refused.inc();
             return None;
         };
-        self.proxy.process_new(stream, shutdown).await
+        self.proxy.process_new(Box::new(TimedStream::new(stream)), shutdown).await
     }
 
     /// The listeners have been closed.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::{StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -13,11 +14,12 @@ use pingora::proxy::{FailToProxy, ProxyWarnLogContext};
 use tracing::debug;
 
 use crate::ctx::RequestCtx;
+use crate::deadline;
 use crate::failure;
 use crate::live::Store;
 use crate::policy::forwarded::{self, Client};
 use crate::policy::{Verdict, request_id};
-use crate::reply::{Problem, Reply};
+use crate::reply::Reply;
 use crate::route;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::{AccessLog, Metrics};
@@ -68,7 +70,19 @@ impl Gateway {
 /// Answers a request here.
 async fn send(reply: Reply, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
     ctx.error = Some(reply.reason());
+    // Where the client is still sending a body, it is read to its end (for a bounded time) and dropped.
+    session.set_close_on_response_before_downstream_finish(false);
     reply.send(session, &ctx.id).await
+}
+
+/// Whether another response follows: all of 1xx but the one that ends HTTP on the connection (RFC 9110 15.2).
+fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
+}
+
+/// The status of the final response, where the client has been sent one.
+fn final_response(session: &Session) -> Option<StatusCode> {
+    session.response_written().map(|response| response.status).filter(|status| !is_interim(*status))
 }
 
 #[async_trait]
@@ -89,6 +103,8 @@ impl ProxyHttp for Gateway {
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(ctx.snapshot.keepalive_timeout.as_secs()));
         }
+        // A client that does not wait for an answer before it asks again is answered in turn.
+        session.set_pipelining_enabled(true);
         session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
         session.set_total_drain_timeout(Some(CLIENT_DRAIN_TIMEOUT));
         ctx.client = session
@@ -119,20 +135,20 @@ impl ProxyHttp for Gateway {
     }
 
     /// Where to? Called again for every retry.
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
-        let retrying = ctx.tries > 0;
-        ctx.tries += 1;
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        let retrying = ctx.attempts > 0;
+        ctx.attempts += 1;
         if retrying {
             ctx.metrics().retries.inc();
             if !ctx.begin_attempt() {
-                return Error::e_explain(
-                    HTTPStatus(Problem::NoBackend.status().as_u16()),
-                    "no backend is left",
-                );
+                return Err(failure::no_backend_left());
             }
         }
         match (&ctx.route, ctx.backend()) {
-            (Some(route), Some(backend)) => Ok(route.transport.peer(backend, ctx.time_left())),
+            (Some(route), Some(backend)) => {
+                let timed = deadline::disarm(session);
+                Ok(route.peers.peer(backend, ctx.time_left(), timed))
+            }
             _ => Error::e_explain(InternalError, "a request without a route came to upstream_peer"),
         }
     }
@@ -176,6 +192,10 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         let host = route::authority(session.req_header()).ok().flatten();
+        if let (None, Some(backend)) = (host, ctx.backend()) {
+            // What goes up is HTTP/1.1, which requires a Host, even for a client of HTTP/1.0 that sent none.
+            request.insert_header(header::HOST, backend.address.to_string())?;
+        }
         forwarded::apply(request, &Client { address: ctx.client, scheme: "http", host })?;
         request.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
         let (name, via) = forwarded::via(session.req_header().version);
@@ -184,6 +204,21 @@ impl ProxyHttp for Gateway {
             Some(route) => route.headers.on_request(request),
             None => Ok(()),
         }
+    }
+
+    /// The request's body passes by. When it has passed, the time until the response's head is counted.
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        if end_of_stream {
+            ctx.received.get_or_insert_with(Instant::now);
+            deadline::arm(session, ctx.time_left());
+        }
+        Ok(())
     }
 
     /// The connection broke, or what came over it was not HTTP. The request may have been acted upon.
@@ -195,6 +230,9 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestCtx,
         _client_reused: bool,
     ) -> Box<Error> {
+        if failure::is_clients_fault(&error, session.is_body_done()) {
+            return failure::request_timeout();
+        }
         let sent = Sent {
             method: &session.req_header().method,
             body_at_hand: !session.as_ref().retry_buffer_truncated(),
@@ -213,9 +251,10 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
+        if is_interim(response.status) {
             return Ok(());
         }
+        deadline::disarm(session);
         ctx.responded = Some(Instant::now());
         response.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
         let (name, via) = forwarded::via(response.version);
@@ -235,24 +274,28 @@ impl ProxyHttp for Gateway {
 
     /// Nothing more can be tried: the client is told why, if it has not been told anything yet.
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
-        let reply = failure::reply(error);
+        deadline::disarm(session);
+        let overdue = ctx.responded.is_none() && ctx.time_left().is_zero();
+        let reply = if overdue { Some(failure::overdue()) } else { failure::reply(error) };
         ctx.error = Some(reply.as_ref().map_or("client_closed", Reply::reason));
-        let begun = session.response_written().is_some_and(|response| !response.status.is_informational());
         let mut error_code = 0;
-        if let Some(reply) = reply.filter(|_| !begun) {
+        if let Some(reply) = reply.filter(|_| final_response(session).is_none()) {
             // Pingora closes the connection after this, so the answer says so.
             session.set_keepalive(None);
             error_code = reply.status();
-            if let Err(error) = send(reply, session, ctx).await {
+            let told = send(reply, session, ctx).await;
+            // A close with the rest of a body unread would be a reset, and might take the answer with it.
+            if let Err(error) = told.and(session.drain_request_body().await) {
                 debug!("the client left before it was told: {error}");
             }
         }
         FailToProxy { error_code, can_reuse_downstream: false }
     }
 
-    /// Where the access log tells what happened, Pingora need not.
-    fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, _error: &Error) -> bool {
-        self.access_log.is_some()
+    /// Where the access log tells what happened, Pingora need not; except what went wrong in here.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, error: &Error) -> bool {
+        let from_outside = matches!(error.esource(), ErrorSource::Upstream | ErrorSource::Downstream);
+        self.access_log.is_some() && from_outside
     }
 
     /// The same for retries, which the access log counts.
@@ -269,8 +312,7 @@ impl ProxyHttp for Gateway {
     /// The request is over, well or not: it is counted and logged.
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut RequestCtx) {
         let duration = ctx.started.elapsed();
-        let status =
-            session.response_written().map_or(CLIENT_CLOSED_REQUEST, |response| response.status.as_u16());
+        let status = final_response(session).map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
         let metrics = ctx.metrics();
         self.metrics.response(metrics, status);
         let responded = ctx.responded.map_or(duration, |at| at.duration_since(ctx.started));
@@ -290,7 +332,7 @@ impl ProxyHttp for Gateway {
             client: ctx.client,
             backend: ctx.backend().map(|backend| backend.id.as_str()),
             bytes: session.body_bytes_sent(),
-            tries: ctx.tries,
+            attempts: ctx.attempts,
             error: ctx.error,
         });
     }

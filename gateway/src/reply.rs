@@ -21,6 +21,8 @@ pub enum Problem {
     BadRequest,
     /// No virtual host serves the host that was asked for.
     UnknownHost,
+    /// The client stopped sending its request.
+    RequestTimeout,
     /// The client has used up its requests.
     RateLimited,
     /// No backend is usable.
@@ -36,13 +38,16 @@ pub enum Problem {
 impl Problem {
     fn describe(self) -> (StatusCode, &'static str, &'static str) {
         match self {
-            Problem::BadRequest => (StatusCode::BAD_REQUEST, "bad-request", "The request is malformed"),
-            Problem::UnknownHost => (StatusCode::NOT_FOUND, "unknown-host", "This host is not served here"),
-            Problem::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests"),
-            Problem::NoBackend => (StatusCode::SERVICE_UNAVAILABLE, "no-backend", "No backend is available"),
-            Problem::BadGateway => (StatusCode::BAD_GATEWAY, "bad-gateway", "The backend failed"),
+            Problem::BadRequest => (StatusCode::BAD_REQUEST, "bad_request", "The request is malformed"),
+            Problem::UnknownHost => (StatusCode::NOT_FOUND, "unknown_host", "This host is not served here"),
+            Problem::RequestTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request took too long to arrive")
+            }
+            Problem::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests"),
+            Problem::NoBackend => (StatusCode::SERVICE_UNAVAILABLE, "no_backend", "No backend is available"),
+            Problem::BadGateway => (StatusCode::BAD_GATEWAY, "bad_gateway", "The backend failed"),
             Problem::GatewayTimeout => {
-                (StatusCode::GATEWAY_TIMEOUT, "gateway-timeout", "The backend took too long")
+                (StatusCode::GATEWAY_TIMEOUT, "gateway_timeout", "The backend took too long")
             }
             Problem::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The gateway failed"),
         }
@@ -167,7 +172,7 @@ mod tests {
         let id = HeaderValue::from_static("id-1");
         let body = reply.body("id-1");
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
-        assert_eq!(value["type"], "urn:problem-type:gateway:bad-gateway");
+        assert_eq!(value["type"], "urn:problem-type:gateway:bad_gateway");
         assert_eq!(value["status"], 502);
         assert_eq!(value["title"], "The backend failed");
         assert_eq!(value["detail"], "it said \"no\"");

@@ -1,27 +1,28 @@
 //! Puts everything together: listeners, proxy, background services, on one Pingora server.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pingora::proxy::http_proxy;
 use pingora::server::Server;
 use pingora::server::configuration::ServerConf;
 use pingora::services::background::background_service;
-use tracing::info;
+use tracing::{info, warn};
 
-use crate::admin::{Monitor, Readiness};
-use crate::config::Config;
+use crate::admin::{MetricsServer, Readiness};
+use crate::config::{Config, MAX_ATTEMPTS, Upstream};
 use crate::demo::DemoOrigins;
 use crate::listener::{self, BindError, Connections, ProxyService};
-use crate::live::{CompileError, Store, compile};
+use crate::live::{CompileError, Snapshot, Store, compile};
 use crate::proxy::Gateway;
-use crate::shutdown::{StopSignals, run_until_stopped};
+use crate::shutdown::{ServerEnded, StopSignals, run_until_stopped};
 use crate::telemetry::Metrics;
 use crate::telemetry::logging::{self, LoggingError};
 use crate::upstream::HealthChecker;
 
-/// Why the gateway could not start. Nothing is left running then.
+/// Why the gateway could not start, or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be listened on.
@@ -42,24 +43,25 @@ pub enum StartError {
     /// A metric was defined twice.
     #[error("cannot set up metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// It had started, and has ended.
+    #[error(transparent)]
+    Ended(#[from] ServerEnded),
 }
 
 /// Serves `config` until a signal ends the process. With `demo`, its origins are served as well, and the
 /// newcomer is welcomed on standard error.
 ///
 /// # Errors
-/// Where it cannot start: see [`StartError`].
+/// Where it cannot start, or stops without having been asked to: see [`StartError`].
 pub fn run(config: &Config, demo: Option<DemoOrigins>) -> Result<(), StartError> {
     let signals = StopSignals::catch().map_err(StartError::Signals)?;
-    let http = config.proxy.listen_addr_http.0.iter().map(|a| listener::bind(*a, "proxy.listen_addr_http"));
-    let http = http.collect::<Result<Vec<_>, _>>()?;
-    let monitored = config.metrics.enabled;
-    let monitor =
-        monitored.then(|| listener::bind(config.metrics.listen_addr, "metrics.listen_addr")).transpose()?;
+    let (http, metrics_listener) = bind_listeners(config)?;
     let (log, access_log) = logging::start(&config.logging)?;
 
     let metrics = Arc::new(Metrics::new()?);
     let snapshot = compile(config, &metrics)?;
+    announce(&snapshot);
+    raise_file_limit(config.proxy.max_connections.get());
     let health =
         config.health_check.enabled.then(|| HealthChecker::new(&config.health_check, &snapshot.backends));
     let health = health.transpose().map_err(StartError::HealthCheck)?;
@@ -70,24 +72,23 @@ pub fn run(config: &Config, demo: Option<DemoOrigins>) -> Result<(), StartError>
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
     let http_addresses: Vec<SocketAddr> = http.iter().map(|(_, address)| *address).collect();
-    let gateway = Gateway::new(live, metrics.clone(), access_log);
-    let proxy = http_proxy(&server.configuration, gateway);
+    let proxy = http_proxy(&server.configuration, Gateway::new(live, metrics.clone(), access_log));
     server.add_service(ProxyService::new(proxy, http, connections.clone()));
     if let Some(health) = health {
         server.add_service(background_service("health checks", health));
     }
-    let (monitor, monitor_address) = monitor.unzip();
-    let monitor = Monitor::new(monitor, metrics, readiness.clone(), log.dropped());
-    server.add_service(background_service("monitor", monitor));
+    let (metrics_listener, metrics_address) = metrics_listener.unzip();
+    let metrics_server = MetricsServer::new(metrics_listener, metrics, readiness.clone(), log.dropped());
+    server.add_service(background_service("metrics", metrics_server));
     if let Some(demo) = demo {
-        eprintln!("{}", demo.welcome(http_addresses[0], monitor_address));
+        eprintln!("{}", demo.welcome(http_addresses[0], metrics_address));
         server.add_service(background_service("demo origins", demo));
     }
 
     for address in http_addresses {
         info!("listening on http://{address}");
     }
-    if let Some(address) = monitor_address {
+    if let Some(address) = metrics_address {
         info!("metrics on http://{address}/metrics");
     }
     run_until_stopped(
@@ -96,26 +97,65 @@ pub fn run(config: &Config, demo: Option<DemoOrigins>) -> Result<(), StartError>
         &connections,
         &readiness,
         config.proxy.shutdown_timeout_secs.duration(),
-    );
+    )?;
     Ok(())
 }
 
+type Bound = (TcpListener, SocketAddr);
+
+/// The HTTP listeners, and that for metrics where it is switched on.
+fn bind_listeners(config: &Config) -> Result<(Vec<Bound>, Option<Bound>), BindError> {
+    let http = config.proxy.listen_addr_http.0.iter();
+    let http =
+        http.map(|address| listener::bind(*address, "proxy.listen_addr_http")).collect::<Result<_, _>>()?;
+    let metrics =
+        config.metrics.enabled.then(|| listener::bind(config.metrics.listen_addr, "metrics.listen_addr"));
+    Ok((http, metrics.transpose()?))
+}
+
+/// Tells which backends are served, as far as a person would want to read it.
+fn announce(snapshot: &Snapshot) {
+    const SHOWN: usize = 8;
+    let shown =
+        snapshot.backends.iter().take(SHOWN).map(|backend| format!("{} {}", backend.id, backend.address));
+    let mut shown = shown.collect::<Vec<_>>().join(", ");
+    if let Some(more) = snapshot.backends.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        shown.push_str(&format!(" and {more} more"));
+    }
+    info!("backends: {shown}");
+}
+
+/// Allows as many open files as the system lets this process have. Each client connection is one, and one
+/// more while a backend works for it.
+fn raise_file_limit(max_connections: usize) {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
+    match raised {
+        Ok(files) if files >= 2 * max_connections as u64 => {}
+        Ok(files) => warn!(
+            "proxy.max_connections = {max_connections} needs {} open files, and the system allows {files} \
+             (ulimit -n): new connections may hang before the limit is reached",
+            2 * max_connections
+        ),
+        Err(error) => warn!(%error, "cannot raise the limit of open files"),
+    }
+}
+
 fn server_conf(config: &Config) -> ServerConf {
-    let hosts = &config.virtual_hosts;
-    let retries = hosts.iter().map(|host| &host.retry).chain([&config.retry]).flatten();
-    let upstreams = hosts.iter().map(|host| &host.upstream).chain([&config.upstream]).flatten();
-    let attempts = retries.map(|retry| retry.attempts.get()).max();
-    let pool_size = upstreams.map(|upstream| upstream.keepalive_pool_size.get()).max();
+    let pool_size =
+        |upstream: &Option<Upstream>| upstream.as_ref().map(|upstream| upstream.keepalive_pool_size);
+    let at_top = pool_size(&config.upstream).unwrap_or(Upstream::default().keepalive_pool_size);
+    let hosts = config.virtual_hosts.iter().map(|host| pool_size(&host.upstream).unwrap_or(at_top));
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     // The main thread ends the process when everything is answered; Pingora only has to wait longer.
-    let patience = config.proxy.shutdown_timeout_secs.duration() + Duration::from_secs(60);
+    let grace_period = config.proxy.shutdown_timeout_secs.duration() + Duration::from_secs(60);
     ServerConf {
         threads: if config.proxy.threads == 0 { cores() } else { config.proxy.threads },
-        upstream_keepalive_pool_size: pool_size
-            .unwrap_or(crate::config::Upstream::default().keepalive_pool_size.get()),
-        // A ceiling over all routes; each has its own number. 0 would close connections without an answer.
-        max_retries: attempts.unwrap_or(crate::config::Retry::default().attempts.get()) as usize,
-        grace_period_seconds: Some(patience.as_secs()),
+        // Pingora has one pool for all upstreams: the largest number holds.
+        upstream_keepalive_pool_size: hosts.max().unwrap_or(at_top).get(),
+        // Each route has a number of its own; this is only the ceiling.
+        max_retries: MAX_ATTEMPTS as usize,
+        grace_period_seconds: Some(grace_period.as_secs()),
         ..ServerConf::default()
     }
 }

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -45,17 +45,35 @@ enum Event {
     ServerEnded,
 }
 
+/// The server has ended although nobody asked it to: a defect, of Pingora or of ours.
+#[derive(Debug, thiserror::Error)]
+#[error("the server has ended by itself; the log says more")]
+pub struct ServerEnded;
+
+/// Tells the main thread when the server's thread ends, by a panic too.
+struct TellOnDrop(Sender<Event>);
+
+impl Drop for TellOnDrop {
+    fn drop(&mut self) {
+        // The main thread stops listening only when the process ends.
+        let _ = self.0.send(Event::ServerEnded);
+    }
+}
+
 /// Runs `server` until a signal ends it and all connections are drained, or `patience` is at its end.
+///
+/// # Errors
+/// Where the server ends before any signal.
 pub fn run_until_stopped(
     server: Server,
     mut signals: StopSignals,
     connections: &Arc<Connections>,
     readiness: &Readiness,
     patience: Duration,
-) {
+) -> Result<(), ServerEnded> {
     let (stop, stopped) = watch::channel(false);
     let (event, events) = mpsc::channel();
-    let ended = event.clone();
+    let ended = TellOnDrop(event.clone());
     thread::spawn(move || {
         for signal in signals.signals.forever() {
             // The main thread stops listening only when the process ends.
@@ -63,16 +81,17 @@ pub fn run_until_stopped(
         }
     });
     thread::spawn(move || {
+        let _tells = ended;
         server.run(RunArgs { shutdown_signal: Box::new(Requested(stopped)) });
-        let _ = ended.send(Event::ServerEnded);
     });
 
-    let Ok(Event::Signal(signal)) = events.recv() else { return };
+    let Ok(Event::Signal(signal)) = events.recv() else { return Err(ServerEnded) };
     readiness.drain();
     info!(signal = signal_name(signal), open_connections = connections.open(), "stopping");
     // The receiver lives as long as the server.
     let _ = stop.send(true);
     drain(&events, connections, patience);
+    Ok(())
 }
 
 fn drain(events: &Receiver<Event>, connections: &Connections, patience: Duration) {

@@ -8,6 +8,7 @@
 use std::{env, net::SocketAddr, net::TcpListener, process::exit, time::Duration};
 
 use async_trait::async_trait;
+use log::info;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{prelude::*, server::configuration::ServerConf};
 
@@ -74,10 +75,8 @@ impl ProxyHttp for HeaderFilter {
 
 fn main() {
     env_logger::init_from_env(env_logger::Env::default().default_filter_or("info"));
-    let mut argument = env::args().skip(1).collect::<Vec<_>>().join(" ");
-    if argument.is_empty() {
-        argument = "1.1.1.1:443".to_string();
-    }
+    let arguments = env::args().skip(1).collect::<Vec<_>>().join(" ");
+    let argument = if arguments.is_empty() { "1.1.1.1:443" } else { &arguments };
     let Ok(upstream) = argument.parse() else {
         eprintln!(
             "header_filter: '{argument}' is no upstream; expected one IP:PORT, for example 127.0.0.1:3001"
@@ -90,6 +89,7 @@ fn main() {
         eprintln!("header_filter: cannot listen on {listen}: {error}");
         exit(1);
     }
+    info!("listening on http://{listen}, upstream {upstream}");
 
     // On SIGTERM, Pingora's default is to wait five minutes for requests in flight.
     let conf = ServerConf { grace_period_seconds: Some(1), ..Default::default() };

@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::{env, process::exit, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use log::warn;
+use log::{info, warn};
 use pingora::lb::{Backend, health_check::TcpHealthCheck};
 use pingora::{prelude::*, server::configuration::ServerConf};
 
@@ -88,6 +88,7 @@ fn main() {
         exit(1);
     }
 
+    info!("listening on http://{listen}, upstreams {}", upstreams.join(" "));
     let mut upstreams = match LoadBalancer::<RoundRobin>::try_from_iter(upstreams) {
         Ok(upstreams) => upstreams,
         Err(error) => {

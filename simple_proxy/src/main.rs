@@ -7,6 +7,7 @@
 use std::{env, net::SocketAddr, net::TcpListener, process::exit, time::Duration};
 
 use async_trait::async_trait;
+use log::info;
 use pingora::{prelude::*, server::configuration::ServerConf};
 
 /// A proxy is a type that implements `ProxyHttp`. This one knows one address.
@@ -16,10 +17,11 @@ struct SimpleProxy {
 
 #[async_trait]
 impl ProxyHttp for SimpleProxy {
-    type CTX = (); // Nothing is remembered about a request from one phase to the next.
+    type CTX = (); // What is remembered about a request from phase to phase: nothing.
     fn new_ctx(&self) {}
 
-    /// The one phase that has no default: where does this request go?
+    /// The one phase that has no default: where does this request go? TLS is spoken to port 443 alone, and
+    /// the upstream must then prove to be `one.one.one.one`: any other one is refused, and the answer is 502.
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
         let tls = self.upstream.port() == 443;
         let sni = if tls { "one.one.one.one" } else { "" };
@@ -34,10 +36,8 @@ impl ProxyHttp for SimpleProxy {
 
 fn main() {
     env_logger::init_from_env(env_logger::Env::default().default_filter_or("info"));
-    let mut argument = env::args().skip(1).collect::<Vec<_>>().join(" ");
-    if argument.is_empty() {
-        argument = "1.1.1.1:443".to_string();
-    }
+    let arguments = env::args().skip(1).collect::<Vec<_>>().join(" ");
+    let argument = if arguments.is_empty() { "1.1.1.1:443" } else { &arguments };
     let Ok(upstream) = argument.parse() else {
         eprintln!(
             "simple_proxy: '{argument}' is no upstream; expected one IP:PORT, for example 127.0.0.1:3001"
@@ -50,6 +50,7 @@ fn main() {
         eprintln!("simple_proxy: cannot listen on {listen}: {error}");
         exit(1);
     }
+    info!("listening on http://{listen}, upstream {upstream}");
 
     // On SIGTERM, Pingora's default is to wait five minutes for requests in flight.
     let conf = ServerConf { grace_period_seconds: Some(1), ..Default::default() };

@@ -89,9 +89,12 @@ pub async fn serve(listener: TcpListener, app: Router) -> std::io::Result<()> {
 
 async fn name_origin(State(instance): State<Arc<Instance>>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
+    let headers = response.headers_mut();
     if let Ok(label) = HeaderValue::from_str(&instance.label) {
-        response.headers_mut().insert(ORIGIN_HEADER, label);
+        headers.insert(ORIGIN_HEADER, label);
     }
+    // As most servers do, so that a lesson has something to remove.
+    headers.insert(header::SERVER, HeaderValue::from_static("origin"));
     response
 }
 

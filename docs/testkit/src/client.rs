@@ -121,8 +121,8 @@ pub async fn exchange_from(source: IpAddr, address: SocketAddr, bytes: &[u8]) ->
     rest(stream).await
 }
 
-/// Sends several requests on one connection, each when the head of the answer to the one before has
-/// arrived with its body, and returns all that comes back. The last one must ask for the close.
+/// Sends several requests on one connection, each once the answer to the one before is whole, and returns
+/// all that comes back. The last one must ask for the close.
 pub async fn converse(address: SocketAddr, requests: &[&str]) -> String {
     let mut stream = connect(IpAddr::V4(Ipv4Addr::LOCALHOST), address).await;
     let mut answers = String::new();

@@ -30,7 +30,7 @@ pub const POLL: Duration = Duration::from_millis(10);
 /// after [`DEADLINE`], or after the duration given first as `within`.
 ///
 /// ```text
-/// eventually!(origin.requests().len() == 3);
+/// eventually!(origin.received().len() == 3);
 /// eventually!(within Duration::from_secs(20), backend.is_healthy(), "the backend never came back");
 /// ```
 #[macro_export]

@@ -1,5 +1,5 @@
 //! What operators ask the gateway, on listeners of their own.
 
-mod monitor;
+mod metrics_server;
 
-pub use monitor::{Monitor, Readiness};
+pub use metrics_server::{MetricsServer, Readiness};

@@ -3,62 +3,67 @@
 //! A deserializer stops at the first error. Here an offending key is noted, cut off the tree, and the rest
 //! read again, so that one look shows everything that is wrong.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
-use super::error::Position;
+use super::error::{Fault, Position};
 use super::not_yet;
 
-/// Enough to see a pattern in; a file with more errors than this is not a configuration.
+/// Enough to see a pattern in; a file with more faults than this is not a configuration.
 const MAX_FAULTS: usize = 100;
 
 /// A text and what was understood of it.
 pub(super) struct Document<'t> {
+    name: &'t str,
     text: &'t str,
     tree: Spanned<DeTable<'t>>,
-}
-
-/// What is wrong, and where in the text.
-pub(super) struct Flaw {
-    pub(super) position: Option<Position>,
-    pub(super) detail: String,
+    /// The tables at the top that something had to be cut off.
+    cut: BTreeSet<String>,
+    well_formed: bool,
 }
 
 impl<'t> Document<'t> {
-    /// Parses as much as can be understood.
-    pub(super) fn parse(text: &'t str) -> (Self, Vec<Flaw>) {
+    /// Parses as much as can be understood; `name` is what faults call the text.
+    pub(super) fn parse(name: &'t str, text: &'t str) -> (Self, Vec<Fault>) {
         let (tree, errors) = DeTable::parse_recoverable(text);
-        let flaws = errors.into_iter().take(MAX_FAULTS).map(|error| Flaw {
-            position: error.span().map(|span| position(text, span.start)),
-            detail: error.message().to_owned(),
-        });
-        let flaws = flaws.collect();
-        (Document { text, tree }, flaws)
+        let well_formed = errors.is_empty();
+        let document = Document { name, text, tree, cut: BTreeSet::new(), well_formed };
+        let faults = errors.into_iter().take(MAX_FAULTS);
+        let faults = faults.map(|error| document.fault(error.span(), error.message().to_owned())).collect();
+        (document, faults)
     }
 
     /// Reads a `T`, leaving out what cannot be read. Every field of `T` must have a default.
-    pub(super) fn decode<T: DeserializeOwned + Default>(&mut self) -> (T, Vec<Flaw>) {
-        let mut flaws = Vec::new();
-        while flaws.len() < MAX_FAULTS {
+    pub(super) fn decode<T: DeserializeOwned + Default>(&mut self) -> (T, Vec<Fault>) {
+        let mut faults = Vec::new();
+        while faults.len() < MAX_FAULTS {
             let error = match T::deserialize(Deserializer::from(self.tree.clone())) {
-                Ok(value) => return (value, flaws),
+                Ok(value) => return (value, faults),
                 Err(error) => error,
             };
-            let span = error.span().unwrap_or(0..0);
-            let cut = cut(self.tree.get_mut(), &span);
-            let understood = cut.is_some();
-            flaws.push(Flaw {
-                position: Some(position(self.text, span.start)),
-                detail: describe(error.message(), cut.unwrap_or_default()),
-            });
-            if !understood {
-                break;
-            }
+            let path = error.span().and_then(|span| cut(self.tree.get_mut(), &span));
+            faults.push(
+                self.fault(error.span(), describe(error.message(), path.as_deref().unwrap_or_default())),
+            );
+            let Some(table) = path.and_then(|path| path.into_iter().next()) else { break };
+            self.cut.insert(table);
         }
-        (T::default(), flaws)
+        self.well_formed = false;
+        (T::default(), faults)
+    }
+
+    /// Whether everything that stands in `table` was understood.
+    pub(super) fn is_whole(&self, table: &str) -> bool {
+        self.well_formed && !self.cut.contains(table)
+    }
+
+    fn fault(&self, span: Option<Range<usize>>, detail: String) -> Fault {
+        let position = span.map(|span| position(self.text, span.start));
+        Fault { source: self.name.to_owned(), position, detail }
     }
 
     /// Where the value at `path` stands, or the innermost table around it: `["backends", "0", "address"]`.
@@ -120,12 +125,12 @@ fn cut_inside(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<V
     }
 }
 
-/// Puts serde's words into ours.
-pub(super) fn describe(message: &str, path: Vec<String>) -> String {
+/// What a deserializer says about the key at `path`, in the words of people who write configurations.
+pub(super) fn describe(message: &str, path: &[String]) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
     if message.starts_with("unknown field") {
         let found = quoted.next().unwrap_or_default();
-        if not_yet::key(&path) {
+        if not_yet::key(path) {
             return format!("`{found}` is not supported yet");
         }
         return format!("unknown key `{found}`{}", did_you_mean(found, quoted));
@@ -133,17 +138,30 @@ pub(super) fn describe(message: &str, path: Vec<String>) -> String {
     if message.starts_with("unknown variant") {
         let found = quoted.next().unwrap_or_default();
         let known: Vec<&str> = quoted.collect();
-        if not_yet::value(&path, found) {
+        if not_yet::value(path, found) {
             return format!("`{found}` is not supported yet; expected {}", listed(&known));
         }
         let hint = did_you_mean(found, known.iter().copied());
         return format!("unknown value `{found}`{hint}; expected {}", listed(&known));
     }
+    let message = WORDS.iter().fold(message.to_owned(), |message, (rust, ours)| message.replace(rust, ours));
     match path.last() {
         Some(key) => format!("`{key}`: {message}"),
-        None => message.to_owned(),
+        None => message,
     }
 }
+
+/// Rust's words for things, and ours.
+const WORDS: &[(&str, &str)] = &[
+    ("a nonzero usize", "a whole number from 1"),
+    ("a nonzero u32", "a whole number from 1"),
+    ("expected usize", "expected a whole number from 0"),
+    ("expected i64", "expected a whole number"),
+    ("a sequence", "an array"),
+    ("a map", "a table"),
+    ("struct ", "the table "),
+    ("invalid socket address syntax", "expected IP:PORT, as in 127.0.0.1:8080"),
+];
 
 fn listed(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
@@ -172,14 +190,10 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn flaws(text: &str) -> Vec<String> {
-        let (mut document, mut flaws) = Document::parse(text);
-        flaws.extend(document.decode::<Config>().1);
-        let line = |flaw: &Flaw| {
-            let place = flaw.position.map_or(String::new(), |at| format!("{}:{}: ", at.line, at.column));
-            format!("{place}{}", flaw.detail)
-        };
-        flaws.iter().map(line).collect()
+    fn faults(text: &str) -> Vec<String> {
+        let (mut document, mut faults) = Document::parse("file", text);
+        faults.extend(document.decode::<Config>().1);
+        faults.iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -198,31 +212,35 @@ tags = ["a", 7]
 [balancing]
 algorithm = "rownd_robin"
 "#;
-        let flaws = flaws(text);
+        let faults = faults(text);
         let expected = [
-            "3:1: unknown key `listen_adr_http` (did you mean `listen_addr_http`?)",
-            "4:11: `threads`: invalid type: string \"four\", expected usize",
-            "5:19: `max_connections`: invalid value: integer `0`, expected a nonzero usize",
-            "9:11: `address`: 'nonsense' is no address: there is no port; expected host:port, as in 127.0.0.1:3001",
-            "10:14: `tags`: invalid type: integer `7`, expected a string",
-            "13:13: unknown value `rownd_robin` (did you mean `round_robin`?); expected `round_robin`",
+            "file:3:1: unknown key `listen_adr_http` (did you mean `listen_addr_http`?)",
+            "file:4:11: `threads`: invalid type: string \"four\", expected a whole number from 0",
+            "file:5:19: `max_connections`: invalid value: integer `0`, expected a whole number from 1",
+            "file:9:11: `address`: 'nonsense' is no address: there is no port; expected host:port, as in 127.0.0.1:3001",
+            "file:10:14: `tags`: invalid type: integer `7`, expected a string",
+            "file:13:13: unknown value `rownd_robin` (did you mean `round_robin`?); expected `round_robin`",
         ];
         for line in expected {
-            assert!(flaws.iter().any(|flaw| flaw == line), "{line}\nnot in\n{}", flaws.join("\n"));
+            assert!(faults.iter().any(|fault| fault == line), "{line}\nnot in\n{}", faults.join("\n"));
         }
-        assert_eq!(flaws.len(), expected.len(), "{}", flaws.join("\n"));
+        assert_eq!(faults.len(), expected.len(), "{}", faults.join("\n"));
     }
 
     #[test]
     fn syntax_errors_do_not_hide_each_other() {
-        let flaws = flaws("[proxy]\nthreads = = 1\n[logging]\nlevel = \"info\nformat = 1.2.3\n");
-        assert!(flaws.len() >= 2, "{}", flaws.join("\n"));
+        let faults = faults("[proxy]\nthreads = = 1\n[logging]\nlevel = \"info\nformat = 1.2.3\n");
+        assert!(faults.len() >= 2, "{}", faults.join("\n"));
     }
 
     #[test]
     fn a_key_given_twice_is_a_flaw() {
-        let flaws = flaws("[proxy]\nthreads = 1\nthreads = 2\n");
-        assert!(flaws.iter().any(|flaw| flaw.starts_with("3:1: duplicate key")), "{}", flaws.join("\n"));
+        let faults = faults("[proxy]\nthreads = 1\nthreads = 2\n");
+        assert!(
+            faults.iter().any(|fault| fault.starts_with("file:3:1: duplicate key")),
+            "{}",
+            faults.join("\n")
+        );
     }
 
     #[test]
@@ -232,8 +250,8 @@ algorithm = "rownd_robin"
 
     #[test]
     fn what_a_table_cannot_be_is_cut_off_whole() {
-        assert_eq!(flaws("proxy = 3\nbackends = \"x\"\n").len(), 2);
-        assert_eq!(flaws("[[proxy]]\nthreads = 1\n").len(), 1);
-        assert_eq!(flaws("[[backends]]\n[[backends]]\naddress = []\n").len(), 1);
+        assert_eq!(faults("proxy = 3\nbackends = \"x\"\n").len(), 2);
+        assert_eq!(faults("[[proxy]]\nthreads = 1\n").len(), 1);
+        assert_eq!(faults("[[backends]]\n[[backends]]\naddress = []\n").len(), 1);
     }
 }

@@ -5,10 +5,10 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::document::{Document, Flaw};
-use super::error::{ConfigError, Fault, Position};
+use super::document::Document;
+use super::error::{ConfigError, Fault};
 use super::schema::{Backend, Config, VirtualHost};
-use super::validate::{self, Complaints};
+use super::validate::{self, PathFault};
 use super::values::{HostPort, OneOrMany};
 use super::variables::{DEFAULT_BACKEND, Variables, defaults};
 
@@ -57,58 +57,33 @@ fn assemble(
     variables: &BTreeMap<String, String>,
     overrides: &Overrides,
 ) -> Result<Config, ConfigError> {
-    let mut faults = Vec::new();
-    let fault = |source: &str, position, detail| Fault { source: source.to_owned(), position, detail };
-
-    let (mut config, document) = match text {
+    let (mut config, document, mut faults) = match text {
         Some(text) => {
-            let (mut document, mut flaws) = Document::parse(text);
-            let (config, more) = document.decode::<Config>();
-            flaws.extend(more);
-            faults.extend(flaws.into_iter().map(|Flaw { position, detail }| fault(name, position, detail)));
-            (config, Some(document))
+            let (mut document, mut faults) = Document::parse(name, text);
+            let (config, unreadable) = document.decode::<Config>();
+            faults.extend(unreadable);
+            (config, Some(document), faults)
         }
-        None => (defaults(), None),
+        None => (defaults(), None, Vec::new()),
     };
+    let set_by = override_with(variables, overrides, text.is_none(), &mut config, &mut faults);
 
-    let mut variables = Variables::new(variables);
-    let mut backends = variables.apply(&mut config);
-    faults.extend(variables.faults.drain(..).map(|(variable, detail)| fault(variable, None, detail)));
-    let mut origins = variables.origins;
-    if !overrides.listen.is_empty() {
-        config.proxy.listen_addr_http = OneOrMany(overrides.listen.clone());
-        origins.push(("proxy/listen_addr_http", "--listen"));
+    let mut wrong = validate::values(&config);
+    if document
+        .as_ref()
+        .is_none_or(|document| document.is_whole("virtual_hosts") && document.is_whole("backends"))
+    {
+        wrong.extend(validate::references(&config));
     }
-    if !overrides.backends.is_empty() {
-        backends = Some(overrides.backends.clone());
-    }
-    if text.is_none() && backends.is_none() {
-        backends = DEFAULT_BACKEND.parse().ok().map(|backend| vec![backend]);
-    }
-    if let Some(backends) = backends {
-        serve_only(&mut config, backends);
-    }
-
-    let place = |path: &str| -> (String, Option<Position>) {
-        match origins.iter().rev().find(|(origin, _)| *origin == path) {
-            Some((_, source)) => ((*source).to_owned(), None),
-            None => {
-                let path: Vec<&str> = path.split('/').collect();
-                (name.to_owned(), document.as_ref().and_then(|document| document.locate(&path)))
-            }
+    let locate = |PathFault { path, detail }| match set_by.iter().rev().find(|(set, _)| *set == path) {
+        Some((_, source)) => Fault { source: (*source).to_owned(), position: None, detail },
+        None => {
+            let steps: Vec<&str> = path.split('/').collect();
+            let position = document.as_ref().and_then(|document| document.locate(&steps));
+            Fault { source: name.to_owned(), position, detail }
         }
     };
-    let add = |Complaints(complaints): Complaints, faults: &mut Vec<Fault>| {
-        for (path, detail) in complaints {
-            let (source, position) = place(&path);
-            faults.push(Fault { source, position, detail });
-        }
-    };
-    let readable = faults.is_empty();
-    add(validate::values(&config), &mut faults);
-    if readable {
-        add(validate::references(&config), &mut faults);
-    }
+    faults.extend(wrong.into_iter().map(locate));
 
     if faults.is_empty() {
         return Ok(config);
@@ -116,6 +91,36 @@ fn assemble(
     // What has no place in the file comes after what has.
     faults.sort_by_key(|fault| (fault.position.is_none(), fault.position));
     Err(ConfigError { faults })
+}
+
+/// Applies what wins over a file, and returns which path of the configuration was set by what.
+fn override_with(
+    variables: &BTreeMap<String, String>,
+    overrides: &Overrides,
+    needs_backends: bool,
+    config: &mut Config,
+    faults: &mut Vec<Fault>,
+) -> Vec<(&'static str, &'static str)> {
+    let mut variables = Variables::new(variables);
+    let mut backends = variables.apply(config);
+    let fault =
+        |(variable, detail): (&str, String)| Fault { source: variable.to_owned(), position: None, detail };
+    faults.extend(variables.faults.into_iter().map(fault));
+    let mut set_by = variables.set_by;
+    if !overrides.listen.is_empty() {
+        config.proxy.listen_addr_http = OneOrMany(overrides.listen.clone());
+        set_by.push(("proxy/listen_addr_http", "--listen"));
+    }
+    if !overrides.backends.is_empty() {
+        backends = Some(overrides.backends.clone());
+    }
+    if needs_backends && backends.is_none() {
+        backends = DEFAULT_BACKEND.parse().ok().map(|backend| vec![backend]);
+    }
+    if let Some(backends) = backends {
+        serve_only(config, backends);
+    }
+    set_by
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
@@ -259,7 +264,16 @@ tags = [\"a\"]
         assert_eq!(error.lines().count(), variables.len(), "{error}");
         let later = load_variables(&[("PINGORA_LOAD_BALANCING_ALGORITHM", "weighted")]).unwrap_err();
         assert!(later.contains("not supported yet"), "{later}");
-        assert!(load_variables(&[("PINGORA_LISTEN_ADDR", "")]).is_ok(), "empty is not set");
+    }
+
+    #[test]
+    fn a_variable_that_is_empty_is_not_set() {
+        let set = crate::config::set_variables(|name| match name {
+            "PINGORA_LISTEN_ADDR" => Some(" ".to_owned()),
+            "PINGORA_LOG_LEVEL" => Some(" debug".to_owned()),
+            _ => None,
+        });
+        assert_eq!(set, environment(&[("PINGORA_LOG_LEVEL", "debug")]));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! A [`Config`] is plain data. Sources are read in [`load()`], later ones winning: defaults, the file, the
 //! `PINGORA_*` variables, the command line. Whatever cannot work is found here, before anything runs,
-//! and reported with its place in the file, all of it at once. Nothing here knows Pingora.
+//! and reported with its place in the file, all of it at once (names that lead nowhere only where all hosts
+//! and backends could be read). Nothing here knows Pingora.
 
 mod document;
 mod error;
@@ -23,5 +24,6 @@ pub use schema::{
     Algorithm, Backend, Balancing, Config, Headers, HealthCheck, LogFormat, LogOutput, Logging, Metrics,
     ProbeKind, Proxy, RateLimit, RateLimitKey, RateLimitScope, Retry, Upstream, VirtualHost,
 };
-pub use values::{FieldName, FieldValue, HostPort, Millis, OneOrMany, Secs, StatusSet};
-pub use variables::VARIABLES;
+pub use validate::MAX_ATTEMPTS;
+pub use values::{FieldName, FieldValue, Fields, HostPort, Millis, OneOrMany, Secs, StatusSet};
+pub use variables::{VARIABLES, set_variables};

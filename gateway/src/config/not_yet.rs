@@ -68,7 +68,7 @@ const KEYS: &[&str] = &[
     "backends.backup",
 ];
 
-/// Keys, and how those of their values begin that are meant.
+/// Planned values: the key, and how they begin.
 const VALUES: &[(&str, &[&str])] = &[
     ("balancing.algorithm", &["weighted", "least_connections", "random_two_choices", "consistent_hash"]),
     ("rate_limit.key", &["header:", "cookie:", "jwt:"]),

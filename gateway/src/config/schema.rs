@@ -3,14 +3,13 @@
 //! Everything has a default, so that a file holds only what its writer decided. What must be there (a
 //! backend's `id`, say) defaults to empty, and [`validate`](super::validate) asks for it.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
-use super::values::{FieldName, FieldValue, HostPort, Millis, OneOrMany, Secs, StatusSet};
+use super::values::{FieldName, FieldValue, Fields, HostPort, Millis, OneOrMany, Secs, StatusSet};
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -48,7 +47,7 @@ pub struct Proxy {
     pub listen_addr_http: OneOrMany<SocketAddr>,
     /// Open client connections; more are closed at once.
     pub max_connections: NonZeroUsize,
-    /// From a request's last header byte to the response's first byte.
+    /// From a request's last byte to the response's first byte.
     pub request_timeout_secs: Secs,
     /// How long an idle client connection stays open.
     pub keepalive_timeout_secs: Secs,
@@ -222,7 +221,7 @@ pub struct Upstream {
     pub write_timeout_secs: Secs,
     /// How long an idle connection is kept for the next request.
     pub idle_timeout_secs: Secs,
-    /// How many idle connections are kept, all backends together.
+    /// How many idle connections are kept, all backends together; the largest number of any table holds.
     pub keepalive_pool_size: NonZeroUsize,
 }
 
@@ -242,7 +241,7 @@ impl Default for Upstream {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
-    /// Tries in all, the first included.
+    /// Attempts in all, the first included.
     pub attempts: NonZeroU32,
 }
 
@@ -300,15 +299,15 @@ pub enum RateLimitScope {
 #[serde(default, deny_unknown_fields)]
 pub struct Headers {
     /// Set on the way up, whatever was there.
-    pub request_set: BTreeMap<FieldName, FieldValue>,
+    pub request_set: Fields,
     /// Added on the way up.
-    pub request_add: BTreeMap<FieldName, FieldValue>,
+    pub request_add: Fields,
     /// Removed on the way up.
     pub request_remove: Vec<FieldName>,
     /// Set on the way down, whatever was there.
-    pub response_set: BTreeMap<FieldName, FieldValue>,
+    pub response_set: Fields,
     /// Added on the way down.
-    pub response_add: BTreeMap<FieldName, FieldValue>,
+    pub response_add: Fields,
     /// Removed on the way down.
     pub response_remove: Vec<FieldName>,
     /// Whether `X-Backend` tells the client which backend answered.
@@ -320,11 +319,11 @@ impl Default for Headers {
         let name = |name| FieldName(HeaderName::from_static(name));
         let gateway = FieldValue(HeaderValue::from_static("gateway"));
         Headers {
-            request_set: BTreeMap::from([(name("x-proxy"), gateway)]),
-            request_add: BTreeMap::new(),
+            request_set: Fields(vec![(name("x-proxy"), gateway)]),
+            request_add: Fields::default(),
             request_remove: Vec::new(),
-            response_set: BTreeMap::new(),
-            response_add: BTreeMap::new(),
+            response_set: Fields::default(),
+            response_add: Fields::default(),
             response_remove: vec![name("server"), name("x-powered-by")],
             expose_backend: false,
         }

@@ -4,55 +4,59 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
+use http::{Uri, header};
+use tracing_subscriber::EnvFilter;
+
 use super::document::did_you_mean;
-use super::schema::{Config, LogOutput, Logging, ProbeKind, RateLimit, Retry};
+use super::schema::{Config, Headers, LogOutput, Logging, ProbeKind, RateLimit, Retry, Upstream};
 use super::{OneOrMany, normalise_host};
 
 /// The most requests in a window that the rate limiter counts to.
 const MAX_RATE_LIMIT: u32 = (1 << 24) - 1;
-/// The most tries that one request may cost.
-const MAX_ATTEMPTS: u32 = 16;
+/// The most attempts that one request may cost.
+pub const MAX_ATTEMPTS: u32 = 16;
 /// The most worker threads.
 const MAX_THREADS: usize = 1024;
 /// The most idle upstream connections.
 const MAX_POOL_SIZE: usize = 1_000_000;
 
-/// What is wrong, each with the path of the value at fault: `backends/0/address`.
-#[derive(Default)]
-pub(super) struct Complaints(pub(super) Vec<(String, String)>);
+/// A fault of which the path is known, and the place has yet to be found: `backends/0/address`.
+pub(super) struct PathFault {
+    pub(super) path: String,
+    pub(super) detail: String,
+}
 
-impl Complaints {
+#[derive(Default)]
+struct Faults(Vec<PathFault>);
+
+impl Faults {
     fn add(&mut self, path: impl Into<String>, detail: impl Into<String>) {
-        self.0.push((path.into(), detail.into()));
+        self.0.push(PathFault { path: path.into(), detail: detail.into() });
     }
 }
 
 /// Everything that is wrong with the values themselves.
-pub(super) fn values(config: &Config) -> Complaints {
-    let mut complaints = Complaints::default();
-    listeners(config, &mut complaints);
-    logging(&config.logging, &mut complaints);
-    health_check(config, &mut complaints);
-    policies("", &config.rate_limit, &config.retry, &mut complaints);
+pub(super) fn values(config: &Config) -> Vec<PathFault> {
+    let mut faults = Faults::default();
+    listeners(config, &mut faults);
+    logging(&config.logging, &mut faults);
+    health_check(config, &mut faults);
+    policies("", &config.upstream, &config.rate_limit, &config.retry, &mut faults);
+    headers("", &config.headers, &mut faults);
     for (i, host) in config.virtual_hosts.iter().enumerate() {
-        policies(&format!("virtual_hosts/{i}/"), &host.rate_limit, &host.retry, &mut complaints);
+        let at = format!("virtual_hosts/{i}/");
+        policies(&at, &host.upstream, &host.rate_limit, &host.retry, &mut faults);
+        headers(&at, &host.headers, &mut faults);
     }
-    let hosts = config.virtual_hosts.iter().map(|host| &host.upstream);
-    for upstream in hosts.chain([&config.upstream]).flatten() {
-        if upstream.keepalive_pool_size.get() > MAX_POOL_SIZE {
-            complaints
-                .add("upstream/keepalive_pool_size", format!("at most {MAX_POOL_SIZE} connections are kept"));
-        }
-    }
-    virtual_hosts(config, &mut complaints);
-    backends(config, &mut complaints);
-    complaints
+    virtual_hosts(config, &mut faults);
+    backends(config, &mut faults);
+    faults.0
 }
 
-fn listeners(config: &Config, complaints: &mut Complaints) {
+fn listeners(config: &Config, faults: &mut Faults) {
     let OneOrMany(listeners) = &config.proxy.listen_addr_http;
     if listeners.is_empty() {
-        complaints.add("proxy/listen_addr_http", "there is no listener; expected one address or more");
+        faults.add("proxy/listen_addr_http", "there is no listener; expected one address or more");
     }
     let mut seen: HashSet<SocketAddr> = HashSet::new();
     let metrics = config.metrics.enabled.then_some(("metrics/listen_addr", config.metrics.listen_addr));
@@ -60,61 +64,79 @@ fn listeners(config: &Config, complaints: &mut Complaints) {
     for (path, address) in listeners.chain(metrics) {
         // Port 0 is another one each time.
         if address.port() != 0 && !seen.insert(address) {
-            complaints.add(path, format!("{address} is listened on twice"));
+            faults.add(path, format!("{address} is listened on twice"));
         }
     }
     if config.proxy.threads > MAX_THREADS {
-        complaints.add("proxy/threads", format!("at most {MAX_THREADS} threads"));
+        faults.add("proxy/threads", format!("at most {MAX_THREADS} threads"));
     }
 }
 
-fn logging(logging: &Logging, complaints: &mut Complaints) {
+fn logging(logging: &Logging, faults: &mut Faults) {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     for directive in logging.level.split(',') {
         let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level).trim();
         if !LEVELS.contains(&level) {
             let hint = did_you_mean(level, LEVELS.into_iter());
             let levels = LEVELS.join(", ");
-            complaints.add(
+            faults.add(
                 "logging/level",
                 format!("'{level}' is no level{hint}; expected one of {levels}, or a filter like \"info,gateway=debug\""),
             );
         }
     }
+    if let Err(error) = EnvFilter::builder().parse(&logging.level) {
+        faults.add("logging/level", format!("'{}' is no filter: {error}", logging.level));
+    }
     if logging.output == LogOutput::File && logging.file_path.is_empty() {
-        complaints.add("logging/file_path", "output = \"file\" needs the path of a file");
+        faults.add("logging/file_path", "output = \"file\" needs the path of a file");
     }
 }
 
-fn health_check(config: &Config, complaints: &mut Complaints) {
+fn health_check(config: &Config, faults: &mut Faults) {
     let Some(path) = &config.health_check.path else { return };
     if config.health_check.kind == Some(ProbeKind::Tcp) {
-        complaints
-            .add("health_check/path", "a path has no meaning with kind = \"tcp\"; leave one of them out");
+        faults.add("health_check/path", "a path has no meaning with kind = \"tcp\"; leave one of them out");
     }
-    let usable = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
-    if !usable {
-        complaints
-            .add("health_check/path", format!("{path:?} is no path; expected something like \"/health\""));
+    // As strict as Pingora is with the request that it becomes.
+    if !path.starts_with('/') || path.contains('#') || path.parse::<Uri>().is_err() {
+        faults.add("health_check/path", format!("{path:?} is no path; expected something like \"/health\""));
     }
 }
 
-fn policies(at: &str, rate_limit: &Option<RateLimit>, retry: &Option<Retry>, complaints: &mut Complaints) {
+fn policies(
+    at: &str,
+    upstream: &Option<Upstream>,
+    rate_limit: &Option<RateLimit>,
+    retry: &Option<Retry>,
+    faults: &mut Faults,
+) {
+    if upstream.as_ref().is_some_and(|upstream| upstream.keepalive_pool_size.get() > MAX_POOL_SIZE) {
+        faults
+            .add(format!("{at}upstream/keepalive_pool_size"), format!("at most {MAX_POOL_SIZE} connections"));
+    }
     if rate_limit.as_ref().is_some_and(|limit| limit.requests.get() > MAX_RATE_LIMIT) {
-        complaints.add(
+        faults.add(
             format!("{at}rate_limit/requests"),
             format!("at most {MAX_RATE_LIMIT} requests are counted"),
         );
     }
     if retry.as_ref().is_some_and(|retry| retry.attempts.get() > MAX_ATTEMPTS) {
-        complaints
-            .add(format!("{at}retry/attempts"), format!("at most {MAX_ATTEMPTS} tries for one request"));
+        faults.add(format!("{at}retry/attempts"), format!("at most {MAX_ATTEMPTS} attempts for one request"));
     }
 }
 
-fn virtual_hosts(config: &Config, complaints: &mut Complaints) {
+fn headers(at: &str, headers: &Option<Headers>, faults: &mut Faults) {
+    let adds_host = |headers: &Headers| headers.request_add.0.iter().any(|(name, _)| name.0 == header::HOST);
+    if headers.as_ref().is_some_and(adds_host) {
+        let detail = "a request has one Host, so it cannot be added; use request_set";
+        faults.add(format!("{at}headers/request_add"), detail);
+    }
+}
+
+fn virtual_hosts(config: &Config, faults: &mut Faults) {
     if config.virtual_hosts.is_empty() {
-        complaints.add(
+        faults.add(
             "virtual_hosts",
             "there is no virtual host, so nothing would be served; add a [[virtual_hosts]]",
         );
@@ -123,38 +145,29 @@ fn virtual_hosts(config: &Config, complaints: &mut Complaints) {
     for (i, host) in config.virtual_hosts.iter().enumerate() {
         let at = format!("virtual_hosts/{i}");
         let domain = host.domain.as_str();
+        if host.enabled_backends_tag.is_empty() {
+            faults.add(at.as_str(), "a virtual host needs `enabled_backends_tag`: which backends serve it");
+        }
         let form = match domain {
-            "" => {
-                complaints.add(
-                    at.as_str(),
-                    "a virtual host needs a `domain`: a host name, or \"*\" for every other",
-                );
-                continue;
-            }
-            "*" => domain.to_owned(),
-            _ if domain.starts_with("*.") => {
-                complaints
-                    .add(format!("{at}/domain"), format!("the wildcard '{domain}' is not supported yet"));
-                continue;
-            }
+            "" => Err("a virtual host needs a `domain`: a host name, or \"*\" for every other".to_owned()),
+            "*" => Ok(domain.to_owned()),
+            _ if domain.starts_with("*.") => Err(format!("the wildcard '{domain}' is not supported yet")),
             _ => match normalise_host(domain) {
-                Ok(form) if has_no_port(domain) => form.into_owned(),
-                _ => {
-                    complaints.add(
-                        format!("{at}/domain"),
-                        format!("'{domain}' is no host name (without a port) or \"*\""),
-                    );
-                    continue;
-                }
+                Ok(form) if has_no_port(domain) => Ok(form.into_owned()),
+                _ => Err(format!("'{domain}' is no host name (without a port) or \"*\"")),
             },
         };
-        if let Some(first) = seen.insert(form, i) {
-            let first = &config.virtual_hosts[first].domain;
-            complaints
-                .add(format!("{at}/domain"), format!("'{domain}' is there twice (the first is '{first}')"));
-        }
-        if host.enabled_backends_tag.is_empty() {
-            complaints.add(at, format!("'{domain}' needs `enabled_backends_tag`: which backends serve it"));
+        match form {
+            Err(detail) => faults.add(format!("{at}/domain"), detail),
+            Ok(form) => {
+                if let Some(first) = seen.insert(form, i) {
+                    let first = &config.virtual_hosts[first].domain;
+                    faults.add(
+                        format!("{at}/domain"),
+                        format!("'{domain}' is there twice (the first is '{first}')"),
+                    );
+                }
+            }
         }
     }
 }
@@ -163,14 +176,14 @@ fn has_no_port(domain: &str) -> bool {
     domain.ends_with(']') || !domain.contains(':')
 }
 
-fn backends(config: &Config, complaints: &mut Complaints) {
+fn backends(config: &Config, faults: &mut Faults) {
     let mut seen: HashSet<&str> = HashSet::new();
     for (i, backend) in config.backends.iter().enumerate() {
         let at = format!("backends/{i}");
         if backend.id.is_empty() {
-            complaints.add(at.as_str(), "a backend needs an `id`: its name in logs, metrics and answers");
+            faults.add(at.as_str(), "a backend needs an `id`: its name in logs, metrics and answers");
         } else if !is_id(&backend.id) {
-            complaints.add(
+            faults.add(
                 format!("{at}/id"),
                 format!(
                     "{:?} is no id; expected at most 64 letters, digits, '-', '_', '.' or ':'",
@@ -178,10 +191,10 @@ fn backends(config: &Config, complaints: &mut Complaints) {
                 ),
             );
         } else if !seen.insert(&backend.id) {
-            complaints.add(format!("{at}/id"), format!("'{}' is there twice", backend.id));
+            faults.add(format!("{at}/id"), format!("'{}' is there twice", backend.id));
         }
         if backend.tags.is_empty() || backend.tags.iter().any(String::is_empty) {
-            complaints.add(format!("{at}/tags"), "a backend needs `tags`: the pools to which it belongs");
+            faults.add(format!("{at}/tags"), "a backend needs `tags`: the pools to which it belongs");
         }
     }
 }
@@ -191,14 +204,14 @@ fn is_id(id: &str) -> bool {
     id.len() <= 64 && id.bytes().all(allowed)
 }
 
-/// What is missing, and names that lead nowhere. Only worth asking where all that was written could be
-/// read: a backend whose address was misspelt is not missing.
-pub(super) fn references(config: &Config) -> Complaints {
-    let mut complaints = Complaints::default();
+/// What is missing, and names that lead nowhere. Only worth asking where all of the hosts and backends could
+/// be read: a backend whose address was misspelt is not missing.
+pub(super) fn references(config: &Config) -> Vec<PathFault> {
+    let mut faults = Faults::default();
     for (i, backend) in config.backends.iter().enumerate() {
         if backend.address.is_none() {
             let id = &backend.id;
-            complaints.add(format!("backends/{i}"), format!("backend '{id}' needs an `address`: host:port"));
+            faults.add(format!("backends/{i}"), format!("backend '{id}' needs an `address`: host:port"));
         }
     }
     let tags: HashSet<&str> =
@@ -207,11 +220,11 @@ pub(super) fn references(config: &Config) -> Complaints {
         let tag = host.enabled_backends_tag.as_str();
         if !tag.is_empty() && !tags.contains(tag) {
             let hint = did_you_mean(tag, tags.iter().copied());
-            complaints.add(
+            faults.add(
                 format!("virtual_hosts/{i}/enabled_backends_tag"),
                 format!("no backend bears the tag '{tag}'{hint}"),
             );
         }
     }
-    complaints
+    faults.0
 }

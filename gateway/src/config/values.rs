@@ -1,7 +1,6 @@
 //! The small types of the schema: each can only hold what makes sense, so that a wrong value is found
 //! where it is read, with its line, and never again.
 
-use std::cmp::Ordering;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
@@ -188,18 +187,6 @@ impl TryFrom<String> for StatusSet {
 #[serde(try_from = "String")]
 pub struct FieldName(pub HeaderName);
 
-impl PartialOrd for FieldName {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for FieldName {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.as_str().cmp(other.0.as_str())
-    }
-}
-
 impl TryFrom<String> for FieldName {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
@@ -232,6 +219,38 @@ impl<'de> Deserialize<'de> for FieldValue {
         HeaderValue::from_str(&text)
             .map(FieldValue)
             .map_err(|_| de::Error::custom(format!("{text:?} cannot be the value of a header field")))
+    }
+}
+
+/// Header fields and their values, in the order in which they were written. A name may stand there once,
+/// however it is written: of two values, nobody could tell which holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fields(pub Vec<(FieldName, FieldValue)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Vec<(FieldName, FieldValue)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of header fields")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields: Self::Value = Vec::new();
+                while let Some((name, value)) = map.next_entry::<FieldName, FieldValue>()? {
+                    if fields.iter().any(|(known, _)| *known == name) {
+                        return Err(de::Error::custom(format!("'{}' is there twice", name.0)));
+                    }
+                    fields.push((name, value));
+                }
+                Ok(fields)
+            }
+        }
+
+        deserializer.deserialize_map(Visitor).map(Fields)
     }
 }
 

@@ -1,5 +1,4 @@
-//! The `PINGORA_*` environment: the same names and defaults as the gateway's predecessors, for setups that
-//! want no file.
+//! The `PINGORA_*` environment, for setups that want no file.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -29,6 +28,13 @@ pub const VARIABLES: [&str; 12] = [
     "PINGORA_LOAD_BALANCING_ALGORITHM",
 ];
 
+/// The variables that are set, as `get` finds them. One that is empty counts as not set: Compose files leave
+/// them so.
+pub fn set_variables(get: impl Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
+    let set = VARIABLES.into_iter().filter_map(|name| Some((name.to_owned(), get(name)?.trim().to_owned())));
+    set.filter(|(_, value)| !value.is_empty()).collect()
+}
+
 /// The backend where none is given.
 pub(super) const DEFAULT_BACKEND: &str = "127.0.0.1:3000";
 
@@ -46,14 +52,14 @@ pub(super) fn defaults() -> Config {
 pub(super) struct Variables<'a> {
     values: &'a BTreeMap<String, String>,
     /// Which path of the configuration was set by which variable.
-    pub(super) origins: Vec<(&'static str, &'static str)>,
+    pub(super) set_by: Vec<(&'static str, &'static str)>,
     /// What is wrong: variable and detail.
     pub(super) faults: Vec<(&'static str, String)>,
 }
 
 impl<'a> Variables<'a> {
     pub(super) fn new(values: &'a BTreeMap<String, String>) -> Self {
-        Variables { values, origins: Vec::new(), faults: Vec::new() }
+        Variables { values, set_by: Vec::new(), faults: Vec::new() }
     }
 
     /// Sets what is set, and returns the backends where any are given.
@@ -105,7 +111,7 @@ impl<'a> Variables<'a> {
         backends
     }
 
-    /// One variable. A variable that is empty counts as not set, as Compose files leave them.
+    /// One variable.
     fn set<T>(
         &mut self,
         variable: &'static str,
@@ -113,14 +119,11 @@ impl<'a> Variables<'a> {
         target: &mut T,
         read: impl FnOnce(&str) -> Result<T, String>,
     ) {
-        let Some(text) = self.values.get(variable).map(|text| text.trim()).filter(|text| !text.is_empty())
-        else {
-            return;
-        };
+        let Some(text) = self.values.get(variable) else { return };
         match read(text) {
             Ok(value) => {
                 *target = value;
-                self.origins.push((path, variable));
+                self.set_by.push((path, variable));
             }
             Err(detail) => self.faults.push((variable, detail)),
         }
@@ -147,5 +150,5 @@ fn switch(text: &str) -> Result<bool, String> {
 fn algorithm(text: &str) -> Result<Algorithm, String> {
     let path = ["balancing", "algorithm"].map(str::to_owned).to_vec();
     Algorithm::deserialize(text.into_deserializer())
-        .map_err(|error: ValueError| describe(&error.to_string(), path))
+        .map_err(|error: ValueError| describe(&error.to_string(), &path))
 }

@@ -6,12 +6,12 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use super::snapshot::{Route, Snapshot};
-use crate::config::{self, Config, HostPort, RateLimitScope, VirtualHost};
+use crate::config::{Config, HostPort, RateLimitScope, VirtualHost};
 use crate::policy::headers::HeaderRules;
 use crate::policy::rate_limit::{Counters, RateLimiter};
 use crate::route::HostTable;
 use crate::telemetry::Metrics;
-use crate::upstream::{BackendState, Pool, Transport};
+use crate::upstream::{BackendState, PeerSettings, Pool};
 
 /// The route of a virtual host that has no routes of its own.
 const WHOLE_HOST: &str = "/";
@@ -19,19 +19,22 @@ const WHOLE_HOST: &str = "/";
 /// Why a configuration cannot run here, although nothing is wrong with it as such.
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
-    /// A backend's name leads nowhere.
-    #[error("cannot resolve '{address}', the address of backend '{id}': {reason}")]
-    Resolve {
-        /// The backend.
-        id: String,
-        /// What it has for an address.
-        address: HostPort,
-        /// What the resolver said.
-        reason: String,
-    },
+    /// Backends whose names lead nowhere.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Unresolved(Vec<Unresolved>),
     /// Something that validation should have refused.
     #[error("the configuration was not validated: {0}")]
     NotValidated(&'static str),
+}
+
+/// A backend whose name leads nowhere.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot resolve '{address}', the address of backend '{id}': {reason}")]
+pub struct Unresolved {
+    id: String,
+    address: HostPort,
+    /// What the resolver said.
+    reason: String,
 }
 
 /// Compiles `config`. Names of backends are resolved, which may take the resolver's time.
@@ -39,8 +42,7 @@ pub enum CompileError {
 /// # Errors
 /// See [`CompileError`].
 pub fn compile(config: &Config, metrics: &Metrics) -> Result<Snapshot, CompileError> {
-    let backends =
-        config.backends.iter().map(|backend| resolve(backend, metrics)).collect::<Result<Vec<_>, _>>()?;
+    let backends = backends(config, metrics)?;
     let pools = pools(config, &backends);
     let counters = OnceCell::new();
     let mut hosts = HostTable::default();
@@ -61,21 +63,35 @@ pub fn compile(config: &Config, metrics: &Metrics) -> Result<Snapshot, CompileEr
     })
 }
 
-fn resolve(backend: &config::Backend, metrics: &Metrics) -> Result<Arc<BackendState>, CompileError> {
-    let address = backend.address.as_ref().ok_or(CompileError::NotValidated("a backend has no address"))?;
-    let failed =
-        |reason: String| CompileError::Resolve { id: backend.id.clone(), address: address.clone(), reason };
-    let resolved = match address.ip() {
-        Some(ip) => SocketAddr::from((ip, address.port)),
-        None => {
-            let found = (address.host.as_str(), address.port).to_socket_addrs();
-            let found: Vec<_> = found.map_err(|error| failed(error.to_string()))?.collect();
-            // A name such as localhost has both kinds of address, and services listen on IPv4 more often.
-            let preferred = found.iter().find(|address| address.is_ipv4()).or(found.first());
-            *preferred.ok_or_else(|| failed("the name has no address".to_owned()))?
+/// Every backend, or every one whose name leads nowhere.
+fn backends(config: &Config, metrics: &Metrics) -> Result<Vec<Arc<BackendState>>, CompileError> {
+    let (mut backends, mut unresolved) = (Vec::new(), Vec::new());
+    for backend in &config.backends {
+        let address =
+            backend.address.as_ref().ok_or(CompileError::NotValidated("a backend has no address"))?;
+        match resolve(address) {
+            Ok(resolved) => {
+                let metrics = metrics.backend(&backend.id);
+                backends.push(Arc::new(BackendState::new(backend.id.clone(), resolved, metrics)));
+            }
+            Err(reason) => {
+                unresolved.push(Unresolved { id: backend.id.clone(), address: address.clone(), reason })
+            }
         }
-    };
-    Ok(Arc::new(BackendState::new(backend.id.clone(), resolved, metrics.backend(&backend.id))))
+    }
+    if unresolved.is_empty() { Ok(backends) } else { Err(CompileError::Unresolved(unresolved)) }
+}
+
+/// The address of a backend now, or what the resolver said.
+fn resolve(address: &HostPort) -> Result<SocketAddr, String> {
+    if let Some(ip) = address.ip() {
+        return Ok(SocketAddr::from((ip, address.port)));
+    }
+    let found = (address.host.as_str(), address.port).to_socket_addrs().map_err(|error| error.to_string())?;
+    let found: Vec<SocketAddr> = found.collect();
+    // A name such as localhost has both kinds of address, and services listen on IPv4 more often.
+    let preferred = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    preferred.copied().ok_or_else(|| "the name has no address".to_owned())
 }
 
 fn pools<'c>(config: &'c Config, backends: &[Arc<BackendState>]) -> HashMap<&'c str, Arc<Pool>> {
@@ -85,9 +101,8 @@ fn pools<'c>(config: &'c Config, backends: &[Arc<BackendState>]) -> HashMap<&'c 
             members.entry(tag).or_default().push(state.clone());
         }
     }
-    let pool = |(tag, members): (&'c str, Vec<_>)| {
-        (tag, Arc::new(Pool::new(tag.to_owned(), members, config.balancing.algorithm)))
-    };
+    let pool =
+        |(tag, members): (&'c str, Vec<_>)| (tag, Arc::new(Pool::new(members, config.balancing.algorithm)));
     members.into_iter().map(pool).collect()
 }
 
@@ -109,7 +124,7 @@ fn route(
     });
     Route {
         pool,
-        transport: Transport::from(&innermost(&host.upstream, &config.upstream).cloned().unwrap_or_default()),
+        peers: PeerSettings::from(&innermost(&host.upstream, &config.upstream).cloned().unwrap_or_default()),
         attempts: innermost(&host.retry, &config.retry).cloned().unwrap_or_default().attempts.get(),
         rate_limit,
         headers: HeaderRules::from(&innermost(&host.headers, &config.headers).cloned().unwrap_or_default()),

@@ -7,7 +7,7 @@ use crate::policy::headers::HeaderRules;
 use crate::policy::rate_limit::RateLimiter;
 use crate::route::HostTable;
 use crate::telemetry::metrics::RouteMetrics;
-use crate::upstream::{BackendState, Pool, Transport};
+use crate::upstream::{BackendState, PeerSettings, Pool};
 
 /// A compiled configuration. It never changes; a new one takes its place.
 pub struct Snapshot {
@@ -17,7 +17,7 @@ pub struct Snapshot {
     pub backends: Vec<Arc<BackendState>>,
     /// How long an idle client connection stays open.
     pub keepalive_timeout: Duration,
-    /// From a request's last header byte to the response's first byte.
+    /// From a request's last byte to the response's first byte.
     pub request_timeout: Duration,
     /// Counts requests that no route takes.
     pub unrouted: RouteMetrics,
@@ -28,8 +28,8 @@ pub struct Route {
     /// The backends that serve it.
     pub pool: Arc<Pool>,
     /// How they are spoken to.
-    pub transport: Transport,
-    /// Tries in all, the first included.
+    pub peers: PeerSettings,
+    /// Attempts in all, the first included.
     pub attempts: u32,
     /// How much a client may ask; `None`: any number.
     pub rate_limit: Option<RateLimiter>,

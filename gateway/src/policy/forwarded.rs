@@ -26,7 +26,7 @@ pub struct Client<'a> {
 /// Replaces what the client said about itself by what is known.
 ///
 /// # Errors
-/// Where a value cannot be a header field's, which these cannot but be.
+/// Never in practice: all of these values are valid.
 pub fn apply(request: &mut RequestHeader, client: &Client<'_>) -> Result<()> {
     remove_claims(request);
     if let Some(address) = client.address {

@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use crate::config::{FieldName, FieldValue, Headers};
+use crate::config::{FieldName, Fields, Headers};
 
 /// The field that names the backend, where it is exposed.
 const X_BACKEND: HeaderName = HeaderName::from_static("x-backend");
@@ -28,10 +28,8 @@ impl From<&Headers> for HeaderRules {
         fn names(names: &[FieldName]) -> Vec<HeaderName> {
             names.iter().map(|FieldName(name)| name.clone()).collect()
         }
-        fn fields<'a>(
-            fields: impl IntoIterator<Item = (&'a FieldName, &'a FieldValue)>,
-        ) -> Vec<(HeaderName, HeaderValue)> {
-            fields.into_iter().map(|(name, value)| (name.0.clone(), value.0.clone())).collect()
+        fn fields(Fields(fields): &Fields) -> Vec<(HeaderName, HeaderValue)> {
+            fields.iter().map(|(name, value)| (name.0.clone(), value.0.clone())).collect()
         }
         HeaderRules {
             request: Rules {

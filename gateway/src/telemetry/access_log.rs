@@ -27,7 +27,7 @@ pub struct Record<'a> {
     pub host: &'a str,
     /// The path of its target, without the query.
     pub path: &'a str,
-    /// The status that the client got; 0 where it got none.
+    /// The status that the client got; 499 where it left before.
     pub status: u16,
     /// From the request's head to the response's last byte.
     pub duration: Duration,
@@ -35,12 +35,12 @@ pub struct Record<'a> {
     pub request_id: &'a str,
     /// Who asked.
     pub client: Option<IpAddr>,
-    /// Which backend answered, or was tried last.
+    /// Which backend answered, or was asked last.
     pub backend: Option<&'a str>,
     /// The bytes of the response's body that were sent.
     pub bytes: usize,
-    /// How many times a backend was tried.
-    pub tries: u32,
+    /// How many attempts there were to have a backend answer it.
+    pub attempts: u32,
     /// What went wrong.
     pub error: Option<&'a str>,
 }
@@ -60,7 +60,7 @@ struct JsonLine<'a> {
     client: Option<IpAddr>,
     backend: Option<&'a str>,
     bytes: usize,
-    tries: u32,
+    attempts: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
 }
@@ -101,7 +101,7 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
     // Writing to a string does not fail.
     let _ = SystemTime.format_time(&mut Writer::new(timestamp));
     let duration_ms = (record.duration.as_secs_f64() * 1_000_000.0).round() / 1000.0;
-    let Record { method, host, path, status, request_id, backend, bytes, tries, error, .. } = *record;
+    let Record { method, host, path, status, request_id, backend, bytes, attempts, error, .. } = *record;
     match format {
         LogFormat::Json => {
             let _ = write!(message, "{method} {path} {status}");
@@ -122,22 +122,24 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
                     client,
                     backend,
                     bytes,
-                    tries,
+                    attempts,
                     error,
                 },
             )?;
         }
         LogFormat::Text => {
-            // A host may hold whatever the client sent; escaped, it cannot forge a line.
+            // A host may hold whatever the client sent, and a path more than ASCII; escaped and quoted, they can
+            // forge neither a line nor a field.
+            let path = path.escape_debug();
             write!(line, "{timestamp}  INFO access: {method} {path} {status} {duration_ms:.1}ms")?;
             write!(line, " backend={} bytes={bytes} client=", backend.unwrap_or("-"))?;
             match record.client {
                 Some(client) => write!(line, "{client}")?,
                 None => write!(line, "-")?,
             }
-            write!(line, " host={} request_id={request_id}", host.escape_debug())?;
-            if tries > 1 {
-                write!(line, " tries={tries}")?;
+            write!(line, " host={host:?} request_id={request_id}")?;
+            if attempts > 1 {
+                write!(line, " attempts={attempts}")?;
             }
             if let Some(error) = error {
                 write!(line, " error={error:?}")?;
@@ -169,7 +171,7 @@ mod tests {
             client: Some("127.0.0.1".parse().unwrap()),
             backend: Some("web-1"),
             bytes: 66,
-            tries: 2,
+            attempts: 2,
             error: Some("connection \"refused\""),
         }
     }
@@ -199,10 +201,14 @@ mod tests {
     #[test]
     fn text_lines_cannot_be_forged_by_a_host() {
         let mut record = record();
-        record.host = "a\n2026 INFO access: forged";
+        record.host = "a request_id=forged\n2026 INFO access: forged";
         let line = line(LogFormat::Text, &record);
         assert_eq!(line.matches('\n').count(), 1, "{line}");
         assert!(line.contains("GET /x 502 12.3ms backend=web-1 bytes=66 client=127.0.0.1"), "{line}");
-        assert!(line.contains("tries=2 error=\"connection \\\"refused\\\"\""), "{line}");
+        assert!(
+            line.contains("host=\"a request_id=forged\\n2026 INFO access: forged\" request_id=id-1"),
+            "{line}"
+        );
+        assert!(line.contains("attempts=2 error=\"connection \\\"refused\\\"\""), "{line}");
     }
 }

@@ -78,10 +78,10 @@ pub fn start(config: &Logging) -> Result<(LogGuard, Option<AccessLog>), LoggingE
     Ok((LogGuard { _worker: worker, dropped }, access_log))
 }
 
-/// A plain level is about the gateway; a filter is taken as it is.
+/// A plain level is about the gateway; Pingora's own lines come with a filter, which is taken as it is.
 fn filter(level: &str) -> String {
     match level {
-        "info" => format!("info,{PINGORA_LEVEL}"),
+        "info" | "debug" | "trace" => format!("{level},{PINGORA_LEVEL}"),
         _ => level.to_owned(),
     }
 }
@@ -104,4 +104,16 @@ fn queue(output: Box<dyn Write + Send>) -> (NonBlocking, WorkerGuard) {
         .lossy(true)
         .thread_name("log")
         .finish(BufWriter::with_capacity(BATCH_BYTES, output))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_levels_leave_pingoras_inner_life_out() {
+        assert_eq!(filter("debug"), format!("debug,{PINGORA_LEVEL}"));
+        assert_eq!(filter("error"), "error");
+        assert_eq!(filter("info,pingora_proxy=debug"), "info,pingora_proxy=debug");
+    }
 }

@@ -2,14 +2,14 @@
 //! that a request touches is looked up when a configuration is compiled, so that counting is one atomic
 //! addition.
 
-use std::sync::OnceLock;
-
 use http::Method;
-use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder, process_collector::ProcessCollector,
+    Encoder, Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
+
+use super::families::{ByStatus, Families};
+use crate::PINGORA_VERSION;
 
 /// From a loopback answer to a long poll, in seconds.
 const BUCKETS: [f64; 14] =
@@ -55,7 +55,7 @@ pub struct RouteMetrics {
     pub latency: Histogram,
     /// From the request's head to the response's last byte, in milliseconds.
     pub duration_ms: Histogram,
-    /// Tries after the first.
+    /// Attempts after the first.
     pub retries: IntCounter,
     /// Requests refused by the rate limit.
     pub rate_limited: IntCounter,
@@ -84,111 +84,67 @@ impl Metrics {
     /// Where two metrics bear the same name, which is a mistake in this file.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
-        let r = &registry;
-        let route = &["vhost", "route"];
-        let requests_labels = &["vhost", "route", "method"];
-        let responses_labels = &["vhost", "route", "status"];
-        let buckets_ms = BUCKETS.map(|seconds| seconds * 1000.0);
-        let latency = HistogramOpts::new(
-            "proxy_latency_seconds",
-            "Time from the request's head to the response's head, in seconds",
-        );
-        let duration = HistogramOpts::new(
-            "proxy_request_duration_ms",
-            "Time from the request's head to the response's last byte, in milliseconds",
-        );
-        let build_info = Opts::new("proxy_build_info", "1; the labels say what is running")
-            .const_label("version", env!("CARGO_PKG_VERSION"))
-            .const_label("pingora", PINGORA_VERSION);
-        add(r, IntGauge::with_opts(build_info)?)?.set(1);
-        r.register(Box::new(ProcessCollector::for_self()))?;
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let new = Families(&registry);
+        new.constant(
+            "proxy_build_info",
+            &[("version", env!("CARGO_PKG_VERSION")), ("pingora", PINGORA_VERSION)],
+        )?;
+        let (route, backend) = (&["vhost", "route"], &["backend"]);
+        let milliseconds = BUCKETS.map(|seconds| seconds * 1000.0);
         Ok(Metrics {
-            requests_active: add(r, IntGauge::new("proxy_requests_active", "Requests being served now")?)?,
-            connections_active: add(
-                r,
-                IntGauge::new("proxy_connections_active", "Client connections open now")?,
-            )?,
-            connections_refused: add(
-                r,
-                IntCounter::new(
-                    "proxy_connections_refused_total",
-                    "Connections closed because too many were open",
-                )?,
-            )?,
-            requests_per_second: add(
-                r,
-                Gauge::new(
-                    "proxy_requests_per_second",
-                    "Requests answered a second, over the last 10 seconds",
-                )?,
-            )?,
-            success_rate: add(
-                r,
-                Gauge::new(
-                    "proxy_success_rate",
-                    "Share of answers that were not 5xx, over the last 10 seconds",
-                )?,
-            )?,
-            log_lines_dropped: add(
-                r,
-                IntGauge::new(
-                    "proxy_log_lines_dropped",
-                    "Log lines lost because the log was too slow, since the start",
-                )?,
-            )?,
-            by_status: ByStatus::new(add(
-                r,
-                counters(
-                    "proxy_responses_by_status_total",
-                    "Responses to clients, by status code",
-                    &["status"],
-                )?,
+            requests_active: new.gauge("proxy_requests_active", "Requests being served now")?,
+            connections_active: new.gauge("proxy_connections_active", "Client connections open now")?,
+            connections_refused: new
+                .counter("proxy_connections_refused_total", "Connections over the limit")?,
+            requests_per_second: new
+                .rate("proxy_requests_per_second", "Responses a second, over 10 seconds")?,
+            success_rate: new
+                .rate("proxy_success_rate", "Share of responses that were not 5xx, over 10 seconds")?,
+            log_lines_dropped: new.gauge("proxy_log_lines_dropped", "Log lines lost, since the start")?,
+            by_status: ByStatus::new(new.counters(
+                "proxy_responses_by_status_total",
+                "Responses, by status code",
+                &["status"],
             )?),
-            requests: add(r, counters("proxy_requests_total", "Requests received", requests_labels)?)?,
-            responses: add(
-                r,
-                counters(
-                    "proxy_responses_total",
-                    "Responses to clients, by class of status",
-                    responses_labels,
-                )?,
+            requests: new.counters("proxy_requests_total", "Requests", &["vhost", "route", "method"])?,
+            responses: new.counters(
+                "proxy_responses_total",
+                "Responses, by class of status",
+                &["vhost", "route", "status"],
             )?,
-            latency: add(r, HistogramVec::new(latency.buckets(BUCKETS.to_vec()), route)?)?,
-            duration: add(r, HistogramVec::new(duration.buckets(buckets_ms.to_vec()), route)?)?,
-            retries: add(r, counters("proxy_retries_total", "Tries after the first", route)?)?,
-            rate_limited: add(
-                r,
-                counters("proxy_rate_limited_total", "Requests refused by the rate limit", route)?,
+            latency: new.histograms(
+                "proxy_latency_seconds",
+                "Time to the response's head",
+                route,
+                &BUCKETS,
             )?,
-            backend_connections: add(
-                r,
-                counters(
-                    "proxy_backend_connections_total",
-                    "Connections opened to the backend",
-                    &["backend"],
-                )?,
+            duration: new.histograms(
+                "proxy_request_duration_ms",
+                "Time to the response's last byte, in milliseconds",
+                route,
+                &milliseconds,
             )?,
-            backend_connection_errors: add(
-                r,
-                counters(
-                    "proxy_backend_connection_errors_total",
-                    "Connections that could not be opened",
-                    &["backend"],
-                )?,
+            retries: new.counters("proxy_retries_total", "Attempts after the first", route)?,
+            rate_limited: new.counters("proxy_rate_limited_total", "Requests over the rate limit", route)?,
+            backend_connections: new.counters(
+                "proxy_backend_connections_total",
+                "Connections opened",
+                backend,
             )?,
-            backend_requests: add(
-                r,
-                gauges(
-                    "proxy_backend_requests_active",
-                    "Requests that the backend is serving now",
-                    &["backend"],
-                )?,
+            backend_connection_errors: new.counters(
+                "proxy_backend_connection_errors_total",
+                "Connections that could not be opened",
+                backend,
             )?,
-            backend_health: add(
-                r,
-                gauges("health_check_status", "1 where the backend is healthy, else 0", &["backend"])?,
+            backend_requests: new.gauges(
+                "proxy_backend_requests_active",
+                "Requests being served now",
+                backend,
             )?,
-            probes: add(r, counters("health_check_probes_total", "Probes sent", &["backend", "result"])?)?,
+            backend_health: new.gauges("health_check_status", "1 where healthy, else 0", backend)?,
+            probes: new.counters("health_check_probes_total", "Probes sent", &["backend", "result"])?,
             registry,
         })
     }
@@ -252,50 +208,6 @@ impl Metrics {
     }
 }
 
-/// The pinned release; a test holds it to the manifest.
-pub const PINGORA_VERSION: &str = "0.9.1";
-
-fn counters(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-    IntCounterVec::new(Opts::new(name, help), labels)
-}
-
-fn gauges(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
-    IntGaugeVec::new(Opts::new(name, help), labels)
-}
-
-fn add<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
-}
-
-/// A counter for each status code, looked up when the code is seen first.
-struct ByStatus {
-    counters: IntCounterVec,
-    cells: [OnceLock<IntCounter>; 500],
-}
-
-impl ByStatus {
-    const FIRST: u16 = 100;
-
-    fn new(counters: IntCounterVec) -> Self {
-        ByStatus { counters, cells: [const { OnceLock::new() }; 500] }
-    }
-
-    /// Codes that HTTP does not define are counted as the nearest that it does.
-    fn counter(&self, status: u16) -> &IntCounter {
-        let index = usize::from(status.saturating_sub(Self::FIRST)).min(self.cells.len() - 1);
-        let label = || (usize::from(Self::FIRST) + index).to_string();
-        self.cells[index].get_or_init(|| self.counters.with_label_values(&[&label()]))
-    }
-
-    fn totals(&self) -> (u64, u64) {
-        let sum = |cells: &[OnceLock<IntCounter>]| {
-            cells.iter().filter_map(OnceLock::get).map(IntCounter::get).sum()
-        };
-        (sum(&self.cells), sum(&self.cells[400..]))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,11 +233,5 @@ mod tests {
             assert!(text.contains(line), "{line} not in\n{text}");
         }
         assert_eq!(metrics.answered(), (5, 2));
-    }
-
-    #[test]
-    fn the_version_is_the_pinned_one() {
-        let manifest = include_str!("../../../Cargo.toml");
-        assert!(manifest.contains(&format!("version = \"={PINGORA_VERSION}\"")));
     }
 }

@@ -38,20 +38,20 @@ impl BackendState {
     }
 }
 
-/// One try of one request on one backend. It counts as in flight there until it is dropped, however the
+/// One attempt to have a backend answer a request. It counts as in flight there until it is dropped, however the
 /// request ends.
 pub struct Attempt {
     backend: Arc<BackendState>,
 }
 
 impl Attempt {
-    /// Begins a try.
+    /// Begins an attempt.
     pub fn begin(backend: Arc<BackendState>) -> Self {
         backend.metrics.requests_active.inc();
         Attempt { backend }
     }
 
-    /// Which backend is tried.
+    /// Which backend is asked.
     pub fn backend(&self) -> &Arc<BackendState> {
         &self.backend
     }

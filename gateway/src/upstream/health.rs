@@ -101,7 +101,7 @@ struct Thresholds {
     healthy: NonZeroU32,
 }
 
-/// Results in a row that contradict what is believed.
+/// Consecutive results that contradict the current state.
 #[derive(Default)]
 struct Streak(u32);
 

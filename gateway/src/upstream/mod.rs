@@ -10,5 +10,5 @@ pub mod retry;
 pub use backend::{Attempt, BackendState};
 pub use balance::RoundRobin;
 pub use health::HealthChecker;
-pub use peer::Transport;
+pub use peer::PeerSettings;
 pub use pool::Pool;

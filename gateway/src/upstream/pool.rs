@@ -7,36 +7,29 @@ use crate::config::Algorithm;
 
 /// A pool of backends.
 pub struct Pool {
-    /// The tag that they bear.
-    pub tag: String,
     backends: Vec<Arc<BackendState>>,
     balance: RoundRobin,
 }
 
 impl Pool {
     /// A pool in which `algorithm` chooses.
-    pub fn new(tag: String, backends: Vec<Arc<BackendState>>, algorithm: Algorithm) -> Self {
+    pub fn new(backends: Vec<Arc<BackendState>>, algorithm: Algorithm) -> Self {
         let balance = match algorithm {
             Algorithm::RoundRobin => RoundRobin::default(),
         };
-        Pool { tag, backends, balance }
+        Pool { backends, balance }
     }
 
-    /// Begins a try on a usable backend: one that is not in `tried` where any is left, else any of them
-    /// (a connection that the backend closed as the request came is worth a second one). `None` where
+    /// Begins an attempt on a usable backend: one that is not among `failed` where any is left, else any of
+    /// them (a connection that the backend closed as the request came is worth a second one). `None` where
     /// no backend is usable.
-    pub fn begin_attempt(&self, tried: &[Arc<BackendState>]) -> Option<Attempt> {
+    pub fn begin_attempt(&self, failed: &[Arc<BackendState>]) -> Option<Attempt> {
         let fresh = |backend: &BackendState| {
-            backend.is_usable() && !tried.iter().any(|t| std::ptr::eq(&**t, backend))
+            backend.is_usable() && !failed.iter().any(|f| std::ptr::eq(&**f, backend))
         };
         let picked = self.balance.pick(&self.backends, fresh);
         let picked = picked.or_else(|| self.balance.pick(&self.backends, BackendState::is_usable))?;
         Some(Attempt::begin(picked.clone()))
-    }
-
-    /// Whether any backend is usable.
-    pub fn is_usable(&self) -> bool {
-        self.backends.iter().any(|backend| backend.is_usable())
     }
 }
 
@@ -47,21 +40,20 @@ mod tests {
     use crate::upstream::backend::tests::backend;
 
     #[test]
-    fn a_backend_that_was_tried_comes_last() {
+    fn a_backend_that_failed_comes_last() {
         let metrics = Metrics::new().unwrap();
         let (a, b) = (backend(&metrics, "a"), backend(&metrics, "b"));
-        let pool = Pool::new("tag".to_owned(), vec![a.clone(), b.clone()], Algorithm::RoundRobin);
-        let id = |tried: &[Arc<BackendState>]| {
-            pool.begin_attempt(tried).map(|attempt| attempt.backend().id.clone())
+        let pool = Pool::new(vec![a.clone(), b.clone()], Algorithm::RoundRobin);
+        let id = |failed: &[Arc<BackendState>]| {
+            pool.begin_attempt(failed).map(|attempt| attempt.backend().id.clone())
         };
         for _ in 0..4 {
             assert_eq!(id(std::slice::from_ref(&a)).as_deref(), Some("b"));
         }
-        assert!(id(&[a.clone(), b.clone()]).is_some(), "where all were tried, any will do");
+        assert!(id(&[a.clone(), b.clone()]).is_some(), "where all failed, any will do");
         b.set_healthy(false);
         assert_eq!(id(std::slice::from_ref(&a)).as_deref(), Some("a"));
         a.set_healthy(false);
         assert_eq!(id(&[]), None);
-        assert!(!pool.is_usable());
     }
 }

@@ -14,7 +14,7 @@ pub struct Sent<'a> {
     pub answered: bool,
 }
 
-/// Whether a request may be sent again, which may have reached a backend.
+/// Whether a request that may have reached a backend may be sent again.
 pub fn may_resend(sent: Sent<'_>) -> bool {
     sent.method.is_idempotent() && sent.body_at_hand && !sent.answered
 }

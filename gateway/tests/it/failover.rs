@@ -60,6 +60,23 @@ async fn attempts_bound_what_a_request_may_cost() {
 }
 
 #[tokio::test]
+async fn a_virtual_host_that_does_not_retry_does_not_keep_others_from_it() {
+    let (dead, alive) = (Origin::dead(), Origin::start().await);
+    let tables = format!(
+        "[health_check]\nenabled = false\n[[virtual_hosts]]\ndomain = \"once\"\nenabled_backends_tag = \"once\"\n\
+         [virtual_hosts.retry]\nattempts = 1\n\
+         [[backends]]\nid = \"dead\"\naddress = \"{}\"\ntags = [\"once\"]\n",
+        dead.address()
+    );
+    let gateway = Gateway::start(&[&dead, &alive], Setup { tables: &tables, ..Setup::default() }).await;
+    for _ in 0..4 {
+        assert_eq!(gateway.get("/").await.status, 200);
+    }
+    let request = Request::get(gateway.url("/")).header("Host", "once").body(Bytes::new()).unwrap();
+    assert_eq!(Client::new().send(request).await.status, 502);
+}
+
+#[tokio::test]
 async fn killing_one_of_three_under_load_loses_no_get_and_it_gets_traffic_again() {
     let (mut a, b, c) = (Origin::start().await, Origin::start().await, Origin::start().await);
     let tables = "[health_check]\ninterval_secs = 1\nunhealthy_threshold = 1\nhealthy_threshold = 1\n";

@@ -25,7 +25,10 @@ async fn each_request_is_one_json_line() {
     ] {
         assert_eq!(record[field], expected, "{line}");
     }
-    assert_eq!((&record["status"], &record["bytes"], &record["tries"]), (&200.into(), &66.into(), &1.into()));
+    assert_eq!(
+        (&record["status"], &record["bytes"], &record["attempts"]),
+        (&200.into(), &66.into(), &1.into())
+    );
     assert!(record["duration_ms"].as_f64().is_some_and(|ms| ms > 0.0));
     assert!(record["timestamp"].as_str().is_some_and(|time| time.starts_with("20") && time.ends_with('Z')));
     let output = gateway.process.output();

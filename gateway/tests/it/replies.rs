@@ -1,6 +1,9 @@
 use http::Request;
 use testkit::{Behaviour, Client, Origin, exchange};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
 use crate::support::{Gateway, Setup};
 
 const NO_CHECKS: &str = "[health_check]\nenabled = false\n";
@@ -13,7 +16,7 @@ async fn a_dead_backend_is_502_with_the_reason() {
     assert_eq!(answer.header("content-type"), "application/problem+json");
     assert_eq!(answer.header("proxy-status"), "gateway; error=connection_refused");
     let problem = answer.json();
-    assert_eq!(problem["type"], "urn:problem-type:gateway:bad-gateway");
+    assert_eq!(problem["type"], "urn:problem-type:gateway:bad_gateway");
     assert_eq!(problem["status"], 502);
     assert_eq!(problem["request_id"], answer.header("x-request-id"));
     assert_eq!(problem["request_id"].as_str().map(str::len), Some(36));
@@ -30,6 +33,49 @@ async fn a_slow_backend_is_504() {
     assert_eq!(answer.header("proxy-status"), "gateway; error=http_response_timeout");
     assert_eq!(answer.json()["title"], "The backend took too long");
     assert_eq!(origin.count("/"), 1, "when the time is up nothing is tried again");
+}
+
+#[tokio::test]
+async fn a_head_that_drips_is_504_and_a_body_that_pauses_is_whole() {
+    // A backend that never gets to the end of its response's head.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dripping = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nX-Drip: ").await;
+            while stream.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    });
+    let origin = Origin::start().await;
+    let tables = format!(
+        "{NO_CHECKS}[[virtual_hosts]]\ndomain = \"drip\"\nenabled_backends_tag = \"drip\"\n\
+         [[backends]]\nid = \"drip\"\naddress = \"{dripping}\"\ntags = [\"drip\"]\n"
+    );
+    let gateway =
+        Gateway::start(&[&origin], Setup { proxy: "request_timeout_secs = 1", tables: &tables }).await;
+    let request = Request::get(gateway.url("/")).header("Host", "drip").body(bytes::Bytes::new()).unwrap();
+    let answer = Client::new().send(request).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("proxy-status")),
+        (504, "gateway; error=http_response_timeout")
+    );
+
+    let paused = gateway.get("/stream/2?interval_ms=1500").await;
+    assert_eq!(paused.text(), "chunk 1\nchunk 2\n", "only the head has to come in time");
+}
+
+#[tokio::test]
+async fn a_client_that_stops_sending_is_408_and_no_backends_fault() {
+    let (a, b) = (Origin::start().await, Origin::start().await);
+    let tables = format!("{NO_CHECKS}[upstream]\nread_timeout_secs = 1\n");
+    let gateway = Gateway::start(&[&a, &b], Setup { tables: &tables, ..Setup::default() }).await;
+    let half = "PUT /half HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345";
+    let answer = exchange(gateway.address, half.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("request_timeout"), "{answer}");
+    let line = gateway.process.line("PUT /half").await;
+    assert!(!line.contains("attempts="), "it is not sent to another backend: {line}");
 }
 
 #[tokio::test]
@@ -99,12 +145,90 @@ async fn an_early_answer_does_not_leave_a_body_behind() {
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 33\r\n\r\n{}",
         "GET /smuggled HTTP/1.1\r\nHost: a\r\n"
     );
-    // Pingora closes rather than reading what nobody wants, and says so; nothing of it is a request.
-    let answers = testkit::converse(gateway.address, &[&post, &post]).await;
-    assert_eq!(answers.matches("HTTP/1.1 ").count(), 2, "{answers}");
-    assert!(answers.contains("HTTP/1.1 429") && answers.contains("Connection: close\r\n"), "{answers}");
+    let last = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let answers = testkit::converse(gateway.address, &[&post, &post, last]).await;
+    assert_eq!(answers.matches("HTTP/1.1 ").count(), 3, "{answers}");
+    assert_eq!(answers.matches("HTTP/1.1 429").count(), 2, "{answers}");
     assert_eq!(origin.received().len(), 1);
     assert_eq!(origin.count("/smuggled"), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_is_still_uploading_gets_its_early_answer() {
+    let (origin, dead) = (Origin::start().await, Origin::dead());
+    let tables = format!(
+        "{NO_CHECKS}[rate_limit]\nrequests = 1\n\
+         [[virtual_hosts]]\ndomain = \"dead\"\nenabled_backends_tag = \"dead\"\n\
+         [[backends]]\nid = \"dead\"\naddress = \"{}\"\ntags = [\"dead\"]\n",
+        dead.address()
+    );
+    let gateway = Gateway::start(&[&origin], Setup { tables: &tables, ..Setup::default() }).await;
+    let upload = |host: &str| {
+        let request = Request::put(gateway.url("/")).header("Host", host);
+        request.body(bytes::Bytes::from(vec![b'x'; 20 << 20])).unwrap()
+    };
+    assert_eq!(Client::new().send(upload("dead")).await.status, 502);
+    gateway.get("/").await;
+    assert_eq!(Client::new().send(upload("other")).await.status, 429);
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_turn() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&[&origin], Setup::default()).await;
+    let requests = "GET /delay/50 HTTP/1.1\r\nHost: a\r\n\r\nPOST /anything HTTP/1.1\r\nHost: a\r\n\
+                    Content-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let answers = exchange(gateway.address, requests.as_bytes()).await;
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3, "{answers}");
+    let order = ["after 50 ms", "\"body\": \"abc\"", "hello from origin"].map(|part| answers.rfind(part));
+    assert!(order.is_sorted() && order[0].is_some(), "{answers}");
+}
+
+#[tokio::test]
+async fn http_1_0_reaches_the_host_that_it_names_or_any() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&[&origin], Setup::default()).await;
+    exchange(gateway.address, b"GET http://a.example/anything HTTP/1.0\r\n\r\n").await;
+    exchange(gateway.address, b"GET /anything HTTP/1.0\r\n\r\n").await;
+    let received = origin.received();
+    assert_eq!(
+        (received[0].header("host"), received[0].header("x-forwarded-host")),
+        ("a.example", "a.example")
+    );
+    assert_eq!(received[1].header("host"), origin.address().to_string(), "HTTP/1.1 upstream needs a Host");
+    assert_eq!(received[1].header("x-forwarded-host"), "");
+}
+
+#[tokio::test]
+async fn nothing_is_written_into_a_tunnel_that_breaks() {
+    // A backend that opens a tunnel, says something, and is reset once it has heard something.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 1024];
+        let _ = stream.read(&mut request).await;
+        let open =
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nHELLO";
+        let _ = stream.write_all(open).await;
+        let _ = stream.read_u8().await;
+        let _ = stream.set_zero_linger();
+    });
+    let gateway = Gateway::start_over(&[address], Setup { tables: NO_CHECKS, ..Setup::default() }).await;
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    let upgrade = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    client.write_all(upgrade.as_bytes()).await.unwrap();
+    let mut said = Vec::new();
+    while !said.ends_with(b"HELLO") {
+        said.push(client.read_u8().await.unwrap());
+    }
+    assert!(said.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&said));
+    client.write_u8(b'!').await.unwrap();
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(testkit::DEADLINE, client.read_to_end(&mut rest)).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&rest), "");
+    gateway.process.line("GET /ws 101").await;
 }
 
 #[tokio::test]
@@ -119,7 +243,7 @@ async fn a_host_that_nobody_serves_is_404() {
     let gateway = Gateway::start_with_config(&tables).await;
     let answer = gateway.get("/").await;
     assert_eq!(answer.status, 404);
-    assert_eq!(answer.json()["type"], "urn:problem-type:gateway:unknown-host");
+    assert_eq!(answer.json()["type"], "urn:problem-type:gateway:unknown_host");
     let request = Request::get(gateway.url("/")).header("Host", "A.example").body(bytes::Bytes::new());
     assert_eq!(Client::new().send(request.unwrap()).await.status, 200);
 }
@@ -127,10 +251,9 @@ async fn a_host_that_nobody_serves_is_404() {
 #[tokio::test]
 async fn garbage_from_a_backend_is_502() {
     // A backend that answers every connection with something that is not HTTP.
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut buffer = [0; 1024];
             let _ = stream.read(&mut buffer).await;
@@ -148,7 +271,7 @@ async fn more_connections_than_allowed_are_refused() {
     let origin = Origin::start().await;
     let gateway =
         Gateway::start(&[&origin], Setup { proxy: "max_connections = 2", ..Setup::default() }).await;
-    let connect = || tokio::net::TcpStream::connect(gateway.address);
+    let connect = || TcpStream::connect(gateway.address);
     let held = [connect().await.unwrap(), connect().await.unwrap()];
     testkit::eventually!(gateway.metric("proxy_connections_active").await == 2.0);
     let refused = exchange(gateway.address, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;

@@ -4,7 +4,6 @@
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
@@ -18,10 +17,7 @@ use pingora::services::background::BackgroundService;
 use tracing::error;
 use tracing_appender::non_blocking::ErrorCounter;
 
-use crate::telemetry::Metrics;
-
-/// Over how many seconds the rates are taken.
-const RATE_WINDOW: usize = 10;
+use crate::telemetry::{Metrics, keep_rates};
 
 /// Whether new traffic is welcome.
 #[derive(Clone, Default)]
@@ -41,7 +37,7 @@ impl Readiness {
 }
 
 /// Serves the metrics listener, in a runtime of its own, and keeps the metrics that are rates.
-pub struct Monitor {
+pub struct MetricsServer {
     /// Taken when the service starts.
     listener: Mutex<Option<TcpListener>>,
     shared: Shared,
@@ -54,42 +50,20 @@ struct Shared {
     readiness: Readiness,
 }
 
-impl Monitor {
-    /// A monitor; without a listener it only keeps the rates.
+impl MetricsServer {
+    /// A server; without a listener it only keeps the rates.
     pub fn new(
         listener: Option<TcpListener>,
         metrics: Arc<Metrics>,
         readiness: Readiness,
         dropped_lines: ErrorCounter,
     ) -> Self {
-        Monitor { listener: Mutex::new(listener), shared: Shared { metrics, readiness }, dropped_lines }
-    }
-
-    async fn keep_rates(&self) {
-        let metrics = &self.shared.metrics;
-        let mut every_second = tokio::time::interval(Duration::from_secs(1));
-        let mut history = vec![metrics.answered()];
-        loop {
-            every_second.tick().await;
-            let (answered, failed) = metrics.answered();
-            let (answered_then, failed_then) = history[0];
-            let requests = answered.saturating_sub(answered_then) as f64;
-            let failures = failed.saturating_sub(failed_then) as f64;
-            metrics.requests_per_second.set(requests / history.len() as f64);
-            metrics.success_rate.set(if requests > 0.0 { 1.0 - failures / requests } else { 1.0 });
-            metrics
-                .log_lines_dropped
-                .set(i64::try_from(self.dropped_lines.dropped_lines()).unwrap_or(i64::MAX));
-            history.push((answered, failed));
-            if history.len() > RATE_WINDOW {
-                history.remove(0);
-            }
-        }
+        MetricsServer { listener: Mutex::new(listener), shared: Shared { metrics, readiness }, dropped_lines }
     }
 }
 
 #[async_trait]
-impl BackgroundService for Monitor {
+impl BackgroundService for MetricsServer {
     /// Runs to the end of the process: while it stops, `/readyz` says so.
     async fn start(&self, _shutdown: ShutdownWatch) {
         let listener = self.listener.lock().take();
@@ -99,7 +73,7 @@ impl BackgroundService for Monitor {
                 error!(%error, "the metrics listener has failed");
             }
         };
-        tokio::join!(serving, self.keep_rates());
+        tokio::join!(serving, keep_rates(&self.shared.metrics, &self.dropped_lines));
     }
 }
 

@@ -1,0 +1,238 @@
+//! A deadline for the time until a response begins.
+//!
+//! Pingora has a timeout for each read from a backend, which bounds neither a head that drips nor all
+//! attempts together, and which holds for the body as well. So the client's stream is wrapped: while Pingora
+//! waits for the backend it also reads from the client, to see whether it leaves, and past the deadline that
+//! read fails. The request then ends like any other that fails, with an answer.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::tls::{SslDigest, TlsRef};
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
+    TimingDigest, UniqueID, UniqueIDType,
+};
+use pingora::proxy::Session;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// No deadline.
+const NEVER: u64 = u64::MAX;
+
+/// A client's stream on which reads can be given a deadline.
+#[derive(Debug)]
+pub struct TimedStream {
+    inner: Stream,
+    opened: Instant,
+    /// Milliseconds after `opened`, or [`NEVER`]. Atomic because Pingora lends the stream out shared only;
+    /// nobody else writes it.
+    deadline: AtomicU64,
+    /// Made when a read first waits, and left to run from one request to the next: setting a timer for each
+    /// request would cost more than waking up once in vain.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl TimedStream {
+    /// A stream without a deadline so far.
+    pub fn new(inner: Stream) -> Self {
+        TimedStream { inner, opened: Instant::now(), deadline: AtomicU64::new(NEVER), timer: None }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let millis = self.deadline.load(Ordering::Relaxed);
+        (millis != NEVER).then(|| self.opened + Duration::from_millis(millis))
+    }
+
+    /// Ready once the deadline, if there is one, has passed.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.deadline() else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            // It was set for an earlier request.
+            timer.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+}
+
+/// From now on, reads from the client of `session` fail when `left` has passed. False where its stream cannot
+/// have a deadline (a stream of HTTP/2 has none of its own).
+pub fn arm(session: &Session, left: Duration) -> bool {
+    set(session, |stream| u64::try_from((stream.opened.elapsed() + left).as_millis()).unwrap_or(NEVER))
+}
+
+/// From now on, reads from the client of `session` may take any time. False as for [`arm`].
+pub fn disarm(session: &Session) -> bool {
+    set(session, |_| NEVER)
+}
+
+fn set(session: &Session, deadline: impl FnOnce(&TimedStream) -> u64) -> bool {
+    let Some(stream) = timed(session) else { return false };
+    stream.deadline.store(deadline(stream), Ordering::Relaxed);
+    true
+}
+
+fn timed(session: &Session) -> Option<&TimedStream> {
+    session.as_downstream().stream().and_then(|stream| stream.as_ref().as_any().downcast_ref())
+}
+
+impl AsyncRead for TimedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Poll::Ready(read) = Pin::new(&mut self.inner).poll_read(cx, buf) {
+            return Poll::Ready(read);
+        }
+        self.poll_deadline(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+// What follows passes on to the stream inside.
+
+impl AsyncWrite for TimedStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+#[async_trait]
+impl Shutdown for TimedStream {
+    async fn shutdown(&mut self) {
+        self.inner.shutdown().await;
+    }
+}
+
+impl UniqueID for TimedStream {
+    fn id(&self) -> UniqueIDType {
+        self.inner.id()
+    }
+}
+
+impl Ssl for TimedStream {
+    fn get_ssl(&self) -> Option<&TlsRef> {
+        self.inner.get_ssl()
+    }
+
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.inner.get_ssl_digest()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.inner.selected_alpn_proto()
+    }
+}
+
+#[async_trait]
+impl Peek for TimedStream {
+    async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
+        self.inner.try_peek(buf).await
+    }
+}
+
+impl GetTimingDigest for TimedStream {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.inner.get_timing_digest()
+    }
+
+    fn get_read_pending_time(&self) -> Duration {
+        self.inner.get_read_pending_time()
+    }
+
+    fn get_write_pending_time(&self) -> Duration {
+        self.inner.get_write_pending_time()
+    }
+}
+
+impl GetProxyDigest for TimedStream {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.inner.get_proxy_digest()
+    }
+
+    fn set_proxy_digest(&mut self, digest: ProxyDigest) {
+        self.inner.set_proxy_digest(digest);
+    }
+}
+
+impl GetSocketDigest for TimedStream {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.inner.get_socket_digest()
+    }
+
+    fn set_socket_digest(&mut self, digest: SocketDigest) {
+        self.inner.set_socket_digest(digest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    fn at(stream: &TimedStream, deadline_ms: u64) {
+        stream.deadline.store(deadline_ms, Ordering::Relaxed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_fails_at_the_deadline_and_not_before() {
+        let (client, mut other) = duplex(64);
+        let mut stream = TimedStream::new(Box::new(client));
+        let start = Instant::now();
+        at(&stream, 100);
+        assert_eq!(stream.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed().as_millis(), 100);
+
+        // A later request has a later deadline, whatever the timer was set for.
+        at(&stream, 300);
+        assert_eq!(stream.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed().as_millis(), 300);
+
+        // Or an earlier one, or none; and what is there can be read past any.
+        at(&stream, 5_000);
+        let waiting = tokio::time::timeout(Duration::from_millis(100), stream.read_u8()).await;
+        assert!(waiting.is_err());
+        at(&stream, 600);
+        assert_eq!(stream.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed().as_millis(), 600);
+        at(&stream, NEVER);
+        assert!(tokio::time::timeout(Duration::from_secs(3600), stream.read_u8()).await.is_err());
+        at(&stream, 1);
+        other.write_u8(7).await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), 7);
+    }
+}

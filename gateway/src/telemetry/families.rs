@@ -1,0 +1,87 @@
+//! How metrics are made: registered as they are created, so that none is forgotten.
+
+use std::sync::OnceLock;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Result,
+};
+
+/// Makes metrics that belong to a registry.
+pub(super) struct Families<'r>(pub(super) &'r Registry);
+
+impl Families<'_> {
+    pub(super) fn counter(&self, name: &str, help: &str) -> Result<IntCounter> {
+        self.add(IntCounter::new(name, help)?)
+    }
+
+    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    pub(super) fn gauge(&self, name: &str, help: &str) -> Result<IntGauge> {
+        self.add(IntGauge::new(name, help)?)
+    }
+
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec> {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    /// A gauge with a fraction.
+    pub(super) fn rate(&self, name: &str, help: &str) -> Result<Gauge> {
+        self.add(Gauge::new(name, help)?)
+    }
+
+    pub(super) fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> Result<HistogramVec> {
+        self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?)
+    }
+
+    /// A metric whose labels are the message.
+    pub(super) fn constant(&self, name: &str, labels: &[(&str, &str)]) -> Result<()> {
+        let opts = Opts::new(name, "1; the labels say what is running");
+        let opts = labels.iter().fold(opts, |opts, (name, value)| opts.const_label(*name, *value));
+        self.add(IntGauge::with_opts(opts)?)?.set(1);
+        Ok(())
+    }
+
+    fn add<C: Collector + Clone + 'static>(&self, collector: C) -> Result<C> {
+        self.0.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+}
+
+/// A counter for each status code, looked up when the code is seen first.
+pub(super) struct ByStatus {
+    counters: IntCounterVec,
+    cells: [OnceLock<IntCounter>; 500],
+}
+
+impl ByStatus {
+    const FIRST: u16 = 100;
+
+    pub(super) fn new(counters: IntCounterVec) -> Self {
+        ByStatus { counters, cells: [const { OnceLock::new() }; 500] }
+    }
+
+    /// The counter of a status. Codes that HTTP does not define count as the nearest one that it does.
+    pub(super) fn counter(&self, status: u16) -> &IntCounter {
+        let index = usize::from(status.saturating_sub(Self::FIRST)).min(self.cells.len() - 1);
+        let label = || (usize::from(Self::FIRST) + index).to_string();
+        self.cells[index].get_or_init(|| self.counters.with_label_values(&[&label()]))
+    }
+
+    /// All responses so far, and those among them that were 5xx.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        let sum = |cells: &[OnceLock<IntCounter>]| {
+            cells.iter().filter_map(OnceLock::get).map(IntCounter::get).sum()
+        };
+        (sum(&self.cells), sum(&self.cells[400..]))
+    }
+}
