@@ -36,6 +36,7 @@ impl ProxyHttp for Balancer {
 
     /// Takes the next upstream that is healthy and that this request has not tried in vain.
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        // Round robin hashes no key (hence none); 256 bounds how far it looks for one that will do.
         let chosen = self
             .upstreams
             .select_with(b"", 256, |upstream, healthy| healthy && !ctx.unreachable.contains(upstream));
@@ -78,7 +79,7 @@ fn main() {
         upstreams = vec!["1.1.1.1:443".to_string(), "1.0.0.1:443".to_string()];
     }
     if let Some(wrong) = upstreams.iter().find(|argument| argument.parse::<SocketAddr>().is_err()) {
-        eprintln!("load_balancer: '{wrong}' is no upstream; expected IP:PORT …, for example 127.0.0.1:3001");
+        eprintln!("load_balancer: '{wrong}' is no upstream; expected IP:PORT …, as in 127.0.0.1:3001");
         exit(2);
     }
     let listen = env::var("LISTEN_ADDR").unwrap_or_else(|_| "127.0.0.1:6188".to_string());

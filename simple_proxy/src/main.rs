@@ -20,8 +20,8 @@ impl ProxyHttp for SimpleProxy {
     type CTX = (); // What is remembered about a request from phase to phase: nothing.
     fn new_ctx(&self) {}
 
-    /// The one phase that has no default: where does this request go? TLS is spoken to port 443 alone, and
-    /// the upstream must then prove to be `one.one.one.one`: any other one is refused, and the answer is 502.
+    /// The one phase that has no default: where does this request go? On port 443 TLS is spoken, and the
+    /// upstream must prove to be `one.one.one.one`; any other is refused, and the client gets 502.
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
         let tls = self.upstream.port() == 443;
         let sni = if tls { "one.one.one.one" } else { "" };
@@ -39,9 +39,7 @@ fn main() {
     let arguments = env::args().skip(1).collect::<Vec<_>>().join(" ");
     let argument = if arguments.is_empty() { "1.1.1.1:443" } else { &arguments };
     let Ok(upstream) = argument.parse() else {
-        eprintln!(
-            "simple_proxy: '{argument}' is no upstream; expected one IP:PORT, for example 127.0.0.1:3001"
-        );
+        eprintln!("simple_proxy: '{argument}' is no upstream; expected one IP:PORT, as in 127.0.0.1:3001");
         exit(2);
     };
     let listen = env::var("LISTEN_ADDR").unwrap_or_else(|_| "127.0.0.1:6188".to_string());
@@ -51,7 +49,6 @@ fn main() {
         exit(1);
     }
     info!("listening on http://{listen}, upstream {upstream}");
-
     // On SIGTERM, Pingora's default is to wait five minutes for requests in flight.
     let conf = ServerConf { grace_period_seconds: Some(1), ..Default::default() };
     let mut server = Server::new_with_opt_and_conf(None, conf);

@@ -167,12 +167,13 @@ fn listed(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
 }
 
-/// " (did you mean `…`?)" where one of `known` is close to `found`, else nothing.
+/// " (did you mean `…`?)" where one of `known` is `found` with few letters wrong, swapped, missing or too many
+/// (one in three), else nothing.
 pub(super) fn did_you_mean<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> String {
     let closest = known
-        .map(|name| (strsim::jaro_winkler(found, name), name))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
+        .map(|name| (strsim::damerau_levenshtein(found, name), name))
+        .filter(|(wrong, name)| *wrong <= found.len().max(name.len()) / 3)
+        .min();
     closest.map_or_else(String::new, |(_, name)| format!(" (did you mean `{name}`?)"))
 }
 
@@ -241,6 +242,14 @@ algorithm = "rownd_robin"
             "{}",
             faults.join("\n")
         );
+    }
+
+    #[test]
+    fn only_what_is_close_is_proposed() {
+        let propose = |found| did_you_mean(found, ["web", "rate_limit", "retry", "a", "b"].into_iter());
+        assert_eq!(propose("wbe"), " (did you mean `web`?)");
+        assert_eq!(propose("ratelimits"), " (did you mean `rate_limit`?)");
+        assert_eq!((propose("c"), propose("routes"), propose("")), Default::default());
     }
 
     #[test]
