@@ -26,13 +26,16 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// No deadline.
 const NEVER: u64 = u64::MAX;
 
+/// A deadline that a read has failed at.
+const PASSED: u64 = u64::MAX - 1;
+
 /// A client's stream on which reads can be given a deadline.
 #[derive(Debug)]
 pub struct TimedStream {
     inner: Stream,
     opened: Instant,
-    /// Milliseconds after `opened`, or [`NEVER`]. Atomic because Pingora lends the stream out shared only;
-    /// nobody else writes it.
+    /// Milliseconds after `opened`, [`NEVER`] or [`PASSED`]. Atomic because Pingora lends the stream out shared
+    /// only; nobody else writes it.
     deadline: AtomicU64,
     /// Made when a read first waits, and left to run from one request to the next: setting a timer for each
     /// request would cost more than waking up once in vain.
@@ -46,8 +49,10 @@ impl TimedStream {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let millis = self.deadline.load(Ordering::Relaxed);
-        (millis != NEVER).then(|| self.opened + Duration::from_millis(millis))
+        match self.deadline.load(Ordering::Relaxed) {
+            NEVER | PASSED => None,
+            millis => Some(self.opened + Duration::from_millis(millis)),
+        }
     }
 
     /// Ready once the deadline, if there is one, has passed.
@@ -59,6 +64,7 @@ impl TimedStream {
         }
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= deadline {
+                self.deadline.store(PASSED, Ordering::Relaxed);
                 return Poll::Ready(());
             }
             // It was set for an earlier request.
@@ -77,6 +83,11 @@ pub fn arm(session: &Session, left: Duration) -> bool {
 /// From now on, reads from the client of `session` may take any time. False as for [`arm`].
 pub fn disarm(session: &Session) -> bool {
     set(session, |_| NEVER)
+}
+
+/// Whether a read from the client of `session` has failed at its deadline.
+pub fn has_passed(session: &Session) -> bool {
+    timed(session).is_some_and(|stream| stream.deadline.load(Ordering::Relaxed) == PASSED)
 }
 
 fn set(session: &Session, deadline: impl FnOnce(&TimedStream) -> u64) -> bool {

@@ -274,8 +274,8 @@ impl ProxyHttp for Gateway {
 
     /// Nothing more can be tried: the client is told why, if it has not been told anything yet.
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
+        let overdue = deadline::has_passed(session);
         deadline::disarm(session);
-        let overdue = ctx.responded.is_none() && ctx.time_left().is_zero();
         let reply = if overdue { Some(failure::overdue()) } else { failure::reply(error) };
         ctx.error = Some(reply.as_ref().map_or("client_closed", Reply::reason));
         let mut error_code = 0;

@@ -199,31 +199,43 @@ async fn http_1_0_reaches_the_host_that_it_names_or_any() {
     assert_eq!(received[1].header("x-forwarded-host"), "");
 }
 
+/// A backend that opens a tunnel, says something, and resets once it has heard something.
+async fn breaking_tunnel(mut stream: TcpStream) {
+    let mut request = [0; 1024];
+    let _ = stream.read(&mut request).await;
+    let open = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nHELLO";
+    let _ = stream.write_all(open).await;
+    let _ = stream.read_u8().await;
+    let _ = stream.set_zero_linger();
+}
+
 #[tokio::test]
 async fn nothing_is_written_into_a_tunnel_that_breaks() {
-    // A backend that opens a tunnel, says something, and is reset once it has heard something.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let mut request = [0; 1024];
-        let _ = stream.read(&mut request).await;
-        let open =
-            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nHELLO";
-        let _ = stream.write_all(open).await;
-        let _ = stream.read_u8().await;
-        let _ = stream.set_zero_linger();
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(breaking_tunnel(stream));
+        }
     });
     let gateway = Gateway::start_over(&[address], Setup { tables: NO_CHECKS, ..Setup::default() }).await;
-    let mut client = TcpStream::connect(gateway.address).await.unwrap();
     let upgrade = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    client.write_all(upgrade.as_bytes()).await.unwrap();
-    let mut said = Vec::new();
-    while !said.ends_with(b"HELLO") {
-        said.push(client.read_u8().await.unwrap());
-    }
-    assert!(said.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&said));
+    // Pingora 0.9.1 ends a tunnel at once where the 101 is there before it has passed on the end of the (empty)
+    // request body; a backend this quick can be first. Then it is opened again.
+    let mut client = loop {
+        let mut client = TcpStream::connect(gateway.address).await.unwrap();
+        client.write_all(upgrade.as_bytes()).await.unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"HELLO") {
+            let Ok(byte) = client.read_u8().await else { break };
+            said.push(byte);
+        }
+        assert!(said.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&said));
+        if said.ends_with(b"HELLO") {
+            break client;
+        }
+    };
     client.write_u8(b'!').await.unwrap();
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(testkit::DEADLINE, client.read_to_end(&mut rest)).await.unwrap();
