@@ -15,6 +15,7 @@ use pingora::apps::ServerApp;
 use pingora::listeners::ListenerConfig;
 use pingora::prelude::*;
 use pingora::protocols::Stream;
+use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::proxy::HttpProxy;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::listening::Service;
@@ -23,6 +24,10 @@ use pingora::services::{ServiceReadyNotifier, ServiceWithDependents};
 use crate::deadline::TimedStream;
 use crate::proxy::Gateway;
 use crate::telemetry::Metrics;
+
+/// Pingora's default is to hold 64 KiB for what is read from each client, idle ones included. Over plain TCP
+/// that buys nothing: heads and bodies are read into buffers of their own, which are as large.
+const PLAIN_BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(0), write: None };
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +133,7 @@ impl ProxyService {
     ) -> Self {
         let mut service = Service::new("proxy".to_owned(), Counted { proxy: Arc::new(proxy), connections });
         for (_, address) in &sockets {
-            service.add_listener(ListenerConfig::tcp(address.to_string()));
+            service.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(PLAIN_BUFFERS));
         }
         ProxyService { service, sockets }
     }
