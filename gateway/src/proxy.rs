@@ -103,8 +103,11 @@ impl ProxyHttp for Gateway {
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(ctx.snapshot.keepalive_timeout.as_secs()));
         }
-        // A client that does not wait for an answer before it asks again is answered in turn.
-        session.set_pipelining_enabled(true);
+        // A client that does not wait for an answer before it asks again is answered in turn. Not so behind a
+        // chunked body: Pingora reads chunk sizes leniently, and somebody before us may have seen its end
+        // elsewhere. What follows it is then dropped with the connection, never taken for a request.
+        let chunked = session.req_header().headers.contains_key(header::TRANSFER_ENCODING);
+        session.set_pipelining_enabled(!chunked);
         session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
         session.set_total_drain_timeout(Some(CLIENT_DRAIN_TIMEOUT));
         ctx.client = session

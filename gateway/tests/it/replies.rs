@@ -185,6 +185,18 @@ async fn pipelined_requests_are_answered_in_turn() {
 }
 
 #[tokio::test]
+async fn what_follows_a_chunked_body_is_no_request() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&[&origin], Setup::default()).await;
+    // A bare LF in a chunk extension, which Pingora takes and others end the line at (RFC 9112 7.1.1).
+    let smuggling = "POST /anything HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+                     2;\nxx\r\nab\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+    let answers = exchange(gateway.address, smuggling.as_bytes()).await;
+    assert!(answers.matches("HTTP/1.1 ").count() <= 1, "{answers}");
+    assert_eq!(origin.count("/smuggled"), 0);
+}
+
+#[tokio::test]
 async fn http_1_0_reaches_the_host_that_it_names_or_any() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&[&origin], Setup::default()).await;
