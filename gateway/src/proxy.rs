@@ -286,9 +286,12 @@ impl ProxyHttp for Gateway {
             // Pingora closes the connection after this, so the answer says so.
             session.set_keepalive(None);
             error_code = reply.status();
-            let told = send(reply, session, ctx).await;
-            // A close with the rest of a body unread would be a reset, and might take the answer with it.
-            if let Err(error) = told.and(session.drain_request_body().await) {
+            let mut told = send(reply, session, ctx).await;
+            if told.is_ok() && *error.esource() != ErrorSource::Downstream {
+                // A close with the rest of a body unread would be a reset, and might take the answer with it.
+                told = session.drain_request_body().await;
+            }
+            if let Err(error) = told {
                 debug!("the client left before it was told: {error}");
             }
         }
