@@ -1,11 +1,11 @@
 //! A request's life, phase by phase, in the order in which the phases run. Read it from top to bottom.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::prelude::*;
@@ -15,6 +15,7 @@ use tracing::debug;
 
 use crate::ctx::RequestCtx;
 use crate::deadline;
+use crate::downstream;
 use crate::failure;
 use crate::live::Store;
 use crate::policy::forwarded::{self, Client};
@@ -24,12 +25,6 @@ use crate::route;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::{AccessLog, Metrics};
 use crate::upstream::retry::{self, Sent};
-
-/// How long a client may refuse to take more of a response. Pingora's default is for ever.
-const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long the rest of a body is read that nobody wants, after an early answer, to keep the connection.
-const CLIENT_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The status in logs and metrics of a client that left before its answer, as nginx counts it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -70,19 +65,7 @@ impl Gateway {
 /// Answers a request here.
 async fn send(reply: Reply, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
     ctx.error = Some(reply.reason());
-    // Where the client is still sending a body, it is read to its end (for a bounded time) and dropped.
-    session.set_close_on_response_before_downstream_finish(false);
     reply.send(session, &ctx.id).await
-}
-
-/// Whether another response follows: all of 1xx but the one that ends HTTP on the connection (RFC 9110 15.2).
-fn is_interim(status: StatusCode) -> bool {
-    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
-}
-
-/// The status of the final response, where the client has been sent one.
-fn final_response(session: &Session) -> Option<StatusCode> {
-    session.response_written().map(|response| response.status).filter(|status| !is_interim(*status))
 }
 
 #[async_trait]
@@ -99,21 +82,8 @@ impl ProxyHttp for Gateway {
 
     /// Who asks, under which id, and how long the connection may wait.
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
-        // Where the request itself ends the connection (HTTP/1.0, `Connection: close`), it stays so.
-        if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(ctx.snapshot.keepalive_timeout.as_secs()));
-        }
-        // A client that does not wait for an answer before it asks again is answered in turn. Not so behind a
-        // chunked body: Pingora reads chunk sizes leniently, and somebody before us may have seen its end
-        // elsewhere. What follows it is then dropped with the connection, never taken for a request.
-        let chunked = session.req_header().headers.contains_key(header::TRANSFER_ENCODING);
-        session.set_pipelining_enabled(!chunked);
-        session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
-        session.set_total_drain_timeout(Some(CLIENT_DRAIN_TIMEOUT));
-        ctx.client = session
-            .client_addr()
-            .and_then(|address| address.as_inet())
-            .map(|address| address.ip().to_canonical());
+        downstream::settle(session, ctx.snapshot.keepalive_timeout);
+        ctx.client = downstream::client_address(session);
         ctx.id = request_id::generate();
         Ok(())
     }
@@ -254,7 +224,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        if is_interim(response.status) {
+        if downstream::is_interim(response.status) {
             return Ok(());
         }
         deadline::disarm(session);
@@ -282,7 +252,7 @@ impl ProxyHttp for Gateway {
         let reply = if overdue { Some(failure::overdue()) } else { failure::reply(error) };
         ctx.error = Some(reply.as_ref().map_or("client_closed", Reply::reason));
         let mut error_code = 0;
-        if let Some(reply) = reply.filter(|_| final_response(session).is_none()) {
+        if let Some(reply) = reply.filter(|_| downstream::final_response(session).is_none()) {
             // Pingora closes the connection after this, so the answer says so.
             session.set_keepalive(None);
             error_code = reply.status();
@@ -318,7 +288,8 @@ impl ProxyHttp for Gateway {
     /// The request is over, well or not: it is counted and logged.
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut RequestCtx) {
         let duration = ctx.started.elapsed();
-        let status = final_response(session).map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
+        let status =
+            downstream::final_response(session).map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
         let metrics = ctx.metrics();
         self.metrics.response(metrics, status);
         let responded = ctx.responded.map_or(duration, |at| at.duration_since(ctx.started));

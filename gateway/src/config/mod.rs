@@ -7,9 +7,11 @@
 
 mod document;
 mod error;
+mod fields;
 mod host;
 mod load;
 mod not_yet;
+mod policies;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -18,12 +20,14 @@ mod values;
 mod variables;
 
 pub use error::{ConfigError, Fault, Position};
+pub use fields::{FieldName, FieldValue, Fields};
 pub use host::{InvalidHost, normalise_host};
 pub use load::{Overrides, load};
-pub use schema::{
-    Algorithm, Backend, Balancing, Config, Headers, HealthCheck, LogFormat, LogOutput, Logging, Metrics,
-    ProbeKind, Proxy, RateLimit, RateLimitKey, RateLimitScope, Retry, Upstream, VirtualHost,
+pub use policies::{
+    Algorithm, Balancing, Headers, HealthCheck, ProbeKind, RateLimit, RateLimitKey, RateLimitScope, Retry,
+    Upstream,
 };
+pub use schema::{Backend, Config, LogFormat, LogOutput, Logging, Metrics, Proxy, VirtualHost};
 pub use validate::MAX_ATTEMPTS;
-pub use values::{FieldName, FieldValue, Fields, HostPort, Millis, OneOrMany, Secs, StatusSet};
+pub use values::{HostPort, Millis, OneOrMany, Secs, StatusSet};
 pub use variables::{VARIABLES, set_variables};

@@ -8,7 +8,8 @@ use http::{Uri, header};
 use tracing_subscriber::EnvFilter;
 
 use super::document::did_you_mean;
-use super::schema::{Config, Headers, LogOutput, Logging, ProbeKind, RateLimit, Retry, Upstream};
+use super::policies::{Headers, ProbeKind, RateLimit, Retry, Upstream};
+use super::schema::{Config, LogOutput, Logging};
 use super::{OneOrMany, normalise_host};
 
 /// The most requests in a window that the rate limiter counts to.

@@ -9,7 +9,8 @@ use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
 
 use super::document::describe;
-use super::schema::{Algorithm, Config, HealthCheck};
+use super::policies::{Algorithm, HealthCheck};
+use super::schema::Config;
 use super::values::{HostPort, OneOrMany, Secs};
 
 /// Every variable that is read.

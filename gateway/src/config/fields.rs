@@ -1,0 +1,95 @@
+//! Header fields as a configuration may name them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::{HeaderName, HeaderValue, header};
+use serde::{Deserialize, Deserializer, de};
+
+/// The name of a header field that a rule may change.
+///
+/// Fields that say where a message ends or what becomes of the connection are the proxy's own business
+/// (RFC 9110 7.6.1): a rule that could change them could smuggle a request.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct FieldName(pub HeaderName);
+
+impl TryFrom<String> for FieldName {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let Ok(name) = HeaderName::from_str(&text) else {
+            return Err(format!("'{text}' is no name of a header field"));
+        };
+        const OFF_LIMITS: [HeaderName; 7] = [
+            header::CONNECTION,
+            header::CONTENT_LENGTH,
+            header::TRANSFER_ENCODING,
+            header::UPGRADE,
+            header::TE,
+            header::TRAILER,
+            HeaderName::from_static("keep-alive"),
+        ];
+        if OFF_LIMITS.contains(&name) {
+            return Err(format!("'{text}' belongs to the connection, which rules cannot change"));
+        }
+        Ok(FieldName(name))
+    }
+}
+
+/// The value of a header field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldValue(pub HeaderValue);
+
+impl<'de> Deserialize<'de> for FieldValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        HeaderValue::from_str(&text)
+            .map(FieldValue)
+            .map_err(|_| de::Error::custom(format!("{text:?} cannot be the value of a header field")))
+    }
+}
+
+/// Header fields and their values, in the order in which they were written. A name may stand there once,
+/// however it is written: of two values, nobody could tell which holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fields(pub Vec<(FieldName, FieldValue)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Vec<(FieldName, FieldValue)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of header fields")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields: Self::Value = Vec::new();
+                while let Some((name, value)) = map.next_entry::<FieldName, FieldValue>()? {
+                    if fields.iter().any(|(known, _)| *known == name) {
+                        return Err(de::Error::custom(format!("'{}' is there twice", name.0)));
+                    }
+                    fields.push((name, value));
+                }
+                Ok(fields)
+            }
+        }
+
+        deserializer.deserialize_map(Visitor).map(Fields)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_that_frame_the_message_are_off_limits() {
+        assert!(FieldName::try_from("X-Any".to_owned()).is_ok());
+        for name in ["Content-Length", "transfer-encoding", "Connection", "a b", ""] {
+            assert!(FieldName::try_from(name.to_owned()).is_err(), "{name}");
+        }
+    }
+}

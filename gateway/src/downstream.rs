@@ -1,0 +1,46 @@
+//! The client's side of a request: how its connection behaves, and what it has been sent.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::{StatusCode, header};
+use pingora::proxy::Session;
+
+/// How long a client may refuse to take more of a response. Pingora's default is for ever.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long the rest of a body is read that nobody wants, so that an early answer arrives.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Settles how the connection behaves from this request on. Nothing about it may last for ever.
+pub fn settle(session: &mut Session, keepalive: Duration) {
+    // Where the request itself ends the connection (HTTP/1.0, `Connection: close`), it stays so.
+    if session.get_keepalive().is_some() {
+        session.set_keepalive(Some(keepalive.as_secs()));
+    }
+    session.set_write_timeout(Some(WRITE_TIMEOUT));
+    // Otherwise a client that is still sending a body would get a reset in place of an early answer.
+    session.set_close_on_response_before_downstream_finish(false);
+    session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+    // A client that does not wait for an answer before it asks again is answered in turn. Not so behind a
+    // chunked body: Pingora reads chunk sizes leniently, and somebody before us may have seen its end
+    // elsewhere. What follows it is then dropped with the connection, never taken for a request.
+    let chunked = session.req_header().headers.contains_key(header::TRANSFER_ENCODING);
+    session.set_pipelining_enabled(!chunked);
+}
+
+/// The client's address; IPv4 as IPv4, even on a socket of IPv6. `None` on a Unix socket.
+pub fn client_address(session: &Session) -> Option<IpAddr> {
+    let address = session.client_addr().and_then(|address| address.as_inet());
+    address.map(|address| address.ip().to_canonical())
+}
+
+/// The status of the final response, where the client has been sent one.
+pub fn final_response(session: &Session) -> Option<StatusCode> {
+    session.response_written().map(|response| response.status).filter(|status| !is_interim(*status))
+}
+
+/// Whether another response follows: all of 1xx but the one that ends HTTP on the connection (RFC 9110 15.2).
+pub fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
+}
