@@ -80,8 +80,8 @@ pub fn run(config: &Config, demo: Option<DemoOrigins>) -> Result<(), StartError>
     let (metrics_listener, metrics_address) = metrics_listener.unzip();
     let metrics_server = MetricsServer::new(metrics_listener, metrics, readiness.clone(), log.dropped());
     server.add_service(background_service("metrics", metrics_server));
-    if let Some(demo) = demo {
-        eprintln!("{}", demo.welcome(http_addresses[0], metrics_address));
+    if let (Some(demo), Some(address)) = (demo, http_addresses.first()) {
+        eprintln!("{}", demo.welcome(*address, metrics_address));
         server.add_service(background_service("demo origins", demo));
     }
 
