@@ -24,8 +24,8 @@ pub struct RequestCtx {
     pub client: Option<IpAddr>,
     /// The route that it takes; `None` where none does. (`request_filter`)
     pub route: Option<Arc<Route>>,
-    /// When the backend had been sent the last byte of it, for the first time. (`request_body_filter`)
-    pub received: Option<Instant>,
+    /// When its last byte had been passed on, for the first time. (`request_body_filter`)
+    pub sent: Option<Instant>,
     /// The client's quota; `None` without a rate limit. (`request_filter`)
     pub quota: Option<Quota>,
     /// The attempt that is under way, or the last one. (`proxy_upstream_filter`, `upstream_peer`)
@@ -51,7 +51,7 @@ impl RequestCtx {
             id: HeaderValue::from_static(""),
             client: None,
             route: None,
-            received: None,
+            sent: None,
             quota: None,
             attempt: None,
             attempts: 0,
@@ -64,7 +64,7 @@ impl RequestCtx {
 
     /// How long the response may still take to begin.
     pub fn time_left(&self) -> Duration {
-        let waited = self.received.map_or(Duration::ZERO, |received| received.elapsed());
+        let waited = self.sent.map_or(Duration::ZERO, |sent| sent.elapsed());
         self.snapshot.request_timeout.saturating_sub(waited)
     }
 

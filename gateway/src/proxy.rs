@@ -187,8 +187,9 @@ impl ProxyHttp for Gateway {
         end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        if end_of_stream {
-            ctx.received.get_or_insert_with(Instant::now);
+        // A backend may answer before it has the whole body: then the head that was awaited is there.
+        if end_of_stream && ctx.responded.is_none() {
+            ctx.sent.get_or_insert_with(Instant::now);
             deadline::arm(session, ctx.time_left());
         }
         Ok(())

@@ -155,6 +155,7 @@ mod tests {
 
     use super::*;
     use crate::config::Secs;
+    use crate::config::tests::COMPLETE;
 
     fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -172,19 +173,9 @@ mod tests {
         load(None, &environment(variables), &Overrides::default()).map_err(|error| error.to_string())
     }
 
-    const FILE: &str = "
-[[virtual_hosts]]
-domain = \"*\"
-enabled_backends_tag = \"a\"
-[[backends]]
-id = \"one\"
-address = \"127.0.0.1:3001\"
-tags = [\"a\"]
-";
-
     #[test]
     fn a_file_needs_only_hosts_and_backends() {
-        let config = load_text(FILE, &[]).unwrap();
+        let config = load_text(COMPLETE, &[]).unwrap();
         assert_eq!(config.proxy, crate::config::Proxy::default());
         assert_eq!(config.backends[0].id, "one");
     }
@@ -235,7 +226,7 @@ tags = [\"a\"]
         assert!(!config.metrics.enabled);
         assert_eq!(config.metrics.listen_addr, "127.0.0.1:9".parse().unwrap());
 
-        let file = load_text(FILE, &variables[2..]).unwrap();
+        let file = load_text(COMPLETE, &variables[2..]).unwrap();
         assert_eq!(file.proxy.max_connections.get(), 5);
         assert_eq!(file.backends.len(), 2, "variables win over the file");
     }
@@ -285,8 +276,8 @@ tags = [\"a\"]
 
     #[test]
     fn faults_come_in_the_order_of_the_file() {
-        let error =
-            load_text(&format!("[proxy]\nthreads = 5000\nport = 1\n{FILE}weight = 1\n"), &[]).unwrap_err();
+        let error = load_text(&format!("[proxy]\nthreads = 5000\nport = 1\n{COMPLETE}weight = 1\n"), &[])
+            .unwrap_err();
         let lines: Vec<&str> = error.lines().collect();
         assert!(lines[0].starts_with("file:2:11: at most 1024"), "{error}");
         assert!(lines[1].starts_with("file:3:1: unknown key `port`"), "{error}");

@@ -28,6 +28,6 @@ pub use policies::{
     Upstream,
 };
 pub use schema::{Backend, Config, LogFormat, LogOutput, Logging, Metrics, Proxy, VirtualHost};
-pub use validate::MAX_ATTEMPTS;
+pub use validate::{MAX_ATTEMPTS, MAX_RATE_LIMIT};
 pub use values::{HostPort, Millis, OneOrMany, Secs, StatusSet};
 pub use variables::{VARIABLES, set_variables};

@@ -4,7 +4,7 @@
 use super::Config;
 
 /// What makes a file complete.
-const COMPLETE: &str = "
+pub(super) const COMPLETE: &str = "
 [[virtual_hosts]]
 domain = \"*\"
 enabled_backends_tag = \"a\"
@@ -49,6 +49,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     ("[headers]\nrequest_set = { \"Content-Length\" = \"1\" }\n", "belongs to the connection"),
     ("[health_check]\npath = \"/a<b>\"\n", "file:2:8: \"/a<b>\" is no path"),
+    ("[logging]\nlevel = \"gateway=loud,x=y\"\n", "file:2:9: 'loud' is no level"),
     ("[logging]\nlevel = \"gateway[x=debug\"\n", "file:2:9: 'gateway[x=debug' is no filter"),
     ("[headers]\nrequest_add = { \"Host\" = \"a\" }\n", "file:2:15: a request has one Host"),
     ("[headers]\nrequest_set = { \"X-A\" = \"1\", \"x-a\" = \"2\" }\n", "'x-a' is there twice"),

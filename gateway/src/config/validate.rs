@@ -12,8 +12,8 @@ use super::policies::{Headers, ProbeKind, RateLimit, Retry, Upstream};
 use super::schema::{Config, LogOutput, Logging};
 use super::{OneOrMany, normalise_host};
 
-/// The most requests in a window that the rate limiter counts to.
-const MAX_RATE_LIMIT: u32 = (1 << 24) - 1;
+/// The most requests in a window that the rate limiter counts to: its counters have 24 bits.
+pub const MAX_RATE_LIMIT: u32 = (1 << 24) - 1;
 /// The most attempts that one request may cost.
 pub const MAX_ATTEMPTS: u32 = 16;
 /// The most worker threads.
@@ -75,18 +75,16 @@ fn listeners(config: &Config, faults: &mut Faults) {
 
 fn logging(logging: &Logging, faults: &mut Faults) {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    for directive in logging.level.split(',') {
-        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level).trim();
-        if !LEVELS.contains(&level) {
-            let hint = did_you_mean(level, LEVELS.into_iter());
-            let levels = LEVELS.join(", ");
-            faults.add(
-                "logging/level",
-                format!("'{level}' is no level{hint}; expected one of {levels}, or a filter like \"info,gateway=debug\""),
-            );
-        }
-    }
-    if let Err(error) = EnvFilter::builder().parse(&logging.level) {
+    let levels =
+        logging.level.split(',').map(|part| part.rsplit_once('=').map_or(part, |(_, level)| level).trim());
+    if let Some(level) = levels.into_iter().find(|level| !LEVELS.contains(level)) {
+        let hint = did_you_mean(level, LEVELS.into_iter());
+        let levels = LEVELS.join(", ");
+        faults.add(
+            "logging/level",
+            format!("'{level}' is no level{hint}; expected one of {levels}, or a filter like \"info,gateway=debug\""),
+        );
+    } else if let Err(error) = EnvFilter::builder().parse(&logging.level) {
         faults.add("logging/level", format!("'{}' is no filter: {error}", logging.level));
     }
     if logging.output == LogOutput::File && logging.file_path.is_empty() {

@@ -67,6 +67,41 @@ async fn a_head_that_drips_is_504_and_a_body_that_pauses_is_whole() {
 }
 
 #[tokio::test]
+async fn a_response_that_began_before_the_request_ended_may_take_its_time() {
+    // A backend that answers at once, reads on, and pauses longer than the deadline for a response's head.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"half") {
+            request.push(stream.read_u8().await.unwrap());
+        }
+        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n";
+        stream.write_all(head).await.unwrap();
+        while !request.ends_with(b"whole") {
+            request.push(stream.read_u8().await.unwrap());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+        stream.write_all(b"4\r\nlast\r\n0\r\n\r\n").await.unwrap();
+    });
+    let setup = Setup { proxy: "request_timeout_secs = 1", tables: NO_CHECKS };
+    let gateway = Gateway::start_over(&[address], setup).await;
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    let half = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 9\r\n\r\nhalf";
+    client.write_all(half).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"first") {
+        answer.push(client.read_u8().await.unwrap());
+    }
+    client.write_all(b"whole").await.unwrap();
+    let reading = client.read_to_end(&mut answer);
+    tokio::time::timeout(testkit::DEADLINE, reading).await.unwrap().unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.contains("last") && answer.ends_with("0\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_client_that_stops_sending_is_408_and_no_backends_fault() {
     let (a, b) = (Origin::start().await, Origin::start().await);
     let tables = format!("{NO_CHECKS}[upstream]\nread_timeout_secs = 1\n");

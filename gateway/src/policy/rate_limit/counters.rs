@@ -17,11 +17,14 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::config::MAX_RATE_LIMIT;
+
 const BUCKETS: usize = 1 << 15;
 const WAYS: usize = 8;
 
 /// A word holds when its window ends, in milliseconds (40 bits, 34 years), and the count (24 bits).
 const COUNT_BITS: u32 = 24;
+const _: () = assert!(MAX_RATE_LIMIT < 1 << COUNT_BITS, "a count would run into the time");
 
 /// The table.
 pub struct Counters {
