@@ -5,18 +5,22 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper_openssl::client::legacy::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use openssl::error::ErrorStack;
+use openssl::ssl::{SslConnector, SslConnectorBuilder, SslMethod};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::DEADLINE;
+use crate::tls::Authority;
 
 /// A client with a pool of kept-alive connections of its own. Cloning shares the pool.
 #[derive(Clone)]
 pub struct Client {
-    inner: hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>,
+    inner: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 /// A whole answer, body included.
@@ -57,10 +61,26 @@ impl Default for Client {
 }
 
 impl Client {
-    /// A client with an empty pool.
+    /// A client with an empty pool, which trusts nobody over TLS.
     pub fn new() -> Self {
-        let inner = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
-        Client { inner }
+        Client::with_trust(|_| Ok(()))
+    }
+
+    /// The same, and https works with servers whose certificate `authority` has issued.
+    pub fn trusting(authority: &Authority) -> Self {
+        Client::with_trust(|tls| tls.cert_store_mut().add_cert(authority.certificate()))
+    }
+
+    fn with_trust(trust: impl FnOnce(&mut SslConnectorBuilder) -> Result<(), ErrorStack>) -> Self {
+        let build = || {
+            let mut tls = SslConnector::builder(SslMethod::tls_client())?;
+            trust(&mut tls)?;
+            let mut http = HttpConnector::new();
+            http.enforce_http(false);
+            HttpsConnector::with_connector(http, tls)
+        };
+        let connector = build().unwrap_or_else(|error| panic!("no TLS client: {error}"));
+        Client { inner: hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector) }
     }
 
     /// A GET of `url`, whole.
@@ -73,6 +93,15 @@ impl Client {
     pub async fn post(&self, url: impl AsRef<str>, body: impl Into<Bytes>) -> Response {
         let request = Request::post(url.as_ref()).body(body.into());
         self.expect(request).await
+    }
+
+    /// The status of a GET of `url`.
+    ///
+    /// # Errors
+    /// As of [`Client::try_send`].
+    pub async fn status(&self, url: impl AsRef<str>) -> Result<u16, String> {
+        let request = Request::get(url.as_ref()).body(Bytes::new()).map_err(|error| error.to_string())?;
+        Ok(self.try_send(request).await?.status.as_u16())
     }
 
     /// Any request; fails the test where it is not answered.
@@ -183,8 +212,12 @@ fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let more = error.to_string();
+        // Many an error repeats what caused it.
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
         cause = error.source();
     }
     text

@@ -1,15 +1,18 @@
 //! What tests on real sockets need, and nothing else: upstreams that misbehave on request ([`Origin`]),
 //! proxies run in this process ([`serve()`]) or as a child ([`Process`]), a [`Client`] that never waits
-//! longer than [`DEADLINE`], and [`eventually!`] in place of sleeps.
+//! longer than [`DEADLINE`], [`eventually!`] in place of sleeps, certificates ([`tls`]), and for exercises
+//! [`expect!`], whose failures tell a learner what to do.
 //!
 //! These helpers panic with a clear message where the test's world is broken: that is how a test ends.
 
 #![allow(clippy::panic, reason = "a helper that cannot help ends the test")]
 
 mod client;
+pub mod lesson;
 mod origin;
 mod process;
 mod serve;
+pub mod tls;
 
 use std::time::Duration;
 
@@ -17,7 +20,7 @@ pub use client::{Client, Response, converse, exchange, exchange_from};
 pub use nix::sys::signal::Signal;
 pub use origin::{Behaviour, Origin, Received};
 pub use process::{Process, free_address};
-pub use serve::{ServedProxy, serve};
+pub use serve::{Background, ServedProxy, background, serve, serve_on};
 
 /// The longest that any helper waits before it fails the test.
 pub const DEADLINE: Duration = Duration::from_secs(5);

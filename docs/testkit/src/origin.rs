@@ -1,7 +1,9 @@
 //! An upstream on a port of its own that records what it received and misbehaves on request.
 
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
@@ -10,15 +12,22 @@ use axum::extract::{Extension, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use openssl::ssl::{Ssl, SslAcceptor};
 use parking_lot::Mutex;
 use socket2::{Domain, SockRef, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_openssl::SslStream;
+
+use crate::POLL;
+use crate::tls::Identity;
 
 /// What an [`Origin`] does with the next requests that reach it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +40,8 @@ pub enum Behaviour {
     Stall,
     /// Takes the request and resets the connection.
     Reset,
+    /// Answers 200 with these pieces of text, each in a chunk and a segment of its own.
+    Chunks(&'static [&'static str]),
 }
 
 /// A request as it arrived.
@@ -67,6 +78,8 @@ struct Shared {
     behaviour: Mutex<Behaviour>,
     received: Mutex<Vec<Received>>,
     app: Router,
+    /// What it proves to be, where it speaks TLS.
+    tls: Option<SslAcceptor>,
 }
 
 impl Origin {
@@ -77,8 +90,19 @@ impl Origin {
         origin
     }
 
+    /// The same over TLS.
+    pub async fn start_tls(identity: &Identity) -> Origin {
+        let mut origin = Origin::reserve(Some(identity.acceptor()));
+        origin.revive();
+        origin
+    }
+
     /// An origin that is dead so far: its port is its own, and refuses.
     pub fn dead() -> Origin {
+        Origin::reserve(None)
+    }
+
+    fn reserve(tls: Option<SslAcceptor>) -> Origin {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let reserved = bound_socket(any);
         let address = match reserved.local_addr().map(|address| address.as_socket()) {
@@ -89,6 +113,7 @@ impl Origin {
             behaviour: Mutex::new(Behaviour::Answer),
             received: Mutex::default(),
             app: ::origin::app(&address.port().to_string()),
+            tls,
         });
         Origin { address, shared, accepting: None, _reserved: reserved }
     }
@@ -184,18 +209,40 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     let Ok(handle) = stream.as_fd().try_clone_to_owned() else { return };
     // Until the connection has ended well, its end is a reset.
     let ending = ResetOnDrop { handle, armed: true };
+    // Each chunk of an answer leaves in a segment of its own.
+    let _ = stream.set_nodelay(true);
     let reset = Arc::new(Notify::new());
+    let serving = async {
+        match &shared.tls {
+            None => serve(stream, &shared, &reset).await,
+            Some(acceptor) => {
+                let accepted = Ssl::new(acceptor.context()).and_then(|ssl| SslStream::new(ssl, stream));
+                let Ok(mut stream) = accepted else { return };
+                // A client that speaks no TLS, or does not trust us, has no connection.
+                if Pin::new(&mut stream).accept().await.is_ok() {
+                    serve(stream, &shared, &reset).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = serving => ending.disarm(),
+        () = reset.notified() => {}
+    }
+}
+
+async fn serve<S>(stream: S, shared: &Arc<Shared>, reset: &Arc<Notify>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let app = shared
         .app
         .clone()
-        .layer(middleware::from_fn_with_state(shared, misbehave))
+        .layer(middleware::from_fn_with_state(shared.clone(), misbehave))
         .layer(Extension(reset.clone()));
     let server = auto::Builder::new(TokioExecutor::new());
-    let serving = server.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app));
-    tokio::select! {
-        _ = serving => ending.disarm(),
-        () = reset.notified() => {}
-    }
+    // How a connection ends is the other side's business.
+    let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app)).await;
 }
 
 /// Makes the kernel answer the close of a socket with RST, as a process that was killed would.
@@ -240,9 +287,18 @@ async fn misbehave(
             StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR).into_response()
         }
         Behaviour::Stall => std::future::pending().await,
+        Behaviour::Chunks(pieces) => Body::from_stream(in_pieces(pieces)).into_response(),
         Behaviour::Reset => {
             reset.notify_one();
             std::future::pending().await
         }
     }
+}
+
+/// The pieces one by one, with a turn of the runtime between them, in which the one before is sent.
+fn in_pieces(pieces: &'static [&'static str]) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    stream::iter(pieces).then(|piece| async {
+        tokio::time::sleep(POLL).await;
+        Ok(Bytes::from_static(piece.as_bytes()))
+    })
 }

@@ -1,0 +1,22 @@
+//! The first peer: every request goes to one upstream.
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use pingora::prelude::*;
+
+/// Forwards every request to one upstream.
+pub struct FirstPeer {
+    /// Where to.
+    pub upstream: SocketAddr,
+}
+
+#[async_trait]
+impl ProxyHttp for FirstPeer {
+    type CTX = ();
+    fn new_ctx(&self) {}
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+    }
+}

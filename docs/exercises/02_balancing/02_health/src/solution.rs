@@ -1,0 +1,40 @@
+//! Health checks: in the background, so that no client meets an upstream that is dead.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::lb::health_check::TcpHealthCheck;
+use pingora::prelude::*;
+
+/// Forwards each request to the next of its upstreams that is healthy.
+pub struct Balancer {
+    /// Shared with the background service, which keeps their health up to date.
+    pub upstreams: Arc<LoadBalancer<RoundRobin>>,
+}
+
+/// Upstreams that are checked whenever `every` has passed, once their background service runs.
+///
+/// # Errors
+/// Where an address cannot be resolved, which one with numbers always can.
+pub fn checked(addresses: &[SocketAddr], every: Duration) -> std::io::Result<LoadBalancer<RoundRobin>> {
+    let mut upstreams = LoadBalancer::try_from_iter(addresses)?;
+    upstreams.set_health_check(TcpHealthCheck::new());
+    upstreams.health_check_frequency = Some(every);
+    upstreams.parallel_health_check = true;
+    Ok(upstreams)
+}
+
+#[async_trait]
+impl ProxyHttp for Balancer {
+    type CTX = ();
+    fn new_ctx(&self) {}
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        let Some(upstream) = self.upstreams.select(b"", 256) else {
+            return Error::e_explain(HTTPStatus(503), "no upstream is healthy");
+        };
+        Ok(Box::new(HttpPeer::new(&upstream, false, String::new())))
+    }
+}

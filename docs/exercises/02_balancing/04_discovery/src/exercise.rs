@@ -1,0 +1,79 @@
+//! # Discovery
+//!
+//! Upstreams come and go while a proxy serves. Here a file lists them, one address a line, and whoever starts
+//! or stops an upstream edits it. A `BackgroundService` runs beside the proxy, on a runtime of its own, until
+//! the server tells it to stop; what it finds, requests read from an `ArcSwap`, without a lock.
+//!
+//! **Your task**: write `start`. Read the file again whenever `EVERY` has passed. A list that cannot be read
+//! (someone is in the middle of editing it) must not take the upstreams away. Return when `shutdown` changes.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use pingora::prelude::*;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+
+/// How long after an edit the proxy may still use the old list.
+pub const EVERY: Duration = Duration::from_millis(50);
+
+/// The upstreams that a file lists.
+pub struct Discovery {
+    file: PathBuf,
+    upstreams: ArcSwap<Vec<SocketAddr>>,
+}
+
+impl Discovery {
+    /// The upstreams that `file` lists now.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or a line of it is no address.
+    pub fn new(file: PathBuf) -> io::Result<Discovery> {
+        let discovery = Discovery { file, upstreams: ArcSwap::default() };
+        discovery.upstreams.store(Arc::new(discovery.read()?));
+        Ok(discovery)
+    }
+
+    fn read(&self) -> io::Result<Vec<SocketAddr>> {
+        let text = std::fs::read_to_string(&self.file)?;
+        text.lines().map(|line| line.parse().map_err(io::Error::other)).collect()
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Discovery {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        // TODO: read the file again and again, until `shutdown` changes. For now it is only waited for.
+        let _ = shutdown.changed().await;
+        let _ = EVERY;
+    }
+}
+
+/// Forwards each request to the next of the upstreams that there are at the moment.
+pub struct Balancer {
+    /// Who knows them.
+    pub discovery: Arc<Discovery>,
+    /// How many requests there have been.
+    pub turn: AtomicUsize,
+}
+
+#[async_trait]
+impl ProxyHttp for Balancer {
+    type CTX = ();
+    fn new_ctx(&self) {}
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        let upstreams = self.discovery.upstreams.load();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        match upstreams.get(turn % upstreams.len().max(1)) {
+            Some(upstream) => Ok(Box::new(HttpPeer::new(*upstream, false, String::new()))),
+            None => Error::e_explain(HTTPStatus(503), "no upstream is listed"),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Forwarded: the upstream learns who the client is, and is not lied to.
+
+use std::net::{IpAddr, SocketAddr};
+
+use async_trait::async_trait;
+use pingora::http::RequestHeader;
+use pingora::prelude::*;
+
+/// Forwards every request to one upstream, and tells it who asks.
+pub struct Forwarded {
+    /// Where to.
+    pub upstream: SocketAddr,
+    /// The proxies in front of this one, whose word is believed.
+    pub trusted: Vec<IpAddr>,
+}
+
+impl Forwarded {
+    /// The X-Forwarded-For that goes up, where `peer` asks and sent the values `claims`.
+    pub fn forwarded_for(&self, peer: IpAddr, claims: &[&str]) -> String {
+        let peer_address = peer.to_string();
+        if !self.trusted.contains(&peer) {
+            return peer_address;
+        }
+        let mut addresses = claims.to_vec();
+        addresses.push(&peer_address);
+        addresses.join(", ")
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Forwarded {
+    type CTX = ();
+    fn new_ctx(&self) {}
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        _ctx: &mut (),
+    ) -> Result<()> {
+        let Some(peer) = session.client_addr().and_then(|address| address.as_inet()) else {
+            request.remove_header("X-Forwarded-For");
+            return Ok(());
+        };
+        let claims = session.req_header().headers.get_all("X-Forwarded-For");
+        let claims: Vec<&str> = claims.iter().filter_map(|value| value.to_str().ok()).collect();
+        request.insert_header("X-Forwarded-For", self.forwarded_for(peer.ip(), &claims))
+    }
+}

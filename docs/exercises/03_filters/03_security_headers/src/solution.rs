@@ -1,0 +1,57 @@
+//! Security headers: on what comes from upstreams, and on the errors that the proxy makes itself.
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::http::ResponseHeader;
+use pingora::prelude::*;
+use pingora::protocols::http::error_resp::gen_error_response;
+use pingora::proxy::FailToProxy;
+
+/// What every response is to bear.
+pub const HEADERS: [(&str, &str); 3] = [
+    ("Content-Security-Policy", "frame-ancestors 'none'"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+];
+
+/// Forwards every request to one upstream, and makes browsers careful.
+pub struct SecurityHeaders {
+    /// Where to.
+    pub upstream: SocketAddr,
+}
+
+fn secure(response: &mut ResponseHeader) -> Result<()> {
+    HEADERS.into_iter().try_for_each(|(name, value)| response.insert_header(name, value))
+}
+
+#[async_trait]
+impl ProxyHttp for SecurityHeaders {
+    type CTX = ();
+    fn new_ctx(&self) {}
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        _ctx: &mut (),
+    ) -> Result<()> {
+        secure(response)
+    }
+
+    /// Writes the error that the client gets when no upstream has answered.
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, _ctx: &mut ()) -> FailToProxy {
+        let error_code = if let HTTPStatus(status) = error.etype() { *status } else { 502 };
+        let mut response = gen_error_response(error_code);
+        // It fails only on a value that is no header field, and these are.
+        let _ = secure(&mut response);
+        // Where this fails the client has left, and nobody is there to be told.
+        let _ = session.write_error_response(response, Bytes::new()).await;
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+}

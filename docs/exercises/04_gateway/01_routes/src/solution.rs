@@ -1,0 +1,48 @@
+//! Routes: a request goes where the longest matching prefix of its path says.
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use pingora::prelude::*;
+
+/// Where requests for a part of the site go.
+pub struct Route {
+    /// The beginning of the path; `/` is the whole site.
+    pub prefix: &'static str,
+    /// Where to.
+    pub upstream: SocketAddr,
+}
+
+/// Forwards each request by its path.
+pub struct Router {
+    /// In no particular order.
+    pub routes: Vec<Route>,
+}
+
+impl Route {
+    fn matches(&self, path: &str) -> bool {
+        let Some(rest) = path.strip_prefix(self.prefix) else { return false };
+        rest.is_empty() || rest.starts_with('/') || self.prefix.ends_with('/')
+    }
+}
+
+impl Router {
+    /// The route of a path: of those that match, the one with the longest prefix.
+    pub fn find(&self, path: &str) -> Option<&Route> {
+        let matching = self.routes.iter().filter(|route| route.matches(path));
+        matching.max_by_key(|route| route.prefix.len())
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Router {
+    type CTX = ();
+    fn new_ctx(&self) {}
+
+    async fn upstream_peer(&self, session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        let Some(route) = self.find(session.req_header().uri.path()) else {
+            return Error::e_explain(HTTPStatus(404), "no route matches");
+        };
+        Ok(Box::new(HttpPeer::new(route.upstream, false, String::new())))
+    }
+}

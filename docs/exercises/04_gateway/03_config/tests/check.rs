@@ -1,0 +1,59 @@
+//! A good file becomes a proxy, a bad one becomes words that help.
+
+use std::sync::atomic::AtomicUsize;
+
+use ex0403::{Balancer, Config};
+use testkit::{Client, Origin, expect, serve};
+
+/// The error that `text` is refused with.
+fn refused(text: &str) -> String {
+    Config::parse(text).map_or_else(|error| error, |_| "(no error at all)".to_owned())
+}
+
+fn backend(id: &str, address: impl ToString) -> String {
+    format!("[[backends]]\nid = {id:?}\naddress = \"{}\"\n", address.to_string())
+}
+
+#[tokio::test]
+async fn the_backends_of_a_good_file_get_the_requests() {
+    let (a, b) = (Origin::start().await, Origin::start().await);
+    let text = backend("a", a.address()) + &backend("b", b.address());
+    let parsed = Config::parse(&text);
+    expect!(parsed.as_ref().err(), None::<&String>, "the error for a file without a mistake:\n{text}");
+    let proxy = serve(Balancer { config: parsed.unwrap(), turn: AtomicUsize::new(0) });
+    let client = Client::new();
+    for _ in 0..4 {
+        client.get(proxy.url("/")).await;
+    }
+    expect!([a.count("/"), b.count("/")], [2, 2], "how many of four requests each backend got");
+}
+
+#[test]
+fn what_is_no_toml_is_refused() {
+    expect!(refused("[[backends]"), contains "TOML", "the error for a bracket that is missing");
+}
+
+#[test]
+fn an_unknown_key_is_named() {
+    let text = backend("a", "127.0.0.1:1") + "adress = \"127.0.0.1:2\"\n";
+    expect!(refused(&text), contains "adress", "the error for a key that nobody knows");
+    let text = format!("thread = 4\n{}", backend("a", "127.0.0.1:1"));
+    expect!(refused(&text), contains "thread", "the error for a key that nobody knows, at the top");
+}
+
+#[test]
+fn a_bad_address_is_refused() {
+    expect!(refused(&backend("a", "localhost")), contains "address", "the error for an address without a port");
+}
+
+#[test]
+fn no_backend_is_refused() {
+    expect!(refused("backends = []"), contains "backend", "the error for a file without backends");
+    expect!(refused(""), contains "backends", "the error for an empty file");
+}
+
+#[test]
+fn two_backends_of_one_name_are_refused() {
+    let text = backend("web-1", "127.0.0.1:1") + &backend("web-1", "127.0.0.1:2");
+    expect!(refused(&text), contains "web-1", "the error for an id that is used twice");
+}

@@ -1,0 +1,61 @@
+//! Rate limit: whoever asks too often is told to wait, and no upstream hears of it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::http::ResponseHeader;
+use pingora::prelude::*;
+use pingora_limits::rate::Rate;
+
+/// How many requests a client may send in a window.
+pub const LIMIT: isize = 3;
+
+/// Forwards requests to one upstream, but not too many of one client.
+pub struct RateLimited {
+    upstream: SocketAddr,
+    window: Duration,
+    rate: Rate,
+}
+
+impl RateLimited {
+    /// Lets each client pass `LIMIT` times in a `window`, which is whole seconds.
+    pub fn new(upstream: SocketAddr, window: Duration) -> RateLimited {
+        RateLimited { upstream, window, rate: Rate::new(window) }
+    }
+
+    /// Whether `client` may pass; asking counts.
+    fn admits(&self, client: IpAddr) -> bool {
+        self.rate.observe(&client, 1) <= LIMIT
+    }
+
+    /// What a client gets to hear that has to wait.
+    fn refusal(&self) -> Result<ResponseHeader> {
+        let mut response = ResponseHeader::build(429, None)?;
+        response.insert_header("Retry-After", self.window.as_secs().to_string())?;
+        response.insert_header("Content-Length", "0")?;
+        Ok(response)
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for RateLimited {
+    type CTX = ();
+    fn new_ctx(&self) {}
+
+    /// Returns whether the request has been answered here.
+    async fn request_filter(&self, session: &mut Session, _ctx: &mut ()) -> Result<bool> {
+        let Some(client) = session.client_addr().and_then(|address| address.as_inet()) else {
+            return Error::e_explain(HTTPStatus(400), "a client without an address");
+        };
+        if self.admits(client.ip()) {
+            return Ok(false);
+        }
+        session.write_response_header(Box::new(self.refusal()?), true).await?;
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+    }
+}

@@ -1,0 +1,37 @@
+//! The first requests pass, the next ones are told to wait, and after the window they pass again.
+
+use std::time::Duration;
+
+use ex0404::{LIMIT, RateLimited};
+use testkit::{Client, Origin, expect, serve};
+
+#[tokio::test]
+async fn the_first_ones_pass_and_the_next_is_told_to_wait() {
+    let origin = Origin::start().await;
+    // So long that the test is over before it ends.
+    let proxy = serve(RateLimited::new(origin.address(), Duration::from_secs(600)));
+    let client = Client::new();
+    for turn in 1..=LIMIT {
+        expect!(
+            client.get(proxy.url("/")).await.status,
+            200,
+            "request {turn} of a client that may send {LIMIT}"
+        );
+    }
+    for _ in 0..2 {
+        let answer = client.get(proxy.url("/")).await;
+        expect!(answer.status, 429, "a request beyond {LIMIT}");
+        expect!(answer.header("retry-after"), "600", "Retry-After of a request beyond {LIMIT}");
+    }
+    expect!(origin.count("/") as isize, LIMIT, "how many requests the upstream got");
+}
+
+#[tokio::test]
+async fn after_the_window_a_client_passes_again() {
+    let origin = Origin::start().await;
+    let proxy = serve(RateLimited::new(origin.address(), Duration::from_secs(1)));
+    let client = Client::new();
+    let status = async || client.get(proxy.url("/")).await.status;
+    expect!(eventually status().await, 429, "requests one after another, {LIMIT} of which may pass in a second");
+    expect!(eventually status().await, 200, "requests after the second is over");
+}

@@ -1,0 +1,102 @@
+//! Circuit breaker: an upstream that goes on failing is left in peace for a while.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pingora::prelude::*;
+
+/// How many bad answers in a row open the breaker.
+pub const FAILURES: u32 = 3;
+
+/// What a breaker is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Requests pass; there have been so many failures in a row.
+    Closed(u32),
+    /// No request passes before this time.
+    Open(Instant),
+    /// One request has been let through, and is not answered yet.
+    HalfOpen,
+}
+
+/// Decides whether an upstream is asked at all.
+pub struct Breaker {
+    state: Mutex<State>,
+    pause: Duration,
+}
+
+impl Breaker {
+    /// One that is closed, and stays open for `pause` whenever it opens.
+    pub fn new(pause: Duration) -> Breaker {
+        Breaker { state: Mutex::new(State::Closed(0)), pause }
+    }
+
+    /// What it is at.
+    pub fn state(&self) -> State {
+        *self.state.lock()
+    }
+
+    /// Whether a request may pass.
+    pub fn admit(&self, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        match *state {
+            State::Closed(_) => true,
+            State::Open(until) if now >= until => {
+                *state = State::HalfOpen;
+                true
+            }
+            State::Open(_) | State::HalfOpen => false,
+        }
+    }
+
+    /// Learns how a request ended that had been let through.
+    pub fn record(&self, success: bool, now: Instant) {
+        let mut state = self.state.lock();
+        let open = State::Open(now + self.pause);
+        *state = match *state {
+            _ if success => State::Closed(0),
+            State::Closed(failures) if failures + 1 < FAILURES => State::Closed(failures + 1),
+            State::Closed(_) | State::HalfOpen => open,
+            // A request from before it opened has nothing new to say.
+            State::Open(until) => State::Open(until),
+        };
+    }
+}
+
+/// Forwards every request to one upstream, while that is well.
+pub struct Guarded {
+    /// Where to.
+    pub upstream: SocketAddr,
+    /// Whether to.
+    pub breaker: Breaker,
+}
+
+/// What is remembered about one request.
+pub struct RequestCtx {
+    admitted: bool,
+}
+
+#[async_trait]
+impl ProxyHttp for Guarded {
+    type CTX = RequestCtx;
+    fn new_ctx(&self) -> RequestCtx {
+        RequestCtx { admitted: false }
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        ctx.admitted = self.breaker.admit(Instant::now());
+        if !ctx.admitted {
+            return Error::e_explain(HTTPStatus(503), "the upstream is left in peace");
+        }
+        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut RequestCtx) {
+        if ctx.admitted {
+            let status = session.response_written().map_or(0, |response| response.status.as_u16());
+            self.breaker.record((100..500).contains(&status), Instant::now());
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Shares are as the weights say, and they are mixed.
+
+use std::net::SocketAddr;
+
+use ex0406::Weighted;
+use testkit::{Client, Origin, expect, serve};
+
+/// Who is picked, as a text with a letter a turn: the first upstream is A.
+fn turns(weights: &[i64], count: usize) -> String {
+    let upstreams: Vec<_> = (1..).zip(weights).map(|(port, weight)| (address(port), *weight)).collect();
+    let weighted = Weighted::new(&upstreams);
+    (0..count).map(|_| (b'A' + (weighted.pick().port() - 1) as u8) as char).collect()
+}
+
+fn address(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+#[test]
+fn equal_weights_are_plain_round_robin() {
+    expect!(turns(&[1, 1, 1], 6), "ABCABC", "six turns of A, B and C with the weights 1, 1 and 1");
+}
+
+#[test]
+fn a_heavy_one_is_mixed_with_the_others() {
+    expect!(turns(&[5, 1, 1], 14), "AABACAAAABACAA", "fourteen turns with the weights 5, 1 and 1");
+}
+
+#[tokio::test]
+async fn of_a_thousand_requests_everyone_gets_its_share() {
+    let (a, b, c) = (Origin::start().await, Origin::start().await, Origin::start().await);
+    let proxy = serve(Weighted::new(&[(a.address(), 6), (b.address(), 3), (c.address(), 1)]));
+    let client = Client::new();
+    for _ in 0..1000 {
+        client.get(proxy.url("/")).await;
+    }
+    let shares = [a.count("/"), b.count("/"), c.count("/")];
+    expect!(
+        shares,
+        [600, 300, 100],
+        "how many of 1000 requests each upstream got, with the weights 6, 3 and 1"
+    );
+}

@@ -1,0 +1,90 @@
+//! Metrics: requests counted under labels that stay few, whatever clients send.
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::Method;
+use pingora::http::ResponseHeader;
+use pingora::prelude::*;
+use prometheus::{IntCounterVec, Opts, Registry, TextEncoder};
+
+/// Forwards every request to one upstream and counts it. `/metrics` is answered here.
+pub struct Measured {
+    upstream: SocketAddr,
+    registry: Registry,
+    requests: IntCounterVec,
+}
+
+impl Measured {
+    /// A proxy with metrics of its own.
+    ///
+    /// # Errors
+    /// Where a metric cannot be registered, which these can.
+    pub fn new(upstream: SocketAddr) -> prometheus::Result<Measured> {
+        let what = Opts::new("proxy_requests_total", "Requests, by what they were and how they ended");
+        let requests = IntCounterVec::new(what, &["method", "route", "status"])?;
+        let registry = Registry::new();
+        registry.register(Box::new(requests.clone()))?;
+        Ok(Measured { upstream, registry, requests })
+    }
+}
+
+/// The label for a method: itself, or `other`.
+fn method_label(method: &Method) -> &str {
+    match method.as_str() {
+        known @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE") => known,
+        _ => "other",
+    }
+}
+
+/// The label for a path: the part of the site that it belongs to.
+fn route_label(path: &str) -> &str {
+    match path {
+        _ if path.starts_with("/api/") => "api",
+        _ if path.starts_with("/static/") => "static",
+        _ => "other",
+    }
+}
+
+/// The label for a status: its class.
+fn status_label(status: u16) -> String {
+    match status / 100 {
+        class @ 2..=5 => format!("{class}xx"),
+        _ => "other".to_owned(),
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Measured {
+    type CTX = ();
+    fn new_ctx(&self) {}
+
+    async fn request_filter(&self, session: &mut Session, _ctx: &mut ()) -> Result<bool> {
+        if session.req_header().uri.path() != "/metrics" {
+            return Ok(false);
+        }
+        let text = TextEncoder::new().encode_to_string(&self.registry.gather());
+        let text = text.or_err(InternalError, "metrics as text")?;
+        let mut response = ResponseHeader::build(200, None)?;
+        response.insert_header("Content-Type", "text/plain; version=0.0.4")?;
+        response.insert_header("Content-Length", text.len().to_string())?;
+        session.write_response_header(Box::new(response), false).await?;
+        session.write_response_body(Some(Bytes::from(text)), true).await?;
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, _ctx: &mut ()) {
+        let request = session.req_header();
+        if request.uri.path() == "/metrics" {
+            return;
+        }
+        let status = status_label(session.response_written().map_or(0, |response| response.status.as_u16()));
+        let labels = [method_label(&request.method), route_label(request.uri.path()), &status];
+        self.requests.with_label_values(&labels).inc();
+    }
+}

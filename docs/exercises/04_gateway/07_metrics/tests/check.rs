@@ -1,0 +1,51 @@
+//! Requests are counted under the right labels, and labels stay few.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+use ex0407::Measured;
+use http::Request;
+use testkit::{Client, Origin, ServedProxy, expect, serve};
+
+async fn send(proxy: &ServedProxy, method: &str, path: &str) {
+    let request = Request::builder().method(method).uri(proxy.url(path)).body(Default::default());
+    Client::new().send(request.unwrap()).await;
+}
+
+/// Each series as its labels and its value, as in "GET api 4xx = 1", sorted.
+async fn series(proxy: &ServedProxy) -> Vec<String> {
+    let text = Client::new().get(proxy.url("/metrics")).await.text();
+    let lines = text.lines().filter_map(|line| line.strip_prefix("proxy_requests_total{"));
+    let mut series: Vec<String> = lines
+        .map(|line| {
+            let parts: Vec<&str> = line.split('"').collect();
+            format!("{} {} {} ={}", parts[1], parts[3], parts[5], parts[6].trim_start_matches('}'))
+        })
+        .collect();
+    series.sort();
+    series
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_class() {
+    let origin = Origin::start().await;
+    let proxy = serve(Measured::new(origin.address()).unwrap());
+    send(&proxy, "GET", "/api/users").await;
+    send(&proxy, "POST", "/static/logo").await;
+    send(&proxy, "GET", "/").await;
+    send(&proxy, "GET", "/?again").await;
+    let counted = ["GET api 4xx = 1", "GET other 2xx = 2", "POST static 4xx = 1"];
+    expect!(eventually series(&proxy).await, counted, "method, route and status in /metrics, after four requests");
+}
+
+#[tokio::test]
+async fn whatever_clients_send_there_are_few_series() {
+    let origin = Origin::start().await;
+    let proxy = serve(Measured::new(origin.address()).unwrap());
+    for i in 0..4 {
+        send(&proxy, "GET", &format!("/made-up-{i}")).await;
+        send(&proxy, &format!("MADE-UP-{i}"), "/").await;
+        send(&proxy, "GET", &format!("/status/{}", 600 + i)).await;
+    }
+    let counted = ["GET other 4xx = 4", "GET other other = 4", "other other 2xx = 4"];
+    expect!(eventually series(&proxy).await, counted, "/metrics after twelve requests that are all made up");
+}

@@ -1,0 +1,55 @@
+//! Only the right credentials pass, and they stop at the proxy.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+use ex0408::BasicAuth;
+use http::Request;
+use testkit::{Client, Origin, Response, expect, serve};
+
+/// `ada:correct horse` in base64.
+const CREDENTIALS: &str = "YWRhOmNvcnJlY3QgaG9yc2U=";
+
+async fn ask(origin: &Origin, authorization: Option<&str>) -> Response {
+    let proxy = serve(BasicAuth::new(origin.address(), "ada", "correct horse"));
+    let mut request = Request::get(proxy.url("/"));
+    if let Some(value) = authorization {
+        request = request.header("Authorization", value);
+    }
+    Client::new().send(request.body(Default::default()).unwrap()).await
+}
+
+#[tokio::test]
+async fn the_right_credentials_pass() {
+    let origin = Origin::start().await;
+    for scheme in ["Basic", "basic", "BASIC"] {
+        let answer = ask(&origin, Some(&format!("{scheme} {CREDENTIALS}"))).await;
+        expect!(answer.status, 200, "GET / with the right credentials, after the word {scheme}");
+    }
+}
+
+#[tokio::test]
+async fn the_upstream_does_not_get_them() {
+    let origin = Origin::start().await;
+    let answer = ask(&origin, Some(&format!("Basic {CREDENTIALS}"))).await;
+    expect!(answer.status, 200, "GET / with the right credentials");
+    expect!(origin.received()[0].header("authorization"), "", "Authorization at the upstream");
+}
+
+#[tokio::test]
+async fn anything_else_is_a_401_that_says_what_is_wanted() {
+    let origin = Origin::start().await;
+    let wrong = [
+        None,
+        Some("Basic"),
+        Some("Basic YWRhOndyb25n"),
+        Some("Bearer YWRhOmNvcnJlY3QgaG9yc2U="),
+        Some("YWRhOmNvcnJlY3QgaG9yc2U="),
+        Some("Basic YWRhOmNvcnJlY3QgaG9yc2U"),
+    ];
+    for authorization in wrong {
+        let answer = ask(&origin, authorization).await;
+        expect!(answer.status, 401, "GET / with Authorization: {authorization:?}");
+        expect!(answer.header("www-authenticate"), contains "Basic realm=", "WWW-Authenticate of the 401");
+    }
+    expect!(origin.received().len(), 0, "how many of these requests the upstream got");
+}

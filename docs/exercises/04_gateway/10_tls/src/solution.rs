@@ -1,0 +1,50 @@
+//! TLS: clients speak HTTPS with the proxy, and the upstream is told so.
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use pingora::http::RequestHeader;
+use pingora::listeners::tls::TlsSettings;
+use pingora::prelude::*;
+use pingora::proxy::HttpProxy;
+use pingora::services::listening::Service;
+
+/// Forwards every request to one upstream.
+pub struct TlsProxy {
+    /// Where to, in plain HTTP.
+    pub upstream: SocketAddr,
+}
+
+/// Lets `service` listen for HTTPS on `address`, with these two PEM files.
+///
+/// # Errors
+/// Where the files are no certificate and its key.
+pub fn listen(
+    service: &mut Service<HttpProxy<TlsProxy>>,
+    address: &str,
+    certificate: &str,
+    key: &str,
+) -> Result<()> {
+    let settings = TlsSettings::intermediate(certificate, key)?;
+    service.add_tls_with_settings(address, None, settings);
+    Ok(())
+}
+
+#[async_trait]
+impl ProxyHttp for TlsProxy {
+    type CTX = ();
+    fn new_ctx(&self) {}
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        _ctx: &mut (),
+    ) -> Result<()> {
+        request.insert_header("X-Forwarded-Proto", "https")
+    }
+}

@@ -1,0 +1,63 @@
+//! Hot reload: a new configuration takes over between two requests, whole or not at all.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use pingora::http::ResponseHeader;
+use pingora::prelude::*;
+use serde::Deserialize;
+
+/// What is configured.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Which configuration this is; clients are told in `X-Config`.
+    pub name: String,
+    /// Where requests go.
+    pub upstream: SocketAddr,
+}
+
+/// Forwards every request to the upstream that is configured at the moment.
+pub struct Reloadable {
+    live: ArcSwap<Config>,
+}
+
+impl Reloadable {
+    /// Begins with this configuration.
+    pub fn new(config: Config) -> Reloadable {
+        Reloadable { live: ArcSwap::from_pointee(config) }
+    }
+
+    /// Takes over the configuration that `text` is.
+    ///
+    /// # Errors
+    /// What is wrong with it; then everything is as it was.
+    pub fn reload(&self, text: &str) -> std::result::Result<(), String> {
+        let config: Config = toml::from_str(text).map_err(|error| error.to_string())?;
+        self.live.store(Arc::new(config));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Reloadable {
+    type CTX = Arc<Config>;
+    fn new_ctx(&self) -> Arc<Config> {
+        self.live.load_full()
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, config: &mut Arc<Config>) -> Result<Box<HttpPeer>> {
+        Ok(Box::new(HttpPeer::new(config.upstream, false, String::new())))
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        config: &mut Arc<Config>,
+    ) -> Result<()> {
+        response.insert_header("X-Config", &config.name)
+    }
+}

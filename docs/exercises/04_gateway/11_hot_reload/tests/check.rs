@@ -1,0 +1,80 @@
+//! A reload moves new requests, leaves those in flight alone, and is whole or not at all.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use ex0411::{Config, Reloadable};
+use pingora::http::ResponseHeader;
+use pingora::prelude::*;
+use testkit::{Client, Origin, eventually, expect, serve};
+
+/// The proxy, shared with the test, which reloads it while it serves.
+struct Shared(Arc<Reloadable>);
+
+#[async_trait]
+impl ProxyHttp for Shared {
+    type CTX = <Reloadable as ProxyHttp>::CTX;
+    fn new_ctx(&self) -> Self::CTX {
+        self.0.new_ctx()
+    }
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<Box<HttpPeer>> {
+        self.0.upstream_peer(session, ctx).await
+    }
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
+        self.0.response_filter(session, response, ctx).await
+    }
+}
+
+fn started(origin: &Origin) -> Arc<Reloadable> {
+    Arc::new(Reloadable::new(Config { name: "first".to_owned(), upstream: origin.address() }))
+}
+
+fn second(origin: &Origin) -> String {
+    format!("name = \"second\"\nupstream = \"{}\"\n", origin.address())
+}
+
+#[tokio::test]
+async fn a_reload_moves_new_requests() {
+    let (a, b) = (Origin::start().await, Origin::start().await);
+    let live = started(&a);
+    let proxy = serve(Shared(live.clone()));
+    let client = Client::new();
+    expect!(client.get(proxy.url("/")).await.header("x-config"), "first", "X-Config before the reload");
+    expect!(live.reload(&second(&b)), Ok(()), "a reload with a good text");
+    let answer = client.get(proxy.url("/")).await;
+    expect!(answer.header("x-origin"), b.label(), "who answers after the reload");
+    expect!(answer.header("x-config"), "second", "X-Config after the reload");
+}
+
+#[tokio::test]
+async fn a_request_in_flight_ends_as_it_began() {
+    let (a, b) = (Origin::start().await, Origin::start().await);
+    let live = started(&a);
+    let proxy = serve(Shared(live.clone()));
+    let url = proxy.url("/delay/500");
+    let in_flight = tokio::spawn(async move { Client::new().get(url).await });
+    eventually!(a.count("/delay/500") == 1);
+    expect!(live.reload(&second(&b)), Ok(()), "a reload while a request waits for its upstream");
+    let answer = in_flight.await.unwrap();
+    expect!(answer.header("x-origin"), a.label(), "who answers the request that began before the reload");
+    expect!(answer.header("x-config"), "first", "X-Config of the request that began before the reload");
+}
+
+#[tokio::test]
+async fn a_bad_text_changes_nothing() {
+    let (a, b) = (Origin::start().await, Origin::start().await);
+    let live = started(&a);
+    let proxy = serve(Shared(live.clone()));
+    expect!(live.reload(&second(&b)), Ok(()), "a reload with a good text");
+    for bad in ["name = \"third\"", "name = \"third\"\nupstream = \"nowhere\"", "upstream ="] {
+        expect!(live.reload(bad).is_err(), true, "the text {bad:?} is refused");
+    }
+    let answer = Client::new().get(proxy.url("/")).await;
+    expect!(answer.header("x-config"), "second", "X-Config after three reloads that were refused");
+    expect!(answer.header("x-origin"), b.label(), "who answers after three reloads that were refused");
+}

@@ -1,0 +1,27 @@
+//! A process that is told to end answers first what it has been asked.
+
+use std::time::Duration;
+
+use ex0412::{GRACE_SECONDS, conf};
+use testkit::{Client, Origin, Process, Signal, eventually, expect};
+
+/// Longer than the grace period, and than a busy machine takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn sigterm_lets_a_request_in_flight_finish() {
+    expect!(conf().grace_period_seconds, Some(GRACE_SECONDS), "conf() gives requests in flight their time");
+    let origin = Origin::start().await;
+    let upstream = origin.address().to_string();
+    let (mut proxy, address) = Process::spawn_listening(env!("CARGO_BIN_EXE_ex0412"), &[&upstream]).await;
+    let url = format!("http://{address}/delay/1500");
+    let in_flight = tokio::spawn(async move { Client::new().get(url).await });
+    eventually!(origin.count("/delay/1500") == 1);
+    proxy.signal(Signal::SIGTERM);
+
+    let answer = in_flight.await.unwrap();
+    expect!(answer.status, 200, "the request that was in flight when SIGTERM came");
+    expect!(answer.text(), contains "after 1500 ms", "its body");
+    expect!(answer.header("connection"), "close", "Connection, which tells the client to send no more here");
+    expect!(proxy.ended(PATIENCE).await.code(), Some(0), "the exit code of the process");
+}
