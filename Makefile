@@ -3,8 +3,10 @@
 SHELL := /bin/sh
 CARGO ?= cargo
 MACHETE := 0.9.2
+MDBOOK := 0.5.4
+MDBOOK_MERMAID := 0.17.1
 
-.PHONY: help setup run test check bench
+.PHONY: help setup run test check diagrams bench book
 .DEFAULT_GOAL := help
 
 help: ## List what can be made
@@ -16,16 +18,34 @@ setup: ## Install the C compiler, make, cmake and perl that the build needs, whe
 run: setup ## Run the gateway; with nothing configured, a demo over three origins of its own
 	$(CARGO) run -p gateway
 
-test: setup ## Run every test
-	$(CARGO) test --workspace --no-fail-fast
+test: setup ## Run every test, and hold pages and exercises to what they say
+	$(CARGO) test --workspace --features solution --no-fail-fast
 
-check: setup ## Formatting, lints, unused dependencies, documentation: nothing may warn
+check: setup diagrams ## Formatting, lints, unused dependencies, documentation, diagrams: nothing may warn
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --workspace --test check -- -D warnings
 	@cargo-machete --version 2>/dev/null | grep -qx '$(MACHETE)' || \
 		$(CARGO) install cargo-machete --version $(MACHETE) --locked
 	$(CARGO) machete
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 
+diagrams: ## Parse every diagram in README and book with mermaid itself (needs Node.js)
+	@cd docs/check/mermaid && if command -v npm >/dev/null 2>&1; then \
+		{ [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --no-audit --no-fund --ignore-scripts; } && \
+		node parse.mjs; \
+	else \
+		echo "diagrams: not parsed, for want of Node.js and npm" >&2; [ -z "$$CI" ]; \
+	fi
+
 bench: setup ## CPU time a request: the gateway beside a bare forwarder, under the same load (needs wrk, nginx)
 	gateway/benches/compare
+
+book: ## Build the book into docs/book, and its two tools first where they are missing
+	@mdbook --version 2>/dev/null | grep -qx 'mdbook v$(MDBOOK)' || \
+		$(CARGO) install mdbook --version $(MDBOOK) --locked
+	@mdbook-mermaid --version 2>/dev/null | grep -qx 'mdbook-mermaid $(MDBOOK_MERMAID)' || \
+		$(CARGO) install mdbook-mermaid --version $(MDBOOK_MERMAID) --locked
+	@RUST_LOG=warn mdbook-mermaid install docs
+	mdbook build docs
+	@echo 'open docs/book/index.html'

@@ -72,6 +72,7 @@ async fn send(reply: Reply, session: &mut Session, ctx: &mut RequestCtx) -> Resu
 impl ProxyHttp for Gateway {
     type CTX = RequestCtx;
 
+    // ANCHOR: arrival
     /// The request's head has been read. From here on the request has its snapshot.
     fn new_ctx(&self) -> RequestCtx {
         RequestCtx::new(self.live.load(), &self.metrics.requests_active)
@@ -97,7 +98,9 @@ impl ProxyHttp for Gateway {
             Verdict::Reply(reply) => send(reply, session, ctx).await.map(|()| true),
         }
     }
+    // ANCHOR_END: arrival
 
+    // ANCHOR: where_to
     /// Is there a backend for it? Answered here, and not in `upstream_peer`, where Pingora would close the
     /// client's connection with the error.
     async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
@@ -140,6 +143,7 @@ impl ProxyHttp for Gateway {
         error.set_retry(ctx.attempt_failed());
         error
     }
+    // ANCHOR_END: where_to
 
     /// The backend was reached, on a new connection or on one from the pool.
     async fn connected_to_upstream(
@@ -157,6 +161,7 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
+    // ANCHOR: way_up
     /// What the backend gets to see: a copy of the request, about to be sent.
     async fn upstream_request_filter(
         &self,
@@ -178,6 +183,7 @@ impl ProxyHttp for Gateway {
             None => Ok(()),
         }
     }
+    // ANCHOR_END: way_up
 
     /// The request's body passes by. When it has passed, the time until the response's head is counted.
     async fn request_body_filter(
@@ -195,6 +201,7 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
+    // ANCHOR: broken
     /// The connection broke, or what came over it was not HTTP. The request may have been acted upon.
     fn error_while_proxy(
         &self,
@@ -217,7 +224,9 @@ impl ProxyHttp for Gateway {
         error.set_retry(may_resend && ctx.attempt_failed());
         error
     }
+    // ANCHOR_END: broken
 
+    // ANCHOR: way_down
     /// What the client gets to see of the backend's response.
     async fn response_filter(
         &self,
@@ -245,7 +254,9 @@ impl ProxyHttp for Gateway {
         }
         Ok(())
     }
+    // ANCHOR_END: way_down
 
+    // ANCHOR: told
     /// Nothing more can be tried: the client is told why, if it has not been told anything yet.
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
         let overdue = deadline::has_passed(session);
@@ -268,6 +279,7 @@ impl ProxyHttp for Gateway {
         }
         FailToProxy { error_code, can_reuse_downstream: false }
     }
+    // ANCHOR_END: told
 
     /// Where the access log tells what happened, Pingora need not; except what went wrong in here.
     fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, error: &Error) -> bool {

@@ -37,6 +37,7 @@ impl ProxyHttp for HeaderFilter {
         Ok(Box::new(peer))
     }
 
+    // ANCHOR: way_up
     /// Runs when a connection to the upstream is there, just before the request header is sent on it.
     /// `request` is a copy: what the client sent stays as it was, for logs and for retries.
     async fn upstream_request_filter(
@@ -58,7 +59,9 @@ impl ProxyHttp for HeaderFilter {
         }
         Ok(())
     }
+    // ANCHOR_END: way_up
 
+    // ANCHOR: way_down
     /// Runs when the upstream's response header has arrived, before the client gets it.
     async fn response_filter(
         &self,
@@ -71,6 +74,7 @@ impl ProxyHttp for HeaderFilter {
         response.remove_header("Server");
         Ok(())
     }
+    // ANCHOR_END: way_down
 }
 
 fn main() {

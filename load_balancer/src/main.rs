@@ -34,6 +34,7 @@ impl ProxyHttp for Balancer {
         RequestCtx::default()
     }
 
+    // ANCHOR: phases
     /// Takes the next upstream that is healthy and that this request has not tried in vain.
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
         // Round robin hashes no key (hence none); 256 bounds how far it looks for one that will do.
@@ -70,6 +71,7 @@ impl ProxyHttp for Balancer {
         }
         error
     }
+    // ANCHOR_END: phases
 }
 
 fn main() {
@@ -97,11 +99,13 @@ fn main() {
             exit(2);
         }
     };
+    // ANCHOR: health_checks
     // A TCP connection that opens is a pass. All upstreams are checked at once, every five seconds.
     upstreams.set_health_check(TcpHealthCheck::new());
     upstreams.health_check_frequency = Some(Duration::from_secs(5));
     upstreams.parallel_health_check = true;
     let health_checks = background_service("health checks", upstreams);
+    // ANCHOR_END: health_checks
 
     // On SIGTERM, Pingora's default is to wait five minutes for requests in flight.
     let conf = ServerConf { grace_period_seconds: Some(1), ..Default::default() };

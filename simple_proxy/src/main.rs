@@ -1,8 +1,7 @@
 //! Sample 1: the smallest Pingora proxy that is of use. It forwards every request to one upstream.
 //!
 //! Run it:  `cargo run -p simple_proxy -- 127.0.0.1:3001`  (start the upstream with `cargo run -p origin`)
-//! Try:     `curl -i 127.0.0.1:6188/anything`
-//! With no argument the upstream is 1.1.1.1:443, over TLS.
+//! Try:     `curl -i 127.0.0.1:6188/anything`  (With no argument the upstream is 1.1.1.1:443, over TLS.)
 
 use std::{env, net::SocketAddr, net::TcpListener, process::exit, time::Duration};
 
@@ -20,18 +19,19 @@ impl ProxyHttp for SimpleProxy {
     type CTX = (); // What is remembered about a request from phase to phase: nothing.
     fn new_ctx(&self) {}
 
-    /// The one phase that has no default: where does this request go? On port 443 TLS is spoken, and the
-    /// upstream must prove to be `one.one.one.one`; any other is refused, and the client gets 502.
+    // ANCHOR: upstream_peer
+    /// The one phase that has no default: where does this request go? Over TLS (on port 443), the upstream
+    /// must prove to be this name; any other is refused, and the client gets 502.
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
-        let tls = self.upstream.port() == 443;
-        let sni = if tls { "one.one.one.one" } else { "" };
-        let mut peer = HttpPeer::new(self.upstream, tls, sni.to_string());
+        let name = if self.upstream.port() == 443 { "one.one.one.one" } else { "" };
+        let mut peer = HttpPeer::new(self.upstream, !name.is_empty(), name.to_string());
         // Unless told otherwise, Pingora waits for an upstream for ever.
         peer.options.connection_timeout = Some(Duration::from_secs(2));
         peer.options.read_timeout = Some(Duration::from_secs(10));
         peer.options.write_timeout = Some(Duration::from_secs(10));
         Ok(Box::new(peer))
     }
+    // ANCHOR_END: upstream_peer
 }
 
 fn main() {

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 pub use compile::{CompileError, compile};
 pub use snapshot::{Route, Snapshot};
 
+// ANCHOR: store
 /// Holds the snapshot that new requests start with.
 pub struct Store {
     current: ArcSwap<Snapshot>,
@@ -26,3 +27,4 @@ impl Store {
         self.current.load_full()
     }
 }
+// ANCHOR_END: store
