@@ -1,0 +1,319 @@
+//! The exercises as their manifests describe them, and what each must have: names that workshop-runner
+//! accepts too, a starter with something to do, a solution that is not long, a hint, its minutes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use similar::{ChangeTag, TextDiff};
+
+use crate::{Fault, Pattern, pattern};
+
+/// Where they are.
+pub const DIRECTORY: &str = "docs/exercises";
+/// How many lines a learner writes, at most.
+const LONGEST_PART: usize = 30;
+
+/// An exercise.
+#[derive(Debug, Clone)]
+pub struct Exercise {
+    /// `docs/exercises/NN_topic/NN_name`.
+    pub directory: String,
+    /// `exNNNN`.
+    pub package: String,
+    /// What it is called.
+    pub title: String,
+    /// How long it takes, for somebody who is new to it.
+    pub minutes: u32,
+    /// The packages of the exercises to do first.
+    pub needs: Vec<String>,
+    /// What one learns.
+    pub learn: String,
+    hint: String,
+    features: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    package: Package,
+    #[serde(default)]
+    features: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    description: String,
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    workshop: Workshop,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Workshop {
+    title: String,
+    minutes: u32,
+    needs: Vec<String>,
+    hint: String,
+}
+
+impl Exercise {
+    /// The directory of its chapter, `NN_topic`.
+    pub fn chapter(&self) -> &str {
+        self.directory.split('/').nth(2).unwrap_or("")
+    }
+
+    fn parse(directory: &str, manifest: &str) -> Result<Self, toml::de::Error> {
+        let Manifest { package, features } = toml::from_str(manifest)?;
+        let Workshop { title, minutes, needs, hint } = package.metadata.workshop;
+        let (directory, learn) = (directory.to_owned(), package.description);
+        Ok(Exercise { directory, package: package.name, title, minutes, needs, learn, hint, features })
+    }
+}
+
+/// All exercises among `files`, in order, and what cannot be read as one.
+pub fn find(files: &[String], read: impl Fn(&str) -> Option<String>) -> (Vec<Exercise>, Vec<Fault>) {
+    static INSIDE: Pattern = Pattern::new(|| pattern(&format!("^({DIRECTORY}/[^/]+/[^/]+)/")));
+    let inside = files.iter().filter_map(|file| INSIDE.captures(file));
+    let directories: BTreeSet<String> = inside.map(|found| found[1].to_owned()).collect();
+    let (mut exercises, mut faults) = (Vec::new(), Vec::new());
+    for directory in directories {
+        let file = format!("{directory}/Cargo.toml");
+        match read(&file).map(|manifest| Exercise::parse(&directory, &manifest)) {
+            Some(Ok(exercise)) => exercises.push(exercise),
+            Some(Err(error)) => {
+                faults.push(Fault::new(&file, 0, format!("is no exercise's manifest: {error}")))
+            }
+            None => faults.push(Fault::new(&directory, 0, "has no Cargo.toml: is it an exercise?")),
+        }
+    }
+    (exercises, faults)
+}
+
+/// What is missing or wrong in the exercises, each by itself and as a series.
+pub fn check(files: &[String], read: impl Fn(&str) -> Option<String>) -> Vec<Fault> {
+    let (exercises, mut faults) = find(files, &read);
+    faults.extend(numbers(&exercises));
+    for (place, exercise) in exercises.iter().enumerate() {
+        let Exercise { directory, .. } = exercise;
+        let manifest = format!("{directory}/Cargo.toml");
+        let told = manifest_faults(exercise, &exercises[..place], &read(&manifest).unwrap_or_default());
+        faults.extend(told.into_iter().map(|what| Fault::new(&manifest, 0, what)));
+        let mut text = |file: &str| {
+            let text = read(&format!("{directory}/{file}"));
+            if text.is_none() {
+                faults.push(Fault::new(
+                    &format!("{directory}/{file}"),
+                    0,
+                    "is missing; every exercise has one",
+                ));
+            }
+            text.unwrap_or_default()
+        };
+        let [starter, solution, _, _] =
+            ["src/exercise.rs", "src/solution.rs", "src/lib.rs", "tests/check.rs"].map(&mut text);
+        faults.extend(part_faults(directory, &starter, &solution));
+    }
+    faults
+}
+
+/// Names that are not what workshop-runner accepts, and numbers that are left out.
+fn numbers(exercises: &[Exercise]) -> Vec<Fault> {
+    static NAME: Pattern = Pattern::new(|| pattern(r"^(\d{2})_\w+$"));
+    let mut chapters = BTreeMap::<&str, Vec<&str>>::new();
+    for exercise in exercises {
+        let name = exercise.directory.rsplit('/').next().unwrap_or("");
+        chapters.entry(exercise.chapter()).or_default().push(name);
+    }
+    let series = chapters.iter().map(|(chapter, names)| (format!("{DIRECTORY}/{chapter}"), names.clone()));
+    let all = [(DIRECTORY.to_owned(), chapters.keys().copied().collect())].into_iter().chain(series);
+    let mut faults = Vec::new();
+    for (directory, names) in all {
+        for (number, name) in (1..).zip(names) {
+            let what = match NAME.captures(name) {
+                None => format!("{name} is no name that workshop-runner accepts: two digits, _, a word"),
+                Some(found) if found[1] != format!("{number:02}") => {
+                    format!("{name} is number {number} here: numbers go on from 01 without a gap")
+                }
+                Some(_) => continue,
+            };
+            faults.push(Fault::new(&directory, 0, what));
+        }
+    }
+    faults
+}
+
+/// What is wrong in a manifest; `earlier` are the exercises before this one.
+fn manifest_faults(exercise: &Exercise, earlier: &[Exercise], manifest: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut require = |fine: bool, what: String| {
+        if !fine {
+            faults.push(what)
+        }
+    };
+    let numbers = exercise.directory.split('/').skip(2).filter_map(|name| name.get(..2));
+    let package = format!("ex{}", numbers.collect::<String>());
+    require(exercise.package == package, format!("the package is {}, expected {package}", exercise.package));
+    for (key, value) in
+        [("description", &exercise.learn), ("title", &exercise.title), ("hint", &exercise.hint)]
+    {
+        require(!value.trim().is_empty(), format!("`{key}` is empty"));
+    }
+    let minutes = exercise.minutes;
+    require(
+        (1..=60).contains(&minutes),
+        format!("`minutes` is {minutes}, expected 1 to 60: split a longer exercise"),
+    );
+    for need in &exercise.needs {
+        let known = earlier.iter().any(|exercise| exercise.package == *need);
+        require(known, format!("`needs` names {need}, which is no earlier exercise"));
+    }
+    // testkit reads it so, without a TOML parser in every exercise's test.
+    let on_a_line =
+        manifest.lines().any(|line| line.starts_with("hint = \"") && !line.starts_with("hint = \"\"\""));
+    require(
+        on_a_line,
+        "`hint` is not written as hint = \"…\" on one line, as testkit's expect! reads it".to_owned(),
+    );
+    let features = &exercise.features;
+    require(features.contains_key("solution"), "has no feature `solution`".to_owned());
+    let default = features.get("default").is_some_and(|features| !features.is_empty());
+    require(!default, "has default features: a learner must get the starter".to_owned());
+    faults
+}
+
+/// What is wrong between a starter and its solution.
+fn part_faults(directory: &str, starter: &str, solution: &str) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut fault =
+        |file: &str, what: String| faults.push(Fault::new(&format!("{directory}/src/{file}"), 0, what));
+    if !starter.contains("// TODO") {
+        fault("exercise.rs", "has no `// TODO` that says what to write".to_owned());
+    }
+    if solution.contains("TODO") {
+        fault("solution.rs", "has a TODO left".to_owned());
+    }
+    let part = part(starter, solution);
+    if part > LONGEST_PART {
+        fault(
+            "solution.rs",
+            format!(
+                "a learner writes {part} lines, more than {LONGEST_PART}: move what teaches nothing into the starter"
+            ),
+        );
+    }
+    faults
+}
+
+/// How many lines a learner writes to get from the starter to the solution: of code, imports aside.
+fn part(starter: &str, solution: &str) -> usize {
+    let diff = TextDiff::from_lines(starter, solution);
+    let added = diff.iter_all_changes().filter(|change| change.tag() == ChangeTag::Insert);
+    let lines = added.map(|change| change.value().trim());
+    lines.filter(|line| !line.is_empty() && !line.starts_with("//") && !line.starts_with("use ")).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANIFEST: &str = "[package]\nname = \"ex0101\"\ndescription = \"the phases\"\n\n\
+                            [package.metadata.workshop]\ntitle = \"First\"\nminutes = 10\nneeds = []\n\
+                            hint = \"do it\"\n\n[features]\nsolution = []\n";
+
+    /// The faults of one exercise, where `change` has changed its files.
+    fn faults(change: impl Fn(&mut BTreeMap<String, String>)) -> Vec<String> {
+        let directory = "docs/exercises/01_upstream/01_first";
+        let mut files = BTreeMap::new();
+        for (file, text) in [
+            ("Cargo.toml", MANIFEST),
+            ("src/exercise.rs", "fn a() {\n    // TODO: write it\n}\n"),
+            ("src/solution.rs", "fn a() {\n    it();\n}\n"),
+            ("src/lib.rs", ""),
+            ("tests/check.rs", ""),
+        ] {
+            files.insert(format!("{directory}/{file}"), text.to_owned());
+        }
+        change(&mut files);
+        let names: Vec<String> = files.keys().cloned().collect();
+        check(&names, |file| files.get(file).cloned()).iter().map(Fault::to_string).collect()
+    }
+
+    /// The same, where in one file a text is replaced.
+    fn with(file: &str, old: &str, new: &str) -> Vec<String> {
+        faults(|files| {
+            let file = files.iter_mut().find(|(name, _)| name.ends_with(file)).unwrap().1;
+            assert!(file.contains(old));
+            *file = file.replace(old, new);
+        })
+    }
+
+    #[test]
+    fn an_exercise_that_has_everything_is_fine() {
+        assert_eq!(faults(|_| ()), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_manifest_lacks_is_found() {
+        for (old, new, fault) in [
+            ("ex0101", "ex0102", "the package is ex0102, expected ex0101"),
+            ("minutes = 10\n", "", "missing field `minutes`"),
+            ("minutes = 10", "minutes = 90", "`minutes` is 90, expected 1 to 60"),
+            ("hint = \"do it\"\n", "", "missing field `hint`"),
+            ("\"do it\"", "\" \"", "`hint` is empty"),
+            ("hint = \"do it\"", "hint = \"\"\"\ndo it\"\"\"", "`hint` is not written as"),
+            ("title = \"First\"", "title = \"\"", "`title` is empty"),
+            ("needs = []", "needs = [\"ex0102\"]", "names ex0102, which is no earlier exercise"),
+            ("the phases", "", "`description` is empty"),
+            ("solution = []", "", "has no feature `solution`"),
+            ("solution = []", "solution = []\ndefault = [\"solution\"]", "has default features"),
+            ("needs = []", "needs = []\nminute = 1", "unknown field `minute`"),
+        ] {
+            let faults = with("Cargo.toml", old, new);
+            assert!(faults.len() == 1 && faults[0].contains(fault), "{fault}: {faults:?}");
+        }
+    }
+
+    #[test]
+    fn files_that_an_exercise_lacks_are_found() {
+        for file in ["src/exercise.rs", "src/solution.rs", "src/lib.rs", "tests/check.rs", "Cargo.toml"] {
+            let faults = faults(|files| files.retain(|name, _| !name.ends_with(file)));
+            assert!(faults[0].contains(file), "{file}: {faults:?}");
+        }
+        assert!(with("exercise.rs", "// TODO", "//")[0].contains("has no `// TODO`"));
+        assert!(with("solution.rs", "it();", "it(); // TODO")[0].contains("has a TODO left"));
+    }
+
+    #[test]
+    fn a_long_part_is_found_and_comments_are_not_counted() {
+        let lines = |line: &str, count| format!("{}\n", vec![line; count].join("\n"));
+        assert_eq!(with("solution.rs", "it();\n", &lines("it();", 30)), [""; 0]);
+        assert!(with("solution.rs", "it();\n", &lines("it();", 31))[0].contains("a learner writes 31 lines"));
+        assert_eq!(with("solution.rs", "it();\n", &(lines("// so", 20) + &lines("it();", 30))), [""; 0]);
+    }
+
+    #[test]
+    fn names_and_numbers_are_those_of_workshop_runner() {
+        let moved = |to: &str| {
+            faults(|files| {
+                let old = std::mem::take(files);
+                files.extend(
+                    old.into_iter().map(|(name, text)| (name.replace("01_upstream/01_first", to), text)),
+                );
+            })
+        };
+        for (to, fault) in [
+            ("01_upstream/first", "first is no name that workshop-runner accepts"),
+            ("upstream/01_first", "upstream is no name that workshop-runner accepts"),
+            ("01_upstream/01-first", "01-first is no name that"),
+            ("01_upstream/02_first", "02_first is number 1 here"),
+            ("02_upstream/01_first", "02_upstream is number 1 here"),
+        ] {
+            let faults = moved(to);
+            assert!(faults.iter().any(|found| found.contains(fault)), "{fault}: {faults:?}");
+        }
+    }
+}

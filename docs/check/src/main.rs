@@ -1,0 +1,42 @@
+//! For authors: `cargo run -p check -- transcript README.md` plays a page's transcripts, and with `BLESS=1`
+//! rewrites them. Without a page, all of them.
+//!
+//! (`check play PAGE` is how each page gets a process, and with it a network, of its own.)
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use check::{list, repository::Repository, settle, transcripts};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let program = std::env::current_exe();
+    match (arguments.split_first(), program) {
+        (Some((command, pages)), Ok(program)) if command == "transcript" => {
+            let faults = settle(|repository| transcripts::check(repository, &program, pages));
+            if faults.is_empty() {
+                return ExitCode::SUCCESS;
+            }
+            eprint!("{}", list(&faults));
+            ExitCode::FAILURE
+        }
+        (Some((command, [page])), Ok(program)) if command == "play" => play(page, &program),
+        _ => {
+            eprintln!("usage: cargo run -p check -- transcript [PAGE.md ...]");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Plays a page here and answers with its faults, as JSON.
+fn play(page: &str, program: &Path) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let Ok(runtime) = runtime else { return ExitCode::FAILURE };
+    let programs = program.parent().unwrap_or(Path::new("."));
+    let faults = runtime.block_on(transcripts::session::play(&Repository::here(), page, programs));
+    match serde_json::to_vec(&faults).map(|faults| std::io::stdout().write_all(&faults)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,210 @@
+//! Code on a page that stands in a source too: a block below `<!-- source: path#anchor -->` equals the file,
+//! or the region of it between two comments as mdBook defines them, and what mdBook includes is there.
+
+use std::collections::BTreeSet;
+
+use crate::markdown::{Document, line_at};
+use crate::repository::{Repository, relative_to};
+use crate::{Fault, Pattern, diff, pattern};
+
+/// mdBook's own expression: what follows the word is the region's name.
+static ANCHOR: Pattern = Pattern::new(|| pattern(r"ANCHOR(_END)?:\s*([\w-]+)"));
+
+/// The marks that some check knows.
+const BELOW: [&str; 4] = ["source", "transcript", "file", "rules"];
+const ALONE: [&str; 2] = ["generated", "/generated"];
+
+/// Every block that does not say what its source says.
+pub fn check(document: &Document, repository: &Repository) -> Vec<Fault> {
+    let mut faults = marks(document);
+    for (mark, block) in document.marked("source") {
+        match snippet(&mark.value, |file| repository.find(file)) {
+            Err(what) => faults.push(Fault::new(&document.path, mark.line, what)),
+            Ok(right) if right == block.text => {}
+            Ok(right) => {
+                let what =
+                    format!("the block is not what {} says\n{}", mark.value, diff(&block.text, &right));
+                faults.push(Fault::fixable(&document.path, block.line, what, block.rewrite(&right)));
+            }
+        }
+    }
+    faults
+}
+
+/// Marks that ask for nothing, because they are misspelt or stand above no block.
+fn marks(document: &Document) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for mark in &document.marks {
+        let known = BELOW.contains(&&*mark.key) || ALONE.contains(&&*mark.key);
+        let what = match (known, mark.block) {
+            (false, Some(_)) => format!("'{}' is no mark; known are: {}", mark.key, BELOW.join(", ")),
+            (true, None) if BELOW.contains(&&*mark.key) => {
+                format!("the mark '{}' stands above no block: put it right above one", mark.key)
+            }
+            _ => continue,
+        };
+        faults.push(Fault::new(&document.path, mark.line, what));
+    }
+    faults
+}
+
+/// What `path` or `path#anchor` names.
+fn snippet(spec: &str, read: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+    let (path, anchor) = spec.split_once('#').map_or((spec, None), |(path, anchor)| (path, Some(anchor)));
+    let text = read(path).ok_or_else(|| format!("there is no file {path} in the repository"))?;
+    let region = match anchor {
+        Some(anchor) => region(&text, anchor)
+            .ok_or_else(|| format!("{path} has no region '{anchor}': mark it with ANCHOR and ANCHOR_END"))?,
+        None => text.lines().filter(|line| !ANCHOR.is_match(line)).collect(),
+    };
+    Ok(flush_left(&region))
+}
+
+/// The lines of a region, without those that mark it or another inside it.
+fn region<'a>(text: &'a str, name: &str) -> Option<Vec<&'a str>> {
+    let (mut lines, mut inside, mut found) = (Vec::new(), false, false);
+    for line in text.lines() {
+        match ANCHOR.captures(line) {
+            Some(mark) if &mark[2] == name => (inside, found) = (mark.get(1).is_none(), true),
+            None if inside => lines.push(line),
+            _ => {}
+        }
+    }
+    found.then_some(lines)
+}
+
+/// The lines, without the indentation that all of them have.
+fn flush_left(lines: &[&str]) -> String {
+    let indented = lines.iter().filter(|line| !line.trim().is_empty());
+    let common = indented.map(|line| line.len() - line.trim_start().len()).min().unwrap_or(0);
+    lines.iter().map(|line| format!("{}\n", line.get(common..).unwrap_or(""))).collect()
+}
+
+/// Every include of mdBook that names no file or no region. Numbers of lines are none: they rot.
+pub fn includes(document: &Document, repository: &Repository) -> Vec<Fault> {
+    static INCLUDE: Pattern = Pattern::new(|| {
+        pattern(r"(\\?)\{\{\s*#(?:rustdoc_include|include|playground)\s+([^\s:}]+)(?::([^\s}]*))?")
+    });
+    let mut faults = Vec::new();
+    // With a backslash before it, mdBook shows an include as it is written.
+    for found in INCLUDE.captures_iter(&document.text).filter(|found| found[1].is_empty()) {
+        let text = relative_to(&document.path, &found[2]).and_then(|path| repository.find(&path));
+        let what = match (text, found.get(3).map(|anchor| anchor.as_str())) {
+            (None, _) => format!("includes {}, which is no file of the repository", &found[2]),
+            (Some(text), Some(anchor)) if region(&text, anchor).is_none() => {
+                format!("includes {}:{anchor}, but the file has no region '{anchor}'", &found[2])
+            }
+            _ => continue,
+        };
+        let line = line_at(&document.text, found.get(0).map_or(0, |found| found.start()));
+        faults.push(Fault::new(&document.path, line, what));
+    }
+    faults
+}
+
+/// Every region of a source that does not end, begins twice, or ends without a beginning.
+pub fn anchors(file: &str, text: &str) -> Vec<Fault> {
+    static COMMENT: Pattern =
+        Pattern::new(|| pattern(r"^\s*(?://|#|<!--)\s*ANCHOR(_END)?:\s*([\w-]+)\s*(?:-->)?\s*$"));
+    let (mut faults, mut seen, mut open) = (Vec::new(), BTreeSet::new(), Vec::new());
+    for (line, found) in (1..).zip(text.lines().map(|line| COMMENT.captures(line))) {
+        let Some(found) = found else { continue };
+        let name = found[2].to_owned();
+        if found.get(1).is_none() {
+            if !seen.insert(name.clone()) {
+                faults.push(Fault::new(file, line, format!("the region '{name}' begins a second time")));
+            }
+            open.push((name, line));
+        } else if let Some(place) = open.iter().position(|(opened, _)| *opened == name) {
+            open.remove(place);
+        } else {
+            faults.push(Fault::new(file, line, format!("the region '{name}' ends without a beginning")));
+        }
+    }
+    let unended = |(name, line)| Fault::new(file, line, format!("the region '{name}' has no ANCHOR_END"));
+    faults.extend(open.into_iter().map(unended));
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: &str = "fn a() {\n    // ANCHOR: outer\n    one();\n\n    // ANCHOR: inner\n    if two() {\n        \
+                          three();\n    }\n    // ANCHOR_END: inner\n    // ANCHOR_END: outer\n}\n";
+
+    fn repository() -> (tempfile::TempDir, Repository) {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("src")).unwrap();
+        std::fs::write(directory.path().join("src/a.rs"), SOURCE).unwrap();
+        let repository = Repository::at(directory.path());
+        (directory, repository)
+    }
+
+    #[test]
+    fn a_region_is_cut_out_as_mdbook_does_and_moved_left() {
+        let read = |_: &str| Some(SOURCE.to_owned());
+        assert_eq!(snippet("a.rs#outer", read).unwrap(), "one();\n\nif two() {\n    three();\n}\n");
+        assert_eq!(snippet("a.rs#inner", read).unwrap(), "if two() {\n    three();\n}\n");
+        assert!(snippet("a.rs", read).unwrap().starts_with("fn a() {\n    one();\n\n    if two() {\n"));
+        assert!(snippet("a.rs#other", read).unwrap_err().contains("no region 'other'"));
+        assert!(snippet("a.rs", |_| None).unwrap_err().contains("no file a.rs"));
+    }
+
+    #[test]
+    fn a_stale_block_is_found_and_can_be_rewritten() {
+        let (_directory, repository) = repository();
+        let page = "x\n\n<!-- source: src/a.rs#inner -->\n```rust\nif two() {\n    four();\n}\n```\n";
+        let faults = check(&Document::parse("page.md", page), &repository);
+        assert_eq!((faults.len(), faults[0].line), (1, 4));
+        for part in [
+            "page.md:4: the block is not what src/a.rs#inner says",
+            "-    four();",
+            "+    three();",
+            "BLESS=1",
+        ] {
+            assert!(faults[0].to_string().contains(part), "{part}: {}", faults[0]);
+        }
+        let fix = faults[0].fix.clone().unwrap();
+        let mended = page.replace(&page[fix.range], &fix.text);
+        assert_eq!(check(&Document::parse("page.md", &mended), &repository), []);
+    }
+
+    #[test]
+    fn a_mark_that_asks_for_nothing_is_found() {
+        let (_directory, repository) = repository();
+        let page =
+            "<!-- sorce: src/a.rs -->\n```\n```\n\n<!-- source: src/a.rs -->\n\ntext\n\n<!-- lint: off -->\n";
+        let faults = check(&Document::parse("page.md", page), &repository);
+        let faults: Vec<_> = faults.iter().map(Fault::to_string).collect();
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        assert!(faults[0].starts_with("page.md:1: 'sorce' is no mark"), "{faults:?}");
+        assert!(faults[1].starts_with("page.md:5: the mark 'source' stands above no block"), "{faults:?}");
+    }
+
+    #[test]
+    fn an_include_names_a_file_and_a_region() {
+        let (_directory, repository) = repository();
+        let page = "{{#include ../src/a.rs}}\n{{#rustdoc_include ../src/a.rs:inner}}\n\\{{#include nothing}}\n\
+                    {{#include b.rs}}\n{{#rustdoc_include ../src/a.rs:other}}\n{{#include ../src/a.rs:2:4}}\n";
+        let faults = includes(&Document::parse("book/page.md", page), &repository);
+        assert_eq!(faults.iter().map(|fault| fault.line).collect::<Vec<_>>(), [4, 5, 6], "{faults:?}");
+        assert!(faults[0].what.contains("b.rs, which is no file"), "{faults:?}");
+        assert!(faults[1].what.contains("no region 'other'"), "{faults:?}");
+    }
+
+    #[test]
+    fn a_region_has_a_beginning_and_an_end() {
+        assert_eq!(anchors("a.rs", SOURCE), []);
+        let bad = "// ANCHOR: a\n# ANCHOR: a\n// ANCHOR_END: a\n<!-- ANCHOR_END: b -->\n";
+        let faults: Vec<_> = anchors("a.rs", bad).iter().map(Fault::to_string).collect();
+        assert_eq!(
+            faults,
+            [
+                "a.rs:2: the region 'a' begins a second time",
+                "a.rs:4: the region 'b' ends without a beginning",
+                "a.rs:2: the region 'a' has no ANCHOR_END"
+            ]
+        );
+    }
+}

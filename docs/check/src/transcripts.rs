@@ -1,0 +1,115 @@
+//! Console blocks that are true: those marked `<!-- transcript: run -->` or `<!-- transcript: serve NAME -->`
+//! are typed, in the order of their page, into a shell beside the real programs, and what comes back is
+//! compared with what the page shows ([`session`] does it, [`script`] reads the page).
+//!
+//! Pages name fixed ports, and two pages the same ones. So each page has a network of its own, a namespace
+//! of Linux with nothing in it but loopback; where there is no such thing, pages take turns on the host's.
+
+pub mod compare;
+pub mod script;
+pub mod session;
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+use crate::exercises;
+use crate::packages::{cargo, metadata};
+use crate::repository::Repository;
+use crate::{Fault, in_parallel};
+
+/// The ports that pages speak of: origins, samples, gateway, its management, its metrics.
+const PORTS: [u16; 7] = [3001, 3002, 3003, 6188, 8080, 8081, 9090];
+
+/// Where a page's programs may listen.
+enum Place {
+    /// In a network namespace that this command makes.
+    Namespace(&'static [&'static str]),
+    /// Where everybody else listens.
+    Host,
+}
+
+/// Plays the pages at `paths` (all that have transcripts, if there are none) and says what they show wrong.
+/// `program` is the command `check`, which plays a page where it is told to.
+///
+/// # Panics
+/// Where the programs cannot be built.
+pub fn check(repository: &Repository, program: &Path, paths: &[String]) -> Vec<Fault> {
+    let mut pages: Vec<String> = paths.to_vec();
+    if pages.is_empty() {
+        let documents = repository.documents();
+        let marked = documents.iter().filter(|document| document.marked("transcript").count() > 0);
+        pages = marked.map(|document| document.path.clone()).collect();
+    }
+    build(repository);
+    match place() {
+        Ok(Place::Host) => pages.iter().flat_map(|page| play(&[], program, page)).collect(),
+        Ok(Place::Namespace(enter)) => {
+            in_parallel(2, &pages, |page| play(enter, program, page)).into_iter().flatten().collect()
+        }
+        Err(why) => {
+            let what = format!("the transcripts of {} were not played: {why}", pages.join(", "));
+            // Past the test harness, which would keep it to itself.
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("check: {what}\n").as_bytes());
+            let in_ci = std::env::var_os("CI").is_some();
+            in_ci.then(|| Fault::new("docs/check", 0, what)).into_iter().collect()
+        }
+    }
+}
+
+/// Builds what the pages run; within `make test` everything is fresh. The whole workspace is selected, so
+/// that dependencies keep their features, but not every program: `check` is running, and the place of an
+/// exercise's may hold the starter or the solution, which other tests rely on.
+fn build(repository: &Repository) {
+    let metadata = metadata(repository);
+    let packages = metadata.workspace_packages().into_iter();
+    let packages = packages.filter(|package| !package.manifest_path.as_str().contains(exercises::DIRECTORY));
+    let packages = packages.filter(|package| package.name != env!("CARGO_PKG_NAME"));
+    let targets = packages.flat_map(|package| &package.targets).filter(|target| target.is_bin());
+    let programs = targets.flat_map(|target| ["--bin", &target.name]);
+    let output = cargo(repository).args(["build", "--quiet", "--workspace"]).args(programs).output();
+    match output {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => panic!("cannot build what pages run:\n{}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => panic!("cannot run cargo: {error}"),
+    }
+}
+
+/// Where pages can be played, or why nowhere.
+fn place() -> Result<Place, String> {
+    const AS_ROOT: &[&str] = &["unshare", "--net"];
+    const AS_ANYBODY: &[&str] = &["unshare", "--map-root-user", "--net"];
+    for enter in [AS_ROOT, AS_ANYBODY] {
+        if inside(enter, "true").output().is_ok_and(|output| output.status.success()) {
+            return Ok(Place::Namespace(enter));
+        }
+    }
+    let taken = PORTS.iter().find(|port| TcpListener::bind(("127.0.0.1", **port)).is_err());
+    match taken {
+        None => Ok(Place::Host),
+        Some(port) => Err(format!(
+            "there is no network of their own (`unshare --net` and `ip link set lo up` do not work here), \
+             and on this one somebody listens on port {port}: stop that program and try again"
+        )),
+    }
+}
+
+/// `program`, to be run in a namespace that `enter` makes, on whose loopback one can listen.
+fn inside(enter: &[&str], program: impl AsRef<Path>) -> Command {
+    let mut words = enter.iter();
+    let Some(first) = words.next() else { return Command::new(program.as_ref()) };
+    let mut command = Command::new(first);
+    command.args(words).args(["sh", "-c", "ip link set lo up && exec \"$@\"", "sh"]).arg(program.as_ref());
+    command
+}
+
+/// Plays one page in a process of its own, since a namespace is a process's.
+fn play(enter: &[&str], program: &Path, page: &str) -> Vec<Fault> {
+    let fault = |what: String| vec![Fault::new(page, 0, what)];
+    match inside(enter, program).args(["play", page]).output() {
+        Err(error) => fault(format!("cannot run {}: {error}", program.display())),
+        Ok(output) => serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+            fault(format!("could not be played to its end:\n{}", String::from_utf8_lossy(&output.stderr)))
+        }),
+    }
+}

@@ -1,0 +1,200 @@
+//! A reader at the keyboard: types a page's commands beside the real programs, in a directory that looks
+//! like the repository's root, and compares what comes with what the page shows.
+//!
+//! The current directory is the whole process's, which therefore plays one page and ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use testkit::{DEADLINE, Process, Signal};
+
+use super::compare::difference;
+use super::script::{Action, Step, Typed, shell, steps, text};
+use crate::markdown::Document;
+use crate::repository::Repository;
+use crate::{Fault, Pattern, pattern};
+
+/// How often something awaited is looked at.
+const POLL: Duration = Duration::from_millis(10);
+
+/// A reader's terminals.
+struct Session {
+    page: String,
+    /// The directory of the programs that are built.
+    programs: String,
+    /// What runs in the terminals that stay open, by their names.
+    serving: BTreeMap<String, Process>,
+    /// Where something answers since the last program was started.
+    ready: BTreeSet<SocketAddr>,
+}
+
+/// Plays a page; `programs` is the directory with the built ones.
+///
+/// # Panics
+/// Where there is no directory to play in.
+pub async fn play(repository: &Repository, page: &str, programs: &Path) -> Vec<Fault> {
+    let scratch = tempfile::tempdir().unwrap_or_else(|error| panic!("no scratch directory: {error}"));
+    let entered =
+        furnish(scratch.path(), repository.root()).and_then(|()| std::env::set_current_dir(scratch.path()));
+    entered.unwrap_or_else(|error| panic!("cannot play in {}: {error}", scratch.path().display()));
+    let document = Document::parse(page, &repository.read(page));
+    let steps = match steps(&document) {
+        Ok(steps) => steps,
+        Err(faults) => return faults,
+    };
+    let programs = programs.display().to_string();
+    let (serving, ready) = (BTreeMap::new(), BTreeSet::new());
+    let mut session = Session { page: page.to_owned(), programs, serving, ready };
+    let mut faults = Vec::new();
+    for step in &steps {
+        session.step(step, &mut faults).await;
+    }
+    for name in session.serving.keys().cloned().collect::<Vec<_>>() {
+        faults.extend(session.stop(&name, 0).await.err());
+    }
+    faults
+}
+
+/// Makes the directory look like the repository's root, and keeps the user's own curl settings out of it.
+fn furnish(scratch: &Path, root: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(root)? {
+        let entry = entry?;
+        std::os::unix::fs::symlink(entry.path(), scratch.join(entry.file_name()))?;
+    }
+    // In a terminal curl shows no meter beside an answer; into a pipe it would.
+    std::fs::write(scratch.join(".curlrc"), "no-progress-meter\nnoproxy = \"*\"\n")
+}
+
+/// Writes a page's file. Whatever else is called so is a link into the repository, which must stay as it is.
+fn write(name: &str, text: &str) -> Result<(), String> {
+    if name.contains('/') || Path::new(name).is_symlink() {
+        return Err("a page's file needs a name of its own, and no directory".to_owned());
+    }
+    std::fs::write(name, text).map_err(|error| error.to_string())
+}
+
+impl Session {
+    async fn step(&mut self, step: &Step<'_>, faults: &mut Vec<Fault>) {
+        let (commands, terminal) = match &step.action {
+            Action::Write(name) => {
+                let written = write(name, &step.block.text);
+                let fault =
+                    |what| Fault::new(&self.page, step.block.line, format!("cannot write {name}: {what}"));
+                return faults.extend(written.map_err(fault).err());
+            }
+            Action::Run(commands) => (commands, None),
+            Action::Serve(name, commands) => (commands, Some(name)),
+        };
+        let (mut came, mut differences) = (Vec::new(), Vec::new());
+        for (i, typed) in commands.iter().enumerate() {
+            let lines = match terminal {
+                Some(name) if i + 1 == commands.len() => self.serve(name, typed).await,
+                _ => self.run(typed).await,
+            };
+            match lines {
+                Ok(lines) => {
+                    let differs = difference(&typed.shown, &lines).map(|diff| (typed, diff));
+                    // What is the same but for its dates stays as it is written.
+                    came.push(if differs.is_some() { lines } else { typed.shown.clone() });
+                    differences.extend(differs);
+                }
+                Err(fault) => return faults.push(fault),
+            }
+        }
+        let fix = || step.block.rewrite(&text(commands, &came));
+        faults.extend(differences.into_iter().map(|(typed, diff)| {
+            let what = format!("`{}` does not answer what the page shows\n{diff}", typed.command);
+            Fault::fixable(&self.page, typed.line, what, fix())
+        }));
+    }
+
+    /// Runs a command to its end: the lines that it prints.
+    async fn run(&mut self, typed: &Typed) -> Result<Vec<String>, Fault> {
+        self.await_addresses(&typed.command).await;
+        // One stream, as a terminal shows it.
+        let mut process = self.spawn(&format!("exec 2>&1\n{}", shell(&typed.command, &self.programs)));
+        let until = Instant::now() + DEADLINE;
+        while process.is_running() {
+            if Instant::now() > until {
+                let what =
+                    format!("`{}` has not ended after {DEADLINE:?}:\n{}", typed.command, process.output());
+                return Err(Fault::new(&self.page, typed.line, what));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        // With its pipes at their end.
+        process.ended(DEADLINE).await;
+        Ok(process.output().lines().map(str::to_owned).collect())
+    }
+
+    /// Starts a program that stays, in place of the one that this terminal ran before: the first lines
+    /// that it prints, as many as the page shows.
+    async fn serve(&mut self, name: &str, typed: &Typed) -> Result<Vec<String>, Fault> {
+        if self.serving.contains_key(name) {
+            self.stop(name, typed.line).await?;
+        }
+        self.ready.clear();
+        let mut process = self.spawn(&format!("exec env {}", shell(&typed.command, &self.programs)));
+        let lines = |process: &Process| process.output().lines().map(str::to_owned).collect::<Vec<_>>();
+        let until = Instant::now() + DEADLINE;
+        while lines(&process).len() < typed.shown.len() && process.is_running() && Instant::now() < until {
+            tokio::time::sleep(POLL).await;
+        }
+        let mut lines = lines(&process);
+        lines.truncate(typed.shown.len());
+        self.serving.insert(name.to_owned(), process);
+        Ok(lines)
+    }
+
+    /// Types Ctrl-C in a terminal and waits until its program has ended.
+    async fn stop(&mut self, name: &str, line: usize) -> Result<(), Fault> {
+        let Some(mut process) = self.serving.remove(name) else { return Ok(()) };
+        let fault = |what: String| Err(Fault::new(&self.page, line, what));
+        if !process.is_running() {
+            return fault(format!(
+                "the program of terminal '{name}' had ended by itself:\n{}",
+                process.output()
+            ));
+        }
+        process.signal(Signal::SIGINT);
+        let until = Instant::now() + 2 * DEADLINE;
+        while process.is_running() {
+            if Instant::now() > until {
+                return fault(format!("the program of terminal '{name}' did not end after Ctrl-C"));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, script: &str) -> Process {
+        Process::spawn("sh", &["-c", script], &[("CURL_HOME", ".")])
+    }
+
+    /// Waits until somebody answers at the addresses that a command names, where a program has just been
+    /// started. If nobody ever does, the command shall say so itself.
+    async fn await_addresses(&mut self, command: &str) {
+        static ADDRESS: Pattern = Pattern::new(|| pattern(r"\b(?:localhost|127\.0\.0\.\d+):\d+\b"));
+        let addresses =
+            ADDRESS.find_iter(command).map(|found| found.as_str().replace("localhost", "127.0.0.1"));
+        for address in addresses.filter_map(|address| address.parse().ok()) {
+            let until = Instant::now() + DEADLINE;
+            let mut wait = !self.serving.is_empty() && self.ready.insert(address);
+            while wait && Instant::now() < until {
+                wait = !listens(address);
+                tokio::time::sleep(POLL).await;
+            }
+        }
+    }
+}
+
+/// Whether somebody listens for good. The samples bind their address for a moment to see whether it is free,
+/// and then let Pingora do it: a connection made in that moment ends with it.
+fn listens(address: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address) else { return false };
+    let asked = stream.set_read_timeout(Some(Duration::from_millis(50)));
+    asked.is_ok() && stream.read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+}
