@@ -7,14 +7,14 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::PINGORA_VERSION;
-use crate::config::{self, Config, ConfigError, HostPort, Overrides};
+use crate::config::{self, Config, ConfigError, HostPort, OneOrMany, Overrides};
 use crate::demo::{self, DemoOrigins};
 use crate::listener::BindError;
 use crate::server::{self, StartError};
 
 /// An API gateway on Pingora.
 ///
-/// With no argument, no file and no PINGORA_* variable it runs a demo over three origins of its own.
+/// With no file, no backend and no PINGORA_* variable it runs a demo over three origins of its own.
 #[derive(Debug, Parser)]
 #[command(name = "gateway", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -86,8 +86,11 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
 }
 
 fn serve(sources: &Sources) -> Result<(), CliError> {
-    if *sources == Sources::default() && variables().is_empty() {
+    if sources.configure_nothing() && variables().is_empty() {
         let mut config = demo::config()?;
+        if !sources.listen.is_empty() {
+            config.proxy.listen_addr_http = OneOrMany(sources.listen.clone());
+        }
         let origins = DemoOrigins::bind(&mut config)?;
         return Ok(server::run(&config, Some(origins))?);
     }
@@ -95,6 +98,11 @@ fn serve(sources: &Sources) -> Result<(), CliError> {
 }
 
 impl Sources {
+    /// Whether they say at most where to listen, which does not tell what to serve.
+    fn configure_nothing(&self) -> bool {
+        self.config.is_none() && self.backend.is_empty()
+    }
+
     fn load(&self) -> Result<Config, ConfigError> {
         let overrides = Overrides { listen: self.listen.clone(), backends: self.backend.clone() };
         config::load(self.config.as_deref(), &variables(), &overrides)

@@ -31,12 +31,16 @@ pub fn config() -> Result<Config, ConfigError> {
 
 impl DemoOrigins {
     /// Binds an origin for each backend of `config`. Where its port is taken (by the origins of a lesson,
-    /// say) the origin moves to a free one, and the configuration with it.
+    /// say) the origin moves to a free one, and the configuration with it. So does the metrics listener:
+    /// a newcomer may well have something on its port.
     ///
     /// # Errors
     /// Where no port is free at all.
     pub fn bind(config: &mut Config) -> Result<Self, BindError> {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        if listener::bind(config.metrics.listen_addr, "demo").is_err() {
+            config.metrics.listen_addr = free;
+        }
         let mut listeners = Vec::new();
         for (backend, label) in config.backends.iter_mut().zip('A'..='Z') {
             let wanted = backend.address.as_ref().and_then(|address| address.to_string().parse().ok());

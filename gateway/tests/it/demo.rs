@@ -1,11 +1,14 @@
 use std::collections::HashSet;
+use std::net::TcpListener;
 use std::thread;
 
 use gateway::config::OneOrMany;
 use gateway::demo::{self, DemoOrigins};
 use gateway::server;
-use testkit::{Client, eventually, free_address};
+use testkit::{Client, Process, eventually, free_address};
 use tokio::net::TcpStream;
+
+use crate::support::GATEWAY;
 
 /// In this process, because the demo's own ports are fixed: a newcomer must know where to look.
 #[tokio::test]
@@ -32,4 +35,25 @@ async fn six_requests_reach_three_origins() {
         seen.insert(answer.header("x-origin").to_owned());
     }
     assert_eq!(seen, HashSet::from(["A", "B", "C"].map(str::to_owned)));
+}
+
+#[tokio::test]
+async fn it_moves_where_listen_says() {
+    let address = free_address();
+    let mut demo = Process::spawn(GATEWAY, &["--listen", &address.to_string()], &[]);
+    demo.line(&format!("gateway   http://{address}")).await;
+    eventually!(TcpStream::connect(address).await.is_ok());
+    let answer = Client::new().get(format!("http://{address}/")).await;
+    assert!(answer.text().starts_with("hello from origin"), "{answer:?}");
+    assert!(demo.is_running());
+}
+
+/// Whoever wants to learn has perhaps a Prometheus running.
+#[tokio::test]
+async fn a_taken_metrics_port_does_not_stop_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = demo::config().unwrap();
+    config.metrics.listen_addr = taken.local_addr().unwrap();
+    DemoOrigins::bind(&mut config).unwrap();
+    assert_eq!(config.metrics.listen_addr, "127.0.0.1:0".parse().unwrap(), "a free one");
 }
