@@ -13,7 +13,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -40,6 +40,8 @@ pub enum Behaviour {
     Stall,
     /// Takes the request and resets the connection.
     Reset,
+    /// Answers as with [`Behaviour::Answer`], and adds this header field.
+    Header(&'static str, &'static str),
     /// Answers 200 with these pieces of text, each in a chunk and a segment of its own.
     Chunks(&'static [&'static str]),
 }
@@ -287,6 +289,11 @@ async fn misbehave(
             StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR).into_response()
         }
         Behaviour::Stall => std::future::pending().await,
+        Behaviour::Header(name, value) => {
+            let mut response = next.run(Request::from_parts(head, Body::from(body))).await;
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+            response
+        }
         Behaviour::Chunks(pieces) => Body::from_stream(in_pieces(pieces)).into_response(),
         Behaviour::Reset => {
             reset.notify_one();

@@ -27,8 +27,8 @@ impl Timeouts {
     }
 }
 
-/// The status that tells a client about `error`.
-fn status(error: &Error) -> u16 {
+/// The status that tells a client about `error`. (Errors of the client's own are left out here.)
+pub fn status(error: &Error) -> u16 {
     match error.etype() {
         HTTPStatus(status) => *status,
         // TODO: 504 for the three kinds of timeout.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ex0103::Timeouts;
+use pingora::ErrorType::{ConnectTimedout, ReadTimedout, WriteTimedout};
 use testkit::{Behaviour, Client, Origin, expect, serve};
 
 /// The status of GET / through the proxy, or what went wrong.
@@ -35,6 +36,14 @@ async fn an_upstream_that_is_dead_stays_a_502() {
     let peer = Timeouts { upstream: origin.address() }.peer();
     expect!(peer.is_ok(), true, "peer() makes a peer");
     expect!(status(origin.address()).await, Ok(502), "GET / of an upstream that refuses connections");
+}
+
+#[test]
+fn each_kind_of_timeout_is_a_504() {
+    for kind in [ConnectTimedout, ReadTimedout, WriteTimedout] {
+        let what = format!("the status of {kind:?}");
+        expect!(ex0103::status(&pingora::Error::new(kind)), 504, "{what}");
+    }
 }
 
 #[tokio::test]

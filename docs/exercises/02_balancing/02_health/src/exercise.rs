@@ -26,8 +26,8 @@ pub struct Balancer {
 /// Where an address cannot be resolved, which one with numbers always can.
 pub fn checked(addresses: &[SocketAddr], every: Duration) -> std::io::Result<LoadBalancer<RoundRobin>> {
     let upstreams = LoadBalancer::try_from_iter(addresses)?;
-    // TODO: tell `upstreams` how to check, how often, and to check all at once. For now nothing is done with
-    let _ = every;
+    // TODO: make `upstreams` mutable and tell it how to check, how often, and to check all at once.
+    let _ = every; // (Then this line can go.)
     Ok(upstreams)
 }
 

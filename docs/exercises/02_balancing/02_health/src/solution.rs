@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora::lb::health_check::TcpHealthCheck;
 use pingora::prelude::*;
 
 /// Forwards each request to the next of its upstreams that is healthy.

@@ -41,6 +41,13 @@ async fn an_upstream_that_dies_gets_no_more_requests_until_it_is_back() {
     expect!(eventually answered_again().await, true, "the upstream that is back gets requests again");
 }
 
+#[test]
+fn all_are_checked_at_once_as_often_as_asked() {
+    let upstreams = checked(&[], Duration::from_millis(50)).unwrap();
+    expect!(upstreams.health_check_frequency, Some(Duration::from_millis(50)), "health_check_frequency");
+    expect!(upstreams.parallel_health_check, true, "parallel_health_check");
+}
+
 #[tokio::test]
 async fn nobody_healthy_is_a_503() {
     let (a, b) = (Origin::dead(), Origin::dead());

@@ -2,7 +2,9 @@
 //!
 //! An upstream can fail in two places. If the *connection* cannot be made, nothing has been sent, and any
 //! request may try another upstream. If the connection breaks *after sending*, the upstream may have acted on
-//! the request already: a GET may be sent again, a POST must not (RFC 9110, 9.2.2), or somebody pays twice.
+//! the request already: what is *idempotent* may be sent again, such as GET and PUT; a POST must not
+//! (RFC 9110, 9.2.2), or somebody pays twice. And there must be something to send: Pingora keeps the first
+//! 64 KiB of a request's body. Of a longer one the rest is gone (`retry_buffer_truncated`).
 //!
 //! **Your task**: in both phases, let a request try again where that is allowed, but try two upstreams at most.
 //! `upstream_peer` counts the tries and takes the next upstream each time it is called.
@@ -47,7 +49,8 @@ impl ProxyHttp for Failover {
         _ctx: &mut RequestCtx,
         error: Box<Error>,
     ) -> Box<Error> {
-        // TODO: may this request try another upstream? Make `error` mutable, and the context `ctx`.
+        // TODO: may this request try another upstream? Decide with `error.set_retry(…)`, in every case.
+        // (Make `error` mutable, and drop the underscore from the names that you use.)
         error
     }
 
@@ -60,7 +63,7 @@ impl ProxyHttp for Failover {
         _ctx: &mut RequestCtx,
         _reused: bool,
     ) -> Box<Error> {
-        // TODO: and this one? `session.req_header().method` is its method.
+        // TODO: and this one? Decide in every case here too; so far the decision is no.
         error.set_retry(false);
         error
     }

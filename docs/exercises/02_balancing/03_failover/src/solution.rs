@@ -56,7 +56,6 @@ impl ProxyHttp for Failover {
         ctx: &mut RequestCtx,
         _reused: bool,
     ) -> Box<Error> {
-        // The body is at hand only up to 64 KiB; of a longer one the beginning is gone.
         let again = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
         error.set_retry(again && ctx.tries < MOST);
         error

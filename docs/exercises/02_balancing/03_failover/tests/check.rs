@@ -1,6 +1,7 @@
 //! A request that failed tries one other upstream, if it may.
 
 use ex0203::Failover;
+use http::Request;
 use testkit::{Behaviour, Client, Origin, ServedProxy, expect, serve};
 
 fn proxy(origins: &[&Origin]) -> ServedProxy {
@@ -31,14 +32,22 @@ async fn after_sending_a_get_tries_another() {
 }
 
 #[tokio::test]
-async fn after_sending_a_post_is_not_sent_again() {
-    let (resets, alive) = (Origin::start().await, Origin::start().await);
-    resets.behave(Behaviour::Reset);
-    let proxy = proxy(&[&resets, &alive]);
-    let answer = Client::new().post(proxy.url("/"), "pay").await;
-    expect!(answer.status, 502, "POST / when the first upstream breaks off");
-    expect!(resets.received().len(), 1, "how often the first upstream was asked to pay");
-    expect!(alive.received().len(), 0, "how often the second upstream was asked to pay");
+async fn after_sending_only_what_is_idempotent_and_whole_is_sent_again() {
+    const SMALL: usize = 3;
+    const BEYOND_THE_BUFFER: usize = 200_000;
+    for (method, body, status) in
+        [("PUT", SMALL, 200), ("POST", SMALL, 502), ("PATCH", SMALL, 502), ("PUT", BEYOND_THE_BUFFER, 502)]
+    {
+        let (resets, alive) = (Origin::start().await, Origin::start().await);
+        resets.behave(Behaviour::Reset);
+        let proxy = proxy(&[&resets, &alive]);
+        let request = Request::builder().method(method).uri(proxy.url("/")).body(vec![b'x'; body].into());
+        let answer = Client::new().try_send(request.unwrap()).await.map(|answer| answer.status.as_u16());
+        let what = format!("{method} / with a body of {body} bytes, when the first upstream breaks off");
+        expect!(answer, Ok(status), "{what}");
+        let asked = [resets.received().len(), alive.received().len()];
+        expect!(asked, [1, usize::from(status == 200)], "how often the two upstreams were asked: {what}");
+    }
 }
 
 #[tokio::test]

@@ -67,8 +67,12 @@ async fn a_list_that_cannot_be_read_changes_nothing() {
         let answered_by = async || client.get(second.url("/")).await.header("x-origin").to_owned();
         expect!(eventually answered_by().await, origin.label(), "a good file was edited: who answers");
     }
-    let answer = client.get(first.url("/")).await;
-    expect!(answer.header("x-origin"), a.label(), "a broken file replaced a good one: who answers");
+    let answered_by = async || client.get(first.url("/")).await.header("x-origin").to_owned();
+    expect!(answered_by().await, a.label(), "a broken file has replaced the one that lists A: who answers");
+
+    // And the service is still at work.
+    list(&broken, &[&b]);
+    expect!(eventually answered_by().await, b.label(), "the broken file was mended, and lists B: who answers");
 }
 
 #[tokio::test]

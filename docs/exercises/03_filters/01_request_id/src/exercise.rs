@@ -1,6 +1,6 @@
 //! # Request id
 //!
-//! A request that bears one id at the client, at the proxy and at the upstream can be followed through all
+//! A request that carries one id at the client, at the proxy and at the upstream can be followed through all
 //! three logs. The phases of a request share a value, its context: `new_ctx` makes it, and every later phase
 //! gets it.
 //!

@@ -49,11 +49,13 @@ async fn the_upstream_is_told() {
 #[tokio::test]
 async fn a_forged_field_does_not_reach_the_upstream() {
     let what = "X-Forwarded-For at the upstream, when a stranger has sent two of its own";
-    expect!(told(&[], &["6.6.6.6", "7.7.7.7"]).await, ["127.0.0.1"], "{what}");
+    let somebody_else = [IpAddr::from([192, 0, 2, 1])];
+    expect!(told(&somebody_else, &["6.6.6.6", "7.7.7.7"]).await, ["127.0.0.1"], "{what}");
 }
 
 #[tokio::test]
 async fn what_a_trusted_proxy_says_reaches_the_upstream() {
-    let what = "X-Forwarded-For at the upstream, when a trusted proxy on 127.0.0.1 has sent one";
-    expect!(told(&[LOCALHOST], &["198.51.100.1"]).await, ["198.51.100.1, 127.0.0.1"], "{what}");
+    let what = "X-Forwarded-For at the upstream, when a trusted proxy on 127.0.0.1 has sent two of them";
+    let claims = ["198.51.100.1", "198.51.100.2"];
+    expect!(told(&[LOCALHOST], &claims).await, ["198.51.100.1, 198.51.100.2, 127.0.0.1"], "{what}");
 }

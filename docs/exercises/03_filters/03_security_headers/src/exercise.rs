@@ -16,7 +16,7 @@ use pingora::prelude::*;
 use pingora::protocols::http::error_resp::gen_error_response;
 use pingora::proxy::FailToProxy;
 
-/// What every response is to bear.
+/// What every response must have.
 pub const HEADERS: [(&str, &str); 3] = [
     ("Content-Security-Policy", "frame-ancestors 'none'"),
     ("Referrer-Policy", "no-referrer"),
@@ -52,7 +52,8 @@ impl ProxyHttp for SecurityHeaders {
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, _ctx: &mut ()) -> FailToProxy {
         let error_code = if let HTTPStatus(status) = error.etype() { *status } else { 502 };
         let response = gen_error_response(error_code);
-        // TODO: what the proxy says itself.
+        // TODO: what the proxy says itself. (`insert_header` returns a Result, and `?` has nowhere to go here: `let _ =`
+        // says that nothing is left to be done about an error.)
         // Where this fails the client has left, and nobody is there to be told.
         let _ = session.write_error_response(response, Bytes::new()).await;
         FailToProxy { error_code, can_reuse_downstream: false }

@@ -9,7 +9,7 @@ use pingora::prelude::*;
 use pingora::protocols::http::error_resp::gen_error_response;
 use pingora::proxy::FailToProxy;
 
-/// What every response is to bear.
+/// What every response must have.
 pub const HEADERS: [(&str, &str); 3] = [
     ("Content-Security-Policy", "frame-ancestors 'none'"),
     ("Referrer-Policy", "no-referrer"),

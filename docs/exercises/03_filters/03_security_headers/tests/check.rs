@@ -1,7 +1,7 @@
-//! Whatever is answered bears the security headers.
+//! Whatever is answered has the security headers.
 
 use ex0303::{HEADERS, SecurityHeaders};
-use testkit::{Client, Origin, expect, serve};
+use testkit::{Behaviour, Client, Origin, expect, serve};
 
 #[tokio::test]
 async fn what_an_upstream_answers_bears_them() {
@@ -14,6 +14,16 @@ async fn what_an_upstream_answers_bears_them() {
         }
         expect!(answer.header("x-origin"), origin.label(), "the upstream's own fields are left alone");
     }
+}
+
+#[tokio::test]
+async fn an_upstream_has_no_say_in_it() {
+    let origin = Origin::start().await;
+    origin.behave(Behaviour::Header("referrer-policy", "unsafe-url"));
+    let proxy = serve(SecurityHeaders { upstream: origin.address() });
+    let answer = Client::new().get(proxy.url("/")).await;
+    let values: Vec<_> = answer.headers.get_all("referrer-policy").iter().collect();
+    expect!(values, ["no-referrer"], "Referrer-Policy, when the upstream says unsafe-url");
 }
 
 #[tokio::test]

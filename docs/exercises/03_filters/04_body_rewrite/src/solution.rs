@@ -72,15 +72,18 @@ impl ProxyHttp for BodyRewrite {
         Ok(())
     }
 
-    /// How long the body will be is not known now, when the header is sent.
+    /// How long the body will be is not known now, when the header is sent: so it goes in chunks. Where there was
+    /// no Content-Length it does so already, or there is no body at all, as in a 204.
     async fn response_filter(
         &self,
         _session: &mut Session,
         response: &mut ResponseHeader,
         _ctx: &mut Rewriter,
     ) -> Result<()> {
-        response.remove_header("Content-Length");
-        response.insert_header("Transfer-Encoding", "chunked")
+        if response.remove_header("Content-Length").is_some() {
+            response.insert_header("Transfer-Encoding", "chunked")?;
+        }
+        Ok(())
     }
 
     /// Called for each piece of the body; what is left in `body` goes to the client.

@@ -22,10 +22,10 @@ fn a_whole_match_is_replaced() {
 
 #[test]
 fn a_match_split_anywhere_is_replaced() {
-    let text = "an origin, and an origin";
+    let text = "the origin, and the origin";
     for at in 0..=text.len() {
         let (head, tail) = text.split_at(at);
-        expect!(rewritten(&[head, tail]), "an backend, and an backend", "{head:?}, then {tail:?}");
+        expect!(rewritten(&[head, tail]), "the backend, and the backend", "{head:?}, then {tail:?}");
     }
     expect!(rewritten(&["o", "r", "i", "g", "i", "n"]), "backend", "the word letter by letter");
 }
@@ -35,6 +35,13 @@ fn what_only_begins_like_a_match_is_kept_whole() {
     expect!(rewritten(&["orig", "ami"]), "origami", "\"orig\", then \"ami\"");
     expect!(rewritten(&["ororigin", ""]), "orbackend", "a false start before the word");
     expect!(rewritten(&["the end: ori"]), "the end: ori", "a body that ends in the middle of the word");
+}
+
+#[test]
+fn bytes_that_are_no_text_pass_unharmed() {
+    let mut rewriter = Rewriter::default();
+    let bytes = [rewriter.push(&[0xC3], false), rewriter.push(&[0xA9, 0xFF], true)].concat();
+    expect!(bytes, [0xC3, 0xA9, 0xFF], "the bytes C3, then A9 and FF");
 }
 
 #[test]

@@ -17,6 +17,7 @@ fn a_prefix_matches_itself_and_what_is_below() {
     expect!(found(&["/api"], "/apix"), None, "of /api, the route of /apix, which is another word");
     expect!(found(&["/api"], "/"), None, "of /api, the route of /");
     expect!(found(&["/"], "/anything"), Some("/"), "of /, the route of /anything");
+    expect!(found(&["/static/"], "/static/logo"), Some("/static/"), "of /static/, the route of /static/logo");
 }
 
 #[test]
@@ -41,6 +42,8 @@ async fn requests_go_where_their_route_says() {
     let answer = client.get(proxy.url("/anything/users?page=2")).await;
     expect!(answer.status, 200, "GET /anything/users?page=2, for which there is a route");
     expect!(answer.header("x-origin"), api.label(), "who answers /anything/users");
+    let answer = client.get(proxy.url("/anything?page=2")).await;
+    expect!(answer.status, 200, "GET /anything?page=2: the query is no part of the path");
     let answer = client.get(proxy.url("/status/204")).await;
     expect!(answer.header("x-origin"), site.label(), "who answers /status/204");
     expect!(client.get(proxy.url("/nowhere")).await.status, 404, "GET /nowhere, for which there is no route");

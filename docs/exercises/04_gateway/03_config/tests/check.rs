@@ -54,6 +54,8 @@ fn no_backend_is_refused() {
 
 #[test]
 fn two_backends_of_one_name_are_refused() {
-    let text = backend("web-1", "127.0.0.1:1") + &backend("web-1", "127.0.0.1:2");
+    let [first, second, third] =
+        [("web-1", 1), ("web-2", 2), ("web-1", 3)].map(|(id, port)| backend(id, format!("127.0.0.1:{port}")));
+    let text = first + &second + &third;
     expect!(refused(&text), contains "web-1", "the error for an id that is used twice");
 }

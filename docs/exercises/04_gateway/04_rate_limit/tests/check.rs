@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ex0404::{LIMIT, RateLimited};
-use testkit::{Client, Origin, expect, serve};
+use testkit::{Client, Origin, exchange_from, expect, serve};
 
 #[tokio::test]
 async fn the_first_ones_pass_and_the_next_is_told_to_wait() {
@@ -22,8 +22,23 @@ async fn the_first_ones_pass_and_the_next_is_told_to_wait() {
         let answer = client.get(proxy.url("/")).await;
         expect!(answer.status, 429, "a request beyond {LIMIT}");
         expect!(answer.header("retry-after"), "600", "Retry-After of a request beyond {LIMIT}");
+        expect!(answer.header("content-length"), "0", "Content-Length of a request beyond {LIMIT}");
     }
     expect!(origin.count("/") as isize, LIMIT, "how many requests the upstream got");
+}
+
+#[tokio::test]
+async fn each_client_is_counted_for_itself() {
+    let origin = Origin::start().await;
+    let proxy = serve(RateLimited::new(origin.address(), Duration::from_secs(600)));
+    let client = Client::new();
+    for _ in 0..=LIMIT {
+        client.get(proxy.url("/")).await;
+    }
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let answer = exchange_from([127, 0, 0, 2].into(), proxy.address(), request).await;
+    let status = answer.lines().next().unwrap_or_default();
+    expect!(status, "HTTP/1.1 200 OK", "the first request of 127.0.0.2, when 127.0.0.1 has sent too many");
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 //! breaker watches the answers. After `FAILURES` bad ones in a row it *opens*: requests are answered 503 at
 //! once, and the upstream is left in peace for a while. Then it is *half open*: one single request is let
 //! through. If that one succeeds the breaker *closes* again, if it fails it stays open for as long once more.
+//! Requests that were on their way when it opened have nothing new to say: while it is open, what they record
+//! changes nothing.
 //!
 //! **Your task**: write `admit` and `record`. Time comes in as an argument, so that the rules can be tested
 //! without waiting.
@@ -18,7 +20,7 @@ use pingora::prelude::*;
 /// How many bad answers in a row open the breaker.
 pub const FAILURES: u32 = 3;
 
-/// What a breaker is at.
+/// The state of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Requests pass; there have been so many failures in a row.
@@ -41,7 +43,7 @@ impl Breaker {
         Breaker { state: Mutex::new(State::Closed(0)), pause }
     }
 
-    /// What it is at.
+    /// Its state now.
     pub fn state(&self) -> State {
         *self.state.lock()
     }
@@ -95,6 +97,7 @@ impl ProxyHttp for Guarded {
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut RequestCtx) {
         if ctx.admitted {
+            // Without a status the client may have left: a breaker for real use would tell that apart.
             let status = session.response_written().map_or(0, |response| response.status.as_u16());
             self.breaker.record((100..500).contains(&status), Instant::now());
         }

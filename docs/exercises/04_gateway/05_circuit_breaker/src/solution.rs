@@ -10,7 +10,7 @@ use pingora::prelude::*;
 /// How many bad answers in a row open the breaker.
 pub const FAILURES: u32 = 3;
 
-/// What a breaker is at.
+/// The state of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Requests pass; there have been so many failures in a row.
@@ -33,7 +33,7 @@ impl Breaker {
         Breaker { state: Mutex::new(State::Closed(0)), pause }
     }
 
-    /// What it is at.
+    /// Its state now.
     pub fn state(&self) -> State {
         *self.state.lock()
     }
@@ -56,11 +56,10 @@ impl Breaker {
         let mut state = self.state.lock();
         let open = State::Open(now + self.pause);
         *state = match *state {
+            State::Open(until) => State::Open(until),
             _ if success => State::Closed(0),
             State::Closed(failures) if failures + 1 < FAILURES => State::Closed(failures + 1),
             State::Closed(_) | State::HalfOpen => open,
-            // A request from before it opened has nothing new to say.
-            State::Open(until) => State::Open(until),
         };
     }
 }
@@ -95,6 +94,7 @@ impl ProxyHttp for Guarded {
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut RequestCtx) {
         if ctx.admitted {
+            // Without a status the client may have left: a breaker for real use would tell that apart.
             let status = session.response_written().map_or(0, |response| response.status.as_u16());
             self.breaker.record((100..500).contains(&status), Instant::now());
         }

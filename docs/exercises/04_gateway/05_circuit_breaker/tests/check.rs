@@ -17,7 +17,7 @@ fn opened(now: Instant) -> Breaker {
     breaker
 }
 
-/// What the breaker is at, in words, as seen at `now`.
+/// The breaker's state in words, as seen at `now`.
 fn state(breaker: &Breaker, now: Instant) -> String {
     match breaker.state() {
         State::Closed(failures) => format!("closed, after {failures} failures"),
@@ -33,7 +33,7 @@ fn failures_in_a_row_open_it() {
     for count in 1..FAILURES {
         breaker.record(false, now);
         let closed = format!("closed, after {count} failures");
-        expect!(state(&breaker, now), closed, "the state after so many failures");
+        expect!(state(&breaker, now), closed, "the state after {count} failures");
     }
     breaker.record(false, now);
     expect!(state(&breaker, now), "open for 10 s", "the state after {FAILURES} failures");
@@ -77,11 +77,17 @@ fn the_one_request_decides() {
 }
 
 #[test]
-fn a_late_failure_does_not_prolong_the_pause() {
+fn what_ends_late_changes_nothing() {
     let now = Instant::now();
-    let breaker = opened(now);
-    breaker.record(false, now + PAUSE / 2);
-    expect!(state(&breaker, now), "open for 10 s", "the state when a request from before fails, 5 s later");
+    for (success, what) in [(false, "fails"), (true, "succeeds")] {
+        let breaker = opened(now);
+        breaker.record(success, now + PAUSE / 2);
+        expect!(
+            state(&breaker, now),
+            "open for 10 s",
+            "the state when a request from before {what} 5 s later"
+        );
+    }
 }
 
 #[tokio::test]

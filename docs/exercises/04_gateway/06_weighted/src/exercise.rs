@@ -3,7 +3,7 @@
 //! A new machine takes five requests for every one of the old ones. Five in a row and then one would be right on
 //! average, and a jolt for everybody; the shares should be mixed as evenly as they can. nginx does it so: every
 //! upstream has a *current value*, at first 0. For each request, all values grow by their weights, the largest
-//! wins, and the winner's value shrinks by the sum of all weights.
+//! wins (the first of equals), and the winner's value shrinks by the sum of all weights.
 //!
 //! **Your task**: write `pick`.
 

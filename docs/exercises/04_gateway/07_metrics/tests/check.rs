@@ -31,10 +31,25 @@ async fn requests_are_counted_by_class() {
     let proxy = serve(Measured::new(origin.address()).unwrap());
     send(&proxy, "GET", "/api/users").await;
     send(&proxy, "POST", "/static/logo").await;
-    send(&proxy, "GET", "/").await;
     send(&proxy, "GET", "/?again").await;
-    let counted = ["GET api 4xx = 1", "GET other 2xx = 2", "POST static 4xx = 1"];
-    expect!(eventually series(&proxy).await, counted, "method, route and status in /metrics, after four requests");
+    send(&proxy, "GET", "/status/304").await;
+    send(&proxy, "GET", "/status/503").await;
+    send(&proxy, "HEAD", "/").await;
+    send(&proxy, "PUT", "/apix").await;
+    send(&proxy, "DELETE", "/an/api/").await;
+    send(&proxy, "PATCH", "/").await;
+    let counted = [
+        "DELETE other 4xx = 1",
+        "GET api 4xx = 1",
+        "GET other 2xx = 1",
+        "GET other 3xx = 1",
+        "GET other 5xx = 1",
+        "HEAD other 2xx = 1",
+        "POST static 4xx = 1",
+        "PUT other 4xx = 1",
+        "other other 2xx = 1",
+    ];
+    expect!(eventually series(&proxy).await, counted, "method, route and status in /metrics, after nine requests");
 }
 
 #[tokio::test]

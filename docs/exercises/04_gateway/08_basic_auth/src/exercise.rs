@@ -27,7 +27,7 @@ pub struct BasicAuth {
 }
 
 /// Whether the two are equal, in a time that does not depend on where they differ.
-pub fn equal_in_constant_time(a: &str, b: &str) -> bool {
+fn equal_in_constant_time(a: &str, b: &str) -> bool {
     // Of equal length, whatever went in; no two texts with the same hash are known.
     memcmp::eq(&sha::sha256(a.as_bytes()), &sha::sha256(b.as_bytes()))
 }

@@ -45,6 +45,7 @@ async fn anything_else_is_a_401_that_says_what_is_wanted() {
         Some("Bearer YWRhOmNvcnJlY3QgaG9yc2U="),
         Some("YWRhOmNvcnJlY3QgaG9yc2U="),
         Some("Basic YWRhOmNvcnJlY3QgaG9yc2U"),
+        Some("Basic xYWRhOmNvcnJlY3QgaG9yc2U="),
     ];
     for authorization in wrong {
         let answer = ask(&origin, authorization).await;

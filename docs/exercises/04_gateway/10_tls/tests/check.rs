@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use ex0410::{TlsProxy, listen};
+use http::Request;
 use testkit::tls::{Authority, Identity};
 use testkit::{Client, Origin, ServedProxy, expect, serve_on};
 
@@ -18,8 +19,15 @@ async fn https_is_answered_and_the_upstream_told() {
     let (authority, origin) = (Authority::new(), Origin::start().await);
     let proxy = proxy(&origin, &authority.issue("localhost"));
     let url = format!("https://localhost:{}/", proxy.address().port());
-    expect!(Client::trusting(&authority).status(&url).await, Ok(200), "GET {url}");
+    let client = Client::trusting(&authority);
+    expect!(client.status(&url).await, Ok(200), "GET {url}");
     expect!(origin.received()[0].header("x-forwarded-proto"), "https", "X-Forwarded-Proto at the upstream");
+
+    let request = Request::get(&url).header("X-Forwarded-Proto", "http").body(Default::default()).unwrap();
+    client.send(request).await;
+    let received = origin.received();
+    let told: Vec<_> = received[1].headers.get_all("x-forwarded-proto").iter().collect();
+    expect!(told, ["https"], "X-Forwarded-Proto at the upstream, when the client has sent `http`");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use ex0411::{Config, Reloadable};
+use http::Request;
 use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use testkit::{Client, Origin, eventually, expect, serve};
@@ -16,6 +17,14 @@ impl ProxyHttp for Shared {
     type CTX = <Reloadable as ProxyHttp>::CTX;
     fn new_ctx(&self) -> Self::CTX {
         self.0.new_ctx()
+    }
+    /// A change that comes at the worst moment: when the request has begun, and has no upstream yet.
+    async fn request_filter(&self, session: &mut Session, _ctx: &mut Self::CTX) -> Result<bool> {
+        if let Some(text) = session.get_header("X-Reload").and_then(|text| text.to_str().ok()) {
+            let reloaded = self.0.reload(&text.replace(';', "\n"));
+            expect!(reloaded, Ok(()), "a reload between two phases of a request");
+        }
+        Ok(false)
     }
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<Box<HttpPeer>> {
         self.0.upstream_peer(session, ctx).await
@@ -63,6 +72,19 @@ async fn a_request_in_flight_ends_as_it_began() {
     let answer = in_flight.await.unwrap();
     expect!(answer.header("x-origin"), a.label(), "who answers the request that began before the reload");
     expect!(answer.header("x-config"), "first", "X-Config of the request that began before the reload");
+}
+
+#[tokio::test]
+async fn a_request_sees_one_configuration_in_all_its_phases() {
+    let (a, b) = (Origin::start().await, Origin::start().await);
+    let live = started(&a);
+    expect!(live.reload(&second(&b)), Ok(()), "a reload with a good text");
+    let proxy = serve(Shared(live.clone()));
+    let third = format!("name = \"third\";upstream = \"{}\"", a.address());
+    let request = Request::get(proxy.url("/")).header("X-Reload", third).body(Default::default()).unwrap();
+    let answer = Client::new().send(request).await;
+    expect!(answer.header("x-origin"), b.label(), "who answers a request that began before a reload");
+    expect!(answer.header("x-config"), "second", "X-Config of a request that began before a reload");
 }
 
 #[tokio::test]

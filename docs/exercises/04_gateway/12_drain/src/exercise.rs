@@ -3,7 +3,8 @@
 //! On SIGTERM Pingora stops accepting connections at once, and then it waits for its *grace period*, five
 //! minutes unless told otherwise, in which requests in flight are answered. After that the process ends, and
 //! what is still in flight is cut off. Meanwhile a client that keeps its connection would send its next request
-//! into a process that is about to end, so it has to be told: `Connection: close`.
+//! into a process that is about to end, so it has to be told: `Connection: close`. (Pingora writes that field
+//! itself, by what `set_keepalive` has said; inserting it has no effect.)
 //!
 //! **Your task**: give requests in flight `GRACE_SECONDS`, and tell clients when the process is shutting down.
 //! (The gateway of this workspace goes further: it ends as soon as nothing is in flight. See its `shutdown.rs`.)

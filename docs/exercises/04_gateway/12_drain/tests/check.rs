@@ -14,6 +14,12 @@ async fn sigterm_lets_a_request_in_flight_finish() {
     let origin = Origin::start().await;
     let upstream = origin.address().to_string();
     let (mut proxy, address) = Process::spawn_listening(env!("CARGO_BIN_EXE_ex0412"), &[&upstream]).await;
+    let before = Client::new().get(format!("http://{address}/")).await;
+    expect!(
+        before.header("connection"),
+        "keep-alive",
+        "Connection, as long as nobody has told the process to end"
+    );
     let url = format!("http://{address}/delay/1500");
     let in_flight = tokio::spawn(async move { Client::new().get(url).await });
     eventually!(origin.count("/delay/1500") == 1);
