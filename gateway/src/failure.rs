@@ -123,7 +123,7 @@ mod tests {
             let mut failed = Error::new(error);
             failed.esource = source;
             let reply = reply(&failed).unwrap();
-            assert_eq!((reply.status(), reply.reason()), (status, reason), "{failed}");
+            assert_eq!((reply.status(), reply.reason()), (status, Some(reason)), "{failed}");
         }
     }
 

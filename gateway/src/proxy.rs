@@ -13,6 +13,7 @@ use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyWarnLogContext};
 use tracing::debug;
 
+use crate::config;
 use crate::ctx::RequestCtx;
 use crate::deadline;
 use crate::downstream;
@@ -58,13 +59,16 @@ impl Gateway {
                 }
             }
         }
-        Verdict::Continue(())
+        match ctx.route.as_ref().and_then(|route| route.redirect.clone()) {
+            Some(target) => Verdict::Reply(Reply::redirect(target)),
+            None => Verdict::Continue(()),
+        }
     }
 }
 
 /// Answers a request here.
 async fn send(reply: Reply, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
-    ctx.error = Some(reply.reason());
+    ctx.error = reply.reason();
     reply.send(session, &ctx.id).await
 }
 
@@ -178,10 +182,10 @@ impl ProxyHttp for Gateway {
         request.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
         let (name, via) = forwarded::via(session.req_header().version);
         request.append_header(name, via)?;
-        match &ctx.route {
-            Some(route) => route.headers.on_request(request),
-            None => Ok(()),
-        }
+        let Some(route) = &ctx.route else { return Ok(()) };
+        let path = config::normalise_path(session.req_header().uri.path());
+        route.rewrite.on_request(request, &path)?;
+        route.headers.on_request(request)
     }
     // ANCHOR_END: way_up
 
@@ -262,7 +266,7 @@ impl ProxyHttp for Gateway {
         let overdue = deadline::has_passed(session);
         deadline::disarm(session);
         let reply = if overdue { Some(failure::overdue()) } else { failure::reply(error) };
-        ctx.error = Some(reply.as_ref().map_or("client_closed", Reply::reason));
+        ctx.error = reply.as_ref().map_or(Some("client_closed"), Reply::reason);
         let mut error_code = 0;
         if let Some(reply) = reply.filter(|_| downstream::final_response(session).is_none()) {
             // Pingora closes the connection after this, so the answer says so.

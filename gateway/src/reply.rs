@@ -1,5 +1,6 @@
 //! The only writer of responses that the gateway makes itself: what went wrong, as
-//! `application/problem+json` (RFC 9457), with the id under which the request is in the log.
+//! `application/problem+json` (RFC 9457), and where to go instead; both with the id under which the request is
+//! in the log.
 
 use std::borrow::Cow;
 use std::time::SystemTime;
@@ -67,7 +68,8 @@ impl Problem {
 /// A response of the gateway's own.
 #[derive(Debug)]
 pub struct Reply {
-    problem: Problem,
+    /// `None`: nothing is wrong, the client is sent elsewhere.
+    problem: Option<Problem>,
     detail: Cow<'static, str>,
     fields: HeaderMap,
     proxy_error: Option<&'static str>,
@@ -86,7 +88,13 @@ struct Body<'a> {
 impl Reply {
     /// A reply about `problem`; `detail` says what happened to this request.
     pub fn new(problem: Problem, detail: impl Into<Cow<'static, str>>) -> Self {
-        Reply { problem, detail: detail.into(), fields: HeaderMap::new(), proxy_error: None }
+        Reply { problem: Some(problem), detail: detail.into(), fields: HeaderMap::new(), proxy_error: None }
+    }
+
+    /// Sends the client to `location`, with the method and the body that it has: 308 (RFC 9110 15.4.9).
+    pub fn redirect(location: HeaderValue) -> Self {
+        let fields = HeaderMap::from_iter([(header::LOCATION, location)]);
+        Reply { problem: None, detail: Cow::default(), fields, proxy_error: None }
     }
 
     /// With one more header field.
@@ -105,7 +113,11 @@ impl Reply {
 
     /// Its status code.
     pub fn status(&self) -> u16 {
-        self.problem.status().as_u16()
+        self.status_code().as_u16()
+    }
+
+    fn status_code(&self) -> StatusCode {
+        self.problem.map_or(StatusCode::PERMANENT_REDIRECT, Problem::status)
     }
 
     /// The fields that it bears besides those that every reply does.
@@ -113,9 +125,9 @@ impl Reply {
         &self.fields
     }
 
-    /// One word for the log: the error of the `Proxy-Status`, or the problem's name.
-    pub fn reason(&self) -> &'static str {
-        self.proxy_error.unwrap_or(self.problem.name())
+    /// One word for the log: the error of the `Proxy-Status`, or the problem's name, if there is one.
+    pub fn reason(&self) -> Option<&'static str> {
+        self.proxy_error.or(self.problem.map(Problem::name))
     }
 
     /// Writes it. The connection stays open where the session allows it.
@@ -125,7 +137,7 @@ impl Reply {
     pub async fn send(self, session: &mut Session, id: &HeaderValue) -> Result<()> {
         let body = self.body(id.to_str().unwrap_or_default());
         let response = self.header(id, body.len())?;
-        if session.req_header().method == Method::HEAD {
+        if body.is_empty() || session.req_header().method == Method::HEAD {
             return session.write_response_header(Box::new(response), true).await;
         }
         session.write_response_header(Box::new(response), false).await?;
@@ -133,7 +145,8 @@ impl Reply {
     }
 
     fn body(&self, request_id: &str) -> Bytes {
-        let (status, name, title) = self.problem.describe();
+        let Some(problem) = self.problem else { return Bytes::new() };
+        let (status, name, title) = problem.describe();
         let body = Body {
             kind: format!("urn:problem-type:gateway:{name}"),
             title,
@@ -146,10 +159,13 @@ impl Reply {
     }
 
     fn header(self, id: &HeaderValue, length: usize) -> Result<ResponseHeader> {
-        let mut response = ResponseHeader::build(self.problem.status(), Some(8 + self.fields.len()))?;
+        let mut response = ResponseHeader::build(self.status_code(), Some(8 + self.fields.len()))?;
         response.insert_header(header::DATE, httpdate::fmt_http_date(SystemTime::now()))?;
-        response.insert_header(header::CONTENT_TYPE, "application/problem+json")?;
+        if self.problem.is_some() {
+            response.insert_header(header::CONTENT_TYPE, "application/problem+json")?;
+        }
         response.insert_header(header::CONTENT_LENGTH, length)?;
+        // A redirect may be taken back like any other change: no client shall remember it for ever.
         response.insert_header(header::CACHE_CONTROL, "no-store")?;
         response.insert_header(X_REQUEST_ID, id)?;
         if let Some(error) = self.proxy_error {
@@ -184,5 +200,15 @@ mod tests {
         assert_eq!(header.headers["content-length"], body.len().to_string());
         assert_eq!(header.headers["proxy-status"], "gateway; error=connection_refused");
         assert_eq!(header.headers["x-request-id"], "id-1");
+    }
+
+    #[test]
+    fn a_redirect_is_no_problem() {
+        let reply = Reply::redirect(HeaderValue::from_static("https://new.example.com/"));
+        assert_eq!((reply.status(), reply.reason(), reply.body("id")), (308, None, Bytes::new()));
+        let header = reply.header(&HeaderValue::from_static("id-1"), 0).unwrap();
+        assert_eq!(header.headers["location"], "https://new.example.com/");
+        assert_eq!(header.headers["content-length"], "0");
+        assert!(!header.headers.contains_key("content-type"));
     }
 }

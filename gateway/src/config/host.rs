@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
+use std::str::FromStr;
 
 use super::values::is_host_name;
 
@@ -9,6 +10,35 @@ use super::values::is_host_name;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid host")]
 pub struct InvalidHost;
+
+/// What a virtual host is called: a host in its one form, or many at once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Domain {
+    /// This host.
+    Exact(String),
+    /// Every host below this one: `*.example.com` is `Wildcard("example.com")`.
+    Wildcard(String),
+    /// Every host that no other virtual host names: `*`.
+    CatchAll,
+}
+
+impl FromStr for Domain {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "*" {
+            return Ok(Domain::CatchAll);
+        }
+        let (parent, below) = text.strip_prefix("*.").map_or((text, false), |parent| (parent, true));
+        let has_port = !parent.ends_with(']') && parent.contains(':');
+        match normalise_host(parent) {
+            Ok(host) if !has_port && !(below && host.starts_with('[')) => {
+                let host = host.into_owned();
+                Ok(if below { Domain::Wildcard(host) } else { Domain::Exact(host) })
+            }
+            _ => Err(format!("'{text}' is no host name (without a port), \"*.example.com\" or \"*\"")),
+        }
+    }
+}
 
 /// The host of an authority in its one form: no port, no trailing dot, lower case, IPv6 literals in
 /// brackets and as short as they go. Borrows where the client has written it so already.
@@ -64,6 +94,17 @@ mod tests {
             ("my_service", "my_service"),
         ] {
             assert_eq!(normalise_host(written).as_deref(), Ok(form), "{written}");
+        }
+    }
+
+    #[test]
+    fn domains() {
+        let domain = |text: &str| text.parse::<Domain>();
+        assert_eq!(domain("*"), Ok(Domain::CatchAll));
+        assert_eq!(domain("*.Example.com."), Ok(Domain::Wildcard("example.com".to_owned())));
+        assert_eq!(domain("[0::1]"), Ok(Domain::Exact("[::1]".to_owned())));
+        for wrong in ["", "a:80", "*.", "*.*.a", "a.*", "*a", "*.a:80", "*.[::1]", "http://a", "a/b"] {
+            assert!(domain(wrong).is_err(), "{wrong:?}");
         }
     }
 

@@ -11,7 +11,9 @@ mod fields;
 mod host;
 mod load;
 mod not_yet;
+mod path;
 mod policies;
+mod routes;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -21,12 +23,14 @@ mod variables;
 
 pub use error::{ConfigError, Fault, Position};
 pub use fields::{FieldName, FieldValue, Fields};
-pub use host::{InvalidHost, normalise_host};
+pub use host::{Domain, InvalidHost, normalise_host};
 pub use load::{Overrides, load};
+pub use path::normalise_path;
 pub use policies::{
     Algorithm, Balancing, Headers, HealthCheck, ProbeKind, RateLimit, RateLimitKey, RateLimitScope, Retry,
     Upstream,
 };
+pub use routes::{MethodName, Pattern, Route};
 pub use schema::{Backend, Config, LogFormat, LogOutput, Logging, Metrics, Proxy, VirtualHost};
 pub use validate::{MAX_ATTEMPTS, MAX_RATE_LIMIT};
 pub use values::{HostPort, Millis, OneOrMany, Secs, StatusSet};

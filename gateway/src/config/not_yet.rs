@@ -1,7 +1,8 @@
 //! What the schema names and this version does not do yet. Such a key is refused with these words rather
 //! than ignored; it leaves the lists with the change that builds it.
 
-/// Whether the key at `path` is one of them. Tables that may also stand in a virtual host count there too.
+/// Whether the key at `path` is one of them. Tables that may also stand in a virtual host or a route count there
+/// too.
 pub(super) fn key(path: &[String]) -> bool {
     listed(path, |path| KEYS.contains(&path))
 }
@@ -14,7 +15,9 @@ pub(super) fn value(path: &[String], value: &str) -> bool {
 
 fn listed(path: &[String], is_listed: impl Fn(&str) -> bool) -> bool {
     let path = path.join(".");
-    is_listed(&path) || path.strip_prefix("virtual_hosts.").is_some_and(is_listed)
+    let inside =
+        ["virtual_hosts.routes.", "virtual_hosts."].iter().find_map(|table| path.strip_prefix(table));
+    is_listed(&path) || inside.is_some_and(is_listed)
 }
 
 const KEYS: &[&str] = &[
@@ -54,16 +57,16 @@ const KEYS: &[&str] = &[
     "access",
     "auth",
     "lets_encrypt",
-    "virtual_hosts.aliases",
-    "virtual_hosts.http_to_https",
     "virtual_hosts.acme",
     "virtual_hosts.cert_file",
     "virtual_hosts.key_file",
     "virtual_hosts.default",
     "virtual_hosts.split",
-    "virtual_hosts.routes",
     "virtual_hosts.health_check",
     "virtual_hosts.balancing",
+    "virtual_hosts.routes.mirror_tag",
+    "virtual_hosts.routes.fault",
+    "virtual_hosts.routes.balancing",
     "backends.weight",
     "backends.backup",
 ];

@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 use serde::Deserialize;
 
 use super::policies::{Balancing, Headers, HealthCheck, RateLimit, Retry, Upstream};
+use super::routes::Route;
 use super::values::{HostPort, OneOrMany, Secs};
 
 /// A whole configuration.
@@ -138,10 +139,17 @@ impl Default for Metrics {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VirtualHost {
-    /// The host, or "*" for every host that no other virtual host names.
+    /// The host, "*.example.com" for every host below one, or "*" for every host that no other virtual host
+    /// names.
     pub domain: String,
+    /// Other names for it, in the same forms.
+    pub aliases: Vec<String>,
     /// The tag of the backends that serve it.
     pub enabled_backends_tag: String,
+    /// Whether clients are sent to HTTPS.
+    pub http_to_https: bool,
+    /// Parts of it for which something else holds.
+    pub routes: Vec<Route>,
     /// In place of the table at the top.
     pub upstream: Option<Upstream>,
     /// In place of the table at the top.

@@ -61,8 +61,16 @@ const BAD: &[(&str, &str)] = &[
         "file:2:10: 'b:80' is no host name",
     ),
     (
-        "[[virtual_hosts]]\ndomain = \"*.b\"\nenabled_backends_tag = \"a\"\n",
-        "file:2:10: the wildcard '*.b' is not supported yet",
+        "[[virtual_hosts]]\ndomain = \"*.*.b\"\nenabled_backends_tag = \"a\"\n",
+        "file:2:10: '*.*.b' is no host name",
+    ),
+    (
+        "[[virtual_hosts]]\ndomain = \"b\"\naliases = [\"c\", \"B.\"]\nenabled_backends_tag = \"a\"\n",
+        "file:3:17: 'B.' is there twice (the first is 'b')",
+    ),
+    (
+        "[[virtual_hosts]]\ndomain = \"b\"\nhttp_to_https = true\nenabled_backends_tag = \"a\"\n",
+        "file:3:17: `http_to_https = true` is not supported yet",
     ),
     (
         "[[virtual_hosts]]\ndomain = \"b\"\nenabled_backends_tag = \"aa\"\n",
@@ -90,6 +98,77 @@ fn each_bad_file_has_its_own_clear_error() {
         );
         assert_eq!(error.lines().count(), 1, "one fault, one line:\n{text}\n{error}");
     }
+}
+
+/// The same for the keys of a route, which begin in the fifth line.
+const BAD_ROUTES: &[(&str, &str)] = &[
+    ("", "file:4:1: a route needs a condition"),
+    (
+        "path = \"/a\"\npath_prefix = \"/a\"\n",
+        "file:4:1: of `path`, `path_prefix` and `path_regex` a route has one",
+    ),
+    ("path = \"a\"\n", "file:5:8: \"a\" is no path"),
+    ("path_prefix = \"/a?b\"\n", "file:5:15: \"/a?b\" is no path"),
+    ("path_prefix = \"/a b\"\n", "file:5:15: \"/a b\" is no path"),
+    ("path = \"/a/../b\"\n", "file:5:8: \"/a/../b\" is never asked for: a request for it is one for \"/b\""),
+    ("path_prefix = \"/%61\"\n", "is one for \"/a\""),
+    ("path_regex = \"^/v[0-9+/\"\n", "file:5:14: `path_regex`: '^/v[0-9+/' is no regular expression: "),
+    (
+        "path = \"/a\"\nmethods = [\"get\"]\n",
+        "file:6:11: `methods`: 'get' is no method (did you mean `GET`?)",
+    ),
+    ("path = \"/a\"\nmethods = [\"A B\"]\n", "'A B' is no method"),
+    ("header_match = { \"a b\" = \"1\" }\n", "'a b' is no name of a header field"),
+    ("path = \"/a\"\nenabled_backends_tag = \"b\"\n", "file:6:24: no backend bears the tag 'b'"),
+    ("path = \"/a\"\nstrip_prefix = true\n", "file:6:16: there is no `path_prefix`"),
+    ("path = \"/a\"\nrewrite = \"/b\"\n", "file:6:11: there is no `path_regex`"),
+    ("path_regex = \"/a\"\nrewrite = \"/b?c\"\n", "file:6:11: \"/b?c\" cannot be a part of a path"),
+    ("path = \"/a\"\nredirect = \"there\"\n", "file:6:12: \"there\" is nowhere to send clients"),
+    ("path = \"/a\"\nredirect = \"/b\\r\\nX: 1\"\n", "is nowhere to send clients"),
+    (
+        "path = \"/a\"\nredirect = \"/b\"\nenabled_backends_tag = \"a\"\n",
+        "file:7:24: it has no meaning beside `redirect`",
+    ),
+    ("path = \"/a\"\nmirror_tag = \"a\"\n", "file:6:1: `mirror_tag` is not supported yet"),
+    ("path = \"/a\"\npath_prefx = \"/a\"\n", "unknown key `path_prefx` (did you mean `path_prefix`?)"),
+    (
+        "path = \"/a\"\n[[virtual_hosts.routes]]\npath = \"/a\"\n",
+        "file:6:1: the route '/a' is there twice; the second would never be taken",
+    ),
+    ("path = \"/a\"\n[virtual_hosts.routes.retry]\nattempts = 17\n", "file:7:12: at most 16 attempts"),
+    ("path = \"/a\"\n[virtual_hosts.routes.cors]\n", "`cors` is not supported yet"),
+];
+
+#[test]
+fn each_bad_route_has_its_own_clear_error() {
+    for (route, expected) in BAD_ROUTES {
+        let text = format!(
+            "[[virtual_hosts]]\ndomain = \"b\"\nenabled_backends_tag = \"a\"\n[[virtual_hosts.routes]]\n{route}{COMPLETE}"
+        );
+        let error = Config::parse("file", &text).expect_err(route).to_string();
+        assert!(error.contains(expected), "{route}\n-- says\n{error}\n-- not\n{expected}");
+        assert_eq!(error.lines().count(), 1, "one fault, one line:\n{route}\n{error}");
+    }
+}
+
+#[test]
+fn a_configuration_with_two_tags_loads() {
+    let text = r#"
+        [[virtual_hosts]]
+        domain = "example.com"
+        enabled_backends_tag = "a"
+        http_to_https = false
+        [[backends]]
+        id = "web-v1"
+        address = "localhost:3001"
+        tags = ["a"]
+        [[backends]]
+        id = "web-v2"
+        address = "localhost:3002"
+        tags = ["b"]
+    "#;
+    let config = Config::parse("file", text).unwrap();
+    assert_eq!(config.backends.len(), 2);
 }
 
 const REFERENCE: &str = include_str!("../../config/reference.toml");

@@ -5,15 +5,18 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 use super::snapshot::{Route, Snapshot};
-use crate::config::{Config, HostPort, RateLimitScope, VirtualHost};
+use crate::config::{self, Config, Domain, HostPort, RateLimitScope, VirtualHost};
 use crate::policy::headers::HeaderRules;
 use crate::policy::rate_limit::{Counters, RateLimiter};
-use crate::route::HostTable;
+use crate::policy::rewrite::Rewrite;
+use crate::route::{HostTable, PathRule, Rule, RuleTable};
 use crate::telemetry::Metrics;
 use crate::upstream::{BackendState, PeerSettings, Pool};
 
-/// The route of a virtual host that has no routes of its own.
+/// The route of the requests that no route of their virtual host takes.
 const WHOLE_HOST: &str = "/";
 
 /// Why a configuration cannot run here, although nothing is wrong with it as such.
@@ -43,16 +46,16 @@ pub struct Unresolved {
 /// See [`CompileError`].
 pub fn compile(config: &Config, metrics: &Metrics) -> Result<Snapshot, CompileError> {
     let backends = backends(config, metrics)?;
-    let pools = pools(config, &backends);
-    let counters = OnceCell::new();
+    let compiler = Compiler { config, metrics, pools: pools(config, &backends), counters: OnceCell::new() };
     let mut hosts = HostTable::default();
     for host in &config.virtual_hosts {
-        let pool = pools.get(host.enabled_backends_tag.as_str());
-        let pool = pool.ok_or(CompileError::NotValidated("a virtual host has no backends"))?;
-        let route = Arc::new(route(config, host, pool.clone(), &counters, metrics));
-        hosts
-            .insert(&host.domain, route)
-            .map_err(|_| CompileError::NotValidated("a virtual host's domain is no host"))?;
+        let rules = Arc::new(compiler.rules(host)?);
+        for domain in std::iter::once(&host.domain).chain(&host.aliases) {
+            let domain: Domain = domain
+                .parse()
+                .map_err(|_| CompileError::NotValidated("a virtual host's domain is no host"))?;
+            hosts.insert(domain, rules.clone());
+        }
     }
     Ok(Snapshot {
         hosts,
@@ -106,33 +109,81 @@ fn pools<'c>(config: &'c Config, backends: &[Arc<BackendState>]) -> HashMap<&'c 
     members.into_iter().map(pool).collect()
 }
 
-/// `counters` are for all rate limits together, and only made where there is one.
-fn route(
-    config: &Config,
-    host: &VirtualHost,
-    pool: Arc<Pool>,
-    counters: &OnceCell<Arc<Counters>>,
-    metrics: &Metrics,
-) -> Route {
-    let rate_limit = innermost(&host.rate_limit, &config.rate_limit).map(|limit| {
-        let scope = match (limit.scope, &host.rate_limit) {
-            (RateLimitScope::Route, _) => format!("route {} {WHOLE_HOST}", host.domain),
-            (RateLimitScope::Global, Some(_)) => format!("host {}", host.domain),
-            (RateLimitScope::Global, None) => "gateway".to_owned(),
+/// What the routes of all virtual hosts are made from.
+struct Compiler<'c> {
+    config: &'c Config,
+    metrics: &'c Metrics,
+    pools: HashMap<&'c str, Arc<Pool>>,
+    /// For all rate limits together, and only made where there is one.
+    counters: OnceCell<Arc<Counters>>,
+}
+
+impl Compiler<'_> {
+    fn rules(&self, host: &VirtualHost) -> Result<RuleTable<Arc<Route>>, CompileError> {
+        let rules = host.routes.iter().map(|route| {
+            let target = Arc::new(self.route(host, Some(route))?);
+            Ok(Rule {
+                path: path_rule(route),
+                methods: route.methods.iter().map(|method| method.0.clone()).collect(),
+                headers: route.header_match.0.iter().map(|(n, v)| (n.0.clone(), v.0.clone())).collect(),
+                target,
+            })
+        });
+        let rules = rules.collect::<Result<_, CompileError>>()?;
+        Ok(RuleTable::new(rules, Arc::new(self.route(host, None)?)))
+    }
+
+    /// A route of `host`, or that of the requests which none of its routes takes.
+    fn route(&self, host: &VirtualHost, route: Option<&config::Route>) -> Result<Route, CompileError> {
+        let config = self.config;
+        let tag = route.map(|route| route.enabled_backends_tag.as_str()).filter(|tag| !tag.is_empty());
+        let pool = self.pools.get(tag.unwrap_or(&host.enabled_backends_tag));
+        let pool = pool.ok_or(CompileError::NotValidated("a virtual host or route has no backends"))?;
+        let name = route.map_or_else(|| WHOLE_HOST.to_owned(), config::Route::name);
+        let upstream = innermost(route.map(|r| &r.upstream), &host.upstream, &config.upstream);
+        let retry = innermost(route.map(|r| &r.retry), &host.retry, &config.retry);
+        let headers = innermost(route.map(|r| &r.headers), &host.headers, &config.headers);
+        let redirect = route.map(|route| route.redirect.as_str()).filter(|target| !target.is_empty());
+        let redirect = redirect.map(HeaderValue::from_str).transpose();
+        Ok(Route {
+            redirect: redirect.map_err(|_| CompileError::NotValidated("a redirect leads nowhere"))?,
+            rewrite: route.map_or(Rewrite::Keep, Rewrite::from),
+            pool: pool.clone(),
+            peers: PeerSettings::from(&upstream.cloned().unwrap_or_default()),
+            attempts: retry.cloned().unwrap_or_default().attempts.get(),
+            rate_limit: self.rate_limit(host, route, &name),
+            headers: HeaderRules::from(&headers.cloned().unwrap_or_default()),
+            metrics: self.metrics.route(&host.domain, &name),
+        })
+    }
+
+    fn rate_limit(
+        &self,
+        host: &VirtualHost,
+        route: Option<&config::Route>,
+        name: &str,
+    ) -> Option<RateLimiter> {
+        let own = route.and_then(|route| route.rate_limit.as_ref());
+        let limit = innermost(route.map(|r| &r.rate_limit), &host.rate_limit, &self.config.rate_limit)?;
+        let scope = match limit.scope {
+            RateLimitScope::Global if own.is_none() && host.rate_limit.is_none() => "gateway".to_owned(),
+            RateLimitScope::Global if own.is_none() => format!("host {}", host.domain),
+            _ => format!("route {} {name}", host.domain),
         };
-        RateLimiter::new(limit, scope, counters.get_or_init(Arc::default).clone())
-    });
-    Route {
-        pool,
-        peers: PeerSettings::from(&innermost(&host.upstream, &config.upstream).cloned().unwrap_or_default()),
-        attempts: innermost(&host.retry, &config.retry).cloned().unwrap_or_default().attempts.get(),
-        rate_limit,
-        headers: HeaderRules::from(&innermost(&host.headers, &config.headers).cloned().unwrap_or_default()),
-        metrics: metrics.route(&host.domain, WHOLE_HOST),
+        Some(RateLimiter::new(limit, scope, self.counters.get_or_init(Arc::default).clone()))
+    }
+}
+
+fn path_rule(route: &config::Route) -> PathRule {
+    match (&route.path, &route.path_regex, &route.path_prefix) {
+        (Some(path), _, _) => PathRule::Exact(path.clone()),
+        (None, Some(pattern), _) => PathRule::Regex(pattern.0.clone()),
+        // One without a path is for all of them.
+        (None, None, prefix) => PathRule::Prefix(prefix.clone().unwrap_or_else(|| "/".to_owned())),
     }
 }
 
 /// Of a policy's tables, the one that holds: the innermost, whole.
-fn innermost<'c, T>(host: &'c Option<T>, top: &'c Option<T>) -> Option<&'c T> {
-    host.as_ref().or(top.as_ref())
+fn innermost<'c, T>(route: Option<&'c Option<T>>, host: &'c Option<T>, top: &'c Option<T>) -> Option<&'c T> {
+    route.and_then(Option::as_ref).or(host.as_ref()).or(top.as_ref())
 }

@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use crate::policy::headers::HeaderRules;
 use crate::policy::rate_limit::RateLimiter;
-use crate::route::HostTable;
+use crate::policy::rewrite::Rewrite;
+use crate::route::{HostTable, RuleTable};
 use crate::telemetry::metrics::RouteMetrics;
 use crate::upstream::{BackendState, PeerSettings, Pool};
 
 /// A compiled configuration. It never changes; a new one takes its place.
 pub struct Snapshot {
-    /// The virtual hosts.
-    pub hosts: HostTable<Arc<Route>>,
+    /// The virtual hosts, and the rules by which each of them routes.
+    pub hosts: HostTable<Arc<RuleTable<Arc<Route>>>>,
     /// Every backend, in the order of the configuration.
     pub backends: Vec<Arc<BackendState>>,
     /// How long an idle client connection stays open.
@@ -23,8 +26,12 @@ pub struct Snapshot {
     pub unrouted: RouteMetrics,
 }
 
-/// What holds for the requests of a virtual host.
+/// What holds for the requests of a virtual host, or of a part of it.
 pub struct Route {
+    /// Where clients are sent in place of an answer.
+    pub redirect: Option<HeaderValue>,
+    /// What becomes of the path on its way up.
+    pub rewrite: Rewrite,
     /// The backends that serve it.
     pub pool: Arc<Pool>,
     /// How they are spoken to.

@@ -7,6 +7,7 @@ pub mod forwarded;
 pub mod headers;
 pub mod rate_limit;
 pub mod request_id;
+pub mod rewrite;
 
 use crate::reply::Reply;
 

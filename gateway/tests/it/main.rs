@@ -11,5 +11,6 @@ mod logs;
 mod metrics;
 mod rate_limit;
 mod replies;
+mod routes;
 mod stopping;
 mod support;

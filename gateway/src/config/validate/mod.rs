@@ -1,7 +1,9 @@
 //! What a configuration must be beyond well-formed: whole, without contradictions, and about things that
 //! exist.
 
-use std::collections::{HashMap, HashSet};
+mod hosts;
+
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use http::{Uri, header};
@@ -10,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 use super::document::did_you_mean;
 use super::policies::{Headers, ProbeKind, RateLimit, Retry, Upstream};
 use super::schema::{Config, LogOutput, Logging};
-use super::{OneOrMany, normalise_host};
+use super::values::OneOrMany;
 
 /// The most requests in a window that the rate limiter counts to: its counters have 24 bits.
 pub const MAX_RATE_LIMIT: u32 = (1 << 24) - 1;
@@ -48,8 +50,13 @@ pub(super) fn values(config: &Config) -> Vec<PathFault> {
         let at = format!("virtual_hosts/{i}/");
         policies(&at, &host.upstream, &host.rate_limit, &host.retry, &mut faults);
         headers(&at, &host.headers, &mut faults);
+        for (j, route) in host.routes.iter().enumerate() {
+            let at = format!("{at}routes/{j}/");
+            policies(&at, &route.upstream, &route.rate_limit, &route.retry, &mut faults);
+            headers(&at, &route.headers, &mut faults);
+        }
     }
-    virtual_hosts(config, &mut faults);
+    hosts::virtual_hosts(config, &mut faults);
     backends(config, &mut faults);
     faults.0
 }
@@ -133,48 +140,6 @@ fn headers(at: &str, headers: &Option<Headers>, faults: &mut Faults) {
     }
 }
 
-fn virtual_hosts(config: &Config, faults: &mut Faults) {
-    if config.virtual_hosts.is_empty() {
-        faults.add(
-            "virtual_hosts",
-            "there is no virtual host, so nothing would be served; add a [[virtual_hosts]]",
-        );
-    }
-    let mut seen: HashMap<String, usize> = HashMap::new();
-    for (i, host) in config.virtual_hosts.iter().enumerate() {
-        let at = format!("virtual_hosts/{i}");
-        let domain = host.domain.as_str();
-        if host.enabled_backends_tag.is_empty() {
-            faults.add(at.as_str(), "a virtual host needs `enabled_backends_tag`: which backends serve it");
-        }
-        let form = match domain {
-            "" => Err("a virtual host needs a `domain`: a host name, or \"*\" for every other".to_owned()),
-            "*" => Ok(domain.to_owned()),
-            _ if domain.starts_with("*.") => Err(format!("the wildcard '{domain}' is not supported yet")),
-            _ => match normalise_host(domain) {
-                Ok(form) if has_no_port(domain) => Ok(form.into_owned()),
-                _ => Err(format!("'{domain}' is no host name (without a port) or \"*\"")),
-            },
-        };
-        match form {
-            Err(detail) => faults.add(format!("{at}/domain"), detail),
-            Ok(form) => {
-                if let Some(first) = seen.insert(form, i) {
-                    let first = &config.virtual_hosts[first].domain;
-                    faults.add(
-                        format!("{at}/domain"),
-                        format!("'{domain}' is there twice (the first is '{first}')"),
-                    );
-                }
-            }
-        }
-    }
-}
-
-fn has_no_port(domain: &str) -> bool {
-    domain.ends_with(']') || !domain.contains(':')
-}
-
 fn backends(config: &Config, faults: &mut Faults) {
     let mut seen: HashSet<&str> = HashSet::new();
     for (i, backend) in config.backends.iter().enumerate() {
@@ -215,14 +180,22 @@ pub(super) fn references(config: &Config) -> Vec<PathFault> {
     }
     let tags: HashSet<&str> =
         config.backends.iter().flat_map(|backend| &backend.tags).map(String::as_str).collect();
-    for (i, host) in config.virtual_hosts.iter().enumerate() {
-        let tag = host.enabled_backends_tag.as_str();
+    let mut exists = |tag: &str, at: String| {
         if !tag.is_empty() && !tags.contains(tag) {
             let hint = did_you_mean(tag, tags.iter().copied());
-            faults.add(
-                format!("virtual_hosts/{i}/enabled_backends_tag"),
-                format!("no backend bears the tag '{tag}'{hint}"),
-            );
+            faults
+                .add(format!("{at}/enabled_backends_tag"), format!("no backend bears the tag '{tag}'{hint}"));
+        }
+    };
+    for (i, host) in config.virtual_hosts.iter().enumerate() {
+        exists(&host.enabled_backends_tag, format!("virtual_hosts/{i}"));
+        for (j, route) in host.routes.iter().enumerate() {
+            exists(&route.enabled_backends_tag, format!("virtual_hosts/{i}/routes/{j}"));
+        }
+    }
+    for (i, host) in config.virtual_hosts.iter().enumerate() {
+        for (j, route) in host.routes.iter().enumerate() {
+            hosts::incomplete(route, &format!("virtual_hosts/{i}/routes/{j}"), &mut faults);
         }
     }
     faults.0

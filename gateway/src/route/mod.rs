@@ -1,53 +1,20 @@
-//! Which route a request takes. So far a route is a virtual host, found by the host that the request is for.
+//! Which route a request takes: first the virtual host by the host that the request is for ([`HostTable`]),
+//! then a rule of that virtual host by path, method and header fields ([`RuleTable`]).
 
-use std::collections::HashMap;
+mod hosts;
+mod rules;
+
+use std::sync::Arc;
 
 use http::header::HOST;
 use pingora::http::RequestHeader;
 
-use crate::config::{InvalidHost, normalise_host};
+use crate::config::{InvalidHost, normalise_path};
 use crate::policy::Verdict;
 use crate::reply::{Problem, Reply};
 
-/// Virtual hosts by their host: a lookup costs the same however many there are.
-pub struct HostTable<T> {
-    exact: HashMap<String, T>,
-    catch_all: Option<T>,
-}
-
-impl<T> Default for HostTable<T> {
-    fn default() -> Self {
-        HostTable { exact: HashMap::new(), catch_all: None }
-    }
-}
-
-impl<T> HostTable<T> {
-    /// Adds a virtual host: a host name, or "*" for every other.
-    ///
-    /// # Errors
-    /// [`InvalidHost`] where `domain` is neither.
-    pub fn insert(&mut self, domain: &str, value: T) -> Result<(), InvalidHost> {
-        if domain == "*" {
-            self.catch_all = Some(value);
-        } else {
-            self.exact.insert(normalise_host(domain)?.into_owned(), value);
-        }
-        Ok(())
-    }
-
-    /// The virtual host for `authority`, as the client wrote it; `None` stands for a request of HTTP/1.0
-    /// that names no host.
-    ///
-    /// # Errors
-    /// [`InvalidHost`] where it is no host.
-    pub fn find(&self, authority: Option<&str>) -> Result<Option<&T>, InvalidHost> {
-        let exact = match authority {
-            Some(authority) => self.exact.get(&*normalise_host(authority)?),
-            None => None,
-        };
-        Ok(exact.or(self.catch_all.as_ref()))
-    }
-}
+pub use hosts::HostTable;
+pub use rules::{Asked, PathRule, Rule, RuleTable};
 
 /// The host that a request is for, as the client wrote it: of its target where that names one (HTTP/2, and
 /// the absolute form), else of its `Host` (RFC 9112 3.2.2). `None` for HTTP/1.0 without one.
@@ -74,16 +41,20 @@ fn absolute_form(request: &RequestHeader) -> Option<&str> {
     rest.split(['/', '?', '#']).next()
 }
 
-/// The virtual host that serves a request, or the answer where none does.
-pub fn find<'t, T>(table: &'t HostTable<T>, request: &RequestHeader) -> Verdict<&'t T> {
+/// Where a request goes, or the answer where no virtual host serves it.
+pub fn find<'t, T>(hosts: &'t HostTable<Arc<RuleTable<T>>>, request: &RequestHeader) -> Verdict<&'t T> {
     let bad = |detail| Verdict::Reply(Reply::new(Problem::BadRequest, detail));
     let authority = match authority(request) {
         Ok(authority) => authority,
         Err(detail) => return bad(detail),
     };
-    match table.find(authority) {
-        Ok(Some(found)) => Verdict::Continue(found),
-        Ok(None) => Verdict::Reply(Reply::new(Problem::UnknownHost, "no virtual host bears this name")),
+    match hosts.find(authority) {
+        Ok(Some(rules)) => {
+            let path = normalise_path(request.uri.path());
+            let asked = Asked { method: &request.method, path: &path, headers: &request.headers };
+            Verdict::Continue(rules.find(&asked))
+        }
+        Ok(None) => Verdict::Reply(Reply::new(Problem::UnknownHost, "no virtual host has this name")),
         Err(InvalidHost) => bad("the Host field is not a valid host name"),
     }
 }
@@ -103,15 +74,27 @@ mod tests {
         request
     }
 
-    fn table() -> HostTable<&'static str> {
+    type Table = HostTable<Arc<RuleTable<&'static str>>>;
+
+    fn insert(table: &mut Table, domain: &str, name: &'static str) {
+        let api = Rule {
+            path: PathRule::Prefix("/api".to_owned()),
+            methods: Vec::new(),
+            headers: Vec::new(),
+            target: "api",
+        };
+        table.insert(domain.parse().unwrap(), Arc::new(RuleTable::new(vec![api], name)));
+    }
+
+    fn table() -> Table {
         let mut table = HostTable::default();
-        table.insert("Example.com", "example").unwrap();
-        table.insert("[::1]", "v6").unwrap();
+        insert(&mut table, "Example.com", "example");
+        insert(&mut table, "[::1]", "v6");
         table
     }
 
-    /// The host found, or the status of the answer.
-    fn outcome(table: &HostTable<&'static str>, request: &RequestHeader) -> Result<&'static str, u16> {
+    /// The target found, or the status of the answer.
+    fn outcome(table: &Table, request: &RequestHeader) -> Result<&'static str, u16> {
         match find(table, request) {
             Verdict::Continue(found) => Ok(*found),
             Verdict::Reply(reply) => Err(reply.status()),
@@ -134,7 +117,7 @@ mod tests {
         let none = request(Version::HTTP_10, &[]);
         assert_eq!(outcome(&table, &other), Err(404));
         assert_eq!(outcome(&table, &none), Err(404));
-        table.insert("*", "all").unwrap();
+        insert(&mut table, "*", "all");
         assert_eq!(outcome(&table, &other), Ok("all"));
         assert_eq!(outcome(&table, &none), Ok("all"));
     }
@@ -142,7 +125,7 @@ mod tests {
     #[test]
     fn what_is_no_host_or_missing_is_400() {
         let mut table = table();
-        table.insert("*", "all").unwrap();
+        insert(&mut table, "*", "all");
         for hosts in [&[][..], &[""], &["a b"], &["a", "a"], &["a/b"], &["user@example.com"]] {
             assert_eq!(outcome(&table, &request(Version::HTTP_11, hosts)), Err(400), "{hosts:?}");
         }
@@ -162,5 +145,22 @@ mod tests {
         let mut request = request(Version::HTTP_11, &["other.example"]);
         request.set_uri("http://example.com/path".parse().unwrap());
         assert_eq!(outcome(&table(), &request), Ok("example"));
+    }
+
+    #[test]
+    fn a_path_is_routed_however_it_is_written() {
+        for (path, found) in [
+            ("/api", "api"),
+            ("/api/users?x=/other", "api"),
+            ("/%61pi", "api"),
+            ("/other/../api", "api"),
+            ("//api", "api"),
+            ("/apix", "example"),
+            ("/other?/api", "example"),
+        ] {
+            let mut request = request(Version::HTTP_11, &["example.com"]);
+            request.set_uri(path.parse().unwrap());
+            assert_eq!(outcome(&table(), &request), Ok(found), "{path}");
+        }
     }
 }

@@ -1,0 +1,102 @@
+//! `[[virtual_hosts.routes]]`: what holds for a part of a virtual host.
+
+use http::Method;
+use regex::Regex;
+use serde::Deserialize;
+
+use super::fields::Fields;
+use super::policies::{Headers, RateLimit, Retry, Upstream};
+
+/// A part of a virtual host: its requests with such a path, method and header fields.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Route {
+    /// Exactly this path.
+    pub path: Option<String>,
+    /// This path and everything below it.
+    pub path_prefix: Option<String>,
+    /// Every path in which this is found.
+    pub path_regex: Option<Pattern>,
+    /// One of these methods; empty: all.
+    pub methods: Vec<MethodName>,
+    /// Every field named here has this value.
+    pub header_match: Fields,
+    /// The tag of the backends that serve it; empty: the virtual host's.
+    pub enabled_backends_tag: String,
+    /// Whether `path_prefix` is taken off the path on the way up.
+    pub strip_prefix: bool,
+    /// What the part of the path that `path_regex` matches becomes on the way up; empty: it stays.
+    pub rewrite: String,
+    /// Where clients are sent in place of an answer (308); empty: nowhere.
+    pub redirect: String,
+    /// In place of the virtual host's table, or the one at the top.
+    pub upstream: Option<Upstream>,
+    /// In place of the virtual host's table, or the one at the top.
+    pub retry: Option<Retry>,
+    /// In place of the virtual host's table, or the one at the top.
+    pub rate_limit: Option<RateLimit>,
+    /// In place of the virtual host's table, or the one at the top.
+    pub headers: Option<Headers>,
+}
+
+impl Route {
+    /// Its name in metrics, logs and counters: the path as it was written, and the conditions.
+    pub fn name(&self) -> String {
+        let pattern = self.path_regex.as_ref().map(|pattern| pattern.0.as_str());
+        let path = self.path.as_deref().or(self.path_prefix.as_deref()).or(pattern);
+        let mut name = path.unwrap_or("/").to_owned();
+        let methods: Vec<&str> = self.methods.iter().map(|method| method.0.as_str()).collect();
+        if !methods.is_empty() {
+            name.push(' ');
+            name.push_str(&methods.join(","));
+        }
+        for (field, value) in &self.header_match.0 {
+            name.push_str(&format!(" {}={}", field.0, String::from_utf8_lossy(value.0.as_bytes())));
+        }
+        name
+    }
+}
+
+/// A regular expression.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Pattern(pub Regex);
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        // What the library says is several lines with a drawing; the last one is the reason.
+        let reason = |error: regex::Error| {
+            let text = error.to_string();
+            text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+        };
+        Regex::new(&text)
+            .map(Pattern)
+            .map_err(|error| format!("'{text}' is no regular expression: {}", reason(error)))
+    }
+}
+
+/// The name of a method.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct MethodName(pub Method);
+
+impl TryFrom<String> for MethodName {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        match Method::from_bytes(text.as_bytes()) {
+            // Methods are case-sensitive (RFC 9110 9.1), and those that are used are in capitals.
+            Ok(_) if text.bytes().any(|byte| byte.is_ascii_lowercase()) => {
+                Err(format!("'{text}' is no method (did you mean `{}`?)", text.to_ascii_uppercase()))
+            }
+            Ok(method) => Ok(MethodName(method)),
+            Err(_) => Err(format!("'{text}' is no method; expected something like \"GET\"")),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Virtual hosts by their host. A lookup costs the same however many there are: one hash for an exact name,
+//! and for wildcards one for each label of the host that was asked for.
+
+use std::collections::HashMap;
+
+use crate::config::{Domain, InvalidHost, normalise_host};
+
+/// Virtual hosts by the names that they serve.
+pub struct HostTable<T> {
+    exact: HashMap<String, T>,
+    /// `*.example.com` by what comes after the `*.`.
+    wildcard: HashMap<String, T>,
+    catch_all: Option<T>,
+}
+
+impl<T> Default for HostTable<T> {
+    fn default() -> Self {
+        HostTable { exact: HashMap::new(), wildcard: HashMap::new(), catch_all: None }
+    }
+}
+
+impl<T> HostTable<T> {
+    /// Adds a name; the value that had it before, if any, is gone.
+    pub fn insert(&mut self, domain: Domain, value: T) {
+        match domain {
+            Domain::Exact(host) => drop(self.exact.insert(host, value)),
+            Domain::Wildcard(parent) => drop(self.wildcard.insert(parent, value)),
+            Domain::CatchAll => self.catch_all = Some(value),
+        }
+    }
+
+    /// The virtual host for `authority`, as the client wrote it: the one with exactly this name, else the one
+    /// with the longest wildcard, else the catch-all. `None` stands for a request of HTTP/1.0 that names no
+    /// host.
+    ///
+    /// # Errors
+    /// [`InvalidHost`] where it is no host.
+    pub fn find(&self, authority: Option<&str>) -> Result<Option<&T>, InvalidHost> {
+        let Some(authority) = authority else { return Ok(self.catch_all.as_ref()) };
+        let host = normalise_host(authority)?;
+        let found = self.exact.get(&*host).or_else(|| self.by_wildcard(&host));
+        Ok(found.or(self.catch_all.as_ref()))
+    }
+
+    /// `*.example.com` serves `a.example.com` and `a.b.example.com`, and not `example.com` itself.
+    fn by_wildcard(&self, host: &str) -> Option<&T> {
+        if self.wildcard.is_empty() {
+            return None;
+        }
+        host.match_indices('.').find_map(|(dot, _)| self.wildcard.get(&host[dot + 1..]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(domains: &[&'static str]) -> HostTable<&'static str> {
+        let mut table = HostTable::default();
+        for domain in domains {
+            table.insert(domain.parse().unwrap(), *domain);
+        }
+        table
+    }
+
+    #[test]
+    fn exact_before_the_longest_wildcard_before_the_catch_all() {
+        let table = table(&["*", "*.example.com", "*.eu.example.com", "www.example.com"]);
+        for (host, found) in [
+            ("www.example.com", "www.example.com"),
+            ("WWW.Example.com.:80", "www.example.com"),
+            ("api.example.com", "*.example.com"),
+            ("a.b.example.com", "*.example.com"),
+            ("a.eu.example.com", "*.eu.example.com"),
+            ("eu.example.com", "*.example.com"),
+            ("example.com", "*"),
+            ("badexample.com", "*"),
+            ("[::1]", "*"),
+        ] {
+            assert_eq!(table.find(Some(host)), Ok(Some(&found)), "{host}");
+        }
+        assert_eq!(table.find(None), Ok(Some(&"*")));
+    }
+
+    #[test]
+    fn without_a_catch_all_there_may_be_nobody() {
+        let table = table(&["*.example.com", "[0::1]"]);
+        assert_eq!(table.find(Some("[::1]:80")), Ok(Some(&"[0::1]")));
+        assert_eq!(table.find(Some("other.example")), Ok(None));
+        assert_eq!(table.find(None), Ok(None));
+        assert_eq!(table.find(Some("a b")), Err(InvalidHost));
+    }
+}

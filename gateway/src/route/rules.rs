@@ -1,0 +1,257 @@
+//! The rules by which one virtual host routes: by path, method and header fields. Of those that match, the
+//! one whose path matches the longest part wins; of equals an exact path comes before a prefix, a prefix
+//! before a pattern, and the one with more conditions before the one with fewer.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use regex::Regex;
+
+/// A request, as far as rules look at it.
+pub struct Asked<'r> {
+    /// Its method.
+    pub method: &'r Method,
+    /// Its path in its one form.
+    pub path: &'r str,
+    /// Its header fields.
+    pub headers: &'r HeaderMap,
+}
+
+/// What a path must be.
+#[derive(Clone, Debug)]
+pub enum PathRule {
+    /// Exactly this.
+    Exact(String),
+    /// This or something below it: `/api` is also `/api/users`, and not `/apix`.
+    Prefix(String),
+    /// Something in which this is found.
+    Regex(Regex),
+}
+
+/// When `target` is where a request goes.
+pub struct Rule<T> {
+    /// What its path must be.
+    pub path: PathRule,
+    /// What its method must be one of; empty: any.
+    pub methods: Vec<Method>,
+    /// Fields that it must have, with these values.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Where it goes.
+    pub target: T,
+}
+
+impl<T> Rule<T> {
+    /// Whether method and header fields are as the rule asks. Of a field that is there several times, one
+    /// value has to be the right one.
+    fn admits(&self, asked: &Asked<'_>) -> bool {
+        let has = |(name, value): &(HeaderName, HeaderValue)| {
+            asked.headers.get_all(name).iter().any(|found| found == value)
+        };
+        (self.methods.is_empty() || self.methods.contains(asked.method)) && self.headers.iter().all(has)
+    }
+
+    fn conditions(&self) -> usize {
+        self.headers.len() + usize::from(!self.methods.is_empty())
+    }
+}
+
+/// The rules of a virtual host, and where its other requests go. A lookup costs one hash for each segment of
+/// the path, as far as prefixes are long, and one search for each pattern.
+pub struct RuleTable<T> {
+    exact: HashMap<String, Vec<Rule<T>>>,
+    prefix: HashMap<String, Vec<Rule<T>>>,
+    longest_prefix: usize,
+    regex: Vec<(Regex, Rule<T>)>,
+    otherwise: T,
+}
+
+impl<T> RuleTable<T> {
+    /// A table of `rules`, in the order in which they were written.
+    pub fn new(mut rules: Vec<Rule<T>>, otherwise: T) -> Self {
+        // The sort is stable: of equals, the one that was written first.
+        rules.sort_by_key(|rule| Reverse(rule.conditions()));
+        let mut table = RuleTable {
+            exact: HashMap::new(),
+            prefix: HashMap::new(),
+            longest_prefix: 0,
+            regex: Vec::new(),
+            otherwise,
+        };
+        for rule in rules {
+            match rule.path.clone() {
+                PathRule::Exact(path) => table.exact.entry(path).or_default().push(rule),
+                PathRule::Prefix(path) => {
+                    table.longest_prefix = table.longest_prefix.max(path.len());
+                    table.prefix.entry(path).or_default().push(rule);
+                }
+                PathRule::Regex(regex) => table.regex.push((regex, rule)),
+            }
+        }
+        table
+    }
+
+    /// Where a request goes.
+    pub fn find(&self, asked: &Asked<'_>) -> &T {
+        if let Some(rule) = self.exact.get(asked.path).and_then(|rules| admitted(rules, asked)) {
+            return &rule.target;
+        }
+        let by_prefix = prefixes(asked.path, self.longest_prefix)
+            .find_map(|prefix| Some((prefix.len(), admitted(self.prefix.get(prefix)?, asked)?)));
+        match (by_prefix, self.by_regex(asked)) {
+            (Some((prefix, _)), Some((part, rule))) if part > prefix => &rule.target,
+            (Some((_, rule)), _) | (None, Some((_, rule))) => &rule.target,
+            (None, None) => &self.otherwise,
+        }
+    }
+
+    /// The pattern that matches the longest part, and how long that is; of equals the first.
+    fn by_regex(&self, asked: &Asked<'_>) -> Option<(usize, &Rule<T>)> {
+        let matching = self.regex.iter().filter(|(_, rule)| rule.admits(asked));
+        let matching = matching.filter_map(|(regex, rule)| Some((regex.find(asked.path)?.len(), rule)));
+        // `max_by_key` would return the last of equals.
+        matching.reduce(|best, next| if next.0 > best.0 { next } else { best })
+    }
+}
+
+/// The first of these rules that admits the request.
+fn admitted<'t, T>(rules: &'t [Rule<T>], asked: &Asked<'_>) -> Option<&'t Rule<T>> {
+    rules.iter().find(|rule| rule.admits(asked))
+}
+
+/// Every prefix of `path` that ends at a border of segments, with and without its slash, longest first; none
+/// that is longer than `longest`.
+fn prefixes(path: &str, longest: usize) -> impl Iterator<Item = &str> {
+    // Beyond `longest` there is nothing to find: the walk is as long as the configuration's paths are.
+    let head = &path.as_bytes()[..path.len().min(longest + 1)];
+    let slashes = (0..head.len()).rev().filter(|at| head[*at] == b'/');
+    let borders = slashes.flat_map(|slash| [slash + 1, slash]).filter(|end| *end < path.len());
+    let ends = std::iter::once(path.len()).chain(borders);
+    ends.filter(move |end| (1..=longest).contains(end)).map(|end| &path[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(path: PathRule, target: &'static str) -> Rule<&'static str> {
+        Rule { path, methods: Vec::new(), headers: Vec::new(), target }
+    }
+
+    fn prefix(path: &'static str) -> Rule<&'static str> {
+        rule(PathRule::Prefix(path.to_owned()), path)
+    }
+
+    fn exact(path: &'static str, target: &'static str) -> Rule<&'static str> {
+        rule(PathRule::Exact(path.to_owned()), target)
+    }
+
+    fn regex(pattern: &'static str) -> Rule<&'static str> {
+        rule(PathRule::Regex(Regex::new(pattern).unwrap()), pattern)
+    }
+
+    fn found(table: &RuleTable<&'static str>, path: &str) -> &'static str {
+        table.find(&Asked { method: &Method::GET, path, headers: &HeaderMap::new() })
+    }
+
+    #[test]
+    fn a_prefix_ends_at_a_border_of_segments() {
+        let table = RuleTable::new(vec![prefix("/api"), prefix("/static/"), prefix("/api/v2")], "host");
+        for (path, target) in [
+            ("/api", "/api"),
+            ("/api/", "/api"),
+            ("/api/users", "/api"),
+            ("/apix", "host"),
+            ("/api/v2", "/api/v2"),
+            ("/api/v2/", "/api/v2"),
+            ("/api/v20", "/api"),
+            ("/static", "host"),
+            ("/static/", "/static/"),
+            ("/static/logo", "/static/"),
+            ("/", "host"),
+        ] {
+            assert_eq!(found(&table, path), target, "{path}");
+        }
+        let whole = RuleTable::new(vec![prefix("/")], "host");
+        assert_eq!((found(&whole, "/"), found(&whole, "/any/where")), ("/", "/"));
+    }
+
+    #[test]
+    fn the_longest_match_wins_and_of_equals_the_most_exact() {
+        let table = RuleTable::new(
+            vec![
+                regex("^/v[0-9]+/"),
+                prefix("/v1/users"),
+                exact("/v1/users", "exactly"),
+                prefix("/a"),
+                regex("^/a$"),
+            ],
+            "host",
+        );
+        for (path, target) in [
+            ("/v1/orders", "^/v[0-9]+/"),
+            ("/v1/users/7", "/v1/users"),
+            ("/v1/users", "exactly"),
+            ("/a", "/a"),
+            ("/v/1", "host"),
+        ] {
+            assert_eq!(found(&table, path), target, "{path}");
+        }
+        let equals = RuleTable::new(vec![regex("^/a."), regex("^/.b")], "host");
+        assert_eq!(found(&equals, "/ab"), "^/a.");
+    }
+
+    #[test]
+    fn methods_and_header_fields_are_conditions_too() {
+        let with = |methods: &[Method], headers: &[(&'static str, &'static str)], target| Rule {
+            path: PathRule::Prefix("/api".to_owned()),
+            methods: methods.to_vec(),
+            headers: headers
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+                .collect(),
+            target,
+        };
+        let table = RuleTable::new(
+            vec![
+                with(&[], &[], "plain"),
+                with(&[Method::POST, Method::PUT], &[], "writes"),
+                with(&[], &[("x-beta", "1")], "beta"),
+                with(&[Method::POST], &[("x-beta", "1")], "beta writes"),
+                Rule { methods: vec![Method::DELETE], ..prefix("/api/users") },
+            ],
+            "host",
+        );
+        let find = |method: Method, beta: &[&'static str], path| {
+            let headers =
+                beta.iter().map(|value| (HeaderName::from_static("x-beta"), HeaderValue::from_static(value)));
+            let headers = headers.fold(HeaderMap::new(), |mut map, (name, value)| {
+                map.append(name, value);
+                map
+            });
+            *table.find(&Asked { method: &method, path, headers: &headers })
+        };
+        assert_eq!(find(Method::GET, &[], "/api"), "plain");
+        assert_eq!(find(Method::PUT, &[], "/api"), "writes");
+        assert_eq!(find(Method::GET, &["1"], "/api"), "beta");
+        assert_eq!(find(Method::GET, &["0", "1"], "/api"), "beta", "one of several values");
+        assert_eq!(find(Method::GET, &["10"], "/api"), "plain");
+        assert_eq!(find(Method::POST, &["1"], "/api"), "beta writes");
+        assert_eq!(find(Method::DELETE, &[], "/api/users/1"), "/api/users");
+        assert_eq!(
+            find(Method::GET, &[], "/api/users/1"),
+            "plain",
+            "a longer rule for another method is none"
+        );
+    }
+
+    #[test]
+    fn a_path_of_slashes_costs_no_more_than_the_longest_prefix() {
+        let path = "/".repeat(8192);
+        assert!(prefixes(&path, 10).count() <= 22);
+        assert_eq!(prefixes("/a/b", 100).collect::<Vec<_>>(), ["/a/b", "/a/", "/a", "/"]);
+        assert_eq!(prefixes("/a/b/", 100).collect::<Vec<_>>(), ["/a/b/", "/a/b", "/a/", "/a", "/"]);
+        assert_eq!(prefixes("/a/b", 2).collect::<Vec<_>>(), ["/a", "/"]);
+        assert_eq!(prefixes("/a/b", 0).count(), 0);
+    }
+}
