@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::PINGORA_VERSION;
-use crate::config::{self, Config, ConfigError, HostPort, OneOrMany, Overrides};
+use crate::config::{self, ConfigError, HostPort, OneOrMany, Overrides, Source};
 use crate::demo::{self, DemoOrigins};
 use crate::listener::BindError;
 use crate::server::{self, StartError};
@@ -74,7 +74,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(sources) => serve(&sources),
         Command::Check(sources) => {
-            sources.load()?;
+            sources.source().load()?;
             println!("ok");
             Ok(())
         }
@@ -92,9 +92,10 @@ fn serve(sources: &Sources) -> Result<(), CliError> {
             config.proxy.listen_addr_http = OneOrMany(sources.listen.clone());
         }
         let origins = DemoOrigins::bind(&mut config)?;
-        return Ok(server::run(&config, Some(origins))?);
+        return Ok(server::run(&config, None, Some(origins))?);
     }
-    Ok(server::run(&sources.load()?, None)?)
+    let source = sources.source();
+    Ok(server::run(&source.load()?, Some(source), None)?)
 }
 
 impl Sources {
@@ -103,9 +104,9 @@ impl Sources {
         self.config.is_none() && self.backend.is_empty()
     }
 
-    fn load(&self) -> Result<Config, ConfigError> {
+    fn source(&self) -> Source {
         let overrides = Overrides { listen: self.listen.clone(), backends: self.backend.clone() };
-        config::load(self.config.as_deref(), &variables(), &overrides)
+        Source::new(self.config.clone(), variables(), overrides)
     }
 }
 

@@ -12,12 +12,12 @@ use pingora::services::background::background_service;
 use tracing::{info, warn};
 
 use crate::admin::{MetricsServer, Readiness};
-use crate::config::{Config, MAX_ATTEMPTS, Upstream};
+use crate::config::{Config, MAX_ATTEMPTS, Source, Upstream};
 use crate::demo::DemoOrigins;
 use crate::listener::{self, BindError, Connections, ProxyService};
-use crate::live::{CompileError, Snapshot, Store, compile};
+use crate::live::{CompileError, Reloader, Snapshot, Store};
 use crate::proxy::Gateway;
-use crate::shutdown::{ServerEnded, StopSignals, run_until_stopped};
+use crate::shutdown::{CaughtSignals, ServerEnded, run_until_stopped};
 use crate::telemetry::Metrics;
 use crate::telemetry::logging::{self, LoggingError};
 use crate::upstream::HealthChecker;
@@ -35,11 +35,8 @@ pub enum StartError {
     #[error(transparent)]
     Compile(#[from] CompileError),
     /// The system does not let signals be caught.
-    #[error("cannot catch SIGTERM and SIGINT: {0}")]
+    #[error("cannot catch SIGTERM, SIGINT and SIGHUP: {0}")]
     Signals(std::io::Error),
-    /// Pingora does not take a probe.
-    #[error("cannot set up health checks: {0}")]
-    HealthCheck(Box<pingora::Error>),
     /// A metric was defined twice.
     #[error("cannot set up metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -48,37 +45,32 @@ pub enum StartError {
     Ended(#[from] ServerEnded),
 }
 
-/// Serves `config` until a signal ends the process. With `demo`, its origins are served as well, and the
-/// newcomer is welcomed on standard error.
+/// Serves `config` until a signal ends the process, and follows changes of its `source`. With `demo`, its
+/// origins are served as well, and the newcomer is welcomed on standard error.
 ///
 /// # Errors
 /// Where it cannot start, or stops without having been asked to: see [`StartError`].
-pub fn run(config: &Config, demo: Option<DemoOrigins>) -> Result<(), StartError> {
-    let signals = StopSignals::catch().map_err(StartError::Signals)?;
+pub fn run(config: &Config, source: Option<Source>, demo: Option<DemoOrigins>) -> Result<(), StartError> {
+    let signals = CaughtSignals::catch().map_err(StartError::Signals)?;
     let (http, metrics_listener) = bind_listeners(config)?;
     let (log, access_log) = logging::start(&config.logging)?;
 
     let metrics = Arc::new(Metrics::new()?);
-    let snapshot = compile(config, &metrics)?;
-    announce(&snapshot);
+    let live = Arc::new(Store::new(config.clone(), metrics.clone())?);
+    announce(&live.load());
     raise_file_limit(config.proxy.max_connections.get());
-    let health =
-        config.health_check.enabled.then(|| HealthChecker::new(&config.health_check, &snapshot.backends));
-    let health = health.transpose().map_err(StartError::HealthCheck)?;
-    let live = Arc::new(Store::new(snapshot));
     let connections = Arc::new(Connections::new(config.proxy.max_connections.get(), metrics.clone()));
     let readiness = Readiness::default();
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
     let http_addresses: Vec<SocketAddr> = http.iter().map(|(_, address)| *address).collect();
-    let proxy = http_proxy(&server.configuration, Gateway::new(live, metrics.clone(), access_log));
+    let proxy = http_proxy(&server.configuration, Gateway::new(live.clone(), metrics.clone(), access_log));
     server.add_service(ProxyService::new(proxy, http, connections.clone()));
-    if let Some(health) = health {
-        server.add_service(background_service("health checks", health));
-    }
+    server.add_service(background_service("health checks", HealthChecker::new(live.health_plan())));
     let (metrics_listener, metrics_address) = metrics_listener.unzip();
-    let metrics_server = MetricsServer::new(metrics_listener, metrics, readiness.clone(), log.dropped());
+    let metrics_server =
+        MetricsServer::new(metrics_listener, metrics.clone(), readiness.clone(), log.dropped());
     server.add_service(background_service("metrics", metrics_server));
     if let (Some(demo), Some(address)) = (demo, http_addresses.first()) {
         eprintln!("{}", demo.welcome(*address, metrics_address));
@@ -91,12 +83,17 @@ pub fn run(config: &Config, demo: Option<DemoOrigins>) -> Result<(), StartError>
     if let Some(address) = metrics_address {
         info!("metrics on http://{address}/metrics");
     }
+    let reloader = source.map(|source| Reloader::start(source, live, metrics));
     run_until_stopped(
         server,
         signals,
         &connections,
         &readiness,
         config.proxy.shutdown_timeout_secs.duration(),
+        || match &reloader {
+            Some(reloader) => reloader.request(),
+            None => info!("SIGHUP: the demo has no configuration to read again"),
+        },
     )?;
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! Stopping well: on SIGTERM or SIGINT nothing more is accepted, what is in flight is answered, and the
+//! The process's signals, and stopping well: on SIGTERM or SIGINT nothing more is accepted, what is in flight is answered, and the
 //! process ends as soon as nothing is left, at the latest after the configured time. A second signal ends
-//! it at once.
+//! it at once. SIGHUP asks for the configuration to be read again.
 //!
 //! Pingora closes the listeners and idle connections, then sleeps its whole grace period even if nothing is
 //! in flight. So its server runs in a thread of its own, and the main thread decides when it has been enough.
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -24,18 +24,18 @@ use crate::listener::Connections;
 /// How often the main thread looks whether everything is answered.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// The signals that end the process, caught from the moment this exists.
-pub struct StopSignals {
+/// The signals that the process answers to, caught from the moment this exists.
+pub struct CaughtSignals {
     signals: Signals,
 }
 
-impl StopSignals {
+impl CaughtSignals {
     /// Catches them from now on.
     ///
     /// # Errors
     /// Where the system does not let a handler be installed.
     pub fn catch() -> io::Result<Self> {
-        Ok(StopSignals { signals: Signals::new([SIGTERM, SIGINT])? })
+        Ok(CaughtSignals { signals: Signals::new([SIGTERM, SIGINT, SIGHUP])? })
     }
 }
 
@@ -60,16 +60,18 @@ impl Drop for TellOnDrop {
     }
 }
 
-/// Runs `server` until a signal ends it and all connections are drained, or `patience` is at its end.
+/// Runs `server` until a signal ends it and all connections are drained, or `patience` is at its end. For each
+/// SIGHUP until then, `on_sighup` is called.
 ///
 /// # Errors
 /// Where the server ends before any signal.
 pub fn run_until_stopped(
     server: Server,
-    mut signals: StopSignals,
+    mut signals: CaughtSignals,
     connections: &Arc<Connections>,
     readiness: &Readiness,
     patience: Duration,
+    on_sighup: impl Fn(),
 ) -> Result<(), ServerEnded> {
     let (stop, stopped) = watch::channel(false);
     let (event, events) = mpsc::channel();
@@ -85,7 +87,13 @@ pub fn run_until_stopped(
         server.run(RunArgs { shutdown_signal: Box::new(Requested(stopped)) });
     });
 
-    let Ok(Event::Signal(signal)) = events.recv() else { return Err(ServerEnded) };
+    let signal = loop {
+        match events.recv() {
+            Ok(Event::Signal(SIGHUP)) => on_sighup(),
+            Ok(Event::Signal(signal)) => break signal,
+            Ok(Event::ServerEnded) | Err(_) => return Err(ServerEnded),
+        }
+    };
     readiness.drain();
     info!(signal = signal_name(signal), open_connections = connections.open(), "stopping");
     // The receiver lives as long as the server.
@@ -99,6 +107,7 @@ fn drain(events: &Receiver<Event>, connections: &Connections, patience: Duration
     let mut drained_before = false;
     loop {
         match events.recv_timeout(LOOK) {
+            Ok(Event::Signal(SIGHUP)) => {}
             Ok(Event::Signal(signal)) => {
                 let open_connections = connections.open();
                 warn!(signal = signal_name(signal), open_connections, "stopping at once");

@@ -29,9 +29,10 @@ impl FromStr for Domain {
             return Ok(Domain::CatchAll);
         }
         let (parent, below) = text.strip_prefix("*.").map_or((text, false), |parent| (parent, true));
-        let has_port = !parent.ends_with(']') && parent.contains(':');
+        let is_literal = parent.ends_with(']');
+        let may_be = if is_literal { !below } else { !parent.contains(':') };
         match normalise_host(parent) {
-            Ok(host) if !has_port && !(below && host.starts_with('[')) => {
+            Ok(host) if may_be => {
                 let host = host.into_owned();
                 Ok(if below { Domain::Wildcard(host) } else { Domain::Exact(host) })
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::document::Document;
 use super::error::{ConfigError, Fault};
@@ -24,20 +24,38 @@ pub struct Overrides {
     pub backends: Vec<HostPort>,
 }
 
-/// Reads a configuration: the defaults, then the file if there is one, then `variables` (names and values
-/// of the `PINGORA_*` environment), then the command line. Without a file, or where variables or command
-/// line name backends, one catch-all virtual host serves them.
-///
-/// # Errors
-/// Everything that is wrong, from all sources at once; or that the file cannot be read.
-pub fn load(
-    file: Option<&Path>,
-    variables: &BTreeMap<String, String>,
-    overrides: &Overrides,
-) -> Result<Config, ConfigError> {
-    match file {
-        Some(path) => assemble(&path.display().to_string(), Some(&read(path)?), variables, overrides),
-        None => assemble("configuration", None, variables, overrides),
+/// Where a configuration comes from. It can be read again.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    file: Option<PathBuf>,
+    variables: BTreeMap<String, String>,
+    overrides: Overrides,
+}
+
+impl Source {
+    /// A file if there is one, `variables` (names and values of the `PINGORA_*` environment), and the command
+    /// line.
+    pub fn new(file: Option<PathBuf>, variables: BTreeMap<String, String>, overrides: Overrides) -> Self {
+        Source { file, variables, overrides }
+    }
+
+    /// The file, if there is one.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Reads the configuration: the defaults, then the file, then the variables, then the command line.
+    /// Without a file, or where variables or command line name backends, one catch-all virtual host serves
+    /// them.
+    ///
+    /// # Errors
+    /// Everything that is wrong, from all sources at once; or that the file cannot be read.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        let Source { file, variables, overrides } = self;
+        match file {
+            Some(path) => assemble(&path.display().to_string(), Some(&read(path)?), variables, overrides),
+            None => assemble("configuration", None, variables, overrides),
+        }
     }
 }
 
@@ -161,8 +179,8 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
         let name = file.path().display().to_string();
-        let loaded = load(Some(file.path()), &environment(variables), &Overrides::default());
-        loaded.map_err(|error| error.to_string().replace(&name, "file"))
+        let source = Source::new(Some(file.path().into()), environment(variables), Overrides::default());
+        source.load().map_err(|error| error.to_string().replace(&name, "file"))
     }
 
     fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -170,7 +188,8 @@ mod tests {
     }
 
     fn load_variables(variables: &[(&str, &str)]) -> Result<Config, String> {
-        load(None, &environment(variables), &Overrides::default()).map_err(|error| error.to_string())
+        let source = Source::new(None, environment(variables), Overrides::default());
+        source.load().map_err(|error| error.to_string())
     }
 
     #[test]
@@ -269,8 +288,8 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_or_no_text() {
-        let missing = load(Some(Path::new("/nowhere/gateway.toml")), &BTreeMap::new(), &Overrides::default());
-        assert!(missing.unwrap_err().to_string().starts_with("/nowhere/gateway.toml: cannot read"));
+        let missing = Source { file: Some("/nowhere/gateway.toml".into()), ..Source::default() };
+        assert!(missing.load().unwrap_err().to_string().starts_with("/nowhere/gateway.toml: cannot read"));
         assert!(load_text("\u{0}", &[]).is_err());
     }
 

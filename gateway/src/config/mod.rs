@@ -1,6 +1,6 @@
 //! What a person writes: the configuration's schema, where it comes from, and what is wrong with it.
 //!
-//! A [`Config`] is plain data. Sources are read in [`load()`], later ones winning: defaults, the file, the
+//! A [`Config`] is plain data. Sources are read in [`Source::load`], later ones winning: defaults, the file, the
 //! `PINGORA_*` variables, the command line. Whatever cannot work is found here, before anything runs,
 //! and reported with its place in the file, all of it at once (names that lead nowhere only where all hosts
 //! and backends could be read). Nothing here knows Pingora.
@@ -24,7 +24,7 @@ mod variables;
 pub use error::{ConfigError, Fault, Position};
 pub use fields::{FieldName, FieldValue, Fields};
 pub use host::{Domain, InvalidHost, normalise_host};
-pub use load::{Overrides, load};
+pub use load::{Overrides, Source};
 pub use path::normalise_path;
 pub use policies::{
     Algorithm, Balancing, Headers, HealthCheck, ProbeKind, RateLimit, RateLimitKey, RateLimitScope, Retry,

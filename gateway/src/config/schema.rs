@@ -40,6 +40,28 @@ pub struct Config {
     pub backends: Vec<Backend>,
 }
 
+impl Config {
+    /// The keys in which `new` differs from this configuration, which the process started with, and that
+    /// nothing can change while it runs.
+    pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
+        let pool_size =
+            |config: &Config| config.upstream.as_ref().map(|upstream| upstream.keepalive_pool_size);
+        let keys = [
+            ("proxy.listen_addr_http", self.proxy.listen_addr_http != new.proxy.listen_addr_http),
+            ("proxy.max_connections", self.proxy.max_connections != new.proxy.max_connections),
+            (
+                "proxy.shutdown_timeout_secs",
+                self.proxy.shutdown_timeout_secs != new.proxy.shutdown_timeout_secs,
+            ),
+            ("proxy.threads", self.proxy.threads != new.proxy.threads),
+            ("logging", self.logging != new.logging),
+            ("metrics", self.metrics != new.metrics),
+            ("upstream.keepalive_pool_size", pool_size(self) != pool_size(new)),
+        ];
+        keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+    }
+}
+
 /// `[proxy]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -40,13 +40,26 @@ pub struct Unresolved {
     reason: String,
 }
 
-/// Compiles `config`. Names of backends are resolved, which may take the resolver's time.
+/// Compiles `config`. Names of backends are resolved, which may take the resolver's time. What outlives a
+/// change is taken over from the snapshot `before` by identity: a backend's state by its id and address, a
+/// client's counts by the scope of the rate limit.
 ///
 /// # Errors
 /// See [`CompileError`].
-pub fn compile(config: &Config, metrics: &Metrics) -> Result<Snapshot, CompileError> {
-    let backends = backends(config, metrics)?;
-    let compiler = Compiler { config, metrics, pools: pools(config, &backends), counters: OnceCell::new() };
+pub(super) fn compile(
+    config: &Config,
+    metrics: &Metrics,
+    before: Option<&Snapshot>,
+) -> Result<Snapshot, CompileError> {
+    let backends = backends(config, metrics, before)?;
+    let counters = before.and_then(|before| before.counters.clone());
+    let mut compiler = Compiler {
+        config,
+        metrics,
+        pools: pools(config, &backends),
+        counters: counters.map_or_else(OnceCell::new, OnceCell::from),
+        routes: HashMap::new(),
+    };
     let mut hosts = HostTable::default();
     for host in &config.virtual_hosts {
         let rules = Arc::new(compiler.rules(host)?);
@@ -59,7 +72,9 @@ pub fn compile(config: &Config, metrics: &Metrics) -> Result<Snapshot, CompileEr
     }
     Ok(Snapshot {
         hosts,
+        routes: compiler.routes,
         backends,
+        counters: compiler.counters.into_inner(),
         keepalive_timeout: config.proxy.keepalive_timeout_secs.duration(),
         request_timeout: config.proxy.request_timeout_secs.duration(),
         unrouted: metrics.route("", ""),
@@ -67,22 +82,32 @@ pub fn compile(config: &Config, metrics: &Metrics) -> Result<Snapshot, CompileEr
 }
 
 /// Every backend, or every one whose name leads nowhere.
-fn backends(config: &Config, metrics: &Metrics) -> Result<Vec<Arc<BackendState>>, CompileError> {
-    let (mut backends, mut unresolved) = (Vec::new(), Vec::new());
+fn backends(
+    config: &Config,
+    metrics: &Metrics,
+    before: Option<&Snapshot>,
+) -> Result<Vec<Arc<BackendState>>, CompileError> {
+    let (mut resolved, mut unresolved) = (Vec::new(), Vec::new());
     for backend in &config.backends {
         let address =
             backend.address.as_ref().ok_or(CompileError::NotValidated("a backend has no address"))?;
         match resolve(address) {
-            Ok(resolved) => {
-                let metrics = metrics.backend(&backend.id);
-                backends.push(Arc::new(BackendState::new(backend.id.clone(), resolved, metrics)));
-            }
+            Ok(found) => resolved.push((backend.id.as_str(), found)),
             Err(reason) => {
                 unresolved.push(Unresolved { id: backend.id.clone(), address: address.clone(), reason })
             }
         }
     }
-    if unresolved.is_empty() { Ok(backends) } else { Err(CompileError::Unresolved(unresolved)) }
+    if !unresolved.is_empty() {
+        return Err(CompileError::Unresolved(unresolved));
+    }
+    let known = before.iter().flat_map(|before| &before.backends);
+    let known: HashMap<_, _> = known.map(|state| ((state.id.as_str(), state.address), state)).collect();
+    let state = |(id, address): (&str, SocketAddr)| match known.get(&(id, address)) {
+        Some(state) => (*state).clone(),
+        None => Arc::new(BackendState::new(id.to_owned(), address, metrics.backend(id))),
+    };
+    Ok(resolved.into_iter().map(state).collect())
 }
 
 /// The address of a backend now, or what the resolver said.
@@ -116,30 +141,42 @@ struct Compiler<'c> {
     pools: HashMap<&'c str, Arc<Pool>>,
     /// For all rate limits together, and only made where there is one.
     counters: OnceCell<Arc<Counters>>,
+    /// What has been made so far.
+    routes: HashMap<(String, String), Arc<Route>>,
 }
 
 impl Compiler<'_> {
-    fn rules(&self, host: &VirtualHost) -> Result<RuleTable<Arc<Route>>, CompileError> {
-        let rules = host.routes.iter().map(|route| {
-            let target = Arc::new(self.route(host, Some(route))?);
-            Ok(Rule {
+    fn rules(&mut self, host: &VirtualHost) -> Result<RuleTable<Arc<Route>>, CompileError> {
+        let mut rules = Vec::new();
+        for route in &host.routes {
+            rules.push(Rule {
                 path: path_rule(route),
                 methods: route.methods.iter().map(|method| method.0.clone()).collect(),
                 headers: route.header_match.0.iter().map(|(n, v)| (n.0.clone(), v.0.clone())).collect(),
-                target,
-            })
-        });
-        let rules = rules.collect::<Result<_, CompileError>>()?;
-        Ok(RuleTable::new(rules, Arc::new(self.route(host, None)?)))
+                target: self.add(host, Some(route))?,
+            });
+        }
+        Ok(RuleTable::new(rules, self.add(host, None)?))
+    }
+
+    fn add(&mut self, host: &VirtualHost, route: Option<&config::Route>) -> Result<Arc<Route>, CompileError> {
+        let name = route.map_or_else(|| WHOLE_HOST.to_owned(), config::Route::name);
+        let made = Arc::new(self.route(host, route, &name)?);
+        self.routes.insert((host.domain.clone(), name), made.clone());
+        Ok(made)
     }
 
     /// A route of `host`, or that of the requests which none of its routes takes.
-    fn route(&self, host: &VirtualHost, route: Option<&config::Route>) -> Result<Route, CompileError> {
+    fn route(
+        &self,
+        host: &VirtualHost,
+        route: Option<&config::Route>,
+        name: &str,
+    ) -> Result<Route, CompileError> {
         let config = self.config;
         let tag = route.map(|route| route.enabled_backends_tag.as_str()).filter(|tag| !tag.is_empty());
         let pool = self.pools.get(tag.unwrap_or(&host.enabled_backends_tag));
         let pool = pool.ok_or(CompileError::NotValidated("a virtual host or route has no backends"))?;
-        let name = route.map_or_else(|| WHOLE_HOST.to_owned(), config::Route::name);
         let upstream = innermost(route.map(|r| &r.upstream), &host.upstream, &config.upstream);
         let retry = innermost(route.map(|r| &r.retry), &host.retry, &config.retry);
         let headers = innermost(route.map(|r| &r.headers), &host.headers, &config.headers);
@@ -151,9 +188,9 @@ impl Compiler<'_> {
             pool: pool.clone(),
             peers: PeerSettings::from(&upstream.cloned().unwrap_or_default()),
             attempts: retry.cloned().unwrap_or_default().attempts.get(),
-            rate_limit: self.rate_limit(host, route, &name),
+            rate_limit: self.rate_limit(host, route, name),
             headers: HeaderRules::from(&headers.cloned().unwrap_or_default()),
-            metrics: self.metrics.route(&host.domain, &name),
+            metrics: self.metrics.route(&host.domain, name),
         })
     }
 

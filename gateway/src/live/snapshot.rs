@@ -1,12 +1,13 @@
 //! A compiled configuration: everything that a request looks up, in the form in which it is needed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 
 use crate::policy::headers::HeaderRules;
-use crate::policy::rate_limit::RateLimiter;
+use crate::policy::rate_limit::{Counters, RateLimiter};
 use crate::policy::rewrite::Rewrite;
 use crate::route::{HostTable, RuleTable};
 use crate::telemetry::metrics::RouteMetrics;
@@ -16,8 +17,12 @@ use crate::upstream::{BackendState, PeerSettings, Pool};
 pub struct Snapshot {
     /// The virtual hosts, and the rules by which each of them routes.
     pub hosts: HostTable<Arc<RuleTable<Arc<Route>>>>,
+    /// Every route, by its virtual host's domain and its name.
+    pub routes: HashMap<(String, String), Arc<Route>>,
     /// Every backend, in the order of the configuration.
     pub backends: Vec<Arc<BackendState>>,
+    /// What all rate limits count in; `None` where there has never been one.
+    pub counters: Option<Arc<Counters>>,
     /// How long an idle client connection stays open.
     pub keepalive_timeout: Duration,
     /// From a request's last byte to the response's first byte.

@@ -31,6 +31,8 @@ pub struct Metrics {
     pub requests_per_second: Gauge,
     /// The share of answers that were not 5xx, over the last seconds.
     pub success_rate: Gauge,
+    /// 1 where the last attempt to take over a configuration succeeded, else 0.
+    pub last_reload_successful: IntGauge,
     /// Log lines that were lost because the log could not be written fast enough.
     pub log_lines_dropped: IntGauge,
     by_status: ByStatus,
@@ -77,6 +79,9 @@ pub struct BackendMetrics {
     pub probes_failed: IntCounter,
 }
 
+/// A series that was never there need not go.
+fn gone(_removed: prometheus::Result<()>) {}
+
 impl Metrics {
     /// All metrics, at zero.
     ///
@@ -102,6 +107,10 @@ impl Metrics {
                 .rate("proxy_requests_per_second", "Responses a second, over 10 seconds")?,
             success_rate: new
                 .rate("proxy_success_rate", "Share of responses that were not 5xx, over 10 seconds")?,
+            last_reload_successful: new.gauge(
+                "proxy_config_last_reload_successful",
+                "1 where the last configuration was taken over, else 0",
+            )?,
             log_lines_dropped: new.gauge("proxy_log_lines_dropped", "Log lines lost, since the start")?,
             by_status: ByStatus::new(new.counters(
                 "proxy_responses_by_status_total",
@@ -174,6 +183,36 @@ impl Metrics {
             health: self.backend_health.with_label_values(&[id]),
             probes_passed: self.probes.with_label_values(&[id, "passed"]),
             probes_failed: self.probes.with_label_values(&[id, "failed"]),
+        }
+    }
+
+    /// Forgets a route that is gone: what is not forgotten is kept, and served, for ever.
+    pub fn forget_route(&self, vhost: &str, route: &str) {
+        for method in METHODS.iter().copied().chain(["other"]) {
+            gone(self.requests.remove_label_values(&[vhost, route, method]));
+        }
+        for class in 1..=5 {
+            let class = format!("{class}xx");
+            gone(self.responses.remove_label_values(&[vhost, route, &class]));
+        }
+        for histograms in [&self.latency, &self.duration] {
+            gone(histograms.remove_label_values(&[vhost, route]));
+        }
+        for counters in [&self.retries, &self.rate_limited] {
+            gone(counters.remove_label_values(&[vhost, route]));
+        }
+    }
+
+    /// Forgets a backend that is gone.
+    pub fn forget_backend(&self, id: &str) {
+        for counters in [&self.backend_connections, &self.backend_connection_errors] {
+            gone(counters.remove_label_values(&[id]));
+        }
+        for gauges in [&self.backend_requests, &self.backend_health] {
+            gone(gauges.remove_label_values(&[id]));
+        }
+        for result in ["passed", "failed"] {
+            gone(self.probes.remove_label_values(&[id, result]));
         }
     }
 

@@ -1,95 +1,148 @@
 //! Active health checks: each backend is probed by a task of its own, in a background service.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::future::join_all;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::lb::health_check::{HealthCheck as Probe, HttpHealthCheck, TcpHealthCheck};
 use pingora::prelude::*;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::BackendState;
 use crate::config::{HealthCheck, StatusSet};
 
-/// Probes backends until the server stops.
-pub struct HealthChecker {
-    watches: Vec<Watch>,
-    interval: Duration,
-    timeout: Duration,
-    thresholds: Thresholds,
+/// Which backends are probed, and how.
+#[derive(Clone)]
+pub struct HealthPlan {
+    config: HealthCheck,
+    backends: Vec<Arc<BackendState>>,
 }
 
-struct Watch {
-    backend: Arc<BackendState>,
-    target: pingora::lb::Backend,
-    probe: Box<dyn Probe + Send + Sync>,
+impl HealthPlan {
+    /// A plan for `backends`.
+    pub fn new(config: &HealthCheck, backends: &[Arc<BackendState>]) -> Self {
+        HealthPlan { config: config.clone(), backends: backends.to_vec() }
+    }
+}
+
+/// Probes the backends of the current plan until the server stops.
+pub struct HealthChecker {
+    plan: watch::Receiver<HealthPlan>,
 }
 
 impl HealthChecker {
-    /// A checker for `backends`.
-    ///
-    /// # Errors
-    /// Where Pingora does not take a path or an address, which validation has excluded.
-    pub fn new(config: &HealthCheck, backends: &[Arc<BackendState>]) -> Result<Self> {
-        let watch = |backend: &Arc<BackendState>| {
-            let target = pingora::lb::Backend::new(&backend.address.to_string())?;
-            Ok(Watch { backend: backend.clone(), target, probe: probe(config, backend)? })
-        };
-        Ok(HealthChecker {
-            watches: backends.iter().map(watch).collect::<Result<_>>()?,
-            interval: config.interval_secs.duration(),
-            timeout: config.timeout_secs.duration(),
-            thresholds: Thresholds {
-                unhealthy: config.unhealthy_threshold,
-                healthy: config.healthy_threshold,
-            },
-        })
-    }
-
-    async fn watch(&self, watch: &Watch) {
-        let Watch { backend, target, probe } = watch;
-        let mut streak = Streak::default();
-        loop {
-            // Pingora's own timeouts are per read: a backend that drips would hold a probe for ever.
-            let outcome = match timeout(self.timeout, probe.check(target)).await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => Err(format!("{}: {}", error.etype().as_str(), error.root_cause())),
-                Err(_) => Err(format!("no answer within {:?}", self.timeout)),
-            };
-            match &outcome {
-                Ok(()) => backend.metrics.probes_passed.inc(),
-                Err(_) => backend.metrics.probes_failed.inc(),
-            }
-            let healthy = backend.is_usable();
-            if streak.turns(healthy, outcome.is_ok(), self.thresholds) {
-                backend.set_healthy(!healthy);
-                match outcome {
-                    Ok(()) => {
-                        info!(backend = backend.id, address = %backend.address, "backend is healthy again")
-                    }
-                    Err(error) => {
-                        warn!(backend = backend.id, address = %backend.address, error, "backend is unhealthy");
-                    }
-                }
-            }
-            tokio::time::sleep(self.interval).await;
-        }
+    /// A checker that follows `plan`.
+    pub fn new(plan: watch::Receiver<HealthPlan>) -> Self {
+        HealthChecker { plan }
     }
 }
 
 #[async_trait]
 impl BackgroundService for HealthChecker {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let watches = join_all(self.watches.iter().map(|watch| self.watch(watch)));
-        tokio::select! {
-            _ = watches => {}
-            _ = shutdown.changed() => {}
+        let mut plan = self.plan.clone();
+        let mut watches = Watches::default();
+        loop {
+            let current = plan.borrow_and_update().clone();
+            watches.follow(current);
+            tokio::select! {
+                changed = plan.changed() => if changed.is_err() { return },
+                _ = shutdown.changed() => return,
+            }
+        }
+    }
+}
+
+/// The tasks that probe, one a backend. They end when they are dropped.
+#[derive(Default)]
+struct Watches {
+    config: Option<HealthCheck>,
+    /// By where the backend's state is in memory, which is where it stays.
+    running: HashMap<usize, (Arc<BackendState>, AbortOnDrop)>,
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Watches {
+    /// Begins and ends tasks so that they are as `plan` says. A backend that is in the old plan and in the
+    /// new one goes on being watched, unless probes themselves are to be others.
+    fn follow(&mut self, plan: HealthPlan) {
+        if self.config.as_ref() != Some(&plan.config) {
+            self.running.clear();
+        }
+        let mut before = std::mem::take(&mut self.running);
+        for backend in plan.backends {
+            if !plan.config.enabled {
+                // Nobody would ever find out that it is well again.
+                backend.set_healthy(true);
+                continue;
+            }
+            let place = Arc::as_ptr(&backend).addr();
+            let task = before.remove(&place).map(|(_, task)| task).unwrap_or_else(|| {
+                let task = tokio::spawn(watch_backend(plan.config.clone(), backend.clone()));
+                AbortOnDrop(task.abort_handle())
+            });
+            self.running.insert(place, (backend, task));
+        }
+        self.config = Some(plan.config);
+    }
+}
+
+async fn watch_backend(config: HealthCheck, backend: Arc<BackendState>) {
+    let probe = pingora::lb::Backend::new(&backend.address.to_string())
+        .and_then(|target| Ok((target, probe(&config, &backend)?)));
+    let (target, probe) = match probe {
+        Ok(made) => made,
+        Err(error) => return error!(backend = backend.id, %error, "the backend cannot be probed"),
+    };
+    let limit = config.timeout_secs.duration();
+    let thresholds = Thresholds { unhealthy: config.unhealthy_threshold, healthy: config.healthy_threshold };
+    let mut streak = Streak::default();
+    loop {
+        // Pingora's own timeouts are per read: a backend that drips would hold a probe for ever.
+        let outcome = match timeout(limit, probe.check(&target)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(format!("{}: {}", error.etype().as_str(), error.root_cause())),
+            Err(_) => Err(format!("no answer within {limit:?}")),
+        };
+        learn(&backend, &mut streak, thresholds, outcome);
+        tokio::time::sleep(config.interval_secs.duration()).await;
+    }
+}
+
+/// Counts a probe's outcome, and believes it where there have been enough.
+fn learn(
+    backend: &BackendState,
+    streak: &mut Streak,
+    thresholds: Thresholds,
+    outcome: std::result::Result<(), String>,
+) {
+    match &outcome {
+        Ok(()) => backend.metrics.probes_passed.inc(),
+        Err(_) => backend.metrics.probes_failed.inc(),
+    }
+    let healthy = backend.is_usable();
+    if !streak.turns(healthy, outcome.is_ok(), thresholds) {
+        return;
+    }
+    backend.set_healthy(!healthy);
+    match outcome {
+        Ok(()) => info!(backend = backend.id, address = %backend.address, "backend is healthy again"),
+        Err(error) => {
+            warn!(backend = backend.id, address = %backend.address, error, "backend is unhealthy");
         }
     }
 }

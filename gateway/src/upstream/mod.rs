@@ -9,6 +9,6 @@ pub mod retry;
 
 pub use backend::{Attempt, BackendState};
 pub use balance::RoundRobin;
-pub use health::HealthChecker;
+pub use health::{HealthChecker, HealthPlan};
 pub use peer::PeerSettings;
 pub use pool::Pool;

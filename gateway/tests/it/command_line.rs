@@ -2,7 +2,7 @@ use std::net::TcpListener;
 
 use testkit::{Client, Origin, Process};
 
-use crate::support::{GATEWAY, Setup, config, config_file};
+use crate::support::{ConfigFile, GATEWAY, Setup, config};
 
 async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
     Process::run(GATEWAY, arguments, variables).await
@@ -10,11 +10,11 @@ async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, St
 
 #[tokio::test]
 async fn check_says_ok_or_everything_that_is_wrong() {
-    let good = config_file(&config(&["127.0.0.1:1".parse().unwrap()], Setup::default()));
+    let good = ConfigFile::new(&config(&["127.0.0.1:1".parse().unwrap()], Setup::default()));
     let path = good.path().display().to_string();
     assert_eq!(run(&["check", "-c", &path], &[]).await, (Some(0), "ok".to_owned()));
 
-    let bad = config_file("[proxy]\nthreads = \"four\"\nlisten = 1\n[cors]\n");
+    let bad = ConfigFile::new("[proxy]\nthreads = \"four\"\nlisten = 1\n[cors]\n");
     let path = bad.path().display().to_string();
     for arguments in [&["check", "-c", &path][..], &["-c", &path], &["run", "--config", &path]] {
         let (code, said) = run(arguments, &[]).await;

@@ -26,7 +26,7 @@ async fn six_requests_reach_three_origins() {
         assert!(welcome.contains(&origin), "{origin} not in {welcome}");
     }
 
-    thread::spawn(move || server::run(&config, Some(origins)).unwrap());
+    thread::spawn(move || server::run(&config, None, Some(origins)).unwrap());
     eventually!(TcpStream::connect(address).await.is_ok());
     let mut seen = HashSet::new();
     for _ in 0..6 {

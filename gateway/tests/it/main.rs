@@ -10,6 +10,7 @@ mod headers;
 mod logs;
 mod metrics;
 mod rate_limit;
+mod reload;
 mod replies;
 mod routes;
 mod stopping;

@@ -1,11 +1,10 @@
 //! A gateway of a test's own: configured by a file, on free ports, ended with the test.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::TempDir;
 use testkit::{Client, Origin, Process, Response, eventually};
 
 /// The binary under test.
@@ -17,7 +16,33 @@ pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     metrics: SocketAddr,
     client: Client,
-    _file: NamedTempFile,
+    file: ConfigFile,
+}
+
+/// A configuration file in a directory of its own.
+pub(crate) struct ConfigFile {
+    directory: TempDir,
+}
+
+impl ConfigFile {
+    /// A file with `text` in it.
+    pub(crate) fn new(text: &str) -> ConfigFile {
+        let file = ConfigFile { directory: tempfile::tempdir().unwrap() };
+        file.replace(text);
+        file
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.path().join("gateway.toml")
+    }
+
+    /// Replaces it in one step, as editors do.
+    pub(crate) fn replace(&self, text: &str) {
+        let draft = self.directory.path().join(".draft");
+        std::fs::write(&draft, text).unwrap();
+        std::fs::rename(&draft, self.path()).unwrap();
+    }
 }
 
 /// What a test adds to a configuration that is otherwise the default one.
@@ -46,7 +71,7 @@ impl Gateway {
         let (file, process) = Gateway::spawn(config);
         let address = address_in(&process.line("listening on http://").await);
         let metrics = address_in(&process.line("metrics on http://").await);
-        Gateway { process, address, metrics, client: Client::new(), _file: file }
+        Gateway { process, address, metrics, client: Client::new(), file }
     }
 
     /// A gateway over `origins` that logs to the file at `log`, as `tables` must say.
@@ -57,11 +82,21 @@ impl Gateway {
         eventually!(said().contains("metrics on http://"));
         let address = |what: &str| address_in(said().lines().find(|line| line.contains(what)).unwrap());
         let (address, metrics) = (address("listening on http://"), address("metrics on http://"));
-        Gateway { process, address, metrics, client: Client::new(), _file: file }
+        Gateway { process, address, metrics, client: Client::new(), file }
     }
 
-    fn spawn(config: &str) -> (NamedTempFile, Process) {
-        let file = config_file(config);
+    /// Replaces the file that it was started with.
+    pub(crate) fn edit(&self, config: &str) {
+        self.file.replace(config);
+    }
+
+    /// Where that file is.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.file.path()
+    }
+
+    fn spawn(config: &str) -> (ConfigFile, Process) {
+        let file = ConfigFile::new(config);
         let path = file.path().display().to_string();
         let process = Process::spawn(GATEWAY, &["--config", &path], &[]);
         (file, process)
@@ -107,13 +142,6 @@ pub(crate) fn config(backends: &[SocketAddr], Setup { proxy, tables }: Setup<'_>
             write!(config, "[[backends]]\nid = \"origin-{i}\"\naddress = \"{address}\"\ntags = [\"all\"]\n");
     }
     config
-}
-
-/// A file with `text` in it.
-pub(crate) fn config_file(text: &str) -> NamedTempFile {
-    let mut file = NamedTempFile::new().unwrap();
-    file.write_all(text.as_bytes()).unwrap();
-    file
 }
 
 /// The address in a line such as "listening on http://127.0.0.1:1234/metrics".
