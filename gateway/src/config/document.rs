@@ -24,6 +24,7 @@ pub(super) struct Document<'t> {
     /// The tables at the top that something had to be cut off.
     cut: BTreeSet<String>,
     well_formed: bool,
+    given_up: bool,
 }
 
 impl<'t> Document<'t> {
@@ -31,7 +32,8 @@ impl<'t> Document<'t> {
     pub(super) fn parse(name: &'t str, text: &'t str) -> (Self, Vec<Fault>) {
         let (tree, errors) = DeTable::parse_recoverable(text);
         let well_formed = errors.is_empty();
-        let document = Document { name, text, tree, cut: BTreeSet::new(), well_formed };
+        let cut = BTreeSet::new();
+        let document = Document { name, text, tree, cut, well_formed, given_up: false };
         let faults = errors.into_iter().take(MAX_FAULTS);
         let faults = faults.map(|error| document.fault(error.span(), error.message().to_owned())).collect();
         (document, faults)
@@ -52,8 +54,13 @@ impl<'t> Document<'t> {
             let Some(table) = path.and_then(|path| path.into_iter().next()) else { break };
             self.cut.insert(table);
         }
-        self.well_formed = false;
+        self.given_up = true;
         (T::default(), faults)
+    }
+
+    /// Whether there were so many faults that the rest was not looked at.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up
     }
 
     /// Whether everything that stands in `table` was understood.

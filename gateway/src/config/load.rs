@@ -86,6 +86,10 @@ fn assemble(
     };
     let set_by = override_with(variables, overrides, text.is_none(), &mut config, &mut faults);
 
+    if document.as_ref().is_some_and(Document::is_given_up) {
+        // What was not understood is not missing.
+        return Err(ConfigError { faults });
+    }
     let mut wrong = validate::values(&config);
     if document
         .as_ref()

@@ -100,6 +100,13 @@ fn each_bad_file_has_its_own_clear_error() {
     }
 }
 
+#[test]
+fn a_file_with_nothing_but_faults_is_not_read_to_its_end() {
+    let error = Config::parse("file", &"[[virtual_hosts]]\ndomian = \"a\"\n".repeat(500)).unwrap_err();
+    assert_eq!(error.faults.len(), 100);
+    assert!(error.faults.iter().all(|fault| fault.detail.starts_with("unknown key `domian`")), "{error}");
+}
+
 /// The same for the keys of a route, which begin in the fifth line.
 const BAD_ROUTES: &[(&str, &str)] = &[
     ("", "file:4:1: a route needs a condition"),

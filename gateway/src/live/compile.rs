@@ -48,7 +48,7 @@ pub struct Unresolved {
 /// See [`CompileError`].
 pub(super) fn compile(
     config: &Config,
-    metrics: &Metrics,
+    metrics: &Arc<Metrics>,
     before: Option<&Snapshot>,
 ) -> Result<Snapshot, CompileError> {
     let backends = backends(config, metrics, before)?;
@@ -77,14 +77,14 @@ pub(super) fn compile(
         counters: compiler.counters.into_inner(),
         keepalive_timeout: config.proxy.keepalive_timeout_secs.duration(),
         request_timeout: config.proxy.request_timeout_secs.duration(),
-        unrouted: metrics.route("", ""),
+        unrouted: metrics.lazy_route("", ""),
     })
 }
 
 /// Every backend, or every one whose name leads nowhere.
 fn backends(
     config: &Config,
-    metrics: &Metrics,
+    metrics: &Arc<Metrics>,
     before: Option<&Snapshot>,
 ) -> Result<Vec<Arc<BackendState>>, CompileError> {
     let (mut resolved, mut unresolved) = (Vec::new(), Vec::new());
@@ -137,7 +137,7 @@ fn pools<'c>(config: &'c Config, backends: &[Arc<BackendState>]) -> HashMap<&'c 
 /// What the routes of all virtual hosts are made from.
 struct Compiler<'c> {
     config: &'c Config,
-    metrics: &'c Metrics,
+    metrics: &'c Arc<Metrics>,
     pools: HashMap<&'c str, Arc<Pool>>,
     /// For all rate limits together, and only made where there is one.
     counters: OnceCell<Arc<Counters>>,
@@ -190,7 +190,7 @@ impl Compiler<'_> {
             attempts: retry.cloned().unwrap_or_default().attempts.get(),
             rate_limit: self.rate_limit(host, route, name),
             headers: HeaderRules::from(&headers.cloned().unwrap_or_default()),
-            metrics: self.metrics.route(&host.domain, name),
+            metrics: self.metrics.lazy_route(&host.domain, name),
         })
     }
 

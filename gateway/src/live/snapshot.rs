@@ -10,7 +10,7 @@ use crate::policy::headers::HeaderRules;
 use crate::policy::rate_limit::{Counters, RateLimiter};
 use crate::policy::rewrite::Rewrite;
 use crate::route::{HostTable, RuleTable};
-use crate::telemetry::metrics::RouteMetrics;
+use crate::telemetry::metrics::LazyRouteMetrics;
 use crate::upstream::{BackendState, PeerSettings, Pool};
 
 /// A compiled configuration. It never changes; a new one takes its place.
@@ -28,7 +28,7 @@ pub struct Snapshot {
     /// From a request's last byte to the response's first byte.
     pub request_timeout: Duration,
     /// Counts requests that no route takes.
-    pub unrouted: RouteMetrics,
+    pub unrouted: LazyRouteMetrics,
 }
 
 /// What holds for the requests of a virtual host, or of a part of it.
@@ -48,5 +48,5 @@ pub struct Route {
     /// Which header fields are changed.
     pub headers: HeaderRules,
     /// Its counters.
-    pub metrics: RouteMetrics,
+    pub metrics: LazyRouteMetrics,
 }

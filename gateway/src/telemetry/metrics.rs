@@ -1,6 +1,9 @@
 //! Prometheus metrics. Every label has few values (a host, a backend, a method, a status), and every handle
-//! that a request touches is looked up when a configuration is compiled, so that counting is one atomic
-//! addition.
+//! that a request touches is looked up when a configuration is compiled, or by the first request of a route, so
+//! that counting is one atomic addition.
+
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 use http::Method;
 use prometheus::{
@@ -61,6 +64,22 @@ pub struct RouteMetrics {
     pub retries: IntCounter,
     /// Requests refused by the rate limit.
     pub rate_limited: IntCounter,
+}
+
+/// The handles of one route, looked up when it gets its first request: a host that nobody asks for costs
+/// nothing, of ten thousand hosts either.
+pub struct LazyRouteMetrics {
+    metrics: Arc<Metrics>,
+    vhost: String,
+    route: String,
+    handles: OnceLock<RouteMetrics>,
+}
+
+impl Deref for LazyRouteMetrics {
+    type Target = RouteMetrics;
+    fn deref(&self) -> &RouteMetrics {
+        self.handles.get_or_init(|| self.metrics.route(&self.vhost, &self.route))
+    }
 }
 
 /// The handles of one backend.
@@ -158,8 +177,17 @@ impl Metrics {
         })
     }
 
-    /// The handles of a route.
-    pub fn route(&self, vhost: &str, route: &str) -> RouteMetrics {
+    /// The handles of a route, when they are needed.
+    pub fn lazy_route(self: &Arc<Self>, vhost: &str, route: &str) -> LazyRouteMetrics {
+        LazyRouteMetrics {
+            metrics: self.clone(),
+            vhost: vhost.to_owned(),
+            route: route.to_owned(),
+            handles: OnceLock::new(),
+        }
+    }
+
+    fn route(&self, vhost: &str, route: &str) -> RouteMetrics {
         let labels = [vhost, route];
         let request = |method: &str| self.requests.with_label_values(&[vhost, route, method]);
         RouteMetrics {

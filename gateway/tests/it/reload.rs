@@ -2,6 +2,8 @@ use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
+use http::Request;
 use testkit::{Client, Origin, Process, Signal, eventually};
 
 use crate::support::{GATEWAY, Gateway, Setup, config};
@@ -125,6 +127,8 @@ async fn what_is_gone_is_probed_and_counted_no_more() {
     };
     let gateway = Gateway::start_with_config(&two_hosts(&[&a, &b])).await;
     eventually!(b.count("/health") > 0);
+    let request = Request::get(gateway.url("/")).header("Host", "other").body(Bytes::new()).unwrap();
+    Client::new().send(request).await;
     assert!(gateway.monitor("/metrics").await.text().contains("vhost=\"other\""));
     gateway.edit(&over(&[&a], checks));
     gateway.process.line("was taken over").await;
