@@ -3,14 +3,19 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use http::{HeaderName, HeaderValue, Method, Uri, header};
+use pingora::http::RequestHeader;
 
 use crate::PINGORA_VERSION;
 use crate::config::{self, ConfigError, HostPort, OneOrMany, Overrides, Source};
 use crate::demo::{self, DemoOrigins};
 use crate::listener::BindError;
+use crate::live::{self, Explanation, Store};
 use crate::server::{self, StartError};
+use crate::telemetry::Metrics;
 
 /// An API gateway on Pingora.
 ///
@@ -30,8 +35,40 @@ enum Command {
     Run(Sources),
     /// Say everything that is wrong with a configuration, or "ok" (names of backends are resolved only by `run`)
     Check(Sources),
+    /// Say what would become of a request; nothing is sent
+    Explain {
+        #[command(flatten)]
+        sources: Sources,
+        /// The request's method
+        method: Method,
+        /// Its URL, as in http://app.example.com/api
+        url: Uri,
+        /// One of its header fields; may be given several times
+        #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header_field)]
+        headers: Vec<(HeaderName, HeaderValue)>,
+        /// How to say it
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
     /// Say what is running
     Version,
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// "Name: value", as curl takes it.
+fn header_field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("expected something like \"X-Beta: 1\"")?;
+    let name = name.trim().parse().map_err(|_| format!("'{name}' is no name of a header field"))?;
+    let value = value.trim().parse().map_err(|_| format!("{value:?} cannot be the value of a field"))?;
+    Ok((name, value))
 }
 
 /// Where the configuration comes from; PINGORA_* variables win over the file, options over both.
@@ -54,6 +91,9 @@ pub enum CliError {
     /// The configuration is wrong; a line for each fault.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// It cannot be asked about this request.
+    #[error("gateway explain: {0}")]
+    Explain(String),
     /// The gateway cannot start.
     #[error("gateway: {0}")]
     Start(#[from] StartError),
@@ -69,13 +109,24 @@ impl From<BindError> for CliError {
 ///
 /// # Errors
 /// What went wrong, for the person at the terminal.
-#[expect(clippy::print_stdout, reason = "`check` and `version` answer on standard output")]
+#[expect(clippy::print_stdout, reason = "`check`, `explain` and `version` answer on standard output")]
 pub fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(sources) => serve(&sources),
         Command::Check(sources) => {
             sources.source().load()?;
             println!("ok");
+            Ok(())
+        }
+        Command::Explain { sources, method, url, headers, output } => {
+            let explanation = explain(&sources, method, &url, headers)?;
+            match output {
+                Output::Text => print!("{explanation}"),
+                Output::Json => {
+                    let json = serde_json::to_string_pretty(&explanation);
+                    println!("{}", json.map_err(|error| CliError::Explain(error.to_string()))?);
+                }
+            }
             Ok(())
         }
         Command::Version => {
@@ -96,6 +147,33 @@ fn serve(sources: &Sources) -> Result<(), CliError> {
     }
     let source = sources.source();
     Ok(server::run(&source.load()?, Some(source), None)?)
+}
+
+/// What would become of a request, of a configuration that is compiled and not run: no backend has been probed,
+/// and all count as healthy.
+fn explain(
+    sources: &Sources,
+    method: Method,
+    url: &Uri,
+    headers: Vec<(HeaderName, HeaderValue)>,
+) -> Result<Explanation, CliError> {
+    let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
+    let store = Store::new(sources.source().load()?, metrics).map_err(StartError::Compile)?;
+    let wrong = |what: &dyn std::fmt::Display| CliError::Explain(format!("'{url}': {what}"));
+    let host = url.authority().ok_or_else(|| wrong(&"there is no host; expected http://host/path"))?;
+    let target = url.path_and_query().map_or("/", |target| target.as_str());
+    let mut request = RequestHeader::build(method, target.as_bytes(), None).map_err(|error| wrong(&error))?;
+    request.insert_header(header::HOST, host.as_str()).map_err(|error| wrong(&error))?;
+    for (name, value) in headers {
+        // A Host of one's own is asked about in place of the URL's, as curl does.
+        let set = if name == header::HOST {
+            request.insert_header(name, value)
+        } else {
+            request.append_header(name, value).map(|_| ())
+        };
+        set.map_err(|error| wrong(&error))?;
+    }
+    Ok(live::explain(&store.load(), &request))
 }
 
 impl Sources {

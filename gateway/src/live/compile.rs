@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::snapshot::{Route, Snapshot};
+use super::snapshot::{Level, Route, Snapshot};
 use crate::config::{self, Config, Domain, HostPort, RateLimitScope, VirtualHost};
 use crate::policy::headers::HeaderRules;
 use crate::policy::rate_limit::{Counters, RateLimiter};
@@ -175,21 +175,32 @@ impl Compiler<'_> {
     ) -> Result<Route, CompileError> {
         let config = self.config;
         let tag = route.map(|route| route.enabled_backends_tag.as_str()).filter(|tag| !tag.is_empty());
-        let pool = self.pools.get(tag.unwrap_or(&host.enabled_backends_tag));
+        let tag = tag.unwrap_or(&host.enabled_backends_tag);
+        let pool = self.pools.get(tag);
         let pool = pool.ok_or(CompileError::NotValidated("a virtual host or route has no backends"))?;
         let upstream = innermost(route.map(|r| &r.upstream), &host.upstream, &config.upstream);
         let retry = innermost(route.map(|r| &r.retry), &host.retry, &config.retry);
         let headers = innermost(route.map(|r| &r.headers), &host.headers, &config.headers);
         let redirect = route.map(|route| route.redirect.as_str()).filter(|target| !target.is_empty());
         let redirect = redirect.map(HeaderValue::from_str).transpose();
+        let limit = innermost(route.map(|r| &r.rate_limit), &host.rate_limit, &config.rate_limit);
         Ok(Route {
+            domain: host.domain.clone(),
+            name: name.to_owned(),
+            tag: tag.to_owned(),
+            policies: [
+                ("upstream", level(upstream)),
+                ("retry", level(retry)),
+                ("rate_limit", level(limit)),
+                ("headers", level(headers)),
+            ],
             redirect: redirect.map_err(|_| CompileError::NotValidated("a redirect leads nowhere"))?,
             rewrite: route.map_or(Rewrite::Keep, Rewrite::from),
             pool: pool.clone(),
-            peers: PeerSettings::from(&upstream.cloned().unwrap_or_default()),
-            attempts: retry.cloned().unwrap_or_default().attempts.get(),
+            peers: PeerSettings::from(&table(upstream)),
+            attempts: table(retry).attempts.get(),
             rate_limit: self.rate_limit(host, route, name),
-            headers: HeaderRules::from(&headers.cloned().unwrap_or_default()),
+            headers: HeaderRules::from(&table(headers)),
             metrics: self.metrics.lazy_route(&host.domain, name),
         })
     }
@@ -200,11 +211,11 @@ impl Compiler<'_> {
         route: Option<&config::Route>,
         name: &str,
     ) -> Option<RateLimiter> {
-        let own = route.and_then(|route| route.rate_limit.as_ref());
-        let limit = innermost(route.map(|r| &r.rate_limit), &host.rate_limit, &self.config.rate_limit)?;
-        let scope = match limit.scope {
-            RateLimitScope::Global if own.is_none() && host.rate_limit.is_none() => "gateway".to_owned(),
-            RateLimitScope::Global if own.is_none() => format!("host {}", host.domain),
+        let (limit, level) =
+            innermost(route.map(|r| &r.rate_limit), &host.rate_limit, &self.config.rate_limit)?;
+        let scope = match (limit.scope, level) {
+            (RateLimitScope::Global, Level::Top) => "gateway".to_owned(),
+            (RateLimitScope::Global, Level::VirtualHost) => format!("host {}", host.domain),
             _ => format!("route {} {name}", host.domain),
         };
         Some(RateLimiter::new(limit, scope, self.counters.get_or_init(Arc::default).clone()))
@@ -220,7 +231,21 @@ fn path_rule(route: &config::Route) -> PathRule {
     }
 }
 
-/// Of a policy's tables, the one that holds: the innermost, whole.
-fn innermost<'c, T>(route: Option<&'c Option<T>>, host: &'c Option<T>, top: &'c Option<T>) -> Option<&'c T> {
-    route.and_then(Option::as_ref).or(host.as_ref()).or(top.as_ref())
+/// Of a policy's tables, the one that holds: the innermost, whole; and where it was written.
+fn innermost<'c, T>(
+    route: Option<&'c Option<T>>,
+    host: &'c Option<T>,
+    top: &'c Option<T>,
+) -> Option<(&'c T, Level)> {
+    let route = route.and_then(Option::as_ref).map(|table| (table, Level::Route));
+    let host = || host.as_ref().map(|table| (table, Level::VirtualHost));
+    route.or_else(host).or_else(|| top.as_ref().map(|table| (table, Level::Top)))
+}
+
+fn table<T: Clone + Default>(found: Option<(&T, Level)>) -> T {
+    found.map(|(table, _)| table.clone()).unwrap_or_default()
+}
+
+fn level<T>(found: Option<(&T, Level)>) -> Level {
+    found.map_or(Level::Default, |(_, level)| level)
 }

@@ -5,6 +5,7 @@
 //! [`Snapshot`], and takes the old one's place in one step. It happens whole or not at all.
 
 mod compile;
+mod explain;
 mod reload;
 mod snapshot;
 
@@ -19,6 +20,7 @@ use crate::telemetry::Metrics;
 use crate::upstream::HealthPlan;
 
 pub use compile::CompileError;
+pub use explain::{Explanation, explain};
 pub use reload::{Reloader, Trigger};
 pub use snapshot::{Route, Snapshot};
 

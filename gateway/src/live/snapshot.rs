@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use serde::Serialize;
 
 use crate::policy::headers::HeaderRules;
 use crate::policy::rate_limit::{Counters, RateLimiter};
@@ -12,6 +13,20 @@ use crate::policy::rewrite::Rewrite;
 use crate::route::{HostTable, RuleTable};
 use crate::telemetry::metrics::LazyRouteMetrics;
 use crate::upstream::{BackendState, PeerSettings, Pool};
+
+/// Where in a configuration something was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// In the route.
+    Route,
+    /// In its virtual host.
+    VirtualHost,
+    /// At the top.
+    Top,
+    /// Nowhere: the default holds, which may be that there is none.
+    Default,
+}
 
 /// A compiled configuration. It never changes; a new one takes its place.
 pub struct Snapshot {
@@ -33,6 +48,14 @@ pub struct Snapshot {
 
 /// What holds for the requests of a virtual host, or of a part of it.
 pub struct Route {
+    /// The domain of its virtual host.
+    pub domain: String,
+    /// Its name in that virtual host; "/" is that of the requests which no other takes.
+    pub name: String,
+    /// The tag of its backends.
+    pub tag: String,
+    /// Its policies, and at which level of the configuration each was written.
+    pub policies: [(&'static str, Level); 4],
     /// Where clients are sent in place of an answer.
     pub redirect: Option<HeaderValue>,
     /// What becomes of the path on its way up.

@@ -50,7 +50,7 @@ impl Rewrite {
     }
 
     /// The new path for `path`, which is in the form in which it was routed; `None` where it stays as it came.
-    fn apply(&self, path: &str) -> Option<String> {
+    pub fn apply(&self, path: &str) -> Option<String> {
         let rest = match self {
             Rewrite::Keep => return None,
             Rewrite::Strip(prefix) => path.strip_prefix(prefix.as_str())?.to_owned(),

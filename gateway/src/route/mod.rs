@@ -14,7 +14,7 @@ use crate::policy::Verdict;
 use crate::reply::{Problem, Reply};
 
 pub use hosts::HostTable;
-pub use rules::{Asked, PathRule, Rule, RuleTable};
+pub use rules::{Asked, Outcome, PathRule, Rule, RuleTable};
 
 /// The host that a request is for, as the client wrote it: of its target where that names one (HTTP/2, and
 /// the absolute form), else of its `Host` (RFC 9112 3.2.2). `None` for HTTP/1.0 without one.
@@ -43,17 +43,27 @@ fn absolute_form(request: &RequestHeader) -> Option<&str> {
 
 /// Where a request goes, or the answer where no virtual host serves it.
 pub fn find<'t, T>(hosts: &'t HostTable<Arc<RuleTable<T>>>, request: &RequestHeader) -> Verdict<&'t T> {
+    match virtual_host(hosts, request) {
+        Verdict::Continue(rules) => Verdict::Continue(asked(request, |asked| rules.find(asked))),
+        Verdict::Reply(reply) => Verdict::Reply(reply),
+    }
+}
+
+/// Looks at a request as rules do.
+pub fn asked<R>(request: &RequestHeader, look: impl FnOnce(&Asked<'_>) -> R) -> R {
+    let path = normalise_path(request.uri.path());
+    look(&Asked { method: &request.method, path: &path, headers: &request.headers })
+}
+
+/// The virtual host that a request is for, or the answer where none is.
+pub fn virtual_host<'t, T>(hosts: &'t HostTable<T>, request: &RequestHeader) -> Verdict<&'t T> {
     let bad = |detail| Verdict::Reply(Reply::new(Problem::BadRequest, detail));
     let authority = match authority(request) {
         Ok(authority) => authority,
         Err(detail) => return bad(detail),
     };
     match hosts.find(authority) {
-        Ok(Some(rules)) => {
-            let path = normalise_path(request.uri.path());
-            let asked = Asked { method: &request.method, path: &path, headers: &request.headers };
-            Verdict::Continue(rules.find(&asked))
-        }
+        Ok(Some(host)) => Verdict::Continue(host),
         Ok(None) => Verdict::Reply(Reply::new(Problem::UnknownHost, "no virtual host has this name")),
         Err(InvalidHost) => bad("the Host field is not a valid host name"),
     }

@@ -41,14 +41,46 @@ pub struct Rule<T> {
     pub target: T,
 }
 
+/// What became of a rule when a request was routed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The request goes where it says.
+    Taken,
+    /// It matches, and another one matches more.
+    Outdone,
+    /// The path is another one.
+    Path,
+    /// The method is another one.
+    Method,
+    /// This field is missing, or has another value.
+    Header(HeaderName),
+}
+
 impl<T> Rule<T> {
-    /// Whether method and header fields are as the rule asks. Of a field that is there several times, one
-    /// value has to be the right one.
+    /// Whether method and header fields are as the rule asks.
     fn admits(&self, asked: &Asked<'_>) -> bool {
-        let has = |(name, value): &(HeaderName, HeaderValue)| {
+        self.has_method(asked) && self.missing_header(asked).is_none()
+    }
+
+    fn has_method(&self, asked: &Asked<'_>) -> bool {
+        self.methods.is_empty() || self.methods.contains(asked.method)
+    }
+
+    /// The first field that is not as the rule asks. Of one that is there several times, one value has to be
+    /// the right one.
+    fn missing_header(&self, asked: &Asked<'_>) -> Option<&HeaderName> {
+        let has = |name: &HeaderName, value: &HeaderValue| {
             asked.headers.get_all(name).iter().any(|found| found == value)
         };
-        (self.methods.is_empty() || self.methods.contains(asked.method)) && self.headers.iter().all(has)
+        self.headers.iter().find(|(name, value)| !has(name, value)).map(|(name, _)| name)
+    }
+
+    fn has_path(&self, path: &str) -> bool {
+        match &self.path {
+            PathRule::Exact(exact) => path == exact,
+            PathRule::Prefix(prefix) => prefixes(path, prefix.len()).any(|found| found == prefix),
+            PathRule::Regex(regex) => regex.is_match(path),
+        }
     }
 
     fn conditions(&self) -> usize {
@@ -103,6 +135,31 @@ impl<T> RuleTable<T> {
             (Some((_, rule)), _) | (None, Some((_, rule))) => &rule.target,
             (None, None) => &self.otherwise,
         }
+    }
+
+    /// Where requests go that no rule takes.
+    pub fn otherwise(&self) -> &T {
+        &self.otherwise
+    }
+
+    /// What becomes of each rule when a request is routed. Which one is taken, [`RuleTable::find`] says; this
+    /// finds the reasons for the others.
+    pub fn explain(&self, asked: &Asked<'_>) -> Vec<(&T, Outcome)> {
+        let taken = self.find(asked);
+        let maps = self.exact.values().chain(self.prefix.values()).flatten();
+        let rules = maps.chain(self.regex.iter().map(|(_, rule)| rule));
+        let outcome = |rule: &Rule<T>| {
+            if std::ptr::eq(&rule.target, taken) {
+                Outcome::Taken
+            } else if !rule.has_path(asked.path) {
+                Outcome::Path
+            } else if !rule.has_method(asked) {
+                Outcome::Method
+            } else {
+                rule.missing_header(asked).map_or(Outcome::Outdone, |name| Outcome::Header(name.clone()))
+            }
+        };
+        rules.map(|rule| (&rule.target, outcome(rule))).collect()
     }
 
     /// The pattern that matches the longest part, and how long that is; of equals the first.
@@ -243,6 +300,37 @@ mod tests {
             "plain",
             "a longer rule for another method is none"
         );
+    }
+
+    #[test]
+    fn each_rule_has_its_reason() {
+        let post = Rule { methods: vec![Method::POST], ..prefix("/api/users") };
+        let beta = Rule {
+            headers: vec![(HeaderName::from_static("x-beta"), HeaderValue::from_static("1"))],
+            ..rule(PathRule::Prefix("/api/".to_owned()), "beta")
+        };
+        let rules =
+            vec![prefix("/api"), post, beta, prefix("/other"), regex("^/a"), exact("/api", "exactly")];
+        let table = RuleTable::new(rules, "host");
+        let explain = |path| {
+            let asked = Asked { method: &Method::GET, path, headers: &HeaderMap::new() };
+            let mut outcomes = table.explain(&asked);
+            outcomes.sort_by_key(|(target, _)| **target);
+            outcomes.into_iter().map(|(target, outcome)| (*target, outcome)).collect::<Vec<_>>()
+        };
+        let header = Outcome::Header(HeaderName::from_static("x-beta"));
+        assert_eq!(
+            explain("/api/users/7"),
+            [
+                ("/api", Outcome::Taken),
+                ("/api/users", Outcome::Method),
+                ("/other", Outcome::Path),
+                ("^/a", Outcome::Outdone),
+                ("beta", header),
+                ("exactly", Outcome::Path),
+            ]
+        );
+        assert!(explain("/none").iter().all(|(_, outcome)| *outcome == Outcome::Path));
     }
 
     #[test]

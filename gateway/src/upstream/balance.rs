@@ -19,8 +19,25 @@ impl RoundRobin {
         backends: &'p [Arc<BackendState>],
         usable: impl Fn(&BackendState) -> bool,
     ) -> Option<&'p Arc<BackendState>> {
+        self.at(self.turn.fetch_add(1, Ordering::Relaxed), backends, usable)
+    }
+
+    /// The one that [`RoundRobin::pick`] would return; it is nobody's turn by that.
+    pub fn peek<'p>(
+        &self,
+        backends: &'p [Arc<BackendState>],
+        usable: impl Fn(&BackendState) -> bool,
+    ) -> Option<&'p Arc<BackendState>> {
+        self.at(self.turn.load(Ordering::Relaxed), backends, usable)
+    }
+
+    fn at<'p>(
+        &self,
+        turn: usize,
+        backends: &'p [Arc<BackendState>],
+        usable: impl Fn(&BackendState) -> bool,
+    ) -> Option<&'p Arc<BackendState>> {
         let candidates = || backends.iter().filter(|backend| usable(backend));
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let index = turn.checked_rem(candidates().count())?;
         // Between the two walks a backend may have become unusable: then the first that is left.
         candidates().nth(index).or_else(|| candidates().next())

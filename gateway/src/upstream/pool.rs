@@ -20,6 +20,16 @@ impl Pool {
         Pool { backends, balance }
     }
 
+    /// Its backends.
+    pub fn backends(&self) -> &[Arc<BackendState>] {
+        &self.backends
+    }
+
+    /// The backend on which an attempt would begin now; it is nobody's turn by that.
+    pub fn next(&self) -> Option<&Arc<BackendState>> {
+        self.balance.peek(&self.backends, BackendState::is_usable)
+    }
+
     /// Begins an attempt on a usable backend: one that is not among `failed` where any is left, else any of
     /// them (a connection that the backend closed as the request came is worth a second one). `None` where
     /// no backend is usable.

@@ -5,6 +5,7 @@
 mod balancing;
 mod command_line;
 mod demo;
+mod explain;
 mod failover;
 mod headers;
 mod logs;

@@ -1,0 +1,178 @@
+//! What the gateway would do with a request: asked of the same functions that route live ones, without sending
+//! anything and without counting anything.
+
+use std::fmt;
+
+use pingora::http::RequestHeader;
+use serde::Serialize;
+
+use super::snapshot::{Level, Route, Snapshot};
+use crate::config::normalise_path;
+use crate::policy::Verdict;
+use crate::route::{self, Outcome};
+
+/// What would become of a request.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    /// Its method.
+    pub method: String,
+    /// The host that it is for, as it was written.
+    pub host: Option<String>,
+    /// Its path, in the form by which it is routed.
+    pub path: String,
+    /// The status with which the gateway itself would answer, where it would.
+    pub answered: Option<u16>,
+    /// The domain of the virtual host that serves it.
+    pub virtual_host: Option<String>,
+    /// The routes of that virtual host, and what becomes of each.
+    pub rules: Vec<Rule>,
+    /// What happens to it, where a virtual host serves it.
+    pub route: Option<Taken>,
+}
+
+/// A route of the virtual host.
+#[derive(Debug, Serialize)]
+pub struct Rule {
+    /// Its name.
+    pub name: String,
+    /// Whether it is taken.
+    pub taken: bool,
+    /// Why, or why not.
+    pub why: String,
+}
+
+/// The route that is taken.
+#[derive(Debug, Serialize)]
+pub struct Taken {
+    /// Its name; "/" is that of the requests which no rule takes.
+    pub name: String,
+    /// Where the client is sent instead.
+    pub redirect: Option<String>,
+    /// The path that the backend gets to see.
+    pub upstream_path: String,
+    /// Its policies, and where each was written.
+    pub policies: Vec<Policy>,
+    /// The tag of its backends.
+    pub tag: String,
+    /// Its backends.
+    pub backends: Vec<Backend>,
+    /// The backend that would be asked first.
+    pub next: Option<String>,
+}
+
+/// A policy.
+#[derive(Debug, Serialize)]
+pub struct Policy {
+    /// The name of its table.
+    pub name: &'static str,
+    /// Where the table was written.
+    pub from: Level,
+}
+
+/// A backend.
+#[derive(Debug, Serialize)]
+pub struct Backend {
+    /// Its id.
+    pub id: String,
+    /// Where it listens.
+    pub address: String,
+    /// Whether requests are sent to it.
+    pub usable: bool,
+}
+
+/// What `snapshot` makes of `request`.
+pub fn explain(snapshot: &Snapshot, request: &RequestHeader) -> Explanation {
+    let path = normalise_path(request.uri.path()).into_owned();
+    let mut explanation = Explanation {
+        method: request.method.to_string(),
+        host: route::authority(request).ok().flatten().map(str::to_owned),
+        path: path.clone(),
+        answered: None,
+        virtual_host: None,
+        rules: Vec::new(),
+        route: None,
+    };
+    let rules = match route::virtual_host(&snapshot.hosts, request) {
+        Verdict::Continue(rules) => rules,
+        Verdict::Reply(reply) => {
+            explanation.answered = Some(reply.status());
+            return explanation;
+        }
+    };
+    explanation.virtual_host = Some(rules.otherwise().domain.clone());
+    let (outcomes, route) = route::asked(request, |asked| (rules.explain(asked), rules.find(asked)));
+    let rule = |(route, outcome): (&std::sync::Arc<Route>, Outcome)| Rule {
+        name: route.name.clone(),
+        taken: outcome == Outcome::Taken,
+        why: why(&outcome),
+    };
+    explanation.rules = outcomes.into_iter().map(rule).collect();
+    explanation.rules.sort_by(|a, b| a.name.cmp(&b.name));
+    explanation.answered = route.redirect.as_ref().map(|_| 308);
+    explanation.route = Some(taken(route, &path));
+    explanation
+}
+
+fn why(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Taken => "the longest match".to_owned(),
+        Outcome::Outdone => "it matches, and another one matches more".to_owned(),
+        Outcome::Path => "the path is another one".to_owned(),
+        Outcome::Method => "the method is another one".to_owned(),
+        Outcome::Header(name) => format!("the field {name} is missing or has another value"),
+    }
+}
+
+fn taken(route: &Route, path: &str) -> Taken {
+    let backend = |backend: &std::sync::Arc<crate::upstream::BackendState>| Backend {
+        id: backend.id.clone(),
+        address: backend.address.to_string(),
+        usable: backend.is_usable(),
+    };
+    Taken {
+        name: route.name.clone(),
+        redirect: route.redirect.as_ref().map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned()),
+        upstream_path: route.rewrite.apply(path).unwrap_or_else(|| path.to_owned()),
+        policies: route.policies.iter().map(|&(name, from)| Policy { name, from }).collect(),
+        tag: route.tag.clone(),
+        backends: route.pool.backends().iter().map(backend).collect(),
+        next: route.pool.next().map(|backend| backend.id.clone()),
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.host.as_deref().unwrap_or("(no host)");
+        writeln!(f, "{} {host} {}", self.method, self.path)?;
+        let Some(virtual_host) = &self.virtual_host else {
+            let status = self.answered.unwrap_or_default();
+            return writeln!(f, "  virtual host  none: answered with {status}");
+        };
+        writeln!(f, "  virtual host  {virtual_host}")?;
+        for rule in &self.rules {
+            let taken = if rule.taken { "yes" } else { "no " };
+            writeln!(f, "  route         {taken} {}: {}", rule.name, rule.why)?;
+        }
+        let Some(route) = &self.route else { return Ok(()) };
+        if !self.rules.iter().any(|rule| rule.taken) {
+            writeln!(f, "  route         none of its own: the virtual host itself")?;
+        }
+        let policies = route.policies.iter().map(|policy| match policy.from {
+            Level::Route => format!("{} (route)", policy.name),
+            Level::VirtualHost => format!("{} (virtual host)", policy.name),
+            Level::Top => format!("{} (top)", policy.name),
+            Level::Default => format!("{} (default)", policy.name),
+        });
+        writeln!(f, "  policies      {}", policies.collect::<Vec<_>>().join(", "))?;
+        if let Some(target) = &route.redirect {
+            return writeln!(f, "  redirect      308 to {target}");
+        }
+        writeln!(f, "  path          {}", route.upstream_path)?;
+        writeln!(f, "  pool          {}", route.tag)?;
+        for backend in &route.backends {
+            let usable = if backend.usable { "usable" } else { "unhealthy" };
+            writeln!(f, "  backend       {} {} {usable}", backend.id, backend.address)?;
+        }
+        writeln!(f, "  next          {}", route.next.as_deref().unwrap_or("nobody: answered with 503"))
+    }
+}
