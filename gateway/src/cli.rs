@@ -41,7 +41,7 @@ enum Command {
         sources: Sources,
         /// The request's method
         method: Method,
-        /// Its URL, as in http://app.example.com/api
+        /// Its URL, host included
         url: Uri,
         /// One of its header fields; may be given several times
         #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header_field)]
