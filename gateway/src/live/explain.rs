@@ -2,6 +2,7 @@
 //! anything and without counting anything.
 
 use std::fmt;
+use std::sync::Arc;
 
 use pingora::http::RequestHeader;
 use serde::Serialize;
@@ -10,6 +11,7 @@ use super::snapshot::{Level, Route, Snapshot};
 use crate::config::normalise_path;
 use crate::policy::Verdict;
 use crate::route::{self, Outcome};
+use crate::upstream::BackendState;
 
 /// What would become of a request.
 #[derive(Debug, Serialize)]
@@ -101,7 +103,7 @@ pub fn explain(snapshot: &Snapshot, request: &RequestHeader) -> Explanation {
     };
     explanation.virtual_host = Some(rules.otherwise().domain.clone());
     let (outcomes, route) = route::asked(request, |asked| (rules.explain(asked), rules.find(asked)));
-    let rule = |(route, outcome): (&std::sync::Arc<Route>, Outcome)| Rule {
+    let rule = |(route, outcome): (&Arc<Route>, Outcome)| Rule {
         name: route.name.clone(),
         taken: outcome == Outcome::Taken,
         why: why(&outcome),
@@ -124,7 +126,7 @@ fn why(outcome: &Outcome) -> String {
 }
 
 fn taken(route: &Route, path: &str) -> Taken {
-    let backend = |backend: &std::sync::Arc<crate::upstream::BackendState>| Backend {
+    let backend = |backend: &Arc<BackendState>| Backend {
         id: backend.id.clone(),
         address: backend.address.to_string(),
         usable: backend.is_usable(),

@@ -9,6 +9,7 @@ mod explain;
 mod reload;
 mod snapshot;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -108,8 +109,7 @@ impl Store {
         for (vhost, route) in before.routes.keys().filter(|key| !now.routes.contains_key(*key)) {
             self.metrics.forget_route(vhost, route);
         }
-        let known: std::collections::HashSet<&str> =
-            now.backends.iter().map(|backend| backend.id.as_str()).collect();
+        let known: HashSet<&str> = now.backends.iter().map(|backend| backend.id.as_str()).collect();
         for backend in before.backends.iter().filter(|backend| !known.contains(backend.id.as_str())) {
             self.metrics.forget_backend(&backend.id);
         }
