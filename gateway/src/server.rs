@@ -12,7 +12,7 @@ use pingora::services::background::background_service;
 use tracing::{info, warn};
 
 use crate::admin::{MetricsServer, Readiness};
-use crate::config::{Config, MAX_ATTEMPTS, Source, Upstream};
+use crate::config::{Config, MAX_ATTEMPTS, Source};
 use crate::demo::DemoOrigins;
 use crate::listener::{self, BindError, Connections, ProxyService};
 use crate::live::{CompileError, Reloader, Snapshot, Store};
@@ -139,17 +139,12 @@ fn raise_file_limit(max_connections: usize) {
 }
 
 fn server_conf(config: &Config) -> ServerConf {
-    let pool_size =
-        |upstream: &Option<Upstream>| upstream.as_ref().map(|upstream| upstream.keepalive_pool_size);
-    let at_top = pool_size(&config.upstream).unwrap_or(Upstream::default().keepalive_pool_size);
-    let hosts = config.virtual_hosts.iter().map(|host| pool_size(&host.upstream).unwrap_or(at_top));
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     // The main thread ends the process when everything is answered; Pingora only has to wait longer.
     let grace_period = config.proxy.shutdown_timeout_secs.duration() + Duration::from_secs(60);
     ServerConf {
         threads: if config.proxy.threads == 0 { cores() } else { config.proxy.threads },
-        // Pingora has one pool for all upstreams: the largest number holds.
-        upstream_keepalive_pool_size: hosts.max().unwrap_or(at_top).get(),
+        upstream_keepalive_pool_size: config.keepalive_pool_size().get(),
         // Each route has a number of its own; this is only the ceiling.
         max_retries: MAX_ATTEMPTS as usize,
         grace_period_seconds: Some(grace_period.as_secs()),

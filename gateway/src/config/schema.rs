@@ -44,8 +44,6 @@ impl Config {
     /// The keys in which `new` differs from this configuration, which the process started with, and that
     /// nothing can change while it runs.
     pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
-        let pool_size =
-            |config: &Config| config.upstream.as_ref().map(|upstream| upstream.keepalive_pool_size);
         let keys = [
             ("proxy.listen_addr_http", self.proxy.listen_addr_http != new.proxy.listen_addr_http),
             ("proxy.max_connections", self.proxy.max_connections != new.proxy.max_connections),
@@ -56,9 +54,22 @@ impl Config {
             ("proxy.threads", self.proxy.threads != new.proxy.threads),
             ("logging", self.logging != new.logging),
             ("metrics", self.metrics != new.metrics),
-            ("upstream.keepalive_pool_size", pool_size(self) != pool_size(new)),
+            ("upstream.keepalive_pool_size", self.keepalive_pool_size() != new.keepalive_pool_size()),
         ];
         keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+    }
+
+    /// How many idle connections to backends are kept. Pingora has one pool for all of them, so the largest
+    /// number of any `[upstream]` that holds somewhere counts.
+    pub fn keepalive_pool_size(&self) -> NonZeroUsize {
+        let size = |upstream: &Upstream| upstream.keepalive_pool_size;
+        let at_top = self.upstream.as_ref().map_or(Upstream::default().keepalive_pool_size, size);
+        let of_hosts = self.virtual_hosts.iter().flat_map(|host| {
+            let of_host = host.upstream.as_ref().map_or(at_top, size);
+            let of_routes = host.routes.iter().filter_map(|route| route.upstream.as_ref()).map(size);
+            of_routes.chain([of_host])
+        });
+        of_hosts.max().unwrap_or(at_top)
     }
 }
 

@@ -221,3 +221,17 @@ fn what_the_reference_calls_not_supported_yet_is_refused_as_such() {
     expected.dedup();
     assert_eq!(found, expected);
 }
+
+#[test]
+fn the_largest_pool_that_holds_somewhere_counts() {
+    let size = |text: &str| Config::parse("file", text).unwrap().keepalive_pool_size().get();
+    let table = |at: &str, size: usize| format!("[{at}upstream]\nkeepalive_pool_size = {size}\n");
+    let host = "[[virtual_hosts]]\ndomain = \"*\"\nenabled_backends_tag = \"a\"\n";
+    let backend = "[[backends]]\nid = \"one\"\naddress = \"127.0.0.1:3001\"\ntags = [\"a\"]\n";
+    let route = "[[virtual_hosts.routes]]\npath = \"/a\"\n";
+    let (top, inner) = (table("", 10), table("virtual_hosts.", 5));
+    let innermost = table("virtual_hosts.routes.", 20);
+    assert_eq!(size(&format!("{top}{host}{backend}")), 10);
+    assert_eq!(size(&format!("{top}{host}{inner}{backend}")), 5, "the one at the top holds nowhere");
+    assert_eq!(size(&format!("{top}{host}{inner}{route}{innermost}{backend}")), 20);
+}

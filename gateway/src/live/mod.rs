@@ -22,7 +22,7 @@ use crate::upstream::HealthPlan;
 
 pub use compile::CompileError;
 pub use explain::{Explanation, explain};
-pub use reload::{Reloader, Trigger};
+pub use reload::Reloader;
 pub use snapshot::{Route, Snapshot};
 
 // ANCHOR: store

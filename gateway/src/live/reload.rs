@@ -26,7 +26,7 @@ const BUSY: Duration = Duration::from_secs(1);
 
 /// Why the configuration is read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trigger {
+enum Trigger {
     /// Somebody asked for it.
     Sighup,
     /// Something has changed in the directory of the file.
@@ -44,11 +44,15 @@ impl Reloader {
     pub fn start(source: Source, store: Arc<Store>, metrics: Arc<Metrics>) -> Reloader {
         let (triggers, awaited) = mpsc::channel();
         let watcher = source.file().and_then(|file| watch(file, triggers.clone()));
+        if source.file().is_some() {
+            // It may have changed between the first reading and the beginning of the watch.
+            let _ = triggers.send(Trigger::FileChanged);
+        }
         thread::spawn(move || {
             // Watches as long as it is not dropped.
             let _watcher = watcher;
             let mut last_error = None;
-            let mut last_seen = source.file().and_then(Fingerprint::of);
+            let mut last_seen = None;
             while let Some(trigger) = next(&awaited) {
                 let seen = source.file().and_then(Fingerprint::of);
                 let is_another = seen != std::mem::replace(&mut last_seen, seen.clone());

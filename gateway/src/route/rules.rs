@@ -94,7 +94,7 @@ pub struct RuleTable<T> {
     exact: HashMap<String, Vec<Rule<T>>>,
     prefix: HashMap<String, Vec<Rule<T>>>,
     longest_prefix: usize,
-    regex: Vec<(Regex, Rule<T>)>,
+    regex: Vec<Rule<T>>,
     otherwise: T,
 }
 
@@ -111,13 +111,13 @@ impl<T> RuleTable<T> {
             otherwise,
         };
         for rule in rules {
-            match rule.path.clone() {
-                PathRule::Exact(path) => table.exact.entry(path).or_default().push(rule),
+            match &rule.path {
+                PathRule::Exact(path) => table.exact.entry(path.clone()).or_default().push(rule),
                 PathRule::Prefix(path) => {
                     table.longest_prefix = table.longest_prefix.max(path.len());
-                    table.prefix.entry(path).or_default().push(rule);
+                    table.prefix.entry(path.clone()).or_default().push(rule);
                 }
-                PathRule::Regex(regex) => table.regex.push((regex, rule)),
+                PathRule::Regex(_) => table.regex.push(rule),
             }
         }
         table
@@ -147,7 +147,7 @@ impl<T> RuleTable<T> {
     pub fn explain(&self, asked: &Asked<'_>) -> Vec<(&T, Outcome)> {
         let taken = self.find(asked);
         let maps = self.exact.values().chain(self.prefix.values()).flatten();
-        let rules = maps.chain(self.regex.iter().map(|(_, rule)| rule));
+        let rules = maps.chain(&self.regex);
         let outcome = |rule: &Rule<T>| {
             if std::ptr::eq(&rule.target, taken) {
                 Outcome::Taken
@@ -164,8 +164,10 @@ impl<T> RuleTable<T> {
 
     /// The pattern that matches the longest part, and how long that is; of equals the first.
     fn by_regex(&self, asked: &Asked<'_>) -> Option<(usize, &Rule<T>)> {
-        let matching = self.regex.iter().filter(|(_, rule)| rule.admits(asked));
-        let matching = matching.filter_map(|(regex, rule)| Some((regex.find(asked.path)?.len(), rule)));
+        let matching = self.regex.iter().filter_map(|rule| match &rule.path {
+            PathRule::Regex(regex) if rule.admits(asked) => Some((regex.find(asked.path)?.len(), rule)),
+            _ => None,
+        });
         // `max_by_key` would return the last of equals.
         matching.reduce(|best, next| if next.0 > best.0 { next } else { best })
     }
