@@ -9,8 +9,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use divan::{Bencher, black_box};
-use gateway::config::Config;
-use gateway::live::Store;
+use gateway::config::Source;
+use gateway::live::{Names, Store};
 use gateway::policy::Verdict;
 use gateway::route;
 use gateway::telemetry::Metrics;
@@ -37,9 +37,14 @@ fn text(hosts: usize) -> String {
     text
 }
 
+fn compiled(text: &str) -> Store {
+    let source = Source::built_in("bench", text.to_owned());
+    let parsed = source.read().unwrap();
+    Store::new(source, parsed, Names::Resolved, Arc::new(Metrics::new().unwrap())).unwrap()
+}
+
 fn store(hosts: usize) -> Store {
-    let config = Config::parse("bench", &text(hosts)).unwrap();
-    Store::new(config, Arc::new(Metrics::new().unwrap())).unwrap()
+    compiled(&text(hosts))
 }
 
 fn request(host: &str) -> RequestHeader {
@@ -86,8 +91,5 @@ fn known(hosts: usize, request: &RequestHeader) -> bool {
 #[divan::bench(args = HOSTS, sample_count = 5)]
 fn load_and_compile(bencher: Bencher<'_, '_>, hosts: usize) {
     let text = text(hosts);
-    bencher.bench_local(|| {
-        let config = Config::parse("bench", black_box(&text)).unwrap();
-        Store::new(config, Arc::new(Metrics::new().unwrap())).unwrap()
-    });
+    bencher.bench_local(|| compiled(black_box(&text)));
 }

@@ -6,14 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use http::{HeaderName, HeaderValue, Method, Uri, header};
-use pingora::http::RequestHeader;
+use http::{HeaderName, HeaderValue, Method, Uri};
 
 use crate::PINGORA_VERSION;
-use crate::config::{self, ConfigError, HostPort, OneOrMany, Overrides, Source};
-use crate::demo::{self, DemoOrigins};
-use crate::listener::BindError;
-use crate::live::{self, Explanation, Store};
+use crate::admin::Access;
+use crate::config::{self, ConfigError, HostPort, Overrides, Source};
+use crate::demo::{self, DemoError};
+use crate::live::{self, Names, Store};
 use crate::server::{self, StartError};
 use crate::telemetry::Metrics;
 
@@ -50,6 +49,8 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
+    /// Print the configuration's JSON Schema, for editors
+    Schema,
     /// Say what is running
     Version,
 }
@@ -99,9 +100,12 @@ pub enum CliError {
     Start(#[from] StartError),
 }
 
-impl From<BindError> for CliError {
-    fn from(error: BindError) -> Self {
-        StartError::Bind(error).into()
+impl From<DemoError> for CliError {
+    fn from(error: DemoError) -> Self {
+        match error {
+            DemoError::Bind(error) => StartError::Bind(error).into(),
+            DemoError::Config(error) => error.into(),
+        }
     }
 }
 
@@ -114,12 +118,15 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(sources) => serve(&sources),
         Command::Check(sources) => {
-            sources.source().load()?;
+            let store = compiled(&sources)?;
+            let config = &store.load().config;
+            Access::new(&config.admin, config.proxy.management_api_addr).map_err(StartError::Access)?;
             println!("ok");
             Ok(())
         }
         Command::Explain { sources, method, url, headers, output } => {
-            let explanation = explain(&sources, method, &url, headers)?;
+            let request = live::asked(&method, &url, headers).map_err(CliError::Explain)?;
+            let explanation = live::explain(&compiled(&sources)?.load(), &request);
             match output {
                 Output::Text => print!("{explanation}"),
                 Output::Json => {
@@ -127,6 +134,10 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
                     println!("{}", json.map_err(|error| CliError::Explain(error.to_string()))?);
                 }
             }
+            Ok(())
+        }
+        Command::Schema => {
+            println!("{:#}", config::json_schema());
             Ok(())
         }
         Command::Version => {
@@ -138,42 +149,20 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
 
 fn serve(sources: &Sources) -> Result<(), CliError> {
     if sources.configure_nothing() && variables().is_empty() {
-        let mut config = demo::config()?;
-        if !sources.listen.is_empty() {
-            config.proxy.listen_addr_http = OneOrMany(sources.listen.clone());
-        }
-        let origins = DemoOrigins::bind(&mut config)?;
-        return Ok(server::run(&config, None, Some(origins))?);
+        let (source, parsed, origins) = demo::prepare(&sources.listen)?;
+        return Ok(server::run(source, parsed, Some(origins))?);
     }
     let source = sources.source();
-    Ok(server::run(&source.load()?, Some(source), None)?)
+    let parsed = source.read()?;
+    Ok(server::run(source, parsed, None)?)
 }
 
-/// What would become of a request, of a configuration that is compiled and not run: no backend has been probed,
-/// and all count as healthy.
-fn explain(
-    sources: &Sources,
-    method: Method,
-    url: &Uri,
-    headers: Vec<(HeaderName, HeaderValue)>,
-) -> Result<Explanation, CliError> {
+/// What a configuration would run as: no backend has been probed, and all count as healthy.
+fn compiled(sources: &Sources) -> Result<Store, CliError> {
+    let source = sources.source();
+    let parsed = source.read()?;
     let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
-    let store = Store::new(sources.source().load()?, metrics).map_err(StartError::Compile)?;
-    let wrong = |what: &dyn std::fmt::Display| CliError::Explain(format!("'{url}': {what}"));
-    let host = url.authority().ok_or_else(|| wrong(&"there is no host; expected http://host/path"))?;
-    let target = url.path_and_query().map_or("/", |target| target.as_str());
-    let mut request = RequestHeader::build(method, target.as_bytes(), None).map_err(|error| wrong(&error))?;
-    request.insert_header(header::HOST, host.as_str()).map_err(|error| wrong(&error))?;
-    for (name, value) in headers {
-        // A Host of one's own is asked about in place of the URL's, as curl does.
-        let set = if name == header::HOST {
-            request.insert_header(name, value)
-        } else {
-            request.append_header(name, value).map(|_| ())
-        };
-        set.map_err(|error| wrong(&error))?;
-    }
-    Ok(live::explain(&store.load(), &request))
+    Ok(Store::new(source, parsed, Names::Unresolved, metrics)?)
 }
 
 impl Sources {

@@ -4,13 +4,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use prometheus::IntGauge;
 
 use crate::live::{Route, Snapshot};
 use crate::policy::rate_limit::Quota;
+use crate::telemetry::Phase;
 use crate::telemetry::metrics::RouteMetrics;
-use crate::upstream::{Attempt, BackendState};
+use crate::telemetry::timeline::Timeline;
+use crate::upstream::{Arm, Attempt, BackendState, Draw};
 
 /// What is known about a request.
 pub struct RequestCtx {
@@ -24,10 +26,16 @@ pub struct RequestCtx {
     pub client: Option<IpAddr>,
     /// The route that it takes; `None` where none does. (`request_filter`)
     pub route: Option<Arc<Route>>,
+    /// Which share of the route's requests it belongs to. (`request_filter`)
+    pub draw: Draw,
+    /// Whether the client has yet to be told that share. (`request_filter`)
+    pub draw_is_new: bool,
     /// When its last byte had been passed on, for the first time. (`request_body_filter`)
     pub sent: Option<Instant>,
     /// The client's quota; `None` without a rate limit. (`request_filter`)
     pub quota: Option<Quota>,
+    /// Whether a backend was looked for. (`proxy_upstream_filter`)
+    pub sought: bool,
     /// The attempt that is under way, or the last one. (`proxy_upstream_filter`, `upstream_peer`)
     pub attempt: Option<Attempt>,
     /// How many attempts there were. (`upstream_peer`)
@@ -36,6 +44,8 @@ pub struct RequestCtx {
     pub failed: Vec<Arc<BackendState>>,
     /// When the response's head was there. (`response_filter`)
     pub responded: Option<Instant>,
+    /// When it came to which phase. (every phase that has something to tell)
+    pub timeline: Timeline,
     /// What went wrong, in one word. (whoever replies)
     pub error: Option<&'static str>,
     /// Counts it as active until it is dropped, even by a panic. (`new_ctx`)
@@ -52,14 +62,38 @@ impl RequestCtx {
             client: None,
             route: None,
             sent: None,
+            draw: Draw::default(),
+            draw_is_new: false,
             quota: None,
+            sought: false,
             attempt: None,
             attempts: 0,
             failed: Vec::new(),
             responded: None,
+            timeline: Timeline::default(),
             error: None,
             _active: Active::begin(active),
         }
+    }
+
+    /// The route that it takes, and which tag's share of that.
+    pub fn take(&mut self, route: &Arc<Route>, headers: &HeaderMap) {
+        if route.split.is_shared() {
+            let known = route.known_draw(headers);
+            self.draw_is_new = known.is_none() && route.split_cookie.is_some();
+            self.draw = known.unwrap_or_else(|| route.split.draw());
+        }
+        self.route = Some(route.clone());
+    }
+
+    /// The tag whose backends get it.
+    pub fn arm(&self) -> Option<&Arm> {
+        self.route.as_ref().map(|route| route.split.arm(self.draw))
+    }
+
+    /// Notes that it has come to `phase`.
+    pub fn reached(&mut self, phase: Phase) {
+        self.timeline.mark(phase, self.started.elapsed());
     }
 
     /// How long the response may still take to begin.
@@ -80,7 +114,8 @@ impl RequestCtx {
 
     /// Begins an attempt on a backend of its route; false where none is usable.
     pub fn begin_attempt(&mut self) -> bool {
-        self.attempt = self.route.as_ref().and_then(|route| route.pool.begin_attempt(&self.failed));
+        self.sought = true;
+        self.attempt = self.arm().and_then(|arm| arm.pool.begin_attempt(&self.failed));
         self.attempt.is_some()
     }
 

@@ -9,7 +9,7 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use tracing::error;
 
-use crate::config::{Config, ConfigError, HostPort};
+use crate::config::{Config, ConfigError, HostPort, OneOrMany, Parsed, Source};
 use crate::listener::{self, BindError};
 
 /// The configuration, as a learner can read it.
@@ -21,25 +21,43 @@ pub struct DemoOrigins {
     listeners: Mutex<Vec<(TcpListener, SocketAddr, String)>>,
 }
 
-/// The demo's configuration.
+/// The demo: its configuration, and its origins.
 ///
 /// # Errors
-/// Where `config/demo.toml` is wrong, which a test excludes.
-pub fn config() -> Result<Config, ConfigError> {
-    Config::parse("demo.toml", CONFIG)
+/// Where no port is free at all; where `config/demo.toml` is wrong, which a test excludes.
+pub fn prepare(listen: &[SocketAddr]) -> Result<(Source, Parsed, DemoOrigins), DemoError> {
+    let source = Source::built_in("demo.toml", CONFIG.to_owned());
+    let written = source.read()?;
+    let mut config = written.config.clone();
+    if !listen.is_empty() {
+        config.proxy.listen_addr_http = OneOrMany(listen.to_vec());
+    }
+    let origins = DemoOrigins::bind(&mut config)?;
+    let parsed = source.change(&written, &config.to_json())?;
+    Ok((source, parsed, origins))
+}
+
+/// Why there is no demo.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// No port is free.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Its configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
 }
 
 impl DemoOrigins {
     /// Binds an origin for each backend of `config`. Where its port is taken (by the origins of a lesson,
-    /// say) the origin moves to a free one, and the configuration with it. So does the metrics listener:
-    /// a newcomer may well have something on its port.
-    ///
-    /// # Errors
-    /// Where no port is free at all.
-    pub fn bind(config: &mut Config) -> Result<Self, BindError> {
+    /// say) the origin moves to a free one, and the configuration with it. So do the listeners for
+    /// metrics and management: a newcomer may well have something on their ports.
+    fn bind(config: &mut Config) -> Result<Self, BindError> {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        if listener::bind(config.metrics.listen_addr, "demo").is_err() {
-            config.metrics.listen_addr = free;
+        for address in [&mut config.metrics.listen_addr, &mut config.proxy.management_api_addr] {
+            if listener::bind(*address, "demo").is_err() {
+                *address = free;
+            }
         }
         let mut listeners = Vec::new();
         for (backend, label) in config.backends.iter_mut().zip('A'..='Z') {
@@ -53,11 +71,17 @@ impl DemoOrigins {
     }
 
     /// What a newcomer wants to know: what is where, and what to try.
-    pub fn welcome(&self, gateway: SocketAddr, metrics: Option<SocketAddr>) -> String {
+    pub fn welcome(
+        &self,
+        gateway: SocketAddr,
+        management: Option<SocketAddr>,
+        metrics: Option<SocketAddr>,
+    ) -> String {
         let listeners = self.listeners.lock();
         let origins = listeners.iter().map(|(_, address, label)| format!("{label} http://{address}"));
         let origins = origins.collect::<Vec<_>>().join("   ");
         let origin = listeners.first().map_or(gateway, |(_, address, _)| *address);
+        let page = management.map_or("off".to_owned(), |address| format!("http://{address}/"));
         let metrics = metrics.map_or("off".to_owned(), |address| format!("http://{address}/metrics"));
         format!(
             "\n\
@@ -65,6 +89,7 @@ impl DemoOrigins {
              \n\
              \x20 gateway   http://{gateway}\n\
              \x20 origins   {origins}\n\
+             \x20 page      {page}\n\
              \x20 metrics   {metrics}\n\
              \n\
              Try in another terminal, and watch the access log here:\n\
@@ -102,6 +127,18 @@ mod tests {
 
     #[test]
     fn the_demo_is_a_valid_configuration_over_three_origins() {
-        assert_eq!(config().unwrap().backends.len(), 3);
+        assert_eq!(Config::parse("demo.toml", CONFIG).unwrap().backends.len(), 3);
+    }
+
+    /// Whoever wants to learn has perhaps a Prometheus running.
+    #[test]
+    fn taken_ports_do_not_stop_it() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut config = Config::parse("demo.toml", CONFIG).unwrap();
+        config.metrics.listen_addr = taken.local_addr().unwrap();
+        config.proxy.management_api_addr = taken.local_addr().unwrap();
+        DemoOrigins::bind(&mut config).unwrap();
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        assert_eq!((config.metrics.listen_addr, config.proxy.management_api_addr), (free, free));
     }
 }

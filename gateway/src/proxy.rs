@@ -24,7 +24,7 @@ use crate::policy::{Verdict, request_id};
 use crate::reply::Reply;
 use crate::route;
 use crate::telemetry::access_log::Record;
-use crate::telemetry::{AccessLog, Metrics};
+use crate::telemetry::{AccessLog, Metrics, Phase, Timelines};
 use crate::upstream::retry::{self, Sent};
 
 /// The status in logs and metrics of a client that left before its answer, as nginx counts it.
@@ -35,18 +35,25 @@ pub struct Gateway {
     live: Arc<Store>,
     metrics: Arc<Metrics>,
     access_log: Option<AccessLog>,
+    timelines: Option<Arc<Timelines>>,
 }
 
 impl Gateway {
     /// A gateway that serves what `live` holds.
-    pub fn new(live: Arc<Store>, metrics: Arc<Metrics>, access_log: Option<AccessLog>) -> Self {
-        Gateway { live, metrics, access_log }
+    pub fn new(
+        live: Arc<Store>,
+        metrics: Arc<Metrics>,
+        access_log: Option<AccessLog>,
+        timelines: Option<Arc<Timelines>>,
+    ) -> Self {
+        Gateway { live, metrics, access_log, timelines }
     }
 
     /// Finds the route and asks the policies that may refuse, each in its turn.
     fn admit(&self, request: &RequestHeader, ctx: &mut RequestCtx) -> Verdict {
-        match route::find(&ctx.snapshot.hosts, request) {
-            Verdict::Continue(route) => ctx.route = Some(route.clone()),
+        let snapshot = ctx.snapshot.clone();
+        match route::find(&snapshot.hosts, request) {
+            Verdict::Continue(route) => ctx.take(route, &request.headers),
             Verdict::Reply(reply) => return Verdict::Reply(reply),
         }
         let limiter = ctx.route.as_ref().and_then(|route| route.rate_limit.as_ref());
@@ -96,6 +103,7 @@ impl ProxyHttp for Gateway {
     /// Is this request let through? `true` means that it has been answered.
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
         let verdict = self.admit(session.req_header(), ctx);
+        ctx.reached(Phase::RequestFilter);
         self.metrics.request(ctx.metrics(), &session.req_header().method);
         match verdict {
             Verdict::Continue(()) => Ok(false),
@@ -124,6 +132,7 @@ impl ProxyHttp for Gateway {
                 return Err(failure::no_backend_left());
             }
         }
+        ctx.reached(Phase::UpstreamPeer);
         match (&ctx.route, ctx.backend()) {
             (Some(route), Some(backend)) => {
                 let timed = deadline::disarm(session);
@@ -144,6 +153,7 @@ impl ProxyHttp for Gateway {
         if let Some(backend) = ctx.backend() {
             backend.metrics.connection_errors.inc();
         }
+        ctx.reached(Phase::FailToConnect);
         error.set_retry(ctx.attempt_failed());
         error
     }
@@ -162,6 +172,7 @@ impl ProxyHttp for Gateway {
         if let Some(backend) = ctx.backend().filter(|_| !reused) {
             backend.metrics.connections.inc();
         }
+        ctx.reached(Phase::ConnectedToUpstream);
         Ok(())
     }
 
@@ -200,6 +211,7 @@ impl ProxyHttp for Gateway {
         // A backend may answer before it has the whole body: then the head that was awaited is there.
         if end_of_stream && ctx.responded.is_none() {
             ctx.sent.get_or_insert_with(Instant::now);
+            ctx.reached(Phase::RequestBodyFilter);
             deadline::arm(session, ctx.time_left());
         }
         Ok(())
@@ -223,6 +235,7 @@ impl ProxyHttp for Gateway {
             body_at_hand: !session.as_ref().retry_buffer_truncated(),
             answered: session.response_written().is_some(),
         };
+        ctx.reached(Phase::ErrorWhileProxy);
         let by_backend = *error.esource() == ErrorSource::Upstream;
         let may_resend = by_backend && retry::may_resend(sent);
         error.set_retry(may_resend && ctx.attempt_failed());
@@ -243,6 +256,7 @@ impl ProxyHttp for Gateway {
         }
         deadline::disarm(session);
         ctx.responded = Some(Instant::now());
+        ctx.reached(Phase::ResponseFilter);
         response.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
         let (name, via) = forwarded::via(response.version);
         response.append_header(name, via)?;
@@ -251,6 +265,9 @@ impl ProxyHttp for Gateway {
         }
         if let Some(route) = &ctx.route {
             route.headers.on_response(response, ctx.backend().map(|backend| backend.id.as_str()))?;
+            if let Some(cookie) = route.split_cookie.as_ref().filter(|_| ctx.draw_is_new) {
+                cookie.on_response(&ctx.draw.number().to_string(), response)?;
+            }
         }
         if session.is_process_shutting_down() {
             // The client must not send another request on a connection that is about to close.
@@ -311,12 +328,14 @@ impl ProxyHttp for Gateway {
         self.metrics.response(metrics, status);
         let responded = ctx.responded.map_or(duration, |at| at.duration_since(ctx.started));
         metrics.latency.observe(responded.as_secs_f64());
+        if let Some(tag) = ctx.arm().filter(|_| ctx.sought).and_then(|arm| arm.metrics.as_ref()) {
+            self.metrics.tag_response(tag, status, responded.as_secs_f64());
+        }
         metrics.duration_ms.observe(duration.as_secs_f64() * 1000.0);
 
-        let Some(access_log) = &self.access_log else { return };
         let request = session.req_header();
         let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        access_log.write(&Record {
+        let record = Record {
             method: request.method.as_str(),
             host: request.uri.host().or(host).unwrap_or("-"),
             path: request.uri.path(),
@@ -328,6 +347,13 @@ impl ProxyHttp for Gateway {
             bytes: session.body_bytes_sent(),
             attempts: ctx.attempts,
             error: ctx.error,
-        });
+        };
+        if let Some(access_log) = &self.access_log {
+            access_log.write(&record);
+        }
+        if let Some(timelines) = &self.timelines {
+            let route = ctx.route.as_ref().map(|route| (route.domain.as_str(), route.name.as_str()));
+            timelines.keep(&record, route, &ctx.timeline);
+        }
     }
 }

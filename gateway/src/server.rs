@@ -11,14 +11,14 @@ use pingora::server::configuration::ServerConf;
 use pingora::services::background::background_service;
 use tracing::{info, warn};
 
-use crate::admin::{MetricsServer, Readiness};
-use crate::config::{Config, MAX_ATTEMPTS, Source};
+use crate::admin::{Access, AccessError, Api, ApiServer, MetricsServer, Readiness};
+use crate::config::{Config, ConfigError, MAX_ATTEMPTS, Parsed, Source};
 use crate::demo::DemoOrigins;
 use crate::listener::{self, BindError, Connections, ProxyService};
-use crate::live::{CompileError, Reloader, Snapshot, Store};
+use crate::live::{Names, Reloader, RolloutService, Rollouts, Snapshot, Store};
 use crate::proxy::Gateway;
 use crate::shutdown::{CaughtSignals, ServerEnded, run_until_stopped};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Timelines};
 use crate::telemetry::logging::{self, LoggingError};
 use crate::upstream::HealthChecker;
 
@@ -33,7 +33,10 @@ pub enum StartError {
     Logging(#[from] LoggingError),
     /// The configuration cannot run here.
     #[error(transparent)]
-    Compile(#[from] CompileError),
+    Config(#[from] ConfigError),
+    /// The management API would be open to everybody.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The system does not let signals be caught.
     #[error("cannot catch SIGTERM, SIGINT and SIGHUP: {0}")]
     Signals(std::io::Error),
@@ -45,18 +48,23 @@ pub enum StartError {
     Ended(#[from] ServerEnded),
 }
 
-/// Serves `config` until a signal ends the process, and follows changes of its `source`. With `demo`, its
-/// origins are served as well, and the newcomer is welcomed on standard error.
+/// Serves what `parsed` says until a signal ends the process, and follows changes of the `source` that it was
+/// read from. With `demo`, its origins are served as well, and the newcomer is welcomed on standard error.
 ///
 /// # Errors
 /// Where it cannot start, or stops without having been asked to: see [`StartError`].
-pub fn run(config: &Config, source: Option<Source>, demo: Option<DemoOrigins>) -> Result<(), StartError> {
+pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>) -> Result<(), StartError> {
+    let config = &parsed.config.clone();
     let signals = CaughtSignals::catch().map_err(StartError::Signals)?;
-    let (http, metrics_listener) = bind_listeners(config)?;
+    let access = Access::new(&config.admin, config.proxy.management_api_addr);
+    let access = config.proxy.management_api.then_some(access).transpose()?;
+    let Sockets { http, management, metrics: metrics_listener } = Sockets::bind(config)?;
     let (log, access_log) = logging::start(&config.logging)?;
 
     let metrics = Arc::new(Metrics::new()?);
-    let live = Arc::new(Store::new(config.clone(), metrics.clone())?);
+    let live = Arc::new(Store::new(source, parsed, Names::Resolved, metrics.clone())?);
+    let rollouts = Arc::new(Rollouts::new(live.clone(), metrics.clone()));
+    let timelines = access.is_some().then(Arc::<Timelines>::default);
     announce(&live.load());
     raise_file_limit(config.proxy.max_connections.get());
     let connections = Arc::new(Connections::new(config.proxy.max_connections.get(), metrics.clone()));
@@ -65,49 +73,68 @@ pub fn run(config: &Config, source: Option<Source>, demo: Option<DemoOrigins>) -
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
     let http_addresses: Vec<SocketAddr> = http.iter().map(|(_, address)| *address).collect();
-    let proxy = http_proxy(&server.configuration, Gateway::new(live.clone(), metrics.clone(), access_log));
+    let gateway = Gateway::new(live.clone(), metrics.clone(), access_log, timelines.clone());
+    let proxy = http_proxy(&server.configuration, gateway);
     server.add_service(ProxyService::new(proxy, http, connections.clone()));
     server.add_service(background_service("health checks", HealthChecker::new(live.health_plan())));
+    server.add_service(background_service("rollouts", RolloutService(rollouts.clone())));
+    let (management, management_address) = management.unzip();
+    if let (Some(listener), Some(access), Some(timelines)) = (management, access, timelines) {
+        let api = Api { store: live.clone(), rollouts, metrics: metrics.clone(), timelines, access };
+        server.add_service(background_service("management API", ApiServer::new(listener, api)));
+    }
     let (metrics_listener, metrics_address) = metrics_listener.unzip();
     let metrics_server =
         MetricsServer::new(metrics_listener, metrics.clone(), readiness.clone(), log.dropped());
     server.add_service(background_service("metrics", metrics_server));
     if let (Some(demo), Some(address)) = (demo, http_addresses.first()) {
-        eprintln!("{}", demo.welcome(*address, metrics_address));
+        eprintln!("{}", demo.welcome(*address, management_address, metrics_address));
         server.add_service(background_service("demo origins", demo));
     }
 
     for address in http_addresses {
         info!("listening on http://{address}");
     }
+    if let Some(address) = management_address {
+        info!("management API and page on http://{address}/");
+    }
     if let Some(address) = metrics_address {
         info!("metrics on http://{address}/metrics");
     }
-    let reloader = source.map(|source| Reloader::start(source, live, metrics));
+    let reloader = Reloader::start(live, metrics);
     run_until_stopped(
         server,
         signals,
         &connections,
         &readiness,
         config.proxy.shutdown_timeout_secs.duration(),
-        || match &reloader {
-            Some(reloader) => reloader.request(),
-            None => info!("SIGHUP: the demo has no configuration to read again"),
-        },
+        || reloader.request(),
     )?;
     Ok(())
 }
 
 type Bound = (TcpListener, SocketAddr);
 
-/// The HTTP listeners, and that for metrics where it is switched on.
-fn bind_listeners(config: &Config) -> Result<(Vec<Bound>, Option<Bound>), BindError> {
-    let http = config.proxy.listen_addr_http.0.iter();
-    let http =
-        http.map(|address| listener::bind(*address, "proxy.listen_addr_http")).collect::<Result<_, _>>()?;
-    let metrics =
-        config.metrics.enabled.then(|| listener::bind(config.metrics.listen_addr, "metrics.listen_addr"));
-    Ok((http, metrics.transpose()?))
+/// Everything that is listened on, bound before anything starts.
+struct Sockets {
+    http: Vec<Bound>,
+    /// Where they are switched on.
+    management: Option<Bound>,
+    metrics: Option<Bound>,
+}
+
+impl Sockets {
+    fn bind(config: &Config) -> Result<Self, BindError> {
+        let Config { proxy, metrics, .. } = config;
+        let http = proxy.listen_addr_http.0.iter();
+        let http = http.map(|address| listener::bind(*address, "proxy.listen_addr_http"));
+        let bind = |on: bool, address, key| on.then(|| listener::bind(address, key)).transpose();
+        Ok(Sockets {
+            http: http.collect::<Result<_, _>>()?,
+            management: bind(proxy.management_api, proxy.management_api_addr, "proxy.management_api_addr")?,
+            metrics: bind(metrics.enabled, metrics.listen_addr, "metrics.listen_addr")?,
+        })
+    }
 }
 
 /// Tells which backends are served, as far as a person would want to read it.

@@ -1,5 +1,7 @@
-//! What operators ask the gateway, on listeners of their own.
+//! What operators ask the gateway, on listeners of their own: how it does, and to be another one.
 
+mod api;
 mod metrics_server;
 
+pub use api::{Access, AccessError, Api, ApiServer};
 pub use metrics_server::{MetricsServer, Readiness};

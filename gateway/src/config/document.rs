@@ -47,15 +47,20 @@ impl<'t> Document<'t> {
                 Ok(value) => return (value, faults),
                 Err(error) => error,
             };
-            let path = error.span().and_then(|span| cut(self.tree.get_mut(), &span));
-            faults.push(
-                self.fault(error.span(), describe(error.message(), path.as_deref().unwrap_or_default())),
-            );
-            let Some(table) = path.and_then(|path| path.into_iter().next()) else { break };
+            let path = error.span().and_then(|span| cut(self.tree.get_mut(), &span)).unwrap_or_default();
+            let keys: Vec<String> = path.iter().filter(|step| !is_index(step)).cloned().collect();
+            let fault = self.fault(error.span(), describe(error.message(), &keys));
+            faults.push(Fault { pointer: pointer(&path), ..fault });
+            let Some(table) = path.into_iter().next() else { break };
             self.cut.insert(table);
         }
         self.given_up = true;
         (T::default(), faults)
+    }
+
+    /// What faults call the text.
+    pub(super) fn name(&self) -> &str {
+        self.name
     }
 
     /// Whether there were so many faults that the rest was not looked at.
@@ -70,7 +75,7 @@ impl<'t> Document<'t> {
 
     fn fault(&self, span: Option<Range<usize>>, detail: String) -> Fault {
         let position = span.map(|span| position(self.text, span.start));
-        Fault { source: self.name.to_owned(), position, detail }
+        Fault { source: self.name.to_owned(), position, pointer: String::new(), detail }
     }
 
     /// Where the value at `path` stands, or the innermost table around it: `["backends", "0", "address"]`.
@@ -93,7 +98,16 @@ impl<'t> Document<'t> {
     }
 }
 
-/// Cuts the key or value at `span` off `table`, and returns the keys that led there.
+fn is_index(step: &str) -> bool {
+    step.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// As RFC 6901 writes a path.
+fn pointer(path: &[String]) -> String {
+    path.iter().map(|step| format!("/{}", step.replace('~', "~0").replace('/', "~1"))).collect()
+}
+
+/// Cuts the key or value at `span` off `table`, and returns the keys and indices that led there.
 fn cut(table: &mut DeTable<'_>, span: &Range<usize>) -> Option<Vec<String>> {
     let mut doomed = None;
     for (key, value) in table.iter_mut() {
@@ -120,13 +134,15 @@ fn cut_inside(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<V
     match value.get_mut() {
         DeValue::Table(table) => cut(table, span),
         DeValue::Array(items) => {
-            if let Some(path) = items.iter_mut().find_map(|item| cut_inside(item, span)) {
+            let inside = |(index, item)| Some((index, cut_inside(item, span)?));
+            if let Some((index, mut path)) = items.iter_mut().enumerate().find_map(inside) {
+                path.insert(0, index.to_string());
                 return Some(path);
             }
             let index = items.iter().position(|item| item.span() == *span)?;
             let kept = items.iter().enumerate().filter(|(i, _)| *i != index).map(|(_, item)| item.clone());
             *items = kept.collect();
-            Some(Vec::new())
+            Some(vec![index.to_string()])
         }
         _ => None,
     }

@@ -18,6 +18,8 @@ pub struct Fault {
     pub source: String,
     /// Where in the file, if it is one and the place is known.
     pub position: Option<Position>,
+    /// Where in the configuration, as a JSON pointer (RFC 6901); empty where that is not known.
+    pub pointer: String,
     /// What is wrong and, where that is clear, what to write instead.
     pub detail: String,
 }
@@ -36,6 +38,14 @@ impl fmt::Display for Fault {
 pub struct ConfigError {
     /// Never empty.
     pub faults: Vec<Fault>,
+}
+
+impl ConfigError {
+    /// What has no place in the file comes after what has.
+    pub(super) fn in_order(mut faults: Vec<Fault>) -> Self {
+        faults.sort_by_key(|fault| (fault.position.is_none(), fault.position));
+        ConfigError { faults }
+    }
 }
 
 impl fmt::Display for ConfigError {

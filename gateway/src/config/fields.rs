@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use http::{HeaderName, HeaderValue, header};
-use serde::{Deserialize, Deserializer, de};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The name of a header field that a rule may change.
 ///
@@ -13,6 +14,12 @@ use serde::{Deserialize, Deserializer, de};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct FieldName(pub HeaderName);
+
+impl Serialize for FieldName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.as_str())
+    }
+}
 
 impl TryFrom<String> for FieldName {
     type Error = String;
@@ -39,6 +46,12 @@ impl TryFrom<String> for FieldName {
 /// The value of a header field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldValue(pub HeaderValue);
+
+impl Serialize for FieldValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&String::from_utf8_lossy(self.0.as_bytes()))
+    }
+}
 
 impl<'de> Deserialize<'de> for FieldValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -78,6 +91,16 @@ impl<'de> Deserialize<'de> for Fields {
         }
 
         deserializer.deserialize_map(Visitor).map(Fields)
+    }
+}
+
+impl Serialize for Fields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            fields.serialize_entry(name, value)?;
+        }
+        fields.end()
     }
 }
 

@@ -5,12 +5,15 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::document::Document;
 use super::error::{ConfigError, Fault};
+use super::rewrite::rewrite;
 use super::schema::{Backend, Config, VirtualHost};
 use super::validate::{self, PathFault};
 use super::values::{HostPort, OneOrMany};
-use super::variables::{DEFAULT_BACKEND, Variables, defaults};
+use super::variables::{BACKEND_VARIABLES, DEFAULT_BACKEND, Variables, WITHOUT_FILE};
 
 /// The tag of the backends that do not come from a file.
 const TAG: &str = "default";
@@ -24,39 +27,195 @@ pub struct Overrides {
     pub backends: Vec<HostPort>,
 }
 
-/// Where a configuration comes from. It can be read again.
-#[derive(Clone, Debug, Default)]
+/// Where a configuration comes from. It can be read again, and what was read can be changed.
+#[derive(Clone, Debug)]
 pub struct Source {
-    file: Option<PathBuf>,
+    text: Text,
     variables: BTreeMap<String, String>,
     overrides: Overrides,
 }
+
+#[derive(Clone, Debug)]
+enum Text {
+    /// Read again each time.
+    File(PathBuf),
+    /// Part of the program.
+    BuiltIn { name: String, text: String },
+}
+
+/// A configuration, and the text in which it stands.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// The text. Of what variables and options say, only who is served is part of it.
+    pub text: String,
+    /// What it means, together with variables and options.
+    pub config: Config,
+    /// Which path of the configuration was set by what.
+    set_by: SetBy,
+}
+
+type SetBy = Vec<(&'static str, &'static str)>;
 
 impl Source {
     /// A file if there is one, `variables` (names and values of the `PINGORA_*` environment), and the command
     /// line.
     pub fn new(file: Option<PathBuf>, variables: BTreeMap<String, String>, overrides: Overrides) -> Self {
-        Source { file, variables, overrides }
+        let text = match file {
+            Some(file) => Text::File(file),
+            None => Text::BuiltIn { name: "configuration".to_owned(), text: WITHOUT_FILE.to_owned() },
+        };
+        Source { text, variables, overrides }
+    }
+
+    /// A text that is part of the program, and nothing else; `name` is what errors call it.
+    pub fn built_in(name: &str, text: String) -> Self {
+        let text = Text::BuiltIn { name: name.to_owned(), text };
+        Source { text, variables: BTreeMap::new(), overrides: Overrides::default() }
     }
 
     /// The file, if there is one.
     pub fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
+        match &self.text {
+            Text::File(file) => Some(file),
+            Text::BuiltIn { .. } => None,
+        }
     }
 
-    /// Reads the configuration: the defaults, then the file, then the variables, then the command line.
+    /// What errors call the text.
+    fn name(&self) -> String {
+        match &self.text {
+            Text::File(path) => path.display().to_string(),
+            Text::BuiltIn { name, .. } => name.clone(),
+        }
+    }
+
+    /// The file in which changes can be kept: none where variables or options say who is served.
+    pub fn keeps_changes_in(&self) -> Option<&Path> {
+        let mut named = BACKEND_VARIABLES.iter().filter(|variable| self.variables.contains_key(**variable));
+        let elsewhere = !self.overrides.backends.is_empty() || named.next().is_some();
+        self.file().filter(|_| !elsewhere)
+    }
+
+    /// Reads the configuration: the defaults, then the text, then the variables, then the command line.
     /// Without a file, or where variables or command line name backends, one catch-all virtual host serves
     /// them.
     ///
     /// # Errors
     /// Everything that is wrong, from all sources at once; or that the file cannot be read.
-    pub fn load(&self) -> Result<Config, ConfigError> {
-        let Source { file, variables, overrides } = self;
-        match file {
-            Some(path) => assemble(&path.display().to_string(), Some(&read(path)?), variables, overrides),
-            None => assemble("configuration", None, variables, overrides),
+    pub fn read(&self) -> Result<Parsed, ConfigError> {
+        let (text, served) = match &self.text {
+            Text::File(path) => (read(path)?, Served::AsNamed),
+            Text::BuiltIn { text, .. } if text == WITHOUT_FILE => (text.clone(), Served::AsNamedOrDefault),
+            Text::BuiltIn { text, .. } => (text.clone(), Served::AsNamed),
+        };
+        let mut parsed = self.assemble(&text, served)?;
+        let mut written: Config = Document::parse("", &text).0.decode().0;
+        let old = written.to_json();
+        written.virtual_hosts.clone_from(&parsed.config.virtual_hosts);
+        written.backends.clone_from(&parsed.config.backends);
+        // Changes begin with a text that says who is served. Where it does, this is the text as it was.
+        parsed.text = rewrite(&text, &old, &written.to_json()).unwrap_or(text);
+        Ok(parsed)
+    }
+
+    /// Reads `text` in place of the one that was read.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn parse(&self, text: &str) -> Result<Parsed, ConfigError> {
+        self.assemble(text, Served::AsWritten)
+    }
+
+    /// `parsed`, changed so that it means `new`, with the fewest possible changes of its text.
+    ///
+    /// # Errors
+    /// Everything that is wrong with `new`; or that variables or options set what it would change.
+    pub fn change(&self, parsed: &Parsed, new: &Value) -> Result<Parsed, ConfigError> {
+        let old = parsed.config.to_json();
+        let differs = |pointer: &str| new.pointer(pointer).is_some_and(|new| old.pointer(pointer) != Some(new));
+        let set_by = parsed.set_by.iter().map(|(path, by)| (format!("/{path}"), (*by).to_owned()));
+        let detail = "it is set here, which wins over everything else; take it away first";
+        let fixed: Vec<Fault> = set_by
+            .filter(|(pointer, _)| differs(pointer))
+            .map(|(pointer, source)| Fault { source, position: None, pointer, detail: detail.to_owned() })
+            .collect();
+        if !fixed.is_empty() {
+            return Err(ConfigError { faults: fixed });
+        }
+        match rewrite(&parsed.text, &old, new) {
+            Ok(text) => self.parse(&text),
+            // The text was parsed before: this says that it is none.
+            Err(_) => self.parse(&parsed.text),
         }
     }
+
+    /// Faults that were found in `parsed` later, with the places where they stand in its text.
+    pub fn locate(&self, parsed: &Parsed, faults: Vec<PathFault>) -> ConfigError {
+        let name = self.name();
+        let (document, _) = Document::parse(&name, &parsed.text);
+        ConfigError::in_order(located(&document, &parsed.set_by, faults).collect())
+    }
+
+    fn assemble(&self, text: &str, served: Served) -> Result<Parsed, ConfigError> {
+        let name = self.name();
+        let (mut document, mut faults) = Document::parse(&name, text);
+        let (mut config, unreadable) = document.decode::<Config>();
+        faults.extend(unreadable);
+        let set_by = self.override_with(served, &mut config, &mut faults);
+        if document.is_given_up() {
+            // What was not understood is not missing.
+            return Err(ConfigError { faults });
+        }
+        let mut wrong = validate::values(&config);
+        if document.is_whole("virtual_hosts") && document.is_whole("backends") {
+            wrong.extend(validate::references(&config));
+        }
+        faults.extend(located(&document, &set_by, wrong));
+        if faults.is_empty() {
+            return Ok(Parsed { text: text.to_owned(), config, set_by });
+        }
+        Err(ConfigError::in_order(faults))
+    }
+
+    /// Applies what wins over the text, and returns which path of the configuration was set by what.
+    fn override_with(&self, served: Served, config: &mut Config, faults: &mut Vec<Fault>) -> SetBy {
+        let mut variables = Variables::new(&self.variables);
+        let by_variables = variables.apply(config);
+        faults.extend(variables.faults.into_iter().map(|(variable, detail)| Fault {
+            source: variable.to_owned(),
+            position: None,
+            pointer: String::new(),
+            detail,
+        }));
+        let mut set_by = variables.set_by;
+        let Overrides { listen, backends } = &self.overrides;
+        if !listen.is_empty() {
+            config.proxy.listen_addr_http = OneOrMany(listen.clone());
+            set_by.push(("proxy/listen_addr_http", "--listen"));
+        }
+        let named = (!backends.is_empty()).then(|| backends.clone()).or(by_variables);
+        let default = || DEFAULT_BACKEND.parse().ok().map(|backend| vec![backend]);
+        let served = match served {
+            Served::AsWritten => None,
+            Served::AsNamed => named,
+            Served::AsNamedOrDefault => named.or_else(default),
+        };
+        if let Some(backends) = served {
+            serve_only(config, backends);
+        }
+        set_by
+    }
+}
+
+/// Who is served.
+#[derive(Clone, Copy)]
+enum Served {
+    /// Whom the text names.
+    AsWritten,
+    /// Whom variables and options name, if they do.
+    AsNamed,
+    /// The same, or else the default backend.
+    AsNamedOrDefault,
 }
 
 impl Config {
@@ -65,84 +224,33 @@ impl Config {
     /// # Errors
     /// Everything that is wrong.
     pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
-        assemble(name, Some(text), &BTreeMap::new(), &Overrides::default())
+        let parsed = Source::built_in(name, String::new()).parse(text)?;
+        Ok(parsed.config)
+    }
+
+    /// As JSON, with every default; what is off is left out.
+    pub fn to_json(&self) -> Value {
+        // Every key is a string, and every value one that JSON has.
+        serde_json::to_value(self).unwrap_or_default()
     }
 }
 
-fn assemble(
-    name: &str,
-    text: Option<&str>,
-    variables: &BTreeMap<String, String>,
-    overrides: &Overrides,
-) -> Result<Config, ConfigError> {
-    let (mut config, document, mut faults) = match text {
-        Some(text) => {
-            let (mut document, mut faults) = Document::parse(name, text);
-            let (config, unreadable) = document.decode::<Config>();
-            faults.extend(unreadable);
-            (config, Some(document), faults)
+fn located<'f>(
+    document: &'f Document<'_>,
+    set_by: &'f SetBy,
+    faults: Vec<PathFault>,
+) -> impl Iterator<Item = Fault> + 'f {
+    faults.into_iter().map(move |PathFault { path, detail }| {
+        let pointer = format!("/{path}");
+        match set_by.iter().rev().find(|(set, _)| *set == path) {
+            Some((_, source)) => Fault { source: (*source).to_owned(), position: None, pointer, detail },
+            None => {
+                let steps: Vec<&str> = path.split('/').collect();
+                let position = document.locate(&steps);
+                Fault { source: document.name().to_owned(), position, pointer, detail }
+            }
         }
-        None => (defaults(), None, Vec::new()),
-    };
-    let set_by = override_with(variables, overrides, text.is_none(), &mut config, &mut faults);
-
-    if document.as_ref().is_some_and(Document::is_given_up) {
-        // What was not understood is not missing.
-        return Err(ConfigError { faults });
-    }
-    let mut wrong = validate::values(&config);
-    if document
-        .as_ref()
-        .is_none_or(|document| document.is_whole("virtual_hosts") && document.is_whole("backends"))
-    {
-        wrong.extend(validate::references(&config));
-    }
-    let locate = |PathFault { path, detail }| match set_by.iter().rev().find(|(set, _)| *set == path) {
-        Some((_, source)) => Fault { source: (*source).to_owned(), position: None, detail },
-        None => {
-            let steps: Vec<&str> = path.split('/').collect();
-            let position = document.as_ref().and_then(|document| document.locate(&steps));
-            Fault { source: name.to_owned(), position, detail }
-        }
-    };
-    faults.extend(wrong.into_iter().map(locate));
-
-    if faults.is_empty() {
-        return Ok(config);
-    }
-    // What has no place in the file comes after what has.
-    faults.sort_by_key(|fault| (fault.position.is_none(), fault.position));
-    Err(ConfigError { faults })
-}
-
-/// Applies what wins over a file, and returns which path of the configuration was set by what.
-fn override_with(
-    variables: &BTreeMap<String, String>,
-    overrides: &Overrides,
-    needs_backends: bool,
-    config: &mut Config,
-    faults: &mut Vec<Fault>,
-) -> Vec<(&'static str, &'static str)> {
-    let mut variables = Variables::new(variables);
-    let mut backends = variables.apply(config);
-    let fault =
-        |(variable, detail): (&str, String)| Fault { source: variable.to_owned(), position: None, detail };
-    faults.extend(variables.faults.into_iter().map(fault));
-    let mut set_by = variables.set_by;
-    if !overrides.listen.is_empty() {
-        config.proxy.listen_addr_http = OneOrMany(overrides.listen.clone());
-        set_by.push(("proxy/listen_addr_http", "--listen"));
-    }
-    if !overrides.backends.is_empty() {
-        backends = Some(overrides.backends.clone());
-    }
-    if needs_backends && backends.is_none() {
-        backends = DEFAULT_BACKEND.parse().ok().map(|backend| vec![backend]);
-    }
-    if let Some(backends) = backends {
-        serve_only(config, backends);
-    }
-    set_by
+    })
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
@@ -152,7 +260,8 @@ fn read(path: &Path) -> Result<String, ConfigError> {
             _ => error.to_string(),
         };
         let detail = format!("cannot read the configuration: {reason}");
-        ConfigError { faults: vec![Fault { source: path.display().to_string(), position: None, detail }] }
+        let source = path.display().to_string();
+        ConfigError { faults: vec![Fault { source, position: None, pointer: String::new(), detail }] }
     })
 }
 
@@ -167,6 +276,7 @@ fn serve_only(config: &mut Config, addresses: Vec<HostPort>) {
         id: format!("backend-{}", i + 1),
         address: Some(address),
         tags: vec![TAG.to_owned()],
+        ..Backend::default()
     };
     config.backends = addresses.into_iter().enumerate().map(backend).collect();
 }
@@ -184,7 +294,8 @@ mod tests {
         file.write_all(text.as_bytes()).unwrap();
         let name = file.path().display().to_string();
         let source = Source::new(Some(file.path().into()), environment(variables), Overrides::default());
-        source.load().map_err(|error| error.to_string().replace(&name, "file"))
+        let parsed = source.read().map_err(|error| error.to_string().replace(&name, "file"))?;
+        Ok(parsed.config)
     }
 
     fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -193,7 +304,7 @@ mod tests {
 
     fn load_variables(variables: &[(&str, &str)]) -> Result<Config, String> {
         let source = Source::new(None, environment(variables), Overrides::default());
-        source.load().map_err(|error| error.to_string())
+        source.read().map(|parsed| parsed.config).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -292,8 +403,9 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_or_no_text() {
-        let missing = Source { file: Some("/nowhere/gateway.toml".into()), ..Source::default() };
-        assert!(missing.load().unwrap_err().to_string().starts_with("/nowhere/gateway.toml: cannot read"));
+        let missing =
+            Source::new(Some("/nowhere/gateway.toml".into()), BTreeMap::new(), Overrides::default());
+        assert!(missing.read().unwrap_err().to_string().starts_with("/nowhere/gateway.toml: cannot read"));
         assert!(load_text("\u{0}", &[]).is_err());
     }
 

@@ -1,37 +1,48 @@
 //! What a person writes: the configuration's schema, where it comes from, and what is wrong with it.
 //!
-//! A [`Config`] is plain data. Sources are read in [`Source::load`], later ones winning: defaults, the file, the
+//! A [`Config`] is plain data. Sources are read in [`Source::read`], later ones winning: defaults, the file, the
 //! `PINGORA_*` variables, the command line. Whatever cannot work is found here, before anything runs,
 //! and reported with its place in the file, all of it at once (names that lead nowhere only where all hosts
 //! and backends could be read). Nothing here knows Pingora.
 
+mod cases;
+mod diff;
 mod document;
 mod error;
 mod fields;
 mod host;
+mod json_schema;
 mod load;
 mod not_yet;
 mod path;
 mod policies;
+mod rewrite;
 mod routes;
 mod schema;
+mod secrets;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod validate;
 mod values;
 mod variables;
 
+pub use cases::{Case, Expect};
+pub use diff::difference;
 pub use error::{ConfigError, Fault, Position};
 pub use fields::{FieldName, FieldValue, Fields};
 pub use host::{Domain, InvalidHost, normalise_host};
-pub use load::{Overrides, Source};
+pub use json_schema::json_schema;
+pub use load::{Overrides, Parsed, Source};
 pub use path::normalise_path;
 pub use policies::{
     Algorithm, Balancing, Headers, HealthCheck, ProbeKind, RateLimit, RateLimitKey, RateLimitScope, Retry,
     Upstream,
 };
 pub use routes::{MethodName, Pattern, Route};
-pub use schema::{Backend, Config, LogFormat, LogOutput, Logging, Metrics, Proxy, VirtualHost};
-pub use validate::{MAX_ATTEMPTS, MAX_RATE_LIMIT};
-pub use values::{HostPort, Millis, OneOrMany, Secs, StatusSet};
+pub use schema::{Admin, Backend, Config, LogFormat, LogOutput, Logging, Metrics, Proxy, VirtualHost};
+pub use secrets::{hide_secrets, reveal_secrets};
+pub use shares::{Rollout, RolloutState, Share};
+pub use validate::{MAX_ATTEMPTS, MAX_RATE_LIMIT, PathFault};
+pub use values::{HostPort, Millis, OneOrMany, Percent, Secs, StatusSet};
 pub use variables::{VARIABLES, set_variables};

@@ -22,8 +22,6 @@ fn listed(path: &[String], is_listed: impl Fn(&str) -> bool) -> bool {
 
 const KEYS: &[&str] = &[
     "proxy.listen_addr",
-    "proxy.management_api_addr",
-    "proxy.management_api",
     "proxy.http2_cleartext",
     "proxy.proxy_protocol",
     "proxy.trusted_proxies",
@@ -32,7 +30,6 @@ const KEYS: &[&str] = &[
     "proxy.server_timing",
     "limits",
     "tracing",
-    "admin",
     "health_check.slow_start_secs",
     "health_check.panic_threshold_percent",
     "balancing.hash_key",
@@ -61,7 +58,6 @@ const KEYS: &[&str] = &[
     "virtual_hosts.cert_file",
     "virtual_hosts.key_file",
     "virtual_hosts.default",
-    "virtual_hosts.split",
     "virtual_hosts.health_check",
     "virtual_hosts.balancing",
     "virtual_hosts.routes.mirror_tag",

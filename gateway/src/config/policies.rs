@@ -3,20 +3,23 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 
 use http::{HeaderName, HeaderValue};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::fields::{FieldName, FieldValue, Fields};
 use super::values::{Millis, Secs, StatusSet};
 
 /// `[health_check]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthCheck {
     /// Whether backends are probed; where not, all count as healthy.
     pub enabled: bool,
     /// What a probe is. Absent: http where a path is given, else tcp.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<ProbeKind>,
     /// What an HTTP probe asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Which answers pass.
     pub expected_status: StatusSet,
@@ -46,7 +49,7 @@ impl Default for HealthCheck {
 }
 
 /// What a probe is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProbeKind {
     /// A GET whose status must be an expected one.
@@ -67,7 +70,7 @@ impl HealthCheck {
 }
 
 /// `[balancing]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Balancing {
     /// How a backend is chosen.
@@ -75,7 +78,7 @@ pub struct Balancing {
 }
 
 /// How a backend is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Algorithm {
     /// One after the other.
@@ -84,7 +87,7 @@ pub enum Algorithm {
 }
 
 /// `[upstream]`, a policy: how backends are spoken to.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Upstream {
     /// How long a connection may take to open.
@@ -112,7 +115,7 @@ impl Default for Upstream {
 }
 
 /// `[retry]`, a policy: what is tried again.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
     /// Attempts in all, the first included.
@@ -126,7 +129,7 @@ impl Default for Retry {
 }
 
 /// `[rate_limit]`, a policy: how much a client may ask.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateLimit {
     /// Requests that a client may make in a window.
@@ -151,7 +154,7 @@ impl Default for RateLimit {
 }
 
 /// What makes a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RateLimitKey {
     /// Its address; of IPv6 the first 64 bits, which is what one customer is given.
@@ -159,7 +162,7 @@ pub enum RateLimitKey {
 }
 
 /// What is counted together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RateLimitScope {
     /// Each route counts for itself.
@@ -169,7 +172,7 @@ pub enum RateLimitScope {
 }
 
 /// `[headers]`, a policy: which header fields are changed.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Headers {
     /// Set on the way up, whatever was there.

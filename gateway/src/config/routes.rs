@@ -2,40 +2,55 @@
 
 use http::Method;
 use regex::Regex;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::fields::Fields;
 use super::policies::{Headers, RateLimit, Retry, Upstream};
+use super::values::is_default;
 
 /// A part of a virtual host: its requests with such a path, method and header fields.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
     /// Exactly this path.
+    #[serde(skip_serializing_if = "is_default")]
     pub path: Option<String>,
     /// This path and everything below it.
+    #[serde(skip_serializing_if = "is_default")]
     pub path_prefix: Option<String>,
     /// Every path in which this is found.
+    #[serde(skip_serializing_if = "is_default")]
     pub path_regex: Option<Pattern>,
     /// One of these methods; empty: all.
+    #[serde(skip_serializing_if = "is_default")]
     pub methods: Vec<MethodName>,
     /// Every field named here has this value.
+    #[serde(skip_serializing_if = "is_default")]
     pub header_match: Fields,
     /// The tag of the backends that serve it; empty: the virtual host's.
+    #[serde(skip_serializing_if = "is_default")]
     pub enabled_backends_tag: String,
     /// Whether `path_prefix` is taken off the path on the way up.
+    #[serde(skip_serializing_if = "is_default")]
     pub strip_prefix: bool,
     /// What the part of the path that `path_regex` matches becomes on the way up; empty: it stays.
+    #[serde(skip_serializing_if = "is_default")]
     pub rewrite: String,
     /// Where clients are sent in place of an answer (308); empty: nowhere.
+    #[serde(skip_serializing_if = "is_default")]
     pub redirect: String,
     /// In place of the virtual host's table, or the one at the top.
+    #[serde(skip_serializing_if = "is_default")]
     pub upstream: Option<Upstream>,
     /// In place of the virtual host's table, or the one at the top.
+    #[serde(skip_serializing_if = "is_default")]
     pub retry: Option<Retry>,
     /// In place of the virtual host's table, or the one at the top.
+    #[serde(skip_serializing_if = "is_default")]
     pub rate_limit: Option<RateLimit>,
     /// In place of the virtual host's table, or the one at the top.
+    #[serde(skip_serializing_if = "is_default")]
     pub headers: Option<Headers>,
 }
 
@@ -62,6 +77,12 @@ impl Route {
 #[serde(try_from = "String")]
 pub struct Pattern(pub Regex);
 
+impl Serialize for Pattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.as_str())
+    }
+}
+
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
         self.0.as_str() == other.0.as_str()
@@ -86,6 +107,12 @@ impl TryFrom<String> for Pattern {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct MethodName(pub Method);
+
+impl Serialize for MethodName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.as_str())
+    }
+}
 
 impl TryFrom<String> for MethodName {
     type Error = String;

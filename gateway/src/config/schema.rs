@@ -6,38 +6,54 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+use super::cases::Case;
 use super::policies::{Balancing, Headers, HealthCheck, RateLimit, Retry, Upstream};
 use super::routes::Route;
-use super::values::{HostPort, OneOrMany, Secs};
+use super::shares::{Rollout, Share};
+use super::values::{HostPort, OneOrMany, Secs, is_default};
 
 /// A whole configuration.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Tags that may be without a backend: requests for them are answered with 503. Any other tag that no
+    /// backend bears is a mistake.
+    #[serde(skip_serializing_if = "is_default")]
+    pub empty_tags: Vec<String>,
     /// Listeners, and what holds for every connection.
     pub proxy: Proxy,
     /// The process log and the access log.
     pub logging: Logging,
     /// The listener for metrics and health.
     pub metrics: Metrics,
+    /// The management API.
+    pub admin: Admin,
     /// How backends are probed.
     pub health_check: HealthCheck,
     /// How a backend is chosen.
     pub balancing: Balancing,
     /// How backends are spoken to, where a virtual host does not say.
+    #[serde(skip_serializing_if = "is_default")]
     pub upstream: Option<Upstream>,
     /// What is tried again, where a virtual host does not say.
+    #[serde(skip_serializing_if = "is_default")]
     pub retry: Option<Retry>,
     /// How much a client may ask, where a virtual host does not say. Absent: any number.
+    #[serde(skip_serializing_if = "is_default")]
     pub rate_limit: Option<RateLimit>,
     /// Which header fields are changed, where a virtual host does not say.
+    #[serde(skip_serializing_if = "is_default")]
     pub headers: Option<Headers>,
     /// Which hosts are served.
     pub virtual_hosts: Vec<VirtualHost>,
     /// By whom.
     pub backends: Vec<Backend>,
+    /// What must become of certain requests; a configuration in which that is otherwise is refused.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tests: Vec<Case>,
 }
 
 impl Config {
@@ -46,6 +62,12 @@ impl Config {
     pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
         let keys = [
             ("proxy.listen_addr_http", self.proxy.listen_addr_http != new.proxy.listen_addr_http),
+            (
+                "proxy.management_api_addr",
+                self.proxy.management_api_addr != new.proxy.management_api_addr,
+            ),
+            ("proxy.management_api", self.proxy.management_api != new.proxy.management_api),
+            ("proxy.cookie_key_env", self.proxy.cookie_key_env != new.proxy.cookie_key_env),
             ("proxy.max_connections", self.proxy.max_connections != new.proxy.max_connections),
             (
                 "proxy.shutdown_timeout_secs",
@@ -54,6 +76,7 @@ impl Config {
             ("proxy.threads", self.proxy.threads != new.proxy.threads),
             ("logging", self.logging != new.logging),
             ("metrics", self.metrics != new.metrics),
+            ("admin", self.admin != new.admin),
             ("upstream.keepalive_pool_size", self.keepalive_pool_size() != new.keepalive_pool_size()),
         ];
         keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
@@ -74,11 +97,18 @@ impl Config {
 }
 
 /// `[proxy]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Proxy {
     /// The plain HTTP listeners.
     pub listen_addr_http: OneOrMany<SocketAddr>,
+    /// The listener for the management API and its page.
+    pub management_api_addr: SocketAddr,
+    /// Whether there is one.
+    pub management_api: bool,
+    /// The environment variable with the key that signs cookies. Where it is not set, the key is made anew at
+    /// each start, and cookies from before count as none.
+    pub cookie_key_env: String,
     /// Open client connections; more are closed at once.
     pub max_connections: NonZeroUsize,
     /// From a request's last byte to the response's first byte.
@@ -95,6 +125,9 @@ impl Default for Proxy {
     fn default() -> Self {
         Proxy {
             listen_addr_http: OneOrMany(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))]),
+            management_api_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
+            management_api: true,
+            cookie_key_env: "GATEWAY_COOKIE_KEY".to_owned(),
             max_connections: NonZeroUsize::MIN.saturating_add(9_999),
             request_timeout_secs: Secs::new(30),
             keepalive_timeout_secs: Secs::new(60),
@@ -105,7 +138,7 @@ impl Default for Proxy {
 }
 
 /// `[logging]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Logging {
     /// trace, debug, info, warn, error, or a filter such as "info,gateway=debug".
@@ -133,7 +166,7 @@ impl Default for Logging {
 }
 
 /// How a log line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// For people.
@@ -143,7 +176,7 @@ pub enum LogFormat {
 }
 
 /// Where log lines go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogOutput {
     /// Standard output.
@@ -153,7 +186,7 @@ pub enum LogOutput {
 }
 
 /// `[metrics]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
     /// Whether they are served.
@@ -168,39 +201,85 @@ impl Default for Metrics {
     }
 }
 
+/// `[admin]`: who may use the management API, and what becomes of changes made through it.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// The environment variable with the token that every request must bear. Where there is no token, only
+    /// this machine may ask.
+    pub token_env: String,
+    /// A file with the token, in place of the variable.
+    pub token_file: String,
+    /// Whether changes are written to the file that the configuration came from.
+    pub persist: bool,
+    /// How many earlier configurations are kept, to go back to.
+    pub history: usize,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Admin {
+            token_env: "GATEWAY_ADMIN_TOKEN".to_owned(),
+            token_file: String::new(),
+            persist: true,
+            history: 20,
+        }
+    }
+}
+
 /// `[[virtual_hosts]]`: a host that is served.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct VirtualHost {
     /// The host, "*.example.com" for every host below one, or "*" for every host that no other virtual host
     /// names.
     pub domain: String,
     /// Other names for it, in the same forms.
+    #[serde(skip_serializing_if = "is_default")]
     pub aliases: Vec<String>,
     /// The tag of the backends that serve it.
     pub enabled_backends_tag: String,
     /// Whether clients are sent to HTTPS.
     pub http_to_https: bool,
+    /// Other tags that get a share of its requests; the rest goes to `enabled_backends_tag`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub split: Vec<Share>,
+    /// The name of a signed cookie that keeps a client where its share once fell; empty: each request for
+    /// itself.
+    #[serde(skip_serializing_if = "is_default")]
+    pub split_cookie: String,
+    /// A guarded move to another tag, step by step, under way or ended.
+    #[serde(skip_serializing_if = "is_default")]
+    pub rollout: Option<Rollout>,
     /// Parts of it for which something else holds.
+    #[serde(skip_serializing_if = "is_default")]
     pub routes: Vec<Route>,
     /// In place of the table at the top.
+    #[serde(skip_serializing_if = "is_default")]
     pub upstream: Option<Upstream>,
     /// In place of the table at the top.
+    #[serde(skip_serializing_if = "is_default")]
     pub retry: Option<Retry>,
     /// In place of the table at the top.
+    #[serde(skip_serializing_if = "is_default")]
     pub rate_limit: Option<RateLimit>,
     /// In place of the table at the top.
+    #[serde(skip_serializing_if = "is_default")]
     pub headers: Option<Headers>,
 }
 
 /// `[[backends]]`: one instance of a service.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Backend {
     /// Its name in logs, metrics and answers.
     pub id: String,
     /// Where it listens. Required; absent only until validation.
+    #[schemars(with = "HostPort")]
     pub address: Option<HostPort>,
     /// The pools to which it belongs.
     pub tags: Vec<String>,
+    /// Whether it gets no new requests; those in flight end.
+    #[serde(skip_serializing_if = "is_default")]
+    pub drained: bool,
 }

@@ -192,6 +192,7 @@ fn the_reference_shows_the_defaults() {
     reference.health_check.path = None;
     reference.virtual_hosts.clear();
     reference.backends.clear();
+    reference.tests.clear();
     assert_eq!(reference, Config::default());
 }
 

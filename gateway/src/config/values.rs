@@ -8,20 +8,49 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The longest time that a key takes: a year. More is a mistake, and adding it to a clock may overflow.
 const MAX_SECS: u64 = 365 * 24 * 60 * 60;
 
 /// A time in whole seconds, from 1 to a year.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "i64")]
 pub struct Secs(NonZeroU64);
 
 /// A time in whole milliseconds, from 1 to a year.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "i64")]
 pub struct Millis(NonZeroU64);
+
+/// A share in whole percent, from 0 to 100.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(try_from = "i64")]
+pub struct Percent(u8);
+
+impl Percent {
+    /// All of it.
+    pub const ALL: Percent = Percent(100);
+
+    /// As it was written.
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl TryFrom<i64> for Percent {
+    type Error = String;
+    fn try_from(value: i64) -> Result<Self, String> {
+        let percent = u8::try_from(value).ok().filter(|percent| *percent <= 100);
+        percent.map(Percent).ok_or_else(|| format!("{value} is out of range: expected 0 to 100 percent"))
+    }
+}
+
+/// Whether a value is what it would be if it were left out.
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
 
 fn duration_in_range(value: i64, max: u64, unit: &str) -> Result<NonZeroU64, String> {
     let number = u64::try_from(value).ok().and_then(NonZeroU64::new).filter(|n| n.get() <= max);
@@ -135,6 +164,12 @@ impl fmt::Display for HostPort {
     }
 }
 
+impl Serialize for HostPort {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// Whether `host` can be a DNS name (RFC 1123 2.1, and underscores, which service names use) or IPv4.
 pub(super) fn is_host_name(host: &str) -> bool {
     let label = |label: &str| {
@@ -159,6 +194,16 @@ impl StatusSet {
     /// Whether `status` belongs to it.
     pub fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|range| range.contains(&status))
+    }
+}
+
+impl Serialize for StatusSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let range = |range: &RangeInclusive<u16>| match (range.start(), range.end()) {
+            (first, last) if first == last => first.to_string(),
+            (first, last) => format!("{first}-{last}"),
+        };
+        serializer.serialize_str(&self.0.iter().map(range).collect::<Vec<_>>().join(","))
     }
 }
 
@@ -208,6 +253,20 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for OneOrMany<T> {
         }
 
         deserializer.deserialize_any(Visitor(std::marker::PhantomData)).map(OneOrMany)
+    }
+}
+
+/// One is written alone, as most people write it.
+impl<T: Serialize> Serialize for OneOrMany<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let [one] = self.0.as_slice() {
+            return one.serialize(serializer);
+        }
+        let mut items = serializer.serialize_seq(Some(self.0.len()))?;
+        for item in &self.0 {
+            items.serialize_element(item)?;
+        }
+        items.end()
     }
 }
 

@@ -9,7 +9,7 @@ use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
 
 use super::document::describe;
-use super::policies::{Algorithm, HealthCheck};
+use super::policies::Algorithm;
 use super::schema::Config;
 use super::values::{HostPort, OneOrMany, Secs};
 
@@ -29,6 +29,9 @@ pub const VARIABLES: [&str; 12] = [
     "PINGORA_LOAD_BALANCING_ALGORITHM",
 ];
 
+/// Those that say who is served.
+pub(super) const BACKEND_VARIABLES: [&str; 2] = ["PINGORA_BACKEND_ADDR", "PINGORA_BACKEND_SERVERS"];
+
 /// The variables that are set, as `get` finds them. One that is empty counts as not set: Compose files leave
 /// them so.
 pub fn set_variables(get: impl Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
@@ -40,14 +43,7 @@ pub fn set_variables(get: impl Fn(&str) -> Option<String>) -> BTreeMap<String, S
 pub(super) const DEFAULT_BACKEND: &str = "127.0.0.1:3000";
 
 /// What holds without a file, before the variables are looked at.
-pub(super) fn defaults() -> Config {
-    let health_check = HealthCheck {
-        path: Some("/health".to_owned()),
-        interval_secs: Secs::new(30),
-        ..HealthCheck::default()
-    };
-    Config { health_check, ..Config::default() }
-}
+pub(super) const WITHOUT_FILE: &str = "[health_check]\npath = \"/health\"\ninterval_secs = 30\n";
 
 /// The environment, as it is applied to a configuration.
 pub(super) struct Variables<'a> {

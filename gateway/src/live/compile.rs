@@ -2,60 +2,55 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use http::HeaderValue;
 
 use super::snapshot::{Level, Route, Snapshot};
-use crate::config::{self, Config, Domain, HostPort, RateLimitScope, VirtualHost};
+use crate::config::{self, Config, Domain, HostPort, PathFault, RateLimitScope, VirtualHost};
 use crate::policy::headers::HeaderRules;
 use crate::policy::rate_limit::{Counters, RateLimiter};
 use crate::policy::rewrite::Rewrite;
+use crate::policy::signed_cookie::{CookieKey, SignedCookie};
 use crate::route::{HostTable, PathRule, Rule, RuleTable};
 use crate::telemetry::Metrics;
-use crate::upstream::{BackendState, PeerSettings, Pool};
+use crate::upstream::{Arm, BackendState, PeerSettings, Pool, Split};
 
 /// The route of the requests that no route of their virtual host takes.
 const WHOLE_HOST: &str = "/";
 
-/// Why a configuration cannot run here, although nothing is wrong with it as such.
-#[derive(Debug, thiserror::Error)]
-pub enum CompileError {
-    /// Backends whose names lead nowhere.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Unresolved(Vec<Unresolved>),
-    /// Something that validation should have refused.
-    #[error("the configuration was not validated: {0}")]
-    NotValidated(&'static str),
+/// What a snapshot is compiled with, besides the configuration.
+pub(super) struct Surroundings<'s> {
+    pub(super) metrics: &'s Arc<Metrics>,
+    pub(super) cookie_key: &'s Arc<CookieKey>,
+    pub(super) names: Names,
+    /// What it will take the place of.
+    pub(super) before: Option<&'s Snapshot>,
 }
 
-/// A backend whose name leads nowhere.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot resolve '{address}', the address of backend '{id}': {reason}")]
-pub struct Unresolved {
-    id: String,
-    address: HostPort,
-    /// What the resolver said.
-    reason: String,
+/// What becomes of backends that have a name in place of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// The system's resolver is asked; one that leads nowhere is a fault.
+    Resolved,
+    /// Nobody is asked, and nothing can be sent to them: for looking at a configuration without running it.
+    Unresolved,
 }
 
 /// Compiles `config`. Names of backends are resolved, which may take the resolver's time. What outlives a
-/// change is taken over from the snapshot `before` by identity: a backend's state by its id and address, a
+/// change is taken over by identity from the snapshot before: a backend's state by its id and address, a
 /// client's counts by the scope of the rate limit.
 ///
 /// # Errors
-/// See [`CompileError`].
-pub(super) fn compile(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    before: Option<&Snapshot>,
-) -> Result<Snapshot, CompileError> {
-    let backends = backends(config, metrics, before)?;
-    let counters = before.and_then(|before| before.counters.clone());
+/// Names that lead nowhere.
+pub(super) fn compile(config: &Config, with: &Surroundings<'_>) -> Result<Snapshot, Vec<PathFault>> {
+    let backends = backends(config, with)?;
+    let counters = with.before.and_then(|before| before.counters.clone());
     let mut compiler = Compiler {
         config,
-        metrics,
+        metrics: with.metrics,
+        cookie_key: with.cookie_key,
         pools: pools(config, &backends),
         counters: counters.map_or_else(OnceCell::new, OnceCell::from),
         routes: HashMap::new(),
@@ -64,56 +59,62 @@ pub(super) fn compile(
     for host in &config.virtual_hosts {
         let rules = Arc::new(compiler.rules(host)?);
         for domain in std::iter::once(&host.domain).chain(&host.aliases) {
-            let domain: Domain = domain
-                .parse()
-                .map_err(|_| CompileError::NotValidated("a virtual host's domain is no host"))?;
+            let domain: Domain =
+                domain.parse().map_err(|_| not_validated("a virtual host's domain is no host"))?;
             hosts.insert(domain, rules.clone());
         }
     }
     Ok(Snapshot {
+        config: Arc::new(config.clone()),
+        revision: with.before.map_or(1, |before| before.revision + 1),
         hosts,
         routes: compiler.routes,
         backends,
         counters: compiler.counters.into_inner(),
         keepalive_timeout: config.proxy.keepalive_timeout_secs.duration(),
         request_timeout: config.proxy.request_timeout_secs.duration(),
-        unrouted: metrics.lazy_route("", ""),
+        unrouted: with.metrics.lazy_route("", ""),
     })
 }
 
+/// A defect: validation should have refused this.
+fn not_validated(what: &str) -> Vec<PathFault> {
+    vec![PathFault { path: String::new(), detail: format!("the configuration was not validated: {what}") }]
+}
+
 /// Every backend, or every one whose name leads nowhere.
-fn backends(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    before: Option<&Snapshot>,
-) -> Result<Vec<Arc<BackendState>>, CompileError> {
+fn backends(config: &Config, with: &Surroundings<'_>) -> Result<Vec<Arc<BackendState>>, Vec<PathFault>> {
     let (mut resolved, mut unresolved) = (Vec::new(), Vec::new());
-    for backend in &config.backends {
-        let address =
-            backend.address.as_ref().ok_or(CompileError::NotValidated("a backend has no address"))?;
-        match resolve(address) {
+    for (i, backend) in config.backends.iter().enumerate() {
+        let address = backend.address.as_ref().ok_or_else(|| not_validated("a backend has no address"))?;
+        match resolve(address, with.names) {
             Ok(found) => resolved.push((backend.id.as_str(), found)),
             Err(reason) => {
-                unresolved.push(Unresolved { id: backend.id.clone(), address: address.clone(), reason })
+                let id = &backend.id;
+                let detail = format!("cannot resolve '{address}', the address of backend '{id}': {reason}");
+                unresolved.push(PathFault { path: format!("backends/{i}/address"), detail });
             }
         }
     }
     if !unresolved.is_empty() {
-        return Err(CompileError::Unresolved(unresolved));
+        return Err(unresolved);
     }
-    let known = before.iter().flat_map(|before| &before.backends);
+    let known = with.before.iter().flat_map(|before| &before.backends);
     let known: HashMap<_, _> = known.map(|state| ((state.id.as_str(), state.address), state)).collect();
     let state = |(id, address): (&str, SocketAddr)| match known.get(&(id, address)) {
         Some(state) => (*state).clone(),
-        None => Arc::new(BackendState::new(id.to_owned(), address, metrics.backend(id))),
+        None => Arc::new(BackendState::new(id.to_owned(), address, with.metrics.backend(id))),
     };
     Ok(resolved.into_iter().map(state).collect())
 }
 
 /// The address of a backend now, or what the resolver said.
-fn resolve(address: &HostPort) -> Result<SocketAddr, String> {
+fn resolve(address: &HostPort, names: Names) -> Result<SocketAddr, String> {
     if let Some(ip) = address.ip() {
         return Ok(SocketAddr::from((ip, address.port)));
+    }
+    if names == Names::Unresolved {
+        return Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port)));
     }
     let found = (address.host.as_str(), address.port).to_socket_addrs().map_err(|error| error.to_string())?;
     let found: Vec<SocketAddr> = found.collect();
@@ -129,6 +130,9 @@ fn pools<'c>(config: &'c Config, backends: &[Arc<BackendState>]) -> HashMap<&'c 
             members.entry(tag).or_default().push(state.clone());
         }
     }
+    for tag in &config.empty_tags {
+        members.entry(tag).or_default();
+    }
     let pool =
         |(tag, members): (&'c str, Vec<_>)| (tag, Arc::new(Pool::new(members, config.balancing.algorithm)));
     members.into_iter().map(pool).collect()
@@ -138,6 +142,7 @@ fn pools<'c>(config: &'c Config, backends: &[Arc<BackendState>]) -> HashMap<&'c 
 struct Compiler<'c> {
     config: &'c Config,
     metrics: &'c Arc<Metrics>,
+    cookie_key: &'c Arc<CookieKey>,
     pools: HashMap<&'c str, Arc<Pool>>,
     /// For all rate limits together, and only made where there is one.
     counters: OnceCell<Arc<Counters>>,
@@ -146,7 +151,7 @@ struct Compiler<'c> {
 }
 
 impl Compiler<'_> {
-    fn rules(&mut self, host: &VirtualHost) -> Result<RuleTable<Arc<Route>>, CompileError> {
+    fn rules(&mut self, host: &VirtualHost) -> Result<RuleTable<Arc<Route>>, Vec<PathFault>> {
         let mut rules = Vec::new();
         for route in &host.routes {
             rules.push(Rule {
@@ -159,7 +164,7 @@ impl Compiler<'_> {
         Ok(RuleTable::new(rules, self.add(host, None)?))
     }
 
-    fn add(&mut self, host: &VirtualHost, route: Option<&config::Route>) -> Result<Arc<Route>, CompileError> {
+    fn add(&mut self, host: &VirtualHost, route: Option<&config::Route>) -> Result<Arc<Route>, Vec<PathFault>> {
         let name = route.map_or_else(|| WHOLE_HOST.to_owned(), config::Route::name);
         let made = Arc::new(self.route(host, route, &name)?);
         self.routes.insert((host.domain.clone(), name), made.clone());
@@ -172,12 +177,15 @@ impl Compiler<'_> {
         host: &VirtualHost,
         route: Option<&config::Route>,
         name: &str,
-    ) -> Result<Route, CompileError> {
+    ) -> Result<Route, Vec<PathFault>> {
         let config = self.config;
-        let tag = route.map(|route| route.enabled_backends_tag.as_str()).filter(|tag| !tag.is_empty());
-        let tag = tag.unwrap_or(&host.enabled_backends_tag);
-        let pool = self.pools.get(tag);
-        let pool = pool.ok_or(CompileError::NotValidated("a virtual host or route has no backends"))?;
+        let own_tag = route.map(|route| route.enabled_backends_tag.as_str()).filter(|tag| !tag.is_empty());
+        let split = match own_tag {
+            Some(tag) => Split::new(self.arm(host, tag, 100, false)?, Vec::new()),
+            None => self.split(host)?,
+        };
+        let cookie = Some(&*host.split_cookie).filter(|name| !name.is_empty() && split.is_shared());
+        let purpose = format!("split {}", host.domain);
         let upstream = innermost(route.map(|r| &r.upstream), &host.upstream, &config.upstream);
         let retry = innermost(route.map(|r| &r.retry), &host.retry, &config.retry);
         let headers = innermost(route.map(|r| &r.headers), &host.headers, &config.headers);
@@ -187,22 +195,39 @@ impl Compiler<'_> {
         Ok(Route {
             domain: host.domain.clone(),
             name: name.to_owned(),
-            tag: tag.to_owned(),
             policies: [
                 ("upstream", level(upstream)),
                 ("retry", level(retry)),
                 ("rate_limit", level(limit)),
                 ("headers", level(headers)),
             ],
-            redirect: redirect.map_err(|_| CompileError::NotValidated("a redirect leads nowhere"))?,
+            redirect: redirect.map_err(|_| not_validated("a redirect leads nowhere"))?,
             rewrite: route.map_or(Rewrite::Keep, Rewrite::from),
-            pool: pool.clone(),
+            split_cookie: cookie.map(|name| SignedCookie::new(name, purpose, self.cookie_key.clone())),
+            split,
             peers: PeerSettings::from(&table(upstream)),
             attempts: table(retry).attempts.get(),
             rate_limit: self.rate_limit(host, route, name),
             headers: HeaderRules::from(&table(headers)),
             metrics: self.metrics.lazy_route(&host.domain, name),
         })
+    }
+
+    /// How a virtual host shares the requests that no route of it sends elsewhere.
+    fn split(&self, host: &VirtualHost) -> Result<Split, Vec<PathFault>> {
+        let rollout = host.rollout.iter().filter_map(|rollout| Some((&rollout.to, rollout.share()?)));
+        let shares = host.split.iter().map(|share| (&share.tag, share.percent)).chain(rollout);
+        let others = shares.map(|(tag, percent)| self.arm(host, tag, percent.get(), true));
+        let others = others.collect::<Result<Vec<_>, _>>()?;
+        let rest = others.iter().map(|arm| arm.percent).fold(100_u8, u8::saturating_sub);
+        let first = self.arm(host, &host.enabled_backends_tag, rest, !others.is_empty())?;
+        Ok(Split::new(first, others))
+    }
+
+    fn arm(&self, host: &VirtualHost, tag: &str, percent: u8, compared: bool) -> Result<Arm, Vec<PathFault>> {
+        let pool = self.pools.get(tag).ok_or_else(|| not_validated("a tag has no backends"))?.clone();
+        let metrics = compared.then(|| self.metrics.lazy_tag(&host.domain, tag));
+        Ok(Arm { tag: tag.to_owned(), pool, percent, metrics })
     }
 
     fn rate_limit(

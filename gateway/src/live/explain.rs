@@ -4,17 +4,19 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::{HeaderName, HeaderValue, Method, Uri, header};
 use pingora::http::RequestHeader;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::snapshot::{Level, Route, Snapshot};
 use crate::config::normalise_path;
 use crate::policy::Verdict;
 use crate::route::{self, Outcome};
-use crate::upstream::BackendState;
+use crate::upstream::{Arm, BackendState};
 
 /// What would become of a request.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Explanation {
     /// Its method.
     pub method: String,
@@ -33,7 +35,7 @@ pub struct Explanation {
 }
 
 /// A route of the virtual host.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Rule {
     /// Its name.
     pub name: String,
@@ -44,7 +46,7 @@ pub struct Rule {
 }
 
 /// The route that is taken.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Taken {
     /// Its name; "/" is that of the requests which no rule takes.
     pub name: String,
@@ -54,16 +56,27 @@ pub struct Taken {
     pub upstream_path: String,
     /// Its policies, and where each was written.
     pub policies: Vec<Policy>,
-    /// The tag of its backends.
+    /// The pools that share its requests; mostly one.
+    pub pools: Vec<Pool>,
+    /// The tag whose pool would get it.
     pub tag: String,
-    /// Its backends.
-    pub backends: Vec<Backend>,
     /// The backend that would be asked first.
     pub next: Option<String>,
 }
 
+/// The backends with a tag.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Pool {
+    /// The tag.
+    pub tag: String,
+    /// Its share of the route's requests.
+    pub percent: u8,
+    /// The backends.
+    pub backends: Vec<Backend>,
+}
+
 /// A policy.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Policy {
     /// The name of its table.
     pub name: &'static str,
@@ -72,14 +85,63 @@ pub struct Policy {
 }
 
 /// A backend.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Backend {
     /// Its id.
     pub id: String,
     /// Where it listens.
     pub address: String,
-    /// Whether requests are sent to it.
-    pub usable: bool,
+    /// Whether requests are sent to it, or why not.
+    pub state: BackendCondition,
+}
+
+/// Whether requests are sent to a backend, or why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendCondition {
+    /// They are.
+    Usable,
+    /// Probes fail.
+    Unhealthy,
+    /// Somebody has drained it.
+    Drained,
+}
+
+impl From<&BackendState> for BackendCondition {
+    fn from(backend: &BackendState) -> Self {
+        match (backend.is_drained(), backend.is_healthy()) {
+            (true, _) => BackendCondition::Drained,
+            (false, false) => BackendCondition::Unhealthy,
+            (false, true) => BackendCondition::Usable,
+        }
+    }
+}
+
+/// The request that a method, a URL and header fields make. A `Host` among them is asked about in place of the
+/// URL's, as curl does.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn asked(
+    method: &Method,
+    url: &Uri,
+    headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+) -> Result<RequestHeader, String> {
+    let wrong = |what: &dyn fmt::Display| format!("'{url}': {what}");
+    let host = url.authority().ok_or_else(|| wrong(&"there is no host; expected http://host/path"))?;
+    let target = url.path_and_query().map_or("/", |target| target.as_str());
+    let mut request =
+        RequestHeader::build(method.clone(), target.as_bytes(), None).map_err(|error| wrong(&error))?;
+    request.insert_header(header::HOST, host.as_str()).map_err(|error| wrong(&error))?;
+    for (name, value) in headers {
+        let set = if name == header::HOST {
+            request.insert_header(name, value)
+        } else {
+            request.append_header(name, value).map(|_| ())
+        };
+        set.map_err(|error| wrong(&error))?;
+    }
+    Ok(request)
 }
 
 /// What `snapshot` makes of `request`.
@@ -111,7 +173,7 @@ pub fn explain(snapshot: &Snapshot, request: &RequestHeader) -> Explanation {
     explanation.rules = outcomes.into_iter().map(rule).collect();
     explanation.rules.sort_by(|a, b| a.name.cmp(&b.name));
     explanation.answered = route.redirect.as_ref().map(|_| 308);
-    explanation.route = Some(taken(route, &path));
+    explanation.route = Some(taken(route, request, &path));
     explanation
 }
 
@@ -125,20 +187,26 @@ fn why(outcome: &Outcome) -> String {
     }
 }
 
-fn taken(route: &Route, path: &str) -> Taken {
+fn taken(route: &Route, request: &RequestHeader, path: &str) -> Taken {
     let backend = |backend: &Arc<BackendState>| Backend {
         id: backend.id.clone(),
         address: backend.address.to_string(),
-        usable: backend.is_usable(),
+        state: BackendCondition::from(&**backend),
     };
+    let pool = |arm: &Arm| Pool {
+        tag: arm.tag.clone(),
+        percent: arm.percent,
+        backends: arm.pool.backends().iter().map(backend).collect(),
+    };
+    let chosen = route.split.arm(route.known_draw(&request.headers).unwrap_or_else(|| route.split.peek()));
     Taken {
         name: route.name.clone(),
         redirect: route.redirect.as_ref().map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned()),
         upstream_path: route.rewrite.apply(path).unwrap_or_else(|| path.to_owned()),
         policies: route.policies.iter().map(|&(name, from)| Policy { name, from }).collect(),
-        tag: route.tag.clone(),
-        backends: route.pool.backends().iter().map(backend).collect(),
-        next: route.pool.next().map(|backend| backend.id.clone()),
+        pools: route.split.arms().map(pool).collect(),
+        tag: chosen.tag.clone(),
+        next: chosen.pool.next().map(|backend| backend.id.clone()),
     }
 }
 
@@ -170,10 +238,17 @@ impl fmt::Display for Explanation {
             return writeln!(f, "  redirect      308 to {target}");
         }
         writeln!(f, "  path          {}", route.upstream_path)?;
-        writeln!(f, "  pool          {}", route.tag)?;
-        for backend in &route.backends {
-            let usable = if backend.usable { "usable" } else { "unhealthy" };
-            writeln!(f, "  backend       {} {} {usable}", backend.id, backend.address)?;
+        for pool in &route.pools {
+            let share = if route.pools.len() > 1 { format!(" {}%", pool.percent) } else { String::new() };
+            writeln!(f, "  pool          {}{share}", pool.tag)?;
+            for backend in &pool.backends {
+                let state = match backend.state {
+                    BackendCondition::Usable => "usable",
+                    BackendCondition::Unhealthy => "unhealthy",
+                    BackendCondition::Drained => "drained",
+                };
+                writeln!(f, "  backend       {} {} {state}", backend.id, backend.address)?;
+            }
         }
         writeln!(f, "  next          {}", route.next.as_deref().unwrap_or("nobody: answered with 503"))
     }

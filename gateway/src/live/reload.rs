@@ -13,10 +13,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::Store;
-use crate::config::Source;
 use crate::telemetry::Metrics;
 
 /// A file that is being written changes several times: it is read when it has been quiet for so long.
@@ -40,11 +39,11 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Starts a thread that reads `source` again and has `store` take it over.
-    pub fn start(source: Source, store: Arc<Store>, metrics: Arc<Metrics>) -> Reloader {
+    /// Starts a thread that has `store` read its source again.
+    pub fn start(store: Arc<Store>, metrics: Arc<Metrics>) -> Reloader {
         let (triggers, awaited) = mpsc::channel();
-        let watcher = source.file().and_then(|file| watch(file, triggers.clone()));
-        if source.file().is_some() {
+        let watcher = store.source().file().and_then(|file| watch(file, triggers.clone()));
+        if store.source().file().is_some() {
             // It may have changed between the first reading and the beginning of the watch.
             let _ = triggers.send(Trigger::FileChanged);
         }
@@ -54,14 +53,16 @@ impl Reloader {
             let mut last_error = None;
             let mut last_seen = None;
             while let Some(trigger) = next(&awaited) {
-                let seen = source.file().and_then(Fingerprint::of);
+                let seen = store.source().file().and_then(Fingerprint::of);
                 let is_another = seen != std::mem::replace(&mut last_seen, seen.clone());
                 if trigger == Trigger::FileChanged && !is_another {
                     continue;
                 }
-                let outcome = reload(&source, &store, trigger);
+                let anew = trigger == Trigger::Sighup;
+                // Who asks explicitly wants names to be resolved again, too.
+                let outcome = store.reload(if anew { "SIGHUP" } else { "file" }, anew);
                 metrics.last_reload_successful.set(outcome.is_ok().into());
-                let error = outcome.err();
+                let error = outcome.err().map(|error| error.to_string());
                 // One who edits a file step by step is not told the same thing at every step.
                 if let Some(error) = &error
                     && (trigger == Trigger::Sighup || last_error.as_ref() != Some(error))
@@ -113,20 +114,6 @@ impl Fingerprint {
         let (inode, modified) = ((found.dev(), found.ino()), (found.mtime(), found.mtime_nsec()));
         Some(Fingerprint { path, inode, length: found.len(), modified })
     }
-}
-
-fn reload(source: &Source, store: &Store, trigger: Trigger) -> Result<(), String> {
-    let config = source.load().map_err(|error| error.to_string())?;
-    // Who asks explicitly wants names to be resolved again, too.
-    if trigger == Trigger::FileChanged && config == store.config() {
-        return Ok(());
-    }
-    let applied = store.apply(config).map_err(|error| error.to_string())?;
-    info!(?trigger, revision = applied.revision, "a new configuration was taken over");
-    if !applied.after_restart.is_empty() {
-        warn!("these keys hold only after a restart: {}", applied.after_restart.join(", "));
-    }
-    Ok(())
 }
 
 /// Sends a trigger whenever something happens in the directory of `file`, or of what it is a link to.

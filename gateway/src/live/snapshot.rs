@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::policy::headers::HeaderRules;
@@ -12,10 +13,12 @@ use crate::policy::rate_limit::{Counters, RateLimiter};
 use crate::policy::rewrite::Rewrite;
 use crate::route::{HostTable, RuleTable};
 use crate::telemetry::metrics::LazyRouteMetrics;
-use crate::upstream::{BackendState, PeerSettings, Pool};
+use crate::config::Config;
+use crate::policy::signed_cookie::SignedCookie;
+use crate::upstream::{BackendState, Draw, PeerSettings, Split};
 
 /// Where in a configuration something was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// In the route.
@@ -30,6 +33,10 @@ pub enum Level {
 
 /// A compiled configuration. It never changes; a new one takes its place.
 pub struct Snapshot {
+    /// What it was compiled from.
+    pub config: Arc<Config>,
+    /// Counts the changes of this process, from 1.
+    pub revision: u64,
     /// The virtual hosts, and the rules by which each of them routes.
     pub hosts: HostTable<Arc<RuleTable<Arc<Route>>>>,
     /// Every route, by its virtual host's domain and its name.
@@ -52,16 +59,16 @@ pub struct Route {
     pub domain: String,
     /// Its name in that virtual host; "/" is that of the requests which no other takes.
     pub name: String,
-    /// The tag of its backends.
-    pub tag: String,
     /// Its policies, and at which level of the configuration each was written.
     pub policies: [(&'static str, Level); 4],
     /// Where clients are sent in place of an answer.
     pub redirect: Option<HeaderValue>,
     /// What becomes of the path on its way up.
     pub rewrite: Rewrite,
-    /// The backends that serve it.
-    pub pool: Arc<Pool>,
+    /// The backends that serve it: one tag's, or several that share its requests.
+    pub split: Split,
+    /// Keeps a client with the tag that it got first; `None`: each request for itself.
+    pub split_cookie: Option<SignedCookie>,
     /// How they are spoken to.
     pub peers: PeerSettings,
     /// Attempts in all, the first included.
@@ -72,4 +79,22 @@ pub struct Route {
     pub headers: HeaderRules,
     /// Its counters.
     pub metrics: LazyRouteMetrics,
+}
+
+impl Snapshot {
+    /// Has the backends be as the configuration says, from now on.
+    pub(super) fn take_effect(&self) {
+        for (backend, config) in self.backends.iter().zip(&self.config.backends) {
+            backend.set_drained(config.drained);
+            backend.set_healthy(backend.is_healthy());
+        }
+    }
+}
+
+impl Route {
+    /// The draw that a client has brought along in its cookie.
+    pub fn known_draw(&self, headers: &HeaderMap) -> Option<Draw> {
+        let number = self.split_cookie.as_ref()?.read(headers)?;
+        Draw::new(number.parse().ok()?)
+    }
 }

@@ -8,6 +8,7 @@ pub mod headers;
 pub mod rate_limit;
 pub mod request_id;
 pub mod rewrite;
+pub mod signed_cookie;
 
 use crate::reply::Reply;
 

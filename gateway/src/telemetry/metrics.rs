@@ -21,6 +21,9 @@ const BUCKETS: [f64; 14] =
 /// The methods that have a label of their own; all others share `other`, or a client could make labels.
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
+/// The classes of status, as labels.
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
 /// Every metric of the process.
 pub struct Metrics {
     registry: Registry,
@@ -38,6 +41,8 @@ pub struct Metrics {
     pub last_reload_successful: IntGauge,
     /// Log lines that were lost because the log could not be written fast enough.
     pub log_lines_dropped: IntGauge,
+    api_requests: IntCounterVec,
+    api_latency: HistogramVec,
     by_status: ByStatus,
     requests: IntCounterVec,
     responses: IntCounterVec,
@@ -45,9 +50,12 @@ pub struct Metrics {
     duration: HistogramVec,
     retries: IntCounterVec,
     rate_limited: IntCounterVec,
+    tag_responses: IntCounterVec,
+    tag_latency: HistogramVec,
     backend_connections: IntCounterVec,
     backend_connection_errors: IntCounterVec,
-    backend_requests: IntGaugeVec,
+    backend_requests: IntCounterVec,
+    backend_requests_active: IntGaugeVec,
     backend_health: IntGaugeVec,
     probes: IntCounterVec,
 }
@@ -82,8 +90,40 @@ impl Deref for LazyRouteMetrics {
     }
 }
 
+/// The handles of one tag of a virtual host that shares its requests.
+pub struct TagMetrics {
+    responses: [IntCounter; 5],
+    /// From the request's head to the response's head, in seconds.
+    pub latency: Histogram,
+}
+
+impl TagMetrics {
+    /// The answers so far, and those among them that were 5xx.
+    pub fn answered(&self) -> (u64, u64) {
+        let [.., failed] = &self.responses;
+        (self.responses.iter().map(IntCounter::get).sum(), failed.get())
+    }
+}
+
+/// The handles of one tag, looked up when it gets its first request.
+pub struct LazyTagMetrics {
+    metrics: Arc<Metrics>,
+    vhost: String,
+    tag: String,
+    handles: OnceLock<TagMetrics>,
+}
+
+impl Deref for LazyTagMetrics {
+    type Target = TagMetrics;
+    fn deref(&self) -> &TagMetrics {
+        self.handles.get_or_init(|| self.metrics.tag(&self.vhost, &self.tag))
+    }
+}
+
 /// The handles of one backend.
 pub struct BackendMetrics {
+    /// Attempts to have it answer a request.
+    pub requests: IntCounter,
     /// Connections opened.
     pub connections: IntCounter,
     /// Connections that could not be opened.
@@ -96,6 +136,13 @@ pub struct BackendMetrics {
     pub probes_passed: IntCounter,
     /// Probes that failed.
     pub probes_failed: IntCounter,
+}
+
+fn count_class(counters: &[IntCounter; CLASSES.len()], status: u16) {
+    let class = usize::from(status / 100);
+    if let Some(counter) = class.checked_sub(1).and_then(|class| counters.get(class)) {
+        counter.inc();
+    }
 }
 
 /// A series that was never there need not go.
@@ -131,6 +178,17 @@ impl Metrics {
                 "1 where the last configuration was taken over, else 0",
             )?,
             log_lines_dropped: new.gauge("proxy_log_lines_dropped", "Log lines lost, since the start")?,
+            api_requests: new.counters(
+                "api_requests_total",
+                "Requests to the management API",
+                &["method", "path", "status"],
+            )?,
+            api_latency: new.histograms(
+                "api_latency_seconds",
+                "Time to the answer of the management API",
+                &["method", "path"],
+                &BUCKETS,
+            )?,
             by_status: ByStatus::new(new.counters(
                 "proxy_responses_by_status_total",
                 "Responses, by status code",
@@ -156,6 +214,22 @@ impl Metrics {
             )?,
             retries: new.counters("proxy_retries_total", "Attempts after the first", route)?,
             rate_limited: new.counters("proxy_rate_limited_total", "Requests over the rate limit", route)?,
+            tag_responses: new.counters(
+                "proxy_tag_responses_total",
+                "Responses of virtual hosts that share their requests, by tag and class of status",
+                &["vhost", "tag", "status"],
+            )?,
+            tag_latency: new.histograms(
+                "proxy_tag_latency_seconds",
+                "Time to the response's head, by tag, of virtual hosts that share their requests",
+                &["vhost", "tag"],
+                &BUCKETS,
+            )?,
+            backend_requests: new.counters(
+                "proxy_backend_requests_total",
+                "Attempts to have a backend answer",
+                backend,
+            )?,
             backend_connections: new.counters(
                 "proxy_backend_connections_total",
                 "Connections opened",
@@ -166,7 +240,7 @@ impl Metrics {
                 "Connections that could not be opened",
                 backend,
             )?,
-            backend_requests: new.gauges(
+            backend_requests_active: new.gauges(
                 "proxy_backend_requests_active",
                 "Requests being served now",
                 backend,
@@ -192,9 +266,7 @@ impl Metrics {
         let request = |method: &str| self.requests.with_label_values(&[vhost, route, method]);
         RouteMetrics {
             requests: std::array::from_fn(|i| request(METHODS.get(i).copied().unwrap_or("other"))),
-            responses: std::array::from_fn(|i| {
-                self.responses.with_label_values(&[vhost, route, &format!("{}xx", i + 1)])
-            }),
+            responses: CLASSES.map(|class| self.responses.with_label_values(&[vhost, route, class])),
             latency: self.latency.with_label_values(&labels),
             duration_ms: self.duration.with_label_values(&labels),
             retries: self.retries.with_label_values(&labels),
@@ -202,12 +274,40 @@ impl Metrics {
         }
     }
 
+    /// The handles of a tag, when they are needed.
+    pub fn lazy_tag(self: &Arc<Self>, vhost: &str, tag: &str) -> LazyTagMetrics {
+        LazyTagMetrics {
+            metrics: self.clone(),
+            vhost: vhost.to_owned(),
+            tag: tag.to_owned(),
+            handles: OnceLock::new(),
+        }
+    }
+
+    /// The handles of a tag of a virtual host.
+    pub fn tag(&self, vhost: &str, tag: &str) -> TagMetrics {
+        let responses = |class: &str| self.tag_responses.with_label_values(&[vhost, tag, class]);
+        TagMetrics {
+            responses: CLASSES.map(responses),
+            latency: self.tag_latency.with_label_values(&[vhost, tag]),
+        }
+    }
+
+    /// Forgets a tag that gets no share any more.
+    pub fn forget_tag(&self, vhost: &str, tag: &str) {
+        for class in CLASSES {
+            gone(self.tag_responses.remove_label_values(&[vhost, tag, class]));
+        }
+        gone(self.tag_latency.remove_label_values(&[vhost, tag]));
+    }
+
     /// The handles of a backend.
     pub fn backend(&self, id: &str) -> BackendMetrics {
         BackendMetrics {
             connections: self.backend_connections.with_label_values(&[id]),
             connection_errors: self.backend_connection_errors.with_label_values(&[id]),
-            requests_active: self.backend_requests.with_label_values(&[id]),
+            requests: self.backend_requests.with_label_values(&[id]),
+            requests_active: self.backend_requests_active.with_label_values(&[id]),
             health: self.backend_health.with_label_values(&[id]),
             probes_passed: self.probes.with_label_values(&[id, "passed"]),
             probes_failed: self.probes.with_label_values(&[id, "failed"]),
@@ -219,9 +319,8 @@ impl Metrics {
         for method in METHODS.iter().copied().chain(["other"]) {
             gone(self.requests.remove_label_values(&[vhost, route, method]));
         }
-        for class in 1..=5 {
-            let class = format!("{class}xx");
-            gone(self.responses.remove_label_values(&[vhost, route, &class]));
+        for class in CLASSES {
+            gone(self.responses.remove_label_values(&[vhost, route, class]));
         }
         for histograms in [&self.latency, &self.duration] {
             gone(histograms.remove_label_values(&[vhost, route]));
@@ -233,10 +332,12 @@ impl Metrics {
 
     /// Forgets a backend that is gone.
     pub fn forget_backend(&self, id: &str) {
-        for counters in [&self.backend_connections, &self.backend_connection_errors] {
+        for counters in
+            [&self.backend_requests, &self.backend_connections, &self.backend_connection_errors]
+        {
             gone(counters.remove_label_values(&[id]));
         }
-        for gauges in [&self.backend_requests, &self.backend_health] {
+        for gauges in [&self.backend_requests_active, &self.backend_health] {
             gone(gauges.remove_label_values(&[id]));
         }
         for result in ["passed", "failed"] {
@@ -253,10 +354,20 @@ impl Metrics {
     /// Counts the response that a request got.
     pub fn response(&self, route: &RouteMetrics, status: u16) {
         self.by_status.counter(status).inc();
-        let class = usize::from(status / 100);
-        if let Some(counter) = class.checked_sub(1).and_then(|class| route.responses.get(class)) {
-            counter.inc();
-        }
+        count_class(&route.responses, status);
+    }
+
+    /// Counts a response of a tag, and how long its head took, in seconds.
+    pub fn tag_response(&self, tag: &TagMetrics, status: u16, latency: f64) {
+        count_class(&tag.responses, status);
+        tag.latency.observe(latency);
+    }
+
+    /// Counts a request to the management API; `path` is that of its description, not what was asked.
+    pub fn api_request(&self, method: &Method, path: &str, status: u16, seconds: f64) {
+        let method = METHODS.iter().find(|known| **known == method.as_str()).unwrap_or(&"other");
+        self.api_requests.with_label_values(&[method, path, &status.to_string()]).inc();
+        self.api_latency.with_label_values(&[method, path]).observe(seconds);
     }
 
     /// All answers so far, and those among them that were 5xx.

@@ -1,12 +1,15 @@
-//! What the gateway tells about itself: metrics, the process log and the access log.
+//! What the gateway tells about itself: metrics, the process log, the access log and the timelines
+//! of recent requests.
 
 pub mod access_log;
 mod families;
 pub mod logging;
 pub mod metrics;
 mod rates;
+pub mod timeline;
 
 pub use access_log::AccessLog;
 pub use logging::LogGuard;
 pub use metrics::Metrics;
 pub use rates::keep_rates;
+pub use timeline::{Phase, Timelines};

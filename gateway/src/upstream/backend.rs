@@ -15,20 +15,40 @@ pub struct BackendState {
     /// Its counters.
     pub metrics: BackendMetrics,
     healthy: AtomicBool,
+    drained: AtomicBool,
 }
 
 impl BackendState {
     /// A backend that counts as healthy until probes say otherwise.
     pub fn new(id: String, address: SocketAddr, metrics: BackendMetrics) -> Self {
-        let state = BackendState { id, address, metrics, healthy: AtomicBool::new(true) };
-        state.set_healthy(true);
-        state
+        BackendState {
+            id,
+            address,
+            metrics,
+            healthy: AtomicBool::new(true),
+            drained: AtomicBool::new(false),
+        }
     }
 
     /// Whether requests may be sent to it.
     pub fn is_usable(&self) -> bool {
+        self.is_healthy() && !self.is_drained()
+    }
+
+    /// What the probes found last.
+    pub fn is_healthy(&self) -> bool {
         // A request that sees the old state for a moment is retried elsewhere: no ordering is needed.
         self.healthy.load(Ordering::Relaxed)
+    }
+
+    /// Whether it gets no new requests, because somebody wants it so.
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    /// Whether it gets no new requests from now on.
+    pub fn set_drained(&self, drained: bool) {
+        self.drained.store(drained, Ordering::Relaxed);
     }
 
     /// What the probes found.
@@ -47,6 +67,7 @@ pub struct Attempt {
 impl Attempt {
     /// Begins an attempt.
     pub fn begin(backend: Arc<BackendState>) -> Self {
+        backend.metrics.requests.inc();
         backend.metrics.requests_active.inc();
         Attempt { backend }
     }

@@ -134,7 +134,7 @@ fn learn(
         Ok(()) => backend.metrics.probes_passed.inc(),
         Err(_) => backend.metrics.probes_failed.inc(),
     }
-    let healthy = backend.is_usable();
+    let healthy = backend.is_healthy();
     if !streak.turns(healthy, outcome.is_ok(), thresholds) {
         return;
     }

@@ -1,9 +1,7 @@
 use std::collections::HashSet;
-use std::net::TcpListener;
 use std::thread;
 
-use gateway::config::OneOrMany;
-use gateway::demo::{self, DemoOrigins};
+use gateway::demo;
 use gateway::server;
 use testkit::{Client, Process, eventually, free_address};
 use tokio::net::TcpStream;
@@ -14,19 +12,16 @@ use crate::support::GATEWAY;
 #[tokio::test]
 async fn six_requests_reach_three_origins() {
     let address = free_address();
-    let mut config = demo::config().unwrap();
-    config.proxy.listen_addr_http = OneOrMany(vec![address]);
-    config.metrics.enabled = false;
-    let origins = DemoOrigins::bind(&mut config).unwrap();
-    let welcome = origins.welcome(address, None);
+    let (source, parsed, origins) = demo::prepare(&[address]).unwrap();
+    let welcome = origins.welcome(address, None, None);
     assert_eq!(welcome.matches("curl ").count(), 3, "{welcome}");
     assert!(welcome.contains(&format!("gateway   http://{address}")), "{welcome}");
-    for backend in &config.backends {
+    for backend in &parsed.config.backends {
         let origin = backend.address.as_ref().unwrap().to_string();
         assert!(welcome.contains(&origin), "{origin} not in {welcome}");
     }
 
-    thread::spawn(move || server::run(&config, None, Some(origins)).unwrap());
+    thread::spawn(move || server::run(source, parsed, Some(origins)).unwrap());
     eventually!(TcpStream::connect(address).await.is_ok());
     let mut seen = HashSet::new();
     for _ in 0..6 {
@@ -46,14 +41,4 @@ async fn it_moves_where_listen_says() {
     let answer = Client::new().get(format!("http://{address}/")).await;
     assert!(answer.text().starts_with("hello from origin"), "{answer:?}");
     assert!(demo.is_running());
-}
-
-/// Whoever wants to learn has perhaps a Prometheus running.
-#[tokio::test]
-async fn a_taken_metrics_port_does_not_stop_it() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut config = demo::config().unwrap();
-    config.metrics.listen_addr = taken.local_addr().unwrap();
-    DemoOrigins::bind(&mut config).unwrap();
-    assert_eq!(config.metrics.listen_addr, "127.0.0.1:0".parse().unwrap(), "a free one");
 }

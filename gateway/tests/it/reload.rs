@@ -26,7 +26,7 @@ async fn an_edit_of_the_file_moves_the_traffic() {
     assert_eq!(answered_by(&gateway).await, a.label());
     gateway.edit(&over(&[&b], ""));
     eventually!(answered_by(&gateway).await == b.label());
-    gateway.process.line("a new configuration was taken over trigger=FileChanged revision=2").await;
+    gateway.process.line("a new configuration was taken over by=\"file\" revision=2").await;
 }
 
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn sighup_reads_the_file_again() {
     let a = Origin::start().await;
     let gateway = Gateway::start_with_config(&over(&[&a], "")).await;
     gateway.process.signal(Signal::SIGHUP);
-    gateway.process.line("a new configuration was taken over trigger=Sighup revision=2").await;
+    gateway.process.line("a new configuration was taken over by=\"SIGHUP\" revision=2").await;
     assert_eq!(answered_by(&gateway).await, a.label());
 }
 

@@ -294,7 +294,7 @@ async fn nothing_is_written_into_a_tunnel_that_breaks() {
 async fn a_host_that_nobody_serves_is_404() {
     let origin = Origin::start().await;
     let tables = format!(
-        "[proxy]\nlisten_addr_http = \"127.0.0.1:0\"\n[metrics]\nlisten_addr = \"127.0.0.1:0\"\n\
+        "[proxy]\nlisten_addr_http = \"127.0.0.1:0\"\nmanagement_api_addr = \"127.0.0.1:0\"\n[metrics]\nlisten_addr = \"127.0.0.1:0\"\n\
          [[virtual_hosts]]\ndomain = \"a.example\"\nenabled_backends_tag = \"a\"\n\
          [[backends]]\nid = \"a\"\naddress = \"{}\"\ntags = [\"a\"]\n",
         origin.address()

@@ -8,7 +8,7 @@ use crate::support::Gateway;
 async fn start(hosts: &str) -> (Gateway, [Origin; 3]) {
     let origins = [Origin::start().await, Origin::start().await, Origin::start().await];
     let mut config = format!(
-        "[proxy]\nlisten_addr_http = \"127.0.0.1:0\"\n[metrics]\nlisten_addr = \"127.0.0.1:0\"\n{hosts}"
+        "[proxy]\nlisten_addr_http = \"127.0.0.1:0\"\nmanagement_api_addr = \"127.0.0.1:0\"\n[metrics]\nlisten_addr = \"127.0.0.1:0\"\n{hosts}"
     );
     for (tag, origin) in ["site", "api", "new"].iter().zip(&origins) {
         let address = origin.address();

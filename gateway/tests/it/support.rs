@@ -133,7 +133,7 @@ impl Gateway {
 /// A configuration with one catch-all virtual host over `backends`.
 pub(crate) fn config(backends: &[SocketAddr], Setup { proxy, tables }: Setup<'_>) -> String {
     let mut config = format!(
-        "[proxy]\nlisten_addr_http = \"127.0.0.1:0\"\n{proxy}\n\
+        "[proxy]\nlisten_addr_http = \"127.0.0.1:0\"\nmanagement_api_addr = \"127.0.0.1:0\"\n{proxy}\n\
          [metrics]\nlisten_addr = \"127.0.0.1:0\"\n{tables}\n\
          [[virtual_hosts]]\ndomain = \"*\"\nenabled_backends_tag = \"all\"\n"
     );

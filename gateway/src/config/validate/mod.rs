@@ -2,6 +2,7 @@
 //! exist.
 
 mod hosts;
+mod shares;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -9,6 +10,7 @@ use std::net::SocketAddr;
 use http::{Uri, header};
 use tracing_subscriber::EnvFilter;
 
+use super::cases::Expect;
 use super::document::did_you_mean;
 use super::policies::{Headers, ProbeKind, RateLimit, Retry, Upstream};
 use super::schema::{Config, LogOutput, Logging};
@@ -24,9 +26,12 @@ const MAX_THREADS: usize = 1024;
 const MAX_POOL_SIZE: usize = 1_000_000;
 
 /// A fault of which the path is known, and the place has yet to be found: `backends/0/address`.
-pub(super) struct PathFault {
-    pub(super) path: String,
-    pub(super) detail: String,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathFault {
+    /// The path.
+    pub path: String,
+    /// What is wrong there.
+    pub detail: String,
 }
 
 #[derive(Default)]
@@ -57,6 +62,8 @@ pub(super) fn values(config: &Config) -> Vec<PathFault> {
         }
     }
     hosts::virtual_hosts(config, &mut faults);
+    shares::shares(config, &mut faults);
+    tests(config, &mut faults);
     backends(config, &mut faults);
     faults.0
 }
@@ -68,8 +75,10 @@ fn listeners(config: &Config, faults: &mut Faults) {
     }
     let mut seen: HashSet<SocketAddr> = HashSet::new();
     let metrics = config.metrics.enabled.then_some(("metrics/listen_addr", config.metrics.listen_addr));
+    let management = config.proxy.management_api.then_some(config.proxy.management_api_addr);
+    let management = management.map(|address| ("proxy/management_api_addr", address));
     let listeners = listeners.iter().map(|address| ("proxy/listen_addr_http", *address));
-    for (path, address) in listeners.chain(metrics) {
+    for (path, address) in listeners.chain(management).chain(metrics) {
         // Port 0 is another one each time.
         if address.port() != 0 && !seen.insert(address) {
             faults.add(path, format!("{address} is listened on twice"));
@@ -140,6 +149,19 @@ fn headers(at: &str, headers: &Option<Headers>, faults: &mut Faults) {
     }
 }
 
+fn tests(config: &Config, faults: &mut Faults) {
+    for (i, case) in config.tests.iter().enumerate() {
+        if case.request.url.authority().is_none() {
+            let detail = "a test needs a `request`, as in \"GET http://app.example.com/api\"";
+            faults.add(format!("tests/{i}"), detail);
+        }
+        if case.expect == Expect::default() {
+            let detail = "a test needs something to `expect`, as in { route = \"/api\" }";
+            faults.add(format!("tests/{i}"), detail);
+        }
+    }
+}
+
 fn backends(config: &Config, faults: &mut Faults) {
     let mut seen: HashSet<&str> = HashSet::new();
     for (i, backend) in config.backends.iter().enumerate() {
@@ -178,19 +200,25 @@ pub(super) fn references(config: &Config) -> Vec<PathFault> {
             faults.add(format!("backends/{i}"), format!("backend '{id}' needs an `address`: host:port"));
         }
     }
-    let tags: HashSet<&str> =
-        config.backends.iter().flat_map(|backend| &backend.tags).map(String::as_str).collect();
+    let borne = config.backends.iter().flat_map(|backend| &backend.tags);
+    let tags: HashSet<&str> = borne.chain(&config.empty_tags).map(String::as_str).collect();
     let mut exists = |tag: &str, at: String| {
         if !tag.is_empty() && !tags.contains(tag) {
             let hint = did_you_mean(tag, tags.iter().copied());
-            faults
-                .add(format!("{at}/enabled_backends_tag"), format!("no backend bears the tag '{tag}'{hint}"));
+            faults.add(at, format!("no backend bears the tag '{tag}'{hint}"));
         }
     };
     for (i, host) in config.virtual_hosts.iter().enumerate() {
-        exists(&host.enabled_backends_tag, format!("virtual_hosts/{i}"));
+        let at = format!("virtual_hosts/{i}");
+        exists(&host.enabled_backends_tag, format!("{at}/enabled_backends_tag"));
+        for (j, share) in host.split.iter().enumerate() {
+            exists(&share.tag, format!("{at}/split/{j}/tag"));
+        }
+        if let Some(rollout) = &host.rollout {
+            exists(&rollout.to, format!("{at}/rollout/to"));
+        }
         for (j, route) in host.routes.iter().enumerate() {
-            exists(&route.enabled_backends_tag, format!("virtual_hosts/{i}/routes/{j}"));
+            exists(&route.enabled_backends_tag, format!("{at}/routes/{j}/enabled_backends_tag"));
         }
     }
     for (i, host) in config.virtual_hosts.iter().enumerate() {

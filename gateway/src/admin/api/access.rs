@@ -1,0 +1,189 @@
+//! Who may ask: whoever bears the token; without one, only programs on this machine that mean this API, and no
+//! web page that a browser here has open.
+
+use std::net::SocketAddr;
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::problem::Problem;
+use crate::config::{Admin, normalise_host};
+
+/// What a client without the right token is told (RFC 6750 3).
+pub(super) const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"gateway\"");
+
+/// What everybody may ask.
+const HEALTH: &str = "/api/v1/health";
+
+/// The rule.
+pub struct Access {
+    token: Option<String>,
+}
+
+/// Why there is no rule.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The token's file cannot be read.
+    #[error("cannot read {file} (admin.token_file): {error}")]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// There is nothing in it.
+    #[error("{0} is empty; it must hold the token of the management API")]
+    Empty(String),
+    /// Everybody could change everything.
+    #[error(
+        "the management API would listen on {address}, which is not this machine alone, and there is no token: \
+         set the variable {variable}, or admin.token_file, or proxy.management_api_addr = \"127.0.0.1:8081\""
+    )]
+    Open {
+        /// Where it would listen.
+        address: SocketAddr,
+        /// The variable that would hold the token.
+        variable: String,
+    },
+}
+
+impl Access {
+    /// The rule for a listener at `address`, with the token that `admin` names.
+    ///
+    /// # Errors
+    /// See [`AccessError`].
+    pub fn new(admin: &Admin, address: SocketAddr) -> Result<Self, AccessError> {
+        let token = if admin.token_file.is_empty() {
+            std::env::var(&admin.token_env).ok().filter(|token| !token.trim().is_empty())
+        } else {
+            let file = &admin.token_file;
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| AccessError::Unreadable { file: file.clone(), error })?;
+            if text.trim().is_empty() {
+                return Err(AccessError::Empty(file.clone()));
+            }
+            Some(text)
+        };
+        if token.is_none() && !address.ip().to_canonical().is_loopback() {
+            return Err(AccessError::Open { address, variable: admin.token_env.clone() });
+        }
+        Ok(Access { token: token.map(|token| token.trim().to_owned()) })
+    }
+
+    /// Whether a request may be answered.
+    pub(super) fn admits(&self, path: &str, headers: &HeaderMap) -> Result<(), Problem> {
+        match &self.token {
+            _ if path == HEALTH => Ok(()),
+            Some(token) if bears(headers, token) => Ok(()),
+            Some(_) => Err(Problem::new(StatusCode::UNAUTHORIZED, "expected Authorization: Bearer with the token")
+                .field(header::WWW_AUTHENTICATE, CHALLENGE)),
+            None => is_local(headers),
+        }
+    }
+}
+
+fn bears(headers: &HeaderMap, token: &str) -> bool {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let Some((scheme, given)) = value.to_str().ok().and_then(|value| value.split_once(' ')) else {
+        return false;
+    };
+    let given = given.trim().as_bytes();
+    // How long the comparison takes must not tell how much of it is right; the length may be known.
+    scheme.eq_ignore_ascii_case("bearer")
+        && given.len() == token.len()
+        && openssl::memcmp::eq(given, token.as_bytes())
+}
+
+/// A web page can have its visitor's browser ask this machine: by a name of its own that leads here, which
+/// `Host` tells, or across origins, which `Origin` tells.
+fn is_local(headers: &HeaderMap) -> Result<(), Problem> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let host = text(header::HOST).unwrap_or_default();
+    if !is_loopback(host) {
+        let detail = format!("without a token this API answers only by a name of this machine, and not as '{host}'");
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    }
+    let origin = headers.get(header::ORIGIN);
+    let own = text(header::ORIGIN).and_then(|origin| origin.strip_prefix("http://")) == Some(host);
+    if origin.is_some() && !own {
+        let detail = "without a token this API answers no page of another origin";
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    }
+    Ok(())
+}
+
+fn is_loopback(authority: &str) -> bool {
+    let Ok(host) = normalise_host(authority) else { return false };
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    match address {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderName;
+
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let field = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+        };
+        fields.iter().map(field).collect()
+    }
+
+    fn status(access: &Access, path: &str, fields: &[(&'static str, &str)]) -> u16 {
+        access.admits(path, &headers(fields)).map_or_else(|problem| problem.status.as_u16(), |()| 200)
+    }
+
+    #[test]
+    fn the_token_and_nothing_else_lets_in() {
+        let access = Access { token: Some("s3cret".to_owned()) };
+        let ask = |authorization| status(&access, "/api/v1/config", &[("authorization", authorization)]);
+        assert_eq!((ask("Bearer s3cret"), ask("bearer  s3cret ")), (200, 200));
+        for wrong in ["Bearer s3cre", "Bearer s3crett", "Bearer ", "Bearer", "Basic s3cret", "s3cret", ""] {
+            assert_eq!(ask(wrong), 401, "{wrong:?}");
+        }
+        assert_eq!(status(&access, "/", &[("host", "localhost")]), 401);
+        assert_eq!(status(&access, "/api/v1/health", &[]), 200);
+        assert_eq!(status(&access, "/api/v1/health/x", &[]), 401);
+    }
+
+    #[test]
+    fn without_a_token_only_this_machine_asks() {
+        let access = Access { token: None };
+        for host in ["127.0.0.1:8081", "localhost", "LOCALHOST:1", "[::1]:8081", "127.9.9.9", "a.localhost"] {
+            assert_eq!(status(&access, "/", &[("host", host)]), 200, "{host}");
+        }
+        for host in ["example.com", "127.0.0.1.example.com", "10.0.0.1", "", "localhost.example.com", "a b"] {
+            assert_eq!(status(&access, "/", &[("host", host)]), 403, "{host}");
+        }
+        let from = |origin| status(&access, "/", &[("host", "localhost:8081"), ("origin", origin)]);
+        assert_eq!(from("http://localhost:8081"), 200);
+        for origin in ["http://evil.example", "http://localhost:3000", "null", "https://localhost:8081"] {
+            assert_eq!(from(origin), 403, "{origin}");
+        }
+    }
+
+    #[test]
+    fn nobody_else_is_listened_to_without_a_token() {
+        let admin = |file: &str| Admin {
+            token_env: "GATEWAY_TEST_NO_SUCH_VARIABLE".to_owned(),
+            token_file: file.to_owned(),
+            ..Admin::default()
+        };
+        let everywhere = SocketAddr::from(([0, 0, 0, 0], 1));
+        let error = Access::new(&admin(""), everywhere).err().unwrap().to_string();
+        assert!(error.contains("0.0.0.0:1") && error.contains("GATEWAY_TEST_NO_SUCH_VARIABLE"), "{error}");
+        assert!(Access::new(&admin(""), SocketAddr::from(([127, 0, 0, 1], 1))).unwrap().token.is_none());
+
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().display().to_string();
+        assert!(matches!(Access::new(&admin(&path), everywhere), Err(AccessError::Empty(_))));
+        std::fs::write(file.path(), " s3cret\n").unwrap();
+        assert_eq!(Access::new(&admin(&path), everywhere).unwrap().token.as_deref(), Some("s3cret"));
+        assert!(matches!(Access::new(&admin("/nowhere"), everywhere), Err(AccessError::Unreadable { .. })));
+    }
+}

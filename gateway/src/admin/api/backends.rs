@@ -1,0 +1,255 @@
+//! Backends: which there are, how they are, and whether they get requests.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::Response;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::body::{Caller, Json, query};
+use super::domains::{merge, push, take_out, written};
+use super::problem::Problem;
+use super::{Answer, Api};
+use crate::config::{Backend, Config};
+use crate::live::{Applied, BackendCondition, Snapshot};
+use crate::upstream::BackendState;
+
+/// A backend, and how it is.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct BackendView {
+    #[serde(flatten)]
+    backend: Backend,
+    /// How it is now.
+    status: BackendStatus,
+}
+
+/// How a backend is now.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct BackendStatus {
+    /// Whether requests are sent to it, or why not.
+    condition: BackendCondition,
+    /// What probes found last; where there are none, true.
+    healthy: bool,
+    /// The address that is connected to.
+    address: String,
+    /// Requests that it is serving.
+    requests_active: i64,
+    /// Attempts to have it answer a request, since the gateway knows it.
+    requests_total: u64,
+    /// Connections opened to it.
+    connections_total: u64,
+    /// Connections to it that could not be opened.
+    connection_errors_total: u64,
+}
+
+impl From<&BackendState> for BackendStatus {
+    fn from(state: &BackendState) -> Self {
+        BackendStatus {
+            condition: state.into(),
+            healthy: state.is_healthy(),
+            address: state.address.to_string(),
+            requests_active: state.metrics.requests_active.get(),
+            requests_total: state.metrics.requests.get(),
+            connections_total: state.metrics.connections.get(),
+            connection_errors_total: state.metrics.connection_errors.get(),
+        }
+    }
+}
+
+/// Every backend
+#[utoipa::path(get, path = "/api/v1/backends", tag = "backends",
+    responses((status = 200, body = ref("#/components/schemas/BackendViewList"))))]
+pub(super) async fn list(State(api): State<Arc<Api>>) -> Response {
+    let snapshot = api.store.load();
+    let views: Vec<BackendView> = views(&snapshot).collect();
+    api.read(&snapshot, axum::Json(views))
+}
+
+/// One backend
+#[utoipa::path(get, path = "/api/v1/backends/{id}", tag = "backends", params(("id" = String, Path)),
+    responses((status = 200, body = ref("#/components/schemas/BackendView")), (status = 404)))]
+pub(super) async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Answer {
+    let snapshot = api.store.load();
+    let view = view(&snapshot, &id)?;
+    Ok(api.read(&snapshot, axum::Json(view)))
+}
+
+/// Add a backend
+#[utoipa::path(post, path = "/api/v1/backends", tag = "backends",
+    request_body(content = ref("#/components/schemas/Backend")),
+    responses((status = 201, body = ref("#/components/schemas/BackendView")), (status = 409)))]
+pub(super) async fn create(State(api): State<Arc<Api>>, caller: Caller, body: Json) -> Answer {
+    let body = body.object()?;
+    let id = body.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let wanted = id.clone();
+    let applied = api
+        .write(caller, move |config, json| {
+            if find(config, &wanted).is_ok() {
+                return Err(Problem::conflict(format!("there is a backend '{wanted}' already")));
+            }
+            fill_tags(json, &body);
+            Ok(push(json, "backends", body))
+        })
+        .await?;
+    answer(&api, &applied, &id, StatusCode::CREATED)
+}
+
+/// Change a backend, or add it; keys that are left out keep their value
+#[utoipa::path(put, path = "/api/v1/backends/{id}", tag = "backends", params(("id" = String, Path)),
+    request_body(content = ref("#/components/schemas/Backend")),
+    responses((status = 200, body = ref("#/components/schemas/BackendView")),
+        (status = 201, body = ref("#/components/schemas/BackendView"))))]
+pub(super) async fn replace(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    caller: Caller,
+    body: Json,
+) -> Answer {
+    let body = body.object()?;
+    let wanted = id.clone();
+    let (created, was_created) = std::sync::mpsc::channel();
+    let applied = api
+        .write(caller, move |config, json| {
+            if body.get("id").and_then(Value::as_str).is_some_and(|named| named != wanted) {
+                return Err(Problem::invalid("/id", format!("it is '{wanted}' in the path")));
+            }
+            fill_tags(json, &body);
+            match find(config, &wanted) {
+                Ok(index) => Ok(merge(json, "backends", index, body)),
+                Err(_) => {
+                    // The channel is read when this is done.
+                    let _ = created.send(());
+                    let mut backend = Map::from_iter([("id".to_owned(), json!(wanted))]);
+                    backend.extend(body);
+                    Ok(push(json, "backends", backend))
+                }
+            }
+        })
+        .await?;
+    let status = if was_created.try_recv().is_ok() { StatusCode::CREATED } else { StatusCode::OK };
+    answer(&api, &applied, &id, status)
+}
+
+/// Whether something is done although it leaves requests without a backend.
+#[derive(Deserialize)]
+pub(super) struct Force {
+    #[serde(default)]
+    force: bool,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Force {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        query(parts)
+    }
+}
+
+/// Take a backend away. The last one of a tag that is in use stays, unless it is forced: requests for the tag
+/// are then answered with 503
+#[utoipa::path(delete, path = "/api/v1/backends/{id}", tag = "backends",
+    params(("id" = String, Path), ("force" = Option<bool>, Query)),
+    responses((status = 204), (status = 404), (status = 409)))]
+pub(super) async fn remove(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    Force { force }: Force,
+    caller: Caller,
+) -> Answer {
+    let applied = api
+        .write(caller, move |config, json| {
+            let index = find(config, &id)?;
+            let last_of = last_of(config, &id);
+            if !last_of.is_empty() && !force {
+                let tags = last_of.join("', '");
+                return Err(Problem::conflict(format!(
+                    "'{id}' is the last backend with the tag '{tags}', which is in use; ?force=true takes it away \
+                     all the same"
+                )));
+            }
+            take_out(json, "backends", index);
+            let empty: Vec<&String> = config.empty_tags.iter().chain(&last_of).collect();
+            if let Some(config) = json.as_object_mut().filter(|_| !last_of.is_empty()) {
+                config.insert("empty_tags".to_owned(), json!(empty));
+            }
+            Ok(String::new())
+        })
+        .await?;
+    Ok(api.read(&applied.snapshot, StatusCode::NO_CONTENT))
+}
+
+/// Send a backend no new requests; those in flight end
+#[utoipa::path(post, path = "/api/v1/backends/{id}/drain", tag = "backends", params(("id" = String, Path)),
+    responses((status = 200, body = ref("#/components/schemas/BackendView")), (status = 404)))]
+pub(super) async fn drain(State(api): State<Arc<Api>>, Path(id): Path<String>, caller: Caller) -> Answer {
+    set_drained(&api, id, caller, true).await
+}
+
+/// Send a backend requests again
+#[utoipa::path(post, path = "/api/v1/backends/{id}/undrain", tag = "backends", params(("id" = String, Path)),
+    responses((status = 200, body = ref("#/components/schemas/BackendView")), (status = 404)))]
+pub(super) async fn undrain(State(api): State<Arc<Api>>, Path(id): Path<String>, caller: Caller) -> Answer {
+    set_drained(&api, id, caller, false).await
+}
+
+async fn set_drained(api: &Arc<Api>, id: String, caller: Caller, drained: bool) -> Answer {
+    let wanted = id.clone();
+    let applied = api
+        .write(caller, move |config, json| {
+            let index = find(config, &wanted)?;
+            let value = if drained { json!(true) } else { Value::Null };
+            Ok(merge(json, "backends", index, Map::from_iter([("drained".to_owned(), value)])))
+        })
+        .await?;
+    answer(api, &applied, &id, StatusCode::OK)
+}
+
+fn find(config: &Config, id: &str) -> Result<usize, Problem> {
+    let index = config.backends.iter().position(|backend| backend.id == id);
+    index.ok_or_else(|| Problem::not_found("backend", id))
+}
+
+/// The tags that nobody else bears, and that some virtual host or route uses.
+fn last_of(config: &Config, id: &str) -> Vec<String> {
+    let hosts = config.virtual_hosts.iter();
+    let used: HashSet<&str> = hosts
+        .flat_map(|host| {
+            let rollout = host.rollout.iter().filter(|rollout| rollout.share().is_some());
+            let routes = host.routes.iter().map(|route| &route.enabled_backends_tag);
+            let shares = host.split.iter().map(|share| &share.tag).chain(rollout.map(|rollout| &rollout.to));
+            [&host.enabled_backends_tag].into_iter().chain(routes).chain(shares)
+        })
+        .map(String::as_str)
+        .collect();
+    let (own, others): (Vec<&Backend>, Vec<&Backend>) =
+        config.backends.iter().partition(|backend| backend.id == id);
+    let borne: HashSet<&String> = others.iter().flat_map(|backend| &backend.tags).collect();
+    let tags = own.iter().flat_map(|backend| &backend.tags);
+    tags.filter(|tag| !borne.contains(tag) && used.contains(tag.as_str())).cloned().collect()
+}
+
+/// Tags that a backend is about to bear are not empty any more.
+fn fill_tags(json: &mut Value, backend: &Map<String, Value>) {
+    let Some(tags) = backend.get("tags").and_then(Value::as_array) else { return };
+    if let Some(empty) = json.get_mut("empty_tags").and_then(Value::as_array_mut) {
+        empty.retain(|tag| !tags.contains(tag));
+    }
+}
+
+fn views(snapshot: &Snapshot) -> impl Iterator<Item = BackendView> {
+    let with_state = snapshot.config.backends.iter().zip(&snapshot.backends);
+    with_state.map(|(backend, state)| BackendView { backend: backend.clone(), status: (&**state).into() })
+}
+
+fn view(snapshot: &Snapshot, id: &str) -> Result<BackendView, Problem> {
+    views(snapshot).find(|view| view.backend.id == id).ok_or_else(|| Problem::not_found("backend", id))
+}
+
+fn answer(api: &Api, applied: &Applied, id: &str, status: StatusCode) -> Answer {
+    let view = view(&applied.snapshot, id)?;
+    Ok(written(api, &applied.snapshot, status, "backends", id, json!(view)))
+}

@@ -1,0 +1,157 @@
+//! What a request brings along: who asks, under which condition, and a JSON body.
+
+use std::net::SocketAddr;
+
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::problem::Problem;
+
+/// Who wants something written, and under which condition.
+pub(super) struct Caller {
+    /// The address that it asks from.
+    pub(super) who: String,
+    /// Method and path.
+    pub(super) what: String,
+    /// The tags of `If-Match`, of which one must be current; `None` where any will do.
+    pub(super) if_match: Option<Vec<String>>,
+    /// Whether it only wants to know what would happen.
+    pub(super) dry_run: bool,
+}
+
+#[derive(Deserialize)]
+struct Options {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let peer = ConnectInfo::<SocketAddr>::from_request_parts(parts, state).await;
+        Ok(Caller {
+            who: peer.map_or_else(|_| "unknown".to_owned(), |ConnectInfo(peer)| peer.to_string()),
+            what: format!("{} {}", parts.method, parts.uri.path()),
+            if_match: if_match(&parts.headers),
+            dry_run: query::<Options>(parts)?.dry_run,
+        })
+    }
+}
+
+/// The query, where every part of it is understood.
+pub(super) fn query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Problem> {
+    let found = Query::<T>::try_from_uri(&parts.uri);
+    found.map(|Query(found)| found).map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, format!("the query '{}' is not understood: {error}", parts.uri.query().unwrap_or_default()))
+    })
+}
+
+/// RFC 9110 13.1.1. Weak tags match nothing.
+fn if_match(headers: &HeaderMap) -> Option<Vec<String>> {
+    let mut lines = headers.get_all(header::IF_MATCH).iter().peekable();
+    lines.peek()?;
+    let lines: Vec<&str> = lines.map(|line| line.to_str().unwrap_or_default()).collect();
+    let tags: Vec<&str> = lines.iter().flat_map(|line| line.split(',')).map(str::trim).collect();
+    if tags == ["*"] {
+        return None;
+    }
+    let strong = |tag: &&str| tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).map(str::to_owned);
+    Some(tags.iter().filter_map(strong).collect())
+}
+
+/// A JSON body.
+pub(super) struct Json(pub(super) Value);
+
+impl<S: Send + Sync> FromRequest<S> for Json {
+    type Rejection = Problem;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let content_type = request.headers().get(header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        if !is_json(&content_type) {
+            let detail = format!("expected Content-Type: application/json, found '{content_type}'");
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+        }
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+            let status = rejection.status();
+            let detail = match status {
+                StatusCode::PAYLOAD_TOO_LARGE => "a body may have 1 MiB".to_owned(),
+                _ => format!("the body has not arrived: {}", rejection.body_text()),
+            };
+            Problem::new(status, detail)
+        })?;
+        let value = serde_json::from_slice(&bytes)
+            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is no JSON: {error}")))?;
+        Ok(Json(value))
+    }
+}
+
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+impl Json {
+    /// The body, where it is an object.
+    pub(super) fn object(self) -> Result<Map<String, Value>, Problem> {
+        match self.0 {
+            Value::Object(object) => Ok(object),
+            other => Err(Problem::invalid("", format!("expected an object, found {}", kind(&other)))),
+        }
+    }
+
+    /// The body as a `T`.
+    pub(super) fn read<T: DeserializeOwned>(self) -> Result<T, Problem> {
+        serde_path_to_error::deserialize(self.0).map_err(|error| {
+            let pointer: String = error.path().iter().map(|segment| format!("/{segment}")).collect();
+            Problem::invalid(pointer.replace("/?", ""), error.inner().to_string())
+        })
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn conditions() {
+        let condition = |lines: &[&str]| {
+            let field = |line: &&str| (header::IF_MATCH, HeaderValue::from_str(line).unwrap());
+            if_match(&lines.iter().map(field).collect())
+        };
+        assert_eq!(condition(&[]), None);
+        assert_eq!(condition(&["*"]), None);
+        assert_eq!(condition(&["\"a-1\""]), Some(vec!["a-1".to_owned()]));
+        assert_eq!(condition(&["\"a\", \"b\"", "\"c\""]).unwrap(), ["a", "b", "c"]);
+        assert_eq!(condition(&["W/\"a\""]), Some(vec![]), "a weak tag matches nothing");
+        assert_eq!(condition(&["a"]), Some(vec![]));
+    }
+
+    #[test]
+    fn content_types() {
+        for json in ["application/json", "Application/JSON; charset=utf-8"] {
+            assert!(is_json(json), "{json}");
+        }
+        for other in ["", "text/plain", "application/toml", "application/jsonx"] {
+            assert!(!is_json(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The configuration as a whole: shown, replaced, read again, taken back.
+
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::body::{Caller, Json};
+use super::problem::Problem;
+use super::{Answer, Api, run};
+use crate::config::{hide_secrets, reveal_secrets};
+use crate::live::{Applied, ChangeError};
+
+/// What a change has come to.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ChangeView {
+    /// The revision that runs now.
+    revision: u64,
+    /// Whether nothing was changed, because nothing was to be.
+    dry_run: bool,
+    /// What is different, a line each.
+    changes: Vec<String>,
+    /// Keys whose new value holds only after a restart.
+    after_restart: Vec<&'static str>,
+}
+
+/// A configuration that ran, or runs.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct RevisionView {
+    /// Its number.
+    revision: u64,
+    /// Since when it ran, in seconds since 1970.
+    at: f64,
+    /// Who made it: an address, "file", "SIGHUP", a rollout.
+    by: String,
+    /// What was different from the one before, a line each.
+    changes: Vec<String>,
+    /// Whether it runs now.
+    current: bool,
+}
+
+/// The whole configuration, with every default; secrets are ***
+#[utoipa::path(get, path = "/api/v1/config", tag = "config",
+    responses((status = 200, body = ref("#/components/schemas/Config"))))]
+pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
+    let snapshot = api.store.load();
+    let mut json = snapshot.config.to_json();
+    hide_secrets(&mut json);
+    api.read(&snapshot, axum::Json(json))
+}
+
+/// Replace the whole configuration; what is left out is as by default, and *** stands for the secret that is
+/// there
+#[utoipa::path(put, path = "/api/v1/config", tag = "config", params(("dry_run" = Option<bool>, Query)),
+    request_body(content = ref("#/components/schemas/Config")),
+    responses((status = 200, body = ref("#/components/schemas/ChangeView"))))]
+pub(super) async fn replace(State(api): State<Arc<Api>>, caller: Caller, body: Json) -> Answer {
+    let mut new = Value::Object(body.object()?);
+    let dry_run = caller.dry_run;
+    let applied = api
+        .write(caller, move |_, json| {
+            reveal_secrets(&mut new, json);
+            *json = new;
+            Ok(String::new())
+        })
+        .await?;
+    Ok(changed(&api, &applied, dry_run))
+}
+
+/// Read the file again, and resolve the names of backends again
+#[utoipa::path(post, path = "/api/v1/config/reload", tag = "config",
+    responses((status = 200, body = ref("#/components/schemas/ChangeView")), (status = 422)))]
+pub(super) async fn reload(State(api): State<Arc<Api>>, caller: Caller) -> Answer {
+    let store = api.store.clone();
+    let (applied, caller) = run(move || {
+        let applied = store.reload(&caller.who, true);
+        let applied = applied.map_err(|error| Problem::invalid_config(&error, "/"))?;
+        Ok((applied, caller))
+    })
+    .await?;
+    let Some(applied) = applied else { return Ok(show(State(api)).await) };
+    caller.log(&applied);
+    Ok(changed(&api, &applied, false))
+}
+
+/// Earlier configurations that can be gone back to, and the one that runs; the newest first
+#[utoipa::path(get, path = "/api/v1/config/history", tag = "config",
+    responses((status = 200, body = ref("#/components/schemas/RevisionViewList"))))]
+pub(super) async fn history(State(api): State<Arc<Api>>) -> Answer {
+    let store = api.store.clone();
+    // A change that is under way is waited for.
+    let history = run(move || Ok(store.history())).await?;
+    let snapshot = api.store.load();
+    let view = |revision: &Arc<crate::live::Revision>| RevisionView {
+        revision: revision.number,
+        at: revision.at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()),
+        by: revision.by.clone(),
+        changes: revision.changes.clone(),
+        current: revision.number == snapshot.revision,
+    };
+    let views: Vec<RevisionView> = history.iter().rev().map(view).collect();
+    Ok(api.read(&snapshot, axum::Json(views)))
+}
+
+/// Where to go back to.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rollback {
+    /// The number of an earlier configuration.
+    revision: u64,
+}
+
+/// Go back to an earlier configuration
+#[utoipa::path(post, path = "/api/v1/config/rollback", tag = "config",
+    request_body(content = ref("#/components/schemas/Rollback")),
+    responses((status = 200, body = ref("#/components/schemas/ChangeView")), (status = 404)))]
+pub(super) async fn roll_back(State(api): State<Arc<Api>>, caller: Caller, body: Json) -> Answer {
+    let Rollback { revision } = body.read()?;
+    let store = api.store.clone();
+    let (applied, caller) = run(move || {
+        let applied = store.roll_back(caller.change(), revision).map_err(|error| match error {
+            ChangeError::Refused(oldest) => {
+                let detail = format!("revision {revision} is not kept; the oldest that is, is {oldest}");
+                Problem::new(StatusCode::NOT_FOUND, detail)
+            }
+            ChangeError::Invalid(error) => Problem::invalid_config(&error, "/"),
+            error => Problem::of_other(&error),
+        })?;
+        Ok((applied, caller))
+    })
+    .await?;
+    caller.log(&applied);
+    Ok(changed(&api, &applied, false))
+}
+
+fn changed(api: &Api, applied: &Applied, dry_run: bool) -> Response {
+    let now = api.store.load();
+    let snapshot = if dry_run { &now } else { &applied.snapshot };
+    let view = ChangeView {
+        revision: snapshot.revision,
+        dry_run,
+        changes: applied.changes.clone(),
+        after_restart: applied.after_restart.clone(),
+    };
+    api.read(snapshot, axum::Json(view))
+}

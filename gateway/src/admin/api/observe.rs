@@ -1,0 +1,84 @@
+//! What can be asked about requests: what would become of one, what became of the last ones.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::IntoResponse;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::body::Json;
+use super::problem::Problem;
+use super::{Answer, Api};
+use crate::live;
+
+/// Whether the process lives
+#[utoipa::path(get, path = "/api/v1/health", tag = "observe", security(()),
+    responses((status = 200, body = String, content_type = "text/plain")))]
+pub(super) async fn health() -> &'static str {
+    "OK"
+}
+
+/// A request that might be made.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ask {
+    /// Its method.
+    method: String,
+    /// Its URL, host included.
+    url: String,
+    /// Its header fields.
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+}
+
+/// What would become of a request; nothing is sent, and nothing is counted
+#[utoipa::path(post, path = "/api/v1/explain", tag = "observe",
+    request_body(content = ref("#/components/schemas/Ask")),
+    responses((status = 200, body = ref("#/components/schemas/Explanation"))))]
+pub(super) async fn explain(State(api): State<Arc<Api>>, body: Json) -> Answer {
+    let ask: Ask = body.read()?;
+    let no = |pointer: &'static str, what: &str, found: &str| {
+        Problem::invalid(pointer, format!("'{found}' is no {what}"))
+    };
+    let method: Method = ask.method.parse().map_err(|_| no("/method", "method", &ask.method))?;
+    let url: Uri = ask.url.parse().map_err(|_| no("/url", "URL", &ask.url))?;
+    let fields = ask.headers.iter().map(|(name, value)| {
+        let found: HeaderName = name.parse().map_err(|_| no("/headers", "name of a header field", name))?;
+        let value: HeaderValue = value.parse().map_err(|_| no("/headers", "value of a header field", value))?;
+        Ok((found, value))
+    });
+    let fields = fields.collect::<Result<Vec<_>, Problem>>()?;
+    let request = live::asked(&method, &url, fields).map_err(|error| Problem::invalid("/url", error))?;
+    let snapshot = api.store.load();
+    let explanation = live::explain(&snapshot, &request);
+    Ok(api.read(&snapshot, axum::Json(explanation)))
+}
+
+/// The last requests, the newest first, each with the timeline of its phases
+#[utoipa::path(get, path = "/api/v1/requests", tag = "observe",
+    responses((status = 200, body = ref("#/components/schemas/RecentRequestList"))))]
+pub(super) async fn requests(State(api): State<Arc<Api>>) -> Answer {
+    Ok(api.read(&api.store.load(), axum::Json(api.timelines.recent())))
+}
+
+/// One of the last requests
+#[utoipa::path(get, path = "/api/v1/requests/{request_id}", tag = "observe",
+    params(("request_id" = String, Path)),
+    responses((status = 200, body = ref("#/components/schemas/RecentRequest")), (status = 404)))]
+pub(super) async fn request(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Answer {
+    let found = api.timelines.find(&id).ok_or_else(|| Problem::not_found("recent request", &id))?;
+    Ok(api.read(&api.store.load(), axum::Json(found)))
+}
+
+/// All metrics, in Prometheus' text format
+#[utoipa::path(get, path = "/api/v1/metrics", tag = "observe",
+    responses((status = 200, body = String, content_type = "text/plain")))]
+pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Answer {
+    let (text, content_type) = api.metrics.encode().map_err(|error| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode the metrics: {error}"))
+    })?;
+    Ok(api.read(&api.store.load(), ([(header::CONTENT_TYPE, content_type)], text).into_response()))
+}

@@ -1,0 +1,135 @@
+//! The API's description: paths from the handlers (utoipa), schemas from the types that are read and written
+//! (schemars), which are those of the configuration.
+
+use std::sync::Arc;
+
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+use utoipa::OpenApi as _;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::problem::ProblemBody;
+use super::{Api, backends, configuration, domains, observe, rollouts};
+use crate::config::{Backend, Config, Rollout, Share, VirtualHost};
+use crate::live::Explanation;
+use crate::telemetry::timeline::RecentRequest;
+
+/// What the description says about the API as a whole.
+#[derive(utoipa::OpenApi)]
+#[openapi(info(
+    title = "Gateway management API",
+    description = "Changes a gateway while it serves. Every read bears the ETag of the configuration's revision; \
+                   a write with an If-Match that is out of date is 412."
+))]
+struct Description;
+
+/// Every path, with its handler.
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(observe::health))
+        .routes(routes!(domains::list, domains::create))
+        .routes(routes!(domains::show, domains::replace, domains::remove))
+        .routes(routes!(domains::switch))
+        .routes(routes!(domains::split, domains::set_split, domains::remove_split))
+        .routes(routes!(rollouts::start, rollouts::show, rollouts::abort))
+        .routes(routes!(backends::list, backends::create))
+        .routes(routes!(backends::show, backends::replace, backends::remove))
+        .routes(routes!(backends::drain))
+        .routes(routes!(backends::undrain))
+        .routes(routes!(configuration::show, configuration::replace))
+        .routes(routes!(configuration::reload))
+        .routes(routes!(configuration::history))
+        .routes(routes!(configuration::roll_back))
+        .routes(routes!(observe::explain))
+        .routes(routes!(observe::requests))
+        .routes(routes!(observe::request))
+        .routes(routes!(observe::metrics))
+}
+
+/// The description with its schemas, and with the answers that every path may give.
+pub(super) fn complete(document: &OpenApi) -> Value {
+    // Strings, numbers and maps always make JSON.
+    let mut json = serde_json::to_value(document).unwrap_or_default();
+    json["components"] = json!({
+        "schemas": schemas(),
+        "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
+    });
+    json["security"] = json!([{ "token": [] }, {}]);
+    let paths = json.get_mut("paths").and_then(Value::as_object_mut);
+    for item in paths.into_iter().flat_map(|paths| paths.values_mut()) {
+        for (method, operation) in item.as_object_mut().into_iter().flatten() {
+            add_answers(method, operation);
+        }
+    }
+    json
+}
+
+fn add_answers(method: &str, operation: &mut Value) {
+    let is_open = operation.get("security").is_some();
+    let has_body = operation.get("requestBody").is_some();
+    let writes = operation["tags"][0] != "observe" && method != "get";
+    let mut statuses = vec![];
+    if !is_open {
+        statuses.extend(["401", "403"]);
+    }
+    if has_body {
+        statuses.extend(["400", "413", "415", "422"]);
+    }
+    if writes {
+        statuses.extend(["400", "409", "412", "422", "500"]);
+        let if_match = json!({
+            "name": "If-Match", "in": "header", "required": false, "schema": { "type": "string" },
+            "description": "The ETag that must be current",
+        });
+        match operation.get_mut("parameters").and_then(Value::as_array_mut) {
+            Some(parameters) => parameters.push(if_match),
+            None => operation["parameters"] = json!([if_match]),
+        }
+    }
+    let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
+    for status in statuses {
+        responses.entry(status).or_insert(json!({}));
+    }
+    for (status, response) in responses {
+        let title = axum::http::StatusCode::from_bytes(status.as_bytes()).ok();
+        response["description"] = json!(title.and_then(|title| title.canonical_reason()).unwrap_or_default());
+        if !status.starts_with('2') {
+            let problem = json!({ "schema": { "$ref": "#/components/schemas/Problem" } });
+            response["content"] = json!({ "application/problem+json": problem });
+        }
+    }
+}
+
+/// What is also answered several at a time.
+const LISTED: [&str; 5] = ["VirtualHost", "Share", "BackendView", "RevisionView", "RecentRequest"];
+
+/// Every schema that the description names.
+fn schemas() -> Map<String, Value> {
+    let settings = SchemaSettings::draft2020_12();
+    let settings = settings.with(|settings| settings.definitions_path = "/components/schemas".into());
+    let mut generator = SchemaGenerator::new(settings);
+    generator.subschema_for::<Config>();
+    generator.subschema_for::<VirtualHost>();
+    generator.subschema_for::<Backend>();
+    generator.subschema_for::<Share>();
+    generator.subschema_for::<Rollout>();
+    generator.subschema_for::<ProblemBody<'_>>();
+    generator.subschema_for::<domains::Switch>();
+    generator.subschema_for::<rollouts::RolloutView>();
+    generator.subschema_for::<backends::BackendView>();
+    generator.subschema_for::<configuration::ChangeView>();
+    generator.subschema_for::<configuration::RevisionView>();
+    generator.subschema_for::<configuration::Rollback>();
+    generator.subschema_for::<observe::Ask>();
+    generator.subschema_for::<Explanation>();
+    generator.subschema_for::<RecentRequest>();
+    let mut schemas = generator.take_definitions(true);
+    for name in LISTED {
+        let items = json!({ "$ref": format!("#/components/schemas/{name}") });
+        schemas.insert(format!("{name}List"), json!({ "type": "array", "items": items }));
+    }
+    schemas
+}

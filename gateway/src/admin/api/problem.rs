@@ -1,0 +1,138 @@
+//! What is wrong, as `application/problem+json` (RFC 9457).
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::config::{ConfigError, Fault};
+use crate::live::ChangeError;
+
+/// An answer that says what is wrong.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) status: StatusCode,
+    detail: String,
+    errors: Vec<BodyError>,
+    fields: HeaderMap,
+}
+
+/// A thing that is wrong with the request's body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(super) struct BodyError {
+    /// Where in the body, as a JSON pointer (RFC 6901); empty: the body as a whole, or what it leads to.
+    pub(super) pointer: String,
+    /// What is wrong there.
+    pub(super) detail: String,
+}
+
+/// What is wrong (RFC 9457).
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub(super) struct ProblemBody<'a> {
+    /// What kind of problem it is.
+    #[serde(rename = "type")]
+    kind: &'a str,
+    /// The same for people.
+    title: &'a str,
+    /// The status of the answer.
+    status: u16,
+    /// What happened to this request.
+    detail: &'a str,
+    /// What is wrong with the body, where that is at fault.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [BodyError],
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Problem { status, detail: detail.into(), errors: Vec::new(), fields: HeaderMap::new() }
+    }
+
+    pub(super) fn not_found(kind: &str, name: &str) -> Self {
+        Problem::new(StatusCode::NOT_FOUND, format!("there is no {kind} '{name}'"))
+    }
+
+    pub(super) fn conflict(detail: impl Into<String>) -> Self {
+        Problem::new(StatusCode::CONFLICT, detail)
+    }
+
+    /// The body can be read and makes no sense.
+    pub(super) fn invalid(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Problem::invalid_in(vec![BodyError { pointer: pointer.into(), detail: detail.into() }])
+    }
+
+    fn invalid_in(errors: Vec<BodyError>) -> Self {
+        let count = errors.len();
+        let things = if count == 1 { "one thing is".to_owned() } else { format!("{count} things are") };
+        let detail = format!("{things} wrong with what this would come to; nothing was changed");
+        Problem { errors, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
+    }
+
+    /// A configuration that is wrong; the request's body stands in it at the pointer `at`.
+    pub(super) fn invalid_config(error: &ConfigError, at: &str) -> Self {
+        Problem::invalid_in(error.faults.iter().map(|fault| in_body(fault, at)).collect())
+    }
+
+    pub(super) fn of_change(error: ChangeError<Problem>, at: &str) -> Self {
+        match error {
+            ChangeError::Refused(problem) => problem,
+            ChangeError::Invalid(error) => Problem::invalid_config(&error, at),
+            error => Problem::of_other(&error),
+        }
+    }
+
+    /// A change that is neither wrong nor refused, and has not happened.
+    pub(super) fn of_other<R: std::fmt::Display>(error: &ChangeError<R>) -> Self {
+        let status = match error {
+            ChangeError::OutOfDate(_) => StatusCode::PRECONDITION_FAILED,
+            ChangeError::FileIsWrong(_) | ChangeError::Refused(_) => StatusCode::CONFLICT,
+            ChangeError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            ChangeError::NotKept { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Problem::new(status, error.to_string())
+    }
+
+    pub(super) fn field(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.fields.insert(name, value);
+        self
+    }
+}
+
+/// `ChangeError` says it by its `Display`.
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+/// A fault by its place in the body, or in words where it is elsewhere in the configuration.
+fn in_body(fault: &Fault, at: &str) -> BodyError {
+    let rest = fault.pointer.strip_prefix(at).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    match rest {
+        Some(rest) => BodyError { pointer: rest.to_owned(), detail: fault.detail.clone() },
+        None => {
+            let detail = format!("{} (at {} of the configuration)", fault.detail, fault.pointer);
+            BodyError { pointer: String::new(), detail }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.status;
+        let title = status.canonical_reason().unwrap_or("Problem");
+        let kind = format!("urn:problem-type:gateway:api:{}", title.to_ascii_lowercase().replace(' ', "_"));
+        let body = ProblemBody {
+            kind: &kind,
+            title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            errors: &self.errors,
+        };
+        // Strings and a number always make JSON.
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
+        (status, content_type, self.fields, body).into_response()
+    }
+}

@@ -1,0 +1,117 @@
+//! Guarded rollouts of a domain: started, watched, ended.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::body::{Caller, Json};
+use super::domains::{find, is_borne, is_not_rolled_out, merge};
+use super::problem::Problem;
+use super::{Answer, Api};
+use crate::config::{Percent, Rollout, RolloutState};
+use crate::live::{Progress, Snapshot};
+
+/// A rollout, and how it stands.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct RolloutView {
+    /// The tag that it comes from.
+    from: String,
+    /// The new tag's share now.
+    percent: Percent,
+    /// As it was asked for, with the step that it is at.
+    #[serde(flatten)]
+    rollout: Rollout,
+    /// What has been measured in this step, while it goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<Progress>,
+}
+
+/// What the gateway itself writes down about a rollout.
+const OURS: [&str; 3] = ["step", "state", "reason"];
+
+/// Move a domain to another tag step by step, and back where that does worse
+#[utoipa::path(post, path = "/api/v1/domains/{domain}/rollout", tag = "rollouts",
+    params(("domain" = String, Path)), request_body(content = ref("#/components/schemas/Rollout")),
+    responses((status = 201, body = ref("#/components/schemas/RolloutView")), (status = 404), (status = 409)))]
+pub(super) async fn start(
+    State(api): State<Arc<Api>>,
+    Path(domain): Path<String>,
+    caller: Caller,
+    body: Json,
+) -> Answer {
+    let body = body.object()?;
+    if let Some(ours) = OURS.iter().find(|key| body.contains_key(**key)) {
+        return Err(Problem::invalid(format!("/{ours}"), "this is for the gateway to say"));
+    }
+    let wanted = domain.clone();
+    let applied = api
+        .write(caller, move |config, json| {
+            let (index, host) = find(config, &wanted)?;
+            is_not_rolled_out(host)?;
+            if !host.split.is_empty() {
+                return Err(Problem::conflict("the domain has a split; take it away first"));
+            }
+            if let Some(to) = body.get("to").and_then(Value::as_str) {
+                is_borne(config, to)?;
+            }
+            let at = format!("/virtual_hosts/{index}");
+            // One that has ended leaves nothing behind.
+            if let Some(host) = json.pointer_mut(&at).and_then(Value::as_object_mut) {
+                host.insert("rollout".to_owned(), Value::Object(body));
+            }
+            Ok(format!("{at}/rollout"))
+        })
+        .await?;
+    let view = view(&api, &applied.snapshot, &domain)?;
+    Ok(api.read(&applied.snapshot, (StatusCode::CREATED, axum::Json(view))))
+}
+
+/// How a rollout stands, or how it ended
+#[utoipa::path(get, path = "/api/v1/domains/{domain}/rollout", tag = "rollouts",
+    params(("domain" = String, Path)),
+    responses((status = 200, body = ref("#/components/schemas/RolloutView")), (status = 404)))]
+pub(super) async fn show(State(api): State<Arc<Api>>, Path(domain): Path<String>) -> Answer {
+    let snapshot = api.store.load();
+    let view = view(&api, &snapshot, &domain)?;
+    Ok(api.read(&snapshot, axum::Json(view)))
+}
+
+/// End a rollout: everything goes back to the old tag. One that has ended is forgotten
+#[utoipa::path(delete, path = "/api/v1/domains/{domain}/rollout", tag = "rollouts",
+    params(("domain" = String, Path)), responses((status = 204), (status = 404)))]
+pub(super) async fn abort(State(api): State<Arc<Api>>, Path(domain): Path<String>, caller: Caller) -> Answer {
+    let who = caller.who.clone();
+    let applied = api
+        .write(caller, move |config, json| {
+            let (index, host) = find(config, &domain)?;
+            let rollout = host.rollout.as_ref().ok_or_else(|| Problem::not_found("rollout of", &domain))?;
+            let left = match rollout.state {
+                RolloutState::Running => {
+                    let mut ended = rollout.clone();
+                    ended.state = RolloutState::Aborted;
+                    ended.reason = format!("{who} has ended it");
+                    json!(ended)
+                }
+                _ => Value::Null,
+            };
+            Ok(merge(json, "virtual_hosts", index, Map::from_iter([("rollout".to_owned(), left)])))
+        })
+        .await?;
+    Ok(api.read(&applied.snapshot, StatusCode::NO_CONTENT))
+}
+
+fn view(api: &Api, snapshot: &Snapshot, domain: &str) -> Result<RolloutView, Problem> {
+    let host = find(&snapshot.config, domain)?.1;
+    let rollout = host.rollout.clone().ok_or_else(|| Problem::not_found("rollout of", domain))?;
+    let done = if rollout.state == RolloutState::Done { Percent::ALL } else { Percent::default() };
+    Ok(RolloutView {
+        from: host.enabled_backends_tag.clone(),
+        percent: rollout.share().unwrap_or(done),
+        progress: rollout.share().and_then(|_| api.rollouts.progress(&host.domain)),
+        rollout,
+    })
+}

@@ -1,0 +1,117 @@
+//! What is different between two configurations, in words.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value};
+
+use super::rewrite::identity;
+use super::schema::Config;
+
+/// What `new` changes: a line for each thing that is added (`+`), removed (`-`) or another one (`~`).
+pub fn difference(old: &Config, new: &Config) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let (Value::Object(old), Value::Object(new)) = (old.to_json(), new.to_json()) {
+        tables("", &old, &new, &mut lines);
+    }
+    lines
+}
+
+fn tables(at: &str, old: &Map<String, Value>, new: &Map<String, Value>, lines: &mut Vec<String>) {
+    let gone = old.keys().filter(|key| !new.contains_key(*key));
+    for key in new.keys().chain(gone) {
+        let name = join(at, key);
+        match (old.get(key), new.get(key)) {
+            (old, new) if old == new => {}
+            (Some(Value::Object(old)), Some(Value::Object(new))) => tables(&name, old, new, lines),
+            (old, new) if is_list(old) || is_list(new) => lists(&join(at, one(key)), old, new, lines),
+            (None, Some(new)) => lines.push(format!("+ {name} = {new}")),
+            (Some(_), None) => lines.push(format!("- {name}")),
+            (Some(old), Some(new)) => lines.push(format!("~ {name}: {old} -> {new}")),
+            (None, None) => {}
+        }
+    }
+}
+
+/// Whether it is an array of tables.
+fn is_list(value: Option<&Value>) -> bool {
+    value.and_then(Value::as_array).is_some_and(|items| items.iter().any(Value::is_object))
+}
+
+fn lists(kind: &str, old: Option<&Value>, new: Option<&Value>, lines: &mut Vec<String>) {
+    let items = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
+    let (old, new) = (items(old), items(new));
+    let named = |item: &Value| format!("{kind} {}", name(item));
+    let mut known: HashMap<String, &Value> = old.iter().map(|item| (identity(item), item)).collect();
+    for item in &new {
+        match (known.remove(&identity(item)), item) {
+            (Some(Value::Object(old)), Value::Object(new)) => tables(&named(item), old, new, lines),
+            _ => lines.push(format!("+ {} {item}", named(item))),
+        }
+    }
+    for item in old.iter().filter(|item| known.contains_key(&identity(item))) {
+        lines.push(format!("- {}", named(item)));
+    }
+}
+
+fn name(item: &Value) -> String {
+    let route = ["path", "path_prefix", "path_regex"].iter().find_map(|key| item.get(key)?.as_str());
+    let method = |method: &Value| method.as_str().map(str::to_owned);
+    let methods = item.get("methods").and_then(Value::as_array);
+    let methods = methods.map(|methods| methods.iter().filter_map(method).collect::<Vec<_>>().join(","));
+    match (route, methods) {
+        (Some(route), Some(methods)) => format!("{route} {methods}"),
+        (Some(route), None) => route.to_owned(),
+        (None, _) => identity(item),
+    }
+}
+
+/// What one of them is called.
+fn one(key: &str) -> &str {
+    match key {
+        "virtual_hosts" => "virtual host",
+        "split" => "split",
+        several => several.strip_suffix('s').unwrap_or(several),
+    }
+}
+
+fn join(at: &str, key: &str) -> String {
+    if at.is_empty() { key.to_owned() } else { format!("{at} {key}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::COMPLETE;
+
+    #[test]
+    fn hosts_routes_backends_and_policies() {
+        let old = format!(
+            "[rate_limit]\nrequests = 5\n[[virtual_hosts]]\ndomain = \"a.example\"\n\
+             enabled_backends_tag = \"a\"\n[[virtual_hosts.routes]]\npath_prefix = \"/old\"\n\
+             [[virtual_hosts.routes]]\npath_prefix = \"/api\"\n{COMPLETE}"
+        );
+        let new = old
+            .replace("requests = 5", "requests = 9")
+            .replace("\"/old\"", "\"/new\"")
+            .replace("\"/api\"", "\"/api\"\nstrip_prefix = true")
+            .replace("tags = [\"a\"]", "tags = [\"a\", \"b\"]")
+            .replace("domain = \"*\"", "domain = \"b.example\"")
+            + "[retry]\nattempts = 2\n[[backends]]\nid = \"two\"\naddress = \"127.0.0.1:2\"\ntags = [\"a\"]\n";
+        let config = |text: &str| Config::parse("file", text).unwrap();
+        assert_eq!(
+            difference(&config(&old), &config(&new)),
+            [
+                "+ retry = {\"attempts\":2}",
+                "~ rate_limit requests: 5 -> 9",
+                "+ virtual host a.example route /new {\"path_prefix\":\"/new\"}",
+                "+ virtual host a.example route /api strip_prefix = true",
+                "- virtual host a.example route /old",
+                "+ virtual host b.example {\"domain\":\"b.example\",\"enabled_backends_tag\":\"a\",\"http_to_https\":false}",
+                "- virtual host *",
+                "~ backend one tags: [\"a\"] -> [\"a\",\"b\"]",
+                "+ backend two {\"id\":\"two\",\"address\":\"127.0.0.1:2\",\"tags\":[\"a\"]}",
+            ]
+        );
+        assert!(difference(&config(&old), &config(&old)).is_empty());
+    }
+}

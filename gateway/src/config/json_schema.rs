@@ -1,0 +1,58 @@
+//! The configuration's JSON Schema, for editors, and for whoever writes to the management API. What is a type
+//! in the configuration is a definition there; here is how its small types look.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::Value;
+
+use super::cases::CaseRequest;
+use super::fields::{FieldName, Fields};
+use super::routes::{MethodName, Pattern};
+use super::schema::Config;
+use super::values::{HostPort, Millis, OneOrMany, Percent, Secs, StatusSet};
+
+/// The schema of a whole configuration (JSON Schema 2020-12).
+pub fn json_schema() -> Value {
+    let generator = SchemaSettings::draft2020_12().into_generator();
+    generator.into_root_schema_for::<Config>().to_value()
+}
+
+/// Types that are one value in the text.
+macro_rules! small_types {
+    ($($type:ty => { $($schema:tt)+ })+) => {$(
+        impl JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ $($schema)+ })
+            }
+        }
+    )+};
+}
+
+small_types! {
+    Secs => { "type": "integer", "minimum": 1, "maximum": 31_536_000 }
+    Millis => { "type": "integer", "minimum": 1, "maximum": 31_536_000_000_u64 }
+    Percent => { "type": "integer", "minimum": 0, "maximum": 100 }
+    HostPort => { "type": "string", "examples": ["127.0.0.1:3001", "[::1]:3001", "web.internal:80"] }
+    StatusSet => { "type": "string", "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?( *, *[1-5][0-9]{2}(-[1-5][0-9]{2})?)*$" }
+    Pattern => { "type": "string", "format": "regex" }
+    MethodName => { "type": "string", "pattern": "^[^a-z ]+$", "examples": ["GET"] }
+    FieldName => { "type": "string", "examples": ["X-Request-Id"] }
+    Fields => { "type": "object", "additionalProperties": { "type": "string" } }
+    CaseRequest => { "type": "string", "examples": ["GET http://app.example.com/api"] }
+    OneOrMany<SocketAddr> => {
+        "anyOf": [
+            { "type": "string" },
+            { "type": "array", "items": { "type": "string" }, "minItems": 1 }
+        ],
+        "examples": ["127.0.0.1:8080"]
+    }
+}

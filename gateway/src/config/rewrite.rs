@@ -1,0 +1,356 @@
+//! A TOML text, changed as a person would change it: what is different is written, and everything else stays
+//! as it is, comments, order and layout included.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value as Json};
+use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, TomlError, Value};
+
+/// Objects with more keys than this get a table of their own, smaller ones are written in one line.
+const ONE_LINE: usize = 3;
+
+/// `text`, whose content is `old`, changed so that its content is `new`. A key that `old` has and `text` has
+/// not is a default, and is written only where `new` differs.
+///
+/// # Errors
+/// Where `text` is no TOML.
+pub(super) fn rewrite(text: &str, old: &Json, new: &Json) -> Result<String, TomlError> {
+    let mut document: DocumentMut = text.parse()?;
+    if let (Json::Object(old), Json::Object(new)) = (old, new) {
+        update_table(document.as_table_mut(), Place::Top, old, new);
+    }
+    Ok(document.to_string())
+}
+
+/// Where something stands, which decides how it can be written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// At the top of the text: tables have headers.
+    Top,
+    /// In a table with a header: small tables fit into a line.
+    Table,
+    /// Within a line, where everything is.
+    Line,
+}
+
+fn update_table(table: &mut dyn TableLike, place: Place, old: &Map<String, Json>, new: &Map<String, Json>) {
+    let goes = |key: &str| get(new, key).is_none_or(Json::is_null);
+    let gone: Vec<String> = table.iter().map(|(key, _)| key.to_owned()).filter(|key| goes(key)).collect();
+    for key in gone.iter().filter(|key| get(old, key).is_some()) {
+        table.remove(key);
+    }
+    for (key, new) in new.iter().filter(|(_, new)| !new.is_null()) {
+        let old = get(old, key);
+        if old == Some(new) {
+            continue;
+        }
+        let written = table.iter().find(|(written, _)| written.eq_ignore_ascii_case(key));
+        let written = written.map(|(written, _)| written.to_owned());
+        match written.and_then(|written| table.get_mut(&written)) {
+            Some(item) => update_item(item, place, old, new),
+            None => drop(table.insert(key, fresh_item(place, old, new))),
+        }
+    }
+}
+
+/// Keys are compared without regard to case, as the names of header fields are; no others differ by it alone.
+fn get<'m>(map: &'m Map<String, Json>, key: &str) -> Option<&'m Json> {
+    let found = || map.iter().find(|(known, _)| known.eq_ignore_ascii_case(key)).map(|(_, value)| value);
+    map.get(key).or_else(found)
+}
+
+fn update_item(item: &mut Item, place: Place, old: Option<&Json>, new: &Json) {
+    let inside = if item.is_value() { Place::Line } else { Place::Table };
+    match (old, new) {
+        (Some(Json::Object(old)), Json::Object(new)) => {
+            if let Some(table) = item.as_table_like_mut() {
+                return update_table(table, inside, old, new);
+            }
+        }
+        (Some(Json::Array(old)), Json::Array(new)) => match item {
+            Item::ArrayOfTables(tables) if new.iter().all(Json::is_object) => {
+                return update_tables(tables, old, new);
+            }
+            Item::Value(Value::Array(array)) => return update_array(array, old, new),
+            _ => {}
+        },
+        _ => {}
+    }
+    let place = if item.is_value() { Place::Line } else { place };
+    let mut fresh = fresh_item(place, None, new);
+    if let (Some(before), Some(after)) = (item.as_value(), fresh.as_value_mut()) {
+        // A comment behind the value is still about it.
+        *after.decor_mut() = before.decor().clone();
+    }
+    *item = fresh;
+}
+
+/// Elements that are still there keep what was written, wherever they are now.
+fn update_tables(tables: &mut ArrayOfTables, old: &[Json], new: &[Json]) {
+    let mut before: Vec<Option<Table>> = tables.iter().cloned().map(Some).collect();
+    let matches = matches(old, new);
+    let in_order = matches.iter().flatten().is_sorted();
+    tables.clear();
+    for (new, was) in new.iter().zip(matches) {
+        let empty = Map::new();
+        let table = was.and_then(|was| before.get_mut(was)?.take());
+        let old = was.filter(|_| table.is_some()).and_then(|was| old.get(was)?.as_object()).unwrap_or(&empty);
+        let mut table = table.unwrap_or_default();
+        update_table(&mut table, Place::Table, old, new.as_object().unwrap_or(&empty));
+        if !in_order {
+            forget_position(&mut table);
+        }
+        tables.push(table);
+    }
+}
+
+fn update_array(array: &mut Array, old: &[Json], new: &[Json]) {
+    let before: Vec<Value> = array.iter().cloned().collect();
+    let layout = before.last().map(|last| last.decor().clone());
+    let matches = matches(old, new);
+    let mut behind_last = comment_behind_last(array, &matches);
+    array.clear();
+    for (new, was) in new.iter().zip(matches) {
+        let kept = was.and_then(|was| Some((before.get(was)?.clone(), old.get(was)?)));
+        let mut item = match kept {
+            Some((value, old)) if old == new => Item::Value(value),
+            Some((value, old)) => {
+                let mut item = Item::Value(value);
+                update_item(&mut item, Place::Line, Some(old), new);
+                item
+            }
+            None => fresh_item(Place::Line, None, new),
+        };
+        if let (None, Some(layout), Some(value)) = (was, &layout, item.as_value_mut()) {
+            let mut layout = layout.clone();
+            if let Some(comment) = behind_last.take() {
+                let prefix = layout.prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
+                layout.set_prefix(format!("{comment}{prefix}"));
+            }
+            *value.decor_mut() = layout;
+        }
+        if let Item::Value(value) = item {
+            array.push_formatted(value);
+        }
+    }
+}
+
+/// What stands behind the comma of an array's last element is about that element: where others follow, it is
+/// returned, to be put before them, and where the element goes, it goes too.
+fn comment_behind_last(array: &mut Array, matches: &[Option<usize>]) -> Option<String> {
+    let trailing = array.trailing().as_str().filter(|trailing| trailing.contains('#'))?.to_owned();
+    let last = array.len().checked_sub(1);
+    let is_last = matches.last() == Some(&last);
+    if !is_last {
+        array.set_trailing("\n");
+    }
+    let stays = !is_last && matches.contains(&last);
+    stays.then(|| trailing.trim_end().to_owned())
+}
+
+/// For each element of `new`, which one of `old` it was.
+fn matches(old: &[Json], new: &[Json]) -> Vec<Option<usize>> {
+    let mut known: HashMap<String, Vec<usize>> = HashMap::new();
+    for (index, value) in old.iter().enumerate().rev() {
+        known.entry(identity(value)).or_default().push(index);
+    }
+    new.iter().map(|value| known.get_mut(&identity(value))?.pop()).collect()
+}
+
+/// What an element of an array is called; what has no name is what it holds.
+pub(super) fn identity(value: &Json) -> String {
+    const NAMES: [&str; 4] = ["id", "domain", "tag", "request"];
+    const ROUTE: [&str; 5] = ["path", "path_prefix", "path_regex", "methods", "header_match"];
+    let name = NAMES.iter().find_map(|name| value.get(name)?.as_str());
+    let route = || {
+        let conditions: Vec<&Json> = ROUTE.iter().filter_map(|key| value.get(key)).collect();
+        (!conditions.is_empty()).then(|| format!("{conditions:?}"))
+    };
+    name.map(str::to_owned).or_else(route).unwrap_or_else(|| value.to_string())
+}
+
+/// What stands for `new` where nothing stood before; of a table, only what `old`, the defaults, does not say.
+fn fresh_item(place: Place, old: Option<&Json>, new: &Json) -> Item {
+    let fits = |object: &Map<String, Json>| {
+        let is_flat = !object.values().any(|value| value.is_object() || value.is_array());
+        place == Place::Table && object.len() <= ONE_LINE && is_flat
+    };
+    match new {
+        Json::Object(new) if place != Place::Line => {
+            let empty = Map::new();
+            let old = old.and_then(Json::as_object).unwrap_or(&empty);
+            let new: Map<String, Json> = new
+                .iter()
+                .filter(|(key, value)| get(old, key) != Some(value))
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect();
+            if fits(&new) {
+                return Item::Value(Value::InlineTable(inline_table(&new)));
+            }
+            let mut table = Table::new();
+            update_table(&mut table, Place::Table, &empty, &new);
+            Item::Table(table)
+        }
+        Json::Array(items)
+            if place != Place::Line && items.iter().any(|item| item.as_object().is_some_and(|o| !fits(o))) =>
+        {
+            let mut tables = ArrayOfTables::new();
+            update_tables(&mut tables, &[], items);
+            Item::ArrayOfTables(tables)
+        }
+        _ => value(new).map_or(Item::None, Item::Value),
+    }
+}
+
+fn inline_table(object: &Map<String, Json>) -> InlineTable {
+    object.iter().filter_map(|(key, json)| Some((key.as_str(), value(json)?))).collect()
+}
+
+/// TOML has no null: it stands for what is left out.
+fn value(json: &Json) -> Option<Value> {
+    Some(match json {
+        Json::Null => return None,
+        Json::Bool(bool) => Value::from(*bool),
+        Json::Number(number) => match number.as_i64() {
+            Some(integer) => Value::from(integer),
+            None => Value::from(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::String(text) => Value::from(text),
+        Json::Array(items) => Value::Array(items.iter().filter_map(value).collect()),
+        Json::Object(object) => Value::InlineTable(inline_table(object)),
+    })
+}
+
+/// Has a table and those in it written where they stand in their array, and not where they stood in the text.
+fn forget_position(table: &mut Table) {
+    table.set_position(None);
+    for (_, item) in table.iter_mut() {
+        match item {
+            Item::Table(table) => forget_position(table),
+            Item::ArrayOfTables(tables) => tables.iter_mut().for_each(forget_position),
+            Item::Value(_) | Item::None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::Config;
+
+    const TEXT: &str = r#"# Ours.
+[proxy]
+threads = 2 # two is enough
+
+# The shop.
+[[virtual_hosts]]
+domain = "shop.example"   # with a comment
+enabled_backends_tag = "a"
+  # Its API.
+  [[virtual_hosts.routes]]
+  path_prefix = "/api"
+  [virtual_hosts.routes.headers]
+  request_set = { "X-Proxy" = "shop" } # who we are
+
+# The blog.
+[[virtual_hosts]]
+domain = "blog.example"
+enabled_backends_tag = "a"
+
+[[backends]]
+id = "one" # the first
+address = "127.0.0.1:3001"
+tags = [
+    "a", # blue
+]
+"#;
+
+    /// `text` after `change` of its content; also holds the result to that.
+    fn changed(text: &str, change: impl FnOnce(&mut Json)) -> String {
+        let content = |text: &str| serde_json::to_value(Config::parse("file", text).unwrap()).unwrap();
+        let old = content(text);
+        let mut new = old.clone();
+        change(&mut new);
+        let rewritten = rewrite(text, &old, &new).unwrap();
+        let wanted: Config = serde_json::from_value(new).unwrap();
+        assert_eq!(content(&rewritten), serde_json::to_value(wanted).unwrap(), "{rewritten}");
+        rewritten
+    }
+
+    /// The lines that are only in `after`, and those that are only in `before`.
+    fn difference<'t>(before: &'t str, after: &'t str) -> (Vec<&'t str>, Vec<&'t str>) {
+        let only = |a: &'t str, b: &'t str| a.lines().filter(|line| !b.lines().any(|l| l == *line)).collect();
+        (only(after, before), only(before, after))
+    }
+
+    #[test]
+    fn nothing_changes_where_nothing_is_different() {
+        assert_eq!(changed(TEXT, |_| {}), TEXT);
+    }
+
+    #[test]
+    fn a_value_changes_and_its_comment_stays() {
+        let text = changed(TEXT, |json| json["virtual_hosts"][0]["http_to_https"] = json!(false));
+        assert_eq!(text, TEXT, "a default is not written");
+        let text = changed(TEXT, |json| json["proxy"]["threads"] = json!(3));
+        assert_eq!(difference(TEXT, &text).0, ["threads = 3 # two is enough"]);
+        let text = changed(TEXT, |json| {
+            json["virtual_hosts"][0]["routes"][0]["headers"]["request_set"] = json!({"X-PROXY": "new"});
+        });
+        assert_eq!(difference(TEXT, &text).0, ["  request_set = { \"X-Proxy\" = \"new\" } # who we are"]);
+    }
+
+    #[test]
+    fn what_is_new_stands_where_it_belongs() {
+        let text = changed(TEXT, |json| {
+            json["empty_tags"] = json!(["c"]);
+            json["health_check"]["interval_secs"] = json!(3);
+            json["rate_limit"] = json!({"requests": 5});
+            json["virtual_hosts"][0]["split"] = json!([{"tag": "c", "percent": 10}]);
+            json["virtual_hosts"][1]["rollout"] = json!({"to": "c", "steps": [100], "step": 0});
+            let host = json!({"domain": "new.example", "enabled_backends_tag": "a", "routes": [{"path": "/x"}]});
+            json["virtual_hosts"].as_array_mut().unwrap().push(host);
+            json["backends"][0]["tags"] = json!(["a", "b"]);
+        });
+        let (added, removed) = difference(TEXT, &text);
+        assert!(removed.is_empty(), "{text}");
+        assert_eq!(added[0], "empty_tags = [\"c\"]");
+        assert!(text.find("new.example") > text.find("blog.example"), "{text}");
+        assert!(text.find("new.example") < text.find("[[backends]]"), "{text}");
+        assert!(text.contains("    \"a\", # blue\n    \"b\",\n]"), "{text}");
+    }
+
+    #[test]
+    fn what_goes_takes_its_comment_along() {
+        let text = changed(TEXT, |json| drop(json["virtual_hosts"].as_array_mut().unwrap().remove(0)));
+        assert!(!text.contains("shop") && text.contains("# The blog."), "{text}");
+        let text = changed(TEXT, |json| {
+            json["virtual_hosts"][0].as_object_mut().unwrap().remove("routes");
+            json["proxy"].as_object_mut().unwrap().remove("threads");
+        });
+        assert!(!text.contains("/api") && !text.contains("threads"), "{text}");
+    }
+
+    #[test]
+    fn what_moves_keeps_what_was_written() {
+        let text = changed(TEXT, |json| json["virtual_hosts"].as_array_mut().unwrap().reverse());
+        assert!(text.find("# The blog.") < text.find("# The shop."), "{text}");
+        assert!(text.find("# Its API.") > text.find("# The shop."), "{text}");
+        assert!(text.contains("# who we are"), "{text}");
+    }
+
+    #[test]
+    fn arrays_in_one_line_stay_there() {
+        let text = "virtual_hosts = [{ domain = \"*\", enabled_backends_tag = \"a\" }]\n\
+                    backends = [\n  { id = \"x\", address = \"127.0.0.1:1\", tags = [\"a\"] }, # first\n]\n";
+        let new = changed(text, |json| {
+            json["virtual_hosts"][0]["rate_limit"] = json!({"requests": 9, "window_secs": 1});
+            let backend = json!({"id": "y", "address": "127.0.0.1:2", "tags": ["a"], "drained": true});
+            json["backends"].as_array_mut().unwrap().push(backend);
+        });
+        assert!(new.lines().count() <= 6, "{new}");
+        assert!(new.contains("# first"), "{new}");
+    }
+}

@@ -1,0 +1,77 @@
+//! What shares of a virtual host's requests must be: to tags that differ, no more than everything, and either
+//! fixed or rolled out.
+
+use std::collections::HashSet;
+
+use super::Faults;
+use crate::config::schema::{Config, VirtualHost};
+use crate::config::shares::{Rollout, RolloutState};
+use crate::config::{FieldName, Percent};
+
+/// The most steps of a rollout.
+const MAX_STEPS: usize = 100;
+
+/// Everything that is wrong with them, but for tags that lead nowhere.
+pub(super) fn shares(config: &Config, faults: &mut Faults) {
+    for (i, host) in config.virtual_hosts.iter().enumerate() {
+        let at = format!("virtual_hosts/{i}");
+        split(host, &at, faults);
+        cookie(host, &at, faults);
+        if let Some(wanted) = &host.rollout {
+            rollout(host, wanted, &format!("{at}/rollout"), faults);
+        }
+    }
+}
+
+fn split(host: &VirtualHost, at: &str, faults: &mut Faults) {
+    let mut seen = HashSet::from([host.enabled_backends_tag.as_str()]);
+    for (j, share) in host.split.iter().enumerate() {
+        let at = format!("{at}/split/{j}");
+        if share.tag.is_empty() {
+            faults.add(at, "a share needs a `tag`: whose backends get it");
+        } else if !seen.insert(&share.tag) {
+            let detail = format!("'{}' has its share already; what is left goes to the enabled tag", share.tag);
+            faults.add(format!("{at}/tag"), detail);
+        }
+    }
+    let sum: u32 = host.split.iter().map(|share| u32::from(share.percent.get())).sum();
+    if sum > 100 {
+        faults.add(format!("{at}/split"), format!("the shares are {sum} percent together"));
+    }
+}
+
+fn cookie(host: &VirtualHost, at: &str, faults: &mut Faults) {
+    let name = &host.split_cookie;
+    // RFC 6265 4.1.1: a cookie's name is a token, as that of a header field is.
+    if !name.is_empty() && FieldName::try_from(name.clone()).is_err() {
+        faults.add(format!("{at}/split_cookie"), format!("{name:?} cannot be the name of a cookie"));
+    }
+}
+
+fn rollout(host: &VirtualHost, rollout: &Rollout, at: &str, faults: &mut Faults) {
+    let running = rollout.state == RolloutState::Running;
+    if rollout.to.is_empty() {
+        faults.add(at, "a rollout needs the tag that it goes `to`");
+    } else if running && rollout.to == host.enabled_backends_tag {
+        faults.add(format!("{at}/to"), format!("'{}' has everything already", rollout.to));
+    }
+    if running && !host.split.is_empty() {
+        faults.add(at, "beside a `split` there can be no rollout: both say who gets which share");
+    }
+    let rises = rollout.steps.windows(2).all(|pair| pair[0] < pair[1]);
+    let begins = rollout.steps.first().is_some_and(|first| first.get() > 0);
+    if !rises || !begins || rollout.steps.last() != Some(&Percent::ALL) || rollout.steps.len() > MAX_STEPS {
+        let detail = format!("expected at most {MAX_STEPS} percentages that rise to 100, as in [1, 10, 50, 100]");
+        faults.add(format!("{at}/steps"), detail);
+    } else if rollout.step >= rollout.steps.len() {
+        faults.add(format!("{at}/step"), format!("there are {} steps, counted from 0", rollout.steps.len()));
+    }
+    for (key, gap) in [
+        ("max_error_gap_percent", rollout.max_error_gap_percent),
+        ("max_latency_gap_percent", rollout.max_latency_gap_percent),
+    ] {
+        if !gap.is_finite() || gap < 0.0 {
+            faults.add(format!("{at}/{key}"), format!("{gap} is no gap; expected 0 or more"));
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! Guarded rollouts: a virtual host moves to another tag step by step, and goes back by itself where the new
+//! tag does worse than the old one.
+//!
+//! How far a rollout has come stands in the configuration, so that it is seen, kept and undone like anything
+//! else, and goes on after a restart. Here is who takes the next step, and what it is judged by: the answers
+//! of both tags since the step began.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
+use super::store::{Change, ChangeError, Keeping, Store};
+use crate::config::{Rollout, RolloutState, VirtualHost};
+use crate::telemetry::Metrics;
+
+/// How often rollouts are looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// Latencies that differ by less than this are the same, whatever share of them it is.
+const NOISE_MS: f64 = 1.0;
+
+/// The rollouts that are under way.
+pub struct Rollouts {
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+    /// By domain.
+    steps: Mutex<HashMap<String, Step>>,
+}
+
+/// A step of a rollout.
+struct Step {
+    number: usize,
+    to: String,
+    began: Instant,
+    /// What each tag had answered when it began.
+    at_start: [Totals; 2],
+    /// How the old tag did when it last had requests.
+    baseline: Option<Measured>,
+    progress: Progress,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Totals {
+    answered: u64,
+    failed: u64,
+    latency_secs: f64,
+}
+
+/// How a step stands.
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
+pub struct Progress {
+    /// How long the step has lasted, in seconds.
+    pub step_secs: u64,
+    /// The tag that the rollout comes from, since the step began.
+    pub old: Measured,
+    /// The tag that it goes to, since the step began.
+    pub new: Measured,
+    /// What the next step waits for.
+    pub waiting_for: String,
+}
+
+/// How a tag does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
+pub struct Measured {
+    /// Answers.
+    pub requests: u64,
+    /// The share of them that were 5xx.
+    pub error_percent: f64,
+    /// The mean time to the answer's head, in milliseconds.
+    pub latency_ms: f64,
+}
+
+/// What becomes of a step.
+#[derive(Clone, Debug, PartialEq)]
+enum Judgement {
+    Wait(String),
+    Next,
+    RollBack(String),
+}
+
+impl Rollouts {
+    /// Those of the configuration that `store` holds.
+    pub fn new(store: Arc<Store>, metrics: Arc<Metrics>) -> Self {
+        Rollouts { store, metrics, steps: Mutex::default() }
+    }
+
+    /// How the rollout of `domain` stands, where one is under way.
+    pub fn progress(&self, domain: &str) -> Option<Progress> {
+        self.steps.lock().get(domain).map(|step| step.progress.clone())
+    }
+
+    /// Looks at every rollout once, and takes the steps that are due.
+    fn look(&self) {
+        let snapshot = self.store.load();
+        let running = snapshot.config.virtual_hosts.iter().filter_map(|host| {
+            host.rollout.as_ref().filter(|rollout| rollout.state == RolloutState::Running).map(|r| (host, r))
+        });
+        let mut steps = self.steps.lock();
+        let mut before = std::mem::take(&mut *steps);
+        for (host, rollout) in running {
+            let known = before.remove(&host.domain);
+            let mut step = self.step(host, rollout, known);
+            let judgement = step.judge(rollout, self.totals(host, rollout), &host.enabled_backends_tag);
+            self.act(host, rollout, judgement, &mut step.progress.waiting_for);
+            steps.insert(host.domain.clone(), step);
+        }
+    }
+
+    /// The step that is under way: the one that is known, or one that begins now.
+    fn step(&self, host: &VirtualHost, rollout: &Rollout, known: Option<Step>) -> Step {
+        let baseline = match known.filter(|step| step.to == rollout.to) {
+            Some(step) if step.number == rollout.step => return step,
+            before => before.and_then(|step| step.baseline),
+        };
+        Step {
+            number: rollout.step,
+            to: rollout.to.clone(),
+            began: Instant::now(),
+            at_start: self.totals(host, rollout),
+            baseline,
+            progress: Progress::default(),
+        }
+    }
+
+    /// What the old and the new tag have answered so far.
+    fn totals(&self, host: &VirtualHost, rollout: &Rollout) -> [Totals; 2] {
+        [&host.enabled_backends_tag, &rollout.to].map(|tag| {
+            let metrics = self.metrics.tag(&host.domain, tag);
+            let (answered, failed) = metrics.answered();
+            Totals { answered, failed, latency_secs: metrics.latency.get_sample_sum() }
+        })
+    }
+
+    fn act(&self, host: &VirtualHost, rollout: &Rollout, judgement: Judgement, waiting_for: &mut String) {
+        let domain = host.domain.as_str();
+        let next = rollout.step + 1;
+        let (keeping, edit): (_, Box<dyn FnOnce(&mut Value)>) = match judgement {
+            Judgement::Wait(what) => {
+                *waiting_for = what;
+                return;
+            }
+            Judgement::Next if next < rollout.steps.len() => {
+                (Keeping::Required, Box::new(move |host| host["rollout"]["step"] = json!(next)))
+            }
+            Judgement::Next => {
+                let to = rollout.to.clone();
+                (Keeping::Required, Box::new(move |host| {
+                    host["enabled_backends_tag"] = json!(to);
+                    host["rollout"]["state"] = json!(RolloutState::Done);
+                }))
+            }
+            Judgement::RollBack(reason) => {
+                warn!(domain, to = rollout.to, reason, "the rollout goes back");
+                // A full disk shall not hold users where they are served worse.
+                (Keeping::Attempted, Box::new(move |host| {
+                    host["rollout"]["state"] = json!(RolloutState::RolledBack);
+                    host["rollout"]["reason"] = json!(reason);
+                }))
+            }
+        };
+        match self.change(domain, rollout, keeping, edit) {
+            Ok(()) => info!(domain, to = rollout.to, step = rollout.step, "the rollout has taken a step"),
+            // Somebody has changed it meanwhile: the next look sees what it is now.
+            Err(ChangeError::Refused(())) => {}
+            Err(ChangeError::Invalid(error)) => {
+                let reason = format!("its next step is refused: {error}");
+                self.act(host, rollout, Judgement::RollBack(reason), waiting_for);
+            }
+            Err(error) => {
+                let error = error_text(&error);
+                if *waiting_for != error {
+                    warn!(domain, error, "the rollout cannot take its next step; it is tried again");
+                    *waiting_for = error;
+                }
+            }
+        }
+    }
+
+    fn change(
+        &self,
+        domain: &str,
+        rollout: &Rollout,
+        keeping: Keeping,
+        edit: impl FnOnce(&mut Value),
+    ) -> Result<(), ChangeError<()>> {
+        let by = format!("rollout of {domain}");
+        let change = Change { by: &by, expected: None, dry_run: false, keeping };
+        let applied = self.store.change(change, |config, json| {
+            let mut hosts = config.virtual_hosts.iter();
+            let index = hosts.position(|host| host.domain == domain && host.rollout.as_ref() == Some(rollout));
+            let host = index.and_then(|index| json["virtual_hosts"].get_mut(index)).ok_or(())?;
+            edit(host);
+            Ok(())
+        });
+        applied.map(|_| ())
+    }
+}
+
+fn error_text(error: &ChangeError<()>) -> String {
+    match error {
+        ChangeError::NotKept { file, error } => format!("{file} to be writable: {error}"),
+        ChangeError::FileIsWrong(error) => format!("a file without faults: {error}"),
+        ChangeError::Refused(()) | ChangeError::OutOfDate(_) | ChangeError::Invalid(_) => String::new(),
+    }
+}
+
+impl Step {
+    /// Takes in what both tags have answered so far, and says what that means.
+    fn judge(&mut self, rollout: &Rollout, totals: [Totals; 2], old_tag: &str) -> Judgement {
+        let elapsed = self.began.elapsed();
+        let [old, new] = [0, 1].map(|i| totals[i].since(self.at_start[i]));
+        if old.requests > 0 {
+            self.baseline = Some(old);
+        }
+        self.progress.step_secs = elapsed.as_secs();
+        (self.progress.old, self.progress.new) = (old, new);
+        judge(rollout, old_tag, self.baseline, new, elapsed)
+    }
+}
+
+impl Totals {
+    fn since(self, before: Totals) -> Measured {
+        let requests = self.answered.saturating_sub(before.answered);
+        let failed = self.failed.saturating_sub(before.failed);
+        let share = |part: f64| if requests == 0 { 0.0 } else { part / requests as f64 };
+        Measured {
+            requests,
+            error_percent: 100.0 * share(failed as f64),
+            latency_ms: 1000.0 * share((self.latency_secs - before.latency_secs).max(0.0)),
+        }
+    }
+}
+
+fn judge(
+    rollout: &Rollout,
+    old_tag: &str,
+    baseline: Option<Measured>,
+    new: Measured,
+    elapsed: Duration,
+) -> Judgement {
+    if new.requests < rollout.min_requests {
+        return Judgement::Wait(format!("requests: {} of {}", new.requests, rollout.min_requests));
+    }
+    let old = baseline.unwrap_or_default();
+    if new.error_percent - old.error_percent > rollout.max_error_gap_percent {
+        return Judgement::RollBack(format!(
+            "with {}, {:.1} % of {} requests failed, with {old_tag} {:.1} % of {}; the gap may be {} points",
+            rollout.to,
+            new.error_percent,
+            new.requests,
+            old.error_percent,
+            old.requests,
+            rollout.max_error_gap_percent
+        ));
+    }
+    let bearable = old.latency_ms * (1.0 + rollout.max_latency_gap_percent / 100.0);
+    if baseline.is_some() && new.latency_ms > bearable.max(old.latency_ms + NOISE_MS) {
+        return Judgement::RollBack(format!(
+            "with {}, a request took {:.1} ms in the mean of {}, with {old_tag} {:.1} ms of {}; the gap may be {} %",
+            rollout.to,
+            new.latency_ms,
+            new.requests,
+            old.latency_ms,
+            old.requests,
+            rollout.max_latency_gap_percent
+        ));
+    }
+    let pause = rollout.pause_secs.duration();
+    if elapsed < pause {
+        return Judgement::Wait(format!("the pause: {} of {} seconds", elapsed.as_secs(), pause.as_secs()));
+    }
+    Judgement::Next
+}
+
+/// Looks at rollouts for as long as the process serves.
+pub struct RolloutService(pub Arc<Rollouts>);
+
+#[async_trait]
+impl BackgroundService for RolloutService {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                _ = looks.tick() => {}
+                _ = shutdown.changed() => return,
+            }
+            let rollouts = self.0.clone();
+            // A change may have to wait for the disk.
+            if tokio::task::spawn_blocking(move || rollouts.look()).await.is_err() {
+                warn!("a look at the rollouts has failed; the next one comes");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(requests: u64, error_percent: f64, latency_ms: f64) -> Measured {
+        Measured { requests, error_percent, latency_ms }
+    }
+
+    fn judged(old: Option<Measured>, new: Measured, secs: u64) -> Judgement {
+        let rollout = Rollout { to: "b".to_owned(), ..Rollout::default() };
+        judge(&rollout, "a", old, new, Duration::from_secs(secs))
+    }
+
+    #[test]
+    fn a_step_waits_for_requests_and_for_its_pause() {
+        let old = Some(measured(1000, 0.0, 10.0));
+        assert_eq!(judged(old, measured(49, 100.0, 0.0), 600), Judgement::Wait("requests: 49 of 50".to_owned()));
+        let pause = Judgement::Wait("the pause: 59 of 60 seconds".to_owned());
+        assert_eq!(judged(old, measured(50, 0.0, 10.0), 59), pause);
+        assert_eq!(judged(old, measured(50, 1.0, 12.5), 60), Judgement::Next);
+    }
+
+    #[test]
+    fn what_does_worse_goes_back_at_once_and_says_why() {
+        let old = Some(measured(1000, 2.0, 10.0));
+        let Judgement::RollBack(reason) = judged(old, measured(100, 3.5, 10.0), 1) else { panic!("stays") };
+        assert_eq!(
+            reason,
+            "with b, 3.5 % of 100 requests failed, with a 2.0 % of 1000; the gap may be 1 points"
+        );
+        let Judgement::RollBack(reason) = judged(old, measured(100, 2.0, 13.0), 1) else { panic!("stays") };
+        assert!(reason.starts_with("with b, a request took 13.0 ms in the mean of 100, with a 10.0 ms"), "{reason}");
+    }
+
+    #[test]
+    fn noise_is_no_gap_and_without_a_baseline_errors_count() {
+        let fast = Some(measured(1000, 0.0, 0.2));
+        assert_eq!(judged(fast, measured(100, 0.0, 0.9), 60), Judgement::Next);
+        assert_eq!(judged(None, measured(100, 0.5, 500.0), 60), Judgement::Next);
+        assert!(matches!(judged(None, measured(100, 1.5, 0.1), 60), Judgement::RollBack(_)));
+    }
+
+    #[test]
+    fn what_is_measured_is_what_came_since() {
+        let before = Totals { answered: 100, failed: 10, latency_secs: 5.0 };
+        let after = Totals { answered: 300, failed: 20, latency_secs: 7.0 };
+        assert_eq!(after.since(before), measured(200, 5.0, 10.0));
+        assert_eq!(before.since(before), measured(0, 0.0, 0.0));
+    }
+}

@@ -1,0 +1,377 @@
+//! Holds what runs, and changes it.
+
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::cases::try_on;
+use super::compile::{Names, Surroundings, compile};
+use super::keep::keep;
+use super::snapshot::Snapshot;
+use crate::config::{Config, ConfigError, Parsed, Source, difference};
+use crate::policy::signed_cookie::CookieKey;
+use crate::telemetry::Metrics;
+use crate::upstream::HealthPlan;
+
+// ANCHOR: store
+/// Holds the snapshot that new requests start with.
+pub struct Store {
+    current: ArcSwap<Snapshot>,
+    /// Changes happen one after another.
+    book: Mutex<Book>,
+    source: Source,
+    /// What the process started with: some of it holds to its end.
+    started_with: Config,
+    metrics: Arc<Metrics>,
+    cookie_key: Arc<CookieKey>,
+    health: watch::Sender<HealthPlan>,
+    /// What tells the revisions of this process from those of another one.
+    process: String,
+}
+
+/// What is written down about the configuration that runs.
+struct Book {
+    parsed: Parsed,
+    /// What the file held when it was last read or written.
+    in_file: Option<String>,
+    /// Earlier configurations, and the one that runs; the newest last.
+    history: VecDeque<Arc<Revision>>,
+}
+// ANCHOR_END: store
+
+/// A configuration that ran or runs.
+pub struct Revision {
+    /// Counts the changes of this process, from 1.
+    pub number: u64,
+    /// Since when.
+    pub at: SystemTime,
+    /// Who made the change.
+    pub by: String,
+    /// What was changed, a line each.
+    pub changes: Vec<String>,
+    text: String,
+}
+
+/// A change that somebody asks for.
+#[derive(Clone, Copy)]
+pub struct Change<'a> {
+    /// Who.
+    pub by: &'a str,
+    /// The tags, of which one must be that of the configuration that runs; `None`: whichever runs.
+    pub expected: Option<&'a [String]>,
+    /// Whether everything is done but the change.
+    pub dry_run: bool,
+    /// Whether it may happen without being written to the file.
+    pub keeping: Keeping,
+}
+
+/// Whether a change may happen without being written to the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// Where it cannot be written, nothing changes.
+    Required,
+    /// Where it cannot be written, it happens all the same, and the log says so.
+    Attempted,
+}
+
+/// What a change has come to.
+pub struct Applied {
+    /// What runs now; of a dry run, what would run.
+    pub snapshot: Arc<Snapshot>,
+    /// What was changed, a line each.
+    pub changes: Vec<String>,
+    /// Keys whose new value holds only after a restart.
+    pub after_restart: Vec<&'static str>,
+}
+
+/// Why a change has not happened. Everything is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError<R> {
+    /// Whoever made the change has found that it makes no sense.
+    #[error("{0}")]
+    Refused(R),
+    /// It is about a configuration that runs no more.
+    #[error("the configuration has changed since it was read; it is revision {0} now")]
+    OutOfDate(u64),
+    /// The configuration that it would come to is wrong.
+    #[error(transparent)]
+    Invalid(ConfigError),
+    /// The file has been edited meanwhile, and what it says is wrong: writing to it would lose the edit.
+    #[error("the file was edited and cannot be taken over, so nothing is written to it: {0}")]
+    FileIsWrong(ConfigError),
+    /// The file cannot be written.
+    #[error("cannot write {file}: {error}; the running configuration is as it was")]
+    NotKept {
+        /// The file.
+        file: String,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+impl Store {
+    /// A store that begins with `parsed`, which `source` has been read to, and which changes go back to.
+    ///
+    /// # Errors
+    /// Names of backends that lead nowhere, and `[[tests]]` that fail.
+    pub fn new(
+        source: Source,
+        parsed: Parsed,
+        names: Names,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, ConfigError> {
+        let cookie_key = Arc::new(CookieKey::new(std::env::var(&parsed.config.proxy.cookie_key_env).ok()));
+        let with = Surroundings { metrics: &metrics, cookie_key: &cookie_key, names, before: None };
+        let compiled = compile(&parsed.config, &with);
+        let tried = compiled.and_then(|snapshot| try_on(&snapshot).map(|()| snapshot));
+        let snapshot = tried.map_err(|faults| source.locate(&parsed, faults))?;
+        snapshot.take_effect();
+        metrics.last_reload_successful.set(1);
+        let started = SystemTime::now();
+        let first = Revision {
+            number: snapshot.revision,
+            at: started,
+            by: "start".to_owned(),
+            changes: Vec::new(),
+            text: parsed.text.clone(),
+        };
+        let in_file = source.keeps_changes_in().map(|_| parsed.text.clone());
+        let started_with = parsed.config.clone();
+        Ok(Store {
+            health: watch::Sender::new(HealthPlan::new(&parsed.config.health_check, &snapshot.backends)),
+            current: ArcSwap::from_pointee(snapshot),
+            book: Mutex::new(Book { parsed, in_file, history: VecDeque::from([Arc::new(first)]) }),
+            source,
+            started_with,
+            metrics,
+            cookie_key,
+            process: format!("{:x}", started.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()),
+        })
+    }
+
+    // ANCHOR: load
+    /// The current snapshot. A request keeps it to its end, whatever comes after.
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+    // ANCHOR_END: load
+
+    /// What tells this revision from all others, of other processes too.
+    pub fn tag(&self, snapshot: &Snapshot) -> String {
+        format!("{}-{}", self.process, snapshot.revision)
+    }
+
+    /// Where the configuration comes from.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Which backends are probed, and how; it changes with the configuration.
+    pub fn health_plan(&self) -> watch::Receiver<HealthPlan> {
+        self.health.subscribe()
+    }
+
+    /// The configurations that can be gone back to, and the one that runs; the newest last.
+    pub fn history(&self) -> Vec<Arc<Revision>> {
+        self.book.lock().history.iter().cloned().collect()
+    }
+
+    // ANCHOR: change
+    /// Changes the configuration as `edit` changes its JSON, whole or not at all. When this returns, every new
+    /// request starts with it.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub fn change<R>(
+        &self,
+        change: Change<'_>,
+        edit: impl FnOnce(&Config, &mut Value) -> Result<(), R>,
+    ) -> Result<Applied, ChangeError<R>> {
+        let mut book = self.book.lock();
+        self.catch_up(&mut book).map_err(ChangeError::FileIsWrong)?;
+        self.is_expected(change)?;
+        let mut json = book.parsed.config.to_json();
+        edit(&book.parsed.config, &mut json).map_err(ChangeError::Refused)?;
+        let parsed = self.source.change(&book.parsed, &json).map_err(ChangeError::Invalid)?;
+        self.replace(&mut book, parsed, change)
+    }
+    // ANCHOR_END: change
+
+    /// Goes back to an earlier configuration.
+    ///
+    /// # Errors
+    /// See [`ChangeError`]; refused with the oldest revision that is known, where this one is not.
+    pub fn roll_back(&self, change: Change<'_>, revision: u64) -> Result<Applied, ChangeError<u64>> {
+        let mut book = self.book.lock();
+        self.catch_up(&mut book).map_err(ChangeError::FileIsWrong)?;
+        self.is_expected(change)?;
+        let oldest = book.history.front().map_or(0, |oldest| oldest.number);
+        let earlier = book.history.iter().find(|earlier| earlier.number == revision);
+        let text = earlier.ok_or(ChangeError::Refused(oldest))?.text.clone();
+        let parsed = self.source.parse(&text).map_err(ChangeError::Invalid)?;
+        self.replace(&mut book, parsed, change)
+    }
+
+    /// Reads the source again. `None`: it says what runs already. That `anew` is no reason not to take it over,
+    /// so that names are resolved again.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn reload(&self, by: &str, anew: bool) -> Result<Option<Applied>, ConfigError> {
+        let mut book = self.book.lock();
+        let parsed = match self.source.file() {
+            Some(_) => self.source.read()?,
+            // What is built in does not change; what was made of it goes on.
+            None => book.parsed.clone(),
+        };
+        self.read_from_file(&mut book, parsed, by, anew)
+    }
+
+    /// What is in the file counts, also where nobody has noticed yet that it was edited.
+    fn catch_up(&self, book: &mut Book) -> Result<(), ConfigError> {
+        if book.in_file.is_none() || !self.load().config.admin.persist {
+            return Ok(());
+        }
+        let parsed = self.source.read()?;
+        if book.in_file.as_ref() == Some(&parsed.text) {
+            return Ok(());
+        }
+        self.read_from_file(book, parsed, "file", false).map(|_| ())
+    }
+
+    fn read_from_file(
+        &self,
+        book: &mut Book,
+        parsed: Parsed,
+        by: &str,
+        anew: bool,
+    ) -> Result<Option<Applied>, ConfigError> {
+        if book.in_file.is_some() {
+            book.in_file = Some(parsed.text.clone());
+        }
+        if !anew && parsed.config == book.parsed.config {
+            // Comments and layout may be others.
+            book.parsed = parsed;
+            return Ok(None);
+        }
+        let (next, applied) = self.prepare(book, &parsed)?;
+        self.commit(book, parsed, next, by, &applied);
+        Ok(Some(applied))
+    }
+
+    fn is_expected<R>(&self, change: Change<'_>) -> Result<(), ChangeError<R>> {
+        let now = self.load();
+        let tag = self.tag(&now);
+        match change.expected {
+            Some(expected) if !expected.contains(&tag) => Err(ChangeError::OutOfDate(now.revision)),
+            _ => Ok(()),
+        }
+    }
+
+    // ANCHOR: replace
+    /// Compiles, writes, swaps.
+    fn replace<R>(
+        &self,
+        book: &mut Book,
+        parsed: Parsed,
+        change: Change<'_>,
+    ) -> Result<Applied, ChangeError<R>> {
+        let (next, applied) = self.prepare(book, &parsed).map_err(ChangeError::Invalid)?;
+        if change.dry_run {
+            self.forget(&next, &self.load());
+            return Ok(applied);
+        }
+        if let Err((file, error)) = self.write(book, &parsed) {
+            match change.keeping {
+                Keeping::Attempted => warn!(file, %error, "the change is not in the file: a restart undoes it"),
+                Keeping::Required => {
+                    self.forget(&next, &self.load());
+                    return Err(ChangeError::NotKept { file, error });
+                }
+            }
+        }
+        self.commit(book, parsed, next, change.by, &applied);
+        Ok(applied)
+    }
+    // ANCHOR_END: replace
+
+    /// Everything of a change that may fail, but for writing it down.
+    fn prepare(&self, book: &Book, parsed: &Parsed) -> Result<(Arc<Snapshot>, Applied), ConfigError> {
+        let before = self.load();
+        let with = Surroundings {
+            metrics: &self.metrics,
+            cookie_key: &self.cookie_key,
+            names: Names::Resolved,
+            before: Some(&before),
+        };
+        let wrong = |faults| self.source.locate(parsed, faults);
+        let next = Arc::new(compile(&parsed.config, &with).map_err(wrong)?);
+        if let Err(faults) = try_on(&next) {
+            self.forget(&next, &before);
+            return Err(wrong(faults));
+        }
+        let applied = Applied {
+            snapshot: next.clone(),
+            changes: difference(&book.parsed.config, &parsed.config),
+            after_restart: self.started_with.needs_restart(&parsed.config),
+        };
+        Ok((next, applied))
+    }
+
+    /// Writes a configuration to the file that it belongs to, if there is one.
+    fn write(&self, book: &mut Book, parsed: &Parsed) -> Result<(), (String, io::Error)> {
+        let Some(file) = self.source.keeps_changes_in().filter(|_| self.load().config.admin.persist) else {
+            return Ok(());
+        };
+        keep(file, &parsed.text).map_err(|error| (file.display().to_string(), error))?;
+        book.in_file = Some(parsed.text.clone());
+        Ok(())
+    }
+
+    /// What cannot fail.
+    fn commit(&self, book: &mut Book, parsed: Parsed, next: Arc<Snapshot>, by: &str, applied: &Applied) {
+        let before = self.current.swap(next.clone());
+        next.take_effect();
+        self.health.send_replace(HealthPlan::new(&parsed.config.health_check, &next.backends));
+        self.forget(&before, &next);
+        self.metrics.last_reload_successful.set(1);
+        info!(by, revision = next.revision, changes = applied.changes.len(), "a new configuration was taken over");
+        if !applied.after_restart.is_empty() {
+            warn!("these keys hold only after a restart: {}", applied.after_restart.join(", "));
+        }
+        let changes = applied.changes.clone();
+        let text = parsed.text.clone();
+        let number = next.revision;
+        let revision = Revision { number, at: SystemTime::now(), by: by.to_owned(), changes, text };
+        book.history.push_back(Arc::new(revision));
+        while book.history.len() > parsed.config.admin.history.saturating_add(1) {
+            book.history.pop_front();
+        }
+        book.parsed = parsed;
+    }
+
+    /// Ends the metrics of what `before` has and `now` has not.
+    fn forget(&self, before: &Snapshot, now: &Snapshot) {
+        for (key, route) in &before.routes {
+            let left = now.routes.get(key);
+            if left.is_none() {
+                self.metrics.forget_route(&key.0, &key.1);
+            }
+            let shared = |tag: &str| left.is_some_and(|left| left.split.arms().any(|arm| arm.tag == tag && arm.metrics.is_some()));
+            for arm in route.split.arms().filter(|arm| arm.metrics.is_some() && !shared(&arm.tag)) {
+                self.metrics.forget_tag(&key.0, &arm.tag);
+            }
+        }
+        let known: HashSet<&str> = now.backends.iter().map(|backend| backend.id.as_str()).collect();
+        for backend in before.backends.iter().filter(|backend| !known.contains(backend.id.as_str())) {
+            self.metrics.forget_backend(&backend.id);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! A cookie that a client keeps for the gateway and cannot make up: its value bears a signature
+//! (HMAC-SHA-256) over what it is for and what it says.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, header};
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::pkey::PKey;
+use openssl::sign::Signer;
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use uuid::Uuid;
+
+/// How long a client keeps it: 30 days.
+const MAX_AGE_SECS: u32 = 30 * 24 * 60 * 60;
+
+/// What cookies are signed with.
+pub struct CookieKey(Vec<u8>);
+
+impl CookieKey {
+    /// The key that is `secret`; without one, a key that nobody knows.
+    pub fn new(secret: Option<String>) -> Self {
+        let random = || [Uuid::now_v7(), Uuid::now_v7()].iter().flat_map(|uuid| *uuid.as_bytes()).collect();
+        CookieKey(secret.map_or_else(random, String::into_bytes))
+    }
+
+    fn sign(&self, purpose: &str, value: &str) -> std::result::Result<String, ErrorStack> {
+        let key = PKey::hmac(&self.0)?;
+        let mut signer = Signer::new(MessageDigest::sha256(), &key)?;
+        // A purpose is a name and holds no line break, so the two cannot run into each other.
+        signer.update(format!("{purpose}\n{value}").as_bytes())?;
+        let signature = signer.sign_to_vec()?;
+        // 128 bits are more than anybody guesses.
+        Ok(signature.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+/// A cookie with one purpose.
+pub struct SignedCookie {
+    name: String,
+    purpose: String,
+    key: Arc<CookieKey>,
+}
+
+impl SignedCookie {
+    /// A cookie called `name`; one that was signed for another `purpose` counts as none.
+    pub fn new(name: &str, purpose: String, key: Arc<CookieKey>) -> Self {
+        SignedCookie { name: name.to_owned(), purpose, key }
+    }
+
+    /// What the client's cookie says, where it has one and we have signed it.
+    pub fn read<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
+        let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+        let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        let mut named = pairs.filter(|(name, _)| *name == self.name);
+        named.find_map(|(_, signed)| {
+            let (value, signature) = signed.rsplit_once('.')?;
+            let right = self.key.sign(&self.purpose, value).ok()?;
+            let equal = right.len() == signature.len()
+                && openssl::memcmp::eq(right.as_bytes(), signature.as_bytes());
+            equal.then_some(value)
+        })
+    }
+
+    /// Gives the client a cookie that says `value`.
+    ///
+    /// # Errors
+    /// Where Pingora refuses the field, which it does not do for this one.
+    pub fn on_response(&self, value: &str, response: &mut ResponseHeader) -> Result<()> {
+        let Ok(signature) = self.key.sign(&self.purpose, value) else { return Ok(()) };
+        let name = &self.name;
+        let cookie =
+            format!("{name}={value}.{signature}; Path=/; Max-Age={MAX_AGE_SECS}; HttpOnly; SameSite=Lax");
+        match HeaderValue::from_str(&cookie) {
+            Ok(cookie) => response.append_header(header::SET_COOKIE, cookie).map(|_| ()),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cookie(secret: Option<&str>, purpose: &str) -> SignedCookie {
+        SignedCookie::new("ab", purpose.to_owned(), Arc::new(CookieKey::new(secret.map(str::to_owned))))
+    }
+
+    /// What a browser would send after a response with this cookie.
+    fn given(cookie: &SignedCookie, value: &str) -> String {
+        let mut response = ResponseHeader::build(200, None).unwrap();
+        cookie.on_response(value, &mut response).unwrap();
+        let set = response.headers["set-cookie"].to_str().unwrap();
+        set.split(';').next().unwrap().to_owned()
+    }
+
+    fn headers(cookie: &str) -> HeaderMap {
+        HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_str(cookie).unwrap())])
+    }
+
+    #[test]
+    fn what_was_signed_is_read_again() {
+        let cookie = cookie(Some("secret"), "split a.example");
+        let given = given(&cookie, "1234");
+        assert_eq!(cookie.read(&headers(&given)), Some("1234"));
+        assert_eq!(cookie.read(&headers(&format!("x=1; {given}; y=2"))), Some("1234"));
+        assert_eq!(cookie.read(&headers(&format!("ab=forged.00; {given}"))), Some("1234"));
+        assert_eq!(self::cookie(Some("secret"), "split a.example").read(&headers(&given)), Some("1234"));
+    }
+
+    #[test]
+    fn what_was_not_signed_for_this_counts_as_none() {
+        let cookie = cookie(Some("secret"), "split a.example");
+        let given = given(&cookie, "1234");
+        for other in [self::cookie(Some("secret"), "split b.example"), self::cookie(None, "split a.example")] {
+            assert_eq!(other.read(&headers(&given)), None);
+        }
+        for forged in [&given.replace("1234", "1235"), "ab=1234", "ab=", "ab=1234.", "ab", "abc=1234.00"] {
+            assert_eq!(cookie.read(&headers(forged)), None, "{forged}");
+        }
+        assert_eq!(cookie.read(&HeaderMap::new()), None);
+    }
+}
