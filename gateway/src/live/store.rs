@@ -283,6 +283,10 @@ impl Store {
         parsed: Parsed,
         change: Change<'_>,
     ) -> Result<Applied, ChangeError<R>> {
+        if parsed.text == book.parsed.text {
+            // What runs already need not be taken over again.
+            return Ok(Applied { snapshot: self.load(), changes: Vec::new(), after_restart: Vec::new() });
+        }
         let (next, applied) = self.prepare(book, &parsed).map_err(ChangeError::Invalid)?;
         if change.dry_run {
             self.forget(&next, &self.load());

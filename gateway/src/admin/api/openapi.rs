@@ -68,6 +68,9 @@ pub(super) fn complete(document: &OpenApi) -> Value {
 }
 
 fn add_answers(method: &str, operation: &mut Value) {
+    // Handlers are called by what they do; what they do it to is the tag.
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    operation["operationId"] = json!(text(&operation["operationId"]) + "_" + &text(&operation["tags"][0]));
     let is_open = operation.get("security").is_some();
     let has_body = operation.get("requestBody").is_some();
     let writes = operation["tags"][0] != "observe" && method != "get";
