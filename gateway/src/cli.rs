@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Method, Uri};
 
 use crate::PINGORA_VERSION;
 use crate::admin::Access;
+use crate::against::{AgainstError, changes_against};
 use crate::config::{self, ConfigError, HostPort, Overrides, Source};
 use crate::demo::{self, DemoError};
 use crate::live::{self, Names, Store};
@@ -33,7 +34,13 @@ enum Command {
     /// Serve (what happens without a subcommand)
     Run(Sources),
     /// Say everything that is wrong with a configuration, or "ok" (names of backends are resolved only by `run`)
-    Check(Sources),
+    Check {
+        #[command(flatten)]
+        sources: Sources,
+        /// Say what it would change: of the gateway whose management API is at this URL, or of another file
+        #[arg(long, value_name = "URL|FILE")]
+        against: Option<String>,
+    },
     /// Say what would become of a request; nothing is sent
     Explain {
         #[command(flatten)]
@@ -92,6 +99,9 @@ pub enum CliError {
     /// The configuration is wrong; a line for each fault.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// There is nothing to compare it with.
+    #[error("gateway check: {0}")]
+    Against(#[from] AgainstError),
     /// It cannot be asked about this request.
     #[error("gateway explain: {0}")]
     Explain(String),
@@ -117,10 +127,12 @@ impl From<DemoError> for CliError {
 pub fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(sources) => serve(&sources),
-        Command::Check(sources) => {
-            let store = compiled(&sources)?;
-            let config = &store.load().config;
+        Command::Check { sources, against } => {
+            let config = compiled(&sources)?.load().config.clone();
             Access::new(&config.admin, config.proxy.management_api_addr).map_err(StartError::Access)?;
+            for line in against.map(|against| changes_against(&config, &against)).transpose()?.into_iter().flatten() {
+                println!("{line}");
+            }
             println!("ok");
             Ok(())
         }

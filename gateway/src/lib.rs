@@ -28,6 +28,7 @@
 //! ends it well, [`admin`] answers operators, and [`demo`] runs when nothing is configured.
 
 pub mod admin;
+pub mod against;
 pub mod cli;
 pub mod config;
 pub mod ctx;

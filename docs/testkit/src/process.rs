@@ -29,8 +29,9 @@ impl Process {
         let program = program.as_ref();
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"PINGORA_") || name == "RUST_LOG" || name == "LISTEN_ADDR"
-            {
+            let bytes = name.as_encoded_bytes();
+            let ours = bytes.starts_with(b"PINGORA_") || bytes.starts_with(b"GATEWAY_");
+            if ours || name == "RUST_LOG" || name == "LISTEN_ADDR" {
                 command.env_remove(name);
             }
         }
@@ -79,6 +80,11 @@ impl Process {
         let mut process = Process::spawn(program, arguments, variables);
         let status = process.ended(DEADLINE).await;
         (status.code(), process.output())
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Whether it has not ended yet.

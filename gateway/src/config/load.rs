@@ -134,11 +134,11 @@ impl Source {
         let old = parsed.config.to_json();
         let differs = |pointer: &str| new.pointer(pointer).is_some_and(|new| old.pointer(pointer) != Some(new));
         let set_by = parsed.set_by.iter().map(|(path, by)| (format!("/{path}"), (*by).to_owned()));
-        let detail = "it is set here, which wins over everything else; take it away first";
-        let fixed: Vec<Fault> = set_by
-            .filter(|(pointer, _)| differs(pointer))
-            .map(|(pointer, source)| Fault { source, position: None, pointer, detail: detail.to_owned() })
-            .collect();
+        let fault = |(pointer, source): (String, String)| {
+            let detail = format!("{source} sets it, which wins over everything else; take that away first");
+            Fault { source, position: None, pointer, detail }
+        };
+        let fixed: Vec<Fault> = set_by.filter(|(pointer, _)| differs(pointer)).map(fault).collect();
         if !fixed.is_empty() {
             return Err(ConfigError { faults: fixed });
         }
@@ -346,6 +346,8 @@ mod tests {
             "0",
             "127.0.0.1:9",
             "round_robin",
+            "false",
+            "127.0.0.1:10",
         ];
         let variables: Vec<_> = super::super::VARIABLES.into_iter().zip(values).collect();
         let config = load_variables(&variables).unwrap();
@@ -359,6 +361,8 @@ mod tests {
         assert_eq!(config.logging.level, "debug");
         assert!(!config.metrics.enabled);
         assert_eq!(config.metrics.listen_addr, "127.0.0.1:9".parse().unwrap());
+        assert!(!config.proxy.management_api);
+        assert_eq!(config.proxy.management_api_addr, "127.0.0.1:10".parse().unwrap());
 
         let file = load_text(COMPLETE, &variables[2..]).unwrap();
         assert_eq!(file.proxy.max_connections.get(), 5);
@@ -380,6 +384,8 @@ mod tests {
             "2",
             "here",
             "sideways",
+            "perhaps",
+            "there",
         ];
         let variables: Vec<_> = super::super::VARIABLES.into_iter().zip(bad).collect();
         let error = load_variables(&variables).unwrap_err();

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::{Percent, Secs, is_default};
+use super::values::{Percent, Secs};
 
 /// `[[virtual_hosts.split]]`: a tag that gets a share of the requests.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -33,13 +33,10 @@ pub struct Rollout {
     /// How many requests the new tag must have answered before a step is judged.
     pub min_requests: u64,
     /// Which step it is at, counted from 0.
-    #[serde(skip_serializing_if = "is_default")]
     pub step: usize,
     /// Whether it goes on, or how it ended.
-    #[serde(skip_serializing_if = "is_default")]
     pub state: RolloutState,
     /// Why it ended as it did.
-    #[serde(skip_serializing_if = "is_default")]
     pub reason: String,
 }
 

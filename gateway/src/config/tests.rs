@@ -1,6 +1,8 @@
 //! The configuration as a whole: each thing that can be wrong with a file, and the reference file beside
 //! the schema.
 
+use serde_json::Value;
+
 use super::Config;
 
 /// What makes a file complete.
@@ -158,26 +160,6 @@ fn each_bad_route_has_its_own_clear_error() {
     }
 }
 
-#[test]
-fn a_configuration_with_two_tags_loads() {
-    let text = r#"
-        [[virtual_hosts]]
-        domain = "example.com"
-        enabled_backends_tag = "a"
-        http_to_https = false
-        [[backends]]
-        id = "web-v1"
-        address = "localhost:3001"
-        tags = ["a"]
-        [[backends]]
-        id = "web-v2"
-        address = "localhost:3002"
-        tags = ["b"]
-    "#;
-    let config = Config::parse("file", text).unwrap();
-    assert_eq!(config.backends.len(), 2);
-}
-
 const REFERENCE: &str = include_str!("../../config/reference.toml");
 
 #[test]
@@ -235,4 +217,101 @@ fn the_largest_pool_that_holds_somewhere_counts() {
     assert_eq!(size(&format!("{top}{host}{backend}")), 10);
     assert_eq!(size(&format!("{top}{host}{inner}{backend}")), 5, "the one at the top holds nowhere");
     assert_eq!(size(&format!("{top}{host}{inner}{route}{innermost}{backend}")), 20);
+}
+
+/// Every key of the schema by the path on which it stands, with its description and its default.
+fn schema_keys(schema: &Value, root: &Value, at: &str, keys: &mut Vec<(String, Value)>) {
+    let resolved = match schema["$ref"].as_str() {
+        Some(reference) => root.pointer(reference.trim_start_matches('#')).unwrap(),
+        None => schema,
+    };
+    let either = resolved["anyOf"].as_array().into_iter().flatten();
+    for inner in either.chain(resolved.get("items")) {
+        schema_keys(inner, root, at, keys);
+    }
+    for (key, property) in resolved["properties"].as_object().into_iter().flatten() {
+        let at = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+        keys.push((at.clone(), property.clone()));
+        schema_keys(property, root, &at, keys);
+    }
+}
+
+#[test]
+fn the_schema_the_reference_and_the_defaults_are_one() {
+    let schema = super::json_schema();
+    let reference: toml::Table = REFERENCE.parse().unwrap();
+    let reference = serde_json::to_value(reference).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<String> = validator.iter_errors(&reference).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    let unknown = serde_json::json!({ "proxy": { "prot": 1 } });
+    assert!(!validator.is_valid(&unknown), "it allows what is no key");
+
+    let mut keys = Vec::new();
+    schema_keys(&schema, &schema, "", &mut keys);
+    assert!(keys.len() > 100, "{}", keys.len());
+    for (path, property) in &keys {
+        assert!(property["description"].is_string() || property["$ref"].is_string(), "{path} has no description");
+        let key = path.rsplit('.').next().unwrap();
+        let is_named = |line: &str| {
+            let line = line.trim_start();
+            line.starts_with(&format!("{key} ="))
+                || line.contains(&format!("{key} = "))
+                || line.trim_matches(['[', ']']).split(']').next() == Some(key)
+                || line.starts_with(&format!("[virtual_hosts.{key}]"))
+                || line.starts_with(&format!("[[virtual_hosts.{key}]]"))
+                || line.starts_with(&format!("[[{key}]]"))
+        };
+        assert!(REFERENCE.lines().any(is_named) || ["redirect", "status"].contains(&key), "{path} is not in the reference");
+    }
+    let defaults = Config::default().to_json();
+    for (key, table) in schema["properties"].as_object().unwrap() {
+        if let Some(default) = table.get("default") {
+            let actual = defaults.get(key).unwrap_or(&Value::Null);
+            let is_empty = actual.is_null() && default.as_array().is_none_or(Vec::is_empty);
+            assert!(actual == default || is_empty, "{key}: {default} in the schema, {actual} in the code");
+        }
+    }
+}
+
+#[test]
+fn whatever_is_shown_as_json_is_read_again() {
+    let config = Config::parse("reference.toml", REFERENCE).unwrap();
+    let again: Config = serde_json::from_value(config.to_json()).unwrap();
+    assert_eq!(again, config);
+}
+
+/// The configuration with which the project was asked for.
+#[test]
+fn the_sample_of_two_versions_loads_as_it_stands() {
+    let text = r#"
+        [proxy]
+        listen_addr_http = "0.0.0.0:80"
+        management_api_addr = "127.0.0.1:8080"
+        [logging]
+        level = "info"
+        format = "text"
+        [metrics]
+        enabled = true
+        listen_addr = "0.0.0.0:9090"
+        [health_check]
+        interval_secs = 10
+        timeout_secs = 5
+        unhealthy_threshold = 3
+        healthy_threshold = 2
+        [[virtual_hosts]]
+        domain = "example.com"
+        enabled_backends_tag = "a"
+        http_to_https = false
+        [[backends]]
+        id = "web-v1"
+        address = "localhost:3001"
+        tags = ["a"]
+        [[backends]]
+        id = "web-v2"
+        address = "localhost:3002"
+        tags = ["b"]
+    "#;
+    let config = Config::parse("file", text).unwrap();
+    assert_eq!(config.backends.len(), 2);
 }

@@ -14,7 +14,7 @@ use super::schema::Config;
 use super::values::{HostPort, OneOrMany, Secs};
 
 /// Every variable that is read.
-pub const VARIABLES: [&str; 12] = [
+pub const VARIABLES: [&str; 14] = [
     "PINGORA_LISTEN_ADDR",
     "PINGORA_BACKEND_ADDR",
     "PINGORA_BACKEND_SERVERS",
@@ -27,6 +27,8 @@ pub const VARIABLES: [&str; 12] = [
     "PINGORA_ENABLE_METRICS",
     "PINGORA_METRICS_ADDR",
     "PINGORA_LOAD_BALANCING_ALGORITHM",
+    "PINGORA_ENABLE_MANAGEMENT",
+    "PINGORA_MANAGEMENT_ADDR",
 ];
 
 /// Those that say who is served.
@@ -69,6 +71,18 @@ impl<'a> Variables<'a> {
                 .collect::<Result<_, _>>()
                 .map(OneOrMany)
         });
+        self.set(
+            "PINGORA_ENABLE_MANAGEMENT",
+            "proxy/management_api",
+            &mut proxy.management_api,
+            switch,
+        );
+        self.set(
+            "PINGORA_MANAGEMENT_ADDR",
+            "proxy/management_api_addr",
+            &mut proxy.management_api_addr,
+            |text| parse(text, "an address to listen on, as in 127.0.0.1:8081"),
+        );
         self.set("PINGORA_MAX_CONNECTIONS", "proxy/max_connections", &mut proxy.max_connections, |text| {
             parse::<NonZeroUsize>(text, "a whole number from 1")
         });

@@ -45,7 +45,8 @@ async fn a_missing_file_a_bad_address_and_a_name_that_leads_nowhere_are_exit_cod
 
     let nowhere = ("PINGORA_BACKEND_ADDR", "nowhere.invalid:80");
     let ports = [("PINGORA_LISTEN_ADDR", "127.0.0.1:0"), ("PINGORA_METRICS_ADDR", "127.0.0.1:0")];
-    let (code, said) = run(&[], &[nowhere, ports[0], ports[1]]).await;
+    let no_api = ("PINGORA_ENABLE_MANAGEMENT", "false");
+    let (code, said) = run(&[], &[nowhere, ports[0], ports[1], no_api]).await;
     assert_eq!(code, Some(1));
     assert!(
         said.contains("cannot resolve 'nowhere.invalid:80', the address of backend 'backend-1'"),
@@ -75,7 +76,11 @@ async fn a_taken_port_is_one_line_with_the_key_and_exit_code_1() {
     assert_eq!(said.lines().count(), 1);
 
     let address = address.to_string();
-    let variables = [("PINGORA_LISTEN_ADDR", "127.0.0.1:0"), ("PINGORA_METRICS_ADDR", &address)];
+    let variables = [
+        ("PINGORA_LISTEN_ADDR", "127.0.0.1:0"),
+        ("PINGORA_MANAGEMENT_ADDR", "127.0.0.1:0"),
+        ("PINGORA_METRICS_ADDR", &address),
+    ];
     let (code, said) = run(&[], &variables).await;
     assert_eq!(code, Some(1));
     assert!(said.contains("(metrics.listen_addr)") && said.lines().count() == 1, "{said}");
@@ -88,7 +93,11 @@ async fn variables_and_options_alone_serve_backends() {
     let process = Process::spawn(
         GATEWAY,
         &["run", "--listen", "127.0.0.1:0"],
-        &[("PINGORA_BACKEND_SERVERS", &backends), ("PINGORA_ENABLE_METRICS", "false")],
+        &[
+            ("PINGORA_BACKEND_SERVERS", &backends),
+            ("PINGORA_ENABLE_METRICS", "false"),
+            ("PINGORA_ENABLE_MANAGEMENT", "false"),
+        ],
     );
     let line = process.line("listening on http://").await;
     let url = line.split("listening on ").nth(1).unwrap().to_owned();
@@ -96,7 +105,30 @@ async fn variables_and_options_alone_serve_backends() {
         assert_eq!(Client::new().get(&url).await.status, 200);
     }
     assert_eq!((a.count("/"), b.count("/")), (2, 2));
-    assert!(!process.output().contains("metrics on"));
+    assert!(!process.output().contains("metrics on") && !process.output().contains("management API"));
+}
+
+#[tokio::test]
+async fn a_management_api_for_everybody_needs_a_token() {
+    let open = config(&["127.0.0.1:1".parse().unwrap()], Setup::default())
+        .replace("management_api_addr = \"127.0.0.1:0\"", "management_api_addr = \"0.0.0.0:0\"");
+    let file = ConfigFile::new(&open);
+    let path = file.path().display().to_string();
+    for arguments in [&["check", "-c", &path][..], &["-c", &path]] {
+        let (code, said) = run(arguments, &[]).await;
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("0.0.0.0:0") && said.contains("set the variable GATEWAY_ADMIN_TOKEN"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    let token = [("GATEWAY_ADMIN_TOKEN", "s3cret")];
+    assert_eq!(run(&["check", "-c", &path], &token).await, (Some(0), "ok".to_owned()));
+}
+
+#[tokio::test]
+async fn the_schema_is_printed() {
+    let (code, said) = run(&["schema"], &[]).await;
+    let schema: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &schema["title"]), (Some(0), &"Config".into()));
 }
 
 #[tokio::test]

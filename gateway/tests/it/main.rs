@@ -3,16 +3,20 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod balancing;
+mod cases;
 mod command_line;
 mod demo;
 mod explain;
 mod failover;
 mod headers;
+mod keeping;
 mod logs;
+mod management;
 mod metrics;
 mod rate_limit;
 mod reload;
 mod replies;
 mod routes;
+mod shares;
 mod stopping;
 mod support;

@@ -4,8 +4,11 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+use http::Request;
+use serde_json::Value;
 use tempfile::TempDir;
-use testkit::{Client, Origin, Process, Response, eventually};
+use testkit::{Client, DEADLINE, Origin, Process, Response, Signal, eventually};
 
 /// The binary under test.
 pub(crate) const GATEWAY: &str = env!("CARGO_BIN_EXE_gateway");
@@ -14,6 +17,7 @@ pub(crate) const GATEWAY: &str = env!("CARGO_BIN_EXE_gateway");
 pub(crate) struct Gateway {
     pub(crate) process: Process,
     pub(crate) address: SocketAddr,
+    pub(crate) management: SocketAddr,
     metrics: SocketAddr,
     client: Client,
     file: ConfigFile,
@@ -68,21 +72,42 @@ impl Gateway {
 
     /// A gateway with a configuration of the test's own; its listeners must have port 0.
     pub(crate) async fn start_with_config(config: &str) -> Gateway {
-        let (file, process) = Gateway::spawn(config);
+        Gateway::start_from(ConfigFile::new(config), &[]).await
+    }
+
+    /// A gateway with a file that is there, and with these variables.
+    pub(crate) async fn start_from(file: ConfigFile, variables: &[(&str, &str)]) -> Gateway {
+        let path = file.path().display().to_string();
+        Gateway::from_process(Process::spawn(GATEWAY, &["--config", &path], variables), file).await
+    }
+
+    /// A gateway that somebody has started with `file`.
+    pub(crate) async fn from_process(process: Process, file: ConfigFile) -> Gateway {
         let address = address_in(&process.line("listening on http://").await);
+        let management = address_in(&process.line("page on http://").await);
         let metrics = address_in(&process.line("metrics on http://").await);
-        Gateway { process, address, metrics, client: Client::new(), file }
+        Gateway { process, address, management, metrics, client: Client::new(), file }
+    }
+
+    /// Ends it as a power cut would, and starts another one with what it has left.
+    pub(crate) async fn killed_and_started_again(self) -> Gateway {
+        let Gateway { mut process, file, .. } = self;
+        process.signal(Signal::SIGKILL);
+        process.ended(DEADLINE).await;
+        Gateway::start_from(file, &[]).await
     }
 
     /// A gateway over `origins` that logs to the file at `log`, as `tables` must say.
     pub(crate) async fn start_logging_to(log: &Path, origins: &[&Origin], tables: &str) -> Gateway {
         let addresses: Vec<SocketAddr> = origins.iter().map(|origin| origin.address()).collect();
-        let (file, process) = Gateway::spawn(&config(&addresses, Setup { tables, ..Setup::default() }));
+        let file = ConfigFile::new(&config(&addresses, Setup { tables, ..Setup::default() }));
+        let process = Process::spawn(GATEWAY, &["--config", &file.path().display().to_string()], &[]);
         let said = || std::fs::read_to_string(log).unwrap_or_default();
         eventually!(said().contains("metrics on http://"));
         let address = |what: &str| address_in(said().lines().find(|line| line.contains(what)).unwrap());
         let (address, metrics) = (address("listening on http://"), address("metrics on http://"));
-        Gateway { process, address, metrics, client: Client::new(), file }
+        let management = self::address_in(said().lines().find(|line| line.contains("page on http://")).unwrap());
+        Gateway { process, address, management, metrics, client: Client::new(), file }
     }
 
     /// Replaces the file that it was started with.
@@ -93,13 +118,6 @@ impl Gateway {
     /// Where that file is.
     pub(crate) fn file(&self) -> PathBuf {
         self.file.path()
-    }
-
-    fn spawn(config: &str) -> (ConfigFile, Process) {
-        let file = ConfigFile::new(config);
-        let path = file.path().display().to_string();
-        let process = Process::spawn(GATEWAY, &["--config", &path], &[]);
-        (file, process)
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -116,6 +134,26 @@ impl Gateway {
         self.client.post(self.url(path), body.to_owned()).await
     }
 
+    /// A request to the management API, with a JSON body if there is one.
+    pub(crate) async fn api(&self, method: &str, path: &str, body: Option<Value>) -> Response {
+        let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
+        self.client.send(self.api_request(method, path, body)).await
+    }
+
+    /// Such a request.
+    pub(crate) fn api_request(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Request<Bytes> {
+        let url = format!("http://{}/api/v1{path}", self.management);
+        let request = Request::builder().method(method).uri(url).header("content-type", "application/json");
+        request.body(body.into()).unwrap()
+    }
+
+    /// What the management API answers a GET with, which must be 200.
+    pub(crate) async fn read(&self, path: &str) -> Value {
+        let answer = self.api("GET", path, None).await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        answer.json()
+    }
+
     /// A GET from the metrics listener.
     pub(crate) async fn monitor(&self, path: &str) -> Response {
         self.client.get(format!("http://{}{path}", self.metrics)).await
@@ -128,6 +166,18 @@ impl Gateway {
         let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
         value.unwrap_or_else(|| panic!("no series {series} in\n{text}"))
     }
+}
+
+/// A configuration for changes: the domain `shop.example`, served by the backends with the tag `a`; and those
+/// with the tag `b`, which serve nothing yet.
+pub(crate) fn two_tags(a: SocketAddr, b: SocketAddr, more: &str) -> String {
+    format!(
+        "# Ours.\n[proxy]\nlisten_addr_http = \"127.0.0.1:0\"\nmanagement_api_addr = \"127.0.0.1:0\"\n\
+         [metrics]\nlisten_addr = \"127.0.0.1:0\"\n[health_check]\nenabled = false\n\
+         [[virtual_hosts]]\ndomain = \"shop.example\" # the shop\nenabled_backends_tag = \"a\"\n{more}\n\
+         [[backends]]\nid = \"web-a\"\naddress = \"{a}\"\ntags = [\"a\"]\n\
+         [[backends]]\nid = \"web-b\"\naddress = \"{b}\"\ntags = [\"b\"]\n"
+    )
 }
 
 /// A configuration with one catch-all virtual host over `backends`.

@@ -79,7 +79,7 @@ pub(super) async fn reload(State(api): State<Arc<Api>>, caller: Caller) -> Answe
     let store = api.store.clone();
     let (applied, caller) = run(move || {
         let applied = store.reload(&caller.who, true);
-        let applied = applied.map_err(|error| Problem::invalid_config(&error, "/"))?;
+        let applied = applied.map_err(|error| Problem::invalid_file(&error))?;
         Ok((applied, caller))
     })
     .await?;
@@ -128,7 +128,7 @@ pub(super) async fn roll_back(State(api): State<Arc<Api>>, caller: Caller, body:
                 let detail = format!("revision {revision} is not kept; the oldest that is, is {oldest}");
                 Problem::new(StatusCode::NOT_FOUND, detail)
             }
-            ChangeError::Invalid(error) => Problem::invalid_config(&error, "/"),
+            ChangeError::Invalid(error) => Problem::invalid_file(&error),
             error => Problem::of_other(&error),
         })?;
         Ok((applied, caller))

@@ -74,6 +74,12 @@ impl Problem {
         Problem::invalid_in(error.faults.iter().map(|fault| in_body(fault, at)).collect())
     }
 
+    /// A text that is wrong and did not come with the request: faults bear their places in it.
+    pub(super) fn invalid_file(error: &ConfigError) -> Self {
+        let told = |fault: &Fault| BodyError { pointer: fault.pointer.clone(), detail: fault.to_string() };
+        Problem::invalid_in(error.faults.iter().map(told).collect())
+    }
+
     pub(super) fn of_change(error: ChangeError<Problem>, at: &str) -> Self {
         match error {
             ChangeError::Refused(problem) => problem,

@@ -1,0 +1,62 @@
+//! What a configuration would change: compared with another file, or with what a gateway runs.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::config::{Config, ConfigError, Overrides, Source, difference, reveal_secrets};
+
+/// Why there is nothing to compare with.
+#[derive(Debug, thiserror::Error)]
+pub enum AgainstError {
+    /// The other file is wrong.
+    #[error("--against: {0}")]
+    File(ConfigError),
+    /// The gateway does not answer.
+    #[error("--against {url}: {error}; expected the management API of a gateway, as in http://127.0.0.1:8081")]
+    Unreachable {
+        /// What was asked.
+        url: String,
+        /// What went wrong.
+        error: ureq::Error,
+    },
+    /// What it answers is no configuration of this version.
+    #[error("--against {url}: the answer is no configuration that this version understands: {error}")]
+    NotUnderstood {
+        /// What was asked.
+        url: String,
+        /// What is wrong with it.
+        error: String,
+    },
+}
+
+/// What `config` changes of the configuration at `against`, a URL or a file; a line each.
+///
+/// # Errors
+/// See [`AgainstError`].
+pub fn changes_against(config: &Config, against: &str) -> Result<Vec<String>, AgainstError> {
+    let other = match against.contains("://") {
+        true => running_at(against, config)?,
+        false => {
+            let source = Source::new(Some(PathBuf::from(against)), Default::default(), Overrides::default());
+            source.read().map_err(AgainstError::File)?.config
+        }
+    };
+    let changes = difference(&other, config);
+    Ok(if changes.is_empty() { vec!["no change".to_owned()] } else { changes })
+}
+
+/// What the gateway with this management API runs. Secrets, which it does not show, count as those of `config`.
+fn running_at(url: &str, config: &Config) -> Result<Config, AgainstError> {
+    let url = format!("{}/api/v1/config", url.trim_end_matches('/'));
+    let mut request = ureq::get(&url);
+    if let Ok(token) = std::env::var(&config.admin.token_env) {
+        request = request.header("authorization", format!("Bearer {}", token.trim()));
+    }
+    let read = |mut response: ureq::http::Response<ureq::Body>| response.body_mut().read_json::<Value>();
+    let answer = request.call().and_then(read);
+    let mut json = answer.map_err(|error| AgainstError::Unreachable { url: url.clone(), error })?;
+    reveal_secrets(&mut json, &config.to_json());
+    serde_json::from_value(json)
+        .map_err(|error| AgainstError::NotUnderstood { url, error: error.to_string() })
+}
