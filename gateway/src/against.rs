@@ -13,7 +13,9 @@ pub enum AgainstError {
     #[error("--against: {0}")]
     File(ConfigError),
     /// The gateway does not answer.
-    #[error("--against {url}: {error}; expected the management API of a gateway, as in http://127.0.0.1:8081")]
+    #[error(
+        "--against {url}: {error}; expected the management API of a gateway, as in http://127.0.0.1:8081"
+    )]
     Unreachable {
         /// What was asked.
         url: String,

@@ -130,7 +130,9 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Check { sources, against } => {
             let config = compiled(&sources)?.load().config.clone();
             Access::new(&config.admin, config.proxy.management_api_addr).map_err(StartError::Access)?;
-            for line in against.map(|against| changes_against(&config, &against)).transpose()?.into_iter().flatten() {
+            for line in
+                against.map(|against| changes_against(&config, &against)).transpose()?.into_iter().flatten()
+            {
                 println!("{line}");
             }
             println!("ok");

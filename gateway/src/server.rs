@@ -18,8 +18,8 @@ use crate::listener::{self, BindError, Connections, ProxyService};
 use crate::live::{Names, Reloader, RolloutService, Rollouts, Snapshot, Store};
 use crate::proxy::Gateway;
 use crate::shutdown::{CaughtSignals, ServerEnded, run_until_stopped};
-use crate::telemetry::{Metrics, Timelines};
 use crate::telemetry::logging::{self, LoggingError};
+use crate::telemetry::{Metrics, Timelines};
 use crate::upstream::HealthChecker;
 
 /// Why the gateway could not start, or go on.

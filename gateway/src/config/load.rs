@@ -104,9 +104,9 @@ impl Source {
     /// Everything that is wrong, from all sources at once; or that the file cannot be read.
     pub fn read(&self) -> Result<Parsed, ConfigError> {
         let (text, served) = match &self.text {
-            Text::File(path) => (read(path)?, Served::AsNamed),
-            Text::BuiltIn { text, .. } if text == WITHOUT_FILE => (text.clone(), Served::AsNamedOrDefault),
-            Text::BuiltIn { text, .. } => (text.clone(), Served::AsNamed),
+            Text::File(path) => (read(path)?, Served::Named),
+            Text::BuiltIn { text, .. } if text == WITHOUT_FILE => (text.clone(), Served::NamedOrDefault),
+            Text::BuiltIn { text, .. } => (text.clone(), Served::Named),
         };
         let mut parsed = self.assemble(&text, served)?;
         let mut written: Config = Document::parse("", &text).0.decode().0;
@@ -123,7 +123,7 @@ impl Source {
     /// # Errors
     /// Everything that is wrong.
     pub fn parse(&self, text: &str) -> Result<Parsed, ConfigError> {
-        self.assemble(text, Served::AsWritten)
+        self.assemble(text, Served::Written)
     }
 
     /// `parsed`, changed so that it means `new`, with the fewest possible changes of its text.
@@ -132,7 +132,8 @@ impl Source {
     /// Everything that is wrong with `new`; or that variables or options set what it would change.
     pub fn change(&self, parsed: &Parsed, new: &Value) -> Result<Parsed, ConfigError> {
         let old = parsed.config.to_json();
-        let differs = |pointer: &str| new.pointer(pointer).is_some_and(|new| old.pointer(pointer) != Some(new));
+        let differs =
+            |pointer: &str| new.pointer(pointer).is_some_and(|new| old.pointer(pointer) != Some(new));
         let set_by = parsed.set_by.iter().map(|(path, by)| (format!("/{path}"), (*by).to_owned()));
         let fault = |(pointer, source): (String, String)| {
             let detail = format!("{source} sets it, which wins over everything else; take that away first");
@@ -196,9 +197,9 @@ impl Source {
         let named = (!backends.is_empty()).then(|| backends.clone()).or(by_variables);
         let default = || DEFAULT_BACKEND.parse().ok().map(|backend| vec![backend]);
         let served = match served {
-            Served::AsWritten => None,
-            Served::AsNamed => named,
-            Served::AsNamedOrDefault => named.or_else(default),
+            Served::Written => None,
+            Served::Named => named,
+            Served::NamedOrDefault => named.or_else(default),
         };
         if let Some(backends) = served {
             serve_only(config, backends);
@@ -211,11 +212,11 @@ impl Source {
 #[derive(Clone, Copy)]
 enum Served {
     /// Whom the text names.
-    AsWritten,
+    Written,
     /// Whom variables and options name, if they do.
-    AsNamed,
+    Named,
     /// The same, or else the default backend.
-    AsNamedOrDefault,
+    NamedOrDefault,
 }
 
 impl Config {

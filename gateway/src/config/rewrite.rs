@@ -192,7 +192,8 @@ fn fresh_item(place: Place, old: Option<&Json>, new: &Json) -> Item {
             Item::Table(table)
         }
         Json::Array(items)
-            if place != Place::Line && items.iter().any(|item| item.as_object().is_some_and(|o| !fits(o))) =>
+            if place != Place::Line
+                && items.iter().any(|item| item.as_object().is_some_and(|o| !fits(o))) =>
         {
             let mut tables = ArrayOfTables::new();
             update_tables(&mut tables, &[], items);
@@ -310,7 +311,8 @@ tags = [
             json["rate_limit"] = json!({"requests": 5});
             json["virtual_hosts"][0]["split"] = json!([{"tag": "c", "percent": 10}]);
             json["virtual_hosts"][1]["rollout"] = json!({"to": "c", "steps": [100], "step": 0});
-            let host = json!({"domain": "new.example", "enabled_backends_tag": "a", "routes": [{"path": "/x"}]});
+            let host =
+                json!({"domain": "new.example", "enabled_backends_tag": "a", "routes": [{"path": "/x"}]});
             json["virtual_hosts"].as_array_mut().unwrap().push(host);
             json["backends"][0]["tags"] = json!(["a", "b"]);
         });

@@ -62,10 +62,7 @@ impl Config {
     pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
         let keys = [
             ("proxy.listen_addr_http", self.proxy.listen_addr_http != new.proxy.listen_addr_http),
-            (
-                "proxy.management_api_addr",
-                self.proxy.management_api_addr != new.proxy.management_api_addr,
-            ),
+            ("proxy.management_api_addr", self.proxy.management_api_addr != new.proxy.management_api_addr),
             ("proxy.management_api", self.proxy.management_api != new.proxy.management_api),
             ("proxy.cookie_key_env", self.proxy.cookie_key_env != new.proxy.cookie_key_env),
             ("proxy.max_connections", self.proxy.max_connections != new.proxy.max_connections),

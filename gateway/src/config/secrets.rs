@@ -8,7 +8,8 @@ use super::rewrite::identity;
 const HIDDEN: &str = "***";
 
 /// Tables of header fields, whose values may be credentials.
-const FIELD_TABLES: [&str; 5] = ["request_set", "request_add", "response_set", "response_add", "header_match"];
+const FIELD_TABLES: [&str; 5] =
+    ["request_set", "request_add", "response_set", "response_add", "header_match"];
 
 /// Whether the field of this name may hold a credential.
 fn is_secret(field: &str) -> bool {
@@ -53,7 +54,10 @@ fn walk(json: &mut Value, hide: &mut impl FnMut(&mut Value)) {
             for (key, value) in table {
                 match value {
                     Value::Object(fields) if FIELD_TABLES.contains(&key.as_str()) => {
-                        fields.iter_mut().filter(|(name, _)| is_secret(name)).for_each(|(_, value)| hide(value));
+                        fields
+                            .iter_mut()
+                            .filter(|(name, _)| is_secret(name))
+                            .for_each(|(_, value)| hide(value));
                     }
                     other => walk(other, hide),
                 }

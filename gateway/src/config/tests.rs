@@ -251,7 +251,10 @@ fn the_schema_the_reference_and_the_defaults_are_one() {
     schema_keys(&schema, &schema, "", &mut keys);
     assert!(keys.len() > 100, "{}", keys.len());
     for (path, property) in &keys {
-        assert!(property["description"].is_string() || property["$ref"].is_string(), "{path} has no description");
+        assert!(
+            property["description"].is_string() || property["$ref"].is_string(),
+            "{path} has no description"
+        );
         let key = path.rsplit('.').next().unwrap();
         let is_named = |line: &str| {
             let line = line.trim_start();
@@ -262,7 +265,10 @@ fn the_schema_the_reference_and_the_defaults_are_one() {
                 || line.starts_with(&format!("[[virtual_hosts.{key}]]"))
                 || line.starts_with(&format!("[[{key}]]"))
         };
-        assert!(REFERENCE.lines().any(is_named) || ["redirect", "status"].contains(&key), "{path} is not in the reference");
+        assert!(
+            REFERENCE.lines().any(is_named) || ["redirect", "status"].contains(&key),
+            "{path} is not in the reference"
+        );
     }
     let defaults = Config::default().to_json();
     for (key, table) in schema["properties"].as_object().unwrap() {

@@ -71,12 +71,7 @@ impl<'a> Variables<'a> {
                 .collect::<Result<_, _>>()
                 .map(OneOrMany)
         });
-        self.set(
-            "PINGORA_ENABLE_MANAGEMENT",
-            "proxy/management_api",
-            &mut proxy.management_api,
-            switch,
-        );
+        self.set("PINGORA_ENABLE_MANAGEMENT", "proxy/management_api", &mut proxy.management_api, switch);
         self.set(
             "PINGORA_MANAGEMENT_ADDR",
             "proxy/management_api_addr",

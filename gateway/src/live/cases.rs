@@ -48,7 +48,10 @@ fn differences(case: &Case, explanation: &Explanation) -> Vec<String> {
     ];
     let wrong = compared.into_iter().filter_map(|(what, expected, found)| {
         let expected = expected.filter(|expected| Some(*expected) != found)?;
-        Some(format!("{what} is {}, expected {expected:?}", found.map_or("none".to_owned(), |f| format!("{f:?}"))))
+        Some(format!(
+            "{what} is {}, expected {expected:?}",
+            found.map_or("none".to_owned(), |f| format!("{f:?}"))
+        ))
     });
     wrong.collect()
 }

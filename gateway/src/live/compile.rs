@@ -164,7 +164,11 @@ impl Compiler<'_> {
         Ok(RuleTable::new(rules, self.add(host, None)?))
     }
 
-    fn add(&mut self, host: &VirtualHost, route: Option<&config::Route>) -> Result<Arc<Route>, Vec<PathFault>> {
+    fn add(
+        &mut self,
+        host: &VirtualHost,
+        route: Option<&config::Route>,
+    ) -> Result<Arc<Route>, Vec<PathFault>> {
         let name = route.map_or_else(|| WHOLE_HOST.to_owned(), config::Route::name);
         let made = Arc::new(self.route(host, route, &name)?);
         self.routes.insert((host.domain.clone(), name), made.clone());

@@ -139,38 +139,34 @@ impl Rollouts {
         })
     }
 
+    /// Does what was judged; where that has to wait, `waiting_for` says for what.
     fn act(&self, host: &VirtualHost, rollout: &Rollout, judgement: Judgement, waiting_for: &mut String) {
         let domain = host.domain.as_str();
         let next = rollout.step + 1;
-        let (keeping, edit): (_, Box<dyn FnOnce(&mut Value)>) = match judgement {
+        let (keeping, patch) = match judgement {
             Judgement::Wait(what) => {
                 *waiting_for = what;
                 return;
             }
             Judgement::Next if next < rollout.steps.len() => {
-                (Keeping::Required, Box::new(move |host| host["rollout"]["step"] = json!(next)))
+                (Keeping::Required, json!({ "rollout": { "step": next } }))
             }
             Judgement::Next => {
-                let to = rollout.to.clone();
-                (Keeping::Required, Box::new(move |host| {
-                    host["enabled_backends_tag"] = json!(to);
-                    host["rollout"]["state"] = json!(RolloutState::Done);
-                }))
+                let done = json!({ "state": RolloutState::Done });
+                (Keeping::Required, json!({ "enabled_backends_tag": rollout.to, "rollout": done }))
             }
             Judgement::RollBack(reason) => {
                 warn!(domain, to = rollout.to, reason, "the rollout goes back");
+                let ended = json!({ "state": RolloutState::RolledBack, "reason": reason });
                 // A full disk shall not hold users where they are served worse.
-                (Keeping::Attempted, Box::new(move |host| {
-                    host["rollout"]["state"] = json!(RolloutState::RolledBack);
-                    host["rollout"]["reason"] = json!(reason);
-                }))
+                (Keeping::Attempted, json!({ "rollout": ended }))
             }
         };
-        match self.change(domain, rollout, keeping, edit) {
+        match self.change(domain, rollout, keeping, &patch) {
             Ok(()) => info!(domain, to = rollout.to, step = rollout.step, "the rollout has taken a step"),
             // Somebody has changed it meanwhile: the next look sees what it is now.
             Err(ChangeError::Refused(())) => {}
-            Err(ChangeError::Invalid(error)) => {
+            Err(ChangeError::Invalid(error)) if keeping == Keeping::Required => {
                 let reason = format!("its next step is refused: {error}");
                 self.act(host, rollout, Judgement::RollBack(reason), waiting_for);
             }
@@ -184,23 +180,33 @@ impl Rollouts {
         }
     }
 
+    /// Changes the virtual host as `patch` says, where the rollout is still what it was when it was judged.
     fn change(
         &self,
         domain: &str,
         rollout: &Rollout,
         keeping: Keeping,
-        edit: impl FnOnce(&mut Value),
+        patch: &Value,
     ) -> Result<(), ChangeError<()>> {
         let by = format!("rollout of {domain}");
         let change = Change { by: &by, expected: None, dry_run: false, keeping };
         let applied = self.store.change(change, |config, json| {
             let mut hosts = config.virtual_hosts.iter();
-            let index = hosts.position(|host| host.domain == domain && host.rollout.as_ref() == Some(rollout));
+            let index =
+                hosts.position(|host| host.domain == domain && host.rollout.as_ref() == Some(rollout));
             let host = index.and_then(|index| json["virtual_hosts"].get_mut(index)).ok_or(())?;
-            edit(host);
+            patched(host, patch);
             Ok(())
         });
         applied.map(|_| ())
+    }
+}
+
+/// Sets what `patch` has, also in tables within.
+fn patched(json: &mut Value, patch: &Value) {
+    match patch {
+        Value::Object(patch) => patch.iter().for_each(|(key, patch)| patched(&mut json[key], patch)),
+        value => json.clone_from(value),
     }
 }
 
@@ -208,7 +214,8 @@ fn error_text(error: &ChangeError<()>) -> String {
     match error {
         ChangeError::NotKept { file, error } => format!("{file} to be writable: {error}"),
         ChangeError::FileIsWrong(error) => format!("a file without faults: {error}"),
-        ChangeError::Refused(()) | ChangeError::OutOfDate(_) | ChangeError::Invalid(_) => String::new(),
+        ChangeError::Invalid(error) => format!("a configuration that can be gone back in: {error}"),
+        ChangeError::Refused(()) | ChangeError::OutOfDate(_) => String::new(),
     }
 }
 
@@ -318,7 +325,10 @@ mod tests {
     #[test]
     fn a_step_waits_for_requests_and_for_its_pause() {
         let old = Some(measured(1000, 0.0, 10.0));
-        assert_eq!(judged(old, measured(49, 100.0, 0.0), 600), Judgement::Wait("requests: 49 of 50".to_owned()));
+        assert_eq!(
+            judged(old, measured(49, 100.0, 0.0), 600),
+            Judgement::Wait("requests: 49 of 50".to_owned())
+        );
         let pause = Judgement::Wait("the pause: 59 of 60 seconds".to_owned());
         assert_eq!(judged(old, measured(50, 0.0, 10.0), 59), pause);
         assert_eq!(judged(old, measured(50, 1.0, 12.5), 60), Judgement::Next);
@@ -333,7 +343,10 @@ mod tests {
             "with b, 3.5 % of 100 requests failed, with a 2.0 % of 1000; the gap may be 1 points"
         );
         let Judgement::RollBack(reason) = judged(old, measured(100, 2.0, 13.0), 1) else { panic!("stays") };
-        assert!(reason.starts_with("with b, a request took 13.0 ms in the mean of 100, with a 10.0 ms"), "{reason}");
+        assert!(
+            reason.starts_with("with b, a request took 13.0 ms in the mean of 100, with a 10.0 ms"),
+            "{reason}"
+        );
     }
 
     #[test]

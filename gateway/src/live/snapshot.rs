@@ -8,13 +8,13 @@ use http::{HeaderMap, HeaderValue};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::config::Config;
 use crate::policy::headers::HeaderRules;
 use crate::policy::rate_limit::{Counters, RateLimiter};
 use crate::policy::rewrite::Rewrite;
+use crate::policy::signed_cookie::SignedCookie;
 use crate::route::{HostTable, RuleTable};
 use crate::telemetry::metrics::LazyRouteMetrics;
-use crate::config::Config;
-use crate::policy::signed_cookie::SignedCookie;
 use crate::upstream::{BackendState, Draw, PeerSettings, Split};
 
 /// Where in a configuration something was written.

@@ -294,7 +294,9 @@ impl Store {
         }
         if let Err((file, error)) = self.write(book, &parsed) {
             match change.keeping {
-                Keeping::Attempted => warn!(file, %error, "the change is not in the file: a restart undoes it"),
+                Keeping::Attempted => {
+                    warn!(file, %error, "the change is not in the file: a restart undoes it")
+                }
                 Keeping::Required => {
                     self.forget(&next, &self.load());
                     return Err(ChangeError::NotKept { file, error });
@@ -346,7 +348,12 @@ impl Store {
         self.health.send_replace(HealthPlan::new(&parsed.config.health_check, &next.backends));
         self.forget(&before, &next);
         self.metrics.last_reload_successful.set(1);
-        info!(by, revision = next.revision, changes = applied.changes.len(), "a new configuration was taken over");
+        info!(
+            by,
+            revision = next.revision,
+            changes = applied.changes.len(),
+            "a new configuration was taken over"
+        );
         if !applied.after_restart.is_empty() {
             warn!("these keys hold only after a restart: {}", applied.after_restart.join(", "));
         }
@@ -368,7 +375,9 @@ impl Store {
             if left.is_none() {
                 self.metrics.forget_route(&key.0, &key.1);
             }
-            let shared = |tag: &str| left.is_some_and(|left| left.split.arms().any(|arm| arm.tag == tag && arm.metrics.is_some()));
+            let shared = |tag: &str| {
+                left.is_some_and(|left| left.split.arms().any(|arm| arm.tag == tag && arm.metrics.is_some()))
+            };
             for arm in route.split.arms().filter(|arm| arm.metrics.is_some() && !shared(&arm.tag)) {
                 self.metrics.forget_tag(&key.0, &arm.tag);
             }

@@ -57,8 +57,8 @@ impl SignedCookie {
         named.find_map(|(_, signed)| {
             let (value, signature) = signed.rsplit_once('.')?;
             let right = self.key.sign(&self.purpose, value).ok()?;
-            let equal = right.len() == signature.len()
-                && openssl::memcmp::eq(right.as_bytes(), signature.as_bytes());
+            let equal =
+                right.len() == signature.len() && openssl::memcmp::eq(right.as_bytes(), signature.as_bytes());
             equal.then_some(value)
         })
     }
@@ -113,7 +113,8 @@ mod tests {
     fn what_was_not_signed_for_this_counts_as_none() {
         let cookie = cookie(Some("secret"), "split a.example");
         let given = given(&cookie, "1234");
-        for other in [self::cookie(Some("secret"), "split b.example"), self::cookie(None, "split a.example")] {
+        for other in [self::cookie(Some("secret"), "split b.example"), self::cookie(None, "split a.example")]
+        {
             assert_eq!(other.read(&headers(&given)), None);
         }
         for forged in [&given.replace("1234", "1235"), "ab=1234", "ab=", "ab=1234.", "ab", "abc=1234.00"] {

@@ -332,9 +332,7 @@ impl Metrics {
 
     /// Forgets a backend that is gone.
     pub fn forget_backend(&self, id: &str) {
-        for counters in
-            [&self.backend_requests, &self.backend_connections, &self.backend_connection_errors]
-        {
+        for counters in [&self.backend_requests, &self.backend_connections, &self.backend_connection_errors] {
             gone(counters.remove_label_values(&[id]));
         }
         for gauges in [&self.backend_requests_active, &self.backend_health] {

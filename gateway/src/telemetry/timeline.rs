@@ -171,7 +171,8 @@ impl Timelines {
 
     /// All of them, the newest first.
     pub fn recent(&self) -> Vec<RecentRequest> {
-        let read = |slot: &Mutex<Option<Entry>>| slot.lock().as_ref().map(|entry| (entry.number, entry.into()));
+        let read =
+            |slot: &Mutex<Option<Entry>>| slot.lock().as_ref().map(|entry| (entry.number, entry.into()));
         let mut numbered: Vec<(usize, RecentRequest)> = self.slots.iter().filter_map(read).collect();
         numbered.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
         numbered.into_iter().map(|(_, request)| request).collect()

@@ -21,13 +21,7 @@ pub struct BackendState {
 impl BackendState {
     /// A backend that counts as healthy until probes say otherwise.
     pub fn new(id: String, address: SocketAddr, metrics: BackendMetrics) -> Self {
-        BackendState {
-            id,
-            address,
-            metrics,
-            healthy: AtomicBool::new(true),
-            drained: AtomicBool::new(false),
-        }
+        BackendState { id, address, metrics, healthy: AtomicBool::new(true), drained: AtomicBool::new(false) }
     }
 
     /// Whether requests may be sent to it.

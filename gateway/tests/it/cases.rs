@@ -51,7 +51,8 @@ async fn cases_that_hold_are_ok_and_each_that_fails_is_told_with_its_line() {
          route is \"/\", expected \"/api\"; tag is \"a\", expected \"b\"; path is \"/api/x\", expected \"/x\""
     );
     assert_eq!((code, said), (Some(1), expected));
-    let nowhere = text().replace("/old\"\nexpect", "/moved\"\nexpect").replace("other.example", "shop.example");
+    let nowhere =
+        text().replace("/old\"\nexpect", "/moved\"\nexpect").replace("other.example", "shop.example");
     let (_, said) = check(&nowhere, &[]).await;
     assert!(said.contains("redirect is none, expected \"/new\"; status is none, expected \"308\""), "{said}");
     assert!(said.contains("status is none, expected \"404\""), "{said}");

@@ -117,7 +117,10 @@ async fn a_management_api_for_everybody_needs_a_token() {
     for arguments in [&["check", "-c", &path][..], &["-c", &path]] {
         let (code, said) = run(arguments, &[]).await;
         assert_eq!(code, Some(1), "{said}");
-        assert!(said.contains("0.0.0.0:0") && said.contains("set the variable GATEWAY_ADMIN_TOKEN"), "{said}");
+        assert!(
+            said.contains("0.0.0.0:0") && said.contains("set the variable GATEWAY_ADMIN_TOKEN"),
+            "{said}"
+        );
         assert_eq!(said.lines().count(), 1, "{said}");
     }
     let token = [("GATEWAY_ADMIN_TOKEN", "s3cret")];

@@ -78,7 +78,10 @@ async fn a_full_disk_leaves_everything_as_it_was_and_is_told() {
     let gateway = Gateway::from_process(process, file).await;
     let full = switch(&gateway, "b").await;
     assert_eq!(full.status, 500, "{full:?}");
-    assert!(full.text().contains("No space left on device") && full.text().contains("is as it was"), "{full:?}");
+    assert!(
+        full.text().contains("No space left on device") && full.text().contains("is as it was"),
+        "{full:?}"
+    );
     assert_eq!(tag(&gateway).await, "a");
     assert_eq!(std::fs::read_to_string(format!("{inside}/gateway.toml")).unwrap(), text_of(&gateway));
     assert_eq!(gateway.read("/config/history").await.as_array().unwrap().len(), 1);
@@ -100,7 +103,10 @@ async fn an_edit_of_the_file_is_not_lost_by_a_change() {
     let edited = text_of(&gateway).replace("# Ours.", "# Ours, and edited.\nempty_tags = [\"c\"]");
     gateway.edit(&edited);
     assert_eq!(switch(&gateway, "b").await.status, 200);
-    assert_eq!(text_of(&gateway), edited.replace("enabled_backends_tag = \"a\"", "enabled_backends_tag = \"b\""));
+    assert_eq!(
+        text_of(&gateway),
+        edited.replace("enabled_backends_tag = \"a\"", "enabled_backends_tag = \"b\"")
+    );
     assert_eq!(gateway.read("/config").await["empty_tags"], json!(["c"]));
 
     gateway.edit(&text_of(&gateway).replace("[proxy]", "[prxy]"));

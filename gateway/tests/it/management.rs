@@ -32,7 +32,10 @@ async fn domains_come_change_and_go() {
 
     let blog = json!({"domain": "*.blog.example", "enabled_backends_tag": "b"});
     let created = gateway.api("POST", "/domains", Some(blog.clone())).await;
-    assert_eq!((created.status.as_u16(), created.header("location")), (201, "/api/v1/domains/%2A%2Eblog%2Eexample"));
+    assert_eq!(
+        (created.status.as_u16(), created.header("location")),
+        (201, "/api/v1/domains/%2A%2Eblog%2Eexample")
+    );
     assert_eq!(served_by(&gateway, "my.blog.example").await, b.label());
     let location = created.header("location").trim_start_matches("/api/v1").to_owned();
     assert_eq!(gateway.read(&location).await, created.json());
@@ -63,7 +66,10 @@ async fn backends_come_change_and_go() {
     let backend = gateway.read("/backends/web-a").await;
     assert_eq!((&backend["id"], &backend["tags"]), (&json!("web-a"), &json!(["a"])));
     assert_eq!(backend["status"]["condition"], "usable");
-    assert_eq!((&backend["status"]["requests_total"], &backend["status"]["requests_active"]), (&json!(1), &json!(0)));
+    assert_eq!(
+        (&backend["status"]["requests_total"], &backend["status"]["requests_active"]),
+        (&json!(1), &json!(0))
+    );
 
     let more = json!({"id": "web-c", "address": b.address().to_string(), "tags": ["a"]});
     let created = gateway.api("POST", "/backends", Some(more.clone())).await;
@@ -106,7 +112,8 @@ async fn a_drained_backend_gets_nothing_new_and_ends_what_it_has() {
     let gateway = Gateway::start_with_config(&config).await;
     let url = format!("http://{}/stream/10?interval_ms=100", gateway.address);
     let in_flight = || {
-        let request = http::Request::get(&url).header("host", "shop.example").body(bytes::Bytes::new()).unwrap();
+        let request =
+            http::Request::get(&url).header("host", "shop.example").body(bytes::Bytes::new()).unwrap();
         tokio::spawn(async move { Client::new().send(request).await })
     };
     let (first, second) = (in_flight(), in_flight());
@@ -122,8 +129,15 @@ async fn a_drained_backend_gets_nothing_new_and_ends_what_it_has() {
     }
 
     let gateway = gateway.killed_and_started_again().await;
-    assert_eq!(gateway.read("/backends/web-a").await["status"]["condition"], "drained", "after a restart too");
-    assert_eq!(gateway.api("POST", "/backends/web-a/undrain", None).await.json()["status"]["condition"], "usable");
+    assert_eq!(
+        gateway.read("/backends/web-a").await["status"]["condition"],
+        "drained",
+        "after a restart too"
+    );
+    assert_eq!(
+        gateway.api("POST", "/backends/web-a/undrain", None).await.json()["status"]["condition"],
+        "usable"
+    );
     let both = [served_by(&gateway, "shop.example").await, served_by(&gateway, "shop.example").await];
     assert!(both.contains(&a.label()), "{both:?}");
 }
@@ -137,7 +151,8 @@ async fn a_write_about_what_is_gone_is_refused() {
     assert_eq!(gateway.api("GET", "/config", None).await.header("etag"), etag);
     let client = Client::new();
     let put = |etag: &str, tag: &str| {
-        let mut request = gateway.api_request("POST", "/domains/shop.example/switch", json!({"new_tag": tag}).to_string());
+        let mut request =
+            gateway.api_request("POST", "/domains/shop.example/switch", json!({"new_tag": tag}).to_string());
         request.headers_mut().insert("if-match", etag.parse().unwrap());
         client.send(request)
     };
@@ -194,7 +209,8 @@ async fn the_configuration_is_replaced_whole_or_not_at_all() {
 #[tokio::test]
 async fn secrets_are_not_shown_and_not_lost() {
     let (a, b) = (Origin::start().await, Origin::start().await);
-    let secret = "[virtual_hosts.headers]\nrequest_set = { \"Authorization\" = \"Bearer s3cret\", \"X-A\" = \"1\" }";
+    let secret =
+        "[virtual_hosts.headers]\nrequest_set = { \"Authorization\" = \"Bearer s3cret\", \"X-A\" = \"1\" }";
     let gateway = Gateway::start_with_config(&two_tags(a.address(), b.address(), secret)).await;
     let shown = gateway.api("GET", "/config", None).await;
     assert!(!shown.text().contains("s3cret") && shown.text().contains("***"), "{shown:?}");
@@ -212,7 +228,8 @@ async fn secrets_are_not_shown_and_not_lost() {
 #[tokio::test]
 async fn earlier_configurations_can_be_gone_back_to() {
     let (gateway, a, b) = gateway().await;
-    let switch = |tag: &str| gateway.api("POST", "/domains/shop.example/switch", Some(json!({"new_tag": tag})));
+    let switch =
+        |tag: &str| gateway.api("POST", "/domains/shop.example/switch", Some(json!({"new_tag": tag})));
     switch("b").await;
     assert_eq!(served_by(&gateway, "shop.example").await, b.label());
     let history = gateway.read("/config/history").await;
@@ -235,7 +252,10 @@ async fn what_would_become_of_a_request_can_be_asked() {
     let (gateway, a, ..) = gateway().await;
     let ask = json!({"method": "GET", "url": "http://shop.example/x", "headers": {"X-A": "1"}});
     let answer = gateway.api("POST", "/explain", Some(ask)).await.json();
-    assert_eq!((&answer["virtual_host"], &answer["route"]["next"]), (&json!("shop.example"), &json!("web-a")));
+    assert_eq!(
+        (&answer["virtual_host"], &answer["route"]["next"]),
+        (&json!("shop.example"), &json!("web-a"))
+    );
     assert_eq!(answer["route"]["pools"][0]["backends"][0]["state"], "usable");
     assert_eq!(a.received().len(), 0, "nothing was sent");
     assert_eq!(gateway.read("/backends/web-a").await["status"]["requests_total"], 0);
@@ -249,7 +269,10 @@ async fn recent_requests_have_their_timelines() {
     let id = answer.header("x-request-id").to_owned();
     eventually!(gateway.api("GET", &format!("/requests/{id}"), None).await.status == 200);
     let found = gateway.read(&format!("/requests/{id}")).await;
-    assert_eq!((&found["path"], &found["status"], &found["backend"]), (&json!("/anything"), &json!(200), &json!("web-a")));
+    assert_eq!(
+        (&found["path"], &found["status"], &found["backend"]),
+        (&json!("/anything"), &json!(200), &json!("web-a"))
+    );
     assert_eq!((&found["virtual_host"], &found["route"]), (&json!("shop.example"), &json!("/")));
     let phases: Vec<&str> =
         found["timeline"].as_array().unwrap().iter().map(|mark| mark["phase"].as_str().unwrap()).collect();
@@ -304,7 +327,10 @@ async fn a_token_is_asked_for_where_there_is_one() {
         client.send(request)
     };
     let refused = ask("GET", "/config", &[]).await;
-    assert_eq!((refused.status.as_u16(), refused.header("www-authenticate")), (401, "Bearer realm=\"gateway\""));
+    assert_eq!(
+        (refused.status.as_u16(), refused.header("www-authenticate")),
+        (401, "Bearer realm=\"gateway\"")
+    );
     assert_eq!(refused.header("content-type"), "application/problem+json");
     assert_eq!(ask("DELETE", "/domains/shop.example", &[("authorization", "Bearer no")]).await.status, 401);
     assert_eq!(ask("GET", "/nowhere", &[]).await.status, 401, "nobody learns what there is");
@@ -347,18 +373,54 @@ const MALFORMED: &[(&str, &str, &str, u16, &str)] = &[
     ("POST", "/domains", "{}", 422, "a virtual host needs a `domain`"),
     ("POST", "/domains", "{\"domain\": 7}", 422, "invalid type: integer `7`, expected a string"),
     ("POST", "/domains", "{\"domain\": \"new.example\"}", 422, "needs `enabled_backends_tag`"),
-    ("POST", "/domains", "{\"domain\": \"new.example:80\", \"enabled_backends_tag\": \"a\"}", 422, "is no host name"),
-    ("POST", "/domains", "{\"domain\": \"new.example\", \"enabled_backends_tag\": \"c\"}", 422, "no backend bears the tag 'c'"),
-    ("POST", "/domains", "{\"domian\": \"new.example\"}", 422, "unknown key `domian` (did you mean `domain`?)"),
-    ("POST", "/domains", "{\"domain\": \"new.example\", \"aliases\": [\"shop.example\"], \"enabled_backends_tag\": \"a\"}", 422, "'shop.example' is there twice"),
-    ("PUT", "/domains/shop.example", "{\"domain\": \"other.example\"}", 422, "it is 'shop.example' in the path"),
+    (
+        "POST",
+        "/domains",
+        "{\"domain\": \"new.example:80\", \"enabled_backends_tag\": \"a\"}",
+        422,
+        "is no host name",
+    ),
+    (
+        "POST",
+        "/domains",
+        "{\"domain\": \"new.example\", \"enabled_backends_tag\": \"c\"}",
+        422,
+        "no backend bears the tag 'c'",
+    ),
+    (
+        "POST",
+        "/domains",
+        "{\"domian\": \"new.example\"}",
+        422,
+        "unknown key `domian` (did you mean `domain`?)",
+    ),
+    (
+        "POST",
+        "/domains",
+        "{\"domain\": \"new.example\", \"aliases\": [\"shop.example\"], \"enabled_backends_tag\": \"a\"}",
+        422,
+        "'shop.example' is there twice",
+    ),
+    (
+        "PUT",
+        "/domains/shop.example",
+        "{\"domain\": \"other.example\"}",
+        422,
+        "it is 'shop.example' in the path",
+    ),
     ("PUT", "/domains/shop.example", "{\"http_to_https\": \"no\"}", 422, "expected a boolean"),
     ("PUT", "/domains/shop.example", "{\"http_to_https\": true}", 422, "not supported yet"),
     ("PUT", "/domains/shop.example", "{\"cors\": {}}", 422, "`cors` is not supported yet"),
     ("PUT", "/domains/shop.example", "{\"routes\": {}}", 422, "`routes`: invalid type"),
     ("PUT", "/domains/shop.example", "{\"routes\": [{}]}", 422, "a route needs a condition"),
     ("PUT", "/domains/shop.example", "{\"routes\": [{\"path_regex\": \"[\"}]}", 422, "no regular expression"),
-    ("PUT", "/domains/shop.example", "{\"rate_limit\": {\"requests\": 18446744073709551615}}", 422, "`requests`: invalid"),
+    (
+        "PUT",
+        "/domains/shop.example",
+        "{\"rate_limit\": {\"requests\": 18446744073709551615}}",
+        422,
+        "`requests`: invalid",
+    ),
     ("PUT", "/domains/shop.example", "{\"rate_limit\": {\"requests\": 1e400}}", 400, "number out of range"),
     ("PUT", "/domains/shop.example", "{\"rate_limit\": {\"window_secs\": 0}}", 422, "0 is out of range"),
     ("PUT", "/domains/a%20b", "{\"enabled_backends_tag\": \"a\"}", 422, "'a b' is no host name"),
@@ -368,26 +430,98 @@ const MALFORMED: &[(&str, &str, &str, u16, &str)] = &[
     ("POST", "/domains/shop.example/switch", "{\"new_tag\": 1}", 422, "expected a string"),
     ("POST", "/domains/shop.example/switch", "{\"new_tag\": \"b\", \"x\": 1}", 422, "unknown field `x`"),
     ("POST", "/domains/shop.example/switch", "{\"new_tag\": \"c\"}", 409, "no backend bears the tag 'c'"),
-    ("POST", "/domains/none.example/switch", "{\"new_tag\": \"b\"}", 404, "there is no domain 'none.example'"),
+    (
+        "POST",
+        "/domains/none.example/switch",
+        "{\"new_tag\": \"b\"}",
+        404,
+        "there is no domain 'none.example'",
+    ),
     ("PUT", "/domains/shop.example/split", "{}", 422, "`split`: invalid type"),
-    ("PUT", "/domains/shop.example/split", "[{\"tag\": \"b\", \"percent\": 101}]", 422, "101 is out of range"),
+    (
+        "PUT",
+        "/domains/shop.example/split",
+        "[{\"tag\": \"b\", \"percent\": 101}]",
+        422,
+        "101 is out of range",
+    ),
     ("PUT", "/domains/shop.example/split", "[{\"tag\": \"b\", \"percent\": -1}]", 422, "-1 is out of range"),
-    ("PUT", "/domains/shop.example/split", "[{\"tag\": \"a\", \"percent\": 1}]", 422, "'a' has its share already"),
+    (
+        "PUT",
+        "/domains/shop.example/split",
+        "[{\"tag\": \"a\", \"percent\": 1}]",
+        422,
+        "'a' has its share already",
+    ),
     ("PUT", "/domains/shop.example/split", "[{\"percent\": 1}]", 422, "a share needs a `tag`"),
-    ("PUT", "/domains/shop.example/split", "[{\"tag\": \"c\", \"percent\": 1}]", 422, "no backend bears the tag 'c'"),
-    ("PUT", "/domains/shop.example", "{\"split\": [{\"tag\": \"b\", \"percent\": 60}, {\"tag\": \"web\", \"percent\": 60}]}", 422, "the shares are 120 percent together"),
+    (
+        "PUT",
+        "/domains/shop.example/split",
+        "[{\"tag\": \"c\", \"percent\": 1}]",
+        422,
+        "no backend bears the tag 'c'",
+    ),
+    (
+        "PUT",
+        "/domains/shop.example",
+        "{\"split\": [{\"tag\": \"b\", \"percent\": 60}, {\"tag\": \"web\", \"percent\": 60}]}",
+        422,
+        "the shares are 120 percent together",
+    ),
     ("POST", "/domains/shop.example/rollout", "{}", 422, "a rollout needs the tag that it goes `to`"),
     ("POST", "/domains/shop.example/rollout", "{\"to\": \"a\"}", 422, "'a' has everything already"),
     ("POST", "/domains/shop.example/rollout", "{\"to\": \"c\"}", 409, "no backend bears the tag 'c'"),
-    ("POST", "/domains/shop.example/rollout", "{\"to\": \"b\", \"steps\": []}", 422, "percentages that rise to 100"),
-    ("POST", "/domains/shop.example/rollout", "{\"to\": \"b\", \"steps\": [50, 10, 100]}", 422, "percentages that rise to 100"),
-    ("POST", "/domains/shop.example/rollout", "{\"to\": \"b\", \"max_error_gap_percent\": -1}", 422, "-1 is no gap"),
-    ("POST", "/domains/shop.example/rollout", "{\"to\": \"b\", \"state\": \"done\"}", 422, "for the gateway to say"),
+    (
+        "POST",
+        "/domains/shop.example/rollout",
+        "{\"to\": \"b\", \"steps\": []}",
+        422,
+        "percentages that rise to 100",
+    ),
+    (
+        "POST",
+        "/domains/shop.example/rollout",
+        "{\"to\": \"b\", \"steps\": [50, 10, 100]}",
+        422,
+        "percentages that rise to 100",
+    ),
+    (
+        "POST",
+        "/domains/shop.example/rollout",
+        "{\"to\": \"b\", \"max_error_gap_percent\": -1}",
+        422,
+        "-1 is no gap",
+    ),
+    (
+        "POST",
+        "/domains/shop.example/rollout",
+        "{\"to\": \"b\", \"state\": \"done\"}",
+        422,
+        "for the gateway to say",
+    ),
     ("POST", "/backends", "{}", 422, "a backend needs an `id`"),
     ("POST", "/backends", "{\"id\": \"x\", \"tags\": [\"a\"]}", 422, "needs an `address`"),
-    ("POST", "/backends", "{\"id\": \"x\", \"address\": \"127.0.0.1\", \"tags\": [\"a\"]}", 422, "there is no port"),
-    ("POST", "/backends", "{\"id\": \"x\", \"address\": \"nowhere.invalid:1\", \"tags\": [\"a\"]}", 422, "cannot resolve 'nowhere.invalid:1'"),
-    ("POST", "/backends", "{\"id\": \"../x\", \"address\": \"127.0.0.1:1\", \"tags\": [\"a\"]}", 422, "is no id"),
+    (
+        "POST",
+        "/backends",
+        "{\"id\": \"x\", \"address\": \"127.0.0.1\", \"tags\": [\"a\"]}",
+        422,
+        "there is no port",
+    ),
+    (
+        "POST",
+        "/backends",
+        "{\"id\": \"x\", \"address\": \"nowhere.invalid:1\", \"tags\": [\"a\"]}",
+        422,
+        "cannot resolve 'nowhere.invalid:1'",
+    ),
+    (
+        "POST",
+        "/backends",
+        "{\"id\": \"../x\", \"address\": \"127.0.0.1:1\", \"tags\": [\"a\"]}",
+        422,
+        "is no id",
+    ),
     ("PUT", "/backends/web-a", "{\"tags\": []}", 422, "a backend needs `tags`"),
     ("PUT", "/backends/web-a", "{\"tags\": [\"a\", 7]}", 422, "expected a string"),
     ("PUT", "/backends/web-a", "{\"tags\": [\"z\"]}", 422, "no backend bears the tag 'a'"),
@@ -400,7 +534,13 @@ const MALFORMED: &[(&str, &str, &str, u16, &str)] = &[
     ("POST", "/config/rollback", "{\"revision\": 7}", 404, "revision 7 is not kept"),
     ("POST", "/explain", "{\"method\": \"G ET\", \"url\": \"http://a/\"}", 422, "'G ET' is no method"),
     ("POST", "/explain", "{\"method\": \"GET\", \"url\": \"/x\"}", 422, "there is no host"),
-    ("POST", "/explain", "{\"method\": \"GET\", \"url\": \"http://a/\", \"headers\": {\"a b\": \"\"}}", 422, "is no name of a header field"),
+    (
+        "POST",
+        "/explain",
+        "{\"method\": \"GET\", \"url\": \"http://a/\", \"headers\": {\"a b\": \"\"}}",
+        422,
+        "is no name of a header field",
+    ),
     ("GET", "/nowhere", "", 404, "there is nothing here"),
     ("PATCH", "/domains", "", 405, "this method means nothing here"),
 ];
@@ -419,8 +559,12 @@ async fn each_malformed_request_has_its_own_clear_answer() {
         assert_eq!(answer.status, *status, "{method} {path} {body}: {}", answer.text());
         assert_eq!(answer.header("content-type"), "application/problem+json", "{method} {path} {body}");
         let problem = answer.json();
-        let details = [&problem["detail"], &problem["errors"]].map(|part| part.to_string().replace("\\\"", "\""));
-        assert!(details.iter().any(|part| part.contains(says)), "{method} {path} {body}\n-- says\n{problem}\n-- not\n{says}");
+        let details =
+            [&problem["detail"], &problem["errors"]].map(|part| part.to_string().replace("\\\"", "\""));
+        assert!(
+            details.iter().any(|part| part.contains(says)),
+            "{method} {path} {body}\n-- says\n{problem}\n-- not\n{says}"
+        );
         assert_eq!(problem["errors"].is_array(), *status == 422, "{problem}");
     }
     assert_eq!(gateway.read("/config/history").await.as_array().unwrap().len(), 1, "nothing was changed");

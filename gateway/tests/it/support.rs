@@ -106,7 +106,8 @@ impl Gateway {
         eventually!(said().contains("metrics on http://"));
         let address = |what: &str| address_in(said().lines().find(|line| line.contains(what)).unwrap());
         let (address, metrics) = (address("listening on http://"), address("metrics on http://"));
-        let management = self::address_in(said().lines().find(|line| line.contains("page on http://")).unwrap());
+        let management =
+            self::address_in(said().lines().find(|line| line.contains("page on http://")).unwrap());
         Gateway { process, address, management, metrics, client: Client::new(), file }
     }
 

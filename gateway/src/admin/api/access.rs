@@ -74,8 +74,10 @@ impl Access {
         match &self.token {
             _ if path == HEALTH => Ok(()),
             Some(token) if bears(headers, token) => Ok(()),
-            Some(_) => Err(Problem::new(StatusCode::UNAUTHORIZED, "expected Authorization: Bearer with the token")
-                .field(header::WWW_AUTHENTICATE, CHALLENGE)),
+            Some(_) => {
+                let detail = "expected Authorization: Bearer with the token";
+                Err(Problem::new(StatusCode::UNAUTHORIZED, detail))
+            }
             None => is_local(headers),
         }
     }
@@ -100,7 +102,8 @@ fn is_local(headers: &HeaderMap) -> Result<(), Problem> {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let host = text(header::HOST).unwrap_or_default();
     if !is_loopback(host) {
-        let detail = format!("without a token this API answers only by a name of this machine, and not as '{host}'");
+        let detail =
+            format!("without a token this API answers only by a name of this machine, and not as '{host}'");
         return Err(Problem::new(StatusCode::FORBIDDEN, detail));
     }
     let origin = headers.get(header::ORIGIN);

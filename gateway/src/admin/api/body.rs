@@ -47,7 +47,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 pub(super) fn query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Problem> {
     let found = Query::<T>::try_from_uri(&parts.uri);
     found.map(|Query(found)| found).map_err(|error| {
-        Problem::new(StatusCode::BAD_REQUEST, format!("the query '{}' is not understood: {error}", parts.uri.query().unwrap_or_default()))
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            format!("the query '{}' is not understood: {error}", parts.uri.query().unwrap_or_default()),
+        )
     })
 }
 
@@ -84,8 +87,9 @@ impl<S: Send + Sync> FromRequest<S> for Json {
             };
             Problem::new(status, detail)
         })?;
-        let value = serde_json::from_slice(&bytes)
-            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is no JSON: {error}")))?;
+        let value = serde_json::from_slice(&bytes).map_err(|error| {
+            Problem::new(StatusCode::BAD_REQUEST, format!("the body is no JSON: {error}"))
+        })?;
         Ok(Json(value))
     }
 }
@@ -123,7 +127,6 @@ fn kind(value: &Value) -> &'static str {
         Value::Object(_) => "an object",
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -121,7 +121,13 @@ impl Caller {
 
     fn log(&self, applied: &Applied) {
         let new = applied.snapshot.revision;
-        info!(who = self.who, what = self.what, old = new.saturating_sub(1), new, "written by the management API");
+        info!(
+            who = self.who,
+            what = self.what,
+            old = new.saturating_sub(1),
+            new,
+            "written by the management API"
+        );
     }
 }
 
@@ -193,7 +199,9 @@ fn described(response: Response) -> Response {
     let status = response.status();
     let bare = !response.headers().contains_key(header::CONTENT_TYPE);
     let detail = match status {
-        StatusCode::NOT_FOUND if bare => "there is nothing here; GET /api/v1/openapi.json lists what there is",
+        StatusCode::NOT_FOUND if bare => {
+            "there is nothing here; GET /api/v1/openapi.json lists what there is"
+        }
         StatusCode::METHOD_NOT_ALLOWED if bare => "this method means nothing here; Allow lists those that do",
         _ => return response,
     };

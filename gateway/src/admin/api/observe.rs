@@ -47,7 +47,8 @@ pub(super) async fn explain(State(api): State<Arc<Api>>, body: Json) -> Answer {
     let url: Uri = ask.url.parse().map_err(|_| no("/url", "URL", &ask.url))?;
     let fields = ask.headers.iter().map(|(name, value)| {
         let found: HeaderName = name.parse().map_err(|_| no("/headers", "name of a header field", name))?;
-        let value: HeaderValue = value.parse().map_err(|_| no("/headers", "value of a header field", value))?;
+        let value: HeaderValue =
+            value.parse().map_err(|_| no("/headers", "value of a header field", value))?;
         Ok((found, value))
     });
     let fields = fields.collect::<Result<Vec<_>, Problem>>()?;

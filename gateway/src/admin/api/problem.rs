@@ -1,10 +1,11 @@
 //! What is wrong, as `application/problem+json` (RFC 9457).
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::access::CHALLENGE;
 use crate::config::{ConfigError, Fault};
 use crate::live::ChangeError;
 
@@ -14,7 +15,6 @@ pub(super) struct Problem {
     pub(super) status: StatusCode,
     detail: String,
     errors: Vec<BodyError>,
-    fields: HeaderMap,
 }
 
 /// A thing that is wrong with the request's body.
@@ -46,7 +46,7 @@ pub(super) struct ProblemBody<'a> {
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Problem { status, detail: detail.into(), errors: Vec::new(), fields: HeaderMap::new() }
+        Problem { status, detail: detail.into(), errors: Vec::new() }
     }
 
     pub(super) fn not_found(kind: &str, name: &str) -> Self {
@@ -98,11 +98,6 @@ impl Problem {
         };
         Problem::new(status, error.to_string())
     }
-
-    pub(super) fn field(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.fields.insert(name, value);
-        self
-    }
 }
 
 /// `ChangeError` says it by its `Display`.
@@ -138,7 +133,11 @@ impl IntoResponse for Problem {
         };
         // Strings and a number always make JSON.
         let body = serde_json::to_vec(&body).unwrap_or_default();
-        let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
-        (status, content_type, self.fields, body).into_response()
+        let mut response =
+            (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);
+        }
+        response
     }
 }

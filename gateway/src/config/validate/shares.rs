@@ -30,7 +30,8 @@ fn split(host: &VirtualHost, at: &str, faults: &mut Faults) {
         if share.tag.is_empty() {
             faults.add(at, "a share needs a `tag`: whose backends get it");
         } else if !seen.insert(&share.tag) {
-            let detail = format!("'{}' has its share already; what is left goes to the enabled tag", share.tag);
+            let detail =
+                format!("'{}' has its share already; what is left goes to the enabled tag", share.tag);
             faults.add(format!("{at}/tag"), detail);
         }
     }
@@ -61,7 +62,8 @@ fn rollout(host: &VirtualHost, rollout: &Rollout, at: &str, faults: &mut Faults)
     let rises = rollout.steps.windows(2).all(|pair| pair[0] < pair[1]);
     let begins = rollout.steps.first().is_some_and(|first| first.get() > 0);
     if !rises || !begins || rollout.steps.last() != Some(&Percent::ALL) || rollout.steps.len() > MAX_STEPS {
-        let detail = format!("expected at most {MAX_STEPS} percentages that rise to 100, as in [1, 10, 50, 100]");
+        let detail =
+            format!("expected at most {MAX_STEPS} percentages that rise to 100, as in [1, 10, 50, 100]");
         faults.add(format!("{at}/steps"), detail);
     } else if rollout.step >= rollout.steps.len() {
         faults.add(format!("{at}/step"), format!("there are {} steps, counted from 0", rollout.steps.len()));
