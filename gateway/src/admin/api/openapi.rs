@@ -79,6 +79,7 @@ fn add_answers(method: &str, operation: &mut Value) {
         statuses.extend(["401", "403"]);
     }
     if has_body {
+        operation["requestBody"]["required"] = json!(true);
         statuses.extend(["400", "413", "415", "422"]);
     }
     if writes {

@@ -41,6 +41,7 @@ pub(super) struct ProblemBody<'a> {
     detail: &'a str,
     /// What is wrong with the body, where that is at fault.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schemars(default)]
     errors: &'a [BodyError],
 }
 
