@@ -58,9 +58,10 @@ impl Reloader {
                 if trigger == Trigger::FileChanged && !is_another {
                     continue;
                 }
-                let anew = trigger == Trigger::Sighup;
-                // Who asks explicitly wants names to be resolved again, too.
-                let outcome = store.reload(if anew { "SIGHUP" } else { "file" }, anew);
+                let outcome = match trigger {
+                    Trigger::Sighup => store.reload("SIGHUP").map(|_| ()),
+                    Trigger::FileChanged => store.follow_file(),
+                };
                 metrics.last_reload_successful.set(outcome.is_ok().into());
                 let error = outcome.err().map(|error| error.to_string());
                 // One who edits a file step by step is not told the same thing at every step.

@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -142,7 +143,7 @@ impl Store {
             changes: Vec::new(),
             text: parsed.text.clone(),
         };
-        let in_file = source.keeps_changes_in().map(|_| parsed.text.clone());
+        let in_file = Some(parsed.text.clone());
         let started_with = parsed.config.clone();
         Ok(Store {
             health: watch::Sender::new(HealthPlan::new(&parsed.config.health_check, &snapshot.backends)),
@@ -195,8 +196,7 @@ impl Store {
         edit: impl FnOnce(&Config, &mut Value) -> Result<(), R>,
     ) -> Result<Applied, ChangeError<R>> {
         let mut book = self.book.lock();
-        self.catch_up(&mut book).map_err(ChangeError::FileIsWrong)?;
-        self.is_expected(change)?;
+        self.begin(&mut book, change)?;
         let mut json = book.parsed.config.to_json();
         edit(&book.parsed.config, &mut json).map_err(ChangeError::Refused)?;
         let parsed = self.source.change(&book.parsed, &json).map_err(ChangeError::Invalid)?;
@@ -210,8 +210,7 @@ impl Store {
     /// See [`ChangeError`]; refused with the oldest revision that is known, where this one is not.
     pub fn roll_back(&self, change: Change<'_>, revision: u64) -> Result<Applied, ChangeError<u64>> {
         let mut book = self.book.lock();
-        self.catch_up(&mut book).map_err(ChangeError::FileIsWrong)?;
-        self.is_expected(change)?;
+        self.begin(&mut book, change)?;
         let oldest = book.history.front().map_or(0, |oldest| oldest.number);
         let earlier = book.history.iter().find(|earlier| earlier.number == revision);
         let text = earlier.ok_or(ChangeError::Refused(oldest))?.text.clone();
@@ -219,60 +218,72 @@ impl Store {
         self.replace(&mut book, parsed, change)
     }
 
-    /// Reads the source again. `None`: it says what runs already. That `anew` is no reason not to take it over,
-    /// so that names are resolved again.
+    /// Reads the source again and takes it over, whether or not it has changed: names are resolved again.
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub fn reload(&self, by: &str, anew: bool) -> Result<Option<Applied>, ConfigError> {
+    pub fn reload(&self, by: &str) -> Result<Applied, ConfigError> {
         let mut book = self.book.lock();
-        let parsed = match self.source.file() {
-            Some(_) => self.source.read()?,
-            // What is built in does not change; what was made of it goes on.
-            None => book.parsed.clone(),
-        };
-        self.read_from_file(&mut book, parsed, by, anew)
+        let parsed = self.read(&book)?;
+        self.take_over(&mut book, parsed, by)
     }
 
-    /// What is in the file counts, also where nobody has noticed yet that it was edited.
+    /// Takes the file over where it says something else than what runs.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn follow_file(&self) -> Result<(), ConfigError> {
+        self.catch_up(&mut self.book.lock())
+    }
+
     fn catch_up(&self, book: &mut Book) -> Result<(), ConfigError> {
-        if book.in_file.is_none() || !self.load().config.admin.persist {
-            return Ok(());
-        }
-        let parsed = self.source.read()?;
-        if book.in_file.as_ref() == Some(&parsed.text) {
-            return Ok(());
-        }
-        self.read_from_file(book, parsed, "file", false).map(|_| ())
-    }
-
-    fn read_from_file(
-        &self,
-        book: &mut Book,
-        parsed: Parsed,
-        by: &str,
-        anew: bool,
-    ) -> Result<Option<Applied>, ConfigError> {
-        if book.in_file.is_some() {
-            book.in_file = Some(parsed.text.clone());
-        }
-        if !anew && parsed.config == book.parsed.config {
+        let parsed = self.read(book)?;
+        if parsed.config == book.parsed.config {
             // Comments and layout may be others.
+            book.in_file = Some(parsed.text.clone());
             book.parsed = parsed;
-            return Ok(None);
+            return Ok(());
         }
-        let (next, applied) = self.prepare(book, &parsed)?;
-        self.commit(book, parsed, next, by, &applied);
-        Ok(Some(applied))
+        self.take_over(book, parsed, "file").map(|_| ())
     }
 
-    fn is_expected<R>(&self, change: Change<'_>) -> Result<(), ChangeError<R>> {
+    fn read(&self, book: &Book) -> Result<Parsed, ConfigError> {
+        match self.source.file() {
+            Some(_) => self.source.read(),
+            // What is built in does not change; what was made of it goes on.
+            None => Ok(book.parsed.clone()),
+        }
+    }
+
+    fn take_over(&self, book: &mut Book, parsed: Parsed, by: &str) -> Result<Applied, ConfigError> {
+        let (next, applied) = self.prepare(book, &parsed)?;
+        // Not before: of an edit that cannot be taken over, a change must know that it is there.
+        book.in_file = Some(parsed.text.clone());
+        self.commit(book, parsed, next, by, &applied);
+        Ok(applied)
+    }
+
+    /// Before a change: what is in the file counts, also where nobody has noticed yet that it was edited.
+    /// Otherwise the change would be made to something else, and the edit be lost when it is written.
+    fn begin<R>(&self, book: &mut Book, change: Change<'_>) -> Result<(), ChangeError<R>> {
+        if let Some(file) = self.keeps_in() {
+            let edited = std::fs::read_to_string(file).ok() != book.in_file;
+            if edited {
+                self.catch_up(book).map_err(ChangeError::FileIsWrong)?;
+            }
+        }
         let now = self.load();
-        let tag = self.tag(&now);
         match change.expected {
-            Some(expected) if !expected.contains(&tag) => Err(ChangeError::OutOfDate(now.revision)),
+            Some(expected) if !expected.contains(&self.tag(&now)) => {
+                Err(ChangeError::OutOfDate(now.revision))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// The file that changes are written to, if there is one.
+    fn keeps_in(&self) -> Option<&Path> {
+        self.source.keeps_changes_in().filter(|_| self.load().config.admin.persist)
     }
 
     // ANCHOR: replace
@@ -333,9 +344,7 @@ impl Store {
 
     /// Writes a configuration to the file that it belongs to, if there is one.
     fn write(&self, book: &mut Book, parsed: &Parsed) -> Result<(), (String, io::Error)> {
-        let Some(file) = self.source.keeps_changes_in().filter(|_| self.load().config.admin.persist) else {
-            return Ok(());
-        };
+        let Some(file) = self.keeps_in() else { return Ok(()) };
         keep(file, &parsed.text).map_err(|error| (file.display().to_string(), error))?;
         book.in_file = Some(parsed.text.clone());
         Ok(())
@@ -343,11 +352,11 @@ impl Store {
 
     /// What cannot fail.
     fn commit(&self, book: &mut Book, parsed: Parsed, next: Arc<Snapshot>, by: &str, applied: &Applied) {
+        self.metrics.last_reload_successful.set(1);
         let before = self.current.swap(next.clone());
         next.take_effect();
         self.health.send_replace(HealthPlan::new(&parsed.config.health_check, &next.backends));
         self.forget(&before, &next);
-        self.metrics.last_reload_successful.set(1);
         info!(
             by,
             revision = next.revision,

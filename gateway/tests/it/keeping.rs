@@ -109,7 +109,16 @@ async fn an_edit_of_the_file_is_not_lost_by_a_change() {
     );
     assert_eq!(gateway.read("/config").await["empty_tags"], json!(["c"]));
 
-    gateway.edit(&text_of(&gateway).replace("[proxy]", "[prxy]"));
+    // Neither is one that cannot be taken over, because a name leads nowhere or because a key is wrong.
+    let before = text_of(&gateway);
+    gateway.edit(&before.replace("[[backends]]\nid = \"web-b\"", "[[backends]]\nid = \"c\"\naddress = \"nowhere.invalid:1\"\ntags = [\"c\"]\n[[backends]]\nid = \"web-b\""));
+    for _ in 0..2 {
+        let refused = switch(&gateway, "a").await;
+        assert_eq!(refused.status, 409, "{refused:?}");
+        assert!(refused.text().contains("cannot resolve 'nowhere.invalid:1'"), "{refused:?}");
+    }
+    assert!(text_of(&gateway).contains("nowhere.invalid"), "the edit is still there");
+    gateway.edit(&before.replace("[proxy]", "[prxy]"));
     let refused = switch(&gateway, "a").await;
     assert_eq!(refused.status, 409, "{refused:?}");
     assert!(refused.text().contains("unknown key `prxy`"), "{refused:?}");

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::body::{Caller, Json, query};
-use super::domains::{merge, push, take_out, written};
+use super::edit::{merge, only, push, take_out};
 use super::problem::Problem;
-use super::{Answer, Api};
+use super::{Answer, Api, Written};
 use crate::config::{Backend, Config};
-use crate::live::{Applied, BackendCondition, Snapshot};
+use crate::live::{BackendCondition, Snapshot};
 use crate::upstream::BackendState;
 
 /// A backend, and how it is.
@@ -87,16 +87,14 @@ pub(super) async fn create(State(api): State<Arc<Api>>, caller: Caller, body: Js
     let body = body.object()?;
     let id = body.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
     let wanted = id.clone();
-    let applied = api
-        .write(caller, move |config, json| {
-            if find(config, &wanted).is_ok() {
-                return Err(Problem::conflict(format!("there is a backend '{wanted}' already")));
-            }
-            fill_tags(json, &body);
-            Ok(push(json, "backends", body))
-        })
-        .await?;
-    answer(&api, &applied, &id, StatusCode::CREATED)
+    let edit = move |config: &Config, json: &mut Value| {
+        if find(config, &wanted).is_ok() {
+            return Err(Problem::conflict(format!("there is a backend '{wanted}' already")));
+        }
+        fill_tags(json, &body);
+        Ok(push(json, "backends", body))
+    };
+    answer(&api, &api.write(caller, edit).await?, &id)
 }
 
 /// Change a backend, or add it; keys that are left out keep their value
@@ -112,27 +110,19 @@ pub(super) async fn replace(
 ) -> Answer {
     let body = body.object()?;
     let wanted = id.clone();
-    let (created, was_created) = std::sync::mpsc::channel();
-    let applied = api
-        .write(caller, move |config, json| {
-            if body.get("id").and_then(Value::as_str).is_some_and(|named| named != wanted) {
-                return Err(Problem::invalid("/id", format!("it is '{wanted}' in the path")));
-            }
-            fill_tags(json, &body);
-            match find(config, &wanted) {
-                Ok(index) => Ok(merge(json, "backends", index, body)),
-                Err(_) => {
-                    // The channel is read when this is done.
-                    let _ = created.send(());
-                    let mut backend = Map::from_iter([("id".to_owned(), json!(wanted))]);
-                    backend.extend(body);
-                    Ok(push(json, "backends", backend))
-                }
-            }
-        })
-        .await?;
-    let status = if was_created.try_recv().is_ok() { StatusCode::CREATED } else { StatusCode::OK };
-    answer(&api, &applied, &id, status)
+    let edit = move |config: &Config, json: &mut Value| {
+        if body.get("id").and_then(Value::as_str).is_some_and(|named| named != wanted) {
+            return Err(Problem::invalid("/id", format!("it is '{wanted}' in the path")));
+        }
+        fill_tags(json, &body);
+        if let Ok(index) = find(config, &wanted) {
+            return Ok(merge(json, "backends", index, body));
+        }
+        let mut backend = only("id", json!(wanted));
+        backend.extend(body);
+        Ok(push(json, "backends", backend))
+    };
+    answer(&api, &api.write(caller, edit).await?, &id)
 }
 
 /// Whether something is done although it leaves requests without a backend.
@@ -160,26 +150,24 @@ pub(super) async fn remove(
     Force { force }: Force,
     caller: Caller,
 ) -> Answer {
-    let applied = api
-        .write(caller, move |config, json| {
-            let index = find(config, &id)?;
-            let last_of = last_of(config, &id);
-            if !last_of.is_empty() && !force {
-                let tags = last_of.join("', '");
-                return Err(Problem::conflict(format!(
-                    "'{id}' is the last backend with the tag '{tags}', which is in use; ?force=true takes it away \
-                     all the same"
-                )));
-            }
-            take_out(json, "backends", index);
+    let edit = move |config: &Config, json: &mut Value| {
+        let index = find(config, &id)?;
+        let last_of = last_of(config, &id);
+        if !last_of.is_empty() && !force {
+            let tags = last_of.join("', '");
+            return Err(Problem::conflict(format!(
+                "'{id}' is the last backend with the tag '{tags}', which is in use; ?force=true takes it away all \
+                 the same"
+            )));
+        }
+        if !last_of.is_empty() {
             let empty: Vec<&String> = config.empty_tags.iter().chain(&last_of).collect();
-            if let Some(config) = json.as_object_mut().filter(|_| !last_of.is_empty()) {
-                config.insert("empty_tags".to_owned(), json!(empty));
-            }
-            Ok(String::new())
-        })
-        .await?;
-    Ok(api.read(&applied.snapshot, StatusCode::NO_CONTENT))
+            json["empty_tags"] = json!(empty);
+        }
+        Ok(take_out(json, "backends", index))
+    };
+    let written = api.write(caller, edit).await?;
+    Ok(api.read(&written.applied.snapshot, StatusCode::NO_CONTENT))
 }
 
 /// Send a backend no new requests; those in flight end
@@ -198,14 +186,12 @@ pub(super) async fn undrain(State(api): State<Arc<Api>>, Path(id): Path<String>,
 
 async fn set_drained(api: &Arc<Api>, id: String, caller: Caller, drained: bool) -> Answer {
     let wanted = id.clone();
-    let applied = api
-        .write(caller, move |config, json| {
-            let index = find(config, &wanted)?;
-            let value = if drained { json!(true) } else { Value::Null };
-            Ok(merge(json, "backends", index, Map::from_iter([("drained".to_owned(), value)])))
-        })
-        .await?;
-    answer(api, &applied, &id, StatusCode::OK)
+    let edit = move |config: &Config, json: &mut Value| {
+        let index = find(config, &wanted)?;
+        let drained = if drained { json!(true) } else { Value::Null };
+        Ok(merge(json, "backends", index, only("drained", drained)))
+    };
+    answer(api, &api.write(caller, edit).await?, &id)
 }
 
 fn find(config: &Config, id: &str) -> Result<usize, Problem> {
@@ -249,7 +235,8 @@ fn view(snapshot: &Snapshot, id: &str) -> Result<BackendView, Problem> {
     views(snapshot).find(|view| view.backend.id == id).ok_or_else(|| Problem::not_found("backend", id))
 }
 
-fn answer(api: &Api, applied: &Applied, id: &str, status: StatusCode) -> Answer {
-    let view = view(&applied.snapshot, id)?;
-    Ok(written(api, &applied.snapshot, status, "backends", id, json!(view)))
+/// The backend as it is now.
+fn answer(api: &Api, written: &Written, id: &str) -> Answer {
+    let view = view(&written.applied.snapshot, id)?;
+    Ok(api.written(written, "backends", id, view))
 }

@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::body::{Caller, Json};
+use super::edit::Edited;
 use super::problem::Problem;
 use super::{Answer, Api, run};
-use crate::config::{hide_secrets, reveal_secrets};
-use crate::live::{Applied, ChangeError};
+use crate::config::{Config, hide_secrets, reveal_secrets};
+use crate::live::{Applied, ChangeError, Revision};
 
 /// What a change has come to.
 #[derive(Serialize, JsonSchema)]
@@ -62,14 +63,13 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
 pub(super) async fn replace(State(api): State<Arc<Api>>, caller: Caller, body: Json) -> Answer {
     let mut new = Value::Object(body.object()?);
     let dry_run = caller.dry_run;
-    let applied = api
-        .write(caller, move |_, json| {
-            reveal_secrets(&mut new, json);
-            *json = new;
-            Ok(String::new())
-        })
-        .await?;
-    Ok(changed(&api, &applied, dry_run))
+    let edit = move |_: &Config, json: &mut Value| {
+        reveal_secrets(&mut new, json);
+        *json = new;
+        Ok(Edited::default())
+    };
+    let written = api.write(caller, edit).await?;
+    Ok(changed(&api, &written.applied, dry_run))
 }
 
 /// Read the file again, and resolve the names of backends again
@@ -78,12 +78,11 @@ pub(super) async fn replace(State(api): State<Arc<Api>>, caller: Caller, body: J
 pub(super) async fn reload(State(api): State<Arc<Api>>, caller: Caller) -> Answer {
     let store = api.store.clone();
     let (applied, caller) = run(move || {
-        let applied = store.reload(&caller.who, true);
+        let applied = store.reload(&caller.who);
         let applied = applied.map_err(|error| Problem::invalid_file(&error))?;
         Ok((applied, caller))
     })
     .await?;
-    let Some(applied) = applied else { return Ok(show(State(api)).await) };
     caller.log(&applied);
     Ok(changed(&api, &applied, false))
 }
@@ -96,7 +95,7 @@ pub(super) async fn history(State(api): State<Arc<Api>>) -> Answer {
     // A change that is under way is waited for.
     let history = run(move || Ok(store.history())).await?;
     let snapshot = api.store.load();
-    let view = |revision: &Arc<crate::live::Revision>| RevisionView {
+    let view = |revision: &Arc<Revision>| RevisionView {
         revision: revision.number,
         at: revision.at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()),
         by: revision.by.clone(),

@@ -3,18 +3,17 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use axum::http::StatusCode;
+use axum::response::Response;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::body::{Caller, Json};
+use super::edit::{Edited, merge, only, push, take_out};
 use super::problem::Problem;
-use super::{Answer, Api};
-use crate::config::{Config, Domain, RolloutState, VirtualHost, hide_secrets, reveal_secrets};
-use crate::live::{Applied, Snapshot};
+use super::{Answer, Api, Written};
+use crate::config::{Config, Domain, RolloutState, VirtualHost, hide_secrets};
 
 /// Every domain
 #[utoipa::path(get, path = "/api/v1/domains", tag = "domains",
@@ -42,18 +41,14 @@ pub(super) async fn create(State(api): State<Arc<Api>>, caller: Caller, body: Js
     let body = body.object()?;
     let domain = body.get("domain").and_then(Value::as_str).unwrap_or_default().to_owned();
     let wanted = domain.clone();
-    let applied = api
-        .write(caller, move |config, json| {
-            if find(config, &wanted).is_ok() {
-                return Err(Problem::conflict(format!("there is a domain '{wanted}' already")));
-            }
-            Ok(push(json, "virtual_hosts", body))
-        })
-        .await?;
-    answer(&api, &applied, &domain, StatusCode::CREATED)
+    let edit = move |config: &Config, json: &mut Value| match find(config, &wanted) {
+        Ok(_) => Err(Problem::conflict(format!("there is a domain '{wanted}' already"))),
+        Err(_) => Ok(push(json, "virtual_hosts", body)),
+    };
+    answer(&api, &api.write(caller, edit).await?, &domain)
 }
 
-/// Change a domain, or serve another one; keys that are left out keep their value
+/// Change a domain, or serve another one; keys that are left out keep their value, and null takes one away
 #[utoipa::path(put, path = "/api/v1/domains/{domain}", tag = "domains", params(("domain" = String, Path)),
     request_body(content = ref("#/components/schemas/VirtualHost")),
     responses((status = 200, body = ref("#/components/schemas/VirtualHost")),
@@ -66,27 +61,19 @@ pub(super) async fn replace(
 ) -> Answer {
     let body = body.object()?;
     let wanted = domain.clone();
-    let (created, was_created) = std::sync::mpsc::channel();
-    let applied = api
-        .write(caller, move |config, json| {
-            let named = body.get("domain").and_then(Value::as_str).unwrap_or(&wanted);
-            if !is_same(named, &wanted) {
-                return Err(Problem::invalid("/domain", format!("it is '{wanted}' in the path")));
-            }
-            match find(config, &wanted) {
-                Ok((index, _)) => Ok(merge(json, "virtual_hosts", index, body)),
-                Err(_) => {
-                    // The channel is read when this is done.
-                    let _ = created.send(());
-                    let mut host = Map::from_iter([("domain".to_owned(), json!(wanted))]);
-                    host.extend(body);
-                    Ok(push(json, "virtual_hosts", host))
-                }
-            }
-        })
-        .await?;
-    let status = if was_created.try_recv().is_ok() { StatusCode::CREATED } else { StatusCode::OK };
-    answer(&api, &applied, &domain, status)
+    let edit = move |config: &Config, json: &mut Value| {
+        let named = body.get("domain").and_then(Value::as_str).unwrap_or(&wanted);
+        if !is_same(named, &wanted) {
+            return Err(Problem::invalid("/domain", format!("it is '{wanted}' in the path")));
+        }
+        if let Ok((index, _)) = find(config, &wanted) {
+            return Ok(merge(json, "virtual_hosts", index, body));
+        }
+        let mut host = only("domain", json!(wanted));
+        host.extend(body);
+        Ok(push(json, "virtual_hosts", host))
+    };
+    answer(&api, &api.write(caller, edit).await?, &domain)
 }
 
 /// Serve a domain no more
@@ -97,14 +84,12 @@ pub(super) async fn remove(
     Path(domain): Path<String>,
     caller: Caller,
 ) -> Answer {
-    let applied = api
-        .write(caller, move |config, json| {
-            let (index, _) = find(config, &domain)?;
-            take_out(json, "virtual_hosts", index);
-            Ok(String::new())
-        })
-        .await?;
-    Ok(api.read(&applied.snapshot, StatusCode::NO_CONTENT))
+    let edit = move |config: &Config, json: &mut Value| {
+        let (index, _) = find(config, &domain)?;
+        Ok(take_out(json, "virtual_hosts", index))
+    };
+    let written = api.write(caller, edit).await?;
+    Ok(api.read(&written.applied.snapshot, StatusCode::NO_CONTENT))
 }
 
 /// Where a domain is to go.
@@ -128,20 +113,16 @@ pub(super) async fn switch(
 ) -> Answer {
     let Switch { new_tag } = body.read()?;
     let wanted = domain.clone();
-    let applied = api
-        .write(caller, move |config, json| {
-            let (index, host) = find(config, &wanted)?;
-            is_not_rolled_out(host)?;
-            is_borne(config, &new_tag)?;
-            // Shares that other tags had would keep requests from going there.
-            let body = Map::from_iter([
-                ("enabled_backends_tag".to_owned(), json!(new_tag)),
-                ("split".to_owned(), Value::Null),
-            ]);
-            Ok(merge(json, "virtual_hosts", index, body))
-        })
-        .await?;
-    answer(&api, &applied, &domain, StatusCode::OK)
+    let edit = move |config: &Config, json: &mut Value| {
+        let (index, host) = find(config, &wanted)?;
+        is_not_rolled_out(host)?;
+        is_borne(config, &new_tag)?;
+        // Shares that other tags had would keep requests from going there.
+        let mut change = only("split", Value::Null);
+        change.insert("enabled_backends_tag".to_owned(), json!(new_tag));
+        Ok(merge(json, "virtual_hosts", index, change))
+    };
+    answer(&api, &api.write(caller, edit).await?, &domain)
 }
 
 /// The shares that other tags have
@@ -167,15 +148,8 @@ pub(super) async fn set_split(
     Json(body): Json,
 ) -> Answer {
     let shares = body.clone();
-    let applied = api
-        .write(caller, move |config, json| {
-            let (index, host) = find(config, &domain)?;
-            is_not_rolled_out(host)?;
-            let at = merge(json, "virtual_hosts", index, Map::from_iter([("split".to_owned(), body)]));
-            Ok(format!("{at}/split"))
-        })
-        .await?;
-    Ok(api.read(&applied.snapshot, axum::Json(shares)))
+    let written = api.write(caller, move |config, json| share(config, json, &domain, body)).await?;
+    Ok(api.read(&written.applied.snapshot, axum::Json(shares)))
 }
 
 /// Give everything to the enabled tag
@@ -186,15 +160,15 @@ pub(super) async fn remove_split(
     Path(domain): Path<String>,
     caller: Caller,
 ) -> Answer {
-    let applied = api
-        .write(caller, move |config, json| {
-            let (index, host) = find(config, &domain)?;
-            is_not_rolled_out(host)?;
-            let nothing = Map::from_iter([("split".to_owned(), Value::Null)]);
-            Ok(merge(json, "virtual_hosts", index, nothing))
-        })
-        .await?;
-    Ok(api.read(&applied.snapshot, StatusCode::NO_CONTENT))
+    let written = api.write(caller, move |config, json| share(config, json, &domain, Value::Null)).await?;
+    Ok(api.read(&written.applied.snapshot, StatusCode::NO_CONTENT))
+}
+
+fn share(config: &Config, json: &mut Value, domain: &str, shares: Value) -> Result<Edited, Problem> {
+    let (index, host) = find(config, domain)?;
+    is_not_rolled_out(host)?;
+    let edited = merge(json, "virtual_hosts", index, only("split", shares));
+    Ok(Edited { at: format!("{}/split", edited.at), ..edited })
 }
 
 /// A domain and where it stands in the configuration.
@@ -223,37 +197,6 @@ pub(super) fn is_not_rolled_out(host: &VirtualHost) -> Result<(), Problem> {
     }
 }
 
-/// Adds an element to an array of the configuration, and returns its place.
-pub(super) fn push(json: &mut Value, array: &str, element: Map<String, Value>) -> String {
-    let Some(items) = json.get_mut(array).and_then(Value::as_array_mut) else { return String::new() };
-    items.push(Value::Object(element));
-    format!("/{array}/{}", items.len() - 1)
-}
-
-/// Sets the keys of an element of an array, and takes away those that are null; returns its place.
-pub(super) fn merge(json: &mut Value, array: &str, index: usize, body: Map<String, Value>) -> String {
-    let at = format!("/{array}/{index}");
-    let Some(element) = json.pointer_mut(&at).and_then(Value::as_object_mut) else { return at };
-    for (key, value) in body {
-        if value.is_null() {
-            element.shift_remove(&key);
-            continue;
-        }
-        let mut value = value;
-        if let Some(old) = element.get(&key) {
-            reveal_secrets(&mut value, old);
-        }
-        element.insert(key, value);
-    }
-    at
-}
-
-pub(super) fn take_out(json: &mut Value, array: &str, index: usize) {
-    if let Some(items) = json.get_mut(array).and_then(Value::as_array_mut) {
-        items.remove(index);
-    }
-}
-
 fn shown(host: &VirtualHost) -> Value {
     // Every key is a string, and every value one that JSON has.
     let mut json = serde_json::to_value(host).unwrap_or_default();
@@ -261,28 +204,8 @@ fn shown(host: &VirtualHost) -> Value {
     json
 }
 
-/// The domain as it is now; where it is new, with its address.
-fn answer(api: &Api, applied: &Applied, domain: &str, status: StatusCode) -> Answer {
-    let host = find(&applied.snapshot.config, domain)?.1;
-    Ok(written(api, &applied.snapshot, status, "domains", domain, shown(host)))
-}
-
-/// The answer to a write of one thing.
-pub(super) fn written(
-    api: &Api,
-    snapshot: &Snapshot,
-    status: StatusCode,
-    kind: &str,
-    name: &str,
-    body: Value,
-) -> Response {
-    let mut response = api.read(snapshot, (status, axum::Json(body)).into_response());
-    if status == StatusCode::CREATED {
-        let location = format!("/api/v1/{kind}/{}", utf8_percent_encode(name, NON_ALPHANUMERIC));
-        // Encoded, it is ASCII.
-        if let Ok(location) = HeaderValue::from_str(&location) {
-            response.headers_mut().insert(header::LOCATION, location);
-        }
-    }
-    response
+/// The domain as it is now.
+fn answer(api: &Api, written: &Written, domain: &str) -> Answer {
+    let host = find(&written.applied.snapshot.config, domain)?.1;
+    Ok(api.written(written, "domains", domain, shown(host)))
 }

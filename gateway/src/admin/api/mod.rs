@@ -9,6 +9,7 @@ mod backends;
 mod body;
 mod configuration;
 mod domains;
+mod edit;
 mod observe;
 mod openapi;
 mod problem;
@@ -26,8 +27,10 @@ use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use parking_lot::Mutex;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
+use serde::Serialize;
 use serde_json::Value;
 use tracing::{error, info};
 
@@ -37,6 +40,7 @@ use crate::telemetry::{Metrics, Timelines};
 
 pub use access::{Access, AccessError};
 use body::Caller;
+use edit::Edited;
 use problem::Problem;
 
 /// The most that a request may bring along.
@@ -68,29 +72,49 @@ impl Api {
         ([(header::ETAG, etag(&self.store.tag(snapshot)))], answer).into_response()
     }
 
-    /// Changes the configuration as `edit` changes its JSON. `edit` returns where in it the request's body has
-    /// gone, so that faults are told by their place in the body.
+    /// An answer to a write of one thing: what it is now and, where it is new, where it is.
+    fn written(&self, written: &Written, kind: &str, name: &str, body: impl Serialize) -> Response {
+        let status = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+        let mut response = self.read(&written.applied.snapshot, (status, axum::Json(body)));
+        if written.created {
+            let location = format!("/api/v1/{kind}/{}", utf8_percent_encode(name, NON_ALPHANUMERIC));
+            // Encoded, it is ASCII.
+            if let Ok(location) = HeaderValue::from_str(&location) {
+                response.headers_mut().insert(header::LOCATION, location);
+            }
+        }
+        response
+    }
+
+    /// Changes the configuration as `edit` changes its JSON.
     async fn write(
         self: &Arc<Self>,
         caller: Caller,
-        edit: impl FnOnce(&Config, &mut Value) -> Result<String, Problem> + Send + 'static,
-    ) -> Result<Applied, Problem> {
+        edit: impl FnOnce(&Config, &mut Value) -> Result<Edited, Problem> + Send + 'static,
+    ) -> Result<Written, Problem> {
         let api = self.clone();
         // Names are resolved and a disk is written: other requests shall not wait for that.
         run(move || {
-            let mut at = String::new();
+            let mut edited = Edited::default();
             let applied = api.store.change(caller.change(), |config, json| {
-                at = edit(config, json)?;
+                edited = edit(config, json)?;
                 Ok(())
             });
-            let applied = applied.map_err(|error| Problem::of_change(error, &at))?;
+            let applied = applied.map_err(|error| Problem::of_change(error, &edited.at))?;
             if !caller.dry_run {
                 caller.log(&applied);
             }
-            Ok(applied)
+            Ok(Written { applied, created: edited.created })
         })
         .await
     }
+}
+
+/// What a write has come to.
+struct Written {
+    applied: Applied,
+    /// Whether something is there now that was not before.
+    created: bool,
 }
 
 /// Does what may take its time where nobody waits for it.

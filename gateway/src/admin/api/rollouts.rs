@@ -6,13 +6,14 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::body::{Caller, Json};
-use super::domains::{find, is_borne, is_not_rolled_out, merge};
+use super::domains::{find, is_borne, is_not_rolled_out};
+use super::edit::{Edited, merge, only};
 use super::problem::Problem;
 use super::{Answer, Api};
-use crate::config::{Percent, Rollout, RolloutState};
+use crate::config::{Config, Percent, Rollout, RolloutState};
 use crate::live::{Progress, Snapshot};
 
 /// A rollout, and how it stands.
@@ -48,26 +49,21 @@ pub(super) async fn start(
         return Err(Problem::invalid(format!("/{ours}"), "this is for the gateway to say"));
     }
     let wanted = domain.clone();
-    let applied = api
-        .write(caller, move |config, json| {
-            let (index, host) = find(config, &wanted)?;
-            is_not_rolled_out(host)?;
-            if !host.split.is_empty() {
-                return Err(Problem::conflict("the domain has a split; take it away first"));
-            }
-            if let Some(to) = body.get("to").and_then(Value::as_str) {
-                is_borne(config, to)?;
-            }
-            let at = format!("/virtual_hosts/{index}");
-            // One that has ended leaves nothing behind.
-            if let Some(host) = json.pointer_mut(&at).and_then(Value::as_object_mut) {
-                host.insert("rollout".to_owned(), Value::Object(body));
-            }
-            Ok(format!("{at}/rollout"))
-        })
-        .await?;
-    let view = view(&api, &applied.snapshot, &domain)?;
-    Ok(api.read(&applied.snapshot, (StatusCode::CREATED, axum::Json(view))))
+    let edit = move |config: &Config, json: &mut Value| {
+        let (index, host) = find(config, &wanted)?;
+        is_not_rolled_out(host)?;
+        if !host.split.is_empty() {
+            return Err(Problem::conflict("the domain has a split; take it away first"));
+        }
+        if let Some(to) = body.get("to").and_then(Value::as_str) {
+            is_borne(config, to)?;
+        }
+        let edited = merge(json, "virtual_hosts", index, only("rollout", Value::Object(body)));
+        Ok(Edited { at: format!("{}/rollout", edited.at), created: true })
+    };
+    let written = api.write(caller, edit).await?;
+    let view = view(&api, &written.applied.snapshot, &domain)?;
+    Ok(api.read(&written.applied.snapshot, (StatusCode::CREATED, axum::Json(view))))
 }
 
 /// How a rollout stands, or how it ended
@@ -85,23 +81,21 @@ pub(super) async fn show(State(api): State<Arc<Api>>, Path(domain): Path<String>
     params(("domain" = String, Path)), responses((status = 204), (status = 404)))]
 pub(super) async fn abort(State(api): State<Arc<Api>>, Path(domain): Path<String>, caller: Caller) -> Answer {
     let who = caller.who.clone();
-    let applied = api
-        .write(caller, move |config, json| {
-            let (index, host) = find(config, &domain)?;
-            let rollout = host.rollout.as_ref().ok_or_else(|| Problem::not_found("rollout of", &domain))?;
-            let left = match rollout.state {
-                RolloutState::Running => {
-                    let mut ended = rollout.clone();
-                    ended.state = RolloutState::Aborted;
-                    ended.reason = format!("{who} has ended it");
-                    json!(ended)
-                }
-                _ => Value::Null,
-            };
-            Ok(merge(json, "virtual_hosts", index, Map::from_iter([("rollout".to_owned(), left)])))
-        })
-        .await?;
-    Ok(api.read(&applied.snapshot, StatusCode::NO_CONTENT))
+    let edit = move |config: &Config, json: &mut Value| {
+        let (index, host) = find(config, &domain)?;
+        let rollout = host.rollout.as_ref().ok_or_else(|| Problem::not_found("rollout of", &domain))?;
+        let left = match rollout.state {
+            RolloutState::Running => json!(Rollout {
+                state: RolloutState::Aborted,
+                reason: format!("{who} has ended it"),
+                ..rollout.clone()
+            }),
+            _ => Value::Null,
+        };
+        Ok(merge(json, "virtual_hosts", index, only("rollout", left)))
+    };
+    let written = api.write(caller, edit).await?;
+    Ok(api.read(&written.applied.snapshot, StatusCode::NO_CONTENT))
 }
 
 fn view(api: &Api, snapshot: &Snapshot, domain: &str) -> Result<RolloutView, Problem> {

@@ -1,0 +1,89 @@
+//! How handlers edit the configuration, which they get as JSON: in arrays of virtual hosts and of backends.
+
+use serde_json::{Map, Value};
+
+use crate::config::reveal_secrets;
+
+/// What an edit has touched.
+#[derive(Default)]
+pub(super) struct Edited {
+    /// Where the request's body has gone, so that faults can be told by their place in it.
+    pub(super) at: String,
+    /// Whether something is there now that was not before.
+    pub(super) created: bool,
+}
+
+/// Adds an element to an array.
+pub(super) fn push(json: &mut Value, array: &str, element: Map<String, Value>) -> Edited {
+    let items = json.get_mut(array).and_then(Value::as_array_mut);
+    let index = items.map_or(0, |items| {
+        items.push(Value::Object(element));
+        items.len() - 1
+    });
+    Edited { at: format!("/{array}/{index}"), created: true }
+}
+
+/// Sets the keys of an element of an array, and takes away those that are null.
+pub(super) fn merge(json: &mut Value, array: &str, index: usize, body: Map<String, Value>) -> Edited {
+    let at = format!("/{array}/{index}");
+    if let Some(element) = json.pointer_mut(&at).and_then(Value::as_object_mut) {
+        for (key, value) in body {
+            set(element, key, value);
+        }
+    }
+    Edited { at, created: false }
+}
+
+fn set(element: &mut Map<String, Value>, key: String, mut value: Value) {
+    if value.is_null() {
+        element.shift_remove(&key);
+        return;
+    }
+    if let Some(old) = element.get(&key) {
+        reveal_secrets(&mut value, old);
+    }
+    element.insert(key, value);
+}
+
+/// Takes an element out of an array.
+pub(super) fn take_out(json: &mut Value, array: &str, index: usize) -> Edited {
+    if let Some(items) = json.get_mut(array).and_then(Value::as_array_mut) {
+        items.remove(index);
+    }
+    Edited::default()
+}
+
+/// An object with one key.
+pub(super) fn only(key: &str, value: Value) -> Map<String, Value> {
+    Map::from_iter([(key.to_owned(), value)])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn elements_come_change_and_go() {
+        let mut json = json!({ "backends": [{ "id": "a", "drained": true }] });
+        let new = push(&mut json, "backends", only("id", json!("b")));
+        assert_eq!((new.at.as_str(), new.created), ("/backends/1", true));
+        let body = json!({ "drained": null, "tags": ["x"] }).as_object().cloned().unwrap();
+        let changed = merge(&mut json, "backends", 0, body);
+        assert_eq!((changed.at.as_str(), changed.created), ("/backends/0", false));
+        assert_eq!(json, json!({ "backends": [{ "id": "a", "tags": ["x"] }, { "id": "b" }] }));
+        take_out(&mut json, "backends", 0);
+        assert_eq!(json, json!({ "backends": [{ "id": "b" }] }));
+    }
+
+    #[test]
+    fn a_secret_that_was_not_shown_stays() {
+        let mut json =
+            json!({ "virtual_hosts": [{ "headers": { "request_set": { "authorization": "s3cret" } } }] });
+        let shown = json!({ "request_set": { "Authorization": "***", "X-A": "1" } });
+        merge(&mut json, "virtual_hosts", 0, only("headers", shown));
+        let set = json!({ "Authorization": "s3cret", "X-A": "1" });
+        assert_eq!(json["virtual_hosts"][0]["headers"]["request_set"], set);
+    }
+}
