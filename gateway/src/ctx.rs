@@ -10,7 +10,7 @@ use prometheus::IntGauge;
 use crate::live::{Route, Snapshot};
 use crate::policy::rate_limit::Quota;
 use crate::telemetry::Phase;
-use crate::telemetry::metrics::RouteMetrics;
+use crate::telemetry::handles::RouteMetrics;
 use crate::telemetry::timeline::Timeline;
 use crate::upstream::{Arm, Attempt, BackendState, Draw};
 
@@ -76,14 +76,14 @@ impl RequestCtx {
         }
     }
 
-    /// The route that it takes, and which tag's share of that.
-    pub fn take(&mut self, route: &Arc<Route>, headers: &HeaderMap) {
+    /// Has it take `route` and, where several tags share that, the share of one.
+    pub fn take(&mut self, route: Arc<Route>, headers: &HeaderMap) {
         if route.split.is_shared() {
             let known = route.known_draw(headers);
             self.draw_is_new = known.is_none() && route.split_cookie.is_some();
             self.draw = known.unwrap_or_else(|| route.split.draw());
         }
-        self.route = Some(route.clone());
+        self.route = Some(route);
     }
 
     /// The tag whose backends get it.

@@ -10,8 +10,9 @@
 //!    it to its end in its [`ctx::RequestCtx`].
 //! 2. `early_request_filter`: who asks ([`downstream`]; [`policy::forwarded`] will tell the backend), and under
 //!    which id ([`policy::request_id`]).
-//! 3. `request_filter`: [`route`] finds the virtual host and its route, [`policy::rate_limit`] counts the client. Either
-//!    may answer here, through [`reply`].
+//! 3. `request_filter`: [`route`] finds the virtual host and its route; where several tags share its requests,
+//!    [`upstream::Split`] says whose this one is; [`policy::rate_limit`] counts the client. Whoever refuses
+//!    answers here, through [`reply`].
 //! 4. `proxy_upstream_filter`, `upstream_peer`: a usable backend of the route's pool is chosen
 //!    ([`upstream`]), and Pingora connects to it, or takes a connection from its own pool.
 //! 5. `upstream_request_filter`: the request is changed on its way up ([`policy::rewrite`], [`policy::headers`]). When its last byte
@@ -19,13 +20,14 @@
 //! 6. `response_filter`: the response is changed on its way down.
 //! 7. When something fails, `fail_to_connect` and `error_while_proxy` decide whether another backend is
 //!    tried ([`upstream::retry`]), and `fail_to_proxy` tells the client what went wrong ([`failure`]).
-//! 8. `logging`: the request is counted and logged ([`telemetry`]).
+//! 8. `logging`: the request is counted, logged, and kept for a while with its timeline ([`telemetry`]).
 //!
 //! A change of the configuration is a new [`live::Snapshot`] in the [`live::Store`], which requests that come later
-//! start with; [`live::Reloader`] makes one when the file has changed or SIGHUP asks for it.
+//! start with. It comes from the file or from SIGHUP ([`live::Reloader`]), from the management API ([`admin`]), or
+//! from a guarded rollout ([`live::Rollouts`]), and goes the same way each time.
 //!
 //! Around it: [`cli`] reads the command line, [`server`] puts the services on a Pingora server, [`shutdown`]
-//! ends it well, [`admin`] answers operators, and [`demo`] runs when nothing is configured.
+//! ends it well, [`against`] says what a file would change, and [`demo`] runs when nothing is configured.
 
 pub mod admin;
 pub mod against;

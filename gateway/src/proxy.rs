@@ -51,11 +51,11 @@ impl Gateway {
 
     /// Finds the route and asks the policies that may refuse, each in its turn.
     fn admit(&self, request: &RequestHeader, ctx: &mut RequestCtx) -> Verdict {
-        let snapshot = ctx.snapshot.clone();
-        match route::find(&snapshot.hosts, request) {
-            Verdict::Continue(route) => ctx.take(route, &request.headers),
+        let route = match route::find(&ctx.snapshot.hosts, request) {
+            Verdict::Continue(route) => route.clone(),
             Verdict::Reply(reply) => return Verdict::Reply(reply),
-        }
+        };
+        ctx.take(route, &request.headers);
         let limiter = ctx.route.as_ref().and_then(|route| route.rate_limit.as_ref());
         if let Some(limiter) = limiter {
             match limiter.check(ctx.client, ctx.started) {
@@ -104,7 +104,7 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
         let verdict = self.admit(session.req_header(), ctx);
         ctx.reached(Phase::RequestFilter);
-        self.metrics.request(ctx.metrics(), &session.req_header().method);
+        ctx.metrics().request(&session.req_header().method);
         match verdict {
             Verdict::Continue(()) => Ok(false),
             Verdict::Reply(reply) => send(reply, session, ctx).await.map(|()| true),
@@ -329,7 +329,7 @@ impl ProxyHttp for Gateway {
         let responded = ctx.responded.map_or(duration, |at| at.duration_since(ctx.started));
         metrics.latency.observe(responded.as_secs_f64());
         if let Some(tag) = ctx.arm().filter(|_| ctx.sought).and_then(|arm| arm.metrics.as_ref()) {
-            self.metrics.tag_response(tag, status, responded.as_secs_f64());
+            tag.response(status, responded.as_secs_f64());
         }
         metrics.duration_ms.observe(duration.as_secs_f64() * 1000.0);
 

@@ -7,6 +7,7 @@
 //! ([`Rollouts`]).
 
 mod cases;
+mod change;
 mod compile;
 mod explain;
 mod keep;
@@ -15,9 +16,10 @@ mod rollout;
 mod snapshot;
 mod store;
 
+pub use change::{Applied, Change, ChangeError, Keeping, Revision};
 pub use compile::Names;
 pub use explain::{BackendCondition, Explanation, asked, explain};
 pub use reload::Reloader;
 pub use rollout::{Measured, Progress, RolloutService, Rollouts};
 pub use snapshot::{Route, Snapshot};
-pub use store::{Applied, Change, ChangeError, Keeping, Revision, Store};
+pub use store::Store;

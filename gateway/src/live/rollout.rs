@@ -18,9 +18,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::store::{Change, ChangeError, Keeping, Store};
+use super::change::{Change, ChangeError, Keeping};
+use super::store::Store;
 use crate::config::{Rollout, RolloutState, VirtualHost};
 use crate::telemetry::Metrics;
+use crate::telemetry::handles::TagTotals;
 
 /// How often rollouts are looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -41,17 +43,10 @@ struct Step {
     to: String,
     began: Instant,
     /// What each tag had answered when it began.
-    at_start: [Totals; 2],
+    at_start: [TagTotals; 2],
     /// How the old tag did when it last had requests.
     baseline: Option<Measured>,
     progress: Progress,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Totals {
-    answered: u64,
-    failed: u64,
-    latency_secs: f64,
 }
 
 /// How a step stands.
@@ -131,12 +126,8 @@ impl Rollouts {
     }
 
     /// What the old and the new tag have answered so far.
-    fn totals(&self, host: &VirtualHost, rollout: &Rollout) -> [Totals; 2] {
-        [&host.enabled_backends_tag, &rollout.to].map(|tag| {
-            let metrics = self.metrics.tag(&host.domain, tag);
-            let (answered, failed) = metrics.answered();
-            Totals { answered, failed, latency_secs: metrics.latency.get_sample_sum() }
-        })
+    fn totals(&self, host: &VirtualHost, rollout: &Rollout) -> [TagTotals; 2] {
+        [&host.enabled_backends_tag, &rollout.to].map(|tag| self.metrics.tag(&host.domain, tag).totals())
     }
 
     /// Does what was judged; where that has to wait, `waiting_for` says for what.
@@ -221,9 +212,9 @@ fn error_text(error: &ChangeError<()>) -> String {
 
 impl Step {
     /// Takes in what both tags have answered so far, and says what that means.
-    fn judge(&mut self, rollout: &Rollout, totals: [Totals; 2], old_tag: &str) -> Judgement {
+    fn judge(&mut self, rollout: &Rollout, totals: [TagTotals; 2], old_tag: &str) -> Judgement {
         let elapsed = self.began.elapsed();
-        let [old, new] = [0, 1].map(|i| totals[i].since(self.at_start[i]));
+        let [old, new] = [0, 1].map(|i| Measured::between(self.at_start[i], totals[i]));
         if old.requests > 0 {
             self.baseline = Some(old);
         }
@@ -233,15 +224,16 @@ impl Step {
     }
 }
 
-impl Totals {
-    fn since(self, before: Totals) -> Measured {
-        let requests = self.answered.saturating_sub(before.answered);
-        let failed = self.failed.saturating_sub(before.failed);
+impl Measured {
+    /// What was answered between two counts.
+    fn between(before: TagTotals, after: TagTotals) -> Self {
+        let requests = after.answered.saturating_sub(before.answered);
+        let failed = after.failed.saturating_sub(before.failed);
         let share = |part: f64| if requests == 0 { 0.0 } else { part / requests as f64 };
         Measured {
             requests,
             error_percent: 100.0 * share(failed as f64),
-            latency_ms: 1000.0 * share((self.latency_secs - before.latency_secs).max(0.0)),
+            latency_ms: 1000.0 * share((after.latency_secs - before.latency_secs).max(0.0)),
         }
     }
 }
@@ -359,9 +351,9 @@ mod tests {
 
     #[test]
     fn what_is_measured_is_what_came_since() {
-        let before = Totals { answered: 100, failed: 10, latency_secs: 5.0 };
-        let after = Totals { answered: 300, failed: 20, latency_secs: 7.0 };
-        assert_eq!(after.since(before), measured(200, 5.0, 10.0));
-        assert_eq!(before.since(before), measured(0, 0.0, 0.0));
+        let before = TagTotals { answered: 100, failed: 10, latency_secs: 5.0 };
+        let after = TagTotals { answered: 300, failed: 20, latency_secs: 7.0 };
+        assert_eq!(Measured::between(before, after), measured(200, 5.0, 10.0));
+        assert_eq!(Measured::between(before, before), measured(0, 0.0, 0.0));
     }
 }

@@ -14,7 +14,7 @@ use crate::policy::rate_limit::{Counters, RateLimiter};
 use crate::policy::rewrite::Rewrite;
 use crate::policy::signed_cookie::SignedCookie;
 use crate::route::{HostTable, RuleTable};
-use crate::telemetry::metrics::LazyRouteMetrics;
+use crate::telemetry::handles::{Lazy, RouteMetrics};
 use crate::upstream::{BackendState, Draw, PeerSettings, Split};
 
 /// Where in a configuration something was written.
@@ -50,7 +50,7 @@ pub struct Snapshot {
     /// From a request's last byte to the response's first byte.
     pub request_timeout: Duration,
     /// Counts requests that no route takes.
-    pub unrouted: LazyRouteMetrics,
+    pub unrouted: Lazy<RouteMetrics>,
 }
 
 /// What holds for the requests of a virtual host, or of a part of it.
@@ -78,7 +78,7 @@ pub struct Route {
     /// Which header fields are changed.
     pub headers: HeaderRules,
     /// Its counters.
-    pub metrics: LazyRouteMetrics,
+    pub metrics: Lazy<RouteMetrics>,
 }
 
 impl Snapshot {

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::cases::try_on;
+use super::change::{Applied, Change, ChangeError, Keeping, Revision};
 use super::compile::{Names, Surroundings, compile};
 use super::keep::keep;
 use super::snapshot::Snapshot;
@@ -46,76 +47,6 @@ struct Book {
     history: VecDeque<Arc<Revision>>,
 }
 // ANCHOR_END: store
-
-/// A configuration that ran or runs.
-pub struct Revision {
-    /// Counts the changes of this process, from 1.
-    pub number: u64,
-    /// Since when.
-    pub at: SystemTime,
-    /// Who made the change.
-    pub by: String,
-    /// What was changed, a line each.
-    pub changes: Vec<String>,
-    text: String,
-}
-
-/// A change that somebody asks for.
-#[derive(Clone, Copy)]
-pub struct Change<'a> {
-    /// Who.
-    pub by: &'a str,
-    /// The tags, of which one must be that of the configuration that runs; `None`: whichever runs.
-    pub expected: Option<&'a [String]>,
-    /// Whether everything is done but the change.
-    pub dry_run: bool,
-    /// Whether it may happen without being written to the file.
-    pub keeping: Keeping,
-}
-
-/// Whether a change may happen without being written to the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keeping {
-    /// Where it cannot be written, nothing changes.
-    Required,
-    /// Where it cannot be written, it happens all the same, and the log says so.
-    Attempted,
-}
-
-/// What a change has come to.
-pub struct Applied {
-    /// What runs now; of a dry run, what would run.
-    pub snapshot: Arc<Snapshot>,
-    /// What was changed, a line each.
-    pub changes: Vec<String>,
-    /// Keys whose new value holds only after a restart.
-    pub after_restart: Vec<&'static str>,
-}
-
-/// Why a change has not happened. Everything is as it was.
-#[derive(Debug, thiserror::Error)]
-pub enum ChangeError<R> {
-    /// Whoever made the change has found that it makes no sense.
-    #[error("{0}")]
-    Refused(R),
-    /// It is about a configuration that runs no more.
-    #[error("the configuration has changed since it was read; it is revision {0} now")]
-    OutOfDate(u64),
-    /// The configuration that it would come to is wrong.
-    #[error(transparent)]
-    Invalid(ConfigError),
-    /// The file has been edited meanwhile, and what it says is wrong: writing to it would lose the edit.
-    #[error("the file was edited and cannot be taken over, so nothing is written to it: {0}")]
-    FileIsWrong(ConfigError),
-    /// The file cannot be written.
-    #[error("cannot write {file}: {error}; the running configuration is as it was")]
-    NotKept {
-        /// The file.
-        file: String,
-        /// What the system says.
-        error: io::Error,
-    },
-}
 
 impl Store {
     /// A store that begins with `parsed`, which `source` has been read to, and which changes go back to.
@@ -164,8 +95,8 @@ impl Store {
     }
     // ANCHOR_END: load
 
-    /// What tells this revision from all others, of other processes too.
-    pub fn tag(&self, snapshot: &Snapshot) -> String {
+    /// What tells this revision from all others, of other processes too (RFC 9110 8.8.3, without the quotes).
+    pub fn etag(&self, snapshot: &Snapshot) -> String {
         format!("{}-{}", self.process, snapshot.revision)
     }
 
@@ -196,11 +127,11 @@ impl Store {
         edit: impl FnOnce(&Config, &mut Value) -> Result<(), R>,
     ) -> Result<Applied, ChangeError<R>> {
         let mut book = self.book.lock();
-        self.begin(&mut book, change)?;
+        let writable = self.begin(&mut book, change)?;
         let mut json = book.parsed.config.to_json();
         edit(&book.parsed.config, &mut json).map_err(ChangeError::Refused)?;
         let parsed = self.source.change(&book.parsed, &json).map_err(ChangeError::Invalid)?;
-        self.replace(&mut book, parsed, change)
+        self.replace(&mut book, parsed, change, writable)
     }
     // ANCHOR_END: change
 
@@ -210,12 +141,12 @@ impl Store {
     /// See [`ChangeError`]; refused with the oldest revision that is known, where this one is not.
     pub fn roll_back(&self, change: Change<'_>, revision: u64) -> Result<Applied, ChangeError<u64>> {
         let mut book = self.book.lock();
-        self.begin(&mut book, change)?;
+        let writable = self.begin(&mut book, change)?;
         let oldest = book.history.front().map_or(0, |oldest| oldest.number);
         let earlier = book.history.iter().find(|earlier| earlier.number == revision);
         let text = earlier.ok_or(ChangeError::Refused(oldest))?.text.clone();
         let parsed = self.source.parse(&text).map_err(ChangeError::Invalid)?;
-        self.replace(&mut book, parsed, change)
+        self.replace(&mut book, parsed, change, writable)
     }
 
     /// Reads the source again and takes it over, whether or not it has changed: names are resolved again.
@@ -265,19 +196,26 @@ impl Store {
 
     /// Before a change: what is in the file counts, also where nobody has noticed yet that it was edited.
     /// Otherwise the change would be made to something else, and the edit be lost when it is written.
-    fn begin<R>(&self, book: &mut Book, change: Change<'_>) -> Result<(), ChangeError<R>> {
-        if let Some(file) = self.keeps_in() {
-            let edited = std::fs::read_to_string(file).ok() != book.in_file;
-            if edited {
-                self.catch_up(book).map_err(ChangeError::FileIsWrong)?;
+    ///
+    /// Returns whether the file may be written.
+    fn begin<R>(&self, book: &mut Book, change: Change<'_>) -> Result<bool, ChangeError<R>> {
+        let edited = |file: &Path| std::fs::read_to_string(file).ok() != book.in_file;
+        let edited = self.keeps_in().is_some_and(edited);
+        let caught_up = if edited { self.catch_up(book) } else { Ok(()) };
+        let writable = match (caught_up, change.keeping) {
+            (Ok(()), _) => true,
+            (Err(error), Keeping::Attempted) => {
+                warn!("the change is not in the file, which was edited and cannot be taken over: {error}");
+                false
             }
-        }
+            (Err(error), Keeping::Required) => return Err(ChangeError::FileIsWrong(error)),
+        };
         let now = self.load();
         match change.expected {
-            Some(expected) if !expected.contains(&self.tag(&now)) => {
+            Some(expected) if !expected.contains(&self.etag(&now)) => {
                 Err(ChangeError::OutOfDate(now.revision))
             }
-            _ => Ok(()),
+            _ => Ok(writable),
         }
     }
 
@@ -293,6 +231,7 @@ impl Store {
         book: &mut Book,
         parsed: Parsed,
         change: Change<'_>,
+        writable: bool,
     ) -> Result<Applied, ChangeError<R>> {
         if parsed.text == book.parsed.text {
             // What runs already need not be taken over again.
@@ -303,15 +242,15 @@ impl Store {
             self.forget(&next, &self.load());
             return Ok(applied);
         }
-        if let Err((file, error)) = self.write(book, &parsed) {
-            match change.keeping {
-                Keeping::Attempted => {
-                    warn!(file, %error, "the change is not in the file: a restart undoes it")
-                }
-                Keeping::Required => {
-                    self.forget(&next, &self.load());
-                    return Err(ChangeError::NotKept { file, error });
-                }
+        let written = if writable { self.write(book, &parsed) } else { Ok(()) };
+        match written {
+            Ok(()) => {}
+            Err((file, error)) if change.keeping == Keeping::Attempted => {
+                warn!(file, %error, "the change is not in the file: a restart undoes it");
+            }
+            Err((file, error)) => {
+                self.forget(&next, &self.load());
+                return Err(ChangeError::NotKept { file, error });
             }
         }
         self.commit(book, parsed, next, change.by, &applied);

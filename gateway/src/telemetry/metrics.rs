@@ -2,27 +2,20 @@
 //! that a request touches is looked up when a configuration is compiled, or by the first request of a route, so
 //! that counting is one atomic addition.
 
-use std::ops::Deref;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use http::Method;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
-    TextEncoder,
+    Encoder, Gauge, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
 use super::families::{ByStatus, Families};
+use super::handles::{BackendMetrics, ByClass, CLASSES, Lazy, METHODS, RouteMetrics, TagMetrics};
 use crate::PINGORA_VERSION;
 
 /// From a loopback answer to a long poll, in seconds.
 const BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
-
-/// The methods that have a label of their own; all others share `other`, or a client could make labels.
-const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
-
-/// The classes of status, as labels.
-const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Every metric of the process.
 pub struct Metrics {
@@ -58,91 +51,6 @@ pub struct Metrics {
     backend_requests_active: IntGaugeVec,
     backend_health: IntGaugeVec,
     probes: IntCounterVec,
-}
-
-/// The handles of one route.
-pub struct RouteMetrics {
-    requests: [IntCounter; METHODS.len() + 1],
-    responses: [IntCounter; 5],
-    /// From the request's head to the response's head, in seconds.
-    pub latency: Histogram,
-    /// From the request's head to the response's last byte, in milliseconds.
-    pub duration_ms: Histogram,
-    /// Attempts after the first.
-    pub retries: IntCounter,
-    /// Requests refused by the rate limit.
-    pub rate_limited: IntCounter,
-}
-
-/// The handles of one route, looked up when it gets its first request: a host that nobody asks for costs
-/// nothing, of ten thousand hosts either.
-pub struct LazyRouteMetrics {
-    metrics: Arc<Metrics>,
-    vhost: String,
-    route: String,
-    handles: OnceLock<RouteMetrics>,
-}
-
-impl Deref for LazyRouteMetrics {
-    type Target = RouteMetrics;
-    fn deref(&self) -> &RouteMetrics {
-        self.handles.get_or_init(|| self.metrics.route(&self.vhost, &self.route))
-    }
-}
-
-/// The handles of one tag of a virtual host that shares its requests.
-pub struct TagMetrics {
-    responses: [IntCounter; 5],
-    /// From the request's head to the response's head, in seconds.
-    pub latency: Histogram,
-}
-
-impl TagMetrics {
-    /// The answers so far, and those among them that were 5xx.
-    pub fn answered(&self) -> (u64, u64) {
-        let [.., failed] = &self.responses;
-        (self.responses.iter().map(IntCounter::get).sum(), failed.get())
-    }
-}
-
-/// The handles of one tag, looked up when it gets its first request.
-pub struct LazyTagMetrics {
-    metrics: Arc<Metrics>,
-    vhost: String,
-    tag: String,
-    handles: OnceLock<TagMetrics>,
-}
-
-impl Deref for LazyTagMetrics {
-    type Target = TagMetrics;
-    fn deref(&self) -> &TagMetrics {
-        self.handles.get_or_init(|| self.metrics.tag(&self.vhost, &self.tag))
-    }
-}
-
-/// The handles of one backend.
-pub struct BackendMetrics {
-    /// Attempts to have it answer a request.
-    pub requests: IntCounter,
-    /// Connections opened.
-    pub connections: IntCounter,
-    /// Connections that could not be opened.
-    pub connection_errors: IntCounter,
-    /// Requests that it is serving now.
-    pub requests_active: IntGauge,
-    /// 1 healthy, 0 not.
-    pub health: IntGauge,
-    /// Probes that passed.
-    pub probes_passed: IntCounter,
-    /// Probes that failed.
-    pub probes_failed: IntCounter,
-}
-
-fn count_class(counters: &[IntCounter; CLASSES.len()], status: u16) {
-    let class = usize::from(status / 100);
-    if let Some(counter) = class.checked_sub(1).and_then(|class| counters.get(class)) {
-        counter.inc();
-    }
 }
 
 /// A series that was never there need not go.
@@ -252,13 +160,8 @@ impl Metrics {
     }
 
     /// The handles of a route, when they are needed.
-    pub fn lazy_route(self: &Arc<Self>, vhost: &str, route: &str) -> LazyRouteMetrics {
-        LazyRouteMetrics {
-            metrics: self.clone(),
-            vhost: vhost.to_owned(),
-            route: route.to_owned(),
-            handles: OnceLock::new(),
-        }
+    pub fn lazy_route(self: &Arc<Self>, vhost: &str, route: &str) -> Lazy<RouteMetrics> {
+        Lazy::new(self.clone(), [vhost, route], Metrics::route)
     }
 
     fn route(&self, vhost: &str, route: &str) -> RouteMetrics {
@@ -266,7 +169,7 @@ impl Metrics {
         let request = |method: &str| self.requests.with_label_values(&[vhost, route, method]);
         RouteMetrics {
             requests: std::array::from_fn(|i| request(METHODS.get(i).copied().unwrap_or("other"))),
-            responses: CLASSES.map(|class| self.responses.with_label_values(&[vhost, route, class])),
+            responses: ByClass(CLASSES.map(|class| self.responses.with_label_values(&[vhost, route, class]))),
             latency: self.latency.with_label_values(&labels),
             duration_ms: self.duration.with_label_values(&labels),
             retries: self.retries.with_label_values(&labels),
@@ -275,20 +178,15 @@ impl Metrics {
     }
 
     /// The handles of a tag, when they are needed.
-    pub fn lazy_tag(self: &Arc<Self>, vhost: &str, tag: &str) -> LazyTagMetrics {
-        LazyTagMetrics {
-            metrics: self.clone(),
-            vhost: vhost.to_owned(),
-            tag: tag.to_owned(),
-            handles: OnceLock::new(),
-        }
+    pub fn lazy_tag(self: &Arc<Self>, vhost: &str, tag: &str) -> Lazy<TagMetrics> {
+        Lazy::new(self.clone(), [vhost, tag], Metrics::tag)
     }
 
     /// The handles of a tag of a virtual host.
     pub fn tag(&self, vhost: &str, tag: &str) -> TagMetrics {
         let responses = |class: &str| self.tag_responses.with_label_values(&[vhost, tag, class]);
         TagMetrics {
-            responses: CLASSES.map(responses),
+            responses: ByClass(CLASSES.map(responses)),
             latency: self.tag_latency.with_label_values(&[vhost, tag]),
         }
     }
@@ -343,22 +241,10 @@ impl Metrics {
         }
     }
 
-    /// Counts a request as it arrives.
-    pub fn request(&self, route: &RouteMetrics, method: &Method) {
-        let index = METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(METHODS.len());
-        route.requests[index].inc();
-    }
-
     /// Counts the response that a request got.
     pub fn response(&self, route: &RouteMetrics, status: u16) {
         self.by_status.counter(status).inc();
-        count_class(&route.responses, status);
-    }
-
-    /// Counts a response of a tag, and how long its head took, in seconds.
-    pub fn tag_response(&self, tag: &TagMetrics, status: u16, latency: f64) {
-        count_class(&tag.responses, status);
-        tag.latency.observe(latency);
+        route.responses.count(status);
     }
 
     /// Counts a request to the management API; `path` is that of its description, not what was asked.
@@ -393,7 +279,7 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let route = metrics.route("example.com", "/");
         for method in ["GET", "PROPFIND", "X-1", "X-2", "get"] {
-            metrics.request(&route, &Method::from_bytes(method.as_bytes()).unwrap());
+            route.request(&Method::from_bytes(method.as_bytes()).unwrap());
         }
         for status in [200, 204, 404, 503, 999] {
             metrics.response(&route, status);

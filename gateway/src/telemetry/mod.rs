@@ -3,6 +3,7 @@
 
 pub mod access_log;
 mod families;
+pub mod handles;
 pub mod logging;
 pub mod metrics;
 mod rates;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::telemetry::metrics::BackendMetrics;
+use crate::telemetry::handles::BackendMetrics;
 
 /// A backend and all that is known about it now.
 pub struct BackendState {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Pool;
-use crate::telemetry::metrics::LazyTagMetrics;
+use crate::telemetry::handles::{Lazy, TagMetrics};
 
 /// A place among all requests, from 0 to 9 999: whoever has the same draw gets the same tag, as long as the
 /// shares are the same. Where a share grows, the draws that it had keep it.
@@ -34,7 +34,7 @@ pub struct Arm {
     /// Its share.
     pub percent: u8,
     /// Counts its requests, so that tags can be compared; `None` where there is nothing to compare.
-    pub metrics: Option<LazyTagMetrics>,
+    pub metrics: Option<Lazy<TagMetrics>>,
 }
 
 /// The tags between which requests are shared. There is always one, and most of the time no other.

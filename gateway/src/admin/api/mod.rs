@@ -69,7 +69,7 @@ type Answer = Result<Response, Problem>;
 impl Api {
     /// An answer to a read: with the tag of what it was read from.
     fn read(&self, snapshot: &Snapshot, answer: impl IntoResponse) -> Response {
-        ([(header::ETAG, etag(&self.store.tag(snapshot)))], answer).into_response()
+        ([(header::ETAG, quoted(&self.store.etag(snapshot)))], answer).into_response()
     }
 
     /// An answer to a write of one thing: what it is now and, where it is new, where it is.
@@ -128,8 +128,8 @@ async fn run<T: Send + 'static>(
 }
 
 /// A strong entity tag (RFC 9110 8.8.3).
-fn etag(tag: &str) -> HeaderValue {
-    HeaderValue::from_str(&format!("\"{tag}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+fn quoted(etag: &str) -> HeaderValue {
+    HeaderValue::from_str(&format!("\"{etag}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
 impl Caller {
