@@ -221,6 +221,24 @@ async fn a_rollout_to_what_does_worse_goes_back_and_says_why() {
     assert_eq!(gateway.api("GET", ROLLOUT, None).await.status, 404);
 }
 
+/// Users come before files.
+#[tokio::test]
+async fn a_rollout_goes_back_also_where_that_cannot_be_written() {
+    let (gateway, a, b) = gateway("").await;
+    let wanted = json!({"to": "b", "steps": [50, 100], "pause_secs": 600, "min_requests": 10});
+    assert_eq!(gateway.api("POST", ROLLOUT, Some(wanted)).await.status, 201);
+    let broken = std::fs::read_to_string(gateway.file()).unwrap().replace("[proxy]", "[prxy]");
+    gateway.edit(&broken);
+    b.behave(Behaviour::Status(500));
+    let _traffic = Traffic::start(gateway.url("/"));
+    eventually!(gateway.read(ROLLOUT).await["state"] == "rolled_back");
+    gateway.process.line("the change is not in the file, which was edited").await;
+    assert_eq!(std::fs::read_to_string(gateway.file()).unwrap(), broken);
+    for _ in 0..10 {
+        assert_eq!(Client::new().send(ask(&gateway.url("/"), None)).await.header("x-origin"), a.label());
+    }
+}
+
 #[tokio::test]
 async fn a_rollout_to_nobody_goes_back() {
     let (a, b) = (Origin::start().await, Origin::dead());
