@@ -11,7 +11,7 @@ use crate::live::{Route, Snapshot};
 use crate::policy::rate_limit::Quota;
 use crate::telemetry::Phase;
 use crate::telemetry::handles::RouteMetrics;
-use crate::telemetry::timeline::Timeline;
+use crate::telemetry::timeline::{Timeline, Way};
 use crate::upstream::{Arm, Attempt, BackendState, Draw};
 
 /// What is known about a request.
@@ -89,6 +89,12 @@ impl RequestCtx {
     /// The tag whose backends get it.
     pub fn arm(&self) -> Option<&Arm> {
         self.route.as_ref().map(|route| route.split.arm(self.draw))
+    }
+
+    /// Where it was sent.
+    pub fn way(&self) -> Way<'_> {
+        let Some(route) = &self.route else { return Way::default() };
+        Way { virtual_host: &route.domain, route: &route.name, tag: &route.split.arm(self.draw).tag }
     }
 
     /// Notes that it has come to `phase`.

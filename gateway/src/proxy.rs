@@ -352,8 +352,7 @@ impl ProxyHttp for Gateway {
             access_log.write(&record);
         }
         if let Some(timelines) = &self.timelines {
-            let route = ctx.route.as_ref().map(|route| (route.domain.as_str(), route.name.as_str()));
-            timelines.keep(&record, route, &ctx.timeline);
+            timelines.keep(&record, ctx.way(), &ctx.timeline);
         }
     }
 }

@@ -55,11 +55,14 @@ pub struct Route {
 }
 
 impl Route {
-    /// Its name in metrics, logs and counters: the path as it was written, and the conditions.
+    /// Its name in metrics, logs and counters: the path as it was written (an exact one behind `=`, a pattern
+    /// behind `~`, as nginx writes them), and the conditions.
     pub fn name(&self) -> String {
-        let pattern = self.path_regex.as_ref().map(|pattern| pattern.0.as_str());
-        let path = self.path.as_deref().or(self.path_prefix.as_deref()).or(pattern);
-        let mut name = path.unwrap_or("/").to_owned();
+        let mut name = match (&self.path, &self.path_regex, &self.path_prefix) {
+            (Some(path), _, _) => format!("= {path}"),
+            (None, Some(pattern), _) => format!("~ {}", pattern.0.as_str()),
+            (None, None, prefix) => prefix.clone().unwrap_or_else(|| "/".to_owned()),
+        };
         let methods: Vec<&str> = self.methods.iter().map(|method| method.0.as_str()).collect();
         if !methods.is_empty() {
             name.push(' ');

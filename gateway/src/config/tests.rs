@@ -142,7 +142,7 @@ const BAD_ROUTES: &[(&str, &str)] = &[
     ("path = \"/a\"\npath_prefx = \"/a\"\n", "unknown key `path_prefx` (did you mean `path_prefix`?)"),
     (
         "path = \"/a\"\n[[virtual_hosts.routes]]\npath = \"/a\"\n",
-        "file:6:1: the route '/a' is there twice; the second would never be taken",
+        "file:6:1: the route '= /a' is there twice; the second would never be taken",
     ),
     ("path = \"/a\"\n[virtual_hosts.routes.retry]\nattempts = 17\n", "file:7:12: at most 16 attempts"),
     ("path = \"/a\"\n[virtual_hosts.routes.cors]\n", "`cors` is not supported yet"),

@@ -20,6 +20,13 @@ pub struct Revision {
     pub(super) text: String,
 }
 
+impl<'a> Change<'a> {
+    /// A change without conditions.
+    pub fn by(by: &'a str, keeping: Keeping) -> Self {
+        Change { by, expected: None, dry_run: false, keeping }
+    }
+}
+
 /// A change that somebody asks for.
 #[derive(Clone, Copy)]
 pub struct Change<'a> {
@@ -44,6 +51,8 @@ pub enum Keeping {
 
 /// What a change has come to.
 pub struct Applied {
+    /// The revision that ran before.
+    pub before: u64,
     /// What runs now; of a dry run, what would run.
     pub snapshot: Arc<Snapshot>,
     /// What was changed, a line each.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::{error, warn};
 
-use super::Store;
+use super::{Change, Keeping, Store};
 use crate::telemetry::Metrics;
 
 /// A file that is being written changes several times: it is read when it has been quiet for so long.
@@ -59,11 +59,11 @@ impl Reloader {
                     continue;
                 }
                 let outcome = match trigger {
-                    Trigger::Sighup => store.reload("SIGHUP").map(|_| ()),
-                    Trigger::FileChanged => store.follow_file(),
+                    Trigger::Sighup => reload(&store),
+                    Trigger::FileChanged => store.follow_file().map_err(|error| error.to_string()),
                 };
                 metrics.last_reload_successful.set(outcome.is_ok().into());
-                let error = outcome.err().map(|error| error.to_string());
+                let error = outcome.err();
                 // One who edits a file step by step is not told the same thing at every step.
                 if let Some(error) = &error
                     && (trigger == Trigger::Sighup || last_error.as_ref() != Some(error))
@@ -81,6 +81,11 @@ impl Reloader {
         // The thread ends only with the process.
         let _ = self.triggers.send(Trigger::Sighup);
     }
+}
+
+fn reload(store: &Store) -> Result<(), String> {
+    let applied = store.reload(Change::by("SIGHUP", Keeping::Required));
+    applied.map(|_| ()).map_err(|error| error.to_string())
 }
 
 /// The next trigger, when the file has been quiet for a while; `None` when nobody is left who could ask.

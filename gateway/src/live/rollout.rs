@@ -54,7 +54,8 @@ struct Step {
 pub struct Progress {
     /// How long the step has lasted, in seconds.
     pub step_secs: u64,
-    /// The tag that the rollout comes from, since the step began.
+    /// The tag that the rollout comes from, since the step began; where it has had no requests since, when it last
+    /// had.
     pub old: Measured,
     /// The tag that it goes to, since the step began.
     pub new: Measured,
@@ -180,8 +181,7 @@ impl Rollouts {
         patch: &Value,
     ) -> Result<(), ChangeError<()>> {
         let by = format!("rollout of {domain}");
-        let change = Change { by: &by, expected: None, dry_run: false, keeping };
-        let applied = self.store.change(change, |config, json| {
+        let applied = self.store.change(Change::by(&by, keeping), |config, json| {
             let mut hosts = config.virtual_hosts.iter();
             let index =
                 hosts.position(|host| host.domain == domain && host.rollout.as_ref() == Some(rollout));
@@ -219,7 +219,7 @@ impl Step {
             self.baseline = Some(old);
         }
         self.progress.step_secs = elapsed.as_secs();
-        (self.progress.old, self.progress.new) = (old, new);
+        (self.progress.old, self.progress.new) = (self.baseline.unwrap_or_default(), new);
         judge(rollout, old_tag, self.baseline, new, elapsed)
     }
 }
@@ -251,7 +251,7 @@ fn judge(
     let old = baseline.unwrap_or_default();
     if new.error_percent - old.error_percent > rollout.max_error_gap_percent {
         return Judgement::RollBack(format!(
-            "with {}, {:.1} % of {} requests failed, with {old_tag} {:.1} % of {}; the gap may be {} points",
+            "with {}, {:.1} % of {} requests failed, with {old_tag} {:.1} % of {}: more than {} % between them",
             rollout.to,
             new.error_percent,
             new.requests,
@@ -263,7 +263,7 @@ fn judge(
     let bearable = old.latency_ms * (1.0 + rollout.max_latency_gap_percent / 100.0);
     if baseline.is_some() && new.latency_ms > bearable.max(old.latency_ms + NOISE_MS) {
         return Judgement::RollBack(format!(
-            "with {}, a request took {:.1} ms in the mean of {}, with {old_tag} {:.1} ms of {}; the gap may be {} %",
+            "with {}, a request took {:.1} ms in the mean of {}, with {old_tag} {:.1} ms of {}: more than {} % longer",
             rollout.to,
             new.latency_ms,
             new.requests,
@@ -332,7 +332,7 @@ mod tests {
         let Judgement::RollBack(reason) = judged(old, measured(100, 3.5, 10.0), 1) else { panic!("stays") };
         assert_eq!(
             reason,
-            "with b, 3.5 % of 100 requests failed, with a 2.0 % of 1000; the gap may be 1 points"
+            "with b, 3.5 % of 100 requests failed, with a 2.0 % of 1000: more than 1 % between them"
         );
         let Judgement::RollBack(reason) = judged(old, measured(100, 2.0, 13.0), 1) else { panic!("stays") };
         assert!(

@@ -1,6 +1,7 @@
 //! Holds what runs, and changes it.
 
 use std::collections::{HashSet, VecDeque};
+use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -17,7 +18,7 @@ use super::change::{Applied, Change, ChangeError, Keeping, Revision};
 use super::compile::{Names, Surroundings, compile};
 use super::keep::keep;
 use super::snapshot::Snapshot;
-use crate::config::{Config, ConfigError, Parsed, Source, difference};
+use crate::config::{Config, ConfigError, Parsed, Rollout, RolloutState, Source, VirtualHost, difference};
 use crate::policy::signed_cookie::CookieKey;
 use crate::telemetry::Metrics;
 use crate::upstream::HealthPlan;
@@ -146,17 +147,40 @@ impl Store {
         let earlier = book.history.iter().find(|earlier| earlier.number == revision);
         let text = earlier.ok_or(ChangeError::Refused(oldest))?.text.clone();
         let parsed = self.source.parse(&text).map_err(ChangeError::Invalid)?;
+        let parsed = self.without_old_rollouts(&book, parsed, revision).map_err(ChangeError::Invalid)?;
         self.replace(&mut book, parsed, change, writable)
+    }
+
+    /// To go back to a configuration starts no rollout again that has ended since.
+    fn without_old_rollouts(
+        &self,
+        book: &Book,
+        parsed: Parsed,
+        revision: u64,
+    ) -> Result<Parsed, ConfigError> {
+        let runs = |host: &VirtualHost| host.rollout.as_ref().and_then(Rollout::share).is_some();
+        let now = book.parsed.config.virtual_hosts.iter().filter(|host| runs(host));
+        let now: HashSet<&str> = now.map(|host| host.domain.as_str()).collect();
+        let mut json = parsed.config.to_json();
+        for (i, host) in parsed.config.virtual_hosts.iter().enumerate() {
+            if runs(host) && !now.contains(host.domain.as_str()) {
+                let rollout = &mut json["virtual_hosts"][i]["rollout"];
+                rollout["state"] = json!(RolloutState::Aborted);
+                rollout["reason"] = json!(format!("revision {revision} was gone back to"));
+            }
+        }
+        self.source.change(&parsed, &json)
     }
 
     /// Reads the source again and takes it over, whether or not it has changed: names are resolved again.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
-    pub fn reload(&self, by: &str) -> Result<Applied, ConfigError> {
+    /// See [`ChangeError`]; nothing is refused.
+    pub fn reload(&self, change: Change<'_>) -> Result<Applied, ChangeError<Infallible>> {
         let mut book = self.book.lock();
-        let parsed = self.read(&book)?;
-        self.take_over(&mut book, parsed, by)
+        self.is_expected(change)?;
+        let parsed = self.read(&book).map_err(ChangeError::Invalid)?;
+        self.take_over(&mut book, parsed, change.by).map_err(ChangeError::Invalid)
     }
 
     /// Takes the file over where it says something else than what runs.
@@ -210,12 +234,17 @@ impl Store {
             }
             (Err(error), Keeping::Required) => return Err(ChangeError::FileIsWrong(error)),
         };
+        self.is_expected(change)?;
+        Ok(writable)
+    }
+
+    fn is_expected<R>(&self, change: Change<'_>) -> Result<(), ChangeError<R>> {
         let now = self.load();
         match change.expected {
             Some(expected) if !expected.contains(&self.etag(&now)) => {
                 Err(ChangeError::OutOfDate(now.revision))
             }
-            _ => Ok(writable),
+            _ => Ok(()),
         }
     }
 
@@ -235,7 +264,9 @@ impl Store {
     ) -> Result<Applied, ChangeError<R>> {
         if parsed.text == book.parsed.text {
             // What runs already need not be taken over again.
-            return Ok(Applied { snapshot: self.load(), changes: Vec::new(), after_restart: Vec::new() });
+            let snapshot = self.load();
+            let before = snapshot.revision;
+            return Ok(Applied { before, snapshot, changes: Vec::new(), after_restart: Vec::new() });
         }
         let (next, applied) = self.prepare(book, &parsed).map_err(ChangeError::Invalid)?;
         if change.dry_run {
@@ -274,6 +305,7 @@ impl Store {
             return Err(wrong(faults));
         }
         let applied = Applied {
+            before: before.revision,
             snapshot: next.clone(),
             changes: difference(&book.parsed.config, &parsed.config),
             after_restart: self.started_with.needs_restart(&parsed.config),

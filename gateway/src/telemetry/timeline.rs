@@ -56,6 +56,17 @@ impl Timeline {
     }
 }
 
+/// Where a request was sent; empty where it got nowhere.
+#[derive(Clone, Copy, Default)]
+pub struct Way<'a> {
+    /// The domain of its virtual host.
+    pub virtual_host: &'a str,
+    /// The name of its route.
+    pub route: &'a str,
+    /// The tag of its backends.
+    pub tag: &'a str,
+}
+
 /// The last requests.
 pub struct Timelines {
     slots: Box<[Mutex<Option<Entry>>]>,
@@ -74,6 +85,7 @@ struct Entry {
     path: String,
     virtual_host: String,
     route: String,
+    tag: String,
     backend: Option<String>,
     client: Option<IpAddr>,
     status: u16,
@@ -102,6 +114,8 @@ pub struct RecentRequest {
     pub virtual_host: Option<String>,
     /// The route that it took.
     pub route: Option<String>,
+    /// The tag whose backends it was for.
+    pub tag: Option<String>,
     /// The backend that answered, or was asked last.
     pub backend: Option<String>,
     /// The status that the client got; 499 where it left before.
@@ -133,21 +147,21 @@ impl Default for Timelines {
 }
 
 impl Timelines {
-    /// Keeps a request that is over; `route` is its virtual host and its name there.
-    pub fn keep(&self, record: &Record<'_>, route: Option<(&str, &str)>, timeline: &Timeline) {
+    /// Keeps a request that is over.
+    pub fn keep(&self, record: &Record<'_>, way: Way<'_>, timeline: &Timeline) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let Some(mut slot) = self.slots[number % KEPT].try_lock() else { return };
         let entry = slot.get_or_insert_default();
         entry.number = number;
         entry.ended = Some(SystemTime::now());
-        let (virtual_host, route) = route.unwrap_or_default();
         for (kept, text) in [
             (&mut entry.request_id, record.request_id),
             (&mut entry.method, record.method),
             (&mut entry.host, record.host),
             (&mut entry.path, record.path),
-            (&mut entry.virtual_host, virtual_host),
-            (&mut entry.route, route),
+            (&mut entry.virtual_host, way.virtual_host),
+            (&mut entry.route, way.route),
+            (&mut entry.tag, way.tag),
         ] {
             kept.clear();
             kept.push_str(text);
@@ -204,6 +218,7 @@ impl From<&Entry> for RecentRequest {
             client: entry.client,
             virtual_host: named(&entry.virtual_host),
             route: named(&entry.route),
+            tag: named(&entry.tag),
             backend: entry.backend.clone(),
             status: entry.status,
             bytes: entry.bytes,
@@ -234,7 +249,8 @@ mod tests {
             attempts: 1,
             error: None,
         };
-        timelines.keep(&record, Some(("a.example", "/")), &timeline);
+        let way = Way { virtual_host: "a.example", route: "/", tag: "a" };
+        timelines.keep(&record, way, &timeline);
     }
 
     #[test]

@@ -20,7 +20,7 @@ expect = { virtual_host = "shop.example", route = "/api", tag = "b", path = "/x"
 [[tests]]
 request = "GET http://shop.example/beta"
 headers = { "X-Beta" = "1" }
-expect = { route = "/beta x-beta=1", tag = "a" }
+expect = { route = "= /beta x-beta=1", tag = "a" }
 [[tests]]
 request = "GET http://shop.example/old"
 expect = { redirect = "/new", status = 308 }

@@ -151,7 +151,7 @@ async fn a_reload_can_be_asked_for() {
     let gateway = Gateway::start_with_config(&text()).await;
     let reload = gateway.api("POST", "/config/reload", None).await;
     assert_eq!((reload.status.as_u16(), &reload.json()["changes"]), (200, &json!([])));
-    gateway.process.line("by=\"127.0.0.1:").await;
+    gateway.process.line("by=\"127.0.0.1\"").await;
 }
 
 #[tokio::test]

@@ -166,6 +166,9 @@ async fn a_write_about_what_is_gone_is_refused() {
     assert_eq!(put(&format!("W/{}", first.header("etag")), "a").await.status, 412, "a weak tag is none");
     assert_eq!(put(&format!("\"x\", {}", first.header("etag")), "a").await.status, 200);
     assert_eq!(put("*", "b").await.status, 200);
+    let mut reload = gateway.api_request("POST", "/config/reload", "");
+    reload.headers_mut().insert("if-match", etag.parse().unwrap());
+    assert_eq!(client.send(reload).await.status, 412);
 }
 
 #[tokio::test]
@@ -252,6 +255,8 @@ async fn what_would_become_of_a_request_can_be_asked() {
     let (gateway, a, ..) = gateway().await;
     let ask = json!({"method": "GET", "url": "http://shop.example/x", "headers": {"X-A": "1"}});
     let answer = gateway.api("POST", "/explain", Some(ask)).await.json();
+    let twice = json!({"method": "GET", "url": "http://shop.example/x", "headers": {"X-A": ["1", "2"]}});
+    assert_eq!(gateway.api("POST", "/explain", Some(twice)).await.status, 200);
     assert_eq!(
         (&answer["virtual_host"], &answer["route"]["next"]),
         (&json!("shop.example"), &json!("web-a"))
@@ -274,6 +279,7 @@ async fn recent_requests_have_their_timelines() {
         (&json!("/anything"), &json!(200), &json!("web-a"))
     );
     assert_eq!((&found["virtual_host"], &found["route"]), (&json!("shop.example"), &json!("/")));
+    assert_eq!(found["tag"], "a");
     let phases: Vec<&str> =
         found["timeline"].as_array().unwrap().iter().map(|mark| mark["phase"].as_str().unwrap()).collect();
     let expected = [
@@ -530,6 +536,16 @@ const MALFORMED: &[(&str, &str, &str, u16, &str)] = &[
     ("PUT", "/config", "{}", 422, "there is no virtual host"),
     ("PUT", "/config", "{\"backends\": 3}", 422, "expected an array"),
     ("PUT", "/config?dry_run=perhaps", "{}", 400, "the query 'dry_run=perhaps' is not understood"),
+    ("POST", "/config/reload?dry_run=true", "", 400, "dry_run is for PUT /api/v1/config"),
+    ("PUT", "/config?dryrun=true", "{}", 400, "unknown field `dryrun`"),
+    ("POST", "/backends/web-a/drain?force=true", "", 400, "force is for DELETE"),
+    (
+        "POST",
+        "/backends",
+        "{\"id\": \"..\", \"address\": \"127.0.0.1:1\", \"tags\": [\"a\"]}",
+        422,
+        "is no id",
+    ),
     ("POST", "/config/rollback", "{\"revision\": -1}", 422, "expected u64"),
     ("POST", "/config/rollback", "{\"revision\": 7}", 404, "revision 7 is not kept"),
     ("POST", "/explain", "{\"method\": \"G ET\", \"url\": \"http://a/\"}", 422, "'G ET' is no method"),

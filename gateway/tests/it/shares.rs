@@ -191,7 +191,7 @@ async fn a_rollout_goes_step_by_step_to_its_end() {
     eventually!(gateway.read(ROLLOUT).await["step"] == 1);
     eventually!(gateway.read(ROLLOUT).await["state"] == "done");
     let done = gateway.read(ROLLOUT).await;
-    assert_eq!((&done["percent"], done.get("progress")), (&json!(100), None));
+    assert_eq!((&done["percent"], done.get("progress"), done.get("from")), (&json!(100), None, None));
     assert_eq!(gateway.read("/domains/shop.example").await["enabled_backends_tag"], "b");
     assert_eq!(Client::new().send(ask(&gateway.url("/"), None)).await.header("x-origin"), b.label());
     let history = gateway.read("/config/history").await;
@@ -247,6 +247,20 @@ async fn a_rollout_to_nobody_goes_back() {
     let wanted = json!({"to": "b", "steps": [50, 100], "pause_secs": 600, "min_requests": 10});
     gateway.api("POST", ROLLOUT, Some(wanted)).await;
     eventually!(gateway.read(ROLLOUT).await["state"] == "rolled_back");
+}
+
+#[tokio::test]
+async fn going_back_starts_no_rollout_again() {
+    let (gateway, ..) = gateway("").await;
+    let wanted = json!({"to": "b", "steps": [50, 100], "pause_secs": 600});
+    assert_eq!(gateway.api("POST", ROLLOUT, Some(wanted)).await.status, 201);
+    assert_eq!(gateway.api("DELETE", ROLLOUT, None).await.status, 204);
+    assert_eq!(gateway.api("POST", "/config/rollback", Some(json!({"revision": 2}))).await.status, 200);
+    let rollout = gateway.read(ROLLOUT).await;
+    assert_eq!(
+        (&rollout["state"], &rollout["reason"]),
+        (&json!("aborted"), &json!("revision 2 was gone back to"))
+    );
 }
 
 #[tokio::test]

@@ -3,15 +3,14 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::http::request::Parts;
 use axum::response::Response;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::body::{Caller, Json, query};
+use super::body::{Caller, Json};
 use super::edit::{merge, only, push, take_out};
 use super::problem::Problem;
 use super::{Answer, Api, Written};
@@ -125,31 +124,13 @@ pub(super) async fn replace(
     answer(&api, &api.write(caller, edit).await?, &id)
 }
 
-/// Whether something is done although it leaves requests without a backend.
-#[derive(Deserialize)]
-pub(super) struct Force {
-    #[serde(default)]
-    force: bool,
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Force {
-    type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        query(parts)
-    }
-}
-
 /// Take a backend away. The last one of a tag that is in use stays, unless it is forced: requests for the tag
 /// are then answered with 503
 #[utoipa::path(delete, path = "/api/v1/backends/{id}", tag = "backends",
     params(("id" = String, Path), ("force" = Option<bool>, Query)),
     responses((status = 204), (status = 404), (status = 409)))]
-pub(super) async fn remove(
-    State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
-    Force { force }: Force,
-    caller: Caller,
-) -> Answer {
+pub(super) async fn remove(State(api): State<Arc<Api>>, Path(id): Path<String>, caller: Caller) -> Answer {
+    let force = caller.options.force;
     let edit = move |config: &Config, json: &mut Value| {
         let index = find(config, &id)?;
         let last_of = last_of(config, &id);

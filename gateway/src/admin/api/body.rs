@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -20,14 +20,18 @@ pub(super) struct Caller {
     pub(super) what: String,
     /// The tags of `If-Match`, of which one must be current; `None` where any will do.
     pub(super) if_match: Option<Vec<String>>,
-    /// Whether it only wants to know what would happen.
-    pub(super) dry_run: bool,
+    /// How it wants that done.
+    pub(super) options: Options,
 }
 
-#[derive(Deserialize)]
-struct Options {
-    #[serde(default)]
-    dry_run: bool,
+/// What a query may ask of a write; nothing else is known, and nothing else taken for granted.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Options {
+    /// Whether it is only said what would happen: for the whole configuration.
+    pub(super) dry_run: bool,
+    /// Whether it is done although requests are left without a backend: for the last one of a tag.
+    pub(super) force: bool,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
@@ -35,23 +39,29 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let peer = ConnectInfo::<SocketAddr>::from_request_parts(parts, state).await;
         Ok(Caller {
-            who: peer.map_or_else(|_| "unknown".to_owned(), |ConnectInfo(peer)| peer.to_string()),
+            who: peer.map_or_else(|_| "unknown".to_owned(), |ConnectInfo(peer)| peer.ip().to_string()),
             what: format!("{} {}", parts.method, parts.uri.path()),
             if_match: if_match(&parts.headers),
-            dry_run: query::<Options>(parts)?.dry_run,
+            options: options(parts)?,
         })
     }
 }
 
-/// The query, where every part of it is understood.
-pub(super) fn query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Problem> {
-    let found = Query::<T>::try_from_uri(&parts.uri);
-    found.map(|Query(found)| found).map_err(|error| {
-        Problem::new(
-            StatusCode::BAD_REQUEST,
-            format!("the query '{}' is not understood: {error}", parts.uri.query().unwrap_or_default()),
-        )
-    })
+/// The query, where every part of it means something here.
+fn options(parts: &Parts) -> Result<Options, Problem> {
+    let query = parts.uri.query().unwrap_or_default();
+    let wrong = |why: &str| {
+        Problem::new(StatusCode::BAD_REQUEST, format!("the query '{query}' is not understood: {why}"))
+    };
+    let Query(options) =
+        Query::<Options>::try_from_uri(&parts.uri).map_err(|error| wrong(&error.to_string()))?;
+    if options.dry_run && (&parts.method, parts.uri.path()) != (&Method::PUT, "/api/v1/config") {
+        return Err(wrong("dry_run is for PUT /api/v1/config"));
+    }
+    if options.force && parts.method != Method::DELETE {
+        return Err(wrong("force is for DELETE"));
+    }
+    Ok(options)
 }
 
 /// RFC 9110 13.1.1. Weak tags match nothing.

@@ -62,7 +62,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
     responses((status = 200, body = ref("#/components/schemas/ChangeView"))))]
 pub(super) async fn replace(State(api): State<Arc<Api>>, caller: Caller, body: Json) -> Answer {
     let mut new = Value::Object(body.object()?);
-    let dry_run = caller.dry_run;
+    let dry_run = caller.options.dry_run;
     let edit = move |_: &Config, json: &mut Value| {
         reveal_secrets(&mut new, json);
         *json = new;
@@ -78,8 +78,10 @@ pub(super) async fn replace(State(api): State<Arc<Api>>, caller: Caller, body: J
 pub(super) async fn reload(State(api): State<Arc<Api>>, caller: Caller) -> Answer {
     let store = api.store.clone();
     let (applied, caller) = run(move || {
-        let applied = store.reload(&caller.who);
-        let applied = applied.map_err(|error| Problem::invalid_file(&error))?;
+        let applied = store.reload(caller.change()).map_err(|error| match error {
+            ChangeError::Invalid(error) => Problem::invalid_file(&error),
+            error => Problem::of_other(&error),
+        })?;
         Ok((applied, caller))
     })
     .await?;

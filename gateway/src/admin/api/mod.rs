@@ -101,7 +101,7 @@ impl Api {
                 Ok(())
             });
             let applied = applied.map_err(|error| Problem::of_change(error, &edited.at))?;
-            if !caller.dry_run {
+            if !caller.options.dry_run {
                 caller.log(&applied);
             }
             Ok(Written { applied, created: edited.created })
@@ -138,20 +138,14 @@ impl Caller {
         Change {
             by: &self.who,
             expected: self.if_match.as_deref(),
-            dry_run: self.dry_run,
+            dry_run: self.options.dry_run,
             keeping: Keeping::Required,
         }
     }
 
     fn log(&self, applied: &Applied) {
-        let new = applied.snapshot.revision;
-        info!(
-            who = self.who,
-            what = self.what,
-            old = new.saturating_sub(1),
-            new,
-            "written by the management API"
-        );
+        let (old, new) = (applied.before, applied.snapshot.revision);
+        info!(who = self.who, what = self.what, old, new, "written by the management API");
     }
 }
 

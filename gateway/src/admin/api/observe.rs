@@ -29,9 +29,17 @@ pub(super) struct Ask {
     method: String,
     /// Its URL, host included.
     url: String,
-    /// Its header fields.
+    /// Its header fields; one that is there several times has an array of values.
     #[serde(default)]
-    headers: BTreeMap<String, String>,
+    headers: BTreeMap<String, FieldValues>,
+}
+
+/// What a header field says.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum FieldValues {
+    One(String),
+    Many(Vec<String>),
 }
 
 /// What would become of a request; nothing is sent, and nothing is counted
@@ -45,11 +53,19 @@ pub(super) async fn explain(State(api): State<Arc<Api>>, body: Json) -> Answer {
     };
     let method: Method = ask.method.parse().map_err(|_| no("/method", "method", &ask.method))?;
     let url: Uri = ask.url.parse().map_err(|_| no("/url", "URL", &ask.url))?;
-    let fields = ask.headers.iter().map(|(name, value)| {
-        let found: HeaderName = name.parse().map_err(|_| no("/headers", "name of a header field", name))?;
-        let value: HeaderValue =
-            value.parse().map_err(|_| no("/headers", "value of a header field", value))?;
-        Ok((found, value))
+    let each = |(name, values): (String, FieldValues)| {
+        let values = match values {
+            FieldValues::One(value) => vec![value],
+            FieldValues::Many(values) => values,
+        };
+        values.into_iter().map(move |value| (name.clone(), value))
+    };
+    let fields = ask.headers.into_iter().flat_map(each).map(|(name, value)| {
+        let found: Result<HeaderName, _> = name.parse();
+        let found = found.map_err(|_| no("/headers", "name of a header field", &name))?;
+        let said: Result<HeaderValue, _> = value.parse();
+        let said = said.map_err(|_| no("/headers", "value of a header field", &value))?;
+        Ok((found, said))
     });
     let fields = fields.collect::<Result<Vec<_>, Problem>>()?;
     let request = live::asked(&method, &url, fields).map_err(|error| Problem::invalid("/url", error))?;

@@ -66,7 +66,7 @@ impl Problem {
     fn invalid_in(errors: Vec<BodyError>) -> Self {
         let count = errors.len();
         let things = if count == 1 { "one thing is".to_owned() } else { format!("{count} things are") };
-        let detail = format!("{things} wrong with what this would come to; nothing was changed");
+        let detail = format!("{things} wrong, and nothing has changed");
         Problem { errors, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
     }
 

@@ -19,8 +19,9 @@ use crate::live::{Progress, Snapshot};
 /// A rollout, and how it stands.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct RolloutView {
-    /// The tag that it comes from.
-    from: String,
+    /// The tag that it comes from; none when it is done, and there is no way back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
     /// The new tag's share now.
     percent: Percent,
     /// As it was asked for, with the step that it is at.
@@ -101,10 +102,11 @@ pub(super) async fn abort(State(api): State<Arc<Api>>, Path(domain): Path<String
 fn view(api: &Api, snapshot: &Snapshot, domain: &str) -> Result<RolloutView, Problem> {
     let host = find(&snapshot.config, domain)?.1;
     let rollout = host.rollout.clone().ok_or_else(|| Problem::not_found("rollout of", domain))?;
-    let done = if rollout.state == RolloutState::Done { Percent::ALL } else { Percent::default() };
+    let is_done = rollout.state == RolloutState::Done;
+    let ended = if is_done { Percent::ALL } else { Percent::default() };
     Ok(RolloutView {
-        from: host.enabled_backends_tag.clone(),
-        percent: rollout.share().unwrap_or(done),
+        from: (!is_done).then(|| host.enabled_backends_tag.clone()),
+        percent: rollout.share().unwrap_or(ended),
         progress: rollout.share().and_then(|_| api.rollouts.progress(&host.domain)),
         rollout,
     })

@@ -32,8 +32,8 @@ pub(super) fn virtual_hosts(config: &Config, faults: &mut Faults) {
         for (j, route) in host.routes.iter().enumerate() {
             let at = format!("{at}/routes/{j}");
             self::route(route, &at, faults);
-            if !names.insert(kind_and_name(route)) {
-                let name = route.name();
+            let name = route.name();
+            if !names.insert(name.clone()) {
                 faults.add(at, format!("the route '{name}' is there twice; the second would never be taken"));
             }
         }
@@ -59,11 +59,6 @@ fn domains<'c>(host: &'c VirtualHost, at: &str, seen: &mut HashMap<Domain, &'c s
             }
         }
     }
-}
-
-/// What tells one route of a virtual host from another.
-fn kind_and_name(route: &Route) -> (bool, bool, String) {
-    (route.path.is_some(), route.path_regex.is_some(), route.name())
 }
 
 fn route(route: &Route, at: &str, faults: &mut Faults) {

@@ -172,7 +172,7 @@ fn backends(config: &Config, faults: &mut Faults) {
             faults.add(
                 format!("{at}/id"),
                 format!(
-                    "{:?} is no id; expected at most 64 letters, digits, '-', '_', '.' or ':'",
+                    "{:?} is no id; expected at most 64 letters, digits, '-', '_', '.' or ':', not all of them signs",
                     backend.id
                 ),
             );
@@ -187,7 +187,7 @@ fn backends(config: &Config, faults: &mut Faults) {
 
 fn is_id(id: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
-    id.len() <= 64 && id.bytes().all(allowed)
+    id.len() <= 64 && id.bytes().all(allowed) && id.bytes().any(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// What is missing, and names that lead nowhere. Only worth asking where all of the hosts and backends could
