@@ -1,4 +1,4 @@
-//! The management API, on axum: `reference/management-api` of the book says what it answers, and
+//! The management API, on axum: the page of the book on changing the gateway lists what it answers, and
 //! `GET /api/v1/openapi.json` says it to programs.
 //!
 //! A file is about one kind of thing. Every write goes through [`Api::write`]: it is a change of the
