@@ -1,10 +1,14 @@
 //! What a configuration would change: compared with another file, or with what a gateway runs.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::config::{Config, ConfigError, Overrides, Source, difference, reveal_secrets};
+
+/// How long a gateway may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why there is nothing to compare with.
 #[derive(Debug, thiserror::Error)]
@@ -51,13 +55,23 @@ pub fn changes_against(config: &Config, against: &str) -> Result<Vec<String>, Ag
 /// What the gateway with this management API runs. Secrets, which it does not show, count as those of `config`.
 fn running_at(url: &str, config: &Config) -> Result<Config, AgainstError> {
     let url = format!("{}/api/v1/config", url.trim_end_matches('/'));
-    let mut request = ureq::get(&url);
-    if let Ok(token) = std::env::var(&config.admin.token_env) {
+    // Asked directly, and not for ever.
+    let agent = ureq::Agent::config_builder().proxy(None).timeout_global(Some(TIMEOUT)).build().new_agent();
+    let mut request = agent.get(&url);
+    let token = match config.admin.token_file.as_str() {
+        "" => std::env::var(&config.admin.token_env).ok(),
+        file => std::fs::read_to_string(file).ok(),
+    };
+    if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {}", token.trim()));
     }
     let read = |mut response: ureq::http::Response<ureq::Body>| response.body_mut().read_json::<Value>();
     let answer = request.call().and_then(read);
     let mut json = answer.map_err(|error| AgainstError::Unreachable { url: url.clone(), error })?;
+    if json.get("virtual_hosts").is_none() {
+        let error = "it names no virtual hosts".to_owned();
+        return Err(AgainstError::NotUnderstood { url, error });
+    }
     reveal_secrets(&mut json, &config.to_json());
     serde_json::from_value(json)
         .map_err(|error| AgainstError::NotUnderstood { url, error: error.to_string() })

@@ -17,6 +17,7 @@ use pingora::services::background::BackgroundService;
 use tracing::error;
 use tracing_appender::non_blocking::ErrorCounter;
 
+use super::serve::serve;
 use crate::telemetry::{Metrics, keep_rates};
 
 /// Whether new traffic is welcome.
@@ -69,7 +70,7 @@ impl BackgroundService for MetricsServer {
         let listener = self.listener.lock().take();
         let serving = async {
             let Some(listener) = listener else { return std::future::pending().await };
-            if let Err(error) = serve(listener, self.shared.clone()).await {
+            if let Err(error) = serve(listener, app(self.shared.clone())).await {
                 error!(%error, "the metrics listener has failed");
             }
         };
@@ -77,16 +78,14 @@ impl BackgroundService for MetricsServer {
     }
 }
 
-async fn serve(listener: TcpListener, shared: Shared) -> std::io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let app = Router::new()
+fn app(shared: Shared) -> Router {
+    Router::new()
         .route("/metrics", get(metrics))
         .route("/api/v1/metrics", get(metrics))
         .route("/health", get(alive))
         .route("/livez", get(alive))
         .route("/readyz", get(ready))
-        .with_state(shared);
-    axum::serve(listener, app).await
+        .with_state(shared)
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {

@@ -2,6 +2,7 @@
 
 mod api;
 mod metrics_server;
+mod serve;
 
 pub use api::{Access, AccessError, Api, ApiServer};
 pub use metrics_server::{MetricsServer, Readiness};

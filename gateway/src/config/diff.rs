@@ -1,11 +1,12 @@
 //! What is different between two configurations, in words.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::rewrite::identity;
+use super::rewrite::{identity, matches};
 use super::schema::Config;
+use super::secrets::{FIELD_TABLES, hide_secrets, is_secret};
 
 /// What `new` changes: a line for each thing that is added (`+`), removed (`-`) or another one (`~`).
 pub fn difference(old: &Config, new: &Config) -> Vec<String> {
@@ -24,12 +25,30 @@ fn tables(at: &str, old: &Map<String, Value>, new: &Map<String, Value>, lines: &
             (old, new) if old == new => {}
             (Some(Value::Object(old)), Some(Value::Object(new))) => tables(&name, old, new, lines),
             (old, new) if is_list(old) || is_list(new) => lists(&join(at, one(key)), old, new, lines),
-            (None, Some(new)) => lines.push(format!("+ {name} = {new}")),
+            (None, Some(new)) => lines.push(format!("+ {name} = {}", shown(at, key, new))),
             (Some(_), None) => lines.push(format!("- {name}")),
-            (Some(old), Some(new)) => lines.push(format!("~ {name}: {old} -> {new}")),
+            (Some(old), Some(new)) => {
+                lines.push(format!("~ {name}: {} -> {}", shown(at, key, old), shown(at, key, new)));
+            }
             (None, None) => {}
         }
     }
+}
+
+/// A value as anybody may read it.
+fn shown(at: &str, key: &str, value: &Value) -> String {
+    let in_fields = FIELD_TABLES.iter().any(|table| at.ends_with(table));
+    if in_fields && is_secret(key) {
+        return "***".to_owned();
+    }
+    let mut table = Map::from_iter([(key.to_owned(), value.clone())]);
+    table = hidden(Value::Object(table)).as_object().cloned().unwrap_or_default();
+    table.get(key).map(Value::to_string).unwrap_or_default()
+}
+
+fn hidden(mut value: Value) -> Value {
+    hide_secrets(&mut value);
+    value
 }
 
 /// Whether it is an array of tables.
@@ -41,14 +60,15 @@ fn lists(kind: &str, old: Option<&Value>, new: Option<&Value>, lines: &mut Vec<S
     let items = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
     let (old, new) = (items(old), items(new));
     let named = |item: &Value| format!("{kind} {}", name(item));
-    let mut known: HashMap<String, &Value> = old.iter().map(|item| (identity(item), item)).collect();
-    for item in &new {
-        match (known.remove(&identity(item)), item) {
+    let was = matches(&old, &new);
+    for (item, was) in new.iter().zip(&was) {
+        match (was.and_then(|was| old.get(was)), item) {
             (Some(Value::Object(old)), Value::Object(new)) => tables(&named(item), old, new, lines),
-            _ => lines.push(format!("+ {} {item}", named(item))),
+            _ => lines.push(format!("+ {} {}", named(item), hidden(item.clone()))),
         }
     }
-    for item in old.iter().filter(|item| known.contains_key(&identity(item))) {
+    let kept: HashSet<usize> = was.into_iter().flatten().collect();
+    for (_, item) in old.iter().enumerate().filter(|(index, _)| !kept.contains(index)) {
         lines.push(format!("- {}", named(item)));
     }
 }
@@ -82,6 +102,18 @@ fn join(at: &str, key: &str) -> String {
 mod tests {
     use super::*;
     use crate::config::tests::COMPLETE;
+
+    #[test]
+    fn secrets_are_not_told() {
+        let text = |token: &str| {
+            format!("[headers]\nrequest_set = {{ \"Authorization\" = \"{token}\" }}\n{COMPLETE}")
+        };
+        let config = |text: &str| Config::parse("file", text).unwrap();
+        let changed = difference(&config(&text("one")), &config(&text("two")));
+        assert_eq!(changed, ["~ headers request_set authorization: *** -> ***"]);
+        let added = difference(&config(COMPLETE), &config(&text("two")));
+        assert!(added[0].contains("\"authorization\":\"***\""), "{added:?}");
+    }
 
     #[test]
     fn hosts_routes_backends_and_policies() {

@@ -11,6 +11,7 @@ use super::document::Document;
 use super::error::{ConfigError, Fault};
 use super::rewrite::rewrite;
 use super::schema::{Backend, Config, VirtualHost};
+use super::secrets::unrevealed;
 use super::validate::{self, PathFault};
 use super::values::{HostPort, OneOrMany};
 use super::variables::{BACKEND_VARIABLES, DEFAULT_BACKEND, Variables, WITHOUT_FILE};
@@ -139,9 +140,14 @@ impl Source {
             let detail = format!("{source} sets it, which wins over everything else; take that away first");
             Fault { source, position: None, pointer, detail }
         };
-        let fixed: Vec<Fault> = set_by.filter(|(pointer, _)| differs(pointer)).map(fault).collect();
-        if !fixed.is_empty() {
-            return Err(ConfigError { faults: fixed });
+        let mut faults: Vec<Fault> = set_by.filter(|(pointer, _)| differs(pointer)).map(fault).collect();
+        if let Some(pointer) = unrevealed(new, "") {
+            let detail =
+                "*** stands for a secret that is there, and there is none; write the secret".to_owned();
+            faults.push(Fault { source: self.name(), position: None, pointer, detail });
+        }
+        if !faults.is_empty() {
+            return Err(ConfigError { faults });
         }
         match rewrite(&parsed.text, &old, new) {
             Ok(text) => self.parse(&text),
@@ -168,7 +174,7 @@ impl Source {
             return Err(ConfigError { faults });
         }
         let mut wrong = validate::values(&config);
-        if document.is_whole("virtual_hosts") && document.is_whole("backends") {
+        if ["virtual_hosts", "backends", "tests"].iter().all(|table| document.is_whole(table)) {
             wrong.extend(validate::references(&config));
         }
         faults.extend(located(&document, &set_by, wrong));

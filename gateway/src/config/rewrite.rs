@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use serde_json::{Map, Value as Json};
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, TomlError, Value};
 
+use super::secrets::FIELD_TABLES;
+
 /// Objects with more keys than this get a table of their own, smaller ones are written in one line.
 const ONE_LINE: usize = 3;
 
@@ -15,11 +17,30 @@ const ONE_LINE: usize = 3;
 /// # Errors
 /// Where `text` is no TOML.
 pub(super) fn rewrite(text: &str, old: &Json, new: &Json) -> Result<String, TomlError> {
+    if old == new {
+        return Ok(text.to_owned());
+    }
     let mut document: DocumentMut = text.parse()?;
     if let (Json::Object(old), Json::Object(new)) = (old, new) {
-        update_table(document.as_table_mut(), Place::Top, old, new);
+        update_table(document.as_table_mut(), Place::Top, Keys::Exact, old, new);
     }
-    Ok(document.to_string())
+    Ok(in_the_manner_of(text, document.to_string()))
+}
+
+/// What the parser does not keep, or keeps with the table that follows: a byte order mark, the ends of lines,
+/// and what the file says about itself above its first blank line.
+fn in_the_manner_of(before: &str, mut after: String) -> String {
+    let (mark, body) = before.strip_prefix('\u{feff}').map_or(("", before), |body| ("\u{feff}", body));
+    let unix = body.replace("\r\n", "\n");
+    let header = unix.split_once("\n\n").map(|(header, _)| header);
+    let is_comment = |line: &str| line.trim_start().starts_with('#');
+    if let Some(header) = header.filter(|header| header.lines().all(is_comment) && !after.contains(header)) {
+        after = format!("{header}\n\n{}", after.trim_start_matches('\n'));
+    }
+    if body.contains("\r\n") {
+        after = after.replace("\r\n", "\n").replace('\n', "\r\n");
+    }
+    format!("{mark}{}", after.trim_start_matches('\u{feff}'))
 }
 
 /// Where something stands, which decides how it can be written.
@@ -33,38 +54,66 @@ enum Place {
     Line,
 }
 
-fn update_table(table: &mut dyn TableLike, place: Place, old: &Map<String, Json>, new: &Map<String, Json>) {
-    let goes = |key: &str| get(new, key).is_none_or(Json::is_null);
+/// How keys are compared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keys {
+    /// As they are written.
+    Exact,
+    /// As the names of header fields: without regard to case.
+    Fields,
+}
+
+impl Keys {
+    /// How those of the table are that `key` leads to.
+    fn of(key: &str, table: &Json) -> Self {
+        let only_text = || table.as_object().is_some_and(|table| table.values().all(Json::is_string));
+        let is_fields =
+            FIELD_TABLES.contains(&key) || key == "header_match" || (key == "headers" && only_text());
+        if is_fields { Keys::Fields } else { Keys::Exact }
+    }
+
+    fn are_equal(self, one: &str, other: &str) -> bool {
+        one == other || (self == Keys::Fields && one.eq_ignore_ascii_case(other))
+    }
+
+    fn get<'m>(self, map: &'m Map<String, Json>, key: &str) -> Option<&'m Json> {
+        map.get(key)
+            .or_else(|| map.iter().find(|(known, _)| self.are_equal(known, key)).map(|(_, value)| value))
+    }
+}
+
+fn update_table(
+    table: &mut dyn TableLike,
+    place: Place,
+    keys: Keys,
+    old: &Map<String, Json>,
+    new: &Map<String, Json>,
+) {
+    let goes = |key: &str| keys.get(new, key).is_none_or(Json::is_null);
     let gone: Vec<String> = table.iter().map(|(key, _)| key.to_owned()).filter(|key| goes(key)).collect();
-    for key in gone.iter().filter(|key| get(old, key).is_some()) {
+    for key in gone.iter().filter(|key| keys.get(old, key).is_some()) {
         table.remove(key);
     }
     for (key, new) in new.iter().filter(|(_, new)| !new.is_null()) {
-        let old = get(old, key);
+        let old = keys.get(old, key);
         if old == Some(new) {
             continue;
         }
-        let written = table.iter().find(|(written, _)| written.eq_ignore_ascii_case(key));
+        let written = table.iter().find(|(written, _)| keys.are_equal(written, key));
         let written = written.map(|(written, _)| written.to_owned());
         match written.and_then(|written| table.get_mut(&written)) {
-            Some(item) => update_item(item, place, old, new),
+            Some(item) => update_item(item, place, Keys::of(key, new), old, new),
             None => drop(table.insert(key, fresh_item(place, old, new))),
         }
     }
 }
 
-/// Keys are compared without regard to case, as the names of header fields are; no others differ by it alone.
-fn get<'m>(map: &'m Map<String, Json>, key: &str) -> Option<&'m Json> {
-    let found = || map.iter().find(|(known, _)| known.eq_ignore_ascii_case(key)).map(|(_, value)| value);
-    map.get(key).or_else(found)
-}
-
-fn update_item(item: &mut Item, place: Place, old: Option<&Json>, new: &Json) {
+fn update_item(item: &mut Item, place: Place, keys: Keys, old: Option<&Json>, new: &Json) {
     let inside = if item.is_value() { Place::Line } else { Place::Table };
     match (old, new) {
         (Some(Json::Object(old)), Json::Object(new)) => {
             if let Some(table) = item.as_table_like_mut() {
-                return update_table(table, inside, old, new);
+                return update_table(table, inside, keys, old, new);
             }
         }
         (Some(Json::Array(old)), Json::Array(new)) => match item {
@@ -96,7 +145,7 @@ fn update_tables(tables: &mut ArrayOfTables, old: &[Json], new: &[Json]) {
         let table = was.and_then(|was| before.get_mut(was)?.take());
         let old = was.filter(|_| table.is_some()).and_then(|was| old.get(was)?.as_object()).unwrap_or(&empty);
         let mut table = table.unwrap_or_default();
-        update_table(&mut table, Place::Table, old, new.as_object().unwrap_or(&empty));
+        update_table(&mut table, Place::Table, Keys::Exact, old, new.as_object().unwrap_or(&empty));
         if !in_order {
             forget_position(&mut table);
         }
@@ -105,51 +154,89 @@ fn update_tables(tables: &mut ArrayOfTables, old: &[Json], new: &[Json]) {
 }
 
 fn update_array(array: &mut Array, old: &[Json], new: &[Json]) {
-    let before: Vec<Value> = array.iter().cloned().collect();
-    let layout = before.last().map(|last| last.decor().clone());
-    let matches = matches(old, new);
-    let mut behind_last = comment_behind_last(array, &matches);
-    array.clear();
-    for (new, was) in new.iter().zip(matches) {
-        let kept = was.and_then(|was| Some((before.get(was)?.clone(), old.get(was)?)));
-        let mut item = match kept {
-            Some((value, old)) if old == new => Item::Value(value),
-            Some((value, old)) => {
-                let mut item = Item::Value(value);
-                update_item(&mut item, Place::Line, Some(old), new);
-                item
+    let (mut pieces, end) = taken_apart(array);
+    let layout = pieces.last().map_or_else(String::new, indentation);
+    let mut written = Vec::new();
+    for (new, was) in new.iter().zip(matches(old, new)) {
+        let piece = was.and_then(|was| Some((pieces.get_mut(was)?.take()?, old.get(was)?)));
+        let piece = match piece {
+            Some((piece, old)) if old == new => piece,
+            Some((piece, old)) => {
+                let mut item = Item::Value(piece.value);
+                update_item(&mut item, Place::Line, Keys::Exact, Some(old), new);
+                Piece { value: item.into_value().unwrap_or_else(|_| Value::from("")), ..piece }
             }
-            None => fresh_item(Place::Line, None, new),
+            None => match value(new) {
+                Some(value) => Piece { lead: layout.clone(), value, tail: String::new() },
+                None => continue,
+            },
         };
-        if let (None, Some(layout), Some(value)) = (was, &layout, item.as_value_mut()) {
-            let mut layout = layout.clone();
-            if let Some(comment) = behind_last.take() {
-                let prefix = layout.prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
-                layout.set_prefix(format!("{comment}{prefix}"));
-            }
-            *value.decor_mut() = layout;
-        }
-        if let Item::Value(value) = item {
-            array.push_formatted(value);
-        }
+        written.push(piece);
     }
+    put_together(array, written, &end);
 }
 
-/// What stands behind the comma of an array's last element is about that element: where others follow, it is
-/// returned, to be put before them, and where the element goes, it goes too.
-fn comment_behind_last(array: &mut Array, matches: &[Option<usize>]) -> Option<String> {
-    let trailing = array.trailing().as_str().filter(|trailing| trailing.contains('#'))?.to_owned();
-    let last = array.len().checked_sub(1);
-    let is_last = matches.last() == Some(&last);
-    if !is_last {
-        array.set_trailing("\n");
+/// An element of an array, with what stands around it.
+struct Piece {
+    /// Before it: the lines above, and its indentation.
+    lead: String,
+    value: Value,
+    /// Behind its comma, in the same line: what is said about it.
+    tail: String,
+}
+
+/// An array's elements, and what stands before its closing bracket. The parser keeps what stands behind a comma
+/// with the element that follows; here it goes back to the one before.
+fn taken_apart(array: &Array) -> (Vec<Option<Piece>>, String) {
+    let text = |raw: Option<&str>| raw.unwrap_or_default().to_owned();
+    let mut leads: Vec<String> =
+        array.iter().map(|value| text(value.decor().prefix().and_then(|prefix| prefix.as_str()))).collect();
+    leads.push(text(array.trailing().as_str()));
+    let mut tails = Vec::new();
+    for lead in leads.iter_mut().skip(1) {
+        let line = lead.find('\n').unwrap_or(lead.len());
+        let is_comment = lead[..line].trim_start().starts_with('#');
+        tails.push(if is_comment { lead.drain(..line).collect() } else { String::new() });
     }
-    let stays = !is_last && matches.contains(&last);
-    stays.then(|| trailing.trim_end().to_owned())
+    let end = leads.pop().unwrap_or_default();
+    let pieces = leads.into_iter().zip(tails).zip(array.iter());
+    let piece =
+        |((lead, tail), value): ((String, String), &Value)| Piece { lead, value: value.clone(), tail };
+    (pieces.map(|piece_parts| Some(piece(piece_parts))).collect(), end)
+}
+
+fn put_together(array: &mut Array, pieces: Vec<Piece>, end: &str) {
+    array.clear();
+    let mut tail = String::new();
+    // A comment ends with its line.
+    let after = |tail: &str, lead: &str| match tail.is_empty() || lead.starts_with('\n') {
+        true => format!("{tail}{lead}"),
+        false => format!("{tail}\n{lead}"),
+    };
+    for Piece { lead, mut value, tail: next } in pieces {
+        let lead = if array.is_empty() || !lead.is_empty() { lead } else { " ".to_owned() };
+        value.decor_mut().set_prefix(after(&tail, &lead));
+        array.push_formatted(value);
+        tail = next;
+    }
+    if !tail.is_empty() {
+        // Behind the last element a comment needs a comma to stand behind.
+        array.set_trailing_comma(true);
+    }
+    array.set_trailing(after(&tail, end));
+}
+
+/// Of what stands before an element, the part that puts it into its line.
+fn indentation(lead: &Option<Piece>) -> String {
+    let lead = lead.as_ref().map(|piece| piece.lead.as_str()).unwrap_or_default();
+    match lead.rfind('\n') {
+        Some(newline) => lead[newline..].to_owned(),
+        None => " ".to_owned(),
+    }
 }
 
 /// For each element of `new`, which one of `old` it was.
-fn matches(old: &[Json], new: &[Json]) -> Vec<Option<usize>> {
+pub(super) fn matches(old: &[Json], new: &[Json]) -> Vec<Option<usize>> {
     let mut known: HashMap<String, Vec<usize>> = HashMap::new();
     for (index, value) in old.iter().enumerate().rev() {
         known.entry(identity(value)).or_default().push(index);
@@ -163,10 +250,10 @@ pub(super) fn identity(value: &Json) -> String {
     const ROUTE: [&str; 5] = ["path", "path_prefix", "path_regex", "methods", "header_match"];
     let name = NAMES.iter().find_map(|name| value.get(name)?.as_str());
     let route = || {
-        let conditions: Vec<&Json> = ROUTE.iter().filter_map(|key| value.get(key)).collect();
+        let conditions: Vec<_> = ROUTE.iter().filter_map(|key| Some((key, value.get(key)?))).collect();
         (!conditions.is_empty()).then(|| format!("{conditions:?}"))
     };
-    name.map(str::to_owned).or_else(route).unwrap_or_else(|| value.to_string())
+    name.map(str::to_ascii_lowercase).or_else(route).unwrap_or_else(|| value.to_string())
 }
 
 /// What stands for `new` where nothing stood before; of a table, only what `old`, the defaults, does not say.
@@ -181,14 +268,14 @@ fn fresh_item(place: Place, old: Option<&Json>, new: &Json) -> Item {
             let old = old.and_then(Json::as_object).unwrap_or(&empty);
             let new: Map<String, Json> = new
                 .iter()
-                .filter(|(key, value)| get(old, key) != Some(value))
+                .filter(|(key, value)| old.get(*key) != Some(value))
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect();
             if fits(&new) {
                 return Item::Value(Value::InlineTable(inline_table(&new)));
             }
             let mut table = Table::new();
-            update_table(&mut table, Place::Table, &empty, &new);
+            update_table(&mut table, Place::Table, Keys::Exact, &empty, &new);
             Item::Table(table)
         }
         Json::Array(items)
@@ -341,6 +428,39 @@ tags = [
         assert!(text.find("# The blog.") < text.find("# The shop."), "{text}");
         assert!(text.find("# Its API.") > text.find("# The shop."), "{text}");
         assert!(text.contains("# who we are"), "{text}");
+    }
+
+    #[test]
+    fn comments_in_arrays_go_with_what_they_are_about() {
+        let tags = |lines: &str| TEXT.replace("    \"a\", # blue\n", lines);
+        let text = tags("    \"a\", # blue\n    \"b\", # green\n    # for a few\n    \"c\", # canary\n");
+        let set = |tags: Json| changed(&text, |json| json["backends"][0]["tags"] = tags);
+        assert_eq!(set(json!(["a", "c"])), tags("    \"a\", # blue\n    # for a few\n    \"c\", # canary\n"));
+        assert_eq!(set(json!(["a", "b"])), tags("    \"a\", # blue\n    \"b\", # green\n"));
+        assert_eq!(
+            set(json!(["a", "b", "c", "d"])),
+            text.replace("# canary\n", "# canary\n    \"d\",\n"),
+            "what is new has no comment"
+        );
+        assert_eq!(
+            set(json!(["c", "b", "a"])),
+            tags("    # for a few\n    \"c\", # canary\n    \"b\", # green\n    \"a\", # blue\n")
+        );
+    }
+
+    #[test]
+    fn a_files_manners_stay() {
+        let unix = format!("# About this file.\n\n{TEXT}");
+        let text = changed(&unix, |json| drop(json["virtual_hosts"].as_array_mut().unwrap().remove(0)));
+        assert!(text.starts_with("# About this file.\n\n# Ours.\n[proxy]"), "{text}");
+        let dos = format!("\u{feff}{}", TEXT.replace('\n', "\r\n"));
+        let text = changed(&dos, |json| json["proxy"]["threads"] = json!(3));
+        assert_eq!(text, dos.replace("threads = 2", "threads = 3"));
+        let shop = changed(TEXT, |json| json["virtual_hosts"][0]["domain"] = json!("Shop.Example"));
+        assert!(
+            shop.contains("# The shop.\n[[virtual_hosts]]\ndomain = \"Shop.Example\"   # with a comment"),
+            "{shop}"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `[[virtual_hosts.routes]]`: what holds for a part of a virtual host.
 
 use http::Method;
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -75,6 +75,9 @@ impl Route {
     }
 }
 
+/// The most memory that a compiled pattern may take: the library's limit is forty times that, for each.
+const MAX_PATTERN_BYTES: usize = 256 * 1024;
+
 /// A regular expression.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
@@ -100,7 +103,9 @@ impl TryFrom<String> for Pattern {
             let text = error.to_string();
             text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
         };
-        Regex::new(&text)
+        RegexBuilder::new(&text)
+            .size_limit(MAX_PATTERN_BYTES)
+            .build()
             .map(Pattern)
             .map_err(|error| format!("'{text}' is no regular expression: {}", reason(error)))
     }

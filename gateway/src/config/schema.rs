@@ -73,10 +73,16 @@ impl Config {
             ("proxy.threads", self.proxy.threads != new.proxy.threads),
             ("logging", self.logging != new.logging),
             ("metrics", self.metrics != new.metrics),
-            ("admin", self.admin != new.admin),
+            ("admin.token_env", self.admin.token_env != new.admin.token_env),
+            ("admin.token_file", self.admin.token_file != new.admin.token_file),
             ("upstream.keepalive_pool_size", self.keepalive_pool_size() != new.keepalive_pool_size()),
         ];
         keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+    }
+
+    /// The virtual host with this domain, as it is written.
+    pub fn virtual_host(&self, domain: &str) -> Option<&VirtualHost> {
+        self.virtual_hosts.iter().find(|host| host.domain == domain)
     }
 
     /// How many idle connections to backends are kept. Pingora has one pool for all of them, so the largest

@@ -2,17 +2,18 @@
 
 use serde_json::Value;
 
-use super::rewrite::identity;
+use super::rewrite::matches;
 
 /// What is shown in place of a secret.
 const HIDDEN: &str = "***";
 
 /// Tables of header fields, whose values may be credentials.
-const FIELD_TABLES: [&str; 5] =
-    ["request_set", "request_add", "response_set", "response_add", "header_match"];
+///
+/// Not `header_match`: what a route is taken by is part of its name, and no place for a secret.
+pub(super) const FIELD_TABLES: [&str; 4] = ["request_set", "request_add", "response_set", "response_add"];
 
 /// Whether the field of this name may hold a credential.
-fn is_secret(field: &str) -> bool {
+pub(super) fn is_secret(field: &str) -> bool {
     const WORDS: [&str; 6] = ["auth", "cookie", "key", "token", "secret", "password"];
     let field = field.to_ascii_lowercase();
     WORDS.iter().any(|word| field.contains(word))
@@ -37,14 +38,32 @@ pub fn reveal_secrets(new: &mut Value, old: &Value) {
             }
         }
         (Value::Array(new), Value::Array(old)) => {
-            for new in new {
-                let name = identity(new);
-                if let Some(old) = old.iter().find(|old| identity(old) == name) {
+            let was = matches(old, new);
+            for (new, was) in new.iter_mut().zip(was) {
+                if let Some(old) = was.and_then(|was| old.get(was)) {
                     reveal_secrets(new, old);
                 }
             }
         }
         _ => {}
+    }
+}
+
+/// Where `***` stands for nothing, as a JSON pointer: there is no secret that it could stand for.
+pub(super) fn unrevealed(json: &Value, at: &str) -> Option<String> {
+    let inside = |at: String, value: &Value| unrevealed(value, &at);
+    match json {
+        Value::Object(table) => table.iter().find_map(|(key, value)| match value {
+            Value::Object(fields) if FIELD_TABLES.contains(&key.as_str()) => {
+                let hidden = fields.iter().find(|(name, value)| is_secret(name) && *value == HIDDEN);
+                hidden.map(|(name, _)| format!("{at}/{key}/{name}"))
+            }
+            value => inside(format!("{at}/{key}"), value),
+        }),
+        Value::Array(items) => {
+            items.iter().enumerate().find_map(|(i, value)| inside(format!("{at}/{i}"), value))
+        }
+        _ => None,
     }
 }
 
@@ -75,6 +94,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_route_keeps_its_own() {
+        let route = |kind: &str, token: &str| json!({ kind: "/x", "headers": { "request_set": { "x-token": token } } });
+        let old = json!({ "routes": [route("path", "one"), route("path_prefix", "two")] });
+        let mut shown = old.clone();
+        hide_secrets(&mut shown);
+        shown["routes"].as_array_mut().unwrap().reverse();
+        reveal_secrets(&mut shown, &old);
+        assert_eq!(shown, json!({ "routes": [route("path_prefix", "two"), route("path", "one")] }));
+    }
+
+    #[test]
     fn credentials_are_hidden_and_come_back() {
         let old = json!({
             "headers": { "request_set": { "authorization": "Bearer x", "x-proxy": "gateway" } },
@@ -91,5 +121,12 @@ mod tests {
         reveal_secrets(&mut shown, &old);
         assert_eq!(shown["headers"], old["headers"]);
         assert_eq!(shown["virtual_hosts"][0], old["virtual_hosts"][1]);
+        assert_eq!(unrevealed(&shown, ""), None);
+
+        shown["virtual_hosts"][0]["domain"] = json!("c");
+        hide_secrets(&mut shown);
+        reveal_secrets(&mut shown, &old);
+        let at = "/virtual_hosts/0/headers/response_set/x-api-key";
+        assert_eq!(unrevealed(&shown, "").as_deref(), Some(at), "nobody knows what it was");
     }
 }

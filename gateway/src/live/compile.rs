@@ -32,8 +32,11 @@ pub(super) struct Surroundings<'s> {
 /// What becomes of backends that have a name in place of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names {
-    /// The system's resolver is asked; one that leads nowhere is a fault.
+    /// The system's resolver is asked for each; one that leads nowhere is a fault.
     Resolved,
+    /// It is asked for those that are new; the others keep the address that they have. A name that leads
+    /// nowhere for a while must not hold up what is changed elsewhere.
+    Known,
     /// Nobody is asked, and nothing can be sent to them: for looking at a configuration without running it.
     Unresolved,
 }
@@ -85,9 +88,14 @@ fn not_validated(what: &str) -> Vec<PathFault> {
 /// Every backend, or every one whose name leads nowhere.
 fn backends(config: &Config, with: &Surroundings<'_>) -> Result<Vec<Arc<BackendState>>, Vec<PathFault>> {
     let (mut resolved, mut unresolved) = (Vec::new(), Vec::new());
+    let before = with.before.filter(|_| with.names == Names::Known).into_iter();
+    let before = before.flat_map(|before| before.config.backends.iter().zip(&before.backends));
+    let addresses: HashMap<_, _> =
+        before.filter_map(|(backend, state)| Some((backend.address.as_ref()?, state.address))).collect();
     for (i, backend) in config.backends.iter().enumerate() {
         let address = backend.address.as_ref().ok_or_else(|| not_validated("a backend has no address"))?;
-        match resolve(address, with.names) {
+        let found = addresses.get(address).map_or_else(|| resolve(address, with.names), |known| Ok(*known));
+        match found {
             Ok(found) => resolved.push((backend.id.as_str(), found)),
             Err(reason) => {
                 let id = &backend.id;
@@ -185,7 +193,7 @@ impl Compiler<'_> {
         let config = self.config;
         let own_tag = route.map(|route| route.enabled_backends_tag.as_str()).filter(|tag| !tag.is_empty());
         let split = match own_tag {
-            Some(tag) => Split::new(self.arm(host, tag, 100, false)?, Vec::new()),
+            Some(tag) => Split::new(self.arm(tag)?, Vec::new()),
             None => self.split(host)?,
         };
         let cookie = Some(&*host.split_cookie).filter(|name| !name.is_empty() && split.is_shared());
@@ -219,19 +227,28 @@ impl Compiler<'_> {
 
     /// How a virtual host shares the requests that no route of it sends elsewhere.
     fn split(&self, host: &VirtualHost) -> Result<Split, Vec<PathFault>> {
-        let rollout = host.rollout.iter().filter_map(|rollout| Some((&rollout.to, rollout.share()?)));
-        let shares = host.split.iter().map(|share| (&share.tag, share.percent)).chain(rollout);
-        let others = shares.map(|(tag, percent)| self.arm(host, tag, percent.get(), true));
-        let others = others.collect::<Result<Vec<_>, _>>()?;
-        let rest = others.iter().map(|arm| arm.percent).fold(100_u8, u8::saturating_sub);
-        let first = self.arm(host, &host.enabled_backends_tag, rest, !others.is_empty())?;
-        Ok(Split::new(first, others))
+        let shares = host.split.iter().map(|share| (&share.tag, share.percent, false));
+        let rollout = host.rollout.iter().filter_map(|rollout| Some((&rollout.to, rollout.share()?, true)));
+        let mut others = Vec::new();
+        for (tag, percent, provisional) in shares.chain(rollout) {
+            others.push(Arm { percent: percent.get(), provisional, ..self.compared_arm(host, tag)? });
+        }
+        if others.is_empty() {
+            return Ok(Split::new(self.arm(&host.enabled_backends_tag)?, others));
+        }
+        let percent = others.iter().map(|arm| arm.percent).fold(100_u8, u8::saturating_sub);
+        Ok(Split::new(Arm { percent, ..self.compared_arm(host, &host.enabled_backends_tag)? }, others))
     }
 
-    fn arm(&self, host: &VirtualHost, tag: &str, percent: u8, compared: bool) -> Result<Arm, Vec<PathFault>> {
+    /// All requests for the backends with `tag`.
+    fn arm(&self, tag: &str) -> Result<Arm, Vec<PathFault>> {
         let pool = self.pools.get(tag).ok_or_else(|| not_validated("a tag has no backends"))?.clone();
-        let metrics = compared.then(|| self.metrics.lazy_tag(&host.domain, tag));
-        Ok(Arm { tag: tag.to_owned(), pool, percent, metrics })
+        Ok(Arm { tag: tag.to_owned(), pool, percent: 100, provisional: false, metrics: None })
+    }
+
+    /// The same, counted, to be compared with others.
+    fn compared_arm(&self, host: &VirtualHost, tag: &str) -> Result<Arm, Vec<PathFault>> {
+        Ok(Arm { metrics: Some(self.metrics.lazy_tag(&host.domain, tag)), ..self.arm(tag)? })
     }
 
     fn rate_limit(

@@ -71,6 +71,8 @@ pub struct Pool {
     pub tag: String,
     /// Its share of the route's requests.
     pub percent: u8,
+    /// Whether it has that only by a rollout.
+    pub by_rollout: bool,
     /// The backends.
     pub backends: Vec<Backend>,
 }
@@ -156,6 +158,11 @@ pub fn explain(snapshot: &Snapshot, request: &RequestHeader) -> Explanation {
         rules: Vec::new(),
         route: None,
     };
+    if request.method == Method::CONNECT {
+        // Pingora refuses to be a tunnel before any phase of ours.
+        explanation.answered = Some(405);
+        return explanation;
+    }
     let rules = match route::virtual_host(&snapshot.hosts, request) {
         Verdict::Continue(rules) => rules,
         Verdict::Reply(reply) => {
@@ -196,6 +203,7 @@ fn taken(route: &Route, request: &RequestHeader, path: &str) -> Taken {
     let pool = |arm: &Arm| Pool {
         tag: arm.tag.clone(),
         percent: arm.percent,
+        by_rollout: arm.provisional,
         backends: arm.pool.backends().iter().map(backend).collect(),
     };
     let chosen = route.split.arm(route.known_draw(&request.headers).unwrap_or_else(|| route.split.peek()));

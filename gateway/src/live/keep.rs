@@ -1,27 +1,36 @@
 //! Writes a configuration to its file, so that whoever reads it, at whatever moment, finds the old one or the
 //! new one: into a file beside it, which reaches the disk before it takes the other's place.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, fchown};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-/// Replaces what is in `file`. A link stays one: what it leads to is replaced.
+use tracing::warn;
+
+/// Replaces what is in `file`, where `is_as_known` holds at the last moment. A link stays one: what it leads
+/// to is replaced.
 ///
 /// # Errors
-/// What the system says; then `file` is as it was.
-pub(super) fn keep(file: &Path, text: &str) -> io::Result<()> {
+/// What the system says, and [`ErrorKind::ResourceBusy`] where somebody has edited it meanwhile; then `file`
+/// is as it was.
+pub(super) fn keep(file: &Path, text: &str, is_as_known: impl Fn() -> bool) -> io::Result<()> {
     let file = file.canonicalize()?;
     let draft = draft(&file);
-    write(&draft, &file, text).and_then(|()| fs::rename(&draft, &file)).inspect_err(|_| {
+    let replace = || match is_as_known() {
+        true => fs::rename(&draft, &file),
+        false => Err(io::Error::new(ErrorKind::ResourceBusy, "it was edited at this very moment; ask again")),
+    };
+    write(&draft, &file, text).and_then(|()| replace()).inspect_err(|_| {
         // What is left of it would only take up space.
         let _ = fs::remove_file(&draft);
     })?;
-    match file.parent() {
-        // The new name reaches the disk with its directory.
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
+    // The new name reaches the disk with its directory. The file is another one already, whatever comes of it.
+    let synced = file.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all());
+    if let Err(error) = synced {
+        warn!(%error, file = %file.display(), "the file is written, and may be the old one again after a power cut");
     }
+    Ok(())
 }
 
 /// Always the same name, so that a process that was killed while it wrote leaves one draft and not many.
@@ -32,14 +41,19 @@ fn draft(file: &Path) -> PathBuf {
 
 fn write(draft: &Path, file: &Path, text: &str) -> io::Result<()> {
     let before = fs::metadata(file)?;
-    let mut new = File::create(draft)?;
-    new.set_permissions(before.permissions())?;
+    match fs::remove_file(draft) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Made anew, so that nothing is written through a link or into a pipe, and read by nobody meanwhile.
+    let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
     let (owner, group) = (before.uid(), before.gid());
     let made = new.metadata()?;
     if (made.uid(), made.gid()) != (owner, group) {
         // Who may not give files away has one of their own from now on.
         let _ = fchown(&new, Some(owner), Some(group));
     }
+    new.set_permissions(before.permissions())?;
     new.write_all(text.as_bytes())?;
     new.sync_all()
 }
@@ -50,6 +64,10 @@ mod tests {
 
     use super::*;
 
+    fn always(file: &Path, text: &str) -> io::Result<()> {
+        keep(file, text, || true)
+    }
+
     #[test]
     fn a_file_is_replaced_and_its_permissions_and_links_stay() {
         let directory = tempfile::tempdir().unwrap();
@@ -57,7 +75,7 @@ mod tests {
         fs::write(&file, "old").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         symlink("gateway.toml", &link).unwrap();
-        keep(&link, "new").unwrap();
+        always(&link, "new").unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "new");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
@@ -68,11 +86,31 @@ mod tests {
     fn what_cannot_be_written_leaves_the_file_as_it_was() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("gateway.toml");
-        assert!(keep(&file, "new").is_err());
+        assert!(always(&file, "new").is_err());
         fs::write(&file, "old").unwrap();
         // Somebody has put a directory where the draft would be.
         fs::create_dir(draft(&file)).unwrap();
-        assert!(keep(&file, "new").is_err());
+        assert!(always(&file, "new").is_err());
+        fs::remove_dir(draft(&file)).unwrap();
+        let error = keep(&file, "new", || false).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ResourceBusy);
         assert_eq!(fs::read_to_string(&file).unwrap(), "old");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no draft is left");
+    }
+
+    #[test]
+    fn a_draft_that_is_a_link_or_a_pipe_is_not_written_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, victim) = (directory.path().join("gateway.toml"), directory.path().join("victim"));
+        fs::write(&file, "old").unwrap();
+        fs::write(&victim, "mine").unwrap();
+        symlink(&victim, draft(&file)).unwrap();
+        always(&file, "new").unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
+        assert!(fs::symlink_metadata(&file).unwrap().is_file());
+        let made = std::process::Command::new("mkfifo").arg(draft(&file)).status().unwrap();
+        assert!(made.success());
+        always(&file, "newer").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "newer");
     }
 }

@@ -5,7 +5,7 @@
 //! else, and goes on after a restart. Here is who takes the next step, and what it is judged by: the answers
 //! of both tags since the step began.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,11 +33,19 @@ const NOISE_MS: f64 = 1.0;
 pub struct Rollouts {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
+    steps: Mutex<Steps>,
+}
+
+#[derive(Default)]
+struct Steps {
     /// By domain.
-    steps: Mutex<HashMap<String, Step>>,
+    known: HashMap<String, Step>,
+    /// The domains for which another rollout has begun since the last look.
+    begun: HashSet<String>,
 }
 
 /// A step of a rollout.
+#[derive(Clone)]
 struct Step {
     number: usize,
     to: String,
@@ -90,7 +98,14 @@ impl Rollouts {
 
     /// How the rollout of `domain` stands, where one is under way.
     pub fn progress(&self, domain: &str) -> Option<Progress> {
-        self.steps.lock().get(domain).map(|step| step.progress.clone())
+        self.steps.lock().known.get(domain).map(|step| step.progress.clone())
+    }
+
+    /// Forgets what was measured of the rollout of `domain`: another one begins.
+    pub fn begin(&self, domain: &str) {
+        let mut steps = self.steps.lock();
+        steps.known.remove(domain);
+        steps.begun.insert(domain.to_owned());
     }
 
     /// Looks at every rollout once, and takes the steps that are due.
@@ -99,8 +114,15 @@ impl Rollouts {
         let running = snapshot.config.virtual_hosts.iter().filter_map(|host| {
             host.rollout.as_ref().filter(|rollout| rollout.state == RolloutState::Running).map(|r| (host, r))
         });
-        let mut steps = self.steps.lock();
-        let mut before = std::mem::take(&mut *steps);
+        // Whoever asks for progress does not wait for a change that is made here.
+        let mut before = {
+            let mut steps = self.steps.lock();
+            let begun = std::mem::take(&mut steps.begun);
+            let mut known = steps.known.clone();
+            known.retain(|domain, _| !begun.contains(domain));
+            known
+        };
+        let mut steps = HashMap::new();
         for (host, rollout) in running {
             let known = before.remove(&host.domain);
             let mut step = self.step(host, rollout, known);
@@ -108,6 +130,8 @@ impl Rollouts {
             self.act(host, rollout, judgement, &mut step.progress.waiting_for);
             steps.insert(host.domain.clone(), step);
         }
+        self.steps.lock().known = steps;
+        self.store.write_again();
     }
 
     /// The step that is under way: the one that is known, or one that begins now.

@@ -1,6 +1,6 @@
 //! A compiled configuration: everything that a request looks up, in the form in which it is needed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +82,14 @@ pub struct Route {
 }
 
 impl Snapshot {
+    /// The tags that are counted, each with its virtual host's domain.
+    pub(super) fn compared_tags(&self) -> HashSet<(&str, &str)> {
+        let arms = self.routes.values().flat_map(|route| route.split.arms().map(|arm| (&*route.domain, arm)));
+        arms.filter(|(_, arm)| arm.metrics.is_some())
+            .map(|(domain, arm)| (domain, arm.tag.as_str()))
+            .collect()
+    }
+
     /// Has the backends be as the configuration says, from now on.
     pub(super) fn take_effect(&self) {
         for (backend, config) in self.backends.iter().zip(&self.config.backends) {

@@ -44,6 +44,8 @@ struct Book {
     parsed: Parsed,
     /// What the file held when it was last read or written.
     in_file: Option<String>,
+    /// Whether what runs should be in the file and could not be written.
+    unwritten: bool,
     /// Earlier configurations, and the one that runs; the newest last.
     history: VecDeque<Arc<Revision>>,
 }
@@ -60,7 +62,7 @@ impl Store {
         names: Names,
         metrics: Arc<Metrics>,
     ) -> Result<Self, ConfigError> {
-        let cookie_key = Arc::new(CookieKey::new(std::env::var(&parsed.config.proxy.cookie_key_env).ok()));
+        let cookie_key = Arc::new(CookieKey::from_variable(&parsed.config.proxy.cookie_key_env));
         let with = Surroundings { metrics: &metrics, cookie_key: &cookie_key, names, before: None };
         let compiled = compile(&parsed.config, &with);
         let tried = compiled.and_then(|snapshot| try_on(&snapshot).map(|()| snapshot));
@@ -80,7 +82,12 @@ impl Store {
         Ok(Store {
             health: watch::Sender::new(HealthPlan::new(&parsed.config.health_check, &snapshot.backends)),
             current: ArcSwap::from_pointee(snapshot),
-            book: Mutex::new(Book { parsed, in_file, history: VecDeque::from([Arc::new(first)]) }),
+            book: Mutex::new(Book {
+                parsed,
+                in_file,
+                unwritten: false,
+                history: VecDeque::from([Arc::new(first)]),
+            }),
             source,
             started_with,
             metrics,
@@ -158,15 +165,37 @@ impl Store {
         parsed: Parsed,
         revision: u64,
     ) -> Result<Parsed, ConfigError> {
-        let runs = |host: &VirtualHost| host.rollout.as_ref().and_then(Rollout::share).is_some();
-        let now = book.parsed.config.virtual_hosts.iter().filter(|host| runs(host));
-        let now: HashSet<&str> = now.map(|host| host.domain.as_str()).collect();
+        let reason = json!(format!("revision {revision} was gone back to"));
+        let ended = json!({ "state": RolloutState::Aborted, "reason": reason });
+        self.with_ended(parsed, |host| {
+            let now = book.parsed.config.virtual_host(&host.domain).and_then(|now| now.rollout.as_ref());
+            (!now.is_some_and(|now| now.state == RolloutState::Running)).then(|| ended.clone())
+        })
+    }
+
+    /// A rollout that has gone back, which could not be written, has gone back in the file too.
+    fn with_unwritten_ends(&self, book: &Book, parsed: Parsed) -> Result<Parsed, ConfigError> {
+        self.with_ended(parsed, |host| {
+            let now = book.parsed.config.virtual_host(&host.domain)?.rollout.as_ref()?;
+            let same =
+                now.state != RolloutState::Running && Some(&now.to) == host.rollout.as_ref().map(|r| &r.to);
+            same.then(|| json!({ "state": now.state, "reason": now.reason }))
+        })
+    }
+
+    /// `parsed`, with those of its running rollouts ended for which `end` says how.
+    fn with_ended(
+        &self,
+        parsed: Parsed,
+        end: impl Fn(&VirtualHost) -> Option<Value>,
+    ) -> Result<Parsed, ConfigError> {
         let mut json = parsed.config.to_json();
         for (i, host) in parsed.config.virtual_hosts.iter().enumerate() {
-            if runs(host) && !now.contains(host.domain.as_str()) {
-                let rollout = &mut json["virtual_hosts"][i]["rollout"];
-                rollout["state"] = json!(RolloutState::Aborted);
-                rollout["reason"] = json!(format!("revision {revision} was gone back to"));
+            let running = host.rollout.as_ref().and_then(Rollout::share).is_some();
+            if let Some(Value::Object(ended)) = running.then(|| end(host)).flatten() {
+                for (key, value) in ended {
+                    json["virtual_hosts"][i]["rollout"][key] = value;
+                }
             }
         }
         self.source.change(&parsed, &json)
@@ -180,10 +209,11 @@ impl Store {
         let mut book = self.book.lock();
         self.is_expected(change)?;
         let parsed = self.read(&book).map_err(ChangeError::Invalid)?;
-        self.take_over(&mut book, parsed, change.by).map_err(ChangeError::Invalid)
+        let read = parsed.text.clone();
+        self.take_over(&mut book, parsed, read, change.by, Names::Resolved).map_err(ChangeError::Invalid)
     }
 
-    /// Takes the file over where it says something else than what runs.
+    /// Takes the file over where it says something else than it did.
     ///
     /// # Errors
     /// Everything that is wrong with it.
@@ -191,15 +221,34 @@ impl Store {
         self.catch_up(&mut self.book.lock())
     }
 
+    /// Writes what could not be written before, if there is anything.
+    pub fn write_again(&self) {
+        let mut book = self.book.lock();
+        if book.unwritten && !self.is_edited(&book) {
+            let parsed = book.parsed.clone();
+            if self.write(&mut book, &parsed).is_ok() {
+                info!("what could not be written before is in the file now");
+            }
+        }
+    }
+
     fn catch_up(&self, book: &mut Book) -> Result<(), ConfigError> {
-        let parsed = self.read(book)?;
-        if parsed.config == book.parsed.config {
-            // Comments and layout may be others.
-            book.in_file = Some(parsed.text.clone());
-            book.parsed = parsed;
+        let read = self.read(book)?;
+        if book.in_file.as_ref() == Some(&read.text) {
             return Ok(());
         }
-        self.take_over(book, parsed, "file").map(|_| ())
+        let before = book.in_file.as_ref().and_then(|text| self.source.parse(text).ok());
+        if before.is_some_and(|before| before.config == read.config) {
+            // Comments and layout are others; what has been changed since, and only in memory, goes on.
+            book.in_file = Some(read.text.clone());
+            if read.config == book.parsed.config {
+                book.parsed = read;
+            }
+            return Ok(());
+        }
+        let text = read.text.clone();
+        let parsed = if book.unwritten { self.with_unwritten_ends(book, read)? } else { read };
+        self.take_over(book, parsed, text, "file", Names::Known).map(|_| ())
     }
 
     fn read(&self, book: &Book) -> Result<Parsed, ConfigError> {
@@ -210,10 +259,19 @@ impl Store {
         }
     }
 
-    fn take_over(&self, book: &mut Book, parsed: Parsed, by: &str) -> Result<Applied, ConfigError> {
-        let (next, applied) = self.prepare(book, &parsed)?;
+    /// Takes over `parsed`, which is or comes from the text `read`.
+    fn take_over(
+        &self,
+        book: &mut Book,
+        parsed: Parsed,
+        read: String,
+        by: &str,
+        names: Names,
+    ) -> Result<Applied, ConfigError> {
+        let (next, applied) = self.prepare(book, &parsed, names)?;
         // Not before: of an edit that cannot be taken over, a change must know that it is there.
-        book.in_file = Some(parsed.text.clone());
+        book.unwritten = book.unwritten && parsed.text != read;
+        book.in_file = Some(read);
         self.commit(book, parsed, next, by, &applied);
         Ok(applied)
     }
@@ -223,8 +281,7 @@ impl Store {
     ///
     /// Returns whether the file may be written.
     fn begin<R>(&self, book: &mut Book, change: Change<'_>) -> Result<bool, ChangeError<R>> {
-        let edited = |file: &Path| std::fs::read_to_string(file).ok() != book.in_file;
-        let edited = self.keeps_in().is_some_and(edited);
+        let edited = self.keeps_in(&book.parsed).is_some() && self.is_edited(book);
         let caught_up = if edited { self.catch_up(book) } else { Ok(()) };
         let writable = match (caught_up, change.keeping) {
             (Ok(()), _) => true,
@@ -248,9 +305,16 @@ impl Store {
         }
     }
 
-    /// The file that changes are written to, if there is one.
-    fn keeps_in(&self) -> Option<&Path> {
-        self.source.keeps_changes_in().filter(|_| self.load().config.admin.persist)
+    /// Whether the file says something else than when it was last looked at.
+    fn is_edited(&self, book: &Book) -> bool {
+        let now = self.source.keeps_changes_in().and_then(|file| std::fs::read_to_string(file).ok());
+        now != book.in_file
+    }
+
+    /// The file that changes are written to, if there is one: that they no longer are is written, too.
+    fn keeps_in(&self, next: &Parsed) -> Option<&Path> {
+        let persists = next.config.admin.persist || self.load().config.admin.persist;
+        self.source.keeps_changes_in().filter(|_| persists)
     }
 
     // ANCHOR: replace
@@ -268,16 +332,18 @@ impl Store {
             let before = snapshot.revision;
             return Ok(Applied { before, snapshot, changes: Vec::new(), after_restart: Vec::new() });
         }
-        let (next, applied) = self.prepare(book, &parsed).map_err(ChangeError::Invalid)?;
+        let prepared = self.prepare(book, &parsed, Names::Known);
+        let (next, applied) = prepared.map_err(ChangeError::Invalid)?;
         if change.dry_run {
             self.forget(&next, &self.load());
             return Ok(applied);
         }
         let written = if writable { self.write(book, &parsed) } else { Ok(()) };
         match written {
-            Ok(()) => {}
+            Ok(()) => book.unwritten = !writable,
             Err((file, error)) if change.keeping == Keeping::Attempted => {
-                warn!(file, %error, "the change is not in the file: a restart undoes it");
+                warn!(file, %error, "the change is not in the file; it is tried again");
+                book.unwritten = true;
             }
             Err((file, error)) => {
                 self.forget(&next, &self.load());
@@ -290,12 +356,17 @@ impl Store {
     // ANCHOR_END: replace
 
     /// Everything of a change that may fail, but for writing it down.
-    fn prepare(&self, book: &Book, parsed: &Parsed) -> Result<(Arc<Snapshot>, Applied), ConfigError> {
+    fn prepare(
+        &self,
+        book: &Book,
+        parsed: &Parsed,
+        names: Names,
+    ) -> Result<(Arc<Snapshot>, Applied), ConfigError> {
         let before = self.load();
         let with = Surroundings {
             metrics: &self.metrics,
             cookie_key: &self.cookie_key,
-            names: Names::Resolved,
+            names,
             before: Some(&before),
         };
         let wrong = |faults| self.source.locate(parsed, faults);
@@ -315,9 +386,11 @@ impl Store {
 
     /// Writes a configuration to the file that it belongs to, if there is one.
     fn write(&self, book: &mut Book, parsed: &Parsed) -> Result<(), (String, io::Error)> {
-        let Some(file) = self.keeps_in() else { return Ok(()) };
-        keep(file, &parsed.text).map_err(|error| (file.display().to_string(), error))?;
+        let Some(file) = self.keeps_in(parsed) else { return Ok(()) };
+        keep(file, &parsed.text, || !self.is_edited(book))
+            .map_err(|error| (file.display().to_string(), error))?;
         book.in_file = Some(parsed.text.clone());
+        book.unwritten = false;
         Ok(())
     }
 
@@ -350,17 +423,11 @@ impl Store {
 
     /// Ends the metrics of what `before` has and `now` has not.
     fn forget(&self, before: &Snapshot, now: &Snapshot) {
-        for (key, route) in &before.routes {
-            let left = now.routes.get(key);
-            if left.is_none() {
-                self.metrics.forget_route(&key.0, &key.1);
-            }
-            let shared = |tag: &str| {
-                left.is_some_and(|left| left.split.arms().any(|arm| arm.tag == tag && arm.metrics.is_some()))
-            };
-            for arm in route.split.arms().filter(|arm| arm.metrics.is_some() && !shared(&arm.tag)) {
-                self.metrics.forget_tag(&key.0, &arm.tag);
-            }
+        for (vhost, route) in before.routes.keys().filter(|key| !now.routes.contains_key(*key)) {
+            self.metrics.forget_route(vhost, route);
+        }
+        for (vhost, tag) in before.compared_tags().difference(&now.compared_tags()) {
+            self.metrics.forget_tag(vhost, tag);
         }
         let known: HashSet<&str> = now.backends.iter().map(|backend| backend.id.as_str()).collect();
         for backend in before.backends.iter().filter(|backend| !known.contains(backend.id.as_str())) {

@@ -19,6 +19,11 @@ const MAX_AGE_SECS: u32 = 30 * 24 * 60 * 60;
 pub struct CookieKey(Vec<u8>);
 
 impl CookieKey {
+    /// The key in this environment variable; one that is empty counts as not set.
+    pub fn from_variable(name: &str) -> Self {
+        CookieKey::new(std::env::var(name).ok().filter(|secret| !secret.trim().is_empty()))
+    }
+
     /// The key that is `secret`; without one, a key that nobody knows.
     pub fn new(secret: Option<String>) -> Self {
         let random = || [Uuid::now_v7(), Uuid::now_v7()].iter().flat_map(|uuid| *uuid.as_bytes()).collect();

@@ -33,6 +33,8 @@ pub struct Arm {
     pub pool: Arc<Pool>,
     /// Its share.
     pub percent: u8,
+    /// Whether it has that only by a rollout, which may go back at any moment.
+    pub provisional: bool,
     /// Counts its requests, so that tags can be compared; `None` where there is nothing to compare.
     pub metrics: Option<Lazy<TagMetrics>>,
 }
@@ -100,6 +102,7 @@ mod tests {
             tag: tag.to_owned(),
             pool: Arc::new(Pool::new(Vec::new(), Algorithm::RoundRobin)),
             percent,
+            provisional: false,
             metrics: None,
         };
         Split::new(arm(&("a", 100)), others.iter().map(arm).collect())

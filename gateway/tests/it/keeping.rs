@@ -154,12 +154,41 @@ async fn a_reload_can_be_asked_for() {
     gateway.process.line("by=\"127.0.0.1\"").await;
 }
 
+/// Not each change may depend on each name.
+#[tokio::test]
+async fn a_name_that_leads_nowhere_for_a_while_holds_up_nothing_else() {
+    let origin = Origin::start().await;
+    let address = origin.address().to_string();
+    let by_name = address.replace("127.0.0.1", "localhost");
+    let config = two_tags(origin.address(), origin.address(), "").replace(&address, &by_name);
+    let hosts = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(hosts.path(), "127.0.0.1 localhost\n").unwrap();
+    if !has_own_disks() {
+        return;
+    }
+    let file = ConfigFile::new(&config);
+    let script = format!(
+        "mount --bind {} /etc/hosts && exec {GATEWAY} -c {}",
+        hosts.path().display(),
+        file.path().display()
+    );
+    let process = Process::spawn("unshare", &["--mount", "--map-root-user", "sh", "-c", &script], &[]);
+    let gateway = Gateway::from_process(process, file).await;
+    std::fs::write(hosts.path(), "127.0.0.1 elsewhere\n").unwrap();
+    assert_eq!(switch(&gateway, "b").await.status, 200);
+    assert_eq!(tag(&gateway).await, "b");
+}
+
 #[tokio::test]
 async fn without_persist_the_file_stays_and_a_restart_undoes() {
     let text = text().replace("[health_check]", "[admin]\npersist = false\n[health_check]");
     let gateway = Gateway::start_with_config(&text).await;
     assert_eq!(switch(&gateway, "b").await.status, 200);
-    assert_eq!((tag(&gateway).await, text_of(&gateway)), ("b".to_owned(), text));
+    assert_eq!((tag(&gateway).await, text_of(&gateway)), ("b".to_owned(), text.clone()));
+    gateway.edit(&format!("# Only a comment.\n{text}"));
+    gateway.edit(&format!("# Another comment.\n{text}empty_tags = []\n").replace("empty_tags = []\n", ""));
+    assert_eq!(switch(&gateway, "b").await.status, 200);
+    assert_eq!(tag(&gateway).await, "b", "a comment is no reason to undo what was changed");
     assert_eq!(tag(&gateway.killed_and_started_again().await).await, "a");
 }
 

@@ -224,6 +224,13 @@ async fn secrets_are_not_shown_and_not_lost() {
     served_by(&gateway, "shop.example").await;
     let received = a.received();
     assert_eq!((received[0].header("authorization"), received[0].header("x-a")), ("Bearer s3cret", "2"));
+    let copy = json!({"domain": "copy.example", "enabled_backends_tag": "a",
+        "headers": {"request_set": {"Authorization": "***"}}});
+    let refused = gateway.api("POST", "/domains", Some(copy)).await;
+    assert_eq!(refused.status, 422);
+    assert_eq!(refused.json()["errors"][0]["pointer"], "/headers/request_set/Authorization");
+    let gone = gateway.api("PUT", "/domains/shop.example", Some(json!({"headers": null}))).await;
+    assert_eq!(gone.status, 200);
     let history = gateway.api("GET", "/config/history", None).await;
     assert!(!history.text().contains("s3cret"), "{history:?}");
 }
@@ -363,6 +370,18 @@ async fn web_pages_get_no_answer_without_a_token() {
         let answer = client.send(request).await;
         assert_eq!(answer.status, status, "{name}: {value}: {answer:?}");
     }
+}
+
+/// Who opens connections and says nothing takes neither traffic nor the API away.
+#[tokio::test]
+async fn connections_that_say_nothing_are_few_and_end() {
+    let (gateway, ..) = gateway().await;
+    let mut silent = Vec::new();
+    for _ in 0..120 {
+        silent.push(tokio::net::TcpStream::connect(gateway.management).await.unwrap());
+    }
+    assert_eq!(status(&gateway, "GET", "/health", None).await, 200);
+    assert_ne!(served_by(&gateway, "shop.example").await, "503");
 }
 
 /// Method, path, body, the status, and what the answer says. A body that begins with a letter is sent as it
@@ -529,6 +548,9 @@ const MALFORMED: &[(&str, &str, &str, u16, &str)] = &[
         "is no id",
     ),
     ("PUT", "/backends/web-a", "{\"tags\": []}", 422, "a backend needs `tags`"),
+    ("PUT", "/backends/web-a", "{\"TAGS\": [\"a\"]}", 422, "unknown key `TAGS`"),
+    ("PUT", "/backends/web-a", "{\"tags\": [\"a\", \"a\"]}", 422, "a tag is there twice"),
+    ("GET", "/domains/%ff", "", 400, "the path is not UTF-8"),
     ("PUT", "/backends/web-a", "{\"tags\": [\"a\", 7]}", 422, "expected a string"),
     ("PUT", "/backends/web-a", "{\"tags\": [\"z\"]}", 422, "no backend bears the tag 'a'"),
     ("PUT", "/backends/web-a", "{\"id\": \"web-z\"}", 422, "it is 'web-a' in the path"),

@@ -234,6 +234,10 @@ async fn a_rollout_goes_back_also_where_that_cannot_be_written() {
     eventually!(gateway.read(ROLLOUT).await["state"] == "rolled_back");
     gateway.process.line("the change is not in the file, which was edited").await;
     assert_eq!(std::fs::read_to_string(gateway.file()).unwrap(), broken);
+    // The one who repairs the file does not know that the rollout has gone back.
+    gateway.edit(&broken.replace("[prxy]", "[proxy]"));
+    eventually!(std::fs::read_to_string(gateway.file()).unwrap().contains("state = \"rolled_back\""));
+    assert_eq!(gateway.read(ROLLOUT).await["state"], "rolled_back");
     for _ in 0..10 {
         assert_eq!(Client::new().send(ask(&gateway.url("/"), None)).await.header("x-origin"), a.label());
     }
@@ -247,6 +251,56 @@ async fn a_rollout_to_nobody_goes_back() {
     let wanted = json!({"to": "b", "steps": [50, 100], "pause_secs": 600, "min_requests": 10});
     gateway.api("POST", ROLLOUT, Some(wanted)).await;
     eventually!(gateway.read(ROLLOUT).await["state"] == "rolled_back");
+}
+
+/// What is changed elsewhere, or only looked at, must not blind the guard.
+#[tokio::test]
+async fn other_changes_do_not_lose_what_a_rollout_has_measured() {
+    let more = "[[virtual_hosts.routes]]\npath_prefix = \"/old\"";
+    let (gateway, _a, b) = gateway(more).await;
+    let wanted = json!({"to": "b", "steps": [50, 100], "pause_secs": 600, "min_requests": 10});
+    assert_eq!(gateway.api("POST", ROLLOUT, Some(wanted)).await.status, 201);
+    eventually!(gateway.read(ROLLOUT).await.get("progress").is_some());
+    for _ in 0..8 {
+        Client::new().send(ask(&gateway.url("/"), None)).await;
+    }
+    let mut config = gateway.read("/config").await;
+    config["virtual_hosts"][0]["routes"] = json!([{"path_prefix": "/new"}, {"path_prefix": "/newer"}]);
+    assert_eq!(gateway.api("PUT", "/config?dry_run=true", Some(config)).await.status, 200);
+    let fewer = json!({"routes": null});
+    assert_eq!(gateway.api("PUT", "/domains/shop.example", Some(fewer)).await.status, 200);
+    b.behave(Behaviour::Status(500));
+    for _ in 0..20 {
+        Client::new().send(ask(&gateway.url("/"), None)).await;
+    }
+    eventually!(gateway.read(ROLLOUT).await["state"] == "rolled_back");
+    let reason = gateway.read(ROLLOUT).await["reason"].to_string();
+    assert!(reason.contains("with a 0.0 % of 14"), "{reason}");
+}
+
+/// A test that holds only by the rollout would keep it from going back.
+#[tokio::test]
+async fn tests_look_past_a_rollout() {
+    let (gateway, ..) = gateway("").await;
+    let wanted = json!({"to": "b", "steps": [50, 100], "pause_secs": 600});
+    assert_eq!(gateway.api("POST", ROLLOUT, Some(wanted)).await.status, 201);
+    let mut config = gateway.read("/config").await;
+    for (tag, status) in [("b", 422), ("a", 200)] {
+        config["tests"] = json!([{"request": "GET http://shop.example/", "expect": {"tag": tag}}]);
+        assert_eq!(gateway.api("PUT", "/config", Some(config.clone())).await.status, status, "{tag}");
+    }
+    assert_eq!(gateway.api("DELETE", ROLLOUT, None).await.status, 204);
+}
+
+#[tokio::test]
+async fn an_ended_rollout_holds_nothing_up() {
+    let (gateway, ..) = gateway("").await;
+    let wanted = json!({"to": "b", "steps": [50, 100], "pause_secs": 600});
+    gateway.api("POST", ROLLOUT, Some(wanted)).await;
+    gateway.api("DELETE", ROLLOUT, None).await;
+    assert_eq!(gateway.api("DELETE", "/backends/web-b", None).await.status, 204);
+    assert_eq!(gateway.api("POST", SWITCH, Some(json!({"new_tag": "a"}))).await.status, 200);
+    assert_eq!(gateway.api("GET", ROLLOUT, None).await.status, 404, "a switch makes it the past");
 }
 
 #[tokio::test]

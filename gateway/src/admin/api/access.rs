@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::problem::Problem;
 use crate::config::{Admin, normalise_host};
@@ -33,6 +33,11 @@ pub enum AccessError {
     /// There is nothing in it.
     #[error("{0} is empty; it must hold the token of the management API")]
     Empty(String),
+    /// Nobody could ever send it.
+    #[error(
+        "the token of the management API has a character that no header field can bear; use letters and digits"
+    )]
+    Unusable,
     /// Everybody could change everything.
     #[error(
         "the management API would listen on {address}, which is not this machine alone, and there is no token: \
@@ -63,10 +68,14 @@ impl Access {
             }
             Some(text)
         };
+        let token = token.map(|token| token.trim().to_owned());
+        if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(AccessError::Unusable);
+        }
         if token.is_none() && !address.ip().to_canonical().is_loopback() {
             return Err(AccessError::Open { address, variable: admin.token_env.clone() });
         }
-        Ok(Access { token: token.map(|token| token.trim().to_owned()) })
+        Ok(Access { token })
     }
 
     /// Whether a request may be answered.
@@ -99,16 +108,18 @@ fn bears(headers: &HeaderMap, token: &str) -> bool {
 /// A web page can have its visitor's browser ask this machine: by a name of its own that leads here, which
 /// `Host` tells, or across origins, which `Origin` tells.
 fn is_local(headers: &HeaderMap) -> Result<(), Problem> {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let host = text(header::HOST).unwrap_or_default();
+    let one = |name: &HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok())
+    };
+    let host = one(&header::HOST).unwrap_or_default();
     if !is_loopback(host) {
         let detail =
             format!("without a token this API answers only by a name of this machine, and not as '{host}'");
         return Err(Problem::new(StatusCode::FORBIDDEN, detail));
     }
-    let origin = headers.get(header::ORIGIN);
-    let own = text(header::ORIGIN).and_then(|origin| origin.strip_prefix("http://")) == Some(host);
-    if origin.is_some() && !own {
+    let own = one(&header::ORIGIN).and_then(|origin| origin.strip_prefix("http://")) == Some(host);
+    if headers.contains_key(header::ORIGIN) && !own {
         let detail = "without a token this API answers no page of another origin";
         return Err(Problem::new(StatusCode::FORBIDDEN, detail));
     }
@@ -126,8 +137,6 @@ fn is_loopback(authority: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderName;
-
     use super::*;
 
     fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
@@ -165,6 +174,11 @@ mod tests {
         }
         let from = |origin| status(&access, "/", &[("host", "localhost:8081"), ("origin", origin)]);
         assert_eq!(from("http://localhost:8081"), 200);
+        let mut several = HeaderMap::new();
+        for host in ["localhost:8081", "localhost:8081"] {
+            several.append(header::HOST, HeaderValue::from_static(host));
+        }
+        assert!(access.admits("/", &several).is_err(), "nobody can tell which one is meant");
         for origin in ["http://evil.example", "http://localhost:3000", "null", "https://localhost:8081"] {
             assert_eq!(from(origin), 403, "{origin}");
         }
@@ -185,6 +199,13 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().display().to_string();
         assert!(matches!(Access::new(&admin(&path), everywhere), Err(AccessError::Empty(_))));
+        for unusable in ["two words", "sch\u{f6}n", "a\nb"] {
+            std::fs::write(file.path(), unusable).unwrap();
+            assert!(
+                matches!(Access::new(&admin(&path), everywhere), Err(AccessError::Unusable)),
+                "{unusable}"
+            );
+        }
         std::fs::write(file.path(), " s3cret\n").unwrap();
         assert_eq!(Access::new(&admin(&path), everywhere).unwrap().token.as_deref(), Some("s3cret"));
         assert!(matches!(Access::new(&admin("/nowhere"), everywhere), Err(AccessError::Unreadable { .. })));

@@ -1,6 +1,7 @@
 //! What a request brings along: who asks, under which condition, and a JSON body.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Query, Request};
@@ -9,8 +10,12 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use tokio::time::timeout;
 
 use super::problem::Problem;
+
+/// How long a body may take.
+const BODY: Duration = Duration::from_secs(15);
 
 /// Who wants something written, and under which condition.
 pub(super) struct Caller {
@@ -89,7 +94,10 @@ impl<S: Send + Sync> FromRequest<S> for Json {
             let detail = format!("expected Content-Type: application/json, found '{content_type}'");
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+        let bytes = timeout(BODY, Bytes::from_request(request, state)).await.map_err(|_too_long| {
+            Problem::new(StatusCode::REQUEST_TIMEOUT, format!("the body has not arrived within {BODY:?}"))
+        })?;
+        let bytes = bytes.map_err(|rejection| {
             let status = rejection.status();
             let detail = match status {
                 StatusCode::PAYLOAD_TOO_LARGE => "a body may have 1 MiB".to_owned(),

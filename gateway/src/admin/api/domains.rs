@@ -13,7 +13,7 @@ use super::body::{Caller, Json};
 use super::edit::{Edited, merge, only, push, take_out};
 use super::problem::Problem;
 use super::{Answer, Api, Written};
-use crate::config::{Config, Domain, RolloutState, VirtualHost, hide_secrets};
+use crate::config::{Config, Domain, Percent, RolloutState, Share, VirtualHost, hide_secrets};
 
 /// Every domain
 #[utoipa::path(get, path = "/api/v1/domains", tag = "domains",
@@ -119,6 +119,8 @@ pub(super) async fn switch(
         is_borne(config, &new_tag)?;
         // Shares that other tags had would keep requests from going there.
         let mut change = only("split", Value::Null);
+        // What was rolled out before is past.
+        change.insert("rollout".to_owned(), Value::Null);
         change.insert("enabled_backends_tag".to_owned(), json!(new_tag));
         Ok(merge(json, "virtual_hosts", index, change))
     };
@@ -130,10 +132,7 @@ pub(super) async fn switch(
     responses((status = 200, body = ref("#/components/schemas/ShareList")), (status = 404)))]
 pub(super) async fn split(State(api): State<Arc<Api>>, Path(domain): Path<String>) -> Answer {
     let snapshot = api.store.load();
-    let host = find(&snapshot.config, &domain)?.1;
-    let rolled_out = host.rollout.iter().filter_map(|rollout| Some((&rollout.to, rollout.share()?)));
-    let shares = host.split.iter().map(|share| (&share.tag, share.percent)).chain(rolled_out);
-    let shares = shares.map(|(tag, percent)| json!({ "tag": tag, "percent": percent })).collect::<Vec<_>>();
+    let shares = shares(find(&snapshot.config, &domain)?.1);
     Ok(api.read(&snapshot, axum::Json(shares)))
 }
 
@@ -147,9 +146,10 @@ pub(super) async fn set_split(
     caller: Caller,
     Json(body): Json,
 ) -> Answer {
-    let shares = body.clone();
-    let written = api.write(caller, move |config, json| share(config, json, &domain, body)).await?;
-    Ok(api.read(&written.applied.snapshot, axum::Json(shares)))
+    let wanted = domain.clone();
+    let written = api.write(caller, move |config, json| share(config, json, &wanted, body)).await?;
+    let snapshot = &written.applied.snapshot;
+    Ok(api.read(snapshot, axum::Json(shares(find(&snapshot.config, &domain)?.1))))
 }
 
 /// Give everything to the enabled tag
@@ -162,6 +162,13 @@ pub(super) async fn remove_split(
 ) -> Answer {
     let written = api.write(caller, move |config, json| share(config, json, &domain, Value::Null)).await?;
     Ok(api.read(&written.applied.snapshot, StatusCode::NO_CONTENT))
+}
+
+/// The shares that other tags have now, those by a rollout included.
+fn shares(host: &VirtualHost) -> Vec<Share> {
+    let share = |(tag, percent): (&String, Percent)| Share { tag: tag.clone(), percent };
+    let rolled_out = host.rollout.iter().filter_map(|rollout| Some((&rollout.to, rollout.share()?)));
+    host.split.iter().map(|share| (&share.tag, share.percent)).chain(rolled_out).map(share).collect()
 }
 
 fn share(config: &Config, json: &mut Value, domain: &str, shares: Value) -> Result<Edited, Problem> {

@@ -15,7 +15,7 @@ mod openapi;
 mod problem;
 mod rollouts;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -34,6 +34,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tracing::{error, info};
 
+use super::serve::serve;
 use crate::config::Config;
 use crate::live::{Applied, Change, Keeping, Rollouts, Snapshot, Store};
 use crate::telemetry::{Metrics, Timelines};
@@ -168,16 +169,10 @@ impl BackgroundService for ApiServer {
     /// Runs to the end of the process: a gateway that stops can still be asked.
     async fn start(&self, _shutdown: ShutdownWatch) {
         let Some(listener) = self.listener.lock().take() else { return };
-        if let Err(error) = serve(listener, self.api.clone()).await {
+        if let Err(error) = serve(listener, app(self.api.clone())).await {
             error!(%error, "the management API has failed");
         }
     }
-}
-
-async fn serve(listener: TcpListener, api: Arc<Api>) -> std::io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let app = app(api).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, app).await
 }
 
 /// Everything that is answered.
@@ -215,11 +210,13 @@ async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
 /// What axum answers by itself has no body: here is one.
 fn described(response: Response) -> Response {
     let status = response.status();
-    let bare = !response.headers().contains_key(header::CONTENT_TYPE);
+    let content_type = response.headers().get(header::CONTENT_TYPE);
+    let bare = content_type.is_none_or(|value| value.as_bytes().starts_with(b"text/plain"));
     let detail = match status {
         StatusCode::NOT_FOUND if bare => {
             "there is nothing here; GET /api/v1/openapi.json lists what there is"
         }
+        StatusCode::BAD_REQUEST if bare => "the path is not UTF-8, percent-encoded",
         StatusCode::METHOD_NOT_ALLOWED if bare => "this method means nothing here; Allow lists those that do",
         _ => return response,
     };

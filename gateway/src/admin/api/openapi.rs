@@ -80,7 +80,7 @@ fn add_answers(method: &str, operation: &mut Value) {
     }
     if has_body {
         operation["requestBody"]["required"] = json!(true);
-        statuses.extend(["400", "413", "415", "422"]);
+        statuses.extend(["400", "408", "413", "415", "422"]);
     }
     if writes {
         statuses.extend(["400", "409", "412", "422", "500"]);

@@ -1,5 +1,7 @@
 //! What is wrong, as `application/problem+json` (RFC 9457).
 
+use std::io::ErrorKind;
+
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
@@ -95,6 +97,9 @@ impl Problem {
             ChangeError::OutOfDate(_) => StatusCode::PRECONDITION_FAILED,
             ChangeError::FileIsWrong(_) | ChangeError::Refused(_) => StatusCode::CONFLICT,
             ChangeError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            ChangeError::NotKept { error, .. } if error.kind() == ErrorKind::ResourceBusy => {
+                StatusCode::CONFLICT
+            }
             ChangeError::NotKept { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Problem::new(status, error.to_string())

@@ -63,6 +63,9 @@ pub(super) async fn start(
         Ok(Edited { at: format!("{}/rollout", edited.at), created: true })
     };
     let written = api.write(caller, edit).await?;
+    if let Ok((_, host)) = find(&written.applied.snapshot.config, &domain) {
+        api.rollouts.begin(&host.domain);
+    }
     let view = view(&api, &written.applied.snapshot, &domain)?;
     Ok(api.read(&written.applied.snapshot, (StatusCode::CREATED, axum::Json(view))))
 }

@@ -63,7 +63,6 @@ pub(super) fn values(config: &Config) -> Vec<PathFault> {
     }
     hosts::virtual_hosts(config, &mut faults);
     shares::shares(config, &mut faults);
-    tests(config, &mut faults);
     backends(config, &mut faults);
     faults.0
 }
@@ -179,6 +178,10 @@ fn backends(config: &Config, faults: &mut Faults) {
         } else if !seen.insert(&backend.id) {
             faults.add(format!("{at}/id"), format!("'{}' is there twice", backend.id));
         }
+        let tags: HashSet<&String> = backend.tags.iter().collect();
+        if tags.len() < backend.tags.len() {
+            faults.add(format!("{at}/tags"), "a tag is there twice");
+        }
         if backend.tags.is_empty() || backend.tags.iter().any(String::is_empty) {
             faults.add(format!("{at}/tags"), "a backend needs `tags`: the pools to which it belongs");
         }
@@ -194,6 +197,7 @@ fn is_id(id: &str) -> bool {
 /// be read: a backend whose address was misspelt is not missing.
 pub(super) fn references(config: &Config) -> Vec<PathFault> {
     let mut faults = Faults::default();
+    tests(config, &mut faults);
     for (i, backend) in config.backends.iter().enumerate() {
         if backend.address.is_none() {
             let id = &backend.id;
@@ -204,7 +208,8 @@ pub(super) fn references(config: &Config) -> Vec<PathFault> {
     let tags: HashSet<&str> = borne.chain(&config.empty_tags).map(String::as_str).collect();
     let mut exists = |tag: &str, at: String| {
         if !tag.is_empty() && !tags.contains(tag) {
-            let hint = did_you_mean(tag, tags.iter().copied());
+            // Who has more tags than this has made them by a program, and so the mistake.
+            let hint = if tags.len() > 100 { String::new() } else { did_you_mean(tag, tags.iter().copied()) };
             faults.add(at, format!("no backend bears the tag '{tag}'{hint}"));
         }
     };
@@ -214,7 +219,7 @@ pub(super) fn references(config: &Config) -> Vec<PathFault> {
         for (j, share) in host.split.iter().enumerate() {
             exists(&share.tag, format!("{at}/split/{j}/tag"));
         }
-        if let Some(rollout) = &host.rollout {
+        if let Some(rollout) = host.rollout.as_ref().filter(|rollout| rollout.share().is_some()) {
             exists(&rollout.to, format!("{at}/rollout/to"));
         }
         for (j, route) in host.routes.iter().enumerate() {
