@@ -179,7 +179,8 @@ impl Rollouts {
             }
         };
         match self.change(domain, rollout, keeping, &patch) {
-            Ok(()) => info!(domain, to = rollout.to, step = rollout.step, "the rollout has taken a step"),
+            Ok(()) if keeping == Keeping::Attempted => {}
+            Ok(()) => info!(domain, to = rollout.to, step = rollout.step, "the rollout has taken this step"),
             // Somebody has changed it meanwhile: the next look sees what it is now.
             Err(ChangeError::Refused(())) => {}
             Err(ChangeError::Invalid(error)) if keeping == Keeping::Required => {
