@@ -12,7 +12,7 @@ use super::values::is_default;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Case {
-    /// Method and URL, as in "GET http://app.example.com/api".
+    /// Method and URL, as in `GET http://app.example.com/api`.
     pub request: CaseRequest,
     /// Its header fields.
     #[serde(skip_serializing_if = "is_default")]
