@@ -9,6 +9,7 @@
 mod cases;
 mod change;
 mod compile;
+mod ended;
 mod explain;
 mod keep;
 mod reload;

@@ -9,16 +9,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::cases::try_on;
 use super::change::{Applied, Change, ChangeError, Keeping, Revision};
 use super::compile::{Names, Surroundings, compile};
+use super::ended;
 use super::keep::keep;
 use super::snapshot::Snapshot;
-use crate::config::{Config, ConfigError, Parsed, Rollout, RolloutState, Source, VirtualHost, difference};
+use crate::config::{Config, ConfigError, Parsed, Source, difference};
 use crate::policy::signed_cookie::CookieKey;
 use crate::telemetry::Metrics;
 use crate::upstream::HealthPlan;
@@ -153,52 +154,10 @@ impl Store {
         let oldest = book.history.front().map_or(0, |oldest| oldest.number);
         let earlier = book.history.iter().find(|earlier| earlier.number == revision);
         let text = earlier.ok_or(ChangeError::Refused(oldest))?.text.clone();
-        let parsed = self.source.parse(&text).map_err(ChangeError::Invalid)?;
-        let parsed = self.without_old_rollouts(&book, parsed, revision).map_err(ChangeError::Invalid)?;
+        let earlier = self.source.parse(&text).map_err(ChangeError::Invalid)?;
+        let json = ended::gone_back_to(&earlier.config, &book.parsed.config, revision);
+        let parsed = self.source.change(&earlier, &json).map_err(ChangeError::Invalid)?;
         self.replace(&mut book, parsed, change, writable)
-    }
-
-    /// To go back to a configuration starts no rollout again that has ended since.
-    fn without_old_rollouts(
-        &self,
-        book: &Book,
-        parsed: Parsed,
-        revision: u64,
-    ) -> Result<Parsed, ConfigError> {
-        let reason = json!(format!("revision {revision} was gone back to"));
-        let ended = json!({ "state": RolloutState::Aborted, "reason": reason });
-        self.with_ended(parsed, |host| {
-            let now = book.parsed.config.virtual_host(&host.domain).and_then(|now| now.rollout.as_ref());
-            (!now.is_some_and(|now| now.state == RolloutState::Running)).then(|| ended.clone())
-        })
-    }
-
-    /// A rollout that has gone back, which could not be written, has gone back in the file too.
-    fn with_unwritten_ends(&self, book: &Book, parsed: Parsed) -> Result<Parsed, ConfigError> {
-        self.with_ended(parsed, |host| {
-            let now = book.parsed.config.virtual_host(&host.domain)?.rollout.as_ref()?;
-            let same =
-                now.state != RolloutState::Running && Some(&now.to) == host.rollout.as_ref().map(|r| &r.to);
-            same.then(|| json!({ "state": now.state, "reason": now.reason }))
-        })
-    }
-
-    /// `parsed`, with those of its running rollouts ended for which `end` says how.
-    fn with_ended(
-        &self,
-        parsed: Parsed,
-        end: impl Fn(&VirtualHost) -> Option<Value>,
-    ) -> Result<Parsed, ConfigError> {
-        let mut json = parsed.config.to_json();
-        for (i, host) in parsed.config.virtual_hosts.iter().enumerate() {
-            let running = host.rollout.as_ref().and_then(Rollout::share).is_some();
-            if let Some(Value::Object(ended)) = running.then(|| end(host)).flatten() {
-                for (key, value) in ended {
-                    json["virtual_hosts"][i]["rollout"][key] = value;
-                }
-            }
-        }
-        self.source.change(&parsed, &json)
     }
 
     /// Reads the source again and takes it over, whether or not it has changed: names are resolved again.
@@ -247,7 +206,10 @@ impl Store {
             return Ok(());
         }
         let text = read.text.clone();
-        let parsed = if book.unwritten { self.with_unwritten_ends(book, read)? } else { read };
+        let parsed = match book.unwritten {
+            true => self.source.change(&read, &ended::edited_meanwhile(&read.config, &book.parsed.config))?,
+            false => read,
+        };
         self.take_over(book, parsed, text, "file", Names::Known).map(|_| ())
     }
 

@@ -1,0 +1,77 @@
+//! Rollouts that have ended stay ended, also where a text is taken over in which they are still running.
+
+use serde_json::{Value, json};
+
+use crate::config::{Config, Rollout, RolloutState, VirtualHost};
+
+/// An earlier configuration that is gone back to: of its rollouts, only those that run now go on.
+pub(super) fn gone_back_to(earlier: &Config, now: &Config, revision: u64) -> Value {
+    with_ends(earlier, |host| {
+        let now = now.virtual_host(&host.domain).and_then(|now| now.rollout.as_ref());
+        let goes_on = now.is_some_and(|now| now.state == RolloutState::Running);
+        let reason = format!("revision {revision} was gone back to");
+        (!goes_on).then_some((RolloutState::Aborted, reason))
+    })
+}
+
+/// A file that was edited while it could not be written to: what ended meanwhile has ended there too.
+pub(super) fn edited_meanwhile(file: &Config, now: &Config) -> Value {
+    with_ends(file, |host| {
+        let now = now.virtual_host(&host.domain)?.rollout.as_ref()?;
+        let is_same = host.rollout.as_ref().is_some_and(|rollout| rollout.to == now.to);
+        (is_same && now.state != RolloutState::Running).then(|| (now.state, now.reason.clone()))
+    })
+}
+
+/// The configuration, with those of its running rollouts ended for which `end` says how.
+fn with_ends(config: &Config, end: impl Fn(&VirtualHost) -> Option<(RolloutState, String)>) -> Value {
+    let mut json = config.to_json();
+    for (i, host) in config.virtual_hosts.iter().enumerate() {
+        let runs = host.rollout.as_ref().and_then(Rollout::share).is_some();
+        if let Some((state, reason)) = runs.then(|| end(host)).flatten() {
+            let rollout = &mut json["virtual_hosts"][i]["rollout"];
+            rollout["state"] = json!(state);
+            rollout["reason"] = json!(reason);
+        }
+    }
+    json
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(rollout: &str) -> Config {
+        let text = format!(
+            "[[virtual_hosts]]\ndomain = \"a.example\"\nenabled_backends_tag = \"a\"\n{rollout}\n\
+             [[backends]]\nid = \"one\"\naddress = \"127.0.0.1:1\"\ntags = [\"a\", \"b\", \"c\"]\n"
+        );
+        Config::parse("file", &text).unwrap()
+    }
+
+    fn state(json: &Value) -> &str {
+        json["virtual_hosts"][0]["rollout"]["state"].as_str().unwrap()
+    }
+
+    #[test]
+    fn going_back_starts_none_again_and_stops_none() {
+        let running = config("rollout = { to = \"b\" }");
+        assert_eq!(state(&gone_back_to(&running, &config(""), 3)), "aborted");
+        assert_eq!(
+            state(&gone_back_to(&running, &config("rollout = { to = \"b\", state = \"done\" }"), 3)),
+            "aborted"
+        );
+        assert_eq!(state(&gone_back_to(&running, &running, 3)), "running");
+    }
+
+    #[test]
+    fn an_edited_file_revives_none_but_may_begin_another() {
+        let ended = config("rollout = { to = \"b\", state = \"rolled_back\", reason = \"slow\" }");
+        let file = edited_meanwhile(&config("rollout = { to = \"b\" }"), &ended);
+        assert_eq!(
+            (state(&file), file["virtual_hosts"][0]["rollout"]["reason"].as_str()),
+            ("rolled_back", Some("slow"))
+        );
+        assert_eq!(state(&edited_meanwhile(&config("rollout = { to = \"c\" }"), &ended)), "running");
+    }
+}
