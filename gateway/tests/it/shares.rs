@@ -320,7 +320,7 @@ async fn going_back_starts_no_rollout_again() {
 #[tokio::test]
 async fn a_rollout_survives_a_restart_and_can_be_ended() {
     let (gateway, a, b) = gateway("").await;
-    let wanted = json!({"to": "b", "steps": [50, 100], "pause_secs": 600, "min_requests": 1});
+    let wanted = json!({"to": "b", "steps": [50, 100], "pause_secs": 600, "min_requests": 1000});
     assert_eq!(gateway.api("POST", ROLLOUT, Some(wanted)).await.status, 201);
     let gateway = gateway.killed_and_started_again().await;
     let running = gateway.read(ROLLOUT).await;
