@@ -74,9 +74,10 @@ impl Source {
         Source { text, variables: BTreeMap::new(), overrides: Overrides::default() }
     }
 
-    /// The file, if there is one.
+    /// The file that can be read again, if there is one. What came through a pipe is gone.
     pub fn file(&self) -> Option<&Path> {
         match &self.text {
+            Text::File(file) if file.metadata().is_ok_and(|found| !found.is_file()) => None,
             Text::File(file) => Some(file),
             Text::BuiltIn { .. } => None,
         }

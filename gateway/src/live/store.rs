@@ -216,7 +216,7 @@ impl Store {
     fn read(&self, book: &Book) -> Result<Parsed, ConfigError> {
         match self.source.file() {
             Some(_) => self.source.read(),
-            // What is built in does not change; what was made of it goes on.
+            // What is built in, or came through a pipe, does not change; what was made of it goes on.
             None => Ok(book.parsed.clone()),
         }
     }

@@ -209,6 +209,18 @@ async fn what_a_variable_sets_cannot_be_changed() {
     assert!(refused.text().contains("PINGORA_TIMEOUT_SECONDS"), "{refused:?}");
 }
 
+/// Neither waits a change for a pipe that has taken the file's place.
+#[tokio::test]
+async fn what_came_through_a_pipe_is_changed_in_memory() {
+    let gateway = Gateway::start_with_config(&text()).await;
+    std::fs::remove_file(gateway.file()).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(gateway.file()).status().unwrap();
+    assert!(made.success());
+    assert_eq!(switch(&gateway, "b").await.status, 200);
+    assert_eq!(gateway.api("POST", "/config/reload", None).await.status, 200);
+    assert_eq!(tag(&gateway).await, "b");
+}
+
 /// With `--backend` there is a file for some things and not for who is served.
 #[tokio::test]
 async fn what_options_say_is_changed_in_memory() {
