@@ -44,8 +44,8 @@ pub struct RequestCtx {
     pub failed: Vec<Arc<BackendState>>,
     /// When the response's head was there. (`response_filter`)
     pub responded: Option<Instant>,
-    /// When it came to which phase. (every phase that has something to tell)
-    pub timeline: Timeline,
+    /// When it came to which phase; `None` where nobody can ask. (every phase that has something to tell)
+    pub timeline: Option<Timeline>,
     /// What went wrong, in one word. (whoever replies)
     pub error: Option<&'static str>,
     /// Counts it as active until it is dropped, even by a panic. (`new_ctx`)
@@ -53,8 +53,8 @@ pub struct RequestCtx {
 }
 
 impl RequestCtx {
-    /// The state of a request whose head has just been read.
-    pub fn new(snapshot: Arc<Snapshot>, active: &IntGauge) -> Self {
+    /// The state of a request whose head has just been read; `timed`: with a timeline.
+    pub fn new(snapshot: Arc<Snapshot>, active: &IntGauge, timed: bool) -> Self {
         RequestCtx {
             started: Instant::now(),
             snapshot,
@@ -70,7 +70,7 @@ impl RequestCtx {
             attempts: 0,
             failed: Vec::new(),
             responded: None,
-            timeline: Timeline::default(),
+            timeline: timed.then(Timeline::default),
             error: None,
             _active: Active::begin(active),
         }
@@ -99,7 +99,9 @@ impl RequestCtx {
 
     /// Notes that it has come to `phase`.
     pub fn reached(&mut self, phase: Phase) {
-        self.timeline.mark(phase, self.started.elapsed());
+        if let Some(timeline) = &mut self.timeline {
+            timeline.mark(phase, self.started.elapsed());
+        }
     }
 
     /// How long the response may still take to begin.

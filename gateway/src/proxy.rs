@@ -86,7 +86,7 @@ impl ProxyHttp for Gateway {
     // ANCHOR: arrival
     /// The request's head has been read. From here on the request has its snapshot.
     fn new_ctx(&self) -> RequestCtx {
-        RequestCtx::new(self.live.load(), &self.metrics.requests_active)
+        RequestCtx::new(self.live.load(), &self.metrics.requests_active, self.timelines.is_some())
     }
 
     /// No module is switched on; Pingora's default would be to carry one for compression.
@@ -351,8 +351,8 @@ impl ProxyHttp for Gateway {
         if let Some(access_log) = &self.access_log {
             access_log.write(&record);
         }
-        if let Some(timelines) = &self.timelines {
-            timelines.keep(&record, ctx.way(), &ctx.timeline);
+        if let (Some(timelines), Some(timeline)) = (&self.timelines, &ctx.timeline) {
+            timelines.keep(&record, ctx.way(), timeline);
         }
     }
 }

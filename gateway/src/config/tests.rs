@@ -121,6 +121,7 @@ const BAD_ROUTES: &[(&str, &str)] = &[
     ("path_prefix = \"/a b\"\n", "file:5:15: \"/a b\" is no path"),
     ("path = \"/a/../b\"\n", "file:5:8: \"/a/../b\" is never asked for: a request for it is one for \"/b\""),
     ("path_prefix = \"/%61\"\n", "is one for \"/a\""),
+    ("path_regex = \"^/\\\\w{50}\"\n", "is no regular expression: "),
     ("path_regex = \"^/v[0-9+/\"\n", "file:5:14: `path_regex`: '^/v[0-9+/' is no regular expression: "),
     (
         "path = \"/a\"\nmethods = [\"get\"]\n",

@@ -1,5 +1,5 @@
 use serde_json::json;
-use testkit::{Origin, Process, Signal};
+use testkit::{Behaviour, Origin, Process, Signal};
 
 use crate::support::{ConfigFile, GATEWAY, Gateway, two_tags};
 
@@ -127,6 +127,12 @@ async fn check_says_what_a_file_would_change() {
     let (code, said) = check(&running, &["--against", &nobody]).await;
     assert_eq!(code, Some(1));
     assert!(said.contains(&format!("--against {nobody}/api/v1/config: ")), "{said}");
+    // Somebody else's server, which answers with JSON too.
+    let other = Origin::start().await;
+    other.behave(Behaviour::Chunks(&["[]"]));
+    let (code, said) = check(&running, &["--against", &format!("http://{}", other.address())]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("it names no virtual hosts"), "{said}");
     let (code, said) = check(&running, &["--against", "/nowhere.toml"]).await;
     assert_eq!(code, Some(1));
     assert!(said.contains("--against: /nowhere.toml: cannot read"), "{said}");

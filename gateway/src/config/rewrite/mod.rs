@@ -1,11 +1,14 @@
 //! A TOML text, changed as a person would change it: what is different is written, and everything else stays
 //! as it is, comments, order and layout included.
 
+mod arrays;
+
 use std::collections::HashMap;
 
 use serde_json::{Map, Value as Json};
-use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, TomlError, Value};
+use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, TomlError, Value};
 
+use self::arrays::update_array;
 use super::secrets::FIELD_TABLES;
 
 /// Objects with more keys than this get a table of their own, smaller ones are written in one line.
@@ -150,88 +153,6 @@ fn update_tables(tables: &mut ArrayOfTables, old: &[Json], new: &[Json]) {
             forget_position(&mut table);
         }
         tables.push(table);
-    }
-}
-
-fn update_array(array: &mut Array, old: &[Json], new: &[Json]) {
-    let (mut pieces, end) = taken_apart(array);
-    let layout = pieces.last().map_or_else(String::new, indentation);
-    let mut written = Vec::new();
-    for (new, was) in new.iter().zip(matches(old, new)) {
-        let piece = was.and_then(|was| Some((pieces.get_mut(was)?.take()?, old.get(was)?)));
-        let piece = match piece {
-            Some((piece, old)) if old == new => piece,
-            Some((piece, old)) => {
-                let mut item = Item::Value(piece.value);
-                update_item(&mut item, Place::Line, Keys::Exact, Some(old), new);
-                Piece { value: item.into_value().unwrap_or_else(|_| Value::from("")), ..piece }
-            }
-            None => match value(new) {
-                Some(value) => Piece { lead: layout.clone(), value, tail: String::new() },
-                None => continue,
-            },
-        };
-        written.push(piece);
-    }
-    put_together(array, written, &end);
-}
-
-/// An element of an array, with what stands around it.
-struct Piece {
-    /// Before it: the lines above, and its indentation.
-    lead: String,
-    value: Value,
-    /// Behind its comma, in the same line: what is said about it.
-    tail: String,
-}
-
-/// An array's elements, and what stands before its closing bracket. The parser keeps what stands behind a comma
-/// with the element that follows; here it goes back to the one before.
-fn taken_apart(array: &Array) -> (Vec<Option<Piece>>, String) {
-    let text = |raw: Option<&str>| raw.unwrap_or_default().to_owned();
-    let mut leads: Vec<String> =
-        array.iter().map(|value| text(value.decor().prefix().and_then(|prefix| prefix.as_str()))).collect();
-    leads.push(text(array.trailing().as_str()));
-    let mut tails = Vec::new();
-    for lead in leads.iter_mut().skip(1) {
-        let line = lead.find('\n').unwrap_or(lead.len());
-        let is_comment = lead[..line].trim_start().starts_with('#');
-        tails.push(if is_comment { lead.drain(..line).collect() } else { String::new() });
-    }
-    let end = leads.pop().unwrap_or_default();
-    let pieces = leads.into_iter().zip(tails).zip(array.iter());
-    let piece =
-        |((lead, tail), value): ((String, String), &Value)| Piece { lead, value: value.clone(), tail };
-    (pieces.map(|piece_parts| Some(piece(piece_parts))).collect(), end)
-}
-
-fn put_together(array: &mut Array, pieces: Vec<Piece>, end: &str) {
-    array.clear();
-    let mut tail = String::new();
-    // A comment ends with its line.
-    let after = |tail: &str, lead: &str| match tail.is_empty() || lead.starts_with('\n') {
-        true => format!("{tail}{lead}"),
-        false => format!("{tail}\n{lead}"),
-    };
-    for Piece { lead, mut value, tail: next } in pieces {
-        let lead = if array.is_empty() || !lead.is_empty() { lead } else { " ".to_owned() };
-        value.decor_mut().set_prefix(after(&tail, &lead));
-        array.push_formatted(value);
-        tail = next;
-    }
-    if !tail.is_empty() {
-        // Behind the last element a comment needs a comma to stand behind.
-        array.set_trailing_comma(true);
-    }
-    array.set_trailing(after(&tail, end));
-}
-
-/// Of what stands before an element, the part that puts it into its line.
-fn indentation(lead: &Option<Piece>) -> String {
-    let lead = lead.as_ref().map(|piece| piece.lead.as_str()).unwrap_or_default();
-    match lead.rfind('\n') {
-        Some(newline) => lead[newline..].to_owned(),
-        None => " ".to_owned(),
     }
 }
 
