@@ -34,8 +34,9 @@ pub(super) struct Defaults {
 impl Defaults {
     pub(super) fn new(config: &Config) -> Self {
         Defaults {
-            health_check: or_default(Some(&config.health_check)),
-            balancing: or_default(Some(&config.balancing)),
+            // These two are always there; one that says nothing is as good as none.
+            health_check: or_default(said(&config.health_check)),
+            balancing: or_default(said(&config.balancing)),
             upstream: or_default(config.upstream.as_ref()),
             retry: or_default(config.retry.as_ref()),
             circuit_breaker: or_default(config.circuit_breaker.as_ref()),
@@ -45,13 +46,12 @@ impl Defaults {
     }
 }
 
-/// Two of the tables are always there; one that says nothing is as good as none.
-fn or_default<T: Clone + Default + PartialEq>(at_top: Option<&T>) -> (T, Level) {
-    let default = T::default();
-    match at_top.filter(|table| **table != default) {
-        Some(table) => (table.clone(), Level::Top),
-        None => (default, Level::Default),
-    }
+fn said<T: Default + PartialEq>(table: &T) -> Option<&T> {
+    (*table != T::default()).then_some(table)
+}
+
+fn or_default<T: Clone + Default>(at_top: Option<&T>) -> (T, Level) {
+    at_top.map_or_else(|| (T::default(), Level::Default), |table| (table.clone(), Level::Top))
 }
 
 /// The tables that hold for a route.
