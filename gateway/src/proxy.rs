@@ -51,6 +51,29 @@ impl Gateway {
         Gateway { live, metrics, access_log, timelines, mirrors: Mirrors::default() }
     }
 
+    /// Finds the route and asks the policies that may refuse, each in its turn.
+    fn admit(&self, request: &RequestHeader, ctx: &mut RequestCtx) -> Verdict {
+        let route = match route::find(&ctx.snapshot.hosts, request) {
+            Verdict::Continue(route) => route.clone(),
+            Verdict::Reply(reply) => return Verdict::Reply(reply),
+        };
+        ctx.take(route, &request.headers);
+        let limiter = ctx.route.as_ref().and_then(|route| route.rate_limit.as_ref());
+        if let Some(limiter) = limiter {
+            match limiter.check(ctx.client, ctx.started) {
+                Verdict::Continue(quota) => ctx.quota = Some(quota),
+                Verdict::Reply(reply) => {
+                    ctx.metrics().rate_limited.inc();
+                    return Verdict::Reply(reply);
+                }
+            }
+        }
+        match ctx.route.as_ref().and_then(|route| route.redirect.clone()) {
+            Some(target) => Verdict::Reply(Reply::redirect(target)),
+            None => Verdict::Continue(()),
+        }
+    }
+
     /// Does wrong on purpose, where the route says so.
     async fn inject_fault(&self, ctx: &RequestCtx) -> Verdict {
         let Some(fault) = ctx.route.as_ref().and_then(|route| route.fault.as_ref()) else {
@@ -75,29 +98,6 @@ impl Gateway {
         if let (Some((metrics, mirror)), Some(copy)) = (mirror, ctx.copy.take()) {
             self.mirrors.send(copy, mirror, ctx.snapshot.request_timeout, &metrics.mirror);
             ctx.mirrored = true;
-        }
-    }
-
-    /// Finds the route and asks the policies that may refuse, each in its turn.
-    fn admit(&self, request: &RequestHeader, ctx: &mut RequestCtx) -> Verdict {
-        let route = match route::find(&ctx.snapshot.hosts, request) {
-            Verdict::Continue(route) => route.clone(),
-            Verdict::Reply(reply) => return Verdict::Reply(reply),
-        };
-        ctx.take(route, &request.headers);
-        let limiter = ctx.route.as_ref().and_then(|route| route.rate_limit.as_ref());
-        if let Some(limiter) = limiter {
-            match limiter.check(ctx.client, ctx.started) {
-                Verdict::Continue(quota) => ctx.quota = Some(quota),
-                Verdict::Reply(reply) => {
-                    ctx.metrics().rate_limited.inc();
-                    return Verdict::Reply(reply);
-                }
-            }
-        }
-        match ctx.route.as_ref().and_then(|route| route.redirect.clone()) {
-            Some(target) => Verdict::Reply(Reply::redirect(target)),
-            None => Verdict::Continue(()),
         }
     }
 }

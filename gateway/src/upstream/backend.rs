@@ -231,9 +231,9 @@ impl Attempt {
     /// Begins an attempt, where fewer than `limit` are in flight and the circuit lets it through; with
     /// `heedless`, whatever the circuit says.
     pub fn begin(backend: Arc<BackendState>, limit: u32, heedless: bool) -> Option<Self> {
-        let is_free = backend.inflight.fetch_add(1, Ordering::AcqRel) < limit;
-        let entered = is_free.then(|| backend.breaker.enter(clock::now).or(heedless.then_some(false)));
-        let Some(tries) = entered.flatten() else {
+        let one_more = |inflight: u32| (inflight < limit).then_some(inflight + 1);
+        backend.inflight.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more).ok()?;
+        let Some(tries) = backend.breaker.enter(clock::now).or(heedless.then_some(false)) else {
             backend.inflight.fetch_sub(1, Ordering::AcqRel);
             return None;
         };

@@ -165,7 +165,7 @@ async fn the_same_key_gets_the_same_backend() {
         owners.insert(owner);
     }
     assert!(owners.len() > 1, "twenty users, one backend");
-    let without: Vec<String> = vec![gateway.get("/").await, gateway.get("/").await]
+    let without: Vec<String> = [gateway.get("/").await, gateway.get("/").await]
         .iter()
         .map(|answer| answer.header("x-origin").to_owned())
         .collect();

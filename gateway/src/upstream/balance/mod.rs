@@ -3,11 +3,11 @@
 //!
 //! | algorithm | a pick takes | what it is for |
 //! |---|---|---|
-//! | [`round_robin`] | O(1); O(n) where its turn falls on one that is not usable | equal backends, equal requests |
-//! | [`weighted`] | O(1); O(n) at worst | backends that differ |
-//! | [`least_connections`] | O(n) | requests that differ, few backends |
-//! | [`random_two_choices`] | O(1); O(n) at worst | requests that differ, many backends or gateways |
-//! | [`consistent_hash`] | O(log n) | caches: the same key, the same backend |
+//! | [`round_robin()`] | O(1); O(n) where its turn falls on one that is not usable | equal backends, equal requests |
+//! | [`weighted()`] | O(1); O(n) at worst | backends that differ |
+//! | [`least_connections()`] | O(n) | requests that differ, few backends |
+//! | [`random_two_choices()`] | O(1); O(n) at worst | requests that differ, many backends or gateways |
+//! | [`consistent_hash()`] | O(log n) | caches: the same key, the same backend |
 
 mod consistent_hash;
 mod least_connections;
