@@ -16,7 +16,7 @@ const CHOICES: usize = 3;
 pub struct Wanted<'r> {
     /// What consistent hashing goes by.
     pub key: &'r [u8],
-    /// The mark of the backend that the client got before; see [`Pool::mark`].
+    /// The mark of the backend that the client got before; see [`BackendState::mark`].
     pub known: Option<&'r str>,
     /// How many requests a backend may have in flight.
     pub limit: u32,
