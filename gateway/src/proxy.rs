@@ -26,7 +26,7 @@ use crate::route;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::{AccessLog, Metrics, Phase, Timelines};
 use crate::upstream::retry::{self, Sent};
-use crate::upstream::{MirrorCopy, Mirrors, Occasion, Outcome};
+use crate::upstream::{MirrorCopy, Mirrors, Occasion, Outcome, answer};
 
 /// The status in logs and metrics of a client that left before its answer, as nginx counts it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -316,13 +316,15 @@ impl ProxyHttp for Gateway {
     }
     // ANCHOR_END: broken
 
-    /// An answer whose status the route does not pass on while another attempt may do better.
+    /// The head of an answer: is it one, and is it passed on? Not while the route would rather have another
+    /// attempt than this status.
     async fn upstream_response_filter(
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
+        answer::check(response, session.is_upgrade_req())?;
         let status = response.status.as_u16();
         let is_listed = ctx.route.as_ref().is_some_and(|route| route.retry.is_on_status(status));
         if !is_listed || !retry::may_resend(sent(session)) {

@@ -48,6 +48,15 @@ pub struct Place {
     pub backup: bool,
 }
 
+impl Place {
+    fn port(&self) -> Option<u16> {
+        match &self.endpoint {
+            Endpoint::Inet(address) => Some(address.port()),
+            Endpoint::Unix(_) | Endpoint::Unresolved(_) => None,
+        }
+    }
+}
+
 /// Where names lead.
 pub type Places = HashMap<Address, Vec<Place>>;
 
@@ -193,14 +202,19 @@ async fn look_up_service(resolver: &TokioResolver, service: &str, before: &[Plac
     let targets = records.into_iter().map(|record| async move {
         let target = record.target.to_utf8();
         let host = HostPort { host: target.trim_end_matches('.').to_owned(), port: record.port };
-        let found = look_up_host(resolver, &host, before).await?;
+        let is_target =
+            |place: &&Place| place.host.as_deref() == Some(&host.host) && place.port() == Some(host.port);
+        let known: Vec<Place> = before.iter().filter(is_target).cloned().collect();
+        let found = match look_up_host(resolver, &host, &known).await {
+            Err(_) if !known.is_empty() => Found { places: known, valid_for: SOONEST },
+            found => found?,
+        };
         let place = |place: Place| Place {
             weight: u32::from(record.weight).max(1),
             backup: Some(record.priority) != first,
             ..place
         };
-        let places = found.places.into_iter().filter(|found| found.host.as_deref() == Some(&host.host));
-        Ok(Found { places: places.map(place).collect(), valid_for: found.valid_for })
+        Ok(Found { places: found.places.into_iter().map(place).collect(), valid_for: found.valid_for })
     });
     let mut all = Found { places: Vec::new(), valid_for };
     let mut failure = None;

@@ -1,5 +1,6 @@
 //! Backends: who they are, which of them is asked, how they are spoken to, and how their health is known.
 
+pub mod answer;
 mod backend;
 mod balance;
 mod breaker;

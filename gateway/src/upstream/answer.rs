@@ -1,0 +1,61 @@
+//! What the head of a backend's response must be before anything is made of it. Most of that Pingora sees to.
+
+use http::{StatusCode, header};
+use pingora::http::ResponseHeader;
+use pingora::prelude::*;
+
+/// Refuses what no client may get, and makes one of several ways to say the same thing.
+///
+/// # Errors
+/// A switch to a protocol that the client has not asked for (RFC 9110 7.8): `upgrade` is whether it has.
+pub fn check(response: &mut ResponseHeader, upgrade: bool) -> Result<()> {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS && !upgrade {
+        let error = Error::explain(InvalidHTTPHeader, "101 to a request that asked for no other protocol");
+        return Err(error.into_up());
+    }
+    one_length(response)
+}
+
+/// A length that is there several times becomes one (RFC 9110 8.6). Those that differ have been refused by now.
+fn one_length(response: &mut ResponseHeader) -> Result<()> {
+    let mut lines = response.headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = lines.next() else { return Ok(()) };
+    let list = first.as_bytes().iter().position(|byte| *byte == b',');
+    if lines.next().is_none() && list.is_none() {
+        return Ok(());
+    }
+    let length = &first.as_bytes()[..list.unwrap_or(first.len())];
+    let length = String::from_utf8_lossy(length).trim().to_owned();
+    response.insert_header(header::CONTENT_LENGTH, length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(status: u16, lengths: &[&str]) -> ResponseHeader {
+        let mut response = ResponseHeader::build(status, None).unwrap();
+        for length in lengths {
+            response.append_header("Content-Length", *length).unwrap();
+        }
+        response
+    }
+
+    #[test]
+    fn nobody_switches_to_what_was_not_asked_for() {
+        assert!(check(&mut response(101, &[]), true).is_ok());
+        let error = check(&mut response(101, &[]), false).unwrap_err();
+        assert_eq!((error.esource(), error.etype()), (&ErrorSource::Upstream, &InvalidHTTPHeader));
+        assert!(check(&mut response(100, &[]), false).is_ok());
+    }
+
+    #[test]
+    fn one_length_is_left_of_several() {
+        for lengths in [&["5"][..], &["5", "5"], &["5, 5"], &["5 ,5", "5"]] {
+            let mut response = response(200, lengths);
+            check(&mut response, false).unwrap();
+            let left: Vec<_> = response.headers.get_all("content-length").iter().collect();
+            assert_eq!(left, ["5"], "{lengths:?}");
+        }
+    }
+}
