@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, Method, Uri};
 use crate::PINGORA_VERSION;
 use crate::admin::Access;
 use crate::against::{AgainstError, changes_against};
-use crate::config::{self, ConfigError, HostPort, Overrides, Source};
+use crate::config::{self, Address, ConfigError, Overrides, Source};
 use crate::demo::{self, DemoError};
 use crate::live::{self, Names, Store};
 use crate::server::{self, StartError};
@@ -90,7 +90,7 @@ struct Sources {
     listen: Vec<SocketAddr>,
     /// Serve this backend, and no virtual host or backend of the configuration; may be given several times
     #[arg(long, value_name = "ADDR")]
-    backend: Vec<HostPort>,
+    backend: Vec<Address>,
 }
 
 /// Why a command failed.

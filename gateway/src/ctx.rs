@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue};
+use pingora::http::RequestHeader;
 use prometheus::IntGauge;
 
 use crate::live::{Route, Snapshot};
@@ -12,7 +13,7 @@ use crate::policy::rate_limit::Quota;
 use crate::telemetry::Phase;
 use crate::telemetry::handles::RouteMetrics;
 use crate::telemetry::timeline::{Timeline, Way};
-use crate::upstream::{Arm, Attempt, BackendState, Draw};
+use crate::upstream::{Arm, Attempt, BackendState, Copy, Draw, Outcome, Pool, Refusal, Wanted};
 
 /// What is known about a request.
 pub struct RequestCtx {
@@ -34,14 +35,25 @@ pub struct RequestCtx {
     pub sent: Option<Instant>,
     /// The client's quota; `None` without a rate limit. (`request_filter`)
     pub quota: Option<Quota>,
+    /// The mark of the backend that its client got before. (`request_filter`)
+    pub known_mark: Option<String>,
     /// Whether a backend was looked for. (`proxy_upstream_filter`)
     pub sought: bool,
     /// The attempt that is under way, or the last one. (`proxy_upstream_filter`, `upstream_peer`)
     pub attempt: Option<Attempt>,
     /// How many attempts there were. (`upstream_peer`)
     pub attempts: u32,
+    /// Whether one of them met a kept connection at its end, and another one is made that costs nothing.
+    /// (`error_while_proxy`)
+    pub raced: bool,
+    /// Whether that one must be made on a new connection. (`error_while_proxy`)
+    pub on_new_connection: bool,
     /// Backends that failed. (`fail_to_connect`, `error_while_proxy`)
     pub failed: Vec<Arc<BackendState>>,
+    /// A copy for the mirror, whose body is passing by. (`upstream_request_filter`)
+    pub copy: Option<Copy>,
+    /// Whether a copy has been sent. (`request_body_filter`)
+    pub mirrored: bool,
     /// When the response's head was there. (`response_filter`)
     pub responded: Option<Instant>,
     /// When it came to which phase; `None` where nobody can ask. (every phase that has something to tell)
@@ -65,10 +77,15 @@ impl RequestCtx {
             draw: Draw::default(),
             draw_is_new: false,
             quota: None,
+            known_mark: None,
             sought: false,
             attempt: None,
             attempts: 0,
+            raced: false,
+            on_new_connection: false,
             failed: Vec::new(),
+            copy: None,
+            mirrored: false,
             responded: None,
             timeline: timed.then(Timeline::default),
             error: None,
@@ -83,6 +100,7 @@ impl RequestCtx {
             self.draw_is_new = known.is_none() && route.split_cookie.is_some();
             self.draw = known.unwrap_or_else(|| route.split.draw());
         }
+        self.known_mark = route.known_mark(headers).map(str::to_owned);
         self.route = Some(route);
     }
 
@@ -104,10 +122,10 @@ impl RequestCtx {
         }
     }
 
-    /// How long the response may still take to begin.
+    /// How long the response may still take to begin: counted from the request's last byte, or as long as none
+    /// of it has been passed on, from its head.
     pub fn time_left(&self) -> Duration {
-        let waited = self.sent.map_or(Duration::ZERO, |sent| sent.elapsed());
-        self.snapshot.request_timeout.saturating_sub(waited)
+        self.snapshot.request_timeout.saturating_sub(self.sent.unwrap_or(self.started).elapsed())
     }
 
     /// Where it is counted.
@@ -120,18 +138,63 @@ impl RequestCtx {
         self.attempt.as_ref().map(Attempt::backend)
     }
 
-    /// Begins an attempt on a backend of its route; false where none is usable.
-    pub fn begin_attempt(&mut self) -> bool {
+    /// Begins an attempt on a backend of its route.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn begin_attempt(&mut self, request: &RequestHeader) -> Result<(), Refusal> {
         self.sought = true;
-        self.attempt = self.arm().and_then(|arm| arm.pool.begin_attempt(&self.failed));
-        self.attempt.is_some()
+        // The one before is over.
+        self.attempt = None;
+        let chosen = self.with_pool(request, |pool, wanted| pool.begin_attempt(wanted, &self.failed));
+        self.attempt = Some(chosen.unwrap_or(Err(Refusal::NoneUsable(None)))?);
+        Ok(())
     }
 
-    /// Notes that the attempt under way has failed; whether there may be another.
-    pub fn attempt_failed(&mut self) -> bool {
+    /// Whether there is a backend for another attempt.
+    pub fn has_backend_left(&self, request: &RequestHeader) -> bool {
+        self.with_pool(request, |pool, wanted| pool.next(wanted).is_some()).unwrap_or(false)
+    }
+
+    /// The pool that the request is for, and what it wants of it.
+    fn with_pool<R>(&self, request: &RequestHeader, ask: impl FnOnce(&Pool, &Wanted<'_>) -> R) -> Option<R> {
+        let (route, arm) = (self.route.as_ref()?, self.arm()?);
+        let mut room = [0; 16];
+        let wanted = route.wanted(request, self.client, self.known_mark.as_deref(), &mut room);
+        Some(ask(&arm.pool, &wanted))
+    }
+
+    /// Notes that the attempt under way has failed.
+    pub fn attempt_failed(&mut self) {
+        self.record(Outcome::Failure);
         self.failed.extend(self.backend().cloned());
-        let attempts = self.route.as_ref().map_or(0, |route| route.attempts);
-        self.attempts < attempts && !self.time_left().is_zero()
+    }
+
+    /// Whether there may be another attempt. If so, it is taken from the budget.
+    pub fn takes_retry(&self) -> bool {
+        let (Some(route), Some(arm)) = (&self.route, self.arm()) else { return false };
+        let paid = self.attempts - u32::from(self.raced);
+        if !route.retry.allows_another(paid) || self.time_left().is_zero() {
+            return false;
+        }
+        let is_left = arm.pool.budget.take(&route.retry);
+        if !is_left {
+            route.metrics.retries_refused.inc();
+        }
+        is_left
+    }
+
+    /// The pause before another attempt.
+    pub fn backoff(&self) -> Duration {
+        let pause = self.route.as_ref().map_or(Duration::ZERO, |route| route.retry.backoff(self.attempts));
+        pause.min(self.time_left())
+    }
+
+    /// Tells the backend's circuit how the attempt went. Only the first time counts.
+    pub fn record(&mut self, outcome: Outcome) {
+        if let (Some(route), Some(attempt)) = (&self.route, &mut self.attempt) {
+            attempt.record(outcome, &route.breaker);
+        }
     }
 }
 

@@ -1,9 +1,14 @@
-//! A deadline for the time until a response begins.
+//! What happens to a client's stream while Pingora waits for a backend: a deadline may pass, and what has been
+//! written goes out.
 //!
 //! Pingora has a timeout for each read from a backend, which bounds neither a head that drips nor all
 //! attempts together, and which holds for the body as well. So the client's stream is wrapped: while Pingora
 //! waits for the backend it also reads from the client, to see whether it leaves, and past the deadline that
 //! read fails. The request then ends like any other that fails, with an answer.
+//!
+//! By the same reads the stream knows that nothing more is there to be written for now. Pingora leaves the parts
+//! of a body of known length in a buffer until that is full, or the body whole; a backend that sends a little at
+//! a time would be silent for its client.
 
 use std::io;
 use std::pin::Pin;
@@ -40,12 +45,20 @@ pub struct TimedStream {
     /// Made when a read first waits, and left to run from one request to the next: setting a timer for each
     /// request would cost more than waking up once in vain.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Whether something written may still be in the buffer.
+    unflushed: bool,
 }
 
 impl TimedStream {
     /// A stream without a deadline so far.
     pub fn new(inner: Stream) -> Self {
-        TimedStream { inner, opened: Instant::now(), deadline: AtomicU64::new(NEVER), timer: None }
+        TimedStream {
+            inner,
+            opened: Instant::now(),
+            deadline: AtomicU64::new(NEVER),
+            timer: None,
+            unflushed: false,
+        }
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -109,6 +122,9 @@ impl AsyncRead for TimedStream {
         if let Poll::Ready(read) = Pin::new(&mut self.inner).poll_read(cx, buf) {
             return Poll::Ready(read);
         }
+        if self.unflushed && Pin::new(&mut self.inner).poll_flush(cx)?.is_ready() {
+            self.unflushed = false;
+        }
         self.poll_deadline(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -117,11 +133,14 @@ impl AsyncRead for TimedStream {
 
 impl AsyncWrite for TimedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.unflushed = flushed.is_pending();
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -133,6 +152,7 @@ impl AsyncWrite for TimedStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
         Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 

@@ -9,7 +9,7 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use tracing::error;
 
-use crate::config::{Config, ConfigError, HostPort, OneOrMany, Parsed, Source};
+use crate::config::{Address, Config, ConfigError, HostPort, OneOrMany, Parsed, Source};
 use crate::listener::{self, BindError};
 
 /// The configuration, as a learner can read it.
@@ -64,7 +64,8 @@ impl DemoOrigins {
             let wanted = backend.address.as_ref().and_then(|address| address.to_string().parse().ok());
             let bound = listener::bind(wanted.unwrap_or(free), "demo");
             let (listener, address) = bound.or_else(|_| listener::bind(free, "demo"))?;
-            backend.address = Some(HostPort { host: address.ip().to_string(), port: address.port() });
+            let host = HostPort { host: address.ip().to_string(), port: address.port() };
+            backend.address = Some(Address::Host(host));
             listeners.push((listener, address, label.to_string()));
         }
         Ok(DemoOrigins { listeners: Mutex::new(listeners) })

@@ -1,27 +1,61 @@
 //! What a client is told when a backend fails: which error of Pingora's is which status and which error type
 //! of RFC 9209 (Proxy-Status) 2.3.
 
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 use pingora::prelude::*;
 
 use crate::reply::{Problem, Reply};
+use crate::upstream::Refusal;
 
 /// How soon a client may ask again when no backend is usable.
 const RETRY_AFTER_SECS: u32 = 5;
 
-/// The answer where no backend is usable.
-pub fn no_backend() -> Reply {
-    Reply::new(Problem::NoBackend, "every backend of this service is down")
-        .proxy_error("destination_unavailable")
-        .field(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS))
+/// The answer where there is no backend.
+pub fn no_backend(refusal: Refusal) -> Reply {
+    let (reply, secs) = match refusal {
+        Refusal::NoneUsable(after) => {
+            let reply = Reply::new(Problem::NoBackend, "every backend of this service is down");
+            let secs = after.map_or(RETRY_AFTER_SECS, |after| after.as_secs_f64().ceil() as u32);
+            (reply.proxy_error("destination_unavailable"), secs)
+        }
+        Refusal::AllBusy => {
+            let detail = "every backend of this service has as many requests as it may";
+            (Reply::new(Problem::LimitReached, detail).proxy_error("connection_limit_reached"), 1)
+        }
+    };
+    reply.field(header::RETRY_AFTER, HeaderValue::from(secs.max(1)))
 }
 
 /// The error that ends a request for which no backend is left, between two attempts.
-pub fn no_backend_left() -> Box<Error> {
-    Error::explain(NO_BACKEND_LEFT, "no backend is left")
+pub fn no_backend_left(refusal: Refusal) -> Box<Error> {
+    match refusal {
+        Refusal::NoneUsable(_) => Error::explain(NO_BACKEND_LEFT, "no backend is left"),
+        Refusal::AllBusy => Error::explain(ALL_BUSY, "every backend that is left is busy"),
+    }
 }
 
 const NO_BACKEND_LEFT: ErrorType = ErrorType::new("NoBackendLeft");
+const ALL_BUSY: ErrorType = ErrorType::new("AllBackendsBusy");
+
+/// The error that has an answer not be passed on, because of its status, and another attempt be made.
+pub fn retry_on_status(status: StatusCode) -> Box<Error> {
+    let mut error = Error::explain(RETRY_ON_STATUS, format!("answered with {status}")).into_up();
+    error.set_retry(true);
+    error
+}
+
+const RETRY_ON_STATUS: ErrorType = ErrorType::new("RetryOnStatus");
+
+/// Whether it is that error.
+pub fn is_retry_on_status(error: &Error) -> bool {
+    *error.etype() == RETRY_ON_STATUS
+}
+
+/// Whether a connection that was kept had been closed by the backend as the request came: it was never read.
+pub fn is_race(error: &Error, reused: bool, answered: bool) -> bool {
+    let closed = matches!(error.etype(), ConnectionClosed | ReadError | WriteError);
+    reused && closed && !answered && *error.esource() == ErrorSource::Upstream
+}
 
 /// Whether it was the client that let the backend wait: the backend's silence says nothing about it while it
 /// has not been sent the whole request.
@@ -41,8 +75,10 @@ pub fn overdue() -> Reply {
 
 /// The answer to an error that ends a request; `None` where nobody is left to be told.
 pub fn reply(error: &Error) -> Option<Reply> {
-    if *error.etype() == NO_BACKEND_LEFT {
-        return Some(no_backend());
+    match *error.etype() {
+        NO_BACKEND_LEFT => return Some(no_backend(Refusal::NoneUsable(None))),
+        ALL_BUSY => return Some(no_backend(Refusal::AllBusy)),
+        _ => {}
     }
     match error.esource() {
         ErrorSource::Upstream => Some(upstream(error.etype())),

@@ -26,6 +26,7 @@ use crate::route;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::{AccessLog, Metrics, Phase, Timelines};
 use crate::upstream::retry::{self, Sent};
+use crate::upstream::{Copy, Mirrors, Occasion, Outcome};
 
 /// The status in logs and metrics of a client that left before its answer, as nginx counts it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -36,6 +37,7 @@ pub struct Gateway {
     metrics: Arc<Metrics>,
     access_log: Option<AccessLog>,
     timelines: Option<Arc<Timelines>>,
+    mirrors: Mirrors,
 }
 
 impl Gateway {
@@ -46,7 +48,34 @@ impl Gateway {
         access_log: Option<AccessLog>,
         timelines: Option<Arc<Timelines>>,
     ) -> Self {
-        Gateway { live, metrics, access_log, timelines }
+        Gateway { live, metrics, access_log, timelines, mirrors: Mirrors::default() }
+    }
+
+    /// Does wrong on purpose, where the route says so.
+    async fn inject_fault(&self, ctx: &RequestCtx) -> Verdict {
+        let Some(fault) = ctx.route.as_ref().and_then(|route| route.fault.as_ref()) else {
+            return Verdict::Continue(());
+        };
+        if let Some(delay) = fault.delay(fastrand::u8(..100)) {
+            ctx.metrics().faults_delayed.inc();
+            tokio::time::sleep(delay).await;
+        }
+        match fault.abort(fastrand::u8(..100)) {
+            Some(reply) => {
+                ctx.metrics().faults_aborted.inc();
+                Verdict::Reply(reply)
+            }
+            None => Verdict::Continue(()),
+        }
+    }
+
+    /// Sends the copy of a request that has passed by, if there is one.
+    fn mirror(&self, ctx: &mut RequestCtx) {
+        let mirror = ctx.route.as_ref().and_then(|route| Some((&route.metrics, route.mirror.as_ref()?)));
+        if let (Some((metrics, mirror)), Some(copy)) = (mirror, ctx.copy.take()) {
+            self.mirrors.send(copy, mirror, ctx.snapshot.request_timeout, &metrics.mirror);
+            ctx.mirrored = true;
+        }
     }
 
     /// Finds the route and asks the policies that may refuse, each in its turn.
@@ -79,6 +108,15 @@ async fn send(reply: Reply, session: &mut Session, ctx: &mut RequestCtx) -> Resu
     reply.send(session, &ctx.id).await
 }
 
+/// What is known about a request that has gone to a backend.
+fn sent(session: &Session) -> Sent<'_> {
+    Sent {
+        method: &session.req_header().method,
+        body_at_hand: !session.as_ref().retry_buffer_truncated(),
+        answered: downstream::final_response(session).is_some(),
+    }
+}
+
 #[async_trait]
 impl ProxyHttp for Gateway {
     type CTX = RequestCtx;
@@ -102,9 +140,12 @@ impl ProxyHttp for Gateway {
 
     /// Is this request let through? `true` means that it has been answered.
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        let verdict = self.admit(session.req_header(), ctx);
-        ctx.reached(Phase::RequestFilter);
+        let mut verdict = self.admit(session.req_header(), ctx);
         ctx.metrics().request(&session.req_header().method);
+        if let Verdict::Continue(()) = verdict {
+            verdict = self.inject_fault(ctx).await;
+        }
+        ctx.reached(Phase::RequestFilter);
         match verdict {
             Verdict::Continue(()) => Ok(false),
             Verdict::Reply(reply) => send(reply, session, ctx).await.map(|()| true),
@@ -116,27 +157,33 @@ impl ProxyHttp for Gateway {
     /// Is there a backend for it? Answered here, and not in `upstream_peer`, where Pingora would close the
     /// client's connection with the error.
     async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        if ctx.begin_attempt() {
-            return Ok(true);
+        if let Some(arm) = ctx.arm() {
+            arm.pool.budget.request(ctx.started);
         }
-        send(failure::no_backend(), session, ctx).await.map(|()| false)
+        match ctx.begin_attempt(session.req_header()) {
+            Ok(()) => Ok(true),
+            Err(refusal) => send(failure::no_backend(refusal), session, ctx).await.map(|()| false),
+        }
     }
 
     /// Where to? Called again for every retry.
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
         let retrying = ctx.attempts > 0;
         ctx.attempts += 1;
+        // Whether it was this request that met a kept connection at its end: on another one it goes at once.
+        let fresh = std::mem::take(&mut ctx.on_new_connection);
         if retrying {
             ctx.metrics().retries.inc();
-            if !ctx.begin_attempt() {
-                return Err(failure::no_backend_left());
+            if !fresh {
+                tokio::time::sleep(ctx.backoff()).await;
             }
+            ctx.begin_attempt(session.req_header()).map_err(failure::no_backend_left)?;
         }
         ctx.reached(Phase::UpstreamPeer);
         match (&ctx.route, ctx.backend()) {
             (Some(route), Some(backend)) => {
                 let timed = deadline::disarm(session);
-                Ok(route.peers.peer(backend, ctx.time_left(), timed))
+                route.peers.peer(backend, Occasion { left: ctx.time_left(), timed, fresh })
             }
             _ => Error::e_explain(InternalError, "a request without a route came to upstream_peer"),
         }
@@ -154,7 +201,8 @@ impl ProxyHttp for Gateway {
             backend.metrics.connection_errors.inc();
         }
         ctx.reached(Phase::FailToConnect);
-        error.set_retry(ctx.attempt_failed());
+        ctx.attempt_failed();
+        error.set_retry(ctx.takes_retry());
         error
     }
     // ANCHOR_END: where_to
@@ -187,7 +235,7 @@ impl ProxyHttp for Gateway {
         let host = route::authority(session.req_header()).ok().flatten();
         if let (None, Some(backend)) = (host, ctx.backend()) {
             // What goes up is HTTP/1.1, which requires a Host, even for a client of HTTP/1.0 that sent none.
-            request.insert_header(header::HOST, backend.address.to_string())?;
+            request.insert_header(header::HOST, backend.authority())?;
         }
         forwarded::apply(request, &Client { address: ctx.client, scheme: "http", host })?;
         request.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
@@ -196,7 +244,11 @@ impl ProxyHttp for Gateway {
         let Some(route) = &ctx.route else { return Ok(()) };
         let path = config::normalise_path(session.req_header().uri.path());
         route.rewrite.on_request(request, &path)?;
-        route.headers.on_request(request)
+        route.headers.on_request(request)?;
+        if route.mirror.is_some() && !ctx.mirrored && request.method.is_idempotent() {
+            ctx.copy = Some(Copy::new(request));
+        }
+        Ok(())
     }
     // ANCHOR_END: way_up
 
@@ -204,10 +256,16 @@ impl ProxyHttp for Gateway {
     async fn request_body_filter(
         &self,
         session: &mut Session,
-        _body: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
+        if let (Some(copy), Some(part)) = (&mut ctx.copy, body.as_ref()) {
+            copy.add(part);
+        }
+        if end_of_stream {
+            self.mirror(ctx);
+        }
         // A backend may answer before it has the whole body: then the head that was awaited is there.
         if end_of_stream && ctx.responded.is_none() {
             ctx.sent.get_or_insert_with(Instant::now);
@@ -225,23 +283,51 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         mut error: Box<Error>,
         ctx: &mut RequestCtx,
-        _client_reused: bool,
+        client_reused: bool,
     ) -> Box<Error> {
+        ctx.reached(Phase::ErrorWhileProxy);
+        if failure::is_retry_on_status(&error) {
+            return error;
+        }
         if failure::is_clients_fault(&error, session.is_body_done()) {
             return failure::request_timeout();
         }
-        let sent = Sent {
-            method: &session.req_header().method,
-            body_at_hand: !session.as_ref().retry_buffer_truncated(),
-            answered: session.response_written().is_some(),
-        };
-        ctx.reached(Phase::ErrorWhileProxy);
+        let may_resend = retry::may_resend(sent(session));
+        let answered = ctx.responded.is_some();
+        if may_resend && !ctx.raced && failure::is_race(&error, client_reused, answered) {
+            // No failure of the backend's, and no attempt: it has never seen the request.
+            ctx.raced = true;
+            ctx.on_new_connection = true;
+            error.set_retry(true);
+            return error;
+        }
         let by_backend = *error.esource() == ErrorSource::Upstream;
-        let may_resend = by_backend && retry::may_resend(sent);
-        error.set_retry(may_resend && ctx.attempt_failed());
+        if by_backend || deadline::has_passed(session) {
+            ctx.attempt_failed();
+        }
+        error.set_retry(by_backend && may_resend && ctx.takes_retry());
         error
     }
     // ANCHOR_END: broken
+
+    /// An answer whose status the route does not pass on while another attempt may do better.
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        let status = response.status.as_u16();
+        let is_listed = ctx.route.as_ref().is_some_and(|route| route.retry.is_on_status(status));
+        if !is_listed || !retry::may_resend(sent(session)) {
+            return Ok(());
+        }
+        ctx.attempt_failed();
+        if ctx.has_backend_left(session.req_header()) && ctx.takes_retry() {
+            return Err(failure::retry_on_status(response.status));
+        }
+        Ok(())
+    }
 
     // ANCHOR: way_down
     /// What the client gets to see of the backend's response.
@@ -257,6 +343,11 @@ impl ProxyHttp for Gateway {
         deadline::disarm(session);
         ctx.responded = Some(Instant::now());
         ctx.reached(Phase::ResponseFilter);
+        if let (Some(route), Some(attempt)) = (&ctx.route, &mut ctx.attempt)
+            && !response.status.is_server_error()
+        {
+            attempt.answered(&route.breaker);
+        }
         response.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
         let (name, via) = forwarded::via(response.version);
         response.append_header(name, via)?;
@@ -264,9 +355,14 @@ impl ProxyHttp for Gateway {
             quota.on_response(response)?;
         }
         if let Some(route) = &ctx.route {
-            route.headers.on_response(response, ctx.backend().map(|backend| backend.id.as_str()))?;
+            route.headers.on_response(response, ctx.backend().map(|backend| backend.name.as_str()))?;
             if let Some(cookie) = route.split_cookie.as_ref().filter(|_| ctx.draw_is_new) {
                 cookie.on_response(&ctx.draw.number().to_string(), response)?;
+            }
+            let mark = ctx.backend().map(|backend| &backend.mark);
+            let is_known = mark == ctx.known_mark.as_ref();
+            if let (Some(cookie), Some(mark), false) = (&route.sticky_cookie, mark, is_known) {
+                cookie.on_response(mark, response)?;
             }
         }
         if session.is_process_shutting_down() {
@@ -320,10 +416,13 @@ impl ProxyHttp for Gateway {
     }
 
     /// The request is over, well or not: it is counted and logged.
-    async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut RequestCtx) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
         let duration = ctx.started.elapsed();
         let status =
             downstream::final_response(session).map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
+        if error.is_none() && ctx.responded.is_some() {
+            ctx.record(if status < 500 { Outcome::Success } else { Outcome::Failure });
+        }
         let metrics = ctx.metrics();
         self.metrics.response(metrics, status);
         let responded = ctx.responded.map_or(duration, |at| at.duration_since(ctx.started));
@@ -343,7 +442,7 @@ impl ProxyHttp for Gateway {
             duration,
             request_id: ctx.id.to_str().unwrap_or_default(),
             client: ctx.client,
-            backend: ctx.backend().map(|backend| backend.id.as_str()),
+            backend: ctx.backend().map(|backend| backend.name.as_str()),
             bytes: session.body_bytes_sent(),
             attempts: ctx.attempts,
             error: ctx.error,

@@ -28,12 +28,16 @@ pub enum Problem {
     RateLimited,
     /// No backend is usable.
     NoBackend,
+    /// Each usable backend has as many requests in flight as it may.
+    LimitReached,
     /// A backend could not be reached, or did not answer as HTTP asks.
     BadGateway,
     /// A backend did not answer in time.
     GatewayTimeout,
     /// The gateway itself failed.
     Internal,
+    /// It was told to fail, with this status.
+    FaultInjected(StatusCode),
 }
 
 impl Problem {
@@ -46,10 +50,14 @@ impl Problem {
             }
             Problem::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests"),
             Problem::NoBackend => (StatusCode::SERVICE_UNAVAILABLE, "no_backend", "No backend is available"),
+            Problem::LimitReached => {
+                (StatusCode::SERVICE_UNAVAILABLE, "limit_reached", "The backends are busy")
+            }
             Problem::BadGateway => (StatusCode::BAD_GATEWAY, "bad_gateway", "The backend failed"),
             Problem::GatewayTimeout => {
                 (StatusCode::GATEWAY_TIMEOUT, "gateway_timeout", "The backend took too long")
             }
+            Problem::FaultInjected(status) => (status, "fault_injected", "A fault was injected"),
             Problem::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The gateway failed"),
         }
     }

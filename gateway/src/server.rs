@@ -20,7 +20,7 @@ use crate::proxy::Gateway;
 use crate::shutdown::{CaughtSignals, ServerEnded, run_until_stopped};
 use crate::telemetry::logging::{self, LoggingError};
 use crate::telemetry::{Metrics, Timelines};
-use crate::upstream::HealthChecker;
+use crate::upstream::{Discoverer, HealthChecker};
 
 /// Why the gateway could not start, or go on.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +77,7 @@ pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>) -> Result<
     let proxy = http_proxy(&server.configuration, gateway);
     server.add_service(ProxyService::new(proxy, http, connections.clone()));
     server.add_service(background_service("health checks", HealthChecker::new(live.health_plan())));
+    server.add_service(background_service("discovery", discoverer(&live, config, &metrics)));
     server.add_service(background_service("rollouts", RolloutService(rollouts.clone())));
     let (management, management_address) = management.unzip();
     if let (Some(listener), Some(access), Some(timelines)) = (management, access, timelines) {
@@ -113,6 +114,14 @@ pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>) -> Result<
     Ok(())
 }
 
+/// Follows where names of backends lead, and has `live` take it over.
+fn discoverer(live: &Arc<Store>, config: &Config, metrics: &Metrics) -> Discoverer {
+    let [answered, failed] = metrics.lookups();
+    let (known, live) = (live.places(), live.clone());
+    let servers = config.proxy.nameservers.clone();
+    Discoverer { known, servers, tell: Arc::new(move |news| live.follow_names(news)), answered, failed }
+}
+
 type Bound = (TcpListener, SocketAddr);
 
 /// Everything that is listened on, bound before anything starts.
@@ -140,10 +149,10 @@ impl Sockets {
 /// Tells which backends are served, as far as a person would want to read it.
 fn announce(snapshot: &Snapshot) {
     const SHOWN: usize = 8;
-    let shown =
-        snapshot.backends.iter().take(SHOWN).map(|backend| format!("{} {}", backend.id, backend.address));
+    let instances = snapshot.instances().map(|instance| &instance.state);
+    let shown = instances.take(SHOWN).map(|backend| format!("{} {}", backend.name, backend.endpoint));
     let mut shown = shown.collect::<Vec<_>>().join(", ");
-    if let Some(more) = snapshot.backends.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+    if let Some(more) = snapshot.instances().count().checked_sub(SHOWN).filter(|more| *more > 0) {
         shown.push_str(&format!(" and {more} more"));
     }
     info!("backends: {shown}");

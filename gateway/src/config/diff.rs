@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(
             difference(&config(&old), &config(&new)),
             [
-                "+ retry = {\"attempts\":2}",
+                "+ retry = {\"attempts\":2,\"on_status\":[],\"backoff_base_ms\":25,\"backoff_max_ms\":1000,\"budget_percent\":20}",
                 "~ rate_limit requests: 5 -> 9",
                 "+ virtual host a.example route /new {\"path_prefix\":\"/new\"}",
                 "+ virtual host a.example route /api strip_prefix = true",
@@ -141,7 +141,7 @@ mod tests {
                 "+ virtual host b.example {\"domain\":\"b.example\",\"enabled_backends_tag\":\"a\",\"http_to_https\":false}",
                 "- virtual host *",
                 "~ backend one tags: [\"a\"] -> [\"a\",\"b\"]",
-                "+ backend two {\"id\":\"two\",\"address\":\"127.0.0.1:2\",\"tags\":[\"a\"]}",
+                "+ backend two {\"id\":\"two\",\"address\":\"127.0.0.1:2\",\"tags\":[\"a\"],\"weight\":1}",
             ]
         );
         assert!(difference(&config(&old), &config(&old)).is_empty());

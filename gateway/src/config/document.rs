@@ -246,7 +246,7 @@ algorithm = "rownd_robin"
             "file:5:19: `max_connections`: invalid value: integer `0`, expected a whole number from 1",
             "file:9:11: `address`: 'nonsense' is no address: there is no port; expected host:port, as in 127.0.0.1:3001",
             "file:10:14: `tags`: invalid type: integer `7`, expected a string",
-            "file:13:13: unknown value `rownd_robin` (did you mean `round_robin`?); expected `round_robin`",
+            "file:13:13: unknown value `rownd_robin` (did you mean `round_robin`?); expected `round_robin` or `weighted` or `least_connections` or `random_two_choices` or `consistent_hash`",
         ];
         for line in expected {
             assert!(faults.iter().any(|fault| fault == line), "{line}\nnot in\n{}", faults.join("\n"));

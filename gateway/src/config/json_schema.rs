@@ -8,11 +8,13 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
+use super::address::Address;
 use super::cases::CaseRequest;
 use super::fields::{FieldName, Fields};
 use super::routes::{MethodName, Pattern};
 use super::schema::Config;
-use super::values::{HostPort, Millis, OneOrMany, Percent, Secs, StatusSet};
+use super::upstream::HashKey;
+use super::values::{Millis, OneOrMany, Percent, Secs, StatusSet};
 
 /// The schema of a whole configuration (JSON Schema 2020-12).
 pub fn json_schema() -> Value {
@@ -41,7 +43,11 @@ small_types! {
     Secs => { "type": "integer", "minimum": 1, "maximum": 31_536_000 }
     Millis => { "type": "integer", "minimum": 1, "maximum": 31_536_000_000_u64 }
     Percent => { "type": "integer", "minimum": 0, "maximum": 100 }
-    HostPort => { "type": "string", "examples": ["127.0.0.1:3001", "[::1]:3001", "web.internal:80"] }
+    Address => {
+        "type": "string",
+        "examples": ["127.0.0.1:3001", "web.internal:80", "srv:_http._tcp.web.internal", "unix:/run/app.sock"]
+    }
+    HashKey => { "type": "string", "pattern": "^(client_ip|uri|header:.+|cookie:.+)$" }
     StatusSet => { "type": "string", "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?( *, *[1-5][0-9]{2}(-[1-5][0-9]{2})?)*$" }
     Pattern => { "type": "string", "format": "regex" }
     MethodName => { "type": "string", "pattern": "^[^a-z ]+$", "examples": ["GET"] }

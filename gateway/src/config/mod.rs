@@ -5,6 +5,7 @@
 //! and reported with its place in the file, all of it at once (names that lead nowhere only where all hosts
 //! and backends could be read). Nothing here knows Pingora.
 
+mod address;
 mod cases;
 mod diff;
 mod document;
@@ -23,10 +24,12 @@ mod secrets;
 mod shares;
 #[cfg(test)]
 mod tests;
+mod upstream;
 mod validate;
 mod values;
 mod variables;
 
+pub use address::{Address, HostPort};
 pub use cases::{Case, Expect};
 pub use diff::difference;
 pub use error::{ConfigError, Fault, Position};
@@ -35,14 +38,14 @@ pub use host::{Domain, InvalidHost, normalise_host};
 pub use json_schema::json_schema;
 pub use load::{Overrides, Parsed, Source};
 pub use path::normalise_path;
-pub use policies::{
-    Algorithm, Balancing, Headers, HealthCheck, ProbeKind, RateLimit, RateLimitKey, RateLimitScope, Retry,
-    Upstream,
-};
+pub use policies::{FaultInjection, Headers, RateLimit, RateLimitKey, RateLimitScope};
 pub use routes::{MethodName, Pattern, Route};
 pub use schema::{Admin, Backend, Config, LogFormat, LogOutput, Logging, Metrics, Proxy, VirtualHost};
 pub use secrets::{hide_secrets, reveal_secrets};
 pub use shares::{Rollout, RolloutState, Share};
+pub use upstream::{
+    Algorithm, Balancing, CircuitBreaker, HashKey, HealthCheck, ProbeKind, Retry, Upstream, UpstreamProtocol,
+};
 pub use validate::{MAX_ATTEMPTS, MAX_RATE_LIMIT, PathFault};
-pub use values::{HostPort, Millis, OneOrMany, Percent, Secs, StatusSet};
+pub use values::{Millis, OneOrMany, Percent, Secs, StatusSet};
 pub use variables::{VARIABLES, set_variables};

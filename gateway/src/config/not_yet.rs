@@ -30,23 +30,6 @@ const KEYS: &[&str] = &[
     "proxy.server_timing",
     "limits",
     "tracing",
-    "health_check.slow_start_secs",
-    "health_check.panic_threshold_percent",
-    "balancing.hash_key",
-    "balancing.sticky_cookie",
-    "upstream.protocol",
-    "upstream.tls",
-    "upstream.sni",
-    "upstream.ca_file",
-    "upstream.client_cert_file",
-    "upstream.client_key_file",
-    "upstream.verify",
-    "upstream.max_inflight_per_backend",
-    "retry.on_status",
-    "retry.backoff_base_ms",
-    "retry.backoff_max_ms",
-    "retry.budget_percent",
-    "circuit_breaker",
     "rate_limit.store",
     "security_headers",
     "cors",
@@ -58,17 +41,7 @@ const KEYS: &[&str] = &[
     "virtual_hosts.cert_file",
     "virtual_hosts.key_file",
     "virtual_hosts.default",
-    "virtual_hosts.health_check",
-    "virtual_hosts.balancing",
-    "virtual_hosts.routes.mirror_tag",
-    "virtual_hosts.routes.fault",
-    "virtual_hosts.routes.balancing",
-    "backends.weight",
-    "backends.backup",
 ];
 
 /// Planned values: the key, and how they begin.
-const VALUES: &[(&str, &[&str])] = &[
-    ("balancing.algorithm", &["weighted", "least_connections", "random_two_choices", "consistent_hash"]),
-    ("rate_limit.key", &["header:", "cookie:", "jwt:"]),
-];
+const VALUES: &[(&str, &[&str])] = &[("rate_limit.key", &["header:", "cookie:", "jwt:"])];

@@ -1,132 +1,13 @@
 //! The tables of the configuration that say what happens to requests.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 
 use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::fields::{FieldName, FieldValue, Fields};
-use super::values::{Millis, Secs, StatusSet};
-
-/// `[health_check]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct HealthCheck {
-    /// Whether backends are probed; where not, all count as healthy.
-    pub enabled: bool,
-    /// What a probe is. Absent: http where a path is given, else tcp.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kind: Option<ProbeKind>,
-    /// What an HTTP probe asks for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// Which answers pass.
-    pub expected_status: StatusSet,
-    /// From one probe of a backend to the next.
-    pub interval_secs: Secs,
-    /// How long a probe may take in all.
-    pub timeout_secs: Secs,
-    /// So many failures in a row make a backend unhealthy.
-    pub unhealthy_threshold: NonZeroU32,
-    /// So many passes in a row make it healthy again.
-    pub healthy_threshold: NonZeroU32,
-}
-
-impl Default for HealthCheck {
-    fn default() -> Self {
-        HealthCheck {
-            enabled: true,
-            kind: None,
-            path: None,
-            expected_status: StatusSet::range(200..=399),
-            interval_secs: Secs::new(10),
-            timeout_secs: Secs::new(5),
-            unhealthy_threshold: NonZeroU32::MIN.saturating_add(2),
-            healthy_threshold: NonZeroU32::MIN.saturating_add(1),
-        }
-    }
-}
-
-/// What a probe is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ProbeKind {
-    /// A GET whose status must be an expected one.
-    Http,
-    /// A connection that opens.
-    Tcp,
-}
-
-impl HealthCheck {
-    /// What an HTTP probe asks for; `None` where the probe is a connection.
-    pub fn http_path(&self) -> Option<&str> {
-        match (self.kind, &self.path) {
-            (Some(ProbeKind::Tcp), _) | (None, None) => None,
-            (_, Some(path)) => Some(path),
-            (Some(ProbeKind::Http), None) => Some("/health"),
-        }
-    }
-}
-
-/// `[balancing]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Balancing {
-    /// How a backend is chosen.
-    pub algorithm: Algorithm,
-}
-
-/// How a backend is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Algorithm {
-    /// One after the other.
-    #[default]
-    RoundRobin,
-}
-
-/// `[upstream]`, a policy: how backends are spoken to.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Upstream {
-    /// How long a connection may take to open.
-    pub connect_timeout_ms: Millis,
-    /// How long a backend may be silent while it answers.
-    pub read_timeout_secs: Secs,
-    /// How long a backend may refuse to take more of a request.
-    pub write_timeout_secs: Secs,
-    /// How long an idle connection is kept for the next request.
-    pub idle_timeout_secs: Secs,
-    /// How many idle connections are kept, all backends together; the largest number of any table holds.
-    pub keepalive_pool_size: NonZeroUsize,
-}
-
-impl Default for Upstream {
-    fn default() -> Self {
-        Upstream {
-            connect_timeout_ms: Millis::new(1000),
-            read_timeout_secs: Secs::new(30),
-            write_timeout_secs: Secs::new(30),
-            idle_timeout_secs: Secs::new(55),
-            keepalive_pool_size: NonZeroUsize::MIN.saturating_add(511),
-        }
-    }
-}
-
-/// `[retry]`, a policy: what is tried again.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Retry {
-    /// Attempts in all, the first included.
-    pub attempts: NonZeroU32,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Retry { attempts: NonZeroU32::MIN.saturating_add(2) }
-    }
-}
+use super::values::{Percent, Secs};
 
 /// `[rate_limit]`, a policy: how much a client may ask.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -205,4 +86,18 @@ impl Default for Headers {
             expose_backend: false,
         }
     }
+}
+
+/// `fault`: what a route does wrong on purpose, to see how clients bear it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct FaultInjection {
+    /// How long a request is held up.
+    pub delay_ms: u32,
+    /// The share of requests that are.
+    pub delay_percent: Percent,
+    /// The status of an answer in place of the backend's.
+    pub abort_status: u16,
+    /// The share of requests that get it.
+    pub abort_percent: Percent,
 }

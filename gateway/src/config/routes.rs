@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::fields::Fields;
-use super::policies::{Headers, RateLimit, Retry, Upstream};
+use super::policies::{FaultInjection, Headers, RateLimit};
+use super::upstream::{Balancing, CircuitBreaker, HealthCheck, Retry, Upstream};
 use super::values::is_default;
 
 /// A part of a virtual host: its requests with such a path, method and header fields.
@@ -40,12 +41,28 @@ pub struct Route {
     /// Where clients are sent in place of an answer (308); empty: nowhere.
     #[serde(skip_serializing_if = "is_default")]
     pub redirect: String,
+    /// The tag of backends that get a copy of each idempotent request, and whose answers are dropped; empty:
+    /// none.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mirror_tag: String,
+    /// What it does wrong on purpose.
+    #[serde(skip_serializing_if = "is_default")]
+    pub fault: FaultInjection,
+    /// In place of the virtual host's table, or the one at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub health_check: Option<HealthCheck>,
+    /// In place of the virtual host's table, or the one at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub balancing: Option<Balancing>,
     /// In place of the virtual host's table, or the one at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub upstream: Option<Upstream>,
     /// In place of the virtual host's table, or the one at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub retry: Option<Retry>,
+    /// In place of the virtual host's table, or the one at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub circuit_breaker: Option<CircuitBreaker>,
     /// In place of the virtual host's table, or the one at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub rate_limit: Option<RateLimit>,

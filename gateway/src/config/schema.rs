@@ -4,16 +4,18 @@
 //! backend's `id`, say) defaults to empty, and [`validate`](super::validate) asks for it.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::address::Address;
 use super::cases::Case;
-use super::policies::{Balancing, Headers, HealthCheck, RateLimit, Retry, Upstream};
+use super::policies::{Headers, RateLimit};
 use super::routes::Route;
 use super::shares::{Rollout, Share};
-use super::values::{HostPort, OneOrMany, Secs, is_default};
+use super::upstream::{Balancing, CircuitBreaker, HealthCheck, Retry, Upstream};
+use super::values::{OneOrMany, Secs, is_default};
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -31,9 +33,9 @@ pub struct Config {
     pub metrics: Metrics,
     /// The management API.
     pub admin: Admin,
-    /// How backends are probed.
+    /// How backends are probed, where a virtual host does not say.
     pub health_check: HealthCheck,
-    /// How a backend is chosen.
+    /// How a backend is chosen, where a virtual host does not say.
     pub balancing: Balancing,
     /// How backends are spoken to, where a virtual host does not say.
     #[serde(skip_serializing_if = "is_default")]
@@ -41,6 +43,9 @@ pub struct Config {
     /// What is tried again, where a virtual host does not say.
     #[serde(skip_serializing_if = "is_default")]
     pub retry: Option<Retry>,
+    /// When a backend that fails requests gets none for a while, where a virtual host does not say.
+    #[serde(skip_serializing_if = "is_default")]
+    pub circuit_breaker: Option<CircuitBreaker>,
     /// How much a client may ask, where a virtual host does not say. Absent: any number.
     #[serde(skip_serializing_if = "is_default")]
     pub rate_limit: Option<RateLimit>,
@@ -70,6 +75,7 @@ impl Config {
                 "proxy.shutdown_timeout_secs",
                 self.proxy.shutdown_timeout_secs != new.proxy.shutdown_timeout_secs,
             ),
+            ("proxy.nameservers", self.proxy.nameservers != new.proxy.nameservers),
             ("proxy.threads", self.proxy.threads != new.proxy.threads),
             ("logging", self.logging != new.logging),
             ("metrics", self.metrics != new.metrics),
@@ -120,6 +126,9 @@ pub struct Proxy {
     pub keepalive_timeout_secs: Secs,
     /// How long requests in flight may take when the gateway stops.
     pub shutdown_timeout_secs: Secs,
+    /// The DNS servers that are asked for backends' names; none: those of the system.
+    #[serde(skip_serializing_if = "is_default")]
+    pub nameservers: Vec<SocketAddr>,
     /// Worker threads; 0 is one per core.
     pub threads: usize,
 }
@@ -135,6 +144,7 @@ impl Default for Proxy {
             request_timeout_secs: Secs::new(30),
             keepalive_timeout_secs: Secs::new(60),
             shutdown_timeout_secs: Secs::new(30),
+            nameservers: Vec::new(),
             threads: 0,
         }
     }
@@ -259,10 +269,19 @@ pub struct VirtualHost {
     pub routes: Vec<Route>,
     /// In place of the table at the top.
     #[serde(skip_serializing_if = "is_default")]
+    pub health_check: Option<HealthCheck>,
+    /// In place of the table at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub balancing: Option<Balancing>,
+    /// In place of the table at the top.
+    #[serde(skip_serializing_if = "is_default")]
     pub upstream: Option<Upstream>,
     /// In place of the table at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub retry: Option<Retry>,
+    /// In place of the table at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub circuit_breaker: Option<CircuitBreaker>,
     /// In place of the table at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub rate_limit: Option<RateLimit>,
@@ -271,18 +290,37 @@ pub struct VirtualHost {
     pub headers: Option<Headers>,
 }
 
-/// `[[backends]]`: one instance of a service.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+/// `[[backends]]`: one instance of a service, or all that a name leads to.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Backend {
     /// Its name in logs, metrics and answers.
     pub id: String,
     /// Where it listens. Required; absent only until validation.
-    #[schemars(with = "HostPort")]
-    pub address: Option<HostPort>,
+    #[schemars(with = "Address")]
+    pub address: Option<Address>,
     /// The pools to which it belongs.
     pub tags: Vec<String>,
+    /// Its share, beside those of the others: of `weighted`, `least_connections`, `random_two_choices` and
+    /// `consistent_hash`.
+    pub weight: NonZeroU32,
+    /// Whether it is used only where no other backend of the tag is usable.
+    #[serde(skip_serializing_if = "is_default")]
+    pub backup: bool,
     /// Whether it gets no new requests; those in flight end.
     #[serde(skip_serializing_if = "is_default")]
     pub drained: bool,
+}
+
+impl Default for Backend {
+    fn default() -> Self {
+        Backend {
+            id: String::new(),
+            address: None,
+            tags: Vec::new(),
+            weight: NonZeroU32::MIN,
+            backup: false,
+            drained: false,
+        }
+    }
 }

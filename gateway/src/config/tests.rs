@@ -34,9 +34,32 @@ const BAD: &[(&str, &str)] = &[
     ("[proxy]\nrequest_timeout_secs = 0\n", "file:2:24: `request_timeout_secs`: 0 is out of range"),
     ("[proxy]\nlisten_addr = \"127.0.0.1:443\"\n", "file:2:1: `listen_addr` is not supported yet"),
     ("[cors]\nallow_origins = []\n", "file:1:2: `cors` is not supported yet"),
-    ("[retry]\non_status = [502]\n", "file:2:1: `on_status` is not supported yet"),
+    ("[retry]\non_status = [502, 200]\n", "file:2:19: 200 is no status of an error"),
+    ("[retry]\nbackoff_base_ms = 0\n", "file:2:19: `backoff_base_ms`: 0 is out of range"),
+    ("[retry]\nbackoff_base_ms = 50\nbackoff_max_ms = 20\n", "file:3:18: it is less than `backoff_base_ms`"),
+    ("[retry]\nbudget_percent = 101\n", "file:2:18: `budget_percent`: 101 is out of range"),
+    ("[circuit_breaker]\nconsecutive_failures = 0\n", "file:2:24: `consecutive_failures`: invalid value"),
+    ("[circuit_breaker]\nfailure_percent = 0\n", "file:2:19: 0 is out of range"),
+    ("[circuit_breaker]\nwindow_secs = 61\n", "file:2:15: at most 60 seconds"),
+    ("[circuit_breaker]\nopen_secs = 10\nmax_open_secs = 5\n", "file:3:17: it is less than `open_secs`"),
+    ("[upstream]\nprotocol = \"auto\"\n", "file:2:12: \"auto\" is agreed on in TLS"),
+    ("[upstream]\nprotocol = \"http3\"\n", "file:2:12: unknown value `http3`"),
+    ("[upstream]\nsni = \"a.example\"\n", "file:2:7: it has no meaning without `tls = true`"),
+    ("[upstream]\ntls = true\nsni = \"a b\"\n", "file:3:7: \"a b\" is no host name"),
+    (
+        "[upstream]\ntls = true\nsni = \"a\"\nclient_cert_file = \"a.pem\"\n",
+        "file:4:20: the certificate needs its key",
+    ),
+    ("[upstream]\ntls = true\n", "file:9:11: backend 'one' is spoken to over TLS and has no name"),
+    ("[upstream]\nmax_inflight_per_backend = -1\n", "file:2:28: `max_inflight_per_backend`: invalid value"),
+    ("[balancing]\nhash_key = \"path\"\n", "file:2:12: `hash_key`: 'path' is no key; expected client_ip"),
+    ("[balancing]\nhash_key = \"cookie:a b\"\n", "'a b' cannot be the name of a cookie"),
+    ("[balancing]\nsticky_cookie = \"a b\"\n", "file:2:17: \"a b\" cannot be the name of a cookie"),
+    ("[health_check]\nhost = \"a b\"\n", "file:2:8: \"a b\" is no host"),
+    ("[health_check]\nkind = \"grpc\"\npath = \"/\"\n", "file:3:8: a path has no meaning"),
+    ("[health_check]\nslow_start_secs = -1\n", "file:2:19: `slow_start_secs`: invalid value"),
     ("[retry]\nattempts = 1000\n", "file:2:12: at most 16 attempts"),
-    ("[balancing]\nalgorithm = \"weighted\"\n", "file:2:13: `weighted` is not supported yet"),
+    ("[balancing]\nalgorithm = \"wieghted\"\n", "file:2:13: unknown value `wieghted`"),
     ("[rate_limit]\nkey = \"header:X-Key\"\n", "file:2:7: `header:X-Key` is not supported yet"),
     ("[rate_limit]\nrequests = 0\n", "file:2:12: `requests`: invalid value"),
     ("[rate_limit]\nrequests = 16777216\n", "file:2:12: at most 16777215 requests"),
@@ -84,8 +107,16 @@ const BAD: &[(&str, &str)] = &[
     ("[[backends]]\nid = \"one\"\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\n", "'one' is there twice"),
     ("[[backends]]\nid = \"a b\"\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\n", "file:2:6: \"a b\" is no id"),
     (
-        "[[backends]]\nid = \"x\"\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\nweight = 2\n",
-        "file:5:1: `weight` is not supported yet",
+        "[[backends]]\nid = \"x\"\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\nweight = 0\n",
+        "file:5:10: `weight`: invalid value",
+    ),
+    (
+        "[[backends]]\nid = \"x\"\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\nweight = 1001\n",
+        "file:5:10: a backend weighs at most 1000",
+    ),
+    (
+        "[[backends]]\nid = \"x\"\naddress = \"unix:app.sock\"\ntags = [\"a\"]\n",
+        "file:3:11: `address`: 'unix:app.sock' is no address: expected unix:/path",
     ),
 ];
 
@@ -116,6 +147,10 @@ const BAD_ROUTES: &[(&str, &str)] = &[
         "path = \"/a\"\npath_prefix = \"/a\"\n",
         "file:4:1: of `path`, `path_prefix` and `path_regex` a route has one",
     ),
+    ("path = \"/a\"\nmirror_tag = \"b\"\n", "file:6:14: no backend bears the tag 'b'"),
+    ("path = \"/a\"\nfault = { delay_percent = 5 }\n", "file:6:27: it needs `delay_ms`"),
+    ("path = \"/a\"\nfault = { abort_percent = 5 }\n", "file:6:27: it needs `abort_status`"),
+    ("path = \"/a\"\nfault = { abort_status = 101 }\n", "file:6:26: 101 is no final status"),
     ("path = \"a\"\n", "file:5:8: \"a\" is no path"),
     ("path_prefix = \"/a?b\"\n", "file:5:15: \"/a?b\" is no path"),
     ("path_prefix = \"/a b\"\n", "file:5:15: \"/a b\" is no path"),
@@ -139,7 +174,6 @@ const BAD_ROUTES: &[(&str, &str)] = &[
         "path = \"/a\"\nredirect = \"/b\"\nenabled_backends_tag = \"a\"\n",
         "file:7:24: it has no meaning beside `redirect`",
     ),
-    ("path = \"/a\"\nmirror_tag = \"a\"\n", "file:6:1: `mirror_tag` is not supported yet"),
     ("path = \"/a\"\npath_prefx = \"/a\"\n", "unknown key `path_prefx` (did you mean `path_prefix`?)"),
     (
         "path = \"/a\"\n[[virtual_hosts.routes]]\npath = \"/a\"\n",
@@ -168,6 +202,7 @@ fn the_reference_shows_the_defaults() {
     let mut reference = Config::parse("reference.toml", REFERENCE).unwrap();
     assert_eq!(reference.upstream.take(), Some(Default::default()));
     assert_eq!(reference.retry.take(), Some(Default::default()));
+    assert_eq!(reference.circuit_breaker.take(), Some(Default::default()));
     assert_eq!(reference.rate_limit.take(), Some(Default::default()));
     assert_eq!(reference.headers.take(), Some(Default::default()));
     // What has no default is an example.

@@ -2,7 +2,6 @@
 //! where it is read, with its line, and never again.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -32,6 +31,11 @@ pub struct Percent(u8);
 impl Percent {
     /// All of it.
     pub const ALL: Percent = Percent(100);
+
+    /// A constant of the defaults; more than all counts as all.
+    pub(super) const fn of(percent: u8) -> Self {
+        Percent(if percent > 100 { 100 } else { percent })
+    }
 
     /// As it was written.
     pub fn get(self) -> u8 {
@@ -104,69 +108,6 @@ const fn at_least_one(n: u64) -> NonZeroU64 {
     match NonZeroU64::new(n) {
         Some(n) => n,
         None => NonZeroU64::MIN,
-    }
-}
-
-/// `host:port`. The host is an address (IPv6 in brackets) or a name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
-#[serde(try_from = "String")]
-pub struct HostPort {
-    /// The host as it was written, without brackets.
-    pub host: String,
-    /// The port, not 0.
-    pub port: u16,
-}
-
-impl HostPort {
-    /// The host where it is an address, so that nothing has to be resolved.
-    pub fn ip(&self) -> Option<IpAddr> {
-        self.host.parse().ok()
-    }
-}
-
-impl TryFrom<String> for HostPort {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl FromStr for HostPort {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            |why: &str| format!("'{text}' is no address: {why}; expected host:port, as in 127.0.0.1:3001");
-        let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong("there is no port"))?;
-        let port = match port.parse::<u16>() {
-            Ok(0) | Err(_) => return Err(wrong(&format!("'{port}' is no port from 1 to 65535"))),
-            Ok(port) => port,
-        };
-        let host = match host.strip_prefix('[') {
-            Some(rest) => {
-                let address =
-                    rest.strip_suffix(']').filter(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
-                address.ok_or_else(|| wrong("what stands in brackets is no IPv6 address"))?
-            }
-            None if host.contains(':') => return Err(wrong("an IPv6 address stands in brackets")),
-            None if is_host_name(host) => host,
-            None => return Err(wrong(&format!("'{host}' is no host"))),
-        };
-        Ok(HostPort { host: host.to_owned(), port })
-    }
-}
-
-impl fmt::Display for HostPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
-        }
-    }
-}
-
-impl Serialize for HostPort {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 
@@ -283,40 +224,6 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Item<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn host_port(text: &str) -> Result<HostPort, String> {
-        text.parse()
-    }
-
-    #[test]
-    fn addresses_are_names_or_numbers_with_a_port() {
-        for text in
-            ["127.0.0.1:3001", "localhost:80", "web-1.example.com:65535", "[::1]:8080", "my_service:1"]
-        {
-            assert_eq!(host_port(text).unwrap().to_string(), text);
-        }
-    }
-
-    #[test]
-    fn what_is_no_address_is_refused_with_the_reason() {
-        for (text, why) in [
-            ("nonsense", "no port"),
-            ("127.0.0.1", "no port"),
-            ("127.0.0.1:0", "'0' is no port"),
-            ("127.0.0.1:65536", "'65536' is no port"),
-            ("127.0.0.1:http", "'http' is no port"),
-            (":80", "'' is no host"),
-            ("::1:80", "stands in brackets"),
-            ("[::1:80", "no IPv6 address"),
-            ("[nonsense]:80", "no IPv6 address"),
-            ("a b:80", "'a b' is no host"),
-            ("http://a:80", "stands in brackets"),
-            ("-a:80", "'-a' is no host"),
-        ] {
-            let error = host_port(text).unwrap_err();
-            assert!(error.contains(why), "{text}: {error}");
-        }
-    }
 
     #[test]
     fn status_sets() {

@@ -8,10 +8,11 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
 
+use super::address::Address;
 use super::document::describe;
-use super::policies::Algorithm;
 use super::schema::Config;
-use super::values::{HostPort, OneOrMany, Secs};
+use super::upstream::Algorithm;
+use super::values::{OneOrMany, Secs};
 
 /// Every variable that is read.
 pub const VARIABLES: [&str; 14] = [
@@ -62,7 +63,7 @@ impl<'a> Variables<'a> {
     }
 
     /// Sets what is set, and returns the backends where any are given.
-    pub(super) fn apply(&mut self, config: &mut Config) -> Option<Vec<HostPort>> {
+    pub(super) fn apply(&mut self, config: &mut Config) -> Option<Vec<Address>> {
         let proxy = &mut config.proxy;
         let health = &mut config.health_check;
         self.set("PINGORA_LISTEN_ADDR", "proxy/listen_addr_http", &mut proxy.listen_addr_http, |text| {

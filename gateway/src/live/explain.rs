@@ -10,10 +10,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::snapshot::{Level, Route, Snapshot};
-use crate::config::normalise_path;
+use crate::config::{Algorithm, normalise_path};
 use crate::policy::Verdict;
 use crate::route::{self, Outcome};
-use crate::upstream::{Arm, BackendState};
+use crate::upstream::{Arm, BackendState, CircuitState, Member};
 
 /// What would become of a request.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -60,8 +60,14 @@ pub struct Taken {
     pub pools: Vec<Pool>,
     /// The tag whose pool would get it.
     pub tag: String,
+    /// How one of its backends is chosen.
+    pub algorithm: Algorithm,
     /// The backend that would be asked first.
     pub next: Option<String>,
+    /// The tag whose backends get a copy, where the request's method allows it.
+    pub mirror: Option<String>,
+    /// What goes wrong on purpose, and how often.
+    pub fault: Option<String>,
 }
 
 /// The backends with a tag.
@@ -93,6 +99,10 @@ pub struct Backend {
     pub id: String,
     /// Where it listens.
     pub address: String,
+    /// Its share, beside those of the others.
+    pub weight: u32,
+    /// Whether it is used only where no other is usable.
+    pub backup: bool,
     /// Whether requests are sent to it, or why not.
     pub state: BackendCondition,
 }
@@ -105,16 +115,19 @@ pub enum BackendCondition {
     Usable,
     /// Probes fail.
     Unhealthy,
+    /// Requests failed, so it gets none for a while.
+    CircuitOpen,
     /// Somebody has drained it.
     Drained,
 }
 
 impl From<&BackendState> for BackendCondition {
     fn from(backend: &BackendState) -> Self {
-        match (backend.is_drained(), backend.is_healthy()) {
-            (true, _) => BackendCondition::Drained,
-            (false, false) => BackendCondition::Unhealthy,
-            (false, true) => BackendCondition::Usable,
+        match (backend.is_drained(), backend.is_healthy(), backend.circuit()) {
+            (true, _, _) => BackendCondition::Drained,
+            (_, false, _) => BackendCondition::Unhealthy,
+            (_, _, CircuitState::Open) => BackendCondition::CircuitOpen,
+            _ => BackendCondition::Usable,
         }
     }
 }
@@ -195,18 +208,22 @@ fn why(outcome: &Outcome) -> String {
 }
 
 fn taken(route: &Route, request: &RequestHeader, path: &str) -> Taken {
-    let backend = |backend: &Arc<BackendState>| Backend {
-        id: backend.id.clone(),
-        address: backend.address.to_string(),
-        state: BackendCondition::from(&**backend),
+    let backend = |(member, backup): (&Member, bool)| Backend {
+        id: member.backend.name.clone(),
+        address: member.backend.endpoint.to_string(),
+        weight: member.weight,
+        backup,
+        state: BackendCondition::from(&*member.backend),
     };
     let pool = |arm: &Arm| Pool {
         tag: arm.tag.clone(),
         percent: arm.percent,
         by_rollout: arm.provisional,
-        backends: arm.pool.backends().iter().map(backend).collect(),
+        backends: arm.pool.members().map(backend).collect(),
     };
     let chosen = route.split.arm(route.known_draw(&request.headers).unwrap_or_else(|| route.split.peek()));
+    let known = route.known_mark(&request.headers);
+    let next = chosen.pool.next(&route.wanted(request, None, known, &mut [0; 16]));
     Taken {
         name: route.name.clone(),
         redirect: route.redirect.as_ref().map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned()),
@@ -214,7 +231,10 @@ fn taken(route: &Route, request: &RequestHeader, path: &str) -> Taken {
         policies: route.policies.iter().map(|&(name, from)| Policy { name, from }).collect(),
         pools: route.split.arms().map(pool).collect(),
         tag: chosen.tag.clone(),
-        next: chosen.pool.next().map(|backend| backend.id.clone()),
+        algorithm: route.algorithm,
+        next: next.map(|backend| backend.name.clone()),
+        mirror: route.mirror.as_ref().map(|mirror| mirror.tag.clone()),
+        fault: route.fault.as_ref().map(ToString::to_string),
     }
 }
 
@@ -253,11 +273,23 @@ impl fmt::Display for Explanation {
                 let state = match backend.state {
                     BackendCondition::Usable => "usable",
                     BackendCondition::Unhealthy => "unhealthy",
+                    BackendCondition::CircuitOpen => "circuit open",
                     BackendCondition::Drained => "drained",
                 };
-                writeln!(f, "  backend       {} {} {state}", backend.id, backend.address)?;
+                let weight =
+                    if backend.weight > 1 { format!(" weight {}", backend.weight) } else { String::new() };
+                let backup = if backend.backup { " backup" } else { "" };
+                writeln!(f, "  backend       {} {} {state}{weight}{backup}", backend.id, backend.address)?;
             }
         }
+        if let Some(tag) = &route.mirror {
+            writeln!(f, "  mirror        {tag}")?;
+        }
+        if let Some(fault) = &route.fault {
+            writeln!(f, "  fault         {fault}")?;
+        }
+        let algorithm = serde_json::to_value(route.algorithm).unwrap_or_default();
+        writeln!(f, "  algorithm     {}", algorithm.as_str().unwrap_or_default())?;
         writeln!(f, "  next          {}", route.next.as_deref().unwrap_or("nobody: answered with 503"))
     }
 }

@@ -1,21 +1,28 @@
 //! A compiled configuration: everything that a request looks up, in the form in which it is needed.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
+use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::config::Config;
+use super::pools::Budgets;
+use crate::config::{Algorithm, Config, HashKey};
+use crate::policy::fault::Fault;
+use crate::policy::hash_key;
 use crate::policy::headers::HeaderRules;
 use crate::policy::rate_limit::{Counters, RateLimiter};
 use crate::policy::rewrite::Rewrite;
 use crate::policy::signed_cookie::SignedCookie;
 use crate::route::{HostTable, RuleTable};
 use crate::telemetry::handles::{Lazy, RouteMetrics};
-use crate::upstream::{BackendState, Draw, PeerSettings, Split};
+use crate::upstream::{
+    BackendState, BreakerRules, Draw, HealthPlan, Mirror, PeerSettings, Places, RetryRules, Split, Wanted,
+};
 
 /// Where in a configuration something was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -31,6 +38,17 @@ pub enum Level {
     Default,
 }
 
+/// One instance of a backend. There are several where its address is a name that leads to several.
+#[derive(Clone)]
+pub struct Instance {
+    /// How it is.
+    pub state: Arc<BackendState>,
+    /// Its share, beside those of the others.
+    pub weight: u32,
+    /// Whether it is used only where no other is usable.
+    pub backup: bool,
+}
+
 /// A compiled configuration. It never changes; a new one takes its place.
 pub struct Snapshot {
     /// What it was compiled from.
@@ -41,8 +59,14 @@ pub struct Snapshot {
     pub hosts: HostTable<Arc<RuleTable<Arc<Route>>>>,
     /// Every route, by its virtual host's domain and its name.
     pub routes: HashMap<(String, String), Arc<Route>>,
-    /// Every backend, in the order of the configuration.
-    pub backends: Vec<Arc<BackendState>>,
+    /// The instances of every backend, in the order of the configuration.
+    pub backends: Vec<Vec<Instance>>,
+    /// Where the names among their addresses lead.
+    pub places: Arc<Places>,
+    /// Who is probed, and how.
+    pub(super) health: HealthPlan,
+    /// What bounds retries, by tag.
+    pub(super) budgets: Budgets,
     /// What all rate limits count in; `None` where there has never been one.
     pub counters: Option<Arc<Counters>>,
     /// How long an idle client connection stays open.
@@ -60,19 +84,31 @@ pub struct Route {
     /// Its name in that virtual host; "/" is that of the requests which no other takes.
     pub name: String,
     /// Its policies, and at which level of the configuration each was written.
-    pub policies: [(&'static str, Level); 4],
+    pub policies: [(&'static str, Level); 7],
     /// Where clients are sent in place of an answer.
     pub redirect: Option<HeaderValue>,
+    /// What it does wrong on purpose.
+    pub fault: Option<Fault>,
     /// What becomes of the path on its way up.
     pub rewrite: Rewrite,
     /// The backends that serve it: one tag's, or several that share its requests.
     pub split: Split,
     /// Keeps a client with the tag that it got first; `None`: each request for itself.
     pub split_cookie: Option<SignedCookie>,
+    /// How one of them is chosen.
+    pub algorithm: Algorithm,
+    /// What consistent hashing goes by.
+    pub hash_key: HashKey,
+    /// Keeps a client with the backend that it got first; `None`: each request for itself.
+    pub sticky_cookie: Option<SignedCookie>,
     /// How they are spoken to.
-    pub peers: PeerSettings,
-    /// Attempts in all, the first included.
-    pub attempts: u32,
+    pub peers: Arc<PeerSettings>,
+    /// What is tried again.
+    pub retry: RetryRules,
+    /// When a backend gets no requests for a while.
+    pub breaker: BreakerRules,
+    /// Who gets a copy of each request.
+    pub mirror: Option<Mirror>,
     /// How much a client may ask; `None`: any number.
     pub rate_limit: Option<RateLimiter>,
     /// Which header fields are changed.
@@ -82,6 +118,11 @@ pub struct Route {
 }
 
 impl Snapshot {
+    /// Every instance of every backend.
+    pub fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.backends.iter().flatten()
+    }
+
     /// The tags that are counted, each with its virtual host's domain.
     pub(super) fn compared_tags(&self) -> HashSet<(&str, &str)> {
         let arms = self.routes.values().flat_map(|route| route.split.arms().map(|arm| (&*route.domain, arm)));
@@ -92,9 +133,11 @@ impl Snapshot {
 
     /// Has the backends be as the configuration says, from now on.
     pub(super) fn take_effect(&self) {
-        for (backend, config) in self.backends.iter().zip(&self.config.backends) {
-            backend.set_drained(config.drained);
-            backend.set_healthy(backend.is_healthy());
+        for (instances, config) in self.backends.iter().zip(&self.config.backends) {
+            for Instance { state, .. } in instances {
+                state.set_drained(config.drained);
+                state.show_health();
+            }
         }
     }
 }
@@ -104,5 +147,28 @@ impl Route {
     pub fn known_draw(&self, headers: &HeaderMap) -> Option<Draw> {
         let number = self.split_cookie.as_ref()?.read(headers)?;
         Draw::new(number.parse().ok()?)
+    }
+
+    /// The mark of the backend that a client has brought along in its cookie.
+    pub fn known_mark<'h>(&'h self, headers: &'h HeaderMap) -> Option<&'h str> {
+        self.sticky_cookie.as_ref()?.read(headers)
+    }
+
+    /// What a request wants of a pool; `known` is the mark that it has brought along, and `room` is where an
+    /// address becomes a key.
+    pub fn wanted<'r>(
+        &'r self,
+        request: &'r RequestHeader,
+        client: Option<IpAddr>,
+        known: Option<&'r str>,
+        room: &'r mut [u8; 16],
+    ) -> Wanted<'r> {
+        let hashes = self.algorithm == Algorithm::ConsistentHash;
+        Wanted {
+            key: if hashes { hash_key::of(&self.hash_key, request, client, room) } else { b"" },
+            known,
+            limit: self.peers.max_inflight(),
+            heeds_circuits: self.breaker.is_enabled(),
+        }
     }
 }

@@ -15,14 +15,15 @@ use tracing::{info, warn};
 
 use super::cases::try_on;
 use super::change::{Applied, Change, ChangeError, Keeping, Revision};
-use super::compile::{Names, Surroundings, compile};
+use super::compile::{Surroundings, compile};
 use super::ended;
 use super::keep::keep;
-use super::snapshot::Snapshot;
+use super::names::{Names, resolve};
+use super::snapshot::{Instance, Snapshot};
 use crate::config::{Config, ConfigError, Parsed, Source, difference};
 use crate::policy::signed_cookie::CookieKey;
 use crate::telemetry::Metrics;
-use crate::upstream::HealthPlan;
+use crate::upstream::{HealthPlan, Places};
 
 // ANCHOR: store
 /// Holds the snapshot that new requests start with.
@@ -36,6 +37,7 @@ pub struct Store {
     metrics: Arc<Metrics>,
     cookie_key: Arc<CookieKey>,
     health: watch::Sender<HealthPlan>,
+    places: watch::Sender<Arc<Places>>,
     /// What tells the revisions of this process from those of another one.
     process: String,
 }
@@ -64,8 +66,11 @@ impl Store {
         metrics: Arc<Metrics>,
     ) -> Result<Self, ConfigError> {
         let cookie_key = Arc::new(CookieKey::from_variable(&parsed.config.proxy.cookie_key_env));
-        let with = Surroundings { metrics: &metrics, cookie_key: &cookie_key, names, before: None };
-        let compiled = compile(&parsed.config, &with);
+        let compiled = resolve(&parsed.config, names, &Places::new()).and_then(|places| {
+            let (metrics, cookie_key) = (&metrics, &cookie_key);
+            let with = Surroundings { metrics, cookie_key, places: places.into(), before: None, revision: 1 };
+            compile(&parsed.config, &with)
+        });
         let tried = compiled.and_then(|snapshot| try_on(&snapshot).map(|()| snapshot));
         let snapshot = tried.map_err(|faults| source.locate(&parsed, faults))?;
         snapshot.take_effect();
@@ -81,7 +86,8 @@ impl Store {
         let in_file = Some(parsed.text.clone());
         let started_with = parsed.config.clone();
         Ok(Store {
-            health: watch::Sender::new(HealthPlan::new(&parsed.config.health_check, &snapshot.backends)),
+            health: watch::Sender::new(snapshot.health.clone()),
+            places: watch::Sender::new(snapshot.places.clone()),
             current: ArcSwap::from_pointee(snapshot),
             book: Mutex::new(Book {
                 parsed,
@@ -117,6 +123,11 @@ impl Store {
     /// Which backends are probed, and how; it changes with the configuration.
     pub fn health_plan(&self) -> watch::Receiver<HealthPlan> {
         self.health.subscribe()
+    }
+
+    /// Where names of backends lead; it changes with the configuration, and by [`Store::follow_names`].
+    pub fn places(&self) -> watch::Receiver<Arc<Places>> {
+        self.places.subscribe()
     }
 
     /// The configurations that can be gone back to, and the one that runs; the newest last.
@@ -178,6 +189,58 @@ impl Store {
     /// Everything that is wrong with it.
     pub fn follow_file(&self) -> Result<(), ConfigError> {
         self.catch_up(&mut self.book.lock())
+    }
+
+    /// Takes over where names of backends lead now. The configuration, and its revision, stay as they are.
+    pub fn follow_names(&self, news: Places) {
+        let book = self.book.lock();
+        let before = self.load();
+        let mut places = (*before.places).clone();
+        // A name that has left the configuration in the meantime is nobody's.
+        places.extend(news.into_iter().filter(|(name, _)| before.places.contains_key(name)));
+        let with = self.surroundings(&before, places, before.revision);
+        match compile(&book.parsed.config, &with) {
+            Ok(next) => self.swap(Arc::new(next)),
+            Err(faults) => {
+                let error = self.source.locate(&book.parsed, faults);
+                warn!("names of backends lead elsewhere, and that cannot be taken over: {error}");
+            }
+        }
+    }
+
+    fn surroundings<'s>(&'s self, before: &'s Snapshot, places: Places, revision: u64) -> Surroundings<'s> {
+        Surroundings {
+            metrics: &self.metrics,
+            cookie_key: &self.cookie_key,
+            places: Arc::new(places),
+            before: Some(before),
+            revision,
+        }
+    }
+
+    /// Has new requests start with `next`.
+    fn swap(&self, next: Arc<Snapshot>) {
+        let before = self.current.swap(next.clone());
+        next.take_effect();
+        self.tell_of_instances(&before, &next);
+        self.health.send_replace(next.health.clone());
+        self.places.send_replace(next.places.clone());
+        self.forget(&before, &next);
+    }
+
+    /// Tells which addresses of names have come and gone.
+    fn tell_of_instances(&self, before: &Snapshot, now: &Snapshot) {
+        let names = |snapshot: &Snapshot| -> HashSet<String> {
+            let of_names = snapshot.instances().filter(|instance| instance.state.host.is_some());
+            of_names.map(|instance| instance.state.name.clone()).collect()
+        };
+        let (before, now) = (names(before), names(now));
+        for name in now.difference(&before) {
+            info!(backend = name, "a name leads to a new backend");
+        }
+        for name in before.difference(&now) {
+            info!(backend = name, "a name does not lead to this backend any more");
+        }
     }
 
     /// Writes what could not be written before, if there is anything.
@@ -325,13 +388,9 @@ impl Store {
         names: Names,
     ) -> Result<(Arc<Snapshot>, Applied), ConfigError> {
         let before = self.load();
-        let with = Surroundings {
-            metrics: &self.metrics,
-            cookie_key: &self.cookie_key,
-            names,
-            before: Some(&before),
-        };
         let wrong = |faults| self.source.locate(parsed, faults);
+        let places = resolve(&parsed.config, names, &before.places).map_err(wrong)?;
+        let with = self.surroundings(&before, places, before.revision + 1);
         let next = Arc::new(compile(&parsed.config, &with).map_err(wrong)?);
         if let Err(faults) = try_on(&next) {
             self.forget(&next, &before);
@@ -359,10 +418,7 @@ impl Store {
     /// What cannot fail.
     fn commit(&self, book: &mut Book, parsed: Parsed, next: Arc<Snapshot>, by: &str, applied: &Applied) {
         self.metrics.last_reload_successful.set(1);
-        let before = self.current.swap(next.clone());
-        next.take_effect();
-        self.health.send_replace(HealthPlan::new(&parsed.config.health_check, &next.backends));
-        self.forget(&before, &next);
+        self.swap(next.clone());
         info!(
             by,
             revision = next.revision,
@@ -391,9 +447,11 @@ impl Store {
         for (vhost, tag) in before.compared_tags().difference(&now.compared_tags()) {
             self.metrics.forget_tag(vhost, tag);
         }
-        let known: HashSet<&str> = now.backends.iter().map(|backend| backend.id.as_str()).collect();
-        for backend in before.backends.iter().filter(|backend| !known.contains(backend.id.as_str())) {
-            self.metrics.forget_backend(&backend.id);
+        let known: HashSet<&str> = now.instances().map(|instance| instance.state.name.as_str()).collect();
+        for Instance { state, .. } in before.instances() {
+            if !known.contains(state.name.as_str()) {
+                self.metrics.forget_backend(&state.name);
+            }
         }
     }
 }

@@ -3,12 +3,16 @@
 //! A policy is compiled from its table in the configuration, takes plain parts rather than a session, and
 //! knows no other policy.
 
+pub mod fault;
 pub mod forwarded;
+pub mod hash_key;
 pub mod headers;
 pub mod rate_limit;
 pub mod request_id;
 pub mod rewrite;
 pub mod signed_cookie;
+
+use http::{HeaderMap, header};
 
 use crate::reply::Reply;
 
@@ -19,4 +23,11 @@ pub enum Verdict<T = ()> {
     Continue(T),
     /// It is answered here.
     Reply(Reply),
+}
+
+/// The values of the cookies called `name` (RFC 6265 4.2.1).
+fn cookies<'h>(headers: &'h HeaderMap, name: &'h str) -> impl Iterator<Item = &'h str> {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.filter(move |(named, _)| *named == name).map(|(_, value)| value)
 }

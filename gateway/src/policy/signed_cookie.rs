@@ -12,6 +12,8 @@ use pingora::Result;
 use pingora::http::ResponseHeader;
 use uuid::Uuid;
 
+use super::cookies;
+
 /// How long a client keeps it: 30 days.
 const MAX_AGE_SECS: u32 = 30 * 24 * 60 * 60;
 
@@ -55,11 +57,8 @@ impl SignedCookie {
     }
 
     /// What the client's cookie says, where it has one and we have signed it.
-    pub fn read<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
-        let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-        let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-        let mut named = pairs.filter(|(name, _)| *name == self.name);
-        named.find_map(|(_, signed)| {
+    pub fn read<'h>(&'h self, headers: &'h HeaderMap) -> Option<&'h str> {
+        cookies(headers, &self.name).find_map(|signed| {
             let (value, signature) = signed.rsplit_once('.')?;
             let right = self.key.sign(&self.purpose, value).ok()?;
             let equal =

@@ -37,8 +37,27 @@ pub struct RouteMetrics {
     pub duration_ms: Histogram,
     /// Attempts after the first.
     pub retries: IntCounter,
+    /// Retries that there was no budget for.
+    pub retries_refused: IntCounter,
     /// Requests refused by the rate limit.
     pub rate_limited: IntCounter,
+    /// Requests held up on purpose.
+    pub faults_delayed: IntCounter,
+    /// Requests answered in place of a backend, on purpose.
+    pub faults_aborted: IntCounter,
+    /// Copies of requests.
+    pub mirror: MirrorMetrics,
+}
+
+/// What became of copies of requests.
+#[derive(Clone)]
+pub struct MirrorMetrics {
+    /// They were answered, and not with 5xx.
+    pub answered: IntCounter,
+    /// They were not.
+    pub failed: IntCounter,
+    /// They were not sent: too many were under way, too much body, or no backend.
+    pub dropped: IntCounter,
 }
 
 impl RouteMetrics {
@@ -97,6 +116,10 @@ pub struct BackendMetrics {
     pub requests_active: IntGauge,
     /// 1 healthy, 0 not.
     pub health: IntGauge,
+    /// 0 closed, 1 half-open, 2 open.
+    pub circuit: IntGauge,
+    /// How often its circuit opened.
+    pub circuit_opened: IntCounter,
     /// Probes that passed.
     pub probes_passed: IntCounter,
     /// Probes that failed.

@@ -10,12 +10,20 @@ use prometheus::{
 };
 
 use super::families::{ByStatus, Families};
-use super::handles::{BackendMetrics, ByClass, CLASSES, Lazy, METHODS, RouteMetrics, TagMetrics};
+use super::handles::{
+    BackendMetrics, ByClass, CLASSES, Lazy, METHODS, MirrorMetrics, RouteMetrics, TagMetrics,
+};
 use crate::PINGORA_VERSION;
 
 /// From a loopback answer to a long poll, in seconds.
 const BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+
+/// The kinds of injected faults, as labels.
+const FAULTS: [&str; 2] = ["delay", "abort"];
+
+/// What becomes of copies of requests, as labels.
+const MIRRORED: [&str; 3] = ["answered", "failed", "dropped"];
 
 /// Every metric of the process.
 pub struct Metrics {
@@ -42,6 +50,10 @@ pub struct Metrics {
     latency: HistogramVec,
     duration: HistogramVec,
     retries: IntCounterVec,
+    retries_refused: IntCounterVec,
+    faults: IntCounterVec,
+    mirrored: IntCounterVec,
+    lookups: IntCounterVec,
     rate_limited: IntCounterVec,
     tag_responses: IntCounterVec,
     tag_latency: HistogramVec,
@@ -50,6 +62,8 @@ pub struct Metrics {
     backend_requests: IntCounterVec,
     backend_requests_active: IntGaugeVec,
     backend_health: IntGaugeVec,
+    circuit: IntGaugeVec,
+    circuit_opened: IntCounterVec,
     probes: IntCounterVec,
 }
 
@@ -121,6 +135,22 @@ impl Metrics {
                 &milliseconds,
             )?,
             retries: new.counters("proxy_retries_total", "Attempts after the first", route)?,
+            retries_refused: new.counters(
+                "proxy_retries_refused_total",
+                "Retries that the budget had no room for",
+                route,
+            )?,
+            faults: new.counters(
+                "proxy_faults_injected_total",
+                "Requests delayed or aborted on purpose",
+                &["vhost", "route", "kind"],
+            )?,
+            mirrored: new.counters(
+                "proxy_mirrored_total",
+                "Copies of requests, by what became of them",
+                &["vhost", "route", "result"],
+            )?,
+            lookups: new.counters("proxy_dns_lookups_total", "Lookups of backends' names", &["result"])?,
             rate_limited: new.counters("proxy_rate_limited_total", "Requests over the rate limit", route)?,
             tag_responses: new.counters(
                 "proxy_tag_responses_total",
@@ -154,6 +184,12 @@ impl Metrics {
                 backend,
             )?,
             backend_health: new.gauges("health_check_status", "1 where healthy, else 0", backend)?,
+            circuit: new.gauges("proxy_circuit_state", "0 closed, 1 half-open, 2 open", backend)?,
+            circuit_opened: new.counters(
+                "proxy_circuit_opened_total",
+                "How often the circuit opened",
+                backend,
+            )?,
             probes: new.counters("health_check_probes_total", "Probes sent", &["backend", "result"])?,
             registry,
         })
@@ -173,7 +209,15 @@ impl Metrics {
             latency: self.latency.with_label_values(&labels),
             duration_ms: self.duration.with_label_values(&labels),
             retries: self.retries.with_label_values(&labels),
+            retries_refused: self.retries_refused.with_label_values(&labels),
             rate_limited: self.rate_limited.with_label_values(&labels),
+            faults_delayed: self.faults.with_label_values(&[vhost, route, FAULTS[0]]),
+            faults_aborted: self.faults.with_label_values(&[vhost, route, FAULTS[1]]),
+            mirror: MirrorMetrics {
+                answered: self.mirrored.with_label_values(&[vhost, route, MIRRORED[0]]),
+                failed: self.mirrored.with_label_values(&[vhost, route, MIRRORED[1]]),
+                dropped: self.mirrored.with_label_values(&[vhost, route, MIRRORED[2]]),
+            },
         }
     }
 
@@ -207,6 +251,8 @@ impl Metrics {
             requests: self.backend_requests.with_label_values(&[id]),
             requests_active: self.backend_requests_active.with_label_values(&[id]),
             health: self.backend_health.with_label_values(&[id]),
+            circuit: self.circuit.with_label_values(&[id]),
+            circuit_opened: self.circuit_opened.with_label_values(&[id]),
             probes_passed: self.probes.with_label_values(&[id, "passed"]),
             probes_failed: self.probes.with_label_values(&[id, "failed"]),
         }
@@ -223,17 +269,32 @@ impl Metrics {
         for histograms in [&self.latency, &self.duration] {
             gone(histograms.remove_label_values(&[vhost, route]));
         }
-        for counters in [&self.retries, &self.rate_limited] {
+        for counters in [&self.retries, &self.retries_refused, &self.rate_limited] {
             gone(counters.remove_label_values(&[vhost, route]));
         }
+        for (counters, values) in [(&self.faults, &FAULTS[..]), (&self.mirrored, &MIRRORED[..])] {
+            for value in values {
+                gone(counters.remove_label_values(&[vhost, route, value]));
+            }
+        }
+    }
+
+    /// Counts lookups of backends' names: those that were answered, and those that were not.
+    pub fn lookups(&self) -> [IntCounter; 2] {
+        ["answered", "failed"].map(|result| self.lookups.with_label_values(&[result]))
     }
 
     /// Forgets a backend that is gone.
     pub fn forget_backend(&self, id: &str) {
-        for counters in [&self.backend_requests, &self.backend_connections, &self.backend_connection_errors] {
+        for counters in [
+            &self.backend_requests,
+            &self.backend_connections,
+            &self.backend_connection_errors,
+            &self.circuit_opened,
+        ] {
             gone(counters.remove_label_values(&[id]));
         }
-        for gauges in [&self.backend_requests_active, &self.backend_health] {
+        for gauges in [&self.backend_requests_active, &self.backend_health, &self.circuit] {
             gone(gauges.remove_label_values(&[id]));
         }
         for result in ["passed", "failed"] {

@@ -2,15 +2,25 @@
 
 mod backend;
 mod balance;
+mod breaker;
+mod call;
+mod clock;
+mod discovery;
 mod health;
+mod mirror;
 mod peer;
 mod pool;
 pub mod retry;
 mod split;
+mod window;
 
-pub use backend::{Attempt, BackendState};
-pub use balance::RoundRobin;
+pub use backend::{Attempt, BackendState, Endpoint};
+pub use balance::Member;
+pub use breaker::{BreakerRules, CircuitState, Outcome};
+pub use discovery::{Discoverer, Place, Places, fixed, look_up_now};
 pub use health::{HealthChecker, HealthPlan};
-pub use peer::PeerSettings;
-pub use pool::Pool;
+pub use mirror::{Copy, Mirror, Mirrors};
+pub use peer::{BadFile, Occasion, PeerSettings};
+pub use pool::{Pool, Refusal, Wanted};
+pub use retry::{RetryBudget, RetryRules};
 pub use split::{Arm, Draw, Split};

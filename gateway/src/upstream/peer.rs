@@ -1,11 +1,21 @@
-//! How a backend is spoken to: connection, timeouts, keep-alive.
+//! How a backend is spoken to: connection, timeouts, keep-alive, TLS, and the version of HTTP.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
+use openssl::pkey::PKey;
+use openssl::x509::X509;
+use pingora::prelude::*;
+use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
+use pingora::utils::tls::CertKey;
 
-use super::BackendState;
-use crate::config::Upstream;
+use super::{BackendState, Endpoint};
+use crate::config::{Upstream, UpstreamProtocol};
+
+/// Requests at once over one connection of HTTP/2.
+const MAX_H2_STREAMS: usize = 100;
 
 /// The compiled `[upstream]` table.
 pub struct PeerSettings {
@@ -13,31 +23,219 @@ pub struct PeerSettings {
     read_timeout: Duration,
     write_timeout: Duration,
     idle_timeout: Duration,
+    protocol: UpstreamProtocol,
+    tls: Option<Tls>,
+    max_inflight: u32,
+    identity: u64,
 }
 
-impl From<&Upstream> for PeerSettings {
-    fn from(config: &Upstream) -> Self {
-        PeerSettings {
+struct Tls {
+    sni: String,
+    ca: Option<Arc<CaType>>,
+    certificate: Option<Arc<CertKey>>,
+    verify: bool,
+}
+
+/// A file that the table names and that is no good.
+#[derive(Debug)]
+pub struct BadFile {
+    /// The key that names it.
+    pub key: &'static str,
+    /// What is wrong.
+    pub detail: String,
+}
+
+/// What a connection is for, besides the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Occasion {
+    /// How long the response may take to begin.
+    pub left: Duration,
+    /// Whether somebody else watches that. If not, it bounds each read.
+    pub timed: bool,
+    /// Whether it must be a new connection, since one that was kept has just turned out to be closed.
+    pub fresh: bool,
+}
+
+impl PeerSettings {
+    /// Compiles the table, and reads the files that it names.
+    ///
+    /// # Errors
+    /// The first file that cannot be read, or does not hold what it should.
+    pub fn new(config: &Upstream) -> std::result::Result<Self, BadFile> {
+        let mut identity = DefaultHasher::new();
+        (config.protocol, config.tls, config.verify, &config.sni).hash(&mut identity);
+        let tls = config.tls.then(|| Tls::new(config, &mut identity)).transpose()?;
+        Ok(PeerSettings {
             connect_timeout: config.connect_timeout_ms.duration(),
             read_timeout: config.read_timeout_secs.duration(),
             write_timeout: config.write_timeout_secs.duration(),
             idle_timeout: config.idle_timeout_secs.duration(),
-        }
+            protocol: config.protocol,
+            tls,
+            max_inflight: if config.max_inflight_per_backend == 0 {
+                u32::MAX
+            } else {
+                config.max_inflight_per_backend
+            },
+            identity: identity.finish(),
+        })
     }
-}
 
-impl PeerSettings {
-    /// What Pingora needs to connect to `backend`, for a request whose response must begin within `left`.
-    /// Where nobody else watches that (`timed`), it bounds each read instead. Each of these timeouts would be
-    /// infinite if it were not set.
-    pub fn peer(&self, backend: &BackendState, left: Duration, timed: bool) -> Box<HttpPeer> {
-        let mut peer = HttpPeer::new(backend.address, false, String::new());
+    /// How many requests a backend may have in flight.
+    pub fn max_inflight(&self) -> u32 {
+        self.max_inflight
+    }
+
+    /// Whether what these settings say of a connection (not of its timeouts) is the same as others say.
+    pub(super) fn connects_as(&self, other: &PeerSettings) -> bool {
+        self.identity == other.identity
+    }
+
+    /// What Pingora needs to connect to `backend`. Each of these timeouts would be infinite if it were not set.
+    ///
+    /// # Errors
+    /// Where the path of a socket is none, which validation has ruled out.
+    pub fn peer(&self, backend: &BackendState, occasion: Occasion) -> Result<Box<HttpPeer>> {
+        let Occasion { left, timed, fresh } = occasion;
+        let tls = self.tls.as_ref();
+        let host = backend.host.as_deref().unwrap_or_default().trim_end_matches('.');
+        let sni = tls.map_or("", |tls| if tls.sni.is_empty() { host } else { &tls.sni }).to_owned();
+        let mut peer = match &backend.endpoint {
+            Endpoint::Inet(address) => HttpPeer::new(*address, tls.is_some(), sni),
+            Endpoint::Unix(path) => HttpPeer::new_uds(&path.to_string_lossy(), tls.is_some(), sni)?,
+        };
+        // Pingora tells connections apart by address, name and client certificate; by authorities and versions
+        // only where it is told to.
+        peer.group_key = self.identity.wrapping_add(u64::from(fresh));
+        peer.client_cert_key = tls.and_then(|tls| tls.certificate.clone());
         let options = &mut peer.options;
         options.connection_timeout = Some(self.connect_timeout.min(left));
         options.total_connection_timeout = Some(self.connect_timeout.min(left));
         options.read_timeout = Some(if timed { self.read_timeout } else { self.read_timeout.min(left) });
         options.write_timeout = Some(self.write_timeout);
-        options.idle_timeout = Some(self.idle_timeout);
-        Box::new(peer)
+        options.idle_timeout = Some(if fresh { Duration::ZERO } else { self.idle_timeout });
+        options.max_h2_streams = MAX_H2_STREAMS;
+        match self.protocol {
+            UpstreamProtocol::Http1 => options.set_http_version(1, 1),
+            UpstreamProtocol::Http2 => options.set_http_version(2, 2),
+            UpstreamProtocol::Auto => options.set_http_version(2, 1),
+        }
+        if let Some(tls) = tls {
+            options.ca.clone_from(&tls.ca);
+            options.verify_cert = tls.verify;
+            options.verify_hostname = tls.verify;
+        }
+        Ok(Box::new(peer))
+    }
+}
+
+impl Tls {
+    fn new(config: &Upstream, identity: &mut impl Hasher) -> std::result::Result<Self, BadFile> {
+        let ca = file("ca_file", &config.ca_file, identity, |pem| {
+            let authorities = X509::stack_from_pem(pem)?;
+            Ok(Arc::new(authorities.into_boxed_slice()))
+        })?;
+        if ca.as_ref().is_some_and(|ca| ca.is_empty()) {
+            return Err(BadFile {
+                key: "ca_file",
+                detail: format!("'{}' holds no certificate", config.ca_file),
+            });
+        }
+        let chain = file("client_cert_file", &config.client_cert_file, identity, X509::stack_from_pem)?;
+        let key = file("client_key_file", &config.client_key_file, identity, PKey::private_key_from_pem)?;
+        let certificate = match (chain, key) {
+            (Some(chain), Some(key)) => Some((chain, key)),
+            _ => None,
+        };
+        if let Some((chain, key)) = &certificate {
+            let is_its_key =
+                chain.first().and_then(|leaf| leaf.public_key().ok()).is_some_and(|of| of.public_eq(key));
+            if !is_its_key {
+                let (key, certificate) = (&config.client_key_file, &config.client_cert_file);
+                let detail = format!("'{key}' is not the key of the certificate in '{certificate}'");
+                return Err(BadFile { key: "client_key_file", detail });
+            }
+        }
+        let certificate = certificate.map(|(chain, key)| Arc::new(CertKey::new(chain, key)));
+        Ok(Tls { sni: config.sni.clone(), ca, certificate, verify: config.verify })
+    }
+}
+
+/// What is in the file at `path`, if there is a path.
+fn file<T>(
+    key: &'static str,
+    path: &str,
+    identity: &mut impl Hasher,
+    read: impl FnOnce(&[u8]) -> std::result::Result<T, openssl::error::ErrorStack>,
+) -> std::result::Result<Option<T>, BadFile> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let pem = std::fs::read(path)
+        .map_err(|error| BadFile { key, detail: format!("cannot read '{path}': {error}") })?;
+    (key, &pem).hash(identity);
+    match read(&pem) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) => {
+            let reason = error.errors().first().and_then(|error| error.reason()).unwrap_or("it is not PEM");
+            Err(BadFile { key, detail: format!("'{path}' does not hold what it should, in PEM: {reason}") })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Metrics;
+    use crate::upstream::backend::tests::backend;
+
+    const OCCASION: Occasion = Occasion { left: Duration::from_secs(5), timed: true, fresh: false };
+
+    fn hash(config: &Upstream, occasion: Occasion) -> u64 {
+        use pingora::upstreams::peer::Peer;
+        let metrics = Metrics::new().unwrap();
+        PeerSettings::new(config).unwrap().peer(&backend(&metrics, "a"), occasion).unwrap().reuse_hash()
+    }
+
+    #[test]
+    fn connections_that_differ_are_not_shared() {
+        let plain = Upstream::default();
+        let tls = Upstream { tls: true, sni: "a.example".to_owned(), ..Upstream::default() };
+        let others = [
+            plain.clone(),
+            Upstream { protocol: UpstreamProtocol::Http2, ..plain },
+            tls.clone(),
+            Upstream { sni: "b.example".to_owned(), ..tls.clone() },
+            Upstream { protocol: UpstreamProtocol::Auto, ..tls.clone() },
+            Upstream { protocol: UpstreamProtocol::Http2, ..tls.clone() },
+            Upstream { verify: false, ..tls.clone() },
+        ];
+        let hashes: std::collections::HashSet<u64> =
+            others.iter().map(|config| hash(config, OCCASION)).collect();
+        assert_eq!(hashes.len(), others.len());
+        let slower = Upstream { read_timeout_secs: 60.try_into().unwrap(), ..tls.clone() };
+        assert_eq!(hash(&slower, OCCASION), hash(&tls, OCCASION), "timeouts make no other connection");
+        assert_ne!(hash(&tls, Occasion { fresh: true, ..OCCASION }), hash(&tls, OCCASION));
+    }
+
+    #[test]
+    fn files_that_are_no_good_are_named() {
+        let with = |set: fn(&mut Upstream, String), path: &str| {
+            let mut config = Upstream { tls: true, ..Upstream::default() };
+            set(&mut config, path.to_owned());
+            PeerSettings::new(&config).err().unwrap()
+        };
+        let missing = with(|config, path| config.ca_file = path, "/no/such/file");
+        assert!(
+            missing.key == "ca_file" && missing.detail.contains("cannot read '/no/such/file'"),
+            "{missing:?}"
+        );
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        let empty = with(|config, path| config.ca_file = path, path);
+        assert!(empty.detail.contains("holds no certificate"), "{empty:?}");
+        std::fs::write(path, "nonsense").unwrap();
+        let wrong = with(|config, path| config.client_key_file = path, path);
+        assert!(wrong.key == "client_key_file" && wrong.detail.contains("does not hold"), "{wrong:?}");
     }
 }

@@ -95,12 +95,18 @@ fn at(turn: u32) -> Draw {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Algorithm;
+    use crate::config::{Algorithm, Percent};
 
     fn split(others: &[(&str, u8)]) -> Split {
         let arm = |&(tag, percent): &(&str, u8)| Arm {
             tag: tag.to_owned(),
-            pool: Arc::new(Pool::new(Vec::new(), Algorithm::RoundRobin)),
+            pool: Arc::new(Pool::new(
+                Vec::new(),
+                Vec::new(),
+                Algorithm::RoundRobin,
+                Percent::default(),
+                Arc::default(),
+            )),
             percent,
             provisional: false,
             metrics: None,

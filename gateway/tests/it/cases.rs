@@ -110,7 +110,7 @@ async fn check_says_what_a_file_would_change() {
     assert_eq!(code, Some(0), "{said}");
     let expected = [
         "+ virtual host shop.example aliases = [\"store.example\"]",
-        "+ virtual host shop.example route /api retry = {\"attempts\":1}",
+        "+ virtual host shop.example route /api retry = {\"attempts\":1,",
         "+ backend web-1 {\"id\":\"web-1\",",
         "- backend web-a",
         "ok",

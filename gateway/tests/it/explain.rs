@@ -62,11 +62,13 @@ async fn a_person_reads_what_would_become_of_a_request() {
   route         no  /api POST: the method is another one
   route         no  /old: the path is another one
   route         no  = /beta x-beta=1: the path is another one
-  policies      upstream (default), retry (route), rate_limit (top), headers (default)
+  policies      health_check (default), balancing (default), upstream (default), retry (route), \
+                  circuit_breaker (default), rate_limit (top), headers (default)
   path          /users
   pool          api
   backend       api-1 127.0.0.1:3002 usable
   backend       api-2 127.0.0.1:3003 usable
+  algorithm     round_robin
   next          api-1";
     assert_eq!((code, said.as_str()), (Some(0), expected));
 }
@@ -78,7 +80,7 @@ async fn a_program_reads_the_same_as_json() {
     assert_eq!(answer["path"], "/api/x");
     assert_eq!(answer["route"]["name"], "/api POST");
     assert_eq!(answer["route"]["next"], "site-1");
-    assert_eq!(answer["route"]["policies"][1], serde_json::json!({"name": "retry", "from": "virtual_host"}));
+    assert_eq!(answer["route"]["policies"][3], serde_json::json!({"name": "retry", "from": "virtual_host"}));
     let outdone = answer["rules"].as_array().unwrap().iter().find(|rule| rule["name"] == "/api").unwrap();
     assert_eq!(outdone["why"], "it matches, and another one matches more");
 }

@@ -8,7 +8,8 @@ use testkit::{Behaviour, Client, Origin, eventually};
 use crate::support::{Gateway, Setup};
 
 /// The gateway finds out about failures by itself: nothing is probed.
-const NO_CHECKS: Setup<'_> = Setup { proxy: "", tables: "[health_check]\nenabled = false\n" };
+const NO_CHECKS: Setup<'_> =
+    Setup { proxy: "", tables: "[health_check]\nenabled = false\n[circuit_breaker]\nenabled = false\n" };
 
 #[tokio::test]
 async fn a_backend_that_refuses_is_skipped_for_any_method() {

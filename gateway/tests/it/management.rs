@@ -554,7 +554,7 @@ const MALFORMED: &[(&str, &str, &str, u16, &str)] = &[
     ("PUT", "/backends/web-a", "{\"tags\": [\"a\", 7]}", 422, "expected a string"),
     ("PUT", "/backends/web-a", "{\"tags\": [\"z\"]}", 422, "no backend bears the tag 'a'"),
     ("PUT", "/backends/web-a", "{\"id\": \"web-z\"}", 422, "it is 'web-a' in the path"),
-    ("PUT", "/backends/web-a", "{\"weight\": 2}", 422, "`weight` is not supported yet"),
+    ("PUT", "/backends/web-a", "{\"weight\": 0}", 422, "weight"),
     ("PUT", "/config", "{}", 422, "there is no virtual host"),
     ("PUT", "/config", "{\"backends\": 3}", 422, "expected an array"),
     ("PUT", "/config?dry_run=perhaps", "{}", 400, "the query 'dry_run=perhaps' is not understood"),

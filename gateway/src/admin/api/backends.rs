@@ -15,8 +15,9 @@ use super::edit::{merge, only, push, take_out};
 use super::problem::Problem;
 use super::{Answer, Api, Written};
 use crate::config::{Backend, Config};
-use crate::live::{BackendCondition, Snapshot};
-use crate::upstream::BackendState;
+use crate::live::{BackendCondition, Instance, Snapshot};
+use crate::telemetry::handles::BackendMetrics;
+use crate::upstream::CircuitState;
 
 /// A backend, and how it is.
 #[derive(Serialize, JsonSchema)]
@@ -27,35 +28,78 @@ pub(super) struct BackendView {
     status: BackendStatus,
 }
 
-/// How a backend is now.
+/// How a backend is now. Where its address is a name that leads to several, the numbers are those of all of
+/// them together.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct BackendStatus {
-    /// Whether requests are sent to it, or why not.
+    /// Whether requests are sent to it, or why not; of several the best.
     condition: BackendCondition,
-    /// What probes found last; where there are none, true.
+    /// Whether probes pass; where there are none, true.
     healthy: bool,
-    /// The address that is connected to.
-    address: String,
+    /// Whether requests pass: its circuit breaker.
+    breaker: CircuitState,
     /// Requests that it is serving.
-    requests_active: i64,
+    requests_active: u64,
     /// Attempts to have it answer a request, since the gateway knows it.
     requests_total: u64,
     /// Connections opened to it.
     connections_total: u64,
     /// Connections to it that could not be opened.
     connection_errors_total: u64,
+    /// Each address that is connected to.
+    instances: Vec<InstanceStatus>,
 }
 
-impl From<&BackendState> for BackendStatus {
-    fn from(state: &BackendState) -> Self {
-        BackendStatus {
-            condition: state.into(),
+/// How one address of a backend is.
+#[derive(Serialize, JsonSchema)]
+struct InstanceStatus {
+    /// Its name in logs and metrics.
+    name: String,
+    /// The address.
+    address: String,
+    /// Whether requests are sent to it, or why not.
+    condition: BackendCondition,
+    /// Whether probes pass.
+    healthy: bool,
+    /// Whether requests pass.
+    breaker: CircuitState,
+    /// In how many seconds a request tries whether it answers again, where its circuit is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open_for_secs: Option<f64>,
+    /// Requests that it is serving.
+    requests_active: u32,
+}
+
+impl From<&Instance> for InstanceStatus {
+    fn from(Instance { state, .. }: &Instance) -> Self {
+        InstanceStatus {
+            name: state.name.clone(),
+            address: state.endpoint.to_string(),
+            condition: (&**state).into(),
             healthy: state.is_healthy(),
-            address: state.address.to_string(),
-            requests_active: state.metrics.requests_active.get(),
-            requests_total: state.metrics.requests.get(),
-            connections_total: state.metrics.connections.get(),
-            connection_errors_total: state.metrics.connection_errors.get(),
+            breaker: state.circuit(),
+            open_for_secs: state.circuit_open_for().map(|left| left.as_secs_f64()),
+            requests_active: state.inflight(),
+        }
+    }
+}
+
+impl From<&[Instance]> for BackendStatus {
+    fn from(instances: &[Instance]) -> Self {
+        let all: Vec<InstanceStatus> = instances.iter().map(InstanceStatus::from).collect();
+        let best = all.iter().min_by_key(|instance| instance.condition as u8);
+        let sum = |count: fn(&BackendMetrics) -> u64| {
+            instances.iter().map(|instance| count(&instance.state.metrics)).sum()
+        };
+        BackendStatus {
+            condition: best.map_or(BackendCondition::Unhealthy, |best| best.condition),
+            healthy: best.is_some_and(|best| best.healthy),
+            breaker: best.map_or(CircuitState::Closed, |best| best.breaker),
+            requests_active: all.iter().map(|instance| u64::from(instance.requests_active)).sum(),
+            requests_total: sum(|metrics| metrics.requests.get()),
+            connections_total: sum(|metrics| metrics.connections.get()),
+            connection_errors_total: sum(|metrics| metrics.connection_errors.get()),
+            instances: all,
         }
     }
 }
@@ -209,7 +253,8 @@ fn fill_tags(json: &mut Value, backend: &Map<String, Value>) {
 
 fn views(snapshot: &Snapshot) -> impl Iterator<Item = BackendView> {
     let with_state = snapshot.config.backends.iter().zip(&snapshot.backends);
-    with_state.map(|(backend, state)| BackendView { backend: backend.clone(), status: (&**state).into() })
+    with_state
+        .map(|(backend, instances)| BackendView { backend: backend.clone(), status: (&instances[..]).into() })
 }
 
 fn view(snapshot: &Snapshot, id: &str) -> Result<BackendView, Problem> {

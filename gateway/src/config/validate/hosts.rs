@@ -128,6 +128,7 @@ fn redirect(route: &Route, at: &str, faults: &mut Faults) {
         ("enabled_backends_tag", !route.enabled_backends_tag.is_empty()),
         ("strip_prefix", route.strip_prefix),
         ("rewrite", !route.rewrite.is_empty()),
+        ("mirror_tag", !route.mirror_tag.is_empty()),
     ] {
         if is_there {
             faults

@@ -2,28 +2,25 @@
 //! exist.
 
 mod hosts;
+mod policies;
 mod shares;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
-use http::{Uri, header};
 use tracing_subscriber::EnvFilter;
 
 use super::cases::Expect;
 use super::document::did_you_mean;
-use super::policies::{Headers, ProbeKind, RateLimit, Retry, Upstream};
 use super::schema::{Config, LogOutput, Logging};
 use super::values::OneOrMany;
 
-/// The most requests in a window that the rate limiter counts to: its counters have 24 bits.
-pub const MAX_RATE_LIMIT: u32 = (1 << 24) - 1;
-/// The most attempts that one request may cost.
-pub const MAX_ATTEMPTS: u32 = 16;
 /// The most worker threads.
 const MAX_THREADS: usize = 1024;
-/// The most idle upstream connections.
-const MAX_POOL_SIZE: usize = 1_000_000;
+/// The most that a backend weighs: beside it, one that weighs 1 still gets something.
+const MAX_WEIGHT: u32 = 1000;
+
+pub use policies::{MAX_ATTEMPTS, MAX_RATE_LIMIT};
 
 /// A fault of which the path is known, and the place has yet to be found: `backends/0/address`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,19 +45,7 @@ pub(super) fn values(config: &Config) -> Vec<PathFault> {
     let mut faults = Faults::default();
     listeners(config, &mut faults);
     logging(&config.logging, &mut faults);
-    health_check(config, &mut faults);
-    policies("", &config.upstream, &config.rate_limit, &config.retry, &mut faults);
-    headers("", &config.headers, &mut faults);
-    for (i, host) in config.virtual_hosts.iter().enumerate() {
-        let at = format!("virtual_hosts/{i}/");
-        policies(&at, &host.upstream, &host.rate_limit, &host.retry, &mut faults);
-        headers(&at, &host.headers, &mut faults);
-        for (j, route) in host.routes.iter().enumerate() {
-            let at = format!("{at}routes/{j}/");
-            policies(&at, &route.upstream, &route.rate_limit, &route.retry, &mut faults);
-            headers(&at, &route.headers, &mut faults);
-        }
-    }
+    policies::policies(config, &mut faults);
     hosts::virtual_hosts(config, &mut faults);
     shares::shares(config, &mut faults);
     backends(config, &mut faults);
@@ -107,47 +92,6 @@ fn logging(logging: &Logging, faults: &mut Faults) {
     }
 }
 
-fn health_check(config: &Config, faults: &mut Faults) {
-    let Some(path) = &config.health_check.path else { return };
-    if config.health_check.kind == Some(ProbeKind::Tcp) {
-        faults.add("health_check/path", "a path has no meaning with kind = \"tcp\"; leave one of them out");
-    }
-    // As strict as Pingora is with the request that it becomes.
-    if !path.starts_with('/') || path.contains('#') || path.parse::<Uri>().is_err() {
-        faults.add("health_check/path", format!("{path:?} is no path; expected something like \"/health\""));
-    }
-}
-
-fn policies(
-    at: &str,
-    upstream: &Option<Upstream>,
-    rate_limit: &Option<RateLimit>,
-    retry: &Option<Retry>,
-    faults: &mut Faults,
-) {
-    if upstream.as_ref().is_some_and(|upstream| upstream.keepalive_pool_size.get() > MAX_POOL_SIZE) {
-        faults
-            .add(format!("{at}upstream/keepalive_pool_size"), format!("at most {MAX_POOL_SIZE} connections"));
-    }
-    if rate_limit.as_ref().is_some_and(|limit| limit.requests.get() > MAX_RATE_LIMIT) {
-        faults.add(
-            format!("{at}rate_limit/requests"),
-            format!("at most {MAX_RATE_LIMIT} requests are counted"),
-        );
-    }
-    if retry.as_ref().is_some_and(|retry| retry.attempts.get() > MAX_ATTEMPTS) {
-        faults.add(format!("{at}retry/attempts"), format!("at most {MAX_ATTEMPTS} attempts for one request"));
-    }
-}
-
-fn headers(at: &str, headers: &Option<Headers>, faults: &mut Faults) {
-    let adds_host = |headers: &Headers| headers.request_add.0.iter().any(|(name, _)| name.0 == header::HOST);
-    if headers.as_ref().is_some_and(adds_host) {
-        let detail = "a request has one Host, so it cannot be added; use request_set";
-        faults.add(format!("{at}headers/request_add"), detail);
-    }
-}
-
 fn tests(config: &Config, faults: &mut Faults) {
     for (i, case) in config.tests.iter().enumerate() {
         if case.request.url.authority().is_none() {
@@ -178,6 +122,9 @@ fn backends(config: &Config, faults: &mut Faults) {
         } else if !seen.insert(&backend.id) {
             faults.add(format!("{at}/id"), format!("'{}' is there twice", backend.id));
         }
+        if backend.weight.get() > MAX_WEIGHT {
+            faults.add(format!("{at}/weight"), format!("a backend weighs at most {MAX_WEIGHT}"));
+        }
         let tags: HashSet<&String> = backend.tags.iter().collect();
         if tags.len() < backend.tags.len() {
             faults.add(format!("{at}/tags"), "a tag is there twice");
@@ -201,7 +148,10 @@ pub(super) fn references(config: &Config) -> Vec<PathFault> {
     for (i, backend) in config.backends.iter().enumerate() {
         if backend.address.is_none() {
             let id = &backend.id;
-            faults.add(format!("backends/{i}"), format!("backend '{id}' needs an `address`: host:port"));
+            faults.add(
+                format!("backends/{i}"),
+                format!("backend '{id}' needs an `address`, as in 127.0.0.1:3001"),
+            );
         }
     }
     let borne = config.backends.iter().flat_map(|backend| &backend.tags);
@@ -224,8 +174,10 @@ pub(super) fn references(config: &Config) -> Vec<PathFault> {
         }
         for (j, route) in host.routes.iter().enumerate() {
             exists(&route.enabled_backends_tag, format!("{at}/routes/{j}/enabled_backends_tag"));
+            exists(&route.mirror_tag, format!("{at}/routes/{j}/mirror_tag"));
         }
     }
+    policies::server_names(config, &mut faults);
     for (i, host) in config.virtual_hosts.iter().enumerate() {
         for (j, route) in host.routes.iter().enumerate() {
             hosts::incomplete(route, &format!("virtual_hosts/{i}/routes/{j}"), &mut faults);

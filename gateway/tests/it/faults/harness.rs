@@ -18,8 +18,8 @@ pub(super) const LIMIT: Duration = Duration::from_secs(7);
 /// The gateway's patience in the matrix.
 pub(super) const PROXY: &str = "request_timeout_secs = 2\n";
 
-/// Several failures in a row are what these tests are about. (The key comes with the circuit breaker.)
-pub(super) const BREAKER_OFF: &str = "";
+/// Several failures in a row are what these tests are about.
+pub(super) const BREAKER_OFF: &str = "[circuit_breaker]\nenabled = false\n";
 
 /// Beyond any buffer that a request's body could be sent again from (64 KiB).
 const LARGE: usize = 200 * 1024;

@@ -1,0 +1,253 @@
+//! What the policy tables must be, wherever they stand.
+
+use std::collections::HashSet;
+
+use http::{Uri, header};
+
+use super::Faults;
+use crate::config::policies::{FaultInjection, Headers, RateLimit};
+use crate::config::routes::Route;
+use crate::config::schema::{Backend, Config, VirtualHost};
+use crate::config::upstream::{
+    Balancing, CircuitBreaker, HealthCheck, ProbeKind, Retry, Upstream, UpstreamProtocol,
+};
+use crate::config::{Address, FieldName};
+
+/// The most requests in a window that the rate limiter counts to: its counters have 24 bits.
+pub const MAX_RATE_LIMIT: u32 = (1 << 24) - 1;
+/// The most attempts that one request may cost.
+pub const MAX_ATTEMPTS: u32 = 16;
+/// The most idle upstream connections.
+const MAX_POOL_SIZE: usize = 1_000_000;
+/// The longest time over which a circuit breaker counts: it remembers a minute.
+const MAX_WINDOW_SECS: u64 = 60;
+/// The longest time for which a route holds up a request on purpose: ten minutes.
+const MAX_DELAY_MS: u32 = 600_000;
+
+/// Everything that is wrong with them.
+pub(super) fn policies(config: &Config, faults: &mut Faults) {
+    health_check("", &config.health_check, faults);
+    balancing("", &config.balancing, faults);
+    Tables {
+        health_check: &None,
+        balancing: &None,
+        upstream: &config.upstream,
+        retry: &config.retry,
+        circuit_breaker: &config.circuit_breaker,
+        rate_limit: &config.rate_limit,
+        headers: &config.headers,
+    }
+    .check("", faults);
+    for (i, host) in config.virtual_hosts.iter().enumerate() {
+        let at = format!("virtual_hosts/{i}/");
+        Tables::from(host).check(&at, faults);
+        for (j, route) in host.routes.iter().enumerate() {
+            let at = format!("{at}routes/{j}/");
+            Tables::from(route).check(&at, faults);
+            fault(&at, route.fault, faults);
+        }
+    }
+}
+
+/// The tables that may stand in one place.
+struct Tables<'c> {
+    health_check: &'c Option<HealthCheck>,
+    balancing: &'c Option<Balancing>,
+    upstream: &'c Option<Upstream>,
+    retry: &'c Option<Retry>,
+    circuit_breaker: &'c Option<CircuitBreaker>,
+    rate_limit: &'c Option<RateLimit>,
+    headers: &'c Option<Headers>,
+}
+
+macro_rules! tables_from {
+    ($from:ty) => {
+        impl<'c> From<&'c $from> for Tables<'c> {
+            fn from(from: &'c $from) -> Self {
+                Tables {
+                    health_check: &from.health_check,
+                    balancing: &from.balancing,
+                    upstream: &from.upstream,
+                    retry: &from.retry,
+                    circuit_breaker: &from.circuit_breaker,
+                    rate_limit: &from.rate_limit,
+                    headers: &from.headers,
+                }
+            }
+        }
+    };
+}
+
+tables_from!(VirtualHost);
+tables_from!(Route);
+
+impl Tables<'_> {
+    fn check(&self, at: &str, faults: &mut Faults) {
+        self.health_check.iter().for_each(|table| health_check(at, table, faults));
+        self.balancing.iter().for_each(|table| balancing(at, table, faults));
+        self.upstream.iter().for_each(|table| upstream(at, table, faults));
+        self.retry.iter().for_each(|table| retry(at, table, faults));
+        self.circuit_breaker.iter().for_each(|table| circuit_breaker(at, table, faults));
+        self.rate_limit.iter().for_each(|table| rate_limit(at, table, faults));
+        self.headers.iter().for_each(|table| headers(at, table, faults));
+    }
+}
+
+fn health_check(at: &str, check: &HealthCheck, faults: &mut Faults) {
+    if !check.host.is_empty() && !is_authority(&check.host) {
+        let detail = format!("{:?} is no host; expected something like \"app.example.com\"", check.host);
+        faults.add(format!("{at}health_check/host"), detail);
+    }
+    let Some(path) = &check.path else { return };
+    let at = format!("{at}health_check/path");
+    if matches!(check.kind, Some(ProbeKind::Tcp | ProbeKind::Grpc)) {
+        faults.add(at, "a path has no meaning with this `kind`; leave one of them out");
+    } else if !path.starts_with('/') || path.contains('#') || path.parse::<Uri>().is_err() {
+        // As strict as Pingora is with the request that it becomes.
+        faults.add(at, format!("{path:?} is no path; expected something like \"/health\""));
+    }
+}
+
+fn is_authority(host: &str) -> bool {
+    host.parse::<http::uri::Authority>().is_ok_and(|authority| !authority.as_str().contains('@'))
+}
+
+fn balancing(at: &str, balancing: &Balancing, faults: &mut Faults) {
+    let name = &balancing.sticky_cookie;
+    // RFC 6265 4.1.1: a cookie's name is a token, as that of a header field is.
+    if !name.is_empty() && FieldName::try_from(name.clone()).is_err() {
+        faults
+            .add(format!("{at}balancing/sticky_cookie"), format!("{name:?} cannot be the name of a cookie"));
+    }
+}
+
+fn upstream(at: &str, upstream: &Upstream, faults: &mut Faults) {
+    let mut add = |key: &str, detail: &str| faults.add(format!("{at}upstream/{key}"), detail);
+    if upstream.keepalive_pool_size.get() > MAX_POOL_SIZE {
+        add("keepalive_pool_size", &format!("at most {MAX_POOL_SIZE} connections"));
+    }
+    if upstream.protocol == UpstreamProtocol::Auto && !upstream.tls {
+        add("protocol", "\"auto\" is agreed on in TLS, which is off; give `tls = true`, http1 or http2");
+    }
+    let tls_keys = [
+        ("sni", &upstream.sni),
+        ("ca_file", &upstream.ca_file),
+        ("client_cert_file", &upstream.client_cert_file),
+        ("client_key_file", &upstream.client_key_file),
+    ];
+    for (key, value) in tls_keys {
+        if !upstream.tls && !value.is_empty() {
+            add(key, "it has no meaning without `tls = true`");
+        }
+    }
+    if !upstream.sni.is_empty() && !crate::config::values::is_host_name(&upstream.sni) {
+        add("sni", &format!("{:?} is no host name", upstream.sni));
+    }
+    match (upstream.client_cert_file.is_empty(), upstream.client_key_file.is_empty()) {
+        (false, true) => add("client_cert_file", "the certificate needs its key: `client_key_file`"),
+        (true, false) => add("client_key_file", "the key needs its certificate: `client_cert_file`"),
+        _ => {}
+    }
+}
+
+fn retry(at: &str, retry: &Retry, faults: &mut Faults) {
+    if retry.attempts.get() > MAX_ATTEMPTS {
+        faults.add(format!("{at}retry/attempts"), format!("at most {MAX_ATTEMPTS} attempts for one request"));
+    }
+    for (i, status) in retry.on_status.iter().enumerate() {
+        if !(400..=599).contains(status) {
+            let detail = format!("{status} is no status of an error; expected 400 to 599");
+            faults.add(format!("{at}retry/on_status/{i}"), detail);
+        }
+    }
+    if retry.backoff_max_ms.duration() < retry.backoff_base_ms.duration() {
+        faults.add(format!("{at}retry/backoff_max_ms"), "it is less than `backoff_base_ms`");
+    }
+}
+
+fn circuit_breaker(at: &str, breaker: &CircuitBreaker, faults: &mut Faults) {
+    let mut add = |key: &str, detail: &str| faults.add(format!("{at}circuit_breaker/{key}"), detail);
+    if breaker.failure_percent.get() == 0 {
+        add("failure_percent", "0 is out of range: expected 1 to 100 percent");
+    }
+    if breaker.window_secs.get() > MAX_WINDOW_SECS {
+        add("window_secs", &format!("at most {MAX_WINDOW_SECS} seconds"));
+    }
+    if breaker.max_open_secs.get() < breaker.open_secs.get() {
+        add("max_open_secs", "it is less than `open_secs`");
+    }
+}
+
+fn rate_limit(at: &str, limit: &RateLimit, faults: &mut Faults) {
+    if limit.requests.get() > MAX_RATE_LIMIT {
+        let detail = format!("at most {MAX_RATE_LIMIT} requests are counted");
+        faults.add(format!("{at}rate_limit/requests"), detail);
+    }
+}
+
+fn headers(at: &str, headers: &Headers, faults: &mut Faults) {
+    if headers.request_add.0.iter().any(|(name, _)| name.0 == header::HOST) {
+        let detail = "a request has one Host, so it cannot be added; use request_set";
+        faults.add(format!("{at}headers/request_add"), detail);
+    }
+}
+
+fn fault(at: &str, fault: FaultInjection, faults: &mut Faults) {
+    let mut add = |key: &str, detail: &str| faults.add(format!("{at}fault/{key}"), detail);
+    if fault.delay_ms > MAX_DELAY_MS {
+        add("delay_ms", &format!("at most {MAX_DELAY_MS} milliseconds"));
+    }
+    if fault.delay_percent.get() > 0 && fault.delay_ms == 0 {
+        add("delay_percent", "it needs `delay_ms`: how long");
+    }
+    let is_status = (200..=599).contains(&fault.abort_status);
+    if fault.abort_status != 0 && !is_status {
+        add("abort_status", &format!("{} is no final status; expected 200 to 599", fault.abort_status));
+    } else if fault.abort_percent.get() > 0 && !is_status {
+        add("abort_percent", "it needs `abort_status`: which answer");
+    }
+}
+
+/// TLS verifies that a backend is who it should be, so that must be known: for a backend at an address, by
+/// `sni`. Only worth asking where all hosts and backends could be read.
+pub(super) fn server_names(config: &Config, faults: &mut Faults) {
+    let mut told = HashSet::new();
+    let top = config.upstream.as_ref();
+    for host in &config.virtual_hosts {
+        let of_host = host.upstream.as_ref().or(top);
+        let shares = host.split.iter().map(|share| &share.tag);
+        let rollout = host.rollout.iter().map(|rollout| &rollout.to);
+        let own_tags: Vec<&String> =
+            std::iter::once(&host.enabled_backends_tag).chain(shares).chain(rollout).collect();
+        let mut check = |upstream: Option<&Upstream>, tags: &[&String]| {
+            let unnamed = upstream.is_some_and(|table| table.tls && table.verify && table.sni.is_empty());
+            let backends = config.backends.iter().enumerate().filter(|_| unnamed);
+            for (i, backend) in backends.filter(|(_, backend)| is_nameless(backend)) {
+                if backend.tags.iter().any(|tag| tags.contains(&tag)) && told.insert(i) {
+                    let id = &backend.id;
+                    let detail = format!(
+                        "backend '{id}' is spoken to over TLS and has no name that a certificate could be for; \
+                         give `sni` in [upstream], or a host name here"
+                    );
+                    faults.add(format!("backends/{i}/address"), detail);
+                }
+            }
+        };
+        check(of_host, &own_tags);
+        for route in &host.routes {
+            let upstream = route.upstream.as_ref().or(of_host);
+            let tag = [&route.enabled_backends_tag, &route.mirror_tag];
+            let tags: Vec<&String> = tag.into_iter().filter(|tag| !tag.is_empty()).collect();
+            let all =
+                if route.enabled_backends_tag.is_empty() { [&tags[..], &own_tags].concat() } else { tags };
+            check(upstream, &all);
+        }
+    }
+}
+
+fn is_nameless(backend: &Backend) -> bool {
+    backend
+        .address
+        .as_ref()
+        .is_some_and(|address| address.name().is_none() && !matches!(address, Address::Service(_)))
+}

@@ -1,0 +1,128 @@
+//! Of a policy's tables, the one that holds: the innermost, whole.
+
+use super::snapshot::Level;
+use crate::config::{
+    self, Balancing, CircuitBreaker, Config, Headers, HealthCheck, RateLimit, Retry, Upstream, VirtualHost,
+};
+
+/// The table that holds, and where it was written.
+pub(super) struct Found<'c, T> {
+    pub(super) table: &'c T,
+    pub(super) level: Level,
+}
+
+impl<T> Clone for Found<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Found<'_, T> {}
+
+/// What holds where no virtual host or route says anything: the tables at the top, or else the defaults. Only
+/// a rate limit has none.
+pub(super) struct Defaults {
+    health_check: (HealthCheck, Level),
+    balancing: (Balancing, Level),
+    upstream: (Upstream, Level),
+    retry: (Retry, Level),
+    circuit_breaker: (CircuitBreaker, Level),
+    headers: (Headers, Level),
+    rate_limit: Option<RateLimit>,
+}
+
+impl Defaults {
+    pub(super) fn new(config: &Config) -> Self {
+        Defaults {
+            health_check: or_default(Some(&config.health_check)),
+            balancing: or_default(Some(&config.balancing)),
+            upstream: or_default(config.upstream.as_ref()),
+            retry: or_default(config.retry.as_ref()),
+            circuit_breaker: or_default(config.circuit_breaker.as_ref()),
+            headers: or_default(config.headers.as_ref()),
+            rate_limit: config.rate_limit.clone(),
+        }
+    }
+}
+
+/// Two of the tables are always there; one that says nothing is as good as none.
+fn or_default<T: Clone + Default + PartialEq>(at_top: Option<&T>) -> (T, Level) {
+    let default = T::default();
+    match at_top.filter(|table| **table != default) {
+        Some(table) => (table.clone(), Level::Top),
+        None => (default, Level::Default),
+    }
+}
+
+/// The tables that hold for a route.
+pub(super) struct Policies<'c> {
+    pub(super) health_check: Found<'c, HealthCheck>,
+    pub(super) balancing: Found<'c, Balancing>,
+    pub(super) upstream: Found<'c, Upstream>,
+    pub(super) retry: Found<'c, Retry>,
+    pub(super) circuit_breaker: Found<'c, CircuitBreaker>,
+    pub(super) headers: Found<'c, Headers>,
+    /// `None`: any number of requests.
+    pub(super) rate_limit: Option<Found<'c, RateLimit>>,
+}
+
+impl<'c> Policies<'c> {
+    /// Those at the top.
+    pub(super) fn of_top(defaults: &'c Defaults) -> Self {
+        let rate_limit = defaults.rate_limit.as_ref();
+        Policies {
+            health_check: at_top(&defaults.health_check),
+            balancing: at_top(&defaults.balancing),
+            upstream: at_top(&defaults.upstream),
+            retry: at_top(&defaults.retry),
+            circuit_breaker: at_top(&defaults.circuit_breaker),
+            headers: at_top(&defaults.headers),
+            rate_limit: rate_limit.map(|table| Found { table, level: Level::Top }),
+        }
+    }
+
+    /// Those that hold for `route`, or for the requests of `host` that no route takes.
+    pub(super) fn of(
+        defaults: &'c Defaults,
+        host: &'c VirtualHost,
+        route: Option<&'c config::Route>,
+    ) -> Self {
+        let top = Policies::of_top(defaults);
+        macro_rules! innermost {
+            ($table:ident) => {
+                inner(route.and_then(|route| route.$table.as_ref()), host.$table.as_ref())
+            };
+        }
+        Policies {
+            health_check: innermost!(health_check).unwrap_or(top.health_check),
+            balancing: innermost!(balancing).unwrap_or(top.balancing),
+            upstream: innermost!(upstream).unwrap_or(top.upstream),
+            retry: innermost!(retry).unwrap_or(top.retry),
+            circuit_breaker: innermost!(circuit_breaker).unwrap_or(top.circuit_breaker),
+            headers: innermost!(headers).unwrap_or(top.headers),
+            rate_limit: innermost!(rate_limit).or(top.rate_limit),
+        }
+    }
+
+    /// Where each of them was written.
+    pub(super) fn levels(&self) -> [(&'static str, Level); 7] {
+        [
+            ("health_check", self.health_check.level),
+            ("balancing", self.balancing.level),
+            ("upstream", self.upstream.level),
+            ("retry", self.retry.level),
+            ("circuit_breaker", self.circuit_breaker.level),
+            ("rate_limit", self.rate_limit.map_or(Level::Default, |found| found.level)),
+            ("headers", self.headers.level),
+        ]
+    }
+}
+
+fn at_top<T>((table, level): &(T, Level)) -> Found<'_, T> {
+    Found { table, level: *level }
+}
+
+fn inner<'c, T>(route: Option<&'c T>, host: Option<&'c T>) -> Option<Found<'c, T>> {
+    let route = route.map(|table| Found { table, level: Level::Route });
+    route.or_else(|| host.map(|table| Found { table, level: Level::VirtualHost }))
+}

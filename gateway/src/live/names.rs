@@ -1,0 +1,66 @@
+//! Where the names of backends lead, as far as a configuration needs to know.
+
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use crate::config::{Address, Config, PathFault};
+use crate::upstream::{Place, Places, look_up_now};
+
+/// What becomes of backends that have a name in place of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// Each is looked up. One that leads nowhere is a fault, unless it is known where it led before.
+    Resolved,
+    /// Those that are new are looked up; the others lead where they did. A resolver that is slow or down must
+    /// not hold up what is changed elsewhere.
+    Known,
+    /// None is looked up, and nothing can be sent to them: for looking at a configuration without running it.
+    Unresolved,
+}
+
+/// Where each name in `config` leads, of which `before` was known. It may take the resolver's time.
+///
+/// # Errors
+/// Names that lead nowhere.
+pub(super) fn resolve(config: &Config, names: Names, before: &Places) -> Result<Places, Vec<PathFault>> {
+    let addresses = config.backends.iter().filter_map(|backend| backend.address.as_ref());
+    let named: HashSet<&Address> = addresses.filter(|address| address.name().is_some()).collect();
+    if names == Names::Unresolved {
+        return Ok(named.into_iter().map(|name| (name.clone(), vec![nowhere()])).collect());
+    }
+    let (known, unknown): (Vec<&Address>, Vec<&Address>) =
+        named.into_iter().partition(|name| names == Names::Known && before.contains_key(*name));
+    let mut places: Places = known.into_iter().map(|name| (name.clone(), before[name].clone())).collect();
+    if unknown.is_empty() {
+        return Ok(places);
+    }
+    let mut faults = Vec::new();
+    for (name, answer) in look_up_now(&unknown, &config.proxy.nameservers) {
+        match (answer, before.get(name)) {
+            (Ok(found), _) => {
+                places.insert(name.clone(), found);
+            }
+            (Err(_), Some(before)) => {
+                places.insert(name.clone(), before.clone());
+            }
+            (Err(reason), None) => faults.extend(unresolved(config, name, &reason)),
+        }
+    }
+    if faults.is_empty() { Ok(places) } else { Err(faults) }
+}
+
+fn unresolved(config: &Config, name: &Address, reason: &str) -> Vec<PathFault> {
+    let backends = config.backends.iter().enumerate();
+    let of_name = backends.filter(|(_, backend)| backend.address.as_ref() == Some(name));
+    let fault = |(i, backend): (usize, &crate::config::Backend)| PathFault {
+        path: format!("backends/{i}/address"),
+        detail: format!("cannot resolve '{name}', the address of backend '{}': {reason}", backend.id),
+    };
+    of_name.map(fault).collect()
+}
+
+/// Where nothing can be sent.
+fn nowhere() -> Place {
+    let endpoint = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into();
+    Place { endpoint, host: None, weight: 1, backup: false }
+}

@@ -1,0 +1,74 @@
+//! Fault injection: a route does wrong on purpose, for a share of its requests, to see how clients bear it.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::config::{FaultInjection, Percent};
+use crate::reply::{Problem, Reply};
+
+/// The compiled `fault` table.
+pub struct Fault {
+    delay: Duration,
+    delay_percent: u8,
+    abort: Option<StatusCode>,
+    abort_percent: u8,
+}
+
+impl Fault {
+    /// What `config` says, if it says that anything is to go wrong.
+    pub fn new(config: FaultInjection) -> Option<Self> {
+        let nothing = Percent::default();
+        (config.delay_percent > nothing || config.abort_percent > nothing).then(|| Fault {
+            delay: Duration::from_millis(config.delay_ms.into()),
+            delay_percent: config.delay_percent.get(),
+            abort: StatusCode::from_u16(config.abort_status).ok(),
+            abort_percent: config.abort_percent.get(),
+        })
+    }
+
+    /// How long a request is held up; `draw` is any number below 100.
+    pub fn delay(&self, draw: u8) -> Option<Duration> {
+        (draw < self.delay_percent).then_some(self.delay)
+    }
+
+    /// The answer in place of the backend's; `draw` is any number below 100.
+    pub fn abort(&self, draw: u8) -> Option<Reply> {
+        let status = self.abort.filter(|_| draw < self.abort_percent)?;
+        Some(Reply::new(Problem::FaultInjected(status), "this route answers so on purpose (fault injection)"))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let delay = format!("{}% delayed by {:?}", self.delay_percent, self.delay);
+        let status = self.abort.map(|status| status.as_u16());
+        let abort = status.map(|status| format!("{}% answered with {status}", self.abort_percent));
+        let abort = abort.filter(|_| self.abort_percent > 0);
+        let parts = [(self.delay_percent > 0).then_some(delay), abort];
+        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_happens_to_its_share() {
+        let config = FaultInjection {
+            delay_ms: 100,
+            delay_percent: Percent::try_from(30).unwrap(),
+            abort_status: 503,
+            abort_percent: Percent::try_from(10).unwrap(),
+        };
+        let fault = Fault::new(config).unwrap();
+        assert_eq!((0..100).filter_map(|draw| fault.delay(draw)).count(), 30);
+        assert_eq!(fault.delay(0), Some(Duration::from_millis(100)));
+        let replies: Vec<u16> =
+            (0..100).filter_map(|draw| fault.abort(draw)).map(|reply| reply.status()).collect();
+        assert_eq!(replies, [503; 10]);
+        assert!(Fault::new(FaultInjection::default()).is_none());
+    }
+}

@@ -1,0 +1,226 @@
+//! Which of the usable backends is asked next. Each algorithm is one function over the same view of a pool: its
+//! members, the number of this turn, and which members may be chosen. None of them locks or allocates.
+//!
+//! | algorithm | a pick takes | what it is for |
+//! |---|---|---|
+//! | [`round_robin`] | O(1); O(n) where its turn falls on one that is not usable | equal backends, equal requests |
+//! | [`weighted`] | O(1); O(n) at worst | backends that differ |
+//! | [`least_connections`] | O(n) | requests that differ, few backends |
+//! | [`random_two_choices`] | O(1); O(n) at worst | requests that differ, many backends or gateways |
+//! | [`consistent_hash`] | O(log n) | caches: the same key, the same backend |
+
+mod consistent_hash;
+mod least_connections;
+mod random_two_choices;
+mod round_robin;
+mod weighted;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use consistent_hash::{Ring, consistent_hash};
+use least_connections::least_connections;
+use random_two_choices::random_two_choices;
+use round_robin::round_robin;
+use weighted::{Schedule, weighted};
+
+use super::BackendState;
+use crate::config::Algorithm;
+
+/// A backend in a pool.
+pub struct Member {
+    /// The backend.
+    pub backend: Arc<BackendState>,
+    /// Its share, beside those of the others.
+    pub weight: u32,
+}
+
+impl Member {
+    /// Whether it has fewer requests in flight than `other`, each for its weight.
+    fn has_less_to_do_than(&self, other: &Member) -> bool {
+        let load = |of: &Member, weight: u32| u64::from(of.backend.inflight()) * u64::from(weight);
+        load(self, other.weight) < load(other, self.weight)
+    }
+}
+
+/// Members among whom an algorithm chooses.
+pub(super) struct Group {
+    members: Vec<Member>,
+    balance: Balance,
+    turn: AtomicUsize,
+}
+
+/// An algorithm, with what it has worked out about the members.
+enum Balance {
+    RoundRobin,
+    Weighted(Schedule),
+    LeastConnections,
+    RandomTwoChoices,
+    ConsistentHash(Ring),
+}
+
+impl Group {
+    pub(super) fn new(members: Vec<Member>, algorithm: Algorithm) -> Self {
+        let balance = match algorithm {
+            Algorithm::RoundRobin => Balance::RoundRobin,
+            Algorithm::Weighted => Balance::Weighted(Schedule::new(&members)),
+            Algorithm::LeastConnections => Balance::LeastConnections,
+            Algorithm::RandomTwoChoices => Balance::RandomTwoChoices,
+            Algorithm::ConsistentHash => Balance::ConsistentHash(Ring::new(&members)),
+        };
+        Group { members, balance, turn: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The next turn.
+    pub(super) fn turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The turn that would be next; it is not taken by that.
+    pub(super) fn next_turn(&self) -> usize {
+        self.turn.load(Ordering::Relaxed)
+    }
+
+    /// Whose turn it is, of those for which `usable` holds; `key` is what consistent hashing goes by. Of one
+    /// that has not been back for long, only some of the requests get to it.
+    pub(super) fn pick(&self, turn: usize, key: &[u8], usable: impl Fn(&Member) -> bool) -> Option<&Member> {
+        let picked = self.chosen(turn, key, &usable)?;
+        let draw = scatter(turn) as u32;
+        if !picked.backend.is_warming(draw) {
+            return Some(picked);
+        }
+        let warm =
+            self.chosen(turn, key, &|member: &Member| usable(member) && !member.backend.is_warming(draw));
+        warm.or(Some(picked))
+    }
+
+    fn chosen(&self, turn: usize, key: &[u8], usable: &impl Fn(&Member) -> bool) -> Option<&Member> {
+        let members = &self.members;
+        match &self.balance {
+            Balance::RoundRobin => round_robin(members, turn, usable),
+            Balance::Weighted(schedule) => weighted(members, schedule, turn, usable),
+            Balance::LeastConnections => least_connections(members, turn, usable),
+            Balance::RandomTwoChoices => random_two_choices(members, turn, usable),
+            Balance::ConsistentHash(ring) => consistent_hash(members, ring, key, usable),
+        }
+    }
+}
+
+/// A number that looks random, another one for each turn (the mixer of SplitMix64).
+fn scatter(turn: usize) -> u64 {
+    let mut mixed = (turn as u64).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ mixed >> 31
+}
+
+/// The `nth` usable member, counted from 0 and around; `None` where there is none.
+fn nth_usable<'m>(
+    members: &'m [Member],
+    nth: usize,
+    usable: &impl Fn(&Member) -> bool,
+) -> Option<&'m Member> {
+    let candidates = || members.iter().filter(|member| usable(member));
+    let index = nth.checked_rem(candidates().count())?;
+    // Between the two walks one may have become unusable: then the first that is left.
+    candidates().nth(index).or_else(|| candidates().next())
+}
+
+/// The weights in the same proportions, as far as that goes with no more than `most` in all and none below 1:
+/// tables of this size are made from them.
+fn scaled(members: &[Member], most: u64) -> Vec<u32> {
+    let weights = || members.iter().map(|member| u64::from(member.weight.max(1)));
+    let divisor = weights().reduce(gcd).unwrap_or(1);
+    let total = weights().sum::<u64>() / divisor;
+    let scale = |weight: u64| match weight / divisor {
+        weight if total > most => (weight * most + total / 2) / total,
+        weight => weight,
+    };
+    weights().map(|weight| u32::try_from(scale(weight).max(1)).unwrap_or(u32::MAX)).collect()
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Metrics;
+    use crate::upstream::backend::tests::backend;
+
+    /// Members called a, b, c and so on, with these weights.
+    pub(super) fn members(weights: &[u32]) -> Vec<Member> {
+        let metrics = Metrics::new().unwrap();
+        let member =
+            |(i, weight): (usize, &u32)| Member { backend: backend(&metrics, &name(i)), weight: *weight };
+        weights.iter().enumerate().map(member).collect()
+    }
+
+    fn name(i: usize) -> String {
+        match u8::try_from(i) {
+            Ok(i) if i < 26 => char::from(b'a' + i).to_string(),
+            _ => format!("backend-{i}"),
+        }
+    }
+
+    pub(super) fn usable(member: &Member) -> bool {
+        member.backend.is_usable()
+    }
+
+    /// How often each member was picked.
+    pub(super) fn counts<'m>(
+        members: &[Member],
+        picks: impl Iterator<Item = Option<&'m Member>>,
+    ) -> Vec<usize> {
+        let mut counts = vec![0; members.len()];
+        for picked in picks {
+            counts[members.iter().position(|member| std::ptr::eq(member, picked.unwrap())).unwrap()] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn where_nothing_is_usable_no_algorithm_finds_anything() {
+        for algorithm in [
+            Algorithm::RoundRobin,
+            Algorithm::Weighted,
+            Algorithm::LeastConnections,
+            Algorithm::RandomTwoChoices,
+            Algorithm::ConsistentHash,
+        ] {
+            let none = Group::new(Vec::new(), algorithm);
+            assert!(none.pick(0, b"key", |_| true).is_none(), "{algorithm:?}");
+            let some = Group::new(members(&[1, 2, 3]), algorithm);
+            assert!(some.pick(0, b"key", |_| false).is_none(), "{algorithm:?}");
+            for turn in 0..100 {
+                let last = some.pick(turn, b"key", |member| member.weight == 3).unwrap();
+                assert_eq!(last.backend.name, "c", "{algorithm:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_has_just_come_back_gets_little_at_first() {
+        let group = Group::new(members(&[1, 1]), Algorithm::RoundRobin);
+        let back = &group.members()[0].backend;
+        back.set_failing(true, std::time::Duration::ZERO);
+        back.set_failing(false, std::time::Duration::from_secs(3600));
+        let counts = counts(group.members(), (0..1000).map(|turn| group.pick(turn, b"", usable)));
+        assert!((30..=70).contains(&counts[0]), "a tenth of its half: {counts:?}");
+        let alone = (0..10).map(|turn| group.pick(turn, b"", |member| member.backend.name == "a"));
+        assert_eq!(alone.flatten().count(), 10, "where it is alone, it gets everything");
+    }
+
+    #[test]
+    fn weights_are_scaled_in_proportion() {
+        assert_eq!(scaled(&members(&[5, 1, 1]), 100), [5, 1, 1]);
+        assert_eq!(scaled(&members(&[500, 100, 100]), 100), [5, 1, 1]);
+        assert_eq!(scaled(&members(&[1000, 999, 1]), 200), [100, 100, 1]);
+        assert_eq!(scaled(&members(&[]), 200), [0; 0]);
+    }
+}

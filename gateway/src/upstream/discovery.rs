@@ -1,0 +1,365 @@
+//! Backends by name: each address that DNS answers with is a backend of its own, and the answer is asked for
+//! again as often as its time to live says. Where DNS fails, what was known before goes on being used.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{
+    ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts, ServerOrderingStrategy,
+};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::rdata::SRV;
+use hickory_resolver::proto::rr::{RData, RecordType};
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use prometheus::IntCounter;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use super::Endpoint;
+use crate::config::{Address, HostPort};
+
+/// How long a server may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// No answer is asked for again sooner, whatever its time to live.
+const SOONEST: Duration = Duration::from_secs(1);
+
+/// Nor later: a name in the hosts file has no time to live.
+const LATEST: Duration = Duration::from_secs(300);
+
+/// Somewhere that an address leads.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Where to connect.
+    pub endpoint: Endpoint,
+    /// The host name by which it was found.
+    pub host: Option<String>,
+    /// Its weight among the places of the address.
+    pub weight: u32,
+    /// Whether others of the address come before it.
+    pub backup: bool,
+}
+
+/// Where names lead.
+pub type Places = HashMap<Address, Vec<Place>>;
+
+/// Where an address leads that is no name.
+pub fn fixed(address: &Address) -> Option<Place> {
+    let endpoint = match address {
+        Address::Unix(path) => Endpoint::Unix(path.clone()),
+        Address::Host(host) => SocketAddr::from((host.ip()?, host.port)).into(),
+        Address::Service(_) => return None,
+    };
+    Some(Place { endpoint, host: None, weight: 1, backup: false })
+}
+
+/// Asks DNS where each of `names` leads, and waits for all the answers. `servers`: which are asked; empty: the
+/// system's.
+pub fn look_up_now<'n>(
+    names: &[&'n Address],
+    servers: &[SocketAddr],
+) -> Vec<(&'n Address, Result<Vec<Place>, String>)> {
+    let all = async || {
+        let resolver = resolver(servers)?;
+        let answers = names.iter().map(|name| look_up(&resolver, name, &[]));
+        Ok::<_, String>(join_all(answers).await)
+    };
+    // A thread of its own: whoever waits here may be part of a runtime already.
+    let answered = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map_err(|error| error.to_string())?.block_on(all())
+        });
+        asking.join().unwrap_or_else(|_| Err("the resolver failed".to_owned()))
+    });
+    match answered {
+        Ok(answers) => {
+            let places = answers.into_iter().map(|answer| answer.map(|found| found.places));
+            names.iter().copied().zip(places).collect()
+        }
+        Err(error) => names.iter().map(|name| (*name, Err(error.clone()))).collect(),
+    }
+}
+
+fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, String> {
+    let provider = TokioRuntimeProvider::default();
+    let builder = if servers.is_empty() {
+        TokioResolver::builder(provider).map_err(|error| format!("the system's DNS servers: {error}"))?
+    } else {
+        let server = |address: &SocketAddr| {
+            let at_port = |mut connection: ConnectionConfig| {
+                connection.port = address.port();
+                connection
+            };
+            let connections = vec![at_port(ConnectionConfig::udp()), at_port(ConnectionConfig::tcp())];
+            NameServerConfig::new(address.ip(), true, connections)
+        };
+        let config = ResolverConfig::from_name_servers(servers.iter().map(server).collect());
+        TokioResolver::builder_with_config(config, provider)
+    };
+    let mut options = ResolverOpts::default();
+    options.timeout = TIMEOUT;
+    options.attempts = 2;
+    options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
+    // It is this module that knows when to ask again.
+    options.cache_size = 0;
+    builder.with_options(options).build().map_err(|error| error.to_string())
+}
+
+/// What DNS answered.
+#[derive(Debug)]
+struct Found {
+    /// In an order of their own, so that the same answer in another order is no change.
+    places: Vec<Place>,
+    valid_for: Duration,
+}
+
+/// Asks where `name` led `before`, and leads now.
+async fn look_up(resolver: &TokioResolver, name: &Address, before: &[Place]) -> Result<Found, String> {
+    let mut found = match name {
+        Address::Host(host) => look_up_host(resolver, host, before).await?,
+        Address::Service(service) => look_up_service(resolver, service, before).await?,
+        Address::Unix(_) => Found { places: Vec::new(), valid_for: LATEST },
+    };
+    found.places.sort();
+    found.places.dedup_by(|one, other| one.endpoint == other.endpoint);
+    if found.places.is_empty() {
+        return Err("the name has no address".to_owned());
+    }
+    Ok(found)
+}
+
+async fn look_up_host(resolver: &TokioResolver, host: &HostPort, before: &[Place]) -> Result<Found, String> {
+    let name = host.host.as_str();
+    let (v4, v6) =
+        futures::join!(resolver.lookup(name, RecordType::A), resolver.lookup(name, RecordType::AAAA));
+    let mut found = Found { places: Vec::new(), valid_for: LATEST };
+    let mut failures = Vec::new();
+    for (answer, is_v4) in [(v4, true), (v6, false)] {
+        match answer {
+            Ok(answer) => {
+                for record in answer.answers() {
+                    let ip = match &record.data {
+                        RData::A(ip) => IpAddr::V4(ip.0),
+                        RData::AAAA(ip) => IpAddr::V6(ip.0),
+                        _ => continue,
+                    };
+                    found.valid_for = found.valid_for.min(Duration::from_secs(record.ttl.into()));
+                    found.places.push(Place {
+                        endpoint: SocketAddr::from((ip, host.port)).into(),
+                        host: Some(name.to_owned()),
+                        weight: 1,
+                        backup: false,
+                    });
+                }
+            }
+            Err(error) if error.is_no_records_found() => {}
+            Err(error) => {
+                // What is known of the one kind of address stays, though the other kind was answered.
+                let is_kind = |place: &&Place| matches!(place.endpoint, Endpoint::Inet(address) if address.is_ipv4() == is_v4);
+                found.places.extend(before.iter().filter(is_kind).cloned());
+                failures.push(error);
+            }
+        }
+    }
+    match failures.as_slice() {
+        [_, error] => Err(reason(error)),
+        [error] if found.places.is_empty() => Err(reason(error)),
+        _ => Ok(found),
+    }
+}
+
+/// Everything that the SRV records of `service` lead to (RFC 2782). Targets of another priority than the first
+/// are backups.
+async fn look_up_service(resolver: &TokioResolver, service: &str, before: &[Place]) -> Result<Found, String> {
+    let answer = resolver.lookup(service, RecordType::SRV).await.map_err(|error| reason(&error))?;
+    let mut valid_for = LATEST;
+    let mut records: Vec<&SRV> = Vec::new();
+    for record in answer.answers() {
+        if let RData::SRV(srv) = &record.data {
+            valid_for = valid_for.min(Duration::from_secs(record.ttl.into()));
+            records.push(srv);
+        }
+    }
+    let first = records.iter().map(|record| record.priority).min();
+    let targets = records.into_iter().map(|record| async move {
+        let target = record.target.to_utf8();
+        let host = HostPort { host: target.trim_end_matches('.').to_owned(), port: record.port };
+        let found = look_up_host(resolver, &host, before).await?;
+        let place = |place: Place| Place {
+            weight: u32::from(record.weight).max(1),
+            backup: Some(record.priority) != first,
+            ..place
+        };
+        let places = found.places.into_iter().filter(|found| found.host.as_deref() == Some(&host.host));
+        Ok(Found { places: places.map(place).collect(), valid_for: found.valid_for })
+    });
+    let mut all = Found { places: Vec::new(), valid_for };
+    let mut failure = None;
+    for found in join_all(targets).await {
+        match found {
+            Ok(found) => {
+                all.valid_for = all.valid_for.min(found.valid_for);
+                all.places.extend(found.places);
+            }
+            Err(error) => failure = Some(error),
+        }
+    }
+    match failure {
+        Some(error) if all.places.is_empty() => Err(error),
+        _ => Ok(all),
+    }
+}
+
+fn reason(error: &NetError) -> String {
+    match error {
+        error if error.is_nx_domain() => "there is no such name".to_owned(),
+        error if error.is_no_records_found() => "the name has no address".to_owned(),
+        error => error.to_string(),
+    }
+}
+
+/// Follows where the names of backends lead, until the server stops.
+pub struct Discoverer {
+    /// Where those of the running configuration lead.
+    pub known: watch::Receiver<Arc<Places>>,
+    /// Which servers are asked; empty: the system's.
+    pub servers: Vec<SocketAddr>,
+    /// Told where names lead now; it may take its time.
+    pub tell: Arc<dyn Fn(Places) + Send + Sync>,
+    /// Counts answers.
+    pub answered: IntCounter,
+    /// Counts lookups that failed.
+    pub failed: IntCounter,
+}
+
+/// When a name is asked for again, and how often it has failed in a row.
+struct Next {
+    at: Instant,
+    failures: u32,
+}
+
+#[async_trait]
+impl BackgroundService for Discoverer {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        tokio::select! {
+            () = self.follow() => {}
+            _ = shutdown.changed() => {}
+        }
+    }
+}
+
+impl Discoverer {
+    async fn follow(&self) {
+        let mut known = self.known.clone();
+        let mut next: HashMap<Address, Next> = HashMap::new();
+        let mut resolver = None;
+        loop {
+            let places = known.borrow_and_update().clone();
+            next.retain(|name, _| places.contains_key(name));
+            for name in places.keys() {
+                // One that is new was looked up a moment ago; once more tells how long that holds.
+                next.entry(name.clone())
+                    .or_insert_with(|| Next { at: Instant::now() + SOONEST, failures: 0 });
+            }
+            let Some(soonest) = next.values().map(|next| next.at).min() else {
+                if known.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            tokio::select! {
+                () = sleep_until(soonest) => {}
+                changed = known.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+            }
+            if resolver.is_none() {
+                resolver = self::resolver(&self.servers)
+                    .map_err(|error| warn!(error, "names of backends cannot be looked up"))
+                    .ok();
+            }
+            let Some(resolver) = &resolver else {
+                next.values_mut().for_each(|next| next.at = Instant::now() + LATEST);
+                continue;
+            };
+            let now = Instant::now();
+            let due: Vec<Address> =
+                next.iter().filter(|(_, next)| next.at <= now).map(|(name, _)| name.clone()).collect();
+            let nothing = Vec::new();
+            let before = |name: &Address| places.get(name).unwrap_or(&nothing);
+            let answers = join_all(due.iter().map(|name| look_up(resolver, name, before(name)))).await;
+            let mut news = Places::new();
+            for (name, answer) in due.iter().zip(answers) {
+                let Some(next) = next.get_mut(name) else { continue };
+                if let Some(found) = self.take_in(name, answer, next).filter(|found| found != before(name)) {
+                    news.insert(name.clone(), found);
+                }
+            }
+            if !news.is_empty() {
+                let tell = self.tell.clone();
+                // That it failed has been said where it did.
+                let _ = tokio::task::spawn_blocking(move || tell(news)).await;
+            }
+        }
+    }
+
+    /// Where `name` leads, if that was answered; and when it is asked for again.
+    fn take_in(&self, name: &Address, answer: Result<Found, String>, next: &mut Next) -> Option<Vec<Place>> {
+        match answer {
+            Ok(found) => {
+                self.answered.inc();
+                if next.failures > 0 {
+                    info!(%name, "the name of a backend can be looked up again");
+                }
+                *next = Next { at: Instant::now() + found.valid_for.clamp(SOONEST, LATEST), failures: 0 };
+                Some(found.places)
+            }
+            Err(error) => {
+                self.failed.inc();
+                if next.failures == 0 {
+                    warn!(%name, error, "the name of a backend cannot be looked up; where it led before holds");
+                }
+                let pause = SOONEST.saturating_mul(1 << next.failures.min(5));
+                *next = Next { at: Instant::now() + pause, failures: next.failures.saturating_add(1) };
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_no_name_leads_to_one_place() {
+        for (text, endpoint) in [
+            ("127.0.0.1:80", Some("127.0.0.1:80")),
+            ("[::1]:80", Some("[::1]:80")),
+            ("unix:/run/app.sock", Some("unix:/run/app.sock")),
+            ("web:80", None),
+            ("srv:_http._tcp.web", None),
+        ] {
+            let place = fixed(&text.parse().unwrap()).map(|place| place.endpoint.to_string());
+            assert_eq!(place.as_deref(), endpoint, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_nobody_answers_for_is_an_error_and_no_panic() {
+        let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address: Address = "web.test:80".parse().unwrap();
+        let answers = look_up_now(&[&address], &[nobody.local_addr().unwrap()]);
+        assert!(answers[0].1.is_err(), "{answers:?}");
+    }
+}

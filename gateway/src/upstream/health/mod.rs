@@ -1,0 +1,311 @@
+//! Active health checks, in a background service: each backend is probed by a task of its own, once for each
+//! table that holds for it, however many pools it is in.
+
+mod probe;
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::connectors::http::Connector;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use probe::Probe;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::{BackendState, PeerSettings};
+use crate::config::HealthCheck;
+
+/// Which backends are probed, and how.
+#[derive(Clone, Default)]
+pub struct HealthPlan {
+    checks: Vec<Check>,
+}
+
+/// A backend that is probed, and how.
+#[derive(Clone)]
+struct Check {
+    backend: Arc<BackendState>,
+    config: Arc<HealthCheck>,
+    peers: Arc<PeerSettings>,
+}
+
+impl Check {
+    /// Whether a probe by `other` would be the same probe.
+    fn is_same(&self, other: &Check) -> bool {
+        Arc::ptr_eq(&self.backend, &other.backend)
+            && (Arc::ptr_eq(&self.config, &other.config) || self.config == other.config)
+            && self.peers.connects_as(&other.peers)
+    }
+}
+
+impl HealthPlan {
+    /// Has `backend` be probed as `config` says, over connections as `peers` makes them. One that nobody probes
+    /// counts as healthy.
+    pub fn add(&mut self, backend: &Arc<BackendState>, config: &Arc<HealthCheck>, peers: &Arc<PeerSettings>) {
+        if config.enabled {
+            self.checks.push(Check {
+                backend: backend.clone(),
+                config: config.clone(),
+                peers: peers.clone(),
+            });
+        }
+    }
+
+    /// The same checks by where their backend is in memory, which is where it stays; each once.
+    fn by_backend(self) -> HashMap<usize, Vec<Check>> {
+        let mut checks: HashMap<usize, Vec<Check>> = HashMap::new();
+        for check in self.checks {
+            let of_backend = checks.entry(Arc::as_ptr(&check.backend).addr()).or_default();
+            if !of_backend.iter().any(|known| known.is_same(&check)) {
+                of_backend.push(check);
+            }
+        }
+        checks
+    }
+}
+
+/// Probes the backends of the current plan until the server stops.
+pub struct HealthChecker {
+    plan: watch::Receiver<HealthPlan>,
+}
+
+impl HealthChecker {
+    /// A checker that follows `plan`.
+    pub fn new(plan: watch::Receiver<HealthPlan>) -> Self {
+        HealthChecker { plan }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for HealthChecker {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut plan = self.plan.clone();
+        let mut watches = Watches { connector: Arc::new(Connector::new(None)), running: HashMap::new() };
+        loop {
+            let current = plan.borrow_and_update().clone();
+            watches.follow(current);
+            tokio::select! {
+                changed = plan.changed() => if changed.is_err() { return },
+                _ = shutdown.changed() => return,
+            }
+        }
+    }
+}
+
+/// The tasks that probe. They end when they are dropped.
+struct Watches {
+    connector: Arc<Connector>,
+    /// By backend.
+    running: HashMap<usize, Vec<Watch>>,
+}
+
+struct Watch {
+    check: Check,
+    task: AbortHandle,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Watches {
+    /// Begins and ends tasks so that they are as `plan` says. What is in the old plan and in the new one goes
+    /// on.
+    fn follow(&mut self, plan: HealthPlan) {
+        let mut before = std::mem::take(&mut self.running);
+        for (place, checks) in plan.by_backend() {
+            let mut known = before.remove(&place).unwrap_or_default();
+            let watches = checks.into_iter().map(|check| {
+                match known.iter().position(|watch| watch.check.is_same(&check)) {
+                    Some(index) => known.swap_remove(index),
+                    None => self.begin(check),
+                }
+            });
+            self.running.insert(place, watches.collect());
+        }
+    }
+
+    fn begin(&self, check: Check) -> Watch {
+        let verdict = Verdict::new(&check);
+        let task = tokio::spawn(watch_backend(check.clone(), verdict, self.connector.clone()));
+        Watch { check, task: task.abort_handle() }
+    }
+}
+
+async fn watch_backend(check: Check, mut verdict: Verdict, connector: Arc<Connector>) {
+    let limit = check.config.timeout_secs.duration();
+    let probe = Probe::new(&check.config, &check.backend, &check.peers);
+    loop {
+        // Timeouts of connections are per read: a backend that drips would hold a probe for ever.
+        let outcome = match timeout(limit, probe.send(&connector)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(format!("no answer within {limit:?}")),
+        };
+        verdict.learn(outcome);
+        // So that backends that began together are not probed together for ever.
+        let jitter = 0.9 + fastrand::f64() / 5.0;
+        tokio::time::sleep(check.config.interval_secs.duration().mul_f64(jitter)).await;
+    }
+}
+
+/// What one kind of probe has found out about a backend. When it is dropped, it counts no more.
+struct Verdict {
+    backend: Arc<BackendState>,
+    thresholds: Thresholds,
+    slow_start: Duration,
+    healthy: bool,
+    streak: Streak,
+}
+
+impl Verdict {
+    /// Begins with what is believed already: that it is probed in another way is no news about a backend.
+    fn new(check: &Check) -> Self {
+        let config = &check.config;
+        let healthy = check.backend.is_healthy();
+        if !healthy {
+            check.backend.set_failing(true, Duration::ZERO);
+        }
+        Verdict {
+            backend: check.backend.clone(),
+            thresholds: Thresholds {
+                unhealthy: config.unhealthy_threshold,
+                healthy: config.healthy_threshold,
+            },
+            slow_start: Duration::from_secs(config.slow_start_secs.into()),
+            healthy,
+            streak: Streak::default(),
+        }
+    }
+
+    /// Counts a probe's outcome, and believes it where there have been enough.
+    fn learn(&mut self, outcome: Result<(), String>) {
+        let backend = &self.backend;
+        match &outcome {
+            Ok(()) => backend.metrics.probes_passed.inc(),
+            Err(_) => backend.metrics.probes_failed.inc(),
+        }
+        if !self.streak.turns(self.healthy, outcome.is_ok(), self.thresholds) {
+            return;
+        }
+        self.healthy = !self.healthy;
+        backend.set_failing(!self.healthy, self.slow_start);
+        let (backend, address) = (&backend.name, &backend.endpoint);
+        match outcome {
+            Ok(()) => info!(backend, %address, "backend is healthy again"),
+            Err(error) => warn!(backend, %address, error, "backend is unhealthy"),
+        }
+    }
+}
+
+impl Drop for Verdict {
+    fn drop(&mut self) {
+        if !self.healthy {
+            self.backend.set_failing(false, Duration::ZERO);
+        }
+    }
+}
+
+/// How many results in a row change what is believed.
+#[derive(Clone, Copy)]
+struct Thresholds {
+    unhealthy: NonZeroU32,
+    healthy: NonZeroU32,
+}
+
+/// Consecutive results that contradict the current state.
+#[derive(Default)]
+struct Streak(u32);
+
+impl Streak {
+    /// Takes a result in; whether it is time to believe the contrary.
+    fn turns(&mut self, healthy: bool, passed: bool, thresholds: Thresholds) -> bool {
+        if healthy == passed {
+            self.0 = 0;
+            return false;
+        }
+        self.0 += 1;
+        let threshold = if healthy { thresholds.unhealthy } else { thresholds.healthy };
+        let turns = self.0 >= threshold.get();
+        if turns {
+            self.0 = 0;
+        }
+        turns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Upstream;
+    use crate::telemetry::Metrics;
+    use crate::upstream::backend::tests::backend;
+
+    fn believe(results: &[bool]) -> Vec<bool> {
+        let three = NonZeroU32::MIN.saturating_add(2);
+        let two = NonZeroU32::MIN.saturating_add(1);
+        let thresholds = Thresholds { unhealthy: three, healthy: two };
+        let mut streak = Streak::default();
+        let mut healthy = true;
+        results
+            .iter()
+            .map(|passed| {
+                healthy ^= streak.turns(healthy, *passed, thresholds);
+                healthy
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_results_in_a_row_turn_the_belief() {
+        let (pass, fail) = (true, false);
+        assert_eq!(believe(&[fail, fail, fail, pass, pass]), [true, true, false, false, true]);
+        assert_eq!(believe(&[fail, fail, pass, fail, fail]), [true; 5], "a pass breaks the row");
+        assert_eq!(believe(&[fail, fail, fail, pass, fail, pass])[3..], [false; 3], "and so does a failure");
+    }
+
+    #[test]
+    fn what_is_found_out_lasts_as_long_as_somebody_probes() {
+        let metrics = Metrics::new().unwrap();
+        let backend = backend(&metrics, "a");
+        let config = HealthCheck { unhealthy_threshold: NonZeroU32::MIN, ..HealthCheck::default() };
+        let peers = PeerSettings::new(&Upstream::default()).unwrap();
+        let check = Check { backend: backend.clone(), config: config.into(), peers: peers.into() };
+        let mut first = Verdict::new(&check);
+        first.learn(Err("no".to_owned()));
+        assert!(!backend.is_healthy());
+        let second = Verdict::new(&check);
+        drop(first);
+        assert!(!backend.is_healthy(), "another probe begins with what was believed");
+        drop(second);
+        assert!(backend.is_healthy(), "nobody would ever find out that it is well again");
+    }
+
+    #[test]
+    fn a_backend_in_many_pools_is_probed_once_for_each_table() {
+        let metrics = Metrics::new().unwrap();
+        let (a, b) = (backend(&metrics, "a"), backend(&metrics, "b"));
+        let peers = Arc::new(PeerSettings::new(&Upstream::default()).unwrap());
+        let tls = Upstream { tls: true, ..Upstream::default() };
+        let over_tls = Arc::new(PeerSettings::new(&tls).unwrap());
+        let config = Arc::new(HealthCheck::default());
+        let other = Arc::new(HealthCheck { path: Some("/up".to_owned()), ..HealthCheck::default() });
+        let off = Arc::new(HealthCheck { enabled: false, ..HealthCheck::default() });
+        let mut plan = HealthPlan::default();
+        for config in [&config, &Arc::new(HealthCheck::default()), &other, &off] {
+            plan.add(&a, config, &peers);
+        }
+        plan.add(&a, &config, &over_tls);
+        plan.add(&b, &off, &peers);
+        let checks = plan.by_backend();
+        assert_eq!(checks.len(), 1);
+        assert_eq!(checks[&Arc::as_ptr(&a).addr()].len(), 3);
+    }
+}

@@ -1,0 +1,97 @@
+//! One probe: a connection, a GET, or a call of gRPC's health service; sent as a client's request would be.
+
+use bytes::Bytes;
+use http::{Method, StatusCode, header};
+use pingora::connectors::http::Connector;
+use pingora::http::RequestHeader;
+use pingora::prelude::*;
+use pingora::upstreams::peer::HttpPeer;
+
+use crate::config::{HealthCheck, ProbeKind, StatusSet};
+use crate::upstream::call::call;
+use crate::upstream::{BackendState, Occasion, PeerSettings};
+
+/// The method that gRPC servers tell their health by
+/// (<https://github.com/grpc/grpc/blob/master/doc/health-checking.md>).
+const GRPC_HEALTH: &str = "/grpc.health.v1.Health/Check";
+
+/// A `HealthCheckRequest` for the whole server: not compressed, 0 bytes long.
+const GRPC_REQUEST: &[u8] = &[0, 0, 0, 0, 0];
+
+/// A `HealthCheckResponse` that says SERVING: not compressed, 2 bytes long, field 1 is the number 1.
+const GRPC_SERVING: &[u8] = &[0, 0, 0, 0, 2, 8, 1];
+
+/// How a backend is probed.
+pub(super) struct Probe {
+    peer: Result<Box<HttpPeer>>,
+    question: Question,
+}
+
+enum Question {
+    /// Does it take a connection?
+    Tcp,
+    /// Does it answer with one of these statuses?
+    Http(Result<RequestHeader>, StatusSet),
+    /// Does it say that it serves?
+    Grpc(Result<RequestHeader>),
+}
+
+impl Probe {
+    pub(super) fn new(config: &HealthCheck, backend: &BackendState, peers: &PeerSettings) -> Self {
+        let limit = config.timeout_secs.duration();
+        // Each probe finds out whether a new connection can be had.
+        let occasion = Occasion { left: limit, timed: false, fresh: true };
+        let host = if config.host.is_empty() { backend.authority() } else { config.host.clone() };
+        let host = host.as_str();
+        let question = match config.probe_kind() {
+            ProbeKind::Tcp => Question::Tcp,
+            ProbeKind::Http => {
+                let request = request(Method::GET, config.http_path(), host);
+                Question::Http(request, config.expected_status.clone())
+            }
+            ProbeKind::Grpc => Question::Grpc(request(Method::POST, GRPC_HEALTH, host).and_then(grpc)),
+        };
+        Probe { peer: peers.peer(backend, occasion), question }
+    }
+
+    /// Sends it.
+    ///
+    /// # Errors
+    /// Why it has failed, in words.
+    pub(super) async fn send(&self, connector: &Connector) -> std::result::Result<(), String> {
+        let peer = self.peer.as_ref().map_err(|error| error.to_string())?;
+        let told = |error: &Error| format!("{}: {}", error.etype().as_str(), error.root_cause());
+        let (request, body) = match &self.question {
+            Question::Tcp => {
+                let connected = connector.get_http_session(peer.as_ref()).await;
+                return connected.map(drop).map_err(|error| told(&error));
+            }
+            Question::Http(request, _) => (request, Bytes::new()),
+            Question::Grpc(request) => (request, Bytes::from_static(GRPC_REQUEST)),
+        };
+        let request = request.as_ref().map_err(|error| error.to_string())?.clone();
+        let answer = call(connector, peer, request, body).await.map_err(|error| told(&error))?;
+        match &self.question {
+            Question::Http(_, expected) if !expected.contains(answer.status.as_u16()) => {
+                Err(format!("the probe was answered with {}", answer.status.as_u16()))
+            }
+            Question::Grpc(_) if answer.status != StatusCode::OK || answer.body != GRPC_SERVING => {
+                Err("the gRPC health service does not say SERVING".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn request(method: Method, path: &str, host: &str) -> Result<RequestHeader> {
+    let mut request = RequestHeader::build(method, path.as_bytes(), Some(4))?;
+    request.insert_header(header::HOST, host)?;
+    request.insert_header(header::USER_AGENT, "pingora-gateway health check")?;
+    Ok(request)
+}
+
+fn grpc(mut request: RequestHeader) -> Result<RequestHeader> {
+    request.insert_header(header::CONTENT_TYPE, "application/grpc")?;
+    request.insert_header(header::TE, "trailers")?;
+    Ok(request)
+}

@@ -1,0 +1,143 @@
+//! Mirroring: a copy of a request goes to another pool, and what comes back is dropped. The copy is sent by a
+//! task of its own when the request has been sent whole, so it can neither slow nor fail the real answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header;
+use pingora::connectors::http::Connector;
+use pingora::http::RequestHeader;
+use pingora::prelude::*;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::call::call;
+use super::{BreakerRules, Occasion, Outcome, PeerSettings, Pool, Wanted};
+use crate::telemetry::handles::MirrorMetrics;
+
+/// The most of a body that is copied. A request with more is not mirrored.
+const MAX_BODY: usize = 64 * 1024;
+
+/// Copies under way. More are dropped: what backs up behind a slow mirror must not fill the memory.
+const MAX_INFLIGHT: usize = 256;
+
+/// Where copies of a route's requests go.
+pub struct Mirror {
+    /// Their tag.
+    pub tag: String,
+    /// The backends that get them.
+    pub pool: Arc<Pool>,
+    /// How these are spoken to.
+    pub peers: Arc<PeerSettings>,
+    /// When they are given up.
+    pub breaker: BreakerRules,
+}
+
+/// A copy of a request, whose body is still passing by.
+pub struct Copy {
+    request: RequestHeader,
+    /// `None`: there is more than is copied.
+    body: Option<BytesMut>,
+}
+
+impl Copy {
+    /// A copy of the request's head, as a backend gets it.
+    pub fn new(request: &RequestHeader) -> Self {
+        Copy { request: request.clone(), body: Some(BytesMut::new()) }
+    }
+
+    /// Takes a part of the body in.
+    pub fn add(&mut self, part: &Bytes) {
+        self.body = self.body.take().filter(|body| body.len() + part.len() <= MAX_BODY);
+        if let Some(body) = &mut self.body {
+            body.extend_from_slice(part);
+        }
+    }
+}
+
+/// Sends copies.
+pub struct Mirrors {
+    connector: Arc<Connector>,
+    room: Arc<Semaphore>,
+}
+
+impl Default for Mirrors {
+    fn default() -> Self {
+        Mirrors { connector: Arc::new(Connector::new(None)), room: Arc::new(Semaphore::new(MAX_INFLIGHT)) }
+    }
+}
+
+impl Mirrors {
+    /// Sends `copy` to `mirror`, in the background, for at most `limit`.
+    pub fn send(&self, copy: Copy, mirror: &Mirror, limit: Duration, metrics: &MirrorMetrics) {
+        let wanted =
+            Wanted { key: b"", known: None, limit: mirror.peers.max_inflight(), heeds_circuits: true };
+        let (Some(body), Ok(permit)) = (copy.body, self.room.clone().try_acquire_owned()) else {
+            return metrics.dropped.inc();
+        };
+        let Ok(mut attempt) = mirror.pool.begin_attempt(&wanted, &[]) else {
+            return metrics.dropped.inc();
+        };
+        let occasion = Occasion { left: limit, timed: false, fresh: false };
+        let Ok(peer) = mirror.peers.peer(attempt.backend(), occasion) else {
+            return metrics.dropped.inc();
+        };
+        let (rules, metrics, connector) = (mirror.breaker.clone(), metrics.clone(), self.connector.clone());
+        tokio::spawn(async move {
+            let sent = async { call(&connector, &peer, framed(copy.request, &body)?, body.freeze()).await };
+            let answered = match timeout(limit, sent).await {
+                Ok(Ok(answer)) => !answer.status.is_server_error(),
+                Ok(Err(error)) => {
+                    debug!(backend = attempt.backend().name, %error, "a mirrored request has failed");
+                    false
+                }
+                Err(_) => false,
+            };
+            let (counter, outcome) = match answered {
+                true => (&metrics.answered, Outcome::Success),
+                false => (&metrics.failed, Outcome::Failure),
+            };
+            counter.inc();
+            attempt.record(outcome, &rules);
+            drop(permit);
+        });
+    }
+}
+
+/// The request with a length in place of whatever framed its body: that is whole now.
+fn framed(mut request: RequestHeader, body: &[u8]) -> Result<RequestHeader> {
+    request.remove_header(&header::TRANSFER_ENCODING);
+    request.remove_header(&header::EXPECT);
+    if !body.is_empty() || request.headers.contains_key(header::CONTENT_LENGTH) {
+        request.insert_header(header::CONTENT_LENGTH, body.len())?;
+    }
+    Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_has_a_length_and_not_too_much_body() {
+        let mut request = RequestHeader::build("PUT", b"/a", None).unwrap();
+        request.insert_header("Transfer-Encoding", "chunked").unwrap();
+        let mut copy = Copy::new(&request);
+        copy.add(&Bytes::from_static(b"ab"));
+        copy.add(&Bytes::from_static(b"c"));
+        let body = copy.body.take().unwrap();
+        let framed = framed(copy.request, &body).unwrap();
+        assert_eq!((&body[..], &framed.headers["content-length"]), (&b"abc"[..], &"3".parse().unwrap()));
+        assert!(!framed.headers.contains_key("transfer-encoding"));
+
+        let mut large = Copy::new(&request);
+        large.add(&Bytes::from(vec![0; MAX_BODY]));
+        assert!(large.body.is_some());
+        large.add(&Bytes::from_static(b"x"));
+        assert!(large.body.is_none());
+        large.add(&Bytes::from_static(b"x"));
+        assert!(large.body.is_none(), "it does not begin again");
+    }
+}

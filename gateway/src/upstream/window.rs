@@ -1,0 +1,101 @@
+//! How often something happened in the last seconds, and how often in a certain way: failures among requests,
+//! retries among attempts. Counted without a lock, a number a second.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many seconds are remembered. A window has at most one less: the current second has just begun.
+const SLOTS: usize = 64;
+
+/// Counts of the last minute. Each slot holds a second's two counts, and which second that is.
+pub(super) struct Window {
+    slots: [AtomicU64; SLOTS],
+}
+
+/// A slot's number: the second in 20 bits (it comes round in 12 days), and 22 bits for each count.
+#[derive(Clone, Copy)]
+struct Slot {
+    second: u64,
+    all: u64,
+    marked: u64,
+}
+
+const COUNT: u64 = (1 << 22) - 1;
+const SECOND: u64 = (1 << 20) - 1;
+
+impl Slot {
+    fn unpack(number: u64) -> Self {
+        Slot { second: number >> 44, all: number >> 22 & COUNT, marked: number & COUNT }
+    }
+
+    fn pack(self) -> u64 {
+        self.second << 44 | self.all.min(COUNT) << 22 | self.marked.min(COUNT)
+    }
+}
+
+impl Window {
+    pub(super) fn new() -> Self {
+        Window { slots: [const { AtomicU64::new(0) }; SLOTS] }
+    }
+
+    /// Counts one thing, `marked` or not, at `now` (milliseconds).
+    pub(super) fn add(&self, now: u64, marked: bool) {
+        let second = (now / 1000) & SECOND;
+        let counted = |number| {
+            let slot = Slot::unpack(number);
+            let slot = if slot.second == second { slot } else { Slot { second, all: 0, marked: 0 } };
+            Some(Slot { all: slot.all + 1, marked: slot.marked + u64::from(marked), ..slot }.pack())
+        };
+        let slot = &self.slots[second as usize % SLOTS];
+        let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, counted);
+    }
+
+    /// All that were counted in the last `secs` seconds, and those among them that were marked.
+    pub(super) fn sum(&self, now: u64, secs: u64) -> (u64, u64) {
+        let second = now / 1000;
+        let seconds = (0..secs.min(SLOTS as u64 - 1)).map(|back| second.wrapping_sub(back) & SECOND);
+        let slots = seconds.map(|second| {
+            let slot = Slot::unpack(self.slots[second as usize % SLOTS].load(Ordering::Relaxed));
+            if slot.second == second { (slot.all, slot.marked) } else { (0, 0) }
+        });
+        slots.fold((0, 0), |sum, slot| (sum.0 + slot.0, sum.1 + slot.1))
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&self) {
+        self.slots.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_last_seconds_count() {
+        let window = Window::new();
+        for second in 10..20 {
+            window.add(second * 1000, false);
+            window.add(second * 1000 + 999, second % 2 == 0);
+        }
+        assert_eq!(window.sum(19_500, 10), (20, 5));
+        assert_eq!(window.sum(19_500, 1), (2, 0));
+        assert_eq!(window.sum(24_500, 10), (10, 2), "what is older has gone");
+        assert_eq!(window.sum(90_000, 60), (0, 0));
+        window.add(10_000 + 64_000, true);
+        assert_eq!(window.sum(74_000, 10), (1, 1), "a slot that is used again begins at nothing");
+        window.clear();
+        assert_eq!(window.sum(74_000, 10), (0, 0));
+    }
+
+    #[test]
+    fn nothing_is_lost_between_threads() {
+        let window = Window::new();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let window = &window;
+                scope.spawn(move || (0..1000).for_each(|_| window.add(5000, thread == 0)));
+            }
+        });
+        assert_eq!(window.sum(5000, 1), (4000, 1000));
+    }
+}
