@@ -139,7 +139,7 @@ fn is_known(want: &str, got: &str) -> bool {
 
 /// Tries one request of a row.
 async fn cell(row: &Row, request: Ask) -> String {
-    let faulty = if row.up { Faulty::start(row.fault).await } else { Faulty::dead() };
+    let faulty = if row.up { Faulty::start(Fault::None).await } else { Faulty::dead() };
     let good = Faulty::start(Fault::None).await;
     let both = [&faulty, &good];
     let backends = if row.spare { &both[..] } else { &both[..1] };
@@ -151,6 +151,7 @@ async fn cell(row: &Row, request: Ask) -> String {
             assert_eq!(ask(gateway.address, Ask::get("/warm"), LIMIT).await, "200", "{}", row.name);
         }
     }
+    faulty.behave(row.fault);
     let mut came = try_one(&gateway, &both, request).await;
     if row.up && row.health != Some(Health::Fails) {
         faulty.behave(Fault::None);

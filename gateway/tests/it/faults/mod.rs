@@ -6,6 +6,7 @@
 //! With MATRIX=1 in the environment the tables are printed.
 
 mod client;
+mod dns;
 mod harness;
 mod scenes;
 
@@ -44,6 +45,9 @@ const ON_ACCEPT: &str = "502 connection_terminated 0+0 or 200 0+1";
 /// Each attempt takes a second of two.
 const TWO_TIMEOUTS: &str = "504 http_response_timeout 2+0 or 504 http_response_timeout 3+0";
 
+/// `attempts` is 3, "the first included".
+const RACED: &str = "502 connection_terminated 3+0 BUG: 502 connection_terminated 4+0";
+
 const A_SECOND: Duration = Duration::from_secs(1);
 
 #[rustfmt::skip]
@@ -80,6 +84,10 @@ const MATRIX: &[Row] = &[
           want: [SOUND, UNREAD, UNREAD], ..ALONE },
     Row { name: "closes a kept connection as the request comes", fault: Fault::CloseReused, warm: true,
           want: [OTHER, UNREAD, UNREAD], ..SPARE },
+    Row { name: "reset after the request was read, on a kept connection", fault: Fault::Reset, warm: true,
+          want: [SECOND, TERMINATED, TERMINATED], ..SPARE },
+    Row { name: "reset after the request was read, on a kept connection", fault: Fault::Reset, warm: true,
+          want: [RACED, TERMINATED, TERMINATED], ..ALONE },
     Row { name: "answers before the upload has ended", fault: Fault::AnswerEarly, want: [SOUND; 3], ..SPARE },
     Row { name: "answers before the upload has ended, and closes", fault: Fault::AnswerEarlyAndClose,
           want: [SOUND; 3], ..SPARE },

@@ -13,7 +13,7 @@ use super::{DOWN, REFUSED};
 use crate::support::{Gateway, Setup};
 
 /// Either of two backends.
-const EITHER: &str = "200 1+0 or 200 0+1";
+pub(super) const EITHER: &str = "200 1+0 or 200 0+1";
 
 /// The three requests of a row, one after the other.
 pub(super) async fn scene(
