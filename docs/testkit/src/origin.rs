@@ -13,7 +13,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -27,7 +27,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_openssl::SslStream;
 
 use crate::POLL;
-use crate::tls::Identity;
+use crate::tls::{Authority, Identity};
 
 /// What an [`Origin`] does with the next requests that reach it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub struct Received {
     pub method: Method,
     /// Its target.
     pub uri: Uri,
+    /// The version of HTTP that it came by.
+    pub version: Version,
     /// Its header fields.
     pub headers: HeaderMap,
     /// Its body, whole.
@@ -94,7 +96,14 @@ impl Origin {
 
     /// The same over TLS.
     pub async fn start_tls(identity: &Identity) -> Origin {
-        let mut origin = Origin::reserve(Some(identity.acceptor()));
+        let mut origin = Origin::reserve(Some(identity.acceptor(None)));
+        origin.revive();
+        origin
+    }
+
+    /// The same, for clients alone that show a certificate of `clients`.
+    pub async fn start_mutual_tls(identity: &Identity, clients: &Authority) -> Origin {
+        let mut origin = Origin::reserve(Some(identity.acceptor(Some(clients))));
         origin.revive();
         origin
     }
@@ -283,6 +292,7 @@ async fn misbehave(
     shared.received.lock().push(Received {
         method: head.method.clone(),
         uri: head.uri.clone(),
+        version: head.version,
         headers: head.headers.clone(),
         body: body.clone(),
     });

@@ -98,15 +98,20 @@ impl Pool {
         let is_free = |member: &Member| {
             usable(&member.backend, wanted, panics) && member.backend.inflight() < wanted.limit
         };
-        let is_fresh = |member: &Member| !failed.iter().any(|failed| Arc::ptr_eq(failed, &member.backend));
+        let is_among = |of: &[Arc<BackendState>], member: &Member| {
+            of.iter().any(|one| Arc::ptr_eq(one, &member.backend))
+        };
         let known = wanted.known.and_then(|mark| self.marked(mark));
-        let known = known.filter(|member| is_free(member) && is_fresh(member));
+        let known = known.filter(|member| is_free(member) && !is_among(failed, member));
         if let Some(attempt) = known.and_then(begin) {
             return Ok(attempt);
         }
-        for may_have_failed in [false, !failed.is_empty()] {
+        // Where all have failed: one that was not the last.
+        let last = failed.last().map_or(&[][..], std::slice::from_ref);
+        let rounds = if failed.is_empty() { &[failed][..] } else { &[failed, last, &[]] };
+        for avoided in rounds {
             for group in [&self.primaries, &self.backups] {
-                let may_be = |member: &Member| is_free(member) && (may_have_failed || is_fresh(member));
+                let may_be = |member: &Member| is_free(member) && !is_among(avoided, member);
                 // A retry takes nobody's turn, or with two backends the same one would always be asked first.
                 let turn = if failed.is_empty() { group.turn() } else { group.next_turn() };
                 for choice in 0..CHOICES {

@@ -4,6 +4,7 @@
 
 mod balancing;
 mod cases;
+mod circuit;
 mod command_line;
 mod demo;
 mod explain;
@@ -14,10 +15,13 @@ mod keeping;
 mod logs;
 mod management;
 mod metrics;
+mod mirror;
 mod rate_limit;
 mod reload;
 mod replies;
+mod retries;
 mod routes;
 mod shares;
 mod stopping;
 mod support;
+mod upstream;

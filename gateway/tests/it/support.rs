@@ -130,6 +130,12 @@ impl Gateway {
         self.client.get(self.url(path)).await
     }
 
+    /// A GET through the gateway from the virtual host `domain`.
+    pub(crate) async fn get_from(&self, domain: &str, path: &str) -> Response {
+        let request = Request::get(self.url(path)).header("Host", domain).body(Bytes::new()).unwrap();
+        self.client.send(request).await
+    }
+
     /// A POST through the gateway.
     pub(crate) async fn post(&self, path: &str, body: &str) -> Response {
         self.client.post(self.url(path), body.to_owned()).await
