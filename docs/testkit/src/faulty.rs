@@ -25,8 +25,8 @@ const POISON: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
 /// What a [`Faulty`] does with each request, probes of `/health` apart (see [`Health`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Answers 200 with the body `hello`, and keeps the connection. A request that expects 100 (Continue) gets
-    /// it before its body is read.
+    /// Answers 200 with the body `hello`, and keeps the connection. A request that expects 100 (Continue)
+    /// gets it before its body is read.
     None,
     /// Answers this status with no body.
     Status(u16),
@@ -40,7 +40,7 @@ pub enum Fault {
     ResetInBody,
     /// Reads the request and says nothing.
     Silence,
-    /// Sends the body one byte at a time, with this pause before each.
+    /// Sends the body one byte at a time, with this pause after each.
     Drip(Duration),
     /// Sends the body one byte for each [`Faulty::step`].
     Stepped,
@@ -287,8 +287,8 @@ async fn answer(stream: &mut BufReader<TcpStream>, fault: Fault, shared: &Shared
         Fault::Drip(pause) => {
             stream.write_all(ok("Content-Length: 5", "").as_bytes()).await?;
             for byte in BODY.bytes() {
-                tokio::time::sleep(pause).await;
                 stream.write_u8(byte).await?;
+                tokio::time::sleep(pause).await;
             }
             return Ok(Next::Keep);
         }

@@ -42,8 +42,8 @@ impl Ask {
     }
 }
 
-/// Asks the gateway at `address`, and says in a few words what came: statuses, the error of a Proxy-Status, and
-/// what is wrong with the body.
+/// Asks the gateway at `address`, and says in a few words what came: statuses, the error of a Proxy-Status,
+/// and what is wrong with the body.
 pub(super) async fn ask(address: SocketAddr, ask: Ask, limit: Duration) -> String {
     let began = Instant::now();
     let stream = TcpStream::connect(address).await.unwrap();

@@ -1,5 +1,5 @@
-//! How a row of the matrix is tried: each of its three requests with a gateway and backends of its own, so that
-//! nothing is left over from the one before.
+//! How a row of the matrix is tried: each of its three requests with a gateway and backends of its own, so
+//! that nothing is left over from the one before.
 
 use std::io::Write as _;
 use std::net::SocketAddr;

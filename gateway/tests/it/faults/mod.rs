@@ -39,7 +39,8 @@ const LENGTH_LIST: &str = "200 1+0 BUG: 200 with a list of lengths 1+0";
 const SWITCH_GET: &str = "200 1+1 BUG: 101 and more 1+0";
 const SWITCH_POST: &str = "502 http_protocol_error 1+0 BUG: 101 and more 1+0";
 
-/// It may be known when the connection is opened, or later; where nothing was sent any method may go elsewhere.
+/// It may be known when the connection is opened, or later; where nothing was sent any method may go
+/// elsewhere.
 const ON_ACCEPT: &str = "502 connection_terminated 0+0 or 200 0+1";
 
 /// Each attempt takes a second of two.
@@ -55,7 +56,8 @@ const MATRIX: &[Row] = &[
     Row { name: "refused", up: false, want: [OTHER; 3], ..SPARE },
     Row { name: "refused", up: false, want: [REFUSED; 3], ..ALONE },
 
-    Row { name: "reset on accept", fault: Fault::ResetOnAccept, want: [OTHER, ON_ACCEPT, ON_ACCEPT], ..SPARE },
+    Row { name: "reset on accept", fault: Fault::ResetOnAccept,
+          want: [OTHER, ON_ACCEPT, ON_ACCEPT], ..SPARE },
     Row { name: "reset before the request was read", fault: Fault::ResetUnread,
           want: [OTHER, UNREAD, UNREAD], ..SPARE },
     Row { name: "reset before the request was read", fault: Fault::ResetUnread, want: [UNREAD; 3], ..ALONE },
@@ -65,19 +67,23 @@ const MATRIX: &[Row] = &[
           want: ["502 connection_terminated 3+0", TERMINATED, TERMINATED], ..ALONE },
     Row { name: "reset in the middle of the body", fault: Fault::ResetInBody, want: [CUT; 3], ..SPARE },
 
-    Row { name: "silence after the request", fault: Fault::Silence, want: [SECOND, TIMEOUT, TIMEOUT], ..SPARE },
+    Row { name: "silence after the request", fault: Fault::Silence,
+          want: [SECOND, TIMEOUT, TIMEOUT], ..SPARE },
     Row { name: "silence after the request", fault: Fault::Silence,
           want: [TWO_TIMEOUTS, TIMEOUT, TIMEOUT], ..ALONE },
-    Row { name: "one byte a second", fault: Fault::Drip(A_SECOND), read_timeout: 3, want: [SOUND; 3], ..SPARE },
+    Row { name: "one byte a second", fault: Fault::Drip(A_SECOND), read_timeout: 3,
+          want: [SOUND; 3], ..SPARE },
 
     Row { name: "Content-Length too long", fault: Fault::LengthTooLong, want: [CUT; 3], ..SPARE },
     Row { name: "Content-Length too short", fault: Fault::LengthTooShort, want: [SOUND; 3], ..SPARE },
     Row { name: "two Content-Lengths that differ", fault: Fault::LengthsDiffer,
           want: [SECOND, NOT_HTTP, NOT_HTTP], ..SPARE },
-    Row { name: "two Content-Lengths that are equal", fault: Fault::LengthsRepeat, want: [LENGTHS; 3], ..SPARE },
+    Row { name: "two Content-Lengths that are equal", fault: Fault::LengthsRepeat,
+          want: [LENGTHS; 3], ..SPARE },
     Row { name: "a Content-Length twice in one field", fault: Fault::LengthsListed,
           want: [LENGTH_LIST; 3], ..SPARE },
-    Row { name: "101 unasked", fault: Fault::SwitchUnasked, want: [SWITCH_GET, SWITCH_POST, SWITCH_POST], ..SPARE },
+    Row { name: "101 unasked", fault: Fault::SwitchUnasked,
+          want: [SWITCH_GET, SWITCH_POST, SWITCH_POST], ..SPARE },
     Row { name: "garbage", fault: Fault::Garbage, want: [SECOND, NOT_HTTP, NOT_HTTP], ..SPARE },
 
     Row { name: "closes a kept connection as the request comes", fault: Fault::CloseReused, warm: true,
