@@ -13,7 +13,7 @@ use crate::policy::rate_limit::Quota;
 use crate::telemetry::Phase;
 use crate::telemetry::handles::RouteMetrics;
 use crate::telemetry::timeline::{Timeline, Way};
-use crate::upstream::{Arm, Attempt, BackendState, Copy, Draw, Outcome, Pool, Refusal, Wanted};
+use crate::upstream::{Arm, Attempt, BackendState, Draw, MirrorCopy, Outcome, Pool, Refusal, Wanted};
 
 /// What is known about a request.
 pub struct RequestCtx {
@@ -31,6 +31,8 @@ pub struct RequestCtx {
     pub draw: Draw,
     /// Whether the client has yet to be told that share. (`request_filter`)
     pub draw_is_new: bool,
+    /// When it had been let through. (`request_filter`)
+    pub admitted: Option<Instant>,
     /// When its last byte had been passed on, for the first time. (`request_body_filter`)
     pub sent: Option<Instant>,
     /// The client's quota; `None` without a rate limit. (`request_filter`)
@@ -48,10 +50,10 @@ pub struct RequestCtx {
     pub raced: bool,
     /// Whether that one must be made on a new connection. (`error_while_proxy`)
     pub on_new_connection: bool,
-    /// Backends that failed. (`fail_to_connect`, `error_while_proxy`)
+    /// Backends whose attempt came to nothing. (`fail_to_connect`, `error_while_proxy`, `upstream_response_filter`)
     pub failed: Vec<Arc<BackendState>>,
     /// A copy for the mirror, whose body is passing by. (`upstream_request_filter`)
-    pub copy: Option<Copy>,
+    pub copy: Option<MirrorCopy>,
     /// Whether a copy has been sent. (`request_body_filter`)
     pub mirrored: bool,
     /// When the response's head was there. (`response_filter`)
@@ -73,6 +75,7 @@ impl RequestCtx {
             id: HeaderValue::from_static(""),
             client: None,
             route: None,
+            admitted: None,
             sent: None,
             draw: Draw::default(),
             draw_is_new: false,
@@ -123,9 +126,10 @@ impl RequestCtx {
     }
 
     /// How long the response may still take to begin: counted from the request's last byte, or as long as none
-    /// of it has been passed on, from its head.
+    /// of it has been passed on, from when it was let through.
     pub fn time_left(&self) -> Duration {
-        self.snapshot.request_timeout.saturating_sub(self.sent.unwrap_or(self.started).elapsed())
+        let since = self.sent.or(self.admitted).unwrap_or(self.started);
+        self.snapshot.request_timeout.saturating_sub(since.elapsed())
     }
 
     /// Where it is counted.
@@ -164,9 +168,9 @@ impl RequestCtx {
         Some(ask(&arm.pool, &wanted))
     }
 
-    /// Notes that the attempt under way has failed.
-    pub fn attempt_failed(&mut self) {
-        self.record(Outcome::Failure);
+    /// Notes that the attempt under way has come to nothing, and what that says of its backend.
+    pub fn attempt_ended(&mut self, outcome: Outcome) {
+        self.record(outcome);
         self.failed.extend(self.backend().cloned());
     }
 

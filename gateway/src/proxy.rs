@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header;
+use http::{StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::prelude::*;
@@ -26,7 +26,7 @@ use crate::route;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::{AccessLog, Metrics, Phase, Timelines};
 use crate::upstream::retry::{self, Sent};
-use crate::upstream::{Copy, Mirrors, Occasion, Outcome};
+use crate::upstream::{MirrorCopy, Mirrors, Occasion, Outcome};
 
 /// The status in logs and metrics of a client that left before its answer, as nginx counts it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -108,6 +108,11 @@ async fn send(reply: Reply, session: &mut Session, ctx: &mut RequestCtx) -> Resu
     reply.send(session, &ctx.id).await
 }
 
+/// What an answer with this status says of its backend.
+fn outcome(status: StatusCode) -> Outcome {
+    if status.is_server_error() { Outcome::Failure } else { Outcome::Success }
+}
+
 /// What is known about a request that has gone to a backend.
 fn sent(session: &Session) -> Sent<'_> {
     Sent {
@@ -145,6 +150,7 @@ impl ProxyHttp for Gateway {
         if let Verdict::Continue(()) = verdict {
             verdict = self.inject_fault(ctx).await;
         }
+        ctx.admitted = Some(Instant::now());
         ctx.reached(Phase::RequestFilter);
         match verdict {
             Verdict::Continue(()) => Ok(false),
@@ -201,7 +207,7 @@ impl ProxyHttp for Gateway {
             backend.metrics.connection_errors.inc();
         }
         ctx.reached(Phase::FailToConnect);
-        ctx.attempt_failed();
+        ctx.attempt_ended(Outcome::Failure);
         error.set_retry(ctx.takes_retry());
         error
     }
@@ -246,7 +252,7 @@ impl ProxyHttp for Gateway {
         route.rewrite.on_request(request, &path)?;
         route.headers.on_request(request)?;
         if route.mirror.is_some() && !ctx.mirrored && request.method.is_idempotent() {
-            ctx.copy = Some(Copy::new(request));
+            ctx.copy = Some(MirrorCopy::new(request));
         }
         Ok(())
     }
@@ -303,7 +309,7 @@ impl ProxyHttp for Gateway {
         }
         let by_backend = *error.esource() == ErrorSource::Upstream;
         if by_backend || deadline::has_passed(session) {
-            ctx.attempt_failed();
+            ctx.attempt_ended(Outcome::Failure);
         }
         error.set_retry(by_backend && may_resend && ctx.takes_retry());
         error
@@ -322,7 +328,7 @@ impl ProxyHttp for Gateway {
         if !is_listed || !retry::may_resend(sent(session)) {
             return Ok(());
         }
-        ctx.attempt_failed();
+        ctx.attempt_ended(outcome(response.status));
         if ctx.has_backend_left(session.req_header()) && ctx.takes_retry() {
             return Err(failure::retry_on_status(response.status));
         }
@@ -421,7 +427,7 @@ impl ProxyHttp for Gateway {
         let status =
             downstream::final_response(session).map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
         if error.is_none() && ctx.responded.is_some() {
-            ctx.record(if status < 500 { Outcome::Success } else { Outcome::Failure });
+            ctx.record(downstream::final_response(session).map_or(Outcome::Failure, outcome));
         }
         let metrics = ctx.metrics();
         self.metrics.response(metrics, status);

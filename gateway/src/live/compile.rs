@@ -17,7 +17,9 @@ use crate::policy::rewrite::Rewrite;
 use crate::policy::signed_cookie::{CookieKey, SignedCookie};
 use crate::route::{HostTable, PathRule, Rule, RuleTable};
 use crate::telemetry::Metrics;
-use crate::upstream::{Arm, BackendState, BreakerRules, Mirror, Place, Places, RetryRules, Split, fixed};
+use crate::upstream::{
+    Arm, BackendState, BreakerRules, Endpoint, Mirror, Place, Places, RetryRules, Split, fixed,
+};
 
 /// The route of the requests that no route of their virtual host takes.
 const WHOLE_HOST: &str = "/";
@@ -103,9 +105,9 @@ fn backends(config: &Config, with: &Surroundings<'_>) -> Result<Vec<Vec<Instance
         let places = fixed.as_ref().or_else(|| with.places.get(address));
         let places = places.ok_or_else(|| not_validated("nobody has looked a backend's name up"))?;
         let instance = |place: &Place| {
-            let name = match named {
-                true => format!("{}@{}", backend.id, place.endpoint),
-                false => backend.id.clone(),
+            let name = match &place.endpoint {
+                Endpoint::Inet(address) if named => format!("{}@{address}", backend.id),
+                _ => backend.id.clone(),
             };
             Instance {
                 state: state(name, place),

@@ -1,10 +1,9 @@
 //! Where the names of backends lead, as far as a configuration needs to know.
 
 use std::collections::HashSet;
-use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::config::{Address, Config, PathFault};
-use crate::upstream::{Place, Places, look_up_now};
+use crate::upstream::{Endpoint, Place, Places, look_up_now};
 
 /// What becomes of backends that have a name in place of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +25,7 @@ pub(super) fn resolve(config: &Config, names: Names, before: &Places) -> Result<
     let addresses = config.backends.iter().filter_map(|backend| backend.address.as_ref());
     let named: HashSet<&Address> = addresses.filter(|address| address.name().is_some()).collect();
     if names == Names::Unresolved {
-        return Ok(named.into_iter().map(|name| (name.clone(), vec![nowhere()])).collect());
+        return Ok(named.into_iter().map(|name| (name.clone(), vec![unknown(name)])).collect());
     }
     let (known, unknown): (Vec<&Address>, Vec<&Address>) =
         named.into_iter().partition(|name| names == Names::Known && before.contains_key(*name));
@@ -43,13 +42,13 @@ pub(super) fn resolve(config: &Config, names: Names, before: &Places) -> Result<
             (Err(_), Some(before)) => {
                 places.insert(name.clone(), before.clone());
             }
-            (Err(reason), None) => faults.extend(unresolved(config, name, &reason)),
+            (Err(reason), None) => faults.extend(leads_nowhere(config, name, &reason)),
         }
     }
     if faults.is_empty() { Ok(places) } else { Err(faults) }
 }
 
-fn unresolved(config: &Config, name: &Address, reason: &str) -> Vec<PathFault> {
+fn leads_nowhere(config: &Config, name: &Address, reason: &str) -> Vec<PathFault> {
     let backends = config.backends.iter().enumerate();
     let of_name = backends.filter(|(_, backend)| backend.address.as_ref() == Some(name));
     let fault = |(i, backend): (usize, &crate::config::Backend)| PathFault {
@@ -59,8 +58,7 @@ fn unresolved(config: &Config, name: &Address, reason: &str) -> Vec<PathFault> {
     of_name.map(fault).collect()
 }
 
-/// Where nothing can be sent.
-fn nowhere() -> Place {
-    let endpoint = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into();
-    Place { endpoint, host: None, weight: 1, backup: false }
+/// One place, of which nothing is known.
+fn unknown(name: &Address) -> Place {
+    Place { endpoint: Endpoint::Unresolved(name.to_string()), host: None, weight: 1, backup: false }
 }

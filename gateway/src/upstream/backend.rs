@@ -20,6 +20,8 @@ pub enum Endpoint {
     Inet(SocketAddr),
     /// At a socket of this machine.
     Unix(PathBuf),
+    /// Wherever this name leads, which nobody has looked up: nothing can be sent there.
+    Unresolved(String),
 }
 
 impl fmt::Display for Endpoint {
@@ -27,6 +29,7 @@ impl fmt::Display for Endpoint {
         match self {
             Endpoint::Inet(address) => address.fmt(f),
             Endpoint::Unix(path) => write!(f, "unix:{}", path.display()),
+            Endpoint::Unresolved(name) => f.write_str(name),
         }
     }
 }
@@ -81,7 +84,7 @@ impl BackendState {
         match (&self.endpoint, &self.host) {
             (Endpoint::Inet(address), Some(host)) => format!("{host}:{}", address.port()),
             (Endpoint::Inet(address), None) => address.to_string(),
-            (Endpoint::Unix(_), _) => "localhost".to_owned(),
+            (Endpoint::Unix(_) | Endpoint::Unresolved(_), _) => "localhost".to_owned(),
         }
     }
 

@@ -36,16 +36,16 @@ pub struct Mirror {
 }
 
 /// A copy of a request, whose body is still passing by.
-pub struct Copy {
+pub struct MirrorCopy {
     request: RequestHeader,
     /// `None`: there is more than is copied.
     body: Option<BytesMut>,
 }
 
-impl Copy {
+impl MirrorCopy {
     /// A copy of the request's head, as a backend gets it.
     pub fn new(request: &RequestHeader) -> Self {
-        Copy { request: request.clone(), body: Some(BytesMut::new()) }
+        MirrorCopy { request: request.clone(), body: Some(BytesMut::new()) }
     }
 
     /// Takes a part of the body in.
@@ -71,7 +71,7 @@ impl Default for Mirrors {
 
 impl Mirrors {
     /// Sends `copy` to `mirror`, in the background, for at most `limit`.
-    pub fn send(&self, copy: Copy, mirror: &Mirror, limit: Duration, metrics: &MirrorMetrics) {
+    pub fn send(&self, copy: MirrorCopy, mirror: &Mirror, limit: Duration, metrics: &MirrorMetrics) {
         let wanted =
             Wanted { key: b"", known: None, limit: mirror.peers.max_inflight(), heeds_circuits: true };
         let (Some(body), Ok(permit)) = (copy.body, self.room.clone().try_acquire_owned()) else {
@@ -124,7 +124,7 @@ mod tests {
     fn a_copy_has_a_length_and_not_too_much_body() {
         let mut request = RequestHeader::build("PUT", b"/a", None).unwrap();
         request.insert_header("Transfer-Encoding", "chunked").unwrap();
-        let mut copy = Copy::new(&request);
+        let mut copy = MirrorCopy::new(&request);
         copy.add(&Bytes::from_static(b"ab"));
         copy.add(&Bytes::from_static(b"c"));
         let body = copy.body.take().unwrap();
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!((&body[..], &framed.headers["content-length"]), (&b"abc"[..], &"3".parse().unwrap()));
         assert!(!framed.headers.contains_key("transfer-encoding"));
 
-        let mut large = Copy::new(&request);
+        let mut large = MirrorCopy::new(&request);
         large.add(&Bytes::from(vec![0; MAX_BODY]));
         assert!(large.body.is_some());
         large.add(&Bytes::from_static(b"x"));

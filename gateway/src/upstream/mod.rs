@@ -19,7 +19,7 @@ pub use balance::Member;
 pub use breaker::{BreakerRules, CircuitState, Outcome};
 pub use discovery::{Discoverer, Place, Places, fixed, look_up_now};
 pub use health::{HealthChecker, HealthPlan};
-pub use mirror::{Copy, Mirror, Mirrors};
+pub use mirror::{Mirror, MirrorCopy, Mirrors};
 pub use peer::{BadFile, Occasion, PeerSettings};
 pub use pool::{Pool, Refusal, Wanted};
 pub use retry::{RetryBudget, RetryRules};

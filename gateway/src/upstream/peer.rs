@@ -103,6 +103,9 @@ impl PeerSettings {
         let mut peer = match &backend.endpoint {
             Endpoint::Inet(address) => HttpPeer::new(*address, tls.is_some(), sni),
             Endpoint::Unix(path) => HttpPeer::new_uds(&path.to_string_lossy(), tls.is_some(), sni)?,
+            Endpoint::Unresolved(name) => {
+                return Error::e_explain(ConnectNoRoute, format!("nobody has looked up {name}"));
+            }
         };
         // Pingora tells connections apart by address, name and client certificate; by authorities and versions
         // only where it is told to.

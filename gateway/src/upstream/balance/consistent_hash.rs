@@ -33,8 +33,8 @@ impl Ring {
 fn place(endpoint: &Endpoint) -> SocketAddr {
     match endpoint {
         Endpoint::Inet(address) => *address,
-        Endpoint::Unix(path) => {
-            let hash = openssl::sha::sha256(path.as_os_str().as_encoded_bytes());
+        Endpoint::Unix(_) | Endpoint::Unresolved(_) => {
+            let hash = openssl::sha::sha256(endpoint.to_string().as_bytes());
             let mut segments = [0xfd; 16];
             segments[1..].copy_from_slice(&hash[..15]);
             SocketAddr::new(IpAddr::V6(Ipv6Addr::from(segments)), 1)

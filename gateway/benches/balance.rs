@@ -1,0 +1,130 @@
+//! What choosing a backend costs, and how even the choice is: `cargo bench -p gateway --bench balance`.
+//!
+//! First the shares that weights and keys lead to are printed, then the time of one attempt: choosing the backend,
+//! counting the request in, and counting it out again.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "it prints figures; a panic is the report")]
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use divan::{Bencher, black_box};
+use gateway::config::{Algorithm, Percent};
+use gateway::telemetry::Metrics;
+use gateway::upstream::{BackendState, Member, Pool, Wanted};
+
+const BACKENDS: [usize; 3] = [3, 30, 300];
+const KEYS: usize = 100_000;
+
+fn main() {
+    println!("shares of 7000 requests, weights 5, 1 and 1, in percent");
+    for algorithm in [Algorithm::Weighted, Algorithm::ConsistentHash] {
+        println!("  {algorithm:?}: {}", shares(&counts(&pool(algorithm, &[5, 1, 1]), 7000)));
+    }
+    println!("consistent hashing, {KEYS} keys");
+    for backends in [10, 30] {
+        let weights = vec![1; backends];
+        let even = counts(&pool(Algorithm::ConsistentHash, &weights), KEYS);
+        let (least, most) = (even.values().min().unwrap(), even.values().max().unwrap());
+        let fair = KEYS / backends;
+        println!(
+            "  {backends} backends: the least gets {:.2} of its fair share, the most {:.2}; without one of them {:.1}% \
+             of the keys move, {} of which were not its own",
+            *least as f64 / fair as f64,
+            *most as f64 / fair as f64,
+            moved(&weights).0,
+            moved(&weights).1
+        );
+    }
+    divan::main();
+}
+
+fn pool(algorithm: Algorithm, weights: &[u32]) -> Pool {
+    let metrics = Metrics::new().unwrap();
+    let member = |(i, weight): (usize, &u32)| {
+        let address = SocketAddr::from(([10, 0, (i / 250) as u8, (i % 250) as u8], 8080));
+        let name = format!("backend-{i}");
+        let metrics = metrics.backend(&name);
+        let backend = Arc::new(BackendState::new(name, address.into(), None, metrics));
+        Member { backend, weight: *weight }
+    };
+    let members = weights.iter().enumerate().map(member).collect();
+    Pool::new(members, Vec::new(), algorithm, Percent::default(), Arc::default())
+}
+
+fn wanted(key: &[u8]) -> Wanted<'_> {
+    Wanted { key, known: None, limit: u32::MAX, heeds_circuits: true }
+}
+
+/// Who gets the key.
+fn owner(pool: &Pool, key: usize) -> String {
+    let key = key.to_string();
+    pool.begin_attempt(&wanted(key.as_bytes()), &[]).unwrap().backend().name.clone()
+}
+
+fn counts(pool: &Pool, requests: usize) -> HashMap<String, usize> {
+    let mut counts = HashMap::new();
+    for key in 0..requests {
+        *counts.entry(owner(pool, key)).or_default() += 1;
+    }
+    counts
+}
+
+fn shares(counts: &HashMap<String, usize>) -> String {
+    let all: usize = counts.values().sum();
+    let mut names: Vec<_> = counts.keys().collect();
+    names.sort();
+    let share = |name: &&String| format!("{:.2}", counts[*name] as f64 * 100.0 / all as f64);
+    names.iter().map(share).collect::<Vec<_>>().join(" ")
+}
+
+/// The percentage of keys that have another owner when one backend is drained, and how many of them had not
+/// been its own.
+fn moved(weights: &[u32]) -> (f64, usize) {
+    let pool = pool(Algorithm::ConsistentHash, weights);
+    let before: Vec<String> = (0..KEYS).map(|key| owner(&pool, key)).collect();
+    let (gone, _) = pool.members().nth(weights.len() / 2).unwrap();
+    gone.backend.set_drained(true);
+    let is_moved = |(key, before): &(usize, &String)| owner(&pool, *key) != **before;
+    let moved: Vec<_> = before.iter().enumerate().filter(is_moved).collect();
+    let others = moved.iter().filter(|(_, before)| **before != gone.backend.name).count();
+    (moved.len() as f64 * 100.0 / KEYS as f64, others)
+}
+
+fn attempts(bencher: Bencher<'_, '_>, algorithm: Algorithm, backends: usize) {
+    let weights: Vec<u32> = (0..backends).map(|i| 1 + i as u32 % 5).collect();
+    let pool = pool(algorithm, &weights);
+    let keys: Vec<String> = (0..1024).map(|key| format!("/products/{key}")).collect();
+    let turn = AtomicUsize::new(0);
+    bencher.bench(|| {
+        let key = &keys[turn.fetch_add(1, Ordering::Relaxed) % keys.len()];
+        drop(black_box(pool.begin_attempt(&wanted(key.as_bytes()), &[])));
+    });
+}
+
+#[divan::bench(args = BACKENDS)]
+fn round_robin(bencher: Bencher<'_, '_>, backends: usize) {
+    attempts(bencher, Algorithm::RoundRobin, backends);
+}
+
+#[divan::bench(args = BACKENDS)]
+fn weighted(bencher: Bencher<'_, '_>, backends: usize) {
+    attempts(bencher, Algorithm::Weighted, backends);
+}
+
+#[divan::bench(args = BACKENDS)]
+fn least_connections(bencher: Bencher<'_, '_>, backends: usize) {
+    attempts(bencher, Algorithm::LeastConnections, backends);
+}
+
+#[divan::bench(args = BACKENDS)]
+fn random_two_choices(bencher: Bencher<'_, '_>, backends: usize) {
+    attempts(bencher, Algorithm::RandomTwoChoices, backends);
+}
+
+#[divan::bench(args = BACKENDS)]
+fn consistent_hash(bencher: Bencher<'_, '_>, backends: usize) {
+    attempts(bencher, Algorithm::ConsistentHash, backends);
+}
