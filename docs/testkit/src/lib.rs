@@ -1,5 +1,5 @@
-//! What tests on real sockets need, and nothing else: upstreams that misbehave on request ([`Origin`]),
-//! proxies run in this process ([`serve()`]) or as a child ([`Process`]), a [`Client`] that never waits
+//! What tests on real sockets need, and nothing else: upstreams that misbehave on request ([`Origin`])
+//! or that break HTTP itself ([`Faulty`]), a DNS server ([`Dns`]), proxies run in this process ([`serve()`]) or as a child ([`Process`]), a [`Client`] that never waits
 //! longer than [`DEADLINE`], [`eventually!`] in place of sleeps, certificates ([`tls`]), and for exercises
 //! [`expect!`], whose failures tell a learner what to do.
 //!
@@ -8,6 +8,8 @@
 #![allow(clippy::panic, reason = "a helper that cannot help ends the test")]
 
 mod client;
+mod dns;
+mod faulty;
 pub mod lesson;
 mod origin;
 mod process;
@@ -17,6 +19,8 @@ pub mod tls;
 use std::time::Duration;
 
 pub use client::{Client, Response, converse, exchange, exchange_from};
+pub use dns::{Dns, Failure, Service};
+pub use faulty::{Fault, Faulty, Health};
 pub use nix::sys::signal::Signal;
 pub use origin::{Behaviour, Origin, Received};
 pub use process::{Process, free_address};

@@ -114,12 +114,7 @@ impl Origin {
     }
 
     fn reserve(tls: Option<SslAcceptor>) -> Origin {
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let reserved = bound_socket(any);
-        let address = match reserved.local_addr().map(|address| address.as_socket()) {
-            Ok(Some(address)) => address,
-            other => panic!("no address for the origin: {other:?}"),
-        };
+        let (reserved, address) = reserved(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let shared = Arc::new(Shared {
             behaviour: Mutex::new(Behaviour::Answer),
             received: Mutex::default(),
@@ -173,13 +168,7 @@ impl Origin {
         if self.accepting.is_some() {
             return;
         }
-        let socket = bound_socket(self.address);
-        let listening = socket.listen(1024).and_then(|()| TcpListener::from_std(socket.into()));
-        let listener = match listening {
-            Ok(listener) => listener,
-            Err(error) => panic!("the origin cannot listen on {}: {error}", self.address),
-        };
-        self.accepting = Some(tokio::spawn(accept(listener, self.shared.clone())));
+        self.accepting = Some(tokio::spawn(accept(listener(self.address), self.shared.clone())));
     }
 }
 
@@ -191,16 +180,31 @@ impl Drop for Origin {
     }
 }
 
-fn bound_socket(address: SocketAddr) -> Socket {
-    let bind = || {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        Ok::<_, std::io::Error>(socket)
-    };
-    bind().unwrap_or_else(|error| panic!("cannot bind {address}: {error}"))
+/// A socket that is bound and never listens, and its address: while it is there, nobody else is given the port.
+pub(crate) fn reserved(address: SocketAddr) -> (Socket, SocketAddr) {
+    let socket = bound_socket(address).unwrap_or_else(|error| panic!("cannot bind {address}: {error}"));
+    match socket.local_addr().map(|address| address.as_socket()) {
+        Ok(Some(address)) => (socket, address),
+        other => panic!("no address for the origin: {other:?}"),
+    }
+}
+
+/// A listener beside the socket that is [`reserved`].
+pub(crate) fn listener(address: SocketAddr) -> TcpListener {
+    let listening = bound_socket(address).and_then(|socket| {
+        socket.listen(1024)?;
+        TcpListener::from_std(socket.into())
+    });
+    listening.unwrap_or_else(|error| panic!("the origin cannot listen on {address}: {error}"))
+}
+
+pub(crate) fn bound_socket(address: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// Accepts until it is aborted, which ends every connection with it.

@@ -9,6 +9,7 @@ mod command_line;
 mod demo;
 mod explain;
 mod failover;
+mod faults;
 mod headers;
 mod keeping;
 mod logs;

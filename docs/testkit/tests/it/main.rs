@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+mod dns;
+mod faulty;
+
 use std::time::Duration;
 
 use async_trait::async_trait;

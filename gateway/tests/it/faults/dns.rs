@@ -1,0 +1,157 @@
+//! Backends by name: DNS changes its mind, fails, and comes back.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use testkit::{Dns, Failure, Fault, Faulty, Service, eventually};
+
+use super::client::{Ask, ask};
+use super::harness::{LIMIT, PROXY, report};
+use super::scenes::{EITHER, scene};
+use super::{OTHER, SOUND};
+use crate::support::Gateway;
+
+const NAME: &str = "web.test";
+
+/// A name that could not be looked up is asked for after one second, two, four; and silence takes its time.
+const SOME_ROUNDS: Duration = Duration::from_secs(30);
+
+/// A gateway with one backend, which is where `address` leads.
+async fn gateway(dns: &Dns, address: &str) -> Gateway {
+    let config = format!(
+        "[proxy]\nlisten_addr_http = \"127.0.0.1:0\"\nmanagement_api_addr = \"127.0.0.1:0\"\n{PROXY}\
+         nameservers = [\"{}\"]\n[metrics]\nlisten_addr = \"127.0.0.1:0\"\n[health_check]\nenabled = false\n\
+         [logging]\naccess_log = false\n[[virtual_hosts]]\ndomain = \"*\"\nenabled_backends_tag = \"all\"\n\
+         [[backends]]\nid = \"named\"\naddress = \"{address}\"\ntags = [\"all\"]\n",
+        dns.address()
+    );
+    Gateway::start_with_config(&config).await
+}
+
+fn ip(faulty: &Faulty) -> IpAddr {
+    faulty.address().ip()
+}
+
+/// Waits until the name has been looked up with this result so many times more.
+async fn looks_up(gateway: &Gateway, result: &str, times: f64) {
+    let series = format!("proxy_dns_lookups_total{{result=\"{result}\"}}");
+    let before = gateway.metric(&series).await;
+    eventually!(within SOME_ROUNDS, gateway.metric(&series).await >= before + times);
+}
+
+/// Asks until `backend` is asked, as it is some time after DNS says so. Nothing is lost meanwhile.
+async fn is_found(gateway: &Gateway, backend: &Faulty) {
+    let before = backend.seen("GET", "/found");
+    eventually!(within SOME_ROUNDS, {
+        assert_eq!(ask(gateway.address, Ask::get("/found"), LIMIT).await, "200");
+        backend.seen("GET", "/found") > before
+    });
+}
+
+/// Asks until `backend` is left out, ten times in a row.
+async fn is_left(gateway: &Gateway, backend: &Faulty) {
+    eventually!(within SOME_ROUNDS, {
+        let before = backend.seen("GET", "/left");
+        for _ in 0..10 {
+            assert_eq!(ask(gateway.address, Ask::get("/left"), LIMIT).await, "200");
+        }
+        backend.seen("GET", "/left") == before
+    });
+}
+
+#[tokio::test]
+async fn a_name_that_changes() {
+    let (dns, [a, b]) = (Dns::start().await, Faulty::twins().await);
+    dns.addresses(NAME, 1, &[ip(&a)]);
+    let gateway = gateway(&dns, &format!("{NAME}:{}", a.address().port())).await;
+    let mut tried = vec![scene("a name leads to the one", &gateway, [&a, &b], [SOUND; 3]).await];
+
+    dns.addresses(NAME, 1, &[ip(&a), ip(&b)]);
+    is_found(&gateway, &b).await;
+    tried.push(scene("then to both", &gateway, [&a, &b], [EITHER; 3]).await);
+    is_found(&gateway, &a).await;
+    is_found(&gateway, &b).await;
+
+    dns.addresses(NAME, 1, &[ip(&b)]);
+    is_left(&gateway, &a).await;
+    tried.push(scene("then to the other", &gateway, [&a, &b], [OTHER; 3]).await);
+    report(&tried);
+}
+
+#[tokio::test]
+async fn a_name_that_vanishes_and_returns() {
+    let scenes = async |what: &str, failure| {
+        let (dns, [a, b]) = (Dns::start().await, Faulty::twins().await);
+        dns.addresses(NAME, 1, &[ip(&a)]);
+        let gateway = gateway(&dns, &format!("{NAME}:{}", a.address().port())).await;
+        dns.fail(NAME, failure);
+        looks_up(&gateway, "failed", 1.0).await;
+        let gone = scene(&format!("a name vanishes ({what})"), &gateway, [&a, &b], [SOUND; 3]).await;
+        dns.addresses(NAME, 1, &[ip(&b)]);
+        is_found(&gateway, &b).await;
+        [gone, scene("it returns elsewhere", &gateway, [&a, &b], [OTHER; 3]).await]
+    };
+    let (not_found, failed, silent) = futures::join!(
+        scenes("NXDOMAIN", Failure::NotFound),
+        scenes("SERVFAIL", Failure::ServerFailure),
+        scenes("no answer", Failure::Silence)
+    );
+    report(&[not_found, failed, silent].into_iter().flatten().collect::<Vec<_>>());
+}
+
+const SERVICE: &str = "_http._tcp.test";
+
+/// A place of the service, at `faulty`. The lower `priority` comes first.
+fn place<'a>(faulty: &Faulty, target: &'a str, priority: u16) -> Service<'a> {
+    Service { priority, weight: 1, port: faulty.address().port(), target }
+}
+
+/// A server that knows the hosts of the service, and two backends on them.
+async fn service() -> (Dns, Faulty, Faulty) {
+    let dns = Dns::start().await;
+    for host in ["a.test", "b.test"] {
+        dns.addresses(host, 1, &[Ipv4Addr::LOCALHOST.into()]);
+    }
+    (dns, Faulty::start(Fault::None).await, Faulty::start(Fault::None).await)
+}
+
+#[tokio::test]
+async fn a_service_that_moves_vanishes_and_returns() {
+    let (dns, a, b) = service().await;
+    dns.services(SERVICE, 1, &[place(&a, "a.test", 0)]);
+    let gateway = gateway(&dns, &format!("srv:{SERVICE}")).await;
+    let mut tried = vec![scene("a service is in the one place", &gateway, [&a, &b], [SOUND; 3]).await];
+
+    dns.services(SERVICE, 1, &[place(&a, "a.test", 0), place(&b, "b.test", 0)]);
+    is_found(&gateway, &b).await;
+    tried.push(scene("then in both", &gateway, [&a, &b], [EITHER; 3]).await);
+
+    dns.services(SERVICE, 1, &[place(&b, "b.test", 0)]);
+    is_left(&gateway, &a).await;
+    tried.push(scene("then in the other", &gateway, [&a, &b], [OTHER; 3]).await);
+
+    dns.fail(SERVICE, Failure::NotFound);
+    looks_up(&gateway, "failed", 1.0).await;
+    tried.push(scene("it vanishes (NXDOMAIN)", &gateway, [&a, &b], [OTHER; 3]).await);
+
+    dns.services(SERVICE, 1, &[place(&a, "a.test", 0)]);
+    is_found(&gateway, &a).await;
+    is_left(&gateway, &b).await;
+    tried.push(scene("it returns in the one place", &gateway, [&a, &b], [SOUND; 3]).await);
+    report(&tried);
+}
+
+#[tokio::test]
+async fn a_service_of_which_one_host_cannot_be_looked_up() {
+    let (dns, a, b) = service().await;
+    dns.services(SERVICE, 1, &[place(&a, "a.test", 0), place(&b, "b.test", 1)]);
+    let gateway = gateway(&dns, &format!("srv:{SERVICE}")).await;
+    let mut tried = vec![scene("of two places one comes first", &gateway, [&a, &b], [SOUND; 3]).await];
+
+    // One round may have been under way, the next one finds out, and the last one shows that it was heeded.
+    dns.fail("a.test", Failure::ServerFailure);
+    looks_up(&gateway, "answered", 3.0).await;
+    const STAYS: &str = "200 1+0 BUG: 200 0+1";
+    tried.push(scene("its host cannot be looked up (SERVFAIL)", &gateway, [&a, &b], [STAYS; 3]).await);
+    report(&tried);
+}
