@@ -215,6 +215,8 @@ async fn a_backup_is_used_only_where_no_other_is_usable() {
     for _ in 0..10 {
         assert_eq!(gateway.get("/").await.header("x-origin"), backup.label());
     }
+    // Its circuit is open by now; that its probes fail, and then pass, is what lets a request try soon.
+    eventually!(gateway.metric("health_check_status{backend=\"origin-0\"}").await == 0.0);
     a.revive();
     eventually!(gateway.get("/").await.header("x-origin") == a.label(), "it is not used any longer");
 }
