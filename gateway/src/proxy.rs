@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::{StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::prelude::*;
@@ -359,6 +359,10 @@ impl ProxyHttp for Gateway {
         response.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
         let (name, via) = forwarded::via(response.version);
         response.append_header(name, via)?;
+        if response.version < Version::HTTP_11 {
+            // What goes down is our own version (RFC 9110 6.2), whatever the backend speaks.
+            response.set_version(Version::HTTP_11);
+        }
         if let Some(quota) = &ctx.quota {
             quota.on_response(response)?;
         }

@@ -229,7 +229,8 @@ pub enum UpstreamProtocol {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
-    /// Attempts in all, the first included.
+    /// Attempts in all, the first included. One more is free where a kept connection has just been closed: the
+    /// backend has most likely not seen the request.
     pub attempts: NonZeroU32,
     /// Answers with these statuses are not passed on while there may be another attempt; idempotent requests
     /// alone.

@@ -2,13 +2,16 @@
 
 use std::collections::HashSet;
 
+use tracing::warn;
+
 use crate::config::{Address, Config, PathFault};
-use crate::upstream::{Endpoint, Place, Places, look_up_now};
+use crate::upstream::{Endpoint, LookupError, Place, Places, look_up_now};
 
 /// What becomes of backends that have a name in place of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names {
-    /// Each is looked up. One that leads nowhere is a fault, unless it is known where it led before.
+    /// Each is looked up. One that leads nowhere is a fault, unless it is known where it led before. One that
+    /// DNS does not answer for leads nowhere so far.
     Resolved,
     /// Those that are new are looked up; the others lead where they did. A resolver that is slow or down must
     /// not hold up what is changed elsewhere.
@@ -42,7 +45,14 @@ pub(super) fn resolve(config: &Config, names: Names, before: &Places) -> Result<
             (Err(_), Some(before)) => {
                 places.insert(name.clone(), before.clone());
             }
-            (Err(reason), None) => faults.extend(leads_nowhere(config, name, &reason)),
+            (Err(error), None) if error.is_answer => {
+                faults.extend(leads_nowhere(config, name, &error.reason));
+            }
+            (Err(LookupError { reason, .. }), None) => {
+                // It may be DNS that is down, and no reason to stay down as well.
+                warn!(%name, reason, "the name of a backend cannot be looked up yet; it is asked for again");
+                places.insert(name.clone(), Vec::new());
+            }
         }
     }
     if faults.is_empty() { Ok(places) } else { Err(faults) }

@@ -1,17 +1,26 @@
 //! What the head of a backend's response must be before anything is made of it. Most of that Pingora sees to.
 
-use http::{StatusCode, header};
+use http::{StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 
 /// Refuses what no client may get, and makes one of several ways to say the same thing.
 ///
 /// # Errors
-/// A switch to a protocol that the client has not asked for (RFC 9110 7.8): `upgrade` is whether it has.
+/// A switch to a protocol that the client has not asked for (RFC 9110 7.8): `upgrade` is whether it has. A body
+/// of which nobody can know where it ends.
 pub fn check(response: &mut ResponseHeader, upgrade: bool) -> Result<()> {
     if response.status == StatusCode::SWITCHING_PROTOCOLS && !upgrade {
         let error = Error::explain(InvalidHTTPHeader, "101 to a request that asked for no other protocol");
         return Err(error.into_up());
+    }
+    if response.version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING) {
+        // RFC 9112 6.1: who knows where such a message ends?
+        return Err(Error::explain(InvalidHTTPHeader, "an encoding that HTTP/1.0 does not have").into_up());
+    }
+    if response.status == StatusCode::NO_CONTENT {
+        // RFC 9110 8.6: there is nothing whose length it could be.
+        response.remove_header(&header::CONTENT_LENGTH);
     }
     one_length(response)
 }
@@ -47,6 +56,18 @@ mod tests {
         let error = check(&mut response(101, &[]), false).unwrap_err();
         assert_eq!((error.esource(), error.etype()), (&ErrorSource::Upstream, &InvalidHTTPHeader));
         assert!(check(&mut response(100, &[]), false).is_ok());
+    }
+
+    #[test]
+    fn what_a_body_cannot_have_goes_or_is_refused() {
+        let mut old = response(200, &[]);
+        old.set_version(Version::HTTP_10);
+        assert!(check(&mut old, false).is_ok());
+        old.insert_header("Transfer-Encoding", "chunked").unwrap();
+        assert!(check(&mut old, false).is_err());
+        let mut empty = response(204, &["5"]);
+        check(&mut empty, false).unwrap();
+        assert!(empty.headers.is_empty());
     }
 
     #[test]

@@ -70,24 +70,55 @@ pub fn fixed(address: &Address) -> Option<Place> {
     Some(Place { endpoint, host: None, weight: 1, backup: false })
 }
 
+/// Why it is not known where a name leads.
+#[derive(Clone, Debug)]
+pub struct LookupError {
+    /// In words.
+    pub reason: String,
+    /// Whether that is DNS's answer. Where not, it may have another one in a moment.
+    pub is_answer: bool,
+}
+
+impl LookupError {
+    fn unanswered(reason: impl ToString) -> Self {
+        LookupError { reason: reason.to_string(), is_answer: false }
+    }
+
+    fn no_address() -> Self {
+        LookupError { reason: "the name has no address".to_owned(), is_answer: true }
+    }
+}
+
+impl From<&NetError> for LookupError {
+    fn from(error: &NetError) -> Self {
+        match error {
+            error if error.is_nx_domain() => {
+                LookupError { reason: "there is no such name".to_owned(), is_answer: true }
+            }
+            error if error.is_no_records_found() => LookupError::no_address(),
+            error => LookupError::unanswered(error),
+        }
+    }
+}
+
 /// Asks DNS where each of `names` leads, and waits for all the answers. `servers`: which are asked; empty: the
 /// system's.
 pub fn look_up_now<'n>(
     names: &[&'n Address],
     servers: &[SocketAddr],
-) -> Vec<(&'n Address, Result<Vec<Place>, String>)> {
+) -> Vec<(&'n Address, Result<Vec<Place>, LookupError>)> {
     let all = async || {
         let resolver = resolver(servers)?;
         let answers = names.iter().map(|name| look_up(&resolver, name, &[]));
-        Ok::<_, String>(join_all(answers).await)
+        Ok::<_, LookupError>(join_all(answers).await)
     };
     // A thread of its own: whoever waits here may be part of a runtime already.
     let answered = std::thread::scope(|scope| {
         let asking = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.map_err(|error| error.to_string())?.block_on(all())
+            runtime.map_err(LookupError::unanswered)?.block_on(all())
         });
-        asking.join().unwrap_or_else(|_| Err("the resolver failed".to_owned()))
+        asking.join().unwrap_or_else(|_| Err(LookupError::unanswered("the resolver failed")))
     });
     match answered {
         Ok(answers) => {
@@ -98,10 +129,14 @@ pub fn look_up_now<'n>(
     }
 }
 
-fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, String> {
+fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, LookupError> {
     let provider = TokioRuntimeProvider::default();
     let builder = if servers.is_empty() {
-        TokioResolver::builder(provider).map_err(|error| format!("the system's DNS servers: {error}"))?
+        // Without any, the hosts file is left.
+        TokioResolver::builder(provider.clone()).unwrap_or_else(|error| {
+            warn!(%error, "the system says of no DNS servers");
+            TokioResolver::builder_with_config(ResolverConfig::from_name_servers(Vec::new()), provider)
+        })
     } else {
         let server = |address: &SocketAddr| {
             let at_port = |mut connection: ConnectionConfig| {
@@ -120,7 +155,7 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, String> {
     options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
     // It is this module that knows when to ask again.
     options.cache_size = 0;
-    builder.with_options(options).build().map_err(|error| error.to_string())
+    builder.with_options(options).build().map_err(LookupError::unanswered)
 }
 
 /// What DNS answered.
@@ -132,7 +167,7 @@ struct Found {
 }
 
 /// Asks where `name` led `before`, and leads now.
-async fn look_up(resolver: &TokioResolver, name: &Address, before: &[Place]) -> Result<Found, String> {
+async fn look_up(resolver: &TokioResolver, name: &Address, before: &[Place]) -> Result<Found, LookupError> {
     let mut found = match name {
         Address::Host(host) => look_up_host(resolver, host, before).await?,
         Address::Service(service) => look_up_service(resolver, service, before).await?,
@@ -141,12 +176,16 @@ async fn look_up(resolver: &TokioResolver, name: &Address, before: &[Place]) -> 
     found.places.sort();
     found.places.dedup_by(|one, other| one.endpoint == other.endpoint);
     if found.places.is_empty() {
-        return Err("the name has no address".to_owned());
+        return Err(LookupError::no_address());
     }
     Ok(found)
 }
 
-async fn look_up_host(resolver: &TokioResolver, host: &HostPort, before: &[Place]) -> Result<Found, String> {
+async fn look_up_host(
+    resolver: &TokioResolver,
+    host: &HostPort,
+    before: &[Place],
+) -> Result<Found, LookupError> {
     let name = host.host.as_str();
     let (v4, v6) =
         futures::join!(resolver.lookup(name, RecordType::A), resolver.lookup(name, RecordType::AAAA));
@@ -180,16 +219,21 @@ async fn look_up_host(resolver: &TokioResolver, host: &HostPort, before: &[Place
         }
     }
     match failures.as_slice() {
-        [_, error] => Err(reason(error)),
-        [error] if found.places.is_empty() => Err(reason(error)),
+        [_, error] => Err(error.into()),
+        [error] if found.places.is_empty() => Err(error.into()),
         _ => Ok(found),
     }
 }
 
 /// Everything that the SRV records of `service` lead to (RFC 2782). Targets of another priority than the first
 /// are backups.
-async fn look_up_service(resolver: &TokioResolver, service: &str, before: &[Place]) -> Result<Found, String> {
-    let answer = resolver.lookup(service, RecordType::SRV).await.map_err(|error| reason(&error))?;
+async fn look_up_service(
+    resolver: &TokioResolver,
+    service: &str,
+    before: &[Place],
+) -> Result<Found, LookupError> {
+    let answer =
+        resolver.lookup(service, RecordType::SRV).await.map_err(|error| LookupError::from(&error))?;
     let mut valid_for = LATEST;
     let mut records: Vec<&SRV> = Vec::new();
     for record in answer.answers() {
@@ -230,14 +274,6 @@ async fn look_up_service(resolver: &TokioResolver, service: &str, before: &[Plac
     match failure {
         Some(error) if all.places.is_empty() => Err(error),
         _ => Ok(all),
-    }
-}
-
-fn reason(error: &NetError) -> String {
-    match error {
-        error if error.is_nx_domain() => "there is no such name".to_owned(),
-        error if error.is_no_records_found() => "the name has no address".to_owned(),
-        error => error.to_string(),
     }
 }
 
@@ -299,7 +335,7 @@ impl Discoverer {
             }
             if resolver.is_none() {
                 resolver = self::resolver(&self.servers)
-                    .map_err(|error| warn!(error, "names of backends cannot be looked up"))
+                    .map_err(|error| warn!(reason = error.reason, "names of backends cannot be looked up"))
                     .ok();
             }
             let Some(resolver) = &resolver else {
@@ -328,7 +364,12 @@ impl Discoverer {
     }
 
     /// Where `name` leads, if that was answered; and when it is asked for again.
-    fn take_in(&self, name: &Address, answer: Result<Found, String>, next: &mut Next) -> Option<Vec<Place>> {
+    fn take_in(
+        &self,
+        name: &Address,
+        answer: Result<Found, LookupError>,
+        next: &mut Next,
+    ) -> Option<Vec<Place>> {
         match answer {
             Ok(found) => {
                 self.answered.inc();
@@ -338,10 +379,10 @@ impl Discoverer {
                 *next = Next { at: Instant::now() + found.valid_for.clamp(SOONEST, LATEST), failures: 0 };
                 Some(found.places)
             }
-            Err(error) => {
+            Err(LookupError { reason, .. }) => {
                 self.failed.inc();
                 if next.failures == 0 {
-                    warn!(%name, error, "the name of a backend cannot be looked up; where it led before holds");
+                    warn!(%name, reason, "the name of a backend cannot be looked up; where it led before holds");
                 }
                 let pause = SOONEST.saturating_mul(1 << next.failures.min(5));
                 *next = Next { at: Instant::now() + pause, failures: next.failures.saturating_add(1) };

@@ -18,7 +18,7 @@ mod window;
 pub use backend::{Attempt, BackendState, Endpoint};
 pub use balance::Member;
 pub use breaker::{BreakerRules, CircuitState, Outcome};
-pub use discovery::{Discoverer, Place, Places, fixed, look_up_now};
+pub use discovery::{Discoverer, LookupError, Place, Places, fixed, look_up_now};
 pub use health::{HealthChecker, HealthPlan};
 pub use mirror::{Mirror, MirrorCopy, Mirrors};
 pub use peer::{BadFile, Occasion, PeerSettings};

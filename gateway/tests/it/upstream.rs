@@ -199,3 +199,41 @@ async fn probes_go_over_tls_and_ask_grpc_servers_in_their_way() {
     grpc.behave(Behaviour::Chunks(&["\0\0\0\0\u{2}\u{8}\u{1}"]));
     eventually!(gateway.metric(healthy).await == 1.0);
 }
+
+/// Backends that send these bytes in answer to each request, and close.
+async fn saying(bytes: &'static [u8]) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let Ok(byte) = stream.read_u8().await else { break };
+                request.push(byte);
+            }
+            let _ = stream.write_all(bytes).await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn what_an_older_backend_says_goes_down_in_our_own_version() {
+    for (answer, begins, contains) in [
+        (&b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi"[..], "HTTP/1.1 200 ", "hi"),
+        (b"HTTP/1.0 200 OK\r\n\r\nuntil the end", "HTTP/1.1 200 ", "until the end"),
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", "HTTP/1.1 204 ", "via: 1.1 gateway"),
+        (
+            b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+            "HTTP/1.1 502 ",
+            "http_protocol_error",
+        ),
+    ] {
+        let gateway =
+            Gateway::start_over(&[saying(answer).await], Setup { tables: ONCE, ..Setup::default() }).await;
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let got = testkit::exchange(gateway.address, request).await;
+        assert!(got.starts_with(begins) && got.contains(contains), "{got}");
+        assert!(!got.starts_with("HTTP/1.1 204 ") || !got.to_lowercase().contains("content-length"), "{got}");
+    }
+}

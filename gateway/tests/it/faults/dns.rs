@@ -154,3 +154,14 @@ async fn a_service_of_which_one_host_cannot_be_looked_up() {
     tried.push(scene("its host cannot be looked up (SERVFAIL)", &gateway, [&a, &b], [SOUND; 3]).await);
     report(&tried);
 }
+
+#[tokio::test]
+async fn a_start_while_dns_is_down() {
+    let (dns, backend) = (Dns::start().await, Faulty::start(Fault::None).await);
+    dns.fail(NAME, Failure::ServerFailure);
+    let gateway = gateway(&dns, &format!("{NAME}:{}", backend.address().port())).await;
+    gateway.process.line("cannot be looked up yet").await;
+    assert!(ask(gateway.address, Ask::get("/"), LIMIT).await.starts_with("503 destination_unavailable"));
+    dns.addresses(NAME, 1, &[ip(&backend)]);
+    eventually!(within SOME_ROUNDS, ask(gateway.address, Ask::get("/"), LIMIT).await == "200");
+}
