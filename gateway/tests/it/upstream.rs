@@ -237,3 +237,23 @@ async fn what_an_older_backend_says_goes_down_in_our_own_version() {
         assert!(!got.starts_with("HTTP/1.1 204 ") || !got.to_lowercase().contains("content-length"), "{got}");
     }
 }
+
+#[tokio::test]
+async fn over_http2_too_nothing_waits_for_ever_and_a_get_goes_elsewhere() {
+    let (bad, good) = (Origin::start().await, Origin::start().await);
+    let tables = "[health_check]\nenabled = false\n[upstream]\nprotocol = \"http2\"\nread_timeout_secs = 1\n";
+    let setup = Setup { proxy: "request_timeout_secs = 3", tables };
+    let gateway = Gateway::start(&[&bad, &good], setup).await;
+    for behaviour in [Behaviour::Reset, Behaviour::Stall] {
+        bad.behave(behaviour);
+        for _ in 0..2 {
+            assert_eq!(gateway.get("/").await.status, 200, "{behaviour:?}");
+        }
+        bad.forget();
+        good.forget();
+        let statuses = [gateway.post("/post", "x").await.status, gateway.post("/post", "x").await.status];
+        let failed = if behaviour == Behaviour::Reset { 502 } else { 504 };
+        assert!(statuses.map(|status| status.as_u16()).contains(&failed), "{behaviour:?}: {statuses:?}");
+        assert_eq!(bad.count("/post") + good.count("/post"), 2, "no POST was sent twice");
+    }
+}
