@@ -35,6 +35,11 @@ pub fn client_address(session: &Session) -> Option<IpAddr> {
     address.map(|address| address.ip().to_canonical())
 }
 
+/// Whether the client waits for 100 (Continue) before it sends its body (RFC 9110 10.1.1).
+pub fn awaits_continue(session: &Session) -> bool {
+    session.req_header().headers.contains_key(header::EXPECT) && session.response_written().is_none()
+}
+
 /// The status of the final response, where the client has been sent one.
 pub fn final_response(session: &Session) -> Option<StatusCode> {
     session.response_written().map(|response| response.status).filter(|status| !is_interim(*status))

@@ -51,6 +51,17 @@ pub fn is_retry_on_status(error: &Error) -> bool {
     *error.etype() == RETRY_ON_STATUS
 }
 
+/// Whether the backend has refused a request over HTTP/2 before it looked at it (RFC 9113 8.7): any method may be
+/// sent again.
+pub fn is_unprocessed(error: &Error) -> bool {
+    *error.etype() == H2Error && matches!(error.retry, RetryType::Decided(true))
+}
+
+/// The error that ends an attempt on a backend that does not speak the version that it must.
+pub fn no_http2() -> Box<Error> {
+    Error::explain(H2Downgrade, "the backend does not speak HTTP/2").into_up()
+}
+
 /// Whether a connection that was kept had been closed by the backend as the request came: it was never read.
 pub fn is_race(error: &Error, reused: bool, answered: bool) -> bool {
     let closed = matches!(error.etype(), ConnectionClosed | ReadError | WriteError);

@@ -92,6 +92,16 @@ impl Gateway {
         }
     }
 
+    /// The request has been sent whole: from now on it is the backend that is waited for.
+    fn request_sent(&self, session: &Session, ctx: &mut RequestCtx) {
+        self.mirror(ctx);
+        // A backend may answer before it has the whole body: then the head that was awaited is there.
+        if ctx.responded.is_none() {
+            ctx.sent.get_or_insert_with(Instant::now);
+            deadline::arm(session, ctx.time_left());
+        }
+    }
+
     /// Sends the copy of a request that has passed by, if there is one.
     fn mirror(&self, ctx: &mut RequestCtx) {
         let mirror = ctx.route.as_ref().and_then(|route| Some((&route.metrics, route.mirror.as_ref()?)));
@@ -238,6 +248,10 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
+        let speaks_http2 = request.version == Version::HTTP_2;
+        if ctx.route.as_ref().is_some_and(|route| route.peers.is_http2()) && !speaks_http2 {
+            return Err(failure::no_http2());
+        }
         let host = route::authority(session.req_header()).ok().flatten();
         if let (None, Some(backend)) = (host, ctx.backend()) {
             // What goes up is HTTP/1.1, which requires a Host, even for a client of HTTP/1.0 that sent none.
@@ -253,6 +267,13 @@ impl ProxyHttp for Gateway {
         route.headers.on_request(request)?;
         if route.mirror.is_some() && !ctx.mirrored && request.method.is_idempotent() {
             ctx.copy = Some(MirrorCopy::new(request));
+        }
+        if session.is_body_empty() {
+            // Over HTTP/2 Pingora passes no body on that there is not, and says nothing of its end.
+            self.request_sent(session, ctx);
+        } else if downstream::awaits_continue(session) {
+            // It is the backend's turn.
+            deadline::arm(session, ctx.time_left());
         }
         Ok(())
     }
@@ -270,13 +291,11 @@ impl ProxyHttp for Gateway {
             copy.add(part);
         }
         if end_of_stream {
-            self.mirror(ctx);
-        }
-        // A backend may answer before it has the whole body: then the head that was awaited is there.
-        if end_of_stream && ctx.responded.is_none() {
-            ctx.sent.get_or_insert_with(Instant::now);
             ctx.reached(Phase::RequestBodyFilter);
-            deadline::arm(session, ctx.time_left());
+            self.request_sent(session, ctx);
+        } else {
+            // It may have waited for 100 (Continue), with a deadline; now it takes its time.
+            deadline::disarm(session);
         }
         Ok(())
     }
@@ -295,16 +314,23 @@ impl ProxyHttp for Gateway {
         if failure::is_retry_on_status(&error) {
             return error;
         }
-        if failure::is_clients_fault(&error, session.is_body_done()) {
+        let is_backends_turn = session.is_body_done() || downstream::awaits_continue(session);
+        if failure::is_clients_fault(&error, is_backends_turn) {
             return failure::request_timeout();
         }
-        let may_resend = retry::may_resend(sent(session));
-        let answered = ctx.responded.is_some();
-        if may_resend && !ctx.raced && failure::is_race(&error, client_reused, answered) {
-            // No failure of the backend's, and no attempt: it has never seen the request.
+        let sent = sent(session);
+        let may_resend = retry::may_resend(sent);
+        // No failure of the backend's: it has not seen the request, for certain or most likely.
+        let refused = failure::is_unprocessed(&error) && sent.body_at_hand && !sent.answered;
+        let raced = may_resend && failure::is_race(&error, client_reused, ctx.responded.is_some());
+        if (refused || raced) && !ctx.raced {
             ctx.raced = true;
             ctx.on_new_connection = true;
             error.set_retry(true);
+            return error;
+        }
+        if refused {
+            error.set_retry(ctx.takes_retry());
             return error;
         }
         let by_backend = *error.esource() == ErrorSource::Upstream;
@@ -351,10 +377,8 @@ impl ProxyHttp for Gateway {
         deadline::disarm(session);
         ctx.responded = Some(Instant::now());
         ctx.reached(Phase::ResponseFilter);
-        if let (Some(route), Some(attempt)) = (&ctx.route, &mut ctx.attempt)
-            && !response.status.is_server_error()
-        {
-            attempt.answered(&route.breaker);
+        if let (Some(route), Some(attempt)) = (&ctx.route, &mut ctx.attempt) {
+            attempt.answered(outcome(response.status), &route.breaker);
         }
         response.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
         let (name, via) = forwarded::via(response.version);

@@ -43,6 +43,23 @@ pub(super) struct Surroundings<'s> {
 /// Files that it names and that are no good.
 pub(super) fn compile(config: &Config, with: &Surroundings<'_>) -> Result<Snapshot, Vec<PathFault>> {
     let backends = backends(config, with)?;
+    let new: Vec<Arc<BackendState>> =
+        backends.iter().flatten().map(|instance| instance.state.clone()).collect();
+    compile_with(backends, config, with).inspect_err(|_| {
+        // What has got metrics and will not be needed.
+        let known =
+            |name: &str| with.before.is_some_and(|before| before.instances().any(|of| of.state.name == name));
+        for state in new.iter().filter(|state| !known(&state.name)) {
+            with.metrics.forget_backend(&state.name);
+        }
+    })
+}
+
+fn compile_with(
+    backends: Vec<Vec<Instance>>,
+    config: &Config,
+    with: &Surroundings<'_>,
+) -> Result<Snapshot, Vec<PathFault>> {
     let defaults = Defaults::new(config);
     let counters = with.before.and_then(|before| before.counters.clone());
     let mut compiler = Compiler {
@@ -186,7 +203,7 @@ impl<'c> Compiler<'c> {
         let mirror = mirror_tag.map(|tag| {
             let (pool, peers) = (self.pools.pool(tag, &policies)?, self.pools.peers(at, &policies)?);
             self.pools.probe(at, tag, &policies)?;
-            Ok::<_, Vec<PathFault>>(Mirror { tag: tag.to_owned(), pool, peers, breaker: breaker.clone() })
+            Ok::<_, Vec<PathFault>>(Mirror { tag: tag.to_owned(), pool, peers })
         });
         Ok(Route {
             domain: host.domain.clone(),

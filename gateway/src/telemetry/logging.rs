@@ -15,8 +15,9 @@ use crate::config::{LogFormat, LogOutput, Logging};
 /// How much is gathered before it is written, when lines come faster than they can be.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Pingora's own lines below this are about its inner life.
-const PINGORA_LEVEL: &str = "pingora_core=warn,pingora_proxy=warn,pingora_load_balancing=warn";
+/// The lines of libraries below this are about their inner life. (What of DNS fails is said once, by ourselves.)
+const LIBRARIES: &str = "pingora_core=warn,pingora_proxy=warn,pingora_load_balancing=warn,\
+                         hickory_net=error,hickory_resolver=error";
 
 /// Keeps the log's thread alive; what is still queued is written when this is dropped.
 pub struct LogGuard {
@@ -78,10 +79,10 @@ pub fn start(config: &Logging) -> Result<(LogGuard, Option<AccessLog>), LoggingE
     Ok((LogGuard { _worker: worker, dropped }, access_log))
 }
 
-/// A plain level is about the gateway; Pingora's own lines come with a filter, which is taken as it is.
+/// A plain level is about the gateway; the lines of its libraries come with a filter, which is taken as it is.
 fn filter(level: &str) -> String {
     match level {
-        "info" | "debug" | "trace" => format!("{level},{PINGORA_LEVEL}"),
+        "info" | "debug" | "trace" => format!("{level},{LIBRARIES}"),
         _ => level.to_owned(),
     }
 }
@@ -111,8 +112,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_levels_leave_pingoras_inner_life_out() {
-        assert_eq!(filter("debug"), format!("debug,{PINGORA_LEVEL}"));
+    fn plain_levels_leave_the_libraries_inner_life_out() {
+        assert_eq!(filter("debug"), format!("debug,{LIBRARIES}"));
         assert_eq!(filter("error"), "error");
         assert_eq!(filter("info,pingora_proxy=debug"), "info,pingora_proxy=debug");
     }

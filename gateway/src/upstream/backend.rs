@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::breaker::{Breaker, BreakerRules, Change, CircuitState, Outcome, Why};
 use super::clock;
@@ -124,8 +124,8 @@ impl BackendState {
         self.breaker.open_for(clock::now()).map(Duration::from_millis)
     }
 
-    /// A kind of probe has begun to fail, or to pass again.
-    pub(super) fn set_failing(&self, failing: bool, slow_start: Duration) {
+    /// A kind of probe has begun to fail, or to pass again; whether the backend is another one by that.
+    pub(super) fn set_failing(&self, failing: bool, slow_start: Duration) -> bool {
         let before = if failing {
             self.failing.fetch_add(1, Ordering::Relaxed)
         } else {
@@ -136,6 +136,7 @@ impl BackendState {
             self.slow_start.begin(slow_start);
         }
         self.show_health();
+        before == if failing { 0 } else { 1 }
     }
 
     /// Shows its state in the metrics: of another backend with that name it may be another one.
@@ -217,6 +218,17 @@ impl SlowStart {
     }
 }
 
+/// What an attempt heeds of a backend's circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heed {
+    /// It goes elsewhere while that is open, and may be the one that tries.
+    Circuit,
+    /// It may be the one that tries, and goes there in any case: too few backends are left.
+    Panic,
+    /// Nothing, and it tells nothing either.
+    Nothing,
+}
+
 /// One attempt to have a backend answer a request. It counts as in flight there until it is dropped, however the
 /// request ends.
 pub struct Attempt {
@@ -228,18 +240,23 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Begins an attempt, where fewer than `limit` are in flight and the circuit lets it through; with
-    /// `heedless`, whatever the circuit says.
-    pub fn begin(backend: Arc<BackendState>, limit: u32, heedless: bool) -> Option<Self> {
+    /// Begins an attempt, where fewer than `limit` are in flight and the circuit lets it through, as far as that
+    /// is heeded.
+    pub fn begin(backend: Arc<BackendState>, limit: u32, heed: Heed) -> Option<Self> {
         let one_more = |inflight: u32| (inflight < limit).then_some(inflight + 1);
         backend.inflight.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more).ok()?;
-        let Some(tries) = backend.breaker.enter(clock::now).or(heedless.then_some(false)) else {
+        let entered = match heed {
+            Heed::Circuit => backend.breaker.enter(clock::now),
+            Heed::Panic => backend.breaker.enter(clock::now).or(Some(false)),
+            Heed::Nothing => Some(false),
+        };
+        let Some(tries) = entered else {
             backend.inflight.fetch_sub(1, Ordering::AcqRel);
             return None;
         };
         if tries {
             backend.show_circuit();
-            info!(backend = backend.name, address = %backend.endpoint, "circuit half-open: one request tries");
+            debug!(backend = backend.name, address = %backend.endpoint, "circuit half-open: one request tries");
         }
         backend.metrics.requests.inc();
         backend.metrics.requests_active.inc();
@@ -258,11 +275,10 @@ impl Attempt {
         }
     }
 
-    /// The head of a response that is no failure is there. Where that is what was tried for, nothing more
-    /// need be waited for.
-    pub fn answered(&mut self, rules: &BreakerRules) {
+    /// The head of a response is there. Where that is what was tried for, nothing more need be waited for.
+    pub fn answered(&mut self, outcome: Outcome, rules: &BreakerRules) {
         if self.tries {
-            self.record(Outcome::Success, rules);
+            self.record(outcome, rules);
         }
     }
 }
@@ -291,7 +307,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::upstream) fn begin(backend: &Arc<BackendState>) -> Attempt {
-        Attempt::begin(backend.clone(), u32::MAX, false).unwrap()
+        Attempt::begin(backend.clone(), u32::MAX, Heed::Circuit).unwrap()
     }
 
     /// Has its circuit open.
@@ -305,8 +321,8 @@ pub(super) mod tests {
         let metrics = Metrics::new().unwrap();
         let backend = backend(&metrics, "a");
         let first = begin(&backend);
-        let second = Attempt::begin(backend.clone(), 2, false).unwrap();
-        assert!(Attempt::begin(backend.clone(), 2, false).is_none(), "no more than the limit");
+        let second = Attempt::begin(backend.clone(), 2, Heed::Circuit).unwrap();
+        assert!(Attempt::begin(backend.clone(), 2, Heed::Circuit).is_none(), "no more than the limit");
         assert_eq!((backend.inflight(), backend.metrics.requests_active.get()), (2, 2));
         drop(first);
         assert_eq!((backend.inflight(), backend.metrics.requests_active.get()), (1, 1));
@@ -322,8 +338,8 @@ pub(super) mod tests {
         trip(&backend);
         assert!(!backend.is_usable() && backend.is_healthy());
         assert_eq!((backend.circuit(), backend.metrics.circuit.get()), (CircuitState::Open, 2));
-        assert!(Attempt::begin(backend.clone(), u32::MAX, false).is_none());
-        assert!(Attempt::begin(backend.clone(), u32::MAX, true).is_some(), "unless nobody heeds it");
+        assert!(Attempt::begin(backend.clone(), u32::MAX, Heed::Circuit).is_none());
+        assert!(Attempt::begin(backend.clone(), u32::MAX, Heed::Nothing).is_some(), "unless nobody heeds it");
         let left = backend.circuit_open_for().unwrap();
         assert!(left <= Duration::from_secs(10) && left > Duration::from_secs(8), "{left:?}");
     }

@@ -60,9 +60,13 @@ pub enum CircuitState {
     Closed,
     /// One request tries whether it answers again; the others go elsewhere.
     HalfOpen,
-    /// It gets none.
+    /// It gets none, until its time is up and one tries.
     Open,
 }
+
+/// How long a request may try alone, in milliseconds. One that takes longer (a slow upload) must not keep a
+/// backend away that is well again: then another one may try as well.
+const ALONE_FOR: u64 = 5000;
 
 /// What a change of state is to be told with.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -121,7 +125,10 @@ impl Breaker {
     pub(super) fn lets_through(&self, now: impl FnOnce() -> u64) -> bool {
         match self.open_until.load(Ordering::Relaxed) {
             0 => true,
-            until => now() >= until && self.trying_since.load(Ordering::Relaxed) == 0,
+            until => {
+                let now = now();
+                now >= until && !is_trying(self.trying_since.load(Ordering::Relaxed), now)
+            }
         }
     }
 
@@ -132,8 +139,10 @@ impl Breaker {
             return Some(false);
         }
         let now = now();
+        let before = self.trying_since.load(Ordering::Relaxed);
         let taken = now >= until
-            && self.trying_since.compare_exchange(0, now, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+            && !is_trying(before, now)
+            && self.trying_since.compare_exchange(before, now, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         taken.then_some(true)
     }
 
@@ -211,10 +220,12 @@ impl Breaker {
     }
 
     pub(super) fn state(&self, now: impl FnOnce() -> u64) -> CircuitState {
-        match self.open_until.load(Ordering::Relaxed) {
-            0 => CircuitState::Closed,
-            until if now() < until => CircuitState::Open,
-            _ => CircuitState::HalfOpen,
+        if self.open_until.load(Ordering::Relaxed) == 0 {
+            return CircuitState::Closed;
+        }
+        match is_trying(self.trying_since.load(Ordering::Relaxed), now()) {
+            true => CircuitState::HalfOpen,
+            false => CircuitState::Open,
         }
     }
 
@@ -222,6 +233,11 @@ impl Breaker {
     pub(super) fn open_for(&self, now: u64) -> Option<u64> {
         self.open_until.load(Ordering::Relaxed).checked_sub(now).filter(|left| *left > 0)
     }
+}
+
+/// Whether a request that has tried since then tries alone.
+fn is_trying(since: u64, now: u64) -> bool {
+    since != 0 && now < since + ALONE_FOR
 }
 
 #[cfg(test)]
@@ -295,8 +311,11 @@ mod tests {
         assert_eq!(tried(Outcome::Failure, 11_500), opened(20, Why::TriedInVain));
         assert_eq!(breaker.enter(|| 31_499), None);
 
-        // One that ends without an outcome leaves its place to another.
+        // One that takes too long does not keep others from trying, nor does one that ends without an outcome.
+        assert_eq!(breaker.enter(|| 25_000 + 1_500), None);
         assert_eq!(breaker.enter(|| 31_500), Some(true));
+        assert_eq!(breaker.enter(|| 36_499), None);
+        assert_eq!(breaker.enter(|| 36_500), Some(true));
         breaker.leave();
         assert_eq!(breaker.enter(|| 31_500), Some(true));
         assert_eq!(tried(Outcome::Failure, 31_500), opened(25, Why::TriedInVain), "never longer");

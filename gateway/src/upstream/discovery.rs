@@ -9,17 +9,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::join_all;
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{
-    ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts, ServerOrderingStrategy,
-};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
+use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::system_conf::read_system_conf;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use prometheus::IntCounter;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
@@ -108,7 +109,7 @@ pub fn look_up_now<'n>(
     servers: &[SocketAddr],
 ) -> Vec<(&'n Address, Result<Vec<Place>, LookupError>)> {
     let all = async || {
-        let resolver = resolver(servers)?;
+        let resolver = Resolvers::new(servers)?;
         let answers = names.iter().map(|name| look_up(&resolver, name, &[]));
         Ok::<_, LookupError>(join_all(answers).await)
     };
@@ -129,15 +130,13 @@ pub fn look_up_now<'n>(
     }
 }
 
-fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, LookupError> {
-    let provider = TokioRuntimeProvider::default();
-    let builder = if servers.is_empty() {
-        // Without any, the hosts file is left.
-        TokioResolver::builder(provider.clone()).unwrap_or_else(|error| {
-            warn!(%error, "the system says of no DNS servers");
-            TokioResolver::builder_with_config(ResolverConfig::from_name_servers(Vec::new()), provider)
-        })
-    } else {
+/// The servers, each by itself: where one fails, the next is asked. (The library asks several at once, and takes
+/// a failure of one for an answer.)
+struct Resolvers(Vec<TokioResolver>);
+
+impl Resolvers {
+    /// `servers`, or if there are none, the system's.
+    fn new(servers: &[SocketAddr]) -> Result<Self, LookupError> {
         let server = |address: &SocketAddr| {
             let at_port = |mut connection: ConnectionConfig| {
                 connection.port = address.port();
@@ -146,16 +145,51 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, LookupError> {
             let connections = vec![at_port(ConnectionConfig::udp()), at_port(ConnectionConfig::tcp())];
             NameServerConfig::new(address.ip(), true, connections)
         };
-        let config = ResolverConfig::from_name_servers(servers.iter().map(server).collect());
-        TokioResolver::builder_with_config(config, provider)
-    };
-    let mut options = ResolverOpts::default();
-    options.timeout = TIMEOUT;
-    options.attempts = 2;
-    options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
-    // It is this module that knows when to ask again.
-    options.cache_size = 0;
-    builder.with_options(options).build().map_err(LookupError::unanswered)
+        let (domain, search, servers) = match servers {
+            [] => system_servers().into_parts(),
+            some => (None, Vec::new(), some.iter().map(server).collect()),
+        };
+        let mut options = ResolverOpts::default();
+        options.timeout = TIMEOUT;
+        options.attempts = 1;
+        // It is this module that knows when to ask again.
+        options.cache_size = 0;
+        let one = |servers: Vec<NameServerConfig>| {
+            let config = ResolverConfig::from_parts(domain.clone(), search.clone(), servers);
+            let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+            builder.with_options(options.clone()).build().map_err(LookupError::unanswered)
+        };
+        if servers.is_empty() {
+            // The hosts file is left.
+            return Ok(Resolvers(vec![one(Vec::new())?]));
+        }
+        servers.into_iter().map(|server| one(vec![server])).collect::<Result<_, _>>().map(Resolvers)
+    }
+
+    /// The first answer, be it that there is nothing.
+    async fn lookup(&self, name: &str, kind: RecordType) -> Result<Lookup, LookupError> {
+        let mut failure = LookupError::no_address();
+        for resolver in &self.0 {
+            match resolver.lookup(name, kind).await {
+                Ok(found) => return Ok(found),
+                Err(error) => failure = (&error).into(),
+            }
+            if failure.is_answer {
+                break;
+            }
+        }
+        Err(failure)
+    }
+}
+
+fn system_servers() -> ResolverConfig {
+    match read_system_conf() {
+        Ok((config, _)) => config,
+        Err(error) => {
+            warn!(%error, "the system says of no DNS servers");
+            ResolverConfig::from_name_servers(Vec::new())
+        }
+    }
 }
 
 /// What DNS answered.
@@ -167,7 +201,7 @@ struct Found {
 }
 
 /// Asks where `name` led `before`, and leads now.
-async fn look_up(resolver: &TokioResolver, name: &Address, before: &[Place]) -> Result<Found, LookupError> {
+async fn look_up(resolver: &Resolvers, name: &Address, before: &[Place]) -> Result<Found, LookupError> {
     let mut found = match name {
         Address::Host(host) => look_up_host(resolver, host, before).await?,
         Address::Service(service) => look_up_service(resolver, service, before).await?,
@@ -181,16 +215,12 @@ async fn look_up(resolver: &TokioResolver, name: &Address, before: &[Place]) -> 
     Ok(found)
 }
 
-async fn look_up_host(
-    resolver: &TokioResolver,
-    host: &HostPort,
-    before: &[Place],
-) -> Result<Found, LookupError> {
+async fn look_up_host(resolver: &Resolvers, host: &HostPort, before: &[Place]) -> Result<Found, LookupError> {
     let name = host.host.as_str();
     let (v4, v6) =
         futures::join!(resolver.lookup(name, RecordType::A), resolver.lookup(name, RecordType::AAAA));
     let mut found = Found { places: Vec::new(), valid_for: LATEST };
-    let mut failures = Vec::new();
+    let (mut failures, mut reasons) = (Vec::new(), Vec::new());
     for (answer, is_v4) in [(v4, true), (v6, false)] {
         match answer {
             Ok(answer) => {
@@ -209,18 +239,20 @@ async fn look_up_host(
                     });
                 }
             }
-            Err(error) if error.is_no_records_found() => {}
+            Err(error) if error.is_answer => reasons.push(error),
             Err(error) => {
                 // What is known of the one kind of address stays, though the other kind was answered.
                 let is_kind = |place: &&Place| matches!(place.endpoint, Endpoint::Inet(address) if address.is_ipv4() == is_v4);
                 found.places.extend(before.iter().filter(is_kind).cloned());
+                found.valid_for = SOONEST;
                 failures.push(error);
             }
         }
     }
-    match failures.as_slice() {
-        [_, error] => Err(error.into()),
-        [error] if found.places.is_empty() => Err(error.into()),
+    match failures.pop() {
+        // Both kinds failed, or the one that did has nothing to stay with.
+        Some(error) if found.places.is_empty() || !failures.is_empty() => Err(error),
+        _ if found.places.is_empty() => Err(reasons.pop().unwrap_or_else(LookupError::no_address)),
         _ => Ok(found),
     }
 }
@@ -228,12 +260,11 @@ async fn look_up_host(
 /// Everything that the SRV records of `service` lead to (RFC 2782). Targets of another priority than the first
 /// are backups.
 async fn look_up_service(
-    resolver: &TokioResolver,
+    resolver: &Resolvers,
     service: &str,
     before: &[Place],
 ) -> Result<Found, LookupError> {
-    let answer =
-        resolver.lookup(service, RecordType::SRV).await.map_err(|error| LookupError::from(&error))?;
+    let answer = resolver.lookup(service, RecordType::SRV).await?;
     let mut valid_for = LATEST;
     let mut records: Vec<&SRV> = Vec::new();
     for record in answer.answers() {
@@ -293,8 +324,15 @@ pub struct Discoverer {
 
 /// When a name is asked for again, and how often it has failed in a row.
 struct Next {
-    at: Instant,
+    /// `None`: it is being asked for.
+    at: Option<Instant>,
     failures: u32,
+}
+
+impl Next {
+    fn after(pause: Duration, failures: u32) -> Self {
+        Next { at: Some(Instant::now() + pause), failures }
+    }
 }
 
 #[async_trait]
@@ -309,56 +347,50 @@ impl BackgroundService for Discoverer {
 
 impl Discoverer {
     async fn follow(&self) {
+        let resolvers = match Resolvers::new(&self.servers) {
+            Ok(resolvers) => Arc::new(resolvers),
+            Err(LookupError { reason, .. }) => {
+                return warn!(reason, "names of backends are not followed");
+            }
+        };
         let mut known = self.known.clone();
         let mut next: HashMap<Address, Next> = HashMap::new();
-        let mut resolver = None;
+        let mut asking = JoinSet::new();
         loop {
             let places = known.borrow_and_update().clone();
             next.retain(|name, _| places.contains_key(name));
             for name in places.keys() {
                 // One that is new was looked up a moment ago; once more tells how long that holds.
-                next.entry(name.clone())
-                    .or_insert_with(|| Next { at: Instant::now() + SOONEST, failures: 0 });
+                next.entry(name.clone()).or_insert_with(|| Next::after(SOONEST, 0));
             }
-            let Some(soonest) = next.values().map(|next| next.at).min() else {
-                if known.changed().await.is_err() {
-                    return;
+            let now = Instant::now();
+            for (name, next) in next.iter_mut().filter(|(_, next)| next.at.is_some_and(|at| at <= now)) {
+                next.at = None;
+                let (name, resolvers, before) = (name.clone(), resolvers.clone(), places[name].clone());
+                asking.spawn(async move {
+                    let answer = look_up(&resolvers, &name, &before).await;
+                    (name, answer)
+                });
+            }
+            let soonest = next.values().filter_map(|next| next.at).min();
+            let next_is_due = async {
+                match soonest {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
                 }
-                continue;
             };
             tokio::select! {
-                () = sleep_until(soonest) => {}
-                changed = known.changed() => match changed {
-                    Ok(()) => continue,
-                    Err(_) => return,
-                },
-            }
-            if resolver.is_none() {
-                resolver = self::resolver(&self.servers)
-                    .map_err(|error| warn!(reason = error.reason, "names of backends cannot be looked up"))
-                    .ok();
-            }
-            let Some(resolver) = &resolver else {
-                next.values_mut().for_each(|next| next.at = Instant::now() + LATEST);
-                continue;
-            };
-            let now = Instant::now();
-            let due: Vec<Address> =
-                next.iter().filter(|(_, next)| next.at <= now).map(|(name, _)| name.clone()).collect();
-            let nothing = Vec::new();
-            let before = |name: &Address| places.get(name).unwrap_or(&nothing);
-            let answers = join_all(due.iter().map(|name| look_up(resolver, name, before(name)))).await;
-            let mut news = Places::new();
-            for (name, answer) in due.iter().zip(answers) {
-                let Some(next) = next.get_mut(name) else { continue };
-                if let Some(found) = self.take_in(name, answer, next).filter(|found| found != before(name)) {
-                    news.insert(name.clone(), found);
+                () = next_is_due => {}
+                changed = known.changed() => if changed.is_err() { return },
+                Some(Ok((name, answer))) = asking.join_next() => {
+                    let Some(next) = next.get_mut(&name) else { continue };
+                    let found = self.take_in(&name, answer, next);
+                    if let Some(found) = found.filter(|found| Some(found) != places.get(&name)) {
+                        let tell = self.tell.clone();
+                        // Where that fails, it is said there.
+                        let _ = tokio::task::spawn_blocking(move || tell(Places::from([(name, found)]))).await;
+                    }
                 }
-            }
-            if !news.is_empty() {
-                let tell = self.tell.clone();
-                // That it failed has been said where it did.
-                let _ = tokio::task::spawn_blocking(move || tell(news)).await;
             }
         }
     }
@@ -376,7 +408,7 @@ impl Discoverer {
                 if next.failures > 0 {
                     info!(%name, "the name of a backend can be looked up again");
                 }
-                *next = Next { at: Instant::now() + found.valid_for.clamp(SOONEST, LATEST), failures: 0 };
+                *next = Next::after(found.valid_for.clamp(SOONEST, LATEST), 0);
                 Some(found.places)
             }
             Err(LookupError { reason, .. }) => {
@@ -385,7 +417,7 @@ impl Discoverer {
                     warn!(%name, reason, "the name of a backend cannot be looked up; where it led before holds");
                 }
                 let pause = SOONEST.saturating_mul(1 << next.failures.min(5));
-                *next = Next { at: Instant::now() + pause, failures: next.failures.saturating_add(1) };
+                *next = Next::after(pause, next.failures.saturating_add(1));
                 None
             }
         }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::call::call;
-use super::{BreakerRules, Occasion, Outcome, PeerSettings, Pool, Wanted};
+use super::{Occasion, PeerSettings, Pool, Wanted};
 use crate::telemetry::handles::MirrorMetrics;
 
 /// The most of a body that is copied. A request with more is not mirrored.
@@ -31,8 +31,6 @@ pub struct Mirror {
     pub pool: Arc<Pool>,
     /// How these are spoken to.
     pub peers: Arc<PeerSettings>,
-    /// When they are given up.
-    pub breaker: BreakerRules,
 }
 
 /// A copy of a request, whose body is still passing by.
@@ -70,37 +68,34 @@ impl Default for Mirrors {
 }
 
 impl Mirrors {
-    /// Sends `copy` to `mirror`, in the background, for at most `limit`.
+    /// Sends `copy` to `mirror`, in the background, for at most `limit`. It counts nowhere as a client's request
+    /// would: neither as in flight nor for a circuit, in case the backends serve clients too.
     pub fn send(&self, copy: MirrorCopy, mirror: &Mirror, limit: Duration, metrics: &MirrorMetrics) {
         let wanted =
             Wanted { key: b"", known: None, limit: mirror.peers.max_inflight(), heeds_circuits: true };
         let (Some(body), Ok(permit)) = (copy.body, self.room.clone().try_acquire_owned()) else {
             return metrics.dropped.inc();
         };
-        let Ok(mut attempt) = mirror.pool.begin_attempt(&wanted, &[]) else {
-            return metrics.dropped.inc();
-        };
         let occasion = Occasion { left: limit, timed: false, fresh: false };
-        let Ok(peer) = mirror.peers.peer(attempt.backend(), occasion) else {
-            return metrics.dropped.inc();
-        };
-        let (rules, metrics, connector) = (mirror.breaker.clone(), metrics.clone(), self.connector.clone());
+        let backend = mirror.pool.take_turn(&wanted);
+        let peer = backend.and_then(|backend| mirror.peers.peer(backend, occasion).ok());
+        let Some(peer) = peer else { return metrics.dropped.inc() };
+        let (metrics, connector) = (metrics.clone(), self.connector.clone());
         tokio::spawn(async move {
             let sent = async { call(&connector, &peer, framed(copy.request, &body)?, body.freeze()).await };
             let answered = match timeout(limit, sent).await {
                 Ok(Ok(answer)) => !answer.status.is_server_error(),
                 Ok(Err(error)) => {
-                    debug!(backend = attempt.backend().name, %error, "a mirrored request has failed");
+                    debug!(%peer, %error, "a mirrored request has failed");
                     false
                 }
                 Err(_) => false,
             };
-            let (counter, outcome) = match answered {
-                true => (&metrics.answered, Outcome::Success),
-                false => (&metrics.failed, Outcome::Failure),
-            };
-            counter.inc();
-            attempt.record(outcome, &rules);
+            if answered {
+                metrics.answered.inc()
+            } else {
+                metrics.failed.inc()
+            }
             drop(permit);
         });
     }

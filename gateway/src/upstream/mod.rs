@@ -15,7 +15,7 @@ pub mod retry;
 mod split;
 mod window;
 
-pub use backend::{Attempt, BackendState, Endpoint};
+pub use backend::{Attempt, BackendState, Endpoint, Heed};
 pub use balance::Member;
 pub use breaker::{BreakerRules, CircuitState, Outcome};
 pub use discovery::{Discoverer, LookupError, Place, Places, fixed, look_up_now};

@@ -86,6 +86,11 @@ impl PeerSettings {
         self.max_inflight
     }
 
+    /// Whether HTTP/2 is spoken, and nothing else.
+    pub fn is_http2(&self) -> bool {
+        self.protocol == UpstreamProtocol::Http2
+    }
+
     /// Whether what these settings say of a connection (not of its timeouts) is the same as others say.
     pub(super) fn connects_as(&self, other: &PeerSettings) -> bool {
         self.identity == other.identity

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::balance::{Group, Member};
 use super::retry::RetryBudget;
-use super::{Attempt, BackendState};
+use super::{Attempt, BackendState, Heed};
 use crate::config::{Algorithm, Percent};
 
 /// How often a backend is chosen again that was taken by others in the meantime.
@@ -74,11 +74,16 @@ impl Pool {
     /// The backend on which an attempt would begin now; it is nobody's turn by that.
     pub fn next(&self, wanted: &Wanted<'_>) -> Option<&Arc<BackendState>> {
         let panics = self.panics();
-        let usable = |member: &Member| usable(&member.backend, wanted, panics);
-        let known = wanted.known.and_then(|mark| self.marked(mark)).filter(|member| usable(member));
+        let is_free = |member: &Member| is_free(member, wanted, panics);
         let mut groups = [&self.primaries, &self.backups].into_iter();
-        let turn = || groups.find_map(|group| group.pick(group.next_turn(), wanted.key, usable));
-        known.or_else(turn).map(|member| &member.backend)
+        let choice = groups.find_map(|group| group.choose(group.next_turn(), wanted, is_free));
+        choice.map(|member| &member.backend)
+    }
+
+    /// The same, and it was its turn; no attempt of a client's request begins there.
+    pub fn take_turn(&self, wanted: &Wanted<'_>) -> Option<&Arc<BackendState>> {
+        self.primaries.turn();
+        self.next(wanted)
     }
 
     /// Begins an attempt: on the backend that the client got before, else on one whose turn it is, else on a
@@ -93,31 +98,24 @@ impl Pool {
         failed: &[Arc<BackendState>],
     ) -> Result<Attempt, Refusal> {
         let panics = self.panics();
-        let heedless = panics || !wanted.heeds_circuits;
-        let begin = |member: &Member| Attempt::begin(member.backend.clone(), wanted.limit, heedless);
-        let is_free = |member: &Member| {
-            usable(&member.backend, wanted, panics) && member.backend.inflight() < wanted.limit
+        let heed = match (wanted.heeds_circuits, panics) {
+            (false, _) => Heed::Nothing,
+            (true, true) => Heed::Panic,
+            (true, false) => Heed::Circuit,
         };
-        let is_among = |of: &[Arc<BackendState>], member: &Member| {
-            of.iter().any(|one| Arc::ptr_eq(one, &member.backend))
-        };
-        let known = wanted.known.and_then(|mark| self.marked(mark));
-        let known = known.filter(|member| is_free(member) && !is_among(failed, member));
-        if let Some(attempt) = known.and_then(begin) {
-            return Ok(attempt);
-        }
         // Where all have failed: one that was not the last.
         let last = failed.last().map_or(&[][..], std::slice::from_ref);
         let rounds = if failed.is_empty() { &[failed][..] } else { &[failed, last, &[]] };
         for avoided in rounds {
+            let is_avoided = |member: &Member| avoided.iter().any(|one| Arc::ptr_eq(one, &member.backend));
+            let may_be = |member: &Member| is_free(member, wanted, panics) && !is_avoided(member);
             for group in [&self.primaries, &self.backups] {
-                let may_be = |member: &Member| is_free(member) && !is_among(avoided, member);
                 // A retry takes nobody's turn, or with two backends the same one would always be asked first.
                 let turn = if failed.is_empty() { group.turn() } else { group.next_turn() };
                 for choice in 0..CHOICES {
-                    let turn = turn.wrapping_add(choice);
-                    let Some(member) = group.pick(turn, wanted.key, may_be) else { break };
-                    if let Some(attempt) = begin(member) {
+                    let chosen = group.choose(turn.wrapping_add(choice), wanted, may_be);
+                    let Some(member) = chosen else { break };
+                    if let Some(attempt) = Attempt::begin(member.backend.clone(), wanted.limit, heed) {
                         return Ok(attempt);
                     }
                 }
@@ -135,19 +133,31 @@ impl Pool {
         Refusal::NoneUsable(well.filter_map(|backend| backend.circuit_open_for()).min())
     }
 
-    /// Whether too few are usable for what is known to be true of all of them.
+    /// Whether too few are usable for what is known to be true of all of them, and no backup is.
     fn panics(&self) -> bool {
         if self.panic_below == 0 {
             return false;
         }
+        let is_usable = |member: &&Member| member.backend.is_usable();
         let members = self.primaries.members();
-        let usable = members.iter().filter(|member| member.backend.is_usable()).count();
+        let usable = members.iter().filter(is_usable).count();
         usable * 100 < members.len() * usize::from(self.panic_below)
+            && !self.backups.members().iter().any(|member| is_usable(&member))
     }
+}
 
-    fn marked(&self, mark: &str) -> Option<&Member> {
-        self.all().find(|member| member.backend.mark == mark)
+impl Group {
+    /// The member that the client got before, where that may be chosen, or else whose turn it is.
+    fn choose(&self, turn: usize, wanted: &Wanted<'_>, may_be: impl Fn(&Member) -> bool) -> Option<&Member> {
+        let marked = |mark| self.members().iter().find(|member| member.backend.mark == mark);
+        let known = wanted.known.and_then(marked).filter(|member| may_be(member));
+        known.or_else(|| self.pick(turn, wanted.key, may_be))
     }
+}
+
+/// Whether it may be sent another request.
+fn is_free(member: &Member, wanted: &Wanted<'_>, panics: bool) -> bool {
+    usable(&member.backend, wanted, panics) && member.backend.inflight() < wanted.limit
 }
 
 fn usable(backend: &BackendState, wanted: &Wanted<'_>, panics: bool) -> bool {
@@ -259,12 +269,15 @@ mod tests {
             names.dedup();
             names
         };
+        fixture.backup.set_failing(true, Duration::ZERO);
         fixture.a.set_failing(true, Duration::ZERO);
         assert_eq!(names(), ["a", "b"], "one of two is below 60 percent");
         trip(&fixture.b);
         assert_eq!(names(), ["a", "b"]);
         fixture.b.set_drained(true);
         assert_eq!(names(), ["a"], "but what somebody has drained gets nothing");
+        fixture.backup.set_failing(false, Duration::ZERO);
+        assert_eq!(names(), ["backup"], "one that is well is better than those that are not");
     }
 
     #[test]

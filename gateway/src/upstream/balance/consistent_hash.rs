@@ -52,7 +52,8 @@ pub(super) fn consistent_hash<'m>(
 ) -> Option<&'m Member> {
     let places = ring.continuum.node_iter(key).take(16 + 2 * members.len());
     let mut owners = places.filter_map(|place| members.get(*ring.members.get(place)?));
-    owners.find(|member| usable(member)).or_else(|| nth_usable(members, 0, usable))
+    // Where one has so many places that they run out: any other, the same one for the same key.
+    owners.find(|member| usable(member)).or_else(|| nth_usable(members, ring.continuum.node_idx(key), usable))
 }
 
 #[cfg(test)]

@@ -196,7 +196,10 @@ impl Verdict {
             return;
         }
         self.healthy = !self.healthy;
-        backend.set_failing(!self.healthy, self.slow_start);
+        if !backend.set_failing(!self.healthy, self.slow_start) {
+            // Another kind of probe fails as well.
+            return;
+        }
         let (backend, address) = (&backend.name, &backend.endpoint);
         match outcome {
             Ok(()) => info!(backend, %address, "backend is healthy again"),

@@ -18,9 +18,6 @@ const GRPC_HEALTH: &str = "/grpc.health.v1.Health/Check";
 /// A `HealthCheckRequest` for the whole server: not compressed, 0 bytes long.
 const GRPC_REQUEST: &[u8] = &[0, 0, 0, 0, 0];
 
-/// A `HealthCheckResponse` that says SERVING: not compressed, 2 bytes long, field 1 is the number 1.
-const GRPC_SERVING: &[u8] = &[0, 0, 0, 0, 2, 8, 1];
-
 /// How a backend is probed.
 pub(super) struct Probe {
     peer: Result<Box<HttpPeer>>,
@@ -60,7 +57,6 @@ impl Probe {
     /// Why it has failed, in words.
     pub(super) async fn send(&self, connector: &Connector) -> std::result::Result<(), String> {
         let peer = self.peer.as_ref().map_err(|error| error.to_string())?;
-        let told = |error: &Error| format!("{}: {}", error.etype().as_str(), error.root_cause());
         let (request, body) = match &self.question {
             Question::Tcp => {
                 let connected = connector.get_http_session(peer.as_ref()).await;
@@ -75,7 +71,7 @@ impl Probe {
             Question::Http(_, expected) if !expected.contains(answer.status.as_u16()) => {
                 Err(format!("the probe was answered with {}", answer.status.as_u16()))
             }
-            Question::Grpc(_) if answer.status != StatusCode::OK || answer.body != GRPC_SERVING => {
+            Question::Grpc(_) if answer.status != StatusCode::OK || !is_serving(&answer.body) => {
                 Err("the gRPC health service does not say SERVING".to_owned())
             }
             _ => Ok(()),
@@ -83,11 +79,26 @@ impl Probe {
     }
 }
 
+/// Whether it is a `HealthCheckResponse` that says SERVING: not compressed, four bytes of length, and field 1 is the
+/// number 1.
+fn is_serving(body: &[u8]) -> bool {
+    matches!(body, [0, _, _, _, _, 8, 1, ..])
+}
+
 fn request(method: Method, path: &str, host: &str) -> Result<RequestHeader> {
     let mut request = RequestHeader::build(method, path.as_bytes(), Some(4))?;
     request.insert_header(header::HOST, host)?;
     request.insert_header(header::USER_AGENT, "pingora-gateway health check")?;
     Ok(request)
+}
+
+/// What went wrong, in words: why a certificate is not valid stands beside the cause, not in it.
+fn told(error: &Error) -> String {
+    let context = error.context.as_ref().map(|context| context.as_str()).unwrap_or_default();
+    match *error.etype() {
+        InvalidCert => format!("InvalidCert: {context}"),
+        ref kind => format!("{}: {}", kind.as_str(), error.root_cause()),
+    }
 }
 
 fn grpc(mut request: RequestHeader) -> Result<RequestHeader> {
