@@ -64,12 +64,15 @@ async fn a_mirror_that_fails_or_stalls_is_no_matter() {
     }
     assert!(started.elapsed() < Duration::from_secs(20), "nobody waits for it");
     assert_eq!(gateway.metric(&mirrored("dropped")).await, 44.0, "256 may be under way");
+    assert_eq!(gateway.metric("proxy_backend_requests_active{backend=\"shadow\"}").await, 0.0, "no client's");
     shadow.die().await;
     eventually!(gateway.metric(&mirrored("failed")).await == 256.0);
     for _ in 0..10 {
         assert_eq!(send(&gateway, "GET", "/", "").await, 200);
     }
     assert_eq!(origin.count("/"), 310);
+    let circuit = gateway.metric("proxy_circuit_state{backend=\"shadow\"}").await;
+    assert_eq!(circuit, 0.0, "what copies fail with is no reason to keep clients away");
 }
 
 #[tokio::test]

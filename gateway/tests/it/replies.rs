@@ -114,6 +114,16 @@ async fn a_client_that_stops_sending_is_408_and_no_backends_fault() {
 }
 
 #[tokio::test]
+async fn a_backend_that_is_silent_while_the_client_awaits_100_is_504() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let setup = Setup { proxy: "request_timeout_secs = 1", tables: NO_CHECKS };
+    let gateway = Gateway::start_over(&[listener.local_addr().unwrap()], setup).await;
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    let answer = exchange(gateway.address, head.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 504 ") && answer.contains("http_response_timeout"), "{answer}");
+}
+
+#[tokio::test]
 async fn no_healthy_backend_is_503_and_the_connection_stays() {
     let tables = "[health_check]\ninterval_secs = 1\nunhealthy_threshold = 1\n";
     let gateway = Gateway::start(&[&Origin::dead()], Setup { tables, ..Setup::default() }).await;

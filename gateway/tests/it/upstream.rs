@@ -257,3 +257,22 @@ async fn over_http2_too_nothing_waits_for_ever_and_a_get_goes_elsewhere() {
         assert_eq!(bad.count("/post") + good.count("/post"), 2, "no POST was sent twice");
     }
 }
+
+#[tokio::test]
+async fn over_http2_a_request_without_a_body_has_a_deadline_and_a_mirror_too() {
+    let (origin, shadow) = (Origin::start().await, Origin::start().await);
+    let tables = format!(
+        "[health_check]\nenabled = false\n[upstream]\nprotocol = \"http2\"\n\
+         [[virtual_hosts]]\ndomain = \"m\"\nenabled_backends_tag = \"all\"\n\
+         [[virtual_hosts.routes]]\npath_prefix = \"/\"\nmirror_tag = \"shadow\"\n\
+         [[backends]]\nid = \"shadow\"\naddress = \"{}\"\ntags = [\"shadow\"]\n",
+        shadow.address()
+    );
+    let setup = Setup { proxy: "request_timeout_secs = 1", tables: &tables };
+    let gateway = Gateway::start(&[&origin], setup).await;
+    assert_eq!(gateway.get_from("m", "/copied").await.status, 404);
+    eventually!(shadow.count("/copied") == 1);
+    origin.behave(Behaviour::Stall);
+    let answer = gateway.get("/").await;
+    assert_eq!(answer.status, 504, "well before the read timeout of half a minute");
+}

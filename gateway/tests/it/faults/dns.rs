@@ -18,12 +18,15 @@ const SOME_ROUNDS: Duration = Duration::from_secs(30);
 
 /// A gateway with one backend, which is where `address` leads.
 async fn gateway(dns: &Dns, address: &str) -> Gateway {
+    gateway_asking(&dns.address().to_string(), address).await
+}
+
+async fn gateway_asking(servers: &str, address: &str) -> Gateway {
     let config = format!(
         "[proxy]\nlisten_addr_http = \"127.0.0.1:0\"\nmanagement_api_addr = \"127.0.0.1:0\"\n{PROXY}\
-         nameservers = [\"{}\"]\n[metrics]\nlisten_addr = \"127.0.0.1:0\"\n[health_check]\nenabled = false\n\
+         nameservers = [\"{servers}\"]\n[metrics]\nlisten_addr = \"127.0.0.1:0\"\n[health_check]\nenabled = false\n\
          [logging]\naccess_log = false\n[[virtual_hosts]]\ndomain = \"*\"\nenabled_backends_tag = \"all\"\n\
-         [[backends]]\nid = \"named\"\naddress = \"{address}\"\ntags = [\"all\"]\n",
-        dns.address()
+         [[backends]]\nid = \"named\"\naddress = \"{address}\"\ntags = [\"all\"]\n"
     );
     Gateway::start_with_config(&config).await
 }
@@ -153,6 +156,20 @@ async fn a_service_of_which_one_host_cannot_be_looked_up() {
     looks_up(&gateway, "answered", 3.0).await;
     tried.push(scene("its host cannot be looked up (SERVFAIL)", &gateway, [&a, &b], [SOUND; 3]).await);
     report(&tried);
+}
+
+#[tokio::test]
+async fn of_two_servers_one_fails() {
+    let (bad, good, backend) = (Dns::start().await, Dns::start().await, Faulty::start(Fault::None).await);
+    bad.fail(NAME, Failure::ServerFailure);
+    good.addresses(NAME, 1, &[ip(&backend)]);
+    for servers in [[&bad, &good], [&good, &bad]] {
+        let servers = servers.map(|server| server.address().to_string()).join("\", \"");
+        let gateway = gateway_asking(&servers, &format!("{NAME}:{}", backend.address().port())).await;
+        looks_up(&gateway, "answered", 2.0).await;
+        assert_eq!(ask(gateway.address, Ask::get("/"), LIMIT).await, "200");
+        assert_eq!(gateway.metric("proxy_dns_lookups_total{result=\"failed\"}").await, 0.0);
+    }
 }
 
 #[tokio::test]
