@@ -35,8 +35,8 @@ pub struct HealthCheck {
     pub healthy_threshold: NonZeroU32,
     /// Over this time a backend that has come back gets a growing share of its requests; 0: all at once.
     pub slow_start_secs: u32,
-    /// Where fewer than this share of a pool's backends are usable, all of them are used, whatever is known
-    /// about them; 0: never.
+    /// Where fewer than this share of a pool's backends are usable, and no backup is, all of them are used,
+    /// whatever is known about them; 0: never.
     pub panic_threshold_percent: Percent,
 }
 
