@@ -43,6 +43,11 @@ impl TryFrom<String> for FieldName {
     }
 }
 
+/// Whether a cookie can be called so: a token (RFC 6265 4.1.1), as the name of a header field is.
+pub(super) fn is_cookie_name(name: &str) -> bool {
+    HeaderName::from_str(name).is_ok()
+}
+
 /// The value of a header field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldValue(pub HeaderValue);

@@ -5,7 +5,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::fields::FieldName;
+use super::fields::{FieldName, is_cookie_name};
 use super::values::{Millis, Percent, Secs, StatusSet, is_default};
 
 /// `[health_check]`, a policy: how backends are probed.
@@ -135,10 +135,7 @@ impl TryFrom<String> for HashKey {
             None if text == "client_ip" => Ok(HashKey::ClientIp),
             None if text == "uri" => Ok(HashKey::Uri),
             Some(("header", name)) => FieldName::try_from(name.to_owned()).map(HashKey::Header),
-            // RFC 6265 4.1.1: a cookie's name is a token, as that of a header field is.
-            Some(("cookie", name)) if FieldName::try_from(name.to_owned()).is_ok() => {
-                Ok(HashKey::Cookie(name.to_owned()))
-            }
+            Some(("cookie", name)) if is_cookie_name(name) => Ok(HashKey::Cookie(name.to_owned())),
             Some(("cookie", name)) => Err(format!("'{name}' cannot be the name of a cookie")),
             _ => Err(format!("'{text}' is no key; expected client_ip, uri, header:NAME or cookie:NAME")),
         }

@@ -1,7 +1,7 @@
 //! From a validated configuration to a [`Snapshot`].
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -47,9 +47,9 @@ pub(super) fn compile(config: &Config, with: &Surroundings<'_>) -> Result<Snapsh
         backends.iter().flatten().map(|instance| instance.state.clone()).collect();
     compile_with(backends, config, with).inspect_err(|_| {
         // What has got metrics and will not be needed.
-        let known =
-            |name: &str| with.before.is_some_and(|before| before.instances().any(|of| of.state.name == name));
-        for state in new.iter().filter(|state| !known(&state.name)) {
+        let before = with.before.iter().flat_map(|before| before.instances());
+        let known: HashSet<&str> = before.map(|instance| instance.state.name.as_str()).collect();
+        for state in new.iter().filter(|state| !known.contains(state.name.as_str())) {
             with.metrics.forget_backend(&state.name);
         }
     })

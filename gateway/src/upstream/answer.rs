@@ -11,8 +11,7 @@ use pingora::prelude::*;
 /// of which nobody can know where it ends.
 pub fn check(response: &mut ResponseHeader, upgrade: bool) -> Result<()> {
     if response.status == StatusCode::SWITCHING_PROTOCOLS && !upgrade {
-        let error = Error::explain(InvalidHTTPHeader, "101 to a request that asked for no other protocol");
-        return Err(error.into_up());
+        return Err(switched_unasked());
     }
     if response.version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING) {
         // RFC 9112 6.1: who knows where such a message ends?
@@ -23,6 +22,11 @@ pub fn check(response: &mut ResponseHeader, upgrade: bool) -> Result<()> {
         response.remove_header(&header::CONTENT_LENGTH);
     }
     one_length(response)
+}
+
+/// The error of a switch that was not asked for.
+pub(super) fn switched_unasked() -> Box<Error> {
+    Error::explain(InvalidHTTPHeader, "101 to a request that asked for no other protocol").into_up()
 }
 
 /// A length that is there several times becomes one (RFC 9110 8.6). Those that differ have been refused by now.

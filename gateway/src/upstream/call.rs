@@ -8,6 +8,8 @@ use pingora::http::RequestHeader;
 use pingora::prelude::*;
 use pingora::upstreams::peer::HttpPeer;
 
+use super::answer::switched_unasked;
+
 /// What is kept of an answer's body; the rest is read and dropped.
 const KEPT_BODY: usize = 64 * 1024;
 
@@ -44,7 +46,7 @@ pub(super) async fn call(
             break status;
         }
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            return Error::e_explain(H1Error, "101 to a request that asked for no other protocol");
+            return Err(switched_unasked());
         }
     };
     let mut body = BytesMut::new();

@@ -124,7 +124,7 @@ async fn weights_are_shares_and_never_come_in_a_row() {
 async fn the_one_with_the_fewest_requests_is_asked() {
     for algorithm in ["least_connections", "random_two_choices"] {
         let (a, b) = (Origin::start().await, Origin::start().await);
-        let gateway = weighted(&[&a, &b], &[1, 1], &format!("algorithm = \"{algorithm}\"")).await;
+        let gateway = weighted(&[&a, &b], &[3, 1], &format!("algorithm = \"{algorithm}\"")).await;
         a.behave(testkit::Behaviour::Stall);
         b.behave(testkit::Behaviour::Stall);
         let url = gateway.url("/stalled");
@@ -135,11 +135,10 @@ async fn the_one_with_the_fewest_requests_is_asked() {
             })
             .collect();
         eventually!(a.count("/stalled") + b.count("/stalled") == 40, "{algorithm}");
-        let difference = a.count("/stalled").abs_diff(b.count("/stalled"));
-        assert!(difference <= 16, "{algorithm}: {difference}");
-        if algorithm == "least_connections" {
-            assert!(difference <= 2, "{difference}");
-        }
+        // Three times the weight, three times the requests in flight; of two choices a quarter is left to chance.
+        let heavy = a.count("/stalled");
+        let expected = if algorithm == "least_connections" { 28..=32 } else { 24..=34 };
+        assert!(expected.contains(&heavy), "{algorithm}: {heavy} of 40");
         stalled.iter().for_each(|task| task.abort());
     }
 }
@@ -257,12 +256,15 @@ async fn a_backend_that_comes_back_gets_its_share_slowly() {
 #[tokio::test]
 async fn one_address_in_several_pools_is_probed_once() {
     let origin = Origin::start().await;
+    let same = "[virtual_hosts.health_check]\npath = \"/health\"\ninterval_secs = 2\n";
     let tables = format!(
         "[health_check]\npath = \"/health\"\ninterval_secs = 2\n\
          [[virtual_hosts]]\ndomain = \"a\"\nenabled_backends_tag = \"a\"\n\
          [[virtual_hosts]]\ndomain = \"b\"\nenabled_backends_tag = \"b\"\n\
          [virtual_hosts.health_check]\npath = \"/anything\"\ninterval_secs = 2\n\
-         [[virtual_hosts]]\ndomain = \"c\"\nenabled_backends_tag = \"a\"\n\
+         [[virtual_hosts]]\ndomain = \"c\"\nenabled_backends_tag = \"a\"\n{same}\
+         [[virtual_hosts]]\ndomain = \"d\"\nenabled_backends_tag = \"b\"\n{same}\
+         [[virtual_hosts]]\ndomain = \"e\"\nenabled_backends_tag = \"a\"\n{same}\
          [[backends]]\nid = \"shared\"\naddress = \"{}\"\ntags = [\"a\", \"b\"]\n",
         origin.address()
     );

@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use http::{Uri, header};
 
 use super::Faults;
+use crate::config::Address;
+use crate::config::fields::is_cookie_name;
 use crate::config::policies::{FaultInjection, Headers, RateLimit};
 use crate::config::routes::Route;
 use crate::config::schema::{Backend, Config, VirtualHost};
 use crate::config::upstream::{
     Balancing, CircuitBreaker, HealthCheck, ProbeKind, Retry, Upstream, UpstreamProtocol,
 };
-use crate::config::{Address, FieldName};
 
 /// The most requests in a window that the rate limiter counts to: its counters have 24 bits.
 pub const MAX_RATE_LIMIT: u32 = (1 << 24) - 1;
@@ -114,8 +115,7 @@ fn is_authority(host: &str) -> bool {
 
 fn balancing(at: &str, balancing: &Balancing, faults: &mut Faults) {
     let name = &balancing.sticky_cookie;
-    // RFC 6265 4.1.1: a cookie's name is a token, as that of a header field is.
-    if !name.is_empty() && FieldName::try_from(name.clone()).is_err() {
+    if !name.is_empty() && !is_cookie_name(name) {
         faults
             .add(format!("{at}balancing/sticky_cookie"), format!("{name:?} cannot be the name of a cookie"));
     }

@@ -4,9 +4,10 @@
 use std::collections::HashSet;
 
 use super::Faults;
+use crate::config::Percent;
+use crate::config::fields::is_cookie_name;
 use crate::config::schema::{Config, VirtualHost};
 use crate::config::shares::{Rollout, RolloutState};
-use crate::config::{FieldName, Percent};
 
 /// The most steps of a rollout.
 const MAX_STEPS: usize = 100;
@@ -43,8 +44,7 @@ fn split(host: &VirtualHost, at: &str, faults: &mut Faults) {
 
 fn cookie(host: &VirtualHost, at: &str, faults: &mut Faults) {
     let name = &host.split_cookie;
-    // RFC 6265 4.1.1: a cookie's name is a token, as that of a header field is.
-    if !name.is_empty() && FieldName::try_from(name.clone()).is_err() {
+    if !name.is_empty() && !is_cookie_name(name) {
         faults.add(format!("{at}/split_cookie"), format!("{name:?} cannot be the name of a cookie"));
     }
 }

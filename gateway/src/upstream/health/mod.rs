@@ -134,13 +134,13 @@ impl Watches {
     }
 
     fn begin(&self, check: Check) -> Watch {
-        let verdict = Verdict::new(&check);
-        let task = tokio::spawn(watch_backend(check.clone(), verdict, self.connector.clone()));
+        let belief = Belief::new(&check);
+        let task = tokio::spawn(watch_backend(check.clone(), belief, self.connector.clone()));
         Watch { check, task: task.abort_handle() }
     }
 }
 
-async fn watch_backend(check: Check, mut verdict: Verdict, connector: Arc<Connector>) {
+async fn watch_backend(check: Check, mut belief: Belief, connector: Arc<Connector>) {
     let limit = check.config.timeout_secs.duration();
     let probe = Probe::new(&check.config, &check.backend, &check.peers);
     loop {
@@ -149,7 +149,7 @@ async fn watch_backend(check: Check, mut verdict: Verdict, connector: Arc<Connec
             Ok(outcome) => outcome,
             Err(_) => Err(format!("no answer within {limit:?}")),
         };
-        verdict.learn(outcome);
+        belief.learn(outcome);
         // So that backends that began together are not probed together for ever.
         let jitter = 0.9 + fastrand::f64() / 5.0;
         tokio::time::sleep(check.config.interval_secs.duration().mul_f64(jitter)).await;
@@ -157,7 +157,7 @@ async fn watch_backend(check: Check, mut verdict: Verdict, connector: Arc<Connec
 }
 
 /// What one kind of probe has found out about a backend. When it is dropped, it counts no more.
-struct Verdict {
+struct Belief {
     backend: Arc<BackendState>,
     thresholds: Thresholds,
     slow_start: Duration,
@@ -165,7 +165,7 @@ struct Verdict {
     streak: Streak,
 }
 
-impl Verdict {
+impl Belief {
     /// Begins with what is believed already: that it is probed in another way is no news about a backend.
     fn new(check: &Check) -> Self {
         let config = &check.config;
@@ -173,7 +173,7 @@ impl Verdict {
         if !healthy {
             check.backend.set_failing(true, Duration::ZERO);
         }
-        Verdict {
+        Belief {
             backend: check.backend.clone(),
             thresholds: Thresholds {
                 unhealthy: config.unhealthy_threshold,
@@ -208,7 +208,7 @@ impl Verdict {
     }
 }
 
-impl Drop for Verdict {
+impl Drop for Belief {
     fn drop(&mut self) {
         if !self.healthy {
             self.backend.set_failing(false, Duration::ZERO);
@@ -281,10 +281,10 @@ mod tests {
         let config = HealthCheck { unhealthy_threshold: NonZeroU32::MIN, ..HealthCheck::default() };
         let peers = PeerSettings::new(&Upstream::default()).unwrap();
         let check = Check { backend: backend.clone(), config: config.into(), peers: peers.into() };
-        let mut first = Verdict::new(&check);
+        let mut first = Belief::new(&check);
         first.learn(Err("no".to_owned()));
         assert!(!backend.is_healthy());
-        let second = Verdict::new(&check);
+        let second = Belief::new(&check);
         drop(first);
         assert!(!backend.is_healthy(), "another probe begins with what was believed");
         drop(second);

@@ -1,12 +1,9 @@
-//! Backends by name: each address that DNS answers with is a backend of its own, and the answer is asked for
-//! again as often as its time to live says. Where DNS fails, what was known before goes on being used.
+//! Where a name leads, asked of DNS.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures::future::join_all;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
@@ -16,25 +13,14 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
-use pingora::server::ShutdownWatch;
-use pingora::services::background::BackgroundService;
-use prometheus::IntCounter;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::Endpoint;
+use super::{LATEST, SOONEST};
 use crate::config::{Address, HostPort};
+use crate::upstream::Endpoint;
 
 /// How long a server may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
-
-/// No answer is asked for again sooner, whatever its time to live.
-const SOONEST: Duration = Duration::from_secs(1);
-
-/// Nor later: a name in the hosts file has no time to live.
-const LATEST: Duration = Duration::from_secs(300);
 
 /// Somewhere that an address leads.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,11 +118,11 @@ pub fn look_up_now<'n>(
 
 /// The servers, each by itself: where one fails, the next is asked. (The library asks several at once, and takes
 /// a failure of one for an answer.)
-struct Resolvers(Vec<TokioResolver>);
+pub(super) struct Resolvers(Vec<TokioResolver>);
 
 impl Resolvers {
     /// `servers`, or if there are none, the system's.
-    fn new(servers: &[SocketAddr]) -> Result<Self, LookupError> {
+    pub(super) fn new(servers: &[SocketAddr]) -> Result<Self, LookupError> {
         let server = |address: &SocketAddr| {
             let at_port = |mut connection: ConnectionConfig| {
                 connection.port = address.port();
@@ -194,14 +180,18 @@ fn system_servers() -> ResolverConfig {
 
 /// What DNS answered.
 #[derive(Debug)]
-struct Found {
+pub(super) struct Found {
     /// In an order of their own, so that the same answer in another order is no change.
-    places: Vec<Place>,
-    valid_for: Duration,
+    pub(super) places: Vec<Place>,
+    pub(super) valid_for: Duration,
 }
 
 /// Asks where `name` led `before`, and leads now.
-async fn look_up(resolver: &Resolvers, name: &Address, before: &[Place]) -> Result<Found, LookupError> {
+pub(super) async fn look_up(
+    resolver: &Resolvers,
+    name: &Address,
+    before: &[Place],
+) -> Result<Found, LookupError> {
     let mut found = match name {
         Address::Host(host) => look_up_host(resolver, host, before).await?,
         Address::Service(service) => look_up_service(resolver, service, before).await?,
@@ -305,122 +295,6 @@ async fn look_up_service(
     match failure {
         Some(error) if all.places.is_empty() => Err(error),
         _ => Ok(all),
-    }
-}
-
-/// Follows where the names of backends lead, until the server stops.
-pub struct Discoverer {
-    /// Where those of the running configuration lead.
-    pub known: watch::Receiver<Arc<Places>>,
-    /// Which servers are asked; empty: the system's.
-    pub servers: Vec<SocketAddr>,
-    /// Told where names lead now; it may take its time.
-    pub tell: Arc<dyn Fn(Places) + Send + Sync>,
-    /// Counts answers.
-    pub answered: IntCounter,
-    /// Counts lookups that failed.
-    pub failed: IntCounter,
-}
-
-/// When a name is asked for again, and how often it has failed in a row.
-struct Next {
-    /// `None`: it is being asked for.
-    at: Option<Instant>,
-    failures: u32,
-}
-
-impl Next {
-    fn after(pause: Duration, failures: u32) -> Self {
-        Next { at: Some(Instant::now() + pause), failures }
-    }
-}
-
-#[async_trait]
-impl BackgroundService for Discoverer {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        tokio::select! {
-            () = self.follow() => {}
-            _ = shutdown.changed() => {}
-        }
-    }
-}
-
-impl Discoverer {
-    async fn follow(&self) {
-        let resolvers = match Resolvers::new(&self.servers) {
-            Ok(resolvers) => Arc::new(resolvers),
-            Err(LookupError { reason, .. }) => {
-                return warn!(reason, "names of backends are not followed");
-            }
-        };
-        let mut known = self.known.clone();
-        let mut next: HashMap<Address, Next> = HashMap::new();
-        let mut asking = JoinSet::new();
-        loop {
-            let places = known.borrow_and_update().clone();
-            next.retain(|name, _| places.contains_key(name));
-            for name in places.keys() {
-                // One that is new was looked up a moment ago; once more tells how long that holds.
-                next.entry(name.clone()).or_insert_with(|| Next::after(SOONEST, 0));
-            }
-            let now = Instant::now();
-            for (name, next) in next.iter_mut().filter(|(_, next)| next.at.is_some_and(|at| at <= now)) {
-                next.at = None;
-                let (name, resolvers, before) = (name.clone(), resolvers.clone(), places[name].clone());
-                asking.spawn(async move {
-                    let answer = look_up(&resolvers, &name, &before).await;
-                    (name, answer)
-                });
-            }
-            let soonest = next.values().filter_map(|next| next.at).min();
-            let next_is_due = async {
-                match soonest {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = next_is_due => {}
-                changed = known.changed() => if changed.is_err() { return },
-                Some(Ok((name, answer))) = asking.join_next() => {
-                    let Some(next) = next.get_mut(&name) else { continue };
-                    let found = self.take_in(&name, answer, next);
-                    if let Some(found) = found.filter(|found| Some(found) != places.get(&name)) {
-                        let tell = self.tell.clone();
-                        // Where that fails, it is said there.
-                        let _ = tokio::task::spawn_blocking(move || tell(Places::from([(name, found)]))).await;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Where `name` leads, if that was answered; and when it is asked for again.
-    fn take_in(
-        &self,
-        name: &Address,
-        answer: Result<Found, LookupError>,
-        next: &mut Next,
-    ) -> Option<Vec<Place>> {
-        match answer {
-            Ok(found) => {
-                self.answered.inc();
-                if next.failures > 0 {
-                    info!(%name, "the name of a backend can be looked up again");
-                }
-                *next = Next::after(found.valid_for.clamp(SOONEST, LATEST), 0);
-                Some(found.places)
-            }
-            Err(LookupError { reason, .. }) => {
-                self.failed.inc();
-                if next.failures == 0 {
-                    warn!(%name, reason, "the name of a backend cannot be looked up; where it led before holds");
-                }
-                let pause = SOONEST.saturating_mul(1 << next.failures.min(5));
-                *next = Next::after(pause, next.failures.saturating_add(1));
-                None
-            }
-        }
     }
 }
 

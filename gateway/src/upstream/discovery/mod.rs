@@ -1,0 +1,144 @@
+//! Backends by name: each address that DNS answers with is a backend of its own, and the answer is asked for
+//! again as often as its time to live says. Where DNS fails, what was known before goes on being used.
+
+mod lookup;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lookup::{Found, Resolvers, look_up};
+pub use lookup::{LookupError, Place, Places, fixed, look_up_now};
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use prometheus::IntCounter;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use crate::config::Address;
+
+/// No answer is asked for again sooner, whatever its time to live.
+const SOONEST: Duration = Duration::from_secs(1);
+
+/// Nor later: a name in the hosts file has no time to live.
+const LATEST: Duration = Duration::from_secs(300);
+
+/// Follows where the names of backends lead, until the server stops.
+pub struct Discoverer {
+    /// Where those of the running configuration lead.
+    pub known: watch::Receiver<Arc<Places>>,
+    /// Which servers are asked; empty: the system's.
+    pub servers: Vec<SocketAddr>,
+    /// Told where names lead now; it may take its time.
+    pub tell: Arc<dyn Fn(Places) + Send + Sync>,
+    /// Counts answers.
+    pub answered: IntCounter,
+    /// Counts lookups that failed.
+    pub failed: IntCounter,
+}
+
+/// When a name is asked for again, and how often it has failed in a row.
+struct Next {
+    /// `None`: it is being asked for.
+    at: Option<Instant>,
+    failures: u32,
+}
+
+impl Next {
+    fn after(pause: Duration, failures: u32) -> Self {
+        Next { at: Some(Instant::now() + pause), failures }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Discoverer {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        tokio::select! {
+            () = self.follow() => {}
+            _ = shutdown.changed() => {}
+        }
+    }
+}
+
+impl Discoverer {
+    async fn follow(&self) {
+        let resolvers = match Resolvers::new(&self.servers) {
+            Ok(resolvers) => Arc::new(resolvers),
+            Err(LookupError { reason, .. }) => {
+                return warn!(reason, "names of backends are not followed");
+            }
+        };
+        let mut known = self.known.clone();
+        let mut next: HashMap<Address, Next> = HashMap::new();
+        let mut asking = JoinSet::new();
+        loop {
+            let places = known.borrow_and_update().clone();
+            next.retain(|name, _| places.contains_key(name));
+            for name in places.keys() {
+                // One that is new was looked up a moment ago; once more tells how long that holds.
+                next.entry(name.clone()).or_insert_with(|| Next::after(SOONEST, 0));
+            }
+            let now = Instant::now();
+            for (name, next) in next.iter_mut().filter(|(_, next)| next.at.is_some_and(|at| at <= now)) {
+                next.at = None;
+                let (name, resolvers, before) = (name.clone(), resolvers.clone(), places[name].clone());
+                asking.spawn(async move {
+                    let answer = look_up(&resolvers, &name, &before).await;
+                    (name, answer)
+                });
+            }
+            let soonest = next.values().filter_map(|next| next.at).min();
+            let next_is_due = async {
+                match soonest {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = next_is_due => {}
+                changed = known.changed() => if changed.is_err() { return },
+                Some(Ok((name, answer))) = asking.join_next() => {
+                    let Some(next) = next.get_mut(&name) else { continue };
+                    let found = self.take_in(&name, answer, next);
+                    if let Some(found) = found.filter(|found| Some(found) != places.get(&name)) {
+                        let tell = self.tell.clone();
+                        // Where that fails, it is said there.
+                        let _ = tokio::task::spawn_blocking(move || tell(Places::from([(name, found)]))).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where `name` leads, if that was answered; and when it is asked for again.
+    fn take_in(
+        &self,
+        name: &Address,
+        answer: Result<Found, LookupError>,
+        next: &mut Next,
+    ) -> Option<Vec<Place>> {
+        match answer {
+            Ok(found) => {
+                self.answered.inc();
+                if next.failures > 0 {
+                    info!(%name, "the name of a backend can be looked up again");
+                }
+                *next = Next::after(found.valid_for.clamp(SOONEST, LATEST), 0);
+                Some(found.places)
+            }
+            Err(LookupError { reason, .. }) => {
+                self.failed.inc();
+                if next.failures == 0 {
+                    warn!(%name, reason, "the name of a backend cannot be looked up; where it led before holds");
+                }
+                let pause = SOONEST.saturating_mul(1 << next.failures.min(5));
+                *next = Next::after(pause, next.failures.saturating_add(1));
+                None
+            }
+        }
+    }
+}
