@@ -16,6 +16,7 @@ use crate::demo::{self, DemoError};
 use crate::live::{self, Names, Store};
 use crate::server::{self, StartError};
 use crate::telemetry::Metrics;
+use crate::tls::{Pair, SelfSignedError, self_signed};
 
 /// An API gateway on Pingora.
 ///
@@ -55,6 +56,15 @@ enum Command {
         /// How to say it
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
+    },
+    /// Make a certificate that vouches for itself, and its key: for learning, not for clients of others
+    DevCert {
+        /// Its names, as in localhost or "*.example.test"; an IP address will do, too
+        #[arg(required = true, value_name = "DOMAIN")]
+        domains: Vec<String>,
+        /// Where to put the two files
+        #[arg(long, value_name = "DIRECTORY", default_value = ".")]
+        out: PathBuf,
     },
     /// Print the configuration's JSON Schema, for editors
     Schema,
@@ -105,6 +115,9 @@ pub enum CliError {
     /// It cannot be asked about this request.
     #[error("gateway explain: {0}")]
     Explain(String),
+    /// There is no certificate.
+    #[error("gateway dev-cert: {0}")]
+    DevCert(#[from] SelfSignedError),
     /// The gateway cannot start.
     #[error("gateway: {0}")]
     Start(#[from] StartError),
@@ -128,8 +141,12 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(sources) => serve(&sources),
         Command::Check { sources, against } => {
-            let config = compiled(&sources)?.load().config.clone();
+            let snapshot = compiled(&sources)?.load();
+            let config = snapshot.config.clone();
             Access::new(&config.admin, config.proxy.management_api_addr).map_err(StartError::Access)?;
+            for warning in snapshot.certificate_warnings() {
+                eprintln!("warning: {warning}");
+            }
             for line in
                 against.map(|against| changes_against(&config, &against)).transpose()?.into_iter().flatten()
             {
@@ -148,6 +165,11 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
                     println!("{}", json.map_err(|error| CliError::Explain(error.to_string()))?);
                 }
             }
+            Ok(())
+        }
+        Command::DevCert { domains, out } => {
+            let Pair { certificate, key } = self_signed(&domains, &out)?;
+            println!("cert_file = {:?}\nkey_file = {:?}", certificate.display(), key.display());
             Ok(())
         }
         Command::Schema => {

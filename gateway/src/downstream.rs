@@ -6,6 +6,8 @@ use std::time::Duration;
 use http::{StatusCode, header};
 use pingora::proxy::Session;
 
+use crate::tls::Handshake;
+
 /// How long a client may refuse to take more of a response. Pingora's default is for ever.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -29,8 +31,13 @@ pub fn settle(session: &mut Session, keepalive: Duration) {
     session.set_pipelining_enabled(!chunked);
 }
 
-/// The client's address; IPv4 as IPv4, even on a socket of IPv6. `None` on a Unix socket.
-pub fn client_address(session: &Session) -> Option<IpAddr> {
+/// What the TLS handshake has found out about the client; `None` where the connection is without TLS.
+pub fn handshake(session: &Session) -> Option<&Handshake> {
+    session.digest().and_then(Handshake::of)
+}
+
+/// The peer's address; IPv4 as IPv4, even on a socket of IPv6. `None` on a Unix socket.
+pub fn peer_address(session: &Session) -> Option<IpAddr> {
     let address = session.client_addr().and_then(|address| address.as_inet());
     address.map(|address| address.ip().to_canonical())
 }

@@ -33,20 +33,24 @@ pub mod admin;
 pub mod against;
 pub mod cli;
 pub mod config;
+pub mod connection;
 pub mod ctx;
 pub mod deadline;
 pub mod demo;
 pub mod downstream;
 pub mod failure;
+pub mod files;
 pub mod listener;
 pub mod live;
 pub mod policy;
 pub mod proxy;
+pub mod proxy_protocol;
 pub mod reply;
 pub mod route;
 pub mod server;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
 
 /// The release of Pingora that this is built on; a test holds it to the manifest.

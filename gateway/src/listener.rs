@@ -21,13 +21,17 @@ use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::listening::Service;
 use pingora::services::{ServiceReadyNotifier, ServiceWithDependents};
 
-use crate::deadline::TimedStream;
+use crate::connection::Opener;
 use crate::proxy::Gateway;
 use crate::telemetry::Metrics;
 
 /// Pingora's default is to hold 64 KiB for what is read from each client, idle ones included. Over plain TCP
 /// that buys nothing: heads and bodies are read into buffers of their own, which are as large.
 const PLAIN_BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(0), write: None };
+
+/// OpenSSL reads the first bytes of a record to learn its length, then the rest: a small buffer makes one call to
+/// the system of the two for all but large bodies.
+const TLS_BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(4 * 1024), write: None };
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +40,16 @@ pub struct BindError {
     address: SocketAddr,
     key: &'static str,
     source: io::Error,
+}
+
+/// A socket that is listened on.
+pub struct Socket {
+    /// The socket.
+    pub listener: TcpListener,
+    /// Where it is bound.
+    pub address: SocketAddr,
+    /// Whether TLS is spoken there.
+    pub is_https: bool,
 }
 
 /// Binds `address`, which the configuration has under `key`. Port 0 becomes a free one.
@@ -97,6 +111,7 @@ impl Drop for OpenConnection<'_> {
 struct Counted {
     proxy: Arc<HttpProxy<Gateway>>,
     connections: Arc<Connections>,
+    opener: Opener,
 }
 
 #[async_trait]
@@ -108,7 +123,8 @@ impl ServerApp for Counted {
             self.connections.metrics.connections_refused.inc();
             return None;
         };
-        self.proxy.process_new(Box::new(TimedStream::new(stream)), shutdown).await
+        let stream = self.opener.open(stream).await?;
+        self.proxy.process_new(Box::new(stream), shutdown).await
     }
 
     /// The listeners have been closed.
@@ -121,19 +137,22 @@ impl ServerApp for Counted {
 /// The proxy as a service of Pingora's on sockets that are bound already.
 pub struct ProxyService {
     service: Service<Counted>,
-    sockets: Vec<(TcpListener, SocketAddr)>,
+    sockets: Vec<Socket>,
 }
 
 impl ProxyService {
-    /// Serves `proxy` on `sockets`.
+    /// Serves `proxy` on `sockets`, to whoever `opener` lets in.
     pub fn new(
         proxy: HttpProxy<Gateway>,
-        sockets: Vec<(TcpListener, SocketAddr)>,
+        sockets: Vec<Socket>,
         connections: Arc<Connections>,
+        opener: Opener,
     ) -> Self {
-        let mut service = Service::new("proxy".to_owned(), Counted { proxy: Arc::new(proxy), connections });
-        for (_, address) in &sockets {
-            service.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(PLAIN_BUFFERS));
+        let counted = Counted { proxy: Arc::new(proxy), connections, opener };
+        let mut service = Service::new("proxy".to_owned(), counted);
+        for socket in &sockets {
+            let buffers = if socket.is_https { TLS_BUFFERS } else { PLAIN_BUFFERS };
+            service.add_listener(ListenerConfig::tcp(socket.address.to_string()).l4_buffer(buffers));
         }
         ProxyService { service, sockets }
     }
@@ -150,7 +169,7 @@ impl ServiceWithDependents for ProxyService {
     ) {
         if let Some(fds) = &fds {
             let mut fds = fds.lock();
-            for (listener, address) in self.sockets.drain(..) {
+            for Socket { listener, address, .. } in self.sockets.drain(..) {
                 fds.add(address.to_string(), listener.into_raw_fd());
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use pingora::apps::HttpServerOptions;
 use pingora::proxy::http_proxy;
 use pingora::server::Server;
 use pingora::server::configuration::ServerConf;
@@ -13,8 +14,9 @@ use tracing::{info, warn};
 
 use crate::admin::{Access, AccessError, Api, ApiServer, MetricsServer, Readiness};
 use crate::config::{Config, ConfigError, MAX_ATTEMPTS, Parsed, Source};
+use crate::connection::Opener;
 use crate::demo::DemoOrigins;
-use crate::listener::{self, BindError, Connections, ProxyService};
+use crate::listener::{self, BindError, Connections, ProxyService, Socket};
 use crate::live::{Names, Reloader, RolloutService, Rollouts, Snapshot, Store};
 use crate::proxy::Gateway;
 use crate::shutdown::{CaughtSignals, ServerEnded, run_until_stopped};
@@ -40,6 +42,9 @@ pub enum StartError {
     /// The system does not let signals be caught.
     #[error("cannot catch SIGTERM, SIGINT and SIGHUP: {0}")]
     Signals(std::io::Error),
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] openssl::error::ErrorStack),
     /// A metric was defined twice.
     #[error("cannot set up metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -58,7 +63,7 @@ pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>) -> Result<
     let signals = CaughtSignals::catch().map_err(StartError::Signals)?;
     let access = Access::new(&config.admin, config.proxy.management_api_addr);
     let access = config.proxy.management_api.then_some(access).transpose()?;
-    let Sockets { http, management, metrics: metrics_listener } = Sockets::bind(config)?;
+    let Sockets { proxy: sockets, management, metrics: metrics_listener } = Sockets::bind(config)?;
     let (log, access_log) = logging::start(&config.logging)?;
 
     let metrics = Arc::new(Metrics::new()?);
@@ -72,10 +77,17 @@ pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>) -> Result<
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
-    let http_addresses: Vec<SocketAddr> = http.iter().map(|(_, address)| *address).collect();
+    let addresses = |is_https: bool| -> Vec<SocketAddr> {
+        sockets.iter().filter(|socket| socket.is_https == is_https).map(|socket| socket.address).collect()
+    };
+    let (http_addresses, https_addresses) = (addresses(false), addresses(true));
     let gateway = Gateway::new(live.clone(), metrics.clone(), access_log, timelines.clone());
-    let proxy = http_proxy(&server.configuration, gateway);
-    server.add_service(ProxyService::new(proxy, http, connections.clone()));
+    let mut proxy = http_proxy(&server.configuration, gateway);
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(config.proxy.keepalive_timeout_secs.duration());
+    proxy.server_options = Some(options);
+    let opener = Opener::new(live.clone(), metrics.clone(), https_addresses.clone())?;
+    server.add_service(ProxyService::new(proxy, sockets, connections.clone(), opener));
     server.add_service(background_service("health checks", HealthChecker::new(live.health_plan())));
     server.add_service(background_service("discovery", discoverer(&live, config, &metrics)));
     server.add_service(background_service("rollouts", RolloutService(rollouts.clone())));
@@ -95,6 +107,9 @@ pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>) -> Result<
 
     for address in http_addresses {
         info!("listening on http://{address}");
+    }
+    for address in https_addresses {
+        info!("listening on https://{address}");
     }
     if let Some(address) = management_address {
         info!("management API and page on http://{address}/");
@@ -126,7 +141,7 @@ type Bound = (TcpListener, SocketAddr);
 
 /// Everything that is listened on, bound before anything starts.
 struct Sockets {
-    http: Vec<Bound>,
+    proxy: Vec<Socket>,
     /// Where they are switched on.
     management: Option<Bound>,
     metrics: Option<Bound>,
@@ -135,11 +150,15 @@ struct Sockets {
 impl Sockets {
     fn bind(config: &Config) -> Result<Self, BindError> {
         let Config { proxy, metrics, .. } = config;
-        let http = proxy.listen_addr_http.0.iter();
-        let http = http.map(|address| listener::bind(*address, "proxy.listen_addr_http"));
+        let http = proxy.listen_addr_http.0.iter().map(|address| (*address, "proxy.listen_addr_http", false));
+        let https = proxy.listen_addr.0.iter().map(|address| (*address, "proxy.listen_addr", true));
+        let sockets = http.chain(https).map(|(address, key, is_https)| {
+            let (listener, address) = listener::bind(address, key)?;
+            Ok(Socket { listener, address, is_https })
+        });
         let bind = |on: bool, address, key| on.then(|| listener::bind(address, key)).transpose();
         Ok(Sockets {
-            http: http.collect::<Result<_, _>>()?,
+            proxy: sockets.collect::<Result<_, BindError>>()?,
             management: bind(proxy.management_api, proxy.management_api_addr, "proxy.management_api_addr")?,
             metrics: bind(metrics.enabled, metrics.listen_addr, "metrics.listen_addr")?,
         })
