@@ -218,7 +218,8 @@ impl ProxyHttp for Gateway {
         match (&ctx.route, ctx.backend()) {
             (Some(route), Some(backend)) => {
                 let timed = deadline::disarm(session);
-                route.peers.peer(backend, Occasion { left: ctx.time_left(), timed, fresh })
+                let is_stream = downstream::is_stream(session);
+                route.peers.peer(backend, Occasion { left: ctx.time_left(), timed, fresh, is_stream })
             }
             _ => Error::e_explain(InternalError, "a request without a route came to upstream_peer"),
         }

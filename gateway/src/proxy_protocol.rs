@@ -28,7 +28,11 @@ pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<So
     // Neither version is shorter: "PROXY UNKNOWN\r\n" has 15 bytes.
     let mut start = [0; v2::PROTOCOL_PREFIX.len()];
     stream.read_exact(&mut start).await?;
-    if start == *v2::PROTOCOL_PREFIX { version_2(stream, &start).await } else { version_1(stream, &start).await }
+    if start == *v2::PROTOCOL_PREFIX {
+        version_2(stream, &start).await
+    } else {
+        version_1(stream, &start).await
+    }
 }
 
 async fn version_1(stream: &mut (impl AsyncRead + Unpin), start: &[u8]) -> io::Result<Option<SocketAddr>> {
@@ -82,7 +86,8 @@ mod tests {
     async fn outcome(bytes: &[u8]) -> (Result<Option<String>, io::ErrorKind>, Vec<u8>) {
         let mut stream = bytes;
         let read = read(&mut stream).await;
-        let read = read.map(|address| address.map(|address| address.to_string())).map_err(|error| error.kind());
+        let read =
+            read.map(|address| address.map(|address| address.to_string())).map_err(|error| error.kind());
         (read, stream.to_vec())
     }
 

@@ -49,11 +49,9 @@ impl Problem {
         match self {
             Problem::BadRequest => (StatusCode::BAD_REQUEST, "bad_request", "The request is malformed"),
             Problem::UnknownHost => (StatusCode::NOT_FOUND, "unknown_host", "This host is not served here"),
-            Problem::Misdirected => (
-                StatusCode::MISDIRECTED_REQUEST,
-                "misdirected",
-                "This connection is for another host",
-            ),
+            Problem::Misdirected => {
+                (StatusCode::MISDIRECTED_REQUEST, "misdirected", "This connection is for another host")
+            }
             Problem::ClientCertificate => {
                 (StatusCode::FORBIDDEN, "client_certificate", "A client certificate is needed")
             }

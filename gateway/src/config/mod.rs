@@ -37,12 +37,14 @@ pub use error::{ConfigError, Fault, Position};
 pub use fields::{FieldName, FieldValue, Fields};
 pub use host::{Domain, InvalidHost, normalise_host};
 pub use json_schema::json_schema;
-pub use network::Cidr;
 pub use load::{Overrides, Parsed, Source};
+pub use network::Cidr;
 pub use path::normalise_path;
 pub use policies::{FaultInjection, Headers, RateLimit, RateLimitKey, RateLimitScope, SecurityHeaders};
 pub use routes::{MethodName, Pattern, Route};
-pub use schema::{Admin, Backend, ClientCertificate, Config, LogFormat, LogOutput, Logging, Metrics, Proxy, VirtualHost};
+pub use schema::{
+    Admin, Backend, ClientCertificate, Config, LogFormat, LogOutput, Logging, Metrics, Proxy, VirtualHost,
+};
 pub use secrets::{hide_secrets, reveal_secrets};
 pub use shares::{Rollout, RolloutState, Share};
 pub use upstream::{

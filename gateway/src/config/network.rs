@@ -25,7 +25,9 @@ impl FromStr for Cidr {
         let network = text.parse::<IpNet>().ok();
         let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
         let found = network.or_else(address);
-        found.map(Cidr).ok_or_else(|| format!("'{text}' is no network; expected something like \"10.0.0.0/8\""))
+        found
+            .map(Cidr)
+            .ok_or_else(|| format!("'{text}' is no network; expected something like \"10.0.0.0/8\""))
     }
 }
 

@@ -82,7 +82,8 @@ pub(super) fn files(config: &Config) -> Vec<PathBuf> {
     for upstream in config.upstream.iter().chain(of_hosts) {
         files.extend([&upstream.ca_file, &upstream.client_cert_file, &upstream.client_key_file]);
     }
-    let mut files: Vec<PathBuf> = files.into_iter().filter(|file| !file.is_empty()).map(PathBuf::from).collect();
+    let mut files: Vec<PathBuf> =
+        files.into_iter().filter(|file| !file.is_empty()).map(PathBuf::from).collect();
     files.sort_unstable();
     files.dedup();
     files

@@ -2,7 +2,8 @@
 
 use super::snapshot::Level;
 use crate::config::{
-    self, Balancing, CircuitBreaker, Config, Headers, HealthCheck, RateLimit, Retry, SecurityHeaders, Upstream, VirtualHost,
+    self, Balancing, CircuitBreaker, Config, Headers, HealthCheck, RateLimit, Retry, SecurityHeaders,
+    Upstream, VirtualHost,
 };
 
 /// The table that holds, and where it was written.

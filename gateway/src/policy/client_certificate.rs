@@ -98,7 +98,8 @@ mod tests {
             let mut request = RequestHeader::build("GET", b"/", None).unwrap();
             let policy = ClientCertificates::new(OURS, ClientCertificate::Optional);
             policy.on_request(Some(&identity), &mut request).unwrap();
-            request.headers.contains_key("x-client-cert-subject") && request.headers.contains_key("client-cert")
+            request.headers.contains_key("x-client-cert-subject")
+                && request.headers.contains_key("client-cert")
         };
         assert!(told(identity(OURS, None)));
         assert!(!told(identity(OURS, Some("it has expired"))));

@@ -32,7 +32,8 @@ pub fn origin(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[Cidr]) -> Or
     let Some(mut client) = peer.filter(|peer| is_trusted(*peer)) else {
         return Origin { address: peer, is_https: None };
     };
-    let listed = |name: HeaderName| headers.get_all(name).iter().rev().map(|line| line.to_str().unwrap_or_default());
+    let listed =
+        |name: HeaderName| headers.get_all(name).iter().rev().map(|line| line.to_str().unwrap_or_default());
     for entry in listed(X_FORWARDED_FOR).flat_map(|line| line.rsplit(',')) {
         // What is no address was written by nobody who is trusted.
         let Some(address) = address(entry.trim()) else { break };
@@ -82,7 +83,10 @@ pub fn apply(request: &mut RequestHeader, client: &Client<'_>) -> Result<()> {
             request.insert_header(X_FORWARDED_FOR, address)?;
         }
     }
-    request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(if client.is_https { "https" } else { "http" }))?;
+    request.insert_header(
+        X_FORWARDED_PROTO,
+        HeaderValue::from_static(if client.is_https { "https" } else { "http" }),
+    )?;
     if let Some(host) = client.host {
         request.insert_header(X_FORWARDED_HOST, host)?;
     }

@@ -25,7 +25,10 @@ impl HttpsRedirect {
             return Verdict::Continue(());
         }
         let Some(Ok(host)) = host.map(normalise_host) else {
-            return Verdict::Reply(Reply::new(Problem::BadRequest, "there is no Host to be sent to over HTTPS"));
+            return Verdict::Reply(Reply::new(
+                Problem::BadRequest,
+                "there is no Host to be sent to over HTTPS",
+            ));
         };
         // What begins otherwise is no path of a request that could be made again ("OPTIONS *").
         let target = if target.starts_with('/') { target } else { "/" };

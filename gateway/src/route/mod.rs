@@ -186,7 +186,8 @@ mod tests {
     fn a_handshake_for_another_virtual_host_is_421() {
         let mut table = table();
         insert(&mut table, "*", "all");
-        let outcome = |server_name, host| match find(&table, &request(Version::HTTP_11, &[host]), server_name) {
+        let outcome = |server_name, host| match find(&table, &request(Version::HTTP_11, &[host]), server_name)
+        {
             Verdict::Continue(found) => Ok(*found),
             Verdict::Reply(reply) => Err(reply.status()),
         };

@@ -129,7 +129,9 @@ fn check_chain(chain: &[X509]) -> Result<(), String> {
         let signed = above.public_key().and_then(|key| below.verify(&key)).unwrap_or(false);
         if above.issued(below) != X509VerifyResult::OK || !signed {
             let (below, above) = (i + 1, i + 2);
-            return Err(format!("certificate {below} is not followed by the one that issued it, but by {above}"));
+            return Err(format!(
+                "certificate {below} is not followed by the one that issued it, but by {above}"
+            ));
         }
     }
     Ok(())
@@ -142,7 +144,9 @@ fn names(leaf: &X509) -> Vec<String> {
         .filter_map(|name| {
             let address = || match *name.ipaddress()? {
                 [a, b, c, d] => Some(std::net::IpAddr::from([a, b, c, d]).to_string()),
-                ref long => <[u8; 16]>::try_from(long).ok().map(|long| format!("[{}]", std::net::Ipv6Addr::from(long))),
+                ref long => <[u8; 16]>::try_from(long)
+                    .ok()
+                    .map(|long| format!("[{}]", std::net::Ipv6Addr::from(long))),
             };
             name.dnsname().map(str::to_owned).or_else(address)
         })
@@ -209,9 +213,13 @@ pub(super) mod tests {
             matches!(swapped.read(), Err(BadPair::Key(detail)) if detail.contains("is not the key of the certificate"))
         );
         let missing = Pair { key: "/no/such.key".into(), ..one.clone() };
-        assert!(matches!(missing.read(), Err(BadPair::Key(detail)) if detail.contains("cannot read '/no/such.key'")));
+        assert!(
+            matches!(missing.read(), Err(BadPair::Key(detail)) if detail.contains("cannot read '/no/such.key'"))
+        );
         let exchanged = Pair { certificate: one.key.clone(), key: one.certificate.clone() };
-        assert!(matches!(exchanged.read(), Err(BadPair::Certificate(detail)) if detail.contains("no certificate")));
+        assert!(
+            matches!(exchanged.read(), Err(BadPair::Certificate(detail)) if detail.contains("no certificate"))
+        );
         // Leaf, then another leaf, where its issuer should be.
         let both = [&one.certificate, &other.certificate].map(|file| std::fs::read(file).unwrap()).concat();
         std::fs::write(&one.certificate, both).unwrap();

@@ -26,7 +26,9 @@ const DAYS: u32 = 90;
 #[derive(Debug, thiserror::Error)]
 pub enum SelfSignedError {
     /// It cannot be for this name.
-    #[error("'{0}' cannot be the name of a certificate; expected something like \"localhost\" or \"*.example.test\"")]
+    #[error(
+        "'{0}' cannot be the name of a certificate; expected something like \"localhost\" or \"*.example.test\""
+    )]
     Name(String),
     /// A file cannot be written, or is there already.
     #[error("cannot write '{}': {source}; nothing that is there is replaced", file.display())]

@@ -14,7 +14,8 @@ pub(super) fn tls(config: &Config, faults: &mut Faults) {
         );
     }
     if config.proxy.proxy_protocol && config.proxy.trusted_proxies.is_empty() {
-        let detail = "nobody may connect: PROXY headers are taken from `trusted_proxies` only, and there is none";
+        let detail =
+            "nobody may connect: PROXY headers are taken from `trusted_proxies` only, and there is none";
         faults.add("proxy/proxy_protocol", detail);
     }
     let mut default: Option<&str> = None;
@@ -62,13 +63,18 @@ fn certificates(host: &VirtualHost, at: &str, is_https: bool, faults: &mut Fault
         }
     }
     if !host.client_ca_file.is_empty() && !is_https {
-        faults.add(format!("{at}/client_ca_file"), "nobody can show a certificate without `proxy.listen_addr`");
+        faults
+            .add(format!("{at}/client_ca_file"), "nobody can show a certificate without `proxy.listen_addr`");
     }
     if !host.client_ca_file.is_empty() && !has_certificate(host) {
-        let detail = "it is asked for by the host's own certificate only: set `cert_file` and `key_file`, too";
+        let detail =
+            "it is asked for by the host's own certificate only: set `cert_file` and `key_file`, too";
         faults.add(format!("{at}/client_ca_file"), detail);
     }
     if host.client_certificate != ClientCertificate::default() && host.client_ca_file.is_empty() {
-        faults.add(format!("{at}/client_certificate"), "it needs `client_ca_file`: whose certificates are believed");
+        faults.add(
+            format!("{at}/client_certificate"),
+            "it needs `client_ca_file`: whose certificates are believed",
+        );
     }
 }
