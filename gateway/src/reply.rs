@@ -83,6 +83,15 @@ impl Problem {
     }
 }
 
+/// What becomes of a request, after somebody has looked at it.
+#[derive(Debug)]
+pub enum Verdict<T = ()> {
+    /// It goes on, with what was found out.
+    Continue(T),
+    /// It is answered here.
+    Reply(Reply),
+}
+
 /// A response of the gateway's own.
 #[derive(Debug)]
 pub struct Reply {

@@ -19,7 +19,7 @@ use crate::repository::Repository;
 use crate::{Fault, in_parallel};
 
 /// The ports that pages speak of: origins, samples, gateway, its management, its metrics.
-const PORTS: [u16; 7] = [3001, 3002, 3003, 6188, 8080, 8081, 9090];
+const PORTS: [u16; 8] = [3001, 3002, 3003, 6188, 8080, 8081, 8443, 9090];
 
 /// Where a page's programs may listen.
 enum Place {

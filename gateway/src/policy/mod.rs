@@ -17,16 +17,7 @@ pub mod signed_cookie;
 
 use http::{HeaderMap, header};
 
-use crate::reply::Reply;
-
-/// What a policy decides about a request.
-#[derive(Debug)]
-pub enum Verdict<T = ()> {
-    /// It goes on, with what the policy found out.
-    Continue(T),
-    /// It is answered here.
-    Reply(Reply),
-}
+pub use crate::reply::Verdict;
 
 /// The values of the cookies called `name` (RFC 6265 4.2.1).
 fn cookies<'h>(headers: &'h HeaderMap, name: &'h str) -> impl Iterator<Item = &'h str> {

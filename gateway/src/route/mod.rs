@@ -10,8 +10,7 @@ use http::header::HOST;
 use pingora::http::RequestHeader;
 
 use crate::config::{InvalidHost, normalise_path};
-use crate::policy::Verdict;
-use crate::reply::{Problem, Reply};
+use crate::reply::{Problem, Reply, Verdict};
 
 pub use hosts::HostTable;
 pub use rules::{Asked, Outcome, PathRule, Rule, RuleTable};

@@ -7,6 +7,7 @@
 mod access;
 mod backends;
 mod body;
+mod certificates;
 mod configuration;
 mod domains;
 mod edit;

@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::ProblemBody;
-use super::{Api, backends, configuration, domains, observe, rollouts};
+use super::{Api, backends, certificates, configuration, domains, observe, rollouts};
 use crate::config::{Backend, Config, Rollout, Share, VirtualHost};
 use crate::live::Explanation;
 use crate::telemetry::timeline::RecentRequest;
@@ -43,6 +43,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(configuration::reload))
         .routes(routes!(configuration::history))
         .routes(routes!(configuration::roll_back))
+        .routes(routes!(certificates::list))
         .routes(routes!(observe::explain))
         .routes(routes!(observe::requests))
         .routes(routes!(observe::request))
@@ -108,7 +109,8 @@ fn add_answers(method: &str, operation: &mut Value) {
 }
 
 /// What is also answered several at a time.
-const LISTED: [&str; 5] = ["VirtualHost", "Share", "BackendView", "RevisionView", "RecentRequest"];
+const LISTED: [&str; 6] =
+    ["VirtualHost", "Share", "BackendView", "RevisionView", "RecentRequest", "ShownCertificate"];
 
 /// Every schema that the description names.
 fn schemas() -> Map<String, Value> {
@@ -127,6 +129,7 @@ fn schemas() -> Map<String, Value> {
     generator.subschema_for::<configuration::ChangeView>();
     generator.subschema_for::<configuration::RevisionView>();
     generator.subschema_for::<configuration::Rollback>();
+    generator.subschema_for::<certificates::ShownCertificate>();
     generator.subschema_for::<observe::Ask>();
     generator.subschema_for::<Explanation>();
     generator.subschema_for::<RecentRequest>();
