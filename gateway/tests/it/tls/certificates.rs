@@ -32,6 +32,11 @@ async fn each_client_is_shown_what_it_asks_for() {
     ] {
         assert_eq!(shown(address, name).await.as_deref(), Ok(expected), "{name:?}");
     }
+    let listed = gateway.read("/certificates").await;
+    let domains: Vec<&str> =
+        listed.as_array().unwrap().iter().map(|one| one["virtual_host"].as_str().unwrap()).collect();
+    assert_eq!(domains, ["web.test", "*.wild.test", "other.test"]);
+    assert_eq!((&listed[1]["names"][0], &listed[1]["key"]), (&"*.wild.test".into(), &"ecdsa".into()));
     // A virtual host without a certificate is served all the same, to whoever accepts that.
     assert_eq!(status(&get(address, "plain.test", "plain.test", "").await), 200);
     let text = gateway.monitor("/metrics").await.text();
