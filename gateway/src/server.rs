@@ -11,15 +11,18 @@ use pingora::server::configuration::ServerConf;
 use pingora::services::background::background_service;
 use tracing::{info, warn};
 
-use crate::admin::{Access, AccessError, Api, ApiServer, MetricsServer, Readiness};
+use crate::admin::{Access, AccessError, Api, ApiServer, Door, MetricsServer, Readiness};
 use crate::config::{Config, ConfigError, MAX_ATTEMPTS, Parsed, Source};
 use crate::demo::DemoOrigins;
-use crate::listener::{self, BindError, Connections, ProxyService};
+use crate::lifetime::{Leaving, Starting};
+use crate::listener::{BindError, Connections, ProxyService};
 use crate::live::{Names, Reloader, RolloutService, Rollouts, Snapshot, Store};
 use crate::proxy::Gateway;
-use crate::shutdown::{CaughtSignals, ServerEnded, run_until_stopped};
+use crate::shutdown::{CaughtSignals, Lifecycle, RunError};
+use crate::start::{How, PrepareError, Start};
 use crate::telemetry::logging::{self, LoggingError};
 use crate::telemetry::{Metrics, Timelines};
+use crate::upgrade::Listeners;
 use crate::upstream::{Discoverer, HealthChecker};
 
 /// Why the gateway could not start, or go on.
@@ -38,14 +41,17 @@ pub enum StartError {
     #[error(transparent)]
     Access(#[from] AccessError),
     /// The system does not let signals be caught.
-    #[error("cannot catch SIGTERM, SIGINT and SIGHUP: {0}")]
+    #[error("cannot catch SIGTERM, SIGINT, SIGHUP and SIGQUIT: {0}")]
     Signals(std::io::Error),
     /// A metric was defined twice.
     #[error("cannot set up metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     /// It had started, and has ended.
     #[error(transparent)]
-    Ended(#[from] ServerEnded),
+    Ended(#[from] RunError),
+    /// It does not get as far as its first service.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
 }
 
 /// Serves what `parsed` says until a signal ends the process, and follows changes of the `source` that it was
@@ -53,12 +59,27 @@ pub enum StartError {
 ///
 /// # Errors
 /// Where it cannot start, or stops without having been asked to: see [`StartError`].
-pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>) -> Result<(), StartError> {
+pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>, how: How) -> Result<(), StartError> {
+    let mut start = Start::prepare(&parsed.config, how)?;
+    let served = serve(source, parsed, demo, &mut start);
+    if let Err(error) = &served {
+        start.fail(&error.to_string());
+    }
+    served
+}
+
+fn serve(
+    source: Source,
+    parsed: Parsed,
+    demo: Option<DemoOrigins>,
+    start: &mut Start,
+) -> Result<(), StartError> {
     let config = &parsed.config.clone();
     let signals = CaughtSignals::catch().map_err(StartError::Signals)?;
     let access = Access::new(&config.admin, config.proxy.management_api_addr);
     let access = config.proxy.management_api.then_some(access).transpose()?;
-    let Sockets { http, management, metrics: metrics_listener } = Sockets::bind(config)?;
+    let Sockets { http, management, metrics: metrics_listener } = Sockets::open(config, &mut start.listeners)?;
+    let presence = start.settle(config)?;
     let (log, access_log) = logging::start(&config.logging)?;
 
     let metrics = Arc::new(Metrics::new()?);
@@ -67,7 +88,9 @@ pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>) -> Result<
     let timelines = access.is_some().then(Arc::<Timelines>::default);
     announce(&live.load());
     raise_file_limit(config.proxy.max_connections.get());
-    let connections = Arc::new(Connections::new(config.proxy.max_connections.get(), metrics.clone()));
+    let (mut starting, leaving) = (Starting::default(), Leaving::default());
+    let max_connections = config.proxy.max_connections.get();
+    let connections = Arc::new(Connections::new(max_connections, metrics.clone(), leaving.clone()));
     let readiness = Readiness::default();
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
@@ -75,18 +98,19 @@ pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>) -> Result<
     let http_addresses: Vec<SocketAddr> = http.iter().map(|(_, address)| *address).collect();
     let gateway = Gateway::new(live.clone(), metrics.clone(), access_log, timelines.clone());
     let proxy = http_proxy(&server.configuration, gateway);
-    server.add_service(ProxyService::new(proxy, http, connections.clone()));
+    server.add_service(ProxyService::new(proxy, http, connections.clone(), starting.part()));
     server.add_service(background_service("health checks", HealthChecker::new(live.health_plan())));
     server.add_service(background_service("discovery", discoverer(&live, config, &metrics)));
     server.add_service(background_service("rollouts", RolloutService(rollouts.clone())));
+    let mut door = |listener| Door { listener, starts: starting.part(), leaving: leaving.clone() };
     let (management, management_address) = management.unzip();
     if let (Some(listener), Some(access), Some(timelines)) = (management, access, timelines) {
         let api = Api { store: live.clone(), rollouts, metrics: metrics.clone(), timelines, access };
-        server.add_service(background_service("management API", ApiServer::new(listener, api)));
+        server.add_service(background_service("management API", ApiServer::new(door(listener), api)));
     }
     let (metrics_listener, metrics_address) = metrics_listener.unzip();
     let metrics_server =
-        MetricsServer::new(metrics_listener, metrics.clone(), readiness.clone(), log.dropped());
+        MetricsServer::new(metrics_listener.map(door), metrics.clone(), readiness.clone(), log.dropped());
     server.add_service(background_service("metrics", metrics_server));
     if let (Some(demo), Some(address)) = (demo, http_addresses.first()) {
         eprintln!("{}", demo.welcome(*address, management_address, metrics_address));
@@ -102,16 +126,12 @@ pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>) -> Result<
     if let Some(address) = metrics_address {
         info!("metrics on http://{address}/metrics");
     }
+    let succession = start.succession(&metrics);
     let reloader = Reloader::start(live, metrics);
-    run_until_stopped(
-        server,
-        signals,
-        &connections,
-        &readiness,
-        config.proxy.shutdown_timeout_secs.duration(),
-        || reloader.request(),
-    )?;
-    Ok(())
+    let patience = config.proxy.shutdown_timeout_secs.duration();
+    let lifecycle =
+        Lifecycle { signals, starting, presence, readiness, leaving, connections, patience, succession };
+    Ok(lifecycle.run(server, || reloader.request())?)
 }
 
 /// Follows where names of backends lead, and has `live` take it over.
@@ -133,15 +153,16 @@ struct Sockets {
 }
 
 impl Sockets {
-    fn bind(config: &Config) -> Result<Self, BindError> {
+    fn open(config: &Config, listeners: &mut Listeners) -> Result<Self, BindError> {
         let Config { proxy, metrics, .. } = config;
         let http = proxy.listen_addr_http.0.iter();
-        let http = http.map(|address| listener::bind(*address, "proxy.listen_addr_http"));
-        let bind = |on: bool, address, key| on.then(|| listener::bind(address, key)).transpose();
+        let http = http.map(|address| listeners.open(*address, "proxy.listen_addr_http"));
+        let http = http.collect::<Result<_, _>>()?;
+        let mut open = |on: bool, address, key| on.then(|| listeners.open(address, key)).transpose();
         Ok(Sockets {
-            http: http.collect::<Result<_, _>>()?,
-            management: bind(proxy.management_api, proxy.management_api_addr, "proxy.management_api_addr")?,
-            metrics: bind(metrics.enabled, metrics.listen_addr, "metrics.listen_addr")?,
+            http,
+            management: open(proxy.management_api, proxy.management_api_addr, "proxy.management_api_addr")?,
+            metrics: open(metrics.enabled, metrics.listen_addr, "metrics.listen_addr")?,
         })
     }
 }

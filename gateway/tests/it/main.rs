@@ -24,4 +24,5 @@ mod routes;
 mod shares;
 mod stopping;
 mod support;
+mod upgrade;
 mod upstream;

@@ -1,0 +1,64 @@
+//! What the service manager is told, and whether it would take the unit.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::Command;
+
+use testkit::{DEADLINE, Origin, Process, Signal, eventually};
+
+use super::House;
+use crate::support::GATEWAY;
+
+#[tokio::test]
+async fn the_service_manager_hears_of_start_upgrade_and_stop() {
+    let origin = Origin::start().await;
+    let house = House::over(&[&origin]);
+    let path = house.directory.path().join("notify.sock");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(DEADLINE)).unwrap();
+    let hear = || {
+        let mut bytes = [0; 256];
+        let length = manager.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..length]).trim().to_owned()
+    };
+    let variables = [("NOTIFY_SOCKET", path.to_str().unwrap())];
+    let file = house.config_with_pid_file();
+    let config = file.path().display().to_string();
+    let mut old = Process::spawn(GATEWAY, &["-c", &config], &variables);
+    assert_eq!(hear(), format!("MAINPID={}\nREADY=1", old.id()));
+    eventually!(house.pid() == old.id());
+    let mut new = Process::spawn(GATEWAY, &["--upgrade", "-c", &config], &variables);
+    // The old one says it, who is still the one that is believed.
+    assert_eq!(hear(), format!("MAINPID={}", new.id()));
+    assert_eq!(hear(), format!("MAINPID={}\nREADY=1", new.id()));
+    assert!(old.ended(std::time::Duration::from_secs(10)).await.success());
+    new.signal(Signal::SIGTERM);
+    // And it has not said that the service stops.
+    assert_eq!(hear(), "STOPPING=1");
+    assert!(new.ended(DEADLINE).await.success());
+}
+
+/// `systemd-analyze` comes with systemd; where there is none, nothing is checked, and the test says so.
+#[test]
+fn systemd_takes_the_unit_and_finds_it_shut_tight() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/gateway.service");
+    let analyze = |arguments: &[&str]| Command::new("systemd-analyze").args(arguments).output();
+    if analyze(&["--version"]).is_err() {
+        eprintln!("skipped: there is no systemd-analyze here");
+        return;
+    }
+    // The binary that the unit names is not installed where tests run.
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join("gateway.service");
+    let text = std::fs::read_to_string(&unit).unwrap().replace("/usr/local/bin/gateway", GATEWAY);
+    std::fs::write(&copy, text).unwrap();
+    let copy = copy.to_str().unwrap();
+    let verified = analyze(&["verify", "--man=no", copy]).unwrap();
+    let said = String::from_utf8_lossy(&verified.stderr);
+    let ours: Vec<&str> = said.lines().filter(|line| line.contains("gateway.service")).collect();
+    assert!(verified.status.success() && ours.is_empty(), "{said}");
+    // 0.0 is shut, 10.0 open; what is left is the network, which is what it is for.
+    let secured = analyze(&["security", "--offline=yes", "--threshold=20", copy]).unwrap();
+    let said = String::from_utf8_lossy(&secured.stdout).into_owned() + &String::from_utf8_lossy(&secured.stderr);
+    assert!(secured.status.success(), "{said}");
+}
