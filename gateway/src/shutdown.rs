@@ -143,7 +143,7 @@ impl Lifecycle {
         let (starting, tell) = (self.starting, event.clone());
         tell_later(tell, move || Event::Started(starting.wait(LISTEN_WITHIN)));
 
-        let mut office = Office { succession: self.succession, event, serves: false, handing_over: false };
+        let mut office = Office { succession: self.succession, event, serves: false, asked: false, handing_over: false };
         let why = office.until_stop(&events, &mut self.presence, on_sighup)?;
         self.readiness.drain();
         // Another process may listen on them; this one does not, from now on.
@@ -178,6 +178,8 @@ struct Office {
     event: Sender<Event>,
     /// Whether it serves, and is the only one that does.
     serves: bool,
+    /// Whether it got SIGQUIT before it served.
+    asked: bool,
     handing_over: bool,
 }
 
@@ -239,6 +241,9 @@ impl Office {
     fn serves(&mut self, presence: &mut Presence) {
         self.serves = true;
         presence.announce();
+        if std::mem::take(&mut self.asked) {
+            self.hand_over();
+        }
     }
 
     /// The predecessor, if there is one that waits, need not wait any longer.
@@ -251,7 +256,7 @@ impl Office {
     /// Begins to hand the listeners over. Meanwhile everything goes on.
     fn hand_over(&mut self) {
         if !self.serves {
-            warn!("SIGQUIT: this process has not begun to serve, and has nothing to hand over yet");
+            self.asked = true;
         } else if self.handing_over {
             warn!("SIGQUIT: the listeners are being handed over already");
         } else {

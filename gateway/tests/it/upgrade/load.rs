@@ -88,7 +88,7 @@ async fn one(kept: &mut Option<TcpStream>, address: SocketAddr, path: &str) -> R
         Some(stream) => stream,
         None => TcpStream::connect(address).await.map_err(failed("connect"))?,
     };
-    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
     stream.write_all(request.as_bytes()).await.map_err(failed("write"))?;
     let head = head(&mut stream).await.map_err(failed("read"))?;
     if !head.starts_with("http/1.1 200 ") {
