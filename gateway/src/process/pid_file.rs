@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use tracing::warn;
@@ -87,7 +88,11 @@ pub fn running_gateway(path: &Path) -> Option<i32> {
 /// The same for the id that `text` is.
 pub fn parse_running(text: &str) -> Option<i32> {
     let pid = text.trim().parse().ok().filter(|pid| *pid > 1 && *pid != Pid::this().as_raw())?;
-    kill(Pid::from_raw(pid), None).ok()?;
+    match kill(Pid::from_raw(pid), None) {
+        // It runs, and whoever signals it will hear that only its user or root may.
+        Ok(()) | Err(Errno::EPERM) => {}
+        Err(_) => return None,
+    }
     let name = |process: &str| fs::read(format!("/proc/{process}/comm")).ok();
     let is_gateway = name(&pid.to_string())? == name("self")?;
     is_gateway.then_some(pid)
