@@ -71,7 +71,11 @@ pub struct Staying(Leaving);
 
 impl Default for Leaving {
     fn default() -> Self {
-        Leaving(Arc::new(State { begun: watch::Sender::new(false), hurries: AtomicBool::new(false), staying: AtomicUsize::new(0) }))
+        Leaving(Arc::new(State {
+            begun: watch::Sender::new(false),
+            hurries: AtomicBool::new(false),
+            staying: AtomicUsize::new(0),
+        }))
     }
 }
 

@@ -78,7 +78,8 @@ fn serve(
     let signals = CaughtSignals::catch().map_err(StartError::Signals)?;
     let access = Access::new(&config.admin, config.proxy.management_api_addr);
     let access = config.proxy.management_api.then_some(access).transpose()?;
-    let Sockets { http, management, metrics: metrics_listener } = Sockets::open(config, &mut start.listeners)?;
+    let Sockets { http, management, metrics: metrics_listener } =
+        Sockets::open(config, &mut start.listeners)?;
     let presence = start.settle(config)?;
     let (log, access_log) = logging::start(&config.logging)?;
 

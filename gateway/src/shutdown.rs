@@ -143,7 +143,8 @@ impl Lifecycle {
         let (starting, tell) = (self.starting, event.clone());
         tell_later(tell, move || Event::Started(starting.wait(LISTEN_WITHIN)));
 
-        let mut office = Office { succession: self.succession, event, serves: false, asked: false, handing_over: false };
+        let mut office =
+            Office { succession: self.succession, event, serves: false, asked: false, handing_over: false };
         let why = office.until_stop(&events, &mut self.presence, on_sighup)?;
         self.readiness.drain();
         // Another process may listen on them; this one does not, from now on.
@@ -213,7 +214,9 @@ impl Office {
                     match confirmed {
                         Confirmed::Stops => info!("the listeners were taken over from the process before"),
                         Confirmed::Ended => info!("the process before has ended; the listeners are ours"),
-                        Confirmed::Silent => warn!("the process before does not say whether it stops: both may serve"),
+                        Confirmed::Silent => {
+                            warn!("the process before does not say whether it stops: both may serve")
+                        }
                     }
                     let [taken_over, _] = &self.succession.counts;
                     taken_over.inc();

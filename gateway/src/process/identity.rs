@@ -39,7 +39,9 @@ pub enum IdentityError {
         error: Errno,
     },
     /// Only root can become somebody else.
-    #[error("{key} = \"{name}\" takes root, and this process has the {own}: start it as root, or leave the key out")]
+    #[error(
+        "{key} = \"{name}\" takes root, and this process has the {own}: start it as root, or leave the key out"
+    )]
     NotRoot {
         /// The key.
         key: &'static str,
@@ -70,9 +72,8 @@ impl Identity {
         let user = named(USER, "user", &proxy.user, User::from_name)?;
         let group = named(GROUP, "group", &proxy.group, Group::from_name)?;
         if !geteuid().is_root() {
-            let not_root = |key, name: &str, own| {
-                Err(IdentityError::NotRoot { key, name: name.to_owned(), own })
-            };
+            let not_root =
+                |key, name: &str, own| Err(IdentityError::NotRoot { key, name: name.to_owned(), own });
             if user.as_ref().is_some_and(|user| user.uid != geteuid()) {
                 return not_root(USER, &proxy.user, format!("user id {}", geteuid()));
             }
@@ -154,7 +155,10 @@ mod tests {
 
     #[test]
     fn names_that_nobody_has_are_named_with_their_key() {
-        assert_eq!(of("no-such-user", "").unwrap_err(), "proxy.user: there is no user 'no-such-user' on this machine");
+        assert_eq!(
+            of("no-such-user", "").unwrap_err(),
+            "proxy.user: there is no user 'no-such-user' on this machine"
+        );
         assert_eq!(
             of("", "no-such-group").unwrap_err(),
             "proxy.group: there is no group 'no-such-group' on this machine"

@@ -41,8 +41,7 @@ impl PidFile {
         let written = match fs::remove_file(&draft) {
             // Left behind by a process of the same id, which is no more.
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => fs::File::create_new(&draft)
-                .and_then(|mut file| writeln!(file, "{}", std::process::id())),
+            _ => fs::File::create_new(&draft).and_then(|mut file| writeln!(file, "{}", std::process::id())),
         };
         written.map_err(|source| PidFileError { path: path.display().to_string(), source })?;
         Ok(PidFile { path: path.to_owned(), draft: Some(draft), given_away: false })

@@ -76,7 +76,11 @@ impl Listeners {
     ///
     /// # Errors
     /// Where the address is taken, not of this machine, or not permitted.
-    pub fn open(&mut self, address: SocketAddr, key: &'static str) -> Result<(TcpListener, SocketAddr), BindError> {
+    pub fn open(
+        &mut self,
+        address: SocketAddr,
+        key: &'static str,
+    ) -> Result<(TcpListener, SocketAddr), BindError> {
         let found = self.inherited.iter().position(|listener| listener.is_for(key, address));
         let (socket, bound) = match found.map(|at| self.inherited.remove(at)) {
             Some(listener) => {

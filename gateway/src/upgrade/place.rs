@@ -69,7 +69,8 @@ impl Place {
     /// Begins to wait at `path` for a process of the user `uid`, or of this one's.
     pub(super) fn open(path: &Path, uid: Uid) -> Result<Self, PlaceError> {
         let failed = |error| PlaceError::Io { path: path.display().to_string(), error };
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("/"));
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("/"));
         // Another user than ours has to get to the socket, which is for that user alone.
         let mode = if uid == geteuid() { 0o700 } else { 0o755 };
         match DirBuilder::new().mode(mode).create(directory) {

@@ -83,7 +83,11 @@ impl TakeOver {
     ///
     /// # Errors
     /// See [`TakeOverError`].
-    pub fn wait(path: &Path, pid_file: Option<&Path>, uid: Uid) -> Result<(Self, Vec<Listener>), TakeOverError> {
+    pub fn wait(
+        path: &Path,
+        pid_file: Option<&Path>,
+        uid: Uid,
+    ) -> Result<(Self, Vec<Listener>), TakeOverError> {
         let failed = |error| TakeOverError::Io { path: path.display().to_string(), error };
         let place = Place::open(path, uid)?;
         ask(path, pid_file);
@@ -135,7 +139,9 @@ fn ask(path: &Path, pid_file: Option<&Path>) {
     };
     match asked {
         Some((file, Some(pid))) => match kill(Pid::from_raw(pid), Signal::SIGQUIT) {
-            Ok(()) => eprintln!("gateway: the running gateway, process {pid} ({file}), is asked for its listeners"),
+            Ok(()) => {
+                eprintln!("gateway: the running gateway, process {pid} ({file}), is asked for its listeners")
+            }
             Err(error) => eprintln!(
                 "gateway: cannot send SIGQUIT to the running gateway, process {pid} ({file}): {error}; waiting {wait} s \
                  on {path} for somebody who can (kill -QUIT {pid})"
@@ -156,7 +162,8 @@ fn receive(stream: UnixStream, ours: &[Uid]) -> Result<(TakeOver, Vec<Listener>)
     if !peer.is_one_of_us(ours) {
         return Err(format!("a process of the user with the id {} has connected, who may not", peer.uid));
     }
-    let not_understood = |error: &dyn std::fmt::Display| format!("a connection is no running gateway's: {error}");
+    let not_understood =
+        |error: &dyn std::fmt::Display| format!("a connection is no running gateway's: {error}");
     let mut channel = Channel::new(stream).map_err(|error| not_understood(&error))?;
     match channel.receive_with(FIRST_WORD).map_err(|error| not_understood(&error))? {
         (Message::Listeners(named), sockets) if named.len() == sockets.len() => {

@@ -90,7 +90,8 @@ impl Channel {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
         let mut beside = SendAncillaryBuffer::new(&mut space);
         if !sockets.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(sockets)) {
-            let many = format!("{} sockets are more than the {MAX_SOCKETS} that can be passed", sockets.len());
+            let many =
+                format!("{} sockets are more than the {MAX_SOCKETS} that can be passed", sockets.len());
             return Err(io::Error::other(many).into());
         }
         let mut rest = text.as_slice();
@@ -145,7 +146,8 @@ impl Channel {
         let mut bytes = [0; 4096];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
-        let read = recvmsg(&self.stream, &mut [IoSliceMut::new(&mut bytes)], &mut beside, RecvFlags::empty())?;
+        let read =
+            recvmsg(&self.stream, &mut [IoSliceMut::new(&mut bytes)], &mut beside, RecvFlags::empty())?;
         for message in beside.drain() {
             if let RecvAncillaryMessage::ScmRights(descriptors) = message {
                 for descriptor in descriptors {
@@ -190,8 +192,7 @@ mod tests {
     #[test]
     fn messages_come_in_order_with_their_sockets() {
         let (old, mut new) = pair();
-        let listeners: Vec<TcpListener> =
-            (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let listeners: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let bound = |listener: &TcpListener| listener.local_addr().unwrap();
         let named = |listener| Named { key: "a".to_owned(), asked: bound(listener), bound: bound(listener) };
         let message = Message::Listeners(listeners.iter().map(named).collect());

@@ -79,9 +79,13 @@ fn listeners(config: &Config, faults: &mut Faults) {
 fn upgrade_sock(path: &str, faults: &mut Faults) {
     if !path.is_empty() && !path.starts_with('/') {
         // Two processes have to find it, and each has a working directory of its own.
-        faults.add("proxy/upgrade_sock", format!("\"{path}\" is relative; expected a path that begins with '/'"));
+        faults.add(
+            "proxy/upgrade_sock",
+            format!("\"{path}\" is relative; expected a path that begins with '/'"),
+        );
     } else if path.len() > MAX_SOCKET_PATH || path.contains('\0') {
-        let detail = format!("no path of a Unix socket; expected at most {MAX_SOCKET_PATH} bytes, without NUL");
+        let detail =
+            format!("no path of a Unix socket; expected at most {MAX_SOCKET_PATH} bytes, without NUL");
         faults.add("proxy/upgrade_sock", detail);
     }
 }

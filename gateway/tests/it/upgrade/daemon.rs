@@ -86,7 +86,10 @@ async fn a_daemon_that_fails_is_exit_code_1_with_its_error() {
     file.replace(&text.replace("listen_addr_http = \"127.0.0.1:0\"", &listen));
     let (code, said) = run_daemon(&file, &[]).await;
     assert_eq!(code, Some(1));
-    assert!(said.contains(&format!("gateway: cannot listen on {address} (proxy.listen_addr_http)")), "{said}");
+    assert!(
+        said.contains(&format!("gateway: cannot listen on {address} (proxy.listen_addr_http)")),
+        "{said}"
+    );
     assert!(said.contains("--daemon: the gateway has not started (exit status: 1)"), "{said}");
     assert!(!house.pid_file().exists());
 
@@ -103,9 +106,15 @@ async fn an_unknown_user_and_one_that_it_may_not_become_are_clear_errors() {
         Process::run(GATEWAY, &["-c", &file.path().display().to_string()], &[]).await
     };
     let (code, said) = start("user = \"no-such-user\"").await;
-    assert_eq!((code, said.as_str()), (Some(1), "gateway: proxy.user: there is no user 'no-such-user' on this machine"));
+    assert_eq!(
+        (code, said.as_str()),
+        (Some(1), "gateway: proxy.user: there is no user 'no-such-user' on this machine")
+    );
     let (code, said) = start("group = \"no-such-group\"").await;
-    assert_eq!((code, said.as_str()), (Some(1), "gateway: proxy.group: there is no group 'no-such-group' on this machine"));
+    assert_eq!(
+        (code, said.as_str()),
+        (Some(1), "gateway: proxy.group: there is no group 'no-such-group' on this machine")
+    );
     if !geteuid().is_root() {
         let (code, said) = start("user = \"root\"").await;
         assert_eq!(code, Some(1));
@@ -144,8 +153,13 @@ async fn root_becomes_the_user_that_it_should_and_hands_over_to_root_again() {
     eventually!(house.pid() == old.id(), "{}", old.output());
     let status = std::fs::read_to_string(format!("/proc/{}/status", old.id())).unwrap();
     let ids = format!("Uid:\t{0}\t{0}\t{0}\t{0}\n", nobody.uid);
-    assert!(status.contains(&ids) && status.contains(&ids.replace("Uid", "Gid").replace(
-        &nobody.uid.to_string(), &nobody.gid.to_string())), "{status}");
+    assert!(
+        status.contains(&ids)
+            && status.contains(
+                &ids.replace("Uid", "Gid").replace(&nobody.uid.to_string(), &nobody.gid.to_string())
+            ),
+        "{status}"
+    );
     assert_eq!(log.metadata().unwrap().uid(), nobody.uid.as_raw(), "opened after root was given up");
 
     let new = Process::spawn(GATEWAY, &["--upgrade", "-c", &path], &[]);

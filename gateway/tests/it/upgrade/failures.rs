@@ -31,7 +31,8 @@ async fn sigquit_with_nobody_there_is_one_line_in_the_log() {
     let house = House::over(&[&origin]);
     let mut gateway = house.start().await;
     gateway.process.signal(Signal::SIGQUIT);
-    let line = gateway.process.line("SIGQUIT: this process serves on: nobody waits for the listeners on").await;
+    let line =
+        gateway.process.line("SIGQUIT: this process serves on: nobody waits for the listeners on").await;
     assert!(line.contains("start the successor first (gateway run --upgrade)"), "{line}");
     assert_eq!(gateway.metric(FAILED).await, 1.0);
     serves_on(&mut gateway).await;
@@ -59,12 +60,17 @@ async fn a_successor_that_cannot_start_changes_nothing() {
     unlucky.replace(&text.replace("listen_addr_http = \"127.0.0.1:0\"", &also));
     let mut successor = spawn_successor(&unlucky);
     assert_eq!(successor.ended(DEADLINE).await.code(), Some(1));
-    assert!(successor.output().contains("(proxy.listen_addr_http): Address already in use"), "{}", successor.output());
+    assert!(
+        successor.output().contains("(proxy.listen_addr_http): Address already in use"),
+        "{}",
+        successor.output()
+    );
     old.process.line("SIGQUIT: this process serves on: the successor has failed: cannot listen on").await;
     eventually!(old.metric(FAILED).await == 1.0);
 
     // And one that has not one listener in common.
-    let elsewhere = house.config(Setup { proxy: &format!("{pid_file}management_api = false"), ..Setup::default() });
+    let elsewhere =
+        house.config(Setup { proxy: &format!("{pid_file}management_api = false"), ..Setup::default() });
     let text = std::fs::read_to_string(elsewhere.path()).unwrap();
     let text = text.replace("listen_addr_http = \"127.0.0.1:0\"", "listen_addr_http = \"[::1]:0\"");
     elsewhere.replace(&text.replace("[metrics]", "[metrics]\nenabled = false"));

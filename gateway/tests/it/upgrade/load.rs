@@ -65,7 +65,8 @@ async fn ask(shared: Arc<Shared>, address: SocketAddr, path: String, pause: Dura
             }
             failed => {
                 kept = None;
-                let why = failed.map_or_else(|_| "no answer in time".to_owned(), |failed| failed.unwrap_err());
+                let why =
+                    failed.map_or_else(|_| "no answer in time".to_owned(), |failed| failed.unwrap_err());
                 shared.failures.lock().push(format!("{address}{path}: {why}"));
             }
         }

@@ -59,6 +59,7 @@ fn systemd_takes_the_unit_and_finds_it_shut_tight() {
     assert!(verified.status.success() && ours.is_empty(), "{said}");
     // 0.0 is shut, 10.0 open; what is left is the network, which is what it is for.
     let secured = analyze(&["security", "--offline=yes", "--threshold=20", copy]).unwrap();
-    let said = String::from_utf8_lossy(&secured.stdout).into_owned() + &String::from_utf8_lossy(&secured.stderr);
+    let said =
+        String::from_utf8_lossy(&secured.stdout).into_owned() + &String::from_utf8_lossy(&secured.stderr);
     assert!(secured.status.success(), "{said}");
 }
