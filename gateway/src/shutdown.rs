@@ -6,10 +6,12 @@
 //! Pingora closes the listeners and idle connections, then sleeps its whole grace period even if nothing is
 //! in flight. So its server runs in a thread of its own, and the main thread decides when it has been enough.
 
+mod office;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,13 +21,15 @@ use prometheus::IntCounter;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::admin::Readiness;
 use crate::lifetime::{LINGER, Leaving, Starting};
 use crate::listener::Connections;
 use crate::process::{Presence, systemd};
-use crate::upgrade::{Confirmed, HandOverError, Listener, TakeOver, TakeOverError, hand_over};
+use crate::upgrade::{Listener, TakeOver, TakeOverError};
+
+use office::{Event, Office, Stop, TellOnDrop, forward, tell_later};
 
 /// How often the main thread looks whether everything is answered.
 const LOOK: Duration = Duration::from_millis(5);
@@ -50,16 +54,6 @@ impl CaughtSignals {
     }
 }
 
-/// What happens to the main thread.
-enum Event {
-    Signal(i32),
-    /// Whether all accept loops run.
-    Started(bool),
-    TakenOver(Result<Confirmed, TakeOverError>),
-    HandedOver(Result<Option<u32>, HandOverError>),
-    ServerEnded,
-}
-
 /// Why a server that was started has ended although nobody asked it to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -72,25 +66,6 @@ pub enum RunError {
     /// The process that it was to replace serves on.
     #[error(transparent)]
     TakeOver(#[from] TakeOverError),
-}
-
-/// Why it stops.
-enum Stop {
-    Signal(i32),
-    /// A successor serves.
-    HandedOver,
-    /// The predecessor serves on.
-    NotNeeded(TakeOverError),
-}
-
-/// Tells the main thread when the server's thread ends, by a panic too.
-struct TellOnDrop(Sender<Event>);
-
-impl Drop for TellOnDrop {
-    fn drop(&mut self) {
-        // The main thread stops listening only when the process ends.
-        let _ = self.0.send(Event::ServerEnded);
-    }
 }
 
 /// Who came before, and who may come after.
@@ -143,8 +118,7 @@ impl Lifecycle {
         let (starting, tell) = (self.starting, event.clone());
         tell_later(tell, move || Event::Started(starting.wait(LISTEN_WITHIN)));
 
-        let mut office =
-            Office { succession: self.succession, event, serves: false, asked: false, handing_over: false };
+        let mut office = Office::new(self.succession, event);
         let why = office.until_stop(&events, &mut self.presence, on_sighup)?;
         self.readiness.drain();
         // Another process may listen on them; this one does not, from now on.
@@ -171,125 +145,6 @@ impl Lifecycle {
             Stop::Signal(_) | Stop::HandedOver => Ok(()),
         }
     }
-}
-
-/// What the main thread does while the process serves.
-struct Office {
-    succession: Succession,
-    event: Sender<Event>,
-    /// Whether it serves, and is the only one that does.
-    serves: bool,
-    /// Whether it got SIGQUIT before it served.
-    asked: bool,
-    handing_over: bool,
-}
-
-impl Office {
-    fn until_stop(
-        &mut self,
-        events: &Receiver<Event>,
-        presence: &mut Presence,
-        on_sighup: impl Fn(),
-    ) -> Result<Stop, RunError> {
-        loop {
-            match events.recv() {
-                Ok(Event::Signal(SIGHUP)) => on_sighup(),
-                Ok(Event::Signal(SIGQUIT)) => self.hand_over(),
-                Ok(Event::Signal(signal)) => {
-                    self.decline("it was told to stop");
-                    return Ok(Stop::Signal(signal));
-                }
-                Ok(Event::Started(true)) => match self.succession.predecessor.take() {
-                    Some(predecessor) => {
-                        let tell = self.event.clone();
-                        tell_later(tell, || Event::TakenOver(predecessor.confirm()));
-                    }
-                    None => self.serves(presence),
-                },
-                Ok(Event::Started(false)) => {
-                    self.decline(&RunError::NotListening.to_string());
-                    return Err(RunError::NotListening);
-                }
-                Ok(Event::TakenOver(Ok(confirmed))) => {
-                    match confirmed {
-                        Confirmed::Stops => info!("the listeners were taken over from the process before"),
-                        Confirmed::Ended => info!("the process before has ended; the listeners are ours"),
-                        Confirmed::Silent => {
-                            warn!("the process before does not say whether it stops: both may serve")
-                        }
-                    }
-                    let [taken_over, _] = &self.succession.counts;
-                    taken_over.inc();
-                    self.serves(presence);
-                }
-                Ok(Event::TakenOver(Err(error))) => return Ok(Stop::NotNeeded(error)),
-                Ok(Event::HandedOver(Ok(successor))) => {
-                    info!(successor, "the listeners were handed over");
-                    return Ok(Stop::HandedOver);
-                }
-                Ok(Event::HandedOver(Err(error))) => {
-                    self.handing_over = false;
-                    let [_, failed] = &self.succession.counts;
-                    failed.inc();
-                    error!("SIGQUIT: this process serves on: {error}");
-                }
-                Ok(Event::ServerEnded) | Err(_) => {
-                    self.decline(&RunError::ServerEnded.to_string());
-                    return Err(RunError::ServerEnded);
-                }
-            }
-        }
-    }
-
-    fn serves(&mut self, presence: &mut Presence) {
-        self.serves = true;
-        presence.announce();
-        if std::mem::take(&mut self.asked) {
-            self.hand_over();
-        }
-    }
-
-    /// The predecessor, if there is one that waits, need not wait any longer.
-    fn decline(&mut self, why: &str) {
-        if let Some(predecessor) = self.succession.predecessor.take() {
-            predecessor.fail(why);
-        }
-    }
-
-    /// Begins to hand the listeners over. Meanwhile everything goes on.
-    fn hand_over(&mut self) {
-        if !self.serves {
-            self.asked = true;
-        } else if self.handing_over {
-            warn!("SIGQUIT: the listeners are being handed over already");
-        } else {
-            self.handing_over = true;
-            let (place, listeners) = (self.succession.place.clone(), &self.succession.listeners);
-            let duplicates: io::Result<Vec<Listener>> = listeners.iter().map(Listener::duplicate).collect();
-            let handing_over = move || {
-                let listeners = duplicates.map_err(HandOverError::NoDescriptor);
-                Event::HandedOver(listeners.and_then(|listeners| hand_over(&place, listeners)))
-            };
-            tell_later(self.event.clone(), handing_over);
-        }
-    }
-}
-
-/// Does `work` beside the main thread, and tells that what has come of it.
-fn tell_later(tell: Sender<Event>, work: impl FnOnce() -> Event + Send + 'static) {
-    thread::spawn(move || {
-        // The main thread stops listening only when the process ends.
-        let _ = tell.send(work());
-    });
-}
-
-fn forward(mut caught: CaughtSignals, event: Sender<Event>) {
-    thread::spawn(move || {
-        for signal in caught.signals.forever() {
-            // The main thread stops listening only when the process ends.
-            let _ = event.send(Event::Signal(signal));
-        }
-    });
 }
 
 fn drain(

@@ -90,7 +90,8 @@ impl Channel {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
         let mut beside = SendAncillaryBuffer::new(&mut space);
         if sockets.len() > MAX_SOCKETS || !beside.push(SendAncillaryMessage::ScmRights(sockets)) {
-            let many = format!("{} sockets are more than the {MAX_SOCKETS} that can be passed", sockets.len());
+            let many =
+                format!("{} sockets are more than the {MAX_SOCKETS} that can be passed", sockets.len());
             return Err(io::Error::other(many).into());
         }
         if sockets.is_empty() {

@@ -164,3 +164,46 @@ async fn nonsense_on_either_end_of_the_socket_is_not_believed() {
     let_go(old).await;
     assert_eq!(new.get("/bytes/66").await.status, 200);
 }
+
+/// In place of an old process: hands nothing over to `house`'s successor, and waits until that one serves.
+fn hand_nothing_over(house: &House) -> UnixStream {
+    let mut old = UnixStream::connect(house.socket()).unwrap();
+    old.set_read_timeout(Some(DEADLINE)).unwrap();
+    old.write_all(b"{\"listeners\":[]}\n").unwrap();
+    let mut said = [0; 8];
+    old.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"\"ready\"\n");
+    old
+}
+
+#[tokio::test]
+async fn a_successor_that_is_not_needed_any_more_stops_as_if_it_were_told_to() {
+    let origin = Origin::start().await;
+    let house = House::over(&[&origin]);
+    let file = house.config(Setup::default());
+    let process = spawn_successor(&file);
+    process.line("send SIGQUIT to the running gateway").await;
+    let mut old = hand_nothing_over(&house);
+    let mut gateway = Gateway::from_process(process, file).await;
+    assert_eq!(gateway.get("/bytes/66").await.status, 200, "both serve");
+    old.write_all(b"{\"abort\":\"it took too long\"}\n").unwrap();
+    gateway.process.line("stopping: another process has the listeners").await;
+    gateway.process.signal(Signal::SIGTERM);
+    assert_eq!(gateway.process.ended(DEADLINE).await.code(), Some(1));
+    let said = gateway.process.output();
+    assert!(said.contains("--upgrade: the running gateway serves on: it took too long"), "{said}");
+}
+
+#[tokio::test]
+async fn an_old_process_that_ends_without_a_word_leaves_the_listeners_to_its_successor() {
+    let origin = Origin::start().await;
+    let house = House::over(&[&origin]);
+    let file = house.config_with_pid_file();
+    let process = spawn_successor(&file);
+    process.line("names no running gateway").await;
+    drop(hand_nothing_over(&house));
+    let gateway = Gateway::from_process(process, file).await;
+    eventually!(house.pid() == gateway.process.id());
+    gateway.process.line("the process before has ended; the listeners are ours").await;
+    assert_eq!(gateway.get("/bytes/66").await.status, 200);
+}
