@@ -12,7 +12,7 @@ use super::House;
 use crate::support::{ConfigFile, GATEWAY, Setup};
 
 /// Ends a process that is no child of the test's.
-struct Daemon(u32);
+pub(super) struct Daemon(pub(super) u32);
 
 impl Drop for Daemon {
     fn drop(&mut self) {

@@ -1,13 +1,17 @@
 //! What the service manager is told, and whether it would take the unit.
 
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use testkit::{DEADLINE, Origin, Process, Signal, eventually};
 
 use super::House;
-use crate::support::GATEWAY;
+use super::daemon::Daemon;
+use crate::support::{GATEWAY, Gateway, Setup};
 
 #[tokio::test]
 async fn the_service_manager_hears_of_start_upgrade_and_stop() {
@@ -31,11 +35,52 @@ async fn the_service_manager_hears_of_start_upgrade_and_stop() {
     // The old one says it, who is still the one that is believed.
     assert_eq!(hear(), format!("MAINPID={}", new.id()));
     assert_eq!(hear(), format!("MAINPID={}\nREADY=1", new.id()));
-    assert!(old.ended(std::time::Duration::from_secs(10)).await.success());
+    assert!(old.ended(Duration::from_secs(10)).await.success());
     new.signal(Signal::SIGTERM);
     // And it has not said that the service stops.
     assert_eq!(hear(), "STOPPING=1");
     assert!(new.ended(DEADLINE).await.success());
+}
+
+/// The unit's `ExecReload`, as systemd runs it: it says who is to be replaced, and standard output is its journal's,
+/// which is here a file.
+#[tokio::test]
+async fn a_reload_is_an_upgrade_and_goes_on_logging_to_the_journal() {
+    let origin = Origin::start().await;
+    let house = House::over(&[&origin]);
+    let notify = house.directory.path().join("notify.sock");
+    let manager = UnixDatagram::bind(&notify).unwrap();
+    manager.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut old = Gateway::start_from(house.config(Setup::default()), &[]).await;
+
+    let file = house.config(Setup::default());
+    let path = house.directory.path().join("journal");
+    let journal = File::create(&path).unwrap();
+    let stream = journal.metadata().unwrap();
+    let mut reload = Command::new(GATEWAY)
+        .args(["run", "--upgrade", "--daemon", "--config", &file.path().display().to_string()])
+        .env("MAINPID", old.process.id().to_string())
+        .env("JOURNAL_STREAM", format!("{}:{}", stream.dev(), stream.ino()))
+        .env("NOTIFY_SOCKET", &notify)
+        .stdin(Stdio::null())
+        .stdout(journal.try_clone().unwrap())
+        .stderr(journal)
+        .spawn()
+        .unwrap();
+    eventually!(reload.try_wait().unwrap().is_some_and(|status| status.success()));
+    let mut bytes = [0; 256];
+    let length = manager.recv(&mut bytes).unwrap();
+    let said = String::from_utf8_lossy(&bytes[..length]).into_owned();
+    let new: u32 = said.lines().next().unwrap().trim_start_matches("MAINPID=").parse().unwrap();
+    let _daemon = Daemon(new);
+
+    assert!(old.process.ended(Duration::from_secs(10)).await.success());
+    assert_eq!(old.get("/bytes/66?after").await.status, 200);
+    let logged = || std::fs::read_to_string(&path).unwrap();
+    assert!(
+        logged().contains(&format!("process {} (MAINPID), is asked for its listeners", old.process.id()))
+    );
+    eventually!(logged().contains("GET /bytes/66 200"), "{}", logged());
 }
 
 /// `systemd-analyze` comes with systemd; where there is none, nothing is checked, and the test says so.
