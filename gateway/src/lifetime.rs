@@ -61,7 +61,10 @@ impl Part {
 pub struct Leaving(Arc<State>);
 
 struct State {
+    /// For who waits for it.
     begun: watch::Sender<bool>,
+    /// For who asks at each response.
+    has_begun: AtomicBool,
     hurries: AtomicBool,
     staying: AtomicUsize,
 }
@@ -73,6 +76,7 @@ impl Default for Leaving {
     fn default() -> Self {
         Leaving(Arc::new(State {
             begun: watch::Sender::new(false),
+            has_begun: AtomicBool::new(false),
             hurries: AtomicBool::new(false),
             staying: AtomicUsize::new(0),
         }))
@@ -82,12 +86,13 @@ impl Default for Leaving {
 impl Leaving {
     /// From now on they do.
     pub fn begin(&self) {
+        self.0.has_begun.store(true, Ordering::Release);
         self.0.begun.send_replace(true);
     }
 
     /// Whether they do.
     pub fn has_begun(&self) -> bool {
-        *self.0.begun.borrow()
+        self.0.has_begun.load(Ordering::Acquire)
     }
 
     /// The process was told to stop all the same.

@@ -97,7 +97,7 @@ fn serve(
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
     let http_addresses: Vec<SocketAddr> = http.iter().map(|(_, address)| *address).collect();
-    let gateway = Gateway::new(live.clone(), metrics.clone(), access_log, timelines.clone());
+    let gateway = Gateway::new(live.clone(), metrics.clone(), access_log, timelines.clone(), leaving.clone());
     let proxy = http_proxy(&server.configuration, gateway);
     server.add_service(ProxyService::new(proxy, http, connections.clone(), starting.part()));
     server.add_service(background_service("health checks", HealthChecker::new(live.health_plan())));

@@ -132,8 +132,8 @@ impl Lifecycle {
             }
             Stop::HandedOver | Stop::NotNeeded(_) => {
                 self.presence.give_away();
-                info!(open_connections, "stopping: another process has the listeners");
                 self.leaving.begin();
+                info!(open_connections, "stopping: another process has the listeners");
                 (self.patience + LINGER, SETTLED)
             }
         };
