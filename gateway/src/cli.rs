@@ -18,6 +18,7 @@ use crate::process::daemon::{self, DaemonError};
 use crate::server::{self, StartError};
 use crate::start::How;
 use crate::telemetry::Metrics;
+use crate::tls::{Pair, SelfSignedError, self_signed};
 
 /// An API gateway on Pingora.
 ///
@@ -72,6 +73,15 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
+    /// Make a certificate that vouches for itself, and its key: for learning, not for clients of others
+    DevCert {
+        /// Its names, as in localhost or "*.example.test"; an IP address will do, too
+        #[arg(required = true, value_name = "DOMAIN")]
+        domains: Vec<String>,
+        /// Where to put the two files
+        #[arg(long, value_name = "DIRECTORY", default_value = ".")]
+        out: PathBuf,
+    },
     /// Print the configuration's JSON Schema, for editors
     Schema,
     /// Say what is running
@@ -121,6 +131,9 @@ pub enum CliError {
     /// It cannot be asked about this request.
     #[error("gateway explain: {0}")]
     Explain(String),
+    /// There is no certificate.
+    #[error("gateway dev-cert: {0}")]
+    DevCert(#[from] SelfSignedError),
     /// The gateway cannot start.
     #[error("gateway: {0}")]
     Start(#[from] StartError),
@@ -148,8 +161,12 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Run(run) if run.daemon && !daemon::is_child() => Ok(daemon::start()?),
         Command::Run(run) => serve(&run),
         Command::Check { sources, against } => {
-            let config = compiled(&sources)?.load().config.clone();
+            let snapshot = compiled(&sources)?.load();
+            let config = snapshot.config.clone();
             Access::new(&config.admin, config.proxy.management_api_addr).map_err(StartError::Access)?;
+            for warning in snapshot.certificate_warnings() {
+                eprintln!("warning: {warning}");
+            }
             for line in
                 against.map(|against| changes_against(&config, &against)).transpose()?.into_iter().flatten()
             {
@@ -168,6 +185,11 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
                     println!("{}", json.map_err(|error| CliError::Explain(error.to_string()))?);
                 }
             }
+            Ok(())
+        }
+        Command::DevCert { domains, out } => {
+            let Pair { certificate, key } = self_signed(&domains, &out)?;
+            println!("cert_file = {:?}\nkey_file = {:?}", certificate.display(), key.display());
             Ok(())
         }
         Command::Schema => {

@@ -10,6 +10,7 @@ use prometheus::IntGauge;
 
 use crate::live::{Route, Snapshot};
 use crate::policy::rate_limit::Quota;
+use crate::policy::security_headers::SecurityHeaders;
 use crate::telemetry::Phase;
 use crate::telemetry::handles::RouteMetrics;
 use crate::telemetry::timeline::{Timeline, Way};
@@ -25,6 +26,9 @@ pub struct RequestCtx {
     pub id: HeaderValue,
     /// Who asks. (`early_request_filter`)
     pub client: Option<IpAddr>,
+    /// Whether the client came by HTTPS, to the gateway or to a trusted proxy in front of it.
+    /// (`early_request_filter`)
+    pub is_https: bool,
     /// The route that it takes; `None` where none does. (`request_filter`)
     pub route: Option<Arc<Route>>,
     /// Which share of the route's requests it belongs to. (`request_filter`)
@@ -74,6 +78,7 @@ impl RequestCtx {
             snapshot,
             id: HeaderValue::from_static(""),
             client: None,
+            is_https: false,
             route: None,
             admitted: None,
             sent: None,
@@ -135,6 +140,11 @@ impl RequestCtx {
     /// Where it is counted.
     pub fn metrics(&self) -> &RouteMetrics {
         self.route.as_ref().map_or(&self.snapshot.unrouted, |route| &route.metrics)
+    }
+
+    /// Which fields tell the client's browser to be careful.
+    pub fn security_headers(&self) -> &SecurityHeaders {
+        self.route.as_ref().map_or(&self.snapshot.security_headers, |route| &route.security_headers)
     }
 
     /// The backend of the current or last attempt.

@@ -47,6 +47,8 @@ pub struct TimedStream {
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether something written may still be in the buffer.
     unflushed: bool,
+    /// Whether HTTP/2 is spoken on it, though nobody has agreed on that in TLS.
+    prior_knowledge: bool,
 }
 
 impl TimedStream {
@@ -58,7 +60,14 @@ impl TimedStream {
             deadline: AtomicU64::new(NEVER),
             timer: None,
             unflushed: false,
+            prior_knowledge: false,
         }
+    }
+
+    /// One on which HTTP/2 is spoken with prior knowledge (RFC 9113 3.3).
+    #[must_use]
+    pub fn with_http2(self) -> Self {
+        TimedStream { prior_knowledge: true, ..self }
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -184,7 +193,7 @@ impl Ssl for TimedStream {
     }
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.inner.selected_alpn_proto()
+        if self.prior_knowledge { Some(ALPN::H2) } else { self.inner.selected_alpn_proto() }
     }
 }
 

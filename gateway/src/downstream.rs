@@ -6,6 +6,8 @@ use std::time::Duration;
 use http::{StatusCode, header};
 use pingora::proxy::Session;
 
+use crate::tls::Handshake;
+
 /// How long a client may refuse to take more of a response. Pingora's default is for ever.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -29,8 +31,20 @@ pub fn settle(session: &mut Session, keepalive: Duration) {
     session.set_pipelining_enabled(!chunked);
 }
 
-/// The client's address; IPv4 as IPv4, even on a socket of IPv6. `None` on a Unix socket.
-pub fn client_address(session: &Session) -> Option<IpAddr> {
+/// Whether the request opens a stream, on which both sides may be silent for long: a WebSocket, or a call of gRPC.
+pub fn is_stream(session: &Session) -> bool {
+    let content_type = session.req_header().headers.get(header::CONTENT_TYPE);
+    session.is_upgrade_req()
+        || content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// What the TLS handshake has found out about the client; `None` where the connection is without TLS.
+pub fn handshake(session: &Session) -> Option<&Handshake> {
+    session.digest().and_then(Handshake::of)
+}
+
+/// The peer's address; IPv4 as IPv4, even on a socket of IPv6. `None` on a Unix socket.
+pub fn peer_address(session: &Session) -> Option<IpAddr> {
     let address = session.client_addr().and_then(|address| address.as_inet());
     address.map(|address| address.ip().to_canonical())
 }

@@ -23,7 +23,7 @@ use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::listening::Service;
 use pingora::services::{ServiceReadyNotifier, ServiceWithDependents};
 
-use crate::deadline::TimedStream;
+use crate::connection::Opener;
 use crate::lifetime::{LINGER, Leaving, Part};
 use crate::proxy::Gateway;
 use crate::telemetry::Metrics;
@@ -32,6 +32,10 @@ use crate::telemetry::Metrics;
 /// that buys nothing: heads and bodies are read into buffers of their own, which are as large.
 const PLAIN_BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(0), write: None };
 
+/// OpenSSL reads the first bytes of a record to learn its length, then the rest: a small buffer makes one call to
+/// the system of the two for all but large bodies.
+const TLS_BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(4 * 1024), write: None };
+
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} ({key}): {source}")]
@@ -39,6 +43,16 @@ pub struct BindError {
     pub(crate) address: SocketAddr,
     pub(crate) key: &'static str,
     pub(crate) source: io::Error,
+}
+
+/// A socket that is listened on.
+pub struct Socket {
+    /// The socket.
+    pub listener: TcpListener,
+    /// Where it is bound.
+    pub address: SocketAddr,
+    /// Whether TLS is spoken there.
+    pub is_https: bool,
 }
 
 /// Binds `address`, which the configuration has under `key`. Port 0 becomes a free one.
@@ -116,6 +130,7 @@ impl Drop for OpenConnection<'_> {
 struct Counted {
     proxy: Arc<HttpProxy<Gateway>>,
     connections: Arc<Connections>,
+    opener: Opener,
 }
 
 #[async_trait]
@@ -127,7 +142,8 @@ impl ServerApp for Counted {
             self.connections.metrics.connections_refused.inc();
             return None;
         };
-        self.proxy.process_new(Box::new(TimedStream::new(stream)), shutdown).await
+        let stream = self.opener.open(stream).await?;
+        self.proxy.process_new(Box::new(stream), shutdown).await
     }
 
     /// The listeners have been closed.
@@ -140,22 +156,25 @@ impl ServerApp for Counted {
 /// The proxy as a service of Pingora's on sockets that are bound already.
 pub struct ProxyService {
     service: Service<Counted>,
-    sockets: Vec<(TcpListener, SocketAddr)>,
+    sockets: Vec<Socket>,
     /// Until it listens.
     starts: Option<Part>,
 }
 
 impl ProxyService {
-    /// Serves `proxy` on `sockets`, and tells `starts` when it does.
+    /// Serves `proxy` on `sockets`, to whoever `opener` lets in, and tells `starts` when it does.
     pub fn new(
         proxy: HttpProxy<Gateway>,
-        sockets: Vec<(TcpListener, SocketAddr)>,
+        sockets: Vec<Socket>,
         connections: Arc<Connections>,
+        opener: Opener,
         starts: Part,
     ) -> Self {
-        let mut service = Service::new("proxy".to_owned(), Counted { proxy: Arc::new(proxy), connections });
-        for (_, address) in &sockets {
-            service.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(PLAIN_BUFFERS));
+        let counted = Counted { proxy: Arc::new(proxy), connections, opener };
+        let mut service = Service::new("proxy".to_owned(), counted);
+        for socket in &sockets {
+            let buffers = if socket.is_https { TLS_BUFFERS } else { PLAIN_BUFFERS };
+            service.add_listener(ListenerConfig::tcp(socket.address.to_string()).l4_buffer(buffers));
         }
         ProxyService { service, sockets, starts: Some(starts) }
     }
@@ -172,7 +191,7 @@ impl ServiceWithDependents for ProxyService {
     ) {
         if let Some(fds) = &fds {
             let mut fds = fds.lock();
-            for (listener, address) in self.sockets.drain(..) {
+            for Socket { listener, address, .. } in self.sockets.drain(..) {
                 fds.add(address.to_string(), listener.into_raw_fd());
             }
         }

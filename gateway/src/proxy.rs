@@ -55,14 +55,28 @@ impl Gateway {
     }
 
     /// Finds the route and asks the policies that may refuse, each in its turn.
-    fn admit(&self, request: &RequestHeader, ctx: &mut RequestCtx) -> Verdict {
-        let route = match route::find(&ctx.snapshot.hosts, request) {
+    fn admit(&self, session: &Session, ctx: &mut RequestCtx) -> Verdict {
+        let (request, handshake) = (session.req_header(), downstream::handshake(session));
+        let server_name = handshake.and_then(|handshake| handshake.server_name.as_deref());
+        let route = match route::find(&ctx.snapshot.hosts, request, server_name) {
             Verdict::Continue(route) => route.clone(),
             Verdict::Reply(reply) => return Verdict::Reply(reply),
         };
-        ctx.take(route, &request.headers);
-        let limiter = ctx.route.as_ref().and_then(|route| route.rate_limit.as_ref());
-        if let Some(limiter) = limiter {
+        ctx.take(route.clone(), &request.headers);
+        if let Some(https_redirect) = &route.entrance.https_redirect {
+            let host = route::authority(request).ok().flatten();
+            let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+            if let Verdict::Reply(reply) = https_redirect.check(ctx.is_https, host, target) {
+                return Verdict::Reply(reply);
+            }
+        }
+        if let Some(policy) = &route.entrance.client_certificate {
+            let identity = handshake.and_then(|handshake| handshake.client.as_ref());
+            if let Verdict::Reply(reply) = policy.check(identity) {
+                return Verdict::Reply(reply);
+            }
+        }
+        if let Some(limiter) = &route.rate_limit {
             match limiter.check(ctx.client, ctx.started) {
                 Verdict::Continue(quota) => ctx.quota = Some(quota),
                 Verdict::Reply(reply) => {
@@ -71,8 +85,8 @@ impl Gateway {
                 }
             }
         }
-        match ctx.route.as_ref().and_then(|route| route.redirect.clone()) {
-            Some(target) => Verdict::Reply(Reply::redirect(target)),
+        match &route.redirect {
+            Some(target) => Verdict::Reply(Reply::redirect(target.clone())),
             None => Verdict::Continue(()),
         }
     }
@@ -116,8 +130,9 @@ impl Gateway {
 }
 
 /// Answers a request here.
-async fn send(reply: Reply, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
+async fn send(mut reply: Reply, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
     ctx.error = reply.reason();
+    ctx.security_headers().on_reply(ctx.is_https, reply.fields_mut());
     reply.send(session, &ctx.id).await
 }
 
@@ -151,14 +166,18 @@ impl ProxyHttp for Gateway {
     /// Who asks, under which id, and how long the connection may wait.
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
         downstream::settle(session, ctx.snapshot.keepalive_timeout);
-        ctx.client = downstream::client_address(session);
+        let peer = downstream::peer_address(session);
+        let trusted = &ctx.snapshot.config.proxy.trusted_proxies;
+        let origin = forwarded::origin(peer, &session.req_header().headers, trusted);
+        ctx.client = origin.address;
+        ctx.is_https = origin.is_https.unwrap_or_else(|| downstream::handshake(session).is_some());
         ctx.id = request_id::generate();
         Ok(())
     }
 
     /// Is this request let through? `true` means that it has been answered.
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        let mut verdict = self.admit(session.req_header(), ctx);
+        let mut verdict = self.admit(session, ctx);
         ctx.metrics().request(&session.req_header().method);
         if let Verdict::Continue(()) = verdict {
             verdict = self.inject_fault(ctx).await;
@@ -202,7 +221,8 @@ impl ProxyHttp for Gateway {
         match (&ctx.route, ctx.backend()) {
             (Some(route), Some(backend)) => {
                 let timed = deadline::disarm(session);
-                route.peers.peer(backend, Occasion { left: ctx.time_left(), timed, fresh })
+                let is_stream = downstream::is_stream(session);
+                route.peers.peer(backend, Occasion { left: ctx.time_left(), timed, fresh, is_stream })
             }
             _ => Error::e_explain(InternalError, "a request without a route came to upstream_peer"),
         }
@@ -257,14 +277,18 @@ impl ProxyHttp for Gateway {
         }
         let host = route::authority(session.req_header()).ok().flatten();
         if let (None, Some(backend)) = (host, ctx.backend()) {
-            // What goes up is HTTP/1.1, which requires a Host, even for a client of HTTP/1.0 that sent none.
+            // HTTP/1.1 requires a Host, and HTTP/2 an authority, even for a client of HTTP/1.0 that sent none.
             request.insert_header(header::HOST, backend.authority())?;
         }
-        forwarded::apply(request, &Client { address: ctx.client, scheme: "http", host })?;
+        forwarded::apply(request, &Client { address: ctx.client, is_https: ctx.is_https, host })?;
         request.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
         let (name, via) = forwarded::via(session.req_header().version);
         request.append_header(name, via)?;
         let Some(route) = &ctx.route else { return Ok(()) };
+        if let Some(policy) = &route.entrance.client_certificate {
+            let handshake = downstream::handshake(session);
+            policy.on_request(handshake.and_then(|handshake| handshake.client.as_ref()), request)?;
+        }
         let path = config::normalise_path(session.req_header().uri.path());
         route.rewrite.on_request(request, &path)?;
         route.headers.on_request(request)?;
@@ -396,14 +420,15 @@ impl ProxyHttp for Gateway {
         if let Some(route) = &ctx.route {
             route.headers.on_response(response, ctx.backend().map(|backend| backend.name.as_str()))?;
             if let Some(cookie) = route.split_cookie.as_ref().filter(|_| ctx.draw_is_new) {
-                cookie.on_response(&ctx.draw.number().to_string(), response)?;
+                cookie.on_response(&ctx.draw.number().to_string(), ctx.is_https, response)?;
             }
             let mark = ctx.backend().map(|backend| &backend.mark);
             let is_known = mark == ctx.known_mark.as_ref();
             if let (Some(cookie), Some(mark), false) = (&route.sticky_cookie, mark, is_known) {
-                cookie.on_response(mark, response)?;
+                cookie.on_response(mark, ctx.is_https, response)?;
             }
         }
+        ctx.security_headers().on_response(ctx.is_https, response)?;
         if self.leaving.has_begun() || session.is_process_shutting_down() {
             // The client must not send another request on a connection that is about to close.
             session.set_keepalive(None);

@@ -22,6 +22,10 @@ pub enum Problem {
     BadRequest,
     /// No virtual host serves the host that was asked for.
     UnknownHost,
+    /// The host is served here, but not over this connection.
+    Misdirected,
+    /// The client must show a certificate that is believed.
+    ClientCertificate,
     /// The client stopped sending its request.
     RequestTimeout,
     /// The client has used up its requests.
@@ -45,6 +49,12 @@ impl Problem {
         match self {
             Problem::BadRequest => (StatusCode::BAD_REQUEST, "bad_request", "The request is malformed"),
             Problem::UnknownHost => (StatusCode::NOT_FOUND, "unknown_host", "This host is not served here"),
+            Problem::Misdirected => {
+                (StatusCode::MISDIRECTED_REQUEST, "misdirected", "This connection is for another host")
+            }
+            Problem::ClientCertificate => {
+                (StatusCode::FORBIDDEN, "client_certificate", "A client certificate is needed")
+            }
             Problem::RequestTimeout => {
                 (StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request took too long to arrive")
             }
@@ -131,6 +141,11 @@ impl Reply {
     /// The fields that it bears besides those that every reply does.
     pub fn fields(&self) -> &HeaderMap {
         &self.fields
+    }
+
+    /// The same, for whoever adds to them.
+    pub fn fields_mut(&mut self) -> &mut HeaderMap {
+        &mut self.fields
     }
 
     /// One word for the log: the error of the `Proxy-Status`, or the problem's name, if there is one.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use pingora::apps::HttpServerOptions;
 use pingora::proxy::http_proxy;
 use pingora::server::Server;
 use pingora::server::configuration::ServerConf;
@@ -13,9 +14,10 @@ use tracing::{info, warn};
 
 use crate::admin::{Access, AccessError, Api, ApiServer, Door, MetricsServer, Readiness};
 use crate::config::{Config, ConfigError, MAX_ATTEMPTS, Parsed, Source};
+use crate::connection::Opener;
 use crate::demo::DemoOrigins;
 use crate::lifetime::{Leaving, Starting};
-use crate::listener::{BindError, Connections, ProxyService};
+use crate::listener::{BindError, Connections, ProxyService, Socket};
 use crate::live::{Names, Reloader, RolloutService, Rollouts, Snapshot, Store};
 use crate::proxy::Gateway;
 use crate::shutdown::{CaughtSignals, Lifecycle, RunError};
@@ -43,6 +45,9 @@ pub enum StartError {
     /// The system does not let signals be caught.
     #[error("cannot catch SIGTERM, SIGINT, SIGHUP and SIGQUIT: {0}")]
     Signals(std::io::Error),
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] openssl::error::ErrorStack),
     /// A metric was defined twice.
     #[error("cannot set up metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -60,6 +65,8 @@ pub enum StartError {
 /// # Errors
 /// Where it cannot start, or stops without having been asked to: see [`StartError`].
 pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>, how: How) -> Result<(), StartError> {
+    // Before anybody else uses it: OpenSSL then cleans nothing up at exit, while other threads may still read it.
+    openssl::init();
     let mut start = Start::prepare(&parsed.config, how)?;
     let served = serve(source, parsed, demo, &mut start);
     if let Err(error) = &served {
@@ -78,7 +85,7 @@ fn serve(
     let signals = CaughtSignals::catch().map_err(StartError::Signals)?;
     let access = Access::new(&config.admin, config.proxy.management_api_addr);
     let access = config.proxy.management_api.then_some(access).transpose()?;
-    let Sockets { http, management, metrics: metrics_listener } =
+    let Sockets { proxy: sockets, management, metrics: metrics_listener } =
         Sockets::open(config, &mut start.listeners)?;
     let presence = start.settle(config)?;
     let (log, access_log) = logging::start(&config.logging)?;
@@ -96,10 +103,17 @@ fn serve(
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
-    let http_addresses: Vec<SocketAddr> = http.iter().map(|(_, address)| *address).collect();
+    let addresses = |is_https: bool| -> Vec<SocketAddr> {
+        sockets.iter().filter(|socket| socket.is_https == is_https).map(|socket| socket.address).collect()
+    };
+    let (http_addresses, https_addresses) = (addresses(false), addresses(true));
     let gateway = Gateway::new(live.clone(), metrics.clone(), access_log, timelines.clone(), leaving.clone());
-    let proxy = http_proxy(&server.configuration, gateway);
-    server.add_service(ProxyService::new(proxy, http, connections.clone(), starting.part()));
+    let mut proxy = http_proxy(&server.configuration, gateway);
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(config.proxy.keepalive_timeout_secs.duration());
+    proxy.server_options = Some(options);
+    let opener = Opener::new(live.clone(), metrics.clone(), https_addresses.clone())?;
+    server.add_service(ProxyService::new(proxy, sockets, connections.clone(), opener, starting.part()));
     server.add_service(background_service("health checks", HealthChecker::new(live.health_plan())));
     server.add_service(background_service("discovery", discoverer(&live, config, &metrics)));
     server.add_service(background_service("rollouts", RolloutService(rollouts.clone())));
@@ -120,6 +134,9 @@ fn serve(
 
     for address in http_addresses {
         info!("listening on http://{address}");
+    }
+    for address in https_addresses {
+        info!("listening on https://{address}");
     }
     if let Some(address) = management_address {
         info!("management API and page on http://{address}/");
@@ -147,7 +164,7 @@ type Bound = (TcpListener, SocketAddr);
 
 /// Everything that is listened on, bound before anything starts.
 struct Sockets {
-    http: Vec<Bound>,
+    proxy: Vec<Socket>,
     /// Where they are switched on.
     management: Option<Bound>,
     metrics: Option<Bound>,
@@ -156,12 +173,16 @@ struct Sockets {
 impl Sockets {
     fn open(config: &Config, listeners: &mut Listeners) -> Result<Self, BindError> {
         let Config { proxy, metrics, .. } = config;
-        let http = proxy.listen_addr_http.0.iter();
-        let http = http.map(|address| listeners.open(*address, "proxy.listen_addr_http"));
-        let http = http.collect::<Result<_, _>>()?;
+        let http = proxy.listen_addr_http.0.iter().map(|address| (*address, "proxy.listen_addr_http", false));
+        let https = proxy.listen_addr.0.iter().map(|address| (*address, "proxy.listen_addr", true));
+        let sockets = http.chain(https).map(|(address, key, is_https)| {
+            let (listener, address) = listeners.open(address, key)?;
+            Ok(Socket { listener, address, is_https })
+        });
+        let sockets = sockets.collect::<Result<_, BindError>>()?;
         let mut open = |on: bool, address, key| on.then(|| listeners.open(address, key)).transpose();
         Ok(Sockets {
-            http,
+            proxy: sockets,
             management: open(proxy.management_api, proxy.management_api_addr, "proxy.management_api_addr")?,
             metrics: open(metrics.enabled, metrics.listen_addr, "metrics.listen_addr")?,
         })

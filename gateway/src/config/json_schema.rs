@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::address::Address;
 use super::cases::CaseRequest;
-use super::fields::{FieldName, Fields};
+use super::fields::{FieldName, FieldValue, Fields};
+use super::network::Cidr;
 use super::routes::{MethodName, Pattern};
 use super::schema::Config;
 use super::upstream::HashKey;
@@ -52,6 +53,8 @@ small_types! {
     Pattern => { "type": "string", "format": "regex" }
     MethodName => { "type": "string", "pattern": "^[^a-z ]+$", "examples": ["GET"] }
     FieldName => { "type": "string", "examples": ["X-Request-Id"] }
+    FieldValue => { "type": "string" }
+    Cidr => { "type": "string", "examples": ["10.0.0.0/8", "127.0.0.1"] }
     Fields => { "type": "object", "additionalProperties": { "type": "string" } }
     CaseRequest => { "type": "string", "examples": ["GET http://app.example.com/api"] }
     OneOrMany<SocketAddr> => {
@@ -60,5 +63,11 @@ small_types! {
             { "type": "array", "items": { "type": "string" }, "minItems": 1 }
         ],
         "examples": ["127.0.0.1:8080"]
+    }
+    OneOrMany<String> => {
+        "anyOf": [
+            { "type": "string" },
+            { "type": "array", "items": { "type": "string" }, "minItems": 1 }
+        ]
     }
 }

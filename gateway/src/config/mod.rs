@@ -14,6 +14,7 @@ mod fields;
 mod host;
 mod json_schema;
 mod load;
+mod network;
 mod not_yet;
 mod path;
 mod policies;
@@ -37,10 +38,13 @@ pub use fields::{FieldName, FieldValue, Fields};
 pub use host::{Domain, InvalidHost, normalise_host};
 pub use json_schema::json_schema;
 pub use load::{Overrides, Parsed, Source};
+pub use network::Cidr;
 pub use path::normalise_path;
-pub use policies::{FaultInjection, Headers, RateLimit, RateLimitKey, RateLimitScope};
+pub use policies::{FaultInjection, Headers, RateLimit, RateLimitKey, RateLimitScope, SecurityHeaders};
 pub use routes::{MethodName, Pattern, Route};
-pub use schema::{Admin, Backend, Config, LogFormat, LogOutput, Logging, Metrics, Proxy, VirtualHost};
+pub use schema::{
+    Admin, Backend, ClientCertificate, Config, LogFormat, LogOutput, Logging, Metrics, Proxy, VirtualHost,
+};
 pub use secrets::{hide_secrets, reveal_secrets};
 pub use shares::{Rollout, RolloutState, Share};
 pub use upstream::{

@@ -21,26 +21,18 @@ fn listed(path: &[String], is_listed: impl Fn(&str) -> bool) -> bool {
 }
 
 const KEYS: &[&str] = &[
-    "proxy.listen_addr",
-    "proxy.http2_cleartext",
-    "proxy.proxy_protocol",
-    "proxy.trusted_proxies",
     "proxy.max_connections_per_ip",
     "proxy.header_timeout_secs",
     "proxy.server_timing",
     "limits",
     "tracing",
     "rate_limit.store",
-    "security_headers",
     "cors",
     "compression",
     "access",
     "auth",
     "lets_encrypt",
     "virtual_hosts.acme",
-    "virtual_hosts.cert_file",
-    "virtual_hosts.key_file",
-    "virtual_hosts.default",
 ];
 
 /// Planned values: the key, and how they begin.

@@ -88,6 +88,36 @@ impl Default for Headers {
     }
 }
 
+/// `[security_headers]`, a policy: which fields tell browsers to be careful. A backend that sends one of them
+/// itself knows better, and an empty one is left out.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SecurityHeaders {
+    /// `X-Content-Type-Options`: "nosniff" has scripts and styles be what they are called.
+    pub x_content_type_options: FieldValue,
+    /// `X-Frame-Options`: who may show the page in a frame.
+    pub x_frame_options: FieldValue,
+    /// `Referrer-Policy`: how much of the address other sites are told.
+    pub referrer_policy: FieldValue,
+    /// `Content-Security-Policy`: what the page may load.
+    pub content_security_policy: FieldValue,
+    /// `Strict-Transport-Security` (RFC 6797): for how long browsers come by HTTPS only. Sent over HTTPS only.
+    pub strict_transport_security: FieldValue,
+}
+
+impl Default for SecurityHeaders {
+    fn default() -> Self {
+        let value = |value| FieldValue(HeaderValue::from_static(value));
+        SecurityHeaders {
+            x_content_type_options: value("nosniff"),
+            x_frame_options: value("DENY"),
+            referrer_policy: value("strict-origin-when-cross-origin"),
+            content_security_policy: value(""),
+            strict_transport_security: value(""),
+        }
+    }
+}
+
 /// `fault`: what a route does wrong on purpose, to see how clients bear it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::fields::Fields;
-use super::policies::{FaultInjection, Headers, RateLimit};
+use super::policies::{FaultInjection, Headers, RateLimit, SecurityHeaders};
 use super::upstream::{Balancing, CircuitBreaker, HealthCheck, Retry, Upstream};
 use super::values::is_default;
 
@@ -69,6 +69,9 @@ pub struct Route {
     /// In place of the virtual host's table, or the one at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub headers: Option<Headers>,
+    /// In place of the virtual host's table, or the one at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub security_headers: Option<SecurityHeaders>,
 }
 
 impl Route {

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::address::Address;
 use super::cases::Case;
-use super::policies::{Headers, RateLimit};
+use super::network::Cidr;
+use super::policies::{Headers, RateLimit, SecurityHeaders};
 use super::routes::Route;
 use super::shares::{Rollout, Share};
 use super::upstream::{Balancing, CircuitBreaker, HealthCheck, Retry, Upstream};
@@ -52,6 +53,9 @@ pub struct Config {
     /// Which header fields are changed, where a virtual host does not say.
     #[serde(skip_serializing_if = "is_default")]
     pub headers: Option<Headers>,
+    /// Which fields tell browsers to be careful, where a virtual host does not say.
+    #[serde(skip_serializing_if = "is_default")]
+    pub security_headers: Option<SecurityHeaders>,
     /// Which hosts are served.
     pub virtual_hosts: Vec<VirtualHost>,
     /// By whom.
@@ -67,6 +71,7 @@ impl Config {
     pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
         let keys = [
             ("proxy.listen_addr_http", self.proxy.listen_addr_http != new.proxy.listen_addr_http),
+            ("proxy.listen_addr", self.proxy.listen_addr != new.proxy.listen_addr),
             ("proxy.management_api_addr", self.proxy.management_api_addr != new.proxy.management_api_addr),
             ("proxy.management_api", self.proxy.management_api != new.proxy.management_api),
             ("proxy.cookie_key_env", self.proxy.cookie_key_env != new.proxy.cookie_key_env),
@@ -115,6 +120,23 @@ impl Config {
 pub struct Proxy {
     /// The plain HTTP listeners.
     pub listen_addr_http: OneOrMany<SocketAddr>,
+    /// The HTTPS listeners: HTTP/1.1 and, by ALPN, HTTP/2. None: no TLS.
+    #[serde(skip_serializing_if = "is_default")]
+    pub listen_addr: OneOrMany<SocketAddr>,
+    /// The port to which `http_to_https` sends clients; 0: that of `listen_addr`, or else 443.
+    #[serde(skip_serializing_if = "is_default")]
+    pub https_port: u16,
+    /// Whether the plain listeners take HTTP/2 from clients that know it (h2c with prior knowledge, RFC 9113
+    /// 3.3).
+    #[serde(skip_serializing_if = "is_default")]
+    pub http2_cleartext: bool,
+    /// Whether every connection begins with a PROXY protocol header (version 1 or 2), from one of
+    /// `trusted_proxies`; any other connection is closed.
+    #[serde(skip_serializing_if = "is_default")]
+    pub proxy_protocol: bool,
+    /// Who may say whom it speaks for, by `X-Forwarded-For`, `X-Forwarded-Proto` and PROXY headers.
+    #[serde(skip_serializing_if = "is_default")]
+    pub trusted_proxies: Vec<Cidr>,
     /// The listener for the management API and its page.
     pub management_api_addr: SocketAddr,
     /// Whether there is one.
@@ -150,6 +172,11 @@ impl Default for Proxy {
     fn default() -> Self {
         Proxy {
             listen_addr_http: OneOrMany(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))]),
+            listen_addr: OneOrMany::default(),
+            https_port: 0,
+            http2_cleartext: false,
+            proxy_protocol: false,
+            trusted_proxies: Vec::new(),
             management_api_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
             management_api: true,
             cookie_key_env: "GATEWAY_COOKIE_KEY".to_owned(),
@@ -269,8 +296,24 @@ pub struct VirtualHost {
     pub aliases: Vec<String>,
     /// The tag of the backends that serve it.
     pub enabled_backends_tag: String,
-    /// Whether clients are sent to HTTPS.
+    /// Whether clients that come without TLS are sent to HTTPS (308).
     pub http_to_https: bool,
+    /// Its certificates, each followed by what leads to its root (PEM); one with an RSA key and one with an
+    /// ECDSA key go together.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cert_file: OneOrMany<String>,
+    /// Their keys, in the same order.
+    #[serde(skip_serializing_if = "is_default")]
+    pub key_file: OneOrMany<String>,
+    /// Whether clients that name no host, or one without a certificate, are shown this one.
+    #[serde(skip_serializing_if = "is_default")]
+    pub default: bool,
+    /// The authorities whose client certificates are believed (PEM); empty: none is asked for.
+    #[serde(skip_serializing_if = "is_default")]
+    pub client_ca_file: String,
+    /// Whether a client must have one.
+    #[serde(skip_serializing_if = "is_default")]
+    pub client_certificate: ClientCertificate,
     /// Other tags that get a share of its requests; the rest goes to `enabled_backends_tag`.
     #[serde(skip_serializing_if = "is_default")]
     pub split: Vec<Share>,
@@ -305,6 +348,20 @@ pub struct VirtualHost {
     /// In place of the table at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub headers: Option<Headers>,
+    /// In place of the table at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub security_headers: Option<SecurityHeaders>,
+}
+
+/// Whether a client must show a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientCertificate {
+    /// Without one, or with one that is not valid, it gets 403.
+    #[default]
+    Required,
+    /// It may; backends are told.
+    Optional,
 }
 
 /// `[[backends]]`: one instance of a service, or all that a name leads to.

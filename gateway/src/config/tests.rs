@@ -34,7 +34,9 @@ const BAD: &[(&str, &str)] = &[
     ("[proxy]\nupgrade_sock = \"a.sock\"\n", "file:2:16: \"a.sock\" is relative"),
     ("[proxy]\nupgrade_sock = \"/\\u0000\"\n", "file:2:16: no path of a Unix socket"),
     ("[proxy]\nrequest_timeout_secs = 0\n", "file:2:24: `request_timeout_secs`: 0 is out of range"),
-    ("[proxy]\nlisten_addr = \"127.0.0.1:443\"\n", "file:2:1: `listen_addr` is not supported yet"),
+    ("[proxy]\nlisten_addr = \"127.0.0.1:443\"\n", "file:2:15: no virtual host has a certificate"),
+    ("[proxy]\nproxy_protocol = true\n", "file:2:18: nobody may connect"),
+    ("[proxy]\ntrusted_proxies = [\"10.0.0.0/8\", \"10.0.0\"]\n", "'10.0.0' is no network"),
     ("[cors]\nallow_origins = []\n", "file:1:2: `cors` is not supported yet"),
     ("[retry]\non_status = [502, 200]\n", "file:2:19: 200 is no status of an error"),
     ("[retry]\nbackoff_base_ms = 0\n", "file:2:19: `backoff_base_ms`: 0 is out of range"),
@@ -97,8 +99,25 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "[[virtual_hosts]]\ndomain = \"b\"\nhttp_to_https = true\nenabled_backends_tag = \"a\"\n",
-        "file:3:17: `http_to_https = true` is not supported yet",
+        "file:3:17: nothing here speaks HTTPS",
     ),
+    (
+        "[[virtual_hosts]]\ndomain = \"b\"\ncert_file = [\"a\", \"b\"]\nkey_file = \"c\"\nenabled_backends_tag = \"a\"\n",
+        "file:3:13: each certificate needs its key: there are 2 in `cert_file` and 1 in `key_file`",
+    ),
+    (
+        "[[virtual_hosts]]\ndomain = \"b\"\ncert_file = \"a\"\nkey_file = \"c\"\nenabled_backends_tag = \"a\"\n",
+        "file:3:13: nobody is shown it without `proxy.listen_addr`",
+    ),
+    (
+        "[[virtual_hosts]]\ndomain = \"b\"\ndefault = true\nenabled_backends_tag = \"a\"\n",
+        "file:3:11: it has no certificate to show",
+    ),
+    (
+        "[[virtual_hosts]]\ndomain = \"b\"\nclient_certificate = \"optional\"\nenabled_backends_tag = \"a\"\n",
+        "file:3:22: it needs `client_ca_file`",
+    ),
+    ("[security_headers]\nx_frame_options = \"a\\nb\"\n", "cannot be the value of a header field"),
     (
         "[[virtual_hosts]]\ndomain = \"b\"\nenabled_backends_tag = \"aa\"\n",
         "file:3:24: no backend bears the tag 'aa'",
@@ -207,7 +226,9 @@ fn the_reference_shows_the_defaults() {
     assert_eq!(reference.circuit_breaker.take(), Some(Default::default()));
     assert_eq!(reference.rate_limit.take(), Some(Default::default()));
     assert_eq!(reference.headers.take(), Some(Default::default()));
+    assert_eq!(reference.security_headers.take(), Some(Default::default()));
     // What has no default is an example.
+    reference.proxy.listen_addr.0.clear();
     reference.health_check.kind = None;
     reference.health_check.path = None;
     reference.virtual_hosts.clear();

@@ -165,6 +165,8 @@ pub struct Upstream {
     pub write_timeout_secs: Secs,
     /// How long an idle connection is kept for the next request.
     pub idle_timeout_secs: Secs,
+    /// How long a stream (WebSocket, gRPC) may be silent, in place of `read_timeout_secs`.
+    pub stream_idle_timeout_secs: Secs,
     /// How many idle connections are kept, all backends together; the largest number of any table holds.
     pub keepalive_pool_size: NonZeroUsize,
     /// Which version of HTTP is spoken.
@@ -196,6 +198,7 @@ impl Default for Upstream {
             read_timeout_secs: Secs::new(30),
             write_timeout_secs: Secs::new(30),
             idle_timeout_secs: Secs::new(55),
+            stream_idle_timeout_secs: Secs::new(3600),
             keepalive_pool_size: NonZeroUsize::MIN.saturating_add(511),
             protocol: UpstreamProtocol::Http1,
             tls: false,

@@ -6,17 +6,22 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use super::certificates::certificates;
 use super::innermost::{Defaults, Found, Policies};
 use super::pools::Pools;
-use super::snapshot::{Instance, Level, Route, Snapshot};
+use super::snapshot::{Entrance, Instance, Level, Route, Snapshot};
 use crate::config::{self, Config, Domain, PathFault, RateLimitScope, VirtualHost};
+use crate::policy::client_certificate::ClientCertificates;
 use crate::policy::fault::Fault;
 use crate::policy::headers::HeaderRules;
+use crate::policy::https_redirect::HttpsRedirect;
 use crate::policy::rate_limit::{Counters, RateLimiter};
 use crate::policy::rewrite::Rewrite;
+use crate::policy::security_headers::SecurityHeaders;
 use crate::policy::signed_cookie::{CookieKey, SignedCookie};
 use crate::route::{HostTable, PathRule, Rule, RuleTable};
 use crate::telemetry::Metrics;
+use crate::tls::Certificates;
 use crate::upstream::{
     Arm, BackendState, BreakerRules, Endpoint, Mirror, Place, Places, RetryRules, Split, fixed,
 };
@@ -61,11 +66,14 @@ fn compile_with(
     with: &Surroundings<'_>,
 ) -> Result<Snapshot, Vec<PathFault>> {
     let defaults = Defaults::new(config);
+    let certificates = certificates(config, with.before)?;
     let counters = with.before.and_then(|before| before.counters.clone());
     let mut compiler = Compiler {
         defaults: &defaults,
         metrics: with.metrics,
         cookie_key: with.cookie_key,
+        certificates: &certificates,
+        https_port: https_port(config),
         pools: Pools::new(config, &backends, with.before),
         counters: counters.map_or_else(OnceCell::new, OnceCell::from),
         routes: HashMap::new(),
@@ -81,11 +89,13 @@ fn compile_with(
     }
     let top = Policies::of_top(&defaults);
     let (health, budgets) = compiler.pools.finish(&top, &backends)?;
+    let security_headers = SecurityHeaders::from(top.security_headers.table);
     Ok(Snapshot {
         config: Arc::new(config.clone()),
         revision: with.revision,
         hosts,
         routes: compiler.routes,
+        certificates: certificates.clone(),
         backends,
         places: with.places.clone(),
         health,
@@ -93,8 +103,19 @@ fn compile_with(
         counters: compiler.counters.into_inner(),
         keepalive_timeout: config.proxy.keepalive_timeout_secs.duration(),
         request_timeout: config.proxy.request_timeout_secs.duration(),
+        security_headers,
         unrouted: with.metrics.lazy_route("", ""),
     })
+}
+
+/// Where HTTPS is spoken, as clients see it.
+fn https_port(config: &Config) -> u16 {
+    let listener = config.proxy.listen_addr.0.first().map_or(0, std::net::SocketAddr::port);
+    match (config.proxy.https_port, listener) {
+        (0, 0) => 443,
+        (0, listener) => listener,
+        (port, _) => port,
+    }
 }
 
 /// A defect: validation should have refused this.
@@ -142,6 +163,8 @@ struct Compiler<'c> {
     defaults: &'c Defaults,
     metrics: &'c Arc<Metrics>,
     cookie_key: &'c Arc<CookieKey>,
+    certificates: &'c Certificates,
+    https_port: u16,
     pools: Pools<'c>,
     /// For all rate limits together, and only made where there is one.
     counters: OnceCell<Arc<Counters>>,
@@ -156,26 +179,39 @@ impl<'c> Compiler<'c> {
         host: &'c VirtualHost,
     ) -> Result<RuleTable<Arc<Route>>, Vec<PathFault>> {
         let at = format!("virtual_hosts/{index}/");
+        let entrance = Arc::new(self.entrance(host));
         let mut rules = Vec::new();
         for (i, route) in host.routes.iter().enumerate() {
             rules.push(Rule {
                 path: path_rule(route),
                 methods: route.methods.iter().map(|method| method.0.clone()).collect(),
                 headers: route.header_match.0.iter().map(|(n, v)| (n.0.clone(), v.0.clone())).collect(),
-                target: self.add(&format!("{at}routes/{i}/"), host, Some(route))?,
+                target: self.add(&format!("{at}routes/{i}/"), host, &entrance, Some(route))?,
             });
         }
-        Ok(RuleTable::new(rules, self.add(&at, host, None)?))
+        Ok(RuleTable::new(rules, self.add(&at, host, &entrance, None)?))
+    }
+
+    /// What holds at the door of `host`.
+    fn entrance(&self, host: &VirtualHost) -> Entrance {
+        let shown = self.certificates.all().iter().find(|shown| shown.domain == host.domain);
+        let authority = shown.and_then(|shown| shown.client.as_ref());
+        Entrance {
+            https_redirect: host.http_to_https.then(|| HttpsRedirect::new(self.https_port)),
+            client_certificate: authority
+                .map(|authority| ClientCertificates::new(authority.id, host.client_certificate)),
+        }
     }
 
     fn add(
         &mut self,
         at: &str,
         host: &'c VirtualHost,
+        entrance: &Arc<Entrance>,
         route: Option<&'c config::Route>,
     ) -> Result<Arc<Route>, Vec<PathFault>> {
         let name = route.map_or_else(|| WHOLE_HOST.to_owned(), config::Route::name);
-        let made = Arc::new(self.route(at, host, route, &name)?);
+        let made = Arc::new(self.route(at, host, entrance, route, &name)?);
         self.routes.insert((host.domain.clone(), name), made.clone());
         Ok(made)
     }
@@ -185,6 +221,7 @@ impl<'c> Compiler<'c> {
         &mut self,
         at: &str,
         host: &'c VirtualHost,
+        entrance: &Arc<Entrance>,
         route: Option<&'c config::Route>,
         name: &str,
     ) -> Result<Route, Vec<PathFault>> {
@@ -208,6 +245,7 @@ impl<'c> Compiler<'c> {
         Ok(Route {
             domain: host.domain.clone(),
             name: name.to_owned(),
+            entrance: entrance.clone(),
             policies: policies.levels(),
             redirect: redirect.map_err(|_| not_validated("a redirect leads nowhere"))?,
             fault: route.and_then(|route| Fault::new(route.fault)),
@@ -223,6 +261,7 @@ impl<'c> Compiler<'c> {
             mirror: mirror.transpose()?,
             rate_limit: self.rate_limit(host, &policies, name),
             headers: HeaderRules::from(policies.headers.table),
+            security_headers: SecurityHeaders::from(policies.security_headers.table),
             metrics: self.metrics.lazy_route(&host.domain, name),
         })
     }

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Method, Uri, header};
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
@@ -132,6 +133,14 @@ impl From<&BackendState> for BackendCondition {
     }
 }
 
+/// A request, and how it comes.
+pub struct Question {
+    /// The request.
+    pub request: RequestHeader,
+    /// Whether it comes by HTTPS.
+    pub is_https: bool,
+}
+
 /// The request that a method, a URL and header fields make. A `Host` among them is asked about in place of the
 /// URL's, as curl does.
 ///
@@ -141,7 +150,7 @@ pub fn asked(
     method: &Method,
     url: &Uri,
     headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
-) -> Result<RequestHeader, String> {
+) -> Result<Question, String> {
     let wrong = |what: &dyn fmt::Display| format!("'{url}': {what}");
     let host = url.authority().ok_or_else(|| wrong(&"there is no host; expected http://host/path"))?;
     let target = url.path_and_query().map_or("/", |target| target.as_str());
@@ -156,11 +165,12 @@ pub fn asked(
         };
         set.map_err(|error| wrong(&error))?;
     }
-    Ok(request)
+    Ok(Question { request, is_https: url.scheme() == Some(&Scheme::HTTPS) })
 }
 
-/// What `snapshot` makes of `request`.
-pub fn explain(snapshot: &Snapshot, request: &RequestHeader) -> Explanation {
+/// What `snapshot` makes of a request.
+pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
+    let request = &question.request;
     let path = normalise_path(request.uri.path()).into_owned();
     let mut explanation = Explanation {
         method: request.method.to_string(),
@@ -192,9 +202,24 @@ pub fn explain(snapshot: &Snapshot, request: &RequestHeader) -> Explanation {
     };
     explanation.rules = outcomes.into_iter().map(rule).collect();
     explanation.rules.sort_by(|a, b| a.name.cmp(&b.name));
-    explanation.answered = route.redirect.as_ref().map(|_| 308);
-    explanation.route = Some(taken(route, request, &path));
+    let mut taken = taken(route, request, &path);
+    if let Some(to_https) = to_https(route, question) {
+        taken.redirect = Some(to_https);
+    }
+    explanation.answered = taken.redirect.as_ref().map(|_| 308);
+    explanation.route = Some(taken);
     explanation
+}
+
+/// Where `http_to_https` sends the client, if it does.
+fn to_https(route: &Route, question: &Question) -> Option<String> {
+    let request = &question.request;
+    let host = route::authority(request).ok().flatten();
+    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    match route.entrance.https_redirect.as_ref()?.check(question.is_https, host, target) {
+        Verdict::Reply(reply) => reply.fields().get(header::LOCATION)?.to_str().ok().map(str::to_owned),
+        Verdict::Continue(()) => None,
+    }
 }
 
 fn why(outcome: &Outcome) -> String {

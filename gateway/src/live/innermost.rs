@@ -2,7 +2,8 @@
 
 use super::snapshot::Level;
 use crate::config::{
-    self, Balancing, CircuitBreaker, Config, Headers, HealthCheck, RateLimit, Retry, Upstream, VirtualHost,
+    self, Balancing, CircuitBreaker, Config, Headers, HealthCheck, RateLimit, Retry, SecurityHeaders,
+    Upstream, VirtualHost,
 };
 
 /// The table that holds, and where it was written.
@@ -28,6 +29,7 @@ pub(super) struct Defaults {
     retry: (Retry, Level),
     circuit_breaker: (CircuitBreaker, Level),
     headers: (Headers, Level),
+    security_headers: (SecurityHeaders, Level),
     rate_limit: Option<RateLimit>,
 }
 
@@ -41,6 +43,7 @@ impl Defaults {
             retry: or_default(config.retry.as_ref()),
             circuit_breaker: or_default(config.circuit_breaker.as_ref()),
             headers: or_default(config.headers.as_ref()),
+            security_headers: or_default(config.security_headers.as_ref()),
             rate_limit: config.rate_limit.clone(),
         }
     }
@@ -62,6 +65,7 @@ pub(super) struct Policies<'c> {
     pub(super) retry: Found<'c, Retry>,
     pub(super) circuit_breaker: Found<'c, CircuitBreaker>,
     pub(super) headers: Found<'c, Headers>,
+    pub(super) security_headers: Found<'c, SecurityHeaders>,
     /// `None`: any number of requests.
     pub(super) rate_limit: Option<Found<'c, RateLimit>>,
 }
@@ -77,6 +81,7 @@ impl<'c> Policies<'c> {
             retry: at_top(&defaults.retry),
             circuit_breaker: at_top(&defaults.circuit_breaker),
             headers: at_top(&defaults.headers),
+            security_headers: at_top(&defaults.security_headers),
             rate_limit: rate_limit.map(|table| Found { table, level: Level::Top }),
         }
     }
@@ -100,12 +105,13 @@ impl<'c> Policies<'c> {
             retry: innermost!(retry).unwrap_or(top.retry),
             circuit_breaker: innermost!(circuit_breaker).unwrap_or(top.circuit_breaker),
             headers: innermost!(headers).unwrap_or(top.headers),
+            security_headers: innermost!(security_headers).unwrap_or(top.security_headers),
             rate_limit: innermost!(rate_limit).or(top.rate_limit),
         }
     }
 
     /// Where each of them was written.
-    pub(super) fn levels(&self) -> [(&'static str, Level); 7] {
+    pub(super) fn levels(&self) -> [(&'static str, Level); 8] {
         [
             ("health_check", self.health_check.level),
             ("balancing", self.balancing.level),
@@ -114,6 +120,7 @@ impl<'c> Policies<'c> {
             ("circuit_breaker", self.circuit_breaker.level),
             ("rate_limit", self.rate_limit.map_or(Level::Default, |found| found.level)),
             ("headers", self.headers.level),
+            ("security_headers", self.security_headers.level),
         ]
     }
 }

@@ -7,6 +7,7 @@
 //! ([`Rollouts`]).
 
 mod cases;
+mod certificates;
 mod change;
 mod compile;
 mod ended;
@@ -21,9 +22,9 @@ mod snapshot;
 mod store;
 
 pub use change::{Applied, Change, ChangeError, Keeping, Revision};
-pub use explain::{BackendCondition, Explanation, asked, explain};
+pub use explain::{BackendCondition, Explanation, Question, asked, explain};
 pub use names::Names;
 pub use reload::Reloader;
 pub use rollout::{Measured, Progress, RolloutService, Rollouts};
-pub use snapshot::{Instance, Route, Snapshot};
+pub use snapshot::{Entrance, Instance, Route, Snapshot};
 pub use store::Store;

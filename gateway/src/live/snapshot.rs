@@ -12,14 +12,19 @@ use serde::Serialize;
 
 use super::pools::Budgets;
 use crate::config::{Algorithm, Config, HashKey};
+use crate::policy::client_certificate::ClientCertificates;
 use crate::policy::fault::Fault;
 use crate::policy::hash_key;
 use crate::policy::headers::HeaderRules;
+use crate::policy::https_redirect::HttpsRedirect;
 use crate::policy::rate_limit::{Counters, RateLimiter};
 use crate::policy::rewrite::Rewrite;
+use crate::policy::security_headers::SecurityHeaders;
 use crate::policy::signed_cookie::SignedCookie;
 use crate::route::{HostTable, RuleTable};
+use crate::telemetry::Metrics;
 use crate::telemetry::handles::{Lazy, RouteMetrics};
+use crate::tls::Certificates;
 use crate::upstream::{
     BackendState, BreakerRules, Draw, HealthPlan, Mirror, PeerSettings, Places, RetryRules, Split, Wanted,
 };
@@ -59,6 +64,8 @@ pub struct Snapshot {
     pub hosts: HostTable<Arc<RuleTable<Arc<Route>>>>,
     /// Every route, by its virtual host's domain and its name.
     pub routes: HashMap<(String, String), Arc<Route>>,
+    /// Which certificate is shown to whom.
+    pub certificates: Arc<Certificates>,
     /// The instances of every backend, in the order of the configuration.
     pub backends: Vec<Vec<Instance>>,
     /// Where the names among their addresses lead.
@@ -73,6 +80,8 @@ pub struct Snapshot {
     pub keepalive_timeout: Duration,
     /// From a request's last byte to the response's first byte.
     pub request_timeout: Duration,
+    /// Which fields tell browsers to be careful, in answers to requests that no route takes.
+    pub security_headers: SecurityHeaders,
     /// Counts requests that no route takes.
     pub unrouted: Lazy<RouteMetrics>,
 }
@@ -83,8 +92,10 @@ pub struct Route {
     pub domain: String,
     /// Its name in that virtual host; "/" is that of the requests which no other takes.
     pub name: String,
+    /// What holds at the door of its virtual host.
+    pub entrance: Arc<Entrance>,
     /// Its policies, and at which level of the configuration each was written.
-    pub policies: [(&'static str, Level); 7],
+    pub policies: [(&'static str, Level); 8],
     /// Where clients are sent in place of an answer.
     pub redirect: Option<HeaderValue>,
     /// What it does wrong on purpose.
@@ -113,8 +124,18 @@ pub struct Route {
     pub rate_limit: Option<RateLimiter>,
     /// Which header fields are changed.
     pub headers: HeaderRules,
+    /// Which fields tell browsers to be careful.
+    pub security_headers: SecurityHeaders,
     /// Its counters.
     pub metrics: Lazy<RouteMetrics>,
+}
+
+/// What holds for every request of a virtual host, whichever route it takes.
+pub struct Entrance {
+    /// Where clients are sent that come without TLS; `None`: they are let in.
+    pub https_redirect: Option<HttpsRedirect>,
+    /// What clients must prove; `None`: nothing.
+    pub client_certificate: Option<ClientCertificates>,
 }
 
 impl Snapshot {
@@ -131,8 +152,19 @@ impl Snapshot {
             .collect()
     }
 
-    /// Has the backends be as the configuration says, from now on.
-    pub(super) fn take_effect(&self) {
+    /// The certificates, each by its virtual host's domain and the kind of its key.
+    pub(super) fn shown_certificates(&self) -> impl Iterator<Item = (&str, &str)> {
+        let hosts = self.certificates.all().iter();
+        hosts.flat_map(|host| host.certificates.iter().map(|certificate| (&*host.domain, certificate.kind)))
+    }
+
+    /// Has the backends be as the configuration says, from now on, and tells how long certificates last.
+    pub(super) fn take_effect(&self, metrics: &Metrics) {
+        for host in self.certificates.all() {
+            for certificate in &host.certificates {
+                metrics.certificate(&host.domain, certificate.kind, certificate.not_after);
+            }
+        }
         for (instances, config) in self.backends.iter().zip(&self.config.backends) {
             for Instance { state, .. } in instances {
                 state.set_drained(config.drained);

@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::cases::try_on;
+use super::certificates::files;
 use super::change::{Applied, Change, ChangeError, Keeping, Revision};
 use super::compile::{Surroundings, compile};
 use super::ended;
@@ -73,7 +74,7 @@ impl Store {
         });
         let tried = compiled.and_then(|snapshot| try_on(&snapshot).map(|()| snapshot));
         let snapshot = tried.map_err(|faults| source.locate(&parsed, faults))?;
-        snapshot.take_effect();
+        snapshot.take_effect(&metrics);
         metrics.last_reload_successful.set(1);
         let started = SystemTime::now();
         let first = Revision {
@@ -191,6 +192,24 @@ impl Store {
         self.catch_up(&mut self.book.lock())
     }
 
+    /// Every file besides the configuration's own that what runs depends on.
+    pub fn files(&self) -> Vec<PathBuf> {
+        files(&self.load().config)
+    }
+
+    /// Reads certificates and keys again. The configuration, and its revision, stay as they are.
+    ///
+    /// # Errors
+    /// Every file that is no good; then nothing changes.
+    pub fn follow_files(&self) -> Result<(), ConfigError> {
+        let book = self.book.lock();
+        let before = self.load();
+        let with = self.surroundings(&before, (*before.places).clone(), before.revision);
+        let next = compile(&book.parsed.config, &with);
+        self.swap(Arc::new(next.map_err(|faults| self.source.locate(&book.parsed, faults))?));
+        Ok(())
+    }
+
     /// Takes over where names of backends lead now. The configuration, and its revision, stay as they are.
     pub fn follow_names(&self, news: Places) {
         let book = self.book.lock();
@@ -221,7 +240,7 @@ impl Store {
     /// Has new requests start with `next`.
     fn swap(&self, next: Arc<Snapshot>) {
         let before = self.current.swap(next.clone());
-        next.take_effect();
+        next.take_effect(&self.metrics);
         self.tell_of_instances(&before, &next);
         self.health.send_replace(next.health.clone());
         self.places.send_replace(next.places.clone());
@@ -446,6 +465,10 @@ impl Store {
         }
         for (vhost, tag) in before.compared_tags().difference(&now.compared_tags()) {
             self.metrics.forget_tag(vhost, tag);
+        }
+        let now_shown: HashSet<(&str, &str)> = now.shown_certificates().collect();
+        for (vhost, key) in before.shown_certificates().filter(|shown| !now_shown.contains(shown)) {
+            self.metrics.forget_certificate(vhost, key);
         }
         let known: HashSet<&str> = now.instances().map(|instance| instance.state.name.as_str()).collect();
         for Instance { state, .. } in before.instances() {

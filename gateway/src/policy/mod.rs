@@ -3,13 +3,16 @@
 //! A policy is compiled from its table in the configuration, takes plain parts rather than a session, and
 //! knows no other policy.
 
+pub mod client_certificate;
 pub mod fault;
 pub mod forwarded;
 pub mod hash_key;
 pub mod headers;
+pub mod https_redirect;
 pub mod rate_limit;
 pub mod request_id;
 pub mod rewrite;
+pub mod security_headers;
 pub mod signed_cookie;
 
 use http::{HeaderMap, header};

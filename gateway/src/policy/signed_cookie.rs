@@ -67,15 +67,16 @@ impl SignedCookie {
         })
     }
 
-    /// Gives the client a cookie that says `value`.
+    /// Gives the client a cookie that says `value`; one that it got over HTTPS it sends over HTTPS only.
     ///
     /// # Errors
     /// Where Pingora refuses the field, which it does not do for this one.
-    pub fn on_response(&self, value: &str, response: &mut ResponseHeader) -> Result<()> {
+    pub fn on_response(&self, value: &str, is_https: bool, response: &mut ResponseHeader) -> Result<()> {
         let Ok(signature) = self.key.sign(&self.purpose, value) else { return Ok(()) };
-        let name = &self.name;
-        let cookie =
-            format!("{name}={value}.{signature}; Path=/; Max-Age={MAX_AGE_SECS}; HttpOnly; SameSite=Lax");
+        let (name, secure) = (&self.name, if is_https { "; Secure" } else { "" });
+        let cookie = format!(
+            "{name}={value}.{signature}; Path=/; Max-Age={MAX_AGE_SECS}; HttpOnly; SameSite=Lax{secure}"
+        );
         match HeaderValue::from_str(&cookie) {
             Ok(cookie) => response.append_header(header::SET_COOKIE, cookie).map(|_| ()),
             Err(_) => Ok(()),
@@ -94,7 +95,7 @@ mod tests {
     /// What a browser would send after a response with this cookie.
     fn given(cookie: &SignedCookie, value: &str) -> String {
         let mut response = ResponseHeader::build(200, None).unwrap();
-        cookie.on_response(value, &mut response).unwrap();
+        cookie.on_response(value, false, &mut response).unwrap();
         let set = response.headers["set-cookie"].to_str().unwrap();
         set.split(';').next().unwrap().to_owned()
     }

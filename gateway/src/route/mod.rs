@@ -41,12 +41,37 @@ fn absolute_form(request: &RequestHeader) -> Option<&str> {
     rest.split(['/', '?', '#']).next()
 }
 
-/// Where a request goes, or the answer where no virtual host serves it.
-pub fn find<'t, T>(hosts: &'t HostTable<Arc<RuleTable<T>>>, request: &RequestHeader) -> Verdict<&'t T> {
+/// Where a request goes, or the answer where no virtual host serves it; `server_name` is the host that the client
+/// has asked for in its TLS handshake.
+pub fn find<'t, T>(
+    hosts: &'t HostTable<Arc<RuleTable<T>>>,
+    request: &RequestHeader,
+    server_name: Option<&str>,
+) -> Verdict<&'t T> {
     match virtual_host(hosts, request) {
+        Verdict::Continue(rules) if is_misdirected(hosts, request, rules, server_name) => {
+            let detail = "the TLS connection was made for another virtual host";
+            Verdict::Reply(Reply::new(Problem::Misdirected, detail))
+        }
         Verdict::Continue(rules) => Verdict::Continue(asked(request, |asked| rules.find(asked))),
         Verdict::Reply(reply) => Verdict::Reply(reply),
     }
+}
+
+/// Whether the handshake was for another virtual host than the request is (RFC 9110 15.5.20): what one of them
+/// demands in it, say a client certificate, must not be got around by way of the other.
+fn is_misdirected<T>(
+    hosts: &HostTable<Arc<RuleTable<T>>>,
+    request: &RequestHeader,
+    rules: &Arc<RuleTable<T>>,
+    server_name: Option<&str>,
+) -> bool {
+    // A client that names none has been shown the default certificate, and that is all.
+    let Some(server_name) = server_name else { return false };
+    if authority(request).is_ok_and(|host| host == Some(server_name)) {
+        return false;
+    }
+    !matches!(hosts.find(Some(server_name)), Ok(Some(named)) if Arc::ptr_eq(named, rules))
 }
 
 /// Looks at a request as rules do.
@@ -105,7 +130,7 @@ mod tests {
 
     /// The target found, or the status of the answer.
     fn outcome(table: &Table, request: &RequestHeader) -> Result<&'static str, u16> {
-        match find(table, request) {
+        match find(table, request, None) {
             Verdict::Continue(found) => Ok(*found),
             Verdict::Reply(reply) => Err(reply.status()),
         }
@@ -155,6 +180,28 @@ mod tests {
         let mut request = request(Version::HTTP_11, &["other.example"]);
         request.set_uri("http://example.com/path".parse().unwrap());
         assert_eq!(outcome(&table(), &request), Ok("example"));
+    }
+
+    #[test]
+    fn a_handshake_for_another_virtual_host_is_421() {
+        let mut table = table();
+        insert(&mut table, "*", "all");
+        let outcome = |server_name, host| match find(&table, &request(Version::HTTP_11, &[host]), server_name)
+        {
+            Verdict::Continue(found) => Ok(*found),
+            Verdict::Reply(reply) => Err(reply.status()),
+        };
+        for (server_name, host, expected) in [
+            (Some("example.com"), "example.com", Ok("example")),
+            (Some("Example.COM"), "example.com:8443", Ok("example")),
+            (Some("other.example"), "another.example", Ok("all")),
+            (None, "example.com", Ok("example")),
+            (Some("example.com"), "other.example", Err(421)),
+            (Some("other.example"), "example.com", Err(421)),
+            (Some("a b"), "example.com", Err(421)),
+        ] {
+            assert_eq!(outcome(server_name, host), expected, "{server_name:?} {host}");
+        }
     }
 
     #[test]

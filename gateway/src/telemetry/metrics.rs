@@ -3,6 +3,7 @@
 //! that counting is one atomic addition.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::Method;
 use prometheus::{
@@ -34,6 +35,14 @@ pub struct Metrics {
     pub connections_active: IntGauge,
     /// Connections closed at once because `max_connections` were open.
     pub connections_refused: IntCounter,
+    /// Connections closed because they took too long to open.
+    pub connections_abandoned: IntCounter,
+    /// Connections closed because of their PROXY header, or for want of one.
+    pub proxy_headers_refused: IntCounter,
+    /// TLS handshakes with clients.
+    pub tls_handshakes: IntCounter,
+    /// TLS handshakes with clients that came to nothing.
+    pub tls_handshakes_failed: IntCounter,
     /// Requests a second, over the last seconds.
     pub requests_per_second: Gauge,
     /// The share of answers that were not 5xx, over the last seconds.
@@ -53,6 +62,7 @@ pub struct Metrics {
     retries_refused: IntCounterVec,
     faults: IntCounterVec,
     mirrored: IntCounterVec,
+    certificates: IntGaugeVec,
     lookups: IntCounterVec,
     upgrades: IntCounterVec,
     rate_limited: IntCounterVec,
@@ -87,11 +97,26 @@ impl Metrics {
         )?;
         let (route, backend) = (&["vhost", "route"], &["backend"]);
         let milliseconds = BUCKETS.map(|seconds| seconds * 1000.0);
+        let handshakes =
+            new.counters("proxy_tls_handshakes_total", "TLS handshakes with clients", &["result"])?;
         Ok(Metrics {
             requests_active: new.gauge("proxy_requests_active", "Requests being served now")?,
             connections_active: new.gauge("proxy_connections_active", "Client connections open now")?,
             connections_refused: new
                 .counter("proxy_connections_refused_total", "Connections over the limit")?,
+            connections_abandoned: new
+                .counter("proxy_connections_abandoned_total", "Connections that took too long to open")?,
+            proxy_headers_refused: new.counter(
+                "proxy_proxy_headers_refused_total",
+                "Connections closed because of their PROXY header, or for want of one",
+            )?,
+            tls_handshakes: handshakes.with_label_values(&["ok"]),
+            tls_handshakes_failed: handshakes.with_label_values(&["failed"]),
+            certificates: new.gauges(
+                "proxy_certificate_not_after_timestamp_seconds",
+                "When a certificate expires, in seconds since 1970",
+                &["vhost", "key"],
+            )?,
             requests_per_second: new
                 .rate("proxy_requests_per_second", "Responses a second, over 10 seconds")?,
             success_rate: new
@@ -283,6 +308,17 @@ impl Metrics {
                 gone(counters.remove_label_values(&[vhost, route, value]));
             }
         }
+    }
+
+    /// Tells when a certificate of a virtual host ends; `key` is the kind of its key.
+    pub fn certificate(&self, vhost: &str, key: &str, not_after: SystemTime) {
+        let secs = not_after.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.certificates.with_label_values(&[vhost, key]).set(i64::try_from(secs).unwrap_or(i64::MAX));
+    }
+
+    /// Forgets a certificate that is gone.
+    pub fn forget_certificate(&self, vhost: &str, key: &str) {
+        gone(self.certificates.remove_label_values(&[vhost, key]));
     }
 
     /// Counts lookups of backends' names: those that were answered, and those that were not.

@@ -76,7 +76,7 @@ impl Mirrors {
         let (Some(body), Ok(permit)) = (copy.body, self.room.clone().try_acquire_owned()) else {
             return metrics.dropped.inc();
         };
-        let occasion = Occasion { left: limit, timed: false, fresh: false };
+        let occasion = Occasion { left: limit, timed: false, fresh: false, is_stream: false };
         let backend = mirror.pool.take_turn(&wanted);
         let peer = backend.and_then(|backend| mirror.peers.peer(backend, occasion).ok());
         let Some(peer) = peer else { return metrics.dropped.inc() };

@@ -23,6 +23,7 @@ pub struct PeerSettings {
     read_timeout: Duration,
     write_timeout: Duration,
     idle_timeout: Duration,
+    stream_idle_timeout: Duration,
     protocol: UpstreamProtocol,
     tls: Option<Tls>,
     max_inflight: u32,
@@ -54,6 +55,8 @@ pub struct Occasion {
     pub timed: bool,
     /// Whether it must be a new connection, since one that was kept has just turned out to be closed.
     pub fresh: bool,
+    /// Whether it is for a stream, which may be silent for long and is no worse for it.
+    pub is_stream: bool,
 }
 
 impl PeerSettings {
@@ -70,6 +73,7 @@ impl PeerSettings {
             read_timeout: config.read_timeout_secs.duration(),
             write_timeout: config.write_timeout_secs.duration(),
             idle_timeout: config.idle_timeout_secs.duration(),
+            stream_idle_timeout: config.stream_idle_timeout_secs.duration(),
             protocol: config.protocol,
             tls,
             max_inflight: if config.max_inflight_per_backend == 0 {
@@ -101,7 +105,7 @@ impl PeerSettings {
     /// # Errors
     /// Where the path of a socket is none, which validation has ruled out.
     pub fn peer(&self, backend: &BackendState, occasion: Occasion) -> Result<Box<HttpPeer>> {
-        let Occasion { left, timed, fresh } = occasion;
+        let Occasion { left, timed, fresh, is_stream } = occasion;
         let tls = self.tls.as_ref();
         let host = backend.host.as_deref().unwrap_or_default().trim_end_matches('.');
         let sni = tls.map_or("", |tls| if tls.sni.is_empty() { host } else { &tls.sni }).to_owned();
@@ -119,8 +123,13 @@ impl PeerSettings {
         let options = &mut peer.options;
         options.connection_timeout = Some(self.connect_timeout.min(left));
         options.total_connection_timeout = Some(self.connect_timeout.min(left));
-        options.read_timeout = Some(if timed { self.read_timeout } else { self.read_timeout.min(left) });
-        options.write_timeout = Some(self.write_timeout);
+        let (read_timeout, write_timeout) = if is_stream {
+            (self.stream_idle_timeout, self.stream_idle_timeout)
+        } else {
+            (if timed { self.read_timeout } else { self.read_timeout.min(left) }, self.write_timeout)
+        };
+        options.read_timeout = Some(read_timeout);
+        options.write_timeout = Some(write_timeout);
         options.idle_timeout = Some(if fresh { Duration::ZERO } else { self.idle_timeout });
         options.max_h2_streams = MAX_H2_STREAMS;
         match self.protocol {
@@ -197,7 +206,8 @@ mod tests {
     use crate::telemetry::Metrics;
     use crate::upstream::backend::tests::backend;
 
-    const OCCASION: Occasion = Occasion { left: Duration::from_secs(5), timed: true, fresh: false };
+    const OCCASION: Occasion =
+        Occasion { left: Duration::from_secs(5), timed: true, fresh: false, is_stream: false };
 
     fn hash(config: &Upstream, occasion: Occasion) -> u64 {
         use pingora::upstreams::peer::Peer;

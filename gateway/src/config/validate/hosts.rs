@@ -24,9 +24,6 @@ pub(super) fn virtual_hosts(config: &Config, faults: &mut Faults) {
         if host.enabled_backends_tag.is_empty() {
             faults.add(at.as_str(), "a virtual host needs `enabled_backends_tag`: which backends serve it");
         }
-        if host.http_to_https {
-            faults.add(format!("{at}/http_to_https"), "`http_to_https = true` is not supported yet");
-        }
         domains(host, &at, &mut seen, faults);
         let mut names = HashSet::new();
         for (j, route) in host.routes.iter().enumerate() {

@@ -4,6 +4,7 @@
 mod hosts;
 mod policies;
 mod shares;
+mod tls;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -50,6 +51,7 @@ pub(super) fn values(config: &Config) -> Vec<PathFault> {
     policies::policies(config, &mut faults);
     hosts::virtual_hosts(config, &mut faults);
     shares::shares(config, &mut faults);
+    tls::tls(config, &mut faults);
     backends(config, &mut faults);
     faults.0
 }
@@ -64,7 +66,9 @@ fn listeners(config: &Config, faults: &mut Faults) {
     let management = config.proxy.management_api.then_some(config.proxy.management_api_addr);
     let management = management.map(|address| ("proxy/management_api_addr", address));
     let listeners = listeners.iter().map(|address| ("proxy/listen_addr_http", *address));
-    for (path, address) in listeners.chain(management).chain(metrics) {
+    let OneOrMany(https) = &config.proxy.listen_addr;
+    let https = https.iter().map(|address| ("proxy/listen_addr", *address));
+    for (path, address) in listeners.chain(https).chain(management).chain(metrics) {
         // Port 0 is another one each time.
         if address.port() != 0 && !seen.insert(address) {
             faults.add(path, format!("{address} is listened on twice"));

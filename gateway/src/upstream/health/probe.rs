@@ -37,7 +37,7 @@ impl Probe {
     pub(super) fn new(config: &HealthCheck, backend: &BackendState, peers: &PeerSettings) -> Self {
         let limit = config.timeout_secs.duration();
         // Each probe finds out whether a new connection can be had.
-        let occasion = Occasion { left: limit, timed: false, fresh: true };
+        let occasion = Occasion { left: limit, timed: false, fresh: true, is_stream: false };
         let host = if config.host.is_empty() { backend.authority() } else { config.host.clone() };
         let host = host.as_str();
         let question = match config.probe_kind() {

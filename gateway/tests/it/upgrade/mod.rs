@@ -11,11 +11,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use load::Load;
-use testkit::{DEADLINE, Origin, Process, Signal, eventually};
+use testkit::tls::{Authority, handshake};
+use testkit::{DEADLINE, Origin, Process, Signal, eventually, exchange_over};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::{ConfigFile, GATEWAY, Gateway, Setup, config};
+use crate::tls;
 
 /// What two gateways in a row share: a directory with the socket and the file of the id.
 struct House {
@@ -141,6 +143,32 @@ async fn what_is_in_flight_ends_where_it_began_and_idle_connections_are_let_go()
     assert!(old.process.ended(Duration::from_secs(15)).await.success());
     assert!(old.process.output().contains("stopped; everything was answered"), "{}", old.process.output());
     assert_eq!(new.get("/bytes/66").await.status, 200);
+}
+
+#[tokio::test]
+async fn https_moves_too() {
+    let authority = Authority::new();
+    let identity = authority.issue("web.test");
+    let origin = Origin::start().await;
+    let house = House::over(&[&origin]);
+    let keys = format!("upgrade_sock = {:?}\npid_file = {:?}", house.socket(), house.pid_file());
+    let text = tls::config(origin.address(), &keys, &[tls::shows("web.test", &identity)]);
+    let old = Gateway::start_with_config(&text).await;
+    let https = old.https().await;
+    eventually!(house.pid() == old.process.id());
+    let connect = async || handshake(https, Some("web.test"), |_| Ok(())).await.unwrap();
+    let asks = |fields: &str| format!("GET /bytes/66 HTTP/1.1\r\nHost: web.test\r\n{fields}\r\n");
+    let before = connect().await;
+
+    let file = ConfigFile::new(&text);
+    let new = Gateway::from_process(spawn_successor(&file), file).await;
+    eventually!(house.pid() == new.process.id());
+    assert_eq!(new.https().await, https);
+    old.process.line("another process has the listeners").await;
+    let answer = exchange_over(before, asks("").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let answer = exchange_over(connect().await, asks("Connection: close\r\n").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
 #[tokio::test]

@@ -1,0 +1,72 @@
+//! Networks as a configuration names them.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize, Serializer};
+
+/// A network, as in `10.0.0.0/8`, or one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Cidr(IpNet);
+
+impl Cidr {
+    /// Whether `address` belongs to it. IPv4 is IPv4, also where it came over a socket of IPv6.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let network = text.parse::<IpNet>().ok();
+        let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        let found = network.or_else(address);
+        found
+            .map(Cidr)
+            .ok_or_else(|| format!("'{text}' is no network; expected something like \"10.0.0.0/8\""))
+    }
+}
+
+impl TryFrom<String> for Cidr {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // One address is written as people write it.
+        if self.0.prefix_len() == self.0.max_prefix_len() { self.0.addr().fmt(f) } else { self.0.fmt(f) }
+    }
+}
+
+impl Serialize for Cidr {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_and_single_addresses() {
+        let contains = |network: &str, address: &str| {
+            network.parse::<Cidr>().unwrap().contains(address.parse().unwrap())
+        };
+        assert!(contains("10.0.0.0/8", "10.1.2.3") && !contains("10.0.0.0/8", "11.0.0.0"));
+        assert!(contains("10.0.0.0/8", "::ffff:10.1.2.3"), "IPv4 over a socket of IPv6");
+        assert!(contains("127.0.0.1", "127.0.0.1") && !contains("127.0.0.1", "127.0.0.2"));
+        assert!(contains("2001:db8::/32", "2001:db8::1"));
+        for wrong in ["", "10.0.0.0/33", "10.0.0/8", "localhost", "10.0.0.1:80"] {
+            assert!(wrong.parse::<Cidr>().is_err(), "{wrong}");
+        }
+        assert_eq!("127.0.0.1".parse::<Cidr>().unwrap().to_string(), "127.0.0.1");
+    }
+}

@@ -1,0 +1,80 @@
+//! What TLS needs: a listener, a certificate with its key, and somebody to believe.
+
+use super::Faults;
+use crate::config::schema::{ClientCertificate, Config, VirtualHost};
+
+/// Everything that is wrong with it, but for what is in the files.
+pub(super) fn tls(config: &Config, faults: &mut Faults) {
+    let is_https = !config.proxy.listen_addr.0.is_empty();
+    if is_https && !config.virtual_hosts.iter().any(has_certificate) {
+        faults.add(
+            "proxy/listen_addr",
+            "no virtual host has a certificate: set `cert_file` and `key_file` (`gateway dev-cert localhost` makes \
+             a pair for learning)",
+        );
+    }
+    if config.proxy.proxy_protocol && config.proxy.trusted_proxies.is_empty() {
+        let detail =
+            "nobody may connect: PROXY headers are taken from `trusted_proxies` only, and there is none";
+        faults.add("proxy/proxy_protocol", detail);
+    }
+    let mut default: Option<&str> = None;
+    for (i, host) in config.virtual_hosts.iter().enumerate() {
+        let at = format!("virtual_hosts/{i}");
+        certificates(host, &at, is_https, faults);
+        if host.http_to_https && !is_https && config.proxy.trusted_proxies.is_empty() {
+            let detail = "nothing here speaks HTTPS: set `proxy.listen_addr`, or `proxy.trusted_proxies` where \
+                          somebody in front of the gateway does";
+            faults.add(format!("{at}/http_to_https"), detail);
+        }
+        if host.default {
+            match default.replace(&host.domain) {
+                Some(first) => {
+                    faults.add(format!("{at}/default"), format!("'{first}' is the default already"))
+                }
+                None if !has_certificate(host) => {
+                    faults.add(format!("{at}/default"), "it has no certificate to show")
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+fn has_certificate(host: &VirtualHost) -> bool {
+    !host.cert_file.0.is_empty()
+}
+
+fn certificates(host: &VirtualHost, at: &str, is_https: bool, faults: &mut Faults) {
+    let (certificates, keys) = (&host.cert_file.0, &host.key_file.0);
+    if certificates.len() != keys.len() {
+        let (certificates, keys) = (certificates.len(), keys.len());
+        let key = if certificates < keys { "key_file" } else { "cert_file" };
+        faults.add(
+            format!("{at}/{key}"),
+            format!("each certificate needs its key: there are {certificates} in `cert_file` and {keys} in `key_file`"),
+        );
+    } else if !certificates.is_empty() && !is_https {
+        faults.add(format!("{at}/cert_file"), "nobody is shown it without `proxy.listen_addr`");
+    }
+    for (key, files) in [("cert_file", certificates), ("key_file", keys)] {
+        if files.iter().any(String::is_empty) {
+            faults.add(format!("{at}/{key}"), "expected the path of a file");
+        }
+    }
+    if !host.client_ca_file.is_empty() && !is_https {
+        faults
+            .add(format!("{at}/client_ca_file"), "nobody can show a certificate without `proxy.listen_addr`");
+    }
+    if !host.client_ca_file.is_empty() && !has_certificate(host) {
+        let detail =
+            "it is asked for by the host's own certificate only: set `cert_file` and `key_file`, too";
+        faults.add(format!("{at}/client_ca_file"), detail);
+    }
+    if host.client_certificate != ClientCertificate::default() && host.client_ca_file.is_empty() {
+        faults.add(
+            format!("{at}/client_certificate"),
+            "it needs `client_ca_file`: whose certificates are believed",
+        );
+    }
+}

@@ -1,0 +1,115 @@
+//! The certificates of a configuration. Files that have not changed are not read again.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::compile::not_validated;
+use super::snapshot::Snapshot;
+use crate::config::{Config, Domain, PathFault, VirtualHost};
+use crate::tls::{BadPair, Certificate, Certificates, ClientAuthority, HostCertificates, Pair};
+
+/// Reads them; what `before` has read is taken over where its files are as they were.
+///
+/// # Errors
+/// Every file that is no good.
+pub(super) fn certificates(
+    config: &Config,
+    before: Option<&Snapshot>,
+) -> Result<Arc<Certificates>, Vec<PathFault>> {
+    let known = before.iter().flat_map(|before| before.certificates.all());
+    let mut known: HashMap<Pair, Arc<Certificate>> = known
+        .flat_map(|host| &host.certificates)
+        .filter(|certificate| certificate.is_current())
+        .map(|certificate| (certificate.pair.clone(), certificate.clone()))
+        .collect();
+    let mut faults = Vec::new();
+    let mut certificates = Certificates::default();
+    for (i, host) in config.virtual_hosts.iter().enumerate() {
+        let at = format!("virtual_hosts/{i}");
+        let mut shown = Vec::new();
+        for pair in pairs(host) {
+            match known.get(&pair).cloned().map_or_else(|| pair.read().map(Arc::new), Ok) {
+                Ok(certificate) => {
+                    known.insert(pair, certificate.clone());
+                    shown.push(certificate);
+                }
+                Err(bad) => faults.push(fault(&at, bad)),
+            }
+        }
+        if shown.is_empty() {
+            continue;
+        }
+        let authority = Some(Path::new(&host.client_ca_file)).filter(|file| !file.as_os_str().is_empty());
+        let client = authority.map(ClientAuthority::read).transpose().unwrap_or_else(|detail| {
+            faults.push(PathFault { path: format!("{at}/client_ca_file"), detail });
+            None
+        });
+        let domains: Result<Vec<Domain>, String> = names(host).map(|name| name.parse()).collect();
+        let domains = domains.map_err(|_| not_validated("a virtual host's domain is no host"))?;
+        let of_host = HostCertificates { domain: host.domain.clone(), certificates: shown, client };
+        certificates.insert(domains, Arc::new(of_host), host.default);
+    }
+    if faults.is_empty() { Ok(Arc::new(certificates)) } else { Err(faults) }
+}
+
+fn names(host: &VirtualHost) -> impl Iterator<Item = &String> {
+    std::iter::once(&host.domain).chain(&host.aliases)
+}
+
+fn pairs(host: &VirtualHost) -> impl Iterator<Item = Pair> {
+    let files = host.cert_file.0.iter().zip(&host.key_file.0);
+    files.map(|(certificate, key)| Pair { certificate: certificate.into(), key: key.into() })
+}
+
+fn fault(at: &str, bad: BadPair) -> PathFault {
+    let (key, detail) = match bad {
+        BadPair::Certificate(detail) => ("cert_file", detail),
+        BadPair::Key(detail) => ("key_file", detail),
+    };
+    PathFault { path: format!("{at}/{key}"), detail }
+}
+
+/// Every file whose content a snapshot of `config` depends on.
+pub(super) fn files(config: &Config) -> Vec<PathBuf> {
+    let mut files: Vec<&String> = Vec::new();
+    for host in &config.virtual_hosts {
+        files.extend(host.cert_file.0.iter().chain(&host.key_file.0).chain([&host.client_ca_file]));
+    }
+    let of_hosts = config.virtual_hosts.iter().flat_map(|host| {
+        host.upstream.iter().chain(host.routes.iter().filter_map(|route| route.upstream.as_ref()))
+    });
+    for upstream in config.upstream.iter().chain(of_hosts) {
+        files.extend([&upstream.ca_file, &upstream.client_cert_file, &upstream.client_key_file]);
+    }
+    let mut files: Vec<PathBuf> =
+        files.into_iter().filter(|file| !file.is_empty()).map(PathBuf::from).collect();
+    files.sort_unstable();
+    files.dedup();
+    files
+}
+
+impl Snapshot {
+    /// What the owners of its certificates should know now.
+    pub fn certificate_warnings(&self) -> Vec<String> {
+        let now = std::time::SystemTime::now();
+        let mut warnings = Vec::new();
+        for host in self.certificates.all() {
+            for certificate in &host.certificates {
+                warnings.extend(certificate.warning(now));
+            }
+            let config = self.config.virtual_host(&host.domain);
+            for name in config.into_iter().flat_map(names) {
+                let is_covered = |certificate: &Arc<Certificate>| certificate.covers(name);
+                // For "*" there is no name that it could cover.
+                if name != "*" && !host.certificates.iter().all(is_covered) {
+                    warnings.push(format!(
+                        "a certificate of virtual host '{}' is not for '{name}': clients will refuse it",
+                        host.domain
+                    ));
+                }
+            }
+        }
+        warnings
+    }
+}

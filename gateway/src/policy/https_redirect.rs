@@ -1,0 +1,76 @@
+//! `http_to_https`: clients that come without TLS are sent to the same place with it.
+
+use http::HeaderValue;
+
+use super::Verdict;
+use crate::config::normalise_host;
+use crate::reply::{Problem, Reply};
+
+/// Sends clients to HTTPS.
+pub struct HttpsRedirect {
+    /// Where it is spoken.
+    port: u16,
+}
+
+impl HttpsRedirect {
+    /// To this port.
+    pub fn new(port: u16) -> Self {
+        HttpsRedirect { port }
+    }
+
+    /// A request without TLS is answered with 308, which keeps method and body (RFC 9110 15.4.9); `host` is that of
+    /// the request, and `target` its path and query.
+    pub fn check(&self, is_https: bool, host: Option<&str>, target: &str) -> Verdict {
+        if is_https {
+            return Verdict::Continue(());
+        }
+        let Some(Ok(host)) = host.map(normalise_host) else {
+            return Verdict::Reply(Reply::new(
+                Problem::BadRequest,
+                "there is no Host to be sent to over HTTPS",
+            ));
+        };
+        // What begins otherwise is no path of a request that could be made again ("OPTIONS *").
+        let target = if target.starts_with('/') { target } else { "/" };
+        let location = match self.port {
+            443 => format!("https://{host}{target}"),
+            port => format!("https://{host}:{port}{target}"),
+        };
+        match HeaderValue::from_str(&location) {
+            Ok(location) => Verdict::Reply(Reply::redirect(location)),
+            Err(_) => Verdict::Reply(Reply::new(Problem::BadRequest, "the target is no URL")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_path_and_query_are_kept() {
+        let location = |port, host, target| match HttpsRedirect::new(port).check(false, host, target) {
+            Verdict::Reply(reply) if reply.status() == 308 => {
+                reply.fields()["location"].to_str().unwrap().to_owned()
+            }
+            Verdict::Reply(reply) => reply.status().to_string(),
+            Verdict::Continue(()) => "let in".to_owned(),
+        };
+        for (port, host, target, expected) in [
+            (443, "a.test", "/b?c=d&e", "https://a.test/b?c=d&e"),
+            (8443, "A.test:80", "/", "https://a.test:8443/"),
+            (443, "[::1]:8080", "//x/../y", "https://[::1]//x/../y"),
+            (443, "a.test", "*", "https://a.test/"),
+            (443, "a b", "/", "400"),
+        ] {
+            assert_eq!(location(port, Some(host), target), expected, "{host} {target}");
+        }
+        assert_eq!(location(443, None, "/"), "400");
+    }
+
+    #[test]
+    fn whoever_is_there_already_is_let_in() {
+        let verdict = HttpsRedirect::new(443).check(true, Some("a.test"), "/");
+        assert!(matches!(verdict, Verdict::Continue(())));
+    }
+}

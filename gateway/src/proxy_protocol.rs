@@ -1,0 +1,149 @@
+//! The PROXY protocol, versions 1 and 2 (HAProxy's `proxy-protocol.txt`): a load balancer that passes on bytes
+//! tells in front of them for whom.
+//!
+//! A listener that expects such a header expects it on every connection: where it guessed, any client could write
+//! one itself.
+
+use std::io;
+use std::net::SocketAddr;
+
+use ppp::{v1, v2};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// The longest header of version 1, line end included.
+const MAX_LINE: usize = 107;
+
+/// The most that follows the fixed part of a version 2 header: addresses take 216 bytes, extensions the rest.
+const MAX_REST: usize = 4096;
+
+/// The fixed part of a version 2 header: the signature, what it is, and how long the rest is.
+const FIXED: usize = 16;
+
+/// Reads the header in front of `stream`, and not a byte more. Returns for whom the connection is; `None` where
+/// the header says that it is for the load balancer itself (a health check), or does not know.
+///
+/// # Errors
+/// Where there is none, or one that is malformed (`InvalidData`), and where the stream fails.
+pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
+    // Neither version is shorter: "PROXY UNKNOWN\r\n" has 15 bytes.
+    let mut start = [0; v2::PROTOCOL_PREFIX.len()];
+    stream.read_exact(&mut start).await?;
+    if start == *v2::PROTOCOL_PREFIX {
+        version_2(stream, &start).await
+    } else {
+        version_1(stream, &start).await
+    }
+}
+
+async fn version_1(stream: &mut (impl AsyncRead + Unpin), start: &[u8]) -> io::Result<Option<SocketAddr>> {
+    if !start.starts_with(v1::PROTOCOL_PREFIX.as_bytes()) {
+        return Err(malformed("it does not begin with a PROXY header"));
+    }
+    let mut line = start.to_vec();
+    // Byte by byte: what follows the line is not ours.
+    while !line.ends_with(b"\r\n") {
+        if line.len() == MAX_LINE {
+            return Err(malformed("its PROXY line has no end"));
+        }
+        line.push(stream.read_u8().await?);
+    }
+    let header = v1::Header::try_from(line.as_slice()).map_err(|error| malformed(&error.to_string()))?;
+    Ok(match header.addresses {
+        v1::Addresses::Unknown => None,
+        v1::Addresses::Tcp4(of) => Some((of.source_address, of.source_port).into()),
+        v1::Addresses::Tcp6(of) => Some((of.source_address, of.source_port).into()),
+    })
+}
+
+async fn version_2(stream: &mut (impl AsyncRead + Unpin), start: &[u8]) -> io::Result<Option<SocketAddr>> {
+    let mut header = start.to_vec();
+    header.resize(FIXED, 0);
+    stream.read_exact(&mut header[start.len()..]).await?;
+    let rest = usize::from(u16::from_be_bytes([header[FIXED - 2], header[FIXED - 1]]));
+    if rest > MAX_REST {
+        return Err(malformed("its PROXY header is too long"));
+    }
+    header.resize(FIXED + rest, 0);
+    stream.read_exact(&mut header[FIXED..]).await?;
+    let header = v2::Header::try_from(header.as_slice()).map_err(|error| malformed(&error.to_string()))?;
+    match (header.command, header.protocol, header.addresses) {
+        (v2::Command::Local, ..) | (_, _, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => Ok(None),
+        (_, v2::Protocol::Datagram, _) => Err(malformed("its PROXY header is for datagrams")),
+        (.., v2::Addresses::IPv4(of)) => Ok(Some((of.source_address, of.source_port).into())),
+        (.., v2::Addresses::IPv6(of)) => Ok(Some((of.source_address, of.source_port).into())),
+    }
+}
+
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read from `bytes`, and what is left of them.
+    async fn outcome(bytes: &[u8]) -> (Result<Option<String>, io::ErrorKind>, Vec<u8>) {
+        let mut stream = bytes;
+        let read = read(&mut stream).await;
+        let read =
+            read.map(|address| address.map(|address| address.to_string())).map_err(|error| error.kind());
+        (read, stream.to_vec())
+    }
+
+    fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+        let mut header = v2::PROTOCOL_PREFIX.to_vec();
+        header.extend([command, family]);
+        header.extend(u16::try_from(rest.len()).unwrap().to_be_bytes());
+        header.extend(rest);
+        header
+    }
+
+    #[tokio::test]
+    async fn both_versions_say_who_it_is_and_leave_the_rest() {
+        let v4 = [192, 0, 2, 1, 192, 0, 2, 2, 0x30, 0x39, 0, 80];
+        let v6: Vec<u8> = [[0; 15].as_slice(), &[1], &[0; 15], &[2], &[0x30, 0x39, 0, 80]].concat();
+        let extended: Vec<u8> = [v4.as_slice(), &[4, 0, 1, 42]].concat();
+        for (header, said) in [
+            (b"PROXY TCP4 192.0.2.1 192.0.2.2 12345 80\r\n".to_vec(), Some("192.0.2.1:12345")),
+            (b"PROXY TCP6 ::1 ::2 12345 80\r\n".to_vec(), Some("[::1]:12345")),
+            (b"PROXY UNKNOWN\r\n".to_vec(), None),
+            (b"PROXY UNKNOWN anything at all\r\n".to_vec(), None),
+            (binary(0x21, 0x11, &v4), Some("192.0.2.1:12345")),
+            (binary(0x21, 0x11, &extended), Some("192.0.2.1:12345")),
+            (binary(0x21, 0x21, &v6), Some("[::1]:12345")),
+            (binary(0x20, 0x00, &[]), None),
+            (binary(0x20, 0x11, &v4), None),
+            (binary(0x21, 0x00, &[]), None),
+        ] {
+            let bytes = [&header[..], b"GET / HTTP/1.1\r\n"].concat();
+            let (read, rest) = outcome(&bytes).await;
+            assert_eq!(read.as_ref().map(Option::as_deref), Ok(said), "{}", header.escape_ascii());
+            assert_eq!(rest, b"GET / HTTP/1.1\r\n", "{}", header.escape_ascii());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_malformed_is_refused() {
+        let v4 = [192, 0, 2, 1, 192, 0, 2, 2, 0x30, 0x39, 0, 80];
+        let long = [b"PROXY UNKNOWN ".as_slice(), &[b'x'; 200]].concat();
+        for bytes in [
+            b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 99999 80\r\n".to_vec(),
+            b"PROXY TCP4 ::1 ::2 1 2\r\nxxx".to_vec(),
+            b"PROXY TCP4 192.0.2.1\r\nxxxxx".to_vec(),
+            b"proxy TCP4 192.0.2.1 192.0.2.2 1 2\r\n".to_vec(),
+            long,
+            binary(0x31, 0x11, &v4),
+            binary(0x22, 0x11, &v4),
+            binary(0x21, 0x12, &v4),
+            binary(0x21, 0x11, &v4[..8]),
+            binary(0x21, 0x11, &vec![0; MAX_REST + 1]),
+        ] {
+            assert_eq!(outcome(&bytes).await.0, Err(io::ErrorKind::InvalidData), "{}", bytes.escape_ascii());
+        }
+        for cut in [&b""[..], b"PROXY", b"PROXY TCP4 192.0.2.1 19", &binary(0x21, 0x11, &v4)[..20]] {
+            assert_eq!(outcome(cut).await.0, Err(io::ErrorKind::UnexpectedEof), "{}", cut.escape_ascii());
+        }
+    }
+}

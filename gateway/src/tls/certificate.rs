@@ -1,0 +1,269 @@
+//! A certificate with its key and with what leads to its root, as two files hold them.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use openssl::asn1::{Asn1Time, Asn1TimeRef};
+use openssl::error::ErrorStack;
+use openssl::pkey::{Id, PKey, Private};
+use openssl::x509::{X509, X509VerifyResult};
+
+use crate::files::Fingerprint;
+
+/// How long before its end a certificate is worth a warning.
+const EXPIRES_SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// The two files that hold a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pair {
+    /// The chain: the certificate first, each one followed by the one that issued it (PEM).
+    pub certificate: PathBuf,
+    /// The key of the first one (PEM). It may be the same file.
+    pub key: PathBuf,
+}
+
+/// What is wrong with a pair of files.
+#[derive(Debug, PartialEq, Eq)]
+pub enum BadPair {
+    /// With the file of the certificate.
+    Certificate(String),
+    /// With the file of the key, or it belongs to another certificate.
+    Key(String),
+}
+
+/// A certificate that can be shown.
+pub struct Certificate {
+    pub(super) chain: Vec<X509>,
+    pub(super) key: PKey<Private>,
+    /// The algorithm of its key: "rsa", "ecdsa" or "other".
+    pub kind: &'static str,
+    /// The names that it is for.
+    pub names: Vec<String>,
+    /// From when it counts.
+    pub not_before: SystemTime,
+    /// Until when.
+    pub not_after: SystemTime,
+    /// Where it comes from.
+    pub pair: Pair,
+    /// How the two files were when they were read.
+    read_as: [Option<Fingerprint>; 2],
+}
+
+impl Pair {
+    fn look(&self) -> [Option<Fingerprint>; 2] {
+        [&self.certificate, &self.key].map(|file| Fingerprint::of(file))
+    }
+
+    /// Reads and checks both files.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn read(&self) -> Result<Certificate, BadPair> {
+        // Before they are read: what changes meanwhile is read again.
+        let read_as = self.look();
+        let (file, key_file) = (self.certificate.display(), self.key.display());
+        let read = |file: &PathBuf| {
+            std::fs::read(file).map_err(|error| format!("cannot read '{}': {error}", file.display()))
+        };
+        let pem = read(&self.certificate).map_err(BadPair::Certificate)?;
+        let chain = X509::stack_from_pem(&pem)
+            .map_err(|error| BadPair::Certificate(format!("'{file}' is no PEM: {}", reason(&error))))?;
+        let Some(leaf) = chain.first() else {
+            return Err(BadPair::Certificate(format!("'{file}' holds no certificate")));
+        };
+        check_chain(&chain).map_err(|wrong| BadPair::Certificate(format!("'{file}': {wrong}")))?;
+        let pem = read(&self.key).map_err(BadPair::Key)?;
+        // The callback is for keys that are encrypted: nobody is there to ask for a passphrase.
+        let key = PKey::private_key_from_pem_callback(&pem, |_| Ok(0));
+        let key = key.map_err(|error| {
+            let reason = reason(&error);
+            BadPair::Key(format!("'{key_file}' holds no private key in PEM without a passphrase: {reason}"))
+        })?;
+        if !leaf.public_key().is_ok_and(|public| public.public_eq(&key)) {
+            return Err(BadPair::Key(format!("'{key_file}' is not the key of the certificate in '{file}'")));
+        }
+        let kind = match key.id() {
+            Id::RSA | Id::RSA_PSS => "rsa",
+            Id::EC => "ecdsa",
+            _ => "other",
+        };
+        let (not_before, not_after) = (system_time(leaf.not_before()), system_time(leaf.not_after()));
+        let names = names(leaf);
+        Ok(Certificate { key, kind, names, not_before, not_after, pair: self.clone(), read_as, chain })
+    }
+}
+
+impl Certificate {
+    /// Whether its files are as they were when they were read.
+    pub fn is_current(&self) -> bool {
+        self.read_as.iter().all(Option::is_some) && self.read_as == self.pair.look()
+    }
+
+    /// What its owner should know at the time `now`.
+    pub fn warning(&self, now: SystemTime) -> Option<String> {
+        let what = match (self.not_before.duration_since(now), self.not_after.duration_since(now)) {
+            (Ok(ahead), _) if !ahead.is_zero() => format!("counts only in {}", Span(ahead)),
+            (_, Err(past)) => format!("expired {} ago", Span(past.duration())),
+            (_, Ok(left)) if left < EXPIRES_SOON => format!("expires in {}", Span(left)),
+            _ => return None,
+        };
+        Some(format!("the certificate in '{}' {what}", self.pair.certificate.display()))
+    }
+
+    /// Whether it is for `host`, or for every host below it where that is a wildcard (RFC 9525 6.3).
+    pub fn covers(&self, host: &str) -> bool {
+        let covers = |name: &String| {
+            let below = name.strip_prefix("*.").zip(host.split_once('.'));
+            name.eq_ignore_ascii_case(host)
+                || below.is_some_and(|(parent, (_, rest))| parent.eq_ignore_ascii_case(rest))
+        };
+        self.names.iter().any(covers)
+    }
+}
+
+/// Each certificate must be followed by the one that issued it: clients take what they get.
+fn check_chain(chain: &[X509]) -> Result<(), String> {
+    for (i, pair) in chain.windows(2).enumerate() {
+        let [below, above] = pair else { continue };
+        let signed = above.public_key().and_then(|key| below.verify(&key)).unwrap_or(false);
+        if above.issued(below) != X509VerifyResult::OK || !signed {
+            let (below, above) = (i + 1, i + 2);
+            return Err(format!(
+                "certificate {below} is not followed by the one that issued it, but by {above}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn names(leaf: &X509) -> Vec<String> {
+    let alternative = leaf.subject_alt_names();
+    let names = alternative.iter().flatten();
+    names
+        .filter_map(|name| {
+            let address = || match *name.ipaddress()? {
+                [a, b, c, d] => Some(std::net::IpAddr::from([a, b, c, d]).to_string()),
+                ref long => <[u8; 16]>::try_from(long)
+                    .ok()
+                    .map(|long| format!("[{}]", std::net::Ipv6Addr::from(long))),
+            };
+            name.dnsname().map(str::to_owned).or_else(address)
+        })
+        .collect()
+}
+
+fn system_time(time: &Asn1TimeRef) -> SystemTime {
+    let since = Asn1Time::from_unix(0).and_then(|epoch| epoch.diff(time));
+    // What cannot be read counts as over long ago.
+    let secs = since.map_or(0, |since| i64::from(since.days) * 86_400 + i64::from(since.secs));
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(secs).unwrap_or(0))
+}
+
+pub(super) fn reason(error: &ErrorStack) -> String {
+    let said = error.errors().first().and_then(|error| error.reason());
+    said.unwrap_or("it is not what it should be").to_owned()
+}
+
+/// A time as people say it.
+struct Span(Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (hours, minutes) = (self.0.as_secs() / 3600, self.0.as_secs() / 60);
+        match (hours / 24, hours, minutes) {
+            (days @ 2.., _, _) => write!(f, "{days} days"),
+            (_, hours @ 2.., _) => write!(f, "{hours} hours"),
+            (_, _, minutes) => write!(f, "{minutes} minutes"),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use testkit::tls::Authority;
+
+    use super::*;
+
+    pub(crate) fn pair(authority: &Authority, name: &str) -> (testkit::tls::Identity, Pair) {
+        let identity = authority.issue(name);
+        let pair = Pair { certificate: identity.certificate_file(), key: identity.key_file() };
+        (identity, pair)
+    }
+
+    #[test]
+    fn a_pair_is_read_and_known_again_until_it_changes() {
+        let authority = Authority::new();
+        let (_files, pair) = pair(&authority, "web.test");
+        let certificate = pair.read().unwrap();
+        assert_eq!((certificate.kind, &certificate.names[..]), ("ecdsa", &["web.test".to_owned()][..]));
+        assert!(certificate.is_current() && certificate.warning(SystemTime::now()).is_none());
+        std::fs::copy(authority.certificate_file(), &pair.certificate).unwrap();
+        assert!(!certificate.is_current());
+        std::fs::remove_file(&pair.key).unwrap();
+        assert!(!certificate.is_current());
+    }
+
+    #[test]
+    fn whoever_is_at_fault_is_named() {
+        let authority = Authority::new();
+        let ((_a, one), (_b, other)) = (pair(&authority, "one.test"), pair(&authority, "other.test"));
+        let swapped = Pair { key: other.key.clone(), ..one.clone() };
+        assert!(
+            matches!(swapped.read(), Err(BadPair::Key(detail)) if detail.contains("is not the key of the certificate"))
+        );
+        let missing = Pair { key: "/no/such.key".into(), ..one.clone() };
+        assert!(
+            matches!(missing.read(), Err(BadPair::Key(detail)) if detail.contains("cannot read '/no/such.key'"))
+        );
+        let exchanged = Pair { certificate: one.key.clone(), key: one.certificate.clone() };
+        assert!(
+            matches!(exchanged.read(), Err(BadPair::Certificate(detail)) if detail.contains("no certificate"))
+        );
+        // Leaf, then another leaf, where its issuer should be.
+        let both = [&one.certificate, &other.certificate].map(|file| std::fs::read(file).unwrap()).concat();
+        std::fs::write(&one.certificate, both).unwrap();
+        let wrong = one.read().err();
+        assert!(
+            matches!(&wrong, Some(BadPair::Certificate(detail)) if detail.contains("certificate 1 is not followed by")),
+            "{wrong:?}"
+        );
+    }
+
+    #[test]
+    fn an_end_that_is_near_is_worth_a_warning() {
+        let authority = Authority::new();
+        let certificate = pair(&authority, "web.test").1;
+        let certificate = certificate.read();
+        assert!(certificate.is_err(), "the files go with their owner");
+        let (_files, pair) = pair(&authority, "web.test");
+        let mut certificate = pair.read().unwrap();
+        let now = SystemTime::now();
+        let day = Duration::from_secs(24 * 60 * 60);
+        let mut warning = |not_before, not_after| {
+            (certificate.not_before, certificate.not_after) = (not_before, not_after);
+            certificate.warning(now).map(|warning| warning.rsplit("' ").next().unwrap().to_owned())
+        };
+        assert_eq!(warning(now - day, now + 31 * day), None);
+        assert_eq!(warning(now - day, now + 29 * day).as_deref(), Some("expires in 29 days"));
+        assert_eq!(warning(now - day, now + day / 2).as_deref(), Some("expires in 12 hours"));
+        assert_eq!(warning(now - day, now - day * 3).as_deref(), Some("expired 3 days ago"));
+        assert_eq!(warning(now + day * 3, now + 90 * day).as_deref(), Some("counts only in 3 days"));
+    }
+
+    #[test]
+    fn a_wildcard_covers_one_label() {
+        let authority = Authority::new();
+        let (_files, pair) = pair(&authority, "*.Example.com");
+        let certificate = pair.read().unwrap();
+        for (host, covered) in [
+            ("a.example.com", true),
+            ("*.example.com", true),
+            ("a.b.example.com", false),
+            ("example.com", false),
+            ("badexample.com", false),
+        ] {
+            assert_eq!(certificate.covers(host), covered, "{host}");
+        }
+    }
+}

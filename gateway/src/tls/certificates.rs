@@ -1,0 +1,119 @@
+//! Which certificate is shown to whom.
+
+use std::sync::Arc;
+
+use openssl::error::ErrorStack;
+use openssl::ssl::SslRef;
+use pingora::tls::ext::{ssl_add_chain_cert, ssl_use_certificate, ssl_use_private_key};
+
+use super::{Certificate, ClientAuthority};
+use crate::config::Domain;
+use crate::route::HostTable;
+
+/// Certificates by the names that clients ask for.
+#[derive(Default)]
+pub struct Certificates {
+    by_name: HostTable<Arc<HostCertificates>>,
+    default: Option<Arc<HostCertificates>>,
+    all: Vec<Arc<HostCertificates>>,
+}
+
+/// What a virtual host shows, and asks for.
+pub struct HostCertificates {
+    /// The virtual host's domain.
+    pub domain: String,
+    /// Its certificates: one for each kind of key. OpenSSL takes the one that the client can check.
+    pub certificates: Vec<Arc<Certificate>>,
+    /// Whose client certificates are believed; `None`: none is asked for.
+    pub client: Option<ClientAuthority>,
+}
+
+impl Certificates {
+    /// Adds what a virtual host shows to clients that ask for one of `domains`, and as the default to all others.
+    pub fn insert(
+        &mut self,
+        domains: impl IntoIterator<Item = Domain>,
+        host: Arc<HostCertificates>,
+        is_default: bool,
+    ) {
+        for domain in domains {
+            self.by_name.insert(domain, host.clone());
+        }
+        if is_default {
+            self.default = Some(host.clone());
+        }
+        self.all.push(host);
+    }
+
+    /// What a client is shown that asks for `server_name`, or for none; `None` where there is nothing to show.
+    pub fn find(&self, server_name: Option<&str>) -> Option<&Arc<HostCertificates>> {
+        let named = server_name.and_then(|name| self.by_name.find(Some(name)).ok().flatten());
+        let catch_all = || self.by_name.find(None).ok().flatten();
+        named.or(self.default.as_ref()).or_else(catch_all)
+    }
+
+    /// Those of every virtual host that has any.
+    pub fn all(&self) -> &[Arc<HostCertificates>] {
+        &self.all
+    }
+}
+
+impl HostCertificates {
+    /// Has a handshake go on with these.
+    pub(super) fn present(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
+        if let Some(client) = &self.client {
+            client.ask(ssl)?;
+        }
+        for certificate in &self.certificates {
+            let Some((leaf, issuers)) = certificate.chain.split_first() else { continue };
+            ssl_use_certificate(ssl, leaf)?;
+            ssl_use_private_key(ssl, &certificate.key)?;
+            for issuer in issuers {
+                ssl_add_chain_cert(ssl, issuer)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(domain: &str) -> Arc<HostCertificates> {
+        Arc::new(HostCertificates { domain: domain.to_owned(), certificates: Vec::new(), client: None })
+    }
+
+    fn table(domains: &[&str], default: &str) -> Certificates {
+        let mut table = Certificates::default();
+        for domain in domains {
+            table.insert([domain.parse().unwrap()], host(domain), *domain == default);
+        }
+        table
+    }
+
+    fn found<'t>(table: &'t Certificates, name: Option<&str>) -> Option<&'t str> {
+        table.find(name).map(|host| host.domain.as_str())
+    }
+
+    #[test]
+    fn exact_then_wildcard_then_the_default() {
+        let table = table(&["a.test", "*.a.test", "b.test"], "b.test");
+        assert_eq!(found(&table, Some("a.test")), Some("a.test"));
+        assert_eq!(found(&table, Some("A.Test")), Some("a.test"));
+        assert_eq!(found(&table, Some("x.a.test")), Some("*.a.test"));
+        for other in [Some("c.test"), Some("not a name"), None] {
+            assert_eq!(found(&table, other), Some("b.test"), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_catch_all_is_for_those_who_are_nobody_elses() {
+        let both = table(&["*", "b.test"], "b.test");
+        assert_eq!((found(&both, Some("c.test")), found(&both, None)), (Some("*"), Some("b.test")));
+        let no_default = table(&["*", "b.test"], "");
+        assert_eq!((found(&no_default, Some("c.test")), found(&no_default, None)), (Some("*"), Some("*")));
+        let neither = table(&["b.test"], "");
+        assert_eq!((found(&neither, Some("c.test")), found(&neither, None)), (None, None));
+    }
+}

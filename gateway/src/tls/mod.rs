@@ -1,0 +1,17 @@
+//! TLS towards clients: certificates and their files, which one is shown to whom, and the handshake.
+//!
+//! A configuration is compiled to [`Certificates`], looked up by the name that a client asks for (SNI, RFC 6066
+//! 3). The [`Acceptor`] makes handshakes with them. What a handshake found out about the client, a
+//! [`Handshake`], travels with the connection.
+
+mod acceptor;
+mod certificate;
+mod certificates;
+mod client_authority;
+mod self_signed;
+
+pub use acceptor::{Acceptor, Handshake};
+pub use certificate::{BadPair, Certificate, Pair};
+pub use certificates::{Certificates, HostCertificates};
+pub use client_authority::{ClientAuthority, ClientIdentity};
+pub use self_signed::{SelfSignedError, self_signed};
