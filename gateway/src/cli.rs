@@ -14,7 +14,9 @@ use crate::against::{AgainstError, changes_against};
 use crate::config::{self, Address, ConfigError, Overrides, Source};
 use crate::demo::{self, DemoError};
 use crate::live::{self, Names, Store};
+use crate::process::daemon::{self, DaemonError};
 use crate::server::{self, StartError};
+use crate::start::How;
 use crate::telemetry::Metrics;
 use crate::tls::{Pair, SelfSignedError, self_signed};
 
@@ -27,13 +29,27 @@ pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    run: Sources,
+    run: Run,
+}
+
+/// What is served, and how it comes to run.
+#[derive(Debug, Default, PartialEq, Eq, Args)]
+struct Run {
+    #[command(flatten)]
+    sources: Sources,
+    /// Take the listeners over from the gateway that runs, without a moment in which nobody listens: wait until it
+    /// gets SIGQUIT, or send that to it where `proxy.pid_file` names it
+    #[arg(long)]
+    upgrade: bool,
+    /// Go on in the background, and return once connections are accepted
+    #[arg(long)]
+    daemon: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve (what happens without a subcommand)
-    Run(Sources),
+    Run(Run),
     /// Say everything that is wrong with a configuration, or "ok" (names of backends are resolved only by `run`)
     Check {
         #[command(flatten)]
@@ -121,6 +137,9 @@ pub enum CliError {
     /// The gateway cannot start.
     #[error("gateway: {0}")]
     Start(#[from] StartError),
+    /// It cannot start in the background.
+    #[error("gateway: {0}")]
+    Daemon(#[from] DaemonError),
 }
 
 impl From<DemoError> for CliError {
@@ -139,7 +158,8 @@ impl From<DemoError> for CliError {
 #[expect(clippy::print_stdout, reason = "`check`, `explain` and `version` answer on standard output")]
 pub fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command.unwrap_or(Command::Run(cli.run)) {
-        Command::Run(sources) => serve(&sources),
+        Command::Run(run) if run.daemon && !daemon::is_child() => Ok(daemon::start()?),
+        Command::Run(run) => serve(&run),
         Command::Check { sources, against } => {
             let snapshot = compiled(&sources)?.load();
             let config = snapshot.config.clone();
@@ -183,14 +203,16 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
     }
 }
 
-fn serve(sources: &Sources) -> Result<(), CliError> {
+fn serve(run: &Run) -> Result<(), CliError> {
+    let Run { sources, upgrade, daemon } = run;
+    let how = How { upgrade: *upgrade, daemon: *daemon };
     if sources.configure_nothing() && variables().is_empty() {
         let (source, parsed, origins) = demo::prepare(&sources.listen)?;
-        return Ok(server::run(source, parsed, Some(origins))?);
+        return Ok(server::run(source, parsed, Some(origins), how)?);
     }
     let source = sources.source();
     let parsed = source.read()?;
-    Ok(server::run(source, parsed, None)?)
+    Ok(server::run(source, parsed, None, how)?)
 }
 
 /// What a configuration would run as: no backend has been probed, and all count as healthy.
@@ -232,19 +254,23 @@ mod tests {
 
     #[test]
     fn run_is_what_happens_without_a_subcommand() {
-        let sources = |arguments: &[&str]| {
+        let run = |arguments: &[&str]| {
             let cli = Cli::try_parse_from([&["gateway"], arguments].concat()).unwrap();
             match cli.command {
                 None => cli.run,
-                Some(Command::Run(sources)) => sources,
+                Some(Command::Run(run)) => run,
                 Some(other) => panic!("{other:?}"),
             }
         };
+        let sources = |arguments: &[&str]| run(arguments).sources;
         let file = Sources { config: Some("a.toml".into()), ..Sources::default() };
         assert_eq!(sources(&["-c", "a.toml"]), file);
         assert_eq!(sources(&["run", "-c", "a.toml"]), file);
         assert_eq!(sources(&["run", "--config", "a.toml"]), file);
         assert_eq!(sources(&[]), Sources::default());
+        let upgrade = Run { upgrade: true, daemon: true, ..Run::default() };
+        assert_eq!(run(&["run", "--daemon", "--upgrade"]), upgrade);
+        assert_eq!(run(&["--daemon", "--upgrade"]), upgrade);
         let backends = sources(&["--listen", "127.0.0.1:1", "--backend", "a:1", "--backend", "[::1]:2"]);
         assert_eq!(backends.listen, ["127.0.0.1:1".parse().unwrap()]);
         assert_eq!(backends.backend.len(), 2);

@@ -26,8 +26,9 @@
 //! start with. It comes from the file or from SIGHUP ([`live::Reloader`]), from the management API ([`admin`]), or
 //! from a guarded rollout ([`live::Rollouts`]), and goes the same way each time.
 //!
-//! Around it: [`cli`] reads the command line, [`server`] puts the services on a Pingora server, [`shutdown`]
-//! ends it well, [`against`] says what a file would change, and [`demo`] runs when nothing is configured.
+//! Around it: [`cli`] reads the command line, [`start`] does what comes first, [`server`] puts the services on a Pingora server, [`shutdown`]
+//! ends it well, or hands its listeners to a new process ([`upgrade`], [`lifetime`]), [`process`] is its place in the
+//! system, [`against`] says what a file would change, and [`demo`] runs when nothing is configured.
 
 pub mod admin;
 pub mod against;
@@ -40,17 +41,21 @@ pub mod demo;
 pub mod downstream;
 pub mod failure;
 pub mod files;
+pub mod lifetime;
 pub mod listener;
 pub mod live;
 pub mod policy;
+pub mod process;
 pub mod proxy;
 pub mod proxy_protocol;
 pub mod reply;
 pub mod route;
 pub mod server;
 pub mod shutdown;
+pub mod start;
 pub mod telemetry;
 pub mod tls;
+pub mod upgrade;
 pub mod upstream;
 
 /// The release of Pingora that this is built on; a test holds it to the manifest.

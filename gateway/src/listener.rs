@@ -7,8 +7,10 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pingora::apps::ServerApp;
@@ -22,6 +24,7 @@ use pingora::services::listening::Service;
 use pingora::services::{ServiceReadyNotifier, ServiceWithDependents};
 
 use crate::connection::Opener;
+use crate::lifetime::{LINGER, Leaving, Part};
 use crate::proxy::Gateway;
 use crate::telemetry::Metrics;
 
@@ -37,9 +40,9 @@ const TLS_BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(4 * 1024), w
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} ({key}): {source}")]
 pub struct BindError {
-    address: SocketAddr,
-    key: &'static str,
-    source: io::Error,
+    pub(crate) address: SocketAddr,
+    pub(crate) key: &'static str,
+    pub(crate) source: io::Error,
 }
 
 /// A socket that is listened on.
@@ -71,12 +74,28 @@ pub struct Connections {
     limit: usize,
     accepting: AtomicBool,
     metrics: Arc<Metrics>,
+    leaving: Leaving,
 }
 
 impl Connections {
     /// None are open, and no more than `limit` will be.
-    pub fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
-        Connections { open: AtomicUsize::new(0), limit, accepting: AtomicBool::new(true), metrics }
+    pub fn new(limit: usize, metrics: Arc<Metrics>, leaving: Leaving) -> Self {
+        Connections { open: AtomicUsize::new(0), limit, accepting: AtomicBool::new(true), metrics, leaving }
+    }
+
+    /// Nothing is accepted any more. Returns when idle connections may be closed: at once, or after a hand-over
+    /// when nothing has been in flight for [`LINGER`].
+    async fn let_go(&self) {
+        /// How often it is looked whether something is in flight.
+        const LOOK: Duration = Duration::from_millis(20);
+        self.accepting.store(false, Ordering::Release);
+        let mut quiet_since = Instant::now();
+        while self.leaving.lets_linger() && quiet_since.elapsed() < LINGER {
+            tokio::time::sleep(LOOK).await;
+            if self.metrics.requests_active.get() > 0 {
+                quiet_since = Instant::now();
+            }
+        }
     }
 
     /// Whether nothing is accepted any more and nothing is open.
@@ -129,8 +148,8 @@ impl ServerApp for Counted {
 
     /// The listeners have been closed.
     async fn cleanup(&self) {
+        self.connections.let_go().await;
         self.proxy.cleanup().await;
-        self.connections.accepting.store(false, Ordering::Release);
     }
 }
 
@@ -138,15 +157,18 @@ impl ServerApp for Counted {
 pub struct ProxyService {
     service: Service<Counted>,
     sockets: Vec<Socket>,
+    /// Until it listens.
+    starts: Option<Part>,
 }
 
 impl ProxyService {
-    /// Serves `proxy` on `sockets`, to whoever `opener` lets in.
+    /// Serves `proxy` on `sockets`, to whoever `opener` lets in, and tells `starts` when it does.
     pub fn new(
         proxy: HttpProxy<Gateway>,
         sockets: Vec<Socket>,
         connections: Arc<Connections>,
         opener: Opener,
+        starts: Part,
     ) -> Self {
         let counted = Counted { proxy: Arc::new(proxy), connections, opener };
         let mut service = Service::new("proxy".to_owned(), counted);
@@ -154,7 +176,7 @@ impl ProxyService {
             let buffers = if socket.is_https { TLS_BUFFERS } else { PLAIN_BUFFERS };
             service.add_listener(ListenerConfig::tcp(socket.address.to_string()).l4_buffer(buffers));
         }
-        ProxyService { service, sockets }
+        ProxyService { service, sockets, starts: Some(starts) }
     }
 }
 
@@ -173,7 +195,14 @@ impl ServiceWithDependents for ProxyService {
                 fds.add(address.to_string(), listener.into_raw_fd());
             }
         }
-        self.service.start_service(fds, shutdown, listeners_per_fd, ready).await;
+        let starts = self.starts.take();
+        let mut serving = pin!(self.service.start_service(fds, shutdown, listeners_per_fd, ready));
+        // The sockets are there, so Pingora waits for nothing before it has spawned its accept loops. After its
+        // first step they are there too; or it has panicked, and nobody is told anything.
+        if futures::poll!(serving.as_mut()).is_pending() {
+            starts.into_iter().for_each(Part::listens);
+            serving.await;
+        }
     }
 
     fn name(&self) -> &str {
@@ -192,7 +221,7 @@ mod tests {
     #[test]
     fn connections_over_the_limit_are_refused_and_leave_no_trace() {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let connections = Connections::new(2, metrics.clone());
+        let connections = Connections::new(2, metrics.clone(), Leaving::default());
         let (first, second) = (connections.enter(), connections.enter());
         assert!(first.is_some() && second.is_some());
         assert!(connections.enter().is_none());

@@ -18,6 +18,7 @@ use crate::ctx::RequestCtx;
 use crate::deadline;
 use crate::downstream;
 use crate::failure;
+use crate::lifetime::Leaving;
 use crate::live::Store;
 use crate::policy::forwarded::{self, Client};
 use crate::policy::{Verdict, request_id};
@@ -38,6 +39,7 @@ pub struct Gateway {
     access_log: Option<AccessLog>,
     timelines: Option<Arc<Timelines>>,
     mirrors: Mirrors,
+    leaving: Leaving,
 }
 
 impl Gateway {
@@ -47,8 +49,9 @@ impl Gateway {
         metrics: Arc<Metrics>,
         access_log: Option<AccessLog>,
         timelines: Option<Arc<Timelines>>,
+        leaving: Leaving,
     ) -> Self {
-        Gateway { live, metrics, access_log, timelines, mirrors: Mirrors::default() }
+        Gateway { live, metrics, access_log, timelines, mirrors: Mirrors::default(), leaving }
     }
 
     /// Finds the route and asks the policies that may refuse, each in its turn.
@@ -426,7 +429,7 @@ impl ProxyHttp for Gateway {
             }
         }
         ctx.security_headers().on_response(ctx.is_https, response)?;
-        if session.is_process_shutting_down() {
+        if self.leaving.has_begun() || session.is_process_shutting_down() {
             // The client must not send another request on a connection that is about to close.
             session.set_keepalive(None);
         }

@@ -12,16 +12,19 @@ use pingora::server::configuration::ServerConf;
 use pingora::services::background::background_service;
 use tracing::{info, warn};
 
-use crate::admin::{Access, AccessError, Api, ApiServer, MetricsServer, Readiness};
+use crate::admin::{Access, AccessError, Api, ApiServer, Door, MetricsServer, Readiness};
 use crate::config::{Config, ConfigError, MAX_ATTEMPTS, Parsed, Source};
 use crate::connection::Opener;
 use crate::demo::DemoOrigins;
-use crate::listener::{self, BindError, Connections, ProxyService, Socket};
+use crate::lifetime::{Leaving, Starting};
+use crate::listener::{BindError, Connections, ProxyService, Socket};
 use crate::live::{Names, Reloader, RolloutService, Rollouts, Snapshot, Store};
 use crate::proxy::Gateway;
-use crate::shutdown::{CaughtSignals, ServerEnded, run_until_stopped};
+use crate::shutdown::{CaughtSignals, Lifecycle, RunError};
+use crate::start::{How, PrepareError, Start};
 use crate::telemetry::logging::{self, LoggingError};
 use crate::telemetry::{Metrics, Timelines};
+use crate::upgrade::Listeners;
 use crate::upstream::{Discoverer, HealthChecker};
 
 /// Why the gateway could not start, or go on.
@@ -40,7 +43,7 @@ pub enum StartError {
     #[error(transparent)]
     Access(#[from] AccessError),
     /// The system does not let signals be caught.
-    #[error("cannot catch SIGTERM, SIGINT and SIGHUP: {0}")]
+    #[error("cannot catch SIGTERM, SIGINT, SIGHUP and SIGQUIT: {0}")]
     Signals(std::io::Error),
     /// TLS cannot be set up.
     #[error("cannot set up TLS: {0}")]
@@ -50,7 +53,10 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
     /// It had started, and has ended.
     #[error(transparent)]
-    Ended(#[from] ServerEnded),
+    Ended(#[from] RunError),
+    /// It does not get as far as its first service.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
 }
 
 /// Serves what `parsed` says until a signal ends the process, and follows changes of the `source` that it was
@@ -58,12 +64,30 @@ pub enum StartError {
 ///
 /// # Errors
 /// Where it cannot start, or stops without having been asked to: see [`StartError`].
-pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>) -> Result<(), StartError> {
+pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>, how: How) -> Result<(), StartError> {
+    // Before anybody else uses it: OpenSSL then cleans nothing up at exit, while other threads may still read it.
+    openssl::init();
+    let mut start = Start::prepare(&parsed.config, how)?;
+    let served = serve(source, parsed, demo, &mut start);
+    if let Err(error) = &served {
+        start.fail(&error.to_string());
+    }
+    served
+}
+
+fn serve(
+    source: Source,
+    parsed: Parsed,
+    demo: Option<DemoOrigins>,
+    start: &mut Start,
+) -> Result<(), StartError> {
     let config = &parsed.config.clone();
     let signals = CaughtSignals::catch().map_err(StartError::Signals)?;
     let access = Access::new(&config.admin, config.proxy.management_api_addr);
     let access = config.proxy.management_api.then_some(access).transpose()?;
-    let Sockets { proxy: sockets, management, metrics: metrics_listener } = Sockets::bind(config)?;
+    let Sockets { proxy: sockets, management, metrics: metrics_listener } =
+        Sockets::open(config, &mut start.listeners)?;
+    let presence = start.settle(config)?;
     let (log, access_log) = logging::start(&config.logging)?;
 
     let metrics = Arc::new(Metrics::new()?);
@@ -72,7 +96,9 @@ pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>) -> Result<
     let timelines = access.is_some().then(Arc::<Timelines>::default);
     announce(&live.load());
     raise_file_limit(config.proxy.max_connections.get());
-    let connections = Arc::new(Connections::new(config.proxy.max_connections.get(), metrics.clone()));
+    let (mut starting, leaving) = (Starting::default(), Leaving::default());
+    let max_connections = config.proxy.max_connections.get();
+    let connections = Arc::new(Connections::new(max_connections, metrics.clone(), leaving.clone()));
     let readiness = Readiness::default();
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
@@ -81,24 +107,25 @@ pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>) -> Result<
         sockets.iter().filter(|socket| socket.is_https == is_https).map(|socket| socket.address).collect()
     };
     let (http_addresses, https_addresses) = (addresses(false), addresses(true));
-    let gateway = Gateway::new(live.clone(), metrics.clone(), access_log, timelines.clone());
+    let gateway = Gateway::new(live.clone(), metrics.clone(), access_log, timelines.clone(), leaving.clone());
     let mut proxy = http_proxy(&server.configuration, gateway);
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(config.proxy.keepalive_timeout_secs.duration());
     proxy.server_options = Some(options);
     let opener = Opener::new(live.clone(), metrics.clone(), https_addresses.clone())?;
-    server.add_service(ProxyService::new(proxy, sockets, connections.clone(), opener));
+    server.add_service(ProxyService::new(proxy, sockets, connections.clone(), opener, starting.part()));
     server.add_service(background_service("health checks", HealthChecker::new(live.health_plan())));
     server.add_service(background_service("discovery", discoverer(&live, config, &metrics)));
     server.add_service(background_service("rollouts", RolloutService(rollouts.clone())));
+    let mut door = |listener| Door { listener, starts: starting.part(), leaving: leaving.clone() };
     let (management, management_address) = management.unzip();
     if let (Some(listener), Some(access), Some(timelines)) = (management, access, timelines) {
         let api = Api { store: live.clone(), rollouts, metrics: metrics.clone(), timelines, access };
-        server.add_service(background_service("management API", ApiServer::new(listener, api)));
+        server.add_service(background_service("management API", ApiServer::new(door(listener), api)));
     }
     let (metrics_listener, metrics_address) = metrics_listener.unzip();
     let metrics_server =
-        MetricsServer::new(metrics_listener, metrics.clone(), readiness.clone(), log.dropped());
+        MetricsServer::new(metrics_listener.map(door), metrics.clone(), readiness.clone(), log.dropped());
     server.add_service(background_service("metrics", metrics_server));
     if let (Some(demo), Some(address)) = (demo, http_addresses.first()) {
         eprintln!("{}", demo.welcome(*address, management_address, metrics_address));
@@ -117,16 +144,12 @@ pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>) -> Result<
     if let Some(address) = metrics_address {
         info!("metrics on http://{address}/metrics");
     }
+    let succession = start.succession(&metrics);
     let reloader = Reloader::start(live, metrics);
-    run_until_stopped(
-        server,
-        signals,
-        &connections,
-        &readiness,
-        config.proxy.shutdown_timeout_secs.duration(),
-        || reloader.request(),
-    )?;
-    Ok(())
+    let patience = config.proxy.shutdown_timeout_secs.duration();
+    let lifecycle =
+        Lifecycle { signals, starting, presence, readiness, leaving, connections, patience, succession };
+    Ok(lifecycle.run(server, || reloader.request())?)
 }
 
 /// Follows where names of backends lead, and has `live` take it over.
@@ -148,19 +171,20 @@ struct Sockets {
 }
 
 impl Sockets {
-    fn bind(config: &Config) -> Result<Self, BindError> {
+    fn open(config: &Config, listeners: &mut Listeners) -> Result<Self, BindError> {
         let Config { proxy, metrics, .. } = config;
         let http = proxy.listen_addr_http.0.iter().map(|address| (*address, "proxy.listen_addr_http", false));
         let https = proxy.listen_addr.0.iter().map(|address| (*address, "proxy.listen_addr", true));
         let sockets = http.chain(https).map(|(address, key, is_https)| {
-            let (listener, address) = listener::bind(address, key)?;
+            let (listener, address) = listeners.open(address, key)?;
             Ok(Socket { listener, address, is_https })
         });
-        let bind = |on: bool, address, key| on.then(|| listener::bind(address, key)).transpose();
+        let sockets = sockets.collect::<Result<_, BindError>>()?;
+        let mut open = |on: bool, address, key| on.then(|| listeners.open(address, key)).transpose();
         Ok(Sockets {
-            proxy: sockets.collect::<Result<_, BindError>>()?,
-            management: bind(proxy.management_api, proxy.management_api_addr, "proxy.management_api_addr")?,
-            metrics: bind(metrics.enabled, metrics.listen_addr, "metrics.listen_addr")?,
+            proxy: sockets,
+            management: open(proxy.management_api, proxy.management_api_addr, "proxy.management_api_addr")?,
+            metrics: open(metrics.enabled, metrics.listen_addr, "metrics.listen_addr")?,
         })
     }
 }

@@ -1,7 +1,6 @@
 //! The metrics listener: `/metrics` (and `/api/v1/metrics`) for Prometheus, `/health` and `/livez` for
 //! whoever wants to know that the process lives, `/readyz` for whoever sends it traffic.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,7 +16,7 @@ use pingora::services::background::BackgroundService;
 use tracing::error;
 use tracing_appender::non_blocking::ErrorCounter;
 
-use super::serve::serve;
+use super::serve::{Door, serve};
 use crate::telemetry::{Metrics, keep_rates};
 
 /// Whether new traffic is welcome.
@@ -40,7 +39,7 @@ impl Readiness {
 /// Serves the metrics listener, in a runtime of its own, and keeps the metrics that are rates.
 pub struct MetricsServer {
     /// Taken when the service starts.
-    listener: Mutex<Option<TcpListener>>,
+    door: Mutex<Option<Door>>,
     shared: Shared,
     dropped_lines: ErrorCounter,
 }
@@ -54,12 +53,12 @@ struct Shared {
 impl MetricsServer {
     /// A server; without a listener it only keeps the rates.
     pub fn new(
-        listener: Option<TcpListener>,
+        door: Option<Door>,
         metrics: Arc<Metrics>,
         readiness: Readiness,
         dropped_lines: ErrorCounter,
     ) -> Self {
-        MetricsServer { listener: Mutex::new(listener), shared: Shared { metrics, readiness }, dropped_lines }
+        MetricsServer { door: Mutex::new(door), shared: Shared { metrics, readiness }, dropped_lines }
     }
 }
 
@@ -67,10 +66,10 @@ impl MetricsServer {
 impl BackgroundService for MetricsServer {
     /// Runs to the end of the process: while it stops, `/readyz` says so.
     async fn start(&self, _shutdown: ShutdownWatch) {
-        let listener = self.listener.lock().take();
+        let door = self.door.lock().take();
         let serving = async {
-            let Some(listener) = listener else { return std::future::pending().await };
-            if let Err(error) = serve(listener, app(self.shared.clone())).await {
+            let Some(door) = door else { return std::future::pending().await };
+            if let Err(error) = serve(door, app(self.shared.clone())).await {
                 error!(%error, "the metrics listener has failed");
             }
         };

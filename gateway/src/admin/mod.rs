@@ -6,3 +6,4 @@ mod serve;
 
 pub use api::{Access, AccessError, Api, ApiServer};
 pub use metrics_server::{MetricsServer, Readiness};
+pub use serve::Door;

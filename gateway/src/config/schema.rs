@@ -82,6 +82,10 @@ impl Config {
             ),
             ("proxy.nameservers", self.proxy.nameservers != new.proxy.nameservers),
             ("proxy.threads", self.proxy.threads != new.proxy.threads),
+            ("proxy.pid_file", self.proxy.pid_file != new.proxy.pid_file),
+            ("proxy.upgrade_sock", self.proxy.upgrade_sock != new.proxy.upgrade_sock),
+            ("proxy.user", self.proxy.user != new.proxy.user),
+            ("proxy.group", self.proxy.group != new.proxy.group),
             ("logging", self.logging != new.logging),
             ("metrics", self.metrics != new.metrics),
             ("admin.token_env", self.admin.token_env != new.admin.token_env),
@@ -153,6 +157,15 @@ pub struct Proxy {
     pub nameservers: Vec<SocketAddr>,
     /// Worker threads; 0 is one per core.
     pub threads: usize,
+    /// The file with the process's id, as long as it serves; empty: none.
+    pub pid_file: String,
+    /// The Unix socket over which a process takes the listeners over from the one that runs; empty: the usual
+    /// place.
+    pub upgrade_sock: String,
+    /// The user that the process becomes once its ports are bound; empty: the one that starts it.
+    pub user: String,
+    /// The same for the group; empty: the user's own.
+    pub group: String,
 }
 
 impl Default for Proxy {
@@ -173,6 +186,10 @@ impl Default for Proxy {
             shutdown_timeout_secs: Secs::new(30),
             nameservers: Vec::new(),
             threads: 0,
+            pid_file: String::new(),
+            upgrade_sock: String::new(),
+            user: String::new(),
+            group: String::new(),
         }
     }
 }

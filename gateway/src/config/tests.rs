@@ -31,6 +31,8 @@ const BAD: &[(&str, &str)] = &[
     ),
     ("[proxy]\nthreads = -1\n", "file:2:11: `threads`: invalid value: integer `-1`"),
     ("[proxy]\nthreads = 100000\n", "file:2:11: at most 1024 threads"),
+    ("[proxy]\nupgrade_sock = \"a.sock\"\n", "file:2:16: \"a.sock\" is relative"),
+    ("[proxy]\nupgrade_sock = \"/\\u0000\"\n", "file:2:16: no path of a Unix socket"),
     ("[proxy]\nrequest_timeout_secs = 0\n", "file:2:24: `request_timeout_secs`: 0 is out of range"),
     ("[proxy]\nlisten_addr = \"127.0.0.1:443\"\n", "file:2:15: no virtual host has a certificate"),
     ("[proxy]\nproxy_protocol = true\n", "file:2:18: nobody may connect"),

@@ -64,6 +64,7 @@ pub struct Metrics {
     mirrored: IntCounterVec,
     certificates: IntGaugeVec,
     lookups: IntCounterVec,
+    upgrades: IntCounterVec,
     rate_limited: IntCounterVec,
     tag_responses: IntCounterVec,
     tag_latency: HistogramVec,
@@ -174,6 +175,11 @@ impl Metrics {
                 "proxy_mirrored_total",
                 "Copies of requests, by what became of them",
                 &["vhost", "route", "result"],
+            )?,
+            upgrades: new.counters(
+                "proxy_upgrades_total",
+                "Listeners taken over from another process at the start, and hand-overs to one that failed",
+                &["result"],
             )?,
             lookups: new.counters("proxy_dns_lookups_total", "Lookups of backends' names", &["result"])?,
             rate_limited: new.counters("proxy_rate_limited_total", "Requests over the rate limit", route)?,
@@ -318,6 +324,12 @@ impl Metrics {
     /// Counts lookups of backends' names: those that were answered, and those that were not.
     pub fn lookups(&self) -> [IntCounter; 2] {
         ["answered", "failed"].map(|result| self.lookups.with_label_values(&[result]))
+    }
+
+    /// Counts what becomes of upgrades: listeners taken over at the start, and hand-overs that failed. (After one
+    /// that did not, the count is the successor's.)
+    pub fn upgrades(&self) -> [IntCounter; 2] {
+        ["taken_over", "failed"].map(|result| self.upgrades.with_label_values(&[result]))
     }
 
     /// Forgets a backend that is gone.

@@ -3,6 +3,7 @@ use std::thread;
 
 use gateway::demo;
 use gateway::server;
+use gateway::start::How;
 use testkit::{Client, Process, eventually, free_address};
 use tokio::net::TcpStream;
 
@@ -21,7 +22,7 @@ async fn six_requests_reach_three_origins() {
         assert!(welcome.contains(&origin), "{origin} not in {welcome}");
     }
 
-    thread::spawn(move || server::run(source, parsed, Some(origins)).unwrap());
+    thread::spawn(move || server::run(source, parsed, Some(origins), How::default()).unwrap());
     eventually!(TcpStream::connect(address).await.is_ok());
     let mut seen = HashSet::new();
     for _ in 0..6 {

@@ -166,6 +166,11 @@ impl Gateway {
         answer.json()
     }
 
+    /// Where the metrics are.
+    pub(crate) fn metrics_address(&self) -> SocketAddr {
+        self.metrics
+    }
+
     /// A GET from the metrics listener.
     pub(crate) async fn monitor(&self, path: &str) -> Response {
         self.client.get(format!("http://{}{path}", self.metrics)).await

@@ -16,7 +16,6 @@ mod openapi;
 mod problem;
 mod rollouts;
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -35,7 +34,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tracing::{error, info};
 
-use super::serve::serve;
+use super::serve::{Door, serve};
 use crate::config::Config;
 use crate::live::{Applied, Change, Keeping, Rollouts, Snapshot, Store};
 use crate::telemetry::{Metrics, Timelines};
@@ -154,14 +153,14 @@ impl Caller {
 /// Serves the API, in a runtime of its own, so that a slow client of it slows no traffic.
 pub struct ApiServer {
     /// Taken when the service starts.
-    listener: Mutex<Option<TcpListener>>,
+    door: Mutex<Option<Door>>,
     api: Arc<Api>,
 }
 
 impl ApiServer {
     /// A server on a listener that is bound already.
-    pub fn new(listener: TcpListener, api: Api) -> Self {
-        ApiServer { listener: Mutex::new(Some(listener)), api: Arc::new(api) }
+    pub fn new(door: Door, api: Api) -> Self {
+        ApiServer { door: Mutex::new(Some(door)), api: Arc::new(api) }
     }
 }
 
@@ -169,8 +168,8 @@ impl ApiServer {
 impl BackgroundService for ApiServer {
     /// Runs to the end of the process: a gateway that stops can still be asked.
     async fn start(&self, _shutdown: ShutdownWatch) {
-        let Some(listener) = self.listener.lock().take() else { return };
-        if let Err(error) = serve(listener, app(self.api.clone())).await {
+        let Some(door) = self.door.lock().take() else { return };
+        if let Err(error) = serve(door, app(self.api.clone())).await {
             error!(%error, "the management API has failed");
         }
     }

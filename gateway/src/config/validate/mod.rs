@@ -18,6 +18,8 @@ use super::values::OneOrMany;
 
 /// The most worker threads.
 const MAX_THREADS: usize = 1024;
+/// The longest path of a Unix socket that every system takes (`sun_path`, with its end).
+const MAX_SOCKET_PATH: usize = 103;
 /// The most that a backend weighs: beside it, one that weighs 1 still gets something.
 const MAX_WEIGHT: u32 = 1000;
 
@@ -72,8 +74,23 @@ fn listeners(config: &Config, faults: &mut Faults) {
             faults.add(path, format!("{address} is listened on twice"));
         }
     }
+    upgrade_sock(&config.proxy.upgrade_sock, faults);
     if config.proxy.threads > MAX_THREADS {
         faults.add("proxy/threads", format!("at most {MAX_THREADS} threads"));
+    }
+}
+
+fn upgrade_sock(path: &str, faults: &mut Faults) {
+    if !path.is_empty() && !path.starts_with('/') {
+        // Two processes have to find it, and each has a working directory of its own.
+        faults.add(
+            "proxy/upgrade_sock",
+            format!("\"{path}\" is relative; expected a path that begins with '/'"),
+        );
+    } else if path.len() > MAX_SOCKET_PATH || path.contains('\0') {
+        let detail =
+            format!("no path of a Unix socket; expected at most {MAX_SOCKET_PATH} bytes, without NUL");
+        faults.add("proxy/upgrade_sock", detail);
     }
 }
 

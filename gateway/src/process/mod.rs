@@ -1,0 +1,12 @@
+//! The process as the system sees it: in the background ([`daemon`]), under which user ([`Identity`]), with its
+//! id in a file ([`PidFile`]), and what it tells the service manager ([`systemd`]).
+
+pub mod daemon;
+mod identity;
+mod pid_file;
+mod presence;
+pub mod systemd;
+
+pub use identity::{Identity, IdentityError};
+pub use pid_file::{PidFile, PidFileError, parse_running, running_gateway};
+pub use presence::Presence;

@@ -1,0 +1,184 @@
+//! The Unix socket on which a successor waits (`proxy.upgrade_sock`). Who gets the listeners gets the clients'
+//! requests, so it is in a directory where nobody else can put one, and for us alone.
+
+use std::env;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Uid, geteuid};
+
+const NAME: &str = "upgrade.sock";
+
+/// Why nobody can wait there.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// Others can write there.
+    #[error(
+        "{directory} is not safe for {NAME} (proxy.upgrade_sock): {why}; it must belong to root or to the user of \
+         the gateway, and nobody else may write to it (chmod go-w)"
+    )]
+    Unsafe {
+        /// The directory.
+        directory: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// There is one already.
+    #[error("another process waits on {0} (proxy.upgrade_sock) already; let it take over, or end it")]
+    Taken(String),
+    /// The system refuses.
+    #[error("cannot wait on {path} (proxy.upgrade_sock): {error}")]
+    Io {
+        /// The socket.
+        path: String,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// Where it is: what the configuration says, or the usual place for what exists as long as a process.
+pub fn path(configured: &str) -> PathBuf {
+    let variable = |name| env::var(name).ok().filter(|value| value.starts_with('/'));
+    if !configured.is_empty() {
+        return PathBuf::from(configured);
+    }
+    // systemd names the unit's own directory below /run; several of them are a list.
+    if let Some(directories) = variable("RUNTIME_DIRECTORY") {
+        return Path::new(directories.split(':').next().unwrap_or_default()).join(NAME);
+    }
+    if geteuid().is_root() {
+        return Path::new("/run/gateway").join(NAME);
+    }
+    match variable("XDG_RUNTIME_DIR") {
+        Some(directory) => Path::new(&directory).join("gateway").join(NAME),
+        None => env::temp_dir().join(format!("gateway-{}", geteuid())).join(NAME),
+    }
+}
+
+/// A socket on which this process waits. On drop it goes.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Place {
+    /// Begins to wait at `path` for a process of the user `uid`, or of this one's.
+    pub(super) fn open(path: &Path, uid: Uid) -> Result<Self, PlaceError> {
+        let failed = |error| PlaceError::Io { path: path.display().to_string(), error };
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("/"));
+        // Another user than ours has to get to the socket, which is for that user alone.
+        let mode = if uid == geteuid() { 0o700 } else { 0o755 };
+        match DirBuilder::new().mode(mode).create(directory) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed(error)),
+            _ => check(directory, &[geteuid(), uid])?,
+        }
+        match UnixStream::connect(path) {
+            Ok(_) => return Err(PlaceError::Taken(path.display().to_string())),
+            // Left behind by a process that is gone. A file that is no socket refuses as well, and stays.
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused && is_socket(path) => {
+                fs::remove_file(path).map_err(failed)?;
+            }
+            Err(_) => {}
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        let place = Place { listener, path: path.to_owned() };
+        let settle = || {
+            fs::set_permissions(path, Permissions::from_mode(0o600))?;
+            if uid != geteuid() {
+                chown(path, Some(uid.as_raw()), None)?;
+            }
+            place.listener.set_nonblocking(true)
+        };
+        settle().map_err(failed)?;
+        Ok(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Somebody may have cleared the directory.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+}
+
+fn check(directory: &Path, ours: &[Uid]) -> Result<(), PlaceError> {
+    let is_unsafe = |why: String| PlaceError::Unsafe { directory: directory.display().to_string(), why };
+    let found = fs::metadata(directory).map_err(|error| is_unsafe(error.to_string()))?;
+    let owner = Uid::from_raw(found.uid());
+    if !found.is_dir() {
+        return Err(is_unsafe("it is no directory".to_owned()));
+    }
+    if !owner.is_root() && !ours.contains(&owner) {
+        return Err(is_unsafe(format!("it belongs to the user with the id {owner}")));
+    }
+    if found.mode() & 0o022 != 0 {
+        return Err(is_unsafe(format!("others may write to it (mode {:o})", found.mode() & 0o7777)));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> Uid {
+        geteuid()
+    }
+
+    #[test]
+    fn it_is_for_us_alone_and_gone_afterwards() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("below").join(NAME);
+        let place = Place::open(&path, own()).unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+        assert_eq!(path.parent().unwrap().metadata().unwrap().mode() & 0o777, 0o700);
+        let taken = Place::open(&path, own()).unwrap_err().to_string();
+        assert!(taken.starts_with(&format!("another process waits on {}", path.display())), "{taken}");
+        drop(place);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_a_dead_process_left_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(NAME);
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        Place::open(&path, own()).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(NAME);
+        fs::write(&path, "precious").unwrap();
+        let error = Place::open(&path, own()).unwrap_err().to_string();
+        assert!(error.starts_with("cannot wait on "), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).unwrap();
+        let error = Place::open(&directory.path().join(NAME), own()).unwrap_err().to_string();
+        assert!(error.contains("others may write to it (mode 777)"), "{error}");
+        let error = Place::open(Path::new("/nowhere/at/all"), own()).unwrap_err().to_string();
+        assert!(error.starts_with("cannot wait on /nowhere/at/all (proxy.upgrade_sock): "), "{error}");
+    }
+
+    #[test]
+    fn what_is_configured_wins() {
+        assert_eq!(path("/run/a.sock"), Path::new("/run/a.sock"));
+        assert!(path("").is_absolute());
+    }
+}

@@ -1,0 +1,209 @@
+//! Whatever goes wrong with a hand-over, the old process serves on, and the next one may succeed.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Command;
+
+use testkit::{DEADLINE, Origin, Signal, eventually};
+
+use super::{House, spawn_successor};
+use crate::support::{Gateway, Setup};
+
+const FAILED: &str = "proxy_upgrades_total{result=\"failed\"}";
+
+async fn serves_on(gateway: &mut Gateway) {
+    assert!(gateway.process.is_running());
+    assert_eq!(gateway.get("/bytes/66").await.status, 200);
+    assert_eq!(gateway.monitor("/readyz").await.status, 200);
+    assert_eq!(gateway.read("/config").await["proxy"]["threads"], 0);
+}
+
+/// The old one would wait for what this test keeps open. Told to stop, it does not.
+async fn let_go(mut old: Gateway) {
+    old.process.signal(Signal::SIGTERM);
+    assert!(old.process.ended(DEADLINE).await.success());
+    assert!(!old.process.output().contains("at once"), "{}", old.process.output());
+}
+
+#[tokio::test]
+async fn sigquit_with_nobody_there_is_one_line_in_the_log() {
+    let origin = Origin::start().await;
+    let house = House::over(&[&origin]);
+    let mut gateway = house.start().await;
+    gateway.process.signal(Signal::SIGQUIT);
+    let line =
+        gateway.process.line("SIGQUIT: this process serves on: nobody waits for the listeners on").await;
+    assert!(line.contains("start the successor first (gateway run --upgrade)"), "{line}");
+    assert_eq!(gateway.metric(FAILED).await, 1.0);
+    serves_on(&mut gateway).await;
+}
+
+#[tokio::test]
+async fn a_successor_that_cannot_start_changes_nothing() {
+    let origin = Origin::start().await;
+    let house = House::over(&[&origin]);
+    let mut old = house.start().await;
+    let pid_file = format!("pid_file = {:?}\n", house.pid_file());
+
+    // One with a broken configuration does not even ask.
+    let broken = house.config(Setup { proxy: &format!("{pid_file}thread = 1"), ..Setup::default() });
+    let mut successor = spawn_successor(&broken);
+    assert_eq!(successor.ended(DEADLINE).await.code(), Some(1));
+    assert!(successor.output().contains("unknown key `thread`"), "{}", successor.output());
+    assert_eq!(old.metric(FAILED).await, 0.0);
+
+    // One that lacks something else says so on both sides.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let also = format!("listen_addr_http = [\"127.0.0.1:0\", \"{}\"]", taken.local_addr().unwrap());
+    let unlucky = house.config(Setup { proxy: &pid_file, ..Setup::default() });
+    let text = std::fs::read_to_string(unlucky.path()).unwrap();
+    unlucky.replace(&text.replace("listen_addr_http = \"127.0.0.1:0\"", &also));
+    let mut successor = spawn_successor(&unlucky);
+    assert_eq!(successor.ended(DEADLINE).await.code(), Some(1));
+    assert!(
+        successor.output().contains("(proxy.listen_addr_http): Address already in use"),
+        "{}",
+        successor.output()
+    );
+    old.process.line("SIGQUIT: this process serves on: the successor has failed: cannot listen on").await;
+    eventually!(old.metric(FAILED).await == 1.0);
+
+    // And one that has not one listener in common.
+    let elsewhere =
+        house.config(Setup { proxy: &format!("{pid_file}management_api = false"), ..Setup::default() });
+    let text = std::fs::read_to_string(elsewhere.path()).unwrap();
+    let text = text.replace("listen_addr_http = \"127.0.0.1:0\"", "listen_addr_http = \"[::1]:0\"");
+    elsewhere.replace(&text.replace("[metrics]", "[metrics]\nenabled = false"));
+    let mut successor = spawn_successor(&elsewhere);
+    assert_eq!(successor.ended(DEADLINE).await.code(), Some(1));
+    assert!(successor.output().contains("not one listener of the running gateway"), "{}", successor.output());
+
+    assert_eq!(house.pid(), old.process.id());
+    serves_on(&mut old).await;
+    house.succeed().await;
+    let_go(old).await;
+}
+
+#[tokio::test]
+async fn a_successor_killed_with_the_listeners_in_hand_leaves_the_old_one_serving() {
+    let origin = Origin::start().await;
+    let house = House::over(&[&origin]);
+    let mut old = house.start().await;
+    // To open a pipe that nobody reads takes for ever: it has the listeners by then, and serves nothing yet.
+    let pipe = house.directory.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let stuck = house.config(Setup {
+        proxy: &format!("pid_file = {:?}\n", house.pid_file()),
+        tables: &format!("[logging]\noutput = \"file\"\nfile_path = {pipe:?}\n"),
+    });
+    let mut successor = spawn_successor(&stuck);
+    successor.line("is asked for its listeners").await;
+    eventually!(!house.socket().exists());
+    old.process.signal(Signal::SIGQUIT);
+    old.process.line("the listeners are being handed over already").await;
+    serves_on(&mut old).await;
+    successor.signal(Signal::SIGKILL);
+    successor.ended(DEADLINE).await;
+    old.process.line("SIGQUIT: this process serves on: the successor has not taken over: it has ended").await;
+    serves_on(&mut old).await;
+
+    let new = house.succeed().await;
+    let_go(old).await;
+    assert_eq!(new.get("/bytes/66").await.status, 200);
+}
+
+#[tokio::test]
+async fn sigterm_ends_the_old_one_while_it_hands_over() {
+    let origin = Origin::start().await;
+    let house = House::over(&[&origin]);
+    let mut old = house.start().await;
+    let waiting = UnixListener::bind(house.socket()).unwrap();
+    old.process.signal(Signal::SIGQUIT);
+    let (mut successor, _) = waiting.accept().unwrap();
+    assert_eq!(successor.read(&mut [0; 1]).unwrap(), 1);
+    old.process.signal(Signal::SIGTERM);
+    assert!(old.process.ended(DEADLINE).await.success());
+    assert!(!house.pid_file().exists());
+}
+
+#[tokio::test]
+async fn nonsense_on_either_end_of_the_socket_is_not_believed() {
+    let origin = Origin::start().await;
+    let house = House::over(&[&origin]);
+    let mut old = house.start().await;
+
+    // In place of a successor.
+    let waiting = UnixListener::bind(house.socket()).unwrap();
+    old.process.signal(Signal::SIGQUIT);
+    let (mut successor, _) = waiting.accept().unwrap();
+    successor.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+    old.process.line("the successor has not taken over: it says what this version does not understand").await;
+    drop((waiting, successor));
+    serves_on(&mut old).await;
+
+    // In place of the old one. The socket that is left behind is replaced; nobody has to remove it.
+    assert!(house.socket().exists());
+    let file = house.config(Setup::default());
+    let successor = spawn_successor(&file);
+    successor.line("send SIGQUIT to the running gateway").await;
+    for said in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"", b"{\"listeners\":[]}x\n", b"\"ready\"\n"] {
+        UnixStream::connect(house.socket()).unwrap().write_all(said).unwrap();
+    }
+    let missing = br#"{"listeners":[{"key":"a","asked":"127.0.0.1:1","bound":"127.0.0.1:1"}]}"#;
+    UnixStream::connect(house.socket()).unwrap().write_all(&[missing, &b"\n"[..]].concat()).unwrap();
+    eventually!(successor.output().matches("still waiting").count() == 5);
+
+    // A second successor would get in the way of the first.
+    let mut second = spawn_successor(&file);
+    assert_eq!(second.ended(DEADLINE).await.code(), Some(1));
+    assert!(second.output().contains("another process waits on"), "{}", second.output());
+
+    old.process.signal(Signal::SIGQUIT);
+    let new = Gateway::from_process(successor, file).await;
+    old.process.line("another process has the listeners").await;
+    let_go(old).await;
+    assert_eq!(new.get("/bytes/66").await.status, 200);
+}
+
+/// In place of an old process: hands nothing over to `house`'s successor, and waits until that one serves.
+fn hand_nothing_over(house: &House) -> UnixStream {
+    let mut old = UnixStream::connect(house.socket()).unwrap();
+    old.set_read_timeout(Some(DEADLINE)).unwrap();
+    old.write_all(b"{\"listeners\":[]}\n").unwrap();
+    let mut said = [0; 8];
+    old.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"\"ready\"\n");
+    old
+}
+
+#[tokio::test]
+async fn a_successor_that_is_not_needed_any_more_stops_as_if_it_were_told_to() {
+    let origin = Origin::start().await;
+    let house = House::over(&[&origin]);
+    let file = house.config(Setup::default());
+    let process = spawn_successor(&file);
+    process.line("send SIGQUIT to the running gateway").await;
+    let mut old = hand_nothing_over(&house);
+    let mut gateway = Gateway::from_process(process, file).await;
+    assert_eq!(gateway.get("/bytes/66").await.status, 200, "both serve");
+    old.write_all(b"{\"abort\":\"it took too long\"}\n").unwrap();
+    gateway.process.line("stopping: another process has the listeners").await;
+    gateway.process.signal(Signal::SIGTERM);
+    assert_eq!(gateway.process.ended(DEADLINE).await.code(), Some(1));
+    let said = gateway.process.output();
+    assert!(said.contains("--upgrade: the running gateway serves on: it took too long"), "{said}");
+}
+
+#[tokio::test]
+async fn an_old_process_that_ends_without_a_word_leaves_the_listeners_to_its_successor() {
+    let origin = Origin::start().await;
+    let house = House::over(&[&origin]);
+    let file = house.config_with_pid_file();
+    let process = spawn_successor(&file);
+    process.line("names no running gateway").await;
+    drop(hand_nothing_over(&house));
+    let gateway = Gateway::from_process(process, file).await;
+    eventually!(house.pid() == gateway.process.id());
+    gateway.process.line("the process before has ended; the listeners are ours").await;
+    assert_eq!(gateway.get("/bytes/66").await.status, 200);
+}

@@ -1,0 +1,113 @@
+//! Clients that keep their connections, ask without end and forgive nothing: whatever is not answered counts, a
+//! connection that was closed without a word too.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use testkit::DEADLINE;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Requests without end, from several clients.
+pub(super) struct Load {
+    shared: Arc<Shared>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    stopped: AtomicBool,
+    answered: AtomicU64,
+    failures: Mutex<Vec<String>>,
+}
+
+impl Load {
+    pub(super) fn new() -> Load {
+        Load { shared: Arc::default(), clients: Vec::new() }
+    }
+
+    /// `clients` more that ask `address` for `path`, each with a `pause` between an answer and the next request.
+    pub(super) fn and(mut self, clients: usize, address: SocketAddr, path: &str, pause: Duration) -> Load {
+        for _ in 0..clients {
+            let (shared, path) = (self.shared.clone(), path.to_owned());
+            self.clients.push(tokio::spawn(ask(shared, address, path, pause)));
+        }
+        self
+    }
+
+    /// The requests answered so far.
+    pub(super) fn answered(&self) -> u64 {
+        self.shared.answered.load(Ordering::Relaxed)
+    }
+
+    /// Stops it; how many requests were answered, and what went wrong with others.
+    pub(super) async fn stop(self) -> (u64, Vec<String>) {
+        self.shared.stopped.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            client.await.unwrap();
+        }
+        let failures = std::mem::take(&mut *self.shared.failures.lock());
+        (self.shared.answered.load(Ordering::Relaxed), failures)
+    }
+}
+
+async fn ask(shared: Arc<Shared>, address: SocketAddr, path: String, pause: Duration) {
+    let mut kept = None;
+    while !shared.stopped.load(Ordering::Relaxed) {
+        match timeout(DEADLINE, one(&mut kept, address, &path)).await {
+            Ok(Ok(())) => {
+                shared.answered.fetch_add(1, Ordering::Relaxed);
+            }
+            failed => {
+                kept = None;
+                let why =
+                    failed.map_or_else(|_| "no answer in time".to_owned(), |failed| failed.unwrap_err());
+                shared.failures.lock().push(format!("{address}{path}: {why}"));
+            }
+        }
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// One request on the connection that is kept or on a new one, which is kept as the answer says.
+async fn one(kept: &mut Option<TcpStream>, address: SocketAddr, path: &str) -> Result<(), String> {
+    let is_new = kept.is_none();
+    let failed = |step: &'static str| {
+        move |error: std::io::Error| {
+            let which = if is_new { "new" } else { "kept" };
+            format!("{step}, on a {which} connection: {error}")
+        }
+    };
+    let mut stream = match kept.take() {
+        Some(stream) => stream,
+        None => TcpStream::connect(address).await.map_err(failed("connect"))?,
+    };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.map_err(failed("write"))?;
+    let head = head(&mut stream).await.map_err(failed("read"))?;
+    if !head.starts_with("http/1.1 200 ") {
+        return Err(head);
+    }
+    let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let length = field("content-length:").and_then(|length| length.parse().ok());
+    let mut body = vec![0; length.ok_or("an answer without Content-Length")?];
+    stream.read_exact(&mut body).await.map_err(failed("read the body"))?;
+    *kept = (field("connection:") != Some("close")).then_some(stream);
+    Ok(())
+}
+
+/// A response's head, in lower case.
+async fn head(stream: &mut TcpStream) -> std::io::Result<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    Ok(String::from_utf8_lossy(&head).to_lowercase())
+}

@@ -1,0 +1,110 @@
+//! What the service manager is told, and whether it would take the unit.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use testkit::{DEADLINE, Origin, Process, Signal, eventually};
+
+use super::House;
+use super::daemon::Daemon;
+use crate::support::{GATEWAY, Gateway, Setup};
+
+#[tokio::test]
+async fn the_service_manager_hears_of_start_upgrade_and_stop() {
+    let origin = Origin::start().await;
+    let house = House::over(&[&origin]);
+    let path = house.directory.path().join("notify.sock");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(DEADLINE)).unwrap();
+    let hear = || {
+        let mut bytes = [0; 256];
+        let length = manager.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..length]).trim().to_owned()
+    };
+    let variables = [("NOTIFY_SOCKET", path.to_str().unwrap())];
+    let file = house.config_with_pid_file();
+    let config = file.path().display().to_string();
+    let mut old = Process::spawn(GATEWAY, &["-c", &config], &variables);
+    assert_eq!(hear(), format!("MAINPID={}\nREADY=1", old.id()));
+    eventually!(house.pid() == old.id());
+    let mut new = Process::spawn(GATEWAY, &["--upgrade", "-c", &config], &variables);
+    // The old one says it, who is still the one that is believed.
+    assert_eq!(hear(), format!("MAINPID={}", new.id()));
+    assert_eq!(hear(), format!("MAINPID={}\nREADY=1", new.id()));
+    assert!(old.ended(Duration::from_secs(10)).await.success());
+    new.signal(Signal::SIGTERM);
+    // And it has not said that the service stops.
+    assert_eq!(hear(), "STOPPING=1");
+    assert!(new.ended(DEADLINE).await.success());
+}
+
+/// The unit's `ExecReload`, as systemd runs it: it says who is to be replaced, and standard output is its journal's,
+/// which is here a file.
+#[tokio::test]
+async fn a_reload_is_an_upgrade_and_goes_on_logging_to_the_journal() {
+    let origin = Origin::start().await;
+    let house = House::over(&[&origin]);
+    let notify = house.directory.path().join("notify.sock");
+    let manager = UnixDatagram::bind(&notify).unwrap();
+    manager.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut old = Gateway::start_from(house.config(Setup::default()), &[]).await;
+
+    let file = house.config(Setup::default());
+    let path = house.directory.path().join("journal");
+    let journal = File::create(&path).unwrap();
+    let stream = journal.metadata().unwrap();
+    let mut reload = Command::new(GATEWAY)
+        .args(["run", "--upgrade", "--daemon", "--config", &file.path().display().to_string()])
+        .env("MAINPID", old.process.id().to_string())
+        .env("JOURNAL_STREAM", format!("{}:{}", stream.dev(), stream.ino()))
+        .env("NOTIFY_SOCKET", &notify)
+        .stdin(Stdio::null())
+        .stdout(journal.try_clone().unwrap())
+        .stderr(journal)
+        .spawn()
+        .unwrap();
+    eventually!(reload.try_wait().unwrap().is_some_and(|status| status.success()));
+    let mut bytes = [0; 256];
+    let length = manager.recv(&mut bytes).unwrap();
+    let said = String::from_utf8_lossy(&bytes[..length]).into_owned();
+    let new: u32 = said.lines().next().unwrap().trim_start_matches("MAINPID=").parse().unwrap();
+    let _daemon = Daemon(new);
+
+    assert!(old.process.ended(Duration::from_secs(10)).await.success());
+    assert_eq!(old.get("/bytes/66?after").await.status, 200);
+    let logged = || std::fs::read_to_string(&path).unwrap();
+    assert!(
+        logged().contains(&format!("process {} (MAINPID), is asked for its listeners", old.process.id()))
+    );
+    eventually!(logged().contains("GET /bytes/66 200"), "{}", logged());
+}
+
+/// `systemd-analyze` comes with systemd; where there is none, nothing is checked, and the test says so.
+#[test]
+fn systemd_takes_the_unit_and_finds_it_shut_tight() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/gateway.service");
+    let analyze = |arguments: &[&str]| Command::new("systemd-analyze").args(arguments).output();
+    if analyze(&["--version"]).is_err() {
+        eprintln!("skipped: there is no systemd-analyze here");
+        return;
+    }
+    // The binary that the unit names is not installed where tests run.
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join("gateway.service");
+    let text = std::fs::read_to_string(&unit).unwrap().replace("/usr/local/bin/gateway", GATEWAY);
+    std::fs::write(&copy, text).unwrap();
+    let copy = copy.to_str().unwrap();
+    let verified = analyze(&["verify", "--man=no", copy]).unwrap();
+    let said = String::from_utf8_lossy(&verified.stderr);
+    let ours: Vec<&str> = said.lines().filter(|line| line.contains("gateway.service")).collect();
+    assert!(verified.status.success() && ours.is_empty(), "{said}");
+    // 0.0 is shut, 10.0 open; what is left is the network, which is what it is for.
+    let secured = analyze(&["security", "--offline=yes", "--threshold=20", copy]).unwrap();
+    let said =
+        String::from_utf8_lossy(&secured.stdout).into_owned() + &String::from_utf8_lossy(&secured.stderr);
+    assert!(secured.status.success(), "{said}");
+}
