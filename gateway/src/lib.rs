@@ -47,6 +47,7 @@ pub mod route;
 pub mod server;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
 
 /// The release of Pingora that this is built on; a test holds it to the manifest.

@@ -20,6 +20,7 @@ use crate::proxy::Gateway;
 use crate::shutdown::{CaughtSignals, ServerEnded, run_until_stopped};
 use crate::telemetry::logging::{self, LoggingError};
 use crate::telemetry::{Metrics, Timelines};
+use crate::tls::acme::{AcmeService, Challenges, Pace};
 use crate::upstream::{Discoverer, HealthChecker};
 
 /// Why the gateway could not start, or go on.
@@ -73,11 +74,14 @@ pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>) -> Result<
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
     let http_addresses: Vec<SocketAddr> = http.iter().map(|(_, address)| *address).collect();
-    let gateway = Gateway::new(live.clone(), metrics.clone(), access_log, timelines.clone());
+    let challenges = Arc::<Challenges>::default();
+    let gateway =
+        Gateway::new(live.clone(), metrics.clone(), access_log, timelines.clone(), challenges.clone());
     let proxy = http_proxy(&server.configuration, gateway);
     server.add_service(ProxyService::new(proxy, http, connections.clone()));
     server.add_service(background_service("health checks", HealthChecker::new(live.health_plan())));
     server.add_service(background_service("discovery", discoverer(&live, config, &metrics)));
+    server.add_service(background_service("certificates", certificates(&live, challenges, &metrics)));
     server.add_service(background_service("rollouts", RolloutService(rollouts.clone())));
     let (management, management_address) = management.unzip();
     if let (Some(listener), Some(access), Some(timelines)) = (management, access, timelines) {
@@ -120,6 +124,19 @@ fn discoverer(live: &Arc<Store>, config: &Config, metrics: &Metrics) -> Discover
     let (known, live) = (live.places(), live.clone());
     let servers = config.proxy.nameservers.clone();
     Discoverer { known, servers, tell: Arc::new(move |news| live.follow_names(news)), answered, failed }
+}
+
+/// Gets certificates by ACME.
+fn certificates(live: &Store, challenges: Arc<Challenges>, metrics: &Arc<Metrics>) -> AcmeService {
+    AcmeService {
+        plan: live.acme_plan(),
+        challenges,
+        statuses: Arc::default(),
+        // Nobody serves them yet.
+        tell: Arc::new(|_domain| {}),
+        metrics: metrics.clone(),
+        pace: Pace::default(),
+    }
 }
 
 type Bound = (TcpListener, SocketAddr);

@@ -36,8 +36,6 @@ const KEYS: &[&str] = &[
     "compression",
     "access",
     "auth",
-    "lets_encrypt",
-    "virtual_hosts.acme",
     "virtual_hosts.cert_file",
     "virtual_hosts.key_file",
     "virtual_hosts.default",

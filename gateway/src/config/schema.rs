@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address::Address;
 use super::cases::Case;
+use super::lets_encrypt::LetsEncrypt;
 use super::policies::{Headers, RateLimit};
 use super::routes::Route;
 use super::shares::{Rollout, Share};
@@ -52,6 +53,9 @@ pub struct Config {
     /// Which header fields are changed, where a virtual host does not say.
     #[serde(skip_serializing_if = "is_default")]
     pub headers: Option<Headers>,
+    /// Where virtual hosts with `acme = true` get their certificates from.
+    #[serde(skip_serializing_if = "is_default")]
+    pub lets_encrypt: Option<LetsEncrypt>,
     /// Which hosts are served.
     pub virtual_hosts: Vec<VirtualHost>,
     /// By whom.
@@ -254,6 +258,9 @@ pub struct VirtualHost {
     pub enabled_backends_tag: String,
     /// Whether clients are sent to HTTPS.
     pub http_to_https: bool,
+    /// Whether it gets its certificate by itself, as `[lets_encrypt]` says.
+    #[serde(skip_serializing_if = "is_default")]
+    pub acme: bool,
     /// Other tags that get a share of its requests; the rest goes to `enabled_backends_tag`.
     #[serde(skip_serializing_if = "is_default")]
     pub split: Vec<Share>,

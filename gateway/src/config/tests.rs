@@ -205,6 +205,7 @@ fn the_reference_shows_the_defaults() {
     assert_eq!(reference.circuit_breaker.take(), Some(Default::default()));
     assert_eq!(reference.rate_limit.take(), Some(Default::default()));
     assert_eq!(reference.headers.take(), Some(Default::default()));
+    assert_eq!(reference.lets_encrypt.take(), Some(Default::default()));
     // What has no default is an example.
     reference.health_check.kind = None;
     reference.health_check.path = None;

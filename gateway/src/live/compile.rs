@@ -17,6 +17,7 @@ use crate::policy::rewrite::Rewrite;
 use crate::policy::signed_cookie::{CookieKey, SignedCookie};
 use crate::route::{HostTable, PathRule, Rule, RuleTable};
 use crate::telemetry::Metrics;
+use crate::tls::acme::AcmePlan;
 use crate::upstream::{
     Arm, BackendState, BreakerRules, Endpoint, Mirror, Place, Places, RetryRules, Split, fixed,
 };
@@ -79,6 +80,9 @@ fn compile_with(
             hosts.insert(domain, rules.clone());
         }
     }
+    let acme = AcmePlan::new(config).map_err(|bad| {
+        vec![PathFault { path: "lets_encrypt/ca_file".to_owned(), detail: bad.to_string() }]
+    })?;
     let top = Policies::of_top(&defaults);
     let (health, budgets) = compiler.pools.finish(&top, &backends)?;
     Ok(Snapshot {
@@ -88,6 +92,7 @@ fn compile_with(
         routes: compiler.routes,
         backends,
         places: with.places.clone(),
+        acme: Arc::new(acme),
         health,
         budgets,
         counters: compiler.counters.into_inner(),

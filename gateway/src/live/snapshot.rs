@@ -20,6 +20,7 @@ use crate::policy::rewrite::Rewrite;
 use crate::policy::signed_cookie::SignedCookie;
 use crate::route::{HostTable, RuleTable};
 use crate::telemetry::handles::{Lazy, RouteMetrics};
+use crate::tls::acme::AcmePlan;
 use crate::upstream::{
     BackendState, BreakerRules, Draw, HealthPlan, Mirror, PeerSettings, Places, RetryRules, Split, Wanted,
 };
@@ -63,6 +64,8 @@ pub struct Snapshot {
     pub backends: Vec<Vec<Instance>>,
     /// Where the names among their addresses lead.
     pub places: Arc<Places>,
+    /// Which certificates are to be had by ACME.
+    pub(super) acme: Arc<AcmePlan>,
     /// Who is probed, and how.
     pub(super) health: HealthPlan,
     /// What bounds retries, by tag.
