@@ -101,6 +101,32 @@ const BAD: &[(&str, &str)] = &[
         "[[virtual_hosts]]\ndomain = \"b\"\nenabled_backends_tag = \"aa\"\n",
         "file:3:24: no backend bears the tag 'aa'",
     ),
+    ("[lets_encrypt]\nemail = \"ops\"\n", "file:2:9: \"ops\" is no email address"),
+    ("[lets_encrypt]\ncache_dir = \"\"\n", "file:2:13: certificates and their keys need a directory"),
+    (
+        "[lets_encrypt]\ndirectory_url = \"http://ca.example/dir\"\n",
+        "file:2:17: \"http://ca.example/dir\" is no URL of an ACME server",
+    ),
+    ("[lets_encrypt]\nca_file = \"ca.pem\"\n", "file:2:11: it holds the roots of another server"),
+    ("[lets_encrypt]\nchallenge = \"dns-01\"\n", "file:2:13: unknown value `dns-01`"),
+    (
+        "[[virtual_hosts]]\ndomain = \"b\"\nacme = true\nenabled_backends_tag = \"a\"\n",
+        "file:3:8: a certificate by ACME needs the table [lets_encrypt]",
+    ),
+    (
+        "[lets_encrypt]\nchallenge = \"tls-alpn-01\"\n[[virtual_hosts]]\ndomain = \"b\"\nacme = true\n\
+         enabled_backends_tag = \"a\"\n",
+        "file:5:8: `lets_encrypt.challenge` is \"tls-alpn-01\", which is answered on a TLS listener",
+    ),
+    (
+        "[lets_encrypt]\n[[virtual_hosts]]\ndomain = \"b\"\naliases = [\"*.b\"]\nacme = true\n\
+         enabled_backends_tag = \"a\"\n",
+        "file:5:8: '*.b' stands for many hosts",
+    ),
+    (
+        "[lets_encrypt]\n[[virtual_hosts]]\ndomain = \"10.0.0.1\"\nacme = true\nenabled_backends_tag = \"a\"\n",
+        "file:4:8: '10.0.0.1' is an address",
+    ),
     ("[[backends]]\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\n", "a backend needs an `id`"),
     ("[[backends]]\nid = \"x\"\ntags = [\"a\"]\n", "backend 'x' needs an `address`"),
     ("[[backends]]\nid = \"x\"\naddress = \"127.0.0.1:1\"\n", "a backend needs `tags`"),

@@ -104,3 +104,21 @@ fn names(host: &VirtualHost, at: &str, faults: &mut Faults) {
 fn is_address(host: &str) -> bool {
     host.starts_with('[') || host.parse::<IpAddr>().is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_catch_all_and_too_many_names_are_refused_where_acme_is_asked_for() {
+        let mut config = Config { lets_encrypt: Some(LetsEncrypt::default()), ..Config::default() };
+        let host = VirtualHost { domain: "*".to_owned(), acme: true, ..VirtualHost::default() };
+        let aliases = (0..MAX_NAMES).map(|i| format!("{i}.example")).collect();
+        let many = VirtualHost { domain: "b".to_owned(), aliases, acme: true, ..VirtualHost::default() };
+        config.virtual_hosts = vec![host, many];
+        let mut faults = Faults::default();
+        acme(&config, &mut faults);
+        let said: Vec<_> = faults.0.iter().map(|fault| (&*fault.path, &fault.detail[..10])).collect();
+        assert_eq!(said, [("virtual_hosts/0/acme", "\"*\" is no "), ("virtual_hosts/1/acme", "a certific")]);
+    }
+}

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt as _, Limited};
 use hyper_openssl::client::legacy::HttpsConnector;
 use hyper_util::client::legacy::Client as HyperClient;
@@ -22,6 +22,8 @@ use openssl::x509::X509;
 use openssl::x509::store::X509StoreBuilder;
 use parking_lot::Mutex;
 use tokio::time::timeout;
+
+use super::order::problem_text;
 
 /// From the connection to the last byte of an answer.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -74,17 +76,24 @@ impl Client {
 
     async fn exchange(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
         let what = format!("{} {}", request.method(), request.uri());
+        let is_signed = request.method() == Method::POST;
         let exchange = async {
             let response = self.http.request(request).await.map_err(|error| chain(&error))?;
             let (head, body) = response.into_parts();
             *self.retry_after.lock() = retry_after(&head.headers);
             let body = Limited::new(body, MAX_BYTES).collect().await.map_err(|error| chain(&*error))?;
             let is_failure = head.status.is_client_error() || head.status.is_server_error();
-            if is_failure && !is_problem(&head.headers) {
-                // Not from the ACME server itself, or not as it should be: there is nothing to read in it.
-                return Err(format!("answered with {}", head.status));
+            let body = body.to_bytes();
+            let is_problem = is_problem(&head.headers);
+            if is_failure && !(is_problem && is_signed) {
+                // From something before the ACME server, or to a question after which instant-acme expects no
+                // problem.
+                let problem = serde_json::from_slice(&body).ok().filter(|_| is_problem);
+                let detail =
+                    problem.map_or_else(String::new, |problem| format!(": {}", problem_text(&problem)));
+                return Err(format!("answered with {}{detail}", head.status));
             }
-            Ok(BytesResponse { parts: head, body: Box::new(body.to_bytes()) })
+            Ok(BytesResponse { parts: head, body: Box::new(body) })
         };
         let outcome = timeout(LIMIT, exchange).await;
         let outcome = outcome.unwrap_or_else(|_| Err(format!("no whole answer within {LIMIT:?}")));

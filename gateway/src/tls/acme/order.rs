@@ -288,7 +288,7 @@ fn is(problem: &Problem, kind: &str) -> bool {
 }
 
 /// A problem document as one line: what it says, its type, and what it says of single names.
-fn problem_text(problem: &Problem) -> String {
+pub(super) fn problem_text(problem: &Problem) -> String {
     let kind = problem.r#type.as_deref().unwrap_or("a problem without a type");
     let kind = kind.strip_prefix("urn:ietf:params:acme:error:").unwrap_or(kind);
     let mut text = match &problem.detail {
@@ -307,5 +307,67 @@ fn kind_name(kind: &ChallengeType) -> String {
         ChallengeType::Dns01 => "dns-01".to_owned(),
         ChallengeType::TlsAlpn01 => "tls-alpn-01".to_owned(),
         other => format!("{other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// What comes of an order from a server that answers everything with `answer`.
+    async fn outcome(answer: &'static str) -> OrderError {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let server = Server {
+            directory_url: format!("http://{}/dir", listener.local_addr().unwrap()),
+            email: String::new(),
+            cache_dir: directory.path().join("acme"),
+            challenge: ChallengeKind::Http01,
+            roots: Vec::new(),
+        };
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        let names = BTreeSet::from(["a.example".to_owned()]);
+        let wanted = Wanted { vhost: "a.example".to_owned(), domain: "a.example".to_owned(), names };
+        let account = Mutex::new(());
+        let orders = Orders { challenges: Arc::default(), pace: Pace::default(), account };
+        orders.fulfil(&server, &wanted).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_server_that_asks_to_be_left_alone_is_heard() {
+        let error = outcome(
+            "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7200\r\nContent-Length: 87\r\n\
+             Content-Type: application/problem+json\r\nConnection: close\r\n\r\n\
+             {\"type\":\"urn:ietf:params:acme:error:rateLimited\",\"detail\":\"too many new certificates\"}   ",
+        )
+        .await;
+        assert_eq!(error.asked_to_wait, Some(Duration::from_secs(7200)));
+        let said = error.to_string();
+        assert!(said.starts_with("cannot make an account: GET http://127.0.0.1:"), "{said}");
+        assert!(said.ends_with("429 Too Many Requests: too many new certificates (rateLimited)"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn whatever_a_server_answers_is_an_error_and_no_more() {
+        for (answer, expected) in [
+            ("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", "answered with 503"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "JSON"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{\"newN", "/dir: "),
+            ("SSH-2.0-x\r\n", "/dir: "),
+            ("", "/dir: "),
+        ] {
+            let said = outcome(answer).await.to_string();
+            assert!(said.contains(expected), "{answer:?}: {said}");
+        }
     }
 }
