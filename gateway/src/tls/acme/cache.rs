@@ -8,6 +8,8 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -86,6 +88,24 @@ impl Cache {
         self.replace(&self.certificate_file(domain), pem)
     }
 
+    /// Takes the place of the one who orders into this directory, until what is returned is dropped or the process
+    /// ends. `None`: somebody else has it, as when an old gateway still drains beside the new one.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn claim(&self) -> Result<Option<Claim>, CacheError> {
+        let path = self.directory.join("lock");
+        let failed = |source| CacheError { tried: "lock", path: path.clone(), source };
+        self.make_directory().map_err(failed)?;
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
+        match Flock::lock(file.map_err(failed)?, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(Claim { _lock: lock })),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, error)) => Err(failed(error.into())),
+        }
+    }
+
     /// Writes as much as a certificate takes, and takes it away again. An order is only made where what comes of
     /// it can be kept: it counts against the server's limits either way.
     ///
@@ -160,6 +180,12 @@ impl Cache {
         }
         Ok(())
     }
+}
+
+/// Whoever has this is the only one who orders into a directory.
+#[derive(Debug)]
+pub(super) struct Claim {
+    _lock: Flock<File>,
 }
 
 /// Always the same name, so that a process that was killed while it wrote leaves one draft and not many.
@@ -276,6 +302,16 @@ mod tests {
         fs::write(root.path().join("acme"), "a file, in the way").unwrap();
         let said = cache.rehearse().unwrap_err().to_string();
         assert!(said.starts_with("cannot write to ") && said.contains("acme/server"), "{said}");
+    }
+
+    #[test]
+    fn one_at_a_time_orders_into_a_directory() {
+        let (_root, cache) = cache();
+        let claim = cache.claim().unwrap();
+        assert!(claim.is_some() && cache.claim().unwrap().is_none());
+        drop(claim);
+        assert!(cache.claim().unwrap().is_some());
+        assert_eq!(mode(&cache.directory.join("lock")), 0o600);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! One order, from the account to the file (RFC 8555 7.4): what is asked for, how the server is shown that the names
 //! lead here, and what comes of it.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use instant_acme::{
     Account, AuthorizationHandle, AuthorizationStatus, ChallengeType, Error, Identifier, NewAccount,
@@ -10,12 +12,12 @@ use instant_acme::{
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::cache::AccountFile;
+use super::cache::{AccountFile, Claim};
 use super::client::Client;
 use super::tls_alpn;
-use super::{Cache, Certificate, Challenges, Pace, Published, Server, Wanted};
+use super::{Cache, CacheError, Certificate, Challenges, Pace, Published, Server, Wanted};
 use crate::config::ChallengeKind;
 
 /// Why an order came to nothing.
@@ -49,21 +51,48 @@ pub(super) struct Orders {
     pub(super) challenges: Arc<Challenges>,
     pub(super) pace: Pace,
     /// Held by whoever looks for the account, so that two orders do not make two.
-    pub(super) account: Mutex<()>,
+    account: Mutex<()>,
+    /// The directories that nobody else orders into.
+    claims: parking_lot::Mutex<HashMap<PathBuf, Claim>>,
+}
+
+/// What came of an order that came to something.
+pub(super) enum Fulfilled {
+    /// The server has issued it.
+    Issued(Certificate),
+    /// It was there already: somebody else has ordered it.
+    Found(Certificate),
 }
 
 impl Orders {
-    /// Has `server` issue what is wanted, and keeps it.
-    pub(super) async fn fulfil(&self, server: &Server, wanted: &Wanted) -> Result<Certificate, OrderError> {
+    /// Nothing is ordered yet.
+    pub(super) fn new(challenges: Arc<Challenges>, pace: Pace) -> Self {
+        Orders { challenges, pace, account: Mutex::new(()), claims: parking_lot::Mutex::default() }
+    }
+
+    /// Has `server` issue what is wanted, and keeps it; unless somebody else has done so.
+    pub(super) async fn fulfil(&self, server: &Server, wanted: &Wanted) -> Result<Fulfilled, OrderError> {
         let cache = Cache::new(&server.cache_dir);
+        let is_mine = self.claim(&cache, server).map_err(|error| failed("order a certificate", error))?;
+        let found = cache.certificate(&wanted.domain);
+        if let Some(found) = found.filter(|found| wanted.is_served_by(found, SystemTime::now())) {
+            return Ok(Fulfilled::Found(found));
+        }
+        if !is_mine {
+            let reason = format!(
+                "another process orders into {}; what it gets is used here too",
+                server.cache_dir.display()
+            );
+            return Err(failed("order a certificate", reason));
+        }
         cache.rehearse().map_err(|error| failed("keep a certificate", error))?;
         let client = Client::new(&server.roots).map_err(|error| failed("speak TLS", error))?;
         let one = OneOrder { server, wanted, cache, client, pace: &self.pace };
-        let mut pem = one.pem(self).await;
+        let mut pem = one.pem_in_time(self).await;
         if pem.as_ref().is_err_and(|error| error.account_unknown) {
             // A server that was set up anew knows nobody; it does not take long to be known again.
             one.cache.put_account_aside().map_err(|error| failed("make a new account", error))?;
-            pem = one.pem(self).await;
+            pem = one.pem_in_time(self).await;
         }
         let mut pem = pem.map_err(|error| OrderError {
             asked_to_wait: error.asked_to_wait.or_else(|| one.client.asked_to_wait()),
@@ -78,7 +107,17 @@ impl Orders {
             pem.push('\n');
         }
         let kept = one.cache.keep_certificate(&wanted.domain, &pem);
-        kept.map_err(|error| failed("keep a certificate", error)).map(|()| certificate)
+        kept.map_err(|error| failed("keep a certificate", error)).map(|()| Fulfilled::Issued(certificate))
+    }
+
+    /// Whether nobody else orders into this directory, from now until the process ends.
+    fn claim(&self, cache: &Cache, server: &Server) -> Result<bool, CacheError> {
+        let mut claims = self.claims.lock();
+        if !claims.contains_key(&server.cache_dir) {
+            let Some(claim) = cache.claim()? else { return Ok(false) };
+            claims.insert(server.cache_dir.clone(), claim);
+        }
+        Ok(true)
     }
 }
 
@@ -92,6 +131,14 @@ struct OneOrder<'o> {
 }
 
 impl OneOrder<'_> {
+    /// The same as [`OneOrder::pem`], but not for ever, whatever the server does.
+    async fn pem_in_time(&self, orders: &Orders) -> Result<String, OrderError> {
+        let limit = self.pace.patience * 3;
+        let outcome = timeout(limit, self.pem(orders)).await;
+        outcome
+            .unwrap_or_else(|_| Err(failed("order a certificate", format!("it took longer than {limit:?}"))))
+    }
+
     /// A key, and the chain that the server issues for it.
     async fn pem(&self, orders: &Orders) -> Result<String, OrderError> {
         let account = {
@@ -338,9 +385,8 @@ mod tests {
         });
         let names = BTreeSet::from(["a.example".to_owned()]);
         let wanted = Wanted { vhost: "a.example".to_owned(), domain: "a.example".to_owned(), names };
-        let account = Mutex::new(());
-        let orders = Orders { challenges: Arc::default(), pace: Pace::default(), account };
-        orders.fulfil(&server, &wanted).await.unwrap_err()
+        let orders = Orders::new(Arc::default(), Pace::default());
+        orders.fulfil(&server, &wanted).await.err().unwrap()
     }
 
     #[tokio::test]

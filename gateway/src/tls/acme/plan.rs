@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use openssl::x509::X509;
 
+use super::Cache;
 use crate::config::{ChallengeKind, Config, Domain, LetsEncrypt};
 
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
@@ -93,6 +94,12 @@ impl Server {
             challenge: settings.challenge,
             roots: roots(&settings.ca_file)?,
         })
+    }
+
+    /// The file with the key and the chain of the certificate `domain`, the key first. It is there once it was
+    /// issued, and another one when it was renewed.
+    pub fn certificate_file(&self, domain: &str) -> PathBuf {
+        Cache::new(&self.cache_dir).certificate_file(domain)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::Certificate;
+use super::{Certificate, Wanted};
 
 /// How fast things go. Tests are in more of a hurry than servers that others share.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +55,14 @@ pub(super) fn renewal(certificate: &Certificate) -> SystemTime {
     let third = life / 3;
     let early = third.mul_f64(share_of(certificate) / 10.0);
     certificate.not_after.checked_sub(third + early).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+impl Wanted {
+    /// Whether there is nothing to do about this certificate, which is there. One that is for more names will do:
+    /// its renewal will be without them.
+    pub(super) fn is_served_by(&self, certificate: &Certificate, now: SystemTime) -> bool {
+        certificate.names.is_superset(&self.names) && renewal(certificate) > now
+    }
 }
 
 /// A number from 0 to 1 that looks like chance and is always the same for the same certificate.

@@ -13,7 +13,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::order::{OrderError, Orders};
+use super::order::{Fulfilled, OrderError, Orders};
 use super::schedule::renewal;
 use super::{
     AcmePlan, AcmeState, AcmeStatus, Cache, Certificate, Challenges, Pace, Server, Statuses, Wanted,
@@ -51,7 +51,7 @@ impl BackgroundService for AcmeService {
     }
 }
 
-type Ordered = Result<(Id, Result<Certificate, OrderError>), JoinError>;
+type Ordered = Result<(Id, Result<Fulfilled, OrderError>), JoinError>;
 
 impl AcmeService {
     async fn follow(&self) {
@@ -60,11 +60,7 @@ impl AcmeService {
             entries: BTreeMap::new(),
             under_way: JoinSet::new(),
             ordered: HashMap::new(),
-            orders: Arc::new(Orders {
-                challenges: self.challenges.clone(),
-                pace: self.pace,
-                account: tokio::sync::Mutex::new(()),
-            }),
+            orders: Arc::new(Orders::new(self.challenges.clone(), self.pace)),
             metrics: self.metrics.clone(),
             pace: self.pace,
         };
@@ -94,7 +90,7 @@ impl AcmeService {
 struct Book {
     /// By domain.
     entries: BTreeMap<String, Entry>,
-    under_way: JoinSet<Result<Certificate, OrderError>>,
+    under_way: JoinSet<Result<Fulfilled, OrderError>>,
     /// What was ordered by which task, and from whom.
     ordered: HashMap<Id, (Arc<Server>, Wanted)>,
     orders: Arc<Orders>,
@@ -155,15 +151,15 @@ impl Book {
 
     /// Begins orders, as many as there may be at once.
     fn order_what_is_due(&mut self, now: SystemTime) {
-        for (domain, entry) in &mut self.entries {
-            if self.under_way.len() >= self.pace.at_once {
-                return;
-            }
-            if entry.order.is_some() || entry.leaving || entry.due > now {
-                continue;
-            }
-            info!(domain, server = entry.server.directory_url, "a certificate is ordered");
-            let (orders, server, wanted) = (self.orders.clone(), entry.server.clone(), entry.wanted.clone());
+        let is_due = |entry: &&mut Entry| entry.order.is_none() && !entry.leaving && entry.due <= now;
+        let mut due: Vec<&mut Entry> = self.entries.values_mut().filter(is_due).collect();
+        // Who has waited longest comes first: what fails again and again must not keep others from their turn.
+        due.sort_by_key(|entry| entry.due);
+        let places = self.pace.at_once.saturating_sub(self.under_way.len());
+        for entry in due.into_iter().take(places) {
+            let (server, wanted) = (entry.server.clone(), entry.wanted.clone());
+            info!(domain = wanted.domain, server = server.directory_url, "a certificate is due");
+            let orders = self.orders.clone();
             let order = self.under_way.spawn(async move { orders.fulfil(&server, &wanted).await });
             self.ordered.insert(order.id(), (entry.server.clone(), entry.wanted.clone()));
             entry.order = Some(order);
@@ -193,8 +189,14 @@ impl Book {
         let pace = self.pace;
         let (domain, entry) = self.ended(id)?;
         match outcome {
-            Ok(certificate) => {
-                entry.metrics.issued.inc();
+            Ok(fulfilled) => {
+                let certificate = match fulfilled {
+                    Fulfilled::Issued(certificate) => {
+                        entry.metrics.issued.inc();
+                        certificate
+                    }
+                    Fulfilled::Found(certificate) => certificate,
+                };
                 entry.succeeded(certificate, now, &pace);
                 Some(domain)
             }
@@ -234,11 +236,9 @@ impl Entry {
         let certificate = Cache::new(&server.cache_dir).certificate(&wanted.domain);
         let metrics = metrics.acme.of(&wanted.vhost);
         metrics.ends(certificate.as_ref().map(|certificate| certificate.not_after));
-        // One name too many is no reason to order: the next renewal will be without it.
-        let is_as_wanted =
-            certificate.as_ref().filter(|certificate| certificate.names.is_superset(&wanted.names));
+        let covers = certificate.as_ref().filter(|certificate| certificate.names.is_superset(&wanted.names));
         Entry {
-            due: is_as_wanted.map_or(SystemTime::UNIX_EPOCH, renewal),
+            due: covers.map_or(SystemTime::UNIX_EPOCH, renewal),
             wanted: wanted.clone(),
             server: server.clone(),
             certificate,
@@ -273,7 +273,7 @@ impl Entry {
         self.failures = 0;
         self.last_error = None;
         let names = self.wanted.names.len();
-        info!(domain = self.wanted.domain, names, "a certificate was issued");
+        info!(domain = self.wanted.domain, names, "a certificate is there");
     }
 
     fn failed(&mut self, reason: impl Into<String>, now: SystemTime, wait: Duration) {

@@ -200,6 +200,23 @@ async fn a_restart_orders_only_what_is_not_there() {
     assert!(!scene.counted().contains("b.example"), "{}", scene.counted());
 }
 
+/// As while an old gateway drains beside the new one.
+#[tokio::test]
+async fn two_processes_with_one_directory_make_one_order() {
+    if !pebble::is_there() {
+        return;
+    }
+    let scene = Scene::new().await;
+    let pebble = scene.pebble(Options { validation_secs: 2, ..Options::default() }).await;
+    scene.want(&[&["a.example"]], Http01);
+    let _one = scene.service();
+    let _other = scene.service();
+    eventually!(within LONG, *scene.told.lock() == ["a.example"; 2], "{}", pebble.output());
+    assert_eq!((pebble.orders(), pebble.accounts()), (1, 1), "{}", pebble.output());
+    let issued = r#"proxy_acme_orders_total{result="issued",vhost="a.example"} 1"#;
+    assert!(scene.counted().contains(issued), "{}", scene.counted());
+}
+
 #[tokio::test]
 async fn an_order_for_what_nobody_wants_any_more_ends() {
     if !pebble::is_there() {
