@@ -3,9 +3,9 @@
 //! different orders. A file is replaced whole: whoever reads it finds the old one or the new one, also after a
 //! power cut.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -14,11 +14,8 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::Certificate;
+use super::private_file::{draft, make_directory, read, write};
 
-/// What nobody but the gateway may read, write or enter.
-const FOR_OTHERS: u32 = 0o077;
-/// No file here has a reason to be larger.
-const MAX_BYTES: u64 = 1 << 20;
 /// Linux gives a name in a directory so many bytes; some are for `.pem` and for the draft's signs.
 const MAX_NAME: usize = 200;
 
@@ -68,7 +65,7 @@ impl Cache {
     pub fn certificate(&self, domain: &str) -> Option<Certificate> {
         let path = self.certificate_file(domain);
         let pem = read(&path).unwrap_or_else(|error| {
-            warn!("a certificate is ordered anew: {error}");
+            warn!("a certificate is ordered anew: cannot read {}: {error}", path.display());
             None
         });
         match Certificate::read(pem?.as_bytes()) {
@@ -96,7 +93,7 @@ impl Cache {
     pub(super) fn claim(&self) -> Result<Option<Claim>, CacheError> {
         let path = self.directory.join("lock");
         let failed = |source| CacheError { tried: "lock", path: path.clone(), source };
-        self.make_directory().map_err(failed)?;
+        make_directory(&self.directory).map_err(failed)?;
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
         match Flock::lock(file.map_err(failed)?, FlockArg::LockExclusiveNonblock) {
@@ -115,7 +112,7 @@ impl Cache {
         let path = self.directory.join("rehearsal");
         let draft = draft(&path);
         let text = "-".repeat(16 * 1024);
-        self.make_directory()
+        make_directory(&self.directory)
             .and_then(|()| write(&draft, &text))
             .and_then(|()| fs::remove_file(&draft))
             .map_err(|source| CacheError { tried: "write to", path: self.directory.clone(), source })
@@ -127,7 +124,11 @@ impl Cache {
     /// Where its file cannot be read, or is no account.
     pub(super) fn account(&self) -> Result<Option<AccountFile>, CacheError> {
         let path = self.account_file();
-        let Some(text) = read(&path)? else { return Ok(None) };
+        let text = match read(&path) {
+            Ok(Some(text)) => text,
+            Ok(None) => return Ok(None),
+            Err(source) => return Err(CacheError { tried: "read", path, source }),
+        };
         let parsed = serde_json::from_str(&text).map_err(io::Error::from);
         parsed.map(Some).map_err(|source| CacheError { tried: "understand the account in", path, source })
     }
@@ -160,25 +161,13 @@ impl Cache {
 
     fn replace(&self, path: &Path, text: &str) -> Result<(), CacheError> {
         let draft = draft(path);
-        let replaced = self.make_directory().and_then(|()| {
+        let replaced = make_directory(&self.directory).and_then(|()| {
             write(&draft, text)?;
             fs::rename(&draft, path)?;
             // The new name reaches the disk with its directory.
             File::open(&self.directory)?.sync_all()
         });
         replaced.map_err(|source| CacheError { tried: "write", path: path.to_owned(), source })
-    }
-
-    /// Makes the directory where there is none, and closes it where others could enter.
-    fn make_directory(&self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
-        let mode = fs::metadata(&self.directory)?.permissions().mode();
-        if mode & FOR_OTHERS != 0 {
-            let directory = self.directory.display();
-            warn!("others could enter {directory}, where keys are kept; now they cannot");
-            fs::set_permissions(&self.directory, Permissions::from_mode(mode & 0o700))?;
-        }
-        Ok(())
     }
 }
 
@@ -188,44 +177,11 @@ pub(super) struct Claim {
     _lock: Flock<File>,
 }
 
-/// Always the same name, so that a process that was killed while it wrote leaves one draft and not many.
-fn draft(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.draft"))
-}
-
-fn write(draft: &Path, text: &str) -> io::Result<()> {
-    match fs::remove_file(draft) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // Made anew, so that it is nobody else's from its first byte.
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    written.inspect_err(|_| {
-        // What is left of it would only take up space.
-        let _ = fs::remove_file(draft);
-    })
-}
-
-fn read(path: &Path) -> Result<Option<String>, CacheError> {
-    let failed = |source| CacheError { tried: "read", path: path.to_owned(), source };
-    let file = match File::open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(failed)?,
-    };
-    let metadata = file.metadata().map_err(failed)?;
-    if metadata.permissions().mode() & FOR_OTHERS != 0 {
-        warn!("others could read {}, which holds a key; now they cannot", path.display());
-        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
-    }
-    let mut text = String::new();
-    file.take(MAX_BYTES).read_to_string(&mut text).map_err(failed)?;
-    Ok(Some(text))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use tempfile::TempDir;
 
     use super::super::certificate::tests::pem;

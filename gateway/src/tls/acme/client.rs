@@ -23,7 +23,7 @@ use openssl::x509::store::X509StoreBuilder;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-use super::order::problem_text;
+use super::problem::problem_text;
 
 /// From the connection to the last byte of an answer.
 const LIMIT: Duration = Duration::from_secs(30);

@@ -7,13 +7,18 @@
 //! this but the files, and a call when one of them is another one. An order that fails changes no file: the old
 //! certificate serves on, and [`Statuses`] say what is wrong.
 
+mod account;
+mod book;
 mod cache;
 mod certificate;
 mod challenges;
 mod client;
 mod client_hello;
 mod order;
+mod orders;
 mod plan;
+mod private_file;
+mod problem;
 mod schedule;
 mod service;
 mod status;

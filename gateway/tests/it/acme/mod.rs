@@ -85,9 +85,11 @@ async fn while_the_server_is_away_the_old_certificate_stays_and_then_there_is_a_
     let scene = Scene::new().await;
     let options = Options { life_secs: 6, ..Options::default() };
     let pebble = scene.pebble(options).await;
-    scene.want(&[&["shop.example"]], Http01);
+    scene.want(&[&["shop.example"], &["api.example"], &["cdn.example"]], Http01);
     let _service = scene.service();
-    scene.valid("shop.example").await;
+    for domain in ["shop.example", "api.example", "cdn.example"] {
+        scene.valid(domain).await;
+    }
     pebble.kill().await;
     let failed = scene.failed("shop.example").await;
     let old = scene.pem("shop.example");
@@ -102,6 +104,10 @@ async fn while_the_server_is_away_the_old_certificate_stays_and_then_there_is_a_
     let pebble = scene.pebble(Options::default()).await;
     scene.valid("shop.example").await;
     assert!(pebble.vouches_for(&scene.pem("shop.example"), "shop.example").await);
+    for domain in ["api.example", "cdn.example"] {
+        scene.valid(domain).await;
+    }
+    assert_eq!(pebble.accounts(), 1, "one for all of them: {}", pebble.output());
     let status = scene.status("shop.example").unwrap();
     assert_eq!((status.failures, status.last_error), (0, None));
 }
