@@ -149,9 +149,10 @@ impl OneOrder<'_> {
         }
     }
 
-    /// Why an order is invalid: what the server says of it, and what of each name.
+    /// Why an order is invalid: what the server says of each name, or else of the whole.
     async fn refused(&self, tried: &str, order: &mut Order) -> OrderError {
-        let mut reasons: Vec<String> = order.state().error.iter().map(problem_text).collect();
+        let of_order = order.state().error.as_ref().map(problem_text);
+        let mut reasons = Vec::new();
         let mut authorizations = order.authorizations();
         while let Some(Ok(mut authorization)) = authorizations.next().await {
             if persist!(async { authorization.refresh().await.map(|_| ()) }).is_err() {
@@ -162,7 +163,7 @@ impl OneOrder<'_> {
             reasons.extend(problems.map(|problem| format!("{name}: {}", problem_text(problem))));
         }
         if reasons.is_empty() {
-            reasons.push("the server does not say why".to_owned());
+            reasons.push(of_order.unwrap_or_else(|| "the server does not say why".to_owned()));
         }
         OrderError::new(tried, reasons.join("; ")).heeding(&self.client)
     }
