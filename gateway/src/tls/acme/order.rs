@@ -10,6 +10,7 @@ use instant_acme::{
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::debug;
 
 use super::client::Client;
 use super::problem::{OrderError, persist, problem_text};
@@ -69,14 +70,7 @@ impl OneOrder<'_> {
         order: &mut Order,
         challenges: &Arc<Challenges>,
     ) -> Result<Vec<Published>, OrderError> {
-        // All of them first: one that could not be fetched would be passed over by the next call.
-        let fetched = persist!(async {
-            let mut authorizations = order.authorizations();
-            while let Some(authorization) = authorizations.next().await {
-                authorization?;
-            }
-            Ok(())
-        });
+        let fetched = persist!(fetch_authorizations(order));
         fetched.map_err(|error| self.failed("read the authorizations of an order", &error))?;
         let mut published = Vec::new();
         let mut authorizations = order.authorizations();
@@ -153,11 +147,11 @@ impl OneOrder<'_> {
     async fn refused(&self, tried: &str, order: &mut Order) -> OrderError {
         let of_order = order.state().error.as_ref().map(problem_text);
         let mut reasons = Vec::new();
+        if let Err(error) = persist!(fetch_authorizations(order)) {
+            debug!("cannot read why an order was refused: {error}");
+        }
         let mut authorizations = order.authorizations();
-        while let Some(Ok(mut authorization)) = authorizations.next().await {
-            if persist!(async { authorization.refresh().await.map(|_| ()) }).is_err() {
-                continue;
-            }
+        while let Some(Ok(authorization)) = authorizations.next().await {
             let name = authorization.identifier().to_string();
             let problems = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
             reasons.extend(problems.map(|problem| format!("{name}: {}", problem_text(problem))));
@@ -181,6 +175,16 @@ impl OneOrder<'_> {
     pub(super) fn failed(&self, tried: impl Into<String>, error: &Error) -> OrderError {
         OrderError::from_server(tried, error, &self.client)
     }
+}
+
+/// Fetches every authorization that is not at hand, which is all of them after a look at the order. One that could
+/// not be fetched would be passed over by whoever goes through them, so this is begun anew until it succeeds.
+async fn fetch_authorizations(order: &mut Order) -> Result<(), Error> {
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        authorization?;
+    }
+    Ok(())
 }
 
 fn kind_name(kind: &ChallengeType) -> String {

@@ -38,7 +38,7 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { life_secs: 90 * 24 * 60 * 60, bad_nonces_percent: 30, validation_secs: 0 }
+        Options { life_secs: 90 * 24 * 60 * 60, bad_nonces_percent: 50, validation_secs: 0 }
     }
 }
 
