@@ -6,19 +6,22 @@ MACHETE := 0.9.2
 MDBOOK := 0.5.4
 MDBOOK_MERMAID := 0.17.1
 
-.PHONY: help setup run test check diagrams bench book
+.PHONY: help setup setup-test run test check diagrams bench book
 .DEFAULT_GOAL := help
 
 help: ## List what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install the C compiler, make, cmake and perl that the build needs, where they are missing
 	@.ci/setup
 
+setup-test: ## Install Pebble, an ACME server made for tests, where it is missing and apt has it
+	@.ci/setup-test
+
 run: setup ## Run the gateway; with nothing configured, a demo over three origins of its own
 	$(CARGO) run -p gateway
 
-test: setup ## Run every test, and hold pages and exercises to what they say
+test: setup setup-test ## Run every test, and hold pages and exercises to what they say
 	$(CARGO) test --workspace --features solution --no-fail-fast
 
 check: setup diagrams ## Formatting, lints, unused dependencies, documentation, diagrams: nothing may warn

@@ -17,6 +17,7 @@ use crate::live::Store;
 use crate::proxy_protocol;
 use crate::telemetry::Metrics;
 use crate::tls::Acceptor;
+use crate::tls::acme::{Challenges, Hello, look_at};
 
 /// How long a client may take until it can send its first request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,6 +30,7 @@ pub struct Opener {
     live: Arc<Store>,
     metrics: Arc<Metrics>,
     acceptor: Acceptor,
+    challenges: Arc<Challenges>,
     /// The listeners that speak TLS.
     https: Vec<SocketAddr>,
 }
@@ -41,9 +43,10 @@ impl Opener {
     pub fn new(
         live: Arc<Store>,
         metrics: Arc<Metrics>,
+        challenges: Arc<Challenges>,
         https: Vec<SocketAddr>,
     ) -> Result<Self, openssl::error::ErrorStack> {
-        Ok(Opener { live, metrics, acceptor: Acceptor::new()?, https })
+        Ok(Opener { live, metrics, acceptor: Acceptor::new()?, challenges, https })
     }
 
     /// What HTTP is spoken on; `None` where it does not come to that.
@@ -72,6 +75,13 @@ impl Opener {
         }
         if is_https {
             let peer = peer(&stream);
+            // Only while an ACME server is awaited, anybody may be one.
+            if self.challenges.has_tls() && is_validation(&mut stream).await {
+                if let Err(error) = self.challenges.validate(stream).await {
+                    debug!(?peer, %error, "an ACME server was not shown that the name leads here");
+                }
+                return None;
+            }
             return match self.acceptor.accept(stream, snapshot.certificates.clone()).await {
                 Ok(stream) => {
                     self.metrics.tls_handshakes.inc();
@@ -127,6 +137,20 @@ async fn introduce(stream: &mut TcpStream, trusted: &[Cidr]) -> Result<(), Strin
         stream.set_socket_digest(digest);
     }
     Ok(())
+}
+
+/// Whether the client is an ACME server that validates a name (RFC 8737), and no client of anybody's.
+async fn is_validation(stream: &mut TcpStream) -> bool {
+    let mut seen = Vec::with_capacity(2048);
+    while look_at(&seen) == Hello::Incomplete {
+        match stream.read_buf(&mut seen).await {
+            Ok(1..) => {}
+            // Whoever reads next will see the same.
+            _ => break,
+        }
+    }
+    stream.rewind(&seen);
+    look_at(&seen) == Hello::Validation
 }
 
 /// Whether HTTP/2 is spoken. Looks no further than it must: a request of HTTP/1.0 may be shorter than the

@@ -26,6 +26,7 @@ use crate::reply::Reply;
 use crate::route;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::{AccessLog, Metrics, Phase, Timelines};
+use crate::tls::acme::Challenges;
 use crate::upstream::retry::{self, Sent};
 use crate::upstream::{MirrorCopy, Mirrors, Occasion, Outcome, answer};
 
@@ -40,18 +41,21 @@ pub struct Gateway {
     timelines: Option<Arc<Timelines>>,
     mirrors: Mirrors,
     leaving: Leaving,
+    challenges: Arc<Challenges>,
 }
 
 impl Gateway {
-    /// A gateway that serves what `live` holds.
+    /// A gateway that serves what `live` holds, and answers those who check names for certificates.
     pub fn new(
         live: Arc<Store>,
         metrics: Arc<Metrics>,
         access_log: Option<AccessLog>,
         timelines: Option<Arc<Timelines>>,
         leaving: Leaving,
+        challenges: Arc<Challenges>,
     ) -> Self {
-        Gateway { live, metrics, access_log, timelines, mirrors: Mirrors::default(), leaving }
+        let mirrors = Mirrors::default();
+        Gateway { live, metrics, access_log, timelines, mirrors, leaving, challenges }
     }
 
     /// Finds the route and asks the policies that may refuse, each in its turn.
@@ -177,7 +181,10 @@ impl ProxyHttp for Gateway {
 
     /// Is this request let through? `true` means that it has been answered.
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        let mut verdict = self.admit(session, ctx);
+        let mut verdict = match self.challenges.answer(session.req_header()) {
+            Some(answer) => Verdict::Reply(answer),
+            None => self.admit(session, ctx),
+        };
         ctx.metrics().request(&session.req_header().method);
         if let Verdict::Continue(()) = verdict {
             verdict = self.inject_fault(ctx).await;

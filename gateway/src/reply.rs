@@ -95,8 +95,10 @@ pub enum Verdict<T = ()> {
 /// A response of the gateway's own.
 #[derive(Debug)]
 pub struct Reply {
-    /// `None`: nothing is wrong, the client is sent elsewhere.
+    /// `None`: nothing is wrong, the client is sent elsewhere, or gets what it asked for.
     problem: Option<Problem>,
+    /// What it asked for: its media type, and itself.
+    content: Option<(&'static str, Bytes)>,
     detail: Cow<'static, str>,
     fields: HeaderMap,
     proxy_error: Option<&'static str>,
@@ -115,13 +117,25 @@ struct Body<'a> {
 impl Reply {
     /// A reply about `problem`; `detail` says what happened to this request.
     pub fn new(problem: Problem, detail: impl Into<Cow<'static, str>>) -> Self {
-        Reply { problem: Some(problem), detail: detail.into(), fields: HeaderMap::new(), proxy_error: None }
+        Reply {
+            problem: Some(problem),
+            content: None,
+            detail: detail.into(),
+            fields: HeaderMap::new(),
+            proxy_error: None,
+        }
     }
 
     /// Sends the client to `location`, with the method and the body that it has: 308 (RFC 9110 15.4.9).
     pub fn redirect(location: HeaderValue) -> Self {
         let fields = HeaderMap::from_iter([(header::LOCATION, location)]);
-        Reply { problem: None, detail: Cow::default(), fields, proxy_error: None }
+        Reply { problem: None, content: None, detail: Cow::default(), fields, proxy_error: None }
+    }
+
+    /// What the client has asked for, where it is the gateway that has it.
+    pub fn content(media_type: &'static str, content: impl Into<Bytes>) -> Self {
+        let content = Some((media_type, content.into()));
+        Reply { problem: None, content, detail: Cow::default(), fields: HeaderMap::new(), proxy_error: None }
     }
 
     /// With one more header field.
@@ -144,7 +158,9 @@ impl Reply {
     }
 
     fn status_code(&self) -> StatusCode {
-        self.problem.map_or(StatusCode::PERMANENT_REDIRECT, Problem::status)
+        let without_problem =
+            if self.content.is_some() { StatusCode::OK } else { StatusCode::PERMANENT_REDIRECT };
+        self.problem.map_or(without_problem, Problem::status)
     }
 
     /// The fields that it bears besides those that every reply does.
@@ -177,7 +193,9 @@ impl Reply {
     }
 
     fn body(&self, request_id: &str) -> Bytes {
-        let Some(problem) = self.problem else { return Bytes::new() };
+        let Some(problem) = self.problem else {
+            return self.content.as_ref().map(|(_, content)| content.clone()).unwrap_or_default();
+        };
         let (status, name, title) = problem.describe();
         let body = Body {
             kind: format!("urn:problem-type:gateway:{name}"),
@@ -195,6 +213,8 @@ impl Reply {
         response.insert_header(header::DATE, httpdate::fmt_http_date(SystemTime::now()))?;
         if self.problem.is_some() {
             response.insert_header(header::CONTENT_TYPE, "application/problem+json")?;
+        } else if let Some((media_type, _)) = self.content {
+            response.insert_header(header::CONTENT_TYPE, media_type)?;
         }
         response.insert_header(header::CONTENT_LENGTH, length)?;
         // A redirect may be taken back like any other change: no client shall remember it for ever.

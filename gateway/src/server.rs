@@ -24,6 +24,7 @@ use crate::shutdown::{CaughtSignals, Lifecycle, RunError};
 use crate::start::{How, PrepareError, Start};
 use crate::telemetry::logging::{self, LoggingError};
 use crate::telemetry::{Metrics, Timelines};
+use crate::tls::acme::{AcmeService, Challenges, Pace};
 use crate::upgrade::Listeners;
 use crate::upstream::{Discoverer, HealthChecker};
 
@@ -107,20 +108,32 @@ fn serve(
         sockets.iter().filter(|socket| socket.is_https == is_https).map(|socket| socket.address).collect()
     };
     let (http_addresses, https_addresses) = (addresses(false), addresses(true));
-    let gateway = Gateway::new(live.clone(), metrics.clone(), access_log, timelines.clone(), leaving.clone());
+    let challenges = Arc::<Challenges>::default();
+    let gateway = Gateway::new(
+        live.clone(),
+        metrics.clone(),
+        access_log,
+        timelines.clone(),
+        leaving.clone(),
+        challenges.clone(),
+    );
     let mut proxy = http_proxy(&server.configuration, gateway);
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(config.proxy.keepalive_timeout_secs.duration());
     proxy.server_options = Some(options);
-    let opener = Opener::new(live.clone(), metrics.clone(), https_addresses.clone())?;
+    let opener = Opener::new(live.clone(), metrics.clone(), challenges.clone(), https_addresses.clone())?;
     server.add_service(ProxyService::new(proxy, sockets, connections.clone(), opener, starting.part()));
     server.add_service(background_service("health checks", HealthChecker::new(live.health_plan())));
     server.add_service(background_service("discovery", discoverer(&live, config, &metrics)));
+    let acme = certificates(&live, challenges, &metrics);
+    let acme_statuses = acme.statuses.clone();
+    server.add_service(background_service("certificates", acme));
     server.add_service(background_service("rollouts", RolloutService(rollouts.clone())));
     let mut door = |listener| Door { listener, starts: starting.part(), leaving: leaving.clone() };
     let (management, management_address) = management.unzip();
     if let (Some(listener), Some(access), Some(timelines)) = (management, access, timelines) {
-        let api = Api { store: live.clone(), rollouts, metrics: metrics.clone(), timelines, access };
+        let (store, metrics) = (live.clone(), metrics.clone());
+        let api = Api { store, rollouts, metrics, timelines, acme_statuses, access };
         server.add_service(background_service("management API", ApiServer::new(door(listener), api)));
     }
     let (metrics_listener, metrics_address) = metrics_listener.unzip();
@@ -158,6 +171,24 @@ fn discoverer(live: &Arc<Store>, config: &Config, metrics: &Metrics) -> Discover
     let (known, live) = (live.places(), live.clone());
     let servers = config.proxy.nameservers.clone();
     Discoverer { known, servers, tell: Arc::new(move |news| live.follow_names(news)), answered, failed }
+}
+
+/// Gets certificates by ACME.
+fn certificates(live: &Arc<Store>, challenges: Arc<Challenges>, metrics: &Arc<Metrics>) -> AcmeService {
+    let store = live.clone();
+    let tell = move |domain: &str| {
+        if let Err(error) = store.follow_files() {
+            warn!(domain, "the new certificate is not shown yet: {error}");
+        }
+    };
+    AcmeService {
+        plan: live.acme_plan(),
+        challenges,
+        statuses: Arc::default(),
+        tell: Arc::new(tell),
+        metrics: metrics.clone(),
+        pace: Pace::default(),
+    }
 }
 
 type Bound = (TcpListener, SocketAddr);

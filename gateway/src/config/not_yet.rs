@@ -31,8 +31,6 @@ const KEYS: &[&str] = &[
     "compression",
     "access",
     "auth",
-    "lets_encrypt",
-    "virtual_hosts.acme",
 ];
 
 /// Planned values: the key, and how they begin.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address::Address;
 use super::cases::Case;
+use super::lets_encrypt::LetsEncrypt;
 use super::network::Cidr;
 use super::policies::{Headers, RateLimit, SecurityHeaders};
 use super::routes::Route;
@@ -56,6 +57,9 @@ pub struct Config {
     /// Which fields tell browsers to be careful, where a virtual host does not say.
     #[serde(skip_serializing_if = "is_default")]
     pub security_headers: Option<SecurityHeaders>,
+    /// Where virtual hosts with `acme = true` get their certificates from.
+    #[serde(skip_serializing_if = "is_default")]
+    pub lets_encrypt: Option<LetsEncrypt>,
     /// Which hosts are served.
     pub virtual_hosts: Vec<VirtualHost>,
     /// By whom.
@@ -298,6 +302,9 @@ pub struct VirtualHost {
     pub enabled_backends_tag: String,
     /// Whether clients that come without TLS are sent to HTTPS (308).
     pub http_to_https: bool,
+    /// Whether it gets its certificate by itself, as `[lets_encrypt]` says.
+    #[serde(skip_serializing_if = "is_default")]
+    pub acme: bool,
     /// Its certificates, each followed by what leads to its root (PEM); one with an RSA key and one with an
     /// ECDSA key go together.
     #[serde(skip_serializing_if = "is_default")]

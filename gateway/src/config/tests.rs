@@ -122,6 +122,32 @@ const BAD: &[(&str, &str)] = &[
         "[[virtual_hosts]]\ndomain = \"b\"\nenabled_backends_tag = \"aa\"\n",
         "file:3:24: no backend bears the tag 'aa'",
     ),
+    ("[lets_encrypt]\nemail = \"ops\"\n", "file:2:9: \"ops\" is no email address"),
+    ("[lets_encrypt]\ncache_dir = \"\"\n", "file:2:13: certificates and their keys need a directory"),
+    (
+        "[lets_encrypt]\ndirectory_url = \"http://ca.example/dir\"\n",
+        "file:2:17: \"http://ca.example/dir\" is no URL of an ACME server",
+    ),
+    ("[lets_encrypt]\nca_file = \"ca.pem\"\n", "file:2:11: it holds the roots of another server"),
+    ("[lets_encrypt]\nchallenge = \"dns-01\"\n", "file:2:13: unknown value `dns-01`"),
+    (
+        "[[virtual_hosts]]\ndomain = \"b\"\nacme = true\nenabled_backends_tag = \"a\"\n",
+        "file:3:8: a certificate by ACME needs the table [lets_encrypt]",
+    ),
+    (
+        "[lets_encrypt]\n[[virtual_hosts]]\ndomain = \"b\"\nacme = true\nenabled_backends_tag = \"a\"\n",
+        "file:4:8: nobody is shown the certificate without `proxy.listen_addr`",
+    ),
+    (
+        "[proxy]\nlisten_addr = \"127.0.0.1:8443\"\n[lets_encrypt]\n[[virtual_hosts]]\ndomain = \"b\"\n\
+         aliases = [\"*.b\"]\nacme = true\nenabled_backends_tag = \"a\"\n",
+        "file:7:8: '*.b' stands for many hosts",
+    ),
+    (
+        "[proxy]\nlisten_addr = \"127.0.0.1:8443\"\n[lets_encrypt]\n[[virtual_hosts]]\ndomain = \"10.0.0.1\"\n\
+         acme = true\nenabled_backends_tag = \"a\"\n",
+        "file:6:8: '10.0.0.1' is an address",
+    ),
     ("[[backends]]\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\n", "a backend needs an `id`"),
     ("[[backends]]\nid = \"x\"\ntags = [\"a\"]\n", "backend 'x' needs an `address`"),
     ("[[backends]]\nid = \"x\"\naddress = \"127.0.0.1:1\"\n", "a backend needs `tags`"),
@@ -227,6 +253,7 @@ fn the_reference_shows_the_defaults() {
     assert_eq!(reference.rate_limit.take(), Some(Default::default()));
     assert_eq!(reference.headers.take(), Some(Default::default()));
     assert_eq!(reference.security_headers.take(), Some(Default::default()));
+    assert_eq!(reference.lets_encrypt.take(), Some(Default::default()));
     // What has no default is an example.
     reference.proxy.listen_addr.0.clear();
     reference.health_check.kind = None;

@@ -4,9 +4,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tracing::warn;
+
 use super::compile::not_validated;
 use super::snapshot::Snapshot;
 use crate::config::{Config, Domain, PathFault, VirtualHost};
+use crate::tls::acme::AcmePlan;
 use crate::tls::{BadPair, Certificate, Certificates, ClientAuthority, HostCertificates, Pair};
 
 /// Reads them; what `before` has read is taken over where its files are as they were.
@@ -15,6 +18,7 @@ use crate::tls::{BadPair, Certificate, Certificates, ClientAuthority, HostCertif
 /// Every file that is no good.
 pub(super) fn certificates(
     config: &Config,
+    acme: &AcmePlan,
     before: Option<&Snapshot>,
 ) -> Result<Arc<Certificates>, Vec<PathFault>> {
     let known = before.iter().flat_map(|before| before.certificates.all());
@@ -28,6 +32,12 @@ pub(super) fn certificates(
     for (i, host) in config.virtual_hosts.iter().enumerate() {
         let at = format!("virtual_hosts/{i}");
         let mut shown = Vec::new();
+        // One that is ordered may not be there yet, and one that cannot be read is ordered again.
+        let ordered = acme_pair(acme, host).filter(|pair| pair.certificate.exists());
+        if let Some(certificate) = ordered.and_then(|pair| known.get(&pair).cloned().or_else(|| read(&pair)))
+        {
+            shown.push(certificate);
+        }
         for pair in pairs(host) {
             match known.get(&pair).cloned().map_or_else(|| pair.read().map(Arc::new), Ok) {
                 Ok(certificate) => {
@@ -53,6 +63,23 @@ pub(super) fn certificates(
     if faults.is_empty() { Ok(Arc::new(certificates)) } else { Err(faults) }
 }
 
+/// The file with the certificate that `host` gets by ACME, if it does.
+fn acme_pair(acme: &AcmePlan, host: &VirtualHost) -> Option<Pair> {
+    let wanted = acme.wanted.iter().find(|wanted| wanted.vhost == host.domain)?;
+    let file = acme.server.as_ref()?.certificate_file(&wanted.domain);
+    Some(Pair { certificate: file.clone(), key: file })
+}
+
+fn read(pair: &Pair) -> Option<Arc<Certificate>> {
+    match pair.read() {
+        Ok(certificate) => Some(Arc::new(certificate)),
+        Err(BadPair::Certificate(detail) | BadPair::Key(detail)) => {
+            warn!("a certificate by ACME cannot be shown: {detail}");
+            None
+        }
+    }
+}
+
 fn names(host: &VirtualHost) -> impl Iterator<Item = &String> {
     std::iter::once(&host.domain).chain(&host.aliases)
 }
@@ -70,8 +97,9 @@ fn fault(at: &str, bad: BadPair) -> PathFault {
     PathFault { path: format!("{at}/{key}"), detail }
 }
 
-/// Every file whose content a snapshot of `config` depends on.
-pub(super) fn files(config: &Config) -> Vec<PathBuf> {
+/// Every file whose content `snapshot` depends on.
+pub(super) fn files(snapshot: &Snapshot) -> Vec<PathBuf> {
+    let config = &snapshot.config;
     let mut files: Vec<&String> = Vec::new();
     for host in &config.virtual_hosts {
         files.extend(host.cert_file.0.iter().chain(&host.key_file.0).chain([&host.client_ca_file]));
@@ -84,6 +112,8 @@ pub(super) fn files(config: &Config) -> Vec<PathBuf> {
     }
     let mut files: Vec<PathBuf> =
         files.into_iter().filter(|file| !file.is_empty()).map(PathBuf::from).collect();
+    let by_acme = config.virtual_hosts.iter().filter_map(|host| acme_pair(&snapshot.acme, host));
+    files.extend(by_acme.map(|pair| pair.certificate));
     files.sort_unstable();
     files.dedup();
     files

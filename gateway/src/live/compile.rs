@@ -22,6 +22,7 @@ use crate::policy::signed_cookie::{CookieKey, SignedCookie};
 use crate::route::{HostTable, PathRule, Rule, RuleTable};
 use crate::telemetry::Metrics;
 use crate::tls::Certificates;
+use crate::tls::acme::AcmePlan;
 use crate::upstream::{
     Arm, BackendState, BreakerRules, Endpoint, Mirror, Place, Places, RetryRules, Split, fixed,
 };
@@ -66,7 +67,10 @@ fn compile_with(
     with: &Surroundings<'_>,
 ) -> Result<Snapshot, Vec<PathFault>> {
     let defaults = Defaults::new(config);
-    let certificates = certificates(config, with.before)?;
+    let acme = AcmePlan::new(config).map_err(|bad| {
+        vec![PathFault { path: "lets_encrypt/ca_file".to_owned(), detail: bad.to_string() }]
+    })?;
+    let certificates = certificates(config, &acme, with.before)?;
     let counters = with.before.and_then(|before| before.counters.clone());
     let mut compiler = Compiler {
         defaults: &defaults,
@@ -98,6 +102,7 @@ fn compile_with(
         certificates: certificates.clone(),
         backends,
         places: with.places.clone(),
+        acme: Arc::new(acme),
         health,
         budgets,
         counters: compiler.counters.into_inner(),

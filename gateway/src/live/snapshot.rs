@@ -25,6 +25,7 @@ use crate::route::{HostTable, RuleTable};
 use crate::telemetry::Metrics;
 use crate::telemetry::handles::{Lazy, RouteMetrics};
 use crate::tls::Certificates;
+use crate::tls::acme::AcmePlan;
 use crate::upstream::{
     BackendState, BreakerRules, Draw, HealthPlan, Mirror, PeerSettings, Places, RetryRules, Split, Wanted,
 };
@@ -70,6 +71,8 @@ pub struct Snapshot {
     pub backends: Vec<Vec<Instance>>,
     /// Where the names among their addresses lead.
     pub places: Arc<Places>,
+    /// Which certificates are to be had by ACME.
+    pub(super) acme: Arc<AcmePlan>,
     /// Who is probed, and how.
     pub(super) health: HealthPlan,
     /// What bounds retries, by tag.

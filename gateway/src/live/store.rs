@@ -24,6 +24,7 @@ use super::snapshot::{Instance, Snapshot};
 use crate::config::{Config, ConfigError, Parsed, Source, difference};
 use crate::policy::signed_cookie::CookieKey;
 use crate::telemetry::Metrics;
+use crate::tls::acme::AcmePlan;
 use crate::upstream::{HealthPlan, Places};
 
 // ANCHOR: store
@@ -39,6 +40,7 @@ pub struct Store {
     cookie_key: Arc<CookieKey>,
     health: watch::Sender<HealthPlan>,
     places: watch::Sender<Arc<Places>>,
+    acme: watch::Sender<Arc<AcmePlan>>,
     /// What tells the revisions of this process from those of another one.
     process: String,
 }
@@ -89,6 +91,7 @@ impl Store {
         Ok(Store {
             health: watch::Sender::new(snapshot.health.clone()),
             places: watch::Sender::new(snapshot.places.clone()),
+            acme: watch::Sender::new(snapshot.acme.clone()),
             current: ArcSwap::from_pointee(snapshot),
             book: Mutex::new(Book {
                 parsed,
@@ -129,6 +132,11 @@ impl Store {
     /// Where names of backends lead; it changes with the configuration, and by [`Store::follow_names`].
     pub fn places(&self) -> watch::Receiver<Arc<Places>> {
         self.places.subscribe()
+    }
+
+    /// Which certificates are to be had by ACME; it changes with the configuration.
+    pub fn acme_plan(&self) -> watch::Receiver<Arc<AcmePlan>> {
+        self.acme.subscribe()
     }
 
     /// The configurations that can be gone back to, and the one that runs; the newest last.
@@ -194,7 +202,7 @@ impl Store {
 
     /// Every file besides the configuration's own that what runs depends on.
     pub fn files(&self) -> Vec<PathBuf> {
-        files(&self.load().config)
+        files(&self.load())
     }
 
     /// Reads certificates and keys again. The configuration, and its revision, stay as they are.
@@ -244,6 +252,7 @@ impl Store {
         self.tell_of_instances(&before, &next);
         self.health.send_replace(next.health.clone());
         self.places.send_replace(next.places.clone());
+        self.acme.send_replace(next.acme.clone());
         self.forget(&before, &next);
     }
 

@@ -10,6 +10,7 @@ use prometheus::{
     Encoder, Gauge, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
+use super::acme::AcmeFamilies;
 use super::families::{ByStatus, Families};
 use super::handles::{
     BackendMetrics, ByClass, CLASSES, Lazy, METHODS, MirrorMetrics, RouteMetrics, TagMetrics,
@@ -51,6 +52,8 @@ pub struct Metrics {
     pub last_reload_successful: IntGauge,
     /// Log lines that were lost because the log could not be written fast enough.
     pub log_lines_dropped: IntGauge,
+    /// Certificates by ACME.
+    pub acme: AcmeFamilies,
     api_requests: IntCounterVec,
     api_latency: HistogramVec,
     by_status: ByStatus,
@@ -126,6 +129,7 @@ impl Metrics {
                 "1 where the last configuration was taken over, else 0",
             )?,
             log_lines_dropped: new.gauge("proxy_log_lines_dropped", "Log lines lost, since the start")?,
+            acme: AcmeFamilies::new(&new)?,
             api_requests: new.counters(
                 "api_requests_total",
                 "Requests to the management API",

@@ -2,6 +2,7 @@
 //! of recent requests.
 
 pub mod access_log;
+mod acme;
 mod families;
 pub mod handles;
 pub mod logging;
@@ -10,6 +11,7 @@ mod rates;
 pub mod timeline;
 
 pub use access_log::AccessLog;
+pub use acme::{AcmeFamilies, AcmeMetrics};
 pub use logging::LogGuard;
 pub use metrics::Metrics;
 pub use rates::keep_rates;

@@ -153,9 +153,9 @@ fn names(leaf: &X509) -> Vec<String> {
         .collect()
 }
 
-fn system_time(time: &Asn1TimeRef) -> SystemTime {
+/// A time as the clock has it; what cannot be read counts as over long ago.
+pub(super) fn system_time(time: &Asn1TimeRef) -> SystemTime {
     let since = Asn1Time::from_unix(0).and_then(|epoch| epoch.diff(time));
-    // What cannot be read counts as over long ago.
     let secs = since.map_or(0, |since| i64::from(since.days) * 86_400 + i64::from(since.secs));
     UNIX_EPOCH + Duration::from_secs(u64::try_from(secs).unwrap_or(0))
 }

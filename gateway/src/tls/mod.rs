@@ -2,9 +2,10 @@
 //!
 //! A configuration is compiled to [`Certificates`], looked up by the name that a client asks for (SNI, RFC 6066
 //! 3). The [`Acceptor`] makes handshakes with them. What a handshake found out about the client, a
-//! [`Handshake`], travels with the connection.
+//! [`Handshake`], travels with the connection. Certificates may come by themselves ([`acme`]).
 
 mod acceptor;
+pub mod acme;
 mod certificate;
 mod certificates;
 mod client_authority;

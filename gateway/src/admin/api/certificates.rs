@@ -8,11 +8,21 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Answer, Api};
+use crate::tls::acme::AcmeStatus;
 use crate::tls::{Certificate, HostCertificates};
+
+/// All certificates.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct CertificatesView {
+    /// Those that clients are shown.
+    shown: Vec<ShownCertificate>,
+    /// How those are that come by ACME, shown or not yet.
+    acme: Vec<AcmeStatus>,
+}
 
 /// A certificate that clients are shown.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct ShownCertificate {
+struct ShownCertificate {
     /// The virtual host that shows it.
     virtual_host: String,
     /// The kind of its key: rsa, ecdsa or other.
@@ -47,9 +57,9 @@ fn seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// The certificates that clients are shown, and until when they count
+/// The certificates that clients are shown, until when they count, and how those are that come by ACME
 #[utoipa::path(get, path = "/api/v1/certificates", tag = "observe",
-    responses((status = 200, body = ref("#/components/schemas/ShownCertificateList"))))]
+    responses((status = 200, body = ref("#/components/schemas/CertificatesView"))))]
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Answer {
     let (snapshot, now) = (api.store.load(), SystemTime::now());
     let of_host = |host: &Arc<HostCertificates>| {
@@ -57,5 +67,6 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Answer {
         shown.collect::<Vec<_>>()
     };
     let shown: Vec<ShownCertificate> = snapshot.certificates.all().iter().flat_map(of_host).collect();
-    Ok(api.read(&snapshot, axum::Json(shown)))
+    let acme = api.acme_statuses.load().values().cloned().collect();
+    Ok(api.read(&snapshot, axum::Json(CertificatesView { shown, acme })))
 }

@@ -38,6 +38,7 @@ use super::serve::{Door, serve};
 use crate::config::Config;
 use crate::live::{Applied, Change, Keeping, Rollouts, Snapshot, Store};
 use crate::telemetry::{Metrics, Timelines};
+use crate::tls::acme::Statuses;
 
 pub use access::{Access, AccessError};
 use body::Caller;
@@ -60,6 +61,8 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// Recent requests.
     pub timelines: Arc<Timelines>,
+    /// How certificates by ACME are.
+    pub acme_statuses: Arc<Statuses>,
     /// Who may ask.
     pub access: Access,
 }

@@ -109,8 +109,7 @@ fn add_answers(method: &str, operation: &mut Value) {
 }
 
 /// What is also answered several at a time.
-const LISTED: [&str; 6] =
-    ["VirtualHost", "Share", "BackendView", "RevisionView", "RecentRequest", "ShownCertificate"];
+const LISTED: [&str; 5] = ["VirtualHost", "Share", "BackendView", "RevisionView", "RecentRequest"];
 
 /// Every schema that the description names.
 fn schemas() -> Map<String, Value> {
@@ -129,7 +128,7 @@ fn schemas() -> Map<String, Value> {
     generator.subschema_for::<configuration::ChangeView>();
     generator.subschema_for::<configuration::RevisionView>();
     generator.subschema_for::<configuration::Rollback>();
-    generator.subschema_for::<certificates::ShownCertificate>();
+    generator.subschema_for::<certificates::CertificatesView>();
     generator.subschema_for::<observe::Ask>();
     generator.subschema_for::<Explanation>();
     generator.subschema_for::<RecentRequest>();

@@ -1,6 +1,7 @@
 //! What a configuration must be beyond well-formed: whole, without contradictions, and about things that
 //! exist.
 
+mod acme;
 mod hosts;
 mod policies;
 mod shares;
@@ -50,6 +51,7 @@ pub(super) fn values(config: &Config) -> Vec<PathFault> {
     logging(&config.logging, &mut faults);
     policies::policies(config, &mut faults);
     hosts::virtual_hosts(config, &mut faults);
+    acme::acme(config, &mut faults);
     shares::shares(config, &mut faults);
     tls::tls(config, &mut faults);
     backends(config, &mut faults);

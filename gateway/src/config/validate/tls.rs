@@ -10,7 +10,7 @@ pub(super) fn tls(config: &Config, faults: &mut Faults) {
         faults.add(
             "proxy/listen_addr",
             "no virtual host has a certificate: set `cert_file` and `key_file` (`gateway dev-cert localhost` makes \
-             a pair for learning)",
+             a pair for learning), or `acme`",
         );
     }
     if config.proxy.proxy_protocol && config.proxy.trusted_proxies.is_empty() {
@@ -42,7 +42,7 @@ pub(super) fn tls(config: &Config, faults: &mut Faults) {
 }
 
 fn has_certificate(host: &VirtualHost) -> bool {
-    !host.cert_file.0.is_empty()
+    host.acme || !host.cert_file.0.is_empty()
 }
 
 fn certificates(host: &VirtualHost, at: &str, is_https: bool, faults: &mut Faults) {

@@ -1,0 +1,123 @@
+//! What `[lets_encrypt]` and `acme = true` need: a server that can be asked, and names that it can check.
+
+use std::net::IpAddr;
+
+use http::Uri;
+
+use super::Faults;
+use crate::config::schema::{Config, VirtualHost};
+use crate::config::{Domain, LetsEncrypt};
+
+/// The most names that Let's Encrypt puts into one certificate.
+const MAX_NAMES: usize = 100;
+
+/// Everything that is wrong with them.
+pub(super) fn acme(config: &Config, faults: &mut Faults) {
+    if let Some(settings) = &config.lets_encrypt {
+        lets_encrypt(settings, faults);
+    }
+    for (i, host) in config.virtual_hosts.iter().enumerate().filter(|(_, host)| host.acme) {
+        let at = format!("virtual_hosts/{i}/acme");
+        match &config.lets_encrypt {
+            None => faults.add(
+                at.as_str(),
+                "a certificate by ACME needs the table [lets_encrypt], which says from whom; add one",
+            ),
+            Some(_) if config.proxy.listen_addr.0.is_empty() => {
+                faults.add(at.as_str(), "nobody is shown the certificate without `proxy.listen_addr`");
+            }
+            Some(_) => {}
+        }
+        if !host.cert_file.0.is_empty() {
+            faults.add(
+                at.as_str(),
+                "it has a certificate already: of `acme` and `cert_file` a virtual host has one",
+            );
+        }
+        names(host, &at, faults);
+    }
+}
+
+fn lets_encrypt(settings: &LetsEncrypt, faults: &mut Faults) {
+    let email = &settings.email;
+    let is_address = email.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty());
+    if !email.is_empty() && (!is_address || email.contains(|c: char| c.is_whitespace() || ",<>?".contains(c)))
+    {
+        let detail = format!("{email:?} is no email address; expected something like \"ops@example.com\"");
+        faults.add("lets_encrypt/email", detail);
+    }
+    if settings.cache_dir.is_empty() {
+        faults.add(
+            "lets_encrypt/cache_dir",
+            "certificates and their keys need a directory to be kept in, as in \"acme\"",
+        );
+    }
+    let url = &settings.directory_url;
+    let is_https =
+        url.parse::<Uri>().is_ok_and(|url| url.scheme_str() == Some("https") && url.host().is_some());
+    if !url.is_empty() && !is_https {
+        let detail = format!(
+            "{url:?} is no URL of an ACME server; expected something like \"https://ca.example.com/directory\" \
+             (ACME is spoken over https only)"
+        );
+        faults.add("lets_encrypt/directory_url", detail);
+    }
+    if url.is_empty() && !settings.ca_file.is_empty() {
+        faults.add(
+            "lets_encrypt/ca_file",
+            "it holds the roots of another server; without `directory_url` there is none",
+        );
+    }
+}
+
+fn names(host: &VirtualHost, at: &str, faults: &mut Faults) {
+    let names = std::iter::once(&host.domain).chain(&host.aliases);
+    for name in names.clone() {
+        // What is no domain at all has been said elsewhere.
+        let Ok(domain) = name.parse::<Domain>() else { continue };
+        let detail = match &domain {
+            Domain::Wildcard(_) => format!(
+                "'{name}' stands for many hosts, and a server gives a certificate for them only by DNS, which is \
+                 not supported; name the hosts, or use a certificate of your own"
+            ),
+            Domain::CatchAll => {
+                "\"*\" is no name that a certificate could have; name the hosts as `domain` and `aliases`"
+                    .to_owned()
+            }
+            Domain::Exact(host) if is_address(host) => {
+                format!("'{name}' is an address, and only names get a certificate by ACME here")
+            }
+            Domain::Exact(_) => continue,
+        };
+        faults.add(at, detail);
+    }
+    if names.count() > MAX_NAMES {
+        faults.add(
+            at,
+            format!("a certificate has at most {MAX_NAMES} names; divide `aliases` among virtual hosts"),
+        );
+    }
+}
+
+fn is_address(host: &str) -> bool {
+    host.starts_with('[') || host.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_catch_all_and_too_many_names_are_refused_where_acme_is_asked_for() {
+        let mut config = Config { lets_encrypt: Some(LetsEncrypt::default()), ..Config::default() };
+        config.proxy.listen_addr.0.push(([127, 0, 0, 1], 8443).into());
+        let host = VirtualHost { domain: "*".to_owned(), acme: true, ..VirtualHost::default() };
+        let aliases = (0..MAX_NAMES).map(|i| format!("{i}.example")).collect();
+        let many = VirtualHost { domain: "b".to_owned(), aliases, acme: true, ..VirtualHost::default() };
+        config.virtual_hosts = vec![host, many];
+        let mut faults = Faults::default();
+        acme(&config, &mut faults);
+        let said: Vec<_> = faults.0.iter().map(|fault| (&*fault.path, &fault.detail[..10])).collect();
+        assert_eq!(said, [("virtual_hosts/0/acme", "\"*\" is no "), ("virtual_hosts/1/acme", "a certific")]);
+    }
+}

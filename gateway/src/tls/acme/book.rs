@@ -1,0 +1,262 @@
+//! What is known of every certificate: which is due, which is being ordered, and what came of it. The service asks
+//! and tells.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tracing::{info, warn};
+
+use super::orders::{Fulfilled, Orders};
+use super::problem::OrderError;
+use super::schedule::renewal;
+use super::{AcmePlan, AcmeState, AcmeStatus, Cache, Certificate, Pace, Server, Wanted};
+use crate::telemetry::{AcmeMetrics, Metrics};
+
+/// Whatever is due is looked at so often at least: a machine that slept, or was given another time, has timers that
+/// know nothing of it.
+const LONGEST_NAP: Duration = Duration::from_secs(10 * 60);
+
+/// How an order's task ended.
+pub(super) type Ordered = Result<(Id, Result<Fulfilled, OrderError>), JoinError>;
+
+/// What is known of every certificate.
+pub(super) struct Book {
+    /// By domain.
+    entries: BTreeMap<String, Entry>,
+    under_way: JoinSet<Result<Fulfilled, OrderError>>,
+    /// What was ordered by which task, and from whom.
+    ordered: HashMap<Id, (Arc<Server>, Wanted)>,
+    orders: Arc<Orders>,
+    metrics: Arc<Metrics>,
+    pace: Pace,
+}
+
+/// What is known of one certificate.
+struct Entry {
+    wanted: Wanted,
+    server: Arc<Server>,
+    /// The one that is served.
+    certificate: Option<Certificate>,
+    due: SystemTime,
+    failures: u32,
+    last_error: Option<String>,
+    /// The order that is under way. There is never another one until its task has ended.
+    order: Option<AbortHandle>,
+    /// Nobody wants it any more, and its order has yet to end.
+    leaving: bool,
+    metrics: AcmeMetrics,
+}
+
+impl Book {
+    /// Nothing is wanted yet.
+    pub(super) fn new(orders: Orders, metrics: Arc<Metrics>, pace: Pace) -> Self {
+        Book {
+            entries: BTreeMap::new(),
+            under_way: JoinSet::new(),
+            ordered: HashMap::new(),
+            orders: Arc::new(orders),
+            metrics,
+            pace,
+        }
+    }
+
+    /// Takes over what is wanted now.
+    pub(super) fn follow(&mut self, plan: &AcmePlan) {
+        let wanted =
+            plan.server.iter().flat_map(|server| plan.wanted.iter().map(move |wanted| (server, wanted)));
+        let wanted: BTreeMap<&str, _> = wanted.map(|of| (&*of.1.domain, of)).collect();
+        for entry in self.entries.values_mut().filter(|entry| !wanted.contains_key(&*entry.wanted.domain)) {
+            entry.leaving = true;
+            entry.abort();
+        }
+        let metrics = &self.metrics;
+        self.entries.retain(|_, entry| {
+            let stays = !entry.leaving || entry.order.is_some();
+            if !stays {
+                metrics.acme.forget(&entry.wanted.vhost);
+            }
+            stays
+        });
+        for (domain, (server, wanted)) in wanted {
+            match self.entries.get_mut(domain) {
+                Some(entry) if entry.wanted == *wanted && entry.server == *server => entry.leaving = false,
+                Some(entry) => {
+                    entry.abort();
+                    if entry.wanted.vhost != wanted.vhost {
+                        metrics.acme.forget(&entry.wanted.vhost);
+                    }
+                    *entry = Entry { order: entry.order.take(), ..Entry::new(server, wanted, metrics) };
+                }
+                None => {
+                    self.entries.insert(domain.to_owned(), Entry::new(server, wanted, metrics));
+                }
+            }
+        }
+    }
+
+    /// Begins orders, as many as there may be at once.
+    pub(super) fn order_what_is_due(&mut self, now: SystemTime) {
+        let is_due = |entry: &&mut Entry| entry.order.is_none() && !entry.leaving && entry.due <= now;
+        let mut due: Vec<&mut Entry> = self.entries.values_mut().filter(is_due).collect();
+        // Who has waited longest comes first: what fails again and again must not keep others from their turn.
+        due.sort_by_key(|entry| entry.due);
+        let places = self.pace.at_once.saturating_sub(self.under_way.len());
+        for entry in due.into_iter().take(places) {
+            let (server, wanted) = (entry.server.clone(), entry.wanted.clone());
+            info!(domain = wanted.domain, server = server.directory_url, "a certificate is due");
+            let orders = self.orders.clone();
+            let order = self.under_way.spawn(async move { orders.fulfil(&server, &wanted).await });
+            self.ordered.insert(order.id(), (entry.server.clone(), entry.wanted.clone()));
+            entry.order = Some(order);
+        }
+    }
+
+    /// How long there is nothing to do.
+    pub(super) fn nap(&self, now: SystemTime) -> Duration {
+        if self.under_way.len() >= self.pace.at_once {
+            return LONGEST_NAP;
+        }
+        let idle = self.entries.values().filter(|entry| entry.order.is_none());
+        let soonest = idle.map(|entry| entry.due.duration_since(now).unwrap_or_default()).min();
+        soonest.unwrap_or(LONGEST_NAP).min(LONGEST_NAP)
+    }
+
+    /// Waits for the end of an order. `None`: none is under way.
+    pub(super) async fn next_outcome(&mut self) -> Option<Ordered> {
+        self.under_way.join_next_with_id().await
+    }
+
+    /// Takes in what came of an order. Returns the domain whose file is another one now.
+    pub(super) fn take_in(&mut self, ordered: Ordered, now: SystemTime) -> Option<String> {
+        let (id, outcome) = match ordered {
+            Ok((id, outcome)) => (id, outcome.map_err(|error| (error.to_string(), error.asked_to_wait))),
+            Err(error) if error.is_cancelled() => {
+                self.ended(error.id());
+                return None;
+            }
+            Err(error) => (error.id(), Err((format!("a defect in the gateway: {error}"), None))),
+        };
+        let pace = self.pace;
+        let (domain, entry) = self.ended(id)?;
+        match outcome {
+            Ok(fulfilled) => {
+                let certificate = match fulfilled {
+                    Fulfilled::Issued(certificate) => {
+                        entry.metrics.issued.inc();
+                        certificate
+                    }
+                    Fulfilled::Found(certificate) => certificate,
+                };
+                entry.succeeded(certificate, now, &pace);
+                Some(domain)
+            }
+            Err((reason, asked)) => {
+                entry.metrics.failed.inc();
+                entry.failed(reason, now, pace.after_failure(entry.failures + 1, fastrand::f64(), asked));
+                None
+            }
+        }
+    }
+
+    /// A task has ended, whatever came of it: the entry that it was for, if that still wants it.
+    fn ended(&mut self, id: Id) -> Option<(String, &mut Entry)> {
+        let (server, wanted) = self.ordered.remove(&id)?;
+        let entry = self.entries.get_mut(&wanted.domain)?;
+        entry.order = None;
+        if entry.leaving {
+            self.metrics.acme.forget(&entry.wanted.vhost);
+            self.entries.remove(&wanted.domain);
+            return None;
+        }
+        if entry.server != server || entry.wanted != wanted {
+            // It was for something else. Perhaps it left a file all the same.
+            *entry = Entry::new(&entry.server, &entry.wanted, &self.metrics);
+            return None;
+        }
+        self.entries.get_mut(&wanted.domain).map(|entry| (wanted.domain, entry))
+    }
+
+    pub(super) fn statuses(&self) -> impl Iterator<Item = AcmeStatus> {
+        self.entries.values().filter(|entry| !entry.leaving).map(Entry::status)
+    }
+}
+
+impl Entry {
+    fn new(server: &Arc<Server>, wanted: &Wanted, metrics: &Metrics) -> Self {
+        let certificate = Cache::new(&server.cache_dir).certificate(&wanted.domain);
+        let metrics = metrics.acme.of(&wanted.vhost);
+        let covers = certificate.as_ref().filter(|certificate| certificate.names.is_superset(&wanted.names));
+        Entry {
+            due: covers.map_or(SystemTime::UNIX_EPOCH, renewal),
+            wanted: wanted.clone(),
+            server: server.clone(),
+            certificate,
+            failures: 0,
+            last_error: None,
+            order: None,
+            leaving: false,
+            metrics,
+        }
+    }
+
+    /// Has an order end that nobody needs any more. It is there until its task has ended.
+    fn abort(&self) {
+        if let Some(order) = &self.order {
+            order.abort();
+        }
+    }
+
+    fn succeeded(&mut self, certificate: Certificate, now: SystemTime, pace: &Pace) {
+        self.due = renewal(&certificate);
+        self.certificate = Some(certificate);
+        if self.due <= now {
+            // Most likely this machine's clock is wrong. Another one would be no better.
+            let wait = pace.after_failure(self.failures + 1, fastrand::f64(), None);
+            return self.failed(
+                "what was issued would have to be renewed at once: is the clock right?",
+                now,
+                wait,
+            );
+        }
+        self.failures = 0;
+        self.last_error = None;
+        let names = self.wanted.names.len();
+        info!(domain = self.wanted.domain, names, "a certificate is there");
+    }
+
+    fn failed(&mut self, reason: impl Into<String>, now: SystemTime, wait: Duration) {
+        let reason = reason.into();
+        self.failures = self.failures.saturating_add(1);
+        self.due = now.checked_add(wait).unwrap_or(now);
+        let serves = self.certificate.as_ref().is_some_and(|certificate| certificate.not_after > now);
+        warn!(
+            domain = self.wanted.domain,
+            failures = self.failures,
+            again_in_secs = wait.as_secs(),
+            "no certificate was issued, {}: {reason}",
+            if serves { "the one before is still served" } else { "and there is none to serve" }
+        );
+        self.last_error = Some(reason);
+    }
+
+    fn status(&self) -> AcmeStatus {
+        let state = match self {
+            Entry { order: Some(_), .. } => AcmeState::Ordering,
+            Entry { failures: 1.., .. } => AcmeState::Failing,
+            Entry { certificate: Some(_), .. } => AcmeState::Valid,
+            _ => AcmeState::Waiting,
+        };
+        AcmeStatus {
+            domain: self.wanted.domain.clone(),
+            names: self.wanted.names.iter().cloned().collect(),
+            state,
+            challenge: self.server.challenge,
+            not_after: self.certificate.as_ref().map(|certificate| certificate.not_after),
+            next_attempt: self.order.is_none().then_some(self.due),
+            failures: self.failures,
+            last_error: self.last_error.clone(),
+        }
+    }
+}

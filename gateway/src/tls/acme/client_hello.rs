@@ -1,0 +1,192 @@
+//! Whether a ClientHello is that of an ACME server that checks a name: whether it offers the protocol `acme-tls/1`
+//! (RFC 8737 4). Only looked at while such a check is awaited, in bytes that were peeked at and not read.
+
+use super::tls_alpn::ACME_TLS;
+
+/// The most that is looked at. One that is longer is no validation's: those offer one name and one protocol.
+const MAX_BYTES: usize = 16 * 1024;
+
+const HANDSHAKE: u8 = 22;
+const CLIENT_HELLO: u8 = 1;
+/// RFC 7301 3.1.
+const ALPN: u16 = 16;
+
+/// What the first bytes of a connection are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hello {
+    /// The handshake of a validation.
+    Validation,
+    /// Anything else.
+    Other,
+    /// More bytes will tell.
+    Incomplete,
+}
+
+/// Looks at the first bytes of a connection.
+pub fn look_at(bytes: &[u8]) -> Hello {
+    let mut message = Vec::new();
+    let mut rest = bytes;
+    // The message may be in several records (RFC 8446 5.1).
+    loop {
+        match offers(&message) {
+            Some(true) => return Hello::Validation,
+            Some(false) => return Hello::Other,
+            None => {}
+        }
+        if rest.first().is_some_and(|kind| *kind != HANDSHAKE) || message.len() > MAX_BYTES {
+            return Hello::Other;
+        }
+        // Content type, version, length.
+        let Some((&[_, _, _, high, low], after)) = rest.split_first_chunk::<5>() else {
+            return Hello::Incomplete;
+        };
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        if length == 0 || length > MAX_BYTES {
+            return Hello::Other;
+        }
+        let Some((fragment, after)) = after.split_at_checked(length) else { return Hello::Incomplete };
+        message.extend_from_slice(fragment);
+        rest = after;
+    }
+}
+
+/// Whether a handshake message is a ClientHello that offers the protocol; `None` where it is not there whole.
+fn offers(message: &[u8]) -> Option<bool> {
+    let mut head = Fields(message);
+    if head.number(1)? != usize::from(CLIENT_HELLO) {
+        return Some(false);
+    }
+    let length = head.number(3)?;
+    if length > MAX_BYTES {
+        return Some(false);
+    }
+    let hello = head.take(length)?;
+    Some(protocols(Fields(hello)).is_some_and(|protocols| Fields(protocols).lists(ACME_TLS)))
+}
+
+/// The list of protocols of a ClientHello (RFC 8446 4.1.2), if there is one.
+fn protocols(mut hello: Fields<'_>) -> Option<&[u8]> {
+    const VERSION_AND_RANDOM: usize = 2 + 32;
+    hello.take(VERSION_AND_RANDOM)?;
+    hello.vector(1)?; // legacy_session_id
+    hello.vector(2)?; // cipher_suites
+    hello.vector(1)?; // legacy_compression_methods
+    let mut extensions = Fields(hello.vector(2)?);
+    loop {
+        let kind = extensions.number(2)?;
+        let extension = extensions.vector(2)?;
+        if kind == usize::from(ALPN) {
+            return Fields(extension).vector(2);
+        }
+    }
+}
+
+/// What is left to read.
+struct Fields<'b>(&'b [u8]);
+
+impl<'b> Fields<'b> {
+    fn take(&mut self, length: usize) -> Option<&'b [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    /// A number of so many bytes.
+    fn number(&mut self, bytes: usize) -> Option<usize> {
+        Some(self.take(bytes)?.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
+    }
+
+    /// Bytes after their length, which has so many bytes itself.
+    fn vector(&mut self, length_bytes: usize) -> Option<&'b [u8]> {
+        let length = self.number(length_bytes)?;
+        self.take(length)
+    }
+
+    /// Whether the protocol is one of these.
+    fn lists(mut self, protocol: &[u8]) -> bool {
+        std::iter::from_fn(|| self.vector(1)).any(|listed| listed == protocol)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use openssl::ssl::{SslConnector, SslMethod};
+
+    use super::*;
+
+    /// Keeps what is written, and has nothing to read.
+    #[derive(Debug, Default)]
+    struct Recorder(Vec<u8>);
+
+    impl Read for Recorder {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Ok(0)
+        }
+    }
+
+    impl Write for Recorder {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What OpenSSL sends first when it offers `protocols`.
+    fn hello(protocols: &[u8]) -> Vec<u8> {
+        let mut tls = SslConnector::builder(SslMethod::tls_client()).unwrap();
+        if !protocols.is_empty() {
+            tls.set_alpn_protos(protocols).unwrap();
+        }
+        match tls.build().connect("a.example", Recorder::default()).unwrap_err() {
+            openssl::ssl::HandshakeError::Failure(stream) => stream.get_ref().0.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_validation_is_told_from_other_handshakes() {
+        assert_eq!(look_at(&hello(b"\x0aacme-tls/1")), Hello::Validation);
+        assert_eq!(look_at(&hello(b"\x02h2\x0aacme-tls/1")), Hello::Validation);
+        for other in [&b""[..], b"\x02h2\x08http/1.1", b"\x0aacme-tls/2", b"\x0bacme-tls/1x"] {
+            assert_eq!(look_at(&hello(other)), Hello::Other, "{other:?}");
+        }
+        assert_eq!(look_at(b"GET / HTTP/1.1\r\n\r\n"), Hello::Other);
+    }
+
+    #[test]
+    fn each_beginning_of_it_is_one_that_more_bytes_will_tell() {
+        let whole = hello(b"\x0aacme-tls/1");
+        for end in 0..whole.len() {
+            assert_eq!(look_at(&whole[..end]), Hello::Incomplete, "{end}");
+        }
+    }
+
+    #[test]
+    fn it_may_come_in_many_records() {
+        let whole = hello(b"\x0aacme-tls/1");
+        let records: Vec<u8> = whole[5..]
+            .chunks(7)
+            .flat_map(|part| [&[22, 3, 1, 0, u8::try_from(part.len()).unwrap()], part].concat())
+            .collect();
+        assert_eq!(look_at(&records), Hello::Validation);
+    }
+
+    #[test]
+    fn no_bytes_bring_it_down() {
+        let whole = hello(b"\x0aacme-tls/1");
+        for at in 0..whole.len() {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] = value;
+                look_at(&bytes);
+            }
+        }
+        let endless = [22, 3, 1, 0, 1, 1].repeat(20_000);
+        assert_eq!(look_at(&endless), Hello::Other);
+        assert_eq!(look_at(&[22, 3, 1, 0, 0].repeat(1000)), Hello::Other, "empty records without end");
+    }
+}

@@ -1,0 +1,197 @@
+//! One order, from the account to the file (RFC 8555 7.4): what is asked for, how the server is shown that the names
+//! lead here, and what comes of it.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use instant_acme::{
+    AuthorizationHandle, AuthorizationStatus, ChallengeType, Error, Identifier, NewOrder, Order, OrderStatus,
+};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::debug;
+
+use super::client::Client;
+use super::problem::{OrderError, persist, problem_text};
+use super::tls_alpn;
+use super::{Cache, Challenges, Pace, Published, Server, Wanted};
+use crate::config::ChallengeKind;
+
+/// An order under way.
+pub(super) struct OneOrder<'o> {
+    pub(super) server: &'o Server,
+    pub(super) wanted: &'o Wanted,
+    pub(super) cache: Cache,
+    pub(super) client: Client,
+    pub(super) pace: &'o Pace,
+    /// The account that it was made with first.
+    pub(super) account_url: OnceLock<String>,
+}
+
+impl OneOrder<'_> {
+    /// The same as [`OneOrder::pem`], but not for ever, whatever the server does.
+    pub(super) async fn pem_in_time(
+        &self,
+        challenges: &Arc<Challenges>,
+        accounts: &Mutex<()>,
+    ) -> Result<String, OrderError> {
+        let limit = self.pace.patience * 3;
+        let outcome = timeout(limit, self.pem(challenges, accounts)).await;
+        outcome.unwrap_or_else(|_| {
+            Err(OrderError::new("order a certificate", format!("it took longer than {limit:?}")))
+        })
+    }
+
+    /// A key, and the chain that the server issues for it.
+    async fn pem(&self, challenges: &Arc<Challenges>, accounts: &Mutex<()>) -> Result<String, OrderError> {
+        let account = self.account(accounts).await?;
+        let names: Vec<Identifier> = self.wanted.names.iter().cloned().map(Identifier::Dns).collect();
+        let ordered = persist!(account.new_order(&NewOrder::new(&names)));
+        let mut order = ordered.map_err(|error| self.failed("order a certificate", &error))?;
+        let published = self.authorize(&mut order, challenges).await?;
+        self.wait_until(&mut order, OrderStatus::Ready).await?;
+        drop(published);
+        let (key, request) = self.request().map_err(|error| OrderError::new("make a key", error))?;
+        if order.state().status == OrderStatus::Ready {
+            persist!(order.finalize_csr(&request))
+                .map_err(|error| self.failed("have a key signed", &error))?;
+        }
+        self.wait_until(&mut order, OrderStatus::Valid).await?;
+        let chain = persist!(order.certificate());
+        let chain = chain.map_err(|error| self.failed("fetch the certificate", &error))?;
+        Ok(key + &chain.ok_or_else(|| OrderError::new("fetch the certificate", "the server has none"))?)
+    }
+
+    /// Has the server check every name that it does not know to be ours. What it will see is there until what is
+    /// returned is dropped.
+    async fn authorize(
+        &self,
+        order: &mut Order,
+        challenges: &Arc<Challenges>,
+    ) -> Result<Vec<Published>, OrderError> {
+        let fetched = persist!(fetch_authorizations(order));
+        fetched.map_err(|error| self.failed("read the authorizations of an order", &error))?;
+        let mut published = Vec::new();
+        let mut authorizations = order.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let authorization =
+                authorization.map_err(|error| self.failed("read the authorizations of an order", &error))?;
+            if authorization.status != AuthorizationStatus::Valid {
+                published.push(self.show(authorization, challenges).await?);
+            }
+        }
+        Ok(published)
+    }
+
+    /// Shows that one name leads here.
+    async fn show(
+        &self,
+        mut authorization: AuthorizationHandle<'_>,
+        challenges: &Arc<Challenges>,
+    ) -> Result<Published, OrderError> {
+        let name = authorization.identifier().to_string();
+        let offered: Vec<String> =
+            authorization.challenges.iter().map(|challenge| kind_name(&challenge.r#type)).collect();
+        let (kind, wanted) = match self.server.challenge {
+            ChallengeKind::Http01 => (ChallengeType::Http01, "http-01"),
+            ChallengeKind::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
+        };
+        let tried = || format!("show that {name} leads here");
+        let Some(mut challenge) = authorization.challenge(kind) else {
+            let reason = format!("the server offers {}, and not {wanted}", offered.join(", "));
+            return Err(OrderError::new(tried(), reason));
+        };
+        let answer = challenge.key_authorization();
+        let published = match self.server.challenge {
+            ChallengeKind::Http01 => challenges.publish_http(&challenge.token, answer.as_str()),
+            ChallengeKind::TlsAlpn01 => {
+                let digest = openssl::sha::sha256(answer.as_str().as_bytes());
+                let context =
+                    tls_alpn::context(&name, &digest).map_err(|error| OrderError::new(tried(), error))?;
+                challenges.publish_tls(&name, context)
+            }
+        };
+        persist!(challenge.set_ready()).map_err(|error| self.failed(tried(), &error))?;
+        Ok(published)
+    }
+
+    /// Asks how the order is, less and less often, until it is as `awaited` or further.
+    async fn wait_until(&self, order: &mut Order, awaited: OrderStatus) -> Result<(), OrderError> {
+        let tried = match awaited {
+            OrderStatus::Ready => "have the names checked",
+            _ => "have a certificate issued",
+        };
+        let deadline = Instant::now() + self.pace.patience;
+        let mut pause = Duration::from_millis(250).min(self.pace.poll_most);
+        loop {
+            match order.state().status {
+                OrderStatus::Valid => return Ok(()),
+                OrderStatus::Ready if awaited == OrderStatus::Ready => return Ok(()),
+                OrderStatus::Invalid => return Err(self.refused(tried, order).await),
+                _ => {}
+            }
+            let wait = pause.max(self.client.asked_to_wait().unwrap_or_default());
+            if Instant::now() + wait > deadline {
+                let reason = format!("the server was not done with it within {:?}", self.pace.patience);
+                return Err(OrderError::new(tried, reason));
+            }
+            sleep(wait).await;
+            pause = (pause * 2).min(self.pace.poll_most);
+            persist!(async { order.refresh().await.map(|_| ()) })
+                .map_err(|error| self.failed(tried, &error))?;
+        }
+    }
+
+    /// Why an order is invalid: what the server says of each name, or else of the whole.
+    async fn refused(&self, tried: &str, order: &mut Order) -> OrderError {
+        let of_order = order.state().error.as_ref().map(problem_text);
+        let mut reasons = Vec::new();
+        if let Err(error) = persist!(fetch_authorizations(order)) {
+            debug!("cannot read why an order was refused: {error}");
+        }
+        let mut authorizations = order.authorizations();
+        while let Some(Ok(authorization)) = authorizations.next().await {
+            let name = authorization.identifier().to_string();
+            let problems = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
+            reasons.extend(problems.map(|problem| format!("{name}: {}", problem_text(problem))));
+        }
+        if reasons.is_empty() {
+            reasons.push(of_order.unwrap_or_else(|| "the server does not say why".to_owned()));
+        }
+        OrderError::new(tried, reasons.join("; ")).heeding(&self.client)
+    }
+
+    /// A key, and the request to sign it for every name (RFC 2986). Each order has a key of its own.
+    fn request(&self) -> Result<(String, Vec<u8>), rcgen::Error> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(self.wanted.names.iter().cloned().collect::<Vec<_>>())?;
+        // The names say it all; there is no subject beside them.
+        params.distinguished_name = DistinguishedName::new();
+        let request = params.serialize_request(&key)?;
+        Ok((key.serialize_pem(), request.der().to_vec()))
+    }
+
+    pub(super) fn failed(&self, tried: impl Into<String>, error: &Error) -> OrderError {
+        OrderError::from_server(tried, error, &self.client)
+    }
+}
+
+/// Fetches every authorization that is not at hand, which is all of them after a look at the order. One that could
+/// not be fetched would be passed over by whoever goes through them, so this is begun anew until it succeeds.
+async fn fetch_authorizations(order: &mut Order) -> Result<(), Error> {
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        authorization?;
+    }
+    Ok(())
+}
+
+fn kind_name(kind: &ChallengeType) -> String {
+    match kind {
+        ChallengeType::Http01 => "http-01".to_owned(),
+        ChallengeType::Dns01 => "dns-01".to_owned(),
+        ChallengeType::TlsAlpn01 => "tls-alpn-01".to_owned(),
+        other => format!("{other:?}"),
+    }
+}

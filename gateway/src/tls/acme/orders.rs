@@ -1,0 +1,154 @@
+//! Orders of this process: what is there already is not ordered, and what comes of an order is kept.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use tokio::sync::Mutex;
+
+use super::cache::Claim;
+use super::client::Client;
+use super::order::OneOrder;
+use super::problem::OrderError;
+use super::{Cache, CacheError, Certificate, Challenges, Pace, Server, Wanted};
+
+/// What orders are made with.
+pub(super) struct Orders {
+    challenges: Arc<Challenges>,
+    pace: Pace,
+    /// Held by whoever looks for the account, so that two orders do not make two.
+    account: Mutex<()>,
+    /// The directories that nobody else orders into.
+    claims: parking_lot::Mutex<HashMap<PathBuf, Claim>>,
+}
+
+/// What came of an order that came to something.
+pub(super) enum Fulfilled {
+    /// The server has issued it.
+    Issued(Certificate),
+    /// It was there already: somebody else has ordered it.
+    Found(Certificate),
+}
+
+impl Orders {
+    /// Nothing is ordered yet.
+    pub(super) fn new(challenges: Arc<Challenges>, pace: Pace) -> Self {
+        Orders { challenges, pace, account: Mutex::new(()), claims: parking_lot::Mutex::default() }
+    }
+
+    /// Has `server` issue what is wanted, and keeps it; unless somebody else has done so.
+    pub(super) async fn fulfil(&self, server: &Server, wanted: &Wanted) -> Result<Fulfilled, OrderError> {
+        let cache = Cache::new(&server.cache_dir);
+        let is_mine =
+            self.claim(&cache, server).map_err(|error| OrderError::new("order a certificate", error))?;
+        let found = cache.certificate(&wanted.domain);
+        if let Some(found) = found.filter(|found| wanted.is_served_by(found, SystemTime::now())) {
+            return Ok(Fulfilled::Found(found));
+        }
+        if !is_mine {
+            let reason = format!(
+                "another process orders into {}; what it gets is used here too",
+                server.cache_dir.display()
+            );
+            return Err(OrderError::new("order a certificate", reason));
+        }
+        cache.rehearse().map_err(|error| OrderError::new("keep a certificate", error))?;
+        let client = Client::new(&server.roots).map_err(|error| OrderError::new("speak TLS", error))?;
+        let one = OneOrder { server, wanted, cache, client, pace: &self.pace, account_url: OnceLock::new() };
+        let mut pem = one.pem_in_time(&self.challenges, &self.account).await;
+        if pem.as_ref().is_err_and(|error| error.account_unknown) {
+            // A server that was set up anew knows nobody; it does not take long to be known again.
+            one.forget_account(&self.account).await?;
+            pem = one.pem_in_time(&self.challenges, &self.account).await;
+        }
+        let mut pem = pem.map_err(|error| error.heeding(&one.client))?;
+        let certificate = Certificate::read(pem.as_bytes())
+            .map_err(|error| OrderError::new("use what was issued", error))?;
+        if !certificate.names.is_superset(&wanted.names) {
+            return Err(OrderError::new(
+                "use what was issued",
+                "it is not for every name that was asked for",
+            ));
+        }
+        if !pem.ends_with('\n') {
+            pem.push('\n');
+        }
+        let kept = one.cache.keep_certificate(&wanted.domain, &pem);
+        kept.map_err(|error| OrderError::new("keep a certificate", error))
+            .map(|()| Fulfilled::Issued(certificate))
+    }
+
+    /// Whether nobody else orders into this directory, from now until the process ends.
+    fn claim(&self, cache: &Cache, server: &Server) -> Result<bool, CacheError> {
+        let mut claims = self.claims.lock();
+        if !claims.contains_key(&server.cache_dir) {
+            let Some(claim) = cache.claim()? else { return Ok(false) };
+            claims.insert(server.cache_dir.clone(), claim);
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::config::ChallengeKind;
+
+    /// What comes of an order from a server that answers everything with `answer`.
+    async fn outcome(answer: &'static str) -> OrderError {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let server = Server {
+            directory_url: format!("http://{}/dir", listener.local_addr().unwrap()),
+            email: String::new(),
+            cache_dir: directory.path().join("acme"),
+            challenge: ChallengeKind::Http01,
+            roots: Vec::new(),
+        };
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        let names = BTreeSet::from(["a.example".to_owned()]);
+        let wanted = Wanted { vhost: "a.example".to_owned(), domain: "a.example".to_owned(), names };
+        let orders = Orders::new(Arc::default(), Pace::default());
+        orders.fulfil(&server, &wanted).await.err().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_server_that_asks_to_be_left_alone_is_heard() {
+        let error = outcome(
+            "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7200\r\nContent-Length: 87\r\n\
+             Content-Type: application/problem+json\r\nConnection: close\r\n\r\n\
+             {\"type\":\"urn:ietf:params:acme:error:rateLimited\",\"detail\":\"too many new certificates\"}   ",
+        )
+        .await;
+        assert_eq!(error.asked_to_wait, Some(Duration::from_secs(7200)));
+        let said = error.to_string();
+        assert!(said.starts_with("cannot make an account: GET http://127.0.0.1:"), "{said}");
+        assert!(said.ends_with("429 Too Many Requests: too many new certificates (rateLimited)"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn whatever_a_server_answers_is_an_error_and_no_more() {
+        for (answer, expected) in [
+            ("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", "answered with 503"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "JSON"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{\"newN", "/dir: "),
+            ("SSH-2.0-x\r\n", "/dir: "),
+            ("", "/dir: "),
+        ] {
+            let said = outcome(answer).await.to_string();
+            assert!(said.contains(expected), "{answer:?}: {said}");
+        }
+    }
+}

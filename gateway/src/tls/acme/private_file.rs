@@ -1,0 +1,61 @@
+//! Files and directories that are nobody else's.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use tracing::warn;
+
+/// What nobody but the gateway may read, write or enter.
+const FOR_OTHERS: u32 = 0o077;
+/// No file here has a reason to be larger.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Makes the directory where there is none, and closes it where others could enter.
+pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let mode = fs::metadata(directory)?.permissions().mode();
+    if mode & FOR_OTHERS != 0 {
+        warn!("others could enter {}, where keys are kept; now they cannot", directory.display());
+        fs::set_permissions(directory, Permissions::from_mode(mode & 0o700))?;
+    }
+    Ok(())
+}
+
+/// Always the same name, so that a process that was killed while it wrote leaves one draft and not many.
+pub(super) fn draft(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.draft"))
+}
+
+/// Writes a draft that reaches the disk, or leaves none.
+pub(super) fn write(draft: &Path, text: &str) -> io::Result<()> {
+    match fs::remove_file(draft) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Made anew, so that it is nobody else's from its first byte.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    written.inspect_err(|_| {
+        // What is left of it would only take up space.
+        let _ = fs::remove_file(draft);
+    })
+}
+
+/// What is in the file, if it is there. One that others could read is closed.
+pub(super) fn read(path: &Path) -> io::Result<Option<String>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let metadata = file.metadata()?;
+    if metadata.permissions().mode() & FOR_OTHERS != 0 {
+        warn!("others could read {}, which holds a key; now they cannot", path.display());
+        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    }
+    let mut text = String::new();
+    file.take(MAX_BYTES).read_to_string(&mut text)?;
+    Ok(Some(text))
+}

@@ -1,0 +1,194 @@
+//! A gateway's proxy and its ACME service in the test's own process, in more of a hurry than the real one, before a
+//! Pebble.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway::config::{ChallengeKind, Config, Source};
+use gateway::lifetime::Leaving;
+use gateway::live::{Names, Store};
+use gateway::proxy;
+use gateway::telemetry::Metrics;
+use gateway::tls::acme::{
+    AcmePlan, AcmeService, AcmeState, AcmeStatus, Cache, Challenges, Hello, Pace, Statuses, look_at,
+};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use testkit::{Background, Origin, ServedProxy, background, eventually, serve};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::pebble::{Options, Pebble, Place};
+
+/// The most that anything takes that goes well, with a machine that is busy.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// How fast it is tried again here.
+const PACE: Pace = Pace {
+    retry_first: Duration::from_millis(200),
+    retry_most: Duration::from_millis(800),
+    patience: Duration::from_secs(30),
+    poll_most: Duration::from_millis(250),
+    at_once: 4,
+};
+
+/// What is before the Pebble.
+pub(crate) struct Scene {
+    pub(crate) place: Place,
+    pub(crate) challenges: Arc<Challenges>,
+    pub(crate) statuses: Arc<Statuses>,
+    /// The domains that were told of.
+    pub(crate) told: Arc<Mutex<Vec<String>>>,
+    plan: watch::Sender<Arc<AcmePlan>>,
+    metrics: Arc<Metrics>,
+    directory: TempDir,
+    proxy: ServedProxy,
+    tls: SocketAddr,
+}
+
+impl Scene {
+    /// A proxy, and a listener for handshakes; no service yet.
+    pub(crate) async fn new() -> Scene {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let backend = Origin::dead();
+        let text = format!(
+            "[[virtual_hosts]]\ndomain = \"*\"\nenabled_backends_tag = \"a\"\n\
+             [[backends]]\nid = \"a\"\naddress = \"{}\"\ntags = [\"a\"]\n",
+            backend.address()
+        );
+        let source = Source::built_in("scene", text);
+        let parsed = source.read().unwrap();
+        let store = Arc::new(Store::new(source, parsed, Names::Resolved, metrics.clone()).unwrap());
+        let challenges = Arc::<Challenges>::default();
+        let proxy = serve(proxy::Gateway::new(
+            store,
+            metrics.clone(),
+            None,
+            None,
+            Leaving::default(),
+            challenges.clone(),
+        ));
+        Scene {
+            place: Place::new().await,
+            tls: listen_for_validations(challenges.clone()).await,
+            challenges,
+            statuses: Arc::default(),
+            told: Arc::default(),
+            plan: watch::Sender::default(),
+            metrics,
+            directory: tempfile::tempdir().unwrap(),
+            proxy,
+        }
+    }
+
+    /// Has Pebble run.
+    pub(crate) async fn pebble(&self, options: Options) -> Pebble<'_> {
+        self.place.start(options, self.proxy.address().port(), self.tls.port()).await
+    }
+
+    /// Wants certificates: the first of each names is the domain, the others are its aliases. All of them lead here.
+    pub(crate) fn want(&self, certificates: &[&[&str]], challenge: ChallengeKind) {
+        for name in certificates.iter().copied().flatten() {
+            self.place.know(name);
+        }
+        self.plan.send_replace(Arc::new(self.planned(certificates, challenge)));
+    }
+
+    /// The plan for these.
+    pub(crate) fn planned(&self, certificates: &[&[&str]], challenge: ChallengeKind) -> AcmePlan {
+        let mut text = format!(
+            "[proxy]\nlisten_addr = \"127.0.0.1:0\"\n[lets_encrypt]\nemail = \"ops@gateway.example\"\ndirectory_url = \"{}\"\nca_file = \"{}\"\ncache_dir = \"{}\"\n\
+             [[backends]]\nid = \"a\"\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\n",
+            self.place.directory_url(),
+            self.place.ca_file().display(),
+            self.directory.path().join("acme").display()
+        );
+        for names in certificates {
+            let (domain, aliases) = names.split_first().unwrap();
+            text.push_str(&format!(
+                "[[virtual_hosts]]\ndomain = {domain:?}\naliases = {aliases:?}\nenabled_backends_tag = \"a\"\nacme = true\n"
+            ));
+        }
+        if certificates.is_empty() {
+            text = text.replace("listen_addr = \"127.0.0.1:0\"\n", "");
+            text.push_str("[[virtual_hosts]]\ndomain = \"*\"\nenabled_backends_tag = \"a\"\n");
+        }
+        let mut plan = AcmePlan::new(&Config::parse("plan", &text).unwrap()).unwrap();
+        if let Some(server) = plan.server.as_mut().and_then(Arc::get_mut) {
+            server.challenge = challenge;
+        }
+        plan
+    }
+
+    /// Has the service run.
+    pub(crate) fn service(&self) -> Background {
+        let told = self.told.clone();
+        background(Arc::new(AcmeService {
+            plan: self.plan.subscribe(),
+            challenges: self.challenges.clone(),
+            statuses: self.statuses.clone(),
+            tell: Arc::new(move |domain| told.lock().push(domain.to_owned())),
+            metrics: self.metrics.clone(),
+            pace: PACE,
+        }))
+    }
+
+    pub(crate) fn status(&self, domain: &str) -> Option<AcmeStatus> {
+        self.statuses.load().get(domain).cloned()
+    }
+
+    /// Waits until a certificate is there and nothing is to do.
+    pub(crate) async fn valid(&self, domain: &str) {
+        let is_valid = || self.status(domain).is_some_and(|status| status.state == AcmeState::Valid);
+        eventually!(within LONG, is_valid(), "{domain} is not valid: {:?}", self.status(domain));
+    }
+
+    /// Waits until an order has failed, and says why.
+    pub(crate) async fn failed(&self, domain: &str) -> AcmeStatus {
+        eventually!(within LONG, self.status(domain).is_some_and(|status| status.last_error.is_some()));
+        self.status(domain).unwrap()
+    }
+
+    /// The file with the key and the chain of `domain`.
+    pub(crate) fn file(&self, domain: &str) -> PathBuf {
+        let plan = self.plan.borrow();
+        Cache::new(&plan.server.as_ref().unwrap().cache_dir).certificate_file(domain)
+    }
+
+    /// What is in it.
+    pub(crate) fn pem(&self, domain: &str) -> Vec<u8> {
+        std::fs::read(self.file(domain)).unwrap()
+    }
+
+    /// Everything that is counted.
+    pub(crate) fn counted(&self) -> String {
+        self.metrics.encode().unwrap().0
+    }
+}
+
+/// A listener as the gateway's own for TLS is to be: it makes the handshakes of validations, and no others.
+async fn listen_for_validations(challenges: Arc<Challenges>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let challenges = challenges.clone();
+            tokio::spawn(async move {
+                let mut peeked = [0; 4096];
+                loop {
+                    let length = stream.peek(&mut peeked).await.unwrap();
+                    match look_at(&peeked[..length]) {
+                        Hello::Incomplete if length > 0 => tokio::task::yield_now().await,
+                        Hello::Validation if challenges.has_tls() => {
+                            return challenges.validate(stream).await.unwrap();
+                        }
+                        _ => return,
+                    }
+                }
+            });
+        }
+    });
+    address
+}
