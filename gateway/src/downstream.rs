@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use pingora::proxy::Session;
 
 use crate::tls::Handshake;
@@ -31,11 +31,13 @@ pub fn settle(session: &mut Session, keepalive: Duration) {
     session.set_pipelining_enabled(!chunked);
 }
 
-/// Whether the request opens a stream, on which both sides may be silent for long: a WebSocket, or a call of gRPC.
+/// Whether the request opens a stream, on which both sides may be silent for long: a call of gRPC, or server-sent
+/// events, which a browser asks for by their type (HTML, 9.2.2).
 pub fn is_stream(session: &Session) -> bool {
-    let content_type = session.req_header().headers.get(header::CONTENT_TYPE);
-    session.is_upgrade_req()
-        || content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    let fields = &session.req_header().headers;
+    let is_grpc = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/grpc");
+    let is_events = |accepted: &HeaderValue| accepted.as_bytes().starts_with(b"text/event-stream");
+    fields.get(header::CONTENT_TYPE).is_some_and(is_grpc) || fields.get(header::ACCEPT).is_some_and(is_events)
 }
 
 /// What the TLS handshake has found out about the client; `None` where the connection is without TLS.

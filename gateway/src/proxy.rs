@@ -11,6 +11,8 @@ use pingora::modules::http::HttpModules;
 use pingora::prelude::*;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyWarnLogContext};
+use pingora::upstreams::peer::H1UpgradePolicy;
+use tokio::sync::watch;
 use tracing::debug;
 
 use crate::config;
@@ -27,6 +29,7 @@ use crate::telemetry::access_log::Record;
 use crate::telemetry::{AccessLog, Metrics, Phase, Timelines};
 use crate::upstream::retry::{self, Sent};
 use crate::upstream::{MirrorCopy, Mirrors, Occasion, Outcome, answer};
+use crate::websocket::{self, Upgrade};
 
 /// The status in logs and metrics of a client that left before its answer, as nginx counts it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -38,17 +41,21 @@ pub struct Gateway {
     access_log: Option<AccessLog>,
     timelines: Option<Arc<Timelines>>,
     mirrors: Mirrors,
+    websockets: websocket::Connector,
+    stopping: watch::Receiver<bool>,
 }
 
 impl Gateway {
-    /// A gateway that serves what `live` holds.
+    /// A gateway that serves what `live` holds, until `stopping` is true.
     pub fn new(
         live: Arc<Store>,
         metrics: Arc<Metrics>,
         access_log: Option<AccessLog>,
         timelines: Option<Arc<Timelines>>,
+        stopping: watch::Receiver<bool>,
     ) -> Self {
-        Gateway { live, metrics, access_log, timelines, mirrors: Mirrors::default() }
+        let (mirrors, websockets) = (Mirrors::default(), websocket::Connector::default());
+        Gateway { live, metrics, access_log, timelines, mirrors, websockets, stopping }
     }
 
     /// Finds the route and asks the policies that may refuse, each in its turn.
@@ -82,10 +89,30 @@ impl Gateway {
                 }
             }
         }
-        match &route.redirect {
-            Some(target) => Verdict::Reply(Reply::redirect(target.clone())),
-            None => Verdict::Continue(()),
+        if let Some(target) = &route.redirect {
+            return Verdict::Reply(Reply::redirect(target.clone()));
         }
+        let websocket = deadline::websocket(session).filter(|_| websocket::is_asked_for(request));
+        ctx.wants_websocket = websocket.is_some() && !route.peers.is_http2();
+        match websocket {
+            Some(client) if client.is_ahead() => Verdict::Reply(failure::ahead_of_upgrade()),
+            _ => Verdict::Continue(()),
+        }
+    }
+
+    /// Leads a request for a WebSocket to its backend in a way that can become a tunnel.
+    fn lend(&self, peer: Box<HttpPeer>, session: &Session, ctx: &mut RequestCtx) -> Box<HttpPeer> {
+        let (Some(client), Some(route)) = (deadline::websocket(session), &ctx.route) else { return peer };
+        let upgrade = Upgrade::new(websocket::Terms {
+            idle: route.peers.stream_idle_timeout(),
+            patience: ctx.snapshot.config.proxy.shutdown_timeout_secs.duration(),
+            stopping: self.stopping.clone(),
+            active: self.metrics.websockets_active.clone(),
+        });
+        client.await_upgrade(upgrade.clone());
+        let peer = self.websockets.lend(peer, &upgrade);
+        ctx.upgrade = Some(upgrade);
+        peer
     }
 
     /// Does wrong on purpose, where the route says so.
@@ -219,7 +246,13 @@ impl ProxyHttp for Gateway {
             (Some(route), Some(backend)) => {
                 let timed = deadline::disarm(session);
                 let is_stream = downstream::is_stream(session);
-                route.peers.peer(backend, Occasion { left: ctx.time_left(), timed, fresh, is_stream })
+                let occasion = Occasion { left: ctx.time_left(), timed, fresh, is_stream };
+                let mut peer = route.peers.peer(backend, occasion)?;
+                if ctx.wants_websocket {
+                    return Ok(self.lend(peer, session, ctx));
+                }
+                peer.options.http_upstream_request_policy.h1_upgrade = H1UpgradePolicy::Deny;
+                Ok(peer)
             }
             _ => Error::e_explain(InternalError, "a request without a route came to upstream_peer"),
         }
@@ -289,7 +322,7 @@ impl ProxyHttp for Gateway {
         let path = config::normalise_path(session.req_header().uri.path());
         route.rewrite.on_request(request, &path)?;
         route.headers.on_request(request)?;
-        if route.mirror.is_some() && !ctx.mirrored && request.method.is_idempotent() {
+        if route.mirror.is_some() && !ctx.mirrored && !ctx.wants_websocket && request.method.is_idempotent() {
             ctx.copy = Some(MirrorCopy::new(request));
         }
         if session.is_body_empty() {
@@ -314,7 +347,9 @@ impl ProxyHttp for Gateway {
         if let (Some(copy), Some(part)) = (&mut ctx.copy, body.as_ref()) {
             copy.add(part);
         }
-        if end_of_stream {
+        if ctx.upgrade.is_some() && ctx.responded.is_some() {
+            // The end of a tunnel.
+        } else if end_of_stream {
             ctx.reached(Phase::RequestBodyFilter);
             self.request_sent(session, ctx);
         } else {
@@ -374,7 +409,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        answer::check(response, session.is_upgrade_req())?;
+        answer::check(response, ctx.wants_websocket)?;
         let status = response.status.as_u16();
         let is_listed = ctx.route.as_ref().is_some_and(|route| route.retry.is_on_status(status));
         if !is_listed || !retry::may_resend(sent(session)) {
@@ -399,6 +434,13 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         deadline::disarm(session);
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            // Whatever Pingora would bound: the tunnel has bounds of its own.
+            session.set_read_timeout(None);
+            ctx.upgrade.iter().for_each(|upgrade| upgrade.agree());
+        } else if let Some(client) = deadline::websocket(session) {
+            client.give_up();
+        }
         ctx.responded = Some(Instant::now());
         ctx.reached(Phase::ResponseFilter);
         if let (Some(route), Some(attempt)) = (&ctx.route, &mut ctx.attempt) {
@@ -491,7 +533,11 @@ impl ProxyHttp for Gateway {
         if let Some(tag) = ctx.arm().filter(|_| ctx.sought).and_then(|arm| arm.metrics.as_ref()) {
             tag.response(status, responded.as_secs_f64());
         }
-        metrics.duration_ms.observe(duration.as_secs_f64() * 1000.0);
+        let tunnel = ctx.tunnel();
+        if tunnel.is_none() {
+            // How long somebody keeps a socket open says nothing of how quick anything was.
+            metrics.duration_ms.observe(duration.as_secs_f64() * 1000.0);
+        }
 
         let request = session.req_header();
         let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
@@ -504,9 +550,10 @@ impl ProxyHttp for Gateway {
             request_id: ctx.id.to_str().unwrap_or_default(),
             client: ctx.client,
             backend: ctx.backend().map(|backend| backend.name.as_str()),
-            bytes: session.body_bytes_sent(),
+            bytes: tunnel.map_or(session.body_bytes_sent() as u64, |passed| passed.sent),
+            bytes_received: tunnel.map_or(session.body_bytes_read() as u64, |passed| passed.received),
             attempts: ctx.attempts,
-            error: ctx.error,
+            error: ctx.error.or_else(|| tunnel?.ending?.error()),
         };
         if let Some(access_log) = &self.access_log {
             access_log.write(&record);

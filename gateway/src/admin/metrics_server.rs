@@ -3,7 +3,6 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use axum::Router;
@@ -14,6 +13,7 @@ use axum::routing::get;
 use parking_lot::Mutex;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
+use tokio::sync::watch;
 use tracing::error;
 use tracing_appender::non_blocking::ErrorCounter;
 
@@ -23,17 +23,22 @@ use crate::telemetry::{Metrics, keep_rates};
 /// Whether new traffic is welcome.
 #[derive(Clone, Default)]
 pub struct Readiness {
-    draining: Arc<AtomicBool>,
+    draining: watch::Sender<bool>,
 }
 
 impl Readiness {
     /// From now on it is not: the process is stopping.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.send_replace(true);
+    }
+
+    /// Becomes true when the process is stopping.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
     }
 
     fn is_ready(&self) -> bool {
-        !self.draining.load(Ordering::Relaxed)
+        !*self.draining.borrow()
     }
 }
 

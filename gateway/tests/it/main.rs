@@ -25,3 +25,4 @@ mod shares;
 mod stopping;
 mod support;
 mod upstream;
+mod websocket;

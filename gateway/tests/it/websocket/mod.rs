@@ -1,0 +1,4 @@
+//! WebSockets through the gateway.
+
+mod bytes;
+mod raw;
