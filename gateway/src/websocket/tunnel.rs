@@ -22,8 +22,12 @@ use super::{Terms, Upgrade};
 /// How much is read at a time.
 const CHUNK: usize = 32 * 1024;
 
-/// How long the one side may be silent once the other has said all.
+/// How long a backend may be silent once its client has said all.
 const LINGER: Duration = Duration::from_secs(60);
+
+/// How long a client has to close once its backend has. What it still sends is read and dropped until then: a close
+/// with something unread would be a reset, and might take the backend's last words with it.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into());
@@ -108,8 +112,10 @@ impl Tunnel {
 
     fn poll_ending(&mut self, client: &mut Stream, cx: &mut Context<'_>) -> Poll<Ending> {
         let before = (self.up.passed, self.down.passed, self.up.state, self.down.state);
-        if let Err(failed) = self.up.poll(client, &mut self.backend, cx, &mut Follow::Nothing) {
-            return Poll::Ready(lost(failed, Sender::Client));
+        let mut follow = if self.down.is_ending() { Follow::Drop } else { Follow::Nothing };
+        if let Err(failed) = self.up.poll(client, &mut self.backend, cx, &mut follow) {
+            let is_late = self.down.is_ending();
+            return Poll::Ready(if is_late { Ending::Closed } else { lost(failed, Sender::Client) });
         }
         if !self.told_to_go && self.going.poll(cx).is_ready() {
             self.tell_to_go();
@@ -130,7 +136,7 @@ impl Tunnel {
         if self.up.is_over() && self.down.is_over() {
             return Poll::Ready(Ending::Closed);
         }
-        self.poll_idle(cx).map(|()| Ending::Idle)
+        self.poll_idle(cx).map(|()| if self.down.is_ending() { Ending::Closed } else { Ending::Idle })
     }
 
     /// Puts a Close between two frames for the client, which will answer it, and then be answered by the backend.
@@ -144,10 +150,12 @@ impl Tunnel {
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut allowed = self.upgrade.terms.idle;
-        if self.up.is_ending() || self.down.is_ending() {
-            allowed = allowed.min(LINGER);
-        }
+        let idle = self.upgrade.terms.idle;
+        let allowed = match (self.down.is_ending(), self.up.is_ending()) {
+            (true, _) => idle.min(FAREWELL),
+            (false, true) => idle.min(LINGER),
+            (false, false) => idle,
+        };
         let until = self.last_passed + allowed;
         if self.idle.deadline() > until {
             self.idle.as_mut().reset(until);

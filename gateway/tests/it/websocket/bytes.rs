@@ -1,8 +1,11 @@
 //! What a tunnel does with bytes, whatever they mean.
 
+use std::time::Duration;
+
 use testkit::DEADLINE;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::timeout;
 
 use super::raw::{self, SWITCHED};
@@ -66,4 +69,98 @@ async fn directions_do_not_wait_for_each_other() {
         }
     }
     writing.await.unwrap().unwrap();
+}
+
+/// A backend that agrees and then reads nothing.
+async fn deaf(mut stream: TcpStream) -> std::io::Result<()> {
+    raw::head(&mut stream).await?;
+    stream.write_all(SWITCHED.as_bytes()).await?;
+    std::future::pending().await
+}
+
+/// Sends until nothing has been taken for a while: how many bytes that was.
+async fn fill(stream: &mut TcpStream) -> usize {
+    let chunk = vec![7; 64 << 10];
+    let mut sent = 0;
+    while let Ok(Ok(more)) = timeout(Duration::from_millis(500), stream.write(&chunk)).await {
+        sent += more;
+        if sent > LIMIT {
+            break;
+        }
+    }
+    sent
+}
+
+/// More than all sockets on the way hold, however large the system makes them.
+const LIMIT: usize = 64 << 20;
+
+#[tokio::test]
+async fn whoever_does_not_read_has_the_other_side_stop() {
+    let gateway = over(raw::backend(deaf).await).await;
+    let before = gateway.metric("process_resident_memory_bytes").await;
+    let mut client = raw::switched(gateway.address).await;
+    let sent = fill(&mut client).await;
+    assert!(sent < LIMIT, "{sent} bytes were taken by nobody");
+
+    let (tell, mut told) = unbounded_channel();
+    // Agrees, and sends until nobody takes any more.
+    let gushes = move |mut stream: TcpStream| {
+        let tell = tell.clone();
+        async move {
+            raw::head(&mut stream).await?;
+            stream.write_all(SWITCHED.as_bytes()).await?;
+            let _ = tell.send(fill(&mut stream).await);
+            std::future::pending().await
+        }
+    };
+    let other = over(raw::backend(gushes).await).await;
+    let _client = raw::switched(other.address).await;
+    let sent = timeout(4 * DEADLINE, told.recv()).await.unwrap().unwrap();
+    assert!(sent < LIMIT, "{sent} bytes were taken by nobody");
+    for gateway in [gateway, other] {
+        let grown = gateway.metric("process_resident_memory_bytes").await - before;
+        assert!(grown < f64::from(8 << 20), "a gateway holds {grown} bytes of it");
+    }
+}
+
+/// Answers once the client has said all.
+async fn answers_at_the_end(mut stream: TcpStream) -> std::io::Result<()> {
+    raw::head(&mut stream).await?;
+    stream.write_all(SWITCHED.as_bytes()).await?;
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).await?;
+    said.reverse();
+    stream.write_all(&said).await
+}
+
+#[tokio::test]
+async fn a_client_that_has_said_all_is_answered() {
+    let gateway = over(raw::backend(answers_at_the_end).await).await;
+    let mut client = raw::switched(gateway.address).await;
+    client.write_all(b"stressed").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut answer = String::new();
+    timeout(DEADLINE, client.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(answer, "desserts");
+}
+
+/// Sends frames in one segment with the 101, and closes.
+async fn says_it_at_once(mut stream: TcpStream) -> std::io::Result<()> {
+    raw::head(&mut stream).await?;
+    let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    stream.write_all(format!("{interim}{SWITCHED}\u{1}\u{2}last\r\n\r\nwords").as_bytes()).await?;
+    stream.shutdown().await?;
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.map(|_| ())
+}
+
+#[tokio::test]
+async fn what_comes_with_the_101_is_passed_on_behind_it() {
+    let gateway = over(raw::backend(says_it_at_once).await).await;
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client.write_all(raw::REQUEST.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    timeout(DEADLINE, client.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 103 ") && answer.contains("HTTP/1.1 101 "), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n\u{1}\u{2}last\r\n\r\nwords"), "{answer}");
 }

@@ -14,7 +14,7 @@ pub(crate) const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnectio
                                    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 /// A backend that does `serve` with each connection.
-pub(crate) async fn backend<F>(serve: fn(TcpStream) -> F) -> SocketAddr
+pub(crate) async fn backend<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
 where
     F: Future<Output = std::io::Result<()>> + Send + 'static,
 {
