@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode, header};
+use http::{StatusCode, header};
 use pingora::proxy::Session;
 
+use crate::sse;
 use crate::tls::Handshake;
 
 /// How long a client may refuse to take more of a response. Pingora's default is for ever.
@@ -32,12 +33,12 @@ pub fn settle(session: &mut Session, keepalive: Duration) {
 }
 
 /// Whether the request opens a stream, on which both sides may be silent for long: a call of gRPC, or server-sent
-/// events, which a browser asks for by their type (HTML, 9.2.2).
+/// events.
 pub fn is_stream(session: &Session) -> bool {
     let fields = &session.req_header().headers;
-    let is_grpc = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/grpc");
-    let is_events = |accepted: &HeaderValue| accepted.as_bytes().starts_with(b"text/event-stream");
-    fields.get(header::CONTENT_TYPE).is_some_and(is_grpc) || fields.get(header::ACCEPT).is_some_and(is_events)
+    let content_type = fields.get(header::CONTENT_TYPE);
+    sse::is_asked_for(fields)
+        || content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// What the TLS handshake has found out about the client; `None` where the connection is without TLS.

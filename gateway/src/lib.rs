@@ -50,6 +50,7 @@ pub mod reply;
 pub mod route;
 pub mod server;
 pub mod shutdown;
+pub mod sse;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;

@@ -4,7 +4,7 @@ mod bytes;
 mod http2;
 mod life;
 mod messages;
-mod raw;
+pub(crate) mod raw;
 mod refusals;
 mod stopping;
 
@@ -76,7 +76,7 @@ impl Echo {
 }
 
 /// A gateway over `backend`, which is not probed.
-async fn over(backend: SocketAddr, proxy: &str, tables: &str) -> Gateway {
+pub(crate) async fn over(backend: SocketAddr, proxy: &str, tables: &str) -> Gateway {
     let tables = format!("[health_check]\nenabled = false\n{tables}");
     Gateway::start_over(&[backend], Setup { proxy, tables: &tables }).await
 }
