@@ -44,7 +44,11 @@ async fn main() {
     let line = gateway.line("listening on http://").await;
     let address: SocketAddr = line.rsplit("http://").next().unwrap().parse().unwrap();
 
-    println!("{SOCKETS} sockets, messages of {} KiB; the gateway begins with {}", LENGTH >> 10, memory(&gateway));
+    println!(
+        "{SOCKETS} sockets, messages of {} KiB; the gateway begins with {}",
+        LENGTH >> 10,
+        memory(&gateway)
+    );
     let began = Instant::now();
     let mut sockets = Vec::new();
     while sockets.len() < SOCKETS {

@@ -81,7 +81,8 @@ pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>) -> Result<
         sockets.iter().filter(|socket| socket.is_https == is_https).map(|socket| socket.address).collect()
     };
     let (http_addresses, https_addresses) = (addresses(false), addresses(true));
-    let gateway = Gateway::new(live.clone(), metrics.clone(), access_log, timelines.clone(), readiness.stopping());
+    let gateway =
+        Gateway::new(live.clone(), metrics.clone(), access_log, timelines.clone(), readiness.stopping());
     let mut proxy = http_proxy(&server.configuration, gateway);
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(config.proxy.keepalive_timeout_secs.duration());

@@ -92,11 +92,7 @@ struct Lent {
 }
 
 impl AsyncRead for Lent {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.flushes < FLUSHES {
             this.waits = Some(cx.waker().clone());
@@ -281,7 +277,9 @@ mod tests {
     #[test]
     fn pingora_gets_the_head_of_a_101_and_not_a_byte_more() {
         let early = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
-        for head in ["HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", "HTTP/1.1 101\nA: b\n\n"] {
+        for head in
+            ["HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", "HTTP/1.1 101\nA: b\n\n"]
+        {
             for before in ["", early] {
                 for pieces in [1, 3, 50, 1000] {
                     let (got, left) = answered(format!("{before}{head}frames\r\n\r\n").as_bytes(), pieces);
@@ -294,7 +292,9 @@ mod tests {
     #[test]
     fn pingora_gets_all_of_any_other_answer() {
         for pieces in [1, 3, 50, 1000] {
-            for answer in ["HTTP/1.1 400 Bad Request\r\nContent-Length: 3\r\n\r\nno!", "HTTP/1.1 200 OK\r\n\r\nwhole"] {
+            for answer in
+                ["HTTP/1.1 400 Bad Request\r\nContent-Length: 3\r\n\r\nno!", "HTTP/1.1 200 OK\r\n\r\nwhole"]
+            {
                 assert_eq!(answered(answer.as_bytes(), pieces), (answer.to_owned(), String::new()));
             }
         }

@@ -19,8 +19,8 @@ use super::frames::{Frames, GOING_AWAY};
 use super::going::Going;
 use super::{Terms, Upgrade};
 
-/// How much is read at a time.
-const CHUNK: usize = 32 * 1024;
+/// How much is read at a time. As much as Pingora would hold for what it reads from a backend: so that is not used.
+const CHUNK: usize = 64 * 1024;
 
 /// How long a backend may be silent once its client has said all.
 const LINGER: Duration = Duration::from_secs(60);

@@ -10,8 +10,9 @@ mod demo;
 mod explain;
 mod failover;
 mod faults;
-mod frames;
+
 mod headers;
+mod http2_frames;
 mod keeping;
 mod logs;
 mod management;

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
-use crate::frames::{
+use crate::http2_frames::{
     DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, fields_block, frame, read_frame,
 };
 use crate::support::Gateway;
@@ -23,7 +23,8 @@ enum Framing {
     Close,
 }
 
-const EVENTS: [&str; 4] = ["data: one\n\n", ": heartbeat\n\n", "id: 2\ndata: two\ndata: lines\n\n", "retry: 10\n\n"];
+const EVENTS: [&str; 4] =
+    ["data: one\n\n", ": heartbeat\n\n", "id: 2\ndata: two\ndata: lines\n\n", "retry: 10\n\n"];
 
 /// A backend that sends an event only when it is told to: nobody can wait for the next one to pass this one on.
 async fn backend(framing: Framing) -> (std::net::SocketAddr, UnboundedSender<()>) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use testkit::DEADLINE;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::TcpStream;
@@ -94,14 +95,34 @@ async fn fill(stream: &mut TcpStream) -> usize {
 /// More than all sockets on the way hold, however large the system makes them.
 const LIMIT: usize = 64 << 20;
 
-#[tokio::test]
-async fn whoever_does_not_read_has_the_other_side_stop() {
-    let gateway = over(raw::backend(deaf).await).await;
-    let before = gateway.metric("process_resident_memory_bytes").await;
-    let mut client = raw::switched(gateway.address).await;
-    let sent = fill(&mut client).await;
-    assert!(sent < LIMIT, "{sent} bytes were taken by nobody");
+/// Stuck tunnels, after the first one has had its effect on the process.
+const STUCK: usize = 16;
 
+/// Less than the sockets on the way take, and more than a tunnel does.
+const EACH: usize = 1 << 20;
+
+async fn memory(gateway: &Gateway) -> f64 {
+    gateway.metric("process_resident_memory_bytes").await
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_read_has_its_client_stop() {
+    let gateway = over(raw::backend(deaf).await).await;
+    let stick = || async {
+        let mut client = raw::switched(gateway.address).await;
+        let sent = fill(&mut client).await;
+        assert!(sent < LIMIT, "{sent} bytes were taken by nobody");
+        client
+    };
+    let _first = stick().await;
+    let before = memory(&gateway).await;
+    let _clients = join_all((0..STUCK).map(|_| stick())).await;
+    let grown = memory(&gateway).await - before;
+    assert!(grown < (STUCK * EACH) as f64, "the gateway holds {grown} bytes of it");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_has_its_backend_stop() {
     let (tell, mut told) = unbounded_channel();
     // Agrees, and sends until nobody takes any more.
     let gushes = move |mut stream: TcpStream| {
@@ -113,14 +134,21 @@ async fn whoever_does_not_read_has_the_other_side_stop() {
             std::future::pending().await
         }
     };
-    let other = over(raw::backend(gushes).await).await;
-    let _client = raw::switched(other.address).await;
-    let sent = timeout(4 * DEADLINE, told.recv()).await.unwrap().unwrap();
-    assert!(sent < LIMIT, "{sent} bytes were taken by nobody");
-    for gateway in [gateway, other] {
-        let grown = gateway.metric("process_resident_memory_bytes").await - before;
-        assert!(grown < f64::from(8 << 20), "a gateway holds {grown} bytes of it");
+    let gateway = over(raw::backend(gushes).await).await;
+    let mut before = 0.0;
+    let mut clients = Vec::new();
+    for sockets in [1, STUCK] {
+        clients.extend(join_all((0..sockets).map(|_| raw::switched(gateway.address))).await);
+        for _ in 0..sockets {
+            let sent = timeout(4 * DEADLINE, told.recv()).await.unwrap().unwrap();
+            assert!(sent < LIMIT, "{sent} bytes were taken by nobody");
+        }
+        if sockets == 1 {
+            before = memory(&gateway).await;
+        }
     }
+    let grown = memory(&gateway).await - before;
+    assert!(grown < (STUCK * EACH) as f64, "the gateway holds {grown} bytes of it");
 }
 
 /// Answers once the client has said all.

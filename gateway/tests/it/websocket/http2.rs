@@ -5,7 +5,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::over;
-use crate::frames::{
+use crate::http2_frames::{
     END_HEADERS, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, fields_block, frame, read_frame,
 };
 

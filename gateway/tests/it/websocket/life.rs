@@ -17,9 +17,12 @@ use super::{Echo, Event, connect, echoed, next, over};
 async fn silence_is_bounded_by_stream_idle_timeout_and_by_nothing_else() {
     let echo = Echo::start().await;
     let bounds = "request_timeout_secs = 1\nkeepalive_timeout_secs = 1";
-    let gateway =
-        over(echo.address, bounds, "[upstream]\nread_timeout_secs = 1\nwrite_timeout_secs = 1\nidle_timeout_secs = 1\n")
-            .await;
+    let gateway = over(
+        echo.address,
+        bounds,
+        "[upstream]\nread_timeout_secs = 1\nwrite_timeout_secs = 1\nidle_timeout_secs = 1\n",
+    )
+    .await;
     let mut socket = connect(&gateway).await;
     // Longer than all of these together; there is nothing to wait for but time.
     sleep(Duration::from_millis(2_500)).await;
@@ -58,8 +61,12 @@ async fn talks(mut stream: TcpStream) -> std::io::Result<()> {
 
 #[tokio::test]
 async fn a_socket_on_which_one_side_talks_is_not_idle() {
-    let gateway =
-        over(raw::backend(talks).await, "", "[upstream]\nstream_idle_timeout_secs = 1\nread_timeout_secs = 1\n").await;
+    let gateway = over(
+        raw::backend(talks).await,
+        "",
+        "[upstream]\nstream_idle_timeout_secs = 1\nread_timeout_secs = 1\n",
+    )
+    .await;
     let mut client = raw::switched(gateway.address).await;
     for _ in 0..25 {
         assert_eq!(timeout(DEADLINE, client.read_u8()).await.unwrap().unwrap(), b'.');

@@ -64,7 +64,8 @@ async fn over_tls_on_both_sides() {
         socket.close(None).await.unwrap();
         while next(&mut socket).await.is_some() {}
         // A plain client of the same backend.
-        let mut socket = shake_hands(TcpStream::connect(gateway.address).await.unwrap(), "ws://web.test/ws").await;
+        let mut socket =
+            shake_hands(TcpStream::connect(gateway.address).await.unwrap(), "ws://web.test/ws").await;
         echoed(&mut socket, Message::binary(vec![8; 300_000])).await;
     }
 }
@@ -80,7 +81,11 @@ async fn a_thousand_at_once() {
     }
     eventually!(gateway.metric("proxy_websockets_active").await == SOCKETS as f64);
     let active = "proxy_backend_requests_active{backend=\"origin-0\"}";
-    assert_eq!(gateway.metric(active).await, SOCKETS as f64, "a backend serves each of them as long as it lasts");
+    assert_eq!(
+        gateway.metric(active).await,
+        SOCKETS as f64,
+        "a backend serves each of them as long as it lasts"
+    );
     for round in 0..2 {
         let talk = sockets.iter_mut().enumerate().map(|(n, socket)| async move {
             echoed(socket, Message::text(format!("{round} of {n}"))).await;

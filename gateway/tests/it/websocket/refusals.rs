@@ -104,7 +104,8 @@ async fn other_protocols_and_other_ways_to_ask_make_an_ordinary_request() {
         REQUEST.replace("HTTP/1.1", "HTTP/1.0"),
         REQUEST.replace("GET", "POST").replace("Host: a", "Host: a\r\nContent-Length: 0"),
     ] {
-        let request = request.replace("Connection: Upgrade", "Connection: Upgrade, close").replace("/ws", "/get");
+        let request =
+            request.replace("Connection: Upgrade", "Connection: Upgrade, close").replace("/ws", "/get");
         let request = if request.contains("Connection") {
             request
         } else {
