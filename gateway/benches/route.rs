@@ -59,7 +59,10 @@ fn lookups(bencher: Bencher<'_, '_>, requests: &[RequestHeader], hosts: usize) {
     let mut turn = 0;
     bencher.bench_local(|| {
         turn = (turn + 1) % requests.len();
-        assert!(matches!(route::find(&snapshot.hosts, black_box(&requests[turn])), Verdict::Continue(_)));
+        assert!(matches!(
+            route::find(&snapshot.hosts, black_box(&requests[turn]), None),
+            Verdict::Continue(_)
+        ));
     });
 }
 

@@ -10,7 +10,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslConnector, SslConnectorBuilder, SslMethod};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
@@ -144,10 +144,8 @@ pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
 
 /// The same as another client: one with the address `source`, which must be one of loopback.
 pub async fn exchange_from(source: IpAddr, address: SocketAddr, bytes: &[u8]) -> String {
-    let mut stream = connect(source, address).await;
     // Errors are part of an answer: a reset ends it like a close does.
-    let _ = stream.write_all(bytes).await;
-    rest(stream).await
+    exchange_over(connect(source, address).await, bytes).await
 }
 
 /// Sends several requests on one connection, each once the answer to the one before is whole, and returns
@@ -176,7 +174,13 @@ async fn connect(source: IpAddr, address: SocketAddr) -> TcpStream {
     }
 }
 
-async fn rest(mut stream: TcpStream) -> String {
+/// The same on a connection that is there already.
+pub async fn exchange_over(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> String {
+    let _ = stream.write_all(bytes).await;
+    rest(stream).await
+}
+
+async fn rest(mut stream: impl AsyncRead + Unpin) -> String {
     let mut answer = Vec::new();
     let _ = timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
     String::from_utf8_lossy(&answer).into_owned()

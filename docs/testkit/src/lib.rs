@@ -18,7 +18,7 @@ pub mod tls;
 
 use std::time::Duration;
 
-pub use client::{Client, Response, converse, exchange, exchange_from};
+pub use client::{Client, Response, converse, exchange, exchange_from, exchange_over};
 pub use dns::{Dns, Failure, Service};
 pub use faulty::{Fault, Faulty, Health};
 pub use nix::sys::signal::Signal;

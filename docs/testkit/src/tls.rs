@@ -1,13 +1,29 @@
 //! A certificate authority for one test, and the files and contexts that are made from it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
 
+use openssl::error::ErrorStack;
 use openssl::pkey::PKey;
-use openssl::ssl::{AlpnError, SslAcceptor, SslMethod, SslVerifyMode, select_next_proto};
+use openssl::ssl::{
+    AlpnError, Ssl, SslAcceptor, SslConnector, SslConnectorBuilder, SslMethod, SslSession,
+    SslSessionCacheMode, SslVerifyMode, select_next_proto,
+};
 use openssl::x509::X509;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use parking_lot::Mutex;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
+    PKCS_RSA_SHA256, RsaKeySize,
+};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_openssl::SslStream;
+
+use crate::{DEADLINE, exchange_over};
 
 /// An authority that nobody trusts, except those who are given its certificate.
 pub struct Authority {
@@ -20,6 +36,81 @@ pub struct Identity {
     certificate: String,
     key: String,
     directory: TempDir,
+}
+
+/// Makes a TLS handshake as a client, in which `name` is asked for (SNI) where there is one. Nobody is trusted unless
+/// `setup` says so, and the certificate's name is not compared.
+///
+/// # Errors
+/// Why there was none.
+pub async fn handshake(
+    address: SocketAddr,
+    name: Option<&str>,
+    setup: impl FnOnce(&mut SslConnectorBuilder) -> Result<(), ErrorStack>,
+) -> Result<SslStream<TcpStream>, String> {
+    connect(address, ssl(&connector(setup)?, name)?).await
+}
+
+/// Makes a handshake, sends `request` and reads the answer to its end; then makes another one that takes the session
+/// of the first up again. Returns whether the server has agreed to that, and the second answer.
+///
+/// # Errors
+/// As of [`handshake`], and where the server has given no session.
+pub async fn return_visit(
+    address: SocketAddr,
+    names: [&str; 2],
+    request: &[u8],
+    setup: impl FnOnce(&mut SslConnectorBuilder) -> Result<(), ErrorStack>,
+) -> Result<(bool, String), String> {
+    let session = Arc::new(Mutex::new(None::<SslSession>));
+    let kept = session.clone();
+    let connector = connector(|builder| {
+        builder.set_session_cache_mode(SslSessionCacheMode::CLIENT);
+        builder.set_new_session_callback(move |_, session| *kept.lock() = Some(session));
+        setup(builder)
+    })?;
+    let mut first = connect(address, ssl(&connector, Some(names[0]))?).await?;
+    exchange_over(&mut first, request).await;
+    // A session of TLS 1.2 that did not end well is none to go back to.
+    let _ = first.shutdown().await;
+    let mut again = ssl(&connector, Some(names[1]))?;
+    let session = session.lock().take().ok_or("the server gives no session")?;
+    // SAFETY: the session was made in the context that this connection is made in.
+    unsafe { again.set_session(&session) }.map_err(|error| error.to_string())?;
+    let stream = connect(address, again).await?;
+    let resumed = stream.ssl().session_reused();
+    Ok((resumed, exchange_over(stream, request).await))
+}
+
+fn connector(
+    setup: impl FnOnce(&mut SslConnectorBuilder) -> Result<(), ErrorStack>,
+) -> Result<SslConnector, String> {
+    let build = || {
+        let mut builder = SslConnector::builder(SslMethod::tls_client())?;
+        builder.set_verify(SslVerifyMode::NONE);
+        setup(&mut builder)?;
+        Ok(builder.build())
+    };
+    build().map_err(|error: ErrorStack| error.to_string())
+}
+
+fn ssl(connector: &SslConnector, name: Option<&str>) -> Result<Ssl, String> {
+    let ssl = Ssl::new(connector.context()).and_then(|mut ssl| {
+        name.map_or(Ok(()), |name| ssl.set_hostname(name))?;
+        Ok(ssl)
+    });
+    ssl.map_err(|error| error.to_string())
+}
+
+async fn connect(address: SocketAddr, ssl: Ssl) -> Result<SslStream<TcpStream>, String> {
+    let connecting = async {
+        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        let mut stream = SslStream::new(ssl, stream).map_err(|error| error.to_string())?;
+        Pin::new(&mut stream).connect().await.map_err(|error| error.to_string())?;
+        Ok(stream)
+    };
+    let connected = tokio::time::timeout(DEADLINE, connecting).await;
+    connected.unwrap_or_else(|_| Err(format!("no handshake within {DEADLINE:?}")))
 }
 
 impl Default for Authority {
@@ -57,11 +148,22 @@ impl Authority {
         parsed(self.issuer.pem().as_bytes())
     }
 
-    /// A certificate for the host name `name`.
+    /// A certificate for the host name `name`, with an ECDSA key.
     pub fn issue(&self, name: &str) -> Identity {
-        let made = KeyPair::generate().and_then(|key| {
-            let certificate = CertificateParams::new(vec![name.to_owned()])?.signed_by(&key, &self.issuer)?;
-            Ok((certificate.pem(), key.serialize_pem()))
+        self.issue_for(name, KeyPair::generate())
+    }
+
+    /// The same with an RSA key.
+    pub fn issue_rsa(&self, name: &str) -> Identity {
+        self.issue_for(name, KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048))
+    }
+
+    fn issue_for(&self, name: &str, key: Result<KeyPair, rcgen::Error>) -> Identity {
+        let made = key.and_then(|key| {
+            let mut params = CertificateParams::new(vec![name.to_owned()])?;
+            params.distinguished_name = DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, name);
+            Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
         });
         let (certificate, key) = made.unwrap_or_else(|error| panic!("no certificate for {name}: {error}"));
         let written = tempfile::tempdir().and_then(|directory| {

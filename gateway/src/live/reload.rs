@@ -133,10 +133,10 @@ impl Following {
         let warnings = self.store.load().certificate_warnings();
         self.told.retain(|warning, at| warnings.contains(warning) && at.elapsed() < SAY_AGAIN);
         for warning in warnings {
-            if !self.told.contains_key(&warning) {
+            self.told.entry(warning).or_insert_with_key(|warning| {
                 warn!("{warning}");
-                self.told.insert(warning, Instant::now());
-            }
+                Instant::now()
+            });
         }
     }
 }

@@ -69,6 +69,8 @@ pub(super) fn settings() -> std::result::Result<SslAcceptorBuilder, ErrorStack> 
     settings.set_options(SslOptions::NO_RENEGOTIATION);
     // Sessions are in tickets, which clients keep.
     settings.set_session_cache_mode(SslSessionCacheMode::OFF);
+    // A session keeps the name that its client has asked for only where somebody takes note of it.
+    settings.set_servername_callback(|_, _| Ok(()));
     settings.set_alpn_select_callback(|_, offered| {
         // Without a version in common there can be no request (RFC 7301 3.2).
         select_next_proto(PROTOCOLS, offered).ok_or(AlpnError::ALERT_FATAL)

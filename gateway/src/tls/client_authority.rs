@@ -6,8 +6,10 @@ use http::HeaderValue;
 use openssl::base64;
 use openssl::sha::sha256;
 use openssl::ssl::{SslContext, SslRef, SslVerifyMode};
+use openssl::stack::Stack;
 use openssl::x509::store::X509StoreBuilder;
-use openssl::x509::{X509, X509NameRef, X509Ref, X509VerifyResult};
+use openssl::x509::verify::X509VerifyFlags;
+use openssl::x509::{X509, X509NameRef, X509Ref, X509StoreContext, X509VerifyResult};
 
 use super::acceptor;
 use super::certificate::reason;
@@ -49,14 +51,13 @@ impl ClientAuthority {
         let context = || {
             let mut context = acceptor::settings()?;
             let mut store = X509StoreBuilder::new()?;
+            // What is in the file is believed, also where it is no root.
+            store.set_flags(X509VerifyFlags::PARTIAL_CHAIN)?;
             for authority in authorities {
                 context.add_client_ca(&authority)?;
                 store.add_cert(authority)?;
             }
             context.set_cert_store(store.build());
-            // A session of another host or of other authorities must not be taken up again: its client has
-            // shown something else, or nothing. OpenSSL compares this with what the listener says, so none is.
-            context.set_session_id_context(&id)?;
             Ok(context.build().into_context())
         };
         let context = context().map_err(|error: openssl::error::ErrorStack| {
@@ -70,18 +71,35 @@ impl ClientAuthority {
     pub(super) fn ask(&self, ssl: &mut SslRef) -> Result<(), openssl::error::ErrorStack> {
         ssl.set_ssl_context(&self.context)?;
         ssl.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
-        Ok(())
+        // A session of TLS 1.3 could be taken up again under the name of a host with other authorities.
+        ssl.set_num_tickets(0)
     }
 
     /// What the client has shown; `None` where it has shown nothing.
     pub(super) fn shown(&self, ssl: &SslRef) -> Option<ClientIdentity> {
         let certificate = ssl.peer_certificate()?;
-        let result = ssl.verify_result();
+        let result = if ssl.session_reused() {
+            // Of TLS 1.2, and this host's; but the authorities may be others than when it began. Certificates
+            // between the client's and theirs are not part of it: those must be in the file, or it fails here.
+            self.verify(&certificate).unwrap_or(X509VerifyResult::APPLICATION_VERIFICATION)
+        } else {
+            ssl.verify_result()
+        };
         Some(ClientIdentity {
             authority: self.id,
             fault: (result != X509VerifyResult::OK).then(|| result.error_string()),
             subject: value(&distinguished_name(certificate.subject_name())),
             certificate: value(&structured(&certificate)),
+        })
+    }
+}
+
+impl ClientAuthority {
+    fn verify(&self, certificate: &X509Ref) -> Result<X509VerifyResult, openssl::error::ErrorStack> {
+        let between = Stack::new()?;
+        X509StoreContext::new()?.init(self.context.cert_store(), certificate, &between, |verifying| {
+            verifying.verify_cert()?;
+            Ok(verifying.error())
         })
     }
 }

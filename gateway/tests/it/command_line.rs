@@ -144,8 +144,20 @@ async fn version_names_the_pinned_pingora() {
 
 #[tokio::test]
 async fn the_sample_and_the_reference_are_valid() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().display().to_string();
+    assert_eq!(run(&["dev-cert", "app.example.com", "--out", &out], &[]).await.0, Some(0));
     for file in ["proxy.toml", "demo.toml", "reference.toml"] {
-        let path = format!("{}/config/{file}", env!("CARGO_MANIFEST_DIR"));
-        assert_eq!(run(&["check", "-c", &path], &[]).await, (Some(0), "ok".to_owned()), "{file}");
+        let text = std::fs::read_to_string(format!("{}/config/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        // The reference names two files, which are the reader's.
+        let path = directory.path().join(file);
+        std::fs::write(
+            &path,
+            text.replace("\"app.crt", &format!("\"{out}/app.example.com.crt"))
+                .replace("\"app.key", &format!("\"{out}/app.example.com.key")),
+        )
+        .unwrap();
+        let (status, said) = run(&["check", "-c", &path.display().to_string()], &[]).await;
+        assert_eq!((status, said.as_str()), (Some(0), "ok"), "{file}");
     }
 }

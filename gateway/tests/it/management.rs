@@ -433,7 +433,7 @@ const MALFORMED: &[(&str, &str, &str, u16, &str)] = &[
         "it is 'shop.example' in the path",
     ),
     ("PUT", "/domains/shop.example", "{\"http_to_https\": \"no\"}", 422, "expected a boolean"),
-    ("PUT", "/domains/shop.example", "{\"http_to_https\": true}", 422, "not supported yet"),
+    ("PUT", "/domains/shop.example", "{\"http_to_https\": true}", 422, "nothing here speaks HTTPS"),
     ("PUT", "/domains/shop.example", "{\"cors\": {}}", 422, "`cors` is not supported yet"),
     ("PUT", "/domains/shop.example", "{\"routes\": {}}", 422, "`routes`: invalid type"),
     ("PUT", "/domains/shop.example", "{\"routes\": [{}]}", 422, "a route needs a condition"),

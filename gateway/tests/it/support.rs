@@ -111,6 +111,11 @@ impl Gateway {
         Gateway { process, address, management, metrics, client: Client::new(), file }
     }
 
+    /// Where it speaks HTTPS.
+    pub(crate) async fn https(&self) -> SocketAddr {
+        address_in(&self.process.line("listening on https://").await)
+    }
+
     /// Replaces the file that it was started with.
     pub(crate) fn edit(&self, config: &str) {
         self.file.replace(config);
@@ -203,7 +208,7 @@ pub(crate) fn config(backends: &[SocketAddr], Setup { proxy, tables }: Setup<'_>
 
 /// The address in a line such as "listening on http://127.0.0.1:1234/metrics".
 fn address_in(line: &str) -> SocketAddr {
-    let address = line.split("http://").nth(1).unwrap_or_default();
+    let address = line.split("://").nth(1).unwrap_or_default();
     let address = address.split(['/', '"']).next().unwrap_or_default();
     address.parse().unwrap_or_else(|_| panic!("no address in {line:?}"))
 }
