@@ -7,7 +7,9 @@
 //! connection to the backend is made by us ([`handshake`]) and lent to Pingora as far as the 101. Then the
 //! [`client`]'s stream takes it back, and Pingora sees nothing but the end.
 
+mod answer;
 pub mod client;
+mod direction;
 pub mod frames;
 mod going;
 pub mod handshake;

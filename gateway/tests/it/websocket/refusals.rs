@@ -121,6 +121,19 @@ async fn other_protocols_and_other_ways_to_ask_make_an_ordinary_request() {
 }
 
 #[tokio::test]
+async fn a_backend_of_http_1_0_cannot_switch() {
+    async fn old(mut stream: TcpStream) -> std::io::Result<()> {
+        raw::head(&mut stream).await?;
+        stream.write_all(SWITCHED.replace("HTTP/1.1", "HTTP/1.0").as_bytes()).await?;
+        stream.read_u8().await.map(|_| ())
+    }
+    let gateway = over(raw::backend(old).await, "", "[retry]\nattempts = 1\n").await;
+    let got = answer(&gateway, REQUEST).await;
+    assert!(got.starts_with("HTTP/1.1 502 ") && got.contains("http_protocol_error"), "{got}");
+    eventually!(gateway.metric("proxy_requests_active").await == 0.0);
+}
+
+#[tokio::test]
 async fn it_is_tried_again_as_any_get_until_it_has_been_answered() {
     let (dead, origin, bad) = (Origin::dead(), Origin::start().await, Origin::start().await);
     bad.behave(Behaviour::Reset);
