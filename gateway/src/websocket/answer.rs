@@ -35,16 +35,19 @@ impl Answer {
     pub(super) fn add(&mut self, bytes: &[u8]) {
         self.seen.extend_from_slice(bytes);
         while self.part == Part::Head && self.given < self.seen.len() {
-            let head = &self.seen[self.given..];
-            let status = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+            // Empty lines before a head are no part of it; whoever parses it overlooks them too.
+            let is_part = |byte: &u8| !matches!(byte, b'\r' | b'\n');
+            let Some(empty) = self.seen[self.given..].iter().position(is_part) else { return };
+            let head = &self.seen[self.given + empty..];
+            let status = head.get("HTTP/1.1 ".len()..).and_then(<[u8]>::first_chunk::<3>);
             match end_of_head(head) {
                 Some(end) => {
                     self.part = match status {
-                        b"101" => Part::Switched,
-                        [b'1', ..] => Part::Head,
+                        Some(b"101") => Part::Switched,
+                        Some([b'1', ..]) => Part::Head,
                         _ => Part::Other,
                     };
-                    self.given += end;
+                    self.given += empty + end;
                 }
                 None if head.len() > LONGEST_HEAD => self.part = Part::Other,
                 None => return,
@@ -110,7 +113,7 @@ mod tests {
     fn pingora_gets_the_head_of_a_101_and_not_a_byte_more() {
         let early = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
         for head in
-            ["HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", "HTTP/1.1 101\nA: b\n\n"]
+            ["HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", "\r\nHTTP/1.1 101\nA: b\n\n"]
         {
             for before in ["", early] {
                 for pieces in [1, 3, 50, 1000] {
