@@ -15,6 +15,7 @@ use crate::telemetry::Phase;
 use crate::telemetry::handles::RouteMetrics;
 use crate::telemetry::timeline::{Timeline, Way};
 use crate::upstream::{Arm, Attempt, BackendState, Draw, MirrorCopy, Outcome, Pool, Refusal, Wanted};
+use crate::websocket::{Passed, Upgrade};
 
 /// What is known about a request.
 pub struct RequestCtx {
@@ -49,6 +50,10 @@ pub struct RequestCtx {
     pub attempt: Option<Attempt>,
     /// How many attempts there were. (`upstream_peer`)
     pub attempts: u32,
+    /// Whether it asks for a WebSocket, and may have one. (`request_filter`)
+    pub wants_websocket: bool,
+    /// The attempt to have one. (`upstream_peer`)
+    pub upgrade: Option<Arc<Upgrade>>,
     /// Whether one of them met a kept connection at its end, and another one is made that costs nothing.
     /// (`error_while_proxy`)
     pub raced: bool,
@@ -89,6 +94,8 @@ impl RequestCtx {
             sought: false,
             attempt: None,
             attempts: 0,
+            wants_websocket: false,
+            upgrade: None,
             raced: false,
             on_new_connection: false,
             failed: Vec::new(),
@@ -202,6 +209,11 @@ impl RequestCtx {
     pub fn backoff(&self) -> Duration {
         let pause = self.route.as_ref().map_or(Duration::ZERO, |route| route.retry.backoff(self.attempts));
         pause.min(self.time_left())
+    }
+
+    /// What has passed through its tunnel, where it has become one.
+    pub fn tunnel(&self) -> Option<Passed> {
+        self.upgrade.as_ref().map(|upgrade| upgrade.passed()).filter(|passed| passed.ending.is_some())
     }
 
     /// Tells the backend's circuit how the attempt went. Only the first time counts.

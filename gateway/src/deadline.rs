@@ -28,6 +28,8 @@ use pingora::proxy::Session;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::websocket::ClientSide;
+
 /// No deadline.
 const NEVER: u64 = u64::MAX;
 
@@ -49,6 +51,8 @@ pub struct TimedStream {
     unflushed: bool,
     /// Whether HTTP/2 is spoken on it, though nobody has agreed on that in TLS.
     prior_knowledge: bool,
+    /// The client's side of a WebSocket, where one is asked for.
+    websocket: ClientSide,
 }
 
 impl TimedStream {
@@ -61,6 +65,7 @@ impl TimedStream {
             timer: None,
             unflushed: false,
             prior_knowledge: false,
+            websocket: ClientSide::default(),
         }
     }
 
@@ -112,6 +117,11 @@ pub fn has_passed(session: &Session) -> bool {
     timed(session).is_some_and(|stream| stream.deadline.load(Ordering::Relaxed) == PASSED)
 }
 
+/// The client's side of a WebSocket of `session`; `None` where its stream can have none (one of HTTP/2 cannot).
+pub fn websocket(session: &Session) -> Option<&ClientSide> {
+    timed(session).map(|stream| &stream.websocket)
+}
+
 fn set(session: &Session, deadline: impl FnOnce(&TimedStream) -> u64) -> bool {
     let Some(stream) = timed(session) else { return false };
     stream.deadline.store(deadline(stream), Ordering::Relaxed);
@@ -128,8 +138,17 @@ impl AsyncRead for TimedStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Poll::Ready(read) = Pin::new(&mut self.inner).poll_read(cx, buf) {
-            return Poll::Ready(read);
+        let this = &mut *self;
+        let read = if this.websocket.is_concerned() {
+            this.websocket.poll_read(&mut this.inner, cx, buf)
+        } else {
+            let before = buf.filled().len();
+            let read = Pin::new(&mut this.inner).poll_read(cx, buf);
+            this.websocket.note(&buf.filled()[before..]);
+            read
+        };
+        if read.is_ready() {
+            return read;
         }
         if self.unflushed && Pin::new(&mut self.inner).poll_flush(cx)?.is_ready() {
             self.unflushed = false;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{StatusCode, header};
 use pingora::proxy::Session;
 
+use crate::sse;
 use crate::tls::Handshake;
 
 /// How long a client may refuse to take more of a response. Pingora's default is for ever.
@@ -31,10 +32,12 @@ pub fn settle(session: &mut Session, keepalive: Duration) {
     session.set_pipelining_enabled(!chunked);
 }
 
-/// Whether the request opens a stream, on which both sides may be silent for long: a WebSocket, or a call of gRPC.
+/// Whether the request opens a stream, on which both sides may be silent for long: a call of gRPC, or server-sent
+/// events.
 pub fn is_stream(session: &Session) -> bool {
-    let content_type = session.req_header().headers.get(header::CONTENT_TYPE);
-    session.is_upgrade_req()
+    let fields = &session.req_header().headers;
+    let content_type = fields.get(header::CONTENT_TYPE);
+    sse::is_asked_for(fields)
         || content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 

@@ -62,6 +62,11 @@ pub fn no_http2() -> Box<Error> {
     Error::explain(H2Downgrade, "the backend does not speak HTTP/2").into_up()
 }
 
+/// The answer to a client that sends what belongs behind a 101 before it has one (RFC 6455 4.1).
+pub fn ahead_of_upgrade() -> Reply {
+    Reply::new(Problem::BadRequest, "the client has not waited for the answer to its request for a WebSocket")
+}
+
 /// Whether a connection that was kept had been closed by the backend as the request came: it was never read.
 pub fn is_race(error: &Error, reused: bool, answered: bool) -> bool {
     let closed = matches!(error.etype(), ConnectionClosed | ReadError | WriteError);

@@ -17,7 +17,8 @@
 //!    ([`upstream`]), and Pingora connects to it, or takes a connection from its own pool.
 //! 5. `upstream_request_filter`: the request is changed on its way up ([`policy::rewrite`], [`policy::headers`]). When its last byte
 //!    has passed `request_body_filter`, the response has a [`deadline`].
-//! 6. `response_filter`: the response is changed on its way down.
+//! 6. `response_filter`: the response is changed on its way down. Behind a 101 (Switching Protocols) it is bytes both
+//!    ways from then on ([`websocket`]).
 //! 7. When something fails, `fail_to_connect` and `error_while_proxy` decide whether another backend is
 //!    tried ([`upstream::retry`]), and `fail_to_proxy` tells the client what went wrong ([`failure`]).
 //! 8. `logging`: the request is counted, logged, and kept for a while with its timeline ([`telemetry`]).
@@ -52,11 +53,13 @@ pub mod reply;
 pub mod route;
 pub mod server;
 pub mod shutdown;
+pub mod sse;
 pub mod start;
 pub mod telemetry;
 pub mod tls;
 pub mod upgrade;
 pub mod upstream;
+pub mod websocket;
 
 /// The release of Pingora that this is built on; a test holds it to the manifest.
 pub const PINGORA_VERSION: &str = "0.9.1";

@@ -11,6 +11,8 @@ use pingora::modules::http::HttpModules;
 use pingora::prelude::*;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyWarnLogContext};
+use pingora::upstreams::peer::H1UpgradePolicy;
+use tokio::sync::watch;
 use tracing::debug;
 
 use crate::config;
@@ -29,33 +31,40 @@ use crate::telemetry::{AccessLog, Metrics, Phase, Timelines};
 use crate::tls::acme::Challenges;
 use crate::upstream::retry::{self, Sent};
 use crate::upstream::{MirrorCopy, Mirrors, Occasion, Outcome, answer};
+use crate::websocket::{self, Upgrade};
 
 /// The status in logs and metrics of a client that left before its answer, as nginx counts it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// The gateway as Pingora sees it.
 pub struct Gateway {
-    live: Arc<Store>,
-    metrics: Arc<Metrics>,
-    access_log: Option<AccessLog>,
-    timelines: Option<Arc<Timelines>>,
+    parts: Parts,
     mirrors: Mirrors,
-    leaving: Leaving,
-    challenges: Arc<Challenges>,
+    websockets: websocket::Connector,
+}
+
+/// What it works with.
+pub struct Parts {
+    /// What runs.
+    pub live: Arc<Store>,
+    /// Where it counts.
+    pub metrics: Arc<Metrics>,
+    /// Where it writes each request; `None`: nowhere.
+    pub access_log: Option<AccessLog>,
+    /// Where it keeps recent requests; `None`: nowhere.
+    pub timelines: Option<Arc<Timelines>>,
+    /// What ACME servers find that check names.
+    pub challenges: Arc<Challenges>,
+    /// Whether another process serves by now, and clients shall go there.
+    pub leaving: Leaving,
+    /// True once this process stops.
+    pub stopping: watch::Receiver<bool>,
 }
 
 impl Gateway {
-    /// A gateway that serves what `live` holds, and answers those who check names for certificates.
-    pub fn new(
-        live: Arc<Store>,
-        metrics: Arc<Metrics>,
-        access_log: Option<AccessLog>,
-        timelines: Option<Arc<Timelines>>,
-        leaving: Leaving,
-        challenges: Arc<Challenges>,
-    ) -> Self {
-        let mirrors = Mirrors::default();
-        Gateway { live, metrics, access_log, timelines, mirrors, leaving, challenges }
+    /// A gateway that works with these.
+    pub fn new(parts: Parts) -> Self {
+        Gateway { parts, mirrors: Mirrors::default(), websockets: websocket::Connector::default() }
     }
 
     /// Finds the route and asks the policies that may refuse, each in its turn.
@@ -89,10 +98,30 @@ impl Gateway {
                 }
             }
         }
-        match &route.redirect {
-            Some(target) => Verdict::Reply(Reply::redirect(target.clone())),
-            None => Verdict::Continue(()),
+        if let Some(target) = &route.redirect {
+            return Verdict::Reply(Reply::redirect(target.clone()));
         }
+        let websocket = deadline::websocket(session).filter(|_| websocket::is_asked_for(request));
+        ctx.wants_websocket = websocket.is_some() && !route.peers.is_http2();
+        match websocket {
+            Some(client) if client.is_ahead() => Verdict::Reply(failure::ahead_of_upgrade()),
+            _ => Verdict::Continue(()),
+        }
+    }
+
+    /// Leads a request for a WebSocket to its backend in a way that can become a tunnel.
+    fn lend(&self, peer: Box<HttpPeer>, session: &Session, ctx: &mut RequestCtx) -> Box<HttpPeer> {
+        let (Some(client), Some(route)) = (deadline::websocket(session), &ctx.route) else { return peer };
+        let upgrade = Upgrade::new(websocket::Terms {
+            idle: route.peers.stream_idle_timeout(),
+            patience: ctx.snapshot.config.proxy.shutdown_timeout_secs.duration(),
+            stopping: self.parts.stopping.clone(),
+            active: self.parts.metrics.websockets_active.clone(),
+        });
+        client.await_upgrade(upgrade.clone());
+        let peer = self.websockets.lend(peer, &upgrade);
+        ctx.upgrade = Some(upgrade);
+        peer
     }
 
     /// Does wrong on purpose, where the route says so.
@@ -161,7 +190,11 @@ impl ProxyHttp for Gateway {
     // ANCHOR: arrival
     /// The request's head has been read. From here on the request has its snapshot.
     fn new_ctx(&self) -> RequestCtx {
-        RequestCtx::new(self.live.load(), &self.metrics.requests_active, self.timelines.is_some())
+        RequestCtx::new(
+            self.parts.live.load(),
+            &self.parts.metrics.requests_active,
+            self.parts.timelines.is_some(),
+        )
     }
 
     /// No module is switched on; Pingora's default would be to carry one for compression.
@@ -181,7 +214,7 @@ impl ProxyHttp for Gateway {
 
     /// Is this request let through? `true` means that it has been answered.
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        let mut verdict = match self.challenges.answer(session.req_header()) {
+        let mut verdict = match self.parts.challenges.answer(session.req_header()) {
             Some(answer) => Verdict::Reply(answer),
             None => self.admit(session, ctx),
         };
@@ -229,7 +262,13 @@ impl ProxyHttp for Gateway {
             (Some(route), Some(backend)) => {
                 let timed = deadline::disarm(session);
                 let is_stream = downstream::is_stream(session);
-                route.peers.peer(backend, Occasion { left: ctx.time_left(), timed, fresh, is_stream })
+                let occasion = Occasion { left: ctx.time_left(), timed, fresh, is_stream };
+                let mut peer = route.peers.peer(backend, occasion)?;
+                if ctx.wants_websocket {
+                    return Ok(self.lend(peer, session, ctx));
+                }
+                peer.options.http_upstream_request_policy.h1_upgrade = H1UpgradePolicy::Deny;
+                Ok(peer)
             }
             _ => Error::e_explain(InternalError, "a request without a route came to upstream_peer"),
         }
@@ -299,7 +338,7 @@ impl ProxyHttp for Gateway {
         let path = config::normalise_path(session.req_header().uri.path());
         route.rewrite.on_request(request, &path)?;
         route.headers.on_request(request)?;
-        if route.mirror.is_some() && !ctx.mirrored && request.method.is_idempotent() {
+        if route.mirror.is_some() && !ctx.mirrored && !ctx.wants_websocket && request.method.is_idempotent() {
             ctx.copy = Some(MirrorCopy::new(request));
         }
         if session.is_body_empty() {
@@ -324,7 +363,9 @@ impl ProxyHttp for Gateway {
         if let (Some(copy), Some(part)) = (&mut ctx.copy, body.as_ref()) {
             copy.add(part);
         }
-        if end_of_stream {
+        if ctx.upgrade.is_some() && ctx.responded.is_some() {
+            // The end of a tunnel.
+        } else if end_of_stream {
             ctx.reached(Phase::RequestBodyFilter);
             self.request_sent(session, ctx);
         } else {
@@ -384,7 +425,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        answer::check(response, session.is_upgrade_req())?;
+        answer::check(response, ctx.wants_websocket)?;
         let status = response.status.as_u16();
         let is_listed = ctx.route.as_ref().is_some_and(|route| route.retry.is_on_status(status));
         if !is_listed || !retry::may_resend(sent(session)) {
@@ -409,6 +450,13 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         deadline::disarm(session);
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            // Whatever Pingora would bound: the tunnel has bounds of its own.
+            session.set_read_timeout(None);
+            ctx.upgrade.iter().for_each(|upgrade| upgrade.agree());
+        } else if let Some(client) = deadline::websocket(session) {
+            client.give_up();
+        }
         ctx.responded = Some(Instant::now());
         ctx.reached(Phase::ResponseFilter);
         if let (Some(route), Some(attempt)) = (&ctx.route, &mut ctx.attempt) {
@@ -436,7 +484,7 @@ impl ProxyHttp for Gateway {
             }
         }
         ctx.security_headers().on_response(ctx.is_https, response)?;
-        if self.leaving.has_begun() || session.is_process_shutting_down() {
+        if self.parts.leaving.has_begun() || session.is_process_shutting_down() {
             // The client must not send another request on a connection that is about to close.
             session.set_keepalive(None);
         }
@@ -472,7 +520,7 @@ impl ProxyHttp for Gateway {
     /// Where the access log tells what happened, Pingora need not; except what went wrong in here.
     fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, error: &Error) -> bool {
         let from_outside = matches!(error.esource(), ErrorSource::Upstream | ErrorSource::Downstream);
-        self.access_log.is_some() && from_outside
+        self.parts.access_log.is_some() && from_outside
     }
 
     /// The same for retries, which the access log counts.
@@ -483,7 +531,7 @@ impl ProxyHttp for Gateway {
         _error: &Error,
         _context: ProxyWarnLogContext,
     ) -> bool {
-        self.access_log.is_some()
+        self.parts.access_log.is_some()
     }
 
     /// The request is over, well or not: it is counted and logged.
@@ -495,13 +543,17 @@ impl ProxyHttp for Gateway {
             ctx.record(downstream::final_response(session).map_or(Outcome::Failure, outcome));
         }
         let metrics = ctx.metrics();
-        self.metrics.response(metrics, status);
+        self.parts.metrics.response(metrics, status);
         let responded = ctx.responded.map_or(duration, |at| at.duration_since(ctx.started));
         metrics.latency.observe(responded.as_secs_f64());
         if let Some(tag) = ctx.arm().filter(|_| ctx.sought).and_then(|arm| arm.metrics.as_ref()) {
             tag.response(status, responded.as_secs_f64());
         }
-        metrics.duration_ms.observe(duration.as_secs_f64() * 1000.0);
+        let tunnel = ctx.tunnel();
+        if tunnel.is_none() {
+            // How long somebody keeps a socket open says nothing of how quick anything was.
+            metrics.duration_ms.observe(duration.as_secs_f64() * 1000.0);
+        }
 
         let request = session.req_header();
         let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
@@ -514,14 +566,15 @@ impl ProxyHttp for Gateway {
             request_id: ctx.id.to_str().unwrap_or_default(),
             client: ctx.client,
             backend: ctx.backend().map(|backend| backend.name.as_str()),
-            bytes: session.body_bytes_sent(),
+            bytes: tunnel.map_or(session.body_bytes_sent() as u64, |passed| passed.sent),
+            bytes_received: tunnel.map_or(session.body_bytes_read() as u64, |passed| passed.received),
             attempts: ctx.attempts,
-            error: ctx.error,
+            error: ctx.error.or_else(|| tunnel?.ending?.error()),
         };
-        if let Some(access_log) = &self.access_log {
+        if let Some(access_log) = &self.parts.access_log {
             access_log.write(&record);
         }
-        if let (Some(timelines), Some(timeline)) = (&self.timelines, &ctx.timeline) {
+        if let (Some(timelines), Some(timeline)) = (&self.parts.timelines, &ctx.timeline) {
             timelines.keep(&record, ctx.way(), timeline);
         }
     }

@@ -19,7 +19,7 @@ use crate::demo::DemoOrigins;
 use crate::lifetime::{Leaving, Starting};
 use crate::listener::{BindError, Connections, ProxyService, Socket};
 use crate::live::{Names, Reloader, RolloutService, Rollouts, Snapshot, Store};
-use crate::proxy::Gateway;
+use crate::proxy::{self, Gateway};
 use crate::shutdown::{CaughtSignals, Lifecycle, RunError};
 use crate::start::{How, PrepareError, Start};
 use crate::telemetry::logging::{self, LoggingError};
@@ -109,14 +109,15 @@ fn serve(
     };
     let (http_addresses, https_addresses) = (addresses(false), addresses(true));
     let challenges = Arc::<Challenges>::default();
-    let gateway = Gateway::new(
-        live.clone(),
-        metrics.clone(),
+    let gateway = Gateway::new(proxy::Parts {
+        live: live.clone(),
+        metrics: metrics.clone(),
         access_log,
-        timelines.clone(),
-        leaving.clone(),
-        challenges.clone(),
-    );
+        timelines: timelines.clone(),
+        challenges: challenges.clone(),
+        leaving: leaving.clone(),
+        stopping: readiness.stopping(),
+    });
     let mut proxy = http_proxy(&server.configuration, gateway);
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(config.proxy.keepalive_timeout_secs.duration());

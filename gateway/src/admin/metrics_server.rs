@@ -2,7 +2,6 @@
 //! whoever wants to know that the process lives, `/readyz` for whoever sends it traffic.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use axum::Router;
@@ -13,6 +12,7 @@ use axum::routing::get;
 use parking_lot::Mutex;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
+use tokio::sync::watch;
 use tracing::error;
 use tracing_appender::non_blocking::ErrorCounter;
 
@@ -22,17 +22,22 @@ use crate::telemetry::{Metrics, keep_rates};
 /// Whether new traffic is welcome.
 #[derive(Clone, Default)]
 pub struct Readiness {
-    draining: Arc<AtomicBool>,
+    draining: watch::Sender<bool>,
 }
 
 impl Readiness {
     /// From now on it is not: the process is stopping.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.send_replace(true);
+    }
+
+    /// Becomes true when the process is stopping.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
     }
 
     fn is_ready(&self) -> bool {
-        !self.draining.load(Ordering::Relaxed)
+        !*self.draining.borrow()
     }
 }
 

@@ -165,7 +165,8 @@ pub struct Upstream {
     pub write_timeout_secs: Secs,
     /// How long an idle connection is kept for the next request.
     pub idle_timeout_secs: Secs,
-    /// How long a stream (WebSocket, gRPC) may be silent, in place of `read_timeout_secs`.
+    /// How long a stream may be silent, in place of `read_timeout_secs`: a WebSocket (in both directions together), a
+    /// call of gRPC, or server-sent events that were asked for.
     pub stream_idle_timeout_secs: Secs,
     /// How many idle connections are kept, all backends together; the largest number of any table holds.
     pub keepalive_pool_size: NonZeroUsize,

@@ -37,8 +37,10 @@ pub struct Record<'a> {
     pub client: Option<IpAddr>,
     /// Which backend answered, or was asked last.
     pub backend: Option<&'a str>,
-    /// The bytes of the response's body that were sent.
-    pub bytes: usize,
+    /// The bytes of the response's body that were sent; of a WebSocket, all that the client was sent.
+    pub bytes: u64,
+    /// The bytes of the request's body that came; of a WebSocket, all that the client sent.
+    pub bytes_received: u64,
     /// How many attempts there were to have a backend answer it.
     pub attempts: u32,
     /// What went wrong.
@@ -59,7 +61,8 @@ struct JsonLine<'a> {
     request_id: &'a str,
     client: Option<IpAddr>,
     backend: Option<&'a str>,
-    bytes: usize,
+    bytes: u64,
+    bytes_received: u64,
     attempts: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
@@ -101,7 +104,8 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
     // Writing to a string does not fail.
     let _ = SystemTime.format_time(&mut Writer::new(timestamp));
     let duration_ms = (record.duration.as_secs_f64() * 1_000_000.0).round() / 1000.0;
-    let Record { method, host, path, status, request_id, backend, bytes, attempts, error, .. } = *record;
+    let Record { method, host, path, status, request_id, backend, bytes, bytes_received, .. } = *record;
+    let Record { attempts, error, .. } = *record;
     match format {
         LogFormat::Json => {
             let _ = write!(message, "{method} {path} {status}");
@@ -122,6 +126,7 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
                     client,
                     backend,
                     bytes,
+                    bytes_received,
                     attempts,
                     error,
                 },
@@ -138,6 +143,9 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
                 None => write!(line, "-")?,
             }
             write!(line, " host={host:?} request_id={request_id}")?;
+            if bytes_received > 0 {
+                write!(line, " received={bytes_received}")?;
+            }
             if attempts > 1 {
                 write!(line, " attempts={attempts}")?;
             }
@@ -171,6 +179,7 @@ mod tests {
             client: Some("127.0.0.1".parse().unwrap()),
             backend: Some("web-1"),
             bytes: 66,
+            bytes_received: 0,
             attempts: 2,
             error: Some("connection \"refused\""),
         }

@@ -32,6 +32,8 @@ pub struct Metrics {
     registry: Registry,
     /// Requests that are being served now.
     pub requests_active: IntGauge,
+    /// WebSockets that are open now.
+    pub websockets_active: IntGauge,
     /// Client connections that are open now.
     pub connections_active: IntGauge,
     /// Connections closed at once because `max_connections` were open.
@@ -104,6 +106,7 @@ impl Metrics {
             new.counters("proxy_tls_handshakes_total", "TLS handshakes with clients", &["result"])?;
         Ok(Metrics {
             requests_active: new.gauge("proxy_requests_active", "Requests being served now")?,
+            websockets_active: new.gauge("proxy_websockets_active", "WebSockets open now")?,
             connections_active: new.gauge("proxy_connections_active", "Client connections open now")?,
             connections_refused: new
                 .counter("proxy_connections_refused_total", "Connections over the limit")?,

@@ -89,7 +89,7 @@ struct Entry {
     backend: Option<String>,
     client: Option<IpAddr>,
     status: u16,
-    bytes: usize,
+    bytes: u64,
     attempts: u32,
     error: Option<String>,
     timeline: Timeline,
@@ -121,7 +121,7 @@ pub struct RecentRequest {
     /// The status that the client got; 499 where it left before.
     pub status: u16,
     /// The bytes of the response's body.
-    pub bytes: usize,
+    pub bytes: u64,
     /// How many attempts there were to have a backend answer.
     pub attempts: u32,
     /// What went wrong.
@@ -246,6 +246,7 @@ mod tests {
             client: None,
             backend,
             bytes: 7,
+            bytes_received: 0,
             attempts: 1,
             error: None,
         };

@@ -10,8 +10,14 @@ use pingora::prelude::*;
 /// A switch to a protocol that the client has not asked for (RFC 9110 7.8): `upgrade` is whether it has. A body
 /// of which nobody can know where it ends.
 pub fn check(response: &mut ResponseHeader, upgrade: bool) -> Result<()> {
-    if response.status == StatusCode::SWITCHING_PROTOCOLS && !upgrade {
-        return Err(switched_unasked());
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        if !upgrade {
+            return Err(switched_unasked());
+        }
+        if response.version != Version::HTTP_11 {
+            // RFC 9110 7.8. To Pingora's half of the backend, nothing has been switched.
+            return Err(Error::explain(InvalidHTTPHeader, "101, which HTTP/1.0 does not have").into_up());
+        }
     }
     if response.version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING) {
         // RFC 9112 6.1: who knows where such a message ends?
@@ -60,6 +66,9 @@ mod tests {
         let error = check(&mut response(101, &[]), false).unwrap_err();
         assert_eq!((error.esource(), error.etype()), (&ErrorSource::Upstream, &InvalidHTTPHeader));
         assert!(check(&mut response(100, &[]), false).is_ok());
+        let mut old = response(101, &[]);
+        old.set_version(Version::HTTP_10);
+        assert!(check(&mut old, true).is_err());
     }
 
     #[test]

@@ -95,6 +95,11 @@ impl PeerSettings {
         self.protocol == UpstreamProtocol::Http2
     }
 
+    /// How long a stream may be silent.
+    pub fn stream_idle_timeout(&self) -> Duration {
+        self.stream_idle_timeout
+    }
+
     /// Whether what these settings say of a connection (not of its timeouts) is the same as others say.
     pub(super) fn connects_as(&self, other: &PeerSettings) -> bool {
         self.identity == other.identity

@@ -62,14 +62,15 @@ impl Scene {
         let parsed = source.read().unwrap();
         let store = Arc::new(Store::new(source, parsed, Names::Resolved, metrics.clone()).unwrap());
         let challenges = Arc::<Challenges>::default();
-        let proxy = serve(proxy::Gateway::new(
-            store,
-            metrics.clone(),
-            None,
-            None,
-            Leaving::default(),
-            challenges.clone(),
-        ));
+        let proxy = serve(proxy::Gateway::new(proxy::Parts {
+            live: store,
+            metrics: metrics.clone(),
+            access_log: None,
+            timelines: None,
+            challenges: challenges.clone(),
+            leaving: Leaving::default(),
+            stopping: watch::channel(false).1,
+        }));
         Scene {
             place: Place::new().await,
             tls: listen_for_validations(challenges.clone()).await,

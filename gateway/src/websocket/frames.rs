@@ -1,0 +1,129 @@
+//! Where one frame ends and the next begins (RFC 6455 5.2), in what a backend sends. Known so that a frame of
+//! our own can be put between two; nothing is changed, and nothing is kept but a few bytes of a frame's head.
+
+/// Going Away (RFC 6455 7.4.1), as a server sends it: FIN and Close, two bytes, 1001.
+pub const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xE9];
+
+/// The opcode of Close.
+const CLOSE: u8 = 8;
+
+/// The longest head of a frame without a mask.
+const LONGEST_HEAD: usize = 10;
+
+/// The place in a sequence of frames.
+#[derive(Debug, Default)]
+pub struct Frames {
+    head: [u8; LONGEST_HEAD],
+    /// How much of the head is there.
+    length: usize,
+    /// What is left of the payload.
+    payload: u64,
+    /// Whether a Close was among them, after which nothing may follow.
+    closing: bool,
+    /// Whether these were frames as no server sends them. Then nobody knows where one ends.
+    lost: bool,
+}
+
+impl Frames {
+    /// Follows `bytes`.
+    pub fn follow(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() && !self.lost {
+            if self.payload > 0 {
+                let skipped = bytes.len().min(usize::try_from(self.payload).unwrap_or(usize::MAX));
+                self.payload -= skipped as u64;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            self.head[self.length] = bytes[0];
+            self.length += 1;
+            bytes = &bytes[1..];
+            if self.length == 2 {
+                self.begin();
+            }
+            if self.length >= 2 && self.length == self.head_length() {
+                self.end_of_head();
+            }
+        }
+    }
+
+    /// Whether a frame could begin here: the one before is whole, and was no Close.
+    pub fn is_between(&self) -> bool {
+        self.length == 0 && self.payload == 0 && !self.closing && !self.lost
+    }
+
+    fn begin(&mut self) {
+        let is_masked = self.head[1] & 0x80 != 0;
+        self.lost = is_masked;
+        self.closing |= self.head[0] & 0x0F == CLOSE;
+    }
+
+    fn head_length(&self) -> usize {
+        match self.head[1] & 0x7F {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        }
+    }
+
+    fn end_of_head(&mut self) {
+        let extended = &self.head[2..self.length];
+        self.payload = match extended.len() {
+            0 => u64::from(self.head[1] & 0x7F),
+            _ => extended.iter().fold(0, |length, byte| length << 8 | u64::from(*byte)),
+        };
+        self.length = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(opcode: u8, length: usize) -> Vec<u8> {
+        let mut frame = vec![0x80 | opcode];
+        match length {
+            0..=125 => frame.push(length as u8),
+            126..=0xFFFF => {
+                frame.push(126);
+                frame.extend((length as u16).to_be_bytes());
+            }
+            _ => {
+                frame.push(127);
+                frame.extend((length as u64).to_be_bytes());
+            }
+        }
+        // Payload that would pass for heads.
+        frame.extend(std::iter::repeat_n(0x88, length));
+        frame
+    }
+
+    #[test]
+    fn boundaries_are_found_however_the_bytes_come() {
+        for pieces in [1, 2, 3, 7, 100_000] {
+            let mut frames = Frames::default();
+            for length in [0, 1, 125, 126, 0xFFFF, 0x1_0000] {
+                let frame = frame(2, length);
+                let mut followed = 0;
+                for piece in frame.chunks(pieces) {
+                    assert_eq!(frames.is_between(), followed == 0, "{length}, in pieces of {pieces}");
+                    frames.follow(piece);
+                    followed += piece.len();
+                }
+                assert!(frames.is_between(), "{length}, in pieces of {pieces}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_follows_a_close_or_what_is_no_frame_of_a_server() {
+        let mut frames = Frames::default();
+        frames.follow(&frame(CLOSE, 2));
+        assert!(!frames.is_between());
+        let mut frames = Frames::default();
+        frames.follow(&[0x81, 0x80, 0, 0, 0, 0]);
+        assert!(!frames.is_between(), "a masked one");
+        let mut frames = Frames::default();
+        frames.follow(&GOING_AWAY);
+        assert!(!frames.is_between(), "it is a Close");
+    }
+}

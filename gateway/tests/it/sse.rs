@@ -1,0 +1,184 @@
+//! Server-sent events pass as they come: over HTTP/1.1 and HTTP/2, however their body is framed, and with long
+//! silence in between.
+
+use std::time::{Duration, Instant};
+
+use testkit::{DEADLINE, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{sleep, timeout};
+
+use crate::http2_frames::{
+    DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, fields_block, frame, read_frame,
+};
+use crate::support::Gateway;
+use crate::websocket::{over, raw};
+
+/// How an answer says where it ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Framing {
+    Chunked,
+    Length,
+    Close,
+}
+
+const EVENTS: [&str; 4] =
+    ["data: one\n\n", ": heartbeat\n\n", "id: 2\ndata: two\ndata: lines\n\n", "retry: 10\n\n"];
+
+/// A backend that sends an event only when it is told to: nobody can wait for the next one to pass this one on.
+async fn backend(framing: Framing) -> (std::net::SocketAddr, UnboundedSender<()>) {
+    let (next, told) = unbounded_channel();
+    let told = std::sync::Arc::new(tokio::sync::Mutex::new(told));
+    let serve = move |stream: TcpStream| {
+        let told = told.clone();
+        async move { send(stream, framing, &mut *told.lock().await).await }
+    };
+    (raw::backend(serve).await, next)
+}
+
+async fn send(
+    mut stream: TcpStream,
+    framing: Framing,
+    told: &mut UnboundedReceiver<()>,
+) -> std::io::Result<()> {
+    raw::head(&mut stream).await?;
+    let length: usize = EVENTS.iter().map(|event| event.len()).sum();
+    let field = match framing {
+        Framing::Chunked => "Transfer-Encoding: chunked\r\n".to_owned(),
+        Framing::Length => format!("Content-Length: {length}\r\n"),
+        Framing::Close => String::new(),
+    };
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{field}\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    for event in EVENTS {
+        told.recv().await;
+        let event = match framing {
+            Framing::Chunked => format!("{:x}\r\n{event}\r\n", event.len()),
+            _ => event.to_owned(),
+        };
+        stream.write_all(event.as_bytes()).await?;
+    }
+    if framing == Framing::Chunked {
+        stream.write_all(b"0\r\n\r\n").await?;
+    }
+    Ok(())
+}
+
+async fn ask(gateway: &Gateway, fields: &str) -> TcpStream {
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    let request = format!("GET /events HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    client
+}
+
+const ACCEPT: &str = "Accept: text/event-stream\r\n";
+
+/// Reads until `expected` is there.
+async fn read_until(client: &mut TcpStream, expected: &str) -> String {
+    let mut read = Vec::new();
+    let reading = async {
+        while !String::from_utf8_lossy(&read).contains(expected) {
+            read.push(client.read_u8().await.unwrap());
+        }
+    };
+    let is_there = timeout(DEADLINE, reading).await.is_ok();
+    let read = String::from_utf8_lossy(&read).into_owned();
+    assert!(is_there, "no {expected:?} in {read:?}");
+    read
+}
+
+#[tokio::test]
+async fn event_by_event_over_http1() {
+    for framing in [Framing::Chunked, Framing::Length, Framing::Close] {
+        let (address, next) = backend(framing).await;
+        let gateway = over(address, "", "").await;
+        let mut client = ask(&gateway, ACCEPT).await;
+        let head = read_until(&mut client, "\r\n\r\n").await;
+        assert!(head.to_lowercase().contains("content-type: text/event-stream"), "{framing:?}: {head}");
+        for event in EVENTS {
+            next.send(()).unwrap();
+            read_until(&mut client, event).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn event_by_event_over_http2() {
+    for framing in [Framing::Chunked, Framing::Length, Framing::Close] {
+        let (address, next) = backend(framing).await;
+        let gateway = over(address, "http2_cleartext = true", "").await;
+        let mut client = TcpStream::connect(gateway.address).await.unwrap();
+        let fields = [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":path", "/events"),
+            (":authority", "a"),
+            ("accept", "text/event-stream"),
+        ];
+        let mut opening = PREFACE.to_vec();
+        opening.extend(frame(SETTINGS, 0, 0, &[]));
+        opening.extend(frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields_block(&fields)));
+        client.write_all(&opening).await.unwrap();
+        while read_frame(&mut client).await.0 != HEADERS {}
+        for event in EVENTS {
+            next.send(()).unwrap();
+            let mut got = Vec::new();
+            while got.len() < event.len() {
+                if let (DATA, 1, payload) = read_frame(&mut client).await {
+                    got.extend(payload);
+                }
+            }
+            assert_eq!(String::from_utf8_lossy(&got), event, "{framing:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_was_asked_for_may_be_silent() {
+    let tables = "[upstream]\nread_timeout_secs = 1\n[retry]\nattempts = 1\n";
+    for (fields, may_be_silent) in [
+        (ACCEPT, true),
+        ("Accept: application/json, text/event-stream;q=0.9\r\n", true),
+        ("Accept: */*\r\n", false),
+    ] {
+        let (address, next) = backend(Framing::Chunked).await;
+        let gateway = over(address, "request_timeout_secs = 1", tables).await;
+        let mut client = ask(&gateway, fields).await;
+        next.send(()).unwrap();
+        read_until(&mut client, EVENTS[0]).await;
+        // Longer than a read may take; there is nothing to wait for but time.
+        sleep(Duration::from_millis(2_200)).await;
+        next.send(()).unwrap();
+        if may_be_silent {
+            read_until(&mut client, EVENTS[1]).await;
+        } else {
+            let mut rest = Vec::new();
+            let _ = timeout(DEADLINE, client.read_to_end(&mut rest)).await.unwrap();
+            assert!(!String::from_utf8_lossy(&rest).contains(EVENTS[1]), "{fields}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn silence_has_an_end_too_and_a_stream_ends_with_its_client() {
+    let (address, next) = backend(Framing::Chunked).await;
+    let gateway = over(address, "", "[upstream]\nstream_idle_timeout_secs = 1\n").await;
+    let mut client = ask(&gateway, ACCEPT).await;
+    next.send(()).unwrap();
+    read_until(&mut client, EVENTS[0]).await;
+    let since = Instant::now();
+    let mut rest = Vec::new();
+    let _ = timeout(DEADLINE, client.read_to_end(&mut rest)).await.unwrap();
+    assert!(since.elapsed() >= Duration::from_millis(900), "{:?}", since.elapsed());
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "a stream that was cut must not look whole");
+
+    let (address, next) = backend(Framing::Chunked).await;
+    let gateway = over(address, "", "").await;
+    let mut client = ask(&gateway, ACCEPT).await;
+    next.send(()).unwrap();
+    read_until(&mut client, EVENTS[0]).await;
+    drop(client);
+    eventually!(gateway.metric("proxy_requests_active").await == 0.0);
+    eventually!(gateway.metric("proxy_backend_requests_active{backend=\"origin-0\"}").await == 0.0);
+}
