@@ -31,13 +31,6 @@ pub fn settle(session: &mut Session, keepalive: Duration) {
     session.set_pipelining_enabled(!chunked);
 }
 
-/// Whether the request opens a stream, on which both sides may be silent for long: a WebSocket, or a call of gRPC.
-pub fn is_stream(session: &Session) -> bool {
-    let content_type = session.req_header().headers.get(header::CONTENT_TYPE);
-    session.is_upgrade_req()
-        || content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
 /// What the TLS handshake has found out about the client; `None` where the connection is without TLS.
 pub fn handshake(session: &Session) -> Option<&Handshake> {
     session.digest().and_then(Handshake::of)

@@ -12,7 +12,8 @@ use prometheus::{
 
 use super::families::{ByStatus, Families};
 use super::handles::{
-    BackendMetrics, ByClass, CLASSES, Lazy, METHODS, MirrorMetrics, RouteMetrics, TagMetrics,
+    BackendMetrics, ByClass, CLASSES, GRPC_STATUSES, GrpcMetrics, Lazy, METHODS, MirrorMetrics, RouteMetrics,
+    TagMetrics, grpc_label,
 };
 use crate::PINGORA_VERSION;
 
@@ -62,6 +63,7 @@ pub struct Metrics {
     retries_refused: IntCounterVec,
     faults: IntCounterVec,
     mirrored: IntCounterVec,
+    grpc: IntCounterVec,
     certificates: IntGaugeVec,
     lookups: IntCounterVec,
     rate_limited: IntCounterVec,
@@ -175,6 +177,11 @@ impl Metrics {
                 "Copies of requests, by what became of them",
                 &["vhost", "route", "result"],
             )?,
+            grpc: new.counters(
+                "proxy_grpc_responses_total",
+                "Calls of gRPC, by how they ended",
+                &["vhost", "route", "grpc_status"],
+            )?,
             lookups: new.counters("proxy_dns_lookups_total", "Lookups of backends' names", &["result"])?,
             rate_limited: new.counters("proxy_rate_limited_total", "Requests over the rate limit", route)?,
             tag_responses: new.counters(
@@ -243,6 +250,11 @@ impl Metrics {
                 failed: self.mirrored.with_label_values(&[vhost, route, MIRRORED[1]]),
                 dropped: self.mirrored.with_label_values(&[vhost, route, MIRRORED[2]]),
             },
+            grpc: GrpcMetrics {
+                family: self.grpc.clone(),
+                labels: labels.map(str::to_owned),
+                counters: Default::default(),
+            },
         }
     }
 
@@ -301,6 +313,9 @@ impl Metrics {
             for value in values {
                 gone(counters.remove_label_values(&[vhost, route, value]));
             }
+        }
+        for status in (0..GRPC_STATUSES).map(grpc_label) {
+            gone(self.grpc.remove_label_values(&[vhost, route, &status]));
         }
     }
 

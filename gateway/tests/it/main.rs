@@ -10,6 +10,7 @@ mod demo;
 mod explain;
 mod failover;
 mod faults;
+mod grpc;
 mod headers;
 mod keeping;
 mod logs;
