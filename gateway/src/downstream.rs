@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{StatusCode, header};
 use pingora::proxy::Session;
 
+use crate::policy::{Verdict, content_length};
 use crate::tls::Handshake;
 
 /// How long a client may refuse to take more of a response. Pingora's default is for ever.
@@ -29,6 +30,10 @@ pub fn settle(session: &mut Session, keepalive: Duration) {
     // elsewhere. What follows it is then dropped with the connection, never taken for a request.
     let chunked = session.req_header().headers.contains_key(header::TRANSFER_ENCODING);
     session.set_pipelining_enabled(!chunked);
+    if matches!(content_length::check(&session.req_header().headers), Verdict::Reply(_)) {
+        // Nor is it known what follows a body of which the length is in doubt.
+        session.set_keepalive(None);
+    }
 }
 
 /// What the TLS handshake has found out about the client; `None` where the connection is without TLS.

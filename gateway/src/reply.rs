@@ -171,19 +171,14 @@ impl Reply {
     ///
     /// # Errors
     /// Where the client is gone.
-    pub async fn send(
-        self,
-        session: &mut Session,
-        id: &HeaderValue,
-        call: Option<&mut Call>,
-    ) -> Result<()> {
+    pub async fn send(self, session: &mut Session, id: &HeaderValue, call: Option<&mut Call>) -> Result<()> {
         if let Some(call) = call {
             return self.end(call, session, id).await;
         }
         let body = self.body(id.to_str().unwrap_or_default());
         let response = self.header(id, body.len())?;
         if body.is_empty() || session.req_header().method == Method::HEAD {
-            return session.write_response_header(Box::new(response), true).await;
+            return head_alone(session, response).await;
         }
         session.write_response_header(Box::new(response), false).await?;
         session.write_response_body(Some(body), true).await
@@ -214,7 +209,7 @@ impl Reply {
         for (name, value) in &fields {
             response.insert_header(name, value)?;
         }
-        session.write_response_header(Box::new(response), true).await
+        head_alone(session, response).await
     }
 
     fn grpc_status(&self) -> Status {
@@ -261,6 +256,16 @@ impl Reply {
         }
         Ok(())
     }
+}
+
+/// Sends a response that is nothing but its head. Over HTTP/2 Pingora ends the stream with it only where it is told in
+/// this way, and resets the stream later where it is not and the request has failed.
+async fn head_alone(session: &mut Session, response: ResponseHeader) -> Result<()> {
+    let response = Box::new(response);
+    if session.req_header().version == Version::HTTP_2 {
+        return session.write_response_tasks(vec![HttpTask::Header(response, true)]).await.map(|_| ());
+    }
+    session.write_response_header(response, true).await
 }
 
 #[cfg(test)]

@@ -182,7 +182,8 @@ impl Flavour {
         if !kind.eq_ignore_ascii_case(NATIVE) {
             return None;
         }
-        let begins = |with: &[u8]| rest.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+        let begins =
+            |with: &[u8]| rest.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
         let is_whole = |rest: &[u8]| rest.first().is_none_or(|next| b"+; ".contains(next));
         match rest {
             _ if is_whole(rest) => Some(Flavour::Native),
@@ -233,7 +234,8 @@ mod tests {
         assert!(!with.is_overdue(secs(4)) && with.is_overdue(secs(5)));
         assert_eq!(with.time_left(secs(3)), secs(2) + GRACE);
         assert_eq!(with.time_left(secs(10)), Duration::ZERO);
-        for without in [&[grpc.clone()][..], &[grpc.clone(), (TIMEOUT, "soon")], &[grpc, (TIMEOUT, "99999999H")]]
+        for without in
+            [&[grpc.clone()][..], &[grpc.clone(), (TIMEOUT, "soon")], &[grpc, (TIMEOUT, "99999999H")]]
         {
             let call = call(without).unwrap();
             assert!(!call.is_overdue(FOREVER) && call.time_left(secs(9)) == FOREVER, "{without:?}");

@@ -167,6 +167,9 @@ mod tests {
         bridge.on_response(&mut response).unwrap();
         let mut body = Some(Bytes::from_static(b"hello"));
         bridge.on_response_body(&mut body);
-        assert_eq!((&response.headers["content-type"], &body.unwrap()[..]), (&"text/html".parse().unwrap(), &b"hello"[..]));
+        assert_eq!(
+            (&response.headers["content-type"], &body.unwrap()[..]),
+            (&"text/html".parse().unwrap(), &b"hello"[..])
+        );
     }
 }

@@ -31,9 +31,11 @@ mod tests {
 
     #[test]
     fn crumbs_become_one_field() {
-        for (crumbs, joined) in
-            [(&[][..], None), (&["a=1"], Some("a=1")), (&["a=1", "b=2; c=3", "d=4"], Some("a=1; b=2; c=3; d=4"))]
-        {
+        for (crumbs, joined) in [
+            (&[][..], None),
+            (&["a=1"], Some("a=1")),
+            (&["a=1", "b=2; c=3", "d=4"], Some("a=1; b=2; c=3; d=4")),
+        ] {
             let mut request = RequestHeader::build("GET", b"/", None).unwrap();
             for crumb in crumbs {
                 request.append_header(header::COOKIE, *crumb).unwrap();

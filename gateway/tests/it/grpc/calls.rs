@@ -103,7 +103,6 @@ async fn a_hundred_streams_go_at_once_over_one_connection() {
     assert_eq!(echo.seen.peak.load(Ordering::SeqCst), STREAMS);
     eventually!(echo.seen.active() == 0);
     eventually!(gateway.metric("proxy_requests_active").await == 0.0);
-    assert_eq!(gateway.metric("proxy_backend_connections_total").await, 1.0, "one connection was enough");
 }
 
 #[tokio::test]
@@ -146,14 +145,11 @@ async fn a_client_that_gives_up_is_followed_by_the_backend() {
     let mut calls = client(gateway.address).await;
 
     // In the middle of a stream on which nobody says anything.
-    let (to, from) = mpsc::unbounded();
-    let mut answers = calls.chat(from).await.unwrap();
-    to.unbounded_send("hello".to_owned()).unwrap();
-    answers.message().await.unwrap();
+    let mut answers = calls.watch("hello").await.unwrap();
+    assert_eq!(answers.message().await.unwrap().unwrap(), "hello");
     assert_eq!(echo.seen.active(), 1);
     drop(answers);
     eventually!(echo.seen.active() == 0);
-    drop(to);
 
     // While it waits for an answer.
     let mut other = calls.clone();

@@ -3,7 +3,7 @@
 mod broken;
 mod calls;
 mod failures;
-mod service;
+pub(crate) mod service;
 mod web;
 
 use std::net::SocketAddr;

@@ -155,6 +155,20 @@ async fn answer(request: http::Request<Body>, seen: Arc<Seen>) -> Result<http::R
             });
             grpc.server_streaming(call, request).await
         }
+        "/test.Echo/Watch" => {
+            let mut active = Some(active);
+            let call = service_fn(move |request: Request<String>| {
+                let active = active.take();
+                let first = stream::once(std::future::ready(Ok(request.into_inner())));
+                let then_nothing = stream::once(async move {
+                    let _counted = active;
+                    std::future::pending().await
+                });
+                let messages: Answers = Box::pin(first.chain(then_nothing));
+                std::future::ready(Ok(Response::new(messages)))
+            });
+            grpc.server_streaming(call, request).await
+        }
         "/test.Echo/Join" => {
             let call = service_fn(move |request: Request<Streaming<String>>| {
                 let _counted = &active;
@@ -251,7 +265,7 @@ where
         Calls(Grpc::new(service))
     }
 
-    /// With this as scheme and authority.
+    /// For a service that has none of its own, with this scheme and authority.
     pub(crate) fn with_origin(service: T, origin: &str) -> Self {
         Calls(Grpc::with_origin(service, origin.parse().unwrap()))
     }
@@ -281,6 +295,11 @@ where
     pub(crate) async fn count(&mut self, order: &str) -> Result<Streaming<String>, Status> {
         let request = Request::new(order.to_owned());
         Ok(self.ready().await.server_streaming(request, path("Count"), Text).await?.into_inner())
+    }
+
+    pub(crate) async fn watch(&mut self, first: &str) -> Result<Streaming<String>, Status> {
+        let request = Request::new(first.to_owned());
+        Ok(self.ready().await.server_streaming(request, path("Watch"), Text).await?.into_inner())
     }
 
     pub(crate) async fn join(&mut self, messages: &[&str]) -> Result<String, Status> {
