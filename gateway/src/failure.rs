@@ -81,7 +81,7 @@ pub fn request_timeout() -> Box<Error> {
 
 /// The error that ends a call of gRPC at the deadline that its client has set.
 pub fn deadline_exceeded() -> Box<Error> {
-    Error::explain(DEADLINE_EXCEEDED, "the call took longer than its client waits")
+    Error::explain(DEADLINE_EXCEEDED, "the call took longer than its client waits").into_up()
 }
 
 const DEADLINE_EXCEEDED: ErrorType = ErrorType::new("DeadlineExceeded");
@@ -182,7 +182,7 @@ mod tests {
             (NO_BACKEND_LEFT, ErrorSource::Unset, 503, "destination_unavailable"),
             (InvalidHTTPHeader, ErrorSource::Downstream, 400, "bad_request"),
             (ReadTimedout, ErrorSource::Downstream, 408, "request_timeout"),
-            (DEADLINE_EXCEEDED, ErrorSource::Unset, 504, "deadline_exceeded"),
+            (DEADLINE_EXCEEDED, ErrorSource::Upstream, 504, "deadline_exceeded"),
             (InternalError, ErrorSource::Internal, 500, "proxy_internal_error"),
         ] {
             let mut failed = Error::new(error);

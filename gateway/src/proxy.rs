@@ -334,7 +334,9 @@ impl ProxyHttp for Gateway {
         if let (Some(copy), Some(part)) = (&mut ctx.copy, body.as_ref()) {
             copy.add(part);
         }
-        if end_of_stream {
+        // Pingora knows nothing of trailers of a request, and does not say that one ends where there are some.
+        let is_before_trailers = body.is_none() && session.req_header().version == Version::HTTP_2;
+        if end_of_stream || is_before_trailers {
             ctx.reached(Phase::RequestBodyFilter);
             self.request_sent(session, ctx);
         } else {
@@ -362,7 +364,8 @@ impl ProxyHttp for Gateway {
             // Silence on a stream is no failure of the backend's, however long it was.
             return if ctx.is_overdue() { failure::deadline_exceeded() } else { error };
         }
-        let is_backends_turn = session.is_body_done() || downstream::awaits_continue(session);
+        let is_backends_turn =
+            ctx.sent.is_some() || session.is_body_done() || downstream::awaits_continue(session);
         if failure::is_clients_fault(&error, is_backends_turn) {
             return failure::request_timeout();
         }

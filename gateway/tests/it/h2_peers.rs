@@ -101,6 +101,8 @@ pub(crate) enum Does {
     Reset(Reason),
     /// Refuses the first stream, and answers the next ones.
     RefuseFirst,
+    /// Answers, and takes no more streams on this connection.
+    AnswerAndGoAway,
     /// Sends the head and one message of a response of gRPC, and resets the stream.
     BeginAndReset(Reason),
     /// The same, and closes the connection.
@@ -149,6 +151,9 @@ async fn serve(stream: TcpStream, does: Does) {
             accepted = connection.accept() => {
                 let Some(Ok((request, respond))) = accepted else { return };
                 count += 1;
+                if matches!(does, Does::AnswerAndGoAway) {
+                    connection.graceful_shutdown();
+                }
                 let does = match does {
                     Does::RefuseFirst if count == 1 => Does::Reset(Reason::REFUSED_STREAM),
                     does => does,
@@ -189,7 +194,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             )]))
             .unwrap();
         }
-        Does::RefuseFirst => {
+        Does::RefuseFirst | Does::AnswerAndGoAway => {
             let mut body = begin(&mut respond);
             let fields = [(http::HeaderName::from_static("grpc-status"), "0".parse().unwrap())];
             body.send_trailers(HeaderMap::from_iter(fields)).unwrap();

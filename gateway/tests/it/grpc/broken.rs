@@ -83,6 +83,18 @@ async fn a_stream_that_was_refused_goes_again() {
 }
 
 #[tokio::test]
+async fn a_connection_that_takes_no_more_streams_is_left_without_loss() {
+    let backend = Backend::start(Does::AnswerAndGoAway).await;
+    let gateway = start(backend.address, "").await;
+    for _ in 0..5 {
+        let answers = futures::future::join_all((0..20).map(|_| say(&gateway, None))).await;
+        for answer in answers {
+            assert_eq!((answer.last_field("grpc-status"), &answer.body[..]), ("0", MESSAGE), "{answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_is_not_of_grpc_is_passed_on_as_it_is() {
     let backend = Backend::start(Does::Html(503)).await;
     let gateway = start(backend.address, FRAGILE).await;

@@ -105,6 +105,22 @@ async fn trailers_of_a_request_are_dropped_whatever_they_are() {
 }
 
 #[tokio::test]
+async fn behind_trailers_it_is_the_backend_that_is_waited_for() {
+    let origin = Origin::start().await;
+    for protocol in ["http1", "http2"] {
+        let tables =
+            format!("[upstream]\nprotocol = \"{protocol}\"\nread_timeout_secs = 1\n[retry]\nattempts = 1\n");
+        let gateway = start(&origin, &tables).await;
+        origin.behave(testkit::Behaviour::Stall);
+        let mut wire = Wire::connect(gateway.address).await;
+        assert!(wire.send(&post_with_trailers(1, &[("x-checksum", "abc")])).await);
+        assert!(wire.find(|frame| frame.kind == HEADERS).await.is_some());
+        let logged = gateway.process.line("http_response_timeout").await;
+        assert!(logged.contains(" 504 "), "{protocol}: {logged}");
+    }
+}
+
+#[tokio::test]
 async fn pseudo_headers_in_trailers_of_a_response_are_dropped() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let backend = listener.local_addr().unwrap();
