@@ -142,7 +142,8 @@ impl Wire {
             let stream = u32::from_be_bytes(head[5..9].try_into().unwrap());
             Some(Frame { kind: head[3], flags: head[4], stream, payload })
         };
-        timeout(DEADLINE, reading).await.expect("no frame, and the connection does not end")
+        let next = timeout(DEADLINE, reading).await;
+        next.unwrap_or_else(|_| panic!("no frame, and the connection does not end"))
     }
 
     /// The next frame for which `is_it`; `None` where the connection ends before.

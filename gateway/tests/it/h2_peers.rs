@@ -2,6 +2,7 @@
 //! stream ended, and backends that end streams as they please.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -11,6 +12,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use testkit::DEADLINE;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
@@ -54,17 +56,27 @@ pub(crate) async fn send(
     request: Request<()>,
     body: impl Into<Bytes>,
 ) -> Result<Exchange, h2::Error> {
+    send_and(client, request, body, || ()).await
+}
+
+/// The same, and does something for each part of the response's body that comes.
+pub(crate) async fn send_and(
+    client: &SendRequest<Bytes>,
+    request: Request<()>,
+    body: impl Into<Bytes>,
+    on_part: impl Fn(),
+) -> Result<Exchange, h2::Error> {
     let body = body.into();
     let mut client = client.clone().ready().await?;
     let (response, mut sending) = client.send_request(request, body.is_empty())?;
     if !body.is_empty() {
         sending.send_data(body, true)?;
     }
-    ended(response).await
+    ended(response, on_part).await
 }
 
 /// Waits for the end of a stream.
-pub(crate) async fn ended(response: h2::client::ResponseFuture) -> Result<Exchange, h2::Error> {
+async fn ended(response: h2::client::ResponseFuture, on_part: impl Fn()) -> Result<Exchange, h2::Error> {
     let reading = async {
         let (head, mut incoming) = response.await?.into_parts();
         let (status, headers) = (head.status, head.headers);
@@ -74,6 +86,9 @@ pub(crate) async fn ended(response: h2::client::ResponseFuture) -> Result<Exchan
                 Ok(part) => {
                     exchange.body.extend_from_slice(&part);
                     let _ = incoming.flow_control().release_capacity(part.len());
+                    if !part.is_empty() {
+                        on_part();
+                    }
                 }
                 Err(error) => {
                     exchange.reset = error.reason();
@@ -87,7 +102,7 @@ pub(crate) async fn ended(response: h2::client::ResponseFuture) -> Result<Exchan
         }
         Ok(exchange)
     };
-    timeout(DEADLINE, reading).await.expect("the stream does not end")
+    timeout(DEADLINE, reading).await.unwrap_or_else(|_| panic!("the stream does not end"))
 }
 
 /// What a [`Backend`] does with each stream.
@@ -104,8 +119,10 @@ pub(crate) enum Does {
     /// Answers, and takes no more streams on this connection.
     AnswerAndGoAway,
     /// Sends the head and one message of a response of gRPC, and resets the stream.
+    ///
+    /// It does so when it is [told](Backend::go_on), since a reset overtakes what has not been written yet.
     BeginAndReset(Reason),
-    /// The same, and closes the connection.
+    /// The same, but closes the connection.
     BeginAndClose,
     /// Answers with this status and no gRPC at all.
     Html(u16),
@@ -119,6 +136,7 @@ pub(crate) const MESSAGE: &[u8] = b"\0\0\0\0\x02hi";
 /// A backend of HTTP/2 without TLS, at an address of its own until it is dropped.
 pub(crate) struct Backend {
     pub(crate) address: SocketAddr,
+    told: Arc<Notify>,
     running: AbortHandle,
 }
 
@@ -132,17 +150,24 @@ impl Backend {
     pub(crate) async fn start(does: Does) -> Backend {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let told = Arc::<Notify>::default();
+        let tell = told.clone();
         let serving = async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(serve(stream, does));
+                tokio::spawn(serve(stream, does, tell.clone()));
             }
         };
-        Backend { address, running: tokio::spawn(serving).abort_handle() }
+        Backend { address, told, running: tokio::spawn(serving).abort_handle() }
+    }
+
+    /// Has it go on where it waits.
+    pub(crate) fn go_on(&self) {
+        self.told.notify_one();
     }
 }
 
-async fn serve(stream: TcpStream, does: Does) {
+async fn serve(stream: TcpStream, does: Does, told: Arc<Notify>) {
     let Ok(mut connection) = h2::server::handshake(stream).await else { return };
     let (close, mut closing) = tokio::sync::mpsc::channel(1);
     let mut count = 0;
@@ -158,9 +183,9 @@ async fn serve(stream: TcpStream, does: Does) {
                     Does::RefuseFirst if count == 1 => Does::Reset(Reason::REFUSED_STREAM),
                     does => does,
                 };
-                let close = close.clone();
+                let (close, told) = (close.clone(), told.clone());
                 tokio::spawn(async move {
-                    if answer(request, respond, does).await {
+                    if answer(request, respond, does, &told).await {
                         let _ = close.send(()).await;
                     }
                 });
@@ -171,7 +196,12 @@ async fn serve(stream: TcpStream, does: Does) {
 }
 
 /// Answers a stream; whether the connection is to be closed.
-async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, does: Does) -> bool {
+async fn answer(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    does: Does,
+    told: &Notify,
+) -> bool {
     let mut body = request.into_body();
     while let Some(Ok(part)) = body.data().await {
         let _ = body.flow_control().release_capacity(part.len());
@@ -205,23 +235,16 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
         }
         Does::BeginAndReset(reason) => {
             let _body = begin(&mut respond);
-            // What has been sent goes out first.
-            tokio::task::yield_now().await;
-            flushed(&mut respond).await;
+            told.notified().await;
             respond.send_reset(reason);
         }
         Does::BeginAndClose => {
             let _body = begin(&mut respond);
-            flushed(&mut respond).await;
+            told.notified().await;
             return true;
         }
     }
     false
-}
-
-/// Gives the connection the time to write what it has been given; a reset overtakes it otherwise.
-async fn flushed(_respond: &mut SendResponse<Bytes>) {
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
 }
 
 fn begin(respond: &mut SendResponse<Bytes>) -> SendStream<Bytes> {

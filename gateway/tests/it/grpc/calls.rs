@@ -8,7 +8,8 @@ use futures::future::join_all;
 use testkit::eventually;
 use tonic::{Code, Request, Streaming};
 
-use super::service::{Echo, all, client};
+use super::client::{all, client};
+use super::service::Echo;
 use super::{start, start_with};
 
 #[tokio::test]

@@ -1,10 +1,11 @@
 //! What the gateway says itself, in the words of gRPC; and what a status says of the backend that gave it.
 
-use testkit::{eventually, free_address};
+use testkit::{Origin, eventually};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
-use super::service::{Calls, Echo, client};
+use super::client::{Calls, all, client};
+use super::service::Echo;
 use super::{HTTP2, start, start_with};
 use crate::support::Gateway;
 
@@ -64,7 +65,8 @@ async fn every_refusal_is_a_status_that_clients_understand() {
 
 #[tokio::test]
 async fn a_backend_that_is_not_there_is_unavailable() {
-    let gateway = start(free_address(), "[retry]\nattempts = 1\n").await;
+    let dead = Origin::dead();
+    let gateway = start(dead.address(), "[retry]\nattempts = 1\n").await;
     let mut calls = client(gateway.address).await;
     let status = calls.say("hello").await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unavailable, "the backend refused the connection"));
@@ -92,8 +94,7 @@ async fn a_status_that_says_so_is_a_failure_of_the_backend() {
         // In the head, where there is nothing else, and in trailers.
         for _ in 0..2 {
             calls.say(order).await.unwrap_err();
-            let (messages, end) =
-                super::service::all(calls.count(&format!("2 {order}")).await.unwrap()).await;
+            let (messages, end) = all(calls.count(&format!("2 {order}")).await.unwrap()).await;
             assert!(messages.len() == 2 && end.is_some());
         }
         if fails {

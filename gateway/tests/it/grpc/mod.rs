@@ -2,6 +2,7 @@
 
 mod broken;
 mod calls;
+pub(crate) mod client;
 mod failures;
 pub(crate) mod service;
 mod web;

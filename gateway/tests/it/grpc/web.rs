@@ -6,11 +6,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::TokioExecutor;
-use testkit::{Client, eventually, free_address};
+use testkit::{Client, Origin, eventually};
 use tonic::Code;
 use tonic_web::GrpcWebClientService;
 
-use super::service::{Calls, Echo, all};
+use super::client::{Calls, all};
+use super::service::Echo;
 use super::{HTTP2, start, start_with};
 use crate::support::Gateway;
 
@@ -111,7 +112,8 @@ fn pad(part: &str) -> String {
 
 #[tokio::test]
 async fn a_refusal_is_one_for_grpc_web_too() {
-    let gateway = start(free_address(), "[retry]\nattempts = 1\n").await;
+    let dead = Origin::dead();
+    let gateway = start(dead.address(), "[retry]\nattempts = 1\n").await;
     for (kind, answered) in [
         ("application/grpc-web", "application/grpc-web+proto"),
         ("application/grpc-web-text", "application/grpc-web-text+proto"),
@@ -125,7 +127,7 @@ async fn a_refusal_is_one_for_grpc_web_too() {
 
 #[tokio::test]
 async fn a_backend_of_http1_gets_grpc_web_as_it_came() {
-    let origin = testkit::Origin::start().await;
+    let origin = Origin::start().await;
     let gateway = start_with(origin.address(), "", &HTTP2.replace("\"http2\"", "\"http1\"")).await;
     let kind = "application/grpc-web+proto";
     let request = Request::post(gateway.url("/anything")).header("content-type", kind);

@@ -45,7 +45,7 @@ impl Scene {
         assert_eq!(send(&self.bystander, request, "").await.unwrap().status, 200);
     }
 
-    async fn is_over(self) {
+    async fn end(self) {
         self.serves_others().await;
         let grown = resident(&self.gateway).saturating_sub(self.before);
         assert!(grown < GROWTH, "it has grown by {grown} KiB");
@@ -74,7 +74,7 @@ async fn rapid_reset_ends_the_connection() {
     let reason = wire.ended().await;
     assert!(reason.is_none_or(|reason| reason == ENHANCE_YOUR_CALM), "{reason:?}");
     assert!(stream < 100_000, "all of it was taken");
-    scene.is_over().await;
+    scene.end().await;
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn continuation_without_end_ends_the_connection() {
     }
     let _ = wire.ended().await;
     assert!(sent < 20_000, "all of it was taken");
-    scene.is_over().await;
+    scene.end().await;
 
     // Frames that are empty cost nothing but time, so it is they that are counted.
     let scene = Scene::new().await;
@@ -102,7 +102,7 @@ async fn continuation_without_end_ends_the_connection() {
     }
     let _ = wire.ended().await;
     assert!(sent < 10_000, "all of it was taken");
-    scene.is_over().await;
+    scene.end().await;
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn a_header_list_that_is_too_large_is_refused() {
     // :status (entry 8), and 431 in Huffman's code, since the static table does not have it (RFC 7541 6.2.1).
     let payload = answer.map(|frame| (frame.kind, frame.payload));
     assert_eq!(payload, Some((HEADERS, vec![0x48, 0x83, 0x69, 0x90, 0xff])));
-    scene.is_over().await;
+    scene.end().await;
 }
 
 #[tokio::test]
@@ -147,5 +147,5 @@ async fn streams_beyond_a_hundred_are_refused() {
     }
     drop(wire);
     scene.origin.behave(Behaviour::Answer);
-    scene.is_over().await;
+    scene.end().await;
 }

@@ -2,13 +2,15 @@
 
 use bytes::Bytes;
 use http::{Method, Request, Version};
+use hyper_util::rt::TokioIo;
 use testkit::tls::Authority;
 use testkit::{Origin, eventually, exchange};
 use tokio::net::TcpListener;
 
 use super::{connect_tls, start, start_tls};
 use crate::frames::{DATA, END_HEADERS, END_STREAM, Frame, HEADERS, PROTOCOL_ERROR, RST_STREAM, Wire, block};
-use crate::grpc::service::{Calls, Echo};
+use crate::grpc::client::Calls;
+use crate::grpc::service::Echo;
 use crate::h2_peers::{Backend, Does, connect, connect_over, send};
 
 fn get(path: &str) -> http::request::Builder {
@@ -43,18 +45,10 @@ async fn calls_of_grpc_go_over_tls_too() {
     let (authority, echo) = (Authority::new(), Echo::start().await);
     let identity = authority.issue("web.test");
     let (_gateway, https) = start_tls(echo.address, &identity, "[upstream]\nprotocol = \"http2\"\n").await;
+    let authority = std::sync::Arc::new(authority);
     let connector = tower::service_fn(move |_: http::Uri| {
-        let authority = authority.certificate_file();
-        async move {
-            let mut builder = openssl::ssl::SslConnector::builder(openssl::ssl::SslMethod::tls_client())?;
-            builder.set_ca_file(authority)?;
-            builder.set_alpn_protos(b"\x02h2")?;
-            let ssl = builder.build().configure()?.into_ssl("web.test")?;
-            let mut stream =
-                tokio_openssl::SslStream::new(ssl, tokio::net::TcpStream::connect(https).await.unwrap())?;
-            std::pin::Pin::new(&mut stream).connect().await.unwrap();
-            Ok::<_, openssl::error::ErrorStack>(hyper_util::rt::TokioIo::new(stream))
-        }
+        let authority = authority.clone();
+        async move { Ok::<_, std::io::Error>(TokioIo::new(connect_tls(https, &authority, b"\x02h2").await)) }
     });
     let endpoint = tonic::transport::Endpoint::from_static("http://web.test");
     let endpoint = endpoint.origin("https://web.test".parse().unwrap());

@@ -3,11 +3,12 @@
 mod floods;
 mod messages;
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 
 use openssl::ssl::{SslConnector, SslMethod};
+use testkit::Origin;
 use testkit::tls::{Authority, Identity};
-use testkit::{Origin, free_address};
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
@@ -22,13 +23,8 @@ async fn start(origin: &Origin, tables: &str) -> Gateway {
 }
 
 /// A gateway with HTTPS as well, and where.
-async fn start_tls(
-    backend: std::net::SocketAddr,
-    identity: &Identity,
-    tables: &str,
-) -> (Gateway, std::net::SocketAddr) {
-    let https = free_address();
-    let proxy = format!("{CLEARTEXT}listen_addr = \"{https}\"\n");
+async fn start_tls(backend: SocketAddr, identity: &Identity, tables: &str) -> (Gateway, SocketAddr) {
+    let proxy = format!("{CLEARTEXT}listen_addr = \"127.0.0.1:0\"\n");
     let host = format!(
         "[[virtual_hosts]]\ndomain = \"web.test\"\nenabled_backends_tag = \"all\"\ncert_file = \"{}\"\n\
          key_file = \"{}\"\n",
@@ -36,12 +32,15 @@ async fn start_tls(
         identity.key_file().display()
     );
     let tables = format!("[health_check]\nenabled = false\n{tables}{host}");
-    (Gateway::start_over(&[backend], Setup { proxy: &proxy, tables: &tables }).await, https)
+    let gateway = Gateway::start_over(&[backend], Setup { proxy: &proxy, tables: &tables }).await;
+    let line = gateway.process.line("listening on https://").await;
+    let https = line.rsplit('/').next().unwrap().parse().unwrap();
+    (gateway, https)
 }
 
 /// A connection to web.test at `address`, over TLS, with one of these protocols (ALPN, each after its length).
 pub(crate) async fn connect_tls(
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     authority: &Authority,
     protocols: &[u8],
 ) -> SslStream<TcpStream> {
