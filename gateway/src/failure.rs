@@ -137,7 +137,12 @@ fn upstream(error: &ErrorType) -> Reply {
         InvalidCert => {
             (Problem::BadGateway, "tls_certificate_error", "the backend's certificate is not valid")
         }
-        InvalidHTTPHeader | H1Error | H2Error | InvalidH2 | H2Downgrade | Custom("InvalidChunk") => {
+        H2Error => (
+            Problem::BadGateway,
+            "http_protocol_error",
+            "the backend reset the stream, or what it sent is not valid HTTP/2",
+        ),
+        InvalidHTTPHeader | H1Error | InvalidH2 | H2Downgrade | Custom("InvalidChunk") => {
             (Problem::BadGateway, "http_protocol_error", "the backend's answer is not valid HTTP")
         }
         ReadError | WriteError | ConnectionClosed => (

@@ -64,10 +64,6 @@ impl Gateway {
         if let Verdict::Reply(reply) = content_length::check(&request.headers) {
             return Verdict::Reply(reply);
         }
-        if route.peers.is_http1() && ctx.grpc.as_ref().is_some_and(|call| call.needs_http2()) {
-            let detail = "gRPC needs backends that are spoken to over HTTP/2 (upstream.protocol)";
-            return Verdict::Reply(Reply::new(Problem::UnsupportedMediaType, detail));
-        }
         if let Some(https_redirect) = &route.entrance.https_redirect {
             let host = route::authority(request).ok().flatten();
             let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -90,9 +86,18 @@ impl Gateway {
                 }
             }
         }
-        match &route.redirect {
-            Some(target) => Verdict::Reply(Reply::redirect(target.clone())),
-            None => Verdict::Continue(()),
+        if let Some(target) = &route.redirect {
+            return Verdict::Reply(Reply::redirect(target.clone()));
+        }
+        match &ctx.grpc {
+            // Over HTTP/1 Pingora passes no trailers on, and so no call would ever have an outcome.
+            Some(call)
+                if call.needs_http2() && (route.peers.is_http1() || request.version != Version::HTTP_2) =>
+            {
+                let detail = "gRPC needs HTTP/2 from the client to the backend (upstream.protocol)";
+                Verdict::Reply(Reply::new(Problem::UnsupportedMediaType, detail))
+            }
+            _ => Verdict::Continue(()),
         }
     }
 

@@ -116,8 +116,9 @@ pub(crate) enum Does {
     Reset(Reason),
     /// Refuses the first stream, and answers the next ones.
     RefuseFirst,
-    /// Answers, and takes no more streams on this connection.
-    AnswerAndGoAway,
+    /// Takes no more streams on this connection, and sends the head and one message of a response of gRPC; when it is
+    /// [told](Backend::go_on), the rest.
+    BeginAndGoAway,
     /// Sends the head and one message of a response of gRPC, and resets the stream.
     ///
     /// It does so when it is [told](Backend::go_on), since a reset overtakes what has not been written yet.
@@ -176,7 +177,7 @@ async fn serve(stream: TcpStream, does: Does, told: Arc<Notify>) {
             accepted = connection.accept() => {
                 let Some(Ok((request, respond))) = accepted else { return };
                 count += 1;
-                if matches!(does, Does::AnswerAndGoAway) {
+                if matches!(does, Does::BeginAndGoAway) {
                     connection.graceful_shutdown();
                 }
                 let does = match does {
@@ -224,8 +225,11 @@ async fn answer(
             )]))
             .unwrap();
         }
-        Does::RefuseFirst | Does::AnswerAndGoAway => {
+        Does::RefuseFirst | Does::BeginAndGoAway => {
             let mut body = begin(&mut respond);
+            if matches!(does, Does::BeginAndGoAway) {
+                told.notified().await;
+            }
             let fields = [(http::HeaderName::from_static("grpc-status"), "0".parse().unwrap())];
             body.send_trailers(HeaderMap::from_iter(fields)).unwrap();
         }

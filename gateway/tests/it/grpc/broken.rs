@@ -1,9 +1,12 @@
 //! Backends that break calls off: whatever they do, the client gets a status that says so.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use h2::Reason;
 use http::Request;
 use testkit::eventually;
+use tokio::sync::Semaphore;
 
 use super::service::Echo;
 use super::start;
@@ -85,13 +88,24 @@ async fn a_stream_that_was_refused_goes_again() {
 
 #[tokio::test]
 async fn a_connection_that_takes_no_more_streams_is_left_without_loss() {
-    let backend = Backend::start(Does::AnswerAndGoAway).await;
+    let backend = Backend::start(Does::BeginAndGoAway).await;
     let gateway = start(backend.address, "").await;
+    let begun = Arc::new(Semaphore::new(0));
+    let mut streams = Vec::new();
     for _ in 0..5 {
-        let answers = futures::future::join_all((0..20).map(|_| say(&gateway, None))).await;
-        for answer in answers {
-            assert_eq!((answer.last_field("grpc-status"), &answer.body[..]), ("0", MESSAGE), "{answer:?}");
-        }
+        let (client, begun_here) = (connect(gateway.address).await, begun.clone());
+        streams.push(tokio::spawn(async move {
+            send_and(&client, call(None), MESSAGE, || begun_here.add_permits(1)).await.unwrap()
+        }));
+        begun.acquire().await.unwrap().forget();
+    }
+    eventually!({
+        backend.go_on();
+        streams.iter().all(|stream| stream.is_finished())
+    });
+    for stream in streams {
+        let answer = stream.await.unwrap();
+        assert_eq!((answer.last_field("grpc-status"), &answer.body[..]), ("0", MESSAGE), "{answer:?}");
     }
 }
 

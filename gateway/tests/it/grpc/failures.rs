@@ -46,7 +46,7 @@ async fn every_refusal_is_a_status_that_clients_understand() {
         ("faulty.test", Code::Unavailable, "fault", 503),
         ("forbidden.test", Code::PermissionDenied, "fault", 403),
         ("moved.test", Code::Unknown, "", 308),
-        ("old.test", Code::Unimplemented, "HTTP/2 (upstream.protocol)", 415),
+        ("old.test", Code::Unimplemented, "to the backend (upstream.protocol)", 415),
     ] {
         let status = client_of(&gateway, authority).await.say("hello").await.unwrap_err();
         assert_eq!(status.code(), code, "{authority}: {status:?}");
@@ -56,6 +56,11 @@ async fn every_refusal_is_a_status_that_clients_understand() {
         assert!(logged.contains(&format!(" {http} ")), "{authority}: {logged}");
         assert!(logged.contains(&format!("grpc_status={}", code as i32)), "{authority}: {logged}");
     }
+    let over_http1 =
+        http::Request::post(gateway.url("/test.Echo/Unary")).header("content-type", "application/grpc");
+    let answer = testkit::Client::new().send(over_http1.body(Default::default()).unwrap()).await;
+    assert_eq!((answer.status.as_u16(), answer.header("grpc-status")), (200, "12"), "{answer:?}");
+
     let mut limited = client_of(&gateway, "limited.test").await;
     assert_eq!(limited.say("hello").await.unwrap(), "you said hello");
     let status = limited.say("hello").await.unwrap_err();
