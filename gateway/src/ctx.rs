@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora::http::RequestHeader;
 use prometheus::IntGauge;
 
+use crate::grpc::Call;
 use crate::live::{Route, Snapshot};
 use crate::policy::rate_limit::Quota;
 use crate::policy::security_headers::SecurityHeaders;
@@ -30,6 +31,9 @@ pub struct RequestCtx {
     /// Whether the client came by HTTPS, to the gateway or to a trusted proxy in front of it.
     /// (`early_request_filter`)
     pub is_https: bool,
+    /// What is particular about it as a call of gRPC; `None` where it is none. (`early_request_filter`, and every
+    /// phase in which something passes by)
+    pub grpc: Option<Box<Call>>,
     /// The route that it takes; `None` where none does. (`request_filter`)
     pub route: Option<Arc<Route>>,
     /// Which share of the route's requests it belongs to. (`request_filter`)
@@ -84,6 +88,7 @@ impl RequestCtx {
             id: HeaderValue::from_static(""),
             client: None,
             is_https: false,
+            grpc: None,
             route: None,
             admitted: None,
             sent: None,
@@ -138,10 +143,27 @@ impl RequestCtx {
     }
 
     /// How long the response may still take to begin: counted from the request's last byte, or as long as none
-    /// of it has been passed on, from when it was let through.
+    /// of it has been passed on, from when it was let through. A call of gRPC says itself how long it may take.
     pub fn time_left(&self) -> Duration {
+        if let Some(call) = &self.grpc {
+            return call.time_left(self.started.elapsed());
+        }
         let since = self.sent.or(self.admitted).unwrap_or(self.started);
         self.snapshot.request_timeout.saturating_sub(since.elapsed())
+    }
+
+    /// Whether its client has waited for longer than it wanted to: a call of gRPC with a deadline.
+    pub fn is_overdue(&self) -> bool {
+        self.grpc.as_ref().is_some_and(|call| call.is_overdue(self.started.elapsed()))
+    }
+
+    /// What an answer with this status says of its backend. A call of gRPC has a status of its own.
+    pub fn outcome(&self, status: StatusCode) -> Outcome {
+        let is_failure = match self.grpc.as_ref().and_then(|call| call.status()) {
+            Some(status) => status.is_failure(),
+            None => status.is_server_error(),
+        };
+        if is_failure { Outcome::Failure } else { Outcome::Success }
     }
 
     /// Where it is counted.

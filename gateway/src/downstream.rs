@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{StatusCode, header};
 use pingora::proxy::Session;
 
-use crate::sse;
+use crate::policy::{Verdict, content_length};
 use crate::tls::Handshake;
 
 /// How long a client may refuse to take more of a response. Pingora's default is for ever.
@@ -30,15 +30,10 @@ pub fn settle(session: &mut Session, keepalive: Duration) {
     // elsewhere. What follows it is then dropped with the connection, never taken for a request.
     let chunked = session.req_header().headers.contains_key(header::TRANSFER_ENCODING);
     session.set_pipelining_enabled(!chunked);
-}
-
-/// Whether the request opens a stream, on which both sides may be silent for long: a call of gRPC, or server-sent
-/// events.
-pub fn is_stream(session: &Session) -> bool {
-    let fields = &session.req_header().headers;
-    let content_type = fields.get(header::CONTENT_TYPE);
-    sse::is_asked_for(fields)
-        || content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    if matches!(content_length::check(&session.req_header().headers), Verdict::Reply(_)) {
+        // Nor is it known what follows a body of which the length is in doubt.
+        session.set_keepalive(None);
+    }
 }
 
 /// What the TLS handshake has found out about the client; `None` where the connection is without TLS.

@@ -84,6 +84,18 @@ pub fn request_timeout() -> Box<Error> {
     Error::explain(ReadTimedout, "the client stopped sending its request").into_down()
 }
 
+/// The error that ends a call of gRPC at the deadline that its client has set.
+pub fn deadline_exceeded() -> Box<Error> {
+    Error::explain(DEADLINE_EXCEEDED, "the call took longer than its client waits").into_up()
+}
+
+const DEADLINE_EXCEEDED: ErrorType = ErrorType::new("DeadlineExceeded");
+
+/// Whether it was a wait that came to its end.
+pub fn is_timeout(error: &Error) -> bool {
+    matches!(error.etype(), ReadTimedout | WriteTimedout | ConnectTimedout | TLSHandshakeTimedout)
+}
+
 /// The answer where the time for a response to begin is up.
 pub fn overdue() -> Reply {
     upstream(&ReadTimedout)
@@ -94,6 +106,9 @@ pub fn reply(error: &Error) -> Option<Reply> {
     match *error.etype() {
         NO_BACKEND_LEFT => return Some(no_backend(Refusal::NoneUsable(None))),
         ALL_BUSY => return Some(no_backend(Refusal::AllBusy)),
+        DEADLINE_EXCEEDED => {
+            return Some(Reply::new(Problem::DeadlineExceeded, "the call took longer than its client waits"));
+        }
         _ => {}
     }
     match error.esource() {
@@ -127,7 +142,12 @@ fn upstream(error: &ErrorType) -> Reply {
         InvalidCert => {
             (Problem::BadGateway, "tls_certificate_error", "the backend's certificate is not valid")
         }
-        InvalidHTTPHeader | H1Error | H2Error | InvalidH2 | H2Downgrade | Custom("InvalidChunk") => {
+        H2Error => (
+            Problem::BadGateway,
+            "http_protocol_error",
+            "the backend reset the stream, or what it sent is not valid HTTP/2",
+        ),
+        InvalidHTTPHeader | H1Error | InvalidH2 | H2Downgrade | Custom("InvalidChunk") => {
             (Problem::BadGateway, "http_protocol_error", "the backend's answer is not valid HTTP")
         }
         ReadError | WriteError | ConnectionClosed => (
@@ -144,6 +164,8 @@ fn downstream(error: &ErrorType) -> Option<Reply> {
     match error {
         // The connection to the client is gone.
         ReadError | WriteError | ConnectionClosed | WriteTimedout => None,
+        // It, or its stream. What is not HTTP/2 never comes to be a request.
+        H2Error => None,
         ReadTimedout => Some(Reply::new(Problem::RequestTimeout, "the request did not arrive whole in time")),
         _ => Some(Reply::new(Problem::BadRequest, "the request is not valid HTTP")),
     }
@@ -170,6 +192,7 @@ mod tests {
             (NO_BACKEND_LEFT, ErrorSource::Unset, 503, "destination_unavailable"),
             (InvalidHTTPHeader, ErrorSource::Downstream, 400, "bad_request"),
             (ReadTimedout, ErrorSource::Downstream, 408, "request_timeout"),
+            (DEADLINE_EXCEEDED, ErrorSource::Upstream, 504, "deadline_exceeded"),
             (InternalError, ErrorSource::Internal, 500, "proxy_internal_error"),
         ] {
             let mut failed = Error::new(error);
@@ -181,8 +204,10 @@ mod tests {
 
     #[test]
     fn nobody_is_told_where_the_client_is_gone() {
-        let mut error = Error::new(ConnectionClosed);
-        error.as_down();
-        assert!(reply(&error).is_none());
+        for gone in [ConnectionClosed, H2Error] {
+            let mut error = Error::new(gone);
+            error.as_down();
+            assert!(reply(&error).is_none(), "{error}");
+        }
     }
 }

@@ -21,6 +21,8 @@
 //!    ways from then on ([`websocket`]).
 //! 7. When something fails, `fail_to_connect` and `error_while_proxy` decide whether another backend is
 //!    tried ([`upstream::retry`]), and `fail_to_proxy` tells the client what went wrong ([`failure`]).
+//!    A call of [`grpc`] has its outcome in the trailers that follow the body, and is answered in the same way
+//!    where the gateway answers.
 //! 8. `logging`: the request is counted, logged, and kept for a while with its timeline ([`telemetry`]).
 //!
 //! A change of the configuration is a new [`live::Snapshot`] in the [`live::Store`], which requests that come later
@@ -42,6 +44,7 @@ pub mod demo;
 pub mod downstream;
 pub mod failure;
 pub mod files;
+pub mod grpc;
 pub mod lifetime;
 pub mod listener;
 pub mod live;

@@ -1,11 +1,11 @@
 //! A request's life, phase by phase, in the order in which the phases run. Read it from top to bottom.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{StatusCode, Version, header};
+use http::{HeaderMap, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::prelude::*;
@@ -20,12 +20,14 @@ use crate::ctx::RequestCtx;
 use crate::deadline;
 use crate::downstream;
 use crate::failure;
+use crate::grpc::Call;
 use crate::lifetime::Leaving;
 use crate::live::Store;
 use crate::policy::forwarded::{self, Client};
-use crate::policy::{Verdict, request_id};
-use crate::reply::Reply;
+use crate::policy::{Verdict, content_length, cookie_crumbs, request_id};
+use crate::reply::{Problem, Reply};
 use crate::route;
+use crate::sse;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::{AccessLog, Metrics, Phase, Timelines};
 use crate::tls::acme::Challenges;
@@ -76,6 +78,9 @@ impl Gateway {
             Verdict::Reply(reply) => return Verdict::Reply(reply),
         };
         ctx.take(route.clone(), &request.headers);
+        if let Verdict::Reply(reply) = content_length::check(&request.headers) {
+            return Verdict::Reply(reply);
+        }
         if let Some(https_redirect) = &route.entrance.https_redirect {
             let host = route::authority(request).ok().flatten();
             let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -100,6 +105,14 @@ impl Gateway {
         }
         if let Some(target) = &route.redirect {
             return Verdict::Reply(Reply::redirect(target.clone()));
+        }
+        if let Some(call) = &ctx.grpc
+            && call.needs_http2()
+            && (route.peers.is_http1() || request.version != Version::HTTP_2)
+        {
+            // Over HTTP/1 Pingora passes no trailers on, and so no call would ever have an outcome.
+            let detail = "gRPC needs HTTP/2 from the client to the backend (upstream.protocol)";
+            return Verdict::Reply(Reply::new(Problem::UnsupportedMediaType, detail));
         }
         let websocket = deadline::websocket(session).filter(|_| websocket::is_asked_for(request));
         ctx.wants_websocket = websocket.is_some() && !route.peers.is_http2();
@@ -148,7 +161,9 @@ impl Gateway {
         // A backend may answer before it has the whole body: then the head that was awaited is there.
         if ctx.responded.is_none() {
             ctx.sent.get_or_insert_with(Instant::now);
-            deadline::arm(session, ctx.time_left());
+            if ctx.grpc.is_none() {
+                deadline::arm(session, ctx.time_left());
+            }
         }
     }
 
@@ -166,12 +181,7 @@ impl Gateway {
 async fn send(mut reply: Reply, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
     ctx.error = reply.reason();
     ctx.security_headers().on_reply(ctx.is_https, reply.fields_mut());
-    reply.send(session, &ctx.id).await
-}
-
-/// What an answer with this status says of its backend.
-fn outcome(status: StatusCode) -> Outcome {
-    if status.is_server_error() { Outcome::Failure } else { Outcome::Success }
+    reply.send(session, &ctx.id, ctx.grpc.as_deref_mut()).await
 }
 
 /// What is known about a request that has gone to a backend.
@@ -209,6 +219,7 @@ impl ProxyHttp for Gateway {
         ctx.client = origin.address;
         ctx.is_https = origin.is_https.unwrap_or_else(|| downstream::handshake(session).is_some());
         ctx.id = request_id::generate();
+        ctx.grpc = Call::of(&session.req_header().headers);
         Ok(())
     }
 
@@ -260,8 +271,8 @@ impl ProxyHttp for Gateway {
         ctx.reached(Phase::UpstreamPeer);
         match (&ctx.route, ctx.backend()) {
             (Some(route), Some(backend)) => {
-                let timed = deadline::disarm(session);
-                let is_stream = downstream::is_stream(session);
+                let timed = deadline::disarm(session) && ctx.grpc.is_none();
+                let is_stream = ctx.grpc.is_some() || sse::is_asked_for(&session.req_header().headers);
                 let occasion = Occasion { left: ctx.time_left(), timed, fresh, is_stream };
                 let mut peer = route.peers.peer(backend, occasion)?;
                 if ctx.wants_websocket {
@@ -286,6 +297,10 @@ impl ProxyHttp for Gateway {
             backend.metrics.connection_errors.inc();
         }
         ctx.reached(Phase::FailToConnect);
+        if failure::is_timeout(&error) && ctx.is_overdue() {
+            // A backend cannot be reached faster because a client is in a hurry.
+            return failure::deadline_exceeded();
+        }
         ctx.attempt_ended(Outcome::Failure);
         error.set_retry(ctx.takes_retry());
         error
@@ -320,6 +335,13 @@ impl ProxyHttp for Gateway {
         let speaks_http2 = request.version == Version::HTTP_2;
         if ctx.route.as_ref().is_some_and(|route| route.peers.is_http2()) && !speaks_http2 {
             return Err(failure::no_http2());
+        }
+        if !speaks_http2 && session.req_header().version == Version::HTTP_2 {
+            cookie_crumbs::join(request)?;
+        }
+        let elapsed = ctx.started.elapsed();
+        if let Some(call) = &mut ctx.grpc {
+            call.on_request(elapsed, request)?;
         }
         let host = route::authority(session.req_header()).ok().flatten();
         if let (None, Some(backend)) = (host, ctx.backend()) {
@@ -360,12 +382,17 @@ impl ProxyHttp for Gateway {
         end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
+        if let Some(call) = &mut ctx.grpc {
+            call.on_request_body(body, end_of_stream)?;
+        }
         if let (Some(copy), Some(part)) = (&mut ctx.copy, body.as_ref()) {
             copy.add(part);
         }
+        // Pingora knows nothing of trailers of a request, and does not say that one ends where there are some.
+        let is_before_trailers = body.is_none() && session.req_header().version == Version::HTTP_2;
         if ctx.upgrade.is_some() && ctx.responded.is_some() {
             // The end of a tunnel.
-        } else if end_of_stream {
+        } else if end_of_stream || is_before_trailers {
             ctx.reached(Phase::RequestBodyFilter);
             self.request_sent(session, ctx);
         } else {
@@ -389,7 +416,12 @@ impl ProxyHttp for Gateway {
         if failure::is_retry_on_status(&error) {
             return error;
         }
-        let is_backends_turn = session.is_body_done() || downstream::awaits_continue(session);
+        if ctx.grpc.is_some() && failure::is_timeout(&error) {
+            // Silence on a stream is no failure of the backend's, however long it was.
+            return if ctx.is_overdue() { failure::deadline_exceeded() } else { error };
+        }
+        let is_backends_turn =
+            ctx.sent.is_some() || session.is_body_done() || downstream::awaits_continue(session);
         if failure::is_clients_fault(&error, is_backends_turn) {
             return failure::request_timeout();
         }
@@ -431,7 +463,7 @@ impl ProxyHttp for Gateway {
         if !is_listed || !retry::may_resend(sent(session)) {
             return Ok(());
         }
-        ctx.attempt_ended(outcome(response.status));
+        ctx.attempt_ended(ctx.outcome(response.status));
         if ctx.has_backend_left(session.req_header()) && ctx.takes_retry() {
             return Err(failure::retry_on_status(response.status));
         }
@@ -459,8 +491,12 @@ impl ProxyHttp for Gateway {
         }
         ctx.responded = Some(Instant::now());
         ctx.reached(Phase::ResponseFilter);
+        if let Some(call) = &mut ctx.grpc {
+            call.on_response(response)?;
+        }
+        let outcome = ctx.outcome(response.status);
         if let (Some(route), Some(attempt)) = (&ctx.route, &mut ctx.attempt) {
-            attempt.answered(outcome(response.status), &route.breaker);
+            attempt.answered(outcome, &route.breaker);
         }
         response.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
         let (name, via) = forwarded::via(response.version);
@@ -492,6 +528,30 @@ impl ProxyHttp for Gateway {
     }
     // ANCHOR_END: way_down
 
+    /// A part of the response's body passes by.
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut RequestCtx,
+    ) -> Result<Option<Duration>> {
+        if let Some(call) = &mut ctx.grpc {
+            call.on_response_body(body);
+        }
+        Ok(None)
+    }
+
+    /// The trailers of a response over HTTP/2. Those of a call of gRPC say how it ended.
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut HeaderMap,
+        ctx: &mut RequestCtx,
+    ) -> Result<Option<Bytes>> {
+        ctx.grpc.as_mut().map_or(Ok(None), |call| call.on_trailers(trailers))
+    }
+
     // ANCHOR: told
     /// Nothing more can be tried: the client is told why, if it has not been told anything yet.
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
@@ -500,12 +560,18 @@ impl ProxyHttp for Gateway {
         let reply = if overdue { Some(failure::overdue()) } else { failure::reply(error) };
         ctx.error = reply.as_ref().map_or(Some("client_closed"), Reply::reason);
         let mut error_code = 0;
-        if let Some(reply) = reply.filter(|_| downstream::final_response(session).is_none()) {
+        if let (None, Some(call)) = (&reply, &mut ctx.grpc) {
+            call.on_cancel();
+        }
+        let awaits_trailers = ctx.grpc.as_ref().is_some_and(|call| call.awaits_trailers());
+        let can_be_told = awaits_trailers || downstream::final_response(session).is_none();
+        if let Some(reply) = reply.filter(|_| can_be_told) {
             // Pingora closes the connection after this, so the answer says so.
             session.set_keepalive(None);
             error_code = reply.status();
             let mut told = send(reply, session, ctx).await;
-            if told.is_ok() && *error.esource() != ErrorSource::Downstream {
+            let is_stream = ctx.grpc.is_some() && session.req_header().version == Version::HTTP_2;
+            if told.is_ok() && *error.esource() != ErrorSource::Downstream && !is_stream {
                 // A close with the rest of a body unread would be a reset, and might take the answer with it.
                 told = session.drain_request_body().await;
             }
@@ -540,14 +606,19 @@ impl ProxyHttp for Gateway {
         let status =
             downstream::final_response(session).map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
         if error.is_none() && ctx.responded.is_some() {
-            ctx.record(downstream::final_response(session).map_or(Outcome::Failure, outcome));
+            let answer = downstream::final_response(session);
+            ctx.record(answer.map_or(Outcome::Failure, |status| ctx.outcome(status)));
         }
+        let status = ctx.grpc.as_ref().map_or(status, |call| call.http_status(status));
         let metrics = ctx.metrics();
         self.parts.metrics.response(metrics, status);
         let responded = ctx.responded.map_or(duration, |at| at.duration_since(ctx.started));
         metrics.latency.observe(responded.as_secs_f64());
         if let Some(tag) = ctx.arm().filter(|_| ctx.sought).and_then(|arm| arm.metrics.as_ref()) {
             tag.response(status, responded.as_secs_f64());
+        }
+        if let Some(call) = &ctx.grpc {
+            metrics.grpc.ended(call.status());
         }
         let tunnel = ctx.tunnel();
         if tunnel.is_none() {
@@ -562,6 +633,7 @@ impl ProxyHttp for Gateway {
             host: request.uri.host().or(host).unwrap_or("-"),
             path: request.uri.path(),
             status,
+            grpc_status: ctx.grpc.as_ref().and_then(|call| call.status()).map(|status| status.code()),
             duration,
             request_id: ctx.id.to_str().unwrap_or_default(),
             client: ctx.client,

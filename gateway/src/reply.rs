@@ -1,16 +1,19 @@
 //! The only writer of responses that the gateway makes itself: what went wrong, as
 //! `application/problem+json` (RFC 9457), and where to go instead; both with the id under which the request is
-//! in the log.
+//! in the log. To a call of gRPC the same is told as `grpc-status`.
 
 use std::borrow::Cow;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::Result;
 use pingora::http::ResponseHeader;
+use pingora::protocols::http::HttpTask;
 use pingora::proxy::Session;
 use serde::Serialize;
+
+use crate::grpc::{self, Call, Status};
 
 /// The field in which a request's id travels.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -38,6 +41,10 @@ pub enum Problem {
     BadGateway,
     /// A backend did not answer in time.
     GatewayTimeout,
+    /// A call of gRPC took longer than its client waits.
+    DeadlineExceeded,
+    /// What the client speaks leads nowhere here.
+    UnsupportedMediaType,
     /// The gateway itself failed.
     Internal,
     /// It was told to fail, with this status.
@@ -66,6 +73,12 @@ impl Problem {
             Problem::BadGateway => (StatusCode::BAD_GATEWAY, "bad_gateway", "The backend failed"),
             Problem::GatewayTimeout => {
                 (StatusCode::GATEWAY_TIMEOUT, "gateway_timeout", "The backend took too long")
+            }
+            Problem::DeadlineExceeded => {
+                (StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", "The call took too long")
+            }
+            Problem::UnsupportedMediaType => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "This is not spoken here")
             }
             Problem::FaultInjected(status) => (status, "fault_injected", "A fault was injected"),
             Problem::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The gateway failed"),
@@ -178,18 +191,57 @@ impl Reply {
         self.proxy_error.or(self.problem.map(Problem::name))
     }
 
-    /// Writes it. The connection stays open where the session allows it.
+    /// Writes it; as the outcome of `call`, where the request is one of gRPC. The connection stays open where the
+    /// session allows it.
     ///
     /// # Errors
     /// Where the client is gone.
-    pub async fn send(self, session: &mut Session, id: &HeaderValue) -> Result<()> {
+    pub async fn send(self, session: &mut Session, id: &HeaderValue, call: Option<&mut Call>) -> Result<()> {
+        if let Some(call) = call {
+            return self.end(call, session, id).await;
+        }
         let body = self.body(id.to_str().unwrap_or_default());
         let response = self.header(id, body.len())?;
         if body.is_empty() || session.req_header().method == Method::HEAD {
-            return session.write_response_header(Box::new(response), true).await;
+            return head_alone(session, response).await;
         }
         session.write_response_header(Box::new(response), false).await?;
         session.write_response_body(Some(body), true).await
+    }
+
+    /// The outcome of a call: all in one head ("Trailers-Only"), or in the trailers that its client waits for.
+    async fn end(self, call: &mut Call, session: &mut Session, id: &HeaderValue) -> Result<()> {
+        let status = self.grpc_status();
+        call.on_reply(self.status(), status);
+        let mut fields = HeaderMap::from_iter([(grpc::STATUS, status.value()), (X_REQUEST_ID, id.clone())]);
+        if !self.detail.is_empty() {
+            fields.insert(grpc::MESSAGE, grpc::message(&self.detail));
+        }
+        if call.awaits_trailers() {
+            let task = match call.on_trailers(&mut fields)? {
+                Some(end) => HttpTask::Body(Some(end), true),
+                None => HttpTask::Trailer(Some(Box::new(fields))),
+            };
+            return session.write_response_tasks(vec![task, HttpTask::Done]).await.map(|_| ());
+        }
+        let mut response = ResponseHeader::build(StatusCode::OK, Some(6 + self.fields.len()))?;
+        response.insert_header(header::DATE, httpdate::fmt_http_date(SystemTime::now()))?;
+        response.insert_header(header::CONTENT_TYPE, call.content_type())?;
+        if session.req_header().version != Version::HTTP_2 {
+            response.insert_header(header::CONTENT_LENGTH, 0)?;
+        }
+        self.common_fields(&mut response)?;
+        for (name, value) in &fields {
+            response.insert_header(name, value)?;
+        }
+        head_alone(session, response).await
+    }
+
+    fn grpc_status(&self) -> Status {
+        match self.problem {
+            Some(Problem::DeadlineExceeded) => Status::DEADLINE_EXCEEDED,
+            _ => Status::of_http(self.status_code()),
+        }
     }
 
     fn body(&self, request_id: &str) -> Bytes {
@@ -220,14 +272,29 @@ impl Reply {
         // A redirect may be taken back like any other change: no client shall remember it for ever.
         response.insert_header(header::CACHE_CONTROL, "no-store")?;
         response.insert_header(X_REQUEST_ID, id)?;
+        self.common_fields(&mut response)?;
+        Ok(response)
+    }
+
+    fn common_fields(&self, response: &mut ResponseHeader) -> Result<()> {
         if let Some(error) = self.proxy_error {
             response.insert_header("Proxy-Status", format!("gateway; error={error}"))?;
         }
         for (name, value) in &self.fields {
             response.insert_header(name, value)?;
         }
-        Ok(response)
+        Ok(())
     }
+}
+
+/// Sends a response that is nothing but its head. Over HTTP/2 Pingora ends the stream with it only where it is told in
+/// this way, and resets the stream later where it is not and the request has failed.
+async fn head_alone(session: &mut Session, response: ResponseHeader) -> Result<()> {
+    let response = Box::new(response);
+    if session.req_header().version == Version::HTTP_2 {
+        return session.write_response_tasks(vec![HttpTask::Header(response, true)]).await.map(|_| ());
+    }
+    session.write_response_header(response, true).await
 }
 
 #[cfg(test)]

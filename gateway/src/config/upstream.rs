@@ -259,7 +259,8 @@ impl Default for Retry {
 }
 
 /// `[circuit_breaker]`, a policy: when a backend that fails requests gets none for a while. A failure is a
-/// connection that cannot be opened, an answer that does not come, is broken, or is 5xx.
+/// connection that cannot be opened, an answer that does not come, is broken, or is 5xx; of gRPC one that ends with
+/// UNKNOWN, INTERNAL, UNAVAILABLE or DATA_LOSS.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CircuitBreaker {

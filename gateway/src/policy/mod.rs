@@ -4,6 +4,8 @@
 //! knows no other policy.
 
 pub mod client_certificate;
+pub mod content_length;
+pub mod cookie_crumbs;
 pub mod fault;
 pub mod forwarded;
 pub mod hash_key;

@@ -27,8 +27,11 @@ pub struct Record<'a> {
     pub host: &'a str,
     /// The path of its target, without the query.
     pub path: &'a str,
-    /// The status that the client got; 499 where it left before.
+    /// The status that the client got; 499 where it left before. For a call of gRPC, which mostly gets 200, the one
+    /// that says how it ended.
     pub status: u16,
+    /// The `grpc-status` of a call of gRPC.
+    pub grpc_status: Option<u8>,
     /// From the request's head to the response's last byte.
     pub duration: Duration,
     /// The id that went up and down with it.
@@ -57,6 +60,8 @@ struct JsonLine<'a> {
     host: &'a str,
     path: &'a str,
     status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grpc_status: Option<u8>,
     duration_ms: f64,
     request_id: &'a str,
     client: Option<IpAddr>,
@@ -104,8 +109,8 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
     // Writing to a string does not fail.
     let _ = SystemTime.format_time(&mut Writer::new(timestamp));
     let duration_ms = (record.duration.as_secs_f64() * 1_000_000.0).round() / 1000.0;
-    let Record { method, host, path, status, request_id, backend, bytes, bytes_received, .. } = *record;
-    let Record { attempts, error, .. } = *record;
+    let Record { method, host, path, status, grpc_status, request_id, backend, .. } = *record;
+    let Record { bytes, bytes_received, attempts, error, .. } = *record;
     match format {
         LogFormat::Json => {
             let _ = write!(message, "{method} {path} {status}");
@@ -121,6 +126,7 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
                     host,
                     path,
                     status,
+                    grpc_status,
                     duration_ms,
                     request_id,
                     client,
@@ -145,6 +151,9 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
             write!(line, " host={host:?} request_id={request_id}")?;
             if bytes_received > 0 {
                 write!(line, " received={bytes_received}")?;
+            }
+            if let Some(status) = grpc_status {
+                write!(line, " grpc_status={status}")?;
             }
             if attempts > 1 {
                 write!(line, " attempts={attempts}")?;
@@ -174,6 +183,7 @@ mod tests {
             host: "a.example",
             path: "/x",
             status: 502,
+            grpc_status: None,
             duration: Duration::from_micros(12_345),
             request_id: "id-1",
             client: Some("127.0.0.1".parse().unwrap()),

@@ -4,9 +4,10 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use http::Method;
-use prometheus::{Histogram, IntCounter, IntGauge};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use super::Metrics;
+use crate::grpc::Status;
 
 /// The methods that have a label of their own; all others share `other`, or a client could make labels.
 pub(super) const METHODS: [&str; 9] =
@@ -47,6 +48,34 @@ pub struct RouteMetrics {
     pub faults_aborted: IntCounter,
     /// Copies of requests.
     pub mirror: MirrorMetrics,
+    /// How calls of gRPC ended.
+    pub grpc: GrpcMetrics,
+}
+
+/// A counter for each status of gRPC. Most routes see no call at all, and a call ends in one of two or three ways:
+/// each is looked up when it is needed first.
+pub struct GrpcMetrics {
+    pub(super) family: IntCounterVec,
+    pub(super) labels: [String; 2],
+    pub(super) counters: [OnceLock<IntCounter>; GRPC_STATUSES],
+}
+
+/// So many ways there are to end, as labels: the numbers, and "none" where no status was seen.
+pub(super) const GRPC_STATUSES: usize = Status::COUNT + 1;
+
+/// The label of the one at `index`.
+pub(super) fn grpc_label(index: usize) -> String {
+    if index < Status::COUNT { index.to_string() } else { "none".to_owned() }
+}
+
+impl GrpcMetrics {
+    /// Counts a call that has ended.
+    pub fn ended(&self, status: Option<Status>) {
+        let index = status.map_or(Status::COUNT, |status| status.code().into());
+        let Some(counter) = self.counters.get(index) else { return };
+        let [vhost, route] = &self.labels;
+        counter.get_or_init(|| self.family.with_label_values(&[vhost, route, &grpc_label(index)])).inc();
+    }
 }
 
 /// What became of copies of requests.

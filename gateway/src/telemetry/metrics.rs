@@ -13,7 +13,8 @@ use prometheus::{
 use super::acme::AcmeFamilies;
 use super::families::{ByStatus, Families};
 use super::handles::{
-    BackendMetrics, ByClass, CLASSES, Lazy, METHODS, MirrorMetrics, RouteMetrics, TagMetrics,
+    BackendMetrics, ByClass, CLASSES, GRPC_STATUSES, GrpcMetrics, Lazy, METHODS, MirrorMetrics, RouteMetrics,
+    TagMetrics, grpc_label,
 };
 use crate::PINGORA_VERSION;
 
@@ -67,6 +68,7 @@ pub struct Metrics {
     retries_refused: IntCounterVec,
     faults: IntCounterVec,
     mirrored: IntCounterVec,
+    grpc: IntCounterVec,
     certificates: IntGaugeVec,
     lookups: IntCounterVec,
     upgrades: IntCounterVec,
@@ -188,6 +190,11 @@ impl Metrics {
                 "Listeners taken over from another process at the start, and hand-overs to one that failed",
                 &["result"],
             )?,
+            grpc: new.counters(
+                "proxy_grpc_responses_total",
+                "Calls of gRPC, by how they ended",
+                &["vhost", "route", "grpc_status"],
+            )?,
             lookups: new.counters("proxy_dns_lookups_total", "Lookups of backends' names", &["result"])?,
             rate_limited: new.counters("proxy_rate_limited_total", "Requests over the rate limit", route)?,
             tag_responses: new.counters(
@@ -256,6 +263,11 @@ impl Metrics {
                 failed: self.mirrored.with_label_values(&[vhost, route, MIRRORED[1]]),
                 dropped: self.mirrored.with_label_values(&[vhost, route, MIRRORED[2]]),
             },
+            grpc: GrpcMetrics {
+                family: self.grpc.clone(),
+                labels: labels.map(str::to_owned),
+                counters: Default::default(),
+            },
         }
     }
 
@@ -314,6 +326,9 @@ impl Metrics {
             for value in values {
                 gone(counters.remove_label_values(&[vhost, route, value]));
             }
+        }
+        for status in (0..GRPC_STATUSES).map(grpc_label) {
+            gone(self.grpc.remove_label_values(&[vhost, route, &status]));
         }
     }
 

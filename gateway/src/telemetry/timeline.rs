@@ -241,6 +241,7 @@ mod tests {
             host: "a.example",
             path: "/x",
             status: 200,
+            grpc_status: None,
             duration: Duration::from_micros(1_500),
             request_id: id,
             client: None,

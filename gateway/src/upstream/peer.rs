@@ -85,6 +85,11 @@ impl PeerSettings {
         })
     }
 
+    /// Whether HTTP/1 is spoken, and nothing else.
+    pub fn is_http1(&self) -> bool {
+        self.protocol == UpstreamProtocol::Http1
+    }
+
     /// How many requests a backend may have in flight.
     pub fn max_inflight(&self) -> u32 {
         self.max_inflight
@@ -129,7 +134,8 @@ impl PeerSettings {
         options.connection_timeout = Some(self.connect_timeout.min(left));
         options.total_connection_timeout = Some(self.connect_timeout.min(left));
         let (read_timeout, write_timeout) = if is_stream {
-            (self.stream_idle_timeout, self.stream_idle_timeout)
+            let idle = self.stream_idle_timeout;
+            (if timed { idle } else { idle.min(left) }, idle)
         } else {
             (if timed { self.read_timeout } else { self.read_timeout.min(left) }, self.write_timeout)
         };

@@ -11,8 +11,11 @@ mod demo;
 mod explain;
 mod failover;
 mod faults;
-
+mod frames;
+mod grpc;
+mod h2_peers;
 mod headers;
+mod http2;
 mod http2_frames;
 mod keeping;
 mod logs;
