@@ -15,8 +15,8 @@ use crate::config::{self, Address, ConfigError, Overrides, Source};
 use crate::demo::{self, DemoError};
 use crate::live::{self, Names, Store};
 use crate::process::daemon::{self, DaemonError};
+use crate::process::start::How;
 use crate::server::{self, StartError};
-use crate::start::How;
 use crate::telemetry::Metrics;
 use crate::tls::{Pair, SelfSignedError, self_signed};
 

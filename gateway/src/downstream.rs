@@ -3,10 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use pingora::proxy::Session;
 
-use crate::policy::{Verdict, content_length};
 use crate::tls::Handshake;
 
 /// How long a client may refuse to take more of a response. Pingora's default is for ever.
@@ -30,10 +29,6 @@ pub fn settle(session: &mut Session, keepalive: Duration) {
     // elsewhere. What follows it is then dropped with the connection, never taken for a request.
     let chunked = session.req_header().headers.contains_key(header::TRANSFER_ENCODING);
     session.set_pipelining_enabled(!chunked);
-    if matches!(content_length::check(&session.req_header().headers), Verdict::Reply(_)) {
-        // Nor is it known what follows a body of which the length is in doubt.
-        session.set_keepalive(None);
-    }
 }
 
 /// What the TLS handshake has found out about the client; `None` where the connection is without TLS.
@@ -60,4 +55,40 @@ pub fn final_response(session: &Session) -> Option<StatusCode> {
 /// Whether another response follows: all of 1xx but the one that ends HTTP on the connection (RFC 9110 15.2).
 pub fn is_interim(status: StatusCode) -> bool {
     status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
+}
+
+/// Whether the client asks for events: `text/event-stream` is among what it accepts, as it is for every browser's
+/// `EventSource`. Known from the request because the timeouts of a connection to a backend are settled before
+/// there is a response.
+pub fn wants_events(request: &HeaderMap) -> bool {
+    let is_events = |kind: &[u8]| {
+        let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    };
+    let accepted = request.get_all(header::ACCEPT).into_iter();
+    accepted.flat_map(|kinds| kinds.as_bytes().split(|byte| *byte == b',')).any(is_events)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_asked_for_by_their_type() {
+        for (lines, asked) in [
+            (&["text/event-stream"][..], true),
+            (&["Text/Event-Stream; charset=utf-8"], true),
+            (&["application/json, text/event-stream;q=0.9"], true),
+            (&["application/json", "text/event-stream"], true),
+            (&["text/*", "*/*"], false),
+            (&["text/event-streams"], false),
+            (&[], false),
+        ] {
+            let mut request = HeaderMap::new();
+            for line in lines {
+                request.append(header::ACCEPT, line.parse().unwrap());
+            }
+            assert_eq!(wants_events(&request), asked, "{lines:?}");
+        }
+    }
 }

@@ -3,14 +3,14 @@
 //! # The tour of a request
 //!
 //! A client's bytes arrive on a socket that [`listener`] bound before anything started; a connection is
-//! counted there, and refused where too many are open. Pingora parses the request's head and calls the
+//! counted there, and refused where too many are open, and may begin with [`tls`]. Pingora parses the request's head and calls the
 //! phases of [`proxy`], which is the file to read next:
 //!
 //! 1. `new_ctx`: the request takes the current [`live::Snapshot`], a compiled [`config::Config`], and keeps
 //!    it to its end in its [`ctx::RequestCtx`].
 //! 2. `early_request_filter`: who asks ([`downstream`]; [`policy::forwarded`] will tell the backend), and under
 //!    which id ([`policy::request_id`]).
-//! 3. `request_filter`: [`route`] finds the virtual host and its route; where several tags share its requests,
+//! 3. `request_filter`: [`admission`] is granted or not. [`route`] finds the virtual host and its route; where several tags share its requests,
 //!    [`upstream::Split`] says whose this one is; [`policy::rate_limit`] counts the client. Whoever refuses
 //!    answers here, through [`reply`].
 //! 4. `proxy_upstream_filter`, `upstream_peer`: a usable backend of the route's pool is chosen
@@ -29,15 +29,15 @@
 //! start with. It comes from the file or from SIGHUP ([`live::Reloader`]), from the management API ([`admin`]), or
 //! from a guarded rollout ([`live::Rollouts`]), and goes the same way each time.
 //!
-//! Around it: [`cli`] reads the command line, [`start`] does what comes first, [`server`] puts the services on a Pingora server, [`shutdown`]
-//! ends it well, or hands its listeners to a new process ([`upgrade`], [`lifetime`]), [`process`] is its place in the
-//! system, [`against`] says what a file would change, and [`demo`] runs when nothing is configured.
+//! Around it: [`cli`] reads the command line, [`server`] puts the services on a Pingora server, [`process`] starts it,
+//! ends it well, or hands its listeners to a new process (which [`lifetime`] tells everybody of), [`against`] says
+//! what a file would change, and [`demo`] runs when nothing is configured.
 
 pub mod admin;
+pub mod admission;
 pub mod against;
 pub mod cli;
 pub mod config;
-pub mod connection;
 pub mod ctx;
 pub mod deadline;
 pub mod demo;
@@ -51,16 +51,11 @@ pub mod live;
 pub mod policy;
 pub mod process;
 pub mod proxy;
-pub mod proxy_protocol;
 pub mod reply;
 pub mod route;
 pub mod server;
-pub mod shutdown;
-pub mod sse;
-pub mod start;
 pub mod telemetry;
 pub mod tls;
-pub mod upgrade;
 pub mod upstream;
 pub mod websocket;
 

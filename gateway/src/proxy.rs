@@ -15,6 +15,7 @@ use pingora::upstreams::peer::H1UpgradePolicy;
 use tokio::sync::watch;
 use tracing::debug;
 
+use crate::admission;
 use crate::config;
 use crate::ctx::RequestCtx;
 use crate::deadline;
@@ -24,10 +25,9 @@ use crate::grpc::Call;
 use crate::lifetime::Leaving;
 use crate::live::Store;
 use crate::policy::forwarded::{self, Client};
-use crate::policy::{Verdict, content_length, cookie_crumbs, request_id};
-use crate::reply::{Problem, Reply};
+use crate::policy::{Verdict, cookie_crumbs, request_id};
+use crate::reply::Reply;
 use crate::route;
-use crate::sse;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::{AccessLog, Metrics, Phase, Timelines};
 use crate::tls::acme::Challenges;
@@ -69,59 +69,6 @@ impl Gateway {
         Gateway { parts, mirrors: Mirrors::default(), websockets: websocket::Connector::default() }
     }
 
-    /// Finds the route and asks the policies that may refuse, each in its turn.
-    fn admit(&self, session: &Session, ctx: &mut RequestCtx) -> Verdict {
-        let (request, handshake) = (session.req_header(), downstream::handshake(session));
-        let server_name = handshake.and_then(|handshake| handshake.server_name.as_deref());
-        let route = match route::find(&ctx.snapshot.hosts, request, server_name) {
-            Verdict::Continue(route) => route.clone(),
-            Verdict::Reply(reply) => return Verdict::Reply(reply),
-        };
-        ctx.take(route.clone(), &request.headers);
-        if let Verdict::Reply(reply) = content_length::check(&request.headers) {
-            return Verdict::Reply(reply);
-        }
-        if let Some(https_redirect) = &route.entrance.https_redirect {
-            let host = route::authority(request).ok().flatten();
-            let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-            if let Verdict::Reply(reply) = https_redirect.check(ctx.is_https, host, target) {
-                return Verdict::Reply(reply);
-            }
-        }
-        if let Some(policy) = &route.entrance.client_certificate {
-            let identity = handshake.and_then(|handshake| handshake.client.as_ref());
-            if let Verdict::Reply(reply) = policy.check(identity) {
-                return Verdict::Reply(reply);
-            }
-        }
-        if let Some(limiter) = &route.rate_limit {
-            match limiter.check(ctx.client, ctx.started) {
-                Verdict::Continue(quota) => ctx.quota = Some(quota),
-                Verdict::Reply(reply) => {
-                    ctx.metrics().rate_limited.inc();
-                    return Verdict::Reply(reply);
-                }
-            }
-        }
-        if let Some(target) = &route.redirect {
-            return Verdict::Reply(Reply::redirect(target.clone()));
-        }
-        if let Some(call) = &ctx.grpc
-            && call.needs_http2()
-            && (route.peers.is_http1() || request.version != Version::HTTP_2)
-        {
-            // Over HTTP/1 Pingora passes no trailers on, and so no call would ever have an outcome.
-            let detail = "gRPC needs HTTP/2 from the client to the backend (upstream.protocol)";
-            return Verdict::Reply(Reply::new(Problem::UnsupportedMediaType, detail));
-        }
-        let websocket = deadline::websocket(session).filter(|_| websocket::is_asked_for(request));
-        ctx.wants_websocket = websocket.is_some() && !route.peers.is_http2();
-        match websocket {
-            Some(client) if client.is_ahead() => Verdict::Reply(failure::ahead_of_upgrade()),
-            _ => Verdict::Continue(()),
-        }
-    }
-
     /// Leads a request for a WebSocket to its backend in a way that can become a tunnel.
     fn lend(&self, peer: Box<HttpPeer>, session: &Session, ctx: &mut RequestCtx) -> Box<HttpPeer> {
         let (Some(client), Some(route)) = (deadline::websocket(session), &ctx.route) else { return peer };
@@ -135,24 +82,6 @@ impl Gateway {
         let peer = self.websockets.lend(peer, &upgrade);
         ctx.upgrade = Some(upgrade);
         peer
-    }
-
-    /// Does wrong on purpose, where the route says so.
-    async fn inject_fault(&self, ctx: &RequestCtx) -> Verdict {
-        let Some(fault) = ctx.route.as_ref().and_then(|route| route.fault.as_ref()) else {
-            return Verdict::Continue(());
-        };
-        if let Some(delay) = fault.delay(fastrand::u8(..100)) {
-            ctx.metrics().faults_delayed.inc();
-            tokio::time::sleep(delay).await;
-        }
-        match fault.abort(fastrand::u8(..100)) {
-            Some(reply) => {
-                ctx.metrics().faults_aborted.inc();
-                Verdict::Reply(reply)
-            }
-            None => Verdict::Continue(()),
-        }
     }
 
     /// The request has been sent whole: from now on it is the backend that is waited for.
@@ -227,11 +156,11 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
         let mut verdict = match self.parts.challenges.answer(session.req_header()) {
             Some(answer) => Verdict::Reply(answer),
-            None => self.admit(session, ctx),
+            None => admission::admit(session, ctx),
         };
         ctx.metrics().request(&session.req_header().method);
         if let Verdict::Continue(()) = verdict {
-            verdict = self.inject_fault(ctx).await;
+            verdict = admission::inject_fault(ctx).await;
         }
         ctx.admitted = Some(Instant::now());
         ctx.reached(Phase::RequestFilter);
@@ -272,7 +201,7 @@ impl ProxyHttp for Gateway {
         match (&ctx.route, ctx.backend()) {
             (Some(route), Some(backend)) => {
                 let timed = deadline::disarm(session) && ctx.grpc.is_none();
-                let is_stream = ctx.grpc.is_some() || sse::is_asked_for(&session.req_header().headers);
+                let is_stream = ctx.grpc.is_some() || downstream::wants_events(&session.req_header().headers);
                 let occasion = Occasion { left: ctx.time_left(), timed, fresh, is_stream };
                 let mut peer = route.peers.peer(backend, occasion)?;
                 if ctx.wants_websocket {

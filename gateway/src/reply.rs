@@ -115,6 +115,7 @@ pub struct Reply {
     detail: Cow<'static, str>,
     fields: HeaderMap,
     proxy_error: Option<&'static str>,
+    closes: bool,
 }
 
 #[derive(Serialize)]
@@ -130,25 +131,36 @@ struct Body<'a> {
 impl Reply {
     /// A reply about `problem`; `detail` says what happened to this request.
     pub fn new(problem: Problem, detail: impl Into<Cow<'static, str>>) -> Self {
-        Reply {
-            problem: Some(problem),
-            content: None,
-            detail: detail.into(),
-            fields: HeaderMap::new(),
-            proxy_error: None,
-        }
+        Reply { problem: Some(problem), detail: detail.into(), ..Reply::blank() }
     }
 
     /// Sends the client to `location`, with the method and the body that it has: 308 (RFC 9110 15.4.9).
     pub fn redirect(location: HeaderValue) -> Self {
         let fields = HeaderMap::from_iter([(header::LOCATION, location)]);
-        Reply { problem: None, content: None, detail: Cow::default(), fields, proxy_error: None }
+        Reply { fields, ..Reply::blank() }
     }
 
     /// What the client has asked for, where it is the gateway that has it.
     pub fn content(media_type: &'static str, content: impl Into<Bytes>) -> Self {
-        let content = Some((media_type, content.into()));
-        Reply { problem: None, content, detail: Cow::default(), fields: HeaderMap::new(), proxy_error: None }
+        Reply { content: Some((media_type, content.into())), ..Reply::blank() }
+    }
+
+    fn blank() -> Self {
+        Reply {
+            problem: None,
+            content: None,
+            detail: Cow::default(),
+            fields: HeaderMap::new(),
+            proxy_error: None,
+            closes: false,
+        }
+    }
+
+    /// The connection ends with it: what follows this request on it cannot be told for certain.
+    #[must_use]
+    pub fn and_close(mut self) -> Self {
+        self.closes = true;
+        self
     }
 
     /// With one more header field.
@@ -192,11 +204,14 @@ impl Reply {
     }
 
     /// Writes it; as the outcome of `call`, where the request is one of gRPC. The connection stays open where the
-    /// session allows it.
+    /// session allows it and the reply does.
     ///
     /// # Errors
     /// Where the client is gone.
     pub async fn send(self, session: &mut Session, id: &HeaderValue, call: Option<&mut Call>) -> Result<()> {
+        if self.closes {
+            session.set_keepalive(None);
+        }
         if let Some(call) = call {
             return self.end(call, session, id).await;
         }

@@ -14,18 +14,17 @@ use tracing::{info, warn};
 
 use crate::admin::{Access, AccessError, Api, ApiServer, Door, MetricsServer, Readiness};
 use crate::config::{Config, ConfigError, MAX_ATTEMPTS, Parsed, Source};
-use crate::connection::Opener;
 use crate::demo::DemoOrigins;
 use crate::lifetime::{Leaving, Starting};
-use crate::listener::{BindError, Connections, ProxyService, Socket};
+use crate::listener::{BindError, Connections, Opener, ProxyService, Socket};
 use crate::live::{Names, Reloader, RolloutService, Rollouts, Snapshot, Store};
+use crate::process::shutdown::{CaughtSignals, Lifecycle, RunError};
+use crate::process::start::{How, PrepareError, Start};
+use crate::process::upgrade::Listeners;
 use crate::proxy::{self, Gateway};
-use crate::shutdown::{CaughtSignals, Lifecycle, RunError};
-use crate::start::{How, PrepareError, Start};
 use crate::telemetry::logging::{self, LoggingError};
 use crate::telemetry::{Metrics, Timelines};
 use crate::tls::acme::{AcmeService, Challenges, Pace};
-use crate::upgrade::Listeners;
 use crate::upstream::{Discoverer, HealthChecker};
 
 /// Why the gateway could not start, or go on.

@@ -18,7 +18,8 @@ pub fn check(headers: &HeaderMap) -> Verdict {
     } else {
         return Verdict::Continue(());
     };
-    Verdict::Reply(Reply::new(Problem::BadRequest, detail))
+    // Nor is it known what follows a body of which the length is in doubt.
+    Verdict::Reply(Reply::new(Problem::BadRequest, detail).and_close())
 }
 
 #[cfg(test)]

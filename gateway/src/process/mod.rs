@@ -1,11 +1,15 @@
-//! The process as the system sees it: in the background ([`daemon`]), under which user ([`Identity`]), with its
-//! id in a file ([`PidFile`]), and what it tells the service manager ([`systemd`]).
+//! The life of the process: how it starts ([`start`]), hands its listeners over to another one ([`upgrade`]), and
+//! stops ([`shutdown`]). And how the system sees it: in the background ([`daemon`]), under which user
+//! ([`Identity`]), with its id in a file ([`PidFile`]), and what it tells the service manager ([`systemd`]).
 
 pub mod daemon;
 mod identity;
 mod pid_file;
 mod presence;
+pub mod shutdown;
+pub mod start;
 pub mod systemd;
+pub mod upgrade;
 
 pub use identity::{Identity, IdentityError};
 pub use pid_file::{PidFile, PidFileError, parse_running, running_gateway};

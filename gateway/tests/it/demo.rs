@@ -2,8 +2,8 @@ use std::collections::HashSet;
 use std::thread;
 
 use gateway::demo;
+use gateway::process::start::How;
 use gateway::server;
-use gateway::start::How;
 use testkit::{Client, Process, eventually, free_address};
 use tokio::net::TcpStream;
 

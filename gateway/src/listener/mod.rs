@@ -4,6 +4,9 @@
 //! service's task, tries for half a minute, and panics there.) They are then handed to Pingora in the table
 //! through which a new process takes over the listeners of an old one.
 
+mod connection;
+mod proxy_protocol;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
@@ -23,7 +26,8 @@ use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::listening::Service;
 use pingora::services::{ServiceReadyNotifier, ServiceWithDependents};
 
-use crate::connection::Opener;
+pub use connection::Opener;
+
 use crate::lifetime::{LINGER, Leaving, Part};
 use crate::proxy::Gateway;
 use crate::telemetry::Metrics;

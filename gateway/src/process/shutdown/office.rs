@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use super::{CaughtSignals, RunError, Succession};
 use crate::process::Presence;
-use crate::upgrade::{Confirmed, HandOverError, Listener, TakeOverError, hand_over};
+use crate::process::upgrade::{Confirmed, HandOverError, Listener, TakeOverError, hand_over};
 
 /// What happens to the main thread.
 pub(super) enum Event {

@@ -26,8 +26,8 @@ use tracing::{info, warn};
 use crate::admin::Readiness;
 use crate::lifetime::{LINGER, Leaving, Starting};
 use crate::listener::Connections;
+use crate::process::upgrade::{Listener, TakeOver, TakeOverError};
 use crate::process::{Presence, systemd};
-use crate::upgrade::{Listener, TakeOver, TakeOverError};
 
 use office::{Event, Office, Stop, TellOnDrop, forward, tell_later};
 

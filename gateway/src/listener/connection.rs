@@ -11,10 +11,10 @@ use pingora::protocols::{GetSocketDigest, SocketDigest, Stream, UniqueID};
 use tokio::io::AsyncReadExt;
 use tracing::debug;
 
+use super::proxy_protocol;
 use crate::config::Cidr;
 use crate::deadline::TimedStream;
 use crate::live::Store;
-use crate::proxy_protocol;
 use crate::telemetry::Metrics;
 use crate::tls::Acceptor;
 use crate::tls::acme::{Challenges, Hello, look_at};

@@ -24,7 +24,7 @@ const FIXED: usize = 16;
 ///
 /// # Errors
 /// Where there is none, or one that is malformed (`InvalidData`), and where the stream fails.
-pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
+pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
     // Neither version is shorter: "PROXY UNKNOWN\r\n" has 15 bytes.
     let mut start = [0; v2::PROTOCOL_PREFIX.len()];
     stream.read_exact(&mut start).await?;

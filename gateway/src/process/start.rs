@@ -9,10 +9,10 @@ use tracing::info;
 use crate::config::{Config, LogOutput};
 use crate::listener::BindError;
 use crate::process::daemon::{self, DaemonError, Terminal};
+use crate::process::shutdown::Succession;
+use crate::process::upgrade::{Listener, Listeners, TakeOver, TakeOverError, place};
 use crate::process::{Identity, IdentityError, PidFileError, Presence};
-use crate::shutdown::Succession;
 use crate::telemetry::Metrics;
-use crate::upgrade::{Listener, Listeners, TakeOver, TakeOverError, place};
 
 /// How a gateway comes to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
