@@ -262,7 +262,9 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         let speaks_http2 = request.version == Version::HTTP_2;
-        if ctx.route.as_ref().is_some_and(|route| route.peers.is_http2()) && !speaks_http2 {
+        let must_be_http2 = ctx.route.as_ref().is_some_and(|route| route.peers.is_http2())
+            || ctx.grpc.as_ref().is_some_and(|call| call.needs_http2());
+        if must_be_http2 && !speaks_http2 {
             return Err(failure::no_http2());
         }
         if !speaks_http2 && session.req_header().version == Version::HTTP_2 {

@@ -16,7 +16,6 @@ mod grpc;
 mod h2_peers;
 mod headers;
 mod http2;
-mod http2_frames;
 mod keeping;
 mod logs;
 mod management;

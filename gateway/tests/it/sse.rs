@@ -9,9 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
-use crate::http2_frames::{
-    DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, fields_block, frame, read_frame,
-};
+use crate::frames::{DATA, Frame, Wire};
 use crate::support::Gateway;
 use crate::websocket::{over, raw};
 
@@ -108,7 +106,7 @@ async fn event_by_event_over_http2() {
     for framing in [Framing::Chunked, Framing::Length, Framing::Close] {
         let (address, next) = backend(framing).await;
         let gateway = over(address, "http2_cleartext = true", "").await;
-        let mut client = TcpStream::connect(gateway.address).await.unwrap();
+        let mut wire = Wire::connect(gateway.address).await;
         let fields = [
             (":method", "GET"),
             (":scheme", "http"),
@@ -116,18 +114,14 @@ async fn event_by_event_over_http2() {
             (":authority", "a"),
             ("accept", "text/event-stream"),
         ];
-        let mut opening = PREFACE.to_vec();
-        opening.extend(frame(SETTINGS, 0, 0, &[]));
-        opening.extend(frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields_block(&fields)));
-        client.write_all(&opening).await.unwrap();
-        while read_frame(&mut client).await.0 != HEADERS {}
+        assert!(wire.send(&[Frame::head(1, &fields, true)]).await);
+        assert_eq!(wire.status(1).await, 200);
         for event in EVENTS {
             next.send(()).unwrap();
             let mut got = Vec::new();
             while got.len() < event.len() {
-                if let (DATA, 1, payload) = read_frame(&mut client).await {
-                    got.extend(payload);
-                }
+                let frame = wire.find(|frame| frame.kind == DATA).await.unwrap();
+                got.extend(frame.payload);
             }
             assert_eq!(String::from_utf8_lossy(&got), event, "{framing:?}");
         }

@@ -319,5 +319,5 @@ async fn gets_its_certificate(challenge: &str) {
 /// What follows the key in a file.
 fn after_key(pem: &Path) -> Vec<u8> {
     let text = std::fs::read_to_string(pem).unwrap();
-    text[text.find("-----BEGIN CERTIFICATE").unwrap()..].as_bytes().to_vec()
+    text.as_bytes()[text.find("-----BEGIN CERTIFICATE").unwrap()..].to_vec()
 }

@@ -40,6 +40,22 @@ impl Load {
         self
     }
 
+    /// `clients` more that do so over HTTP/2 (with prior knowledge), four requests at once on one connection, until
+    /// they are told to go.
+    pub(super) fn and_http2(mut self, clients: usize, address: SocketAddr, path: &str) -> Load {
+        for _ in 0..clients {
+            let (shared, uri) = (self.shared.clone(), format!("http://{address}{path}"));
+            self.clients.push(tokio::spawn(async move {
+                while !shared.stopped.load(Ordering::Relaxed) {
+                    if let Err(why) = until_told_to_go(&shared, address, &uri).await {
+                        shared.failures.lock().push(format!("{uri} over HTTP/2: {why}"));
+                    }
+                }
+            }));
+        }
+        self
+    }
+
     /// The requests answered so far.
     pub(super) fn answered(&self) -> u64 {
         self.shared.answered.load(Ordering::Relaxed)
@@ -74,6 +90,41 @@ async fn ask(shared: Arc<Shared>, address: SocketAddr, path: String, pause: Dura
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+/// Requests on a connection of HTTP/2, until that takes no more (GOAWAY, RFC 9113 6.8). Every one that was sent must
+/// be answered.
+async fn until_told_to_go(shared: &Shared, address: SocketAddr, uri: &str) -> Result<(), String> {
+    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    let (client, connection) = h2::client::handshake(stream).await.map_err(|error| error.to_string())?;
+    let driving = tokio::spawn(connection);
+    while !shared.stopped.load(Ordering::Relaxed) {
+        let mut sent = Vec::new();
+        for _ in 0..4 {
+            let Ok(mut ready) = client.clone().ready().await else { break };
+            let request = http::Request::get(uri).body(()).unwrap();
+            sent.push(ready.send_request(request, true).map_err(|error| error.to_string())?.0);
+        }
+        let is_told = sent.len() < 4;
+        for response in sent {
+            let response = timeout(DEADLINE, response).await.map_err(|_| "no answer in time")?;
+            let (head, mut body) = response.map_err(|error| error.to_string())?.into_parts();
+            if head.status != 200 {
+                return Err(head.status.to_string());
+            }
+            while let Some(part) = body.data().await {
+                let part = part.map_err(|error| error.to_string())?;
+                let _ = body.flow_control().release_capacity(part.len());
+            }
+            shared.answered.fetch_add(1, Ordering::Relaxed);
+        }
+        if is_told {
+            break;
+        }
+    }
+    drop(client);
+    let _ = timeout(DEADLINE, driving).await;
+    Ok(())
 }
 
 /// One request on the connection that is kept or on a new one, which is kept as the answer says.

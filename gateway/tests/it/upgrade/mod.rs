@@ -53,7 +53,8 @@ impl House {
 
     /// The same, and the process's id in a file.
     fn config_with_pid_file(&self) -> ConfigFile {
-        self.config(Setup { proxy: &format!("pid_file = {:?}\n", self.pid_file()), ..Setup::default() })
+        let proxy = format!("http2_cleartext = true\npid_file = {:?}\n", self.pid_file());
+        self.config(Setup { proxy: &proxy, ..Setup::default() })
     }
 
     async fn start(&self) -> Gateway {
@@ -86,6 +87,8 @@ async fn ten_upgrades_in_a_row_lose_no_request() {
         .and(4, gateway.address, "/bytes/66", Duration::ZERO)
         .and(8, gateway.address, "/bytes/66", PAUSE)
         .and(2, gateway.address, "/delay/200", Duration::ZERO)
+        .and_http2(2, gateway.address, "/bytes/66")
+        .and_http2(1, gateway.address, "/delay/200")
         .and(2, gateway.metrics_address(), "/livez", PAUSE)
         .and(2, gateway.management, "/api/v1/openapi.json", PAUSE);
     eventually!(load.answered() > 100);
