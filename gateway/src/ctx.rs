@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
-use pingora::http::RequestHeader;
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
 use prometheus::IntGauge;
 
 use crate::grpc::Call;
@@ -169,6 +170,24 @@ impl RequestCtx {
     /// Where it is counted.
     pub fn metrics(&self) -> &RouteMetrics {
         self.route.as_ref().map_or(&self.snapshot.unrouted, |route| &route.metrics)
+    }
+
+    /// Has the client come back to where it is: to its share of the route's requests, and to its backend.
+    ///
+    /// # Errors
+    /// Where Pingora refuses a field, which it does not do for cookies.
+    pub fn keep_client(&self, response: &mut ResponseHeader) -> Result<()> {
+        let Some(route) = &self.route else { return Ok(()) };
+        if let Some(cookie) = route.split_cookie.as_ref().filter(|_| self.draw_is_new) {
+            cookie.on_response(&self.draw.number().to_string(), self.is_https, response)?;
+        }
+        let mark = self.backend().map(|backend| &backend.mark);
+        if let (Some(cookie), Some(mark)) = (&route.sticky_cookie, mark)
+            && self.known_mark.as_ref() != Some(mark)
+        {
+            cookie.on_response(mark, self.is_https, response)?;
+        }
+        Ok(())
     }
 
     /// Which fields tell the client's browser to be careful.

@@ -113,6 +113,17 @@ async fn send(mut reply: Reply, session: &mut Session, ctx: &mut RequestCtx) -> 
     reply.send(session, &ctx.id, ctx.grpc.as_deref_mut()).await
 }
 
+/// A WebSocket that was asked for begins with this answer, or there is none.
+fn settle_upgrade(status: StatusCode, session: &mut Session, ctx: &RequestCtx) {
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        // Whatever Pingora would bound: the tunnel has bounds of its own.
+        session.set_read_timeout(None);
+        ctx.upgrade.iter().for_each(|upgrade| upgrade.agree());
+    } else if let Some(client) = deadline::websocket(session) {
+        client.give_up();
+    }
+}
+
 /// What is known about a request that has gone to a backend.
 fn sent(session: &Session) -> Sent<'_> {
     Sent {
@@ -413,13 +424,7 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         deadline::disarm(session);
-        if response.status == StatusCode::SWITCHING_PROTOCOLS {
-            // Whatever Pingora would bound: the tunnel has bounds of its own.
-            session.set_read_timeout(None);
-            ctx.upgrade.iter().for_each(|upgrade| upgrade.agree());
-        } else if let Some(client) = deadline::websocket(session) {
-            client.give_up();
-        }
+        settle_upgrade(response.status, session, ctx);
         ctx.responded = Some(Instant::now());
         ctx.reached(Phase::ResponseFilter);
         if let Some(call) = &mut ctx.grpc {
@@ -441,15 +446,8 @@ impl ProxyHttp for Gateway {
         }
         if let Some(route) = &ctx.route {
             route.headers.on_response(response, ctx.backend().map(|backend| backend.name.as_str()))?;
-            if let Some(cookie) = route.split_cookie.as_ref().filter(|_| ctx.draw_is_new) {
-                cookie.on_response(&ctx.draw.number().to_string(), ctx.is_https, response)?;
-            }
-            let mark = ctx.backend().map(|backend| &backend.mark);
-            let is_known = mark == ctx.known_mark.as_ref();
-            if let (Some(cookie), Some(mark), false) = (&route.sticky_cookie, mark, is_known) {
-                cookie.on_response(mark, ctx.is_https, response)?;
-            }
         }
+        ctx.keep_client(response)?;
         ctx.security_headers().on_response(ctx.is_https, response)?;
         if self.parts.leaving.has_begun() || session.is_process_shutting_down() {
             // The client must not send another request on a connection that is about to close.

@@ -19,6 +19,7 @@ mod network;
 mod not_yet;
 mod path;
 mod policies;
+mod proxy;
 mod rewrite;
 mod routes;
 mod schema;
@@ -43,9 +44,10 @@ pub use load::{Overrides, Parsed, Source};
 pub use network::Cidr;
 pub use path::normalise_path;
 pub use policies::{FaultInjection, Headers, RateLimit, RateLimitKey, RateLimitScope, SecurityHeaders};
+pub use proxy::Proxy;
 pub use routes::{MethodName, Pattern, Route};
 pub use schema::{
-    Admin, Backend, ClientCertificate, Config, LogFormat, LogOutput, Logging, Metrics, Proxy, VirtualHost,
+    Admin, Backend, ClientCertificate, Config, LogFormat, LogOutput, Logging, Metrics, VirtualHost,
 };
 pub use secrets::{hide_secrets, reveal_secrets};
 pub use shares::{Rollout, RolloutState, Share};

@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use super::address::Address;
 use super::cases::Case;
 use super::lets_encrypt::LetsEncrypt;
-use super::network::Cidr;
 use super::policies::{Headers, RateLimit, SecurityHeaders};
+use super::proxy::Proxy;
 use super::routes::Route;
 use super::shares::{Rollout, Share};
 use super::upstream::{Balancing, CircuitBreaker, HealthCheck, Retry, Upstream};
-use super::values::{OneOrMany, Secs, is_default};
+use super::values::{OneOrMany, is_default};
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -115,86 +115,6 @@ impl Config {
             of_routes.chain([of_host])
         });
         of_hosts.max().unwrap_or(at_top)
-    }
-}
-
-/// `[proxy]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Proxy {
-    /// The plain HTTP listeners.
-    pub listen_addr_http: OneOrMany<SocketAddr>,
-    /// The HTTPS listeners: HTTP/1.1 and, by ALPN, HTTP/2. None: no TLS.
-    #[serde(skip_serializing_if = "is_default")]
-    pub listen_addr: OneOrMany<SocketAddr>,
-    /// The port to which `http_to_https` sends clients; 0: that of `listen_addr`, or else 443.
-    #[serde(skip_serializing_if = "is_default")]
-    pub https_port: u16,
-    /// Whether the plain listeners take HTTP/2 from clients that know it (h2c with prior knowledge, RFC 9113
-    /// 3.3).
-    #[serde(skip_serializing_if = "is_default")]
-    pub http2_cleartext: bool,
-    /// Whether every connection begins with a PROXY protocol header (version 1 or 2), from one of
-    /// `trusted_proxies`; any other connection is closed.
-    #[serde(skip_serializing_if = "is_default")]
-    pub proxy_protocol: bool,
-    /// Who may say whom it speaks for, by `X-Forwarded-For`, `X-Forwarded-Proto` and PROXY headers.
-    #[serde(skip_serializing_if = "is_default")]
-    pub trusted_proxies: Vec<Cidr>,
-    /// The listener for the management API and its page.
-    pub management_api_addr: SocketAddr,
-    /// Whether there is one.
-    pub management_api: bool,
-    /// The environment variable with the key that signs cookies. Where it is not set, the key is made anew at
-    /// each start, and cookies from before count as none.
-    pub cookie_key_env: String,
-    /// Open client connections; more are closed at once.
-    pub max_connections: NonZeroUsize,
-    /// From a request's last byte to the response's first byte.
-    pub request_timeout_secs: Secs,
-    /// How long an idle client connection stays open.
-    pub keepalive_timeout_secs: Secs,
-    /// How long requests in flight may take when the gateway stops.
-    pub shutdown_timeout_secs: Secs,
-    /// The DNS servers that are asked for backends' names; none: those of the system.
-    #[serde(skip_serializing_if = "is_default")]
-    pub nameservers: Vec<SocketAddr>,
-    /// Worker threads; 0 is one per core.
-    pub threads: usize,
-    /// The file with the process's id, as long as it serves; empty: none.
-    pub pid_file: String,
-    /// The Unix socket over which a process takes the listeners over from the one that runs; empty: the usual
-    /// place.
-    pub upgrade_sock: String,
-    /// The user that the process becomes once its ports are bound; empty: the one that starts it.
-    pub user: String,
-    /// The same for the group; empty: the user's own.
-    pub group: String,
-}
-
-impl Default for Proxy {
-    fn default() -> Self {
-        Proxy {
-            listen_addr_http: OneOrMany(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))]),
-            listen_addr: OneOrMany::default(),
-            https_port: 0,
-            http2_cleartext: false,
-            proxy_protocol: false,
-            trusted_proxies: Vec::new(),
-            management_api_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
-            management_api: true,
-            cookie_key_env: "GATEWAY_COOKIE_KEY".to_owned(),
-            max_connections: NonZeroUsize::MIN.saturating_add(9_999),
-            request_timeout_secs: Secs::new(30),
-            keepalive_timeout_secs: Secs::new(60),
-            shutdown_timeout_secs: Secs::new(30),
-            nameservers: Vec::new(),
-            threads: 0,
-            pid_file: String::new(),
-            upgrade_sock: String::new(),
-            user: String::new(),
-            group: String::new(),
-        }
     }
 }
 
