@@ -2,7 +2,7 @@
 //! over from the gateway that runs.
 //!
 //! The successor waits on a Unix socket ([`place`]). On SIGQUIT the running gateway connects to it and sends all
-//! listening sockets ([`hand_over`]); it keeps them as well, and keeps serving. The successor starts on them
+//! listening sockets ([`hand_over()`]); it keeps them as well, and keeps serving. The successor starts on them
 //! ([`TakeOver`], [`Listeners`]), says "ready" once its accept loops run, and is told to go ahead; only then does the
 //! old process stop, as on SIGTERM but without haste towards idle connections. Whatever goes wrong before, the old
 //! one serves on as if nothing had happened.
