@@ -1,10 +1,10 @@
 //! The certificates of a configuration. Files that have not changed are not read again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::compile::not_validated;
 use super::snapshot::Snapshot;
@@ -117,6 +117,25 @@ pub(super) fn files(snapshot: &Snapshot) -> Vec<PathBuf> {
     files.sort_unstable();
     files.dedup();
     files
+}
+
+/// Tells which certificates are shown from now on that were not before.
+pub(super) fn tell_of_certificates(before: &Snapshot, now: &Snapshot) {
+    let known: HashSet<(&str, *const Certificate)> =
+        each(before).map(|(host, shown)| (host, Arc::as_ptr(shown))).collect();
+    for (virtual_host, shown) in each(now) {
+        if !known.contains(&(virtual_host, Arc::as_ptr(shown))) {
+            let not_after = httpdate::fmt_http_date(shown.not_after);
+            let file = shown.pair.certificate.display();
+            info!(virtual_host, key = shown.kind, not_after, %file, "a new certificate is shown");
+        }
+    }
+}
+
+/// Every certificate, with the virtual host that shows it.
+fn each(snapshot: &Snapshot) -> impl Iterator<Item = (&str, &Arc<Certificate>)> {
+    let hosts = snapshot.certificates.all().iter();
+    hosts.flat_map(|host| host.certificates.iter().map(|shown| (&*host.domain, shown)))
 }
 
 impl Snapshot {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::cases::try_on;
-use super::certificates::files;
+use super::certificates::{files, tell_of_certificates};
 use super::change::{Applied, Change, ChangeError, Keeping, Revision};
 use super::compile::{Surroundings, compile};
 use super::ended;
@@ -250,6 +250,7 @@ impl Store {
         let before = self.current.swap(next.clone());
         next.take_effect(&self.metrics);
         self.tell_of_instances(&before, &next);
+        tell_of_certificates(&before, &next);
         self.health.send_replace(next.health.clone());
         self.places.send_replace(next.places.clone());
         self.acme.send_replace(next.acme.clone());

@@ -31,6 +31,7 @@ async fn a_new_certificate_is_shown_as_soon_as_its_files_are_there() {
     let mut open = testkit::tls::handshake(address, Some("web.test"), anyhow).await.unwrap();
     replace(&served, &authority.issue_rsa("web2.test"));
     eventually!(shown(address, Some("web.test")).await.as_deref() == Ok("web2.test"));
+    gateway.process.line("a new certificate is shown").await;
     let text = gateway.monitor("/metrics").await.text();
     assert!(text.contains("key=\"rsa\"") && !text.contains("key=\"ecdsa\""), "{text}");
     // Who was connected before goes on as before.
