@@ -103,10 +103,8 @@ fn serve(
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
-    let addresses = |is_https: bool| -> Vec<SocketAddr> {
-        sockets.iter().filter(|socket| socket.is_https == is_https).map(|socket| socket.address).collect()
-    };
-    let (http_addresses, https_addresses) = (addresses(false), addresses(true));
+    let listening: Vec<(bool, SocketAddr)> =
+        sockets.iter().map(|socket| (socket.is_https, socket.address)).collect();
     let challenges = Arc::<Challenges>::default();
     let gateway = Gateway::new(proxy::Parts {
         live: live.clone(),
@@ -121,7 +119,8 @@ fn serve(
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(config.proxy.keepalive_timeout_secs.duration());
     proxy.server_options = Some(options);
-    let opener = Opener::new(live.clone(), metrics.clone(), challenges.clone(), https_addresses.clone())?;
+    let https = listening.iter().filter(|(is_https, _)| *is_https).map(|(_, address)| *address).collect();
+    let opener = Opener::new(live.clone(), metrics.clone(), challenges.clone(), https)?;
     server.add_service(ProxyService::new(proxy, sockets, connections.clone(), opener, starting.part()));
     server.add_service(background_service("health checks", HealthChecker::new(live.health_plan())));
     server.add_service(background_service("discovery", discoverer(&live, config, &metrics)));
@@ -140,16 +139,13 @@ fn serve(
     let metrics_server =
         MetricsServer::new(metrics_listener.map(door), metrics.clone(), readiness.clone(), log.dropped());
     server.add_service(background_service("metrics", metrics_server));
-    if let (Some(demo), Some(address)) = (demo, http_addresses.first()) {
+    if let (Some(demo), Some((_, address))) = (demo, listening.first()) {
         eprintln!("{}", demo.welcome(*address, management_address, metrics_address));
         server.add_service(background_service("demo origins", demo));
     }
 
-    for address in http_addresses {
-        info!("listening on http://{address}");
-    }
-    for address in https_addresses {
-        info!("listening on https://{address}");
+    for (is_https, address) in listening {
+        info!("listening on {}://{address}", if is_https { "https" } else { "http" });
     }
     if let Some(address) = management_address {
         info!("management API and page on http://{address}/");
