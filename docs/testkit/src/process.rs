@@ -60,10 +60,14 @@ impl Process {
             let listen = address.to_string();
             let mut process = Process::spawn(&program, arguments, &[("LISTEN_ADDR", &listen)]);
             let until = Instant::now() + DEADLINE;
+            let mut answered_before = false;
             while process.is_running() && Instant::now() < until {
-                if TcpStream::connect(address).is_ok() && process.is_running() {
+                // Looked at twice: a program may bind for a moment, only to see whether it can.
+                let answers = TcpStream::connect(address).is_ok() && process.is_running();
+                if answers && answered_before {
                     return (process, address);
                 }
+                answered_before = answers;
                 tokio::time::sleep(POLL).await;
             }
             assert!(process.output().contains("in use"), "{} is not ready", program.as_ref().display());
