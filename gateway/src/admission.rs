@@ -34,11 +34,10 @@ pub fn admit(session: &Session, ctx: &mut RequestCtx) -> Verdict {
             return Verdict::Reply(reply);
         }
     }
-    if let Some(policy) = &route.entrance.client_certificate {
-        let identity = handshake.and_then(|handshake| handshake.client.as_ref());
-        if let Verdict::Reply(reply) = policy.check(identity) {
-            return Verdict::Reply(reply);
-        }
+    if let Some(policy) = &route.entrance.client_certificate
+        && let Verdict::Reply(reply) = policy.check(handshake)
+    {
+        return Verdict::Reply(reply);
     }
     if let Some(limiter) = &route.rate_limit {
         match limiter.check(ctx.client, ctx.started) {

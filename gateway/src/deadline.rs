@@ -49,6 +49,8 @@ pub struct TimedStream {
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether something written may still be in the buffer.
     unflushed: bool,
+    /// How many bytes must come before its first deadline.
+    awaited: usize,
     /// Whether HTTP/2 is spoken on it, though nobody has agreed on that in TLS.
     prior_knowledge: bool,
     /// The client's side of a WebSocket, where one is asked for.
@@ -64,15 +66,31 @@ impl TimedStream {
             deadline: AtomicU64::new(NEVER),
             timer: None,
             unflushed: false,
+            awaited: 0,
             prior_knowledge: false,
             websocket: ClientSide::default(),
         }
+    }
+
+    /// One on which the first `bytes` must come within `patience`: Pingora waits for the preface of HTTP/2 for ever.
+    #[must_use]
+    pub fn awaiting(self, bytes: usize, patience: Duration) -> Self {
+        let until = u64::try_from(patience.as_millis()).unwrap_or(NEVER);
+        TimedStream { awaited: bytes, deadline: AtomicU64::new(until), ..self }
     }
 
     /// One on which HTTP/2 is spoken with prior knowledge (RFC 9113 3.3).
     #[must_use]
     pub fn with_http2(self) -> Self {
         TimedStream { prior_knowledge: true, ..self }
+    }
+
+    /// Takes note of bytes, of which some may have been awaited.
+    fn came(&mut self, bytes: usize) {
+        self.awaited = self.awaited.saturating_sub(bytes);
+        if self.awaited == 0 {
+            *self.deadline.get_mut() = NEVER;
+        }
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -138,6 +156,7 @@ impl AsyncRead for TimedStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let filled = buf.filled().len();
         let this = &mut *self;
         let read = if this.websocket.is_concerned() {
             this.websocket.poll_read(&mut this.inner, cx, buf)
@@ -148,6 +167,9 @@ impl AsyncRead for TimedStream {
             read
         };
         if read.is_ready() {
+            if self.awaited > 0 {
+                self.came(buf.filled().len().saturating_sub(filled));
+            }
             return read;
         }
         if self.unflushed && Pin::new(&mut self.inner).poll_flush(cx)?.is_ready() {
@@ -265,6 +287,19 @@ mod tests {
 
     fn at(stream: &TimedStream, deadline_ms: u64) {
         stream.deadline.store(deadline_ms, Ordering::Relaxed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_bytes_must_come_in_time_and_the_others_need_not() {
+        for (sent, is_in_time) in [(&b""[..], false), (b"abc", false), (b"abcd", true), (b"abcde", true)] {
+            let (client, mut other) = duplex(64);
+            let mut stream = TimedStream::new(Box::new(client)).awaiting(4, Duration::from_secs(10));
+            other.write_all(sent).await.unwrap();
+            let mut read = vec![0; sent.len()];
+            stream.read_exact(&mut read).await.unwrap();
+            let next = tokio::time::timeout(Duration::from_secs(60), stream.read_u8()).await;
+            assert_eq!(next.is_err(), is_in_time, "{sent:?}: {next:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

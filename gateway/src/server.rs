@@ -119,8 +119,7 @@ fn serve(
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(config.proxy.keepalive_timeout_secs.duration());
     proxy.server_options = Some(options);
-    let https = listening.iter().filter(|(is_https, _)| *is_https).map(|(_, address)| *address).collect();
-    let opener = Opener::new(live.clone(), metrics.clone(), challenges.clone(), https)?;
+    let opener = Opener::new(live.clone(), metrics.clone(), challenges.clone(), listening.clone())?;
     server.add_service(ProxyService::new(proxy, sockets, connections.clone(), opener, starting.part()));
     server.add_service(background_service("health checks", HealthChecker::new(live.health_plan())));
     server.add_service(background_service("discovery", discoverer(&live, config, &metrics)));

@@ -1,23 +1,23 @@
 //! From an accepted socket to a stream on which HTTP is spoken: for whom it is (PROXY protocol), TLS, and
 //! whether it begins with HTTP/2. All of it together has a time in which it must be done.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use pingora::protocols::l4::socket::SocketAddr as AnySocketAddr;
 use pingora::protocols::l4::stream::Stream as TcpStream;
-use pingora::protocols::{GetSocketDigest, SocketDigest, Stream, UniqueID};
+use pingora::protocols::{ALPN, GetSocketDigest, SocketDigest, Ssl, Stream, UniqueID};
 use tokio::io::AsyncReadExt;
 use tracing::debug;
 
-use super::proxy_protocol;
+use super::proxy_protocol::{self, OnBehalfOf};
 use crate::config::Cidr;
 use crate::deadline::TimedStream;
 use crate::live::Store;
 use crate::telemetry::Metrics;
-use crate::tls::Acceptor;
-use crate::tls::acme::{Challenges, Hello, look_at};
+use crate::tls::acme::Challenges;
+use crate::tls::{Acceptor, Hello, look_at, server_name};
 
 /// How long a client may take until it can send its first request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,12 +31,12 @@ pub struct Opener {
     metrics: Arc<Metrics>,
     acceptor: Acceptor,
     challenges: Arc<Challenges>,
-    /// The listeners that speak TLS.
-    https: Vec<SocketAddr>,
+    /// Where is listened, and whether TLS is spoken there.
+    listeners: Vec<(bool, SocketAddr)>,
 }
 
 impl Opener {
-    /// Opens connections as `live` says; those to one of the addresses `https` over TLS.
+    /// Opens connections as `live` says, to these `listeners`; over TLS to those with which it is true.
     ///
     /// # Errors
     /// Where OpenSSL does not know what it must.
@@ -44,9 +44,9 @@ impl Opener {
         live: Arc<Store>,
         metrics: Arc<Metrics>,
         challenges: Arc<Challenges>,
-        https: Vec<SocketAddr>,
+        listeners: Vec<(bool, SocketAddr)>,
     ) -> Result<Self, openssl::error::ErrorStack> {
-        Ok(Opener { live, metrics, acceptor: Acceptor::new()?, challenges, https })
+        Ok(Opener { live, metrics, acceptor: Acceptor::new()?, challenges, listeners })
     }
 
     /// What HTTP is spoken on; `None` where it does not come to that.
@@ -75,17 +75,25 @@ impl Opener {
         }
         if is_https {
             let peer = peer(&stream);
-            // Only while an ACME server is awaited, anybody may be one.
-            if self.challenges.has_tls() && is_validation(&mut stream).await {
+            let certificates = snapshot.certificates.clone();
+            // What the client wants must be known before where an ACME server is awaited, and where a host asks its
+            // clients for certificates.
+            let hello = match self.challenges.has_tls() || certificates.ask_clients() {
+                true => peek_at_hello(&mut stream).await,
+                false => Vec::new(),
+            };
+            if self.challenges.has_tls() && look_at(&hello) == Hello::Validation {
                 if let Err(error) = self.challenges.validate(stream).await {
                     debug!(?peer, %error, "an ACME server was not shown that the name leads here");
                 }
                 return None;
             }
-            return match self.acceptor.accept(stream, snapshot.certificates.clone()).await {
+            return match self.acceptor.accept(stream, certificates, server_name(&hello).as_deref()).await {
                 Ok(stream) => {
                     self.metrics.tls_handshakes.inc();
-                    Some(TimedStream::new(Box::new(stream)))
+                    let stream = TimedStream::new(Box::new(stream));
+                    let speaks_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
+                    Some(if speaks_http2 { stream.awaiting(PREFACE.len(), PATIENCE) } else { stream })
                 }
                 Err(error) => {
                     self.metrics.tls_handshakes_failed.inc();
@@ -101,21 +109,32 @@ impl Opener {
     }
 
     fn is_https(&self, stream: &TcpStream) -> bool {
-        // Mostly there is one listener of each kind, and mostly none that speaks TLS has nothing to ask.
-        if self.https.is_empty() {
+        // Nobody need be asked where all listeners are of one kind.
+        if self.listeners.iter().all(|(is_https, _)| !is_https) {
             return false;
         }
         let digest = stream.get_socket_digest();
-        let local = digest.as_ref().and_then(|digest| digest.local_addr()?.as_inet());
-        local.is_some_and(|local| {
-            let is_at = |listener: &SocketAddr| {
-                let ip = listener.ip();
-                listener.port() == local.port()
-                    && (ip.is_unspecified() || ip.to_canonical() == local.ip().to_canonical())
-            };
-            self.https.iter().any(is_at)
-        })
+        let Some(local) = digest.as_ref().and_then(|digest| digest.local_addr()?.as_inet()) else {
+            return false;
+        };
+        speaks_tls(&self.listeners, *local)
     }
+}
+
+/// Whether the listener that took a connection to `local` speaks TLS: the one with just this address, else the one
+/// for every address of its kind, else the one for every address.
+fn speaks_tls(listeners: &[(bool, SocketAddr)], local: SocketAddr) -> bool {
+    let ip = local.ip().to_canonical();
+    let fits = |listener: IpAddr| match listener.to_canonical() {
+        exact if exact == ip => 3,
+        any if any.is_unspecified() && any.is_ipv4() == ip.is_ipv4() => 2,
+        any if any.is_unspecified() && any.is_ipv6() => 1,
+        _ => 0,
+    };
+    let of_port = listeners.iter().filter(|(_, listener)| listener.port() == local.port());
+    let best =
+        of_port.map(|(is_https, listener)| (fits(listener.ip()), *is_https)).max_by_key(|(fit, _)| *fit);
+    best.is_some_and(|(fit, is_https)| fit > 0 && is_https)
 }
 
 fn peer(stream: &TcpStream) -> Option<SocketAddr> {
@@ -129,18 +148,21 @@ async fn introduce(stream: &mut TcpStream, trusted: &[Cidr]) -> Result<(), Strin
     if !trusted.iter().any(|network| network.contains(peer.ip())) {
         return Err("its PROXY header would not be believed (proxy.trusted_proxies)".to_owned());
     }
-    let client = proxy_protocol::read(stream).await.map_err(|error| error.to_string())?;
-    if let Some(client) = client {
-        let digest = SocketDigest::from_raw_fd(stream.id());
-        // It is new, and so has none yet.
-        let _ = digest.peer_addr.set(Some(AnySocketAddr::Inet(client)));
-        stream.set_socket_digest(digest);
-    }
+    let client = match proxy_protocol::read(stream).await.map_err(|error| error.to_string())? {
+        OnBehalfOf::Itself => return Ok(()),
+        OnBehalfOf::Client(client) => Some(AnySocketAddr::Inet(client)),
+        // Nobody who could be trusted: what comes is the client's, and not the load balancer's.
+        OnBehalfOf::Somebody => None,
+    };
+    let digest = SocketDigest::from_raw_fd(stream.id());
+    // It is new, and so has none yet.
+    let _ = digest.peer_addr.set(client);
+    stream.set_socket_digest(digest);
     Ok(())
 }
 
-/// Whether the client is an ACME server that validates a name (RFC 8737), and no client of anybody's.
-async fn is_validation(stream: &mut TcpStream) -> bool {
+/// The first bytes of a handshake, as far as they are its ClientHello. They are there to be read.
+async fn peek_at_hello(stream: &mut TcpStream) -> Vec<u8> {
     let mut seen = Vec::with_capacity(2048);
     while look_at(&seen) == Hello::Incomplete {
         match stream.read_buf(&mut seen).await {
@@ -150,7 +172,7 @@ async fn is_validation(stream: &mut TcpStream) -> bool {
         }
     }
     stream.rewind(&seen);
-    look_at(&seen) == Hello::Validation
+    seen
 }
 
 /// Whether HTTP/2 is spoken. Looks no further than it must: a request of HTTP/1.0 may be shorter than the
@@ -167,4 +189,33 @@ async fn begins_with_preface(stream: &mut TcpStream) -> bool {
     }
     stream.rewind(&seen[..length]);
     seen[..length] == *PREFACE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_listener_that_fits_best_took_it() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let listeners = [
+            (true, at("0.0.0.0:443")),
+            (false, at("[::1]:443")),
+            (false, at("127.0.0.1:80")),
+            (true, at("[::]:8443")),
+            (false, at("127.0.0.1:8443")),
+        ];
+        for (local, is_https) in [
+            ("127.0.0.1:443", true),
+            ("[::ffff:127.0.0.1]:443", true),
+            ("[::1]:443", false),
+            ("127.0.0.1:80", false),
+            ("[::1]:8443", true),
+            ("192.0.2.1:8443", true),
+            ("127.0.0.1:8443", false),
+            ("127.0.0.1:9", false),
+        ] {
+            assert_eq!(speaks_tls(&listeners, at(local)), is_https, "{local}");
+        }
+    }
 }

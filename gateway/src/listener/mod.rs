@@ -112,6 +112,15 @@ impl Connections {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// Ready when the process stops, and nobody takes its place.
+    async fn are_cut_off(&self, mut shutdown: ShutdownWatch) {
+        let stops = shutdown.wait_for(|stops| *stops).await.is_ok();
+        if !stops || self.leaving.has_begun() {
+            // Each is waited for only so long.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Counts a connection until the guard is dropped; `None` where too many are open.
     fn enter(&self) -> Option<OpenConnection<'_>> {
         let before = self.open.fetch_add(1, Ordering::AcqRel);
@@ -146,7 +155,11 @@ impl ServerApp for Counted {
             self.connections.metrics.connections_refused.inc();
             return None;
         };
-        let stream = self.opener.open(stream).await?;
+        let stream = tokio::select! {
+            opened = self.opener.open(stream) => opened?,
+            // Nothing of it is in flight: it has yet to say what it wants.
+            () = self.connections.are_cut_off(shutdown.clone()) => return None,
+        };
         self.proxy.process_new(Box::new(stream), shutdown).await
     }
 

@@ -19,12 +19,22 @@ const MAX_REST: usize = 4096;
 /// The fixed part of a version 2 header: the signature, what it is, and how long the rest is.
 const FIXED: usize = 16;
 
-/// Reads the header in front of `stream`, and not a byte more. Returns for whom the connection is; `None` where
-/// the header says that it is for the load balancer itself (a health check), or does not know.
+/// For whom a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnBehalfOf {
+    /// The load balancer itself: it looks whether somebody is here.
+    Itself,
+    /// Somebody of whom it cannot tell the address.
+    Somebody,
+    /// A client with this address.
+    Client(SocketAddr),
+}
+
+/// Reads the header in front of `stream`, and not a byte more.
 ///
 /// # Errors
 /// Where there is none, or one that is malformed (`InvalidData`), and where the stream fails.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
+pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<OnBehalfOf> {
     // Neither version is shorter: "PROXY UNKNOWN\r\n" has 15 bytes.
     let mut start = [0; v2::PROTOCOL_PREFIX.len()];
     stream.read_exact(&mut start).await?;
@@ -35,7 +45,7 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
     }
 }
 
-async fn version_1(stream: &mut (impl AsyncRead + Unpin), start: &[u8]) -> io::Result<Option<SocketAddr>> {
+async fn version_1(stream: &mut (impl AsyncRead + Unpin), start: &[u8]) -> io::Result<OnBehalfOf> {
     if !start.starts_with(v1::PROTOCOL_PREFIX.as_bytes()) {
         return Err(malformed("it does not begin with a PROXY header"));
     }
@@ -49,13 +59,13 @@ async fn version_1(stream: &mut (impl AsyncRead + Unpin), start: &[u8]) -> io::R
     }
     let header = v1::Header::try_from(line.as_slice()).map_err(|error| malformed(&error.to_string()))?;
     Ok(match header.addresses {
-        v1::Addresses::Unknown => None,
-        v1::Addresses::Tcp4(of) => Some((of.source_address, of.source_port).into()),
-        v1::Addresses::Tcp6(of) => Some((of.source_address, of.source_port).into()),
+        v1::Addresses::Unknown => OnBehalfOf::Somebody,
+        v1::Addresses::Tcp4(of) => OnBehalfOf::Client((of.source_address, of.source_port).into()),
+        v1::Addresses::Tcp6(of) => OnBehalfOf::Client((of.source_address, of.source_port).into()),
     })
 }
 
-async fn version_2(stream: &mut (impl AsyncRead + Unpin), start: &[u8]) -> io::Result<Option<SocketAddr>> {
+async fn version_2(stream: &mut (impl AsyncRead + Unpin), start: &[u8]) -> io::Result<OnBehalfOf> {
     let mut header = start.to_vec();
     header.resize(FIXED, 0);
     stream.read_exact(&mut header[start.len()..]).await?;
@@ -67,10 +77,11 @@ async fn version_2(stream: &mut (impl AsyncRead + Unpin), start: &[u8]) -> io::R
     stream.read_exact(&mut header[FIXED..]).await?;
     let header = v2::Header::try_from(header.as_slice()).map_err(|error| malformed(&error.to_string()))?;
     match (header.command, header.protocol, header.addresses) {
-        (v2::Command::Local, ..) | (_, _, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => Ok(None),
+        (v2::Command::Local, ..) => Ok(OnBehalfOf::Itself),
+        (_, _, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => Ok(OnBehalfOf::Somebody),
         (_, v2::Protocol::Datagram, _) => Err(malformed("its PROXY header is for datagrams")),
-        (.., v2::Addresses::IPv4(of)) => Ok(Some((of.source_address, of.source_port).into())),
-        (.., v2::Addresses::IPv6(of)) => Ok(Some((of.source_address, of.source_port).into())),
+        (.., v2::Addresses::IPv4(of)) => Ok(OnBehalfOf::Client((of.source_address, of.source_port).into())),
+        (.., v2::Addresses::IPv6(of)) => Ok(OnBehalfOf::Client((of.source_address, of.source_port).into())),
     }
 }
 
@@ -83,12 +94,13 @@ mod tests {
     use super::*;
 
     /// What is read from `bytes`, and what is left of them.
-    async fn outcome(bytes: &[u8]) -> (Result<Option<String>, io::ErrorKind>, Vec<u8>) {
+    async fn outcome(bytes: &[u8]) -> (Result<String, io::ErrorKind>, Vec<u8>) {
         let mut stream = bytes;
-        let read = read(&mut stream).await;
-        let read =
-            read.map(|address| address.map(|address| address.to_string())).map_err(|error| error.kind());
-        (read, stream.to_vec())
+        let read = read(&mut stream).await.map(|found| match found {
+            OnBehalfOf::Client(address) => address.to_string(),
+            other => format!("{other:?}"),
+        });
+        (read.map_err(|error| error.kind()), stream.to_vec())
     }
 
     fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
@@ -105,20 +117,20 @@ mod tests {
         let v6: Vec<u8> = [[0; 15].as_slice(), &[1], &[0; 15], &[2], &[0x30, 0x39, 0, 80]].concat();
         let extended: Vec<u8> = [v4.as_slice(), &[4, 0, 1, 42]].concat();
         for (header, said) in [
-            (b"PROXY TCP4 192.0.2.1 192.0.2.2 12345 80\r\n".to_vec(), Some("192.0.2.1:12345")),
-            (b"PROXY TCP6 ::1 ::2 12345 80\r\n".to_vec(), Some("[::1]:12345")),
-            (b"PROXY UNKNOWN\r\n".to_vec(), None),
-            (b"PROXY UNKNOWN anything at all\r\n".to_vec(), None),
-            (binary(0x21, 0x11, &v4), Some("192.0.2.1:12345")),
-            (binary(0x21, 0x11, &extended), Some("192.0.2.1:12345")),
-            (binary(0x21, 0x21, &v6), Some("[::1]:12345")),
-            (binary(0x20, 0x00, &[]), None),
-            (binary(0x20, 0x11, &v4), None),
-            (binary(0x21, 0x00, &[]), None),
+            (b"PROXY TCP4 192.0.2.1 192.0.2.2 12345 80\r\n".to_vec(), "192.0.2.1:12345"),
+            (b"PROXY TCP6 ::1 ::2 12345 80\r\n".to_vec(), "[::1]:12345"),
+            (b"PROXY UNKNOWN\r\n".to_vec(), "Somebody"),
+            (b"PROXY UNKNOWN anything at all\r\n".to_vec(), "Somebody"),
+            (binary(0x21, 0x11, &v4), "192.0.2.1:12345"),
+            (binary(0x21, 0x11, &extended), "192.0.2.1:12345"),
+            (binary(0x21, 0x21, &v6), "[::1]:12345"),
+            (binary(0x20, 0x00, &[]), "Itself"),
+            (binary(0x20, 0x11, &v4), "Itself"),
+            (binary(0x21, 0x00, &[]), "Somebody"),
         ] {
             let bytes = [&header[..], b"GET / HTTP/1.1\r\n"].concat();
             let (read, rest) = outcome(&bytes).await;
-            assert_eq!(read.as_ref().map(Option::as_deref), Ok(said), "{}", header.escape_ascii());
+            assert_eq!(read.as_deref(), Ok(said), "{}", header.escape_ascii());
             assert_eq!(rest, b"GET / HTTP/1.1\r\n", "{}", header.escape_ascii());
         }
     }

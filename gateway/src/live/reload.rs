@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::{Change, Keeping, Store};
 use crate::files::Fingerprint;
@@ -107,6 +107,9 @@ impl Following {
         };
         self.metrics.last_reload_successful.set(outcome.is_ok().into());
         let error = outcome.err();
+        if error.is_none() && self.last_error.is_some() {
+            info!("the files are in order again");
+        }
         // One who edits a file step by step is not told the same thing at every step.
         if let Some(error) = &error
             && (trigger == Trigger::Sighup || self.last_error.as_ref() != Some(error))

@@ -7,7 +7,7 @@ use pingora::http::RequestHeader;
 use super::Verdict;
 use crate::config::ClientCertificate;
 use crate::reply::{Problem, Reply};
-use crate::tls::ClientIdentity;
+use crate::tls::{ClientIdentity, Handshake};
 
 const SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
 /// RFC 9440 2.2.
@@ -26,15 +26,15 @@ impl ClientCertificates {
         ClientCertificates { authority, required: certificate == ClientCertificate::Required }
     }
 
-    /// Whether a client is let in that has shown `identity`.
-    pub fn check(&self, identity: Option<&ClientIdentity>) -> Verdict {
-        match identity {
-            Some(identity) if identity.authority != self.authority => {
-                // It was held against what was believed when the connection was made, or against what another
-                // host believes. On a new connection it may be otherwise (RFC 9110 15.5.20).
-                let detail = "the client certificate was shown to another host, or before a change";
-                Verdict::Reply(Reply::new(Problem::Misdirected, detail))
-            }
+    /// Whether a client is let in, by its handshake; without TLS there was none.
+    pub fn check(&self, handshake: Option<&Handshake>) -> Verdict {
+        if handshake.is_some_and(|handshake| handshake.asked_for != Some(self.authority)) {
+            // It was asked for nothing, or for what was believed when the connection was made, or for what another
+            // host believes. On a new connection it may be otherwise (RFC 9110 15.5.20).
+            let detail = "the TLS connection was made before a change, or without the name of this host";
+            return Verdict::Reply(Reply::new(Problem::Misdirected, detail));
+        }
+        match handshake.and_then(|handshake| handshake.client.as_ref()) {
             Some(ClientIdentity { fault: Some(fault), .. }) if self.required => {
                 let detail = format!("the client certificate is not valid here: {fault}");
                 Verdict::Reply(Reply::new(Problem::ClientCertificate, detail))
@@ -68,13 +68,13 @@ mod tests {
 
     const OURS: [u8; 32] = [1; 32];
 
-    fn identity(authority: [u8; 32], fault: Option<&'static str>) -> ClientIdentity {
+    fn identity(fault: Option<&'static str>) -> ClientIdentity {
         let value = HeaderValue::from_static;
-        ClientIdentity { authority, fault, subject: value("CN=a"), certificate: value("::") }
+        ClientIdentity { fault, subject: value("CN=a"), certificate: value("::") }
     }
 
-    fn outcome(certificate: ClientCertificate, identity: Option<&ClientIdentity>) -> u16 {
-        match ClientCertificates::new(OURS, certificate).check(identity) {
+    fn outcome(certificate: ClientCertificate, handshake: Option<&Handshake>) -> u16 {
+        match ClientCertificates::new(OURS, certificate).check(handshake) {
             Verdict::Continue(()) => 200,
             Verdict::Reply(reply) => reply.status(),
         }
@@ -82,13 +82,20 @@ mod tests {
 
     #[test]
     fn who_must_have_one_and_who_may() {
-        let (good, bad) = (identity(OURS, None), identity(OURS, Some("it has expired")));
-        let elsewhere = identity([2; 32], None);
-        for (shown, required, optional) in
-            [(Some(&good), 200, 200), (Some(&bad), 403, 200), (None, 403, 200), (Some(&elsewhere), 421, 421)]
-        {
-            assert_eq!(outcome(ClientCertificate::Required, shown), required, "{shown:?}");
-            assert_eq!(outcome(ClientCertificate::Optional, shown), optional, "{shown:?}");
+        let asked = |client| Some(Handshake { asked_for: Some(OURS), client, ..Handshake::default() });
+        let elsewhere =
+            Handshake { asked_for: Some([2; 32]), client: Some(identity(None)), ..Handshake::default() };
+        for (handshake, required, optional) in [
+            (asked(Some(identity(None))), 200, 200),
+            (asked(Some(identity(Some("it has expired")))), 403, 200),
+            (asked(None), 403, 200),
+            (Some(elsewhere), 421, 421),
+            (Some(Handshake::default()), 421, 421),
+            (None, 403, 200),
+        ] {
+            let handshake = handshake.as_ref();
+            assert_eq!(outcome(ClientCertificate::Required, handshake), required, "{handshake:?}");
+            assert_eq!(outcome(ClientCertificate::Optional, handshake), optional, "{handshake:?}");
         }
     }
 
@@ -101,7 +108,7 @@ mod tests {
             request.headers.contains_key("x-client-cert-subject")
                 && request.headers.contains_key("client-cert")
         };
-        assert!(told(identity(OURS, None)));
-        assert!(!told(identity(OURS, Some("it has expired"))));
+        assert!(told(identity(None)));
+        assert!(!told(identity(Some("it has expired"))));
     }
 }

@@ -95,17 +95,22 @@ pub fn apply(request: &mut RequestHeader, client: &Client<'_>) -> Result<()> {
 
 /// Every field by which a client could pass for another one.
 fn remove_claims(request: &mut RequestHeader) {
-    let is_claim = |name: &&HeaderName| {
-        let name = name.as_str();
-        name.starts_with("x-forwarded")
-            || name.starts_with("x-client-cert")
-            || matches!(name, "forwarded" | "x-real-ip" | "client-cert" | "client-cert-chain")
+    let is_claim = |name: &&HeaderName| match name.as_str() {
+        // Many an application cannot tell "_" from "-" in names (CGI, RFC 3875 4.1.18).
+        name if name.contains('_') => is_claim(&name.replace('_', "-")),
+        name => is_claim(name),
     };
     // Mostly there is none, and nothing is collected.
     let claims: Vec<HeaderName> = request.headers.keys().filter(is_claim).cloned().collect();
     for claim in &claims {
         request.remove_header(claim);
     }
+}
+
+fn is_claim(name: &str) -> bool {
+    name.starts_with("x-forwarded")
+        || name.starts_with("x-client-cert")
+        || matches!(name, "forwarded" | "x-real-ip" | "client-cert" | "client-cert-chain")
 }
 
 /// The `Via` of a message that was received over `version` (RFC 9110 7.6.3). A proxy adds its own to those
@@ -145,6 +150,8 @@ mod tests {
             ("X-Real-IP", "6.6.6.6"),
             ("X-Client-Cert-Subject", "CN=admin"),
             ("Client-Cert", ":AA==:"),
+            ("X_Client_Cert-Subject", "CN=admin"),
+            ("x_forwarded_for", "6.6.6.6"),
             ("X-Other", "stays"),
         ];
         let client = Client { address: "192.0.2.1".parse().ok(), is_https: false, host: Some("a.example") };

@@ -18,7 +18,7 @@ use pingora::protocols::tls::server::handshake_with_callback;
 use pingora::protocols::tls::{SslStream, TlsRef};
 use tracing::debug;
 
-use super::{Certificates, ClientIdentity};
+use super::{Certificates, ClientAuthority, ClientIdentity};
 
 /// With an ephemeral key exchange and authenticated encryption, and nothing else: Mozilla's "intermediate" without
 /// finite-field Diffie-Hellman, which is slow and of no use to any client that is left.
@@ -56,6 +56,8 @@ struct Dated {
 pub struct Handshake {
     /// The host that it asked for (SNI).
     pub server_name: Option<String>,
+    /// Whose certificates it was asked for; `None`: for none.
+    pub asked_for: Option<[u8; 32]>,
     /// The certificate that it has shown.
     pub client: Option<ClientIdentity>,
 }
@@ -98,8 +100,9 @@ impl Acceptor {
         Ok(Acceptor { current: ArcSwap::from_pointee(Dated::new()?) })
     }
 
-    /// Makes a handshake, in which the client is shown what `certificates` have for it. The result travels in the
-    /// stream's digest, as a [`Handshake`].
+    /// Makes a handshake, in which the client is shown what `certificates` have for it. Where some host wants to see
+    /// a certificate of the client's, `asked_for` is the host that it asks for, so that the handshake is made for that
+    /// one from its beginning. The result travels in the stream's digest, as a [`Handshake`].
     ///
     /// # Errors
     /// Where the two do not agree, or there is nothing to show.
@@ -107,9 +110,19 @@ impl Acceptor {
         &self,
         stream: TcpStream,
         certificates: Arc<Certificates>,
+        asked_for: Option<&str>,
     ) -> Result<SslStream<TcpStream>> {
-        let current = self.current();
-        handshake_with_callback(&current.acceptor, stream, &Presenting(certificates)).await
+        let host = asked_for.and_then(|name| certificates.find(Some(name))).cloned();
+        match host.as_ref().and_then(|host| host.client.as_ref()) {
+            Some(client) => {
+                let presenting = Presenting { certificates, asks: Some(client) };
+                handshake_with_callback(&client.acceptor, stream, &presenting).await
+            }
+            None => {
+                let presenting = Presenting { certificates, asks: None };
+                handshake_with_callback(&self.current().acceptor, stream, &presenting).await
+            }
+        }
     }
 
     fn current(&self) -> Arc<Dated> {
@@ -130,12 +143,16 @@ impl Acceptor {
 }
 
 /// One handshake's view of the certificates.
-struct Presenting(Arc<Certificates>);
+struct Presenting<'c> {
+    certificates: Arc<Certificates>,
+    /// Whose certificates the client is asked for.
+    asks: Option<&'c ClientAuthority>,
+}
 
 #[async_trait]
-impl TlsAccept for Presenting {
+impl TlsAccept for Presenting<'_> {
     async fn certificate_callback(&self, ssl: &mut TlsRef) {
-        let Some(host) = self.0.find(ssl.servername(NameType::HOST_NAME)) else { return };
+        let Some(host) = self.certificates.find(ssl.servername(NameType::HOST_NAME)) else { return };
         if let Err(error) = host.present(ssl) {
             // The handshake fails, as it does where there is no certificate.
             debug!(domain = host.domain, %error, "cannot show a certificate");
@@ -143,11 +160,10 @@ impl TlsAccept for Presenting {
     }
 
     async fn handshake_complete_callback(&self, ssl: &TlsRef) -> Option<Arc<dyn Any + Send + Sync>> {
-        let server_name = ssl.servername(NameType::HOST_NAME);
-        let host = self.0.find(server_name);
         Some(Arc::new(Handshake {
-            server_name: server_name.map(str::to_owned),
-            client: host.and_then(|host| host.client.as_ref()).and_then(|client| client.shown(ssl)),
+            server_name: ssl.servername(NameType::HOST_NAME).map(str::to_owned),
+            asked_for: self.asks.map(|client| client.id),
+            client: self.asks.and_then(|_| ClientAuthority::shown(ssl)),
         }))
     }
 }

@@ -6,13 +6,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::ErrorStack;
+use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, Private};
 use openssl::x509::{X509, X509VerifyResult};
 
+use super::acceptor;
 use crate::files::Fingerprint;
 
 /// How long before its end a certificate is worth a warning.
 const EXPIRES_SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// The largest file that is read: a chain has a few kilobytes.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The two files that hold a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,7 +69,12 @@ impl Pair {
         let read_as = self.look();
         let (file, key_file) = (self.certificate.display(), self.key.display());
         let read = |file: &PathBuf| {
-            std::fs::read(file).map_err(|error| format!("cannot read '{}': {error}", file.display()))
+            let shown = file.display();
+            let found = std::fs::metadata(file);
+            if found.as_ref().is_ok_and(|found| !found.is_file() || found.len() > MAX_BYTES) {
+                return Err(format!("'{shown}' is no file of at most {} KiB", MAX_BYTES / 1024));
+            }
+            found.and_then(|_| std::fs::read(file)).map_err(|error| format!("cannot read '{shown}': {error}"))
         };
         let pem = read(&self.certificate).map_err(BadPair::Certificate)?;
         let chain = X509::stack_from_pem(&pem)
@@ -83,6 +93,9 @@ impl Pair {
         if !leaf.public_key().is_ok_and(|public| public.public_eq(&key)) {
             return Err(BadPair::Key(format!("'{key_file}' is not the key of the certificate in '{file}'")));
         }
+        can_be_shown(leaf, &key).map_err(|why| {
+            BadPair::Certificate(format!("no client would accept the certificate in '{file}': {why}"))
+        })?;
         let kind = match key.id() {
             Id::RSA | Id::RSA_PSS => "rsa",
             Id::EC => "ecdsa",
@@ -119,6 +132,25 @@ impl Certificate {
                 || below.is_some_and(|(parent, (_, rest))| parent.eq_ignore_ascii_case(rest))
         };
         self.names.iter().any(covers)
+    }
+}
+
+/// Tries what each handshake will do with them: OpenSSL refuses keys that are too weak only then.
+fn can_be_shown(leaf: &X509, key: &PKey<Private>) -> Result<(), String> {
+    const CURVES: [Nid; 3] = [Nid::X9_62_PRIME256V1, Nid::SECP384R1, Nid::SECP521R1];
+    let tried = acceptor::settings().and_then(|mut settings| {
+        settings.set_certificate(leaf)?;
+        settings.set_private_key(key)?;
+        settings.check_private_key()
+    });
+    tried.map_err(|error| reason(&error))?;
+    let curve = key.ec_key().ok().and_then(|key| key.group().curve_name());
+    match curve {
+        Some(curve) if !CURVES.contains(&curve) => Err(format!(
+            "its key is on the curve {}; expected P-256, P-384 or P-521",
+            curve.short_name().unwrap_or("without a name")
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -228,6 +260,43 @@ pub(super) mod tests {
             matches!(&wrong, Some(BadPair::Certificate(detail)) if detail.contains("certificate 1 is not followed by")),
             "{wrong:?}"
         );
+    }
+
+    /// A certificate that vouches for itself, with this key.
+    fn self_signed_with(key: &PKey<Private>) -> (tempfile::TempDir, Pair) {
+        let mut certificate = X509::builder().unwrap();
+        certificate.set_pubkey(key).unwrap();
+        certificate.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
+        certificate.set_not_after(&Asn1Time::days_from_now(90).unwrap()).unwrap();
+        certificate.sign(key, openssl::hash::MessageDigest::sha256()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let [file, key_file] = ["a.crt", "a.key"].map(|name| directory.path().join(name));
+        std::fs::write(&file, certificate.build().to_pem().unwrap()).unwrap();
+        std::fs::write(&key_file, key.private_key_to_pem_pkcs8().unwrap()).unwrap();
+        (directory, Pair { certificate: file, key: key_file })
+    }
+
+    #[test]
+    fn what_no_handshake_would_accept_is_refused_before() {
+        use openssl::ec::{EcGroup, EcKey};
+        let rsa = |bits| PKey::from_rsa(openssl::rsa::Rsa::generate(bits).unwrap()).unwrap();
+        let ec = |curve| {
+            PKey::from_ec_key(EcKey::generate(&EcGroup::from_curve_name(curve).unwrap()).unwrap()).unwrap()
+        };
+        for key in [rsa(1024), ec(Nid::BRAINPOOL_P256R1)] {
+            let (_directory, pair) = self_signed_with(&key);
+            let refused = pair.read().err();
+            assert!(
+                matches!(&refused, Some(BadPair::Certificate(why)) if why.contains("no client would accept")),
+                "{refused:?}"
+            );
+        }
+        for key in [rsa(2048), ec(Nid::SECP384R1)] {
+            let (_directory, pair) = self_signed_with(&key);
+            assert!(pair.read().is_ok());
+        }
+        let directory = Pair { certificate: "/".into(), key: "/".into() };
+        assert!(matches!(directory.read(), Err(BadPair::Certificate(why)) if why.contains("is no file")));
     }
 
     #[test]

@@ -52,6 +52,11 @@ impl Certificates {
         named.or(self.default.as_ref()).or_else(catch_all)
     }
 
+    /// Whether some host wants to see a certificate of its clients.
+    pub fn ask_clients(&self) -> bool {
+        self.all.iter().any(|host| host.client.is_some())
+    }
+
     /// Those of every virtual host that has any.
     pub fn all(&self) -> &[Arc<HostCertificates>] {
         &self.all
@@ -61,9 +66,6 @@ impl Certificates {
 impl HostCertificates {
     /// Has a handshake go on with these.
     pub(super) fn present(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
-        if let Some(client) = &self.client {
-            client.ask(ssl)?;
-        }
         for certificate in &self.certificates {
             let Some((leaf, issuers)) = certificate.chain.split_first() else { continue };
             ssl_use_certificate(ssl, leaf)?;

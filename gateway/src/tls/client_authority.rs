@@ -5,11 +5,9 @@ use std::path::Path;
 use http::HeaderValue;
 use openssl::base64;
 use openssl::sha::sha256;
-use openssl::ssl::{SslContext, SslRef, SslVerifyMode};
-use openssl::stack::Stack;
+use openssl::ssl::{SslAcceptor, SslOptions, SslRef, SslVerifyMode};
 use openssl::x509::store::X509StoreBuilder;
-use openssl::x509::verify::X509VerifyFlags;
-use openssl::x509::{X509, X509NameRef, X509Ref, X509StoreContext, X509VerifyResult};
+use openssl::x509::{X509, X509NameRef, X509Ref, X509VerifyResult};
 
 use super::acceptor;
 use super::certificate::reason;
@@ -18,14 +16,14 @@ use super::certificate::reason;
 pub struct ClientAuthority {
     /// Tells these authorities from others.
     pub id: [u8; 32],
-    context: SslContext,
+    /// What handshakes are made with in which a certificate is asked for. They begin anew each time: a session that
+    /// is taken up again would let in whoever was believed when it began, or under another name.
+    pub(super) acceptor: SslAcceptor,
 }
 
 /// What a client has shown.
 #[derive(Clone, Debug)]
 pub struct ClientIdentity {
-    /// Which authorities it was held against.
-    pub authority: [u8; 32],
     /// Why it is not believed; `None` where it is.
     pub fault: Option<&'static str>,
     /// Its subject (RFC 4514).
@@ -48,58 +46,36 @@ impl ClientAuthority {
             return Err(format!("'{shown}' holds no certificate"));
         }
         let id = sha256(&pem);
-        let context = || {
+        let acceptor = || {
             let mut context = acceptor::settings()?;
             let mut store = X509StoreBuilder::new()?;
-            // What is in the file is believed, also where it is no root.
-            store.set_flags(X509VerifyFlags::PARTIAL_CHAIN)?;
             for authority in authorities {
                 context.add_client_ca(&authority)?;
                 store.add_cert(authority)?;
             }
             context.set_cert_store(store.build());
-            Ok(context.build().into_context())
+            context.set_session_id_context(&id)?;
+            // A certificate that is not valid does not end the handshake: over HTTP the client can be told what is
+            // wrong.
+            context.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
+            context.set_options(SslOptions::NO_TICKET);
+            context.set_num_tickets(0)?;
+            Ok(context.build())
         };
-        let context = context().map_err(|error: openssl::error::ErrorStack| {
+        let acceptor = acceptor().map_err(|error: openssl::error::ErrorStack| {
             format!("'{shown}' cannot be used: {}", reason(&error))
         })?;
-        Ok(ClientAuthority { id, context })
-    }
-
-    /// Has a handshake ask for a certificate. One that is not valid does not end it: over HTTP the client can
-    /// be told what is wrong.
-    pub(super) fn ask(&self, ssl: &mut SslRef) -> Result<(), openssl::error::ErrorStack> {
-        ssl.set_ssl_context(&self.context)?;
-        ssl.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
-        // A session of TLS 1.3 could be taken up again under the name of a host with other authorities.
-        ssl.set_num_tickets(0)
+        Ok(ClientAuthority { id, acceptor })
     }
 
     /// What the client has shown; `None` where it has shown nothing.
-    pub(super) fn shown(&self, ssl: &SslRef) -> Option<ClientIdentity> {
+    pub(super) fn shown(ssl: &SslRef) -> Option<ClientIdentity> {
         let certificate = ssl.peer_certificate()?;
-        let result = if ssl.session_reused() {
-            // Of TLS 1.2, and this host's; but the authorities may be others than when it began. Certificates
-            // between the client's and theirs are not part of it: those must be in the file, or it fails here.
-            self.verify(&certificate).unwrap_or(X509VerifyResult::APPLICATION_VERIFICATION)
-        } else {
-            ssl.verify_result()
-        };
+        let result = ssl.verify_result();
         Some(ClientIdentity {
-            authority: self.id,
             fault: (result != X509VerifyResult::OK).then(|| result.error_string()),
             subject: value(&distinguished_name(certificate.subject_name())),
             certificate: value(&structured(&certificate)),
-        })
-    }
-}
-
-impl ClientAuthority {
-    fn verify(&self, certificate: &X509Ref) -> Result<X509VerifyResult, openssl::error::ErrorStack> {
-        let between = Stack::new()?;
-        X509StoreContext::new()?.init(self.context.cert_store(), certificate, &between, |verifying| {
-            verifying.verify_cert()?;
-            Ok(verifying.error())
         })
     }
 }

@@ -9,10 +9,12 @@ pub mod acme;
 mod certificate;
 mod certificates;
 mod client_authority;
+mod client_hello;
 mod self_signed;
 
 pub use acceptor::{Acceptor, Handshake};
 pub use certificate::{BadPair, Certificate, Pair};
 pub use certificates::{Certificates, HostCertificates};
 pub use client_authority::{ClientAuthority, ClientIdentity};
+pub use client_hello::{Hello, look_at, server_name};
 pub use self_signed::{SelfSignedError, self_signed};

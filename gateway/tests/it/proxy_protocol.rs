@@ -10,7 +10,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::support::Gateway;
 use crate::tls::{config, shows};
 
-const REQUEST: &str = "GET / HTTP/1.1\r\nHost: web.test\r\nConnection: close\r\n\r\n";
+/// What is said of the client in it is believed of nobody but the load balancer itself.
+const REQUEST: &str =
+    "GET / HTTP/1.1\r\nHost: web.test\r\nX-Forwarded-For: 6.6.6.6\r\nConnection: close\r\n\r\n";
 
 async fn start(origin: &Origin) -> Gateway {
     let authority = Authority::new();
@@ -37,7 +39,9 @@ async fn the_client_is_who_the_header_says() {
     for (header, client) in [
         (b"PROXY TCP4 192.0.2.1 192.0.2.2 12345 80\r\n".to_vec(), "192.0.2.1"),
         (b"PROXY TCP6 2001:db8::1 2001:db8::2 12345 80\r\n".to_vec(), "2001:db8::1"),
-        (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
+        // Somebody, and nobody knows who: what the client says itself is not the load balancer's word.
+        (b"PROXY UNKNOWN\r\n".to_vec(), ""),
+        (b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec(), "6.6.6.6"),
         (binary([192, 0, 2, 9]), "192.0.2.9"),
     ] {
         origin.forget();

@@ -75,7 +75,8 @@ impl Place {
         let mode = if uid == geteuid() { 0o700 } else { 0o755 };
         match DirBuilder::new().mode(mode).create(directory) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed(error)),
-            _ => check(directory, &[geteuid(), uid])?,
+            // One of another user's would let that user put anything there while we work with it, as root.
+            _ => check(directory)?,
         }
         match UnixStream::connect(path) {
             Ok(_) => return Err(PlaceError::Taken(path.display().to_string())),
@@ -110,15 +111,17 @@ fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
-fn check(directory: &Path, ours: &[Uid]) -> Result<(), PlaceError> {
+fn check(directory: &Path) -> Result<(), PlaceError> {
     let is_unsafe = |why: String| PlaceError::Unsafe { directory: directory.display().to_string(), why };
     let found = fs::metadata(directory).map_err(|error| is_unsafe(error.to_string()))?;
     let owner = Uid::from_raw(found.uid());
     if !found.is_dir() {
         return Err(is_unsafe("it is no directory".to_owned()));
     }
-    if !owner.is_root() && !ours.contains(&owner) {
-        return Err(is_unsafe(format!("it belongs to the user with the id {owner}")));
+    if !owner.is_root() && owner != geteuid() {
+        return Err(is_unsafe(format!(
+            "it belongs to the user with the id {owner}; it must be root's, or of the user who starts this process"
+        )));
     }
     if found.mode() & 0o022 != 0 {
         return Err(is_unsafe(format!("others may write to it (mode {:o})", found.mode() & 0o7777)));

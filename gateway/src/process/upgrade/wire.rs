@@ -119,7 +119,7 @@ impl Channel {
     /// The next message, and the sockets that came with it.
     pub(super) fn receive_with(&mut self, within: Duration) -> Result<(Message, Vec<OwnedFd>), WireError> {
         let until = Instant::now() + within;
-        let mut sockets = Vec::new();
+        let (mut sockets, mut is_late) = (Vec::new(), false);
         loop {
             if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.received.drain(..=end).collect();
@@ -131,10 +131,12 @@ impl Channel {
                 return Err(WireError::NotUnderstood(format!("a message of more than {MAX_BYTES} bytes")));
             }
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if is_late {
                 return Err(WireError::TimedOut(within));
             }
-            self.stream.set_read_timeout(Some(left))?;
+            // A process that was stopped for a while looks once more before it gives up.
+            is_late = left.is_zero();
+            self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
             match self.read(&mut sockets) {
                 Ok(0) => return Err(WireError::Closed),
                 Ok(_) => {}

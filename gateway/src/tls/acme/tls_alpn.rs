@@ -20,7 +20,7 @@ use tokio_openssl::SslStream;
 use super::Challenges;
 
 /// The protocol that says that a handshake is a validation.
-pub(super) const ACME_TLS: &[u8] = b"acme-tls/1";
+pub(in crate::tls) const ACME_TLS: &[u8] = b"acme-tls/1";
 /// The same, as a list of one.
 const ONLY_ACME_TLS: &[u8] = b"\x0aacme-tls/1";
 /// A validation has nothing to wait for.
@@ -42,7 +42,7 @@ pub enum ValidationError {
 
 impl Challenges {
     /// Makes the handshake of a validation on a connection whose ClientHello offers `acme-tls/1`
-    /// ([`look_at`](super::look_at) tells), and closes it. Nothing of the ClientHello must have been read.
+    /// ([`look_at`](crate::tls::look_at) tells), and closes it. Nothing of the ClientHello must have been read.
     ///
     /// # Errors
     /// Where it is not completed. There is nothing to do about it: the server will say what it missed.

@@ -11,9 +11,8 @@ use gateway::lifetime::Leaving;
 use gateway::live::{Names, Store};
 use gateway::proxy;
 use gateway::telemetry::Metrics;
-use gateway::tls::acme::{
-    AcmePlan, AcmeService, AcmeState, AcmeStatus, Cache, Challenges, Hello, Pace, Statuses, look_at,
-};
+use gateway::tls::acme::{AcmePlan, AcmeService, AcmeState, AcmeStatus, Cache, Challenges, Pace, Statuses};
+use gateway::tls::{Hello, look_at};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use testkit::{Background, Origin, ServedProxy, background, eventually, serve};

@@ -1,13 +1,17 @@
-//! Whether a ClientHello is that of an ACME server that checks a name: whether it offers the protocol `acme-tls/1`
-//! (RFC 8737 4). Only looked at while such a check is awaited, in bytes that were peeked at and not read.
+//! What a ClientHello says, in bytes that were peeked at and not read: which host it asks for (SNI), and whether it
+//! is that of an ACME server that checks a name, which offers the protocol `acme-tls/1` (RFC 8737 4). Only looked
+//! at where a handshake must be made in another way for that.
 
-use super::tls_alpn::ACME_TLS;
+use super::acme::ACME_TLS;
 
 /// The most that is looked at. One that is longer is no validation's: those offer one name and one protocol.
 const MAX_BYTES: usize = 16 * 1024;
 
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
+/// RFC 6066 3.
+const SERVER_NAME: u16 = 0;
+const HOST_NAME: usize = 0;
 /// RFC 7301 3.1.
 const ALPN: u16 = 16;
 
@@ -24,49 +28,72 @@ pub enum Hello {
 
 /// Looks at the first bytes of a connection.
 pub fn look_at(bytes: &[u8]) -> Hello {
+    match whole(bytes) {
+        Ok(hello) if offers(&hello, ACME_TLS) => Hello::Validation,
+        Ok(_) => Hello::Other,
+        Err(unfinished) => unfinished,
+    }
+}
+
+/// The host that is asked for in the first bytes of a connection, if they are a whole ClientHello that asks for one.
+pub fn server_name(bytes: &[u8]) -> Option<String> {
+    let hello = whole(bytes).ok()?;
+    let mut names = Fields(Fields(extension(&hello, SERVER_NAME)?).vector(2)?);
+    // There is one kind of name, and one name of a kind.
+    if names.number(1)? != HOST_NAME {
+        return None;
+    }
+    std::str::from_utf8(names.vector(2)?).ok().map(str::to_owned)
+}
+
+/// The ClientHello that `bytes` begin with, without its head.
+fn whole(bytes: &[u8]) -> Result<Vec<u8>, Hello> {
     let mut message = Vec::new();
     let mut rest = bytes;
     // The message may be in several records (RFC 8446 5.1).
     loop {
-        match offers(&message) {
-            Some(true) => return Hello::Validation,
-            Some(false) => return Hello::Other,
-            None => {}
+        if let Some(read) = body(&message) {
+            return read.map(<[u8]>::to_vec).ok_or(Hello::Other);
         }
         if rest.first().is_some_and(|kind| *kind != HANDSHAKE) || message.len() > MAX_BYTES {
-            return Hello::Other;
+            return Err(Hello::Other);
         }
         // Content type, version, length.
         let Some((&[_, _, _, high, low], after)) = rest.split_first_chunk::<5>() else {
-            return Hello::Incomplete;
+            return Err(Hello::Incomplete);
         };
         let length = usize::from(u16::from_be_bytes([high, low]));
         if length == 0 || length > MAX_BYTES {
-            return Hello::Other;
+            return Err(Hello::Other);
         }
-        let Some((fragment, after)) = after.split_at_checked(length) else { return Hello::Incomplete };
+        let Some((fragment, after)) = after.split_at_checked(length) else { return Err(Hello::Incomplete) };
         message.extend_from_slice(fragment);
         rest = after;
     }
 }
 
-/// Whether a handshake message is a ClientHello that offers the protocol; `None` where it is not there whole.
-fn offers(message: &[u8]) -> Option<bool> {
+/// The body of a handshake message: `None` where it is not there whole, `Some(None)` where it is no ClientHello.
+fn body(message: &[u8]) -> Option<Option<&[u8]>> {
     let mut head = Fields(message);
     if head.number(1)? != usize::from(CLIENT_HELLO) {
-        return Some(false);
+        return Some(None);
     }
     let length = head.number(3)?;
     if length > MAX_BYTES {
-        return Some(false);
+        return Some(None);
     }
-    let hello = head.take(length)?;
-    Some(protocols(Fields(hello)).is_some_and(|protocols| Fields(protocols).lists(ACME_TLS)))
+    head.take(length).map(Some)
 }
 
-/// The list of protocols of a ClientHello (RFC 8446 4.1.2), if there is one.
-fn protocols(mut hello: Fields<'_>) -> Option<&[u8]> {
+fn offers(hello: &[u8], protocol: &[u8]) -> bool {
+    let listed = extension(hello, ALPN).and_then(|extension| Fields(extension).vector(2));
+    listed.is_some_and(|protocols| Fields(protocols).lists(protocol))
+}
+
+/// An extension of a ClientHello (RFC 8446 4.1.2), if it is there.
+fn extension(hello: &[u8], wanted: u16) -> Option<&[u8]> {
     const VERSION_AND_RANDOM: usize = 2 + 32;
+    let mut hello = Fields(hello);
     hello.take(VERSION_AND_RANDOM)?;
     hello.vector(1)?; // legacy_session_id
     hello.vector(2)?; // cipher_suites
@@ -75,8 +102,8 @@ fn protocols(mut hello: Fields<'_>) -> Option<&[u8]> {
     loop {
         let kind = extensions.number(2)?;
         let extension = extensions.vector(2)?;
-        if kind == usize::from(ALPN) {
-            return Fields(extension).vector(2);
+        if kind == usize::from(wanted) {
+            return Some(extension);
         }
     }
 }
@@ -158,6 +185,12 @@ mod tests {
     }
 
     #[test]
+    fn the_host_that_is_asked_for_is_read() {
+        assert_eq!(server_name(&hello(b"\x02h2")).as_deref(), Some("a.example"));
+        assert_eq!(server_name(b"GET / HTTP/1.1\r\n\r\n"), None);
+    }
+
+    #[test]
     fn each_beginning_of_it_is_one_that_more_bytes_will_tell() {
         let whole = hello(b"\x0aacme-tls/1");
         for end in 0..whole.len() {
@@ -183,6 +216,7 @@ mod tests {
                 let mut bytes = whole.clone();
                 bytes[at] = value;
                 look_at(&bytes);
+                server_name(&bytes);
             }
         }
         let endless = [22, 3, 1, 0, 1, 1].repeat(20_000);
