@@ -113,16 +113,10 @@ impl Acceptor {
         asked_for: Option<&str>,
     ) -> Result<SslStream<TcpStream>> {
         let host = asked_for.and_then(|name| certificates.find(Some(name))).cloned();
-        match host.as_ref().and_then(|host| host.client.as_ref()) {
-            Some(client) => {
-                let presenting = Presenting { certificates, asks: Some(client) };
-                handshake_with_callback(&client.acceptor, stream, &presenting).await
-            }
-            None => {
-                let presenting = Presenting { certificates, asks: None };
-                handshake_with_callback(&self.current().acceptor, stream, &presenting).await
-            }
-        }
+        let asks = host.as_ref().and_then(|host| host.client.as_ref());
+        let current = self.current();
+        let acceptor = asks.map_or(&current.acceptor, |client| &client.acceptor);
+        handshake_with_callback(acceptor, stream, &Presenting { certificates, asks }).await
     }
 
     fn current(&self) -> Arc<Dated> {
