@@ -78,7 +78,7 @@ impl Opener {
             let certificates = snapshot.certificates.clone();
             // What the client wants must be known before where an ACME server is awaited, and where a host asks its
             // clients for certificates.
-            let hello = match self.challenges.has_tls() || certificates.ask_clients() {
+            let hello = match self.challenges.has_tls() || certificates.asks_clients() {
                 true => peek_at_hello(&mut stream).await,
                 false => Vec::new(),
             };

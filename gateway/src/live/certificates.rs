@@ -47,7 +47,8 @@ pub(super) fn certificates(
                 Err(bad) => faults.push(fault(&at, bad)),
             }
         }
-        if shown.is_empty() {
+        // One that has yet to get its certificate demands those of its clients all the same.
+        if shown.is_empty() && host.client_ca_file.is_empty() {
             continue;
         }
         let authority = Some(Path::new(&host.client_ca_file)).filter(|file| !file.as_os_str().is_empty());
@@ -65,7 +66,8 @@ pub(super) fn certificates(
 
 /// The file with the certificate that `host` gets by ACME, if it does.
 fn acme_pair(acme: &AcmePlan, host: &VirtualHost) -> Option<Pair> {
-    let wanted = acme.wanted.iter().find(|wanted| wanted.vhost == host.domain)?;
+    let mut wanted = acme.wanted.iter().filter(|_| host.acme);
+    let wanted = wanted.find(|wanted| wanted.vhost == host.domain)?;
     let file = acme.server.as_ref()?.certificate_file(&wanted.domain);
     Some(Pair { certificate: file.clone(), key: file })
 }
@@ -142,13 +144,14 @@ impl Snapshot {
     /// What the owners of its certificates should know now.
     pub fn certificate_warnings(&self) -> Vec<String> {
         let now = std::time::SystemTime::now();
+        let configured: HashMap<&str, &VirtualHost> =
+            self.config.virtual_hosts.iter().map(|host| (&*host.domain, host)).collect();
         let mut warnings = Vec::new();
         for host in self.certificates.all() {
             for certificate in &host.certificates {
                 warnings.extend(certificate.warning(now));
             }
-            let config = self.config.virtual_host(&host.domain);
-            for name in config.into_iter().flat_map(names) {
+            for name in configured.get(&*host.domain).copied().into_iter().flat_map(names) {
                 let is_covered = |certificate: &Arc<Certificate>| certificate.covers(name);
                 // For "*" there is no name that it could cover.
                 if name != "*" && !host.certificates.iter().all(is_covered) {

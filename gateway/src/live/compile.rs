@@ -199,7 +199,9 @@ impl<'c> Compiler<'c> {
 
     /// What holds at the door of `host`.
     fn entrance(&self, host: &VirtualHost) -> Entrance {
-        let shown = self.certificates.all().iter().find(|shown| shown.domain == host.domain);
+        // Looked for only where there is one: hosts may be many.
+        let mut shown = self.certificates.all().iter().filter(|_| !host.client_ca_file.is_empty());
+        let shown = shown.find(|shown| shown.domain == host.domain);
         let authority = shown.and_then(|shown| shown.client.as_ref());
         Entrance {
             https_redirect: host.http_to_https.then(|| HttpsRedirect::new(self.https_port)),

@@ -16,6 +16,7 @@ pub struct Certificates {
     by_name: HostTable<Arc<HostCertificates>>,
     default: Option<Arc<HostCertificates>>,
     all: Vec<Arc<HostCertificates>>,
+    asks_clients: bool,
 }
 
 /// What a virtual host shows, and asks for.
@@ -42,6 +43,7 @@ impl Certificates {
         if is_default {
             self.default = Some(host.clone());
         }
+        self.asks_clients |= host.client.is_some();
         self.all.push(host);
     }
 
@@ -53,8 +55,8 @@ impl Certificates {
     }
 
     /// Whether some host wants to see a certificate of its clients.
-    pub fn ask_clients(&self) -> bool {
-        self.all.iter().any(|host| host.client.is_some())
+    pub fn asks_clients(&self) -> bool {
+        self.asks_clients
     }
 
     /// Those of every virtual host that has any.

@@ -5,7 +5,7 @@ use openssl::ssl::{SslConnectorBuilder, SslFiletype, SslVersion};
 use testkit::tls::{Authority, Identity, return_visit};
 use testkit::{Origin, exchange};
 
-use super::{anyhow, config, get_with, shows, start, status};
+use super::{Host, anyhow, config, get_with, shows, start, status};
 use crate::support::Gateway;
 
 fn showing(identity: &Identity) -> impl FnOnce(&mut SslConnectorBuilder) -> Result<(), ErrorStack> {
@@ -134,4 +134,23 @@ async fn other_authorities_hold_for_connections_that_are_open_already() {
     let close = b"GET / HTTP/1.1\r\nHost: must.test\r\nConnection: close\r\n\r\n";
     let answers = testkit::exchange_over(stream, close).await;
     assert!(answers.starts_with("HTTP/1.1 200 ") && answers.contains("HTTP/1.1 421 "), "{answers}");
+}
+
+#[tokio::test]
+async fn a_host_without_a_certificate_so_far_lets_nobody_in_either() {
+    let authority = Authority::new();
+    let origin = Origin::start().await;
+    let cache = tempfile::tempdir().unwrap();
+    // Nobody is there to give it one.
+    let acme = format!(
+        "[lets_encrypt]\ndirectory_url = \"https://127.0.0.1:1/dir\"\ncache_dir = \"{}\"\n",
+        cache.path().display()
+    );
+    let host = Host::new("must.test", format!("acme = true\n{}\n", asks(&authority, "required")));
+    let text = format!("{}{acme}", config(origin.address(), "", &[host]));
+    let gateway = Gateway::start_with_config(&text).await;
+    let request = b"GET / HTTP/1.1\r\nHost: must.test\r\nConnection: close\r\n\r\n";
+    assert_eq!(status(&exchange(gateway.address, request).await), 403);
+    assert!(get_with(gateway.https().await, "must.test", "must.test", "", anyhow).await.is_err());
+    assert!(origin.received().is_empty());
 }
