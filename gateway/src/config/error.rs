@@ -1,6 +1,6 @@
 //! What is wrong with a configuration, and where.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// A place in a text: both count from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,9 +27,14 @@ pub struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.position {
-            Some(Position { line, column }) => write!(f, "{}:{line}:{column}: {}", self.source, self.detail),
-            None => write!(f, "{}: {}", self.source, self.detail),
+            Some(Position { line, column }) => write!(f, "{}:{line}:{column}: ", self.source)?,
+            None => write!(f, "{}: ", self.source)?,
         }
+        // A detail quotes what was written, and whoever wrote a line break wrote no second line of the log.
+        self.detail.chars().try_for_each(|c| match c.is_control() {
+            true => write!(f, "{}", c.escape_default()),
+            false => f.write_char(c),
+        })
     }
 }
 
@@ -55,5 +60,18 @@ impl fmt::Display for ConfigError {
             write!(f, "{separator}{fault}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_has_one_line_whatever_it_quotes() {
+        let position = Some(Position { line: 2, column: 3 });
+        let detail = "unknown key `ä\n\u{1b}[2J`".to_owned();
+        let fault = Fault { source: "file".to_owned(), position, pointer: String::new(), detail };
+        assert_eq!(fault.to_string(), "file:2:3: unknown key `ä\\n\\u{1b}[2J`");
     }
 }
