@@ -41,7 +41,7 @@ fn decode_unreserved(path: &str) -> String {
         decoded.push_str(before);
         let byte = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
         match byte.map(char::from) {
-            Some(c) if c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~') => {
+            Some(c) if is_unreserved(c) && !completes_an_escape(&decoded, c) => {
                 decoded.push(c);
                 rest = &after[2..];
             }
@@ -52,6 +52,21 @@ fn decode_unreserved(path: &str) -> String {
         }
     }
     decoded + rest
+}
+
+fn is_unreserved(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~')
+}
+
+/// Whether `c` would make an escape of a percent sign that is none: `/%2%35` is not `/%25`. Nobody who decodes the
+/// path once takes it for that, and a path whose form had another form would not have one.
+fn completes_an_escape(before: &str, c: char) -> bool {
+    let stray = match before.as_bytes() {
+        [.., b'%'] => true,
+        [.., b'%', digit] => digit.is_ascii_hexdigit(),
+        _ => false,
+    };
+    stray && c.is_ascii_hexdigit()
 }
 
 #[cfg(test)]
@@ -85,6 +100,10 @@ mod tests {
             ("/%zz%4", "/%zz%4"),
             ("/%", "/%"),
             ("/%é", "/%é"),
+            ("/%2%35", "/%2%35"),
+            ("/%%36%31", "/%%361"),
+            ("/%6%2fa", "/%6%2fa"),
+            ("/%%7a", "/%z"),
         ] {
             assert_eq!(normalise_path(written), form, "{written:?}");
             assert_eq!(normalise_path(form), form, "{form:?} is its own form");
