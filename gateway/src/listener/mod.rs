@@ -5,7 +5,7 @@
 //! through which a new process takes over the listeners of an old one.
 
 mod connection;
-mod proxy_protocol;
+pub mod proxy_protocol;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -21,7 +21,7 @@ const FIXED: usize = 16;
 
 /// For whom a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OnBehalfOf {
+pub enum OnBehalfOf {
     /// The load balancer itself: it looks whether somebody is here.
     Itself,
     /// Somebody of whom it cannot tell the address.
@@ -34,7 +34,7 @@ pub(super) enum OnBehalfOf {
 ///
 /// # Errors
 /// Where there is none, or one that is malformed (`InvalidData`), and where the stream fails.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<OnBehalfOf> {
+pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<OnBehalfOf> {
     // Neither version is shorter: "PROXY UNKNOWN\r\n" has 15 bytes.
     let mut start = [0; v2::PROTOCOL_PREFIX.len()];
     stream.read_exact(&mut start).await?;

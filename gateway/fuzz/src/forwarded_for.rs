@@ -1,0 +1,67 @@
+//! `X-Forwarded-For`, which proxies write and clients forge. A line of input is a field; two lines before them say
+//! who the peer is and which networks are trusted.
+
+use std::net::IpAddr;
+
+use gateway::config::Cidr;
+use gateway::policy::forwarded::{self, Client, Origin};
+use http::header::{HeaderMap, HeaderValue};
+use pingora::http::RequestHeader;
+
+const FIELD: &str = "x-forwarded-for";
+
+/// Nobody who is not trusted is believed; the client that is found is one whom somebody trusted has named; and what
+/// the backend is told of it can be read by the next proxy.
+pub fn check(input: &[u8]) {
+    let mut lines = input.split(|byte| *byte == b'\n');
+    let mut next_text = || lines.next().and_then(|line| std::str::from_utf8(line).ok());
+    let (Some(peer), Some(networks)) = (next_text(), next_text()) else { return };
+    let Ok(peer) = peer.parse::<IpAddr>() else { return };
+    let trusted: Vec<Cidr> = networks.split(' ').filter_map(|network| network.parse().ok()).collect();
+    let fields: Vec<HeaderValue> = lines.filter_map(|line| HeaderValue::from_bytes(line).ok()).collect();
+    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
+
+    let origin = |fields: &[HeaderValue]| forwarded::origin(Some(peer), &headers(fields), &trusted);
+    let found = origin(&fields);
+    if !is_trusted(peer) {
+        return assert_eq!(found, Origin { address: Some(peer), is_https: None }, "{peer} is not trusted");
+    }
+    let Some(client) = found.address else { panic!("a client with an address has none: {fields:?}") };
+    assert!(client == peer || named(&fields).contains(&client), "nobody has named {client}: {fields:?}");
+    if !is_trusted(client) {
+        let forged = [&[HeaderValue::from_static("192.0.2.66, 10.0.0.1")], &fields[..]].concat();
+        assert_eq!(origin(&forged), found, "what stands before {client} was written by it: {forged:?}");
+    }
+    told(client);
+}
+
+fn headers(fields: &[HeaderValue]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for field in fields {
+        headers.append(FIELD, field.clone());
+    }
+    headers
+}
+
+/// Whatever looks like an address, in a way that is none of the gateway's: parts between anything else.
+fn named(fields: &[HeaderValue]) -> Vec<IpAddr> {
+    let texts = fields.iter().filter_map(|field| field.to_str().ok());
+    let entries = texts.flat_map(|text| text.split(',')).map(str::trim);
+    let ways = entries.flat_map(|entry| {
+        let bracketed = entry.split_once(']').map_or(entry, |(host, _)| host).trim_start_matches('[');
+        let before_port = entry.rsplit_once(':').map_or(entry, |(host, _)| host);
+        [entry.trim_end_matches(']'), bracketed, before_port]
+    });
+    ways.filter_map(|way| way.trim_start_matches('[').parse::<IpAddr>().ok()).map(|ip| ip.to_canonical()).collect()
+}
+
+/// A proxy behind the gateway that trusts it finds the same client.
+fn told(client: IpAddr) {
+    let Ok(mut request) = RequestHeader::build("GET", b"/", None) else { panic!("a request cannot be made") };
+    let told = forwarded::apply(&mut request, &Client { address: Some(client), is_https: true, host: None });
+    assert!(told.is_ok(), "{client} cannot be told: {told:?}");
+    let (gateway, everybody) = (IpAddr::from([127, 0, 0, 1]), ["127.0.0.1/32".parse()]);
+    let trusted: Vec<Cidr> = everybody.into_iter().flatten().collect();
+    let found = forwarded::origin(Some(gateway), &request.headers, &trusted);
+    assert_eq!(found, Origin { address: Some(client), is_https: Some(true) });
+}

@@ -1,0 +1,79 @@
+//! What must hold for every input of the gateway that somebody else writes: a module a parser, each with one
+//! function, `check`, that takes bytes and panics where something does not hold.
+//!
+//! The targets in `fuzz_targets/` have libFuzzer look for such bytes (`make fuzz`). What was found once, and what
+//! shows it the way, stands in `seeds/` under a name that says what it is; the test below tries all of it each time.
+
+#![allow(clippy::panic, reason = "here, a panic is the report")]
+
+pub mod config;
+pub mod forwarded_for;
+pub mod host;
+pub mod path;
+pub mod proxy_protocol;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    type Check = fn(&[u8]);
+
+    const TARGETS: &[(&str, Check)] = &[
+        ("config", super::config::check),
+        ("forwarded_for", super::forwarded_for::check),
+        ("host", super::host::check),
+        ("path", super::path::check),
+        ("proxy_protocol", super::proxy_protocol::check),
+    ];
+
+    /// The files in a directory of this package, and what they say.
+    fn files(directory: &str) -> Vec<(String, Vec<u8>)> {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+        let entries = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        let mut files: Vec<_> = entries
+            .map(|entry| entry.unwrap().path())
+            .map(|file| (file.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&file).unwrap()))
+            .collect();
+        files.sort();
+        files
+    }
+
+    /// Tries every file in `directory`; what went wrong stands above, once for each.
+    fn hold(check: Check, directory: &str) {
+        let files = files(directory);
+        assert!(!files.is_empty(), "{directory} has no seed");
+        let breaks = |bytes: &[u8]| std::panic::catch_unwind(|| check(bytes)).is_err();
+        let broken: Vec<_> = files.iter().filter(|(_, bytes)| breaks(bytes)).map(|(name, _)| name).collect();
+        assert!(broken.is_empty(), "inputs in {directory} for which it does not hold: {broken:?}");
+    }
+
+    #[test]
+    fn what_must_hold_does_for_every_seed() {
+        for (target, check) in TARGETS {
+            hold(*check, &format!("seeds/{target}"));
+        }
+    }
+
+    #[test]
+    fn and_for_the_configurations_of_this_repository() {
+        hold(super::config::check, "../config");
+    }
+
+    #[test]
+    fn every_target_has_seeds_and_a_test() {
+        let named = |directory: &str| -> Vec<String> {
+            fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(directory))
+                .unwrap()
+                .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
+                .collect()
+        };
+        let mut expected: Vec<&str> = TARGETS.iter().map(|(target, _)| *target).collect();
+        expected.sort_unstable();
+        for directory in ["fuzz_targets", "seeds"] {
+            let mut found = named(directory);
+            found.sort_unstable();
+            assert_eq!(found, expected, "{directory}");
+        }
+    }
+}
