@@ -50,7 +50,12 @@ fn can_be_written(source: &Source, parsed: &Parsed, text: &str) {
     let Ok(another) = source.parse(ANOTHER) else { panic!("the other configuration is wrong") };
     match source.change(&another, &json) {
         Ok(changed) => {
-            assert_eq!(changed.config.to_json(), json, "it means something else, written anew:\n{}", changed.text);
+            assert_eq!(
+                changed.config.to_json(),
+                json,
+                "it means something else, written anew:\n{}",
+                changed.text
+            );
         }
         Err(error) => panic!("it cannot be written anew: {error}"),
     }

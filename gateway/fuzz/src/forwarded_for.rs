@@ -52,7 +52,9 @@ fn named(fields: &[HeaderValue]) -> Vec<IpAddr> {
         let before_port = entry.rsplit_once(':').map_or(entry, |(host, _)| host);
         [entry.trim_end_matches(']'), bracketed, before_port]
     });
-    ways.filter_map(|way| way.trim_start_matches('[').parse::<IpAddr>().ok()).map(|ip| ip.to_canonical()).collect()
+    ways.filter_map(|way| way.trim_start_matches('[').parse::<IpAddr>().ok())
+        .map(|ip| ip.to_canonical())
+        .collect()
 }
 
 /// A proxy behind the gateway that trusts it finds the same client.

@@ -16,15 +16,18 @@ pub fn check(input: &[u8]) {
 
     let mut hosts = HostTable::default();
     hosts.insert(Domain::Exact(form.clone().into_owned()), ());
-    for way in [written.to_owned(), written.to_ascii_uppercase(), format!("{form}:"), format!("{form}:65535")] {
+    for way in [written.to_owned(), written.to_ascii_uppercase(), format!("{form}:"), format!("{form}:65535")]
+    {
         assert_eq!(hosts.find(Some(&way)), Ok(Some(&())), "{way:?} is not found by {form:?}");
     }
 }
 
 /// Lower case, with no port, no dot at its end, and nothing that means something in a URL, a log or a path.
 fn is_plain(form: &str) -> bool {
-    let name = |name: &str| name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'));
-    let literal = |text: &str| text.bytes().all(|byte| matches!(byte, b'a'..=b'f' | b'0'..=b'9' | b':' | b'.'));
+    let name =
+        |name: &str| name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'));
+    let literal =
+        |text: &str| text.bytes().all(|byte| matches!(byte, b'a'..=b'f' | b'0'..=b'9' | b':' | b'.'));
     match form.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(address) => literal(address),
         None => !form.is_empty() && !form.starts_with('.') && !form.ends_with('.') && name(form),

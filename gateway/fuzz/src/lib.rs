@@ -30,7 +30,8 @@ mod tests {
     /// The files in a directory of this package, and what they say.
     fn files(directory: &str) -> Vec<(String, Vec<u8>)> {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
-        let entries = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        let entries =
+            fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
         let mut files: Vec<_> = entries
             .map(|entry| entry.unwrap().path())
             .map(|file| (file.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&file).unwrap()))

@@ -30,7 +30,10 @@ pub fn check(input: &[u8]) {
 fn has_stray_percent(path: &str) -> bool {
     let hex = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
     let bytes = path.as_bytes();
-    bytes.iter().enumerate().any(|(i, byte)| *byte == b'%' && !(hex(bytes.get(i + 1)) && hex(bytes.get(i + 2))))
+    bytes
+        .iter()
+        .enumerate()
+        .any(|(i, byte)| *byte == b'%' && !(hex(bytes.get(i + 1)) && hex(bytes.get(i + 2))))
 }
 
 /// The path with everything encoded that can be without another meaning.

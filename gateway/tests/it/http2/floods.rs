@@ -6,7 +6,7 @@ use testkit::{Behaviour, Origin, eventually};
 use super::start;
 use crate::frames::{
     CONTINUATION, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, HEADERS, REFUSED_STREAM, RST_STREAM,
-    SETTINGS, Wire, block, get,
+    SETTINGS, WINDOW_UPDATE, Wire, block, get,
 };
 use crate::h2_peers::{connect, send};
 use crate::support::Gateway;
@@ -19,6 +19,12 @@ fn resident(gateway: &Gateway) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.process.id())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// The head of a 431: :status (entry 8), and 431 in Huffman's code, since the static table does not have it (RFC 7541
+/// 6.2.1).
+fn too_large() -> (u8, Vec<u8>) {
+    (HEADERS, vec![0x48, 0x83, 0x69, 0x90, 0xff])
 }
 
 /// A gateway, and what must hold when the flood is over.
@@ -124,9 +130,7 @@ async fn a_header_list_that_is_too_large_is_refused() {
     }
     assert!(wire.send(&frames).await);
     let answer = wire.find(|frame| frame.stream == 1).await;
-    // :status (entry 8), and 431 in Huffman's code, since the static table does not have it (RFC 7541 6.2.1).
-    let payload = answer.map(|frame| (frame.kind, frame.payload));
-    assert_eq!(payload, Some((HEADERS, vec![0x48, 0x83, 0x69, 0x90, 0xff])));
+    assert_eq!(answer.map(|frame| (frame.kind, frame.payload)), Some(too_large()));
     scene.end().await;
 }
 
@@ -147,5 +151,49 @@ async fn streams_beyond_a_hundred_are_refused() {
     }
     drop(wire);
     scene.origin.behave(Behaviour::Answer);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn resets_that_the_gateway_is_made_to_send_end_the_connection() {
+    let scene = Scene::new().await;
+    let mut wire = Wire::connect(scene.gateway.address).await;
+    let mut stream = 1;
+    // RUSTSEC-2025-0070 (CVE-2025-8671): open, and break a rule of the stream, so that it is the gateway who resets it.
+    for _ in 0..500 {
+        let mut frames = Vec::new();
+        for _ in 0..100 {
+            frames.push(Frame::head(stream, &get("web.test"), true));
+            frames.push(Frame::new(WINDOW_UPDATE, 0, stream, i32::MAX.to_be_bytes()));
+            stream += 2;
+        }
+        if !wire.send(&frames).await {
+            break;
+        }
+    }
+    let reason = wire.ended().await;
+    assert!(reason.is_none_or(|reason| reason == ENHANCE_YOUR_CALM), "{reason:?}");
+    assert!(stream < 100_000, "all of it was taken");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_small_block_does_not_become_a_large_header_list() {
+    let scene = Scene::new().await;
+    // CVE-2026-105297: a field is put into the dynamic table once (RFC 7541 6.2.1), and then named again and again by
+    // a byte each (6.1). 15 KB stand for 45 MB.
+    let fields = block(&get("web.test"));
+    let mut stored = block(&[("x-bomb", &"x".repeat(3000))]);
+    stored[0] = 0x40;
+    for times in [30, 1000, 11_000].repeat(10) {
+        let bomb = [fields.clone(), stored.clone(), vec![0x80 | 62; times]].concat();
+        let mut wire = Wire::connect(scene.gateway.address).await;
+        assert!(wire.send(&[Frame::new(HEADERS, END_HEADERS | END_STREAM, 1, bomb)]).await);
+        // Where it is not a little too much, the connection ends.
+        let answer = wire.find(|frame| frame.stream == 1).await.map(|frame| (frame.kind, frame.payload));
+        assert!(answer.as_ref().is_none_or(|answer| *answer == too_large()), "{times} times: {answer:?}");
+        assert!(answer.is_some() || times > 30, "it ended without a word");
+    }
+    assert!(scene.origin.received().iter().all(|request| !request.headers.contains_key("x-bomb")));
     scene.end().await;
 }
