@@ -2,11 +2,17 @@
 
 SHELL := /bin/sh
 CARGO ?= cargo
+DENY := 0.20.2
+FUZZ := 0.13.2
 MACHETE := 0.9.2
 MDBOOK := 0.5.4
 MDBOOK_MERMAID := 0.17.1
 
-.PHONY: help setup setup-test run test check diagrams bench book
+# How long `make fuzz` looks at each target, in seconds, and at which; none named: at all.
+TIME ?= 60
+TARGETS ?=
+
+.PHONY: help setup setup-test run test check cargo-deny advisories diagrams fuzz bench book
 .DEFAULT_GOAL := help
 
 help: ## List what can be made
@@ -24,14 +30,26 @@ run: setup ## Run the gateway; with nothing configured, a demo over three origin
 test: setup setup-test ## Run every test, and hold pages and exercises to what they say
 	$(CARGO) test --workspace --features solution --no-fail-fast
 
-check: setup diagrams ## Formatting, lints, unused dependencies, documentation, diagrams: nothing may warn
+check: setup cargo-deny diagrams ## Formatting, lints, dependencies, documentation, diagrams: nothing may warn
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --workspace --test check -- -D warnings
 	@cargo-machete --version 2>/dev/null | grep -qx '$(MACHETE)' || \
 		$(CARGO) install cargo-machete --version $(MACHETE) --locked
 	$(CARGO) machete
+	$(CARGO) deny check bans licenses sources
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+
+cargo-deny:
+	@cargo-deny --version 2>/dev/null | grep -qx 'cargo-deny $(DENY)' || \
+		$(CARGO) install cargo-deny --version $(DENY) --locked
+
+advisories: cargo-deny ## Ask the RustSec database about every dependency (needs github.com)
+	@if $(CARGO) deny fetch db; then \
+		$(CARGO) deny check --hide-inclusion-graph advisories; \
+	else \
+		echo "advisories: not asked, for want of the database" >&2; [ -z "$$CI" ]; \
+	fi
 
 diagrams: ## Parse every diagram in README and book with mermaid itself (needs Node.js)
 	@cd docs/check/mermaid && if command -v npm >/dev/null 2>&1; then \
@@ -40,6 +58,11 @@ diagrams: ## Parse every diagram in README and book with mermaid itself (needs N
 	else \
 		echo "diagrams: not parsed, for want of Node.js and npm" >&2; [ -z "$$CI" ]; \
 	fi
+
+fuzz: setup ## Look for inputs that break a parser, TIME=60 seconds at each of TARGETS (needs C++)
+	@cargo-fuzz --version 2>/dev/null | grep -qx 'cargo-fuzz $(FUZZ)' || \
+		$(CARGO) install cargo-fuzz --version $(FUZZ) --locked
+	@gateway/fuzz/run $(TIME) $(TARGETS)
 
 bench: setup ## CPU time a request: the gateway beside a bare forwarder, under the same load (needs wrk, nginx)
 	gateway/benches/compare
