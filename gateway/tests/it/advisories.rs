@@ -190,3 +190,15 @@ async fn connection_takes_nothing_away_that_the_gateway_says_and_lets_nothing_th
         }
     }
 }
+
+#[test]
+fn the_tests_that_the_security_page_names_are_there() {
+    let page = include_str!("../../../.github/SECURITY.md");
+    let tests = concat!(include_str!("advisories.rs"), include_str!("http2/floods.rs"));
+    let named: Vec<_> =
+        page.lines().filter_map(|line| line.strip_prefix("| CVE-")?.rsplit('`').nth(1)).collect();
+    assert_eq!(named.len(), 6, "{named:?}");
+    for test in named {
+        assert!(tests.contains(&format!("async fn {test}()")), "{test}");
+    }
+}
