@@ -49,6 +49,7 @@ pub mod lifetime;
 pub mod listener;
 pub mod live;
 pub mod policy;
+pub mod preference;
 pub mod process;
 pub mod proxy;
 pub mod reply;

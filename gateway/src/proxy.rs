@@ -26,7 +26,7 @@ use crate::lifetime::Leaving;
 use crate::live::Store;
 use crate::policy::forwarded::{self, Client};
 use crate::policy::{Verdict, cookie_crumbs, request_id};
-use crate::reply::Reply;
+use crate::reply::{self, Recipient, Reply};
 use crate::route;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::{AccessLog, Metrics, Phase, Timelines};
@@ -67,6 +67,17 @@ impl Gateway {
     /// A gateway that works with these.
     pub fn new(parts: Parts) -> Self {
         Gateway { parts, mirrors: Mirrors::default(), websockets: websocket::Connector::default() }
+    }
+
+    /// What the gateway itself is asked for, on every host: by an ACME server that checks a name, or by somebody who
+    /// wants to know what an answer means.
+    fn own_answer(&self, session: &Session, ctx: &RequestCtx) -> Option<Reply> {
+        let request = session.req_header();
+        let is_elsewhere = !ctx.snapshot.config.proxy.problems_url.is_empty();
+        self.parts
+            .challenges
+            .answer(request)
+            .or_else(|| reply::problems(&request.method, request.uri.path()).filter(|_| !is_elsewhere))
     }
 
     /// Leads a request for a WebSocket to its backend in a way that can become a tunnel.
@@ -110,7 +121,11 @@ impl Gateway {
 async fn send(mut reply: Reply, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
     ctx.error = reply.reason();
     ctx.security_headers().on_reply(ctx.is_https, reply.fields_mut());
-    reply.send(session, &ctx.id, ctx.grpc.as_deref_mut()).await
+    let help = match ctx.snapshot.config.proxy.problems_url.as_str() {
+        "" => reply::PROBLEMS,
+        elsewhere => elsewhere,
+    };
+    reply.send(session, Recipient { id: &ctx.id, help, call: ctx.grpc.as_deref_mut() }).await
 }
 
 /// A WebSocket that was asked for begins with this answer, or there is none.
@@ -165,7 +180,7 @@ impl ProxyHttp for Gateway {
 
     /// Is this request let through? `true` means that it has been answered.
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        let mut verdict = match self.parts.challenges.answer(session.req_header()) {
+        let mut verdict = match self.own_answer(session, ctx) {
             Some(answer) => Verdict::Reply(answer),
             None => admission::admit(session, ctx),
         };

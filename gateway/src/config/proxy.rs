@@ -47,6 +47,9 @@ pub struct Proxy {
     pub keepalive_timeout_secs: Secs,
     /// How long requests in flight may take when the gateway stops.
     pub shutdown_timeout_secs: Secs,
+    /// Where the page about problems is that answers link to; empty: the gateway's own page, on every host.
+    #[serde(skip_serializing_if = "is_default")]
+    pub problems_url: String,
     /// The DNS servers that are asked for backends' names; none: those of the system.
     #[serde(skip_serializing_if = "is_default")]
     pub nameservers: Vec<SocketAddr>,
@@ -79,6 +82,7 @@ impl Default for Proxy {
             request_timeout_secs: Secs::new(30),
             keepalive_timeout_secs: Secs::new(60),
             shutdown_timeout_secs: Secs::new(30),
+            problems_url: String::new(),
             nameservers: Vec::new(),
             threads: 0,
             pid_file: String::new(),

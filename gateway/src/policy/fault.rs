@@ -36,7 +36,8 @@ impl Fault {
     /// The answer in place of the backend's; `draw` is any number below 100.
     pub fn abort(&self, draw: u8) -> Option<Reply> {
         let status = self.abort.filter(|_| draw < self.abort_percent)?;
-        Some(Reply::new(Problem::FaultInjected(status), "this route answers so on purpose (fault injection)"))
+        let detail = "this route answers so on purpose (fault injection)";
+        Some(Reply::new(Problem::FaultInjected, detail).with_status(status))
     }
 }
 

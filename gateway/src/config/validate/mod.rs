@@ -77,6 +77,7 @@ fn listeners(config: &Config, faults: &mut Faults) {
         }
     }
     upgrade_sock(&config.proxy.upgrade_sock, faults);
+    problems_url(&config.proxy.problems_url, faults);
     if config.proxy.threads > MAX_THREADS {
         faults.add("proxy/threads", format!("at most {MAX_THREADS} threads"));
     }
@@ -93,6 +94,18 @@ fn upgrade_sock(path: &str, faults: &mut Faults) {
         let detail =
             format!("no path of a Unix socket; expected at most {MAX_SOCKET_PATH} bytes, without NUL");
         faults.add("proxy/upgrade_sock", detail);
+    }
+}
+
+fn problems_url(url: &str, faults: &mut Faults) {
+    let is_url = url.starts_with('/') || url.starts_with("http://") || url.starts_with("https://");
+    // It goes into a header field, between angle brackets, and gets a fragment of its own.
+    let is_plain = url.parse::<http::Uri>().is_ok() && !url.contains(['#', '<', '>', '"', '\\']);
+    if !url.is_empty() && !(is_url && is_plain) {
+        let detail = format!(
+            "{url:?} is no address of a page; expected something like \"https://docs.example.com/problems\""
+        );
+        faults.add("proxy/problems_url", detail);
     }
 }
 

@@ -1,0 +1,115 @@
+//! What a client would rather have: the lists of `Accept` and `Accept-Encoding`, in which each entry may bear a weight
+//! (RFC 9110 12.4.2).
+
+use http::{HeaderMap, HeaderName, header};
+
+/// The weight of an entry that bears none.
+const WHOLE: u16 = 1000;
+
+/// The entries of a list, in the order in which they stand there, each with its weight in thousandths; `None` for
+/// what is no entry.
+pub fn entries(request: &HeaderMap, name: HeaderName) -> impl Iterator<Item = Option<(&str, u16)>> {
+    let lines = request.get_all(name).into_iter().map(|line| line.to_str().unwrap_or(";"));
+    let entries = lines.flat_map(|line| line.split(',')).map(str::trim);
+    entries.filter(|entry| !entry.is_empty()).map(entry)
+}
+
+/// One entry, without its parameters, and its weight.
+fn entry(text: &str) -> Option<(&str, u16)> {
+    let mut parts = text.split(';').map(str::trim);
+    let what = parts.next().filter(|what| !what.is_empty())?;
+    let mut weight = WHOLE;
+    for parameter in parts {
+        let (name, value) = parameter.split_once('=')?;
+        if name.eq_ignore_ascii_case("q") {
+            weight = qvalue(value)?;
+        }
+    }
+    Some((what, weight))
+}
+
+/// A weight: from 0 to 1, with at most three decimals.
+fn qvalue(text: &str) -> Option<u16> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+    if decimals.len() > 3 || !decimals.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let thousandths = format!("{decimals:0<3}").parse().ok()?;
+    match (whole, thousandths) {
+        ("0", thousandths) => Some(thousandths),
+        ("1", 0) => Some(WHOLE),
+        _ => None,
+    }
+}
+
+/// Whether a client would rather have HTML than JSON. Browsers say so; whoever says nothing, anything or nonsense
+/// is a program.
+pub fn prefers_html(request: &HeaderMap) -> bool {
+    let (mut html, mut json, mut other) = (0, 0, 0);
+    for entry in entries(request, header::ACCEPT) {
+        let Some((kind, weight)) = entry.filter(|(kind, _)| is_media_range(kind)) else { return false };
+        let of_kind = match kind.to_ascii_lowercase().as_str() {
+            "text/html" => &mut html,
+            "application/json" | "application/problem+json" | "application/*" => &mut json,
+            "*/*" => &mut other,
+            _ => continue,
+        };
+        *of_kind = weight.max(*of_kind);
+    }
+    html > json && html >= other
+}
+
+fn is_media_range(kind: &str) -> bool {
+    kind.split('/').filter(|part| !part.is_empty()).count() == 2 && kind.matches('/').count() == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(name: HeaderName, lines: &[&str]) -> HeaderMap {
+        let mut request = HeaderMap::new();
+        for line in lines {
+            request.append(&name, line.parse().unwrap());
+        }
+        request
+    }
+
+    #[test]
+    fn entries_bear_weights() {
+        let lines =
+            ["gzip;q=0.5, br , ,zstd; Q=0", "*;q=1.000, identity;q=0.25;x=1", "a;q=2, b;q=, ;q=1, c;d"];
+        let request = request(header::ACCEPT_ENCODING, &lines);
+        let found: Vec<_> = entries(&request, header::ACCEPT_ENCODING).collect();
+        let good = [("gzip", 500), ("br", 1000), ("zstd", 0), ("*", 1000), ("identity", 250)].map(Some);
+        assert_eq!(found[..5], good);
+        assert_eq!(found[5..], [None; 4]);
+    }
+
+    #[test]
+    fn browsers_get_pages_and_programs_json() {
+        for (lines, html) in [
+            (&["text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"][..], true),
+            (&["text/html"], true),
+            (&["TEXT/HTML;level=1;q=0.5, application/json;q=0.4"], true),
+            (&["application/json;q=0.1", "text/html;q=0.2"], true),
+            (&["text/html, */*"], true),
+            (&["text/html, application/json"], false),
+            (&["text/html;q=0.5, application/problem+json"], false),
+            (&["text/html;q=0.5, */*"], false),
+            (&["text/html;q=0"], false),
+            (&["text/*"], false),
+            (&["*/*"], false),
+            (&[""], false),
+            (&[], false),
+            (&["text/html;q=2"], false),
+            (&["text/html;q=0.1234"], false),
+            (&["text/html;q"], false),
+            (&["text/html, nonsense"], false),
+            (&["text/html, a/b/c"], false),
+            (&["text/html, é"], false),
+        ] {
+            assert_eq!(prefers_html(&request(header::ACCEPT, lines)), html, "{lines:?}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What can be wrong, from the client's point of view: one row a problem, with its status, what it comes from and
+//! what to do about it. The answers, the page that they link to and the book's page are all made from these rows.
+
+use http::StatusCode;
+
+/// What is said about a problem.
+#[derive(Debug)]
+pub struct Row {
+    /// The status of answers about it.
+    pub status: StatusCode,
+    /// Its name: the last part of the problem's `type`, and the word in the log.
+    pub name: &'static str,
+    /// What it is, in a few words.
+    pub title: &'static str,
+    /// Its error type in `Proxy-Status` (RFC 9209 2.3), unless an answer knows a better one.
+    pub proxy_error: &'static str,
+    /// What it comes from.
+    pub cause: &'static str,
+    /// What to do about it.
+    pub cure: &'static str,
+}
+
+macro_rules! problems {
+    ($($variant:ident {
+        status: $status:ident, name: $name:literal, title: $title:literal, proxy_error: $proxy_error:literal,
+        cause: $cause:literal,
+        cure: $cure:literal,
+    })+) => {
+        /// What can be wrong.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Problem {
+            $(#[doc = $title] $variant,)+
+        }
+
+        impl Problem {
+            /// All of them.
+            pub const ALL: &[Problem] = &[$(Problem::$variant),+];
+
+            /// What is said about it.
+            pub const fn row(self) -> &'static Row {
+                match self {
+                    $(Problem::$variant => &Row {
+                        status: StatusCode::$status,
+                        name: $name,
+                        title: $title,
+                        proxy_error: $proxy_error,
+                        cause: $cause,
+                        cure: $cure,
+                    },)+
+                }
+            }
+        }
+    };
+}
+
+problems! {
+    BadRequest {
+        status: BAD_REQUEST, name: "bad_request", title: "The request is malformed", proxy_error: "http_request_error",
+        cause: "The request is not one that HTTP allows, or could be understood in two ways.",
+        cure: "Send it as `detail` says: one Host, one Content-Length, a path without tricks.",
+    }
+    UnknownHost {
+        status: NOT_FOUND, name: "unknown_host", title: "This host is not served here", proxy_error: "destination_not_found",
+        cause: "No virtual host has the name that was asked for.",
+        cure: "Check the name. Operators: add a virtual host or an alias, or a catch-all `\"*\"`.",
+    }
+    Misdirected {
+        status: MISDIRECTED_REQUEST, name: "misdirected", title: "This connection is for another host", proxy_error: "http_request_error",
+        cause: "The TLS connection was made for another host than the request is for, or before a change.",
+        cure: "Send the request again on a new connection, as browsers do by themselves.",
+    }
+    ClientCertificate {
+        status: FORBIDDEN, name: "client_certificate", title: "A client certificate is needed", proxy_error: "http_request_denied",
+        cause: "The host asks for a client certificate, and none that it believes was shown.",
+        cure: "Show a certificate of an authority that the host's `client_ca_file` names.",
+    }
+    RequestTimeout {
+        status: REQUEST_TIMEOUT, name: "request_timeout", title: "The request took too long to arrive", proxy_error: "http_request_error",
+        cause: "The client stopped sending in the middle of its request.",
+        cure: "Send it again, faster; on a bad line in smaller parts.",
+    }
+    RateLimited {
+        status: TOO_MANY_REQUESTS, name: "rate_limited", title: "Too many requests", proxy_error: "http_request_denied",
+        cause: "The client has used up its requests for this window.",
+        cure: "Wait as long as `Retry-After` says. Operators: `[rate_limit]`.",
+    }
+    NoBackend {
+        status: SERVICE_UNAVAILABLE, name: "no_backend", title: "No backend is available", proxy_error: "destination_unavailable",
+        cause: "Every backend of the service is down, drained or has an open circuit.",
+        cure: "Wait as long as `Retry-After` says. Operators: `/api/v1/backends` tells why.",
+    }
+    LimitReached {
+        status: SERVICE_UNAVAILABLE, name: "limit_reached", title: "The backends are busy", proxy_error: "connection_limit_reached",
+        cause: "Each usable backend has as many requests in flight as `max_inflight_per_backend` allows.",
+        cure: "Ask again shortly. Operators: more backends, or a higher limit if they bear it.",
+    }
+    BadGateway {
+        status: BAD_GATEWAY, name: "bad_gateway", title: "The backend failed", proxy_error: "destination_unavailable",
+        cause: "A backend could not be reached, or did not answer as HTTP asks; `Proxy-Status` says which.",
+        cure: "Ask again where that is safe. Operators: look at the backend, with the request's id.",
+    }
+    GatewayTimeout {
+        status: GATEWAY_TIMEOUT, name: "gateway_timeout", title: "The backend took too long", proxy_error: "http_response_timeout",
+        cause: "A backend did not take the connection, or did not begin to answer, in time.",
+        cure: "Ask again where that is safe. Operators: the backend first, then `request_timeout_secs`.",
+    }
+    DeadlineExceeded {
+        status: GATEWAY_TIMEOUT, name: "deadline_exceeded", title: "The call took too long", proxy_error: "http_response_timeout",
+        cause: "A call of gRPC took longer than its client's `grpc-timeout`.",
+        cure: "Allow it more time, or ask for less.",
+    }
+    UnsupportedMediaType {
+        status: UNSUPPORTED_MEDIA_TYPE, name: "unsupported_media_type", title: "This is not spoken here", proxy_error: "http_request_error",
+        cause: "gRPC came over HTTP/1, or to a route whose backends do not speak HTTP/2.",
+        cure: "Speak HTTP/2 or gRPC-Web. Operators: `protocol = \"http2\"` in `[upstream]`.",
+    }
+    FaultInjected {
+        status: SERVICE_UNAVAILABLE, name: "fault_injected", title: "A fault was injected", proxy_error: "proxy_internal_response",
+        cause: "The route answers so on purpose, with the status that its `fault` names.",
+        cure: "None is needed. Operators: take `fault` out of the route.",
+    }
+    Internal {
+        status: INTERNAL_SERVER_ERROR, name: "internal", title: "The gateway failed", proxy_error: "proxy_internal_error",
+        cause: "The gateway itself failed.",
+        cure: "Operators: the log has more, by the request's id. Please report it.",
+    }
+}
+
+impl Problem {
+    /// The status that says so.
+    pub const fn status(self) -> StatusCode {
+        self.row().status
+    }
+
+    /// Its name, as in the problem's `type`.
+    pub const fn name(self) -> &'static str {
+        self.row().name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::fmt::Write as _;
+
+    use super::*;
+
+    /// RFC 9209 2.3.
+    const ERROR_TYPES: &str = "dns_timeout dns_error destination_not_found destination_unavailable \
+        destination_ip_prohibited destination_ip_unroutable connection_refused connection_terminated \
+        connection_timeout connection_read_timeout connection_write_timeout connection_limit_reached \
+        tls_protocol_error tls_certificate_error tls_alert_received http_request_error http_request_denied \
+        http_response_incomplete http_response_timeout http_upgrade_failed http_protocol_error \
+        proxy_internal_response proxy_internal_error proxy_configuration_error proxy_loop_detected";
+
+    #[test]
+    fn each_problem_is_told_apart_and_says_what_to_do() {
+        let names: HashSet<&str> = Problem::ALL.iter().map(|problem| problem.name()).collect();
+        assert_eq!(names.len(), Problem::ALL.len());
+        for problem in Problem::ALL {
+            let row = problem.row();
+            let is_plain = |c: char| c.is_ascii_lowercase() || c == '_';
+            assert!(row.name.chars().all(is_plain), "{row:?}");
+            assert_eq!(row.name.replace('_', ""), format!("{problem:?}").to_lowercase());
+            assert!(row.status.is_client_error() || row.status.is_server_error(), "{row:?}");
+            assert!(ERROR_TYPES.split_whitespace().any(|known| known == row.proxy_error), "{row:?}");
+            assert!(
+                row.cause.ends_with('.') && row.cure.ends_with('.') && !row.title.ends_with('.'),
+                "{row:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_book_lists_every_problem() {
+        const BEGIN: &str = "<!-- problems -->\n";
+        const END: &str = "<!-- /problems -->";
+        let mut right = "| name | status | what it comes from | what to do |\n|---|---|---|---|\n".to_owned();
+        for Row { status, name, cause, cure, .. } in Problem::ALL.iter().map(|problem| problem.row()) {
+            let status = status.as_u16();
+            let _ = writeln!(right, "| <a id=\"{name}\"></a>`{name}` | {status} | {cause} | {cure} |");
+        }
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/src/problems.md");
+        let text = std::fs::read_to_string(page).unwrap();
+        let (before, rest) = text.split_once(BEGIN).expect("<!-- problems --> in docs/src/problems.md");
+        let (written, after) = rest.split_once(END).expect("<!-- /problems --> in docs/src/problems.md");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(page, format!("{before}{BEGIN}{right}{END}{after}")).unwrap();
+            return;
+        }
+        assert_eq!(written, right, "to rewrite it: BLESS=1 cargo test -p gateway --lib reply::problem");
+    }
+}
