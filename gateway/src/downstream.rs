@@ -15,10 +15,15 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Settles how the connection behaves from this request on. Nothing about it may last for ever.
-pub fn settle(session: &mut Session, keepalive: Duration) {
+/// After `requests` it ends, where that is not 0.
+pub fn settle(session: &mut Session, keepalive: Duration, requests: u32) {
     // Where the request itself ends the connection (HTTP/1.0, `Connection: close`), it stays so.
     if session.get_keepalive().is_some() {
         session.set_keepalive(Some(keepalive.as_secs()));
+    }
+    // Counted down by Pingora from one request to the next, on a connection of HTTP/1.
+    if requests > 0 && session.get_keepalive_reuses_remaining().is_none() {
+        session.set_keepalive_reuses_remaining(Some(requests - 1));
     }
     session.set_write_timeout(Some(WRITE_TIMEOUT));
     // Otherwise a client that is still sending a body would get a reset in place of an early answer.

@@ -152,7 +152,8 @@ impl ProxyHttp for Gateway {
 
     /// Who asks, under which id, and how long the connection may wait.
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
-        downstream::settle(session, ctx.snapshot.keepalive_timeout);
+        let requests = ctx.snapshot.config.proxy.max_requests_per_connection;
+        downstream::settle(session, ctx.snapshot.keepalive_timeout, requests);
         let peer = downstream::peer_address(session);
         let trusted = &ctx.snapshot.config.proxy.trusted_proxies;
         let origin = forwarded::origin(peer, &session.req_header().headers, trusted);

@@ -21,7 +21,6 @@ fn listed(path: &[String], is_listed: impl Fn(&str) -> bool) -> bool {
 }
 
 const KEYS: &[&str] = &[
-    "proxy.max_connections_per_ip",
     "proxy.header_timeout_secs",
     "proxy.server_timing",
     "limits",

@@ -41,6 +41,11 @@ pub struct Proxy {
     pub cookie_key_env: String,
     /// Open client connections; more are closed at once.
     pub max_connections: NonZeroUsize,
+    /// The same from one address (IPv6: from one /64); 0: no limit of its own.
+    #[serde(skip_serializing_if = "is_default")]
+    pub max_connections_per_ip: u32,
+    /// Requests on one connection, which then ends; 0: any number.
+    pub max_requests_per_connection: u32,
     /// From a request's last byte to the response's first byte.
     pub request_timeout_secs: Secs,
     /// How long an idle client connection stays open.
@@ -76,6 +81,8 @@ impl Default for Proxy {
             management_api: true,
             cookie_key_env: "GATEWAY_COOKIE_KEY".to_owned(),
             max_connections: NonZeroUsize::MIN.saturating_add(9_999),
+            max_connections_per_ip: 0,
+            max_requests_per_connection: 10_000,
             request_timeout_secs: Secs::new(30),
             keepalive_timeout_secs: Secs::new(60),
             shutdown_timeout_secs: Secs::new(30),
