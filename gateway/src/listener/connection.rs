@@ -12,8 +12,8 @@ use tokio::io::AsyncReadExt;
 use tracing::debug;
 
 use super::proxy_protocol::{self, OnBehalfOf};
+use crate::client::ClientStream;
 use crate::config::Cidr;
-use crate::deadline::TimedStream;
 use crate::live::Store;
 use crate::telemetry::Metrics;
 use crate::tls::acme::Challenges;
@@ -50,7 +50,7 @@ impl Opener {
     }
 
     /// What HTTP is spoken on; `None` where it does not come to that.
-    pub async fn open(&self, stream: Stream) -> Option<TimedStream> {
+    pub async fn open(&self, stream: Stream) -> Option<ClientStream> {
         let Ok(stream) = stream.into_any().downcast::<TcpStream>() else { return None };
         match tokio::time::timeout(PATIENCE, self.prepare(*stream)).await {
             Ok(opened) => opened,
@@ -62,7 +62,7 @@ impl Opener {
         }
     }
 
-    async fn prepare(&self, mut stream: TcpStream) -> Option<TimedStream> {
+    async fn prepare(&self, mut stream: TcpStream) -> Option<ClientStream> {
         let snapshot = self.live.load();
         let proxy = &snapshot.config.proxy;
         let is_https = self.is_https(&stream);
@@ -91,7 +91,7 @@ impl Opener {
             return match self.acceptor.accept(stream, certificates, server_name(&hello).as_deref()).await {
                 Ok(stream) => {
                     self.metrics.tls_handshakes.inc();
-                    let stream = TimedStream::new(Box::new(stream));
+                    let stream = ClientStream::new(Box::new(stream));
                     let speaks_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
                     Some(if speaks_http2 { stream.awaiting(PREFACE.len(), PATIENCE) } else { stream })
                 }
@@ -103,9 +103,9 @@ impl Opener {
             };
         }
         if proxy.http2_cleartext && begins_with_preface(&mut stream).await {
-            return Some(TimedStream::new(Box::new(stream)).with_http2());
+            return Some(ClientStream::new(Box::new(stream)).with_http2());
         }
-        Some(TimedStream::new(Box::new(stream)))
+        Some(ClientStream::new(Box::new(stream)))
     }
 
     fn is_https(&self, stream: &TcpStream) -> bool {
