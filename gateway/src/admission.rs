@@ -24,6 +24,9 @@ pub fn admit(session: &Session, ctx: &mut RequestCtx) -> Verdict {
         Verdict::Reply(reply) => return Verdict::Reply(reply),
     };
     ctx.take(route.clone(), &request.headers);
+    if let Verdict::Reply(reply) = route.head_size.check(request) {
+        return Verdict::Reply(reply);
+    }
     if let Verdict::Reply(reply) = content_length::check(&request.headers) {
         return Verdict::Reply(reply);
     }
