@@ -16,9 +16,9 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use crate::admission;
+use crate::client::{self, deadline};
 use crate::config;
 use crate::ctx::RequestCtx;
-use crate::deadline;
 use crate::downstream;
 use crate::failure;
 use crate::grpc::Call;
@@ -71,7 +71,7 @@ impl Gateway {
 
     /// Leads a request for a WebSocket to its backend in a way that can become a tunnel.
     fn lend(&self, peer: Box<HttpPeer>, session: &Session, ctx: &mut RequestCtx) -> Box<HttpPeer> {
-        let (Some(client), Some(route)) = (deadline::websocket(session), &ctx.route) else { return peer };
+        let (Some(client), Some(route)) = (client::websocket(session), &ctx.route) else { return peer };
         let upgrade = Upgrade::new(websocket::Terms {
             idle: route.peers.stream_idle_timeout(),
             patience: ctx.snapshot.config.proxy.shutdown_timeout_secs.duration(),
@@ -119,7 +119,7 @@ fn settle_upgrade(status: StatusCode, session: &mut Session, ctx: &RequestCtx) {
         // Whatever Pingora would bound: the tunnel has bounds of its own.
         session.set_read_timeout(None);
         ctx.upgrade.iter().for_each(|upgrade| upgrade.agree());
-    } else if let Some(client) = deadline::websocket(session) {
+    } else if let Some(client) = client::websocket(session) {
         client.give_up();
     }
 }

@@ -29,6 +29,10 @@ pub enum Problem {
     Misdirected,
     /// The client must show a certificate that is believed.
     ClientCertificate,
+    /// Its target is longer than it may be.
+    UriTooLong,
+    /// Its head is larger than it may be, or has too many fields.
+    HeadTooLarge,
     /// The client stopped sending its request.
     RequestTimeout,
     /// The client has used up its requests.
@@ -61,6 +65,10 @@ impl Problem {
             }
             Problem::ClientCertificate => {
                 (StatusCode::FORBIDDEN, "client_certificate", "A client certificate is needed")
+            }
+            Problem::UriTooLong => (StatusCode::URI_TOO_LONG, "uri_too_long", "The target is too long"),
+            Problem::HeadTooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "The header is too large")
             }
             Problem::RequestTimeout => {
                 (StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request took too long to arrive")

@@ -48,6 +48,8 @@ pub struct Proxy {
     pub max_requests_per_connection: u32,
     /// From a request's last byte to the response's first byte.
     pub request_timeout_secs: Secs,
+    /// How long a client of HTTP/1 may take for the head of a request, from its first byte.
+    pub header_timeout_secs: Secs,
     /// How long an idle client connection stays open.
     pub keepalive_timeout_secs: Secs,
     /// How long requests in flight may take when the gateway stops.
@@ -84,6 +86,7 @@ impl Default for Proxy {
             max_connections_per_ip: 0,
             max_requests_per_connection: 10_000,
             request_timeout_secs: Secs::new(30),
+            header_timeout_secs: Secs::new(10),
             keepalive_timeout_secs: Secs::new(60),
             shutdown_timeout_secs: Secs::new(30),
             nameservers: Vec::new(),

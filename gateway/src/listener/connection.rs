@@ -13,8 +13,8 @@ use tracing::debug;
 
 use super::addresses::{Addresses, Place};
 use super::proxy_protocol::{self, OnBehalfOf};
+use crate::client::ClientStream;
 use crate::config::Proxy;
-use crate::deadline::TimedStream;
 use crate::live::{Snapshot, Store};
 use crate::telemetry::Metrics;
 use crate::tls::acme::Challenges;
@@ -39,7 +39,7 @@ pub struct Opener {
 
 /// What HTTP is spoken on.
 pub(super) struct Opened {
-    pub(super) stream: TimedStream,
+    pub(super) stream: ClientStream,
     /// Given back when the connection is over.
     pub(super) place: Option<Place>,
 }
@@ -101,7 +101,7 @@ impl Opener {
     }
 
     /// Has TLS begin, where it is spoken, and finds out whether it is HTTP/2 that follows.
-    async fn begin(&self, mut stream: TcpStream, is_https: bool, snapshot: &Snapshot) -> Option<TimedStream> {
+    async fn begin(&self, mut stream: TcpStream, is_https: bool, snapshot: &Snapshot) -> Option<ClientStream> {
         if is_https {
             let peer = peer(&stream);
             let certificates = snapshot.certificates.clone();
@@ -120,7 +120,7 @@ impl Opener {
             return match self.acceptor.accept(stream, certificates, server_name(&hello).as_deref()).await {
                 Ok(stream) => {
                     self.metrics.tls_handshakes.inc();
-                    let stream = TimedStream::new(Box::new(stream));
+                    let stream = ClientStream::new(Box::new(stream));
                     let speaks_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
                     Some(if speaks_http2 { stream.awaiting(PREFACE.len(), PATIENCE) } else { stream })
                 }
@@ -132,9 +132,9 @@ impl Opener {
             };
         }
         if snapshot.config.proxy.http2_cleartext && begins_with_preface(&mut stream).await {
-            return Some(TimedStream::new(Box::new(stream)).with_http2());
+            return Some(ClientStream::new(Box::new(stream)).with_http2());
         }
-        Some(TimedStream::new(Box::new(stream)))
+        Some(ClientStream::new(Box::new(stream)))
     }
 
     fn is_https(&self, stream: &TcpStream) -> bool {

@@ -9,6 +9,7 @@ pub mod cookie_crumbs;
 pub mod fault;
 pub mod forwarded;
 pub mod hash_key;
+pub mod head_size;
 pub mod headers;
 pub mod https_redirect;
 pub mod rate_limit;
