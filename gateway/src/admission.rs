@@ -30,6 +30,9 @@ pub fn admit(session: &Session, ctx: &mut RequestCtx) -> Verdict {
     if let Verdict::Reply(reply) = content_length::check(&request.headers) {
         return Verdict::Reply(reply);
     }
+    if let Verdict::Reply(reply) = route.body_limit.check(&request.headers) {
+        return Verdict::Reply(reply);
+    }
     if let Some(https_redirect) = &route.entrance.https_redirect {
         let host = route::authority(request).ok().flatten();
         let target = request.uri.path_and_query().map_or("/", |target| target.as_str());

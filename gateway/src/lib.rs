@@ -48,6 +48,7 @@ pub mod grpc;
 pub mod lifetime;
 pub mod listener;
 pub mod live;
+pub mod pace;
 pub mod policy;
 pub mod process;
 pub mod proxy;
@@ -56,6 +57,7 @@ pub mod route;
 pub mod server;
 pub mod telemetry;
 pub mod tls;
+pub mod upload;
 pub mod upstream;
 pub mod websocket;
 

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use crate::admission;
-use crate::client::{self, deadline};
+use crate::client::{self, deadline, turns};
 use crate::config;
 use crate::ctx::RequestCtx;
 use crate::downstream;
@@ -29,8 +29,9 @@ use crate::policy::{Verdict, cookie_crumbs, request_id};
 use crate::reply::Reply;
 use crate::route;
 use crate::telemetry::access_log::Record;
-use crate::telemetry::{AccessLog, Metrics, Phase, Timelines};
+use crate::telemetry::{AccessLog, Limit, Metrics, Phase, Timelines};
 use crate::tls::acme::Challenges;
+use crate::upload;
 use crate::upstream::retry::{self, Sent};
 use crate::upstream::{MirrorCopy, Mirrors, Occasion, Outcome, answer};
 use crate::websocket::{self, Upgrade};
@@ -96,6 +97,11 @@ impl Gateway {
         }
     }
 
+    /// Counts a client that has met a limit.
+    fn met(&self, limit: Option<Limit>) {
+        limit.iter().for_each(|limit| self.parts.metrics.limits.counter(*limit).inc());
+    }
+
     /// Sends the copy of a request that has passed by, if there is one.
     fn mirror(&self, ctx: &mut RequestCtx) {
         let mirror = ctx.route.as_ref().and_then(|route| Some((&route.metrics, route.mirror.as_ref()?)));
@@ -152,8 +158,8 @@ impl ProxyHttp for Gateway {
 
     /// Who asks, under which id, and how long the connection may wait.
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
-        let requests = ctx.snapshot.config.proxy.max_requests_per_connection;
-        downstream::settle(session, ctx.snapshot.keepalive_timeout, requests);
+        downstream::settle(session, &ctx.snapshot.config.proxy);
+        turns::take(session);
         let peer = downstream::peer_address(session);
         let trusted = &ctx.snapshot.config.proxy.trusted_proxies;
         let origin = forwarded::origin(peer, &session.req_header().headers, trusted);
@@ -178,7 +184,10 @@ impl ProxyHttp for Gateway {
         ctx.reached(Phase::RequestFilter);
         match verdict {
             Verdict::Continue(()) => Ok(false),
-            Verdict::Reply(reply) => send(reply, session, ctx).await.map(|()| true),
+            Verdict::Reply(reply) => {
+                self.met(failure::limit_of_reply(&reply));
+                send(reply, session, ctx).await.map(|()| true)
+            }
         }
     }
     // ANCHOR_END: arrival
@@ -312,6 +321,8 @@ impl ProxyHttp for Gateway {
         } else if downstream::awaits_continue(session) {
             // It is the backend's turn.
             deadline::arm(session, ctx.time_left());
+        } else {
+            upload::begin(session, ctx);
         }
         Ok(())
     }
@@ -325,6 +336,7 @@ impl ProxyHttp for Gateway {
         end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
+        upload::came(session, ctx, body.as_ref().map_or(0, Bytes::len))?;
         if let Some(call) = &mut ctx.grpc {
             call.on_request_body(body, end_of_stream)?;
         }
@@ -422,6 +434,9 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         if downstream::is_interim(response.status) {
+            if response.status == StatusCode::CONTINUE {
+                upload::begin(session, ctx);
+            }
             return Ok(());
         }
         deadline::disarm(session);
@@ -485,6 +500,7 @@ impl ProxyHttp for Gateway {
     // ANCHOR: told
     /// Nothing more can be tried: the client is told why, if it has not been told anything yet.
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
+        self.met(failure::limit(error));
         let overdue = deadline::has_passed(session);
         deadline::disarm(session);
         let reply = if overdue { Some(failure::overdue()) } else { failure::reply(error) };
@@ -501,7 +517,8 @@ impl ProxyHttp for Gateway {
             error_code = reply.status();
             let mut told = send(reply, session, ctx).await;
             let is_stream = ctx.grpc.is_some() && session.req_header().version == Version::HTTP_2;
-            if told.is_ok() && *error.esource() != ErrorSource::Downstream && !is_stream {
+            let is_ours = *error.esource() != ErrorSource::Downstream || upload::is_drained(session, error);
+            if told.is_ok() && is_ours && !is_stream {
                 // A close with the rest of a body unread would be a reset, and might take the answer with it.
                 told = session.drain_request_body().await;
             }

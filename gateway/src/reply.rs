@@ -29,6 +29,8 @@ pub enum Problem {
     Misdirected,
     /// The client must show a certificate that is believed.
     ClientCertificate,
+    /// Its body is longer than it may be.
+    ContentTooLarge,
     /// Its target is longer than it may be.
     UriTooLong,
     /// Its head is larger than it may be, or has too many fields.
@@ -65,6 +67,9 @@ impl Problem {
             }
             Problem::ClientCertificate => {
                 (StatusCode::FORBIDDEN, "client_certificate", "A client certificate is needed")
+            }
+            Problem::ContentTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "content_too_large", "The body is too long")
             }
             Problem::UriTooLong => (StatusCode::URI_TOO_LONG, "uri_too_long", "The target is too long"),
             Problem::HeadTooLarge => {
@@ -204,6 +209,11 @@ impl Reply {
     /// The same, for whoever adds to them.
     pub fn fields_mut(&mut self) -> &mut HeaderMap {
         &mut self.fields
+    }
+
+    /// What is wrong; `None` where nothing is.
+    pub fn problem(&self) -> Option<Problem> {
+        self.problem
     }
 
     /// One word for the log: the error of the `Proxy-Status`, or the problem's name, if there is one.

@@ -7,6 +7,8 @@
 //! written for now.
 
 pub mod deadline;
+mod sending;
+pub mod turns;
 
 use std::io;
 use std::pin::Pin;
@@ -22,22 +24,34 @@ use pingora::protocols::{
     TimingDigest, UniqueID, UniqueIDType,
 };
 use pingora::proxy::Session;
+use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
 
 use self::deadline::Deadline;
+use self::sending::Sending;
+use self::turns::Turns;
+use crate::pace::Terms;
 use crate::websocket::ClientSide;
+
+/// How long the end of a stream may take where nothing else is said.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// A client's stream on which reads can be given a deadline.
 #[derive(Debug)]
 pub struct ClientStream {
     inner: Stream,
     deadline: Deadline,
+    /// How it takes what it is sent; `None`: as it likes.
+    sending: Option<Sending>,
     /// Whether something written may still be in the buffer.
     unflushed: bool,
     /// How many bytes must come before its first deadline.
     awaited: usize,
     /// Whether HTTP/2 is spoken on it, though nobody has agreed on that in TLS.
     prior_knowledge: bool,
+    /// The requests that it may still make, where HTTP/2 is spoken and they are counted.
+    turns: Option<Arc<ProxyDigest>>,
     /// The client's side of a WebSocket, where one is asked for.
     websocket: ClientSide,
 }
@@ -48,9 +62,11 @@ impl ClientStream {
         ClientStream {
             inner,
             deadline: Deadline::never(),
+            sending: None,
             unflushed: false,
             awaited: 0,
             prior_knowledge: false,
+            turns: None,
             websocket: ClientSide::default(),
         }
     }
@@ -68,6 +84,30 @@ impl ClientStream {
         ClientStream { prior_knowledge: true, ..self }
     }
 
+    /// One whose client must take what it is sent by these terms; `too_slow` counts those that do not.
+    #[must_use]
+    pub fn taken_by(self, terms: Terms, too_slow: IntCounter) -> Self {
+        ClientStream { sending: Some(Sending::new(terms, too_slow)), ..self }
+    }
+
+    /// Counts its requests, of which there may be so many, where HTTP/2 is spoken.
+    ///
+    /// # Errors
+    /// Where Pingora does not make a response, which it does.
+    pub fn count(&mut self, requests: u32) -> pingora::Result<Option<Arc<Turns>>> {
+        if requests == 0 || !matches!(self.selected_alpn_proto(), Some(ALPN::H2)) {
+            return Ok(None);
+        }
+        let turns = Arc::new(Turns::new(requests));
+        self.turns = Some(Arc::new(turns::digest(&turns)?));
+        Ok(Some(turns))
+    }
+
+    /// How it takes what it is sent, where that counts: a WebSocket has terms of its own.
+    fn sending(&mut self) -> Option<&mut Sending> {
+        self.sending.as_mut().filter(|_| !self.websocket.is_concerned())
+    }
+
     /// Takes note of bytes, of which some may have been awaited.
     fn came(&mut self, bytes: usize) {
         self.awaited = self.awaited.saturating_sub(bytes);
@@ -80,6 +120,12 @@ impl ClientStream {
 /// The client's side of a WebSocket of `session`; `None` where its stream can have none (one of HTTP/2 cannot).
 pub fn websocket(session: &Session) -> Option<&ClientSide> {
     stream_of(session).map(|stream| &stream.websocket)
+}
+
+/// How long has been waited for the client of `session` to send something, since its connection opened; `None` where
+/// its stream does not know (one of HTTP/2 shares the connection with others).
+pub fn waited(session: &Session) -> Option<Duration> {
+    stream_of(session).map(GetTimingDigest::get_read_pending_time)
 }
 
 /// The stream of `session`, where it has one of its own.
@@ -121,13 +167,20 @@ impl AsyncRead for ClientStream {
 impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.unflushed = true;
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let written = Pin::new(&mut self.inner).poll_write(cx, buf);
+        match self.sending() {
+            Some(sending) => sending.on_write(cx, written),
+            None => written,
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.inner).poll_flush(cx);
         self.unflushed = flushed.is_pending();
-        flushed
+        match self.sending() {
+            Some(sending) => sending.on_flush(cx, flushed),
+            None => flushed,
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -140,7 +193,11 @@ impl AsyncWrite for ClientStream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.unflushed = true;
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        match self.sending() {
+            Some(sending) => sending.on_write(cx, written),
+            None => written,
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -151,7 +208,9 @@ impl AsyncWrite for ClientStream {
 #[async_trait]
 impl Shutdown for ClientStream {
     async fn shutdown(&mut self) {
-        self.inner.shutdown().await;
+        // Over TLS there is something to be said, and Pingora waits for ever until it is taken.
+        let patience = self.sending.as_ref().map(Sending::left);
+        let _said = timeout(patience.unwrap_or(LAST_WORDS), self.inner.shutdown()).await;
     }
 }
 
@@ -198,7 +257,7 @@ impl GetTimingDigest for ClientStream {
 
 impl GetProxyDigest for ClientStream {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_proxy_digest()
+        self.turns.clone().or_else(|| self.inner.get_proxy_digest())
     }
 
     fn set_proxy_digest(&mut self, digest: ProxyDigest) {

@@ -52,6 +52,10 @@ pub struct Proxy {
     pub header_timeout_secs: Secs,
     /// How long an idle client connection stays open.
     pub keepalive_timeout_secs: Secs,
+    /// How long a client may take nothing of what it is sent.
+    pub send_timeout_secs: Secs,
+    /// So many bytes that it takes buy another second; 0: any do.
+    pub min_send_bytes_per_sec: u32,
     /// How long requests in flight may take when the gateway stops.
     pub shutdown_timeout_secs: Secs,
     /// The DNS servers that are asked for backends' names; none: those of the system.
@@ -88,6 +92,8 @@ impl Default for Proxy {
             request_timeout_secs: Secs::new(30),
             header_timeout_secs: Secs::new(10),
             keepalive_timeout_secs: Secs::new(60),
+            send_timeout_secs: Secs::new(60),
+            min_send_bytes_per_sec: 256,
             shutdown_timeout_secs: Secs::new(30),
             nameservers: Vec::new(),
             threads: 0,

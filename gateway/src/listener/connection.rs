@@ -14,9 +14,11 @@ use tracing::debug;
 use super::addresses::{Addresses, Place};
 use super::proxy_protocol::{self, OnBehalfOf};
 use crate::client::ClientStream;
+use crate::client::turns::Turns;
 use crate::config::Proxy;
 use crate::live::{Snapshot, Store};
-use crate::telemetry::Metrics;
+use crate::pace::Terms;
+use crate::telemetry::{Limit, Metrics};
 use crate::tls::acme::Challenges;
 use crate::tls::{Acceptor, Hello, look_at, server_name};
 
@@ -42,6 +44,8 @@ pub(super) struct Opened {
     pub(super) stream: ClientStream,
     /// Given back when the connection is over.
     pub(super) place: Option<Place>,
+    /// The requests that it may make, where it is here that they are counted.
+    pub(super) turns: Option<Arc<Turns>>,
 }
 
 impl Opener {
@@ -97,11 +101,22 @@ impl Opener {
             None => None,
         };
         let stream = self.begin(stream, is_https, &snapshot).await?;
-        Some(Opened { stream, place })
+        let terms = Terms {
+            patience: proxy.send_timeout_secs.duration(),
+            bytes_per_sec: proxy.min_send_bytes_per_sec,
+        };
+        let mut stream = stream.taken_by(terms, self.metrics.limits.counter(Limit::SendRate).clone());
+        let turns = stream.count(proxy.max_requests_per_connection).ok()?;
+        Some(Opened { stream, place, turns })
     }
 
     /// Has TLS begin, where it is spoken, and finds out whether it is HTTP/2 that follows.
-    async fn begin(&self, mut stream: TcpStream, is_https: bool, snapshot: &Snapshot) -> Option<ClientStream> {
+    async fn begin(
+        &self,
+        mut stream: TcpStream,
+        is_https: bool,
+        snapshot: &Snapshot,
+    ) -> Option<ClientStream> {
         if is_https {
             let peer = peer(&stream);
             let certificates = snapshot.certificates.clone();

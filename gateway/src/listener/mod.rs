@@ -162,8 +162,13 @@ impl ServerApp for Counted {
             // Nothing of it is in flight: it has yet to say what it wants.
             () = self.connections.are_cut_off(shutdown.clone()) => return None,
         };
-        let Opened { stream, place: _place } = opened;
-        self.proxy.process_new(Box::new(stream), shutdown).await
+        let Opened { stream, place: _place, turns } = opened;
+        let Some(turns) = turns else { return self.proxy.process_new(Box::new(stream), shutdown).await };
+        let ends = turns.watch();
+        tokio::select! {
+            stream = self.proxy.process_new(Box::new(stream), &ends) => stream,
+            () = turns.end_with(shutdown.clone()) => None,
+        }
     }
 
     /// The listeners have been closed.

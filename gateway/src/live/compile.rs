@@ -11,6 +11,7 @@ use super::innermost::{Defaults, Found, Policies};
 use super::pools::Pools;
 use super::snapshot::{Entrance, Instance, Level, Route, Snapshot};
 use crate::config::{self, Config, Domain, PathFault, RateLimitScope, VirtualHost};
+use crate::policy::body_limit::BodyLimit;
 use crate::policy::client_certificate::ClientCertificates;
 use crate::policy::fault::Fault;
 use crate::policy::head_size::HeadSize;
@@ -110,7 +111,6 @@ fn compile_with(
         budgets,
         counters: compiler.counters.into_inner(),
         largest_head,
-        keepalive_timeout: config.proxy.keepalive_timeout_secs.duration(),
         request_timeout: config.proxy.request_timeout_secs.duration(),
         security_headers,
         unrouted: with.metrics.lazy_route("", ""),
@@ -272,6 +272,7 @@ impl<'c> Compiler<'c> {
             mirror: mirror.transpose()?,
             rate_limit: self.rate_limit(host, &policies, name),
             head_size: HeadSize::from(policies.limits.table),
+            body_limit: BodyLimit::from(policies.limits.table),
             headers: HeaderRules::from(policies.headers.table),
             security_headers: SecurityHeaders::from(policies.security_headers.table),
             metrics: self.metrics.lazy_route(&host.domain, name),

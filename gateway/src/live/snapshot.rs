@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::pools::Budgets;
 use crate::config::{Algorithm, Config, HashKey};
+use crate::policy::body_limit::BodyLimit;
 use crate::policy::client_certificate::ClientCertificates;
 use crate::policy::fault::Fault;
 use crate::policy::hash_key;
@@ -82,8 +83,6 @@ pub struct Snapshot {
     pub counters: Option<Arc<Counters>>,
     /// The bounds of heads that some route would take.
     pub largest_head: HeadSize,
-    /// How long an idle client connection stays open.
-    pub keepalive_timeout: Duration,
     /// From a request's last byte to the response's first byte.
     pub request_timeout: Duration,
     /// Which fields tell browsers to be careful, in answers to requests that no route takes.
@@ -130,6 +129,8 @@ pub struct Route {
     pub rate_limit: Option<RateLimiter>,
     /// How large the head of a request may be.
     pub head_size: HeadSize,
+    /// How long its body may be, and how slowly it may come.
+    pub body_limit: BodyLimit,
     /// Which header fields are changed.
     pub headers: HeaderRules,
     /// Which fields tell browsers to be careful.

@@ -8,6 +8,10 @@ use super::families::Families;
 /// A limit that a client has met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
+    /// The request's target is too long.
+    Uri,
+    /// The request's head is too large, or has too many fields.
+    Header,
     /// The request's body is too long.
     RequestBody,
     /// The request's body comes too slowly.
@@ -17,11 +21,13 @@ pub enum Limit {
 }
 
 impl Limit {
-    const ALL: [Limit; 3] = [Limit::RequestBody, Limit::BodyRate, Limit::SendRate];
+    const ALL: [Limit; 5] = [Limit::Uri, Limit::Header, Limit::RequestBody, Limit::BodyRate, Limit::SendRate];
 
     /// Its name, as a label.
     fn label(self) -> &'static str {
         match self {
+            Limit::Uri => "uri",
+            Limit::Header => "header",
             Limit::RequestBody => "request_body",
             Limit::BodyRate => "body_rate",
             Limit::SendRate => "send_rate",

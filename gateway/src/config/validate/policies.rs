@@ -23,6 +23,8 @@ const MAX_POOL_SIZE: usize = 1_000_000;
 /// The largest request heads that Pingora reads, and the most fields in one.
 const MAX_HEADER_BYTES: u32 = 1024 * 1024;
 const MAX_HEADER_FIELDS: u32 = 256;
+/// The most that a client can be asked to keep up: those on mobile networks have less.
+pub(super) const MAX_RATE: u32 = 1024 * 1024;
 /// The longest target that has a form with which routes can be found.
 const MAX_URI_BYTES: u32 = 65_000;
 /// The longest time over which a circuit breaker counts: it remembers a minute.
@@ -203,6 +205,10 @@ fn limits(at: &str, limits: &Limits, faults: &mut Faults) {
         if value.get() > most {
             faults.add(format!("{at}limits/{key}"), format!("at most {most} {what}"));
         }
+    }
+    if limits.min_body_bytes_per_sec > MAX_RATE {
+        faults
+            .add(format!("{at}limits/min_body_bytes_per_sec"), format!("at most {MAX_RATE} bytes a second"));
     }
 }
 
