@@ -5,8 +5,8 @@ use http::Version;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
+use crate::client;
 use crate::ctx::RequestCtx;
-use crate::deadline;
 use crate::downstream;
 use crate::failure;
 use crate::live::Route;
@@ -24,7 +24,13 @@ pub fn admit(session: &Session, ctx: &mut RequestCtx) -> Verdict {
         Verdict::Reply(reply) => return Verdict::Reply(reply),
     };
     ctx.take(route.clone(), &request.headers);
+    if let Verdict::Reply(reply) = route.head_size.check(request) {
+        return Verdict::Reply(reply);
+    }
     if let Verdict::Reply(reply) = content_length::check(&request.headers) {
+        return Verdict::Reply(reply);
+    }
+    if let Verdict::Reply(reply) = route.body_limit.check(&request.headers) {
         return Verdict::Reply(reply);
     }
     if let Some(https_redirect) = &route.entrance.https_redirect {
@@ -71,7 +77,7 @@ fn grpc(route: &Route, request: &RequestHeader, ctx: &RequestCtx) -> Verdict {
 
 /// Whether a WebSocket is asked for, in a way that can become one.
 fn websocket(route: &Route, session: &Session, ctx: &mut RequestCtx) -> Verdict {
-    let client = deadline::websocket(session).filter(|_| websocket::is_asked_for(session.req_header()));
+    let client = client::websocket(session).filter(|_| websocket::is_asked_for(session.req_header()));
     ctx.wants_websocket = client.is_some() && !route.peers.is_http2();
     match client {
         Some(client) if client.is_ahead() => Verdict::Reply(failure::ahead_of_upgrade()),

@@ -15,6 +15,7 @@ use crate::config::{self, Address, ConfigError, Overrides, Source};
 use crate::demo::{self, DemoError};
 use crate::live::{self, Names, Store};
 use crate::process::daemon::{self, DaemonError};
+use crate::process::descriptors;
 use crate::process::start::How;
 use crate::server::{self, StartError};
 use crate::telemetry::Metrics;
@@ -164,7 +165,8 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
             let snapshot = compiled(&sources)?.load();
             let config = snapshot.config.clone();
             Access::new(&config.admin, config.proxy.management_api_addr).map_err(StartError::Access)?;
-            for warning in snapshot.certificate_warnings() {
+            let room = descriptors::make_room(&config).map_err(StartError::Descriptors)?;
+            for warning in snapshot.certificate_warnings().into_iter().chain(room.warning) {
                 eprintln!("warning: {warning}");
             }
             for line in

@@ -11,6 +11,7 @@ use prometheus::IntGauge;
 
 use crate::grpc::Call;
 use crate::live::{Route, Snapshot};
+use crate::policy::body_limit::Arrival;
 use crate::policy::rate_limit::Quota;
 use crate::policy::security_headers::SecurityHeaders;
 use crate::telemetry::Phase;
@@ -66,6 +67,8 @@ pub struct RequestCtx {
     pub on_new_connection: bool,
     /// Backends whose attempt came to nothing. (`fail_to_connect`, `error_while_proxy`, `upstream_response_filter`)
     pub failed: Vec<Arc<BackendState>>,
+    /// Its body, as it comes. (`upstream_request_filter`, `request_body_filter`)
+    pub arrival: Option<Arrival>,
     /// A copy for the mirror, whose body is passing by. (`upstream_request_filter`)
     pub copy: Option<MirrorCopy>,
     /// Whether a copy has been sent. (`request_body_filter`)
@@ -105,6 +108,7 @@ impl RequestCtx {
             raced: false,
             on_new_connection: false,
             failed: Vec::new(),
+            arrival: None,
             copy: None,
             mirrored: false,
             responded: None,

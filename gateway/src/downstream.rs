@@ -3,24 +3,30 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode, Version, header};
 use pingora::proxy::Session;
 
+use crate::config::Proxy;
 use crate::tls::Handshake;
-
-/// How long a client may refuse to take more of a response. Pingora's default is for ever.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long the rest of a body is read that nobody wants, so that an early answer arrives.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Settles how the connection behaves from this request on. Nothing about it may last for ever.
-pub fn settle(session: &mut Session, keepalive: Duration) {
+pub fn settle(session: &mut Session, proxy: &Proxy) {
     // Where the request itself ends the connection (HTTP/1.0, `Connection: close`), it stays so.
     if session.get_keepalive().is_some() {
-        session.set_keepalive(Some(keepalive.as_secs()));
+        session.set_keepalive(Some(proxy.keepalive_timeout_secs.get()));
     }
-    session.set_write_timeout(Some(WRITE_TIMEOUT));
+    // Counted down by Pingora from one request to the next, on a connection of HTTP/1.
+    let requests = proxy.max_requests_per_connection;
+    if requests > 0 && session.get_keepalive_reuses_remaining().is_none() {
+        session.set_keepalive_reuses_remaining(Some(requests - 1));
+    }
+    // For a part of a response to find room in its stream's window. Of HTTP/1 the client's stream sees how it is
+    // taken, and Pingora would only ask for a whole part in that time, however slow the client is.
+    let is_http2 = session.req_header().version == Version::HTTP_2;
+    session.set_write_timeout(is_http2.then(|| proxy.send_timeout_secs.duration()));
     // Otherwise a client that is still sending a body would get a reset in place of an early answer.
     session.set_close_on_response_before_downstream_finish(false);
     session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));

@@ -4,7 +4,9 @@
 use http::{HeaderValue, StatusCode, header};
 use pingora::prelude::*;
 
+use crate::policy::body_limit;
 use crate::reply::{Problem, Reply};
+use crate::telemetry::Limit;
 use crate::upstream::Refusal;
 
 /// How soon a client may ask again when no backend is usable.
@@ -79,6 +81,44 @@ pub fn is_clients_fault(error: &Error, request_sent: bool) -> bool {
     *error.esource() == ErrorSource::Upstream && *error.etype() == ReadTimedout && !request_sent
 }
 
+/// The error that ends a request whose body is longer than it may be.
+pub fn body_too_long() -> Box<Error> {
+    Error::explain(BODY_TOO_LONG, body_limit::TOO_LONG).into_down()
+}
+
+const BODY_TOO_LONG: ErrorType = ErrorType::new("BodyTooLong");
+
+/// Whether it is that error.
+pub fn is_body_too_long(error: &Error) -> bool {
+    *error.etype() == BODY_TOO_LONG
+}
+
+/// The error that ends a request whose body comes too slowly.
+pub fn body_too_slow() -> Box<Error> {
+    Error::explain(ReadTimedout, "the body comes too slowly").into_down()
+}
+
+/// Which limit a request has met that is answered so, before it has been sent anywhere.
+pub fn limit_of_reply(reply: &Reply) -> Option<Limit> {
+    match reply.problem()? {
+        Problem::UriTooLong => Some(Limit::Uri),
+        Problem::HeadTooLarge => Some(Limit::Header),
+        Problem::ContentTooLarge => Some(Limit::RequestBody),
+        _ => None,
+    }
+}
+
+/// Which limit the client has met where its request ends so.
+pub fn limit(error: &Error) -> Option<Limit> {
+    let by_client = *error.esource() == ErrorSource::Downstream;
+    match *error.etype() {
+        BODY_TOO_LONG => Some(Limit::RequestBody),
+        ReadTimedout if by_client => Some(Limit::BodyRate),
+        WriteTimedout if by_client => Some(Limit::SendRate),
+        _ => None,
+    }
+}
+
 /// The error that ends a request whose client let the backend wait.
 pub fn request_timeout() -> Box<Error> {
     Error::explain(ReadTimedout, "the client stopped sending its request").into_down()
@@ -112,6 +152,7 @@ pub fn reply(error: &Error) -> Option<Reply> {
         _ => {}
     }
     match error.esource() {
+        _ if is_body_too_long(error) => Some(Reply::new(Problem::ContentTooLarge, body_limit::TOO_LONG)),
         ErrorSource::Upstream => Some(upstream(error.etype())),
         ErrorSource::Downstream => downstream(error.etype()),
         ErrorSource::Internal | ErrorSource::Unset => Some(internal()),
@@ -192,6 +233,7 @@ mod tests {
             (NO_BACKEND_LEFT, ErrorSource::Unset, 503, "destination_unavailable"),
             (InvalidHTTPHeader, ErrorSource::Downstream, 400, "bad_request"),
             (ReadTimedout, ErrorSource::Downstream, 408, "request_timeout"),
+            (BODY_TOO_LONG, ErrorSource::Downstream, 413, "content_too_large"),
             (DEADLINE_EXCEEDED, ErrorSource::Upstream, 504, "deadline_exceeded"),
             (InternalError, ErrorSource::Internal, 500, "proxy_internal_error"),
         ] {

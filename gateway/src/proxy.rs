@@ -16,9 +16,9 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use crate::admission;
+use crate::client::{self, deadline, turns};
 use crate::config;
 use crate::ctx::RequestCtx;
-use crate::deadline;
 use crate::downstream;
 use crate::failure;
 use crate::grpc::Call;
@@ -29,8 +29,9 @@ use crate::policy::{Verdict, cookie_crumbs, request_id};
 use crate::reply::{self, Recipient, Reply};
 use crate::route;
 use crate::telemetry::access_log::Record;
-use crate::telemetry::{AccessLog, Metrics, Phase, Timelines};
+use crate::telemetry::{AccessLog, Limit, Metrics, Phase, Timelines};
 use crate::tls::acme::Challenges;
+use crate::upload;
 use crate::upstream::retry::{self, Sent};
 use crate::upstream::{MirrorCopy, Mirrors, Occasion, Outcome, answer};
 use crate::websocket::{self, Upgrade};
@@ -82,7 +83,7 @@ impl Gateway {
 
     /// Leads a request for a WebSocket to its backend in a way that can become a tunnel.
     fn lend(&self, peer: Box<HttpPeer>, session: &Session, ctx: &mut RequestCtx) -> Box<HttpPeer> {
-        let (Some(client), Some(route)) = (deadline::websocket(session), &ctx.route) else { return peer };
+        let (Some(client), Some(route)) = (client::websocket(session), &ctx.route) else { return peer };
         let upgrade = Upgrade::new(websocket::Terms {
             idle: route.peers.stream_idle_timeout(),
             patience: ctx.snapshot.config.proxy.shutdown_timeout_secs.duration(),
@@ -105,6 +106,11 @@ impl Gateway {
                 deadline::arm(session, ctx.time_left());
             }
         }
+    }
+
+    /// Counts a client that has met a limit.
+    fn met(&self, limit: Option<Limit>) {
+        limit.iter().for_each(|limit| self.parts.metrics.limits.counter(*limit).inc());
     }
 
     /// Sends the copy of a request that has passed by, if there is one.
@@ -134,7 +140,7 @@ fn settle_upgrade(status: StatusCode, session: &mut Session, ctx: &RequestCtx) {
         // Whatever Pingora would bound: the tunnel has bounds of its own.
         session.set_read_timeout(None);
         ctx.upgrade.iter().for_each(|upgrade| upgrade.agree());
-    } else if let Some(client) = deadline::websocket(session) {
+    } else if let Some(client) = client::websocket(session) {
         client.give_up();
     }
 }
@@ -167,7 +173,8 @@ impl ProxyHttp for Gateway {
 
     /// Who asks, under which id, and how long the connection may wait.
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
-        downstream::settle(session, ctx.snapshot.keepalive_timeout);
+        downstream::settle(session, &ctx.snapshot.config.proxy);
+        turns::take(session);
         let peer = downstream::peer_address(session);
         let trusted = &ctx.snapshot.config.proxy.trusted_proxies;
         let origin = forwarded::origin(peer, &session.req_header().headers, trusted);
@@ -192,7 +199,10 @@ impl ProxyHttp for Gateway {
         ctx.reached(Phase::RequestFilter);
         match verdict {
             Verdict::Continue(()) => Ok(false),
-            Verdict::Reply(reply) => send(reply, session, ctx).await.map(|()| true),
+            Verdict::Reply(reply) => {
+                self.met(failure::limit_of_reply(&reply));
+                send(reply, session, ctx).await.map(|()| true)
+            }
         }
     }
     // ANCHOR_END: arrival
@@ -326,6 +336,8 @@ impl ProxyHttp for Gateway {
         } else if downstream::awaits_continue(session) {
             // It is the backend's turn.
             deadline::arm(session, ctx.time_left());
+        } else {
+            upload::begin(session, ctx);
         }
         Ok(())
     }
@@ -339,6 +351,7 @@ impl ProxyHttp for Gateway {
         end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
+        upload::came(session, ctx, body.as_ref().map_or(0, Bytes::len))?;
         if let Some(call) = &mut ctx.grpc {
             call.on_request_body(body, end_of_stream)?;
         }
@@ -436,6 +449,9 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         if downstream::is_interim(response.status) {
+            if response.status == StatusCode::CONTINUE {
+                upload::begin(session, ctx);
+            }
             return Ok(());
         }
         deadline::disarm(session);
@@ -499,6 +515,7 @@ impl ProxyHttp for Gateway {
     // ANCHOR: told
     /// Nothing more can be tried: the client is told why, if it has not been told anything yet.
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
+        self.met(failure::limit(error));
         let overdue = deadline::has_passed(session);
         deadline::disarm(session);
         let reply = if overdue { Some(failure::overdue()) } else { failure::reply(error) };
@@ -515,7 +532,8 @@ impl ProxyHttp for Gateway {
             error_code = reply.status();
             let mut told = send(reply, session, ctx).await;
             let is_stream = ctx.grpc.is_some() && session.req_header().version == Version::HTTP_2;
-            if told.is_ok() && *error.esource() != ErrorSource::Downstream && !is_stream {
+            let is_ours = *error.esource() != ErrorSource::Downstream || upload::is_drained(session, error);
+            if told.is_ok() && is_ours && !is_stream {
                 // A close with the rest of a body unread would be a reset, and might take the answer with it.
                 told = session.drain_request_body().await;
             }

@@ -4,7 +4,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pingora::apps::HttpServerOptions;
 use pingora::proxy::http_proxy;
 use pingora::server::Server;
@@ -18,6 +17,7 @@ use crate::demo::DemoOrigins;
 use crate::lifetime::{Leaving, Starting};
 use crate::listener::{BindError, Connections, Opener, ProxyService, Socket};
 use crate::live::{Names, Reloader, RolloutService, Rollouts, Snapshot, Store};
+use crate::process::descriptors::{self, TooFewDescriptors};
 use crate::process::shutdown::{CaughtSignals, Lifecycle, RunError};
 use crate::process::start::{How, PrepareError, Start};
 use crate::process::upgrade::Listeners;
@@ -54,6 +54,9 @@ pub enum StartError {
     /// It had started, and has ended.
     #[error(transparent)]
     Ended(#[from] RunError),
+    /// There would be too many connections.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// It does not get as far as its first service.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
@@ -82,6 +85,7 @@ fn serve(
     start: &mut Start,
 ) -> Result<(), StartError> {
     let config = &parsed.config.clone();
+    let room = descriptors::make_room(config)?;
     let signals = CaughtSignals::catch().map_err(StartError::Signals)?;
     let access = Access::new(&config.admin, config.proxy.management_api_addr);
     let access = config.proxy.management_api.then_some(access).transpose()?;
@@ -95,10 +99,9 @@ fn serve(
     let rollouts = Arc::new(Rollouts::new(live.clone(), metrics.clone()));
     let timelines = access.is_some().then(Arc::<Timelines>::default);
     announce(&live.load());
-    raise_file_limit(config.proxy.max_connections.get());
+    room.warning.iter().for_each(|warning| warn!("{warning}"));
     let (mut starting, leaving) = (Starting::default(), Leaving::default());
-    let max_connections = config.proxy.max_connections.get();
-    let connections = Arc::new(Connections::new(max_connections, metrics.clone(), leaving.clone()));
+    let connections = Arc::new(Connections::new(room.connections, metrics.clone(), leaving.clone()));
     let readiness = Readiness::default();
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
@@ -225,22 +228,6 @@ fn announce(snapshot: &Snapshot) {
         shown.push_str(&format!(" and {more} more"));
     }
     info!("backends: {shown}");
-}
-
-/// Allows as many open files as the system lets this process have. Each client connection is one, and one
-/// more while a backend works for it.
-fn raise_file_limit(max_connections: usize) {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
-    match raised {
-        Ok(files) if files >= 2 * max_connections as u64 => {}
-        Ok(files) => warn!(
-            "proxy.max_connections = {max_connections} needs {} open files, and the system allows {files} \
-             (ulimit -n): new connections may hang before the limit is reached",
-            2 * max_connections
-        ),
-        Err(error) => warn!(%error, "cannot raise the limit of open files"),
-    }
 }
 
 fn server_conf(config: &Config) -> ServerConf {

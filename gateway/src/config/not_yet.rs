@@ -20,18 +20,8 @@ fn listed(path: &[String], is_listed: impl Fn(&str) -> bool) -> bool {
     is_listed(&path) || inside.is_some_and(is_listed)
 }
 
-const KEYS: &[&str] = &[
-    "proxy.max_connections_per_ip",
-    "proxy.header_timeout_secs",
-    "proxy.server_timing",
-    "limits",
-    "tracing",
-    "rate_limit.store",
-    "cors",
-    "compression",
-    "access",
-    "auth",
-];
+const KEYS: &[&str] =
+    &["proxy.server_timing", "tracing", "rate_limit.store", "cors", "compression", "access", "auth"];
 
 /// Planned values: the key, and how they begin.
 const VALUES: &[(&str, &[&str])] = &[("rate_limit.key", &["header:", "cookie:", "jwt:"])];

@@ -52,6 +52,37 @@ pub enum RateLimitScope {
     Global,
 }
 
+/// `[limits]`, a policy: how large a request may be, and how slowly its body may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Its target, as the client writes it; a longer one is answered with 414.
+    pub max_uri_bytes: NonZeroU32,
+    /// Its head: the request line and the header fields; a larger one is answered with 431.
+    pub max_header_bytes: NonZeroU32,
+    /// Header fields; more are answered with 431.
+    pub max_header_fields: NonZeroU32,
+    /// Its body; a longer one is answered with 413. 0: any length.
+    pub max_request_body_bytes: u64,
+    /// How long its body is waited for, as long as nothing of it comes; then 408.
+    pub body_timeout_secs: Secs,
+    /// So many bytes of it buy another second; 0: any do.
+    pub min_body_bytes_per_sec: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_uri_bytes: NonZeroU32::MIN.saturating_add(8 * 1024 - 1),
+            max_header_bytes: NonZeroU32::MIN.saturating_add(32 * 1024 - 1),
+            max_header_fields: NonZeroU32::MIN.saturating_add(99),
+            max_request_body_bytes: 10 * 1024 * 1024,
+            body_timeout_secs: Secs::new(30),
+            min_body_bytes_per_sec: 256,
+        }
+    }
+}
+
 /// `[headers]`, a policy: which header fields are changed.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -41,10 +41,21 @@ pub struct Proxy {
     pub cookie_key_env: String,
     /// Open client connections; more are closed at once.
     pub max_connections: NonZeroUsize,
+    /// The same from one address (IPv6: from one /64); 0: no limit of its own.
+    #[serde(skip_serializing_if = "is_default")]
+    pub max_connections_per_ip: u32,
+    /// Requests on one connection, which then ends; 0: any number.
+    pub max_requests_per_connection: u32,
     /// From a request's last byte to the response's first byte.
     pub request_timeout_secs: Secs,
+    /// How long a client of HTTP/1 may take for the head of a request, from its first byte.
+    pub header_timeout_secs: Secs,
     /// How long an idle client connection stays open.
     pub keepalive_timeout_secs: Secs,
+    /// How long a client may take nothing of what it is sent.
+    pub send_timeout_secs: Secs,
+    /// So many bytes that it takes buy another second; 0: any do.
+    pub min_send_bytes_per_sec: u32,
     /// How long requests in flight may take when the gateway stops.
     pub shutdown_timeout_secs: Secs,
     /// Where the page about problems is that answers link to; empty: the gateway's own page, on every host.
@@ -79,8 +90,13 @@ impl Default for Proxy {
             management_api: true,
             cookie_key_env: "GATEWAY_COOKIE_KEY".to_owned(),
             max_connections: NonZeroUsize::MIN.saturating_add(9_999),
+            max_connections_per_ip: 0,
+            max_requests_per_connection: 10_000,
             request_timeout_secs: Secs::new(30),
+            header_timeout_secs: Secs::new(10),
             keepalive_timeout_secs: Secs::new(60),
+            send_timeout_secs: Secs::new(60),
+            min_send_bytes_per_sec: 256,
             shutdown_timeout_secs: Secs::new(30),
             problems_url: String::new(),
             nameservers: Vec::new(),

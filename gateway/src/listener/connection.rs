@@ -11,11 +11,14 @@ use pingora::protocols::{ALPN, GetSocketDigest, SocketDigest, Ssl, Stream, Uniqu
 use tokio::io::AsyncReadExt;
 use tracing::debug;
 
+use super::addresses::{Addresses, Place};
 use super::proxy_protocol::{self, OnBehalfOf};
-use crate::config::Cidr;
-use crate::deadline::TimedStream;
-use crate::live::Store;
-use crate::telemetry::Metrics;
+use crate::client::ClientStream;
+use crate::client::turns::Turns;
+use crate::config::Proxy;
+use crate::live::{Snapshot, Store};
+use crate::pace::Terms;
+use crate::telemetry::{Limit, Metrics};
 use crate::tls::acme::Challenges;
 use crate::tls::{Acceptor, Hello, look_at, server_name};
 
@@ -33,6 +36,16 @@ pub struct Opener {
     challenges: Arc<Challenges>,
     /// Where is listened, and whether TLS is spoken there.
     listeners: Vec<(bool, SocketAddr)>,
+    addresses: Arc<Addresses>,
+}
+
+/// What HTTP is spoken on.
+pub(super) struct Opened {
+    pub(super) stream: ClientStream,
+    /// Given back when the connection is over.
+    pub(super) place: Option<Place>,
+    /// The requests that it may make, where it is here that they are counted.
+    pub(super) turns: Option<Arc<Turns>>,
 }
 
 impl Opener {
@@ -46,11 +59,12 @@ impl Opener {
         challenges: Arc<Challenges>,
         listeners: Vec<(bool, SocketAddr)>,
     ) -> Result<Self, openssl::error::ErrorStack> {
-        Ok(Opener { live, metrics, acceptor: Acceptor::new()?, challenges, listeners })
+        let addresses = Arc::default();
+        Ok(Opener { live, metrics, acceptor: Acceptor::new()?, challenges, listeners, addresses })
     }
 
     /// What HTTP is spoken on; `None` where it does not come to that.
-    pub async fn open(&self, stream: Stream) -> Option<TimedStream> {
+    pub(super) async fn open(&self, stream: Stream) -> Option<Opened> {
         let Ok(stream) = stream.into_any().downcast::<TcpStream>() else { return None };
         match tokio::time::timeout(PATIENCE, self.prepare(*stream)).await {
             Ok(opened) => opened,
@@ -62,17 +76,47 @@ impl Opener {
         }
     }
 
-    async fn prepare(&self, mut stream: TcpStream) -> Option<TimedStream> {
+    async fn prepare(&self, mut stream: TcpStream) -> Option<Opened> {
         let snapshot = self.live.load();
         let proxy = &snapshot.config.proxy;
         let is_https = self.is_https(&stream);
-        if proxy.proxy_protocol
-            && let Err(reason) = introduce(&mut stream, &proxy.trusted_proxies).await
-        {
-            self.metrics.proxy_headers_refused.inc();
-            debug!(peer = ?peer(&stream), reason, "a connection was refused");
-            return None;
-        }
+        let client = match client(&mut stream, proxy).await {
+            Ok(client) => client,
+            Err(reason) => {
+                self.metrics.proxy_headers_refused.inc();
+                debug!(peer = ?peer(&stream), reason, "a connection was refused");
+                return None;
+            }
+        };
+        let limit = proxy.max_connections_per_ip;
+        let place = match client.filter(|_| limit > 0) {
+            Some(client) => match self.addresses.enter(client, limit) {
+                Some(place) => Some(place),
+                None => {
+                    // Closed unread, as where there are too many of all: see `Counted`.
+                    self.metrics.connections_refused_of_address.inc();
+                    return None;
+                }
+            },
+            None => None,
+        };
+        let stream = self.begin(stream, is_https, &snapshot).await?;
+        let terms = Terms {
+            patience: proxy.send_timeout_secs.duration(),
+            bytes_per_sec: proxy.min_send_bytes_per_sec,
+        };
+        let mut stream = stream.taken_by(terms, self.metrics.limits.counter(Limit::SendRate).clone());
+        let turns = stream.count(proxy.max_requests_per_connection).ok()?;
+        Some(Opened { stream, place, turns })
+    }
+
+    /// Has TLS begin, where it is spoken, and finds out whether it is HTTP/2 that follows.
+    async fn begin(
+        &self,
+        mut stream: TcpStream,
+        is_https: bool,
+        snapshot: &Snapshot,
+    ) -> Option<ClientStream> {
         if is_https {
             let peer = peer(&stream);
             let certificates = snapshot.certificates.clone();
@@ -91,7 +135,7 @@ impl Opener {
             return match self.acceptor.accept(stream, certificates, server_name(&hello).as_deref()).await {
                 Ok(stream) => {
                     self.metrics.tls_handshakes.inc();
-                    let stream = TimedStream::new(Box::new(stream));
+                    let stream = ClientStream::new(Box::new(stream));
                     let speaks_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
                     Some(if speaks_http2 { stream.awaiting(PREFACE.len(), PATIENCE) } else { stream })
                 }
@@ -102,10 +146,10 @@ impl Opener {
                 }
             };
         }
-        if proxy.http2_cleartext && begins_with_preface(&mut stream).await {
-            return Some(TimedStream::new(Box::new(stream)).with_http2());
+        if snapshot.config.proxy.http2_cleartext && begins_with_preface(&mut stream).await {
+            return Some(ClientStream::new(Box::new(stream)).with_http2());
         }
-        Some(TimedStream::new(Box::new(stream)))
+        Some(ClientStream::new(Box::new(stream)))
     }
 
     fn is_https(&self, stream: &TcpStream) -> bool {
@@ -142,23 +186,36 @@ fn peer(stream: &TcpStream) -> Option<SocketAddr> {
     digest.peer_addr()?.as_inet().copied()
 }
 
-/// Has the load balancer at the other end say for whom the connection is.
-async fn introduce(stream: &mut TcpStream, trusted: &[Cidr]) -> Result<(), String> {
-    let peer = peer(stream).ok_or("it has no address")?;
-    if !trusted.iter().any(|network| network.contains(peer.ip())) {
-        return Err("its PROXY header would not be believed (proxy.trusted_proxies)".to_owned());
+/// Whom a connection is for, as far as one can tell, so that it counts as that client's. Who is trusted speaks for
+/// many, and is nobody's.
+async fn client(stream: &mut TcpStream, proxy: &Proxy) -> Result<Option<IpAddr>, String> {
+    let is_trusted = |peer: IpAddr| proxy.trusted_proxies.iter().any(|network| network.contains(peer));
+    if proxy.proxy_protocol {
+        let peer = peer(stream).ok_or("it has no address")?;
+        if !is_trusted(peer.ip()) {
+            return Err("its PROXY header would not be believed (proxy.trusted_proxies)".to_owned());
+        }
+        return introduce(stream).await;
     }
+    Ok(match proxy.max_connections_per_ip {
+        0 => None,
+        _ => peer(stream).map(|peer| peer.ip()).filter(|peer| !is_trusted(*peer)),
+    })
+}
+
+/// Has the load balancer at the other end say for whom the connection is.
+async fn introduce(stream: &mut TcpStream) -> Result<Option<IpAddr>, String> {
     let client = match proxy_protocol::read(stream).await.map_err(|error| error.to_string())? {
-        OnBehalfOf::Itself => return Ok(()),
-        OnBehalfOf::Client(client) => Some(AnySocketAddr::Inet(client)),
+        OnBehalfOf::Itself => return Ok(None),
+        OnBehalfOf::Client(client) => Some(client),
         // Nobody who could be trusted: what comes is the client's, and not the load balancer's.
         OnBehalfOf::Somebody => None,
     };
     let digest = SocketDigest::from_raw_fd(stream.id());
     // It is new, and so has none yet.
-    let _ = digest.peer_addr.set(client);
+    let _ = digest.peer_addr.set(client.map(AnySocketAddr::Inet));
     stream.set_socket_digest(digest);
-    Ok(())
+    Ok(client.map(|client| client.ip()))
 }
 
 /// The first bytes of a handshake, as far as they are its ClientHello. They are there to be read.

@@ -4,6 +4,7 @@
 //! service's task, tries for half a minute, and panics there.) They are then handed to Pingora in the table
 //! through which a new process takes over the listeners of an old one.
 
+mod addresses;
 mod connection;
 pub mod proxy_protocol;
 
@@ -26,6 +27,7 @@ use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::listening::Service;
 use pingora::services::{ServiceReadyNotifier, ServiceWithDependents};
 
+use connection::Opened;
 pub use connection::Opener;
 
 use crate::lifetime::{LINGER, Leaving, Part};
@@ -155,12 +157,18 @@ impl ServerApp for Counted {
             self.connections.metrics.connections_refused.inc();
             return None;
         };
-        let stream = tokio::select! {
+        let opened = tokio::select! {
             opened = self.opener.open(stream) => opened?,
             // Nothing of it is in flight: it has yet to say what it wants.
             () = self.connections.are_cut_off(shutdown.clone()) => return None,
         };
-        self.proxy.process_new(Box::new(stream), shutdown).await
+        let Opened { stream, place: _place, turns } = opened;
+        let Some(turns) = turns else { return self.proxy.process_new(Box::new(stream), shutdown).await };
+        let ends = turns.watch();
+        tokio::select! {
+            stream = self.proxy.process_new(Box::new(stream), &ends) => stream,
+            () = turns.end_with(shutdown.clone()) => None,
+        }
     }
 
     /// The listeners have been closed.

@@ -11,8 +11,10 @@ use super::innermost::{Defaults, Found, Policies};
 use super::pools::Pools;
 use super::snapshot::{Entrance, Instance, Level, Route, Snapshot};
 use crate::config::{self, Config, Domain, PathFault, RateLimitScope, VirtualHost};
+use crate::policy::body_limit::BodyLimit;
 use crate::policy::client_certificate::ClientCertificates;
 use crate::policy::fault::Fault;
+use crate::policy::head_size::HeadSize;
 use crate::policy::headers::HeaderRules;
 use crate::policy::https_redirect::HttpsRedirect;
 use crate::policy::rate_limit::{Counters, RateLimiter};
@@ -94,6 +96,8 @@ fn compile_with(
     let top = Policies::of_top(&defaults);
     let (health, budgets) = compiler.pools.finish(&top, &backends)?;
     let security_headers = SecurityHeaders::from(top.security_headers.table);
+    let of_top = HeadSize::from(top.limits.table);
+    let largest_head = compiler.routes.values().map(|route| route.head_size).fold(of_top, HeadSize::or);
     Ok(Snapshot {
         config: Arc::new(config.clone()),
         revision: with.revision,
@@ -106,7 +110,7 @@ fn compile_with(
         health,
         budgets,
         counters: compiler.counters.into_inner(),
-        keepalive_timeout: config.proxy.keepalive_timeout_secs.duration(),
+        largest_head,
         request_timeout: config.proxy.request_timeout_secs.duration(),
         security_headers,
         unrouted: with.metrics.lazy_route("", ""),
@@ -267,6 +271,8 @@ impl<'c> Compiler<'c> {
             breaker,
             mirror: mirror.transpose()?,
             rate_limit: self.rate_limit(host, &policies, name),
+            head_size: HeadSize::from(policies.limits.table),
+            body_limit: BodyLimit::from(policies.limits.table),
             headers: HeaderRules::from(policies.headers.table),
             security_headers: SecurityHeaders::from(policies.security_headers.table),
             metrics: self.metrics.lazy_route(&host.domain, name),

@@ -12,9 +12,11 @@ use serde::Serialize;
 
 use super::pools::Budgets;
 use crate::config::{Algorithm, Config, HashKey};
+use crate::policy::body_limit::BodyLimit;
 use crate::policy::client_certificate::ClientCertificates;
 use crate::policy::fault::Fault;
 use crate::policy::hash_key;
+use crate::policy::head_size::HeadSize;
 use crate::policy::headers::HeaderRules;
 use crate::policy::https_redirect::HttpsRedirect;
 use crate::policy::rate_limit::{Counters, RateLimiter};
@@ -79,8 +81,8 @@ pub struct Snapshot {
     pub(super) budgets: Budgets,
     /// What all rate limits count in; `None` where there has never been one.
     pub counters: Option<Arc<Counters>>,
-    /// How long an idle client connection stays open.
-    pub keepalive_timeout: Duration,
+    /// The bounds of heads that some route would take.
+    pub largest_head: HeadSize,
     /// From a request's last byte to the response's first byte.
     pub request_timeout: Duration,
     /// Which fields tell browsers to be careful, in answers to requests that no route takes.
@@ -98,7 +100,7 @@ pub struct Route {
     /// What holds at the door of its virtual host.
     pub entrance: Arc<Entrance>,
     /// Its policies, and at which level of the configuration each was written.
-    pub policies: [(&'static str, Level); 8],
+    pub policies: [(&'static str, Level); 9],
     /// Where clients are sent in place of an answer.
     pub redirect: Option<HeaderValue>,
     /// What it does wrong on purpose.
@@ -125,6 +127,10 @@ pub struct Route {
     pub mirror: Option<Mirror>,
     /// How much a client may ask; `None`: any number.
     pub rate_limit: Option<RateLimiter>,
+    /// How large the head of a request may be.
+    pub head_size: HeadSize,
+    /// How long its body may be, and how slowly it may come.
+    pub body_limit: BodyLimit,
     /// Which header fields are changed.
     pub headers: HeaderRules,
     /// Which fields tell browsers to be careful.

@@ -3,12 +3,14 @@
 //! A policy is compiled from its table in the configuration, takes plain parts rather than a session, and
 //! knows no other policy.
 
+pub mod body_limit;
 pub mod client_certificate;
 pub mod content_length;
 pub mod cookie_crumbs;
 pub mod fault;
 pub mod forwarded;
 pub mod hash_key;
+pub mod head_size;
 pub mod headers;
 pub mod https_redirect;
 pub mod rate_limit;

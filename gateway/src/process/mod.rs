@@ -1,8 +1,10 @@
 //! The life of the process: how it starts ([`start`]), hands its listeners over to another one ([`upgrade`]), and
 //! stops ([`shutdown`]). And how the system sees it: in the background ([`daemon`]), under which user
-//! ([`Identity`]), with its id in a file ([`PidFile`]), and what it tells the service manager ([`systemd`]).
+//! ([`Identity`]), with its id in a file ([`PidFile`]), how many files it may have open ([`descriptors`]), and what it
+//! tells the service manager ([`systemd`]).
 
 pub mod daemon;
+pub mod descriptors;
 mod identity;
 mod pid_file;
 mod presence;

@@ -157,16 +157,17 @@ impl Reply {
         &mut self.fields
     }
 
-    /// One word for the log: the error of the `Proxy-Status`, or the problem's name, if there is one.
-    pub fn reason(&self) -> Option<&'static str> {
-        self.proxy_error.or(self.problem().map(Problem::name))
-    }
-
-    fn problem(&self) -> Option<Problem> {
+    /// What is wrong; `None` where nothing is.
+    pub fn problem(&self) -> Option<Problem> {
         match self.about {
             About::Problem(problem) => Some(problem),
             About::Content(..) | About::Nothing => None,
         }
+    }
+
+    /// One word for the log: the error of the `Proxy-Status`, or the problem's name, if there is one.
+    pub fn reason(&self) -> Option<&'static str> {
+        self.proxy_error.or(self.problem().map(Problem::name))
     }
 
     /// Writes it; as the outcome of a call, where the request is one of gRPC. The connection stays open where the

@@ -74,6 +74,21 @@ problems! {
         cause: "The host asks for a client certificate, and none that it believes was shown.",
         cure: "Show a certificate of an authority that the host's `client_ca_file` names.",
     }
+    ContentTooLarge {
+        status: PAYLOAD_TOO_LARGE, name: "content_too_large", title: "The body is too long", proxy_error: "http_request_denied",
+        cause: "The body has more bytes than `max_request_body_bytes` allows here.",
+        cure: "Send less, or in parts. Operators: `[limits]` of the route.",
+    }
+    UriTooLong {
+        status: URI_TOO_LONG, name: "uri_too_long", title: "The target is too long", proxy_error: "http_request_denied",
+        cause: "Path and query have more bytes than `max_uri_bytes` allows here.",
+        cure: "Send what is long in a body. Operators: `[limits]` of the route.",
+    }
+    HeadTooLarge {
+        status: REQUEST_HEADER_FIELDS_TOO_LARGE, name: "head_too_large", title: "The header is too large", proxy_error: "http_request_denied",
+        cause: "The head has more bytes than `max_header_bytes`, or more fields than `max_header_fields`, allows here.",
+        cure: "Mostly it is cookies: delete them. Operators: `[limits]` of the route.",
+    }
     RequestTimeout {
         status: REQUEST_TIMEOUT, name: "request_timeout", title: "The request took too long to arrive", proxy_error: "http_request_error",
         cause: "The client stopped sending in the middle of its request.",

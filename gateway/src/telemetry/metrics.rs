@@ -16,6 +16,7 @@ use super::handles::{
     BackendMetrics, ByClass, CLASSES, GRPC_STATUSES, GrpcMetrics, Lazy, METHODS, MirrorMetrics, RouteMetrics,
     TagMetrics, grpc_label,
 };
+use super::limits::LimitMetrics;
 use crate::PINGORA_VERSION;
 
 /// From a loopback answer to a long poll, in seconds.
@@ -39,6 +40,8 @@ pub struct Metrics {
     pub connections_active: IntGauge,
     /// Connections closed at once because `max_connections` were open.
     pub connections_refused: IntCounter,
+    /// Connections closed at once because their client had `max_connections_per_ip` open.
+    pub connections_refused_of_address: IntCounter,
     /// Connections closed because they took too long to open.
     pub connections_abandoned: IntCounter,
     /// Connections closed because of their PROXY header, or for want of one.
@@ -57,6 +60,8 @@ pub struct Metrics {
     pub log_lines_dropped: IntGauge,
     /// Certificates by ACME.
     pub acme: AcmeFamilies,
+    /// Which limits were met.
+    pub limits: LimitMetrics,
     api_requests: IntCounterVec,
     api_latency: HistogramVec,
     by_status: ByStatus,
@@ -106,12 +111,17 @@ impl Metrics {
         let milliseconds = BUCKETS.map(|seconds| seconds * 1000.0);
         let handshakes =
             new.counters("proxy_tls_handshakes_total", "TLS handshakes with clients", &["result"])?;
+        let refused = new.counters(
+            "proxy_connections_refused_total",
+            "Connections over the limit: of all together, or of those from one address",
+            &["reason"],
+        )?;
         Ok(Metrics {
             requests_active: new.gauge("proxy_requests_active", "Requests being served now")?,
             websockets_active: new.gauge("proxy_websockets_active", "WebSockets open now")?,
             connections_active: new.gauge("proxy_connections_active", "Client connections open now")?,
-            connections_refused: new
-                .counter("proxy_connections_refused_total", "Connections over the limit")?,
+            connections_refused: refused.with_label_values(&["total"]),
+            connections_refused_of_address: refused.with_label_values(&["address"]),
             connections_abandoned: new
                 .counter("proxy_connections_abandoned_total", "Connections that took too long to open")?,
             proxy_headers_refused: new.counter(
@@ -135,6 +145,7 @@ impl Metrics {
             )?,
             log_lines_dropped: new.gauge("proxy_log_lines_dropped", "Log lines lost, since the start")?,
             acme: AcmeFamilies::new(&new)?,
+            limits: LimitMetrics::new(&new)?,
             api_requests: new.counters(
                 "api_requests_total",
                 "Requests to the management API",

@@ -5,6 +5,7 @@ pub mod access_log;
 mod acme;
 mod families;
 pub mod handles;
+mod limits;
 pub mod logging;
 pub mod metrics;
 mod rates;
@@ -12,6 +13,7 @@ pub mod timeline;
 
 pub use access_log::AccessLog;
 pub use acme::{AcmeFamilies, AcmeMetrics};
+pub use limits::{Limit, LimitMetrics};
 pub use logging::LogGuard;
 pub use metrics::Metrics;
 pub use rates::keep_rates;

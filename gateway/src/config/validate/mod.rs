@@ -78,6 +78,10 @@ fn listeners(config: &Config, faults: &mut Faults) {
     }
     upgrade_sock(&config.proxy.upgrade_sock, faults);
     problems_url(&config.proxy.problems_url, faults);
+    if config.proxy.min_send_bytes_per_sec > policies::MAX_RATE {
+        let detail = format!("at most {} bytes a second", policies::MAX_RATE);
+        faults.add("proxy/min_send_bytes_per_sec", detail);
+    }
     if config.proxy.threads > MAX_THREADS {
         faults.add("proxy/threads", format!("at most {MAX_THREADS} threads"));
     }

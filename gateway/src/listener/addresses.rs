@@ -1,0 +1,105 @@
+//! How many connections are open from each address, so that one client cannot have all of them
+//! (`proxy.max_connections_per_ip`).
+//!
+//! An address is there only while a connection of it is, so the table is never larger than `max_connections`. It is
+//! locked in parts, and only as a connection opens and ends: no request sees it.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// How many parts it is locked in.
+const PARTS: usize = 16;
+
+/// The bits of an IPv6 address that one customer is given all of the others of.
+const IPV6_NETWORK: u128 = !0 << 64;
+
+/// The open connections of each address.
+#[derive(Default)]
+pub(super) struct Addresses {
+    /// Has a key of its own, so that nobody can choose addresses that all fall into one part.
+    hasher: RandomState,
+    parts: [Mutex<HashMap<IpAddr, u32>>; PARTS],
+}
+
+/// A connection's place among those of its address, which it gives back when this is dropped.
+pub(super) struct Place {
+    addresses: Arc<Addresses>,
+    of: IpAddr,
+}
+
+impl Addresses {
+    /// A place for a connection from `address`; `None` where `limit` of them are open.
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr, limit: u32) -> Option<Place> {
+        let of = customer(address);
+        let mut part = self.part(of).lock();
+        let open = part.get(&of).copied().unwrap_or(0);
+        if open >= limit {
+            return None;
+        }
+        part.insert(of, open + 1);
+        Some(Place { addresses: self.clone(), of })
+    }
+
+    fn part(&self, of: IpAddr) -> &Mutex<HashMap<IpAddr, u32>> {
+        &self.parts[self.hasher.hash_one(of) as usize % PARTS]
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut part = self.addresses.part(self.of).lock();
+        if let Some(open) = part.get_mut(&self.of) {
+            *open -= 1;
+            if *open == 0 {
+                part.remove(&self.of);
+            }
+        }
+    }
+}
+
+/// Whom an address belongs to: itself, and for IPv6 its /64, which is the least that one customer is given.
+fn customer(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & IPV6_NETWORK).into(),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn each_address_has_so_many_and_ipv6_by_its_network() {
+        let addresses = Arc::<Addresses>::default();
+        for (ours, also_ours, anothers) in [
+            ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"),
+            ("2001:db8::1", "2001:db8::ffff:1:2:3", "2001:db8:0:1::1"),
+        ] {
+            let first = addresses.enter(ip(ours), 2).unwrap();
+            let _second = addresses.enter(ip(also_ours), 2).unwrap();
+            assert!(addresses.enter(ip(ours), 2).is_none(), "{ours}");
+            assert!(addresses.enter(ip(anothers), 2).is_some(), "{anothers}");
+            drop(first);
+            assert!(addresses.enter(ip(ours), 2).is_some(), "{ours}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_of_connections_that_are_over() {
+        let addresses = Arc::<Addresses>::default();
+        let places: Vec<_> =
+            (0..200).map(|n| addresses.enter(IpAddr::from([192, 0, 2, n]), 1).unwrap()).collect();
+        assert_eq!(addresses.parts.iter().map(|part| part.lock().len()).sum::<usize>(), 200);
+        drop(places);
+        assert!(addresses.parts.iter().all(|part| part.lock().is_empty()));
+    }
+}

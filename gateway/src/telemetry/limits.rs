@@ -1,0 +1,71 @@
+//! How often which limit was met. One family: whoever watches the gateway sees in one place which of its limits
+//! is at work, and whether it turns away attackers or customers.
+
+use prometheus::{IntCounter, Result};
+
+use super::families::Families;
+
+/// A limit that a client has met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// The request's target is too long.
+    Uri,
+    /// The request's head is too large, or has too many fields.
+    Header,
+    /// The request's body is too long.
+    RequestBody,
+    /// The request's body comes too slowly.
+    BodyRate,
+    /// The client takes its answers too slowly.
+    SendRate,
+}
+
+impl Limit {
+    const ALL: [Limit; 5] = [Limit::Uri, Limit::Header, Limit::RequestBody, Limit::BodyRate, Limit::SendRate];
+
+    /// Its name, as a label.
+    fn label(self) -> &'static str {
+        match self {
+            Limit::Uri => "uri",
+            Limit::Header => "header",
+            Limit::RequestBody => "request_body",
+            Limit::BodyRate => "body_rate",
+            Limit::SendRate => "send_rate",
+        }
+    }
+}
+
+/// A counter for each limit.
+pub struct LimitMetrics([IntCounter; Limit::ALL.len()]);
+
+impl LimitMetrics {
+    pub(super) fn new(new: &Families<'_>) -> Result<Self> {
+        let family =
+            new.counters("proxy_limits_exceeded_total", "Requests and clients over a limit", &["limit"])?;
+        Ok(LimitMetrics(Limit::ALL.map(|limit| family.with_label_values(&[limit.label()]))))
+    }
+
+    /// The counter of `limit`.
+    pub fn counter(&self, limit: Limit) -> &IntCounter {
+        // In the order in which they are declared.
+        &self.0[limit as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::telemetry::Metrics;
+
+    use super::*;
+
+    #[test]
+    fn each_limit_has_a_series_of_its_own_from_the_start() {
+        let metrics = Metrics::new().unwrap();
+        for (i, limit) in Limit::ALL.into_iter().enumerate() {
+            metrics.limits.counter(limit).inc_by(i as u64 + 1);
+            let line = format!("proxy_limits_exceeded_total{{limit=\"{}\"}} {}", limit.label(), i + 1);
+            let (text, _) = metrics.encode().unwrap();
+            assert!(text.contains(&line), "{line} not in\n{text}");
+        }
+    }
+}
