@@ -41,6 +41,8 @@ pub struct Proxy {
     pub cookie_key_env: String,
     /// Open client connections; more are closed at once.
     pub max_connections: NonZeroUsize,
+    /// How many clients rate limits tell apart, over all windows; 17 bytes each.
+    pub rate_limit_clients: NonZeroUsize,
     /// From a request's last byte to the response's first byte.
     pub request_timeout_secs: Secs,
     /// How long an idle client connection stays open.
@@ -76,6 +78,7 @@ impl Default for Proxy {
             management_api: true,
             cookie_key_env: "GATEWAY_COOKIE_KEY".to_owned(),
             max_connections: NonZeroUsize::MIN.saturating_add(9_999),
+            rate_limit_clients: NonZeroUsize::MIN.saturating_add(262_143),
             request_timeout_secs: Secs::new(30),
             keepalive_timeout_secs: Secs::new(60),
             shutdown_timeout_secs: Secs::new(30),

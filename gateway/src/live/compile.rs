@@ -1,21 +1,20 @@
 //! From a validated configuration to a [`Snapshot`].
 
-use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use http::HeaderValue;
 
 use super::certificates::certificates;
-use super::innermost::{Defaults, Found, Policies};
+use super::innermost::{Defaults, Policies};
+use super::limits::Limits;
 use super::pools::Pools;
-use super::snapshot::{Entrance, Instance, Level, Route, Snapshot};
-use crate::config::{self, Config, Domain, PathFault, RateLimitScope, VirtualHost};
+use super::snapshot::{Entrance, Instance, Route, Snapshot};
+use crate::config::{self, Config, Domain, PathFault, VirtualHost};
 use crate::policy::client_certificate::ClientCertificates;
 use crate::policy::fault::Fault;
 use crate::policy::headers::HeaderRules;
 use crate::policy::https_redirect::HttpsRedirect;
-use crate::policy::rate_limit::{Counters, RateLimiter};
 use crate::policy::rewrite::Rewrite;
 use crate::policy::security_headers::SecurityHeaders;
 use crate::policy::signed_cookie::{CookieKey, SignedCookie};
@@ -71,7 +70,6 @@ fn compile_with(
         vec![PathFault { path: "lets_encrypt/ca_file".to_owned(), detail: bad.to_string() }]
     })?;
     let certificates = certificates(config, &acme, with.before)?;
-    let counters = with.before.and_then(|before| before.counters.clone());
     let mut compiler = Compiler {
         defaults: &defaults,
         metrics: with.metrics,
@@ -79,7 +77,7 @@ fn compile_with(
         certificates: &certificates,
         https_port: https_port(config),
         pools: Pools::new(config, &backends, with.before),
-        counters: counters.map_or_else(OnceCell::new, OnceCell::from),
+        limits: Limits::new(config, with.before, with.metrics),
         routes: HashMap::new(),
     };
     let mut hosts = HostTable::default();
@@ -93,6 +91,7 @@ fn compile_with(
     }
     let top = Policies::of_top(&defaults);
     let (health, budgets) = compiler.pools.finish(&top, &backends)?;
+    let (counters, stores) = compiler.limits.finish();
     let security_headers = SecurityHeaders::from(top.security_headers.table);
     Ok(Snapshot {
         config: Arc::new(config.clone()),
@@ -105,7 +104,8 @@ fn compile_with(
         acme: Arc::new(acme),
         health,
         budgets,
-        counters: compiler.counters.into_inner(),
+        counters,
+        stores,
         keepalive_timeout: config.proxy.keepalive_timeout_secs.duration(),
         request_timeout: config.proxy.request_timeout_secs.duration(),
         security_headers,
@@ -171,8 +171,7 @@ struct Compiler<'c> {
     certificates: &'c Certificates,
     https_port: u16,
     pools: Pools<'c>,
-    /// For all rate limits together, and only made where there is one.
-    counters: OnceCell<Arc<Counters>>,
+    limits: Limits<'c>,
     /// What has been made so far.
     routes: HashMap<(String, String), Arc<Route>>,
 }
@@ -266,7 +265,7 @@ impl<'c> Compiler<'c> {
             retry: RetryRules::from(policies.retry.table),
             breaker,
             mirror: mirror.transpose()?,
-            rate_limit: self.rate_limit(host, &policies, name),
+            rate_limit: self.limits.limiter(at, host, &policies, name)?,
             headers: HeaderRules::from(policies.headers.table),
             security_headers: SecurityHeaders::from(policies.security_headers.table),
             metrics: self.metrics.lazy_route(&host.domain, name),
@@ -332,16 +331,6 @@ impl<'c> Compiler<'c> {
         };
         let purpose = format!("sticky {}", host.domain);
         Some(SignedCookie::new(&name, purpose, self.cookie_key.clone()))
-    }
-
-    fn rate_limit(&self, host: &VirtualHost, policies: &Policies<'_>, name: &str) -> Option<RateLimiter> {
-        let Found { table: limit, level } = policies.rate_limit?;
-        let scope = match (limit.scope, level) {
-            (RateLimitScope::Global, Level::Top) => "gateway".to_owned(),
-            (RateLimitScope::Global, Level::VirtualHost) => format!("host {}", host.domain),
-            _ => format!("route {} {name}", host.domain),
-        };
-        Some(RateLimiter::new(limit, scope, self.counters.get_or_init(Arc::default).clone()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::snapshot::Level;
 use crate::config::{
-    self, Balancing, CircuitBreaker, Config, Headers, HealthCheck, RateLimit, Retry, SecurityHeaders,
+    self, Balancing, CircuitBreaker, Config, Headers, HealthCheck, RateLimits, Retry, SecurityHeaders,
     Upstream, VirtualHost,
 };
 
@@ -30,7 +30,7 @@ pub(super) struct Defaults {
     circuit_breaker: (CircuitBreaker, Level),
     headers: (Headers, Level),
     security_headers: (SecurityHeaders, Level),
-    rate_limit: Option<RateLimit>,
+    rate_limit: Option<RateLimits>,
 }
 
 impl Defaults {
@@ -67,7 +67,7 @@ pub(super) struct Policies<'c> {
     pub(super) headers: Found<'c, Headers>,
     pub(super) security_headers: Found<'c, SecurityHeaders>,
     /// `None`: any number of requests.
-    pub(super) rate_limit: Option<Found<'c, RateLimit>>,
+    pub(super) rate_limit: Option<Found<'c, RateLimits>>,
 }
 
 impl<'c> Policies<'c> {

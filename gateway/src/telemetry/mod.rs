@@ -7,6 +7,7 @@ mod families;
 pub mod handles;
 pub mod logging;
 pub mod metrics;
+mod rate_limits;
 mod rates;
 pub mod timeline;
 
@@ -14,5 +15,6 @@ pub use access_log::AccessLog;
 pub use acme::{AcmeFamilies, AcmeMetrics};
 pub use logging::LogGuard;
 pub use metrics::Metrics;
+pub use rate_limits::{RateLimitFamilies, Refusals, StoreMetrics};
 pub use rates::keep_rates;
 pub use timeline::{Phase, Timelines};
