@@ -1,6 +1,8 @@
 //! Whether a request is let through, and which route it takes: everything that may be said about it before a backend
 //! is looked for.
 
+use std::sync::Arc;
+
 use http::Version;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
@@ -10,13 +12,42 @@ use crate::ctx::RequestCtx;
 use crate::downstream;
 use crate::failure;
 use crate::live::Route;
+use crate::policy::rate_limit::{Asker, Windows};
 use crate::policy::{Verdict, content_length};
 use crate::reply::{Problem, Reply};
 use crate::route;
 use crate::websocket;
 
 /// Finds the route and asks the policies that may refuse, each in its turn.
-pub fn admit(session: &Session, ctx: &mut RequestCtx) -> Verdict {
+pub async fn admit(session: &mut Session, ctx: &mut RequestCtx) -> Verdict {
+    let route = match enter(session, ctx) {
+        Verdict::Continue(route) => route,
+        Verdict::Reply(reply) => return Verdict::Reply(reply),
+    };
+    let limiter = route.rate_limit.as_ref();
+    // Before anything that costs more than it does, such as the check of a password.
+    if let Some(windows) = limiter.and_then(|limiter| limiter.on_arrival.as_ref())
+        && let Verdict::Reply(reply) = count(windows, session.req_header(), ctx).await
+    {
+        return Verdict::Reply(reply);
+    }
+    if let Some(windows) = limiter.and_then(|limiter| limiter.by_claim.as_ref())
+        && let Verdict::Reply(reply) = count(windows, session.req_header(), ctx).await
+    {
+        return Verdict::Reply(reply);
+    }
+    if let Some(target) = &route.redirect {
+        return Verdict::Reply(Reply::redirect(target.clone()));
+    }
+    let verdict = grpc(&route, session.req_header(), ctx);
+    if let Verdict::Reply(_) = verdict {
+        return verdict;
+    }
+    websocket(&route, session, ctx)
+}
+
+/// The route, where the request may take it as it came.
+fn enter(session: &Session, ctx: &mut RequestCtx) -> Verdict<Arc<Route>> {
     let (request, handshake) = (session.req_header(), downstream::handshake(session));
     let server_name = handshake.and_then(|handshake| handshake.server_name.as_deref());
     let route = match route::find(&ctx.snapshot.hosts, request, server_name) {
@@ -45,23 +76,24 @@ pub fn admit(session: &Session, ctx: &mut RequestCtx) -> Verdict {
     {
         return Verdict::Reply(reply);
     }
-    if let Some(limiter) = &route.rate_limit {
-        match limiter.check(ctx.client, ctx.started) {
-            Verdict::Continue(quota) => ctx.quota = Some(quota),
-            Verdict::Reply(reply) => {
-                ctx.metrics().rate_limited.inc();
-                return Verdict::Reply(reply);
-            }
+    Verdict::Continue(route)
+}
+
+/// Whether the client has requests left.
+async fn count(windows: &Windows, request: &RequestHeader, ctx: &mut RequestCtx) -> Verdict {
+    let checked = {
+        // Nobody is asked for a token yet: without a claim, windows by claim go by the address.
+        let claim = |_: &str| None;
+        let asker = Asker { address: ctx.client, headers: &request.headers, claim: &claim };
+        windows.check(&asker, ctx.started)
+    };
+    match checked.verdict().await {
+        Verdict::Continue(quota) => {
+            ctx.quota = Some(ctx.quota.as_ref().map_or_else(|| quota.clone(), |before| before.and(&quota)));
+            Verdict::Continue(())
         }
+        Verdict::Reply(reply) => Verdict::Reply(reply),
     }
-    if let Some(target) = &route.redirect {
-        return Verdict::Reply(Reply::redirect(target.clone()));
-    }
-    let verdict = grpc(&route, request, ctx);
-    if let Verdict::Reply(_) = verdict {
-        return verdict;
-    }
-    websocket(&route, session, ctx)
 }
 
 /// Whether a call of gRPC could ever have an outcome.

@@ -189,7 +189,7 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
         let mut verdict = match self.own_answer(session, ctx) {
             Some(answer) => Verdict::Reply(answer),
-            None => admission::admit(session, ctx),
+            None => admission::admit(session, ctx).await,
         };
         ctx.metrics().request(&session.req_header().method);
         if let Verdict::Continue(()) = verdict {

@@ -17,6 +17,7 @@ use crate::demo::DemoOrigins;
 use crate::lifetime::{Leaving, Starting};
 use crate::listener::{BindError, Connections, Opener, ProxyService, Socket};
 use crate::live::{Names, Reloader, RolloutService, Rollouts, Snapshot, Store};
+use crate::policy::rate_limit::StoreKeeper;
 use crate::process::descriptors::{self, TooFewDescriptors};
 use crate::process::shutdown::{CaughtSignals, Lifecycle, RunError};
 use crate::process::start::{How, PrepareError, Start};
@@ -129,6 +130,8 @@ fn serve(
     let acme = certificates(&live, challenges, &metrics);
     let acme_statuses = acme.statuses.clone();
     server.add_service(background_service("certificates", acme));
+    let stores = StoreKeeper::new(live.counter_stores());
+    server.add_service(background_service("stores of rate limits", stores));
     server.add_service(background_service("rollouts", RolloutService(rollouts.clone())));
     let mut door = |listener| Door { listener, starts: starting.part(), leaving: leaving.clone() };
     let (management, management_address) = management.unzip();

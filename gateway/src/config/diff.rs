@@ -57,7 +57,12 @@ fn is_list(value: Option<&Value>) -> bool {
 }
 
 fn lists(kind: &str, old: Option<&Value>, new: Option<&Value>, lines: &mut Vec<String>) {
-    let items = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
+    let items = |value: Option<&Value>| match value {
+        Some(Value::Array(items)) => items.clone(),
+        // One of what may be several, written alone.
+        Some(one @ Value::Object(_)) => vec![one.clone()],
+        _ => Vec::new(),
+    };
     let (old, new) = (items(old), items(new));
     let named = |item: &Value| format!("{kind} {}", name(item));
     let was = matches(&old, &new);

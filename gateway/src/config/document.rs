@@ -86,8 +86,13 @@ impl<'t> Document<'t> {
         place.replace(value.span().start);
         for step in rest {
             let inner = match value.get_ref() {
-                DeValue::Table(table) => table.iter().find(|(key, _)| key.get_ref() == step).map(|(_, v)| v),
-                DeValue::Array(items) => step.parse().ok().and_then(|index: usize| items.get(index)),
+                DeValue::Table(_) => inside(value.get_ref(), step),
+                DeValue::Array(items) => match step.parse::<usize>() {
+                    Ok(index) => items.get(index),
+                    // One of what may be several is spoken of as if it stood alone.
+                    Err(_) if items.len() == 1 => items.get(0).and_then(|one| inside(one.get_ref(), step)),
+                    Err(_) => None,
+                },
                 _ => None,
             };
             let Some(inner) = inner else { break };
@@ -96,6 +101,11 @@ impl<'t> Document<'t> {
         }
         place.map(|offset| position(self.text, offset))
     }
+}
+
+/// What stands in a table under `key`.
+fn inside<'t, 'a>(table: &'t DeValue<'a>, key: &str) -> Option<&'t Spanned<DeValue<'a>>> {
+    table.as_table()?.iter().find(|(known, _)| known.get_ref() == key).map(|(_, value)| value)
 }
 
 fn is_index(step: &str) -> bool {
@@ -161,9 +171,6 @@ pub(super) fn describe(message: &str, path: &[String]) -> String {
     if message.starts_with("unknown variant") {
         let found = quoted.next().unwrap_or_default();
         let known: Vec<&str> = quoted.collect();
-        if not_yet::value(path, found) {
-            return format!("`{found}` is not supported yet; expected {}", listed(&known));
-        }
         let hint = did_you_mean(found, known.iter().copied());
         return format!("unknown value `{found}`{hint}; expected {}", listed(&known));
     }

@@ -10,8 +10,10 @@ use serde_json::Value;
 
 use super::address::Address;
 use super::cases::CaseRequest;
+use super::counter_store::CounterStore;
 use super::fields::{FieldName, FieldValue, Fields};
 use super::network::Cidr;
+use super::rate_limit::RateLimitKey;
 use super::routes::{MethodName, Pattern};
 use super::schema::Config;
 use super::upstream::HashKey;
@@ -49,6 +51,11 @@ small_types! {
         "examples": ["127.0.0.1:3001", "web.internal:80", "srv:_http._tcp.web.internal", "unix:/run/app.sock"]
     }
     HashKey => { "type": "string", "pattern": "^(client_ip|uri|header:.+|cookie:.+)$" }
+    RateLimitKey => { "type": "string", "pattern": "^(client_ip|header:.+|cookie:.+|jwt:.+)$" }
+    CounterStore => {
+        "type": "string",
+        "examples": ["local", "redis://redis.internal:6379/0", "rediss://redis.internal:6379", "unix:///run/redis.sock"]
+    }
     StatusSet => { "type": "string", "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?( *, *[1-5][0-9]{2}(-[1-5][0-9]{2})?)*$" }
     Pattern => { "type": "string", "format": "regex" }
     MethodName => { "type": "string", "pattern": "^[^a-z ]+$", "examples": ["GET"] }

@@ -7,6 +7,7 @@
 
 mod address;
 mod cases;
+mod counter_store;
 mod diff;
 mod document;
 mod error;
@@ -20,6 +21,7 @@ mod not_yet;
 mod path;
 mod policies;
 mod proxy;
+mod rate_limit;
 mod rewrite;
 mod routes;
 mod schema;
@@ -34,6 +36,7 @@ mod variables;
 
 pub use address::{Address, HostPort};
 pub use cases::{Case, Expect};
+pub use counter_store::{CounterStore, Redis, RedisPlace};
 pub use diff::difference;
 pub use error::{ConfigError, Fault, Position};
 pub use fields::{FieldName, FieldValue, Fields};
@@ -43,10 +46,9 @@ pub use lets_encrypt::{ChallengeKind, LetsEncrypt};
 pub use load::{Overrides, Parsed, Source};
 pub use network::Cidr;
 pub use path::normalise_path;
-pub use policies::{
-    FaultInjection, Headers, Limits, RateLimit, RateLimitKey, RateLimitScope, SecurityHeaders,
-};
+pub use policies::{FaultInjection, Headers, Limits, SecurityHeaders};
 pub use proxy::Proxy;
+pub use rate_limit::{RateLimit, RateLimitKey, RateLimitScope, RateLimits};
 pub use routes::{MethodName, Pattern, Route};
 pub use schema::{
     Admin, Backend, ClientCertificate, Config, LogFormat, LogOutput, Logging, Metrics, VirtualHost,
@@ -56,6 +58,6 @@ pub use shares::{Rollout, RolloutState, Share};
 pub use upstream::{
     Algorithm, Balancing, CircuitBreaker, HashKey, HealthCheck, ProbeKind, Retry, Upstream, UpstreamProtocol,
 };
-pub use validate::{MAX_ATTEMPTS, MAX_RATE_LIMIT, PathFault};
+pub use validate::{MAX_ATTEMPTS, MAX_RATE_LIMIT, MAX_RATE_LIMITS, PathFault};
 pub use values::{Millis, OneOrMany, Percent, Secs, StatusSet};
 pub use variables::{VARIABLES, set_variables};

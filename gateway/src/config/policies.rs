@@ -9,49 +9,6 @@ use serde::{Deserialize, Serialize};
 use super::fields::{FieldName, FieldValue, Fields};
 use super::values::{Percent, Secs};
 
-/// `[rate_limit]`, a policy: how much a client may ask.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct RateLimit {
-    /// Requests that a client may make in a window.
-    pub requests: NonZeroU32,
-    /// How long a window is; it opens with the client's first request.
-    pub window_secs: Secs,
-    /// What makes a client.
-    pub key: RateLimitKey,
-    /// What is counted together.
-    pub scope: RateLimitScope,
-}
-
-impl Default for RateLimit {
-    fn default() -> Self {
-        RateLimit {
-            requests: NonZeroU32::MIN.saturating_add(99),
-            window_secs: Secs::new(60),
-            key: RateLimitKey::ClientIp,
-            scope: RateLimitScope::Route,
-        }
-    }
-}
-
-/// What makes a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RateLimitKey {
-    /// Its address; of IPv6 the first 64 bits, which is what one customer is given.
-    ClientIp,
-}
-
-/// What is counted together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RateLimitScope {
-    /// Each route counts for itself.
-    Route,
-    /// One counter for all that the table holds for.
-    Global,
-}
-
 /// `[limits]`, a policy: how large a request may be, and how slowly its body may come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

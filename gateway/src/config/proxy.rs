@@ -46,6 +46,8 @@ pub struct Proxy {
     pub max_connections_per_ip: u32,
     /// Requests on one connection, which then ends; 0: any number.
     pub max_requests_per_connection: u32,
+    /// How many clients rate limits tell apart, over all windows; 17 bytes each.
+    pub rate_limit_clients: NonZeroUsize,
     /// From a request's last byte to the response's first byte.
     pub request_timeout_secs: Secs,
     /// How long a client of HTTP/1 may take for the head of a request, from its first byte.
@@ -92,6 +94,7 @@ impl Default for Proxy {
             max_connections: NonZeroUsize::MIN.saturating_add(9_999),
             max_connections_per_ip: 0,
             max_requests_per_connection: 10_000,
+            rate_limit_clients: NonZeroUsize::MIN.saturating_add(262_143),
             request_timeout_secs: Secs::new(30),
             header_timeout_secs: Secs::new(10),
             keepalive_timeout_secs: Secs::new(60),

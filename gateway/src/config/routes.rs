@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::fields::Fields;
-use super::policies::{FaultInjection, Headers, Limits, RateLimit, SecurityHeaders};
+use super::policies::{FaultInjection, Headers, Limits, SecurityHeaders};
+use super::rate_limit::RateLimits;
 use super::upstream::{Balancing, CircuitBreaker, HealthCheck, Retry, Upstream};
 use super::values::is_default;
 
@@ -65,7 +66,7 @@ pub struct Route {
     pub circuit_breaker: Option<CircuitBreaker>,
     /// In place of the virtual host's table, or the one at the top.
     #[serde(skip_serializing_if = "is_default")]
-    pub rate_limit: Option<RateLimit>,
+    pub rate_limit: Option<RateLimits>,
     /// In place of the virtual host's table, or the one at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub limits: Option<Limits>,

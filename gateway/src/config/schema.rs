@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::address::Address;
 use super::cases::Case;
 use super::lets_encrypt::LetsEncrypt;
-use super::policies::{Headers, Limits, RateLimit, SecurityHeaders};
+use super::policies::{Headers, Limits, SecurityHeaders};
 use super::proxy::Proxy;
+use super::rate_limit::RateLimits;
 use super::routes::Route;
 use super::shares::{Rollout, Share};
 use super::upstream::{Balancing, CircuitBreaker, HealthCheck, Retry, Upstream};
@@ -50,7 +51,7 @@ pub struct Config {
     pub circuit_breaker: Option<CircuitBreaker>,
     /// How much a client may ask, where a virtual host does not say. Absent: any number.
     #[serde(skip_serializing_if = "is_default")]
-    pub rate_limit: Option<RateLimit>,
+    pub rate_limit: Option<RateLimits>,
     /// How large a request may be, where a virtual host does not say.
     #[serde(skip_serializing_if = "is_default")]
     pub limits: Option<Limits>,
@@ -274,7 +275,7 @@ pub struct VirtualHost {
     pub circuit_breaker: Option<CircuitBreaker>,
     /// In place of the table at the top.
     #[serde(skip_serializing_if = "is_default")]
-    pub rate_limit: Option<RateLimit>,
+    pub rate_limit: Option<RateLimits>,
     /// In place of the table at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub limits: Option<Limits>,

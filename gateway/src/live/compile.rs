@@ -1,23 +1,22 @@
 //! From a validated configuration to a [`Snapshot`].
 
-use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use http::HeaderValue;
 
 use super::certificates::certificates;
-use super::innermost::{Defaults, Found, Policies};
+use super::innermost::{Defaults, Policies};
+use super::limiters::Limiters;
 use super::pools::Pools;
-use super::snapshot::{Entrance, Instance, Level, Route, Snapshot};
-use crate::config::{self, Config, Domain, PathFault, RateLimitScope, VirtualHost};
+use super::snapshot::{Entrance, Instance, Route, Snapshot};
+use crate::config::{self, Config, Domain, PathFault, VirtualHost};
 use crate::policy::body_limit::BodyLimit;
 use crate::policy::client_certificate::ClientCertificates;
 use crate::policy::fault::Fault;
 use crate::policy::head_size::HeadSize;
 use crate::policy::headers::HeaderRules;
 use crate::policy::https_redirect::HttpsRedirect;
-use crate::policy::rate_limit::{Counters, RateLimiter};
 use crate::policy::rewrite::Rewrite;
 use crate::policy::security_headers::SecurityHeaders;
 use crate::policy::signed_cookie::{CookieKey, SignedCookie};
@@ -73,7 +72,6 @@ fn compile_with(
         vec![PathFault { path: "lets_encrypt/ca_file".to_owned(), detail: bad.to_string() }]
     })?;
     let certificates = certificates(config, &acme, with.before)?;
-    let counters = with.before.and_then(|before| before.counters.clone());
     let mut compiler = Compiler {
         defaults: &defaults,
         metrics: with.metrics,
@@ -81,7 +79,7 @@ fn compile_with(
         certificates: &certificates,
         https_port: https_port(config),
         pools: Pools::new(config, &backends, with.before),
-        counters: counters.map_or_else(OnceCell::new, OnceCell::from),
+        limiters: Limiters::new(config, with.before, with.metrics),
         routes: HashMap::new(),
     };
     let mut hosts = HostTable::default();
@@ -95,6 +93,7 @@ fn compile_with(
     }
     let top = Policies::of_top(&defaults);
     let (health, budgets) = compiler.pools.finish(&top, &backends)?;
+    let (counters, stores) = compiler.limiters.finish();
     let security_headers = SecurityHeaders::from(top.security_headers.table);
     let of_top = HeadSize::from(top.limits.table);
     let largest_head = compiler.routes.values().map(|route| route.head_size).fold(of_top, HeadSize::or);
@@ -109,7 +108,8 @@ fn compile_with(
         acme: Arc::new(acme),
         health,
         budgets,
-        counters: compiler.counters.into_inner(),
+        counters,
+        stores,
         largest_head,
         request_timeout: config.proxy.request_timeout_secs.duration(),
         security_headers,
@@ -175,8 +175,7 @@ struct Compiler<'c> {
     certificates: &'c Certificates,
     https_port: u16,
     pools: Pools<'c>,
-    /// For all rate limits together, and only made where there is one.
-    counters: OnceCell<Arc<Counters>>,
+    limiters: Limiters<'c>,
     /// What has been made so far.
     routes: HashMap<(String, String), Arc<Route>>,
 }
@@ -270,7 +269,7 @@ impl<'c> Compiler<'c> {
             retry: RetryRules::from(policies.retry.table),
             breaker,
             mirror: mirror.transpose()?,
-            rate_limit: self.rate_limit(host, &policies, name),
+            rate_limit: self.limiters.limiter(at, host, &policies, name)?,
             head_size: HeadSize::from(policies.limits.table),
             body_limit: BodyLimit::from(policies.limits.table),
             headers: HeaderRules::from(policies.headers.table),
@@ -338,16 +337,6 @@ impl<'c> Compiler<'c> {
         };
         let purpose = format!("sticky {}", host.domain);
         Some(SignedCookie::new(&name, purpose, self.cookie_key.clone()))
-    }
-
-    fn rate_limit(&self, host: &VirtualHost, policies: &Policies<'_>, name: &str) -> Option<RateLimiter> {
-        let Found { table: limit, level } = policies.rate_limit?;
-        let scope = match (limit.scope, level) {
-            (RateLimitScope::Global, Level::Top) => "gateway".to_owned(),
-            (RateLimitScope::Global, Level::VirtualHost) => format!("host {}", host.domain),
-            _ => format!("route {} {name}", host.domain),
-        };
-        Some(RateLimiter::new(limit, scope, self.counters.get_or_init(Arc::default).clone()))
     }
 }
 

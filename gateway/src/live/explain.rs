@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::snapshot::{Level, Route, Snapshot};
 use crate::config::{Algorithm, normalise_path};
-use crate::policy::Verdict;
+use crate::policy::{Verdict, rate_limit};
 use crate::route::{self, Outcome};
 use crate::upstream::{Arm, BackendState, CircuitState, Member};
 
@@ -69,6 +69,35 @@ pub struct Taken {
     pub mirror: Option<String>,
     /// What goes wrong on purpose, and how often.
     pub fault: Option<String>,
+    /// The windows in all of which there must be room for it.
+    pub rate_limits: Vec<RateLimit>,
+}
+
+impl From<&rate_limit::Window> for RateLimit {
+    fn from(window: &rate_limit::Window) -> Self {
+        RateLimit {
+            name: window.name.clone(),
+            requests: window.limit,
+            window_secs: window.ms / 1000,
+            key: window.key.to_string(),
+            store: window.store.to_string(),
+        }
+    }
+}
+
+/// A window of the rate limit.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct RateLimit {
+    /// Its name in `RateLimit` fields and metrics.
+    pub name: String,
+    /// Requests that a client may make in it.
+    pub requests: u32,
+    /// How long it is.
+    pub window_secs: u64,
+    /// What makes a client.
+    pub key: String,
+    /// Where is counted.
+    pub store: String,
 }
 
 /// The backends with a tag.
@@ -260,6 +289,11 @@ fn taken(route: &Route, request: &RequestHeader, path: &str) -> Taken {
         next: next.map(|backend| backend.name.clone()),
         mirror: route.mirror.as_ref().map(|mirror| mirror.tag.clone()),
         fault: route.fault.as_ref().map(ToString::to_string),
+        rate_limits: route
+            .rate_limit
+            .iter()
+            .flat_map(|limiter| limiter.windows().map(RateLimit::from))
+            .collect(),
     }
 }
 
@@ -306,6 +340,11 @@ impl fmt::Display for Explanation {
                 let backup = if backend.backup { " backup" } else { "" };
                 writeln!(f, "  backend       {} {} {state}{weight}{backup}", backend.id, backend.address)?;
             }
+        }
+        for limit in &route.rate_limits {
+            let RateLimit { name, requests, window_secs, key, store } = limit;
+            let store = if store == "local" { String::new() } else { format!(" in {store}") };
+            writeln!(f, "  rate limit    {name}: {requests} in {window_secs} s by {key}{store}")?;
         }
         if let Some(tag) = &route.mirror {
             writeln!(f, "  mirror        {tag}")?;

@@ -2,8 +2,8 @@
 
 use super::snapshot::Level;
 use crate::config::{
-    self, Balancing, CircuitBreaker, Config, Headers, HealthCheck, Limits, RateLimit, Retry, SecurityHeaders,
-    Upstream, VirtualHost,
+    self, Balancing, CircuitBreaker, Config, Headers, HealthCheck, Limits, RateLimits, Retry,
+    SecurityHeaders, Upstream, VirtualHost,
 };
 
 /// The table that holds, and where it was written.
@@ -31,7 +31,7 @@ pub(super) struct Defaults {
     limits: (Limits, Level),
     headers: (Headers, Level),
     security_headers: (SecurityHeaders, Level),
-    rate_limit: Option<RateLimit>,
+    rate_limit: Option<RateLimits>,
 }
 
 impl Defaults {
@@ -70,7 +70,7 @@ pub(super) struct Policies<'c> {
     pub(super) headers: Found<'c, Headers>,
     pub(super) security_headers: Found<'c, SecurityHeaders>,
     /// `None`: any number of requests.
-    pub(super) rate_limit: Option<Found<'c, RateLimit>>,
+    pub(super) rate_limit: Option<Found<'c, RateLimits>>,
 }
 
 impl<'c> Policies<'c> {

@@ -14,6 +14,7 @@ mod ended;
 mod explain;
 mod innermost;
 mod keep;
+mod limiters;
 mod names;
 mod pools;
 mod reload;

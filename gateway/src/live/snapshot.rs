@@ -19,7 +19,7 @@ use crate::policy::hash_key;
 use crate::policy::head_size::HeadSize;
 use crate::policy::headers::HeaderRules;
 use crate::policy::https_redirect::HttpsRedirect;
-use crate::policy::rate_limit::{Counters, RateLimiter};
+use crate::policy::rate_limit::{Counters, RateLimiter, Store};
 use crate::policy::rewrite::Rewrite;
 use crate::policy::security_headers::SecurityHeaders;
 use crate::policy::signed_cookie::SignedCookie;
@@ -81,6 +81,8 @@ pub struct Snapshot {
     pub(super) budgets: Budgets,
     /// What all rate limits count in; `None` where there has never been one.
     pub counters: Option<Arc<Counters>>,
+    /// What counts for several gateways.
+    pub(super) stores: Vec<Arc<Store>>,
     /// The bounds of heads that some route would take.
     pub largest_head: HeadSize,
     /// From a request's last byte to the response's first byte.
@@ -158,6 +160,16 @@ impl Snapshot {
         let arms = self.routes.values().flat_map(|route| route.split.arms().map(|arm| (&*route.domain, arm)));
         arms.filter(|(_, arm)| arm.metrics.is_some())
             .map(|(domain, arm)| (domain, arm.tag.as_str()))
+            .collect()
+    }
+
+    /// The windows of rate limits, each with its virtual host's domain and its route's name.
+    pub(super) fn windows(&self) -> HashSet<(&str, &str, &str)> {
+        let limited = self.routes.values().filter_map(|route| Some((route, route.rate_limit.as_ref()?)));
+        limited
+            .flat_map(|(route, limiter)| {
+                limiter.windows().map(|window| (&*route.domain, &*route.name, &*window.name))
+            })
             .collect()
     }
 

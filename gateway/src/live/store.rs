@@ -22,6 +22,7 @@ use super::keep::keep;
 use super::names::{Names, resolve};
 use super::snapshot::{Instance, Snapshot};
 use crate::config::{Config, ConfigError, Parsed, Source, difference};
+use crate::policy::rate_limit;
 use crate::policy::signed_cookie::CookieKey;
 use crate::telemetry::Metrics;
 use crate::tls::acme::AcmePlan;
@@ -41,6 +42,7 @@ pub struct Store {
     health: watch::Sender<HealthPlan>,
     places: watch::Sender<Arc<Places>>,
     acme: watch::Sender<Arc<AcmePlan>>,
+    counter_stores: watch::Sender<Vec<Arc<rate_limit::Store>>>,
     /// What tells the revisions of this process from those of another one.
     process: String,
 }
@@ -92,6 +94,7 @@ impl Store {
             health: watch::Sender::new(snapshot.health.clone()),
             places: watch::Sender::new(snapshot.places.clone()),
             acme: watch::Sender::new(snapshot.acme.clone()),
+            counter_stores: watch::Sender::new(snapshot.stores.clone()),
             current: ArcSwap::from_pointee(snapshot),
             book: Mutex::new(Book {
                 parsed,
@@ -137,6 +140,11 @@ impl Store {
     /// Which certificates are to be had by ACME; it changes with the configuration.
     pub fn acme_plan(&self) -> watch::Receiver<Arc<AcmePlan>> {
         self.acme.subscribe()
+    }
+
+    /// Which stores count for rate limits; it changes with the configuration.
+    pub fn counter_stores(&self) -> watch::Receiver<Vec<Arc<rate_limit::Store>>> {
+        self.counter_stores.subscribe()
     }
 
     /// The configurations that can be gone back to, and the one that runs; the newest last.
@@ -254,6 +262,7 @@ impl Store {
         self.health.send_replace(next.health.clone());
         self.places.send_replace(next.places.clone());
         self.acme.send_replace(next.acme.clone());
+        self.counter_stores.send_replace(next.stores.clone());
         self.forget(&before, &next);
     }
 
@@ -475,6 +484,15 @@ impl Store {
         }
         for (vhost, tag) in before.compared_tags().difference(&now.compared_tags()) {
             self.metrics.forget_tag(vhost, tag);
+        }
+        for (vhost, route, window) in before.windows().difference(&now.windows()) {
+            self.metrics.rate_limits.forget(vhost, route, window);
+        }
+        let names = |snapshot: &Snapshot| -> HashSet<String> {
+            snapshot.stores.iter().map(|store| store.settings().redis.to_string()).collect()
+        };
+        for store in names(before).difference(&names(now)) {
+            self.metrics.rate_limits.forget_store(store);
         }
         let now_shown: HashSet<(&str, &str)> = now.shown_certificates().collect();
         for (vhost, key) in before.shown_certificates().filter(|shown| !now_shown.contains(shown)) {

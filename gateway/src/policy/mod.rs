@@ -24,7 +24,7 @@ use http::{HeaderMap, header};
 pub use crate::reply::Verdict;
 
 /// The values of the cookies called `name` (RFC 6265 4.2.1).
-fn cookies<'h>(headers: &'h HeaderMap, name: &'h str) -> impl Iterator<Item = &'h str> {
+fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h str> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.filter(move |(named, _)| *named == name).map(|(_, value)| value)

@@ -45,6 +45,8 @@ pub struct Reply {
     detail: Cow<'static, str>,
     fields: HeaderMap,
     proxy_error: Option<&'static str>,
+    /// The names of the windows that had no room.
+    violated_policies: Vec<String>,
     closes: bool,
 }
 
@@ -77,6 +79,9 @@ struct Body<'a> {
     status: u16,
     detail: &'a str,
     request_id: &'a str,
+    /// As draft-ietf-httpapi-ratelimit-headers names it.
+    #[serde(rename = "violated-policies", skip_serializing_if = "<[String]>::is_empty")]
+    violated_policies: &'a [String],
 }
 
 impl Reply {
@@ -110,6 +115,7 @@ impl Reply {
             detail: Cow::default(),
             fields: HeaderMap::new(),
             proxy_error: None,
+            violated_policies: Vec::new(),
             closes: false,
         }
     }
@@ -139,6 +145,13 @@ impl Reply {
     #[must_use]
     pub fn proxy_error(mut self, error: &'static str) -> Self {
         self.proxy_error = Some(error);
+        self
+    }
+
+    /// With the names of the windows that had no room for the request.
+    #[must_use]
+    pub fn violated_policies(mut self, names: Vec<String>) -> Self {
+        self.violated_policies = names;
         self
     }
 
@@ -249,6 +262,7 @@ impl Reply {
             status: self.status(),
             detail: &self.detail,
             request_id,
+            violated_policies: &self.violated_policies,
         };
         // Strings and a number always make JSON.
         let json = serde_json::to_vec(&body).map(Bytes::from).unwrap_or_default();

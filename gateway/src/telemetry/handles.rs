@@ -40,8 +40,6 @@ pub struct RouteMetrics {
     pub retries: IntCounter,
     /// Retries that there was no budget for.
     pub retries_refused: IntCounter,
-    /// Requests refused by the rate limit.
-    pub rate_limited: IntCounter,
     /// Requests held up on purpose.
     pub faults_delayed: IntCounter,
     /// Requests answered in place of a backend, on purpose.

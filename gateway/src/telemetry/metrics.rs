@@ -17,6 +17,7 @@ use super::handles::{
     TagMetrics, grpc_label,
 };
 use super::limits::LimitMetrics;
+use super::rate_limits::RateLimitFamilies;
 use crate::PINGORA_VERSION;
 
 /// From a loopback answer to a long poll, in seconds.
@@ -62,6 +63,8 @@ pub struct Metrics {
     pub acme: AcmeFamilies,
     /// Which limits were met.
     pub limits: LimitMetrics,
+    /// Rate limits.
+    pub rate_limits: RateLimitFamilies,
     api_requests: IntCounterVec,
     api_latency: HistogramVec,
     by_status: ByStatus,
@@ -77,7 +80,6 @@ pub struct Metrics {
     certificates: IntGaugeVec,
     lookups: IntCounterVec,
     upgrades: IntCounterVec,
-    rate_limited: IntCounterVec,
     tag_responses: IntCounterVec,
     tag_latency: HistogramVec,
     backend_connections: IntCounterVec,
@@ -146,6 +148,7 @@ impl Metrics {
             log_lines_dropped: new.gauge("proxy_log_lines_dropped", "Log lines lost, since the start")?,
             acme: AcmeFamilies::new(&new)?,
             limits: LimitMetrics::new(&new)?,
+            rate_limits: RateLimitFamilies::new(&new)?,
             api_requests: new.counters(
                 "api_requests_total",
                 "Requests to the management API",
@@ -207,7 +210,6 @@ impl Metrics {
                 &["vhost", "route", "grpc_status"],
             )?,
             lookups: new.counters("proxy_dns_lookups_total", "Lookups of backends' names", &["result"])?,
-            rate_limited: new.counters("proxy_rate_limited_total", "Requests over the rate limit", route)?,
             tag_responses: new.counters(
                 "proxy_tag_responses_total",
                 "Responses of virtual hosts that share their requests, by tag and class of status",
@@ -266,7 +268,6 @@ impl Metrics {
             duration_ms: self.duration.with_label_values(&labels),
             retries: self.retries.with_label_values(&labels),
             retries_refused: self.retries_refused.with_label_values(&labels),
-            rate_limited: self.rate_limited.with_label_values(&labels),
             faults_delayed: self.faults.with_label_values(&[vhost, route, FAULTS[0]]),
             faults_aborted: self.faults.with_label_values(&[vhost, route, FAULTS[1]]),
             mirror: MirrorMetrics {
@@ -330,7 +331,7 @@ impl Metrics {
         for histograms in [&self.latency, &self.duration] {
             gone(histograms.remove_label_values(&[vhost, route]));
         }
-        for counters in [&self.retries, &self.retries_refused, &self.rate_limited] {
+        for counters in [&self.retries, &self.retries_refused] {
             gone(counters.remove_label_values(&[vhost, route]));
         }
         for (counters, values) in [(&self.faults, &FAULTS[..]), (&self.mirrored, &MIRRORED[..])] {

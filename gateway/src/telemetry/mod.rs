@@ -8,6 +8,7 @@ pub mod handles;
 mod limits;
 pub mod logging;
 pub mod metrics;
+mod rate_limits;
 mod rates;
 pub mod timeline;
 
@@ -16,5 +17,6 @@ pub use acme::{AcmeFamilies, AcmeMetrics};
 pub use limits::{Limit, LimitMetrics};
 pub use logging::LogGuard;
 pub use metrics::Metrics;
+pub use rate_limits::{RateLimitFamilies, Refusals, StoreMetrics};
 pub use rates::keep_rates;
 pub use timeline::{Phase, Timelines};

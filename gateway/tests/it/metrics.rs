@@ -31,7 +31,7 @@ async fn the_documented_metrics_are_served() {
         "proxy_backend_connection_errors_total{backend=\"origin-0\"} 0",
         "proxy_backend_requests_active{backend=\"origin-0\"} 0",
         "proxy_retries_total{route=\"/\",vhost=\"*\"} 0",
-        "proxy_rate_limited_total{route=\"/\",vhost=\"*\"} 1",
+        "proxy_rate_limited_total{policy=\"default\",route=\"/\",vhost=\"*\"} 1",
         "health_check_status{backend=\"origin-0\"} 1",
         "proxy_build_info{pingora=\"0.9.1\",",
         "process_open_fds ",

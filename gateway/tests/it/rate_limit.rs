@@ -28,7 +28,10 @@ async fn the_101st_request_of_a_client_is_refused_and_others_are_not() {
     let request = format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", gateway.address);
     let other = exchange_from("127.0.0.2".parse().unwrap(), gateway.address, request.as_bytes()).await;
     assert!(other.starts_with("HTTP/1.1 200"), "{other}");
-    assert_eq!(gateway.metric("proxy_rate_limited_total{route=\"/\",vhost=\"*\"}").await, 5.0);
+    assert_eq!(
+        gateway.metric("proxy_rate_limited_total{policy=\"default\",route=\"/\",vhost=\"*\"}").await,
+        5.0
+    );
 }
 
 #[tokio::test]

@@ -167,7 +167,7 @@ pub(super) fn matches(old: &[Json], new: &[Json]) -> Vec<Option<usize>> {
 
 /// What an element of an array is called; what has no name is what it holds.
 pub(super) fn identity(value: &Json) -> String {
-    const NAMES: [&str; 4] = ["id", "domain", "tag", "request"];
+    const NAMES: [&str; 5] = ["id", "domain", "tag", "request", "name"];
     const ROUTE: [&str; 5] = ["path", "path_prefix", "path_regex", "methods", "header_match"];
     let name = NAMES.iter().find_map(|name| value.get(name)?.as_str());
     let route = || {

@@ -4,6 +4,7 @@
 mod acme;
 mod hosts;
 mod policies;
+mod rate_limit;
 mod shares;
 mod tls;
 
@@ -24,7 +25,8 @@ const MAX_SOCKET_PATH: usize = 103;
 /// The most that a backend weighs: beside it, one that weighs 1 still gets something.
 const MAX_WEIGHT: u32 = 1000;
 
-pub use policies::{MAX_ATTEMPTS, MAX_RATE_LIMIT};
+pub use policies::MAX_ATTEMPTS;
+pub use rate_limit::{MAX_RATE_LIMIT, MAX_RATE_LIMITS};
 
 /// A fault of which the path is known, and the place has yet to be found: `backends/0/address`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +52,7 @@ pub(super) fn values(config: &Config) -> Vec<PathFault> {
     listeners(config, &mut faults);
     logging(&config.logging, &mut faults);
     policies::policies(config, &mut faults);
+    rate_limit::clients(config, &mut faults);
     hosts::virtual_hosts(config, &mut faults);
     acme::acme(config, &mut faults);
     shares::shares(config, &mut faults);

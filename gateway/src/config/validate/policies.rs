@@ -5,17 +5,17 @@ use std::collections::HashSet;
 use http::{Uri, header};
 
 use super::Faults;
+use super::rate_limit::rate_limits;
 use crate::config::Address;
 use crate::config::fields::is_cookie_name;
-use crate::config::policies::{FaultInjection, Headers, Limits, RateLimit};
+use crate::config::policies::{FaultInjection, Headers, Limits};
+use crate::config::rate_limit::RateLimits;
 use crate::config::routes::Route;
 use crate::config::schema::{Backend, Config, VirtualHost};
 use crate::config::upstream::{
     Balancing, CircuitBreaker, HealthCheck, ProbeKind, Retry, Upstream, UpstreamProtocol,
 };
 
-/// The most requests in a window that the rate limiter counts to: its counters have 24 bits.
-pub const MAX_RATE_LIMIT: u32 = (1 << 24) - 1;
 /// The most attempts that one request may cost.
 pub const MAX_ATTEMPTS: u32 = 16;
 /// The most idle upstream connections.
@@ -65,7 +65,7 @@ struct Tables<'c> {
     upstream: &'c Option<Upstream>,
     retry: &'c Option<Retry>,
     circuit_breaker: &'c Option<CircuitBreaker>,
-    rate_limit: &'c Option<RateLimit>,
+    rate_limit: &'c Option<RateLimits>,
     limits: &'c Option<Limits>,
     headers: &'c Option<Headers>,
 }
@@ -99,7 +99,7 @@ impl Tables<'_> {
         self.upstream.iter().for_each(|table| upstream(at, table, faults));
         self.retry.iter().for_each(|table| retry(at, table, faults));
         self.circuit_breaker.iter().for_each(|table| circuit_breaker(at, table, faults));
-        self.rate_limit.iter().for_each(|table| rate_limit(at, table, faults));
+        self.rate_limit.iter().for_each(|table| rate_limits(at, table, faults));
         self.limits.iter().for_each(|table| limits(at, table, faults));
         self.headers.iter().for_each(|table| headers(at, table, faults));
     }
@@ -186,13 +186,6 @@ fn circuit_breaker(at: &str, breaker: &CircuitBreaker, faults: &mut Faults) {
     }
     if breaker.max_open_secs.get() < breaker.open_secs.get() {
         add("max_open_secs", "it is less than `open_secs`");
-    }
-}
-
-fn rate_limit(at: &str, limit: &RateLimit, faults: &mut Faults) {
-    if limit.requests.get() > MAX_RATE_LIMIT {
-        let detail = format!("at most {MAX_RATE_LIMIT} requests are counted");
-        faults.add(format!("{at}rate_limit/requests"), detail);
     }
 }
 

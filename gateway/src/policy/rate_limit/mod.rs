@@ -1,12 +1,16 @@
-//! How much a client may ask: so many requests in a window that opens with the client's first request.
-//! The request after the last one is refused with 429 until the window has passed.
+//! How much a client may ask: so many requests in a window that opens with the client's first request. Several
+//! windows may hold together; a request needs room in each of them, and is counted in all of them or in none.
+//! One that finds no room is refused with 429 until the window has passed.
 //!
-//! Counting is exact, per client, in bounded memory: see [`Counters`]. Both kinds of answer tell the client
-//! where it stands (the `RateLimit` fields of draft-ietf-httpapi-ratelimit-headers).
+//! Counting is exact, per client, in bounded memory: see [`Counters`]. Windows may be shared by several gateways:
+//! then a [`Store`] counts, and the gateway itself while that is away. Every answer tells the client where it
+//! stands (the `RateLimit` fields of draft-ietf-httpapi-ratelimit-headers-10).
 
+mod client;
 mod counters;
+mod store;
+mod window;
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,160 +18,262 @@ use http::{HeaderName, HeaderValue, header};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 
-pub use counters::Counters;
+pub use client::Asker;
+pub use counters::{Count, Counters};
+pub use store::{BadStore, Store, StoreKeeper, StoreSettings};
+pub use window::Window;
 
+use self::store::Ask;
+use self::window::reset_secs;
 use super::Verdict;
-use crate::config::{RateLimit, RateLimitKey};
+use crate::config::{CounterStore, MAX_RATE_LIMITS, RateLimit, RateLimitKey, RateLimitScope, RateLimits};
 use crate::reply::{Problem, Reply};
+use crate::telemetry::Refusals;
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// The compiled `[rate_limit]` table.
+/// The compiled `[rate_limit]` of a route.
 pub struct RateLimiter {
+    /// What is asked as soon as a request has its route: it protects everything behind it, such as the check of a
+    /// password.
+    pub on_arrival: Option<Windows>,
+    /// What goes by a claim, and can be asked only once a token was looked at. A request that is refused here has
+    /// been counted in the others.
+    pub by_claim: Option<Windows>,
+}
+
+/// Windows that are asked together.
+pub struct Windows {
+    /// Those that are counted here, and then those that the store counts.
+    windows: Vec<Window>,
+    /// How many of them are counted here.
+    local: usize,
+    store: Option<Arc<Store>>,
     counters: Arc<Counters>,
-    /// What is counted together.
-    scope: String,
-    requests: u32,
-    window_ms: u64,
     policy: HeaderValue,
 }
 
-/// Where a client stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Quota {
-    /// Requests that it has left in this window.
-    pub remaining: u32,
-    /// Seconds until the window has passed, rounded up.
-    pub reset_secs: u64,
-    policy: HeaderValue,
+/// What a compiled rate limit is made with.
+pub struct Means<'m> {
+    /// What is counted together, in words that no other scope has.
+    pub scope: &'m dyn Fn(RateLimitScope) -> &'m str,
+    /// Where this gateway counts.
+    pub counters: &'m Arc<Counters>,
+    /// What counts for several gateways, where a window says so.
+    pub store: Option<&'m Arc<Store>>,
+    /// Counts what a window of this name refuses.
+    pub refusals: &'m dyn Fn(&str) -> Refusals,
 }
 
 impl RateLimiter {
-    /// A limiter that counts in `counters` for all requests of `scope` together.
-    pub fn new(config: &RateLimit, scope: String, counters: Arc<Counters>) -> Self {
-        let (requests, window) = (config.requests.get(), config.window_secs);
-        let RateLimitKey::ClientIp = config.key;
-        let policy = format!("\"default\";q={requests};w={}", window.get());
-        RateLimiter {
-            counters,
-            scope,
-            requests,
-            window_ms: window.get() * 1000,
-            policy: HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("")),
+    /// A limiter for all requests of a scope together; `None` where there is no window.
+    pub fn new(config: &RateLimits, means: &Means<'_>) -> Option<Self> {
+        let is_by_claim = |window: &RateLimit| matches!(window.key, RateLimitKey::Claim(_));
+        let limiter = RateLimiter {
+            on_arrival: Windows::new(config, means, |window| !is_by_claim(window)),
+            by_claim: Windows::new(config, means, is_by_claim),
+        };
+        (limiter.on_arrival.is_some() || limiter.by_claim.is_some()).then_some(limiter)
+    }
+
+    /// All of its windows.
+    pub fn windows(&self) -> impl Iterator<Item = &Window> {
+        self.on_arrival.iter().chain(&self.by_claim).flat_map(|windows| &windows.windows)
+    }
+}
+
+impl Windows {
+    fn new(config: &RateLimits, means: &Means<'_>, belongs: impl Fn(&RateLimit) -> bool) -> Option<Self> {
+        let mut windows: Vec<_> = config.named().filter(|(_, window)| belongs(window)).collect();
+        let is_local = |window: &RateLimit| window.store == CounterStore::Local;
+        windows.sort_by_key(|(_, window)| !is_local(window));
+        // Validation allows no more.
+        windows.truncate(MAX_RATE_LIMITS);
+        let local = windows.iter().filter(|(_, window)| is_local(window)).count();
+        let compiled = |(name, window): &(std::borrow::Cow<'_, str>, &RateLimit)| {
+            Window::new(name, window, (means.scope)(window.scope), means.counters, (means.refusals)(name))
+        };
+        let store = if local < windows.len() { means.store.cloned() } else { None };
+        let windows: Vec<Window> = windows.iter().map(compiled).collect();
+        let mut policy = String::new();
+        windows.iter().for_each(|window| window.describe(&mut policy));
+        (!windows.is_empty()).then(|| Windows {
+            local: if store.is_some() { local } else { windows.len() },
+            windows,
+            store,
+            counters: means.counters.clone(),
+            policy: field(&policy),
+        })
+    }
+
+    /// Counts a request. Where all windows are counted here, or one of these refuses it, the verdict is there at
+    /// once; else the store has to be waited for.
+    pub fn check(&self, asker: &Asker<'_>, now: Instant) -> Checked<'_> {
+        let mut tally = Tally::default();
+        for (key, window) in tally.keys.iter_mut().zip(&self.windows) {
+            *key = window.key(asker, &self.counters);
+        }
+        let here = 0..self.local;
+        match &self.store {
+            None => {
+                self.take(here, &mut tally, now);
+                Checked::Done(self.verdict(&tally))
+            }
+            Some(_) if !self.take(here, &mut tally, now) => Checked::Done(self.verdict(&tally)),
+            Some(store) => {
+                let ask = |window: &Window| Ask {
+                    key: window.shared_key(asker),
+                    limit: window.limit,
+                    window_ms: window.ms,
+                };
+                let asks = self.windows[self.local..].iter().map(ask).collect();
+                Checked::Waits(Waiting { windows: self, store, tally, asks, now })
+            }
         }
     }
 
-    /// Counts a request of `client`. Clients without an address (on a Unix socket) count as one.
-    pub fn check(&self, client: Option<IpAddr>, now: Instant) -> Verdict<Quota> {
-        let client = client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), one_customer);
-        let key = self.counters.key(&self.scope, client);
-        let count = self.counters.count(key, self.requests, self.window_ms, now);
-        let quota = Quota {
-            remaining: self.requests - count.used.min(self.requests),
-            reset_secs: count.reset_ms.div_ceil(1000),
-            policy: self.policy.clone(),
-        };
-        if count.allowed {
-            return Verdict::Continue(quota);
+    /// Counts a request in these windows, or in none: where one of them has no room, the others get back what
+    /// they counted. (Of requests that come at the very same moment one may so be refused for the sake of another
+    /// that is refused elsewhere. Never is more let through than the limit.)
+    fn take(&self, windows: std::ops::Range<usize>, tally: &mut Tally, now: Instant) -> bool {
+        let Windows { counters, .. } = self;
+        if windows.len() > 1 {
+            // Whoever has used up one window must not even for a moment take room from the others.
+            for i in windows.clone() {
+                let Window { limit, ms, .. } = self.windows[i];
+                tally.counts[i] = counters.peek(tally.keys[i], limit, ms, now);
+            }
+            if tally.counts[windows.clone()].iter().any(|count| !count.allowed) {
+                return false;
+            }
         }
-        let detail = format!("{} requests in {} s are used up", self.requests, self.window_ms / 1000);
+        for i in windows.clone() {
+            let Window { limit, ms, .. } = self.windows[i];
+            tally.counts[i] = counters.count(tally.keys[i], limit, ms, now);
+            if !tally.counts[i].allowed {
+                self.give_back(windows.start..i, tally, now);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn give_back(&self, windows: std::ops::Range<usize>, tally: &mut Tally, now: Instant) {
+        for i in windows {
+            tally.counts[i] = self.counters.give_back(tally.keys[i], tally.counts[i], now);
+        }
+    }
+
+    fn verdict(&self, tally: &Tally) -> Verdict<Quota> {
+        // A window that nobody came to ask has nothing to tell.
+        let counted = || self.windows.iter().zip(tally.counts).filter(|(_, count)| count.is_known());
+        let mut limits = String::new();
+        counted().for_each(|(window, count)| window.tell(count, &mut limits));
+        let quota = Quota { limits: field(&limits), policy: self.policy.clone() };
+        let refusing = || counted().filter(|(_, count)| !count.allowed);
+        let Some(after) = refusing().map(|(_, count)| reset_secs(count)).max() else {
+            return Verdict::Continue(quota);
+        };
+        refusing().for_each(|(window, _)| window.refusals.inc());
+        let used_up =
+            refusing().map(|(w, _)| format!("{} requests in {} s are used up", w.limit, w.ms / 1000));
+        let detail = used_up.collect::<Vec<_>>().join(", and ");
         let reply = Reply::new(Problem::RateLimited, detail)
-            .field(header::RETRY_AFTER, HeaderValue::from(quota.reset_secs))
-            .field(RATELIMIT, quota.field())
+            .violated_policies(refusing().map(|(window, _)| window.name.clone()).collect())
+            .field(header::RETRY_AFTER, HeaderValue::from(after))
+            .field(RATELIMIT, quota.limits)
             .field(RATELIMIT_POLICY, quota.policy);
         Verdict::Reply(reply)
     }
 }
 
+/// What is known about a request's windows, by their places.
+#[derive(Default)]
+struct Tally {
+    keys: [u64; MAX_RATE_LIMITS],
+    counts: [Count; MAX_RATE_LIMITS],
+}
+
+/// What has become of a check.
+pub enum Checked<'w> {
+    /// The verdict.
+    Done(Verdict<Quota>),
+    /// The store must be asked.
+    Waits(Waiting<'w>),
+}
+
+impl Checked<'_> {
+    /// The verdict, when it is there.
+    pub async fn verdict(self) -> Verdict<Quota> {
+        match self {
+            Checked::Done(verdict) => verdict,
+            Checked::Waits(waiting) => waiting.verdict().await,
+        }
+    }
+}
+
+/// A request that is counted in all of the windows here, and waits for the store to count it in the others.
+pub struct Waiting<'w> {
+    windows: &'w Windows,
+    store: &'w Store,
+    tally: Tally,
+    asks: Vec<Ask>,
+    now: Instant,
+}
+
+impl Waiting<'_> {
+    /// What the store says, or where it says nothing in time, what this gateway has counted by itself.
+    async fn verdict(mut self) -> Verdict<Quota> {
+        let (windows, shared) = (self.windows, self.windows.local..self.windows.windows.len());
+        let is_taken = match self.store.count(&self.asks).await {
+            Some(counts) => {
+                self.tally.counts[shared].iter_mut().zip(counts).for_each(|(known, new)| *known = new);
+                self.tally.counts[..windows.windows.len()].iter().all(|count| count.allowed)
+            }
+            None => windows.take(shared, &mut self.tally, self.now),
+        };
+        if !is_taken {
+            windows.give_back(0..windows.local, &mut self.tally, self.now);
+        }
+        windows.verdict(&self.tally)
+    }
+}
+
+/// Where a client stands, as it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quota {
+    limits: HeaderValue,
+    policy: HeaderValue,
+}
+
 impl Quota {
+    /// Both together: of windows that were asked on arrival, and of those by claim.
+    #[must_use]
+    pub fn and(&self, other: &Quota) -> Quota {
+        let joined = |one: &HeaderValue, other: &HeaderValue| {
+            HeaderValue::from_bytes(&[one.as_bytes(), b", ", other.as_bytes()].concat())
+        };
+        match (joined(&self.limits, &other.limits), joined(&self.policy, &other.policy)) {
+            (Ok(limits), Ok(policy)) => Quota { limits, policy },
+            _ => self.clone(),
+        }
+    }
+
     /// Tells the client, on a response that it gets.
     ///
     /// # Errors
     /// Where Pingora refuses a field, which it does not do for these.
     pub fn on_response(&self, response: &mut ResponseHeader) -> Result<()> {
-        response.insert_header(RATELIMIT, self.field())?;
+        response.insert_header(RATELIMIT, self.limits.clone())?;
         response.insert_header(RATELIMIT_POLICY, self.policy.clone())
-    }
-
-    fn field(&self) -> HeaderValue {
-        let text = format!("\"default\";r={};t={}", self.remaining, self.reset_secs);
-        HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
     }
 }
 
-/// An IPv6 customer is given a whole /64 and could change addresses at will; it counts as one client.
-fn one_customer(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & (u128::MAX << 64)).into()),
-    }
+/// Names and numbers always make a field.
+fn field(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn limiter(toml: &str, scope: &str, counters: &Arc<Counters>) -> RateLimiter {
-        let config: RateLimit = toml::from_str(toml).unwrap();
-        RateLimiter::new(&config, scope.to_owned(), counters.clone())
-    }
-
-    fn ip(text: &str) -> Option<IpAddr> {
-        Some(text.parse().unwrap())
-    }
-
-    fn allowed(limiter: &RateLimiter, client: Option<IpAddr>, now: Instant) -> bool {
-        matches!(limiter.check(client, now), Verdict::Continue(_))
-    }
-
-    #[test]
-    fn exactly_the_request_after_the_last_one_is_refused() {
-        let counters = Arc::new(Counters::new());
-        let limiter = limiter("requests = 100\nwindow_secs = 60", "", &counters);
-        let start = Instant::now();
-        for n in 1..=100 {
-            assert!(allowed(&limiter, ip("192.0.2.1"), start), "request {n}");
-        }
-        for _ in 0..50 {
-            assert!(!allowed(&limiter, ip("192.0.2.1"), start + Duration::from_millis(59_999)));
-        }
-        assert!(allowed(&limiter, ip("192.0.2.2"), start), "another client is not affected");
-        assert!(allowed(&limiter, ip("192.0.2.1"), start + Duration::from_secs(60)), "the window has passed");
-    }
-
-    #[test]
-    fn both_answers_say_where_the_client_stands() {
-        let counters = Arc::new(Counters::new());
-        let limiter = limiter("requests = 2\nwindow_secs = 10", "", &counters);
-        let start = Instant::now();
-        let Verdict::Continue(quota) = limiter.check(ip("192.0.2.1"), start) else { panic!("refused") };
-        let mut response = ResponseHeader::build(200, None).unwrap();
-        quota.on_response(&mut response).unwrap();
-        assert_eq!(response.headers["ratelimit"], "\"default\";r=1;t=10");
-        assert_eq!(response.headers["ratelimit-policy"], "\"default\";q=2;w=10");
-
-        limiter.check(ip("192.0.2.1"), start);
-        let later = start + Duration::from_millis(7_500);
-        let Verdict::Reply(reply) = limiter.check(ip("192.0.2.1"), later) else { panic!("allowed") };
-        assert_eq!(reply.status(), 429);
-        assert_eq!(reply.fields()["retry-after"], "3");
-        assert_eq!(reply.fields()["ratelimit"], "\"default\";r=0;t=3");
-    }
-
-    #[test]
-    fn ipv6_counts_by_64_bits_and_scopes_for_themselves() {
-        let counters = Arc::new(Counters::new());
-        let toml = "requests = 1\nwindow_secs = 60";
-        let (here, there) = (limiter(toml, "here", &counters), limiter(toml, "there", &counters));
-        let now = Instant::now();
-        assert!(allowed(&here, ip("2001:db8::1"), now));
-        assert!(!allowed(&here, ip("2001:db8::ffff"), now));
-        assert!(allowed(&here, ip("2001:db8:0:1::1"), now));
-        assert!(allowed(&there, ip("2001:db8::1"), now));
-        assert!(allowed(&here, None, now));
-        assert!(!allowed(&here, None, now));
-    }
-}
+mod tests;

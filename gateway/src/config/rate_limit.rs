@@ -1,0 +1,208 @@
+//! `[rate_limit]`, a policy: how much a client may ask. One table is one window, `[[rate_limit]]` are several, and
+//! a request must find room in each of them.
+
+use std::num::NonZeroU32;
+use std::{borrow::Cow, fmt};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::counter_store::CounterStore;
+use super::fields::{FieldName, is_cookie_name};
+use super::values::{Millis, Secs, is_default};
+
+/// One window.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RateLimit {
+    /// Its name in `RateLimit` fields and metrics; empty: "default", of several "default-1" and so on.
+    #[serde(skip_serializing_if = "is_default")]
+    pub name: String,
+    /// Requests that a client may make in a window.
+    pub requests: NonZeroU32,
+    /// How long a window is; it opens with the client's first request.
+    pub window_secs: Secs,
+    /// What makes a client.
+    pub key: RateLimitKey,
+    /// What is counted together.
+    pub scope: RateLimitScope,
+    /// Where is counted.
+    #[serde(skip_serializing_if = "is_default")]
+    pub store: CounterStore,
+    /// The user that Redis knows the gateway as; empty: Redis' default user.
+    #[serde(skip_serializing_if = "is_default")]
+    pub store_user: String,
+    /// The environment variable with that user's password; empty: there is none.
+    #[serde(skip_serializing_if = "is_default")]
+    pub store_password_env: String,
+    /// Certificates (PEM) that those of a `rediss://` store must lead to; empty: the system's.
+    #[serde(skip_serializing_if = "is_default")]
+    pub store_ca_file: String,
+    /// How long a request waits for the store. One that has waited in vain has all of them counted here until the
+    /// store answers again.
+    #[serde(skip_serializing_if = "is_store_timeout")]
+    pub store_timeout_ms: Millis,
+}
+
+const STORE_TIMEOUT: Millis = Millis::new(50);
+
+fn is_store_timeout(timeout: &Millis) -> bool {
+    *timeout == STORE_TIMEOUT
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        RateLimit {
+            name: String::new(),
+            requests: NonZeroU32::MIN.saturating_add(99),
+            window_secs: Secs::new(60),
+            key: RateLimitKey::ClientIp,
+            scope: RateLimitScope::Route,
+            store: CounterStore::Local,
+            store_user: String::new(),
+            store_password_env: String::new(),
+            store_ca_file: String::new(),
+            store_timeout_ms: STORE_TIMEOUT,
+        }
+    }
+}
+
+/// The windows that hold together. None lifts the limit of the level above.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RateLimits(pub Vec<RateLimit>);
+
+impl Default for RateLimits {
+    fn default() -> Self {
+        RateLimits(vec![RateLimit::default()])
+    }
+}
+
+impl RateLimits {
+    /// Each window with its name. They are told apart by these, in fields, metrics and counters.
+    pub fn named(&self) -> impl Iterator<Item = (Cow<'_, str>, &RateLimit)> {
+        let is_one = self.0.len() == 1;
+        self.0.iter().enumerate().map(move |(i, window)| {
+            let name = match (&*window.name, is_one) {
+                ("", true) => Cow::from("default"),
+                ("", false) => Cow::from(format!("default-{}", i + 1)),
+                (name, _) => Cow::from(name),
+            };
+            (name, window)
+        })
+    }
+
+    /// Where the key of a window stands, below `rate_limit`.
+    pub fn path(&self, window: usize, key: &str) -> String {
+        if self.0.len() == 1 { key.to_owned() } else { format!("{window}/{key}") }
+    }
+}
+
+impl<'de> Deserialize<'de> for RateLimits {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Vec<RateLimit>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table, or an array of tables")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                RateLimit::deserialize(MapAccessDeserializer::new(map)).map(|window| vec![window])
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+                let mut windows = Vec::new();
+                while let Some(window) = items.next_element()? {
+                    windows.push(window);
+                }
+                Ok(windows)
+            }
+        }
+
+        deserializer.deserialize_any(Visitor).map(RateLimits)
+    }
+}
+
+/// One is written as a table, as most people write it.
+impl Serialize for RateLimits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [one] => one.serialize(serializer),
+            several => several.serialize(serializer),
+        }
+    }
+}
+
+impl JsonSchema for RateLimits {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "RateLimits".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let (one, many) =
+            (generator.subschema_for::<RateLimit>(), generator.subschema_for::<Vec<RateLimit>>());
+        json_schema!({ "anyOf": [one, many] })
+    }
+}
+
+/// What makes a client. One without the field, the cookie or the claim goes by its address.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum RateLimitKey {
+    /// Its address; of IPv6 the first 64 bits, which is what one customer is given.
+    ClientIp,
+    /// The value of a header field.
+    Header(FieldName),
+    /// The value of a cookie.
+    Cookie(String),
+    /// A claim of the token by which it was let in.
+    Claim(String),
+}
+
+impl TryFrom<String> for RateLimitKey {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "client_ip" => Ok(RateLimitKey::ClientIp),
+            Some(("header", name)) => FieldName::try_from(name.to_owned()).map(RateLimitKey::Header),
+            Some(("cookie", name)) if is_cookie_name(name) => Ok(RateLimitKey::Cookie(name.to_owned())),
+            Some(("cookie", name)) => Err(format!("'{name}' cannot be the name of a cookie")),
+            Some(("jwt", claim)) if !claim.is_empty() => Ok(RateLimitKey::Claim(claim.to_owned())),
+            _ => {
+                Err(format!("'{text}' is no key; expected client_ip, header:NAME, cookie:NAME or jwt:CLAIM"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for RateLimitKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RateLimitKey::ClientIp => f.write_str("client_ip"),
+            RateLimitKey::Header(name) => write!(f, "header:{}", name.0),
+            RateLimitKey::Cookie(name) => write!(f, "cookie:{name}"),
+            RateLimitKey::Claim(name) => write!(f, "jwt:{name}"),
+        }
+    }
+}
+
+impl Serialize for RateLimitKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What is counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RateLimitScope {
+    /// Each route counts for itself.
+    Route,
+    /// One counter for all that the table holds for.
+    Global,
+}

@@ -1,0 +1,93 @@
+//! Who is counted: a client's address, or what it says of itself in a field, a cookie, or a token.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use http::HeaderMap;
+
+use crate::config::RateLimitKey;
+use crate::policy::cookies;
+
+/// What is known about who asks.
+#[derive(Clone, Copy)]
+pub struct Asker<'r> {
+    /// Its address; `None` on a Unix socket.
+    pub address: Option<IpAddr>,
+    /// What its request bears.
+    pub headers: &'r HeaderMap,
+    /// What the token says by which it was let in.
+    pub claim: &'r dyn Fn(&str) -> Option<&'r str>,
+}
+
+/// Whoever is counted for itself. An address is never taken for a name that reads the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Client<'r> {
+    Address(IpAddr),
+    Named(&'r [u8]),
+}
+
+impl<'r> Client<'r> {
+    /// Who asks, going by `key`; who has no such name, or an empty one, goes by its address.
+    pub(super) fn of(key: &RateLimitKey, asker: &Asker<'r>) -> Self {
+        let name = match key {
+            RateLimitKey::ClientIp => None,
+            RateLimitKey::Header(name) => asker.headers.get(&name.0).map(|value| value.as_bytes()),
+            RateLimitKey::Cookie(name) => cookies(asker.headers, name).next().map(str::as_bytes),
+            RateLimitKey::Claim(name) => (asker.claim)(name).map(str::as_bytes),
+        };
+        match name.filter(|name| !name.is_empty()) {
+            Some(name) => Client::Named(name),
+            // Clients without an address (on a Unix socket) count as one.
+            None => Client::Address(asker.address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), one_customer)),
+        }
+    }
+
+    /// The same in bytes, of which no other client has the same.
+    pub(super) fn bytes(&self) -> (u8, [u8; 16], &'r [u8]) {
+        match self {
+            Client::Address(IpAddr::V4(address)) => (4, address.to_ipv6_mapped().octets(), &[]),
+            Client::Address(IpAddr::V6(address)) => (6, address.octets(), &[]),
+            Client::Named(name) => (0, [0; 16], name),
+        }
+    }
+}
+
+/// An IPv6 customer is given a whole /64 and could change addresses at will; it counts as one client.
+fn one_customer(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & (u128::MAX << 64)).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_key_is_its_part_of_the_request_or_the_address() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-key", "192.0.2.1".parse().unwrap());
+        headers.insert("x-empty", "".parse().unwrap());
+        headers.insert("cookie", "x=1; session=s1".parse().unwrap());
+        let claim = |name: &str| (name == "sub").then_some("ann");
+        let asker = Asker { address: Some([192, 0, 2, 1].into()), headers: &headers, claim: &claim };
+        let client = |key: &str| Client::of(&RateLimitKey::try_from(key.to_owned()).unwrap(), &asker);
+        let address = client("client_ip");
+        assert_eq!(client("header:X-Key"), Client::Named(b"192.0.2.1"));
+        assert_ne!(client("header:X-Key"), address, "nobody is counted as another by writing its address");
+        assert_ne!(client("header:X-Key").bytes(), address.bytes());
+        assert_eq!(client("cookie:session"), Client::Named(b"s1"));
+        assert_eq!(client("jwt:sub"), Client::Named(b"ann"));
+        for key in ["header:X-Other", "header:X-Empty", "cookie:sess", "jwt:tenant"] {
+            assert_eq!(client(key), address, "{key}");
+        }
+    }
+
+    #[test]
+    fn ipv6_counts_by_64_bits() {
+        let of = |address: &str| one_customer(address.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+    }
+}

@@ -1,0 +1,168 @@
+//! How a store is connected to: over TCP, over TLS, or at a socket of this machine.
+
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use openssl::error::ErrorStack;
+use openssl::ssl::{SslConnector, SslMethod};
+use openssl::x509::X509;
+use openssl::x509::store::X509StoreBuilder;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+use tokio_openssl::SslStream;
+
+use crate::config::{CounterStore, HostPort, RateLimit, Redis, RedisPlace};
+
+/// How a store is connected to, compiled from the keys of a window.
+pub struct StoreSettings {
+    /// Where it is.
+    pub redis: Redis,
+    /// How long a request waits for it.
+    pub timeout: Duration,
+    user: String,
+    password_env: String,
+    /// What that variable holds. Never shown, never logged.
+    password: Option<String>,
+    ca_file: String,
+    tls: Option<SslConnector>,
+}
+
+/// Why a store cannot be connected to, ever.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BadStore {
+    /// The key that says so.
+    pub key: &'static str,
+    /// What is wrong.
+    pub detail: String,
+}
+
+/// Why it was not connected to, this time.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoConnection {
+    #[error("{0}")]
+    System(#[from] io::Error),
+    #[error("TLS: {0}")]
+    Tls(#[from] openssl::ssl::Error),
+    #[error("TLS: {0}")]
+    OpenSsl(#[from] ErrorStack),
+    #[error("{0}")]
+    Redis(#[from] RedisError),
+}
+
+impl StoreSettings {
+    /// What `window` says of its store; `None` where it is counted here.
+    ///
+    /// # Errors
+    /// Where the password's variable is not set, or the file with certificates is no good.
+    pub fn new(window: &RateLimit) -> Result<Option<Self>, BadStore> {
+        let CounterStore::Redis(redis) = &window.store else { return Ok(None) };
+        let is_tls = matches!(redis.place, RedisPlace::Tls(_));
+        Ok(Some(StoreSettings {
+            redis: redis.clone(),
+            timeout: window.store_timeout_ms.duration(),
+            user: window.store_user.clone(),
+            password: password(&window.store_password_env)?,
+            password_env: window.store_password_env.clone(),
+            tls: is_tls.then(|| tls(&window.store_ca_file)).transpose()?,
+            ca_file: window.store_ca_file.clone(),
+        }))
+    }
+
+    /// Whether `window` means the same store, connected to in the same way.
+    pub fn are_of(&self, window: &RateLimit) -> bool {
+        window.store == CounterStore::Redis(self.redis.clone())
+            && window.store_timeout_ms.duration() == self.timeout
+            && window.store_user == self.user
+            && window.store_password_env == self.password_env
+            && window.store_ca_file == self.ca_file
+    }
+
+    /// Connects, proves who the gateway is, and chooses the database. The task works for the connection, and ends
+    /// with it.
+    pub(super) async fn connect(&self) -> Result<(MultiplexedConnection, JoinHandle<()>), NoConnection> {
+        let mut login = RedisConnectionInfo::default().set_db(self.redis.database.into());
+        if !self.user.is_empty() {
+            login = login.set_username(&self.user);
+        }
+        if let Some(password) = &self.password {
+            login = login.set_password(password);
+        }
+        // Whoever asks has a deadline of its own.
+        let config = AsyncConnectionConfig::new().set_response_timeout(None);
+        let stream = self.stream().await?;
+        let (connection, driver) = MultiplexedConnection::new_with_config(&login, stream, config).await?;
+        Ok((connection, tokio::spawn(driver)))
+    }
+
+    async fn stream(&self) -> Result<Pin<Box<dyn Stream>>, NoConnection> {
+        Ok(match (&self.redis.place, &self.tls) {
+            (RedisPlace::Unix(path), _) => Box::pin(UnixStream::connect(path).await?),
+            (RedisPlace::Tls(host), Some(tls)) => {
+                let ssl = tls.configure()?.into_ssl(&host.host)?;
+                let mut stream = SslStream::new(ssl, tcp(host).await?)?;
+                Pin::new(&mut stream).connect().await?;
+                Box::pin(stream)
+            }
+            (RedisPlace::Plain(host) | RedisPlace::Tls(host), _) => Box::pin(tcp(host).await?),
+        })
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
+
+async fn tcp(host: &HostPort) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((host.host.as_str(), host.port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn password(variable: &str) -> Result<Option<String>, BadStore> {
+    if variable.is_empty() {
+        return Ok(None);
+    }
+    match std::env::var(variable) {
+        Ok(password) if !password.is_empty() => Ok(Some(password)),
+        _ => {
+            let detail = format!("the environment variable {variable} is not set, or empty");
+            Err(BadStore { key: "store_password_env", detail })
+        }
+    }
+}
+
+/// TLS with a server whose certificate leads to one in `ca_file`, or to one of the system's.
+fn tls(ca_file: &str) -> Result<SslConnector, BadStore> {
+    let bad = |what: &dyn std::fmt::Display| BadStore {
+        key: "store_ca_file",
+        detail: format!("'{ca_file}': {what}"),
+    };
+    let connector = || -> Result<SslConnector, ErrorStack> {
+        let mut tls = SslConnector::builder(SslMethod::tls_client())?;
+        // An OpenSSL that was built here does not know where this system has them.
+        let system = openssl_probe::probe();
+        if ca_file.is_empty() && (system.cert_file.is_some() || system.cert_dir.is_some()) {
+            tls.load_verify_locations(system.cert_file.as_deref(), system.cert_dir.as_deref())?;
+        }
+        if !ca_file.is_empty() {
+            let mut roots = X509StoreBuilder::new()?;
+            let pem = std::fs::read(ca_file).unwrap_or_default();
+            for root in X509::stack_from_pem(&pem)? {
+                roots.add_cert(root)?;
+            }
+            tls.set_cert_store(roots.build());
+        }
+        Ok(tls.build())
+    };
+    if !ca_file.is_empty() {
+        let pem = std::fs::read(ca_file).map_err(|error| bad(&format!("cannot be read: {error}")))?;
+        if X509::stack_from_pem(&pem).is_ok_and(|roots| roots.is_empty()) {
+            return Err(bad(&"it holds no certificate (PEM)"));
+        }
+    }
+    connector().map_err(|error| bad(&error))
+}

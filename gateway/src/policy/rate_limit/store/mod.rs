@@ -1,0 +1,222 @@
+//! Counters in a Redis that several gateways share: one call a request, in which a script counts in all windows or
+//! in none.
+//!
+//! Redis may be away, slow, or wrong, and a request must not suffer from it. A [`Store`] has a connection, and
+//! then requests ask over it, each for a bounded time; or it has none, and they do not wait at all. The first one
+//! that gets no answer takes the connection away, and [`StoreKeeper`] brings another one.
+
+mod connect;
+mod keeper;
+
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use redis::aio::MultiplexedConnection;
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+pub use connect::{BadStore, StoreSettings};
+pub use keeper::StoreKeeper;
+
+use super::Count;
+use crate::telemetry::StoreMetrics;
+
+/// Requests that wait for one store at a time. More of them are counted here: a Redis that is slow shall not have
+/// the gateway pile up work for it.
+const MAX_WAITING: usize = 1024;
+
+const SCRIPT: &str = include_str!("count.lua");
+
+/// The script's name in Redis: its hash.
+static SCRIPT_SHA: LazyLock<String> = LazyLock::new(|| {
+    openssl::sha::sha1(SCRIPT.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+});
+
+/// A Redis that counts for several gateways.
+pub struct Store {
+    settings: StoreSettings,
+    metrics: StoreMetrics,
+    /// `None` while it is away.
+    link: ArcSwapOption<MultiplexedConnection>,
+    waiting: AtomicUsize,
+    /// Woken when the connection was taken away.
+    lost: Notify,
+}
+
+/// What is asked of it: to count a request for a client in a window.
+pub(super) struct Ask {
+    pub(super) key: String,
+    pub(super) limit: u32,
+    pub(super) window_ms: u64,
+}
+
+/// Why a script was not run, or not to its end.
+#[derive(Debug, thiserror::Error)]
+enum NoAnswer {
+    #[error("{0}")]
+    Redis(#[from] RedisError),
+    #[error("there was no answer within {0:?}")]
+    TooLate(Duration),
+    #[error("the answer is not what the script returns")]
+    Nonsense,
+}
+
+impl Store {
+    /// A store that is away, until a [`StoreKeeper`] has connected it.
+    pub fn new(settings: StoreSettings, metrics: StoreMetrics) -> Self {
+        metrics.up.set(0);
+        Store {
+            settings,
+            metrics,
+            link: ArcSwapOption::empty(),
+            waiting: AtomicUsize::new(0),
+            lost: Notify::new(),
+        }
+    }
+
+    /// How it is connected to.
+    pub fn settings(&self) -> &StoreSettings {
+        &self.settings
+    }
+
+    /// Counts a request in all of these windows, or in none. `None`: it has not answered, and has most likely not
+    /// counted either.
+    pub(super) async fn count(&self, asks: &[Ask]) -> Option<Vec<Count>> {
+        let Some(link) = self.link.load_full() else {
+            self.metrics.away.inc();
+            return None;
+        };
+        let Some(_place) = Place::take(&self.waiting) else {
+            self.metrics.busy.inc();
+            return None;
+        };
+        match self.ask(&link, asks).await {
+            Ok(counts) => Some(counts),
+            Err(reason) => {
+                match reason {
+                    NoAnswer::TooLate(_) => self.metrics.too_late.inc(),
+                    _ => self.metrics.failed.inc(),
+                }
+                self.lose(&link, &reason.to_string());
+                None
+            }
+        }
+    }
+
+    async fn ask(&self, link: &MultiplexedConnection, asks: &[Ask]) -> Result<Vec<Count>, NoAnswer> {
+        let limit = self.settings.timeout;
+        timeout(limit, run(link.clone(), asks)).await.map_err(|_| NoAnswer::TooLate(limit))?
+    }
+
+    /// From now on requests ask over this connection.
+    fn find(&self, link: Arc<MultiplexedConnection>) {
+        self.link.store(Some(link));
+        self.metrics.up.set(1);
+        info!(store = %self.settings.redis, "the store of rate limits answers; it counts from now on");
+    }
+
+    /// From now on no request asks over this connection. Said once, by whoever takes it away.
+    fn lose(&self, link: &Arc<MultiplexedConnection>, reason: &str) {
+        let was = self.link.compare_and_swap(link, None);
+        if was.as_ref().is_some_and(|was| Arc::ptr_eq(was, link)) {
+            self.metrics.up.set(0);
+            warn!(
+                store = %self.settings.redis,
+                reason,
+                "the store of rate limits does not answer; this gateway counts by itself until it does"
+            );
+            self.lost.notify_one();
+        }
+    }
+
+    fn has(&self, link: &Arc<MultiplexedConnection>) -> bool {
+        self.link.load().as_ref().is_some_and(|has| Arc::ptr_eq(has, link))
+    }
+}
+
+/// Runs the script. A Redis that does not know it, because it was started anew, say, is sent it whole.
+async fn run(mut link: MultiplexedConnection, asks: &[Ask]) -> Result<Vec<Count>, NoAnswer> {
+    let answer: Vec<i64> = match command("EVALSHA", &SCRIPT_SHA, asks).query_async(&mut link).await {
+        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+            command("EVAL", SCRIPT, asks).query_async(&mut link).await?
+        }
+        answer => answer?,
+    };
+    counts(&answer, asks).ok_or(NoAnswer::Nonsense)
+}
+
+fn command(name: &str, script: &str, asks: &[Ask]) -> redis::Cmd {
+    let mut command = redis::cmd(name);
+    command.arg(script).arg(asks.len());
+    for ask in asks {
+        command.arg(&ask.key);
+    }
+    for ask in asks {
+        command.arg(ask.limit).arg(ask.window_ms);
+    }
+    command
+}
+
+fn counts(answer: &[i64], asks: &[Ask]) -> Option<Vec<Count>> {
+    let (room, states) = answer.split_first()?;
+    let count = |(state, ask): (&[i64], &Ask)| {
+        let [used, left] = *state else { return None };
+        let (used, reset_ms) = (u32::try_from(used).ok()?, u64::try_from(left).ok()?.max(1));
+        Some(Count { allowed: *room == 1 || used < ask.limit, used, reset_ms })
+    };
+    let counts: Option<Vec<Count>> = states.chunks(2).zip(asks).map(count).collect();
+    counts.filter(|counts| counts.len() == asks.len())
+}
+
+/// A place among those that wait, given back when it is dropped.
+struct Place<'s>(&'s AtomicUsize);
+
+impl<'s> Place<'s> {
+    fn take(waiting: &'s AtomicUsize) -> Option<Self> {
+        let place = Place(waiting);
+        (waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(limit: u32) -> Ask {
+        Ask { key: "key".to_owned(), limit, window_ms: 1_000 }
+    }
+
+    #[test]
+    fn an_answer_is_a_count_for_each_window() {
+        let asks = [ask(5), ask(2)];
+        let count = |allowed, used, reset_ms| Count { allowed, used, reset_ms };
+        assert_eq!(counts(&[1, 5, 10, 1, 0], &asks).unwrap(), [count(true, 5, 10), count(true, 1, 1)]);
+        assert_eq!(counts(&[0, 4, 10, 2, 20], &asks).unwrap(), [count(true, 4, 10), count(false, 2, 20)]);
+        for nonsense in [&[][..], &[1], &[1, 1, 10], &[1, 1, 10, 1], &[1, -1, 10, 1, 10], &[1, 1, -2, 1, 10]]
+        {
+            assert_eq!(counts(nonsense, &asks), None, "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn only_so_many_wait() {
+        let waiting = AtomicUsize::new(0);
+        let places: Vec<_> = (0..MAX_WAITING).map_while(|_| Place::take(&waiting)).collect();
+        assert_eq!(places.len(), MAX_WAITING);
+        assert!(Place::take(&waiting).is_none());
+        drop(places);
+        assert!(Place::take(&waiting).is_some());
+        assert_eq!(waiting.into_inner(), 0);
+    }
+}
