@@ -74,12 +74,12 @@ fn grpc(route: &Route, request: &RequestHeader, ctx: &RequestCtx) -> Verdict {
 
 /// Whether a WebSocket is asked for, in a way that can become one.
 fn websocket(route: &Route, session: &Session, ctx: &mut RequestCtx) -> Verdict {
-    let client = client::websocket(session).filter(|_| websocket::is_asked_for(session.req_header()));
-    ctx.wants_websocket = client.is_some() && !route.peers.is_http2();
-    match client {
-        Some(client) if client.is_ahead() => Verdict::Reply(failure::ahead_of_upgrade()),
-        _ => Verdict::Continue(()),
+    let is_asked_for = client::websocket(session).is_some() && websocket::is_asked_for(session.req_header());
+    ctx.wants_websocket = is_asked_for && !route.peers.is_http2();
+    if is_asked_for && client::is_ahead(session) {
+        return Verdict::Reply(failure::ahead_of_upgrade());
     }
+    Verdict::Continue(())
 }
 
 /// Does wrong on purpose, where the route says so.

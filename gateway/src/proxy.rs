@@ -165,10 +165,9 @@ impl ProxyHttp for Gateway {
 
     /// Is this request let through? `true` means that it has been answered.
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        let mut verdict = match self.parts.challenges.answer(session.req_header()) {
-            Some(answer) => Verdict::Reply(answer),
-            None => admission::admit(session, ctx),
-        };
+        let answer = client::refusal(session).map(failure::refused);
+        let answer = answer.or_else(|| self.parts.challenges.answer(session.req_header()));
+        let mut verdict = answer.map_or_else(|| admission::admit(session, ctx), Verdict::Reply);
         ctx.metrics().request(&session.req_header().method);
         if let Verdict::Continue(()) = verdict {
             verdict = admission::inject_fault(ctx).await;
@@ -486,7 +485,10 @@ impl ProxyHttp for Gateway {
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
         let overdue = deadline::has_passed(session);
         deadline::disarm(session);
-        let reply = if overdue { Some(failure::overdue()) } else { failure::reply(error) };
+        let refused = client::refusal(session).map(failure::refused);
+        let is_refused = refused.is_some();
+        let reply =
+            refused.or_else(|| if overdue { Some(failure::overdue()) } else { failure::reply(error) });
         ctx.error = reply.as_ref().map_or(Some("client_closed"), Reply::reason);
         let mut error_code = 0;
         if let (None, Some(call)) = (&reply, &mut ctx.grpc) {
@@ -503,6 +505,10 @@ impl ProxyHttp for Gateway {
             if told.is_ok() && *error.esource() != ErrorSource::Downstream && !is_stream {
                 // A close with the rest of a body unread would be a reset, and might take the answer with it.
                 told = session.drain_request_body().await;
+            }
+            if is_refused {
+                // Nothing more can be read of it, but what comes must not reset the connection under the answer.
+                session.as_downstream_mut().shutdown().await;
             }
             if let Err(error) = told {
                 debug!("the client left before it was told: {error}");
@@ -531,6 +537,7 @@ impl ProxyHttp for Gateway {
 
     /// The request is over, well or not: it is counted and logged.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
+        client::request_over(session);
         let duration = ctx.started.elapsed();
         let status =
             downstream::final_response(session).map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());

@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 use tracing::debug;
 
 use super::proxy_protocol::{self, OnBehalfOf};
-use crate::client::ClientStream;
+use crate::client::{Bounds, ClientStream, Terms};
 use crate::config::Cidr;
 use crate::live::Store;
 use crate::telemetry::Metrics;
@@ -31,6 +31,8 @@ pub struct Opener {
     metrics: Arc<Metrics>,
     acceptor: Acceptor,
     challenges: Arc<Challenges>,
+    /// What bounds heads over HTTP/1.
+    terms: Terms,
     /// Where is listened, and whether TLS is spoken there.
     listeners: Vec<(bool, SocketAddr)>,
 }
@@ -46,7 +48,12 @@ impl Opener {
         challenges: Arc<Challenges>,
         listeners: Vec<(bool, SocketAddr)>,
     ) -> Result<Self, openssl::error::ErrorStack> {
-        Ok(Opener { live, metrics, acceptor: Acceptor::new()?, challenges, listeners })
+        let current = live.clone();
+        let terms = Terms::new(move || {
+            let snapshot = current.load();
+            Bounds { size: snapshot.largest_head, time: snapshot.header_timeout }
+        });
+        Ok(Opener { live, metrics, acceptor: Acceptor::new()?, challenges, terms, listeners })
     }
 
     /// What HTTP is spoken on; `None` where it does not come to that.
@@ -93,7 +100,10 @@ impl Opener {
                     self.metrics.tls_handshakes.inc();
                     let stream = ClientStream::new(Box::new(stream));
                     let speaks_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
-                    Some(if speaks_http2 { stream.awaiting(PREFACE.len(), PATIENCE) } else { stream })
+                    Some(match speaks_http2 {
+                        true => stream.awaiting(PREFACE.len(), PATIENCE),
+                        false => stream.with_http1(self.terms.clone()),
+                    })
                 }
                 Err(error) => {
                     self.metrics.tls_handshakes_failed.inc();
@@ -105,7 +115,7 @@ impl Opener {
         if proxy.http2_cleartext && begins_with_preface(&mut stream).await {
             return Some(ClientStream::new(Box::new(stream)).with_http2());
         }
-        Some(ClientStream::new(Box::new(stream)))
+        Some(ClientStream::new(Box::new(stream)).with_http1(self.terms.clone()))
     }
 
     fn is_https(&self, stream: &TcpStream) -> bool {

@@ -82,6 +82,8 @@ pub struct Snapshot {
     pub counters: Option<Arc<Counters>>,
     /// The bounds of heads that some route would take.
     pub largest_head: HeadSize,
+    /// How long a head may take to come over HTTP/1.
+    pub header_timeout: Duration,
     /// How long an idle client connection stays open.
     pub keepalive_timeout: Duration,
     /// From a request's last byte to the response's first byte.
