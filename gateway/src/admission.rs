@@ -10,10 +10,18 @@ use crate::ctx::RequestCtx;
 use crate::downstream;
 use crate::failure;
 use crate::live::Route;
-use crate::policy::{Verdict, content_length};
+use crate::policy::{Verdict, content_length, hygiene};
 use crate::reply::{Problem, Reply};
 use crate::route;
 use crate::websocket;
+
+/// Whether it is a request that anybody may be asked about; where not, the answer.
+pub fn inspect(session: &Session) -> Verdict {
+    match client::refusal(session) {
+        Some(refusal) => Verdict::Reply(failure::refused(refusal)),
+        None => hygiene::check(session.req_header()),
+    }
+}
 
 /// Finds the route and asks the policies that may refuse, each in its turn.
 pub fn admit(session: &Session, ctx: &mut RequestCtx) -> Verdict {

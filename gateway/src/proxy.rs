@@ -25,7 +25,7 @@ use crate::grpc::Call;
 use crate::lifetime::Leaving;
 use crate::live::Store;
 use crate::policy::forwarded::{self, Client};
-use crate::policy::{Verdict, cookie_crumbs, request_id};
+use crate::policy::{Verdict, cookie_crumbs, hygiene, request_id};
 use crate::reply::Reply;
 use crate::route;
 use crate::telemetry::access_log::Record;
@@ -165,9 +165,13 @@ impl ProxyHttp for Gateway {
 
     /// Is this request let through? `true` means that it has been answered.
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        let answer = client::refusal(session).map(failure::refused);
-        let answer = answer.or_else(|| self.parts.challenges.answer(session.req_header()));
-        let mut verdict = answer.map_or_else(|| admission::admit(session, ctx), Verdict::Reply);
+        let mut verdict = admission::inspect(session);
+        if let Verdict::Reply(reply) = &verdict {
+            self.parts.metrics.refused(reply.reason());
+        } else {
+            let challenge = self.parts.challenges.answer(session.req_header());
+            verdict = challenge.map_or_else(|| admission::admit(session, ctx), Verdict::Reply);
+        }
         ctx.metrics().request(&session.req_header().method);
         if let Verdict::Continue(()) = verdict {
             verdict = admission::inject_fault(ctx).await;
@@ -284,6 +288,7 @@ impl ProxyHttp for Gateway {
         if let Some(call) = &mut ctx.grpc {
             call.on_request(elapsed, request)?;
         }
+        hygiene::on_request(session.req_header().version, request)?;
         let host = route::authority(session.req_header()).ok().flatten();
         if let (None, Some(backend)) = (host, ctx.backend()) {
             // HTTP/1.1 requires a Host, and HTTP/2 an authority, even for a client of HTTP/1.0 that sent none.
@@ -507,6 +512,7 @@ impl ProxyHttp for Gateway {
                 told = session.drain_request_body().await;
             }
             if is_refused {
+                self.parts.metrics.refused(ctx.error);
                 // Nothing more can be read of it, but what comes must not reset the connection under the answer.
                 session.as_downstream_mut().shutdown().await;
             }
@@ -567,7 +573,7 @@ impl ProxyHttp for Gateway {
         let record = Record {
             method: request.method.as_str(),
             host: request.uri.host().or(host).unwrap_or("-"),
-            path: request.uri.path(),
+            path: if client::refusal(session).is_some() { "-" } else { request.uri.path() },
             status,
             grpc_status: ctx.grpc.as_ref().and_then(|call| call.status()).map(|status| status.code()),
             duration,

@@ -31,8 +31,8 @@ const CHUNK: usize = 4 * 1024;
 /// How much of later requests is held. A client that sends more has to wait.
 const HELD: usize = 4 * 1024;
 
-/// What Pingora gets in place of a head that is refused.
-const IN_PLACE: &[u8] = b"GET / HTTP/1.1\r\nHost: -\r\nConnection: close\r\n\r\n";
+/// What Pingora gets in place of a head that is refused. Its method is what logs say where nothing is known.
+const IN_PLACE: &[u8] = b"- / HTTP/1.1\r\nHost: -\r\nConnection: close\r\n\r\n";
 
 /// The same for one of HEAD, whose answer has no content.
 const IN_PLACE_OF_HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nHost: -\r\nConnection: close\r\n\r\n";
