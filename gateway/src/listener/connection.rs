@@ -13,8 +13,8 @@ use tracing::debug;
 
 use super::addresses::{Addresses, Place};
 use super::proxy_protocol::{self, OnBehalfOf};
-use crate::client::ClientStream;
 use crate::client::turns::Turns;
+use crate::client::{Bounds, ClientStream, HeadTerms};
 use crate::config::Proxy;
 use crate::live::{Snapshot, Store};
 use crate::pace::Terms;
@@ -34,6 +34,8 @@ pub struct Opener {
     metrics: Arc<Metrics>,
     acceptor: Acceptor,
     challenges: Arc<Challenges>,
+    /// What bounds heads over HTTP/1.
+    head: HeadTerms,
     /// Where is listened, and whether TLS is spoken there.
     listeners: Vec<(bool, SocketAddr)>,
     addresses: Arc<Addresses>,
@@ -59,8 +61,14 @@ impl Opener {
         challenges: Arc<Challenges>,
         listeners: Vec<(bool, SocketAddr)>,
     ) -> Result<Self, openssl::error::ErrorStack> {
+        let current = live.clone();
+        let head = HeadTerms::new(move || {
+            let snapshot = current.load();
+            let time = snapshot.config.proxy.header_timeout_secs.duration();
+            Bounds { size: snapshot.largest_head, time }
+        });
         let addresses = Arc::default();
-        Ok(Opener { live, metrics, acceptor: Acceptor::new()?, challenges, listeners, addresses })
+        Ok(Opener { live, metrics, acceptor: Acceptor::new()?, challenges, head, listeners, addresses })
     }
 
     /// What HTTP is spoken on; `None` where it does not come to that.
@@ -137,7 +145,10 @@ impl Opener {
                     self.metrics.tls_handshakes.inc();
                     let stream = ClientStream::new(Box::new(stream));
                     let speaks_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
-                    Some(if speaks_http2 { stream.awaiting(PREFACE.len(), PATIENCE) } else { stream })
+                    Some(match speaks_http2 {
+                        true => stream.awaiting(PREFACE.len(), PATIENCE),
+                        false => stream.with_http1(self.head.clone()),
+                    })
                 }
                 Err(error) => {
                     self.metrics.tls_handshakes_failed.inc();
@@ -149,7 +160,7 @@ impl Opener {
         if snapshot.config.proxy.http2_cleartext && begins_with_preface(&mut stream).await {
             return Some(ClientStream::new(Box::new(stream)).with_http2());
         }
-        Some(ClientStream::new(Box::new(stream)))
+        Some(ClientStream::new(Box::new(stream)).with_http1(self.head.clone()))
     }
 
     fn is_https(&self, stream: &TcpStream) -> bool {

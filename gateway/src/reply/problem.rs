@@ -74,6 +74,26 @@ problems! {
         cause: "The host asks for a client certificate, and none that it believes was shown.",
         cure: "Show a certificate of an authority that the host's `client_ca_file` names.",
     }
+    NotImplemented {
+        status: NOT_IMPLEMENTED, name: "not_implemented", title: "This is not implemented here", proxy_error: "http_request_error",
+        cause: "The request is for what no gateway of this kind does, such as an unknown transfer coding.",
+        cure: "Send the body plain or `chunked`, and the request to a host rather than through it.",
+    }
+    VersionNotSupported {
+        status: HTTP_VERSION_NOT_SUPPORTED, name: "version_not_supported", title: "This version is not spoken here", proxy_error: "http_request_error",
+        cause: "The request line names a version of HTTP that is not spoken on this connection.",
+        cure: "Speak HTTP/1.1, or HTTP/2 where TLS has agreed on it.",
+    }
+    MethodNotAllowed {
+        status: METHOD_NOT_ALLOWED, name: "method_not_allowed", title: "This method is not allowed", proxy_error: "http_request_denied",
+        cause: "The method, such as `CONNECT` or `TRACE`, is allowed nowhere here.",
+        cure: "Use one that `Allow` names.",
+    }
+    ExpectationFailed {
+        status: EXPECTATION_FAILED, name: "expectation_failed", title: "This expectation cannot be met", proxy_error: "http_request_error",
+        cause: "`Expect` names something else than `100-continue`.",
+        cure: "Send the request without it.",
+    }
     ContentTooLarge {
         status: PAYLOAD_TOO_LARGE, name: "content_too_large", title: "The body is too long", proxy_error: "http_request_denied",
         cause: "The body has more bytes than `max_request_body_bytes` allows here.",
