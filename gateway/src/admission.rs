@@ -1,6 +1,8 @@
 //! Whether a request is let through, and which route it takes: everything that may be said about it before a backend
 //! is looked for.
 
+use std::sync::Arc;
+
 use http::Version;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
@@ -10,52 +12,99 @@ use crate::deadline;
 use crate::downstream;
 use crate::failure;
 use crate::live::Route;
+use crate::policy::auth::{Asked, Auth};
 use crate::policy::{Verdict, content_length};
 use crate::reply::{Problem, Reply};
 use crate::route;
 use crate::websocket;
 
 /// Finds the route and asks the policies that may refuse, each in its turn.
-pub fn admit(session: &Session, ctx: &mut RequestCtx) -> Verdict {
-    let (request, handshake) = (session.req_header(), downstream::handshake(session));
-    let server_name = handshake.and_then(|handshake| handshake.server_name.as_deref());
-    let route = match route::find(&ctx.snapshot.hosts, request, server_name) {
-        Verdict::Continue(route) => route.clone(),
-        Verdict::Reply(reply) => return Verdict::Reply(reply),
-    };
+pub async fn admit(session: &mut Session, ctx: &mut RequestCtx) -> Verdict {
+    match ask_each(session, ctx).await {
+        Ok(()) => Verdict::Continue(()),
+        Err(reply) => Verdict::Reply(*reply),
+    }
+}
+
+/// The order is part of what is promised: what costs little refuses before what costs much, an address is looked at
+/// before a password, and who asks is known before anything else is said.
+async fn ask_each(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Box<Reply>> {
+    let route = find_route(session, ctx)?;
+    content_length::check(&session.req_header().headers).passed()?;
+    to_https(&route, session.req_header(), ctx).passed()?;
+    client_certificate(&route, session).passed()?;
+    access(&route, ctx).passed()?;
+    rate_limit(&route, ctx).passed()?;
+    if let Some(auth) = &route.auth {
+        authenticate(auth, session.req_header(), ctx).await.passed()?;
+    }
+    redirect(&route).passed()?;
+    grpc(&route, session.req_header(), ctx).passed()?;
+    websocket(&route, session, ctx).passed()
+}
+
+fn find_route(session: &Session, ctx: &mut RequestCtx) -> Result<Arc<Route>, Box<Reply>> {
+    let request = session.req_header();
+    let server_name = downstream::handshake(session).and_then(|handshake| handshake.server_name.as_deref());
+    let route = route::find(&ctx.snapshot.hosts, request, server_name).passed()?.clone();
     ctx.take(route.clone(), &request.headers);
-    if let Verdict::Reply(reply) = content_length::check(&request.headers) {
-        return Verdict::Reply(reply);
+    Ok(route)
+}
+
+fn to_https(route: &Route, request: &RequestHeader, ctx: &RequestCtx) -> Verdict {
+    let Some(https_redirect) = &route.entrance.https_redirect else { return Verdict::Continue(()) };
+    let host = route::authority(request).ok().flatten();
+    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    https_redirect.check(ctx.is_https, host, target)
+}
+
+fn client_certificate(route: &Route, session: &Session) -> Verdict {
+    let policy = route.entrance.client_certificate.as_ref();
+    policy.map_or(Verdict::Continue(()), |policy| policy.check(downstream::handshake(session)))
+}
+
+/// Whether the client may come from its address.
+fn access(route: &Route, ctx: &RequestCtx) -> Verdict {
+    let verdict = route.access.as_ref().map_or(Verdict::Continue(()), |access| access.check(ctx.client));
+    if let Verdict::Reply(reply) = &verdict {
+        ctx.metrics().refusals.refused(reply.reason());
     }
-    if let Some(https_redirect) = &route.entrance.https_redirect {
-        let host = route::authority(request).ok().flatten();
-        let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-        if let Verdict::Reply(reply) = https_redirect.check(ctx.is_https, host, target) {
-            return Verdict::Reply(reply);
+    verdict
+}
+
+fn rate_limit(route: &Route, ctx: &mut RequestCtx) -> Verdict {
+    let Some(limiter) = &route.rate_limit else { return Verdict::Continue(()) };
+    match limiter.check(ctx.client, ctx.started) {
+        Verdict::Continue(quota) => {
+            ctx.quota = Some(quota);
+            Verdict::Continue(())
+        }
+        Verdict::Reply(reply) => {
+            ctx.metrics().rate_limited.inc();
+            Verdict::Reply(reply)
         }
     }
-    if let Some(policy) = &route.entrance.client_certificate
-        && let Verdict::Reply(reply) = policy.check(handshake)
-    {
-        return Verdict::Reply(reply);
-    }
-    if let Some(limiter) = &route.rate_limit {
-        match limiter.check(ctx.client, ctx.started) {
-            Verdict::Continue(quota) => ctx.quota = Some(quota),
-            Verdict::Reply(reply) => {
-                ctx.metrics().rate_limited.inc();
-                return Verdict::Reply(reply);
-            }
+}
+
+/// Who asks. This may wait: for a password to be hashed, for an issuer's keys, for another server.
+async fn authenticate(auth: &Auth, request: &RequestHeader, ctx: &mut RequestCtx) -> Verdict {
+    let host = route::authority(request).ok().flatten();
+    let asked = Asked { request, client: ctx.client, is_https: ctx.is_https, host, id: &ctx.id };
+    match auth.check(&asked).await {
+        Verdict::Continue(identity) => {
+            ctx.identity = Some(identity);
+            Verdict::Continue(())
+        }
+        Verdict::Reply(reply) => {
+            ctx.metrics().refusals.refused(reply.reason());
+            Verdict::Reply(reply)
         }
     }
-    if let Some(target) = &route.redirect {
-        return Verdict::Reply(Reply::redirect(target.clone()));
-    }
-    let verdict = grpc(&route, request, ctx);
-    if let Verdict::Reply(_) = verdict {
-        return verdict;
-    }
-    websocket(&route, session, ctx)
+}
+
+fn redirect(route: &Route) -> Verdict {
+    let target = route.redirect.as_ref();
+    target.map_or(Verdict::Continue(()), |target| Verdict::Reply(Reply::redirect(target.clone())))
 }
 
 /// Whether a call of gRPC could ever have an outcome.

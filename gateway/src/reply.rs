@@ -29,6 +29,16 @@ pub enum Problem {
     Misdirected,
     /// The client must show a certificate that is believed.
     ClientCertificate,
+    /// The client's address may not come here.
+    AddressDenied,
+    /// Nothing says who asks.
+    CredentialsMissing,
+    /// What says who asks does not count.
+    CredentialsInvalid,
+    /// It is known who asks, and that they may not.
+    NotAllowed,
+    /// Who could say who asks does not answer now.
+    AuthUnavailable,
     /// The client stopped sending its request.
     RequestTimeout,
     /// The client has used up its requests.
@@ -61,6 +71,19 @@ impl Problem {
             }
             Problem::ClientCertificate => {
                 (StatusCode::FORBIDDEN, "client_certificate", "A client certificate is needed")
+            }
+            Problem::AddressDenied => {
+                (StatusCode::FORBIDDEN, "address_denied", "This address may not come here")
+            }
+            Problem::CredentialsMissing => {
+                (StatusCode::UNAUTHORIZED, "credentials_missing", "Credentials are needed")
+            }
+            Problem::CredentialsInvalid => {
+                (StatusCode::UNAUTHORIZED, "credentials_invalid", "The credentials are not valid")
+            }
+            Problem::NotAllowed => (StatusCode::FORBIDDEN, "not_allowed", "This is not allowed"),
+            Problem::AuthUnavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "auth_unavailable", "Credentials cannot be checked now")
             }
             Problem::RequestTimeout => {
                 (StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request took too long to arrive")
@@ -105,11 +128,26 @@ pub enum Verdict<T = ()> {
     Reply(Reply),
 }
 
+impl<T> Verdict<T> {
+    /// What was found out, where the request goes on; for `?`, where several are asked in turn.
+    ///
+    /// # Errors
+    /// The answer, where it does not.
+    pub fn passed(self) -> std::result::Result<T, Box<Reply>> {
+        match self {
+            Verdict::Continue(found) => Ok(found),
+            Verdict::Reply(reply) => Err(Box::new(reply)),
+        }
+    }
+}
+
 /// A response of the gateway's own.
 #[derive(Debug)]
 pub struct Reply {
     /// `None`: nothing is wrong, the client is sent elsewhere, or gets what it asked for.
     problem: Option<Problem>,
+    /// How it is sent elsewhere.
+    redirect: StatusCode,
     /// What it asked for: its media type, and itself.
     content: Option<(&'static str, Bytes)>,
     detail: Cow<'static, str>,
@@ -140,6 +178,11 @@ impl Reply {
         Reply { fields, ..Reply::blank() }
     }
 
+    /// Sends the client to `location` with a status of somebody else's choice.
+    pub fn redirect_with(status: StatusCode, location: HeaderValue) -> Self {
+        Reply { redirect: status, ..Reply::redirect(location) }
+    }
+
     /// What the client has asked for, where it is the gateway that has it.
     pub fn content(media_type: &'static str, content: impl Into<Bytes>) -> Self {
         Reply { content: Some((media_type, content.into())), ..Reply::blank() }
@@ -148,6 +191,7 @@ impl Reply {
     fn blank() -> Self {
         Reply {
             problem: None,
+            redirect: StatusCode::PERMANENT_REDIRECT,
             content: None,
             detail: Cow::default(),
             fields: HeaderMap::new(),
@@ -183,8 +227,7 @@ impl Reply {
     }
 
     fn status_code(&self) -> StatusCode {
-        let without_problem =
-            if self.content.is_some() { StatusCode::OK } else { StatusCode::PERMANENT_REDIRECT };
+        let without_problem = if self.content.is_some() { StatusCode::OK } else { self.redirect };
         self.problem.map_or(without_problem, Problem::status)
     }
 
@@ -295,8 +338,14 @@ impl Reply {
         if let Some(error) = self.proxy_error {
             response.insert_header("Proxy-Status", format!("gateway; error={error}"))?;
         }
+        let mut before = None;
         for (name, value) in &self.fields {
-            response.insert_header(name, value)?;
+            // Those of one name stand together, and may be several: Set-Cookie.
+            if before.replace(name) == Some(name) {
+                response.append_header(name, value)?;
+            } else {
+                response.insert_header(name, value)?;
+            }
         }
         Ok(())
     }
@@ -334,6 +383,18 @@ mod tests {
         assert_eq!(header.headers["content-length"], body.len().to_string());
         assert_eq!(header.headers["proxy-status"], "gateway; error=connection_refused");
         assert_eq!(header.headers["x-request-id"], "id-1");
+    }
+
+    #[test]
+    fn several_fields_of_one_name_are_several() {
+        let status = StatusCode::SEE_OTHER;
+        let mut reply = Reply::redirect_with(status, HeaderValue::from_static("/login"));
+        for cookie in ["a=1", "b=2"] {
+            reply.fields_mut().append(header::SET_COOKIE, HeaderValue::from_static(cookie));
+        }
+        let header = reply.header(&HeaderValue::from_static("id-1"), 0).unwrap();
+        let cookies: Vec<_> = header.headers.get_all(header::SET_COOKIE).iter().collect();
+        assert_eq!((header.status, cookies), (status, vec!["a=1", "b=2"]));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::demo::DemoOrigins;
 use crate::lifetime::{Leaving, Starting};
 use crate::listener::{BindError, Connections, Opener, ProxyService, Socket};
 use crate::live::{Names, Reloader, RolloutService, Rollouts, Snapshot, Store};
+use crate::policy::auth::KeySetService;
 use crate::process::shutdown::{CaughtSignals, Lifecycle, RunError};
 use crate::process::start::{How, PrepareError, Start};
 use crate::process::upgrade::Listeners;
@@ -126,6 +127,7 @@ fn serve(
     let acme = certificates(&live, challenges, &metrics);
     let acme_statuses = acme.statuses.clone();
     server.add_service(background_service("certificates", acme));
+    server.add_service(background_service("keys of issuers", KeySetService { sets: live.key_sets() }));
     server.add_service(background_service("rollouts", RolloutService(rollouts.clone())));
     let mut door = |listener| Door { listener, starts: starting.part(), leaving: leaving.clone() };
     let (management, management_address) = management.unzip();

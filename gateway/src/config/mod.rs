@@ -6,6 +6,7 @@
 //! and backends could be read). Nothing here knows Pingora.
 
 mod address;
+mod auth;
 mod cases;
 mod diff;
 mod document;
@@ -33,6 +34,7 @@ mod values;
 mod variables;
 
 pub use address::{Address, HostPort};
+pub use auth::{Access, Auth, AuthKind, JwtAlgorithm};
 pub use cases::{Case, Expect};
 pub use diff::difference;
 pub use error::{ConfigError, Fault, Position};

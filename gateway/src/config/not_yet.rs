@@ -29,8 +29,6 @@ const KEYS: &[&str] = &[
     "rate_limit.store",
     "cors",
     "compression",
-    "access",
-    "auth",
 ];
 
 /// Planned values: the key, and how they begin.

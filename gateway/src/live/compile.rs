@@ -11,6 +11,8 @@ use super::innermost::{Defaults, Found, Policies};
 use super::pools::Pools;
 use super::snapshot::{Entrance, Instance, Level, Route, Snapshot};
 use crate::config::{self, Config, Domain, PathFault, RateLimitScope, VirtualHost};
+use crate::policy::access::Access;
+use crate::policy::auth::{self, Auth, IdentityFields};
 use crate::policy::client_certificate::ClientCertificates;
 use crate::policy::fault::Fault;
 use crate::policy::headers::HeaderRules;
@@ -79,6 +81,10 @@ fn compile_with(
         certificates: &certificates,
         https_port: https_port(config),
         pools: Pools::new(config, &backends, with.before),
+        auth: auth::Compiler::new(with.before.map(|before| before.kept.clone()).unwrap_or_default(), |url| {
+            with.metrics.auth.key_set(url)
+        }),
+        access: HashMap::new(),
         counters: counters.map_or_else(OnceCell::new, OnceCell::from),
         routes: HashMap::new(),
     };
@@ -106,11 +112,22 @@ fn compile_with(
         health,
         budgets,
         counters: compiler.counters.into_inner(),
+        identity_fields: identity_fields(config),
+        kept: compiler.auth.finish(),
         keepalive_timeout: config.proxy.keepalive_timeout_secs.duration(),
         request_timeout: config.proxy.request_timeout_secs.duration(),
         security_headers,
         unrouted: with.metrics.lazy_route("", ""),
     })
+}
+
+/// The fields in which any table has a backend be told who asks.
+fn identity_fields(config: &Config) -> Option<IdentityFields> {
+    let of_hosts = config.virtual_hosts.iter().flat_map(|host| {
+        let of_routes = host.routes.iter().filter_map(|route| route.auth.as_ref());
+        of_routes.chain(&host.auth)
+    });
+    IdentityFields::new(of_hosts.chain(&config.auth).flat_map(config::Auth::identity_headers))
 }
 
 /// Where HTTPS is spoken, as clients see it.
@@ -171,6 +188,9 @@ struct Compiler<'c> {
     certificates: &'c Certificates,
     https_port: u16,
     pools: Pools<'c>,
+    auth: auth::Compiler<'c>,
+    /// By where their tables are.
+    access: HashMap<usize, Option<Arc<Access>>>,
     /// For all rate limits together, and only made where there is one.
     counters: OnceCell<Arc<Counters>>,
     /// What has been made so far.
@@ -266,6 +286,8 @@ impl<'c> Compiler<'c> {
             retry: RetryRules::from(policies.retry.table),
             breaker,
             mirror: mirror.transpose()?,
+            access: policies.access.and_then(|found| self.access(found.table)),
+            auth: self.auth(at, &policies)?,
             rate_limit: self.rate_limit(host, &policies, name),
             headers: HeaderRules::from(policies.headers.table),
             security_headers: SecurityHeaders::from(policies.security_headers.table),
@@ -332,6 +354,19 @@ impl<'c> Compiler<'c> {
         };
         let purpose = format!("sticky {}", host.domain);
         Some(SignedCookie::new(&name, purpose, self.cookie_key.clone()))
+    }
+
+    fn access(&mut self, table: &config::Access) -> Option<Arc<Access>> {
+        let made = self.access.entry(std::ptr::from_ref(table).addr());
+        made.or_insert_with(|| Access::new(table).map(Arc::new)).clone()
+    }
+
+    fn auth(&mut self, at: &str, policies: &Policies<'c>) -> Result<Option<Arc<Auth>>, Vec<PathFault>> {
+        let Some(Found { table, level }) = policies.auth else { return Ok(None) };
+        let compiled = self.auth.compile(table);
+        compiled.map_err(|bad| {
+            vec![PathFault { path: format!("{}auth/{}", level.part_of(at), bad.key), detail: bad.detail }]
+        })
     }
 
     fn rate_limit(&self, host: &VirtualHost, policies: &Policies<'_>, name: &str) -> Option<RateLimiter> {

@@ -12,6 +12,8 @@ use serde::Serialize;
 
 use super::pools::Budgets;
 use crate::config::{Algorithm, Config, HashKey};
+use crate::policy::access::Access;
+use crate::policy::auth::{Auth, IdentityFields, Kept, KeySet};
 use crate::policy::client_certificate::ClientCertificates;
 use crate::policy::fault::Fault;
 use crate::policy::hash_key;
@@ -42,6 +44,17 @@ pub enum Level {
     Top,
     /// Nowhere: the default holds, which may be that there is none.
     Default,
+}
+
+impl Level {
+    /// Of the path of a route's tables, as in `virtual_hosts/0/routes/1/`, the part on which the table stands.
+    pub(super) fn part_of(self, at: &str) -> &str {
+        match self {
+            Level::Route => at,
+            Level::VirtualHost => at.split("routes/").next().unwrap_or_default(),
+            Level::Top | Level::Default => "",
+        }
+    }
 }
 
 /// One instance of a backend. There are several where its address is a name that leads to several.
@@ -79,6 +92,10 @@ pub struct Snapshot {
     pub(super) budgets: Budgets,
     /// What all rate limits count in; `None` where there has never been one.
     pub counters: Option<Arc<Counters>>,
+    /// The fields in which a backend is told who asks, and clients are not listened to; `None`: there are none.
+    pub identity_fields: Option<IdentityFields>,
+    /// What was found out about who asks, for the next one.
+    pub(super) kept: Kept,
     /// How long an idle client connection stays open.
     pub keepalive_timeout: Duration,
     /// From a request's last byte to the response's first byte.
@@ -98,7 +115,7 @@ pub struct Route {
     /// What holds at the door of its virtual host.
     pub entrance: Arc<Entrance>,
     /// Its policies, and at which level of the configuration each was written.
-    pub policies: [(&'static str, Level); 8],
+    pub policies: [(&'static str, Level); 10],
     /// Where clients are sent in place of an answer.
     pub redirect: Option<HeaderValue>,
     /// What it does wrong on purpose.
@@ -123,6 +140,10 @@ pub struct Route {
     pub breaker: BreakerRules,
     /// Who gets a copy of each request.
     pub mirror: Option<Mirror>,
+    /// From where clients may come; `None`: from everywhere.
+    pub access: Option<Arc<Access>>,
+    /// What a request must bear; `None`: nothing.
+    pub auth: Option<Arc<Auth>>,
     /// How much a client may ask; `None`: any number.
     pub rate_limit: Option<RateLimiter>,
     /// Which header fields are changed.
@@ -153,6 +174,11 @@ impl Snapshot {
         arms.filter(|(_, arm)| arm.metrics.is_some())
             .map(|(domain, arm)| (domain, arm.tag.as_str()))
             .collect()
+    }
+
+    /// The keys of issuers of tokens that are to be fetched.
+    pub(super) fn key_sets(&self) -> Arc<Vec<Arc<KeySet>>> {
+        Arc::new(self.kept.key_sets().cloned().collect())
     }
 
     /// The certificates, each by its virtual host's domain and the kind of its key.

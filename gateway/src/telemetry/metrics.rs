@@ -11,6 +11,7 @@ use prometheus::{
 };
 
 use super::acme::AcmeFamilies;
+use super::auth::AuthFamilies;
 use super::families::{ByStatus, Families};
 use super::handles::{
     BackendMetrics, ByClass, CLASSES, GRPC_STATUSES, GrpcMetrics, Lazy, METHODS, MirrorMetrics, RouteMetrics,
@@ -57,6 +58,8 @@ pub struct Metrics {
     pub log_lines_dropped: IntGauge,
     /// Certificates by ACME.
     pub acme: AcmeFamilies,
+    /// Who is not let through, and the keys of issuers.
+    pub auth: AuthFamilies,
     api_requests: IntCounterVec,
     api_latency: HistogramVec,
     by_status: ByStatus,
@@ -135,6 +138,7 @@ impl Metrics {
             )?,
             log_lines_dropped: new.gauge("proxy_log_lines_dropped", "Log lines lost, since the start")?,
             acme: AcmeFamilies::new(&new)?,
+            auth: AuthFamilies::new(&new)?,
             api_requests: new.counters(
                 "api_requests_total",
                 "Requests to the management API",
@@ -256,6 +260,7 @@ impl Metrics {
             retries: self.retries.with_label_values(&labels),
             retries_refused: self.retries_refused.with_label_values(&labels),
             rate_limited: self.rate_limited.with_label_values(&labels),
+            refusals: self.auth.of_route(vhost, route),
             faults_delayed: self.faults.with_label_values(&[vhost, route, FAULTS[0]]),
             faults_aborted: self.faults.with_label_values(&[vhost, route, FAULTS[1]]),
             mirror: MirrorMetrics {
@@ -327,6 +332,7 @@ impl Metrics {
                 gone(counters.remove_label_values(&[vhost, route, value]));
             }
         }
+        self.auth.forget_route(vhost, route);
         for status in (0..GRPC_STATUSES).map(grpc_label) {
             gone(self.grpc.remove_label_values(&[vhost, route, &status]));
         }

@@ -3,6 +3,7 @@
 
 pub mod access_log;
 mod acme;
+mod auth;
 mod families;
 pub mod handles;
 pub mod logging;
@@ -12,6 +13,7 @@ pub mod timeline;
 
 pub use access_log::AccessLog;
 pub use acme::{AcmeFamilies, AcmeMetrics};
+pub use auth::{AuthFamilies, KeySetMetrics};
 pub use logging::LogGuard;
 pub use metrics::Metrics;
 pub use rates::keep_rates;

@@ -4,8 +4,7 @@ use std::collections::HashSet;
 
 use http::{Uri, header};
 
-use super::Faults;
-use crate::config::Address;
+use super::{Faults, auth::auth};
 use crate::config::fields::is_cookie_name;
 use crate::config::policies::{FaultInjection, Headers, RateLimit};
 use crate::config::routes::Route;
@@ -13,6 +12,7 @@ use crate::config::schema::{Backend, Config, VirtualHost};
 use crate::config::upstream::{
     Balancing, CircuitBreaker, HealthCheck, ProbeKind, Retry, Upstream, UpstreamProtocol,
 };
+use crate::config::{Address, Auth};
 
 /// The most requests in a window that the rate limiter counts to: its counters have 24 bits.
 pub const MAX_RATE_LIMIT: u32 = (1 << 24) - 1;
@@ -37,6 +37,7 @@ pub(super) fn policies(config: &Config, faults: &mut Faults) {
         circuit_breaker: &config.circuit_breaker,
         rate_limit: &config.rate_limit,
         headers: &config.headers,
+        auth: &config.auth,
     }
     .check("", faults);
     for (i, host) in config.virtual_hosts.iter().enumerate() {
@@ -59,6 +60,7 @@ struct Tables<'c> {
     circuit_breaker: &'c Option<CircuitBreaker>,
     rate_limit: &'c Option<RateLimit>,
     headers: &'c Option<Headers>,
+    auth: &'c Option<Auth>,
 }
 
 macro_rules! tables_from {
@@ -73,6 +75,7 @@ macro_rules! tables_from {
                     circuit_breaker: &from.circuit_breaker,
                     rate_limit: &from.rate_limit,
                     headers: &from.headers,
+                    auth: &from.auth,
                 }
             }
         }
@@ -91,6 +94,7 @@ impl Tables<'_> {
         self.circuit_breaker.iter().for_each(|table| circuit_breaker(at, table, faults));
         self.rate_limit.iter().for_each(|table| rate_limit(at, table, faults));
         self.headers.iter().for_each(|table| headers(at, table, faults));
+        self.auth.iter().for_each(|table| auth(at, table, faults));
     }
 }
 
