@@ -12,6 +12,7 @@ use crate::ctx::RequestCtx;
 use crate::downstream;
 use crate::failure;
 use crate::live::Route;
+use crate::policy::auth::{Asked, Auth};
 use crate::policy::rate_limit::{Asker, Windows};
 use crate::policy::{Verdict, content_length, hygiene};
 use crate::reply::{Problem, Reply};
@@ -28,72 +29,72 @@ pub fn inspect(session: &Session) -> Verdict {
 
 /// Finds the route and asks the policies that may refuse, each in its turn.
 pub async fn admit(session: &mut Session, ctx: &mut RequestCtx) -> Verdict {
-    let route = match enter(session, ctx) {
-        Verdict::Continue(route) => route,
-        Verdict::Reply(reply) => return Verdict::Reply(reply),
-    };
+    match ask_each(session, ctx).await {
+        Ok(()) => Verdict::Continue(()),
+        Err(reply) => Verdict::Reply(*reply),
+    }
+}
+
+/// The order is part of what is promised: what costs little refuses before what costs much, an address is looked at
+/// before a password, and who asks is known before anything else is said.
+async fn ask_each(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Box<Reply>> {
+    let route = find_route(session, ctx)?;
+    route.head_size.check(session.req_header()).passed()?;
+    content_length::check(&session.req_header().headers).passed()?;
+    route.body_limit.check(&session.req_header().headers).passed()?;
+    to_https(&route, session.req_header(), ctx).passed()?;
+    client_certificate(&route, session).passed()?;
+    access(&route, ctx).passed()?;
     let limiter = route.rate_limit.as_ref();
-    // Before anything that costs more than it does, such as the check of a password.
-    if let Some(windows) = limiter.and_then(|limiter| limiter.on_arrival.as_ref())
-        && let Verdict::Reply(reply) = count(windows, session.req_header(), ctx).await
-    {
-        return Verdict::Reply(reply);
+    if let Some(windows) = limiter.and_then(|limiter| limiter.on_arrival.as_ref()) {
+        count(windows, session.req_header(), ctx).await.passed()?;
     }
-    if let Some(windows) = limiter.and_then(|limiter| limiter.by_claim.as_ref())
-        && let Verdict::Reply(reply) = count(windows, session.req_header(), ctx).await
-    {
-        return Verdict::Reply(reply);
+    if let Some(auth) = &route.auth {
+        authenticate(auth, session.req_header(), ctx).await.passed()?;
     }
-    if let Some(target) = &route.redirect {
-        return Verdict::Reply(Reply::redirect(target.clone()));
+    if let Some(windows) = limiter.and_then(|limiter| limiter.by_claim.as_ref()) {
+        count(windows, session.req_header(), ctx).await.passed()?;
     }
-    let verdict = grpc(&route, session.req_header(), ctx);
-    if let Verdict::Reply(_) = verdict {
-        return verdict;
-    }
-    websocket(&route, session, ctx)
+    redirect(&route).passed()?;
+    grpc(&route, session.req_header(), ctx).passed()?;
+    websocket(&route, session, ctx).passed()
 }
 
-/// The route, where the request may take it as it came.
-fn enter(session: &Session, ctx: &mut RequestCtx) -> Verdict<Arc<Route>> {
-    let (request, handshake) = (session.req_header(), downstream::handshake(session));
-    let server_name = handshake.and_then(|handshake| handshake.server_name.as_deref());
-    let route = match route::find(&ctx.snapshot.hosts, request, server_name) {
-        Verdict::Continue(route) => route.clone(),
-        Verdict::Reply(reply) => return Verdict::Reply(reply),
-    };
+fn find_route(session: &Session, ctx: &mut RequestCtx) -> Result<Arc<Route>, Box<Reply>> {
+    let request = session.req_header();
+    let server_name = downstream::handshake(session).and_then(|handshake| handshake.server_name.as_deref());
+    let route = route::find(&ctx.snapshot.hosts, request, server_name).passed()?.clone();
     ctx.take(route.clone(), &request.headers);
-    if let Verdict::Reply(reply) = route.head_size.check(request) {
-        return Verdict::Reply(reply);
-    }
-    if let Verdict::Reply(reply) = content_length::check(&request.headers) {
-        return Verdict::Reply(reply);
-    }
-    if let Verdict::Reply(reply) = route.body_limit.check(&request.headers) {
-        return Verdict::Reply(reply);
-    }
-    if let Some(https_redirect) = &route.entrance.https_redirect {
-        let host = route::authority(request).ok().flatten();
-        let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-        if let Verdict::Reply(reply) = https_redirect.check(ctx.is_https, host, target) {
-            return Verdict::Reply(reply);
-        }
-    }
-    if let Some(policy) = &route.entrance.client_certificate
-        && let Verdict::Reply(reply) = policy.check(handshake)
-    {
-        return Verdict::Reply(reply);
-    }
-    Verdict::Continue(route)
+    Ok(route)
 }
 
-/// Whether the client has requests left.
+fn to_https(route: &Route, request: &RequestHeader, ctx: &RequestCtx) -> Verdict {
+    let Some(https_redirect) = &route.entrance.https_redirect else { return Verdict::Continue(()) };
+    let host = route::authority(request).ok().flatten();
+    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    https_redirect.check(ctx.is_https, host, target)
+}
+
+fn client_certificate(route: &Route, session: &Session) -> Verdict {
+    let policy = route.entrance.client_certificate.as_ref();
+    policy.map_or(Verdict::Continue(()), |policy| policy.check(downstream::handshake(session)))
+}
+
+/// Whether the client may come from its address.
+fn access(route: &Route, ctx: &RequestCtx) -> Verdict {
+    let verdict = route.access.as_ref().map_or(Verdict::Continue(()), |access| access.check(ctx.client));
+    if let Verdict::Reply(reply) = &verdict {
+        ctx.metrics().refusals.refused(reply.reason());
+    }
+    verdict
+}
+
+/// Whether the client has requests left. This may wait: for a store that several gateways share.
 async fn count(windows: &Windows, request: &RequestHeader, ctx: &mut RequestCtx) -> Verdict {
     let checked = {
-        // Nobody is asked for a token yet: without a claim, windows by claim go by the address.
-        let claim = |_: &str| None;
-        let asker = Asker { address: ctx.client, headers: &request.headers, claim: &claim };
-        windows.check(&asker, ctx.started)
+        let identity = ctx.identity.as_ref();
+        let claim = |name: &str| identity?.claim(name);
+        windows.check(&Asker { address: ctx.client, headers: &request.headers, claim: &claim }, ctx.started)
     };
     match checked.verdict().await {
         Verdict::Continue(quota) => {
@@ -102,6 +103,27 @@ async fn count(windows: &Windows, request: &RequestHeader, ctx: &mut RequestCtx)
         }
         Verdict::Reply(reply) => Verdict::Reply(reply),
     }
+}
+
+/// Who asks. This may wait: for a password to be hashed, for an issuer's keys, for another server.
+async fn authenticate(auth: &Auth, request: &RequestHeader, ctx: &mut RequestCtx) -> Verdict {
+    let host = route::authority(request).ok().flatten();
+    let asked = Asked { request, client: ctx.client, is_https: ctx.is_https, host, id: &ctx.id };
+    match auth.check(&asked).await {
+        Verdict::Continue(identity) => {
+            ctx.identity = Some(identity);
+            Verdict::Continue(())
+        }
+        Verdict::Reply(reply) => {
+            ctx.metrics().refusals.refused(reply.reason());
+            Verdict::Reply(reply)
+        }
+    }
+}
+
+fn redirect(route: &Route) -> Verdict {
+    let target = route.redirect.as_ref();
+    target.map_or(Verdict::Continue(()), |target| Verdict::Reply(Reply::redirect(target.clone())))
 }
 
 /// Whether a call of gRPC could ever have an outcome.

@@ -11,6 +11,7 @@ use prometheus::IntGauge;
 
 use crate::grpc::Call;
 use crate::live::{Route, Snapshot};
+use crate::policy::auth::Identity;
 use crate::policy::body_limit::Arrival;
 use crate::policy::rate_limit::Quota;
 use crate::policy::security_headers::SecurityHeaders;
@@ -46,6 +47,8 @@ pub struct RequestCtx {
     pub admitted: Option<Instant>,
     /// When its last byte had been passed on, for the first time. (`request_body_filter`)
     pub sent: Option<Instant>,
+    /// Who asks, where that had to be proved. (`request_filter`)
+    pub identity: Option<Arc<Identity>>,
     /// The client's quota; `None` without a rate limit. (`request_filter`)
     pub quota: Option<Quota>,
     /// The mark of the backend that its client got before. (`request_filter`)
@@ -98,6 +101,7 @@ impl RequestCtx {
             sent: None,
             draw: Draw::default(),
             draw_is_new: false,
+            identity: None,
             quota: None,
             known_mark: None,
             sought: false,

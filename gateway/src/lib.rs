@@ -48,6 +48,7 @@ pub mod grpc;
 pub mod lifetime;
 pub mod listener;
 pub mod live;
+pub mod outgoing;
 pub mod pace;
 pub mod policy;
 pub mod preference;

@@ -325,7 +325,13 @@ impl ProxyHttp for Gateway {
         request.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
         let (name, via) = forwarded::via(session.req_header().version);
         request.append_header(name, via)?;
+        if let Some(identity_fields) = &ctx.snapshot.identity_fields {
+            identity_fields.on_request(request);
+        }
         let Some(route) = &ctx.route else { return Ok(()) };
+        if let (Some(auth), Some(identity)) = (&route.auth, &ctx.identity) {
+            auth.on_request(identity, request)?;
+        }
         if let Some(policy) = &route.entrance.client_certificate {
             let handshake = downstream::handshake(session);
             policy.on_request(handshake.and_then(|handshake| handshake.client.as_ref()), request)?;
@@ -614,6 +620,11 @@ impl ProxyHttp for Gateway {
             duration,
             request_id: ctx.id.to_str().unwrap_or_default(),
             client: ctx.client,
+            user: ctx
+                .identity
+                .as_ref()
+                .map(|identity| identity.name.as_str())
+                .filter(|name| !name.is_empty()),
             backend: ctx.backend().map(|backend| backend.name.as_str()),
             bytes: tunnel.map_or(session.body_bytes_sent() as u64, |passed| passed.sent),
             bytes_received: tunnel.map_or(session.body_bytes_read() as u64, |passed| passed.received),

@@ -17,6 +17,7 @@ use crate::demo::DemoOrigins;
 use crate::lifetime::{Leaving, Starting};
 use crate::listener::{BindError, Connections, Opener, ProxyService, Socket};
 use crate::live::{Names, Reloader, RolloutService, Rollouts, Snapshot, Store};
+use crate::policy::auth::KeySetService;
 use crate::policy::rate_limit::StoreKeeper;
 use crate::process::descriptors::{self, TooFewDescriptors};
 use crate::process::shutdown::{CaughtSignals, Lifecycle, RunError};
@@ -134,6 +135,7 @@ fn serve(
     server.add_service(background_service("certificates", acme));
     let stores = StoreKeeper::new(live.counter_stores());
     server.add_service(background_service("stores of rate limits", stores));
+    server.add_service(background_service("keys of issuers", KeySetService { sets: live.key_sets() }));
     server.add_service(background_service("rollouts", RolloutService(rollouts.clone())));
     let mut door = |listener| Door { listener, starts: starting.part(), leaving: leaving.clone() };
     let (management, management_address) = management.unzip();

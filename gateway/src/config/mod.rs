@@ -6,6 +6,7 @@
 //! and backends could be read). Nothing here knows Pingora.
 
 mod address;
+mod auth;
 mod cases;
 mod counter_store;
 mod diff;
@@ -35,6 +36,7 @@ mod values;
 mod variables;
 
 pub use address::{Address, HostPort};
+pub use auth::{Access, Auth, AuthKind, JwtAlgorithm};
 pub use cases::{Case, Expect};
 pub use counter_store::{CounterStore, Redis, RedisPlace};
 pub use diff::difference;

@@ -13,6 +13,11 @@ use serde::{Deserialize, Serialize, Serializer};
 pub struct Cidr(IpNet);
 
 impl Cidr {
+    /// Its first address and its last.
+    pub fn range(&self) -> (IpAddr, IpAddr) {
+        (self.0.network(), self.0.broadcast())
+    }
+
     /// Whether `address` belongs to it. IPv4 is IPv4, also where it came over a socket of IPv6.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
@@ -22,13 +27,24 @@ impl Cidr {
 impl FromStr for Cidr {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let network = text.parse::<IpNet>().ok();
+        let network = text.parse::<IpNet>().ok().map(as_ipv4);
         let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
         let found = network.or_else(address);
         found
             .map(Cidr)
             .ok_or_else(|| format!("'{text}' is no network; expected something like \"10.0.0.0/8\""))
     }
+}
+
+/// IPv4 is IPv4, also where it is written as IPv6 (`::ffff:10.0.0.0/104`, RFC 4291 2.5.5.2).
+fn as_ipv4(network: IpNet) -> IpNet {
+    let IpNet::V6(mapped) = network else { return network };
+    let length = mapped.prefix_len().checked_sub(96);
+    let address = mapped.addr().to_ipv4_mapped();
+    address
+        .zip(length)
+        .and_then(|(address, length)| IpNet::new(address.into(), length).ok())
+        .unwrap_or(network)
 }
 
 impl TryFrom<String> for Cidr {
@@ -62,6 +78,7 @@ mod tests {
         };
         assert!(contains("10.0.0.0/8", "10.1.2.3") && !contains("10.0.0.0/8", "11.0.0.0"));
         assert!(contains("10.0.0.0/8", "::ffff:10.1.2.3"), "IPv4 over a socket of IPv6");
+        assert!(contains("::ffff:10.0.0.0/104", "10.1.2.3") && !contains("::ffff:10.0.0.0/104", "11.0.0.0"));
         assert!(contains("127.0.0.1", "127.0.0.1") && !contains("127.0.0.1", "127.0.0.2"));
         assert!(contains("2001:db8::/32", "2001:db8::1"));
         for wrong in ["", "10.0.0.0/33", "10.0.0/8", "localhost", "10.0.0.1:80"] {

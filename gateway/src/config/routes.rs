@@ -5,6 +5,7 @@ use regex::{Regex, RegexBuilder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::auth::{Access, Auth};
 use super::fields::Fields;
 use super::policies::{FaultInjection, Headers, Limits, SecurityHeaders};
 use super::rate_limit::RateLimits;
@@ -76,6 +77,12 @@ pub struct Route {
     /// In place of the virtual host's table, or the one at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub security_headers: Option<SecurityHeaders>,
+    /// In place of the virtual host's table, or the one at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub access: Option<Access>,
+    /// In place of the virtual host's table, or the one at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub auth: Option<Auth>,
 }
 
 impl Route {

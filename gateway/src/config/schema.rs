@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::address::Address;
+use super::auth::{Access, Auth};
 use super::cases::Case;
 use super::lets_encrypt::LetsEncrypt;
 use super::policies::{Headers, Limits, SecurityHeaders};
@@ -61,6 +62,12 @@ pub struct Config {
     /// Which fields tell browsers to be careful, where a virtual host does not say.
     #[serde(skip_serializing_if = "is_default")]
     pub security_headers: Option<SecurityHeaders>,
+    /// From where clients may come, where a virtual host does not say. Absent: from everywhere.
+    #[serde(skip_serializing_if = "is_default")]
+    pub access: Option<Access>,
+    /// What a request must prove, where a virtual host does not say. Absent: nothing.
+    #[serde(skip_serializing_if = "is_default")]
+    pub auth: Option<Auth>,
     /// Where virtual hosts with `acme = true` get their certificates from.
     #[serde(skip_serializing_if = "is_default")]
     pub lets_encrypt: Option<LetsEncrypt>,
@@ -285,6 +292,12 @@ pub struct VirtualHost {
     /// In place of the table at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub security_headers: Option<SecurityHeaders>,
+    /// In place of the table at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub access: Option<Access>,
+    /// In place of the table at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub auth: Option<Auth>,
 }
 
 /// Whether a client must show a certificate.

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::Config;
+use super::{Auth, Config};
 
 /// What makes a file complete.
 pub(super) const COMPLETE: &str = "
@@ -287,6 +287,9 @@ fn the_reference_shows_the_defaults() {
     assert_eq!(reference.headers.take(), Some(Default::default()));
     assert_eq!(reference.limits.take(), Some(Default::default()));
     assert_eq!(reference.security_headers.take(), Some(Default::default()));
+    assert_eq!(reference.access.take(), Some(Default::default()));
+    let users_file = "users.htpasswd".to_owned();
+    assert_eq!(reference.auth.take(), Some(Auth { users_file, ..Auth::default() }));
     assert_eq!(reference.lets_encrypt.take(), Some(Default::default()));
     // What has no default is an example.
     reference.proxy.listen_addr.0.clear();

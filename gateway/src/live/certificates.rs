@@ -112,6 +112,11 @@ pub(super) fn files(snapshot: &Snapshot) -> Vec<PathBuf> {
     for upstream in config.upstream.iter().chain(of_hosts) {
         files.extend([&upstream.ca_file, &upstream.client_cert_file, &upstream.client_key_file]);
     }
+    let of_hosts = config
+        .virtual_hosts
+        .iter()
+        .flat_map(|host| host.auth.iter().chain(host.routes.iter().filter_map(|route| route.auth.as_ref())));
+    files.extend(config.auth.iter().chain(of_hosts).flat_map(|auth| auth.files()));
     let mut files: Vec<PathBuf> =
         files.into_iter().filter(|file| !file.is_empty()).map(PathBuf::from).collect();
     let by_acme = config.virtual_hosts.iter().filter_map(|host| acme_pair(&snapshot.acme, host));

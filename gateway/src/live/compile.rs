@@ -6,11 +6,13 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::certificates::certificates;
-use super::innermost::{Defaults, Policies};
+use super::innermost::{Defaults, Found, Policies};
 use super::limiters::Limiters;
 use super::pools::Pools;
 use super::snapshot::{Entrance, Instance, Route, Snapshot};
 use crate::config::{self, Config, Domain, PathFault, VirtualHost};
+use crate::policy::access::Access;
+use crate::policy::auth::{self, Auth, IdentityFields};
 use crate::policy::body_limit::BodyLimit;
 use crate::policy::client_certificate::ClientCertificates;
 use crate::policy::fault::Fault;
@@ -80,6 +82,10 @@ fn compile_with(
         https_port: https_port(config),
         pools: Pools::new(config, &backends, with.before),
         limiters: Limiters::new(config, with.before, with.metrics),
+        auth: auth::Compiler::new(with.before.map(|before| before.kept.clone()).unwrap_or_default(), |url| {
+            with.metrics.auth.key_set(url)
+        }),
+        access: HashMap::new(),
         routes: HashMap::new(),
     };
     let mut hosts = HostTable::default();
@@ -111,10 +117,21 @@ fn compile_with(
         counters,
         stores,
         largest_head,
+        identity_fields: identity_fields(config),
+        kept: compiler.auth.finish(),
         request_timeout: config.proxy.request_timeout_secs.duration(),
         security_headers,
         unrouted: with.metrics.lazy_route("", ""),
     })
+}
+
+/// The fields in which any table has a backend be told who asks.
+fn identity_fields(config: &Config) -> Option<IdentityFields> {
+    let of_hosts = config.virtual_hosts.iter().flat_map(|host| {
+        let of_routes = host.routes.iter().filter_map(|route| route.auth.as_ref());
+        of_routes.chain(&host.auth)
+    });
+    IdentityFields::new(of_hosts.chain(&config.auth).flat_map(config::Auth::identity_headers))
 }
 
 /// Where HTTPS is spoken, as clients see it.
@@ -176,6 +193,9 @@ struct Compiler<'c> {
     https_port: u16,
     pools: Pools<'c>,
     limiters: Limiters<'c>,
+    auth: auth::Compiler<'c>,
+    /// By where their tables are.
+    access: HashMap<usize, Option<Arc<Access>>>,
     /// What has been made so far.
     routes: HashMap<(String, String), Arc<Route>>,
 }
@@ -269,6 +289,8 @@ impl<'c> Compiler<'c> {
             retry: RetryRules::from(policies.retry.table),
             breaker,
             mirror: mirror.transpose()?,
+            access: policies.access.and_then(|found| self.access(found.table)),
+            auth: self.auth(at, &policies)?,
             rate_limit: self.limiters.limiter(at, host, &policies, name)?,
             head_size: HeadSize::from(policies.limits.table),
             body_limit: BodyLimit::from(policies.limits.table),
@@ -337,6 +359,19 @@ impl<'c> Compiler<'c> {
         };
         let purpose = format!("sticky {}", host.domain);
         Some(SignedCookie::new(&name, purpose, self.cookie_key.clone()))
+    }
+
+    fn access(&mut self, table: &config::Access) -> Option<Arc<Access>> {
+        let made = self.access.entry(std::ptr::from_ref(table).addr());
+        made.or_insert_with(|| Access::new(table).map(Arc::new)).clone()
+    }
+
+    fn auth(&mut self, at: &str, policies: &Policies<'c>) -> Result<Option<Arc<Auth>>, Vec<PathFault>> {
+        let Some(Found { table, level }) = policies.auth else { return Ok(None) };
+        let compiled = self.auth.compile(table);
+        compiled.map_err(|bad| {
+            vec![PathFault { path: format!("{}auth/{}", level.part_of(at), bad.key), detail: bad.detail }]
+        })
     }
 }
 

@@ -67,6 +67,8 @@ pub struct Taken {
     pub next: Option<String>,
     /// The tag whose backends get a copy, where the request's method allows it.
     pub mirror: Option<String>,
+    /// What a request must bear, where it must bear something.
+    pub auth: Option<&'static str>,
     /// What goes wrong on purpose, and how often.
     pub fault: Option<String>,
     /// The windows in all of which there must be room for it.
@@ -288,6 +290,7 @@ fn taken(route: &Route, request: &RequestHeader, path: &str) -> Taken {
         algorithm: route.algorithm,
         next: next.map(|backend| backend.name.clone()),
         mirror: route.mirror.as_ref().map(|mirror| mirror.tag.clone()),
+        auth: route.auth.as_ref().map(|auth| auth.kind.name()),
         fault: route.fault.as_ref().map(ToString::to_string),
         rate_limits: route
             .rate_limit
@@ -321,6 +324,9 @@ impl fmt::Display for Explanation {
             Level::Default => format!("{} (default)", policy.name),
         });
         writeln!(f, "  policies      {}", policies.collect::<Vec<_>>().join(", "))?;
+        if let Some(auth) = route.auth {
+            writeln!(f, "  auth          {auth}: 401 to whoever does not prove who asks")?;
+        }
         if let Some(target) = &route.redirect {
             return writeln!(f, "  redirect      308 to {target}");
         }

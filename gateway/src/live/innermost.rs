@@ -2,7 +2,7 @@
 
 use super::snapshot::Level;
 use crate::config::{
-    self, Balancing, CircuitBreaker, Config, Headers, HealthCheck, Limits, RateLimits, Retry,
+    self, Access, Auth, Balancing, CircuitBreaker, Config, Headers, HealthCheck, Limits, RateLimits, Retry,
     SecurityHeaders, Upstream, VirtualHost,
 };
 
@@ -21,7 +21,7 @@ impl<T> Clone for Found<'_, T> {
 impl<T> Copy for Found<'_, T> {}
 
 /// What holds where no virtual host or route says anything: the tables at the top, or else the defaults. Only
-/// a rate limit has none.
+/// a rate limit, `access` and `auth` have none.
 pub(super) struct Defaults {
     health_check: (HealthCheck, Level),
     balancing: (Balancing, Level),
@@ -32,6 +32,8 @@ pub(super) struct Defaults {
     headers: (Headers, Level),
     security_headers: (SecurityHeaders, Level),
     rate_limit: Option<RateLimits>,
+    access: Option<Access>,
+    auth: Option<Auth>,
 }
 
 impl Defaults {
@@ -47,6 +49,8 @@ impl Defaults {
             headers: or_default(config.headers.as_ref()),
             security_headers: or_default(config.security_headers.as_ref()),
             rate_limit: config.rate_limit.clone(),
+            access: config.access.clone(),
+            auth: config.auth.clone(),
         }
     }
 }
@@ -71,12 +75,15 @@ pub(super) struct Policies<'c> {
     pub(super) security_headers: Found<'c, SecurityHeaders>,
     /// `None`: any number of requests.
     pub(super) rate_limit: Option<Found<'c, RateLimits>>,
+    /// `None`: from everywhere.
+    pub(super) access: Option<Found<'c, Access>>,
+    /// `None`: nothing need be proved.
+    pub(super) auth: Option<Found<'c, Auth>>,
 }
 
 impl<'c> Policies<'c> {
     /// Those at the top.
     pub(super) fn of_top(defaults: &'c Defaults) -> Self {
-        let rate_limit = defaults.rate_limit.as_ref();
         Policies {
             health_check: at_top(&defaults.health_check),
             balancing: at_top(&defaults.balancing),
@@ -86,7 +93,9 @@ impl<'c> Policies<'c> {
             limits: at_top(&defaults.limits),
             headers: at_top(&defaults.headers),
             security_headers: at_top(&defaults.security_headers),
-            rate_limit: rate_limit.map(|table| Found { table, level: Level::Top }),
+            rate_limit: top(defaults.rate_limit.as_ref()),
+            access: top(defaults.access.as_ref()),
+            auth: top(defaults.auth.as_ref()),
         }
     }
 
@@ -112,18 +121,25 @@ impl<'c> Policies<'c> {
             headers: innermost!(headers).unwrap_or(top.headers),
             security_headers: innermost!(security_headers).unwrap_or(top.security_headers),
             rate_limit: innermost!(rate_limit).or(top.rate_limit),
+            access: innermost!(access).or(top.access),
+            auth: innermost!(auth).or(top.auth),
         }
     }
 
     /// Where each of them was written.
-    pub(super) fn levels(&self) -> [(&'static str, Level); 9] {
+    pub(super) fn levels(&self) -> [(&'static str, Level); 11] {
+        fn of<T>(found: Option<Found<'_, T>>) -> Level {
+            found.map_or(Level::Default, |found| found.level)
+        }
         [
             ("health_check", self.health_check.level),
             ("balancing", self.balancing.level),
             ("upstream", self.upstream.level),
             ("retry", self.retry.level),
             ("circuit_breaker", self.circuit_breaker.level),
-            ("rate_limit", self.rate_limit.map_or(Level::Default, |found| found.level)),
+            ("access", of(self.access)),
+            ("auth", of(self.auth)),
+            ("rate_limit", of(self.rate_limit)),
             ("limits", self.limits.level),
             ("headers", self.headers.level),
             ("security_headers", self.security_headers.level),
@@ -133,6 +149,10 @@ impl<'c> Policies<'c> {
 
 fn at_top<T>((table, level): &(T, Level)) -> Found<'_, T> {
     Found { table, level: *level }
+}
+
+fn top<T>(table: Option<&T>) -> Option<Found<'_, T>> {
+    table.map(|table| Found { table, level: Level::Top })
 }
 
 fn inner<'c, T>(route: Option<&'c T>, host: Option<&'c T>) -> Option<Found<'c, T>> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::compile::not_validated;
 use super::innermost::Policies;
-use super::snapshot::{Instance, Level, Snapshot};
+use super::snapshot::{Instance, Snapshot};
 use crate::config::{Config, HealthCheck, PathFault};
 use crate::upstream::{HealthPlan, Member, PeerSettings, Pool, RetryBudget};
 
@@ -98,11 +98,7 @@ impl<'c> Pools<'c> {
             return Ok(made.clone());
         }
         let made = PeerSettings::new(table).map_err(|bad| {
-            let at = match policies.upstream.level {
-                Level::Route => at,
-                Level::VirtualHost => at.split("routes/").next().unwrap_or_default(),
-                Level::Top | Level::Default => "",
-            };
+            let at = policies.upstream.level.part_of(at);
             vec![PathFault { path: format!("{at}upstream/{}", bad.key), detail: bad.detail }]
         })?;
         let made = Arc::new(made);

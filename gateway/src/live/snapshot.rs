@@ -12,6 +12,8 @@ use serde::Serialize;
 
 use super::pools::Budgets;
 use crate::config::{Algorithm, Config, HashKey};
+use crate::policy::access::Access;
+use crate::policy::auth::{Auth, IdentityFields, Kept, KeySet};
 use crate::policy::body_limit::BodyLimit;
 use crate::policy::client_certificate::ClientCertificates;
 use crate::policy::fault::Fault;
@@ -44,6 +46,17 @@ pub enum Level {
     Top,
     /// Nowhere: the default holds, which may be that there is none.
     Default,
+}
+
+impl Level {
+    /// Of the path of a route's tables, as in `virtual_hosts/0/routes/1/`, the part on which the table stands.
+    pub(super) fn part_of(self, at: &str) -> &str {
+        match self {
+            Level::Route => at,
+            Level::VirtualHost => at.split("routes/").next().unwrap_or_default(),
+            Level::Top | Level::Default => "",
+        }
+    }
 }
 
 /// One instance of a backend. There are several where its address is a name that leads to several.
@@ -85,6 +98,10 @@ pub struct Snapshot {
     pub(super) stores: Vec<Arc<Store>>,
     /// The bounds of heads that some route would take.
     pub largest_head: HeadSize,
+    /// The fields in which a backend is told who asks, and clients are not listened to; `None`: there are none.
+    pub identity_fields: Option<IdentityFields>,
+    /// What was found out about who asks, for the next one.
+    pub(super) kept: Kept,
     /// From a request's last byte to the response's first byte.
     pub request_timeout: Duration,
     /// Which fields tell browsers to be careful, in answers to requests that no route takes.
@@ -102,7 +119,7 @@ pub struct Route {
     /// What holds at the door of its virtual host.
     pub entrance: Arc<Entrance>,
     /// Its policies, and at which level of the configuration each was written.
-    pub policies: [(&'static str, Level); 9],
+    pub policies: [(&'static str, Level); 11],
     /// Where clients are sent in place of an answer.
     pub redirect: Option<HeaderValue>,
     /// What it does wrong on purpose.
@@ -127,6 +144,10 @@ pub struct Route {
     pub breaker: BreakerRules,
     /// Who gets a copy of each request.
     pub mirror: Option<Mirror>,
+    /// From where clients may come; `None`: from everywhere.
+    pub access: Option<Arc<Access>>,
+    /// What a request must bear; `None`: nothing.
+    pub auth: Option<Arc<Auth>>,
     /// How much a client may ask; `None`: any number.
     pub rate_limit: Option<RateLimiter>,
     /// How large the head of a request may be.
@@ -171,6 +192,11 @@ impl Snapshot {
                 limiter.windows().map(|window| (&*route.domain, &*route.name, &*window.name))
             })
             .collect()
+    }
+
+    /// The keys of issuers of tokens that are to be fetched.
+    pub(super) fn key_sets(&self) -> Arc<Vec<Arc<KeySet>>> {
+        Arc::new(self.kept.key_sets().cloned().collect())
     }
 
     /// The certificates, each by its virtual host's domain and the kind of its key.

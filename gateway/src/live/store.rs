@@ -22,6 +22,7 @@ use super::keep::keep;
 use super::names::{Names, resolve};
 use super::snapshot::{Instance, Snapshot};
 use crate::config::{Config, ConfigError, Parsed, Source, difference};
+use crate::policy::auth::KeySet;
 use crate::policy::rate_limit;
 use crate::policy::signed_cookie::CookieKey;
 use crate::telemetry::Metrics;
@@ -43,6 +44,7 @@ pub struct Store {
     places: watch::Sender<Arc<Places>>,
     acme: watch::Sender<Arc<AcmePlan>>,
     counter_stores: watch::Sender<Vec<Arc<rate_limit::Store>>>,
+    key_sets: watch::Sender<Arc<Vec<Arc<KeySet>>>>,
     /// What tells the revisions of this process from those of another one.
     process: String,
 }
@@ -95,6 +97,7 @@ impl Store {
             places: watch::Sender::new(snapshot.places.clone()),
             acme: watch::Sender::new(snapshot.acme.clone()),
             counter_stores: watch::Sender::new(snapshot.stores.clone()),
+            key_sets: watch::Sender::new(snapshot.key_sets()),
             current: ArcSwap::from_pointee(snapshot),
             book: Mutex::new(Book {
                 parsed,
@@ -145,6 +148,11 @@ impl Store {
     /// Which stores count for rate limits; it changes with the configuration.
     pub fn counter_stores(&self) -> watch::Receiver<Vec<Arc<rate_limit::Store>>> {
         self.counter_stores.subscribe()
+    }
+
+    /// The keys of issuers that are to be fetched; they change with the configuration.
+    pub fn key_sets(&self) -> watch::Receiver<Arc<Vec<Arc<KeySet>>>> {
+        self.key_sets.subscribe()
     }
 
     /// The configurations that can be gone back to, and the one that runs; the newest last.
@@ -213,7 +221,7 @@ impl Store {
         files(&self.load())
     }
 
-    /// Reads certificates and keys again. The configuration, and its revision, stay as they are.
+    /// Reads certificates, keys and users again. The configuration, and its revision, stay as they are.
     ///
     /// # Errors
     /// Every file that is no good; then nothing changes.
@@ -263,6 +271,7 @@ impl Store {
         self.places.send_replace(next.places.clone());
         self.acme.send_replace(next.acme.clone());
         self.counter_stores.send_replace(next.stores.clone());
+        self.key_sets.send_replace(next.key_sets());
         self.forget(&before, &next);
     }
 
@@ -497,6 +506,10 @@ impl Store {
         let now_shown: HashSet<(&str, &str)> = now.shown_certificates().collect();
         for (vhost, key) in before.shown_certificates().filter(|shown| !now_shown.contains(shown)) {
             self.metrics.forget_certificate(vhost, key);
+        }
+        let fetched: HashSet<&str> = now.kept.key_sets().map(|set| set.url.as_str()).collect();
+        for set in before.kept.key_sets().filter(|set| !fetched.contains(set.url.as_str())) {
+            self.metrics.auth.forget_key_set(&set.url);
         }
         let known: HashSet<&str> = now.instances().map(|instance| instance.state.name.as_str()).collect();
         for Instance { state, .. } in before.instances() {

@@ -3,6 +3,8 @@
 //! A policy is compiled from its table in the configuration, takes plain parts rather than a session, and
 //! knows no other policy.
 
+pub mod access;
+pub mod auth;
 pub mod body_limit;
 pub mod client_certificate;
 pub mod content_length;

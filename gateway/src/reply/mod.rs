@@ -37,6 +37,19 @@ pub enum Verdict<T = ()> {
     Reply(Reply),
 }
 
+impl<T> Verdict<T> {
+    /// What was found out, where the request goes on; for `?`, where several are asked in turn.
+    ///
+    /// # Errors
+    /// The answer, where it does not.
+    pub fn passed(self) -> std::result::Result<T, Box<Reply>> {
+        match self {
+            Verdict::Continue(found) => Ok(found),
+            Verdict::Reply(reply) => Err(Box::new(reply)),
+        }
+    }
+}
+
 /// A response of the gateway's own.
 #[derive(Debug)]
 pub struct Reply {
@@ -95,6 +108,11 @@ impl Reply {
     pub fn redirect(location: HeaderValue) -> Self {
         let fields = HeaderMap::from_iter([(header::LOCATION, location)]);
         Reply { fields, ..Reply::blank(StatusCode::PERMANENT_REDIRECT) }
+    }
+
+    /// Sends the client to `location` with a status of somebody else's choice.
+    pub fn redirect_with(status: StatusCode, location: HeaderValue) -> Self {
+        Reply { status, ..Reply::redirect(location) }
     }
 
     /// What the client has asked for, where it is the gateway that has it.
@@ -303,9 +321,11 @@ impl Reply {
         if let Some(status) = self.proxy_status() {
             response.insert_header("Proxy-Status", status)?;
         }
+        let mut before = None;
         for (name, value) in &self.fields {
-            // Of these there may be several, and one from here is among them.
-            if matches!(*name, header::VARY | header::LINK) {
+            // Those of one name stand together, and may be several: Set-Cookie. Of others one from here is among them.
+            let is_another = before.replace(name) == Some(name);
+            if is_another || matches!(*name, header::VARY | header::LINK) {
                 response.append_header(name, value)?;
             } else {
                 response.insert_header(name, value)?;
@@ -386,6 +406,19 @@ mod tests {
         let body = String::from_utf8(body.to_vec()).unwrap();
         assert!(body.contains("no such host") && body.contains("id-1"), "{body}");
         assert!(body.contains("href=\"/.well-known/gateway/problems#unknown_host\""), "{body}");
+    }
+
+    #[test]
+    fn several_fields_of_one_name_are_several() {
+        let status = StatusCode::SEE_OTHER;
+        let mut reply = Reply::redirect_with(status, HeaderValue::from_static("/login"));
+        for cookie in ["a=1", "b=2"] {
+            reply.fields_mut().append(header::SET_COOKIE, HeaderValue::from_static(cookie));
+        }
+        let (header, _) = sent(reply, false);
+        let cookies = header.headers.get_all(header::SET_COOKIE).iter();
+        assert_eq!(header.status, status);
+        assert!(cookies.eq(["a=1", "b=2"]));
     }
 
     #[test]

@@ -74,6 +74,31 @@ problems! {
         cause: "The host asks for a client certificate, and none that it believes was shown.",
         cure: "Show a certificate of an authority that the host's `client_ca_file` names.",
     }
+    AddressDenied {
+        status: FORBIDDEN, name: "address_denied", title: "This address may not come here", proxy_error: "http_request_denied",
+        cause: "The client's address is not allowed here, or is denied.",
+        cure: "Come from another network. Operators: `[access]`, and `trusted_proxies` if the address is that of a proxy.",
+    }
+    CredentialsMissing {
+        status: UNAUTHORIZED, name: "credentials_missing", title: "Credentials are needed", proxy_error: "http_request_denied",
+        cause: "The request says nothing of who asks.",
+        cure: "Send what `WWW-Authenticate` asks for.",
+    }
+    CredentialsInvalid {
+        status: UNAUTHORIZED, name: "credentials_invalid", title: "The credentials are not valid", proxy_error: "http_request_denied",
+        cause: "Password, token or key are wrong, expired, or meant for somebody else.",
+        cure: "Get new ones. Operators: the log has more with `gateway=debug`.",
+    }
+    NotAllowed {
+        status: FORBIDDEN, name: "not_allowed", title: "This is not allowed", proxy_error: "http_request_denied",
+        cause: "It is known who asks, and that they may not.",
+        cure: "Ask whoever grants it. Operators: `require` of `[auth]`.",
+    }
+    AuthUnavailable {
+        status: SERVICE_UNAVAILABLE, name: "auth_unavailable", title: "Credentials cannot be checked now", proxy_error: "http_request_denied",
+        cause: "Who could say who asks does not answer, or too many passwords are being checked.",
+        cure: "Ask again shortly. Operators: the issuer's keys, or the server of forward auth.",
+    }
     NotImplemented {
         status: NOT_IMPLEMENTED, name: "not_implemented", title: "This is not implemented here", proxy_error: "http_request_error",
         cause: "The request is for what no gateway of this kind does, such as an unknown transfer coding.",

@@ -13,6 +13,9 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::config::LogFormat;
 
+/// So much of a user's name is told, in bytes: others have chosen it.
+const MAX_USER: usize = 128;
+
 /// Writes the lines.
 pub struct AccessLog {
     format: LogFormat,
@@ -38,6 +41,8 @@ pub struct Record<'a> {
     pub request_id: &'a str,
     /// Who asked.
     pub client: Option<IpAddr>,
+    /// By which name, where that had to be proved.
+    pub user: Option<&'a str>,
     /// Which backend answered, or was asked last.
     pub backend: Option<&'a str>,
     /// The bytes of the response's body that were sent; of a WebSocket, all that the client was sent.
@@ -65,6 +70,8 @@ struct JsonLine<'a> {
     duration_ms: f64,
     request_id: &'a str,
     client: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
     backend: Option<&'a str>,
     bytes: u64,
     bytes_received: u64,
@@ -111,6 +118,7 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
     let duration_ms = (record.duration.as_secs_f64() * 1_000_000.0).round() / 1000.0;
     let Record { method, host, path, status, grpc_status, request_id, backend, .. } = *record;
     let Record { bytes, bytes_received, attempts, error, .. } = *record;
+    let user = record.user.map(|user| beginning(user, MAX_USER));
     match format {
         LogFormat::Json => {
             let _ = write!(message, "{method} {path} {status}");
@@ -130,6 +138,7 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
                     duration_ms,
                     request_id,
                     client,
+                    user,
                     backend,
                     bytes,
                     bytes_received,
@@ -148,6 +157,9 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
                 Some(client) => write!(line, "{client}")?,
                 None => write!(line, "-")?,
             }
+            if let Some(user) = user {
+                write!(line, " user={user:?}")?;
+            }
             write!(line, " host={host:?} request_id={request_id}")?;
             if bytes_received > 0 {
                 write!(line, " received={bytes_received}")?;
@@ -165,6 +177,12 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
     }
     line.push(b'\n');
     Ok(())
+}
+
+/// At most the first `most` bytes of `text`.
+fn beginning(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -187,6 +205,7 @@ mod tests {
             duration: Duration::from_micros(12_345),
             request_id: "id-1",
             client: Some("127.0.0.1".parse().unwrap()),
+            user: None,
             backend: Some("web-1"),
             bytes: 66,
             bytes_received: 0,
@@ -215,6 +234,18 @@ mod tests {
         assert_eq!(value["bytes"], 66);
         assert_eq!(value["duration_ms"], 12.345);
         assert!(value["timestamp"].as_str().unwrap().ends_with('Z'));
+    }
+
+    #[test]
+    fn a_user_is_told_of_and_forges_nothing() {
+        let name = format!("a\" error=\"x\n{}", "é".repeat(200));
+        let mut record = record();
+        record.user = Some(&name);
+        let text = line(LogFormat::Text, &record);
+        assert!(text.contains(" user=\"a\\\" error=\\\"x\\néé") && text.lines().count() == 1, "{text}");
+        let json: serde_json::Value = serde_json::from_str(&line(LogFormat::Json, &record)).unwrap();
+        let told = json["user"].as_str().unwrap();
+        assert!(name.starts_with(told) && told.len() > 100 && told.len() <= MAX_USER, "{told}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use http::Method;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use super::Metrics;
+use super::auth::RefusalMetrics;
 use crate::grpc::Status;
 
 /// The methods that have a label of their own; all others share `other`, or a client could make labels.
@@ -40,6 +41,8 @@ pub struct RouteMetrics {
     pub retries: IntCounter,
     /// Retries that there was no budget for.
     pub retries_refused: IntCounter,
+    /// Requests not let through because of who asks.
+    pub refusals: RefusalMetrics,
     /// Requests held up on purpose.
     pub faults_delayed: IntCounter,
     /// Requests answered in place of a backend, on purpose.

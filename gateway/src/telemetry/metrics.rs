@@ -11,6 +11,7 @@ use prometheus::{
 };
 
 use super::acme::AcmeFamilies;
+use super::auth::AuthFamilies;
 use super::families::{ByStatus, Families};
 use super::handles::{
     BackendMetrics, ByClass, CLASSES, GRPC_STATUSES, GrpcMetrics, Lazy, METHODS, MirrorMetrics, RouteMetrics,
@@ -65,6 +66,8 @@ pub struct Metrics {
     pub limits: LimitMetrics,
     /// Rate limits.
     pub rate_limits: RateLimitFamilies,
+    /// Who is not let through, and the keys of issuers.
+    pub auth: AuthFamilies,
     api_requests: IntCounterVec,
     api_latency: HistogramVec,
     by_status: ByStatus,
@@ -169,6 +172,7 @@ impl Metrics {
             acme: AcmeFamilies::new(&new)?,
             limits: LimitMetrics::new(&new)?,
             rate_limits: RateLimitFamilies::new(&new)?,
+            auth: AuthFamilies::new(&new)?,
             api_requests: new.counters(
                 "api_requests_total",
                 "Requests to the management API",
@@ -294,6 +298,7 @@ impl Metrics {
             duration_ms: self.duration.with_label_values(&labels),
             retries: self.retries.with_label_values(&labels),
             retries_refused: self.retries_refused.with_label_values(&labels),
+            refusals: self.auth.of_route(vhost, route),
             faults_delayed: self.faults.with_label_values(&[vhost, route, FAULTS[0]]),
             faults_aborted: self.faults.with_label_values(&[vhost, route, FAULTS[1]]),
             mirror: MirrorMetrics {
@@ -365,6 +370,7 @@ impl Metrics {
                 gone(counters.remove_label_values(&[vhost, route, value]));
             }
         }
+        self.auth.forget_route(vhost, route);
         for status in (0..GRPC_STATUSES).map(grpc_label) {
             gone(self.grpc.remove_label_values(&[vhost, route, &status]));
         }

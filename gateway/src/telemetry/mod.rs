@@ -3,6 +3,7 @@
 
 pub mod access_log;
 mod acme;
+mod auth;
 mod families;
 pub mod handles;
 mod limits;
@@ -14,6 +15,7 @@ pub mod timeline;
 
 pub use access_log::AccessLog;
 pub use acme::{AcmeFamilies, AcmeMetrics};
+pub use auth::{AuthFamilies, KeySetMetrics};
 pub use limits::{Limit, LimitMetrics};
 pub use logging::LogGuard;
 pub use metrics::Metrics;

@@ -245,6 +245,7 @@ mod tests {
             duration: Duration::from_micros(1_500),
             request_id: id,
             client: None,
+            user: None,
             backend,
             bytes: 7,
             bytes_received: 0,

@@ -2,6 +2,7 @@
 //! exist.
 
 mod acme;
+mod auth;
 mod hosts;
 mod policies;
 mod rate_limit;

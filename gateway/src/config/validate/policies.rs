@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use http::{Uri, header};
 
 use super::Faults;
+use super::auth::auth;
 use super::rate_limit::rate_limits;
-use crate::config::Address;
 use crate::config::fields::is_cookie_name;
 use crate::config::policies::{FaultInjection, Headers, Limits};
 use crate::config::rate_limit::RateLimits;
@@ -15,6 +15,7 @@ use crate::config::schema::{Backend, Config, VirtualHost};
 use crate::config::upstream::{
     Balancing, CircuitBreaker, HealthCheck, ProbeKind, Retry, Upstream, UpstreamProtocol,
 };
+use crate::config::{Address, Auth};
 
 /// The most attempts that one request may cost.
 pub const MAX_ATTEMPTS: u32 = 16;
@@ -45,6 +46,7 @@ pub(super) fn policies(config: &Config, faults: &mut Faults) {
         rate_limit: &config.rate_limit,
         limits: &config.limits,
         headers: &config.headers,
+        auth: &config.auth,
     }
     .check("", faults);
     for (i, host) in config.virtual_hosts.iter().enumerate() {
@@ -68,6 +70,7 @@ struct Tables<'c> {
     rate_limit: &'c Option<RateLimits>,
     limits: &'c Option<Limits>,
     headers: &'c Option<Headers>,
+    auth: &'c Option<Auth>,
 }
 
 macro_rules! tables_from {
@@ -83,6 +86,7 @@ macro_rules! tables_from {
                     rate_limit: &from.rate_limit,
                     limits: &from.limits,
                     headers: &from.headers,
+                    auth: &from.auth,
                 }
             }
         }
@@ -102,6 +106,7 @@ impl Tables<'_> {
         self.rate_limit.iter().for_each(|table| rate_limits(at, table, faults));
         self.limits.iter().for_each(|table| limits(at, table, faults));
         self.headers.iter().for_each(|table| headers(at, table, faults));
+        self.auth.iter().for_each(|table| auth(at, table, faults));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Who is counted: a client's address, or what it says of itself in a field, a cookie, or a token.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::HeaderMap;
@@ -15,14 +16,14 @@ pub struct Asker<'r> {
     /// What its request bears.
     pub headers: &'r HeaderMap,
     /// What the token says by which it was let in.
-    pub claim: &'r dyn Fn(&str) -> Option<&'r str>,
+    pub claim: &'r dyn Fn(&str) -> Option<Cow<'r, str>>,
 }
 
 /// Whoever is counted for itself. An address is never taken for a name that reads the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Client<'r> {
     Address(IpAddr),
-    Named(&'r [u8]),
+    Named(Cow<'r, [u8]>),
 }
 
 impl<'r> Client<'r> {
@@ -30,9 +31,13 @@ impl<'r> Client<'r> {
     pub(super) fn of(key: &RateLimitKey, asker: &Asker<'r>) -> Self {
         let name = match key {
             RateLimitKey::ClientIp => None,
-            RateLimitKey::Header(name) => asker.headers.get(&name.0).map(|value| value.as_bytes()),
-            RateLimitKey::Cookie(name) => cookies(asker.headers, name).next().map(str::as_bytes),
-            RateLimitKey::Claim(name) => (asker.claim)(name).map(str::as_bytes),
+            RateLimitKey::Header(name) => {
+                asker.headers.get(&name.0).map(|value| Cow::Borrowed(value.as_bytes()))
+            }
+            RateLimitKey::Cookie(name) => {
+                cookies(asker.headers, name).next().map(|value| Cow::Borrowed(value.as_bytes()))
+            }
+            RateLimitKey::Claim(name) => (asker.claim)(name).map(as_bytes),
         };
         match name.filter(|name| !name.is_empty()) {
             Some(name) => Client::Named(name),
@@ -42,12 +47,19 @@ impl<'r> Client<'r> {
     }
 
     /// The same in bytes, of which no other client has the same.
-    pub(super) fn bytes(&self) -> (u8, [u8; 16], &'r [u8]) {
+    pub(super) fn bytes(&self) -> (u8, [u8; 16], &[u8]) {
         match self {
             Client::Address(IpAddr::V4(address)) => (4, address.to_ipv6_mapped().octets(), &[]),
             Client::Address(IpAddr::V6(address)) => (6, address.octets(), &[]),
             Client::Named(name) => (0, [0; 16], name),
         }
+    }
+}
+
+fn as_bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
     }
 }
 
@@ -69,15 +81,15 @@ mod tests {
         headers.insert("x-key", "192.0.2.1".parse().unwrap());
         headers.insert("x-empty", "".parse().unwrap());
         headers.insert("cookie", "x=1; session=s1".parse().unwrap());
-        let claim = |name: &str| (name == "sub").then_some("ann");
+        let claim = |name: &str| (name == "sub").then_some(Cow::Borrowed("ann"));
         let asker = Asker { address: Some([192, 0, 2, 1].into()), headers: &headers, claim: &claim };
         let client = |key: &str| Client::of(&RateLimitKey::try_from(key.to_owned()).unwrap(), &asker);
         let address = client("client_ip");
-        assert_eq!(client("header:X-Key"), Client::Named(b"192.0.2.1"));
+        assert_eq!(client("header:X-Key"), Client::Named(Cow::Borrowed(b"192.0.2.1")));
         assert_ne!(client("header:X-Key"), address, "nobody is counted as another by writing its address");
         assert_ne!(client("header:X-Key").bytes(), address.bytes());
-        assert_eq!(client("cookie:session"), Client::Named(b"s1"));
-        assert_eq!(client("jwt:sub"), Client::Named(b"ann"));
+        assert_eq!(client("cookie:session"), Client::Named(Cow::Borrowed(b"s1")));
+        assert_eq!(client("jwt:sub"), Client::Named(Cow::Borrowed(b"ann")));
         for key in ["header:X-Other", "header:X-Empty", "cookie:sess", "jwt:tenant"] {
             assert_eq!(client(key), address, "{key}");
         }

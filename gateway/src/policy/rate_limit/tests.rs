@@ -197,7 +197,7 @@ fn windows_by_claim_are_asked_in_their_turn() {
         let asker = Asker {
             address: Some(address.into()),
             headers: &HeaderMap::new(),
-            claim: &|asked| (asked == "tenant" && !name.is_empty()).then_some(name),
+            claim: &|asked| (asked == "tenant" && !name.is_empty()).then_some(name.into()),
         };
         match claim.check(&asker, now) {
             Checked::Done(Verdict::Continue(quota)) => Some(quota),

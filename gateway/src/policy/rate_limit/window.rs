@@ -61,7 +61,8 @@ impl Window {
     /// The same in Redis: part of a hash, the same for each gateway, so that what clients are called stands
     /// nowhere in the clear.
     pub(super) fn shared_key(&self, asker: &Asker<'_>) -> String {
-        let (kind, address, name) = Client::of(&self.key, asker).bytes();
+        let client = Client::of(&self.key, asker);
+        let (kind, address, name) = client.bytes();
         let mut hash = self.shared_scope.clone();
         hash.update(&[kind]);
         hash.update(&address);

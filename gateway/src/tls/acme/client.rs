@@ -1,7 +1,6 @@
-//! How an ACME server is spoken to: HTTP over the same OpenSSL as everything else, with the roots that the
-//! configuration names, and with a limit to everything that a server could do without end.
+//! How an ACME server is spoken to: as other servers are that are no backends, and with the answers that
+//! instant-acme expects.
 
-use std::error::Error as StdError;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,26 +10,20 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt as _, Limited};
-use hyper_openssl::client::legacy::HttpsConnector;
-use hyper_util::client::legacy::Client as HyperClient;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use openssl::error::ErrorStack;
-use openssl::ssl::{SslConnector, SslMethod};
-use openssl::x509::X509;
-use openssl::x509::store::X509StoreBuilder;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::problem::problem_text;
+use crate::outgoing::{self, chain};
 
 /// From the connection to the last byte of an answer.
 const LIMIT: Duration = Duration::from_secs(30);
 /// No answer of ACME is larger: a chain has a few certificates.
 const MAX_BYTES: usize = 1 << 20;
 
-type Http = HyperClient<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>;
+type Http = outgoing::Http<BodyWrapper<Bytes>>;
 
 /// A client for one order. Cloning it shares its connections.
 #[derive(Clone)]
@@ -46,27 +39,7 @@ impl Client {
     /// # Errors
     /// Where OpenSSL takes none of them.
     pub(super) fn new(roots: &[Vec<u8>]) -> Result<Client, ErrorStack> {
-        let mut tls = SslConnector::builder(SslMethod::tls_client())?;
-        if roots.is_empty() {
-            // An OpenSSL that was built here does not know where this system has them.
-            let system = openssl_probe::probe();
-            if system.cert_file.is_some() || system.cert_dir.is_some() {
-                tls.load_verify_locations(system.cert_file.as_deref(), system.cert_dir.as_deref())?;
-            }
-        } else {
-            let mut store = X509StoreBuilder::new()?;
-            for root in roots {
-                store.add_cert(X509::from_der(root)?)?;
-            }
-            tls.set_cert_store(store.build());
-        }
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        let connector = HttpsConnector::with_connector(connector, tls)?;
-        Ok(Client {
-            http: HyperClient::builder(TokioExecutor::new()).build(connector),
-            retry_after: Arc::default(),
-        })
+        Ok(Client { http: outgoing::client(roots)?, retry_after: Arc::default() })
     }
 
     /// How long the last answer asked to wait (RFC 9110 10.2.3), once.
@@ -123,22 +96,6 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     }
     let at = httpdate::parse_http_date(value).ok()?;
     Some(at.duration_since(SystemTime::now()).unwrap_or_default())
-}
-
-/// An error and what caused it, on one line.
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        // Many an error repeats what caused it.
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use openssl::x509::X509;
-
 use super::Cache;
 use crate::config::{ChallengeKind, Config, Domain, LetsEncrypt};
+use crate::outgoing;
 
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
@@ -92,7 +91,7 @@ impl Server {
             email: settings.email.clone(),
             cache_dir: Path::new(&settings.cache_dir).join(identity(directory_url)),
             challenge: settings.challenge,
-            roots: roots(&settings.ca_file)?,
+            roots: outgoing::roots(&settings.ca_file).map_err(BadRoots)?,
         })
     }
 
@@ -117,20 +116,6 @@ fn identity(url: &str) -> String {
         hash[2],
         hash[3]
     )
-}
-
-fn roots(file: &str) -> Result<Vec<Vec<u8>>, BadRoots> {
-    if file.is_empty() {
-        return Ok(Vec::new());
-    }
-    let pem = std::fs::read(file).map_err(|error| BadRoots(format!("cannot read '{file}': {error}")))?;
-    let parsed =
-        X509::stack_from_pem(&pem).and_then(|roots| roots.iter().map(|root| root.to_der()).collect());
-    match parsed {
-        Ok(roots) if !Vec::is_empty(&roots) => Ok(roots),
-        Ok(_) => Err(BadRoots(format!("'{file}' holds no certificate"))),
-        Err(error) => Err(BadRoots(format!("'{file}' holds no certificates in PEM: {error}"))),
-    }
 }
 
 #[cfg(test)]

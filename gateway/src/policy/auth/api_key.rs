@@ -1,0 +1,159 @@
+//! A key in a header field. The file holds no keys, only what they hash to: who reads it cannot pass.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName};
+use openssl::sha::sha256;
+
+use super::challenge::{Challenge, quoted};
+use super::{Credentials, Identity, one};
+use crate::reply::Verdict;
+
+/// The keys of a file.
+pub(super) struct Keys(HashMap<[u8; 32], Arc<Identity>>);
+
+impl Keys {
+    /// The keys in `text`, the content of `file`: `name:hash` a line; a backend is told the names in `field`.
+    ///
+    /// # Errors
+    /// What is wrong with the first line that is no good, and what to do.
+    pub(super) fn read(file: &str, text: &str, field: Option<&HeaderName>) -> Result<Self, String> {
+        let mut keys = HashMap::new();
+        for (number, line) in text.lines().enumerate().map(|(i, line)| (i + 1, line.trim())) {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let wrong = |what: &str| format!("{file}:{number}: {what}");
+            let Some((name, hash)) = line.split_once(':').map(|(name, hash)| (name.trim(), hash.trim()))
+            else {
+                return Err(wrong("expected `name:hash`, the hash as of `printf %s KEY | sha256sum`"));
+            };
+            if name.is_empty() || name.chars().any(char::is_control) {
+                return Err(wrong("a key needs the name of its bearer"));
+            }
+            let Some(hash) = sha256_in_hex(hash) else {
+                return Err(wrong(&format!(
+                    "'{name}': expected the 64 hexadecimal digits of a SHA-256, not a key"
+                )));
+            };
+            if hash == sha256(b"") || hash == sha256(b"\n") {
+                return Err(wrong(&format!("'{name}': this is the hash of nothing")));
+            }
+            if keys.insert(hash, Arc::new(Identity::named(name, field))).is_some() {
+                return Err(wrong(&format!("'{name}': this key is there twice")));
+            }
+        }
+        if keys.is_empty() {
+            return Err(format!("'{file}' holds no key; add a line `name:hash`"));
+        }
+        Ok(Keys(keys))
+    }
+
+    /// Whose key this is. Comparing hashes tells nobody how much of a key is right: who does not know the key cannot
+    /// choose what it hashes to, so a plain lookup is enough.
+    fn bearer(&self, key: &[u8]) -> Option<Arc<Identity>> {
+        self.0.get(&sha256(key)).cloned()
+    }
+}
+
+fn sha256_in_hex(text: &str) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (byte, digits) in hash.iter_mut().zip(text.as_bytes().chunks(2)) {
+        let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
+        *byte = u8::from_str_radix(digits, 16).ok()?;
+    }
+    Some(hash)
+}
+
+/// The compiled table, of this kind.
+pub(super) struct ApiKey {
+    header: HeaderName,
+    keys: Keys,
+    challenge: Challenge,
+}
+
+impl ApiKey {
+    pub(super) fn new(header: HeaderName, keys: Keys, realm: &str) -> Self {
+        // There is no scheme for this, and HTTP asks for one (RFC 9110 11.6.1).
+        let further = format!("header={}", quoted(header.as_str()));
+        ApiKey { challenge: Challenge::new("ApiKey", realm, &further), header, keys }
+    }
+
+    /// Who asks.
+    pub(super) fn check(&self, headers: &HeaderMap) -> Verdict<Arc<Identity>> {
+        match one(headers, &self.header) {
+            Credentials::None => Verdict::Reply(self.challenge.missing("there is no key")),
+            Credentials::Several => {
+                Verdict::Reply(self.challenge.several("there are several fields with a key"))
+            }
+            Credentials::One(key) => match self.keys.bearer(key) {
+                Some(identity) => Verdict::Continue(identity),
+                None => Verdict::Reply(self.challenge.invalid("nobody has this key")),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(key: &str) -> String {
+        sha256(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn outcome(policy: &ApiKey, fields: &[(&'static str, &str)]) -> Result<String, u16> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, value.parse().unwrap());
+        }
+        match policy.check(&headers) {
+            Verdict::Continue(identity) => Ok(identity.name.clone()),
+            Verdict::Reply(reply) => Err(reply.status()),
+        }
+    }
+
+    #[test]
+    fn whoever_has_a_key_is_known_by_it() {
+        let text = format!(
+            "# two of one\nshop:{}\nshop:{}\n till : {} \n",
+            hex("k1"),
+            hex("k2").to_uppercase(),
+            hex("k3")
+        );
+        let keys = Keys::read("keys", &text, None).unwrap();
+        let policy = ApiKey::new(HeaderName::from_static("x-api-key"), keys, "r");
+        for (key, name) in [("k1", "shop"), ("k2", "shop"), ("k3", "till")] {
+            assert_eq!(outcome(&policy, &[("x-api-key", key)]), Ok(name.to_owned()));
+        }
+        for wrong in ["", "k", "K1", "k11", &hex("k1"), "k1, k2"] {
+            assert_eq!(outcome(&policy, &[("x-api-key", wrong)]), Err(401), "{wrong}");
+        }
+        assert_eq!(outcome(&policy, &[]), Err(401));
+        assert_eq!(outcome(&policy, &[("authorization", "k1")]), Err(401));
+        assert_eq!(outcome(&policy, &[("x-api-key", "k1"), ("x-api-key", "k1")]), Err(400));
+    }
+
+    #[test]
+    fn each_bad_line_is_named() {
+        let good = hex("k");
+        for (text, said) in [
+            (String::new(), "'keys' holds no key"),
+            (good.clone(), "keys:1: expected `name:hash`"),
+            (format!("\n:{good}"), "keys:2: a key needs the name of its bearer"),
+            ("a:plain-key".to_owned(), "keys:1: 'a': expected the 64 hexadecimal digits"),
+            (format!("a:{}", good.replace(&good[..2], "+1")), "expected the 64 hexadecimal digits"),
+            (format!("a:{}ß", &good[..62]), "expected the 64 hexadecimal digits"),
+            (format!("a:{}", hex("")), "this is the hash of nothing"),
+            (format!("a:{good}\nb:{good}"), "keys:2: 'b': this key is there twice"),
+        ] {
+            let error = Keys::read("keys", &text, None).err().unwrap_or_default();
+            assert!(error.contains(said), "{text}\n-- says {error}\n-- not {said}");
+            assert!(!error.contains("plain-key"), "a key that stands there is not shown");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! A name and a password with each request (RFC 7617).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
+
+use super::challenge::{Challenge, unavailable};
+use super::hashing::HASHING;
+use super::users::Users;
+use super::{Credentials, Identity, authorization};
+use crate::reply::Verdict;
+
+/// Nobody's name and password are longer, together and in base64.
+const MAX_LENGTH: usize = 4096;
+
+/// The compiled table, of this kind.
+pub(super) struct Basic {
+    users: Arc<Users>,
+    challenge: Challenge,
+}
+
+impl Basic {
+    pub(super) fn new(users: Arc<Users>, realm: &str) -> Self {
+        Basic { users, challenge: Challenge::new("Basic", realm, "charset=\"UTF-8\"") }
+    }
+
+    /// Who asks.
+    pub(super) async fn check(&self, headers: &HeaderMap) -> Verdict<Arc<Identity>> {
+        let encoded = match authorization(headers, "Basic") {
+            Credentials::One(encoded) => encoded,
+            Credentials::None => {
+                return Verdict::Reply(self.challenge.missing("there is no name and password"));
+            }
+            Credentials::Several => {
+                return Verdict::Reply(self.challenge.several("there are several Authorization fields"));
+            }
+        };
+        let Some(pair) = decode(encoded) else {
+            return Verdict::Reply(self.challenge.invalid("what should be a name and a password is none"));
+        };
+        let Some(digest) = self.users.cache.digest(pair.as_bytes()) else {
+            return Verdict::Reply(unavailable("passwords cannot be checked"));
+        };
+        if let Some(identity) = self.users.cache.find(&digest, Instant::now()) {
+            return Verdict::Continue(identity);
+        }
+        let Some(turn) = HASHING.turn().await else {
+            return Verdict::Reply(unavailable("too many passwords are being checked"));
+        };
+        // A browser opens several connections at once: another one may have proved the same in the meantime.
+        if let Some(identity) = self.users.cache.find(&digest, Instant::now()) {
+            return Verdict::Continue(identity);
+        }
+        let users = self.users.clone();
+        let verified = tokio::task::spawn_blocking(move || {
+            // Held to the end, also where the client has left.
+            let _turn = turn;
+            let (name, password) = pair.split_once(':')?;
+            users.verify(name, password)
+        });
+        match verified.await {
+            Ok(Some(identity)) => {
+                self.users.cache.keep(digest, identity.clone(), Instant::now());
+                Verdict::Continue(identity)
+            }
+            // Not which of the two: that would tell who is known here.
+            Ok(None) => Verdict::Reply(self.challenge.invalid("the name or the password is wrong")),
+            Err(_) => Verdict::Reply(unavailable("passwords cannot be checked")),
+        }
+    }
+}
+
+/// `name:password`; `None` where it is not that (RFC 7617 2).
+fn decode(encoded: &[u8]) -> Option<String> {
+    if encoded.len() > MAX_LENGTH {
+        return None;
+    }
+    let pair = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
+    (pair.contains(':') && !pair.chars().any(char::is_control)).then_some(pair)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn basic(toml_users: &str) -> Basic {
+        Basic::new(Arc::new(Users::read("users", toml_users, None).unwrap()), "r")
+    }
+
+    fn bcrypt(password: &str) -> String {
+        bcrypt::hash_with_salt(password, 4, [7; 16]).unwrap().format_for_version(bcrypt::Version::TwoY)
+    }
+
+    async fn outcome(basic: &Basic, fields: &[&str]) -> Result<String, u16> {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append("authorization", http::HeaderValue::from_bytes(field.as_bytes()).unwrap());
+        }
+        match basic.check(&headers).await {
+            Verdict::Continue(identity) => Ok(identity.name.clone()),
+            Verdict::Reply(reply) => Err(reply.status()),
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_let_in_and_who_is_not() {
+        let basic = basic(&format!("alice:{}\nJürgen:{}\n", bcrypt("a:b"), bcrypt("ä")));
+        let field = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
+        let good = field("alice:a:b");
+        for _ in 0..2 {
+            assert_eq!(outcome(&basic, &[&good]).await, Ok("alice".to_owned()));
+        }
+        assert_eq!(outcome(&basic, &[&good.replace("Basic ", "bASIC   ")]).await, Ok("alice".to_owned()));
+        assert_eq!(outcome(&basic, &[&field("Jürgen:ä")]).await, Ok("Jürgen".to_owned()));
+        for wrong in [
+            field("alice:a"),
+            field("alice:"),
+            field(":a:b"),
+            field("alice"),
+            field("nobody:a:b"),
+            field("alice:a:b\n"),
+            format!("Basic {}", STANDARD.encode(b"alice:\xff")),
+            "Basic !!!".to_owned(),
+            "Basic YWxpY2U6YTpi=".to_owned(),
+            "Basic".to_owned(),
+            "Basic ".to_owned(),
+            format!("Basic {}", "A".repeat(MAX_LENGTH + 1)),
+            good.replace("Basic", "Bearer"),
+            good.replace(' ', ""),
+            good.replace(' ', ", "),
+        ] {
+            assert_eq!(outcome(&basic, &[&wrong]).await, Err(401), "{wrong}");
+        }
+        assert_eq!(outcome(&basic, &[]).await, Err(401));
+        assert_eq!(outcome(&basic, &[&good, &good]).await, Err(400));
+    }
+
+    #[tokio::test]
+    async fn what_was_proved_is_not_computed_again_and_failures_are() {
+        let basic = basic(&format!("alice:{}\n", bcrypt("a")));
+        let digest = |pair: &[u8]| basic.users.cache.digest(pair).unwrap();
+        let field = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
+        assert!(outcome(&basic, &[&field("alice:a")]).await.is_ok());
+        assert!(outcome(&basic, &[&field("alice:b")]).await.is_err());
+        assert!(basic.users.cache.find(&digest(b"alice:a"), Instant::now()).is_some());
+        assert!(basic.users.cache.find(&digest(b"alice:b"), Instant::now()).is_none());
+    }
+}

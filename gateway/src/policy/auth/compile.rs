@@ -1,0 +1,175 @@
+//! From an `[auth]` table to what checks requests: files are read, and what outlives a change is taken over from the
+//! configuration before: users who have proved who they are, keys that were fetched, connections that are open.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, Uri, header};
+use http_body_util::Empty;
+use openssl::sha::sha256;
+
+use super::jwks::{KeySet, Pace};
+use super::keys::Key;
+use super::users::Users;
+use super::{Auth, Means, api_key, basic, forward, jwt};
+use crate::config::{self, AuthKind};
+use crate::outgoing::{self, Http};
+use crate::telemetry::KeySetMetrics;
+
+/// What a table names that is no good.
+#[derive(Debug)]
+pub struct BadAuth {
+    /// The key that names it.
+    pub key: &'static str,
+    /// What is wrong.
+    pub detail: String,
+}
+
+/// How often keys are fetched, where the table does not say.
+const REFRESH: Duration = Duration::from_secs(300);
+
+/// What outlives a change, by what makes it what it is.
+#[derive(Clone, Default)]
+pub struct Kept {
+    /// A file, what it says, and the field in which a backend is told: the users, and who of them has proved it.
+    users: HashMap<(String, [u8; 32], Option<HeaderName>), Arc<Users>>,
+    /// Roots, and the connections to servers that they vouch for.
+    clients: HashMap<Vec<Vec<u8>>, Http<Empty<Bytes>>>,
+    /// A URL, its roots and how often they are fetched, and the keys from there.
+    key_sets: HashMap<(String, Vec<Vec<u8>>, Duration), Arc<KeySet>>,
+}
+
+impl Kept {
+    /// Every set of keys that is to be fetched.
+    pub fn key_sets(&self) -> impl Iterator<Item = &Arc<KeySet>> {
+        self.key_sets.values()
+    }
+}
+
+/// Compiles the tables of a configuration. One that holds for several routes is compiled once.
+pub struct Compiler<'c> {
+    before: Kept,
+    kept: Kept,
+    made: HashMap<usize, Option<Arc<Auth>>>,
+    metrics: Box<dyn Fn(&str) -> KeySetMetrics + 'c>,
+}
+
+impl<'c> Compiler<'c> {
+    /// Takes over from what was `before`; fetches of keys are counted by `metrics`, for each URL.
+    pub fn new(before: Kept, metrics: impl Fn(&str) -> KeySetMetrics + 'c) -> Self {
+        Compiler { before, kept: Kept::default(), made: HashMap::new(), metrics: Box::new(metrics) }
+    }
+
+    /// What will outlive the next change.
+    pub fn finish(self) -> Kept {
+        self.kept
+    }
+
+    /// Compiles a table; `None` where nothing need be proved.
+    ///
+    /// # Errors
+    /// What it names that is no good.
+    pub fn compile(&mut self, table: &'c config::Auth) -> Result<Option<Arc<Auth>>, BadAuth> {
+        let which = std::ptr::from_ref(table).addr();
+        if let Some(made) = self.made.get(&which) {
+            return Ok(made.clone());
+        }
+        let user_header = table.user_header.as_ref().map(|name| &name.0);
+        let means = match table.kind {
+            AuthKind::None => None,
+            AuthKind::Basic => {
+                Some(Means::Basic(basic::Basic::new(self.users(table, user_header)?, &table.realm)))
+            }
+            AuthKind::ApiKey => {
+                let text = read("keys_file", &table.keys_file)?;
+                let keys =
+                    api_key::Keys::read(&table.keys_file, &text, user_header).map_err(bad("keys_file"))?;
+                Some(Means::ApiKey(api_key::ApiKey::new(table.key_header(), keys, &table.realm)))
+            }
+            AuthKind::Jwt => Some(Means::Jwt(jwt::Jwt::new(table, self.jwt_keys(table)?))),
+            AuthKind::Forward => {
+                let (uri, http) = (uri("url", &table.url)?, self.client(table)?.1);
+                Some(Means::Forward(forward::Forward::new(table, uri, http)))
+            }
+        };
+        let removed = match table.kind {
+            AuthKind::Basic | AuthKind::Jwt => Some(header::AUTHORIZATION),
+            AuthKind::ApiKey => Some(table.key_header()),
+            AuthKind::None | AuthKind::Forward => None,
+        };
+        let removed = removed.filter(|_| !table.pass_credentials);
+        let made = means.map(|means| Arc::new(Auth { means, removed, kind: table.kind }));
+        self.made.insert(which, made.clone());
+        Ok(made)
+    }
+
+    fn users(&mut self, table: &config::Auth, field: Option<&HeaderName>) -> Result<Arc<Users>, BadAuth> {
+        let (file, text) = (&table.users_file, read("users_file", &table.users_file)?);
+        let which = (file.clone(), sha256(text.as_bytes()), field.cloned());
+        let known = self.kept.users.get(&which).or_else(|| self.before.users.get(&which)).cloned();
+        let users = match known {
+            Some(users) => users,
+            None => Arc::new(Users::read(file, &text, field).map_err(bad("users_file"))?),
+        };
+        self.kept.users.insert(which, users.clone());
+        Ok(users)
+    }
+
+    fn jwt_keys(&mut self, table: &config::Auth) -> Result<jwt::Keys, BadAuth> {
+        if !table.jwks_url.is_empty() {
+            return self.key_set(table).map(jwt::Keys::Set);
+        }
+        let keys = if !table.public_key_file.is_empty() {
+            let file = &table.public_key_file;
+            let named = |detail| format!("'{file}': {detail}");
+            Key::from_pem(&read("public_key_file", file)?)
+                .map_err(|detail| bad("public_key_file")(named(detail)))?
+        } else if !table.secret_file.is_empty() {
+            let text = read("secret_file", &table.secret_file)?;
+            vec![Key::secret(text.trim().as_bytes()).map_err(bad("secret_file"))?]
+        } else {
+            let name = &table.secret_env;
+            let secret = std::env::var(name);
+            let secret = secret.map_err(|_| bad("secret_env")(format!("the variable {name} is not set")))?;
+            vec![Key::secret(secret.trim().as_bytes()).map_err(bad("secret_env"))?]
+        };
+        Ok(jwt::Keys::Fixed(keys.into()))
+    }
+
+    fn key_set(&mut self, table: &config::Auth) -> Result<Arc<KeySet>, BadAuth> {
+        let (url, uri) = (&table.jwks_url, uri("jwks_url", &table.jwks_url)?);
+        let (roots, http) = self.client(table)?;
+        let refresh = table.jwks_refresh_secs.map_or(REFRESH, |secs| secs.duration());
+        let which = (url.clone(), roots, refresh);
+        let known = self.kept.key_sets.get(&which).or_else(|| self.before.key_sets.get(&which)).cloned();
+        let set = known.unwrap_or_else(|| {
+            Arc::new(KeySet::new(url, uri, http, Pace::refreshing(refresh), (self.metrics)(url)))
+        });
+        self.kept.key_sets.insert(which, set.clone());
+        Ok(set)
+    }
+
+    fn client(&mut self, table: &config::Auth) -> Result<(Vec<Vec<u8>>, Http<Empty<Bytes>>), BadAuth> {
+        let roots = outgoing::roots(&table.ca_file).map_err(bad("ca_file"))?;
+        let known = self.kept.clients.get(&roots).or_else(|| self.before.clients.get(&roots)).cloned();
+        let made = known.map_or_else(|| outgoing::client(&roots), Ok);
+        let http = made.map_err(|error| bad("ca_file")(format!("TLS cannot be set up: {error}")))?;
+        self.kept.clients.insert(roots.clone(), http.clone());
+        Ok((roots, http))
+    }
+}
+
+fn bad(key: &'static str) -> impl Fn(String) -> BadAuth {
+    move |detail| BadAuth { key, detail }
+}
+
+fn read(key: &'static str, file: &str) -> Result<String, BadAuth> {
+    std::fs::read_to_string(file).map_err(|error| bad(key)(format!("cannot read '{file}': {error}")))
+}
+
+/// Validation has seen to it that this is one.
+fn uri(key: &'static str, url: &str) -> Result<Uri, BadAuth> {
+    url.parse().map_err(|error| bad(key)(format!("no URL: {error}")))
+}

@@ -1,0 +1,150 @@
+//! Another server is asked whether a request may pass, as other gateways do it: a GET with what is known about the
+//! request, and with its credentials. 2xx lets it pass; 401, 403 and redirects go to the client; whatever else comes,
+//! or nothing, lets nobody pass.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Request, StatusCode, Uri, header};
+use http_body_util::Empty;
+use pingora::http::RequestHeader;
+use tokio::sync::Semaphore;
+use tracing::warn;
+
+use super::Identity;
+use super::challenge::{Challenge, unavailable};
+use crate::outgoing::{self, Answer, Http};
+use crate::reply::{Problem, Reply, Verdict};
+
+/// The longest answer whose connection is kept; nobody reads it.
+const MAX_BYTES: usize = 64 * 1024;
+/// So many may be asked at once, or a server that hangs would have all requests pile up here.
+const MAX_INFLIGHT: usize = 256;
+/// How long an answer may take, where the table does not say.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What the server is told besides the request's own credentials.
+pub struct Asked<'a> {
+    /// The request.
+    pub request: &'a RequestHeader,
+    /// Who asks.
+    pub client: Option<IpAddr>,
+    /// Whether by HTTPS.
+    pub is_https: bool,
+    /// For which host.
+    pub host: Option<&'a str>,
+    /// The request's id.
+    pub id: &'a http::HeaderValue,
+}
+
+/// The compiled table, of this kind.
+pub(super) struct Forward {
+    url: Uri,
+    http: Http<Empty<Bytes>>,
+    limit: Duration,
+    response_headers: Vec<HeaderName>,
+    challenge: Challenge,
+    room: Semaphore,
+}
+
+impl Forward {
+    pub(super) fn new(config: &crate::config::Auth, url: Uri, http: Http<Empty<Bytes>>) -> Self {
+        Forward {
+            url,
+            http,
+            limit: config.timeout_ms.map_or(TIMEOUT, |time| time.duration()),
+            response_headers: config.response_headers.iter().map(|name| name.0.clone()).collect(),
+            challenge: Challenge::new("Bearer", &config.realm, ""),
+            room: Semaphore::new(MAX_INFLIGHT),
+        }
+    }
+
+    /// Who asks.
+    pub(super) async fn check(&self, asked: &Asked<'_>) -> Verdict<Arc<Identity>> {
+        let Ok(_room) = self.room.try_acquire() else {
+            return Verdict::Reply(unavailable("too many requests wait for whoever decides"));
+        };
+        let answer = match self.question(asked) {
+            Ok(question) => outgoing::ask(&self.http, question, self.limit, MAX_BYTES).await,
+            Err(error) => Err(error.to_string()),
+        };
+        match answer {
+            Ok(answer) if answer.status.is_success() => {
+                Verdict::Continue(Arc::new(Identity::told(self.told(&answer.headers))))
+            }
+            Ok(answer) => Verdict::Reply(self.refusal(&answer)),
+            Err(reason) => {
+                warn!(url = %self.shown(), %reason, "nobody says whether a request may pass: it may not");
+                Verdict::Reply(unavailable("whoever decides does not answer"))
+            }
+        }
+    }
+
+    fn question(&self, asked: &Asked<'_>) -> http::Result<Request<Empty<Bytes>>> {
+        let target = asked.request.uri.path_and_query().map_or("/", |target| target.as_str());
+        let mut question = Request::get(self.url.clone())
+            .header(header::USER_AGENT, "gateway")
+            .header("x-forwarded-method", asked.request.method.as_str())
+            .header("x-forwarded-uri", target)
+            .header("x-forwarded-proto", if asked.is_https { "https" } else { "http" })
+            .header("x-request-id", asked.id);
+        if let Some(host) = asked.host {
+            question = question.header("x-forwarded-host", host);
+        }
+        if let Some(client) = asked.client {
+            question = question.header("x-forwarded-for", client.to_string());
+        }
+        for name in [header::AUTHORIZATION, header::COOKIE] {
+            for value in asked.request.headers.get_all(&name) {
+                question = question.header(&name, value);
+            }
+        }
+        question.body(Empty::new())
+    }
+
+    fn told(&self, headers: &HeaderMap) -> Vec<(HeaderName, http::HeaderValue)> {
+        let values = |name| {
+            headers.get_all(name).into_iter().map(move |value| (HeaderName::clone(name), value.clone()))
+        };
+        self.response_headers.iter().flat_map(values).collect()
+    }
+
+    /// What the client is told: the server's decision in the gateway's words, with the fields that lead on.
+    fn refusal(&self, answer: &Answer) -> Reply {
+        let location = answer.headers.get(header::LOCATION).filter(|_| is_redirect(answer.status));
+        let mut reply = match (answer.status, location) {
+            (status, Some(location)) => Reply::redirect_with(status, location.clone()),
+            (StatusCode::UNAUTHORIZED, _) => self.challenge.missing("credentials are needed that count here"),
+            (StatusCode::FORBIDDEN, _) => {
+                Reply::new(Problem::NotAllowed, "this may not be done by whoever asks")
+            }
+            (status, _) => {
+                warn!(url = %self.shown(), %status, "whether a request may pass was answered with this: it may not");
+                return unavailable("whoever decides does not answer as it should");
+            }
+        };
+        let fields = reply.fields_mut();
+        if answer.headers.contains_key(header::WWW_AUTHENTICATE) {
+            fields.remove(header::WWW_AUTHENTICATE);
+        }
+        for name in [header::WWW_AUTHENTICATE, header::SET_COOKIE] {
+            for value in answer.headers.get_all(&name) {
+                fields.append(&name, value.clone());
+            }
+        }
+        reply
+    }
+
+    /// The URL without its query, where a secret may stand.
+    fn shown(&self) -> String {
+        let part = |part: Option<&str>| part.unwrap_or_default().to_owned();
+        let authority = self.url.authority().map(|authority| authority.as_str());
+        format!("{}://{}{}", part(self.url.scheme_str()), part(authority), self.url.path())
+    }
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 302 | 303 | 307 | 308)
+}

@@ -1,0 +1,167 @@
+//! Who asks, once that is proved: what the access log, rate limits and backends are told. And the fields in which
+//! backends are told, under which nobody else is listened to.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use pingora::Result;
+use pingora::http::RequestHeader;
+use serde_json::{Map, Value};
+
+/// Who asks.
+#[derive(Debug, Default, PartialEq)]
+pub struct Identity {
+    /// The name, for people. Empty where nobody has given one.
+    pub name: String,
+    /// What a token claims.
+    claims: Map<String, Value>,
+    /// What backends are told.
+    fields: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Identity {
+    /// Somebody with a name, of whom a backend is told in `field`.
+    pub(super) fn named(name: &str, field: Option<&HeaderName>) -> Self {
+        let value = HeaderValue::from_bytes(name.as_bytes()).ok();
+        let fields = field.cloned().zip(value).into_iter().collect();
+        Identity { name: name.to_owned(), claims: Map::new(), fields }
+    }
+
+    /// The bearer of a token with these claims.
+    pub(super) fn bearer(claims: Map<String, Value>, fields: Vec<(HeaderName, HeaderValue)>) -> Self {
+        let name = claims.get("sub").and_then(Value::as_str).unwrap_or_default().to_owned();
+        Identity { name, claims, fields }
+    }
+
+    /// Somebody of whom another server has said these fields.
+    pub(super) fn told(fields: Vec<(HeaderName, HeaderValue)>) -> Self {
+        let name = fields.first().and_then(|(_, value)| value.to_str().ok()).unwrap_or_default().to_owned();
+        Identity { name, claims: Map::new(), fields }
+    }
+
+    /// What is claimed under `name`: a text, a number or a truth value. Whoever has no token has a name, as `sub`.
+    pub fn claim(&self, name: &str) -> Option<Cow<'_, str>> {
+        match find(&self.claims, name) {
+            Some(value) => as_text(value),
+            None if name == "sub" && !self.name.is_empty() => Some(Cow::Borrowed(&self.name)),
+            None => None,
+        }
+    }
+
+    /// Tells a backend.
+    ///
+    /// # Errors
+    /// Where Pingora refuses a field, which it does not do for these.
+    pub(super) fn on_request(&self, request: &mut RequestHeader) -> Result<()> {
+        for (name, value) in &self.fields {
+            request.append_header(name, value)?;
+        }
+        Ok(())
+    }
+}
+
+/// The claim called `name`, or, where there is none, the one that a path such as `realm_access.roles` leads to.
+pub(super) fn find<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
+    if let Some(value) = claims.get(name) {
+        return Some(value);
+    }
+    let (first, rest) = name.split_once('.')?;
+    find(claims.get(first)?.as_object()?, rest)
+}
+
+/// A value that is one word rather than a structure.
+pub(super) fn as_text(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Bool(truth) => Some(Cow::Borrowed(if *truth { "true" } else { "false" })),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// The fields in which backends are told who asks, by any table of the configuration: a backend that believes one
+/// of them believes it on every route, also on one that demands nothing.
+#[derive(Debug, Default)]
+pub struct IdentityFields(Vec<String>);
+
+impl IdentityFields {
+    /// These fields; `None` where there are none.
+    pub fn new<'n>(names: impl Iterator<Item = &'n HeaderName>) -> Option<Self> {
+        let mut names: Vec<String> = names.map(|name| name.as_str().replace('_', "-")).collect();
+        names.sort_unstable();
+        names.dedup();
+        (!names.is_empty()).then_some(IdentityFields(names))
+    }
+
+    /// Takes out what the client says about itself.
+    pub fn on_request(&self, request: &mut RequestHeader) {
+        // Mostly there is none, and nothing is collected.
+        let forged: Vec<HeaderName> = self.among(&request.headers).cloned().collect();
+        for name in &forged {
+            request.remove_header(name);
+        }
+    }
+
+    fn among<'h>(&'h self, headers: &'h HeaderMap) -> impl Iterator<Item = &'h HeaderName> {
+        headers.keys().filter(|name| match name.as_str() {
+            // Many an application cannot tell "_" from "-" in names (CGI, RFC 3875 4.1.18).
+            name if name.contains('_') => self.0.contains(&name.replace('_', "-")),
+            name => self.0.iter().any(|known| known == name),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn claims(json: Value) -> Map<String, Value> {
+        json.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn claims_are_words_and_may_be_inside_others() {
+        let json = json!({
+            "sub": "alice", "n": 7, "ok": true, "none": null, "list": ["a"],
+            "realm": { "tier": "gold", "deep": { "x": "y" } }, "https://a.example/b": "c", "realm.tier": "exact"
+        });
+        let identity = Identity::bearer(claims(json), Vec::new());
+        for (name, expected) in [
+            ("sub", Some("alice")),
+            ("n", Some("7")),
+            ("ok", Some("true")),
+            ("none", None),
+            ("list", None),
+            ("realm", None),
+            ("realm.tier", Some("exact")),
+            ("realm.deep.x", Some("y")),
+            ("realm.deep.x.y", None),
+            ("https://a.example/b", Some("c")),
+            ("absent", None),
+        ] {
+            assert_eq!(identity.claim(name).as_deref(), expected, "{name}");
+        }
+        assert_eq!(identity.name, "alice");
+        let named = Identity::named("bob", None);
+        assert_eq!((named.claim("sub").as_deref(), named.claim("role")), (Some("bob"), None));
+    }
+
+    #[test]
+    fn nobody_else_is_listened_to_however_the_field_is_written() {
+        let names = [HeaderName::from_static("x-user"), HeaderName::from_static("x_role_id")];
+        let fields = IdentityFields::new(names.iter()).unwrap();
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        for name in ["X-User", "x-user", "X_User", "x_user", "X-Role-Id", "X_Role-Id", "X-Users", "User"] {
+            request.append_header(name, "root").unwrap();
+        }
+        fields.on_request(&mut request);
+        let mut left: Vec<&str> = request.headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["user", "x-users"]);
+        Identity::named("alice", Some(&names[0])).on_request(&mut request).unwrap();
+        assert_eq!(request.headers["x-user"], "alice");
+        assert!(IdentityFields::new(std::iter::empty()).is_none());
+    }
+}

@@ -1,0 +1,183 @@
+//! An issuer's public keys (JWKS, RFC 7517 5), fetched in the background: at the start, from time to time, and when a
+//! token bears a `kid` that is not among them, but not more often than clients may make it. Keys that were fetched
+//! hold until there are others, also while the issuer does not answer.
+
+mod service;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::{Request, StatusCode, Uri, header};
+use http_body_util::Empty;
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::keys::Key;
+use crate::outgoing::{self, Http};
+use crate::telemetry::KeySetMetrics;
+
+pub use service::KeySetService;
+
+/// The largest set that is read.
+const MAX_BYTES: usize = 256 * 1024;
+/// How soon a failed fetch is tried again at first; each time twice as long.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// How fast things go.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// From one fetch to the next.
+    pub refresh: Duration,
+    /// The least from one fetch to one that a client has made necessary.
+    pub floor: Duration,
+    /// How long a fetch may take.
+    pub limit: Duration,
+    /// How long a request waits for one.
+    pub patience: Duration,
+}
+
+impl Pace {
+    /// The usual pace, with a fetch each `refresh`.
+    pub fn refreshing(refresh: Duration) -> Self {
+        let floor = refresh.min(Duration::from_secs(30));
+        Pace { refresh, floor, limit: Duration::from_secs(5), patience: Duration::from_secs(2) }
+    }
+}
+
+/// The keys of one issuer.
+pub struct KeySet {
+    /// Where they are.
+    pub url: String,
+    uri: Uri,
+    http: Http<Empty<Bytes>>,
+    pace: Pace,
+    keys: ArcSwapOption<Arc<[Key]>>,
+    state: watch::Sender<State>,
+    wanted: Notify,
+    metrics: KeySetMetrics,
+}
+
+/// How fetching goes.
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    is_fetching: bool,
+    /// When the last fetch ended, well or not.
+    ended: Option<Instant>,
+}
+
+impl KeySet {
+    /// The keys at `url`, of which none is there yet.
+    pub fn new(url: &str, uri: Uri, http: Http<Empty<Bytes>>, pace: Pace, metrics: KeySetMetrics) -> Self {
+        KeySet {
+            url: url.to_owned(),
+            uri,
+            http,
+            pace,
+            keys: ArcSwapOption::empty(),
+            state: watch::Sender::new(State { is_fetching: true, ended: None }),
+            wanted: Notify::new(),
+            metrics,
+        }
+    }
+
+    /// The keys, among them the one called `kid` where that can be had; `None` where there are none at all.
+    pub(super) async fn keys_for(&self, kid: Option<&str>) -> Option<Arc<[Key]>> {
+        let keys = self.known();
+        let has_it = |keys: &Arc<[Key]>| kid.is_none_or(|kid| keys.iter().any(|key| key.is_called(kid)));
+        if keys.as_ref().is_some_and(has_it) {
+            return keys;
+        }
+        let mut state = self.state.subscribe();
+        let now = *state.borrow_and_update();
+        if !now.is_fetching {
+            if now.ended.is_some_and(|ended| ended.elapsed() < self.pace.floor) {
+                // It has just been looked. Otherwise a client could have the issuer be asked with each request.
+                return keys;
+            }
+            self.wanted.notify_one();
+        }
+        let begun = now.ended;
+        let fetched = state.wait_for(|state| !state.is_fetching && state.ended != begun);
+        // How it ended, the keys tell.
+        let _ = timeout(self.pace.patience, fetched).await;
+        self.known()
+    }
+
+    fn known(&self) -> Option<Arc<[Key]>> {
+        self.keys.load().as_ref().map(|keys| (**keys).clone())
+    }
+
+    /// Fetches them, until it is dropped.
+    async fn follow(&self) {
+        let mut pause = RETRY_FIRST;
+        loop {
+            self.state.send_modify(|state| state.is_fetching = true);
+            let fetched = self.fetch().await;
+            let next = match fetched {
+                Ok(keys) => {
+                    self.take(keys);
+                    pause = RETRY_FIRST;
+                    self.pace.refresh
+                }
+                Err(reason) => {
+                    self.metrics.failed.inc();
+                    let left =
+                        if self.known().is_some() { "the old ones go on" } else { "tokens are refused" };
+                    warn!(url = self.url, %reason, "the keys of an issuer cannot be fetched: {left}");
+                    let next = pause;
+                    pause = (pause * 2).min(self.pace.floor.max(RETRY_FIRST));
+                    next
+                }
+            };
+            let ended = Some(Instant::now());
+            self.state.send_replace(State { is_fetching: false, ended });
+            tokio::select! {
+                () = sleep(next) => {}
+                () = self.asked_for() => {}
+            }
+        }
+    }
+
+    /// Ends when a request wants other keys, but not before the floor.
+    async fn asked_for(&self) {
+        let floor = sleep(self.pace.floor);
+        self.wanted.notified().await;
+        floor.await;
+    }
+
+    fn take(&self, keys: Vec<Key>) {
+        self.metrics.fetched.inc();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.metrics.fetched_at.set(i64::try_from(now).unwrap_or(i64::MAX));
+        if self.known().is_none_or(|known| known.len() != keys.len()) {
+            info!(url = self.url, keys = keys.len(), "the keys of an issuer are there");
+        }
+        self.keys.store(Some(Arc::new(keys.into())));
+    }
+
+    async fn fetch(&self) -> Result<Vec<Key>, String> {
+        let request = Request::get(self.uri.clone())
+            .header(header::ACCEPT, "application/jwk-set+json, application/json")
+            .header(header::USER_AGENT, "gateway")
+            .body(Empty::new())
+            .map_err(|error| error.to_string())?;
+        let answer = outgoing::ask(&self.http, request, self.pace.limit, MAX_BYTES).await?;
+        if answer.status != StatusCode::OK {
+            // Also a redirect: where it leads, nobody has said that keys may come from there.
+            return Err(format!("answered with {}", answer.status));
+        }
+        Key::from_set(&answer.body)
+    }
+}
+
+impl std::fmt::Debug for KeySet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeySet").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

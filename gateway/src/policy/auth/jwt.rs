@@ -1,0 +1,248 @@
+//! A signed token (JWT, RFC 7519) as bearer token (RFC 6750), verified as RFC 8725 wants it: the algorithm is the
+//! key's and the configuration's choice, the key is never the token's, and what it claims counts only once all of
+//! that is settled.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, AlgorithmFamily, Header, Validation};
+use serde_json::{Map, Value};
+
+use super::challenge::{Challenge, quoted, unavailable};
+use super::identity::{as_text, find};
+use super::jwks::KeySet;
+use super::keys::{self, Key};
+use super::{Credentials, Identity, authorization};
+use crate::config;
+use crate::reply::{Reply, Verdict};
+
+/// No token is longer: it has to fit into a header field.
+const MAX_LENGTH: usize = 16 * 1024;
+/// How far an issuer's clock may be off, where the table does not say.
+const LEEWAY_SECS: u16 = 30;
+/// A token that does not name its key is tried with so many at most.
+const MAX_TRIED: usize = 8;
+
+/// Where the keys come from.
+pub(super) enum Keys {
+    /// A file, or a secret.
+    Fixed(Arc<[Key]>),
+    /// The issuer.
+    Set(Arc<KeySet>),
+}
+
+/// The compiled table, of this kind.
+pub(super) struct Jwt {
+    keys: Keys,
+    /// One for each family of algorithms that may count.
+    rules: Vec<(AlgorithmFamily, Validation)>,
+    forward: Vec<(String, HeaderName)>,
+    require: Vec<(String, Vec<String>)>,
+    challenge: Challenge,
+}
+
+impl Jwt {
+    pub(super) fn new(config: &config::Auth, keys: Keys) -> Self {
+        use AlgorithmFamily::{Ec, Ed, Hmac, Rsa};
+        let listed: Vec<Algorithm> = config.algorithms.iter().map(|named| keys::algorithm(*named)).collect();
+        let families = if matches!(keys, Keys::Set(_)) { &[Rsa, Ec, Ed][..] } else { &[Hmac, Rsa, Ec, Ed] };
+        let rules = families.iter().filter_map(|family| {
+            let mut algorithms = family.algorithms().to_vec();
+            algorithms.retain(|algorithm| listed.is_empty() || listed.contains(algorithm));
+            (!algorithms.is_empty()).then(|| (*family, validation(config, algorithms)))
+        });
+        let require = config.require.iter().map(|(claim, values)| (claim.clone(), values.0.clone()));
+        Jwt {
+            rules: rules.collect(),
+            forward: forward(&config.forward_claims),
+            require: require.collect(),
+            challenge: Challenge::new("Bearer", &config.realm, ""),
+            keys,
+        }
+    }
+
+    /// Who asks.
+    pub(super) async fn check(&self, headers: &HeaderMap) -> Verdict<Arc<Identity>> {
+        let token = match authorization(headers, "Bearer") {
+            Credentials::One(token) => token,
+            Credentials::None => return Verdict::Reply(self.challenge.missing("there is no bearer token")),
+            Credentials::Several => {
+                return Verdict::Reply(self.challenge.several("there are several Authorization fields"));
+            }
+        };
+        match self.verify(token).await {
+            Ok(identity) => Verdict::Continue(Arc::new(identity)),
+            Err(Fault::Token(detail)) => Verdict::Reply(self.challenge.invalid(detail)),
+            Err(Fault::Refused(reply)) => Verdict::Reply(*reply),
+        }
+    }
+
+    async fn verify(&self, token: &[u8]) -> Result<Identity, Fault> {
+        if token.len() > MAX_LENGTH {
+            return Err(Fault::Token("the token is too long"));
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|_| Fault::Token("this is no token"))?;
+        check_header(&header)?;
+        let keys = match &self.keys {
+            Keys::Fixed(keys) => keys.clone(),
+            Keys::Set(set) => {
+                let fetched = set.keys_for(header.kid.as_deref()).await;
+                fetched
+                    .ok_or_else(|| Fault::Refused(Box::new(unavailable("the issuer's keys are not there"))))?
+            }
+        };
+        let claims = self.verify_with(token, &header, &keys)?;
+        self.check_required(&claims)?;
+        let mut fields = Vec::with_capacity(self.forward.len());
+        for (claim, name) in &self.forward {
+            if let Some(value) = find(&claims, claim).map(field_value).transpose()?.flatten() {
+                fields.push((name.clone(), value));
+            }
+        }
+        Ok(Identity::bearer(claims, fields))
+    }
+
+    fn verify_with(&self, token: &[u8], header: &Header, keys: &[Key]) -> Result<Map<String, Value>, Fault> {
+        let family = header.alg.family();
+        let rule = self.rules.iter().find(|(known, _)| *known == family).map(|(_, rule)| rule);
+        let Some(rule) = rule.filter(|rule| rule.algorithms.contains(&header.alg)) else {
+            return Err(Fault::Token("the token's algorithm does not count here"));
+        };
+        let is_meant = |key: &&Key| {
+            let is_named = header.kid.as_deref().is_none_or(|kid| key.is_called(kid));
+            is_named && key.algorithms.contains(&header.alg)
+        };
+        let mut fault = Fault::Token("the token is not signed with a key that counts here");
+        for key in keys.iter().filter(is_meant).take(MAX_TRIED) {
+            match jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, rule) {
+                Ok(verified) => {
+                    check_issuer(&verified.claims)?;
+                    return Ok(verified.claims);
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => {}
+                // The signature was right, or nothing about the key matters.
+                Err(error) => fault = Fault::Token(in_words(error.kind())),
+            }
+        }
+        Err(fault)
+    }
+
+    /// Whether who asks may. What a claim should say is no secret: it stands in the issuer's rules.
+    fn check_required(&self, claims: &Map<String, Value>) -> Result<(), Fault> {
+        for (claim, wanted) in &self.require {
+            let is_wanted = |text: &str| wanted.iter().any(|wanted| wanted == text);
+            let is_there = match find(claims, claim) {
+                // Words with spaces between them (RFC 8693 4.2).
+                Some(Value::String(scope)) if claim == "scope" => scope.split(' ').any(is_wanted),
+                Some(Value::Array(items)) => items.iter().filter_map(as_text).any(|item| is_wanted(&item)),
+                Some(value) => as_text(value).is_some_and(|text| is_wanted(&text)),
+                None => false,
+            };
+            if !is_there {
+                let scope = if claim == "scope" {
+                    format!(", scope={}", quoted(&wanted.join(" ")))
+                } else {
+                    String::new()
+                };
+                let detail = "the token is valid, and does not claim what is needed here";
+                return Err(Fault::Refused(Box::new(self.challenge.not_allowed(detail, &scope))));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a token does not count.
+enum Fault {
+    Token(&'static str),
+    Refused(Box<Reply>),
+}
+
+fn validation(config: &config::Auth, algorithms: Vec<Algorithm>) -> Validation {
+    let mut rule = Validation::default();
+    rule.algorithms = algorithms;
+    rule.leeway = config.leeway_secs.unwrap_or(LEEWAY_SECS).into();
+    rule.validate_nbf = true;
+    let mut required = vec!["exp"];
+    if !config.issuer.0.is_empty() {
+        rule.set_issuer(&config.issuer.0);
+        required.push("iss");
+    }
+    if !config.audience.0.is_empty() {
+        rule.set_audience(&config.audience.0);
+        required.push("aud");
+    }
+    rule.set_required_spec_claims(&required);
+    rule
+}
+
+fn forward(claims: &BTreeMap<String, config::FieldName>) -> Vec<(String, HeaderName)> {
+    claims.iter().map(|(claim, name)| (claim.clone(), name.0.clone())).collect()
+}
+
+/// What a token says about itself must be nothing that changes how it is to be read. A key or an address of one that
+/// it brings along (`jwk`, `jku`, `x5u`, `x5c`) is not looked at.
+fn check_header(header: &Header) -> Result<(), Fault> {
+    let is_access_token = |kind: &str| {
+        let kind = kind.to_ascii_lowercase();
+        matches!(kind.strip_prefix("application/").unwrap_or(&kind), "jwt" | "at+jwt")
+    };
+    if header.crit.is_some() || header.extras.inner().contains_key("b64") {
+        // RFC 7515 4.1.11: what is critical and not understood makes it invalid. RFC 7797 7 for the other.
+        return Err(Fault::Token("the token asks for something that is not understood here"));
+    }
+    if header.enc.is_some() || header.zip.is_some() {
+        return Err(Fault::Token("the token is encrypted or compressed, which is not understood here"));
+    }
+    if !header.typ.as_deref().is_none_or(is_access_token) {
+        // RFC 8725 3.11: a token of another type was meant for something else.
+        return Err(Fault::Token("the token is of another type"));
+    }
+    Ok(())
+}
+
+/// The library takes an array of issuers, too; there is one (RFC 7519 4.1.1).
+fn check_issuer(claims: &Map<String, Value>) -> Result<(), Fault> {
+    match claims.get("iss") {
+        None | Some(Value::String(_)) => Ok(()),
+        Some(_) => Err(Fault::Token("the token's issuer does not count here")),
+    }
+}
+
+fn in_words(error: &ErrorKind) -> &'static str {
+    match error {
+        ErrorKind::ExpiredSignature => "the token has expired",
+        ErrorKind::ImmatureSignature => "the token is not valid yet",
+        ErrorKind::InvalidIssuer => "the token's issuer does not count here",
+        ErrorKind::InvalidAudience => "the token is for somebody else",
+        ErrorKind::InvalidAlgorithm => "the token's algorithm does not count here",
+        ErrorKind::MissingRequiredClaim(_) => "the token lacks a claim that is needed here",
+        _ => "this is no token",
+    }
+}
+
+/// A claim as the value of a header field; `None` where there is nothing to tell. What a backend could read otherwise
+/// than it was meant is refused.
+fn field_value(value: &Value) -> Result<Option<HeaderValue>, Fault> {
+    let text = match value {
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().filter_map(as_text).collect();
+            if items.iter().any(|item| item.contains(',')) {
+                return Err(Fault::Token("the token has a claim that cannot be passed on"));
+            }
+            items.join(",")
+        }
+        value => as_text(value).unwrap_or_default().into_owned(),
+    };
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let is_plain = !text.chars().any(char::is_control) && text.trim() == text;
+    let value = HeaderValue::from_bytes(text.as_bytes()).ok().filter(|_| is_plain);
+    value.map(Some).ok_or(Fault::Token("the token has a claim that cannot be passed on"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! The keys that tokens are verified with: each of one family of algorithms, which the token cannot choose. A public
+//! key is never taken for a secret (RFC 8725 2.1).
+
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use openssl::nid::Nid;
+use openssl::pkey::{Id, PKey, Public};
+use openssl::x509::X509;
+
+use crate::config::JwtAlgorithm;
+
+/// A shorter secret is guessed (RFC 7518 3.2 asks for as many bits as the hash has).
+const MIN_SECRET_BYTES: usize = 32;
+/// The shortest RSA key (RFC 7518 3.3).
+const MIN_RSA_BITS: u32 = 2048;
+/// More keys than this no issuer has.
+const MAX_KEYS: usize = 100;
+
+/// A key.
+pub(super) struct Key {
+    /// Its `kid`.
+    pub(super) id: Option<String>,
+    pub(super) key: DecodingKey,
+    /// The algorithms that it is for.
+    pub(super) algorithms: Vec<Algorithm>,
+}
+
+impl Key {
+    fn new(key: DecodingKey, algorithms: &[Algorithm]) -> Self {
+        Key { id: None, key, algorithms: algorithms.to_vec() }
+    }
+
+    /// Whether a token that names its key `kid` can mean this one.
+    pub(super) fn is_called(&self, kid: &str) -> bool {
+        self.id.as_deref().is_none_or(|id| id == kid)
+    }
+
+    /// A shared secret.
+    ///
+    /// # Errors
+    /// Where it is too short.
+    pub(super) fn secret(secret: &[u8]) -> Result<Self, String> {
+        if secret.len() < MIN_SECRET_BYTES {
+            return Err(format!(
+                "the secret has {} bytes and needs {MIN_SECRET_BYTES}; make one with `openssl rand -base64 48`",
+                secret.len()
+            ));
+        }
+        Ok(Key::new(DecodingKey::from_secret(secret), AlgorithmFamily::Hmac.algorithms()))
+    }
+
+    /// Every public key and certificate in `text` (PEM).
+    ///
+    /// # Errors
+    /// Where there is none, or one that no algorithm is for.
+    pub(super) fn from_pem(text: &str) -> Result<Vec<Self>, String> {
+        let mut keys = Vec::new();
+        for block in text.split("-----BEGIN ").skip(1) {
+            let kind = block.split("-----").next().unwrap_or_default();
+            let pem = format!("-----BEGIN {block}");
+            let key = match kind {
+                "PUBLIC KEY" => PKey::public_key_from_pem(pem.as_bytes()).ok(),
+                "RSA PUBLIC KEY" => {
+                    let rsa = openssl::rsa::Rsa::public_key_from_pem_pkcs1(pem.as_bytes());
+                    rsa.and_then(PKey::from_rsa).ok()
+                }
+                "CERTIFICATE" => X509::from_pem(pem.as_bytes()).and_then(|shown| shown.public_key()).ok(),
+                private if private.ends_with("PRIVATE KEY") => {
+                    return Err("there is a private key, which belongs to the issuer alone".to_owned());
+                }
+                other => return Err(format!("there is a {other}, which is no public key")),
+            };
+            keys.push(Key::public(&key.ok_or_else(|| format!("there is a {kind} that is damaged"))?)?);
+        }
+        if keys.is_empty() { Err("there is no public key in PEM".to_owned()) } else { Ok(keys) }
+    }
+
+    fn public(key: &PKey<Public>) -> Result<Self, String> {
+        let damaged = |error: openssl::error::ErrorStack| format!("there is a key that is damaged: {error}");
+        match key.id() {
+            Id::RSA if key.bits() < MIN_RSA_BITS => {
+                Err(format!("there is an RSA key of {} bits; at least {MIN_RSA_BITS}", key.bits()))
+            }
+            Id::RSA => {
+                let rsa = key.rsa().map_err(damaged)?;
+                let key = DecodingKey::from_rsa_raw_components(&rsa.n().to_vec(), &rsa.e().to_vec());
+                Ok(Key::new(key, AlgorithmFamily::Rsa.algorithms()))
+            }
+            Id::EC => {
+                let ec = key.ec_key().map_err(damaged)?;
+                let algorithm = match ec.group().curve_name() {
+                    Some(Nid::X9_62_PRIME256V1) => Algorithm::ES256,
+                    Some(Nid::SECP384R1) => Algorithm::ES384,
+                    _ => return Err("there is a key on a curve that is neither P-256 nor P-384".to_owned()),
+                };
+                let mut context = openssl::bn::BigNumContext::new().map_err(damaged)?;
+                let form = openssl::ec::PointConversionForm::UNCOMPRESSED;
+                let point = ec.public_key().to_bytes(ec.group(), form, &mut context).map_err(damaged)?;
+                Ok(Key::new(DecodingKey::from_ec_der(&point), &[algorithm]))
+            }
+            Id::ED25519 => {
+                let raw = key.raw_public_key().map_err(damaged)?;
+                Ok(Key::new(DecodingKey::from_ed_der(&raw), &[Algorithm::EdDSA]))
+            }
+            _ => Err("there is a key that is neither RSA, EC nor Ed25519".to_owned()),
+        }
+    }
+
+    /// The usable keys of a set (RFC 7517 5): those of another kind or use are left out.
+    ///
+    /// # Errors
+    /// Where it is no set, or none of its keys is usable.
+    pub(super) fn from_set(json: &[u8]) -> Result<Vec<Self>, String> {
+        #[derive(serde::Deserialize)]
+        struct Set {
+            keys: Vec<serde_json::Value>,
+        }
+        let set: Set =
+            serde_json::from_slice(json).map_err(|error| format!("no JSON Web Key Set: {error}"))?;
+        if set.keys.len() > MAX_KEYS {
+            return Err(format!("there are {} keys; at most {MAX_KEYS}", set.keys.len()));
+        }
+        let read = |value| serde_json::from_value::<Jwk>(value).ok();
+        let keys: Vec<Key> =
+            set.keys.into_iter().filter_map(read).filter_map(|jwk| Key::of_jwk(&jwk)).collect();
+        if keys.is_empty() { Err("there is no key in it that signs tokens".to_owned()) } else { Ok(keys) }
+    }
+
+    fn of_jwk(jwk: &Jwk) -> Option<Self> {
+        let common = &jwk.common;
+        let for_signing = common.public_key_use.as_ref().is_none_or(|use_| *use_ == PublicKeyUse::Signature);
+        let verifies = common.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));
+        if !for_signing || !verifies {
+            return None;
+        }
+        let algorithms: &[Algorithm] = match &jwk.algorithm {
+            AlgorithmParameters::RSA(_) => AlgorithmFamily::Rsa.algorithms(),
+            AlgorithmParameters::EllipticCurve(key) => match key.curve {
+                EllipticCurve::P256 => &[Algorithm::ES256],
+                EllipticCurve::P384 => &[Algorithm::ES384],
+                _ => return None,
+            },
+            AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
+                &[Algorithm::EdDSA]
+            }
+            // A secret that is published is none.
+            _ => return None,
+        };
+        let algorithms: Vec<Algorithm> = match common.key_algorithm {
+            None => algorithms.to_vec(),
+            Some(named) => {
+                let named: Algorithm = named.to_string().parse().ok()?;
+                algorithms.iter().copied().filter(|algorithm| *algorithm == named).collect()
+            }
+        };
+        let key = DecodingKey::from_jwk(jwk).ok().filter(|_| !algorithms.is_empty())?;
+        Some(Key { id: common.key_id.clone(), key, algorithms })
+    }
+}
+
+/// The same algorithm, as the library calls it.
+pub(super) fn algorithm(named: JwtAlgorithm) -> Algorithm {
+    match named {
+        JwtAlgorithm::HS256 => Algorithm::HS256,
+        JwtAlgorithm::HS384 => Algorithm::HS384,
+        JwtAlgorithm::HS512 => Algorithm::HS512,
+        JwtAlgorithm::RS256 => Algorithm::RS256,
+        JwtAlgorithm::RS384 => Algorithm::RS384,
+        JwtAlgorithm::RS512 => Algorithm::RS512,
+        JwtAlgorithm::PS256 => Algorithm::PS256,
+        JwtAlgorithm::PS384 => Algorithm::PS384,
+        JwtAlgorithm::PS512 => Algorithm::PS512,
+        JwtAlgorithm::ES256 => Algorithm::ES256,
+        JwtAlgorithm::ES384 => Algorithm::ES384,
+        JwtAlgorithm::EdDSA => Algorithm::EdDSA,
+    }
+}

@@ -1,0 +1,221 @@
+//! The file with users and the hashes of their passwords, as `htpasswd -B` writes it: `name:hash` a line, the hash
+//! bcrypt or argon2. Hashes that are quick to guess are refused when the file is read.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use argon2::password_hash::PasswordVerifier;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{Argon2, Params};
+use http::HeaderName;
+
+use super::Identity;
+use super::cache::Cache;
+
+/// The most that bcrypt may cost: 2^16 rounds, some seconds for each password.
+const MAX_BCRYPT_COST: u32 = 16;
+/// The most that argon2 may cost: memory in KiB, passes, lanes.
+const MAX_ARGON2: (u32, u32, u32) = (256 * 1024, 16, 16);
+
+/// The users of a file, and who of them has proved it a short while ago.
+pub(super) struct Users {
+    hashes: HashMap<String, User>,
+    /// Their names, in order: who asks by a name that is not there is compared with one of them.
+    names: Vec<String>,
+    pub(super) cache: Cache,
+}
+
+struct User {
+    hash: Hash,
+    identity: Arc<Identity>,
+}
+
+enum Hash {
+    Bcrypt(String),
+    Argon2(Box<PasswordHash>),
+}
+
+impl Users {
+    /// The users in `text`, the content of `file`; a backend is told their names in `field`.
+    ///
+    /// # Errors
+    /// What is wrong with the first line that is no good, and what to do.
+    pub(super) fn read(file: &str, text: &str, field: Option<&HeaderName>) -> Result<Self, String> {
+        let mut hashes = HashMap::new();
+        for (number, line) in text.lines().enumerate().map(|(i, line)| (i + 1, line.trim_end())) {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let wrong = |what: &str| format!("{file}:{number}: {what}");
+            let Some((name, hash)) = line.split_once(':') else {
+                return Err(wrong("expected `name:hash`; make such a line with `htpasswd -B`"));
+            };
+            if name.is_empty() || name.chars().any(char::is_control) || name.trim() != name {
+                return Err(wrong("this name cannot be sent in a request"));
+            }
+            let hash = Hash::parse(hash).map_err(|what| wrong(&format!("'{name}': {what}")))?;
+            let identity = Arc::new(Identity::named(name, field));
+            if hashes.insert(name.to_owned(), User { hash, identity }).is_some() {
+                return Err(wrong(&format!("'{name}' is there twice")));
+            }
+        }
+        if hashes.is_empty() {
+            // Half a file, most likely: nobody could pass.
+            return Err(format!("'{file}' holds no user; add one with `htpasswd -B {file} NAME`"));
+        }
+        let mut names: Vec<String> = hashes.keys().cloned().collect();
+        names.sort_unstable();
+        let cache = Cache::new().map_err(|error| format!("there are no random numbers: {error}"))?;
+        Ok(Users { hashes, names, cache })
+    }
+
+    /// Who `name` is, if this is the password. Takes its time, and for a name that is not there as much as for one
+    /// that is: nobody shall find out names.
+    pub(super) fn verify(&self, name: &str, password: &str) -> Option<Arc<Identity>> {
+        let known = self.hashes.get(name);
+        let user = known.or_else(|| self.stand_in(name))?;
+        let is_right = user.hash.is_of(password);
+        (is_right && known.is_some()).then(|| user.identity.clone())
+    }
+
+    /// Somebody to compare with in place of `name`: the same one each time, or the times would tell.
+    fn stand_in(&self, name: &str) -> Option<&User> {
+        let digest = self.cache.digest(name.as_bytes())?;
+        let number = u64::from_le_bytes(digest[..8].try_into().ok()?);
+        let at = usize::try_from(number % self.names.len() as u64).ok()?;
+        self.hashes.get(self.names.get(at)?)
+    }
+}
+
+impl Hash {
+    fn parse(text: &str) -> Result<Self, String> {
+        if ["$2y$", "$2b$", "$2a$"].iter().any(|kind| text.starts_with(kind)) {
+            let parts: bcrypt::HashParts =
+                text.parse().map_err(|_| "the bcrypt hash is damaged; make it anew with `htpasswd -B`")?;
+            if parts.get_cost() > MAX_BCRYPT_COST {
+                return Err(format!("its bcrypt cost is {}; at most {MAX_BCRYPT_COST}", parts.get_cost()));
+            }
+            return Ok(Hash::Bcrypt(text.to_owned()));
+        }
+        if text.starts_with("$argon2") {
+            let parsed =
+                PasswordHash::new(text).ok().filter(|hash| hash.hash.is_some() && hash.salt.is_some());
+            let parameters = parsed.as_ref().and_then(|hash| Params::try_from(hash).ok());
+            let (Some(hash), Some(parameters)) = (parsed, parameters) else {
+                return Err(
+                    "the argon2 hash is damaged; expected $argon2id$v=19$m=…,t=…,p=…$salt$hash".to_owned()
+                );
+            };
+            let (memory, passes, lanes) = MAX_ARGON2;
+            if parameters.m_cost() > memory || parameters.t_cost() > passes || parameters.p_cost() > lanes {
+                return Err(format!(
+                    "its argon2 parameters are too large; at most m={memory},t={passes},p={lanes}"
+                ));
+            }
+            return Ok(Hash::Argon2(Box::new(hash)));
+        }
+        let kind = match text {
+            _ if text.starts_with("$apr1$") || text.starts_with("$1$") => "MD5",
+            _ if text.starts_with("{SHA}") || text.starts_with("{SSHA}") => "SHA-1",
+            _ if text.starts_with("$5$") || text.starts_with("$6$") => "SHA-2 crypt",
+            _ => "neither bcrypt nor argon2",
+        };
+        Err(format!(
+            "its hash is {kind}, which is guessed too quickly or not known; make it anew with `htpasswd -B`"
+        ))
+    }
+
+    fn is_of(&self, password: &str) -> bool {
+        match self {
+            Hash::Bcrypt(hash) => bcrypt::verify(password, hash).unwrap_or(false),
+            Hash::Argon2(hash) => Argon2::default().verify_password(password.as_bytes(), &**hash).is_ok(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // As `htpasswd -nbB -C 4`, and `argon2 … -id -m 3 -t 1 -p 1 -e`, write them.
+    fn bcrypt(password: &str) -> String {
+        bcrypt::hash_with_salt(password, 4, [7; 16]).unwrap().format_for_version(bcrypt::Version::TwoY)
+    }
+
+    fn argon2(password: &str) -> String {
+        use argon2::password_hash::CustomizedPasswordHasher;
+        let params = Params::new(8, 1, 1, None).unwrap();
+        let hasher = Argon2::default();
+        let made = hasher.hash_password_customized(password.as_bytes(), &[7; 16], None, None, params);
+        made.unwrap().to_string()
+    }
+
+    fn name(users: &Users, name: &str, password: &str) -> Option<String> {
+        users.verify(name, password).map(|identity| identity.name.clone())
+    }
+
+    #[test]
+    fn the_right_password_and_no_other() {
+        let text = format!(
+            "# ours\n\nalice:{}\nbob:{}\r\nJürgen:{}\n",
+            bcrypt("a:b"),
+            argon2("geheim"),
+            bcrypt("ä")
+        );
+        let users = Users::read("users", &text, None).unwrap();
+        for (who, password) in [("alice", "a:b"), ("bob", "geheim"), ("Jürgen", "ä")] {
+            assert_eq!(name(&users, who, password).as_deref(), Some(who));
+        }
+        for (who, password) in [
+            ("alice", "a"),
+            ("alice", ""),
+            ("alice", "a:b\0"),
+            ("bob", "a:b"),
+            ("Alice", "a:b"),
+            ("", "a:b"),
+            ("carol", "a:b"),
+        ] {
+            assert_eq!(name(&users, who, password), None, "{who} {password:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_not_there_is_compared_with_somebody() {
+        let users = Users::read("users", &format!("alice:{}\n", bcrypt("a")), None).unwrap();
+        assert!(users.stand_in("nobody").is_some(), "or it would cost less");
+        assert_eq!(
+            name(&users, "nobody", "a"),
+            None,
+            "not even with the password of the one it is compared with"
+        );
+    }
+
+    #[test]
+    fn each_bad_line_is_named_with_what_to_do() {
+        let good = bcrypt("a");
+        for (text, said) in [
+            (String::new(), "'users' holds no user"),
+            ("# nobody\n".to_owned(), "'users' holds no user"),
+            (format!("alice:{good}\nbob\n"), "users:2: expected `name:hash`"),
+            (format!("{good}\n"), "users:1: expected `name:hash`"),
+            (format!(":{good}\n"), "users:1: this name cannot be sent"),
+            (format!("a\tb:{good}\n"), "users:1: this name cannot be sent"),
+            (format!("alice:{good}\nalice:{good}\n"), "users:2: 'alice' is there twice"),
+            ("alice:$apr1$x$y\n".to_owned(), "users:1: 'alice': its hash is MD5"),
+            ("alice:{SHA}x=\n".to_owned(), "its hash is SHA-1"),
+            ("alice:$6$x$y\n".to_owned(), "its hash is SHA-2 crypt"),
+            ("alice:secret\n".to_owned(), "its hash is neither bcrypt nor argon2"),
+            (format!("alice:{}\n", &good[..40]), "the bcrypt hash is damaged"),
+            (format!("alice:{}\n", good.replace("$04$", "$31$")), "its bcrypt cost is 31; at most 16"),
+            ("alice:$argon2id$v=19$m=8\n".to_owned(), "the argon2 hash is damaged"),
+            (
+                format!("alice:{}\n", argon2("a").replace("m=8,", "m=4194304,")),
+                "its argon2 parameters are too large",
+            ),
+        ] {
+            let error = Users::read("users", &text, None).err().unwrap_or_default();
+            assert!(error.contains(said), "{text}\n-- says {error}\n-- not {said}");
+            assert!(!error.contains(&good[..20]), "no hash is shown: {error}");
+        }
+    }
+}
