@@ -20,7 +20,10 @@ pub fn admit(session: &Session, ctx: &mut RequestCtx) -> Verdict {
     let (request, handshake) = (session.req_header(), downstream::handshake(session));
     let server_name = handshake.and_then(|handshake| handshake.server_name.as_deref());
     let route = match route::find(&ctx.snapshot.hosts, request, server_name) {
-        Verdict::Continue(route) => route.clone(),
+        Verdict::Continue(found) => {
+            ctx.paths = found.paths;
+            found.target.clone()
+        }
         Verdict::Reply(reply) => return Verdict::Reply(reply),
     };
     ctx.take(route.clone(), &request.headers);

@@ -9,6 +9,7 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use prometheus::IntGauge;
 
+use crate::config::Paths;
 use crate::grpc::Call;
 use crate::live::{Route, Snapshot};
 use crate::policy::rate_limit::Quota;
@@ -37,6 +38,8 @@ pub struct RequestCtx {
     pub grpc: Option<Box<Call>>,
     /// The route that it takes; `None` where none does. (`request_filter`)
     pub route: Option<Arc<Route>>,
+    /// Its path, where that is not both compared and sent as the client has written it. (`request_filter`)
+    pub paths: Option<Box<Paths>>,
     /// Which share of the route's requests it belongs to. (`request_filter`)
     pub draw: Draw,
     /// Whether the client has yet to be told that share. (`request_filter`)
@@ -91,6 +94,7 @@ impl RequestCtx {
             is_https: false,
             grpc: None,
             route: None,
+            paths: None,
             admitted: None,
             sent: None,
             draw: Draw::default(),

@@ -16,7 +16,6 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use crate::admission;
-use crate::config;
 use crate::ctx::RequestCtx;
 use crate::deadline;
 use crate::downstream;
@@ -314,8 +313,7 @@ impl ProxyHttp for Gateway {
             let handshake = downstream::handshake(session);
             policy.on_request(handshake.and_then(|handshake| handshake.client.as_ref()), request)?;
         }
-        let path = config::normalise_path(session.req_header().uri.path());
-        route.rewrite.on_request(request, &path)?;
+        route.rewrite.on_request(request, ctx.paths.as_deref())?;
         route.headers.on_request(request)?;
         if route.mirror.is_some() && !ctx.mirrored && !ctx.wants_websocket && request.method.is_idempotent() {
             ctx.copy = Some(MirrorCopy::new(request));

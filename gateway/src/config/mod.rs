@@ -42,7 +42,7 @@ pub use json_schema::json_schema;
 pub use lets_encrypt::{ChallengeKind, LetsEncrypt};
 pub use load::{Overrides, Parsed, Source};
 pub use network::Cidr;
-pub use path::normalise_path;
+pub use path::{BadPath, Paths, ReadPath, read_path};
 pub use policies::{FaultInjection, Headers, RateLimit, RateLimitKey, RateLimitScope, SecurityHeaders};
 pub use proxy::Proxy;
 pub use routes::{MethodName, Pattern, Route};
