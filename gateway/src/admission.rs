@@ -10,7 +10,7 @@ use crate::deadline;
 use crate::downstream;
 use crate::failure;
 use crate::live::Route;
-use crate::policy::{Verdict, content_length};
+use crate::policy::{Verdict, content_length, cors};
 use crate::reply::{Problem, Reply};
 use crate::route;
 use crate::websocket;
@@ -19,6 +19,9 @@ use crate::websocket;
 pub fn admit(session: &Session, ctx: &mut RequestCtx) -> Verdict {
     let (request, handshake) = (session.req_header(), downstream::handshake(session));
     let server_name = handshake.and_then(|handshake| handshake.server_name.as_deref());
+    if let Some(reply) = preflight(request, server_name, ctx) {
+        return Verdict::Reply(reply);
+    }
     let route = match route::find(&ctx.snapshot.hosts, request, server_name) {
         Verdict::Continue(found) => {
             ctx.paths = found.paths;
@@ -59,6 +62,19 @@ pub fn admit(session: &Session, ctx: &mut RequestCtx) -> Verdict {
         return verdict;
     }
     websocket(&route, session, ctx)
+}
+
+/// The answer to a browser that asks whether it may send a request (a preflight). It is asked of the route of the
+/// request that is meant, and before anybody asks who the client is: browsers send nothing along that would say so.
+fn preflight(request: &RequestHeader, server_name: Option<&str>, ctx: &mut RequestCtx) -> Option<Reply> {
+    let method = cors::asks_for(&request.method, &request.headers)?;
+    let mut meant = request.clone();
+    meant.set_method(method.clone());
+    let Verdict::Continue(found) = route::find(&ctx.snapshot.hosts, &meant, server_name) else { return None };
+    let route = found.target.clone();
+    let reply = route.cors.as_ref()?.answer(&method, &request.headers);
+    ctx.take(route, &request.headers);
+    Some(reply)
 }
 
 /// Whether a call of gRPC could ever have an outcome.

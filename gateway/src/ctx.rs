@@ -12,6 +12,8 @@ use prometheus::IntGauge;
 use crate::config::Paths;
 use crate::grpc::Call;
 use crate::live::{Route, Snapshot};
+use crate::policy::compression::Encoder;
+use crate::policy::cors::Cors;
 use crate::policy::rate_limit::Quota;
 use crate::policy::security_headers::SecurityHeaders;
 use crate::telemetry::Phase;
@@ -75,6 +77,8 @@ pub struct RequestCtx {
     pub mirrored: bool,
     /// When the response's head was there. (`response_filter`)
     pub responded: Option<Instant>,
+    /// What compresses the response; `None`: it passes as it is. (`response_filter`)
+    pub encoder: Option<Encoder>,
     /// When it came to which phase; `None` where nobody can ask. (every phase that has something to tell)
     pub timeline: Option<Timeline>,
     /// What went wrong, in one word. (whoever replies)
@@ -112,6 +116,7 @@ impl RequestCtx {
             copy: None,
             mirrored: false,
             responded: None,
+            encoder: None,
             timeline: timed.then(Timeline::default),
             error: None,
             _active: Active::begin(active),
@@ -192,6 +197,11 @@ impl RequestCtx {
             cookie.on_response(mark, self.is_https, response)?;
         }
         Ok(())
+    }
+
+    /// Who may use the answer, where that is for the gateway to say.
+    pub fn cors(&self) -> Option<&Cors> {
+        self.route.as_ref().map_or(self.snapshot.cors.as_ref(), |route| route.cors.as_ref())
     }
 
     /// Which fields tell the client's browser to be careful.

@@ -120,6 +120,9 @@ impl Gateway {
 async fn send(mut reply: Reply, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
     ctx.error = reply.reason();
     ctx.security_headers().on_reply(ctx.is_https, reply.fields_mut());
+    if let Some(cors) = ctx.cors() {
+        cors.on_reply(session.req_header().headers.get(header::ORIGIN), reply.fields_mut());
+    }
     let help = match ctx.snapshot.config.proxy.problems_url.as_str() {
         "" => reply::PROBLEMS,
         elsewhere => elsewhere,
@@ -460,8 +463,16 @@ impl ProxyHttp for Gateway {
         if let Some(route) = &ctx.route {
             route.headers.on_response(response, ctx.backend().map(|backend| backend.name.as_str()))?;
         }
+        if let Some(cors) = ctx.cors() {
+            cors.on_response(session.req_header().headers.get(header::ORIGIN), response)?;
+        }
         ctx.keep_client(response)?;
         ctx.security_headers().on_response(ctx.is_https, response)?;
+        if let Some(compression) = ctx.route.as_ref().and_then(|route| route.compression.as_ref())
+            && ctx.grpc.is_none()
+        {
+            ctx.encoder = compression.on_response(session.req_header(), response)?;
+        }
         if self.parts.leaving.has_begun() || session.is_process_shutting_down() {
             // The client must not send another request on a connection that is about to close.
             session.set_keepalive(None);
@@ -475,9 +486,12 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
+        if let Some(encoder) = &mut ctx.encoder {
+            encoder.on_body(body, end_of_stream)?;
+        }
         if let Some(call) = &mut ctx.grpc {
             call.on_response_body(body);
         }
@@ -491,6 +505,10 @@ impl ProxyHttp for Gateway {
         trailers: &mut HeaderMap,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Bytes>> {
+        if let Some(encoder) = &mut ctx.encoder {
+            // The end of the body goes before what follows it, which nobody has announced.
+            return Ok(encoder.end()?.map(Bytes::from));
+        }
         ctx.grpc.as_mut().map_or(Ok(None), |call| call.on_trailers(trailers))
     }
 

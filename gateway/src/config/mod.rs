@@ -20,6 +20,7 @@ mod not_yet;
 mod path;
 mod policies;
 mod proxy;
+mod responses;
 mod rewrite;
 mod routes;
 mod schema;
@@ -45,6 +46,7 @@ pub use network::Cidr;
 pub use path::{BadPath, Paths, ReadPath, read_path};
 pub use policies::{FaultInjection, Headers, RateLimit, RateLimitKey, RateLimitScope, SecurityHeaders};
 pub use proxy::Proxy;
+pub use responses::{AllowedOrigin, Coding, Compression, CompressionLevel, Cors, FieldOrAny, MediaTypes};
 pub use routes::{MethodName, Pattern, Route};
 pub use schema::{
     Admin, Backend, ClientCertificate, Config, LogFormat, LogOutput, Logging, Metrics, VirtualHost,

@@ -27,8 +27,6 @@ const KEYS: &[&str] = &[
     "limits",
     "tracing",
     "rate_limit.store",
-    "cors",
-    "compression",
     "access",
     "auth",
 ];

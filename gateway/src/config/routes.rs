@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::fields::Fields;
 use super::policies::{FaultInjection, Headers, RateLimit, SecurityHeaders};
+use super::responses::{Compression, Cors};
 use super::upstream::{Balancing, CircuitBreaker, HealthCheck, Retry, Upstream};
 use super::values::is_default;
 
@@ -72,6 +73,12 @@ pub struct Route {
     /// In place of the virtual host's table, or the one at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub security_headers: Option<SecurityHeaders>,
+    /// In place of the virtual host's table, or the one at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cors: Option<Cors>,
+    /// In place of the virtual host's table, or the one at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub compression: Option<Compression>,
 }
 
 impl Route {

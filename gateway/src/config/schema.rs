@@ -14,6 +14,7 @@ use super::cases::Case;
 use super::lets_encrypt::LetsEncrypt;
 use super::policies::{Headers, RateLimit, SecurityHeaders};
 use super::proxy::Proxy;
+use super::responses::{Compression, Cors};
 use super::routes::Route;
 use super::shares::{Rollout, Share};
 use super::upstream::{Balancing, CircuitBreaker, HealthCheck, Retry, Upstream};
@@ -57,6 +58,12 @@ pub struct Config {
     /// Which fields tell browsers to be careful, where a virtual host does not say.
     #[serde(skip_serializing_if = "is_default")]
     pub security_headers: Option<SecurityHeaders>,
+    /// Which pages of other origins may use responses, where a virtual host does not say. Absent: as backends say.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cors: Option<Cors>,
+    /// Which responses are compressed, where a virtual host does not say. Absent: none.
+    #[serde(skip_serializing_if = "is_default")]
+    pub compression: Option<Compression>,
     /// Where virtual hosts with `acme = true` get their certificates from.
     #[serde(skip_serializing_if = "is_default")]
     pub lets_encrypt: Option<LetsEncrypt>,
@@ -278,6 +285,12 @@ pub struct VirtualHost {
     /// In place of the table at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub security_headers: Option<SecurityHeaders>,
+    /// In place of the table at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cors: Option<Cors>,
+    /// In place of the table at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub compression: Option<Compression>,
 }
 
 /// Whether a client must show a certificate.

@@ -12,6 +12,8 @@ use super::pools::Pools;
 use super::snapshot::{Entrance, Instance, Level, Route, Snapshot};
 use crate::config::{self, Config, Domain, PathFault, RateLimitScope, VirtualHost};
 use crate::policy::client_certificate::ClientCertificates;
+use crate::policy::compression::Compression;
+use crate::policy::cors::Cors;
 use crate::policy::fault::Fault;
 use crate::policy::headers::HeaderRules;
 use crate::policy::https_redirect::HttpsRedirect;
@@ -109,6 +111,7 @@ fn compile_with(
         keepalive_timeout: config.proxy.keepalive_timeout_secs.duration(),
         request_timeout: config.proxy.request_timeout_secs.duration(),
         security_headers,
+        cors: top.cors.map(|found| Cors::from(found.table)),
         unrouted: with.metrics.lazy_route("", ""),
     })
 }
@@ -269,6 +272,8 @@ impl<'c> Compiler<'c> {
             rate_limit: self.rate_limit(host, &policies, name),
             headers: HeaderRules::from(policies.headers.table),
             security_headers: SecurityHeaders::from(policies.security_headers.table),
+            cors: policies.cors.map(|found| Cors::from(found.table)),
+            compression: policies.compression.map(|found| Compression::from(found.table)),
             metrics: self.metrics.lazy_route(&host.domain, name),
         })
     }

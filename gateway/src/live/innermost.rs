@@ -2,8 +2,8 @@
 
 use super::snapshot::Level;
 use crate::config::{
-    self, Balancing, CircuitBreaker, Config, Headers, HealthCheck, RateLimit, Retry, SecurityHeaders,
-    Upstream, VirtualHost,
+    self, Balancing, CircuitBreaker, Compression, Config, Cors, Headers, HealthCheck, RateLimit, Retry,
+    SecurityHeaders, Upstream, VirtualHost,
 };
 
 /// The table that holds, and where it was written.
@@ -20,8 +20,8 @@ impl<T> Clone for Found<'_, T> {
 
 impl<T> Copy for Found<'_, T> {}
 
-/// What holds where no virtual host or route says anything: the tables at the top, or else the defaults. Only
-/// a rate limit has none.
+/// What holds where no virtual host or route says anything: the tables at the top, or else the defaults. Some
+/// have none: then nothing is done.
 pub(super) struct Defaults {
     health_check: (HealthCheck, Level),
     balancing: (Balancing, Level),
@@ -31,6 +31,8 @@ pub(super) struct Defaults {
     headers: (Headers, Level),
     security_headers: (SecurityHeaders, Level),
     rate_limit: Option<RateLimit>,
+    cors: Option<Cors>,
+    compression: Option<Compression>,
 }
 
 impl Defaults {
@@ -45,6 +47,8 @@ impl Defaults {
             headers: or_default(config.headers.as_ref()),
             security_headers: or_default(config.security_headers.as_ref()),
             rate_limit: config.rate_limit.clone(),
+            cors: config.cors.clone(),
+            compression: config.compression.clone(),
         }
     }
 }
@@ -68,12 +72,15 @@ pub(super) struct Policies<'c> {
     pub(super) security_headers: Found<'c, SecurityHeaders>,
     /// `None`: any number of requests.
     pub(super) rate_limit: Option<Found<'c, RateLimit>>,
+    /// `None`: as backends say.
+    pub(super) cors: Option<Found<'c, Cors>>,
+    /// `None`: nothing is compressed.
+    pub(super) compression: Option<Found<'c, Compression>>,
 }
 
 impl<'c> Policies<'c> {
     /// Those at the top.
     pub(super) fn of_top(defaults: &'c Defaults) -> Self {
-        let rate_limit = defaults.rate_limit.as_ref();
         Policies {
             health_check: at_top(&defaults.health_check),
             balancing: at_top(&defaults.balancing),
@@ -82,7 +89,9 @@ impl<'c> Policies<'c> {
             circuit_breaker: at_top(&defaults.circuit_breaker),
             headers: at_top(&defaults.headers),
             security_headers: at_top(&defaults.security_headers),
-            rate_limit: rate_limit.map(|table| Found { table, level: Level::Top }),
+            rate_limit: optional(&defaults.rate_limit),
+            cors: optional(&defaults.cors),
+            compression: optional(&defaults.compression),
         }
     }
 
@@ -107,11 +116,13 @@ impl<'c> Policies<'c> {
             headers: innermost!(headers).unwrap_or(top.headers),
             security_headers: innermost!(security_headers).unwrap_or(top.security_headers),
             rate_limit: innermost!(rate_limit).or(top.rate_limit),
+            cors: innermost!(cors).or(top.cors),
+            compression: innermost!(compression).or(top.compression),
         }
     }
 
     /// Where each of them was written.
-    pub(super) fn levels(&self) -> [(&'static str, Level); 8] {
+    pub(super) fn levels(&self) -> [(&'static str, Level); 10] {
         [
             ("health_check", self.health_check.level),
             ("balancing", self.balancing.level),
@@ -121,12 +132,18 @@ impl<'c> Policies<'c> {
             ("rate_limit", self.rate_limit.map_or(Level::Default, |found| found.level)),
             ("headers", self.headers.level),
             ("security_headers", self.security_headers.level),
+            ("cors", self.cors.map_or(Level::Default, |found| found.level)),
+            ("compression", self.compression.map_or(Level::Default, |found| found.level)),
         ]
     }
 }
 
 fn at_top<T>((table, level): &(T, Level)) -> Found<'_, T> {
     Found { table, level: *level }
+}
+
+fn optional<T>(at_top: &Option<T>) -> Option<Found<'_, T>> {
+    at_top.as_ref().map(|table| Found { table, level: Level::Top })
 }
 
 fn inner<'c, T>(route: Option<&'c T>, host: Option<&'c T>) -> Option<Found<'c, T>> {

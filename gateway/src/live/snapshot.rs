@@ -13,6 +13,8 @@ use serde::Serialize;
 use super::pools::Budgets;
 use crate::config::{Algorithm, Config, HashKey};
 use crate::policy::client_certificate::ClientCertificates;
+use crate::policy::compression::Compression;
+use crate::policy::cors::Cors;
 use crate::policy::fault::Fault;
 use crate::policy::hash_key;
 use crate::policy::headers::HeaderRules;
@@ -85,6 +87,8 @@ pub struct Snapshot {
     pub request_timeout: Duration,
     /// Which fields tell browsers to be careful, in answers to requests that no route takes.
     pub security_headers: SecurityHeaders,
+    /// Who may use answers to requests that no route takes.
+    pub cors: Option<Cors>,
     /// Counts requests that no route takes.
     pub unrouted: Lazy<RouteMetrics>,
 }
@@ -98,7 +102,7 @@ pub struct Route {
     /// What holds at the door of its virtual host.
     pub entrance: Arc<Entrance>,
     /// Its policies, and at which level of the configuration each was written.
-    pub policies: [(&'static str, Level); 8],
+    pub policies: [(&'static str, Level); 10],
     /// Where clients are sent in place of an answer.
     pub redirect: Option<HeaderValue>,
     /// What it does wrong on purpose.
@@ -129,6 +133,10 @@ pub struct Route {
     pub headers: HeaderRules,
     /// Which fields tell browsers to be careful.
     pub security_headers: SecurityHeaders,
+    /// Which pages of other origins may use responses; `None`: as the backend says.
+    pub cors: Option<Cors>,
+    /// Which responses are compressed; `None`: none.
+    pub compression: Option<Compression>,
     /// Its counters.
     pub metrics: Lazy<RouteMetrics>,
 }

@@ -74,6 +74,11 @@ problems! {
         cause: "The host asks for a client certificate, and none that it believes was shown.",
         cure: "Show a certificate of an authority that the host's `client_ca_file` names.",
     }
+    OriginNotAllowed {
+        status: FORBIDDEN, name: "origin_not_allowed", title: "Pages of this origin may not do this", proxy_error: "http_request_denied",
+        cause: "A browser has asked whether a page of another origin may send its request (CORS), and it may not.",
+        cure: "`detail` says what is not allowed. Operators: `[cors]` of the route.",
+    }
     RequestTimeout {
         status: REQUEST_TIMEOUT, name: "request_timeout", title: "The request took too long to arrive", proxy_error: "http_request_error",
         cause: "The client stopped sending in the middle of its request.",
