@@ -14,7 +14,7 @@ use crate::failure;
 use crate::live::Route;
 use crate::policy::auth::{Asked, Auth};
 use crate::policy::rate_limit::{Asker, Windows};
-use crate::policy::{Verdict, content_length, hygiene};
+use crate::policy::{Verdict, content_length, cors, hygiene};
 use crate::reply::{Problem, Reply};
 use crate::route;
 use crate::websocket;
@@ -38,13 +38,14 @@ pub async fn admit(session: &mut Session, ctx: &mut RequestCtx) -> Verdict {
 /// The order is part of what is promised: what costs little refuses before what costs much, an address is looked at
 /// before a password, and who asks is known before anything else is said.
 async fn ask_each(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Box<Reply>> {
-    let route = find_route(session, ctx)?;
+    let (route, preflight) = find_route(session, ctx)?;
     route.head_size.check(session.req_header()).passed()?;
     content_length::check(&session.req_header().headers).passed()?;
     route.body_limit.check(&session.req_header().headers).passed()?;
+    access(&route, ctx).passed()?;
+    preflight.passed()?;
     to_https(&route, session.req_header(), ctx).passed()?;
     client_certificate(&route, session).passed()?;
-    access(&route, ctx).passed()?;
     let limiter = route.rate_limit.as_ref();
     if let Some(windows) = limiter.and_then(|limiter| limiter.on_arrival.as_ref()) {
         count(windows, session.req_header(), ctx).await.passed()?;
@@ -60,12 +61,26 @@ async fn ask_each(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Box
     websocket(&route, session, ctx).passed()
 }
 
-fn find_route(session: &Session, ctx: &mut RequestCtx) -> Result<Arc<Route>, Box<Reply>> {
+/// The route, and whether the request is no more than a browser's question whether it may send another one (a
+/// preflight). That is asked of the route of the request that is meant, and before anybody asks who the client is:
+/// browsers send nothing along that would say so.
+fn find_route(session: &Session, ctx: &mut RequestCtx) -> Result<(Arc<Route>, Verdict), Box<Reply>> {
     let request = session.req_header();
     let server_name = downstream::handshake(session).and_then(|handshake| handshake.server_name.as_deref());
-    let route = route::find(&ctx.snapshot.hosts, request, server_name).passed()?.clone();
+    if let Some(method) = cors::asks_for(&request.method, &request.headers) {
+        let mut meant = request.clone();
+        meant.set_method(method.clone());
+        let route = route::find(&ctx.snapshot.hosts, &meant, server_name).passed()?.target.clone();
+        if let Some(answer) = route.cors.as_ref().map(|cors| cors.answer(&method, &request.headers)) {
+            ctx.take(route.clone(), &request.headers);
+            return Ok((route, Verdict::Reply(answer)));
+        }
+    }
+    let found = route::find(&ctx.snapshot.hosts, request, server_name).passed()?;
+    let route = found.target.clone();
+    ctx.paths = found.paths;
     ctx.take(route.clone(), &request.headers);
-    Ok(route)
+    Ok((route, Verdict::Continue(())))
 }
 
 fn to_https(route: &Route, request: &RequestHeader, ctx: &RequestCtx) -> Verdict {

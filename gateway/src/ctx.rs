@@ -9,10 +9,13 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use prometheus::IntGauge;
 
+use crate::config::Paths;
 use crate::grpc::Call;
 use crate::live::{Route, Snapshot};
 use crate::policy::auth::Identity;
 use crate::policy::body_limit::Arrival;
+use crate::policy::compression::Encoder;
+use crate::policy::cors::Cors;
 use crate::policy::rate_limit::Quota;
 use crate::policy::security_headers::SecurityHeaders;
 use crate::telemetry::Phase;
@@ -39,6 +42,8 @@ pub struct RequestCtx {
     pub grpc: Option<Box<Call>>,
     /// The route that it takes; `None` where none does. (`request_filter`)
     pub route: Option<Arc<Route>>,
+    /// Its path, where that is not both compared and sent as the client has written it. (`request_filter`)
+    pub paths: Option<Box<Paths>>,
     /// Which share of the route's requests it belongs to. (`request_filter`)
     pub draw: Draw,
     /// Whether the client has yet to be told that share. (`request_filter`)
@@ -78,6 +83,8 @@ pub struct RequestCtx {
     pub mirrored: bool,
     /// When the response's head was there. (`response_filter`)
     pub responded: Option<Instant>,
+    /// What compresses the response; `None`: it passes as it is. (`response_filter`)
+    pub encoder: Option<Encoder>,
     /// When it came to which phase; `None` where nobody can ask. (every phase that has something to tell)
     pub timeline: Option<Timeline>,
     /// What went wrong, in one word. (whoever replies)
@@ -97,6 +104,7 @@ impl RequestCtx {
             is_https: false,
             grpc: None,
             route: None,
+            paths: None,
             admitted: None,
             sent: None,
             draw: Draw::default(),
@@ -116,6 +124,7 @@ impl RequestCtx {
             copy: None,
             mirrored: false,
             responded: None,
+            encoder: None,
             timeline: timed.then(Timeline::default),
             error: None,
             _active: Active::begin(active),
@@ -196,6 +205,11 @@ impl RequestCtx {
             cookie.on_response(mark, self.is_https, response)?;
         }
         Ok(())
+    }
+
+    /// Who may use the answer, where that is for the gateway to say.
+    pub fn cors(&self) -> Option<&Cors> {
+        self.route.as_ref().map_or(self.snapshot.cors.as_ref(), |route| route.cors.as_ref())
     }
 
     /// Which fields tell the client's browser to be careful.

@@ -17,7 +17,6 @@ use tracing::debug;
 
 use crate::admission;
 use crate::client::{self, deadline, turns};
-use crate::config;
 use crate::ctx::RequestCtx;
 use crate::downstream;
 use crate::failure;
@@ -127,6 +126,9 @@ impl Gateway {
 async fn send(mut reply: Reply, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
     ctx.error = reply.reason();
     ctx.security_headers().on_reply(ctx.is_https, reply.fields_mut());
+    if let Some(cors) = ctx.cors() {
+        cors.on_reply(session.req_header().headers.get(header::ORIGIN), reply.fields_mut());
+    }
     let help = match ctx.snapshot.config.proxy.problems_url.as_str() {
         "" => reply::PROBLEMS,
         elsewhere => elsewhere,
@@ -336,8 +338,7 @@ impl ProxyHttp for Gateway {
             let handshake = downstream::handshake(session);
             policy.on_request(handshake.and_then(|handshake| handshake.client.as_ref()), request)?;
         }
-        let path = config::normalise_path(session.req_header().uri.path());
-        route.rewrite.on_request(request, &path)?;
+        route.rewrite.on_request(request, ctx.paths.as_deref())?;
         route.headers.on_request(request)?;
         if route.mirror.is_some() && !ctx.mirrored && !ctx.wants_websocket && request.method.is_idempotent() {
             ctx.copy = Some(MirrorCopy::new(request));
@@ -490,8 +491,16 @@ impl ProxyHttp for Gateway {
         if let Some(route) = &ctx.route {
             route.headers.on_response(response, ctx.backend().map(|backend| backend.name.as_str()))?;
         }
+        if let Some(cors) = ctx.cors() {
+            cors.on_response(session.req_header().headers.get(header::ORIGIN), response)?;
+        }
         ctx.keep_client(response)?;
         ctx.security_headers().on_response(ctx.is_https, response)?;
+        if let Some(compression) = ctx.route.as_ref().and_then(|route| route.compression.as_ref())
+            && ctx.grpc.is_none()
+        {
+            ctx.encoder = compression.on_response(session.req_header(), response)?;
+        }
         if self.parts.leaving.has_begun() || session.is_process_shutting_down() {
             // The client must not send another request on a connection that is about to close.
             session.set_keepalive(None);
@@ -505,9 +514,12 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
+        if let Some(encoder) = &mut ctx.encoder {
+            encoder.on_body(body, end_of_stream)?;
+        }
         if let Some(call) = &mut ctx.grpc {
             call.on_response_body(body);
         }
@@ -521,6 +533,10 @@ impl ProxyHttp for Gateway {
         trailers: &mut HeaderMap,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Bytes>> {
+        if let Some(encoder) = &mut ctx.encoder {
+            // The end of the body goes before what follows it, which nobody has announced.
+            return Ok(encoder.end()?.map(Bytes::from));
+        }
         ctx.grpc.as_mut().map_or(Ok(None), |call| call.on_trailers(trailers))
     }
 

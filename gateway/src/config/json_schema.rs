@@ -14,6 +14,7 @@ use super::counter_store::CounterStore;
 use super::fields::{FieldName, FieldValue, Fields};
 use super::network::Cidr;
 use super::rate_limit::RateLimitKey;
+use super::responses::{AllowedOrigin, FieldOrAny, MediaTypes};
 use super::routes::{MethodName, Pattern};
 use super::schema::Config;
 use super::upstream::HashKey;
@@ -46,6 +47,12 @@ small_types! {
     Secs => { "type": "integer", "minimum": 1, "maximum": 31_536_000 }
     Millis => { "type": "integer", "minimum": 1, "maximum": 31_536_000_000_u64 }
     Percent => { "type": "integer", "minimum": 0, "maximum": 100 }
+    AllowedOrigin => {
+        "type": "string",
+        "examples": ["https://app.example.com", "https://*.example.com", "*"]
+    }
+    FieldOrAny => { "type": "string", "examples": ["Content-Type", "*"] }
+    MediaTypes => { "type": "string", "examples": ["text/html", "text/*", "+json"] }
     Address => {
         "type": "string",
         "examples": ["127.0.0.1:3001", "web.internal:80", "srv:_http._tcp.web.internal", "unix:/run/app.sock"]

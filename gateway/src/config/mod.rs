@@ -23,6 +23,7 @@ mod path;
 mod policies;
 mod proxy;
 mod rate_limit;
+mod responses;
 mod rewrite;
 mod routes;
 mod schema;
@@ -47,10 +48,11 @@ pub use json_schema::json_schema;
 pub use lets_encrypt::{ChallengeKind, LetsEncrypt};
 pub use load::{Overrides, Parsed, Source};
 pub use network::Cidr;
-pub use path::normalise_path;
+pub use path::{BadPath, Paths, ReadPath, read_path};
 pub use policies::{FaultInjection, Headers, Limits, SecurityHeaders};
 pub use proxy::Proxy;
 pub use rate_limit::{RateLimit, RateLimitKey, RateLimitScope, RateLimits};
+pub use responses::{AllowedOrigin, Coding, Compression, CompressionLevel, Cors, FieldOrAny, MediaTypes};
 pub use routes::{MethodName, Pattern, Route};
 pub use schema::{
     Admin, Backend, ClientCertificate, Config, LogFormat, LogOutput, Logging, Metrics, VirtualHost,

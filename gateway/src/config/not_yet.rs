@@ -10,4 +10,4 @@ pub(super) fn key(path: &[String]) -> bool {
     KEYS.contains(&&*path) || inside.is_some_and(|path| KEYS.contains(&path))
 }
 
-const KEYS: &[&str] = &["proxy.server_timing", "tracing", "cors", "compression"];
+const KEYS: &[&str] = &["proxy.server_timing", "tracing"];

@@ -9,6 +9,7 @@ use super::auth::{Access, Auth};
 use super::fields::Fields;
 use super::policies::{FaultInjection, Headers, Limits, SecurityHeaders};
 use super::rate_limit::RateLimits;
+use super::responses::{Compression, Cors};
 use super::upstream::{Balancing, CircuitBreaker, HealthCheck, Retry, Upstream};
 use super::values::is_default;
 
@@ -83,6 +84,12 @@ pub struct Route {
     /// In place of the virtual host's table, or the one at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub auth: Option<Auth>,
+    /// In place of the virtual host's table, or the one at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cors: Option<Cors>,
+    /// In place of the virtual host's table, or the one at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub compression: Option<Compression>,
 }
 
 impl Route {

@@ -16,6 +16,7 @@ use super::lets_encrypt::LetsEncrypt;
 use super::policies::{Headers, Limits, SecurityHeaders};
 use super::proxy::Proxy;
 use super::rate_limit::RateLimits;
+use super::responses::{Compression, Cors};
 use super::routes::Route;
 use super::shares::{Rollout, Share};
 use super::upstream::{Balancing, CircuitBreaker, HealthCheck, Retry, Upstream};
@@ -68,6 +69,12 @@ pub struct Config {
     /// What a request must prove, where a virtual host does not say. Absent: nothing.
     #[serde(skip_serializing_if = "is_default")]
     pub auth: Option<Auth>,
+    /// Which pages of other origins may use responses, where a virtual host does not say. Absent: as backends say.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cors: Option<Cors>,
+    /// Which responses are compressed, where a virtual host does not say. Absent: none.
+    #[serde(skip_serializing_if = "is_default")]
+    pub compression: Option<Compression>,
     /// Where virtual hosts with `acme = true` get their certificates from.
     #[serde(skip_serializing_if = "is_default")]
     pub lets_encrypt: Option<LetsEncrypt>,
@@ -298,6 +305,12 @@ pub struct VirtualHost {
     /// In place of the table at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub auth: Option<Auth>,
+    /// In place of the table at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cors: Option<Cors>,
+    /// In place of the table at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub compression: Option<Compression>,
 }
 
 /// Whether a client must show a certificate.

@@ -37,7 +37,20 @@ const BAD: &[(&str, &str)] = &[
     ("[proxy]\nlisten_addr = \"127.0.0.1:443\"\n", "file:2:15: no virtual host has a certificate"),
     ("[proxy]\nproxy_protocol = true\n", "file:2:18: nobody may connect"),
     ("[proxy]\ntrusted_proxies = [\"10.0.0.0/8\", \"10.0.0\"]\n", "'10.0.0' is no network"),
-    ("[cors]\nallow_origins = []\n", "file:1:2: `cors` is not supported yet"),
+    ("[tracing]\nsample_percent = 1\n", "file:1:2: `tracing` is not supported yet"),
+    ("[proxy]\nproblems_url = \"docs\"\n", "file:2:16: \"docs\" is no address of a page"),
+    ("[proxy]\nproblems_url = \"https://a/#b\"\n", "file:2:16: \"https://a/#b\" is no address of a page"),
+    ("[cors]\n", "file:1:1: it needs an origin"),
+    ("[cors]\nallow_origins = [\"https://a.example/\"]\n", "(did you mean `https://a.example`?)"),
+    (
+        "[cors]\nallow_origins = [\"*\"]\nallow_credentials = true\n",
+        "file:2:17: \"*\" cannot go with `allow_credentials`",
+    ),
+    ("[cors]\nallow_origins = [\"*\"]\nallow_methods = [\"get\"]\n", "did you mean `GET`?"),
+    ("[compression]\nalgorithms = []\n", "file:2:14: it needs one at least"),
+    ("[compression]\nalgorithms = [\"gzip\", \"gzip\"]\n", "file:2:14: one of them is there twice"),
+    ("[compression]\nalgorithms = [\"deflate\"]\n", "unknown value `deflate`"),
+    ("[compression]\ntypes = [\"html\"]\n", "'html' is no media type"),
     ("[retry]\non_status = [502, 200]\n", "file:2:19: 200 is no status of an error"),
     ("[retry]\nbackoff_base_ms = 0\n", "file:2:19: `backoff_base_ms`: 0 is out of range"),
     ("[retry]\nbackoff_base_ms = 50\nbackoff_max_ms = 20\n", "file:3:18: it is less than `backoff_base_ms`"),
@@ -260,7 +273,7 @@ const BAD_ROUTES: &[(&str, &str)] = &[
         "file:6:1: the route '= /a' is there twice; the second would never be taken",
     ),
     ("path = \"/a\"\n[virtual_hosts.routes.retry]\nattempts = 17\n", "file:7:12: at most 16 attempts"),
-    ("path = \"/a\"\n[virtual_hosts.routes.cors]\n", "`cors` is not supported yet"),
+    ("path = \"/a\"\n[virtual_hosts.routes.auth]\n", "`auth` is not supported yet"),
 ];
 
 #[test]
@@ -290,6 +303,10 @@ fn the_reference_shows_the_defaults() {
     assert_eq!(reference.access.take(), Some(Default::default()));
     let users_file = "users.htpasswd".to_owned();
     assert_eq!(reference.auth.take(), Some(Auth { users_file, ..Auth::default() }));
+    assert_eq!(reference.compression.take(), Some(Default::default()));
+    let mut cors = reference.cors.take().unwrap();
+    cors.allow_origins.clear();
+    assert_eq!(cors, Default::default());
     assert_eq!(reference.lets_encrypt.take(), Some(Default::default()));
     // What has no default is an example.
     reference.proxy.listen_addr.0.clear();

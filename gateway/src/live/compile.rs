@@ -15,6 +15,8 @@ use crate::policy::access::Access;
 use crate::policy::auth::{self, Auth, IdentityFields};
 use crate::policy::body_limit::BodyLimit;
 use crate::policy::client_certificate::ClientCertificates;
+use crate::policy::compression::Compression;
+use crate::policy::cors::Cors;
 use crate::policy::fault::Fault;
 use crate::policy::head_size::HeadSize;
 use crate::policy::headers::HeaderRules;
@@ -121,6 +123,7 @@ fn compile_with(
         kept: compiler.auth.finish(),
         request_timeout: config.proxy.request_timeout_secs.duration(),
         security_headers,
+        cors: top.cors.map(|found| Cors::from(found.table)),
         unrouted: with.metrics.lazy_route("", ""),
     })
 }
@@ -296,6 +299,8 @@ impl<'c> Compiler<'c> {
             body_limit: BodyLimit::from(policies.limits.table),
             headers: HeaderRules::from(policies.headers.table),
             security_headers: SecurityHeaders::from(policies.security_headers.table),
+            cors: policies.cors.map(|found| Cors::from(found.table)),
+            compression: policies.compression.map(|found| Compression::from(found.table)),
             metrics: self.metrics.lazy_route(&host.domain, name),
         })
     }

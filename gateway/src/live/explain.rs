@@ -11,8 +11,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::snapshot::{Level, Route, Snapshot};
-use crate::config::{Algorithm, normalise_path};
+use crate::config::Algorithm;
 use crate::policy::{Verdict, rate_limit};
+use crate::reply::Problem;
 use crate::route::{self, Outcome};
 use crate::upstream::{Arm, BackendState, CircuitState, Member};
 
@@ -27,6 +28,8 @@ pub struct Explanation {
     pub path: String,
     /// The status with which the gateway itself would answer, where it would.
     pub answered: Option<u16>,
+    /// What is wrong with its path, where that is refused.
+    pub refused: Option<String>,
     /// The domain of the virtual host that serves it.
     pub virtual_host: Option<String>,
     /// The routes of that virtual host, and what becomes of each.
@@ -202,12 +205,12 @@ pub fn asked(
 /// What `snapshot` makes of a request.
 pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
     let request = &question.request;
-    let path = normalise_path(request.uri.path()).into_owned();
     let mut explanation = Explanation {
         method: request.method.to_string(),
         host: route::authority(request).ok().flatten().map(str::to_owned),
-        path: path.clone(),
+        path: request.uri.path().to_owned(),
         answered: None,
+        refused: None,
         virtual_host: None,
         rules: Vec::new(),
         route: None,
@@ -225,7 +228,18 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
         }
     };
     explanation.virtual_host = Some(rules.otherwise().domain.clone());
-    let (outcomes, route) = route::asked(request, |asked| (rules.explain(asked), rules.find(asked)));
+    let found = match route::within(rules, request) {
+        Ok(found) => found,
+        Err(bad) => {
+            explanation.answered = Some(Problem::BadRequest.status().as_u16());
+            explanation.refused = Some(bad.to_string());
+            return explanation;
+        }
+    };
+    let written = request.uri.path();
+    let (path, sent) = found.paths.as_deref().map_or((written, written), |it| (&*it.compared, &*it.sent));
+    path.clone_into(&mut explanation.path);
+    let (outcomes, route) = (rules.explain(&route::asked(request, path)), found.target);
     let rule = |(route, outcome): (&Arc<Route>, Outcome)| Rule {
         name: route.name.clone(),
         taken: outcome == Outcome::Taken,
@@ -233,7 +247,8 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
     };
     explanation.rules = outcomes.into_iter().map(rule).collect();
     explanation.rules.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut taken = taken(route, request, &path);
+    let upstream_path = route.rewrite.apply(path, sent).unwrap_or_else(|| sent.to_owned());
+    let mut taken = taken(route, request, upstream_path);
     if let Some(to_https) = to_https(route, question) {
         taken.redirect = Some(to_https);
     }
@@ -263,7 +278,7 @@ fn why(outcome: &Outcome) -> String {
     }
 }
 
-fn taken(route: &Route, request: &RequestHeader, path: &str) -> Taken {
+fn taken(route: &Route, request: &RequestHeader, upstream_path: String) -> Taken {
     let backend = |(member, backup): (&Member, bool)| Backend {
         id: member.backend.name.clone(),
         address: member.backend.endpoint.to_string(),
@@ -283,7 +298,7 @@ fn taken(route: &Route, request: &RequestHeader, path: &str) -> Taken {
     Taken {
         name: route.name.clone(),
         redirect: route.redirect.as_ref().map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned()),
-        upstream_path: route.rewrite.apply(path).unwrap_or_else(|| path.to_owned()),
+        upstream_path,
         policies: route.policies.iter().map(|&(name, from)| Policy { name, from }).collect(),
         pools: route.split.arms().map(pool).collect(),
         tag: chosen.tag.clone(),
@@ -309,6 +324,9 @@ impl fmt::Display for Explanation {
             return writeln!(f, "  virtual host  none: answered with {status}");
         };
         writeln!(f, "  virtual host  {virtual_host}")?;
+        if let Some(refused) = &self.refused {
+            return writeln!(f, "  refused       {refused}: answered with 400");
+        }
         for rule in &self.rules {
             let taken = if rule.taken { "yes" } else { "no " };
             writeln!(f, "  route         {taken} {}: {}", rule.name, rule.why)?;

@@ -2,8 +2,8 @@
 
 use super::snapshot::Level;
 use crate::config::{
-    self, Access, Auth, Balancing, CircuitBreaker, Config, Headers, HealthCheck, Limits, RateLimits, Retry,
-    SecurityHeaders, Upstream, VirtualHost,
+    self, Access, Auth, Balancing, CircuitBreaker, Compression, Config, Cors, Headers, HealthCheck, Limits,
+    RateLimits, Retry, SecurityHeaders, Upstream, VirtualHost,
 };
 
 /// The table that holds, and where it was written.
@@ -20,8 +20,8 @@ impl<T> Clone for Found<'_, T> {
 
 impl<T> Copy for Found<'_, T> {}
 
-/// What holds where no virtual host or route says anything: the tables at the top, or else the defaults. Only
-/// a rate limit, `access` and `auth` have none.
+/// What holds where no virtual host or route says anything: the tables at the top, or else the defaults. Some
+/// have none: then nothing is done.
 pub(super) struct Defaults {
     health_check: (HealthCheck, Level),
     balancing: (Balancing, Level),
@@ -34,6 +34,8 @@ pub(super) struct Defaults {
     rate_limit: Option<RateLimits>,
     access: Option<Access>,
     auth: Option<Auth>,
+    cors: Option<Cors>,
+    compression: Option<Compression>,
 }
 
 impl Defaults {
@@ -51,6 +53,8 @@ impl Defaults {
             rate_limit: config.rate_limit.clone(),
             access: config.access.clone(),
             auth: config.auth.clone(),
+            cors: config.cors.clone(),
+            compression: config.compression.clone(),
         }
     }
 }
@@ -79,6 +83,10 @@ pub(super) struct Policies<'c> {
     pub(super) access: Option<Found<'c, Access>>,
     /// `None`: nothing need be proved.
     pub(super) auth: Option<Found<'c, Auth>>,
+    /// `None`: as backends say.
+    pub(super) cors: Option<Found<'c, Cors>>,
+    /// `None`: nothing is compressed.
+    pub(super) compression: Option<Found<'c, Compression>>,
 }
 
 impl<'c> Policies<'c> {
@@ -93,9 +101,11 @@ impl<'c> Policies<'c> {
             limits: at_top(&defaults.limits),
             headers: at_top(&defaults.headers),
             security_headers: at_top(&defaults.security_headers),
-            rate_limit: top(defaults.rate_limit.as_ref()),
-            access: top(defaults.access.as_ref()),
-            auth: top(defaults.auth.as_ref()),
+            rate_limit: optional(&defaults.rate_limit),
+            access: optional(&defaults.access),
+            auth: optional(&defaults.auth),
+            cors: optional(&defaults.cors),
+            compression: optional(&defaults.compression),
         }
     }
 
@@ -123,11 +133,13 @@ impl<'c> Policies<'c> {
             rate_limit: innermost!(rate_limit).or(top.rate_limit),
             access: innermost!(access).or(top.access),
             auth: innermost!(auth).or(top.auth),
+            cors: innermost!(cors).or(top.cors),
+            compression: innermost!(compression).or(top.compression),
         }
     }
 
     /// Where each of them was written.
-    pub(super) fn levels(&self) -> [(&'static str, Level); 11] {
+    pub(super) fn levels(&self) -> [(&'static str, Level); 13] {
         fn of<T>(found: Option<Found<'_, T>>) -> Level {
             found.map_or(Level::Default, |found| found.level)
         }
@@ -143,6 +155,8 @@ impl<'c> Policies<'c> {
             ("limits", self.limits.level),
             ("headers", self.headers.level),
             ("security_headers", self.security_headers.level),
+            ("cors", of(self.cors)),
+            ("compression", of(self.compression)),
         ]
     }
 }
@@ -151,8 +165,8 @@ fn at_top<T>((table, level): &(T, Level)) -> Found<'_, T> {
     Found { table, level: *level }
 }
 
-fn top<T>(table: Option<&T>) -> Option<Found<'_, T>> {
-    table.map(|table| Found { table, level: Level::Top })
+fn optional<T>(at_top: &Option<T>) -> Option<Found<'_, T>> {
+    at_top.as_ref().map(|table| Found { table, level: Level::Top })
 }
 
 fn inner<'c, T>(route: Option<&'c T>, host: Option<&'c T>) -> Option<Found<'c, T>> {

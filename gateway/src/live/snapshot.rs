@@ -16,6 +16,8 @@ use crate::policy::access::Access;
 use crate::policy::auth::{Auth, IdentityFields, Kept, KeySet};
 use crate::policy::body_limit::BodyLimit;
 use crate::policy::client_certificate::ClientCertificates;
+use crate::policy::compression::Compression;
+use crate::policy::cors::Cors;
 use crate::policy::fault::Fault;
 use crate::policy::hash_key;
 use crate::policy::head_size::HeadSize;
@@ -106,6 +108,8 @@ pub struct Snapshot {
     pub request_timeout: Duration,
     /// Which fields tell browsers to be careful, in answers to requests that no route takes.
     pub security_headers: SecurityHeaders,
+    /// Who may use answers to requests that no route takes.
+    pub cors: Option<Cors>,
     /// Counts requests that no route takes.
     pub unrouted: Lazy<RouteMetrics>,
 }
@@ -119,7 +123,7 @@ pub struct Route {
     /// What holds at the door of its virtual host.
     pub entrance: Arc<Entrance>,
     /// Its policies, and at which level of the configuration each was written.
-    pub policies: [(&'static str, Level); 11],
+    pub policies: [(&'static str, Level); 13],
     /// Where clients are sent in place of an answer.
     pub redirect: Option<HeaderValue>,
     /// What it does wrong on purpose.
@@ -158,6 +162,10 @@ pub struct Route {
     pub headers: HeaderRules,
     /// Which fields tell browsers to be careful.
     pub security_headers: SecurityHeaders,
+    /// Which pages of other origins may use responses; `None`: as the backend says.
+    pub cors: Option<Cors>,
+    /// Which responses are compressed; `None`: none.
+    pub compression: Option<Compression>,
     /// Its counters.
     pub metrics: Lazy<RouteMetrics>,
 }

@@ -7,8 +7,10 @@ pub mod access;
 pub mod auth;
 pub mod body_limit;
 pub mod client_certificate;
+pub mod compression;
 pub mod content_length;
 pub mod cookie_crumbs;
+pub mod cors;
 pub mod fault;
 pub mod forwarded;
 pub mod hash_key;
@@ -23,6 +25,8 @@ pub mod security_headers;
 pub mod signed_cookie;
 
 use http::{HeaderMap, header};
+use pingora::Result;
+use pingora::http::ResponseHeader;
 
 pub use crate::reply::Verdict;
 
@@ -31,4 +35,14 @@ fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h s
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.filter(move |(named, _)| *named == name).map(|(_, value)| value)
+}
+
+/// Notes that a response would be another one where `field` is another one in the request (RFC 9110 12.5.5).
+fn add_vary(response: &mut ResponseHeader, field: &'static str) -> Result<()> {
+    let lines = response.headers.get_all(header::VARY).into_iter().filter_map(|line| line.to_str().ok());
+    let mut fields = lines.flat_map(|line| line.split(',')).map(str::trim);
+    if fields.any(|listed| listed == "*" || listed.eq_ignore_ascii_case(field)) {
+        return Ok(());
+    }
+    response.append_header(header::VARY, field).map(|_| ())
 }

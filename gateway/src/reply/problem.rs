@@ -134,6 +134,11 @@ problems! {
         cause: "The head has more bytes than `max_header_bytes`, or more fields than `max_header_fields`, allows here.",
         cure: "Mostly it is cookies: delete them. Operators: `[limits]` of the route.",
     }
+    OriginNotAllowed {
+        status: FORBIDDEN, name: "origin_not_allowed", title: "Pages of this origin may not do this", proxy_error: "http_request_denied",
+        cause: "A browser has asked whether a page of another origin may send its request (CORS), and it may not.",
+        cure: "`detail` says what is not allowed. Operators: `[cors]` of the route.",
+    }
     RequestTimeout {
         status: REQUEST_TIMEOUT, name: "request_timeout", title: "The request took too long to arrive", proxy_error: "http_request_error",
         cause: "The client stopped sending in the middle of its request.",

@@ -2,14 +2,17 @@
 //! then a rule of that virtual host by path, method and header fields ([`RuleTable`]).
 
 mod hosts;
+#[cfg(test)]
+mod readers;
 mod rules;
 
 use std::sync::Arc;
 
+use http::Method;
 use http::header::HOST;
 use pingora::http::RequestHeader;
 
-use crate::config::{InvalidHost, normalise_path};
+use crate::config::{BadPath, InvalidHost, Paths, read_path};
 use crate::reply::{Problem, Reply, Verdict};
 
 pub use hosts::HostTable;
@@ -40,19 +43,31 @@ fn absolute_form(request: &RequestHeader) -> Option<&str> {
     rest.split(['/', '?', '#']).next()
 }
 
+/// Where a request goes.
+#[derive(Debug)]
+pub struct Found<'t, T> {
+    /// The target of the rule that it takes.
+    pub target: &'t T,
+    /// Its path, where that is not both compared and sent as it was written.
+    pub paths: Option<Box<Paths>>,
+}
+
 /// Where a request goes, or the answer where no virtual host serves it; `server_name` is the host that the client
 /// has asked for in its TLS handshake.
 pub fn find<'t, T>(
     hosts: &'t HostTable<Arc<RuleTable<T>>>,
     request: &RequestHeader,
     server_name: Option<&str>,
-) -> Verdict<&'t T> {
+) -> Verdict<Found<'t, T>> {
     match virtual_host(hosts, request) {
         Verdict::Continue(rules) if is_misdirected(hosts, request, rules, server_name) => {
             let detail = "the TLS connection was made for another virtual host";
             Verdict::Reply(Reply::new(Problem::Misdirected, detail))
         }
-        Verdict::Continue(rules) => Verdict::Continue(asked(request, |asked| rules.find(asked))),
+        Verdict::Continue(rules) => match within(rules, request) {
+            Ok(found) => Verdict::Continue(found),
+            Err(bad) => Verdict::Reply(Reply::new(Problem::BadRequest, bad.to_string())),
+        },
         Verdict::Reply(reply) => Verdict::Reply(reply),
     }
 }
@@ -73,10 +88,48 @@ fn is_misdirected<T>(
     !matches!(hosts.find(Some(server_name)), Ok(Some(named)) if Arc::ptr_eq(named, rules))
 }
 
-/// Looks at a request as rules do.
-pub fn asked<R>(request: &RequestHeader, look: impl FnOnce(&Asked<'_>) -> R) -> R {
-    let path = normalise_path(request.uri.path());
-    look(&Asked { method: &request.method, path: &path, headers: &request.headers })
+/// Where a request goes within a virtual host.
+///
+/// # Errors
+/// Where its path is none, or could be taken for another one.
+pub fn within<'t, T>(rules: &'t RuleTable<T>, request: &RequestHeader) -> Result<Found<'t, T>, BadPath> {
+    let path = read_path(path(request)?)?;
+    let find = |path: &str| rules.find(&asked(request, path));
+    let target = find(&path.compared);
+    if path.is_plain() {
+        return Ok(Found { target, paths: None });
+    }
+    // A backend may read it in another way than rules do: then the route would be another one, with other policies.
+    if path.others.iter().any(|other| !std::ptr::eq(find(other), target)) {
+        return Err(BadPath::Ambiguous);
+    }
+    // Or not at all: then it gets to see what rules have seen.
+    let is_as_sent = std::ptr::eq(find(&path.sent), target) || path.sent == "*";
+    let compared = path.compared.into_owned();
+    let sent = if is_as_sent { path.sent.into_owned() } else { compared.clone() };
+    Ok(Found { target, paths: Some(Box::new(Paths { compared, sent })) })
+}
+
+/// A request with this path, as rules look at it.
+pub fn asked<'r>(request: &'r RequestHeader, path: &'r str) -> Asked<'r> {
+    Asked { method: &request.method, path, headers: &request.headers }
+}
+
+/// The path of a request as it was written.
+fn path(request: &RequestHeader) -> Result<&str, BadPath> {
+    let (path, target) = (request.uri.path(), request.raw_path());
+    // Pingora takes what is neither a path nor a URL for "/", and passes it on as it is (RFC 9112 3.2); and so a
+    // URL with a backslash, which it does not believe to be one.
+    let has_scheme =
+        |scheme: &[u8]| target.get(..scheme.len()).is_some_and(|it| it.eq_ignore_ascii_case(scheme));
+    let is_url = || (has_scheme(b"http://") || has_scheme(b"https://")) && !target.contains(&b'\\');
+    let is_for_server = target == b"*" && request.method == Method::OPTIONS;
+    if !(target.starts_with(b"/") || is_for_server || is_url()) {
+        return Err(BadPath::NoSlash);
+    }
+    // Nor is it what goes up where it is not UTF-8.
+    let is_lossy = !request.raw_path_is_utf8() && path.contains(char::REPLACEMENT_CHARACTER);
+    if is_lossy { Err(BadPath::Overlong) } else { Ok(path) }
 }
 
 /// The virtual host that a request is for, or the answer where none is.
@@ -130,7 +183,7 @@ mod tests {
     /// The target found, or the status of the answer.
     fn outcome(table: &Table, request: &RequestHeader) -> Result<&'static str, u16> {
         match find(table, request, None) {
-            Verdict::Continue(found) => Ok(*found),
+            Verdict::Continue(found) => Ok(*found.target),
             Verdict::Reply(reply) => Err(reply.status()),
         }
     }
@@ -187,7 +240,7 @@ mod tests {
         insert(&mut table, "*", "all");
         let outcome = |server_name, host| match find(&table, &request(Version::HTTP_11, &[host]), server_name)
         {
-            Verdict::Continue(found) => Ok(*found),
+            Verdict::Continue(found) => Ok(*found.target),
             Verdict::Reply(reply) => Err(reply.status()),
         };
         for (server_name, host, expected) in [

@@ -14,7 +14,7 @@ async fn check_says_ok_or_everything_that_is_wrong() {
     let path = good.path().display().to_string();
     assert_eq!(run(&["check", "-c", &path], &[]).await, (Some(0), "ok".to_owned()));
 
-    let bad = ConfigFile::new("[proxy]\nthreads = \"four\"\nlisten = 1\n[cors]\n");
+    let bad = ConfigFile::new("[proxy]\nthreads = \"four\"\nlisten = 1\n[tracing]\n");
     let path = bad.path().display().to_string();
     for arguments in [&["check", "-c", &path][..], &["-c", &path], &["run", "--config", &path]] {
         let (code, said) = run(arguments, &[]).await;
@@ -22,7 +22,7 @@ async fn check_says_ok_or_everything_that_is_wrong() {
         let expected = [
             format!("{path}:2:11: `threads`: invalid type"),
             format!("{path}:3:1: unknown key `listen`"),
-            format!("{path}:4:2: `cors` is not supported yet"),
+            format!("{path}:4:2: `tracing` is not supported yet"),
             format!("{path}: there is no virtual host"),
         ];
         for line in expected {

@@ -8,7 +8,7 @@ use http::uri::PathAndQuery;
 use super::Faults;
 use crate::config::routes::Route;
 use crate::config::schema::{Config, VirtualHost};
-use crate::config::{Domain, normalise_path};
+use crate::config::{Domain, read_path};
 
 /// Everything that is wrong with them, but for tags that lead nowhere.
 pub(super) fn virtual_hosts(config: &Config, faults: &mut Faults) {
@@ -65,15 +65,23 @@ fn route(route: &Route, at: &str, faults: &mut Faults) {
     }
     for (key, path) in [("path", &route.path), ("path_prefix", &route.path_prefix)] {
         let Some(path) = path else { continue };
-        let form = normalise_path(path);
-        if !is_path(path) {
-            let detail =
-                format!("{path:?} is no path that a request can have; expected something like \"/api\"");
-            faults.add(format!("{at}/{key}"), detail);
-        } else if form != *path {
-            let detail = format!("{path:?} is never asked for: a request for it is one for {form:?}");
-            faults.add(format!("{at}/{key}"), detail);
-        }
+        let detail = match read_path(path) {
+            _ if !is_path(path) => {
+                format!("{path:?} is no path that a request can have; expected something like \"/api\"")
+            }
+            Err(bad) => format!("{path:?} is never asked for: {bad}"),
+            Ok(read) if read.compared != *path => {
+                format!("{path:?} is never asked for: a request for it is one for {:?}", read.compared)
+            }
+            Ok(read) if !read.others.is_empty() => {
+                format!(
+                    "{path:?} is never asked for: some servers take it for {:?}",
+                    read.others.join("\", \"")
+                )
+            }
+            Ok(_) => continue,
+        };
+        faults.add(format!("{at}/{key}"), detail);
     }
     rewrite(route, at, faults);
     redirect(route, at, faults);

@@ -10,6 +10,7 @@ use super::rate_limit::rate_limits;
 use crate::config::fields::is_cookie_name;
 use crate::config::policies::{FaultInjection, Headers, Limits};
 use crate::config::rate_limit::RateLimits;
+use crate::config::responses::{AllowedOrigin, Compression, Cors, FieldOrAny};
 use crate::config::routes::Route;
 use crate::config::schema::{Backend, Config, VirtualHost};
 use crate::config::upstream::{
@@ -47,6 +48,8 @@ pub(super) fn policies(config: &Config, faults: &mut Faults) {
         limits: &config.limits,
         headers: &config.headers,
         auth: &config.auth,
+        cors: &config.cors,
+        compression: &config.compression,
     }
     .check("", faults);
     for (i, host) in config.virtual_hosts.iter().enumerate() {
@@ -71,6 +74,8 @@ struct Tables<'c> {
     limits: &'c Option<Limits>,
     headers: &'c Option<Headers>,
     auth: &'c Option<Auth>,
+    cors: &'c Option<Cors>,
+    compression: &'c Option<Compression>,
 }
 
 macro_rules! tables_from {
@@ -87,6 +92,8 @@ macro_rules! tables_from {
                     limits: &from.limits,
                     headers: &from.headers,
                     auth: &from.auth,
+                    cors: &from.cors,
+                    compression: &from.compression,
                 }
             }
         }
@@ -107,6 +114,8 @@ impl Tables<'_> {
         self.limits.iter().for_each(|table| limits(at, table, faults));
         self.headers.iter().for_each(|table| headers(at, table, faults));
         self.auth.iter().for_each(|table| auth(at, table, faults));
+        self.cors.iter().for_each(|table| cors(at, table, faults));
+        self.compression.iter().for_each(|table| compression(at, table, faults));
     }
 }
 
@@ -214,6 +223,42 @@ fn headers(at: &str, headers: &Headers, faults: &mut Faults) {
     if headers.request_add.0.iter().any(|(name, _)| name.0 == header::HOST) {
         let detail = "a request has one Host, so it cannot be added; use request_set";
         faults.add(format!("{at}headers/request_add"), detail);
+    }
+}
+
+fn cors(at: &str, cors: &Cors, faults: &mut Faults) {
+    let mut add = |key: &str, detail: &str| faults.add(format!("{at}cors/{key}"), detail);
+    if cors.allow_origins.is_empty() {
+        add("allow_origins", "it needs an origin, as in \"https://app.example.com\"; or leave the table out");
+    }
+    if !cors.allow_credentials {
+        return;
+    }
+    // With credentials browsers take the star for itself (fetch, 3.2.4), and it would let everybody in.
+    let any = FieldOrAny::Any;
+    for (key, has_any) in [
+        ("allow_origins", cors.allow_origins.contains(&AllowedOrigin::Any)),
+        ("allow_methods", cors.allow_methods.iter().any(|method| method.0.as_str() == "*")),
+        ("allow_headers", cors.allow_headers.contains(&any)),
+        ("expose_headers", cors.expose_headers.contains(&any)),
+    ] {
+        if has_any {
+            add(key, "\"*\" cannot go with `allow_credentials`; name those that may");
+        }
+    }
+}
+
+fn compression(at: &str, compression: &Compression, faults: &mut Faults) {
+    let mut add = |key: &str, detail: &str| faults.add(format!("{at}compression/{key}"), detail);
+    if compression.algorithms.is_empty() {
+        add("algorithms", "it needs one at least; or leave the table out");
+    }
+    let twice = |i: usize| compression.algorithms[..i].contains(&compression.algorithms[i]);
+    if (0..compression.algorithms.len()).any(twice) {
+        add("algorithms", "one of them is there twice");
+    }
+    if compression.types.is_empty() {
+        add("types", "without types nothing is compressed; leave it out, or the table");
     }
 }
 

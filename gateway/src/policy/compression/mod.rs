@@ -1,0 +1,321 @@
+//! `[compression]`: responses are compressed on their way down, where the client can take that and it is worth it.
+//!
+//! Not by Pingora's module: it takes the first coding that the client names, whatever weight that has, does not end
+//! what it compresses with Brotli, and holds back what should flow.
+
+mod encoder;
+
+use http::header::{
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, ETAG, TRAILER, TRANSFER_ENCODING,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use super::add_vary;
+use crate::config::{self, Coding, CompressionLevel, MediaTypes};
+use crate::preference;
+
+pub use encoder::Encoder;
+
+/// What says of a body how it is written, byte for byte (RFC 9530, RFC 3230, and the older one).
+const DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-md5"),
+];
+
+/// Events are small and must arrive at once: they stay as they are, whatever `types` says.
+const EVENTS: &str = "text/event-stream";
+
+/// The compiled `[compression]` table.
+pub struct Compression {
+    codings: Vec<Coding>,
+    level: CompressionLevel,
+    types: Vec<MediaTypes>,
+    min_bytes: u64,
+}
+
+impl From<&config::Compression> for Compression {
+    fn from(config: &config::Compression) -> Self {
+        Compression {
+            codings: config.algorithms.clone(),
+            level: config.level,
+            types: config.types.clone(),
+            min_bytes: config.min_bytes,
+        }
+    }
+}
+
+/// The name of a coding in `Content-Encoding`.
+fn name(coding: Coding) -> &'static str {
+    match coding {
+        Coding::Zstd => "zstd",
+        Coding::Br => "br",
+        Coding::Gzip => "gzip",
+    }
+}
+
+impl Compression {
+    /// Decides what becomes of a response to `request`, changes its head, and returns what compresses the body; `None`
+    /// where that stays as it is, or there is none.
+    ///
+    /// # Errors
+    /// Where Pingora refuses a field, which it does not do for these, or a coding cannot begin.
+    pub fn on_response(
+        &self,
+        request: &RequestHeader,
+        response: &mut ResponseHeader,
+    ) -> Result<Option<Encoder>> {
+        if !self.is_worth_it(response) {
+            return Ok(None);
+        }
+        // For others it may be compressed: whoever keeps it must know.
+        add_vary(response, "Accept-Encoding")?;
+        // Before HTTP/1.1 there is no body whose length is not known, but one that ends with the connection.
+        let may_change = request.version > Version::HTTP_10 && !forbids_change(&request.headers);
+        let Some(coding) = self.choose(&request.headers).filter(|_| may_change) else { return Ok(None) };
+        let length = length(response);
+        response.insert_header(CONTENT_ENCODING, name(coding))?;
+        response.remove_header(&CONTENT_LENGTH);
+        response.remove_header(&ACCEPT_RANGES);
+        weaken(response)?;
+        if request.method == Method::HEAD {
+            return Ok(None);
+        }
+        // Over HTTP/2 Pingora leaves it out.
+        response.insert_header(TRANSFER_ENCODING, "chunked")?;
+        Encoder::new(coding, self.level, length).map(Some)
+    }
+
+    /// Whether a response could be compressed, for a client that takes it so.
+    fn is_worth_it(&self, response: &ResponseHeader) -> bool {
+        let has = |name: &HeaderName| response.headers.contains_key(name);
+        let bodiless = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];
+        let is_whole = response.status != StatusCode::PARTIAL_CONTENT && !has(&CONTENT_RANGE);
+        is_whole
+            && !response.status.is_informational()
+            && !bodiless.contains(&response.status)
+            && !has(&CONTENT_ENCODING)
+            // They could not follow: Pingora has the body end with what is flushed last.
+            && !has(&TRAILER)
+            && !DIGESTS.iter().any(has)
+            && !forbids_change(&response.headers)
+            && length(response).is_none_or(|length| length >= self.min_bytes && length > 0)
+            && self.is_of_type(response)
+    }
+
+    fn is_of_type(&self, response: &ResponseHeader) -> bool {
+        let Some(kind) = response.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()) else {
+            return false;
+        };
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        !kind.eq_ignore_ascii_case(EVENTS) && self.types.iter().any(|types| types.contains(kind))
+    }
+
+    /// The coding that the client likes best, of several the first of ours (RFC 9110 12.5.3).
+    fn choose(&self, request: &HeaderMap) -> Option<Coding> {
+        let (mut others, mut plain) = (0, None);
+        let mut weights: Vec<Option<u16>> = vec![None; self.codings.len()];
+        for (coding, weight) in preference::entries(request, ACCEPT_ENCODING).flatten() {
+            let is_it = |ours: &Coding| {
+                coding.eq_ignore_ascii_case(name(*ours))
+                    || *ours == Coding::Gzip && coding.eq_ignore_ascii_case("x-gzip")
+            };
+            if coding == "*" {
+                others = weight;
+            } else if coding.eq_ignore_ascii_case("identity") {
+                plain = Some(weight);
+            } else if let Some(place) = self.codings.iter().position(is_it) {
+                weights[place] = Some(weight);
+            }
+        }
+        let weighted =
+            self.codings.iter().zip(&weights).map(|(coding, weight)| (*coding, weight.unwrap_or(others)));
+        let best = weighted.reduce(|best, next| if next.1 > best.1 { next } else { best });
+        best.filter(|(_, weight)| *weight > 0 && *weight >= plain.unwrap_or(0)).map(|(coding, _)| coding)
+    }
+}
+
+/// RFC 9111 5.2.1.6 and 5.2.2.6.
+fn forbids_change(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(CACHE_CONTROL).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|one| one.trim().eq_ignore_ascii_case("no-transform"))
+}
+
+fn length(response: &ResponseHeader) -> Option<u64> {
+    response.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// What stands for these very bytes stands for what they say from now on (RFC 9110 8.8.1).
+fn weaken(response: &mut ResponseHeader) -> Result<()> {
+    let Some(strong) = response.headers.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/")) else {
+        return Ok(());
+    };
+    let weak = HeaderValue::from_bytes(&[b"W/", strong.as_bytes()].concat());
+    let weak = weak.ok().filter(|_| strong.as_bytes().starts_with(b"\""));
+    match weak {
+        Some(weak) => response.insert_header(ETAG, weak),
+        None => {
+            response.remove_header(&ETAG);
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(toml: &str) -> Compression {
+        Compression::from(&toml::from_str::<config::Compression>(toml).unwrap())
+    }
+
+    fn request(fields: &[(&'static str, &'static str)]) -> RequestHeader {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        for (name, value) in fields {
+            request.append_header(*name, *value).unwrap();
+        }
+        request
+    }
+
+    fn response(status: u16, fields: &[(&'static str, &'static str)]) -> ResponseHeader {
+        let mut response = ResponseHeader::build(status, None).unwrap();
+        for (name, value) in fields {
+            response.append_header(*name, *value).unwrap();
+        }
+        response
+    }
+
+    #[test]
+    fn the_clients_wishes_come_first_and_ours_after() {
+        let choose =
+            |accepted: &'static str| policy("").choose(&request(&[("accept-encoding", accepted)]).headers);
+        for (accepted, coding) in [
+            ("gzip, deflate, br, zstd", Some(Coding::Zstd)),
+            ("gzip, br", Some(Coding::Br)),
+            ("gzip", Some(Coding::Gzip)),
+            ("X-GZIP", Some(Coding::Gzip)),
+            ("gzip;q=1, br;q=0.9, zstd;q=0.8", Some(Coding::Gzip)),
+            ("gzip;q=0.5, *;q=0.1", Some(Coding::Gzip)),
+            ("*", Some(Coding::Zstd)),
+            ("zstd;q=0, *", Some(Coding::Br)),
+            ("zstd;q=0, br;q=0, gzip;q=0", None),
+            ("*;q=0", None),
+            ("identity;q=0", None),
+            ("identity;q=0, gzip;q=0.1", Some(Coding::Gzip)),
+            ("gzip;q=0.5, identity", None),
+            ("gzip;q=0.5, identity;q=0.5", Some(Coding::Gzip)),
+            ("deflate", None),
+            ("", None),
+            ("gzip;q=nonsense", None),
+            ("gzip;q=nonsense, br", Some(Coding::Br)),
+        ] {
+            assert_eq!(choose(accepted), coding, "{accepted:?}");
+        }
+        assert_eq!(policy("").choose(&HeaderMap::new()), None);
+        let only = policy("algorithms = [\"gzip\"]");
+        assert_eq!(only.choose(&request(&[("accept-encoding", "zstd, br")]).headers), None);
+    }
+
+    #[test]
+    fn what_cannot_or_must_not_be_compressed_stays() {
+        let html = ("content-type", "text/html; charset=utf-8");
+        for (status, fields, worth) in [
+            (200, &[html][..], true),
+            (404, &[html, ("content-length", "5000")], true),
+            (200, &[html, ("content-length", "1023")], false),
+            (200, &[html, ("content-length", "1024")], true),
+            (204, &[html], false),
+            (304, &[html], false),
+            (101, &[html], false),
+            (206, &[html], false),
+            (200, &[html, ("content-range", "bytes 0-1/2")], false),
+            (200, &[html, ("content-encoding", "gzip")], false),
+            (200, &[html, ("cache-control", "public, No-Transform")], false),
+            (200, &[html, ("content-digest", "sha-256=::")], false),
+            (200, &[html, ("trailer", "x-sum")], false),
+            (200, &[("content-type", "application/problem+json")], true),
+            (200, &[("content-type", "image/svg+xml")], true),
+            (200, &[("content-type", "image/png")], false),
+            (200, &[("content-type", "application/zip")], false),
+            (200, &[("content-type", "text/event-stream")], false),
+            (200, &[("content-type", "application/grpc")], false),
+            (200, &[], false),
+        ] {
+            assert_eq!(policy("").is_worth_it(&response(status, fields)), worth, "{status} {fields:?}");
+        }
+        let all_text = policy("types = [\"text/*\"]\nmin_bytes = 0");
+        assert!(!all_text.is_worth_it(&response(200, &[("content-type", "text/event-stream; x=y")])));
+        assert!(!all_text.is_worth_it(&response(200, &[html, ("content-length", "0")])));
+    }
+
+    #[test]
+    fn the_head_says_what_the_body_will_be() {
+        let page = [
+            ("content-type", "text/html"),
+            ("content-length", "5000"),
+            ("accept-ranges", "bytes"),
+            ("etag", "\"v1\""),
+            ("vary", "Cookie"),
+        ];
+        let mut compressed = response(200, &page);
+        let encoder =
+            policy("").on_response(&request(&[("accept-encoding", "gzip")]), &mut compressed).unwrap();
+        assert!(encoder.is_some());
+        let all = |head: &ResponseHeader| {
+            let mut all: Vec<String> = head
+                .headers
+                .iter()
+                .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+                .collect();
+            all.sort_unstable();
+            all
+        };
+        let head = [
+            "content-encoding: gzip",
+            "content-type: text/html",
+            "etag: W/\"v1\"",
+            "transfer-encoding: chunked",
+            "vary: Accept-Encoding",
+            "vary: Cookie",
+        ];
+        assert_eq!(all(&compressed), head);
+
+        let mut of_head = response(200, &page);
+        let mut asked = request(&[("accept-encoding", "gzip")]);
+        asked.set_method(Method::HEAD);
+        assert!(policy("").on_response(&asked, &mut of_head).unwrap().is_none());
+        let without_framing = head.into_iter().filter(|field| !field.starts_with("transfer"));
+        assert_eq!(all(&of_head), without_framing.collect::<Vec<_>>(), "HEAD says what GET would");
+    }
+
+    #[test]
+    fn who_takes_it_as_it_is_gets_it_so_and_caches_are_told() {
+        let cases =
+            [request(&[]), request(&[("accept-encoding", "gzip"), ("cache-control", "no-transform")])];
+        let mut old = request(&[("accept-encoding", "gzip")]);
+        old.set_version(Version::HTTP_10);
+        for request in cases.into_iter().chain([old]) {
+            let mut plain = response(
+                200,
+                &[("content-type", "text/html"), ("content-length", "5000"), ("etag", "\"1\"")],
+            );
+            assert!(policy("").on_response(&request, &mut plain).unwrap().is_none());
+            assert_eq!(plain.headers["vary"], "Accept-Encoding");
+            assert_eq!(plain.headers["content-length"], "5000");
+            assert_eq!(plain.headers["etag"], "\"1\"");
+        }
+    }
+
+    #[test]
+    fn tags_are_weak_or_gone() {
+        for (tag, weak) in [("\"a\"", Some("W/\"a\"")), ("W/\"a\"", Some("W/\"a\"")), ("a", None)] {
+            let mut head = response(200, &[("etag", tag)]);
+            weaken(&mut head).unwrap();
+            assert_eq!(head.headers.get(ETAG).map(|tag| tag.to_str().unwrap()), weak);
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! `[cors]`: which pages of other origins may use a response, as the fetch standard has browsers ask (3.2). The gateway
+//! answers for its backends: whatever they say about it themselves is replaced, and its own answers say the same, or
+//! a script could not read why it was refused.
+
+use std::collections::HashSet;
+
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, ORIGIN, VARY,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use pingora::Result;
+use pingora::http::ResponseHeader;
+
+use super::add_vary;
+use crate::config::{self, AllowedOrigin, FieldOrAny};
+use crate::reply::{Problem, Reply};
+
+/// What an answer to a preflight depends on besides the origin.
+const ASKED: &str = "Access-Control-Request-Method, Access-Control-Request-Headers";
+
+const ANY: HeaderValue = HeaderValue::from_static("*");
+
+/// The compiled `[cors]` table.
+pub struct Cors {
+    any_origin: bool,
+    origins: HashSet<String>,
+    /// What comes before a host and what it ends with.
+    below: Vec<(String, String)>,
+    methods: Allowed<Method>,
+    headers: Allowed<HeaderName>,
+    expose: Option<HeaderValue>,
+    credentials: bool,
+    max_age: HeaderValue,
+}
+
+/// What is allowed, and how that is said.
+struct Allowed<T> {
+    any: bool,
+    these: Vec<T>,
+    said: Option<HeaderValue>,
+}
+
+impl<T: AsRef<str>> Allowed<T> {
+    fn new(any: bool, these: Vec<T>) -> Self {
+        let list = these.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+        let said = if any { Some(ANY) } else { said(&list) };
+        Allowed { any, these, said }
+    }
+}
+
+fn said(list: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(list).ok().filter(|_| !list.is_empty())
+}
+
+impl From<&config::Cors> for Cors {
+    fn from(config: &config::Cors) -> Self {
+        let fields = |fields: &[FieldOrAny]| {
+            let names = fields.iter().filter_map(|field| match field {
+                FieldOrAny::Field(name) => Some(name.clone()),
+                FieldOrAny::Any => None,
+            });
+            Allowed::new(fields.contains(&FieldOrAny::Any), names.collect())
+        };
+        let methods: Vec<Method> = config.allow_methods.iter().map(|method| method.0.clone()).collect();
+        let (mut origins, mut below) = (HashSet::new(), Vec::new());
+        for origin in &config.allow_origins {
+            match origin {
+                AllowedOrigin::Any => {}
+                AllowedOrigin::Exact(origin) => drop(origins.insert(origin.clone())),
+                AllowedOrigin::Below(begin, end) => below.push((begin.clone(), end.clone())),
+            }
+        }
+        Cors {
+            any_origin: config.allow_origins.contains(&AllowedOrigin::Any),
+            origins,
+            below,
+            methods: Allowed::new(methods.iter().any(|method| method.as_str() == "*"), methods),
+            headers: fields(&config.allow_headers),
+            expose: fields(&config.expose_headers).said,
+            credentials: config.allow_credentials,
+            max_age: HeaderValue::from(config.max_age_secs.get()),
+        }
+    }
+}
+
+/// The method that a browser asks leave for, where the request is such a question (a preflight).
+pub fn asks_for(method: &Method, request: &HeaderMap) -> Option<Method> {
+    let asked = request.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| *method == Method::OPTIONS)?;
+    Method::from_bytes(asked.as_bytes()).ok().filter(|_| request.contains_key(ORIGIN))
+}
+
+impl Cors {
+    /// The answer to a preflight for `method`. Who may read it, [`Cors::on_reply`] says.
+    pub fn answer(&self, method: &Method, request: &HeaderMap) -> Reply {
+        let refused = |what: &str| {
+            Reply::new(Problem::OriginNotAllowed, format!("pages of other origins may not {what}"))
+        };
+        let reply = if self.allowed(request.get(ORIGIN)).is_none() {
+            Reply::new(Problem::OriginNotAllowed, "pages of this origin may not use this")
+        } else if !self.has_method(method) {
+            refused(&format!("use the method {method}"))
+        } else if let Some(name) = self.forbidden_field(request) {
+            refused(&format!("send the field {name}"))
+        } else {
+            let said = [
+                (ACCESS_CONTROL_ALLOW_METHODS, self.methods.said.as_ref()),
+                (ACCESS_CONTROL_ALLOW_HEADERS, self.headers.said.as_ref()),
+                (ACCESS_CONTROL_MAX_AGE, Some(&self.max_age)),
+            ];
+            let said = said.into_iter().filter_map(|(name, value)| Some((name, value?.clone())));
+            said.fold(Reply::no_content(), |reply, (name, value)| reply.field(name, value))
+        };
+        reply.field(VARY, HeaderValue::from_static(ASKED))
+    }
+
+    fn has_method(&self, method: &Method) -> bool {
+        // The last three need no leave (fetch, 2.2.1).
+        self.methods.any
+            || self.methods.these.contains(method)
+            || matches!(*method, Method::GET | Method::HEAD | Method::POST)
+    }
+
+    /// The first field that is asked for and not allowed.
+    fn forbidden_field<'r>(&self, request: &'r HeaderMap) -> Option<&'r str> {
+        let lines = request.get_all(ACCESS_CONTROL_REQUEST_HEADERS).into_iter();
+        let names = lines.flat_map(|line| line.to_str().unwrap_or("?").split(',')).map(str::trim);
+        let is_allowed = |name: &&str| {
+            let listed = self.headers.these.iter().any(|allowed| allowed.as_str().eq_ignore_ascii_case(name));
+            // The star does not stand for this one (fetch, 3.2.4).
+            listed || self.headers.any && !name.eq_ignore_ascii_case(AUTHORIZATION.as_str())
+        };
+        names.filter(|name| !name.is_empty()).find(|name| !is_allowed(name))
+    }
+
+    /// The origin that may use the response, as it is told.
+    fn allowed(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
+        if self.any_origin && !self.credentials {
+            return Some(ANY);
+        }
+        let text = origin?.to_str().ok()?;
+        let is_below = |(begin, end): &(String, String)| {
+            let host = text.strip_prefix(begin.as_str()).and_then(|host| host.strip_suffix(end.as_str()));
+            host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ':', '@']))
+        };
+        let is_allowed = self.any_origin || self.origins.contains(text) || self.below.iter().any(is_below);
+        origin.filter(|_| is_allowed).cloned()
+    }
+
+    /// Whether responses are the same for everybody.
+    fn is_for_all(&self) -> bool {
+        self.any_origin && !self.credentials
+    }
+
+    fn fields(&self, origin: Option<&HeaderValue>) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        let allowed = self.allowed(origin);
+        let may = allowed.is_some();
+        let credentials = (may && self.credentials).then(|| HeaderValue::from_static("true"));
+        let fields = [
+            (ACCESS_CONTROL_ALLOW_ORIGIN, allowed),
+            (ACCESS_CONTROL_ALLOW_CREDENTIALS, credentials),
+            (ACCESS_CONTROL_EXPOSE_HEADERS, self.expose.clone().filter(|_| may)),
+        ];
+        fields.into_iter().filter_map(|(name, value)| Some((name, value?)))
+    }
+
+    /// Says on a response who may use it, in place of what the backend says; `origin` is where the page is from that
+    /// asks.
+    ///
+    /// # Errors
+    /// Never in practice: the values are valid.
+    pub fn on_response(&self, origin: Option<&HeaderValue>, response: &mut ResponseHeader) -> Result<()> {
+        for name in [
+            ACCESS_CONTROL_ALLOW_ORIGIN,
+            ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            ACCESS_CONTROL_EXPOSE_HEADERS,
+            ACCESS_CONTROL_ALLOW_METHODS,
+            ACCESS_CONTROL_ALLOW_HEADERS,
+            ACCESS_CONTROL_MAX_AGE,
+        ] {
+            response.remove_header(&name);
+        }
+        for (name, value) in self.fields(origin) {
+            response.insert_header(name, value)?;
+        }
+        if self.is_for_all() { Ok(()) } else { add_vary(response, "Origin") }
+    }
+
+    /// The same on an answer of the gateway's own.
+    pub fn on_reply(&self, origin: Option<&HeaderValue>, fields: &mut HeaderMap) {
+        fields.extend(self.fields(origin));
+        if !self.is_for_all() {
+            fields.append(VARY, HeaderValue::from_static("Origin"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cors(toml: &str) -> Cors {
+        Cors::from(&toml::from_str::<config::Cors>(toml).unwrap())
+    }
+
+    fn request(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let fields = fields
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        fields.collect()
+    }
+
+    fn origin(text: &'static str) -> HeaderValue {
+        HeaderValue::from_static(text)
+    }
+
+    const APP: &str = "allow_origins = [\"https://app.example.com\", \"https://*.test.example:8443\"]\n";
+
+    #[test]
+    fn origins_are_compared_whole() {
+        let cors = cors(APP);
+        for (text, may) in [
+            ("https://app.example.com", true),
+            ("https://a.test.example:8443", true),
+            ("https://a.b.test.example:8443", true),
+            ("http://app.example.com", false),
+            ("https://app.example.com:8443", false),
+            ("https://app.example.com.evil.example", false),
+            ("https://evilapp.example.com", false),
+            ("https://test.example:8443", false),
+            ("https://.test.example:8443", false),
+            ("https://eviltest.example:8443", false),
+            ("https://evil.example/.test.example:8443", false),
+            ("https://evil.example:1.test.example:8443", false),
+            ("https://a.test.example", false),
+            ("null", false),
+            ("", false),
+            ("*", false),
+        ] {
+            assert_eq!(cors.allowed(Some(&origin(text))).is_some(), may, "{text}");
+        }
+        assert!(cors.allowed(None).is_none());
+    }
+
+    #[test]
+    fn a_preflight_is_told_what_it_may() {
+        let cors = cors(&format!(
+            "{APP}allow_methods = [\"PUT\"]\nallow_headers = [\"X-Token\", \"Content-Type\"]\n"
+        ));
+        let asked = |method: &'static str, headers: &'static str| {
+            let request = request(&[
+                ("origin", "https://app.example.com"),
+                ("access-control-request-method", method),
+                ("access-control-request-headers", headers),
+            ]);
+            let method = asks_for(&Method::OPTIONS, &request).unwrap();
+            cors.answer(&method, &request)
+        };
+        let reply = asked("PUT", "content-type, x-token");
+        assert_eq!(reply.status(), 204);
+        assert_eq!(reply.fields()["access-control-allow-methods"], "PUT");
+        assert_eq!(reply.fields()["access-control-allow-headers"], "x-token, content-type");
+        assert_eq!(reply.fields()["access-control-max-age"], "600");
+        assert_eq!(reply.fields()["vary"], ASKED);
+        assert_eq!(asked("POST", "").status(), 204, "needs no leave");
+        assert_eq!(asked("DELETE", "").status(), 403);
+        assert_eq!(asked("PUT", "x-other").status(), 403);
+        let elsewhere =
+            request(&[("origin", "https://evil.example"), ("access-control-request-method", "GET")]);
+        assert_eq!(cors.answer(&Method::GET, &elsewhere).status(), 403);
+    }
+
+    #[test]
+    fn only_a_question_is_a_preflight() {
+        let full = [("origin", "https://a.example"), ("access-control-request-method", "PUT")];
+        assert_eq!(asks_for(&Method::OPTIONS, &request(&full)), Some(Method::PUT));
+        assert_eq!(asks_for(&Method::GET, &request(&full)), None);
+        assert_eq!(asks_for(&Method::OPTIONS, &request(&full[..1])), None);
+        assert_eq!(asks_for(&Method::OPTIONS, &request(&full[1..])), None);
+        let nonsense = [("origin", "https://a.example"), ("access-control-request-method", "a b")];
+        assert_eq!(asks_for(&Method::OPTIONS, &request(&nonsense)), None);
+    }
+
+    #[test]
+    fn a_star_for_fields_leaves_authorization_out() {
+        let cors = cors("allow_origins = [\"*\"]\nallow_headers = [\"*\"]\n");
+        let asked = |headers| {
+            let request =
+                request(&[("origin", "https://a.example"), ("access-control-request-headers", headers)]);
+            cors.answer(&Method::GET, &request).status()
+        };
+        assert_eq!((asked("x-any"), asked("x-any, Authorization")), (204, 403));
+    }
+
+    #[test]
+    fn what_the_backend_says_is_replaced() {
+        let cors = cors(&format!("{APP}allow_credentials = true\nexpose_headers = [\"X-Total\"]\n"));
+        let mut response = ResponseHeader::build(200, None).unwrap();
+        for (name, value) in [
+            ("Access-Control-Allow-Origin", "*"),
+            ("Access-Control-Allow-Origin", "https://evil.example"),
+            ("Access-Control-Allow-Credentials", "true"),
+            ("Vary", "Accept-Encoding"),
+        ] {
+            response.append_header(name, value).unwrap();
+        }
+        let mut other = response.clone();
+        cors.on_response(Some(&origin("https://app.example.com")), &mut response).unwrap();
+        let all = |name| response.headers.get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(all("access-control-allow-origin"), ["https://app.example.com"]);
+        assert_eq!(all("access-control-allow-credentials"), ["true"]);
+        assert_eq!(all("access-control-expose-headers"), ["x-total"]);
+        assert_eq!(all("vary"), ["Accept-Encoding", "Origin"]);
+
+        cors.on_response(None, &mut other).unwrap();
+        let said = other.headers.keys().filter(|name| name.as_str().starts_with("access-control"));
+        assert_eq!(said.count(), 0);
+        assert_eq!(
+            other.headers.get_all("vary").iter().count(),
+            2,
+            "another origin would get another response"
+        );
+    }
+
+    #[test]
+    fn everybody_gets_the_same_where_everybody_may() {
+        let mut fields = HeaderMap::new();
+        cors("allow_origins = [\"*\"]\n").on_reply(None, &mut fields);
+        assert_eq!((&fields["access-control-allow-origin"], fields.len()), (&ANY, 1));
+    }
+}
