@@ -573,7 +573,7 @@ impl ProxyHttp for Gateway {
         let record = Record {
             method: request.method.as_str(),
             host: request.uri.host().or(host).unwrap_or("-"),
-            path: if client::refusal(session).is_some() { "-" } else { request.uri.path() },
+            path: if client::is_in_place(session) { "-" } else { request.uri.path() },
             status,
             grpc_status: ctx.grpc.as_ref().and_then(|call| call.status()).map(|status| status.code()),
             duration,

@@ -134,6 +134,11 @@ impl Inspector {
         self.refusal
     }
 
+    /// Whether what Pingora has is not what has come.
+    pub(super) fn is_in_place(&self) -> bool {
+        matches!(self.state, State::Refused(_))
+    }
+
     /// Whether something is there that has not been given.
     pub(super) fn is_ahead(&self) -> bool {
         !self.held.is_empty()
