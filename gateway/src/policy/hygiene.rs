@@ -119,7 +119,8 @@ fn expectation(request: &RequestHeader) -> Verdict {
         return Verdict::Continue(());
     }
     let detail = "nothing but 100-continue can be expected";
-    Verdict::Reply(Reply::new(Problem::ExpectationFailed, detail))
+    // Nor can it be known whether its body comes.
+    Verdict::Reply(Reply::new(Problem::ExpectationFailed, detail).and_close())
 }
 
 /// `Connection` names options and fields, and none that matters to anybody else.

@@ -179,7 +179,7 @@ impl Inspector {
                 return Poll::Ready(Ok(()));
             }
             match &mut self.state {
-                State::Head => match ready!(self.poll_head(client, cx, buf, &bounds()))? {
+                State::Head => match ready!(self.poll_head(client, cx, buf, &bounds))? {
                     Found::Head => {}
                     Found::InPlace | Found::End => return Poll::Ready(Ok(())),
                 },
@@ -204,7 +204,7 @@ impl Inspector {
         client: &mut Stream,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
-        bounds: &HeadSize,
+        bounds: &impl Fn() -> HeadSize,
     ) -> Poll<io::Result<Found>> {
         if self.held.is_empty() {
             let before = buf.filled().len();
@@ -213,7 +213,7 @@ impl Inspector {
             if read.is_empty() {
                 return Poll::Ready(Ok(Found::End));
             }
-            let found = self.head.read(read, bounds).and_then(|head| self.state.begin(head, read));
+            let found = self.head.read(read, &bounds()).and_then(|head| self.state.begin(head, read));
             match found {
                 Ok(Some(whole)) => {
                     self.held.keep(&read[whole..]);
@@ -227,7 +227,7 @@ impl Inspector {
         }
         while matches!(self.state, State::Head) {
             let held = self.held.bytes();
-            match self.head.read(held, bounds).and_then(|head| self.state.begin(head, held)) {
+            match self.head.read(held, &bounds()).and_then(|head| self.state.begin(head, held)) {
                 Ok(Some(whole)) => self.verified = whole,
                 Ok(None) => {
                     if ready!(poll_chunk(client, cx, &mut self.held))? == 0 {

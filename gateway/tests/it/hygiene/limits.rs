@@ -205,3 +205,29 @@ async fn whoever_speaks_something_else_than_the_port_does_is_told_and_is_no_erro
     gateway.process.line("/after").await;
     assert_eq!(super::complaints(&gateway), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn whatever_the_target_it_is_the_gateway_that_answers_or_the_origin() {
+    let recorder = Recorder::start().await;
+    let setup = Setup { tables: "[health_check]\nenabled = false\n", ..Setup::default() };
+    let gateway = Gateway::start_over(&[recorder.address], setup).await;
+    let mut answered_by_pingora = Vec::new();
+    for byte in b'!'..=b'~' {
+        let byte = char::from(byte);
+        let targets = ["/", "/?", "", "http://a", "http://a:", "http://a/", "http://a?", "*"];
+        let requests = targets.map(|start| format!("GET {start}{byte} HTTP/1.1\r\nHost: a\r\n"));
+        let with_ports = requests.clone().map(|request| request.replace("Host: a", "Host: a:"));
+        let fields = [format!("{byte}: a\r\n"), format!("X: {byte}\r\n"), format!("Connection: {byte}\r\n")];
+        let fields = fields.map(|field| format!("GET / HTTP/1.1\r\nHost: a\r\n{field}"));
+        for request in requests.iter().chain(&with_ports).chain(&fields) {
+            let answer =
+                exchange(gateway.address, format!("{request}Connection: close\r\n\r\n").as_bytes()).await;
+            // An answer of Pingora's own has neither.
+            if !answer.contains("x-request-id") {
+                answered_by_pingora.push((request.clone(), answer));
+            }
+        }
+    }
+    assert!(answered_by_pingora.is_empty(), "{answered_by_pingora:#?}");
+    assert_eq!(super::complaints(&gateway), Vec::<String>::new());
+}

@@ -37,6 +37,7 @@ const CASES: &[Case] = &[
     case("a target with bytes beyond ASCII", "9112 3.2", b"GET {}\xff HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
     case("a fragment", "9112 3.2.1", b"GET {}#a HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
     case("what browsers leave as it is", "3986 2", b"GET {}?a=|^[]\\ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", Passes(GET)),
+    case("what they do not", "3986 2", b"GET {}?a=\"<> HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
     case("a target without a slash", "9112 3.2.1", b"GET a{} HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
     case("an asterisk for OPTIONS", "9112 3.2.4", b"OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\nConnection: close\r\n\r\n", Answered(200)),
     case("an asterisk for GET", "9112 3.2.4", b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
