@@ -435,7 +435,7 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         if downstream::is_interim(response.status) {
             if response.status == StatusCode::CONTINUE {
-                upload::begin(session, ctx);
+                upload::awaited(session, ctx);
             }
             return Ok(());
         }

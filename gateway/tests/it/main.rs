@@ -17,6 +17,7 @@ mod h2_peers;
 mod headers;
 mod http2;
 mod keeping;
+mod limits;
 mod logs;
 mod management;
 mod metrics;
