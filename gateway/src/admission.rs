@@ -10,10 +10,18 @@ use crate::ctx::RequestCtx;
 use crate::downstream;
 use crate::failure;
 use crate::live::Route;
-use crate::policy::{Verdict, content_length};
+use crate::policy::{Verdict, content_length, hygiene};
 use crate::reply::{Problem, Reply};
 use crate::route;
 use crate::websocket;
+
+/// Whether it is a request that anybody may be asked about; where not, the answer.
+pub fn inspect(session: &Session) -> Verdict {
+    match client::refusal(session) {
+        Some(refusal) => Verdict::Reply(failure::refused(refusal)),
+        None => hygiene::check(session.req_header()),
+    }
+}
 
 /// Finds the route and asks the policies that may refuse, each in its turn.
 pub fn admit(session: &Session, ctx: &mut RequestCtx) -> Verdict {
@@ -77,12 +85,12 @@ fn grpc(route: &Route, request: &RequestHeader, ctx: &RequestCtx) -> Verdict {
 
 /// Whether a WebSocket is asked for, in a way that can become one.
 fn websocket(route: &Route, session: &Session, ctx: &mut RequestCtx) -> Verdict {
-    let client = client::websocket(session).filter(|_| websocket::is_asked_for(session.req_header()));
-    ctx.wants_websocket = client.is_some() && !route.peers.is_http2();
-    match client {
-        Some(client) if client.is_ahead() => Verdict::Reply(failure::ahead_of_upgrade()),
-        _ => Verdict::Continue(()),
+    let is_asked_for = client::websocket(session).is_some() && websocket::is_asked_for(session.req_header());
+    ctx.wants_websocket = is_asked_for && !route.peers.is_http2();
+    if is_asked_for && client::is_ahead(session) {
+        return Verdict::Reply(failure::ahead_of_upgrade());
     }
+    Verdict::Continue(())
 }
 
 /// Does wrong on purpose, where the route says so.

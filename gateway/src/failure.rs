@@ -4,6 +4,7 @@
 use http::{HeaderValue, StatusCode, header};
 use pingora::prelude::*;
 
+use crate::client::Refusal as Refused;
 use crate::policy::body_limit;
 use crate::reply::{Problem, Reply};
 use crate::telemetry::Limit;
@@ -64,6 +65,11 @@ pub fn no_http2() -> Box<Error> {
     Error::explain(H2Downgrade, "the backend does not speak HTTP/2").into_up()
 }
 
+/// The answer to what is no valid request; what follows it on its connection cannot be told for certain.
+pub fn refused(refusal: Refused) -> Reply {
+    Reply::new(refusal.problem, refusal.detail).and_close()
+}
+
 /// The answer to a client that sends what belongs behind a 101 before it has one (RFC 6455 4.1).
 pub fn ahead_of_upgrade() -> Reply {
     Reply::new(Problem::BadRequest, "the client has not waited for the answer to its request for a WebSocket")
@@ -103,6 +109,7 @@ pub fn limit_of_reply(reply: &Reply) -> Option<Limit> {
     match reply.problem()? {
         Problem::UriTooLong => Some(Limit::Uri),
         Problem::HeadTooLarge => Some(Limit::Header),
+        Problem::RequestTimeout => Some(Limit::HeaderTimeout),
         Problem::ContentTooLarge => Some(Limit::RequestBody),
         _ => None,
     }

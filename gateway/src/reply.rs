@@ -31,6 +31,14 @@ pub enum Problem {
     ClientCertificate,
     /// Its body is longer than it may be.
     ContentTooLarge,
+    /// What it asks for is done by nobody here.
+    NotImplemented,
+    /// It is in a version of HTTP that is not spoken here.
+    VersionNotSupported,
+    /// Its method is allowed nowhere here.
+    MethodNotAllowed,
+    /// It expects what nobody here does.
+    ExpectationFailed,
     /// Its target is longer than it may be.
     UriTooLong,
     /// Its head is larger than it may be, or has too many fields.
@@ -70,6 +78,20 @@ impl Problem {
             }
             Problem::ContentTooLarge => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "content_too_large", "The body is too long")
+            }
+            Problem::NotImplemented => {
+                (StatusCode::NOT_IMPLEMENTED, "not_implemented", "This is not implemented here")
+            }
+            Problem::VersionNotSupported => (
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "version_not_supported",
+                "This version is not spoken here",
+            ),
+            Problem::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This method is not allowed")
+            }
+            Problem::ExpectationFailed => {
+                (StatusCode::EXPECTATION_FAILED, "expectation_failed", "This expectation cannot be met")
             }
             Problem::UriTooLong => (StatusCode::URI_TOO_LONG, "uri_too_long", "The target is too long"),
             Problem::HeadTooLarge => {

@@ -1,5 +1,6 @@
-//! A client's stream, between its socket and Pingora: reads can have a [`deadline`], what has been written goes out
-//! while Pingora waits for a backend, and a WebSocket takes it over.
+//! A client's stream, between its socket and Pingora: what is no valid request over HTTP/1 does not pass ([`http1`]),
+//! reads can have a [`deadline`], what has been written goes out while Pingora waits for a backend, and a WebSocket
+//! takes it over.
 //!
 //! Pingora leaves the parts of a body of known length in a buffer until that is full, or the body whole; a backend
 //! that sends a little at a time would be silent for its client. But while it waits for the backend it also reads
@@ -7,37 +8,67 @@
 //! written for now.
 
 pub mod deadline;
+pub mod http1;
+mod passing;
 mod sending;
 pub mod turns;
 
+use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::tls::{SslDigest, TlsRef};
-use pingora::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
-    TimingDigest, UniqueID, UniqueIDType,
-};
+use pingora::protocols::{ALPN, GetTimingDigest, Ssl, Stream};
 use pingora::proxy::Session;
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::timeout;
 
 use self::deadline::Deadline;
+use self::http1::Inspector;
+pub use self::http1::Refusal;
 use self::sending::Sending;
 use self::turns::Turns;
-use crate::pace::Terms;
+use crate::pace;
+use crate::policy::head_size::HeadSize;
+use crate::reply::Problem;
 use crate::websocket::ClientSide;
 
-/// How long the end of a stream may take where nothing else is said.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long, and how much, is read of what nobody wants before the connection is closed. A close with something
+/// unread would be a reset, and might take the answer with it (RFC 9112 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
-/// A client's stream on which reads can be given a deadline.
+/// What bounds the head of a request that a client sends over HTTP/1.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// How large it may be, whichever route it takes.
+    pub size: HeadSize,
+    /// How long it may take, from its first byte.
+    pub time: Duration,
+}
+
+/// Tells the bounds that hold at the time.
+#[derive(Clone)]
+pub struct Terms(Arc<dyn Fn() -> Bounds + Send + Sync>);
+
+impl Terms {
+    /// Those that `tell` tells.
+    pub fn new(tell: impl Fn() -> Bounds + Send + Sync + 'static) -> Self {
+        Terms(Arc::new(tell))
+    }
+}
+
+impl fmt::Debug for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Terms")
+    }
+}
+
+/// A client's stream.
 #[derive(Debug)]
 pub struct ClientStream {
     inner: Stream,
@@ -52,12 +83,24 @@ pub struct ClientStream {
     prior_knowledge: bool,
     /// The requests that it may still make, where HTTP/2 is spoken and they are counted.
     turns: Option<Arc<ProxyDigest>>,
+    /// What looks at requests; `None` where HTTP/2 is spoken.
+    http1: Option<Http1>,
     /// The client's side of a WebSocket, where one is asked for.
     websocket: ClientSide,
+    /// How much may still be read to be dropped, once all has been said.
+    farewell: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Http1 {
+    inspector: Inspector,
+    terms: Terms,
+    /// Whether the deadline is that of a head.
+    is_timed: bool,
 }
 
 impl ClientStream {
-    /// A stream without a deadline so far.
+    /// A stream without a deadline so far, on which nothing is looked at.
     pub fn new(inner: Stream) -> Self {
         ClientStream {
             inner,
@@ -67,8 +110,17 @@ impl ClientStream {
             awaited: 0,
             prior_knowledge: false,
             turns: None,
+            http1: None,
             websocket: ClientSide::default(),
+            farewell: None,
         }
+    }
+
+    /// One on which HTTP/1 is spoken, on these terms.
+    #[must_use]
+    pub fn with_http1(self, terms: Terms) -> Self {
+        let http1 = Http1 { inspector: Inspector::default(), terms, is_timed: false };
+        ClientStream { http1: Some(http1), ..self }
     }
 
     /// One on which the first `bytes` must come within `patience`: Pingora waits for the preface of HTTP/2 for ever.
@@ -86,7 +138,7 @@ impl ClientStream {
 
     /// One whose client must take what it is sent by these terms; `too_slow` counts those that do not.
     #[must_use]
-    pub fn taken_by(self, terms: Terms, too_slow: IntCounter) -> Self {
+    pub fn taken_by(self, terms: pace::Terms, too_slow: IntCounter) -> Self {
         ClientStream { sending: Some(Sending::new(terms, too_slow)), ..self }
     }
 
@@ -115,6 +167,68 @@ impl ClientStream {
             self.deadline.lift();
         }
     }
+
+    /// Reads what is for Pingora, however long that takes.
+    fn poll_inside(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Some(http1) = &mut self.http1 else { return Pin::new(&mut self.inner).poll_read(cx, buf) };
+        if self.websocket.is_concerned() {
+            let held = || http1.inspector.take_held();
+            if let Some(end) = self.websocket.poll_tunnel(&mut self.inner, held, cx) {
+                return end.map(Ok);
+            }
+        }
+        let terms = &http1.terms;
+        let read = http1.inspector.poll_read(&mut self.inner, cx, buf, || terms.0().size);
+        let is_within_head = read.is_pending() && http1.inspector.is_within_head();
+        if is_within_head != http1.is_timed {
+            http1.is_timed = is_within_head;
+            if is_within_head { self.deadline.set(terms.0().time) } else { self.deadline.lift() }
+        }
+        read
+    }
+
+    /// Has a head that takes too long be answered.
+    fn refuse_late_head(&mut self) -> bool {
+        let Some(http1) = self.http1.as_mut().filter(|http1| http1.is_timed) else { return false };
+        http1.is_timed = false;
+        self.deadline.lift();
+        let detail = "the header did not arrive whole in time (proxy.header_timeout_secs)";
+        http1.inspector.refuse(Refusal { problem: Problem::RequestTimeout, detail });
+        true
+    }
+
+    /// All has been said: reads for a while what the client still sends.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(left) = self.farewell {
+            let mut chunk = [const { MaybeUninit::uninit() }; 4096];
+            let mut read = ReadBuf::uninit(&mut chunk);
+            match Pin::new(&mut self.inner).poll_read(cx, &mut read) {
+                Poll::Pending => return self.deadline.poll(cx),
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(())) if read.filled().is_empty() => return Poll::Ready(()),
+                Poll::Ready(Ok(())) => self.farewell = left.checked_sub(read.filled().len()),
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Why the request of `session` is refused, where what has come is none (over HTTP/1).
+pub fn refusal(session: &Session) -> Option<Refusal> {
+    stream_of(session)?.http1.as_ref()?.inspector.refusal()
+}
+
+/// The request of `session` is over: what its client sends now belongs to the next one.
+pub fn request_over(session: &Session) {
+    if let Some(http1) = stream_of(session).and_then(|stream| stream.http1.as_ref()) {
+        http1.inspector.request_over();
+    }
+}
+
+/// Whether the client of `session` has sent something behind its request.
+pub fn is_ahead(session: &Session) -> bool {
+    let http1 = stream_of(session).and_then(|stream| stream.http1.as_ref());
+    http1.is_some_and(|http1| http1.inspector.is_ahead())
 }
 
 /// The client's side of a WebSocket of `session`; `None` where its stream can have none (one of HTTP/2 cannot).
@@ -139,30 +253,24 @@ impl AsyncRead for ClientStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let filled = buf.filled().len();
-        let this = &mut *self;
-        let read = if this.websocket.is_concerned() {
-            this.websocket.poll_read(&mut this.inner, cx, buf)
-        } else {
-            let before = buf.filled().len();
-            let read = Pin::new(&mut this.inner).poll_read(cx, buf);
-            this.websocket.note(&buf.filled()[before..]);
-            read
-        };
+        let before = buf.filled().len();
+        let read = self.poll_inside(cx, buf);
         if read.is_ready() {
             if self.awaited > 0 {
-                self.came(buf.filled().len().saturating_sub(filled));
+                self.came(buf.filled().len().saturating_sub(before));
             }
             return read;
         }
         if self.unflushed && Pin::new(&mut self.inner).poll_flush(cx)?.is_ready() {
             self.unflushed = false;
         }
-        self.deadline.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        ready!(self.deadline.poll(cx));
+        if self.refuse_late_head() {
+            return self.poll_inside(cx, buf);
+        }
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
-
-// What follows passes on to the stream inside.
 
 impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
@@ -184,7 +292,20 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        if self.farewell.is_none() {
+            // Over TLS there is something to be said first, and it must be taken.
+            let shut = Pin::new(&mut self.inner).poll_shutdown(cx);
+            ready!(match self.sending() {
+                Some(sending) => sending.on_flush(cx, shut),
+                None => shut,
+            })?;
+            if !self.http1.as_ref().is_some_and(|http1| http1.inspector.has_unread()) {
+                return Poll::Ready(Ok(()));
+            }
+            self.deadline.set(LINGER);
+            self.farewell = Some(LINGER_BYTES);
+        }
+        self.poll_farewell(cx).map(Ok)
     }
 
     fn poll_write_vectored(
@@ -202,76 +323,6 @@ impl AsyncWrite for ClientStream {
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
-    }
-}
-
-#[async_trait]
-impl Shutdown for ClientStream {
-    async fn shutdown(&mut self) {
-        // Over TLS there is something to be said, and Pingora waits for ever until it is taken.
-        let patience = self.sending.as_ref().map(Sending::left);
-        let _said = timeout(patience.unwrap_or(LAST_WORDS), self.inner.shutdown()).await;
-    }
-}
-
-impl UniqueID for ClientStream {
-    fn id(&self) -> UniqueIDType {
-        self.inner.id()
-    }
-}
-
-impl Ssl for ClientStream {
-    fn get_ssl(&self) -> Option<&TlsRef> {
-        self.inner.get_ssl()
-    }
-
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.inner.get_ssl_digest()
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        if self.prior_knowledge { Some(ALPN::H2) } else { self.inner.selected_alpn_proto() }
-    }
-}
-
-#[async_trait]
-impl Peek for ClientStream {
-    async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
-        self.inner.try_peek(buf).await
-    }
-}
-
-impl GetTimingDigest for ClientStream {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.get_timing_digest()
-    }
-
-    fn get_read_pending_time(&self) -> Duration {
-        self.inner.get_read_pending_time()
-    }
-
-    fn get_write_pending_time(&self) -> Duration {
-        self.inner.get_write_pending_time()
-    }
-}
-
-impl GetProxyDigest for ClientStream {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.turns.clone().or_else(|| self.inner.get_proxy_digest())
-    }
-
-    fn set_proxy_digest(&mut self, digest: ProxyDigest) {
-        self.inner.set_proxy_digest(digest);
-    }
-}
-
-impl GetSocketDigest for ClientStream {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.get_socket_digest()
-    }
-
-    fn set_socket_digest(&mut self, digest: SocketDigest) {
-        self.inner.set_socket_digest(digest);
     }
 }
 

@@ -13,11 +13,11 @@ use tracing::debug;
 
 use super::addresses::{Addresses, Place};
 use super::proxy_protocol::{self, OnBehalfOf};
-use crate::client::ClientStream;
 use crate::client::turns::Turns;
+use crate::client::{Bounds, ClientStream, Terms};
 use crate::config::Proxy;
 use crate::live::{Snapshot, Store};
-use crate::pace::Terms;
+use crate::pace;
 use crate::telemetry::{Limit, Metrics};
 use crate::tls::acme::Challenges;
 use crate::tls::{Acceptor, Hello, look_at, server_name};
@@ -34,6 +34,8 @@ pub struct Opener {
     metrics: Arc<Metrics>,
     acceptor: Acceptor,
     challenges: Arc<Challenges>,
+    /// What bounds heads over HTTP/1.
+    terms: Terms,
     /// Where is listened, and whether TLS is spoken there.
     listeners: Vec<(bool, SocketAddr)>,
     addresses: Arc<Addresses>,
@@ -60,7 +62,12 @@ impl Opener {
         listeners: Vec<(bool, SocketAddr)>,
     ) -> Result<Self, openssl::error::ErrorStack> {
         let addresses = Arc::default();
-        Ok(Opener { live, metrics, acceptor: Acceptor::new()?, challenges, listeners, addresses })
+        let current = live.clone();
+        let terms = Terms::new(move || {
+            let snapshot = current.load();
+            Bounds { size: snapshot.largest_head, time: snapshot.header_timeout }
+        });
+        Ok(Opener { live, metrics, acceptor: Acceptor::new()?, challenges, terms, listeners, addresses })
     }
 
     /// What HTTP is spoken on; `None` where it does not come to that.
@@ -101,7 +108,7 @@ impl Opener {
             None => None,
         };
         let stream = self.begin(stream, is_https, &snapshot).await?;
-        let terms = Terms {
+        let terms = pace::Terms {
             patience: proxy.send_timeout_secs.duration(),
             bytes_per_sec: proxy.min_send_bytes_per_sec,
         };
@@ -137,7 +144,10 @@ impl Opener {
                     self.metrics.tls_handshakes.inc();
                     let stream = ClientStream::new(Box::new(stream));
                     let speaks_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
-                    Some(if speaks_http2 { stream.awaiting(PREFACE.len(), PATIENCE) } else { stream })
+                    Some(match speaks_http2 {
+                        true => stream.awaiting(PREFACE.len(), PATIENCE),
+                        false => stream.with_http1(self.terms.clone()),
+                    })
                 }
                 Err(error) => {
                     self.metrics.tls_handshakes_failed.inc();
@@ -149,7 +159,7 @@ impl Opener {
         if snapshot.config.proxy.http2_cleartext && begins_with_preface(&mut stream).await {
             return Some(ClientStream::new(Box::new(stream)).with_http2());
         }
-        Some(ClientStream::new(Box::new(stream)))
+        Some(ClientStream::new(Box::new(stream)).with_http1(self.terms.clone()))
     }
 
     fn is_https(&self, stream: &TcpStream) -> bool {

@@ -111,6 +111,7 @@ fn compile_with(
         budgets,
         counters: compiler.counters.into_inner(),
         largest_head,
+        header_timeout: config.proxy.header_timeout_secs.duration(),
         request_timeout: config.proxy.request_timeout_secs.duration(),
         security_headers,
         unrouted: with.metrics.lazy_route("", ""),

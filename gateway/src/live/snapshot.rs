@@ -83,6 +83,8 @@ pub struct Snapshot {
     pub counters: Option<Arc<Counters>>,
     /// The bounds of heads that some route would take.
     pub largest_head: HeadSize,
+    /// How long a head may take to come over HTTP/1.
+    pub header_timeout: Duration,
     /// From a request's last byte to the response's first byte.
     pub request_timeout: Duration,
     /// Which fields tell browsers to be careful, in answers to requests that no route takes.

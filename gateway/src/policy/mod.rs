@@ -13,6 +13,7 @@ pub mod hash_key;
 pub mod head_size;
 pub mod headers;
 pub mod https_redirect;
+pub mod hygiene;
 pub mod rate_limit;
 pub mod request_id;
 pub mod rewrite;
