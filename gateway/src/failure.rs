@@ -110,7 +110,7 @@ pub fn limit_of_reply(reply: &Reply) -> Option<Limit> {
         Problem::UriTooLong => Some(Limit::Uri),
         Problem::HeadTooLarge => Some(Limit::Header),
         // As long as nothing has been sent anywhere, it is the head that took too long.
-        Problem::RequestTimeout => Some(Limit::HeaderTime),
+        Problem::RequestTimeout => Some(Limit::HeaderTimeout),
         Problem::ContentTooLarge => Some(Limit::RequestBody),
         _ => None,
     }

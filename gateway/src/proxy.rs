@@ -463,7 +463,7 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         if downstream::is_interim(response.status) {
             if response.status == StatusCode::CONTINUE {
-                upload::begin(session, ctx);
+                upload::awaited(session, ctx);
             }
             return Ok(());
         }

@@ -10,17 +10,28 @@ use crate::client;
 use crate::ctx::RequestCtx;
 use crate::failure;
 
-/// From now on the body is waited for. Streams that may be silent for as long as they like (calls of gRPC, WebSockets)
-/// may begin so, too.
+/// From now on the body is waited for.
 pub fn begin(session: &mut Session, ctx: &mut RequestCtx) {
-    if ctx.wants_websocket || ctx.grpc.as_ref().is_some_and(|call| call.needs_http2()) {
-        return;
-    }
-    let Some(route) = ctx.route.as_ref().filter(|_| ctx.arrival.is_none()) else { return };
+    let route = ctx.route.as_ref().filter(|_| is_timed(ctx) && ctx.arrival.is_none());
+    let Some(route) = route else { return };
     let arrival = route.body_limit.begin(client::waited(session), Instant::now());
     // Over HTTP/2 Pingora waits for a body for ever; there it is the backend's silence that ends the request.
     session.set_read_timeout(Some(arrival.left()));
     ctx.arrival = Some(arrival);
+}
+
+/// The client has been told to go on, and is waited for from now on. How long it has been until then is known once
+/// something has come, and the count begins with that.
+pub fn awaited(session: &mut Session, ctx: &RequestCtx) {
+    let route = ctx.route.as_ref().filter(|_| is_timed(ctx) && ctx.arrival.is_none());
+    if let Some(route) = route {
+        session.set_read_timeout(Some(route.body_limit.patience()));
+    }
+}
+
+/// Streams that may be silent for as long as they like are not: calls of gRPC, WebSockets.
+fn is_timed(ctx: &RequestCtx) -> bool {
+    !ctx.wants_websocket && !ctx.grpc.as_ref().is_some_and(|call| call.needs_http2())
 }
 
 /// A part of it has come.

@@ -32,7 +32,7 @@ use self::http1::Inspector;
 pub use self::http1::Refusal;
 use self::sending::Sending;
 use self::turns::Turns;
-use crate::pace::Terms;
+use crate::pace;
 use crate::policy::head_size::HeadSize;
 use crate::reply::Problem;
 use crate::websocket::ClientSide;
@@ -147,7 +147,7 @@ impl ClientStream {
 
     /// One whose client must take what it is sent by these terms; `too_slow` counts those that do not.
     #[must_use]
-    pub fn taken_by(self, terms: Terms, too_slow: IntCounter) -> Self {
+    pub fn taken_by(self, terms: pace::Terms, too_slow: IntCounter) -> Self {
         ClientStream { sending: Some(Sending::new(terms, too_slow)), ..self }
     }
 
@@ -308,7 +308,12 @@ impl AsyncWrite for ClientStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.farewell.is_none() {
-            ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
+            // Over TLS there is something to be said first, and it must be taken.
+            let shut = Pin::new(&mut self.inner).poll_shutdown(cx);
+            ready!(match self.sending() {
+                Some(sending) => sending.on_flush(cx, shut),
+                None => shut,
+            })?;
             if !self.http1.as_ref().is_some_and(|http1| http1.inspector.has_unread()) {
                 return Poll::Ready(Ok(()));
             }

@@ -7,7 +7,6 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use prometheus::IntCounter;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -31,11 +30,6 @@ pub(super) struct Sending {
 impl Sending {
     pub(super) fn new(terms: Terms, too_slow: IntCounter) -> Self {
         Sending { pace: Pace::new(terms), since: None, bytes: 0, timer: None, too_slow }
-    }
-
-    /// How long may be waited for it.
-    pub(super) fn left(&self) -> Duration {
-        self.pace.left()
     }
 
     /// What becomes of a write that the stream has made of it: an error where the client is too slow.
@@ -97,6 +91,8 @@ impl Sending {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio::time::{sleep, timeout};
 

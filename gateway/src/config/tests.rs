@@ -162,6 +162,11 @@ const BAD: &[(&str, &str)] = &[
     ("[limits]\nmax_uri_bytes = 0\n", "file:2:17: `max_uri_bytes`: invalid value: integer `0`"),
     ("[limits]\nmax_uri_bytes = 65001\n", "file:2:17: at most 65000 bytes"),
     ("[limits]\nmax_header_bytes = 1048577\n", "file:2:20: at most 1048576 bytes"),
+    ("[limits]\nmin_body_bytes_per_sec = 1048577\n", "file:2:26: at most 1048576 bytes a second"),
+    ("[limits]\nbody_timeout_secs = 0\n", "file:2:21: `body_timeout_secs`: 0 is out of range"),
+    ("[limits]\nmax_request_body_bytes = -1\n", "file:2:26: `max_request_body_bytes`: invalid value"),
+    ("[proxy]\nmin_send_bytes_per_sec = 1048577\n", "file:2:26: at most 1048576 bytes a second"),
+    ("[proxy]\nmax_connections_per_ip = -1\n", "file:2:26: `max_connections_per_ip`: invalid value"),
     ("[limits]\nmax_header_fields = 257\n", "file:2:21: at most 256 fields"),
     ("[security_headers]\nx_frame_options = \"a\\nb\"\n", "cannot be the value of a header field"),
     (

@@ -17,7 +17,7 @@ use crate::client::turns::Turns;
 use crate::client::{Bounds, ClientStream, HeadTerms, Refusal};
 use crate::config::Proxy;
 use crate::live::{Snapshot, Store};
-use crate::pace::Terms;
+use crate::pace;
 use crate::reply::Problem;
 use crate::telemetry::{Limit, Metrics};
 use crate::tls::acme::Challenges;
@@ -116,7 +116,7 @@ impl Opener {
             None => None,
         };
         let stream = self.begin(stream, is_https, &snapshot).await?;
-        let terms = Terms {
+        let terms = pace::Terms {
             patience: proxy.send_timeout_secs.duration(),
             bytes_per_sec: proxy.min_send_bytes_per_sec,
         };

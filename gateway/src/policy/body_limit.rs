@@ -52,6 +52,11 @@ impl BodyLimit {
         u64::try_from(bytes).is_ok_and(|bytes| bytes <= self.max)
     }
 
+    /// The longest that it is waited for.
+    pub fn patience(&self) -> Duration {
+        self.terms.patience
+    }
+
     /// A body that begins to come now; `waited` is how long has been waited for its client so far, where that is
     /// known.
     pub fn begin(&self, waited: Option<Duration>, now: Instant) -> Arrival {

@@ -12,8 +12,8 @@ pub enum Limit {
     Uri,
     /// The request's head is too large, or has too many fields.
     Header,
-    /// The request's head takes too long to arrive.
-    HeaderTime,
+    /// The request's head comes too slowly.
+    HeaderTimeout,
     /// The request's body is too long.
     RequestBody,
     /// The request's body comes too slowly.
@@ -23,15 +23,21 @@ pub enum Limit {
 }
 
 impl Limit {
-    const ALL: [Limit; 6] =
-        [Limit::Uri, Limit::Header, Limit::HeaderTime, Limit::RequestBody, Limit::BodyRate, Limit::SendRate];
+    const ALL: [Limit; 6] = [
+        Limit::Uri,
+        Limit::Header,
+        Limit::HeaderTimeout,
+        Limit::RequestBody,
+        Limit::BodyRate,
+        Limit::SendRate,
+    ];
 
     /// Its name, as a label.
     fn label(self) -> &'static str {
         match self {
             Limit::Uri => "uri",
             Limit::Header => "header",
-            Limit::HeaderTime => "header_time",
+            Limit::HeaderTimeout => "header_timeout",
             Limit::RequestBody => "request_body",
             Limit::BodyRate => "body_rate",
             Limit::SendRate => "send_rate",

@@ -19,6 +19,7 @@ mod headers;
 mod http2;
 mod hygiene;
 mod keeping;
+mod limits;
 mod logs;
 mod management;
 mod metrics;

@@ -338,7 +338,7 @@ async fn more_connections_than_allowed_are_refused() {
     testkit::eventually!(gateway.metric("proxy_connections_active").await == 2.0);
     let refused = exchange(gateway.address, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(refused, "");
-    assert_eq!(gateway.metric("proxy_connections_refused_total").await, 1.0);
+    assert_eq!(gateway.metric("proxy_connections_refused_total{reason=\"total\"}").await, 1.0);
     drop(held);
     testkit::eventually!(gateway.metric("proxy_connections_active").await == 0.0);
     assert_eq!(gateway.get("/").await.status, 200);

@@ -1,0 +1,298 @@
+//! What others notice of two thousand clients that hold connections as long as they can:
+//! `cargo bench -p gateway --bench slowloris`.
+//!
+//! For a minute 2 000 connections are held open: heads that drip, bodies that drip, answers that nobody takes, over
+//! HTTP/1 and HTTP/2. Whoever is cut off comes back. Meanwhile a few clients ask as they did before, when it was quiet.
+//! Printed is how long they waited, what the gateway held, and when the last of the others was gone. Another number
+//! of seconds may follow `--`.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "it prints figures; a panic is the report")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use testkit::{Client, Process};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::{sleep, timeout};
+
+const ATTACKERS: usize = 2_000;
+const OTHERS: usize = 8;
+const SECS: u64 = 60;
+const QUIET_SECS: u64 = 10;
+
+/// How often one of the others asks.
+const PACE: Duration = Duration::from_millis(20);
+
+/// They are slow, and no flood: it takes so long until all are there.
+const RAMP: Duration = Duration::from_secs(10);
+
+/// The longest pause until one that was cut off is back.
+const PAUSE_MS: u64 = 5_000;
+
+/// How often an attacker does something.
+const DRIP: Duration = Duration::from_secs(1);
+
+/// The longest that any of them is borne: a stream of HTTP/2 that is given up, and then a connection without any.
+const LONGEST: Duration = Duration::from_secs(SEND_SECS + KEEPALIVE_SECS);
+const SEND_SECS: u64 = 10;
+const KEEPALIVE_SECS: u64 = 10;
+
+/// Shorter than by default, so that each comes back several times.
+const CONFIG: &str = "[proxy]\nlisten_addr_http = \"127.0.0.1:0\"\nmanagement_api = false\n\
+    http2_cleartext = true\nheader_timeout_secs = 5\nsend_timeout_secs = 10\nkeepalive_timeout_secs = 10\n\
+    [limits]\nbody_timeout_secs = 10\n[metrics]\nlisten_addr = \"127.0.0.1:0\"\n\
+    [health_check]\nenabled = false\n[upstream]\nconnect_timeout_ms = 5000\n[[virtual_hosts]]\ndomain = \"*\"\nenabled_backends_tag = \"all\"\n";
+
+/// What an attacker sends first, and then once a second, for as long as it takes.
+struct Attack {
+    name: &'static str,
+    first: Vec<u8>,
+    drip: &'static [u8],
+    /// Whether it gives up by itself: nothing tells it that the other side is gone.
+    for_now: bool,
+}
+
+fn attacks() -> Vec<Attack> {
+    let text = |name, first: &str, drip, for_now| Attack { name, first: first.into(), drip, for_now };
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    // No window for answers; `:method: GET`, `:scheme: http`, `:path: /large`, `:authority: a`.
+    let settings = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
+    let head = b"\0\0\x0d\x01\x05\0\0\0\x01\x82\x86\x04\x06/large\x41\x01a";
+    let dripping_head = b"\0\0\xff\x01\x05\0\0\0\x01\x82\x86\x04\x06/large\x41\x01a";
+    vec![
+        text("heads", "GET / HTTP/1.1\r\nHost: a\r\n", b"X-a: b\r\n", false),
+        text("bodies", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", b"x", false),
+        text("answers", "GET /large HTTP/1.1\r\nHost: a\r\n\r\n", b"", true),
+        Attack {
+            name: "answers (HTTP/2)",
+            first: [&preface[..], settings, head].concat(),
+            drip: b"",
+            for_now: false,
+        },
+        Attack {
+            name: "heads (HTTP/2)",
+            first: [&preface[..], settings, dripping_head].concat(),
+            drip: b"\0",
+            for_now: false,
+        },
+    ]
+}
+
+#[tokio::main]
+async fn main() {
+    let secs = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(SECS);
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("slowloris.toml");
+    let backend = format!("[[backends]]\nid = \"a\"\naddress = \"{}\"\ntags = [\"all\"]\n", origin().await);
+    std::fs::write(&file, format!("{CONFIG}{backend}")).unwrap();
+    let gateway = Process::spawn(env!("CARGO_BIN_EXE_gateway"), &["-c", &file.display().to_string()], &[]);
+    let url = gateway.line("listening on http://").await.split_whitespace().last().unwrap().to_owned();
+    let metrics = gateway.line("metrics on http://").await.split_whitespace().last().unwrap().to_owned();
+    let address: SocketAddr = url.trim_start_matches("http://").parse().unwrap();
+
+    let quiet = ask(&url, QUIET_SECS).await;
+    println!("quiet, {QUIET_SECS} s: {}; the gateway holds {} MiB", figures(&quiet), resident(&gateway));
+
+    let over = Arc::new(AtomicBool::new(false));
+    let attacks: Vec<(Arc<Attack>, Arc<AtomicUsize>)> =
+        attacks().into_iter().map(|attack| (Arc::new(attack), Arc::default())).collect();
+    let (theirs, ends) = (attacks.clone(), over.clone());
+    // On a thread of their own: the others are to wait for the gateway alone.
+    std::thread::spawn(move || attack(address, &theirs, &ends));
+    let watching = tokio::spawn(watch(metrics.clone(), over.clone(), gateway.id()));
+    let attacked = ask(&url, secs).await;
+    over.store(true, Ordering::Relaxed);
+    let (most_open, most_held) = watching.await.unwrap();
+    println!("{ATTACKERS} attackers, {secs} s: {}; ", figures(&attacked));
+    println!("  up to {most_open} connections were open, and the gateway held up to {most_held} MiB");
+    for (attack, cut) in &attacks {
+        println!("  {}: cut off {} times", attack.name, cut.load(Ordering::Relaxed));
+    }
+
+    let began = Instant::now();
+    let mut open = connections(&metrics).await;
+    // The others' connections, of which each has one, are idle by now.
+    while open > 1 && began.elapsed() < 2 * LONGEST {
+        sleep(Duration::from_millis(200)).await;
+        open = connections(&metrics).await;
+    }
+    let gone = began.elapsed();
+    println!(
+        "  all gone {gone:.1?} after the last one had come (the deadlines: {LONGEST:?} at most); {open} left"
+    );
+    println!("  the gateway holds {} MiB", resident(&gateway));
+    let limits = text(&metrics).await;
+    limits
+        .lines()
+        .filter(|line| line.starts_with("proxy_limits_exceeded_total"))
+        .for_each(|line| println!("  {line}"));
+    let (before, after) = (percentile(&quiet, 99), percentile(&attacked, 99));
+    println!("the 99th percentile is {:.2} of the quiet one", after.as_secs_f64() / before.as_secs_f64());
+}
+
+/// Has all of them attack, and never returns.
+fn attack(address: SocketAddr, attacks: &[(Arc<Attack>, Arc<AtomicUsize>)], over: &Arc<AtomicBool>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for n in 0..ATTACKERS {
+            let (attack, cut) = &attacks[n % attacks.len()];
+            tokio::spawn(hold(address, attack.clone(), cut.clone(), over.clone()));
+            sleep(RAMP / ATTACKERS as u32).await;
+        }
+        std::future::pending::<()>().await;
+    });
+}
+
+/// Holds a connection as long as it is let, again and again.
+async fn hold(address: SocketAddr, attack: Arc<Attack>, cut: Arc<AtomicUsize>, over: Arc<AtomicBool>) {
+    while !over.load(Ordering::Relaxed) {
+        let socket = TcpSocket::new_v4().unwrap();
+        // Whoever does not read does not offer much room either.
+        socket.set_recv_buffer_size(4096).unwrap();
+        let Ok(mut stream) = socket.connect(address).await else { continue };
+        let mut waited = Duration::ZERO;
+        let mut lives = stream.write_all(&attack.first).await.is_ok();
+        while lives && !(attack.for_now && waited > LONGEST) {
+            sleep(DRIP).await;
+            waited += DRIP;
+            lives = stream.write_all(attack.drip).await.is_ok() && is_open(&mut stream, &attack).await;
+        }
+        cut.fetch_add(1, Ordering::Relaxed);
+        sleep(Duration::from_millis(fastrand::u64(..PAUSE_MS))).await;
+    }
+}
+
+/// Whether the other side has not closed the connection, as far as one can see without taking what was asked for.
+async fn is_open(stream: &mut TcpStream, attack: &Attack) -> bool {
+    let mut seen = [0; 512];
+    if attack.first.ends_with(b"\r\n\r\n") && attack.drip.is_empty() {
+        return matches!(stream.take_error(), Ok(None));
+    }
+    loop {
+        match timeout(Duration::ZERO, stream.read(&mut seen)).await {
+            Err(_) => return true,
+            Ok(Ok(1..)) => {}
+            Ok(_) => return false,
+        }
+    }
+}
+
+/// Asks at a steady pace, as the others do; how long each answer took.
+async fn ask(url: &str, secs: u64) -> Vec<Duration> {
+    let until = Instant::now() + Duration::from_secs(secs);
+    let asking = (0..OTHERS).map(|_| async {
+        let client = Client::new();
+        let mut took = Vec::new();
+        while Instant::now() < until {
+            let began = Instant::now();
+            match client.status(url).await {
+                Ok(200) => took.push(began.elapsed()),
+                other => println!("  one of the others got {other:?}"),
+            }
+            sleep(PACE.saturating_sub(began.elapsed())).await;
+        }
+        took
+    });
+    let mut took: Vec<Duration> = futures::future::join_all(asking).await.into_iter().flatten().collect();
+    took.sort_unstable();
+    took
+}
+
+/// The most connections that were open, and the most memory that was held, in MiB.
+async fn watch(metrics: String, over: Arc<AtomicBool>, process: u32) -> (usize, u64) {
+    let (mut open, mut held) = (0, 0);
+    while !over.load(Ordering::Relaxed) {
+        open = open.max(connections(&metrics).await);
+        held = held.max(resident_of(process));
+        sleep(Duration::from_millis(500)).await;
+    }
+    (open, held)
+}
+
+async fn text(metrics: &str) -> String {
+    Client::new().get(metrics).await.text()
+}
+
+/// How many connections of clients are open.
+async fn connections(metrics: &str) -> usize {
+    let text = text(metrics).await;
+    let line = text.lines().find_map(|line| line.strip_prefix("proxy_connections_active "));
+    line.and_then(|value| value.parse().ok()).unwrap_or(usize::MAX)
+}
+
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
+}
+
+fn figures(sorted: &[Duration]) -> String {
+    let [half, most, slowest] = [50, 99, 100].map(|percent| percentile(sorted, percent));
+    format!("{} answers, p50 {half:.1?}, p99 {most:.1?}, slowest {slowest:.1?}", sorted.len())
+}
+
+fn resident(process: &Process) -> u64 {
+    resident_of(process.id())
+}
+
+/// What a process has in memory, in MiB.
+fn resident_of(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) / 1024
+}
+
+/// A backend that answers as soon as it has a head: with a little, or with more than anybody takes.
+async fn origin() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else { continue };
+            tokio::spawn(answer(stream));
+        }
+    });
+    address
+}
+
+async fn answer(mut stream: TcpStream) {
+    const PART: [u8; 16 * 1024] = [b'x'; 16 * 1024];
+    const PARTS: usize = 64;
+    let mut seen = Vec::new();
+    loop {
+        while !seen.windows(4).any(|window| window == b"\r\n\r\n") {
+            if !matches!(stream.read_buf(&mut seen).await, Ok(1..)) {
+                return;
+            }
+        }
+        if seen.starts_with(b"POST") {
+            // Its body never comes.
+            while matches!(stream.read_buf(&mut seen).await, Ok(1..)) {
+                seen.clear();
+            }
+            return;
+        }
+        let is_large = seen.starts_with(b"GET /large");
+        let length = if is_large { PART.len() * PARTS } else { 2 };
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+        let small: &[u8] = if is_large { b"" } else { b"ok" };
+        let mut sent = stream.write_all(&[head.as_bytes(), small].concat()).await;
+        if is_large {
+            for _ in 0..PARTS {
+                sent = sent.and(stream.write_all(&PART).await);
+                if sent.is_err() {
+                    return;
+                }
+            }
+        }
+        if sent.is_err() {
+            return;
+        }
+        seen.clear();
+    }
+}

@@ -1,0 +1,38 @@
+//! Open files: what is too much for them is said before anything is served.
+
+use testkit::{Origin, Process};
+
+use crate::support::{ConfigFile, GATEWAY, Gateway, Setup, config};
+
+/// A shell that gives what it runs so few open files.
+fn with_files(files: usize) -> String {
+    format!("ulimit -n {files} && exec \"$0\" \"$@\"")
+}
+
+#[tokio::test]
+async fn connections_that_somebody_has_chosen_must_fit() {
+    let origin = Origin::start().await;
+    let setup = Setup { proxy: "max_connections = 5000", ..Setup::default() };
+    let file = ConfigFile::new(&config(&[origin.address()], setup));
+    let path = file.path().display().to_string();
+    for command in ["run", "check"] {
+        let arguments = ["-c", &with_files(1024), GATEWAY, command, "--config", &path];
+        let (code, said) = Process::run("sh", &arguments, &[]).await;
+        assert_eq!(code, Some(1), "{command}: {said}");
+        let error =
+            "proxy.max_connections = 5000 may need 10612 open files, and the system allows this process 1024";
+        assert!(said.contains(error), "{command}: {said}");
+        assert!(said.contains("set max_connections to 308 at most"), "{command}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn the_default_is_lowered_to_what_fits_and_it_serves() {
+    let origin = Origin::start().await;
+    let file = ConfigFile::new(&config(&[origin.address()], Setup::default()));
+    let path = file.path().display().to_string();
+    let arguments = ["-c", &with_files(1024), GATEWAY, "--config", &path];
+    let gateway = Gateway::from_process(Process::spawn("sh", &arguments, &[]), file).await;
+    gateway.process.line("it is 308 for now").await;
+    assert_eq!(gateway.get("/").await.status, 200);
+}

@@ -1,0 +1,106 @@
+//! Clients that do not take what they have asked for.
+
+use testkit::{Origin, eventually};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::{met, open, start};
+use crate::frames::{END_HEADERS, END_STREAM, Frame, HEADERS, RST_STREAM, SETTINGS, Wire, block, get};
+
+const WINDOW_UPDATE: u8 = 8;
+const INITIAL_WINDOW_SIZE: u16 = 4;
+
+const ONE_SECOND: &str = "send_timeout_secs = 1";
+
+/// A GET of more than the sockets hold.
+fn large(stream: u32) -> Frame {
+    let mut fields = get("a");
+    fields[3].1 = "/bytes/20000000";
+    Frame::head(stream, &fields, true)
+}
+
+fn settings(window: u32) -> Frame {
+    Frame::new(SETTINGS, 0, 0, [&INITIAL_WINDOW_SIZE.to_be_bytes()[..], &window.to_be_bytes()].concat())
+}
+
+fn window_update(stream: u32, by: u32) -> Frame {
+    Frame::new(WINDOW_UPDATE, 0, stream, by.to_be_bytes())
+}
+
+#[tokio::test]
+async fn who_takes_nothing_over_http1_loses_the_connection() {
+    let origin = Origin::start().await;
+    let gateway = start(&origin, ONE_SECOND, "").await;
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    stream.write_all(b"GET /bytes/20000000 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    eventually!(met(&gateway, "send_rate").await == 1.0);
+    eventually!(open(&gateway).await == 0.0);
+    eventually!(gateway.metric("proxy_requests_active").await == 0.0);
+}
+
+#[tokio::test]
+async fn who_takes_all_of_it_in_its_time_gets_it() {
+    let origin = Origin::start().await;
+    let gateway = start(&origin, ONE_SECOND, "").await;
+    let answer = gateway.get("/bytes/20000000").await;
+    assert_eq!(answer.body.len(), 20_000_000);
+    assert_eq!(met(&gateway, "send_rate").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_stream_of_http2_without_a_window_ends_and_one_with_a_tiny_one_too() {
+    let origin = Origin::start().await;
+    let gateway = start(&origin, ONE_SECOND, "").await;
+    let mut wire = Wire::connect(gateway.address).await;
+    wire.send(&[settings(0), large(1), large(3)]).await;
+    let mut ended = [false; 2];
+    while ended != [true; 2] {
+        // A byte at a time for one of them, for as long as it lasts.
+        if !ended[1] {
+            wire.send(&[window_update(3, 1)]).await;
+        }
+        let frame = wire.next().await.unwrap();
+        ended[0] |= frame.kind == RST_STREAM && frame.stream == 1;
+        ended[1] |= frame.kind == RST_STREAM && frame.stream == 3;
+    }
+    assert_eq!(met(&gateway, "send_rate").await, 2.0);
+    // The connection goes on.
+    wire.send(&[settings(65_535), Frame::head(5, &get("a"), true)]).await;
+    assert_eq!(wire.status(5).await, 200);
+}
+
+#[tokio::test]
+async fn a_connection_of_http2_that_is_not_read_ends_whatever_its_windows() {
+    let origin = Origin::start().await;
+    let gateway = start(&origin, ONE_SECOND, "").await;
+    let mut wire = Wire::connect(gateway.address).await;
+    let most = i32::MAX as u32;
+    let requests: Vec<Frame> = (0..20).map(|n| large(2 * n + 1)).collect();
+    wire.send(&[settings(most), window_update(0, most - 65_535)]).await;
+    wire.send(&requests).await;
+    eventually!(met(&gateway, "send_rate").await >= 1.0);
+    eventually!(open(&gateway).await == 0.0);
+    eventually!(gateway.metric("proxy_requests_active").await == 0.0);
+}
+
+#[tokio::test]
+async fn a_head_of_http2_that_never_ends_does_not_keep_its_connection() {
+    let origin = Origin::start().await;
+    let gateway = start(&origin, "keepalive_timeout_secs = 1", "").await;
+    let fields = block(&get("a"));
+    let frame = Frame::new(HEADERS, END_STREAM | END_HEADERS, 1, fields).bytes();
+    // Broken off in the middle of the frame, and then one byte after the other.
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    let begin =
+        [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &Frame::new(SETTINGS, 0, 0, []).bytes()[..], &frame[..20]];
+    stream.write_all(&begin.concat()).await.unwrap();
+    eventually!(open(&gateway).await == 1.0);
+    eventually!(open(&gateway).await == 0.0);
+    assert!(origin.received().is_empty());
+
+    // Or between two frames of one head.
+    let mut wire = Wire::connect(gateway.address).await;
+    wire.send(&[Frame::new(HEADERS, END_STREAM, 1, block(&get("a")))]).await;
+    assert_eq!(wire.ended().await, None);
+    assert!(origin.received().is_empty());
+}
