@@ -69,7 +69,8 @@ impl Redis {
         let socket = directory.path().join("redis.sock").display().to_string();
         let place = directory.path().display().to_string();
         let ours = ["--unixsocket", &socket, "--dir", &place, "--save", "", "--appendonly", "no"];
-        let arguments = ours.iter().chain(arguments).map(|argument| (*argument).to_owned()).collect();
+        let arguments: Vec<String> =
+            ours.iter().chain(arguments).map(|argument| (*argument).to_owned()).collect();
         let process = spawn(&arguments).await;
         Redis { process, directory, arguments }
     }
@@ -115,7 +116,7 @@ impl Redis {
     }
 }
 
-async fn spawn(arguments: &Vec<String>) -> Process {
+async fn spawn(arguments: &[String]) -> Process {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let process = Process::spawn("redis-server", &arguments, &[]);
     process.line("eady to accept connections").await;

@@ -90,6 +90,7 @@ impl Away {
 }
 
 async fn keep(store: Arc<Store>) {
+    store.metrics.up.set(0);
     let (mut told, mut was_lost) = (String::new(), false);
     let mut pause = FIRST_PAUSE;
     loop {
