@@ -5,7 +5,7 @@ mod shared;
 
 use testkit::{Origin, exchange_from};
 
-use crate::support::{Gateway, Setup};
+use crate::support::{Gateway, Setup, config};
 
 const LIMIT: &str = "[rate_limit]\nrequests = 100\nwindow_secs = 60\n";
 
@@ -101,6 +101,11 @@ async fn who_is_forgotten_for_want_of_room_is_counted_and_nobody_is_refused_for_
         assert_eq!(ask(&gateway, ("X-Key", &n.to_string())).await.status, 200);
     }
     assert_eq!(gateway.metric("proxy_rate_limit_evictions_total").await, 2.0);
+    assert_eq!(ask(&gateway, ("X-Key", "9")).await.status, 429);
+    // Another table has other places: all are forgotten.
+    let proxy = "rate_limit_clients = 80";
+    gateway.edit(&config(&[origin.address()], Setup { proxy, tables }));
+    testkit::eventually!(ask(&gateway, ("X-Key", "9")).await.status == 200);
 }
 
 #[tokio::test]

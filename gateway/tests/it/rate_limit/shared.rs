@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use testkit::tls::Authority;
-use testkit::{Client, Origin, Process, eventually};
+use testkit::{Client, DEADLINE, Origin, Process, Signal, eventually};
 use tokio::task::JoinHandle;
 
 use super::redis::{self, Redis};
@@ -350,4 +350,19 @@ async fn a_store_comes_and_goes_with_the_configuration() {
     gateway.edit(&config("[rate_limit]\nrequests = 7\n"));
     eventually!(!gateway.monitor("/metrics").await.text().contains("proxy_rate_limit_store_up{"));
     assert_eq!((gateway.get("/").await.status, said(&gateway, LOST)), (http::StatusCode::OK, 0));
+}
+
+#[tokio::test]
+async fn a_gateway_that_stops_does_not_wait_for_its_store() {
+    if !redis::is_there() {
+        return;
+    }
+    let redis = Redis::start().await;
+    let origin = Origin::start().await;
+    let mut gateway = sharing(&origin, &limit(100, &redis.url(), PATIENT)).await;
+    assert_eq!(gateway.get("/").await.status, 200);
+    redis.hang();
+    gateway.process.signal(Signal::SIGTERM);
+    assert!(gateway.process.ended(DEADLINE).await.success());
+    assert_eq!(said(&gateway, LOST), 0);
 }

@@ -24,7 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// A connection that has held for so long was a good one: the next attempt is made at once.
 const GOOD: Duration = Duration::from_secs(5);
 
-/// Keeps the stores connected that a configuration names, until the server stops.
+/// Keeps the stores connected that a configuration names, to the end of the process.
 pub struct StoreKeeper {
     stores: watch::Receiver<Vec<Arc<Store>>>,
 }
@@ -38,15 +38,15 @@ impl StoreKeeper {
 
 #[async_trait]
 impl BackgroundService for StoreKeeper {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
+    /// Goes on while the server stops: requests that are still answered are still counted.
+    async fn start(&self, _shutdown: ShutdownWatch) {
         let mut stores = self.stores.clone();
         let mut kept = HashMap::new();
         loop {
             let now = stores.borrow_and_update().clone();
             kept = follow(kept, now);
-            tokio::select! {
-                changed = stores.changed() => if changed.is_err() { return },
-                _ = shutdown.changed() => return,
+            if stores.changed().await.is_err() {
+                return;
             }
         }
     }
@@ -85,7 +85,11 @@ enum Away {
 impl Away {
     /// Whether nobody is there, or nobody says anything.
     fn is_silence(&self) -> bool {
-        matches!(self, Away::TooLate | Away::NoConnection(NoConnection::System(_)))
+        match self {
+            Away::TooLate | Away::NoConnection(NoConnection::System(_)) => true,
+            Away::NoConnection(NoConnection::Redis(error)) => error.is_io_error(),
+            _ => false,
+        }
     }
 }
 
