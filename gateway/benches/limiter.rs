@@ -1,7 +1,7 @@
 //! What counting costs, in time and in memory: `cargo bench -p gateway --bench limiter`.
 //!
-//! Ten million clients must take no more memory than the table that was there for the first. A check takes well
-//! under a microsecond, alone and beside others, and each further window adds to it.
+//! Ten million clients must take no more memory than the table that was there for the first. A check costs a little
+//! more with each window, and the same for a client that is known and for one that is not.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in a benchmark, a panic is the report")]
 
