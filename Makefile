@@ -21,7 +21,7 @@ help: ## List what can be made
 setup: ## Install the C compiler, make, cmake and perl that the build needs, where they are missing
 	@.ci/setup
 
-setup-test: ## Install Pebble, an ACME server made for tests, where it is missing and apt has it
+setup-test: ## Install Pebble (an ACME server made for tests) and Redis, where they are missing and apt has them
 	@.ci/setup-test
 
 run: setup ## Run the gateway; with nothing configured, a demo over three origins of its own

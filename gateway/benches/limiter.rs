@@ -1,1 +1,110 @@
-fn main() {}
+//! What counting costs, in time and in memory: `cargo bench -p gateway --bench limiter`.
+//!
+//! Ten million clients must take no more memory than the table that was there for the first. A check costs a little
+//! more with each window, and the same for a client that is known and for one that is not.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in a benchmark, a panic is the report")]
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use divan::{Bencher, black_box};
+use gateway::config::RateLimits;
+use gateway::policy::rate_limit::{Asker, Checked, Counters, Means, RateLimiter, Windows};
+use gateway::telemetry::Metrics;
+use http::HeaderMap;
+
+const CLIENTS: u32 = 10_000_000;
+
+fn main() {
+    ten_million_clients();
+    divan::main();
+}
+
+struct Table {
+    counters: Arc<Counters>,
+    metrics: Metrics,
+}
+
+impl Table {
+    fn new() -> Table {
+        let metrics = Metrics::new().unwrap();
+        Table { counters: Arc::new(Counters::new(1 << 18, metrics.rate_limits.evicted.clone())), metrics }
+    }
+
+    /// So many windows that hold together.
+    fn windows(&self, number: usize) -> Windows {
+        let window = serde_json::json!({ "requests": 1000, "window_secs": 3600 });
+        let limits: RateLimits = serde_json::from_value(vec![window; number].into()).unwrap();
+        let means = Means {
+            scope: &|_| "route",
+            counters: &self.counters,
+            store: None,
+            refusals: &|window| self.metrics.rate_limits.refusals("host", "route", window),
+        };
+        RateLimiter::new(&limits, &means).unwrap().on_arrival.unwrap()
+    }
+}
+
+fn check(windows: &Windows, headers: &HeaderMap, client: u32, now: Instant) {
+    let asker = Asker { address: Some(IpAddr::V4(client.into())), headers, claim: &|_| None };
+    let Checked::Done(verdict) = windows.check(&asker, now) else { panic!("there is no store") };
+    black_box(verdict);
+}
+
+/// Bytes of this process that are in memory.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: Option<u64> = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+    pages.unwrap_or_default() * 4096
+}
+
+fn ten_million_clients() {
+    let (table, headers, now) = (Table::new(), HeaderMap::new(), Instant::now());
+    let windows = table.windows(1);
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    check(&windows, &headers, 0, now);
+    let before = resident();
+    (0..CLIENTS).for_each(|client| check(&windows, &headers, client, now));
+    let after = resident();
+    eprintln!(
+        "{CLIENTS} clients in {:.1} s: the table has {:.2} MiB; resident before {:.2} MiB, after {:.2} MiB; \
+         {} clients were forgotten for want of room",
+        now.elapsed().as_secs_f64(),
+        mib(table.counters.bytes() as u64),
+        mib(before),
+        mib(after),
+        table.metrics.rate_limits.evicted.get()
+    );
+    assert!(after < before + (1 << 20), "memory grows with the number of clients");
+}
+
+/// A client that is known.
+#[divan::bench(args = [1, 2, 4])]
+fn known(bencher: Bencher<'_, '_>, windows: usize) {
+    let table = Table::new();
+    let (windows, headers) = (table.windows(windows), HeaderMap::new());
+    bencher.bench_local(|| check(&windows, &headers, 1, Instant::now()));
+}
+
+/// The same one from several threads.
+#[divan::bench(threads = [1, 2])]
+fn known_by_all(bencher: Bencher<'_, '_>) {
+    let table = Table::new();
+    let (windows, headers) = (table.windows(1), HeaderMap::new());
+    bencher.bench(|| check(&windows, &headers, 1, Instant::now()));
+}
+
+/// Always another one, in a table that is full.
+#[divan::bench]
+fn newcomers(bencher: Bencher<'_, '_>) {
+    let table = Table::new();
+    let (windows, headers) = (table.windows(1), HeaderMap::new());
+    (0..1 << 20).for_each(|client| check(&windows, &headers, client, Instant::now()));
+    let mut client = 1 << 20;
+    bencher.bench_local(|| {
+        client += 1;
+        check(&windows, &headers, client, Instant::now());
+    });
+}

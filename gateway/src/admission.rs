@@ -113,7 +113,10 @@ async fn count(windows: &Windows, request: &RequestHeader, ctx: &mut RequestCtx)
     };
     match checked.verdict().await {
         Verdict::Continue(quota) => {
-            ctx.quota = Some(ctx.quota.as_ref().map_or_else(|| quota.clone(), |before| before.and(&quota)));
+            ctx.quota = Some(match ctx.quota.take() {
+                Some(before) => before.and(&quota),
+                None => quota,
+            });
             Verdict::Continue(())
         }
         Verdict::Reply(reply) => Verdict::Reply(reply),

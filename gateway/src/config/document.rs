@@ -90,7 +90,7 @@ impl<'t> Document<'t> {
                 DeValue::Array(items) => match step.parse::<usize>() {
                     Ok(index) => items.get(index),
                     // One of what may be several is spoken of as if it stood alone.
-                    Err(_) if items.len() == 1 => items.get(0).and_then(|one| inside(one.get_ref(), step)),
+                    Err(_) if items.len() == 1 => items.first().and_then(|one| inside(one.get_ref(), step)),
                     Err(_) => None,
                 },
                 _ => None,

@@ -278,7 +278,10 @@ const BAD_ROUTES: &[(&str, &str)] = &[
         "file:6:1: the route '= /a' is there twice; the second would never be taken",
     ),
     ("path = \"/a\"\n[virtual_hosts.routes.retry]\nattempts = 17\n", "file:7:12: at most 16 attempts"),
-    ("path = \"/a\"\n[virtual_hosts.routes.auth]\n", "`auth` is not supported yet"),
+    (
+        "path = \"/a\"\n[[virtual_hosts.routes.rate_limit]]\n[[virtual_hosts.routes.rate_limit]]\nrequests = 0\n",
+        "file:8:12: `requests`: invalid value",
+    ),
 ];
 
 #[test]

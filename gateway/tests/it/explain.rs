@@ -68,6 +68,7 @@ async fn a_person_reads_what_would_become_of_a_request() {
   pool          api
   backend       api-1 127.0.0.1:3002 usable
   backend       api-2 127.0.0.1:3003 usable
+  rate limit    default: 10 in 60 s by client_ip
   algorithm     round_robin
   next          api-1";
     assert_eq!((code, said.as_str()), (Some(0), expected));
@@ -80,6 +81,10 @@ async fn a_program_reads_the_same_as_json() {
     assert_eq!(answer["path"], "/api/x");
     assert_eq!(answer["route"]["name"], "/api POST");
     assert_eq!(answer["route"]["next"], "site-1");
+    let limit = serde_json::json!([{
+        "name": "default", "requests": 10, "window_secs": 60, "key": "client_ip", "store": "local",
+    }]);
+    assert_eq!(answer["route"]["rate_limits"], limit);
     assert_eq!(answer["route"]["policies"][3], serde_json::json!({"name": "retry", "from": "virtual_host"}));
     let outdone = answer["rules"].as_array().unwrap().iter().find(|rule| rule["name"] == "/api").unwrap();
     assert_eq!(outdone["why"], "it matches, and another one matches more");

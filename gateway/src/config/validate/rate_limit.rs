@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::Faults;
 use crate::config::counter_store::{CounterStore, RedisPlace};
-use crate::config::rate_limit::{RateLimit, RateLimitKey, RateLimits};
+use crate::config::rate_limit::{RateLimit, RateLimits};
 use crate::config::schema::Config;
 
 /// The most requests in a window that the rate limiter counts to: its counters have 24 bits.
@@ -31,6 +31,8 @@ pub(super) fn rate_limits(at: &str, limits: &RateLimits, faults: &mut Faults) {
     }
     let mut names = HashSet::new();
     let shared = limits.0.iter().find(|window| window.store != CounterStore::Local);
+    // At the merge with `[auth]`: a window whose key is a claim is a mistake where the `auth` that holds is none of
+    // `kind = "jwt"`. That depends on the route, so it belongs to the faults of routes.
     for (i, (name, window)) in limits.named().enumerate() {
         let path = |key: &str| format!("{at}rate_limit/{}", limits.path(i, key));
         if window.requests.get() > MAX_RATE_LIMIT {
@@ -92,13 +94,4 @@ fn store(path: &impl Fn(&str) -> String, window: &RateLimit, faults: &mut Faults
         let detail = format!("a request waits at most {MAX_STORE_TIMEOUT_MS} milliseconds for a store");
         faults.add(path("store_timeout_ms"), detail);
     }
-}
-
-/// Whether a window goes by a claim, which only tokens have.
-///
-/// At the merge with `[auth]`: for each route, where the `rate_limit` that holds has such a window and the `auth`
-/// that holds is none of `kind = "jwt"`, a fault at the window's `key`.
-#[allow(dead_code, reason = "`[auth]` is built at the same time, elsewhere; it asks this at the merge")]
-pub(super) fn needs_token(window: &RateLimit) -> bool {
-    matches!(window.key, RateLimitKey::Claim(_))
 }

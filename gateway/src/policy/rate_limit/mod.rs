@@ -9,8 +9,11 @@
 mod client;
 mod counters;
 mod store;
+mod waiting;
 mod window;
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,6 +24,7 @@ use pingora::http::ResponseHeader;
 pub use client::Asker;
 pub use counters::{Count, Counters};
 pub use store::{BadStore, Store, StoreKeeper, StoreSettings};
+pub use waiting::{Checked, Waiting};
 pub use window::Window;
 
 use self::store::Ask;
@@ -91,7 +95,7 @@ impl Windows {
         // Validation allows no more.
         windows.truncate(MAX_RATE_LIMITS);
         let local = windows.iter().filter(|(_, window)| is_local(window)).count();
-        let compiled = |(name, window): &(std::borrow::Cow<'_, str>, &RateLimit)| {
+        let compiled = |(name, window): &(Cow<'_, str>, &RateLimit)| {
             Window::new(name, window, (means.scope)(window.scope), means.counters, (means.refusals)(name))
         };
         let store = if local < windows.len() { means.store.cloned() } else { None };
@@ -120,7 +124,9 @@ impl Windows {
                 self.take(here, &mut tally, now);
                 Checked::Done(self.verdict(&tally))
             }
-            Some(_) if !self.take(here, &mut tally, now) => Checked::Done(self.verdict(&tally)),
+            Some(_) if self.is_known_to_be_refused(&mut tally, now) || !self.take(here, &mut tally, now) => {
+                Checked::Done(self.verdict(&tally))
+            }
             Some(store) => {
                 let ask = |window: &Window| Ask {
                     key: window.shared_key(asker),
@@ -136,7 +142,7 @@ impl Windows {
     /// Counts a request in these windows, or in none: where one of them has no room, the others get back what
     /// they counted. (Of requests that come at the very same moment one may so be refused for the sake of another
     /// that is refused elsewhere. Never is more let through than the limit.)
-    fn take(&self, windows: std::ops::Range<usize>, tally: &mut Tally, now: Instant) -> bool {
+    fn take(&self, windows: Range<usize>, tally: &mut Tally, now: Instant) -> bool {
         let Windows { counters, .. } = self;
         if windows.len() > 1 {
             // Whoever has used up one window must not even for a moment take room from the others.
@@ -159,10 +165,15 @@ impl Windows {
         true
     }
 
-    fn give_back(&self, windows: std::ops::Range<usize>, tally: &mut Tally, now: Instant) {
+    fn give_back(&self, windows: Range<usize>, tally: &mut Tally, now: Instant) {
         for i in windows {
             tally.counts[i] = self.counters.give_back(tally.keys[i], tally.counts[i], now);
         }
+    }
+
+    /// The places of the windows that the store counts.
+    fn shared(&self) -> Range<usize> {
+        self.local..self.windows.len()
     }
 
     fn verdict(&self, tally: &Tally) -> Verdict<Quota> {
@@ -193,51 +204,6 @@ impl Windows {
 struct Tally {
     keys: [u64; MAX_RATE_LIMITS],
     counts: [Count; MAX_RATE_LIMITS],
-}
-
-/// What has become of a check.
-pub enum Checked<'w> {
-    /// The verdict.
-    Done(Verdict<Quota>),
-    /// The store must be asked.
-    Waits(Waiting<'w>),
-}
-
-impl Checked<'_> {
-    /// The verdict, when it is there.
-    pub async fn verdict(self) -> Verdict<Quota> {
-        match self {
-            Checked::Done(verdict) => verdict,
-            Checked::Waits(waiting) => waiting.verdict().await,
-        }
-    }
-}
-
-/// A request that is counted in all of the windows here, and waits for the store to count it in the others.
-pub struct Waiting<'w> {
-    windows: &'w Windows,
-    store: &'w Store,
-    tally: Tally,
-    asks: Vec<Ask>,
-    now: Instant,
-}
-
-impl Waiting<'_> {
-    /// What the store says, or where it says nothing in time, what this gateway has counted by itself.
-    async fn verdict(mut self) -> Verdict<Quota> {
-        let (windows, shared) = (self.windows, self.windows.local..self.windows.windows.len());
-        let is_taken = match self.store.count(&self.asks).await {
-            Some(counts) => {
-                self.tally.counts[shared].iter_mut().zip(counts).for_each(|(known, new)| *known = new);
-                self.tally.counts[..windows.windows.len()].iter().all(|count| count.allowed)
-            }
-            None => windows.take(shared, &mut self.tally, self.now),
-        };
-        if !is_taken {
-            windows.give_back(0..windows.local, &mut self.tally, self.now);
-        }
-        windows.verdict(&self.tally)
-    }
 }
 
 /// Where a client stands, as it is told.

@@ -16,7 +16,11 @@ local answer = { room and 1 or 0 }
 for i, key in ipairs(KEYS) do
   if room then
     used[i] = used[i] + 1
-    redis.call('SET', key, used[i], 'PX', left[i])
+    if used[i] == 1 then
+      redis.call('SET', key, 1, 'PX', left[i])
+    else
+      redis.call('INCR', key)
+    end
   end
   answer[2 * i], answer[2 * i + 1] = used[i], left[i]
 end

@@ -24,7 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// A connection that has held for so long was a good one: the next attempt is made at once.
 const GOOD: Duration = Duration::from_secs(5);
 
-/// Keeps the stores connected that a configuration names, until the server stops.
+/// Keeps the stores connected that a configuration names, to the end of the process.
 pub struct StoreKeeper {
     stores: watch::Receiver<Vec<Arc<Store>>>,
 }
@@ -38,15 +38,15 @@ impl StoreKeeper {
 
 #[async_trait]
 impl BackgroundService for StoreKeeper {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
+    /// Goes on while the server stops: requests that are still answered are still counted.
+    async fn start(&self, _shutdown: ShutdownWatch) {
         let mut stores = self.stores.clone();
         let mut kept = HashMap::new();
         loop {
             let now = stores.borrow_and_update().clone();
             kept = follow(kept, now);
-            tokio::select! {
-                changed = stores.changed() => if changed.is_err() { return },
-                _ = shutdown.changed() => return,
+            if stores.changed().await.is_err() {
+                return;
             }
         }
     }
@@ -82,24 +82,32 @@ enum Away {
     NoAnswer(#[from] NoAnswer),
 }
 
+impl Away {
+    /// Whether nobody is there, or nobody says anything.
+    fn is_silence(&self) -> bool {
+        match self {
+            Away::TooLate | Away::NoConnection(NoConnection::System(_)) => true,
+            Away::NoConnection(NoConnection::Redis(error)) => error.is_io_error(),
+            _ => false,
+        }
+    }
+}
+
 async fn keep(store: Arc<Store>) {
-    let mut told = String::new();
+    store.metrics.up.set(0);
+    let (mut told, mut was_lost) = (String::new(), false);
     let mut pause = FIRST_PAUSE;
     loop {
         let begun = Instant::now();
         match connected(&store).await {
-            Ok(()) => told.clear(),
-            // The same is not told again and again; but what is wrong may become something else.
-            Err(away) if told == away.to_string() => {
-                debug!(store = %store.settings.redis, reason = told, "the store of rate limits is still away");
-            }
+            Ok(()) => (told, was_lost) = (String::new(), true),
             Err(away) => {
-                told = away.to_string();
-                warn!(
-                    store = %store.settings.redis,
-                    reason = told,
-                    "the store of rate limits cannot be used; this gateway counts by itself until it can"
-                );
+                // The same is not told again and again, nor that a store that was lost is not there. But what is
+                // wrong may become something else, such as a password that does not hold any more.
+                let reason = away.to_string();
+                let is_known = told == reason || (was_lost && away.is_silence());
+                tell(&store, &reason, is_known);
+                told = reason;
             }
         }
         if begun.elapsed() >= GOOD {
@@ -109,6 +117,19 @@ async fn keep(store: Arc<Store>) {
         // Gateways that have lost it together shall not come back together.
         sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn tell(store: &Store, reason: &str, is_known: bool) {
+    let store = &store.settings.redis;
+    if is_known {
+        debug!(%store, reason, "the store of rate limits is still away");
+    } else {
+        warn!(
+            %store,
+            reason,
+            "the store of rate limits cannot be used; this gateway counts by itself until it can"
+        );
     }
 }
 

@@ -69,7 +69,6 @@ enum NoAnswer {
 impl Store {
     /// A store that is away, until a [`StoreKeeper`] has connected it.
     pub fn new(settings: StoreSettings, metrics: StoreMetrics) -> Self {
-        metrics.up.set(0);
         Store {
             settings,
             metrics,

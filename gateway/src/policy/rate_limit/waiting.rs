@@ -1,0 +1,87 @@
+//! A request for which the store must be asked, and what is remembered of its answers.
+
+use std::time::Instant;
+
+use super::store::Ask;
+use super::{Count, Quota, Store, Tally, Verdict, Windows};
+
+/// What has become of a check.
+pub enum Checked<'w> {
+    /// The verdict.
+    Done(Verdict<Quota>),
+    /// The store must be asked.
+    Waits(Waiting<'w>),
+}
+
+impl Checked<'_> {
+    /// The verdict, when it is there.
+    pub async fn verdict(self) -> Verdict<Quota> {
+        match self {
+            Checked::Done(verdict) => verdict,
+            Checked::Waits(waiting) => waiting.verdict().await,
+        }
+    }
+}
+
+/// A request that is counted in all of the windows here, and waits for the store to count it in the others.
+pub struct Waiting<'w> {
+    pub(super) windows: &'w Windows,
+    pub(super) store: &'w Store,
+    pub(super) tally: Tally,
+    pub(super) asks: Vec<Ask>,
+    pub(super) now: Instant,
+}
+
+impl Waiting<'_> {
+    /// What the store says, or where it says nothing in time, what this gateway has counted by itself.
+    async fn verdict(mut self) -> Verdict<Quota> {
+        let (windows, shared) = (self.windows, self.windows.shared());
+        let is_taken = match self.store.count(&self.asks).await {
+            Some(counts) => {
+                self.tally.counts[shared.clone()]
+                    .iter_mut()
+                    .zip(counts)
+                    .for_each(|(known, new)| *known = new);
+                windows.remember_refusals(&self.tally, self.now);
+                self.tally.counts[shared].iter().all(|count| count.allowed)
+            }
+            None => windows.take(shared, &mut self.tally, self.now),
+        };
+        if !is_taken {
+            windows.give_back(0..windows.local, &mut self.tally, self.now);
+        }
+        windows.verdict(&self.tally)
+    }
+}
+
+impl Windows {
+    /// Whether the store has refused this client in a window that has not passed. Then it need not be asked: a
+    /// client that goes on asking, whatever it is told, must not keep the store from answering the others.
+    pub(super) fn is_known_to_be_refused(&self, tally: &mut Tally, now: Instant) -> bool {
+        let mut is_refused = false;
+        for i in self.shared() {
+            let window = &self.windows[i];
+            let known = self.counters.peek(self.refusal(i, tally), 1, window.ms, now);
+            if !known.allowed {
+                tally.counts[i] = Count { used: window.limit, ..known };
+                is_refused = true;
+            }
+        }
+        for i in (0..self.local).filter(|_| is_refused) {
+            let window = &self.windows[i];
+            tally.counts[i] = self.counters.peek(tally.keys[i], window.limit, window.ms, now);
+        }
+        is_refused
+    }
+
+    fn remember_refusals(&self, tally: &Tally, now: Instant) {
+        for i in self.shared().filter(|i| !tally.counts[*i].allowed) {
+            self.counters.count(self.refusal(i, tally), 1, tally.counts[i].reset_ms, now);
+        }
+    }
+
+    /// Where a refusal by the window at `i` is remembered. One that has got another limit is asked anew.
+    fn refusal(&self, i: usize, tally: &Tally) -> u64 {
+        self.counters.key(("refused", tally.keys[i], self.windows[i].limit))
+    }
+}
