@@ -45,7 +45,7 @@ pub use load::{Overrides, Parsed, Source};
 pub use network::Cidr;
 pub use path::{BadPath, Paths, ReadPath, read_path};
 pub use policies::{FaultInjection, Headers, RateLimit, RateLimitKey, RateLimitScope, SecurityHeaders};
-pub use proxy::Proxy;
+pub use proxy::{Proxy, TrustedField};
 pub use responses::{AllowedOrigin, Coding, Compression, CompressionLevel, Cors, FieldOrAny, MediaTypes};
 pub use routes::{MethodName, Pattern, Route};
 pub use schema::{

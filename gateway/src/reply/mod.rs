@@ -265,7 +265,7 @@ impl Reply {
         if let Some(media_type) = media_type {
             response.insert_header(header::CONTENT_TYPE, media_type)?;
         }
-        if self.status != StatusCode::NO_CONTENT {
+        if !matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             response.insert_header(header::CONTENT_LENGTH, length)?;
         }
         // A redirect may be taken back like any other change: no client shall remember it for ever.

@@ -53,6 +53,23 @@ pub(super) fn policies(config: &Config, faults: &mut Faults) {
     }
 }
 
+/// What they lack. Only worth asking where all of it could be read.
+pub(super) fn incomplete(config: &Config, faults: &mut Faults) {
+    let mut check = |at: String, cors: &Option<Cors>| {
+        if cors.as_ref().is_some_and(|cors| cors.allow_origins.is_empty()) {
+            let detail = "it needs an origin, as in \"https://app.example.com\"; or leave the table out";
+            faults.add(format!("{at}cors/allow_origins"), detail);
+        }
+    };
+    check(String::new(), &config.cors);
+    for (i, host) in config.virtual_hosts.iter().enumerate() {
+        check(format!("virtual_hosts/{i}/"), &host.cors);
+        for (j, route) in host.routes.iter().enumerate() {
+            check(format!("virtual_hosts/{i}/routes/{j}/"), &route.cors);
+        }
+    }
+}
+
 /// The tables that may stand in one place.
 struct Tables<'c> {
     health_check: &'c Option<HealthCheck>,
@@ -203,9 +220,6 @@ fn headers(at: &str, headers: &Headers, faults: &mut Faults) {
 
 fn cors(at: &str, cors: &Cors, faults: &mut Faults) {
     let mut add = |key: &str, detail: &str| faults.add(format!("{at}cors/{key}"), detail);
-    if cors.allow_origins.is_empty() {
-        add("allow_origins", "it needs an origin, as in \"https://app.example.com\"; or leave the table out");
-    }
     if !cors.allow_credentials {
         return;
     }
