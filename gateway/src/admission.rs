@@ -19,9 +19,6 @@ use crate::websocket;
 pub fn admit(session: &Session, ctx: &mut RequestCtx) -> Verdict {
     let (request, handshake) = (session.req_header(), downstream::handshake(session));
     let server_name = handshake.and_then(|handshake| handshake.server_name.as_deref());
-    if let Some(reply) = preflight(request, server_name, ctx) {
-        return Verdict::Reply(reply);
-    }
     let route = match route::find(&ctx.snapshot.hosts, request, server_name) {
         Verdict::Continue(found) => {
             ctx.paths = found.paths;
@@ -31,6 +28,9 @@ pub fn admit(session: &Session, ctx: &mut RequestCtx) -> Verdict {
     };
     ctx.take(route.clone(), &request.headers);
     if let Verdict::Reply(reply) = content_length::check(&request.headers) {
+        return Verdict::Reply(reply);
+    }
+    if let Some(reply) = preflight(request, server_name, ctx) {
         return Verdict::Reply(reply);
     }
     if let Some(https_redirect) = &route.entrance.https_redirect {

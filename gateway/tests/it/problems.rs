@@ -12,7 +12,7 @@ async fn get(gateway: &Gateway, method: &str, path: &str, accept: &str) -> Respo
 }
 
 async fn nothing_behind(proxy: &str) -> Gateway {
-    let tables = "[health_check]\nenabled = false\n[security_headers]\ncontent_security_policy = \"default-src 'self'\"";
+    let tables = "[health_check]\nenabled = false\n[circuit_breaker]\nenabled = false\n[security_headers]\ncontent_security_policy = \"default-src 'self'\"";
     Gateway::start(&[&Origin::dead()], Setup { proxy, tables }).await
 }
 

@@ -7,8 +7,9 @@ use http::{Uri, header};
 use super::Faults;
 use crate::config::Address;
 use crate::config::fields::is_cookie_name;
+use crate::config::origin::AllowedOrigin;
 use crate::config::policies::{FaultInjection, Headers, RateLimit};
-use crate::config::responses::{AllowedOrigin, Compression, Cors, FieldOrAny};
+use crate::config::responses::{Compression, Cors, FieldOrAny};
 use crate::config::routes::Route;
 use crate::config::schema::{Backend, Config, VirtualHost};
 use crate::config::upstream::{
