@@ -178,8 +178,9 @@ impl ProxyHttp for Gateway {
         downstream::settle(session, &ctx.snapshot.config.proxy);
         turns::take(session);
         let peer = downstream::peer_address(session);
-        let trusted = &ctx.snapshot.config.proxy.trusted_proxies;
-        let origin = forwarded::origin(peer, &session.req_header().headers, trusted);
+        let config = &ctx.snapshot.config.proxy;
+        let headers = &session.req_header().headers;
+        let origin = forwarded::origin(peer, headers, &config.trusted_proxies, config.trusted_field);
         ctx.client = origin.address;
         ctx.is_https = origin.is_https.unwrap_or_else(|| downstream::handshake(session).is_some());
         ctx.id = request_id::generate();

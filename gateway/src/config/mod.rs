@@ -19,6 +19,7 @@ mod lets_encrypt;
 mod load;
 mod network;
 mod not_yet;
+mod origin;
 mod path;
 mod policies;
 mod proxy;
@@ -48,11 +49,12 @@ pub use json_schema::json_schema;
 pub use lets_encrypt::{ChallengeKind, LetsEncrypt};
 pub use load::{Overrides, Parsed, Source};
 pub use network::Cidr;
+pub use origin::AllowedOrigin;
 pub use path::{BadPath, Paths, ReadPath, read_path};
 pub use policies::{FaultInjection, Headers, Limits, SecurityHeaders};
-pub use proxy::Proxy;
+pub use proxy::{Proxy, TrustedField};
 pub use rate_limit::{RateLimit, RateLimitKey, RateLimitScope, RateLimits};
-pub use responses::{AllowedOrigin, Coding, Compression, CompressionLevel, Cors, FieldOrAny, MediaTypes};
+pub use responses::{Coding, Compression, CompressionLevel, Cors, FieldOrAny, MediaTypes};
 pub use routes::{MethodName, Pattern, Route};
 pub use schema::{
     Admin, Backend, ClientCertificate, Config, LogFormat, LogOutput, Logging, Metrics, VirtualHost,

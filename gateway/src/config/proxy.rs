@@ -29,9 +29,12 @@ pub struct Proxy {
     /// `trusted_proxies`; any other connection is closed.
     #[serde(skip_serializing_if = "is_default")]
     pub proxy_protocol: bool,
-    /// Who may say whom it speaks for, by `X-Forwarded-For`, `X-Forwarded-Proto` and PROXY headers.
+    /// Who may say whom it speaks for, by `trusted_field` and PROXY headers.
     #[serde(skip_serializing_if = "is_default")]
     pub trusted_proxies: Vec<Cidr>,
+    /// By which field they say it; the other one is not believed.
+    #[serde(skip_serializing_if = "is_default")]
+    pub trusted_field: TrustedField,
     /// The listener for the management API and its page.
     pub management_api_addr: SocketAddr,
     /// Whether there is one.
@@ -79,6 +82,18 @@ pub struct Proxy {
     pub group: String,
 }
 
+/// The field in which proxies write down whom they speak for. One is believed and not both: a proxy that adds to the
+/// one passes the other on as the client has written it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrustedField {
+    /// `X-Forwarded-For`, and `X-Forwarded-Proto` beside it.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
 impl Default for Proxy {
     fn default() -> Self {
         Proxy {
@@ -88,6 +103,7 @@ impl Default for Proxy {
             http2_cleartext: false,
             proxy_protocol: false,
             trusted_proxies: Vec::new(),
+            trusted_field: TrustedField::default(),
             management_api_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
             management_api: true,
             cookie_key_env: "GATEWAY_COOKIE_KEY".to_owned(),

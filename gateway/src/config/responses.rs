@@ -1,10 +1,10 @@
 //! The tables of the configuration that say what browsers may do with responses, and which are compressed.
 
-use http::uri::Authority;
 use http::{HeaderName, Method};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::origin::AllowedOrigin;
 use super::routes::MethodName;
 use super::values::Secs;
 
@@ -39,85 +39,6 @@ impl Default for Cors {
             max_age_secs: Secs::new(600),
         }
     }
-}
-
-/// Whose pages.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum AllowedOrigin {
-    /// Everybody's.
-    Any,
-    /// Those of one origin, as browsers write it (RFC 6454 6.2).
-    Exact(String),
-    /// Those of every host below one: what comes before the host, and what it ends with.
-    Below(String, String),
-}
-
-impl From<AllowedOrigin> for String {
-    fn from(origin: AllowedOrigin) -> String {
-        match origin {
-            AllowedOrigin::Any => "*".to_owned(),
-            AllowedOrigin::Exact(origin) => origin,
-            AllowedOrigin::Below(scheme, end) => format!("{scheme}*{end}"),
-        }
-    }
-}
-
-impl TryFrom<String> for AllowedOrigin {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        if text == "*" {
-            return Ok(AllowedOrigin::Any);
-        }
-        if text.eq_ignore_ascii_case("null") {
-            return Err(
-                "'null' is the origin of every page in a sandbox, whoever it is; use \"*\", or give it an \
-                        origin"
-                    .to_owned(),
-            );
-        }
-        let wrong = |hint: &str| {
-            format!("'{text}' is no origin{hint}; expected something like \"https://app.example.com\"")
-        };
-        let lower = text.to_ascii_lowercase();
-        let Some((scheme, rest)) = lower.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) else {
-            let hint =
-                if is_host(&lower) { format!(" (did you mean `https://{lower}`?)") } else { String::new() };
-            return Err(wrong(&hint));
-        };
-        if let Some((host, _)) = rest.split_once(['/', '?', '#']).filter(|(host, _)| is_host(host)) {
-            return Err(wrong(&format!(" (did you mean `{scheme}://{host}`?)")));
-        }
-        let host = rest.strip_prefix("*.").unwrap_or(rest);
-        if !is_host(host) {
-            return Err(wrong(""));
-        }
-        // Browsers leave out the port that the scheme has anyway.
-        let usual = match scheme {
-            "https" => ":443",
-            "http" => ":80",
-            _ => "",
-        };
-        let host = host.strip_suffix(usual).filter(|_| !usual.is_empty()).unwrap_or(host);
-        Ok(if rest.starts_with("*.") {
-            AllowedOrigin::Below(format!("{scheme}://"), format!(".{host}"))
-        } else {
-            AllowedOrigin::Exact(format!("{scheme}://{host}"))
-        })
-    }
-}
-
-fn is_scheme(text: &str) -> bool {
-    let rest = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
-    text.starts_with(|first: char| first.is_ascii_alphabetic()) && text.bytes().all(rest)
-}
-
-/// Whether it is a host, perhaps with a port.
-fn is_host(text: &str) -> bool {
-    let Ok(authority) = text.parse::<Authority>() else { return false };
-    let host = authority.host();
-    let has_port = authority.port_u16().is_some_and(|port| port != 0);
-    !host.is_empty() && !text.contains(['*', '@', '%']) && (host.len() == text.len() || has_port)
 }
 
 /// The name of a header field, or "*" for all of them.
@@ -264,45 +185,6 @@ impl TryFrom<String> for MediaTypes {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn origins_are_kept_as_browsers_write_them() {
-        for (written, kept) in [
-            ("*", "*"),
-            ("https://app.example.com", "https://app.example.com"),
-            ("HTTPS://App.Example.com:443", "https://app.example.com"),
-            ("http://localhost:3000", "http://localhost:3000"),
-            ("http://[::1]:80", "http://[::1]"),
-            ("https://*.example.com", "https://*.example.com"),
-            ("https://*.example.com:8443", "https://*.example.com:8443"),
-            ("capacitor://localhost", "capacitor://localhost"),
-        ] {
-            assert_eq!(AllowedOrigin::try_from(written.to_owned()).map(String::from), Ok(kept.to_owned()));
-        }
-    }
-
-    #[test]
-    fn what_no_browser_would_send_is_no_origin() {
-        for (written, hint) in [
-            ("https://app.example.com/", "did you mean `https://app.example.com`?"),
-            ("https://app.example.com/path?x", "did you mean `https://app.example.com`?"),
-            ("app.example.com", "did you mean `https://app.example.com`?"),
-            ("null", "every page in a sandbox"),
-            ("https://", "is no origin"),
-            ("https://*", "is no origin"),
-            ("https://app.*.com", "is no origin"),
-            ("https://user@example.com", "is no origin"),
-            ("https://a b", "is no origin"),
-            ("https://exämple.com", "is no origin"),
-            ("https://a:port", "is no origin"),
-            ("https://a:", "is no origin"),
-            ("://a", "is no origin"),
-            ("", "is no origin"),
-        ] {
-            let error = AllowedOrigin::try_from(written.to_owned()).unwrap_err();
-            assert!(error.contains(hint), "{written:?}: {error}");
-        }
-    }
 
     #[test]
     fn media_types_are_one_or_a_kind_or_an_ending() {

@@ -58,8 +58,8 @@ pub struct Reply {
     detail: Cow<'static, str>,
     fields: HeaderMap,
     proxy_error: Option<&'static str>,
-    /// The names of the windows that had no room.
-    violated_policies: Vec<String>,
+    /// What only few say besides: apart, so that the others stay small.
+    more: Option<Box<More>>,
     closes: bool,
 }
 
@@ -92,9 +92,16 @@ struct Body<'a> {
     status: u16,
     detail: &'a str,
     request_id: &'a str,
-    /// As draft-ietf-httpapi-ratelimit-headers names it.
-    #[serde(rename = "violated-policies", skip_serializing_if = "<[String]>::is_empty")]
-    violated_policies: &'a [String],
+    #[serde(flatten)]
+    more: Option<&'a More>,
+}
+
+/// Members of a problem that only some kinds have (RFC 9457 3.2).
+#[derive(Debug, Serialize)]
+struct More {
+    /// The windows that had no room, as draft-ietf-httpapi-ratelimit-headers-10 names them.
+    #[serde(rename = "violated-policies")]
+    violated_policies: Vec<String>,
 }
 
 impl Reply {
@@ -133,7 +140,7 @@ impl Reply {
             detail: Cow::default(),
             fields: HeaderMap::new(),
             proxy_error: None,
-            violated_policies: Vec::new(),
+            more: None,
             closes: false,
         }
     }
@@ -169,7 +176,7 @@ impl Reply {
     /// With the names of the windows that had no room for the request.
     #[must_use]
     pub fn violated_policies(mut self, names: Vec<String>) -> Self {
-        self.violated_policies = names;
+        self.more = Some(Box::new(More { violated_policies: names }));
         self
     }
 
@@ -280,7 +287,7 @@ impl Reply {
             status: self.status(),
             detail: &self.detail,
             request_id,
-            violated_policies: &self.violated_policies,
+            more: self.more.as_deref(),
         };
         // Strings and a number always make JSON.
         let json = serde_json::to_vec(&body).map(Bytes::from).unwrap_or_default();
@@ -298,7 +305,7 @@ impl Reply {
         if let Some(media_type) = media_type {
             response.insert_header(header::CONTENT_TYPE, media_type)?;
         }
-        if self.status != StatusCode::NO_CONTENT {
+        if !matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             response.insert_header(header::CONTENT_LENGTH, length)?;
         }
         // A redirect may be taken back like any other change: no client shall remember it for ever.

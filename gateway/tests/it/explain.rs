@@ -63,7 +63,8 @@ async fn a_person_reads_what_would_become_of_a_request() {
   route         no  /old: the path is another one
   route         no  = /beta x-beta=1: the path is another one
   policies      health_check (default), balancing (default), upstream (default), retry (route), \
-                  circuit_breaker (default), rate_limit (top), limits (default), headers (default), security_headers (default)
+                  circuit_breaker (default), access (default), auth (default), rate_limit (top), limits (default), \
+                  headers (default), security_headers (default), cors (default), compression (default)
   path          /users
   pool          api
   backend       api-1 127.0.0.1:3002 usable
@@ -105,6 +106,9 @@ async fn header_fields_count() {
 async fn what_the_gateway_answers_itself_is_said() {
     let unknown = json(&["GET", "http://elsewhere/"]).await;
     assert_eq!((&unknown["answered"], &unknown["virtual_host"]), (&404.into(), &Value::Null));
+    let ambiguous = json(&["GET", "http://app.example.com/api%2f..%2fold"]).await;
+    assert_eq!(ambiguous["answered"], 400);
+    assert_eq!(ambiguous["refused"], "the path has a dot segment in it that not every server would see");
     let moved = json(&["GET", "http://app.example.com/old/x"]).await;
     assert_eq!(
         (&moved["answered"], &moved["route"]["redirect"]),

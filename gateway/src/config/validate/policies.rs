@@ -8,9 +8,10 @@ use super::Faults;
 use super::auth::auth;
 use super::rate_limit::rate_limits;
 use crate::config::fields::is_cookie_name;
+use crate::config::origin::AllowedOrigin;
 use crate::config::policies::{FaultInjection, Headers, Limits};
 use crate::config::rate_limit::RateLimits;
-use crate::config::responses::{AllowedOrigin, Compression, Cors, FieldOrAny};
+use crate::config::responses::{Compression, Cors, FieldOrAny};
 use crate::config::routes::Route;
 use crate::config::schema::{Backend, Config, VirtualHost};
 use crate::config::upstream::{
@@ -59,6 +60,23 @@ pub(super) fn policies(config: &Config, faults: &mut Faults) {
             let at = format!("{at}routes/{j}/");
             Tables::from(route).check(&at, faults);
             fault(&at, route.fault, faults);
+        }
+    }
+}
+
+/// What they lack. Only worth asking where all of it could be read.
+pub(super) fn incomplete(config: &Config, faults: &mut Faults) {
+    let mut check = |at: String, cors: &Option<Cors>| {
+        if cors.as_ref().is_some_and(|cors| cors.allow_origins.is_empty()) {
+            let detail = "it needs an origin, as in \"https://app.example.com\"; or leave the table out";
+            faults.add(format!("{at}cors/allow_origins"), detail);
+        }
+    };
+    check(String::new(), &config.cors);
+    for (i, host) in config.virtual_hosts.iter().enumerate() {
+        check(format!("virtual_hosts/{i}/"), &host.cors);
+        for (j, route) in host.routes.iter().enumerate() {
+            check(format!("virtual_hosts/{i}/routes/{j}/"), &route.cors);
         }
     }
 }
@@ -228,9 +246,6 @@ fn headers(at: &str, headers: &Headers, faults: &mut Faults) {
 
 fn cors(at: &str, cors: &Cors, faults: &mut Faults) {
     let mut add = |key: &str, detail: &str| faults.add(format!("{at}cors/{key}"), detail);
-    if cors.allow_origins.is_empty() {
-        add("allow_origins", "it needs an origin, as in \"https://app.example.com\"; or leave the table out");
-    }
     if !cors.allow_credentials {
         return;
     }

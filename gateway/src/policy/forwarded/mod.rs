@@ -2,61 +2,21 @@
 //! by `X-Forwarded-*`, `X-Real-IP` and `Via`. Whatever a client claims in such a field is taken out first, since
 //! a backend believes what it finds there.
 
+mod origin;
+
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use http::{HeaderName, HeaderValue, Version, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
 
-use crate::config::Cidr;
+pub use origin::{Origin, origin};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-
-/// For whom a peer speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// The client's address.
-    pub address: Option<IpAddr>,
-    /// Whether the client came by HTTPS; `None` where nobody who is trusted says anything.
-    pub is_https: Option<bool>,
-}
-
-/// For whom `peer` speaks: for itself, unless it is one of `trusted`. Then the list in `X-Forwarded-For` is walked
-/// from its end, as far as those are trusted who have written it: the first who is not is the client.
-pub fn origin(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[Cidr]) -> Origin {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
-    let Some(mut client) = peer.filter(|peer| is_trusted(*peer)) else {
-        return Origin { address: peer, is_https: None };
-    };
-    let listed =
-        |name: HeaderName| headers.get_all(name).iter().rev().map(|line| line.to_str().unwrap_or_default());
-    for entry in listed(X_FORWARDED_FOR).flat_map(|line| line.rsplit(',')) {
-        // What is no address was written by nobody who is trusted.
-        let Some(address) = address(entry.trim()) else { break };
-        client = address;
-        if !is_trusted(client) {
-            break;
-        }
-    }
-    let scheme = listed(X_FORWARDED_PROTO).flat_map(|line| line.rsplit(',')).next().map(str::trim);
-    let is_https = match scheme {
-        Some(scheme) if scheme.eq_ignore_ascii_case("https") => Some(true),
-        Some(scheme) if scheme.eq_ignore_ascii_case("http") => Some(false),
-        _ => None,
-    };
-    Origin { address: Some(client), is_https }
-}
-
-/// An address as proxies write it: alone, or with a port.
-fn address(text: &str) -> Option<IpAddr> {
-    let alone = || text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
-    let with_port = || text.parse::<std::net::SocketAddr>().ok().map(|address| address.ip());
-    alone().or_else(with_port).map(|address| address.to_canonical())
-}
 
 /// What the gateway knows about a request of a client.
 pub struct Client<'a> {
@@ -95,22 +55,53 @@ pub fn apply(request: &mut RequestHeader, client: &Client<'_>) -> Result<()> {
 
 /// Every field by which a client could pass for another one.
 fn remove_claims(request: &mut RequestHeader) {
-    let is_claim = |name: &&HeaderName| match name.as_str() {
+    remove_where(request, is_claim);
+}
+
+/// Removes what a client says in these fields, which only the gateway may fill in; in any way of writing that a backend
+/// may take for them.
+pub fn remove(request: &mut RequestHeader, names: &[HeaderName]) {
+    remove_where(request, |found| {
+        // Of two names of which one is written with underscores, a backend cannot tell which was meant.
+        names.iter().any(|name| name.as_str().replace('_', "-") == found)
+    });
+}
+
+fn remove_where(request: &mut RequestHeader, is_meant: impl Fn(&str) -> bool) {
+    let is_meant = |name: &&HeaderName| match name.as_str() {
         // Many an application cannot tell "_" from "-" in names (CGI, RFC 3875 4.1.18).
-        name if name.contains('_') => is_claim(&name.replace('_', "-")),
-        name => is_claim(name),
+        name if name.contains('_') => is_meant(&name.replace('_', "-")),
+        name => is_meant(name),
     };
     // Mostly there is none, and nothing is collected.
-    let claims: Vec<HeaderName> = request.headers.keys().filter(is_claim).cloned().collect();
+    let claims: Vec<HeaderName> = request.headers.keys().filter(is_meant).cloned().collect();
     for claim in &claims {
         request.remove_header(claim);
     }
 }
 
+/// Whether backends take it from such a field who the client is, by what it came, or which path it has asked for.
 fn is_claim(name: &str) -> bool {
-    name.starts_with("x-forwarded")
-        || name.starts_with("x-client-cert")
-        || matches!(name, "forwarded" | "x-real-ip" | "client-cert" | "client-cert-chain")
+    const BEGINNINGS: [&str; 9] = [
+        "x-forwarded",
+        "x-original-",
+        "x-client-cert",
+        "x-ssl-client",
+        "x-authenticated-",
+        "x-auth-request-",
+        "x-webauth-",
+        "x-amzn-oidc-",
+        "x-ms-client-principal",
+    ];
+    match name {
+        "forwarded" | "x-real-ip" | "x-client-ip" | "x-cluster-client-ip" | "client-ip" => true,
+        "true-client-ip" | "cf-connecting-ip" | "cf-connecting-ipv6" | "fastly-client-ip" => true,
+        "client-cert" | "client-cert-chain" => true,
+        "x-user" | "x-remote-user" | "remote-user" => true,
+        // Some frameworks route by it.
+        "x-rewrite-url" => true,
+        name => BEGINNINGS.iter().any(|beginning| name.starts_with(beginning)),
+    }
 }
 
 /// The `Via` of a message that was received over `version` (RFC 9110 7.6.3). A proxy adds its own to those
@@ -152,6 +143,13 @@ mod tests {
             ("Client-Cert", ":AA==:"),
             ("X_Client_Cert-Subject", "CN=admin"),
             ("x_forwarded_for", "6.6.6.6"),
+            ("True-Client-IP", "6.6.6.6"),
+            ("CF-Connecting-IP", "6.6.6.6"),
+            ("X-User", "admin"),
+            ("Remote_User", "admin"),
+            ("X-Auth-Request-Email", "admin"),
+            ("X-Original-URL", "/admin"),
+            ("X-Rewrite-URL", "/admin"),
             ("X-Other", "stays"),
         ];
         let client = Client { address: "192.0.2.1".parse().ok(), is_https: false, host: Some("a.example") };
@@ -170,35 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn only_those_who_are_trusted_speak_for_others() {
-        let trusted: Vec<Cidr> = ["10.0.0.0/8", "::1"].map(|network| network.parse().unwrap()).into();
-        for (peer, lists, client) in [
-            ("192.0.2.1", &["6.6.6.6"][..], "192.0.2.1"),
-            ("10.0.0.1", &["6.6.6.6, 192.0.2.1"], "192.0.2.1"),
-            ("10.0.0.1", &["6.6.6.6", "192.0.2.1, 10.0.0.2"], "192.0.2.1"),
-            ("10.0.0.1", &["6.6.6.6, nonsense, 10.0.0.2"], "10.0.0.2"),
-            ("10.0.0.1", &["10.0.0.3"], "10.0.0.3"),
-            ("10.0.0.1", &["192.0.2.1:5555"], "192.0.2.1"),
-            ("10.0.0.1", &["[2001:db8::1]:5555"], "2001:db8::1"),
-            ("10.0.0.1", &["2001:db8::1"], "2001:db8::1"),
-            ("::1", &["::ffff:192.0.2.1"], "192.0.2.1"),
-            ("10.0.0.1", &[], "10.0.0.1"),
-        ] {
-            let mut headers = HeaderMap::new();
-            for list in lists {
-                headers.append(X_FORWARDED_FOR, HeaderValue::from_static(list));
-            }
-            let found = origin(peer.parse().ok(), &headers, &trusted);
-            assert_eq!(found.address, client.parse().ok(), "{peer} {lists:?}");
+    fn what_is_the_gateways_to_say_is_removed_however_it_is_written() {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        for name in ["X-Tenant-Id", "x_tenant_id", "X-Tenant_Id", "X_Old", "X-Old", "X-Tenant-Ids"] {
+            request.append_header(name, "1").unwrap();
         }
-        let proto = |peer: &str, proto| {
-            let headers = HeaderMap::from_iter([(X_FORWARDED_PROTO, HeaderValue::from_static(proto))]);
-            origin(peer.parse().ok(), &headers, &trusted).is_https
-        };
-        assert_eq!(proto("192.0.2.1", "https"), None);
-        assert_eq!(proto("10.0.0.1", "https"), Some(true));
-        assert_eq!(proto("10.0.0.1", "https, http"), Some(false));
-        assert_eq!(proto("10.0.0.1", "gopher"), None);
+        remove(&mut request, &[HeaderName::from_static("x-tenant-id"), HeaderName::from_static("x_old")]);
+        let left: Vec<_> = request.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x-tenant-ids"]);
     }
 
     #[test]

@@ -1,0 +1,171 @@
+use std::io::Read;
+
+use bytes::Bytes;
+use http::Request;
+use testkit::{Behaviour, Client, DEADLINE, Origin, Response, exchange};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::time::timeout;
+
+use crate::h2_peers;
+use crate::support::{Gateway, Setup};
+use crate::websocket::{over, raw};
+
+const ON: &str = "[health_check]\nenabled = false\n[compression]\n";
+
+async fn post(gateway: &Gateway, accept: &str, body: &str) -> Response {
+    let request = Request::post(gateway.url("/anything")).header("Accept-Encoding", accept);
+    Client::new().send(request.body(Bytes::from(body.to_owned())).unwrap()).await
+}
+
+fn decoded(coding: &str, compressed: &[u8]) -> String {
+    let mut plain = String::new();
+    match coding {
+        "gzip" => flate2::read::GzDecoder::new(compressed).read_to_string(&mut plain).unwrap(),
+        "br" => brotli::Decompressor::new(compressed, 4096).read_to_string(&mut plain).unwrap(),
+        "zstd" => zstd::Decoder::new(compressed).unwrap().read_to_string(&mut plain).unwrap(),
+        other => panic!("no coding {other:?}"),
+    };
+    plain
+}
+
+#[tokio::test]
+async fn a_client_gets_the_coding_that_it_likes_best_and_the_whole_body() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&[&origin], Setup { tables: ON, ..Setup::default() }).await;
+    let body = "0123456789 abcdef ".repeat(20_000);
+    for (accept, coding) in
+        [("gzip, deflate, br, zstd", "zstd"), ("br, gzip;q=0.9", "br"), ("gzip;q=0.2, zstd;q=0", "gzip")]
+    {
+        let answer = post(&gateway, accept, &body).await;
+        assert_eq!((answer.status.as_u16(), answer.header("content-encoding")), (200, coding), "{accept}");
+        assert_eq!(answer.header("vary"), "Accept-Encoding");
+        assert!(!answer.headers.contains_key("content-length"));
+        assert!(answer.body.len() < body.len() / 20, "{}", answer.body.len());
+        let echo: serde_json::Value = serde_json::from_str(&decoded(coding, &answer.body)).unwrap();
+        assert_eq!(echo["body"], body, "{coding}");
+    }
+    let plain = post(&gateway, "identity", &body).await;
+    assert_eq!((plain.header("content-encoding"), plain.header("vary")), ("", "Accept-Encoding"));
+    assert_eq!(plain.json()["body"], body);
+}
+
+#[tokio::test]
+async fn what_is_short_or_encoded_or_of_another_type_stays_as_it_is() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&[&origin], Setup { tables: ON, ..Setup::default() }).await;
+    let short = post(&gateway, "gzip", "").await;
+    assert_eq!((short.header("content-encoding"), short.header("vary")), ("", ""), "{short:?}");
+    let request =
+        Request::get(gateway.url("/bytes/5000")).header("Accept-Encoding", "gzip").body(Bytes::new());
+    let binary = Client::new().send(request.unwrap()).await;
+    assert_eq!((binary.header("content-encoding"), binary.header("content-length")), ("", "5000"));
+    origin.behave(Behaviour::Header("content-encoding", "x-own"));
+    let encoded = post(&gateway, "gzip", &"a".repeat(5000)).await;
+    assert_eq!(encoded.header("content-encoding"), "x-own");
+    origin.behave(Behaviour::Header("cache-control", "no-transform"));
+    let fixed = post(&gateway, "gzip", &"a".repeat(5000)).await;
+    assert_eq!((fixed.header("content-encoding"), fixed.header("vary")), ("", ""));
+}
+
+#[tokio::test]
+async fn without_the_table_nothing_is_compressed() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&[&origin], Setup::default()).await;
+    let answer = post(&gateway, "gzip", &"a".repeat(5000)).await;
+    assert_eq!((answer.header("content-encoding"), answer.header("vary")), ("", ""));
+}
+
+#[tokio::test]
+async fn a_strong_tag_becomes_weak_and_head_says_the_same() {
+    let origin = Origin::start().await;
+    origin.behave(Behaviour::Header("etag", "\"v1\""));
+    let gateway = Gateway::start(&[&origin], Setup { tables: ON, ..Setup::default() }).await;
+    let padding = "x".repeat(3000);
+    for method in ["GET", "HEAD"] {
+        let request = Request::builder().method(method).uri(gateway.url("/anything"));
+        let request = request.header("Accept-Encoding", "gzip").header("X-Padding", &padding);
+        let answer = Client::new().send(request.body(Bytes::new()).unwrap()).await;
+        assert_eq!(answer.header("content-encoding"), "gzip", "{method}");
+        assert_eq!(answer.header("etag"), "W/\"v1\"", "{method}");
+        assert!(!answer.headers.contains_key("content-length"), "{method}");
+    }
+}
+
+#[tokio::test]
+async fn http_1_0_gets_it_as_it_is() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&[&origin], Setup { tables: ON, ..Setup::default() }).await;
+    let padding = "x".repeat(3000);
+    let request =
+        format!("GET /anything HTTP/1.0\r\nHost: a\r\nAccept-Encoding: gzip\r\nX-Padding: {padding}\r\n\r\n");
+    let answer = exchange(gateway.address, request.as_bytes()).await;
+    assert!(answer.contains(&padding) && !answer.contains("content-encoding"), "{answer}");
+}
+
+#[tokio::test]
+async fn over_http2_too() {
+    let origin = Origin::start().await;
+    let setup = Setup { proxy: "http2_cleartext = true", tables: ON };
+    let gateway = Gateway::start(&[&origin], setup).await;
+    let client = h2_peers::connect(gateway.address).await;
+    let body = "0123456789 abcdef ".repeat(20_000);
+    let request = Request::post(gateway.url("/anything")).header("accept-encoding", "br").body(()).unwrap();
+    let answer = h2_peers::send(&client, request, body.clone()).await.unwrap();
+    assert_eq!((answer.status.as_u16(), &answer.headers["content-encoding"] == "br"), (200, true));
+    let echo: serde_json::Value = serde_json::from_str(&decoded("br", &answer.body)).unwrap();
+    assert_eq!((&echo["body"] == body.as_str(), answer.reset), (true, None));
+}
+
+#[tokio::test]
+async fn what_comes_bit_by_bit_goes_on_bit_by_bit() {
+    let (next, told) = unbounded_channel::<()>();
+    let told = std::sync::Arc::new(tokio::sync::Mutex::new(told));
+    let address = raw::backend(move |mut stream: TcpStream| {
+        let told = told.clone();
+        async move {
+            raw::head(&mut stream).await?;
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n";
+            stream.write_all(format!("{head}6\r\nfirst,\r\n").as_bytes()).await?;
+            told.lock().await.recv().await;
+            stream.write_all(b"4\r\nlast\r\n0\r\n\r\n").await
+        }
+    })
+    .await;
+    let gateway = over(address, "", "[compression]\n").await;
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n";
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut read = Vec::new();
+    let has = |read: &[u8], expected: &[u8]| {
+        let Some(at) = read.windows(4).position(|end| end == b"\r\n\r\n") else { return false };
+        let mut plain = Vec::new();
+        // Errs at what is not there yet, behind what is.
+        let _ = flate2::read::GzDecoder::new(&*unchunked(&read[at + 4..])).read_to_end(&mut plain);
+        plain == expected
+    };
+    for (expected, then) in [(&b"first,"[..], true), (b"first,last", false)] {
+        let reading = async {
+            while !has(&read, expected) {
+                read.push(client.read_u8().await.unwrap());
+            }
+        };
+        timeout(DEADLINE, reading).await.unwrap_or_else(|_| panic!("no {expected:?}"));
+        if then {
+            next.send(()).unwrap();
+        }
+    }
+}
+
+/// What is whole of a chunked body.
+fn unchunked(mut body: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    while let Some(at) = body.windows(2).position(|end| end == b"\r\n") {
+        let size = usize::from_str_radix(std::str::from_utf8(&body[..at]).unwrap(), 16).unwrap();
+        let Some(chunk) = body.get(at + 2..at + 2 + size) else { break };
+        plain.extend_from_slice(chunk);
+        body = body.get(at + 4 + size..).unwrap_or_default();
+    }
+    plain
+}

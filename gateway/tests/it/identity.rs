@@ -1,0 +1,63 @@
+use testkit::{Origin, exchange};
+
+use crate::support::{Gateway, Setup};
+
+const TRUSTED: &str = "trusted_proxies = [\"127.0.0.0/8\"]\n";
+
+async fn ask(gateway: &Gateway, fields: &str) -> String {
+    let request = format!("GET /anything HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n{fields}\r\n");
+    exchange(gateway.address, request.as_bytes()).await
+}
+
+#[tokio::test]
+async fn one_field_is_believed_and_the_other_is_taken_out() {
+    let origin = Origin::start().await;
+    let both = "X-Forwarded-For: 6.6.6.6, 192.0.2.1\r\nX-Forwarded-Proto: https\r\n\
+                Forwarded: for=\"[2001:db8::1]:80\";proto=http\r\n";
+    for (field, client, proto) in
+        [("", "192.0.2.1", "https"), ("trusted_field = \"forwarded\"\n", "2001:db8::1", "http")]
+    {
+        origin.forget();
+        let proxy = format!("{TRUSTED}{field}");
+        let gateway = Gateway::start(&[&origin], Setup { proxy: &proxy, ..Setup::default() }).await;
+        ask(&gateway, both).await;
+        let received = origin.received();
+        let received = received.iter().find(|request| request.uri.path() == "/anything").unwrap();
+        assert_eq!(received.header("x-forwarded-for"), client);
+        assert_eq!(received.header("x-real-ip"), client);
+        assert_eq!(received.header("x-forwarded-proto"), proto);
+        assert!(!received.headers.contains_key("forwarded"));
+    }
+}
+
+#[tokio::test]
+async fn the_client_that_is_believed_is_the_one_that_is_counted() {
+    let origin = Origin::start().await;
+    let setup = Setup { proxy: TRUSTED, tables: "[rate_limit]\nrequests = 1\n" };
+    let gateway = Gateway::start(&[&origin], setup).await;
+    let status = async |fields: &str| ask(&gateway, fields).await[9..12].to_owned();
+    assert_eq!(status("X-Forwarded-For: 192.0.2.1\r\n").await, "200");
+    assert_eq!(status("X-Forwarded-For: 6.6.6.6, 192.0.2.1:99\r\n").await, "429", "the same one");
+    assert_eq!(status("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: ::ffff:192.0.2.1\r\n").await, "429");
+    assert_eq!(status("X-Forwarded-For: 192.0.2.2\r\n").await, "200", "another one");
+}
+
+#[tokio::test]
+async fn nobody_passes_for_another_one_however_the_field_is_written() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&[&origin], Setup::default()).await;
+    ask(
+        &gateway,
+        "X-User: admin\r\nX_User: admin\r\nRemote-User: admin\r\nTrue-Client-IP: 6.6.6.6\r\n\
+         CF-Connecting-IP: 6.6.6.6\r\nX-Original-URL: /admin\r\nClient-Cert: ::\r\nX-Auth-Request-User: admin\r\n",
+    )
+    .await;
+    let received = origin.received();
+    let received = received.iter().find(|request| request.uri.path() == "/anything").unwrap();
+    let claims = received
+        .headers
+        .iter()
+        .filter(|(_, value)| matches!(value.to_str(), Ok("admin" | "6.6.6.6" | "/admin" | "::")));
+    assert_eq!(claims.count(), 0, "{:?}", received.headers);
+    assert_eq!(received.header("x-real-ip"), "127.0.0.1");
+}
