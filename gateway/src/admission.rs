@@ -5,15 +5,23 @@ use http::Version;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
+use crate::client;
 use crate::ctx::RequestCtx;
-use crate::deadline;
 use crate::downstream;
 use crate::failure;
 use crate::live::Route;
-use crate::policy::{Verdict, content_length};
+use crate::policy::{Verdict, content_length, hygiene};
 use crate::reply::{Problem, Reply};
 use crate::route;
 use crate::websocket;
+
+/// Whether it is a request that anybody may be asked about; where not, the answer.
+pub fn inspect(session: &Session) -> Verdict {
+    match client::refusal(session) {
+        Some(refusal) => Verdict::Reply(failure::refused(refusal)),
+        None => hygiene::check(session.req_header()),
+    }
+}
 
 /// Finds the route and asks the policies that may refuse, each in its turn.
 pub fn admit(session: &Session, ctx: &mut RequestCtx) -> Verdict {
@@ -24,6 +32,9 @@ pub fn admit(session: &Session, ctx: &mut RequestCtx) -> Verdict {
         Verdict::Reply(reply) => return Verdict::Reply(reply),
     };
     ctx.take(route.clone(), &request.headers);
+    if let Verdict::Reply(reply) = route.head_size.check(request) {
+        return Verdict::Reply(reply);
+    }
     if let Verdict::Reply(reply) = content_length::check(&request.headers) {
         return Verdict::Reply(reply);
     }
@@ -71,12 +82,12 @@ fn grpc(route: &Route, request: &RequestHeader, ctx: &RequestCtx) -> Verdict {
 
 /// Whether a WebSocket is asked for, in a way that can become one.
 fn websocket(route: &Route, session: &Session, ctx: &mut RequestCtx) -> Verdict {
-    let client = deadline::websocket(session).filter(|_| websocket::is_asked_for(session.req_header()));
-    ctx.wants_websocket = client.is_some() && !route.peers.is_http2();
-    match client {
-        Some(client) if client.is_ahead() => Verdict::Reply(failure::ahead_of_upgrade()),
-        _ => Verdict::Continue(()),
+    let is_asked_for = client::websocket(session).is_some() && websocket::is_asked_for(session.req_header());
+    ctx.wants_websocket = is_asked_for && !route.peers.is_http2();
+    if is_asked_for && client::is_ahead(session) {
+        return Verdict::Reply(failure::ahead_of_upgrade());
     }
+    Verdict::Continue(())
 }
 
 /// Does wrong on purpose, where the route says so.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode, Version, header};
 use pingora::proxy::Session;
 
 use crate::tls::Handshake;
@@ -24,11 +24,10 @@ pub fn settle(session: &mut Session, keepalive: Duration) {
     // Otherwise a client that is still sending a body would get a reset in place of an early answer.
     session.set_close_on_response_before_downstream_finish(false);
     session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
-    // A client that does not wait for an answer before it asks again is answered in turn. Not so behind a
-    // chunked body: Pingora reads chunk sizes leniently, and somebody before us may have seen its end
-    // elsewhere. What follows it is then dropped with the connection, never taken for a request.
-    let chunked = session.req_header().headers.contains_key(header::TRANSFER_ENCODING);
-    session.set_pipelining_enabled(!chunked);
+    if session.req_header().version <= Version::HTTP_10 {
+        // RFC 9110 15.2: it does not know interim responses.
+        session.set_ignore_info_resp(true);
+    }
 }
 
 /// What the TLS handshake has found out about the client; `None` where the connection is without TLS.
@@ -44,7 +43,9 @@ pub fn peer_address(session: &Session) -> Option<IpAddr> {
 
 /// Whether the client waits for 100 (Continue) before it sends its body (RFC 9110 10.1.1).
 pub fn awaits_continue(session: &Session) -> bool {
-    session.req_header().headers.contains_key(header::EXPECT) && session.response_written().is_none()
+    let request = session.req_header();
+    let asks = request.version > Version::HTTP_10 && request.headers.contains_key(header::EXPECT);
+    asks && session.response_written().is_none()
 }
 
 /// The status of the final response, where the client has been sent one.

@@ -4,6 +4,7 @@
 use http::{HeaderValue, StatusCode, header};
 use pingora::prelude::*;
 
+use crate::client::Refusal as Refused;
 use crate::reply::{Problem, Reply};
 use crate::upstream::Refusal;
 
@@ -60,6 +61,11 @@ pub fn is_unprocessed(error: &Error) -> bool {
 /// The error that ends an attempt on a backend that does not speak the version that it must.
 pub fn no_http2() -> Box<Error> {
     Error::explain(H2Downgrade, "the backend does not speak HTTP/2").into_up()
+}
+
+/// The answer to what is no valid request; what follows it on its connection cannot be told for certain.
+pub fn refused(refusal: Refused) -> Reply {
+    Reply::new(refusal.problem, refusal.detail).and_close()
 }
 
 /// The answer to a client that sends what belongs behind a 101 before it has one (RFC 6455 4.1).

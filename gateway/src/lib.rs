@@ -16,7 +16,7 @@
 //! 4. `proxy_upstream_filter`, `upstream_peer`: a usable backend of the route's pool is chosen
 //!    ([`upstream`]), and Pingora connects to it, or takes a connection from its own pool.
 //! 5. `upstream_request_filter`: the request is changed on its way up ([`policy::rewrite`], [`policy::headers`]). When its last byte
-//!    has passed `request_body_filter`, the response has a [`deadline`].
+//!    has passed `request_body_filter`, the response has a [`client::deadline`].
 //! 6. `response_filter`: the response is changed on its way down. Behind a 101 (Switching Protocols) it is bytes both
 //!    ways from then on ([`websocket`]).
 //! 7. When something fails, `fail_to_connect` and `error_while_proxy` decide whether another backend is
@@ -37,9 +37,9 @@ pub mod admin;
 pub mod admission;
 pub mod against;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod ctx;
-pub mod deadline;
 pub mod demo;
 pub mod downstream;
 pub mod failure;

@@ -16,16 +16,16 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use crate::admission;
+use crate::client::{self, deadline};
 use crate::config;
 use crate::ctx::RequestCtx;
-use crate::deadline;
 use crate::downstream;
 use crate::failure;
 use crate::grpc::Call;
 use crate::lifetime::Leaving;
 use crate::live::Store;
 use crate::policy::forwarded::{self, Client};
-use crate::policy::{Verdict, cookie_crumbs, request_id};
+use crate::policy::{Verdict, cookie_crumbs, hygiene, request_id};
 use crate::reply::Reply;
 use crate::route;
 use crate::telemetry::access_log::Record;
@@ -71,7 +71,7 @@ impl Gateway {
 
     /// Leads a request for a WebSocket to its backend in a way that can become a tunnel.
     fn lend(&self, peer: Box<HttpPeer>, session: &Session, ctx: &mut RequestCtx) -> Box<HttpPeer> {
-        let (Some(client), Some(route)) = (deadline::websocket(session), &ctx.route) else { return peer };
+        let (Some(client), Some(route)) = (client::websocket(session), &ctx.route) else { return peer };
         let upgrade = Upgrade::new(websocket::Terms {
             idle: route.peers.stream_idle_timeout(),
             patience: ctx.snapshot.config.proxy.shutdown_timeout_secs.duration(),
@@ -119,7 +119,7 @@ fn settle_upgrade(status: StatusCode, session: &mut Session, ctx: &RequestCtx) {
         // Whatever Pingora would bound: the tunnel has bounds of its own.
         session.set_read_timeout(None);
         ctx.upgrade.iter().for_each(|upgrade| upgrade.agree());
-    } else if let Some(client) = deadline::websocket(session) {
+    } else if let Some(client) = client::websocket(session) {
         client.give_up();
     }
 }
@@ -165,10 +165,13 @@ impl ProxyHttp for Gateway {
 
     /// Is this request let through? `true` means that it has been answered.
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        let mut verdict = match self.parts.challenges.answer(session.req_header()) {
-            Some(answer) => Verdict::Reply(answer),
-            None => admission::admit(session, ctx),
-        };
+        let mut verdict = admission::inspect(session);
+        if let Verdict::Reply(reply) = &verdict {
+            self.parts.metrics.refused(reply.reason());
+        } else {
+            let challenge = self.parts.challenges.answer(session.req_header());
+            verdict = challenge.map_or_else(|| admission::admit(session, ctx), Verdict::Reply);
+        }
         ctx.metrics().request(&session.req_header().method);
         if let Verdict::Continue(()) = verdict {
             verdict = admission::inject_fault(ctx).await;
@@ -285,6 +288,7 @@ impl ProxyHttp for Gateway {
         if let Some(call) = &mut ctx.grpc {
             call.on_request(elapsed, request)?;
         }
+        hygiene::on_request(session.req_header().version, request)?;
         let host = route::authority(session.req_header()).ok().flatten();
         if let (None, Some(backend)) = (host, ctx.backend()) {
             // HTTP/1.1 requires a Host, and HTTP/2 an authority, even for a client of HTTP/1.0 that sent none.
@@ -486,7 +490,10 @@ impl ProxyHttp for Gateway {
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
         let overdue = deadline::has_passed(session);
         deadline::disarm(session);
-        let reply = if overdue { Some(failure::overdue()) } else { failure::reply(error) };
+        let refused = client::refusal(session).map(failure::refused);
+        let is_refused = refused.is_some();
+        let reply =
+            refused.or_else(|| if overdue { Some(failure::overdue()) } else { failure::reply(error) });
         ctx.error = reply.as_ref().map_or(Some("client_closed"), Reply::reason);
         let mut error_code = 0;
         if let (None, Some(call)) = (&reply, &mut ctx.grpc) {
@@ -503,6 +510,11 @@ impl ProxyHttp for Gateway {
             if told.is_ok() && *error.esource() != ErrorSource::Downstream && !is_stream {
                 // A close with the rest of a body unread would be a reset, and might take the answer with it.
                 told = session.drain_request_body().await;
+            }
+            if is_refused {
+                self.parts.metrics.refused(ctx.error);
+                // Nothing more can be read of it, but what comes must not reset the connection under the answer.
+                session.as_downstream_mut().shutdown().await;
             }
             if let Err(error) = told {
                 debug!("the client left before it was told: {error}");
@@ -531,6 +543,7 @@ impl ProxyHttp for Gateway {
 
     /// The request is over, well or not: it is counted and logged.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
+        client::request_over(session);
         let duration = ctx.started.elapsed();
         let status =
             downstream::final_response(session).map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
@@ -560,7 +573,7 @@ impl ProxyHttp for Gateway {
         let record = Record {
             method: request.method.as_str(),
             host: request.uri.host().or(host).unwrap_or("-"),
-            path: request.uri.path(),
+            path: if client::refusal(session).is_some() { "-" } else { request.uri.path() },
             status,
             grpc_status: ctx.grpc.as_ref().and_then(|call| call.status()).map(|status| status.code()),
             duration,

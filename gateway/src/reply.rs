@@ -29,6 +29,18 @@ pub enum Problem {
     Misdirected,
     /// The client must show a certificate that is believed.
     ClientCertificate,
+    /// What it asks for is done by nobody here.
+    NotImplemented,
+    /// It is in a version of HTTP that is not spoken here.
+    VersionNotSupported,
+    /// Its method is allowed nowhere here.
+    MethodNotAllowed,
+    /// It expects what nobody here does.
+    ExpectationFailed,
+    /// Its target is longer than it may be.
+    UriTooLong,
+    /// Its head is larger than it may be, or has too many fields.
+    HeadTooLarge,
     /// The client stopped sending its request.
     RequestTimeout,
     /// The client has used up its requests.
@@ -61,6 +73,24 @@ impl Problem {
             }
             Problem::ClientCertificate => {
                 (StatusCode::FORBIDDEN, "client_certificate", "A client certificate is needed")
+            }
+            Problem::NotImplemented => {
+                (StatusCode::NOT_IMPLEMENTED, "not_implemented", "This is not implemented here")
+            }
+            Problem::VersionNotSupported => (
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "version_not_supported",
+                "This version is not spoken here",
+            ),
+            Problem::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This method is not allowed")
+            }
+            Problem::ExpectationFailed => {
+                (StatusCode::EXPECTATION_FAILED, "expectation_failed", "This expectation cannot be met")
+            }
+            Problem::UriTooLong => (StatusCode::URI_TOO_LONG, "uri_too_long", "The target is too long"),
+            Problem::HeadTooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "The header is too large")
             }
             Problem::RequestTimeout => {
                 (StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request took too long to arrive")

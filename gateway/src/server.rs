@@ -117,6 +117,8 @@ fn serve(
     });
     let mut proxy = http_proxy(&server.configuration, gateway);
     let mut options = HttpServerOptions::default();
+    // It is refused like everything else that is, and not unseen.
+    options.allow_connect_method_proxying = true;
     options.h2_idle_timeout = Some(config.proxy.keepalive_timeout_secs.duration());
     proxy.server_options = Some(options);
     let opener = Opener::new(live.clone(), metrics.clone(), challenges.clone(), listening.clone())?;

@@ -43,7 +43,9 @@ pub use lets_encrypt::{ChallengeKind, LetsEncrypt};
 pub use load::{Overrides, Parsed, Source};
 pub use network::Cidr;
 pub use path::normalise_path;
-pub use policies::{FaultInjection, Headers, RateLimit, RateLimitKey, RateLimitScope, SecurityHeaders};
+pub use policies::{
+    FaultInjection, Headers, Limits, RateLimit, RateLimitKey, RateLimitScope, SecurityHeaders,
+};
 pub use proxy::Proxy;
 pub use routes::{MethodName, Pattern, Route};
 pub use schema::{

@@ -22,9 +22,8 @@ fn listed(path: &[String], is_listed: impl Fn(&str) -> bool) -> bool {
 
 const KEYS: &[&str] = &[
     "proxy.max_connections_per_ip",
-    "proxy.header_timeout_secs",
     "proxy.server_timing",
-    "limits",
+    "limits.max_request_body_bytes",
     "tracing",
     "rate_limit.store",
     "cors",

@@ -52,6 +52,28 @@ pub enum RateLimitScope {
     Global,
 }
 
+/// `[limits]`, a policy: how large a request may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Its target, as the client writes it; a longer one is answered with 414.
+    pub max_uri_bytes: NonZeroU32,
+    /// Its head: the request line and the header fields; a larger one is answered with 431.
+    pub max_header_bytes: NonZeroU32,
+    /// Header fields; more are answered with 431.
+    pub max_header_fields: NonZeroU32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_uri_bytes: NonZeroU32::MIN.saturating_add(8 * 1024 - 1),
+            max_header_bytes: NonZeroU32::MIN.saturating_add(32 * 1024 - 1),
+            max_header_fields: NonZeroU32::MIN.saturating_add(99),
+        }
+    }
+}
+
 /// `[headers]`, a policy: which header fields are changed.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -43,6 +43,8 @@ pub struct Proxy {
     pub max_connections: NonZeroUsize,
     /// From a request's last byte to the response's first byte.
     pub request_timeout_secs: Secs,
+    /// How long a client of HTTP/1 may take for the head of a request, from its first byte.
+    pub header_timeout_secs: Secs,
     /// How long an idle client connection stays open.
     pub keepalive_timeout_secs: Secs,
     /// How long requests in flight may take when the gateway stops.
@@ -77,6 +79,7 @@ impl Default for Proxy {
             cookie_key_env: "GATEWAY_COOKIE_KEY".to_owned(),
             max_connections: NonZeroUsize::MIN.saturating_add(9_999),
             request_timeout_secs: Secs::new(30),
+            header_timeout_secs: Secs::new(10),
             keepalive_timeout_secs: Secs::new(60),
             shutdown_timeout_secs: Secs::new(30),
             nameservers: Vec::new(),

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::fields::Fields;
-use super::policies::{FaultInjection, Headers, RateLimit, SecurityHeaders};
+use super::policies::{FaultInjection, Headers, Limits, RateLimit, SecurityHeaders};
 use super::upstream::{Balancing, CircuitBreaker, HealthCheck, Retry, Upstream};
 use super::values::is_default;
 
@@ -66,6 +66,9 @@ pub struct Route {
     /// In place of the virtual host's table, or the one at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub rate_limit: Option<RateLimit>,
+    /// In place of the virtual host's table, or the one at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub limits: Option<Limits>,
     /// In place of the virtual host's table, or the one at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub headers: Option<Headers>,

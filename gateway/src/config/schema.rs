@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::address::Address;
 use super::cases::Case;
 use super::lets_encrypt::LetsEncrypt;
-use super::policies::{Headers, RateLimit, SecurityHeaders};
+use super::policies::{Headers, Limits, RateLimit, SecurityHeaders};
 use super::proxy::Proxy;
 use super::routes::Route;
 use super::shares::{Rollout, Share};
@@ -51,6 +51,9 @@ pub struct Config {
     /// How much a client may ask, where a virtual host does not say. Absent: any number.
     #[serde(skip_serializing_if = "is_default")]
     pub rate_limit: Option<RateLimit>,
+    /// How large a request may be, where a virtual host does not say.
+    #[serde(skip_serializing_if = "is_default")]
+    pub limits: Option<Limits>,
     /// Which header fields are changed, where a virtual host does not say.
     #[serde(skip_serializing_if = "is_default")]
     pub headers: Option<Headers>,
@@ -272,6 +275,9 @@ pub struct VirtualHost {
     /// In place of the table at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub rate_limit: Option<RateLimit>,
+    /// In place of the table at the top.
+    #[serde(skip_serializing_if = "is_default")]
+    pub limits: Option<Limits>,
     /// In place of the table at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub headers: Option<Headers>,

@@ -117,6 +117,10 @@ const BAD: &[(&str, &str)] = &[
         "[[virtual_hosts]]\ndomain = \"b\"\nclient_certificate = \"optional\"\nenabled_backends_tag = \"a\"\n",
         "file:3:22: it needs `client_ca_file`",
     ),
+    ("[limits]\nmax_uri_bytes = 0\n", "file:2:17: `max_uri_bytes`: invalid value: integer `0`"),
+    ("[limits]\nmax_uri_bytes = 65001\n", "file:2:17: at most 65000 bytes"),
+    ("[limits]\nmax_header_bytes = 1048577\n", "file:2:20: at most 1048576 bytes"),
+    ("[limits]\nmax_header_fields = 257\n", "file:2:21: at most 256 fields"),
     ("[security_headers]\nx_frame_options = \"a\\nb\"\n", "cannot be the value of a header field"),
     (
         "[[virtual_hosts]]\ndomain = \"b\"\nenabled_backends_tag = \"aa\"\n",
@@ -252,6 +256,7 @@ fn the_reference_shows_the_defaults() {
     assert_eq!(reference.circuit_breaker.take(), Some(Default::default()));
     assert_eq!(reference.rate_limit.take(), Some(Default::default()));
     assert_eq!(reference.headers.take(), Some(Default::default()));
+    assert_eq!(reference.limits.take(), Some(Default::default()));
     assert_eq!(reference.security_headers.take(), Some(Default::default()));
     assert_eq!(reference.lets_encrypt.take(), Some(Default::default()));
     // What has no default is an example.

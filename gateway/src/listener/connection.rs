@@ -12,8 +12,8 @@ use tokio::io::AsyncReadExt;
 use tracing::debug;
 
 use super::proxy_protocol::{self, OnBehalfOf};
+use crate::client::{Bounds, ClientStream, Terms};
 use crate::config::Cidr;
-use crate::deadline::TimedStream;
 use crate::live::Store;
 use crate::telemetry::Metrics;
 use crate::tls::acme::Challenges;
@@ -31,6 +31,8 @@ pub struct Opener {
     metrics: Arc<Metrics>,
     acceptor: Acceptor,
     challenges: Arc<Challenges>,
+    /// What bounds heads over HTTP/1.
+    terms: Terms,
     /// Where is listened, and whether TLS is spoken there.
     listeners: Vec<(bool, SocketAddr)>,
 }
@@ -46,11 +48,16 @@ impl Opener {
         challenges: Arc<Challenges>,
         listeners: Vec<(bool, SocketAddr)>,
     ) -> Result<Self, openssl::error::ErrorStack> {
-        Ok(Opener { live, metrics, acceptor: Acceptor::new()?, challenges, listeners })
+        let current = live.clone();
+        let terms = Terms::new(move || {
+            let snapshot = current.load();
+            Bounds { size: snapshot.largest_head, time: snapshot.header_timeout }
+        });
+        Ok(Opener { live, metrics, acceptor: Acceptor::new()?, challenges, terms, listeners })
     }
 
     /// What HTTP is spoken on; `None` where it does not come to that.
-    pub async fn open(&self, stream: Stream) -> Option<TimedStream> {
+    pub async fn open(&self, stream: Stream) -> Option<ClientStream> {
         let Ok(stream) = stream.into_any().downcast::<TcpStream>() else { return None };
         match tokio::time::timeout(PATIENCE, self.prepare(*stream)).await {
             Ok(opened) => opened,
@@ -62,7 +69,7 @@ impl Opener {
         }
     }
 
-    async fn prepare(&self, mut stream: TcpStream) -> Option<TimedStream> {
+    async fn prepare(&self, mut stream: TcpStream) -> Option<ClientStream> {
         let snapshot = self.live.load();
         let proxy = &snapshot.config.proxy;
         let is_https = self.is_https(&stream);
@@ -91,9 +98,12 @@ impl Opener {
             return match self.acceptor.accept(stream, certificates, server_name(&hello).as_deref()).await {
                 Ok(stream) => {
                     self.metrics.tls_handshakes.inc();
-                    let stream = TimedStream::new(Box::new(stream));
+                    let stream = ClientStream::new(Box::new(stream));
                     let speaks_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
-                    Some(if speaks_http2 { stream.awaiting(PREFACE.len(), PATIENCE) } else { stream })
+                    Some(match speaks_http2 {
+                        true => stream.awaiting(PREFACE.len(), PATIENCE),
+                        false => stream.with_http1(self.terms.clone()),
+                    })
                 }
                 Err(error) => {
                     self.metrics.tls_handshakes_failed.inc();
@@ -103,9 +113,9 @@ impl Opener {
             };
         }
         if proxy.http2_cleartext && begins_with_preface(&mut stream).await {
-            return Some(TimedStream::new(Box::new(stream)).with_http2());
+            return Some(ClientStream::new(Box::new(stream)).with_http2());
         }
-        Some(TimedStream::new(Box::new(stream)))
+        Some(ClientStream::new(Box::new(stream)).with_http1(self.terms.clone()))
     }
 
     fn is_https(&self, stream: &TcpStream) -> bool {

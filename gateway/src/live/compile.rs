@@ -13,6 +13,7 @@ use super::snapshot::{Entrance, Instance, Level, Route, Snapshot};
 use crate::config::{self, Config, Domain, PathFault, RateLimitScope, VirtualHost};
 use crate::policy::client_certificate::ClientCertificates;
 use crate::policy::fault::Fault;
+use crate::policy::head_size::HeadSize;
 use crate::policy::headers::HeaderRules;
 use crate::policy::https_redirect::HttpsRedirect;
 use crate::policy::rate_limit::{Counters, RateLimiter};
@@ -94,6 +95,8 @@ fn compile_with(
     let top = Policies::of_top(&defaults);
     let (health, budgets) = compiler.pools.finish(&top, &backends)?;
     let security_headers = SecurityHeaders::from(top.security_headers.table);
+    let of_top = HeadSize::from(top.limits.table);
+    let largest_head = compiler.routes.values().map(|route| route.head_size).fold(of_top, HeadSize::or);
     Ok(Snapshot {
         config: Arc::new(config.clone()),
         revision: with.revision,
@@ -106,6 +109,8 @@ fn compile_with(
         health,
         budgets,
         counters: compiler.counters.into_inner(),
+        largest_head,
+        header_timeout: config.proxy.header_timeout_secs.duration(),
         keepalive_timeout: config.proxy.keepalive_timeout_secs.duration(),
         request_timeout: config.proxy.request_timeout_secs.duration(),
         security_headers,
@@ -267,6 +272,7 @@ impl<'c> Compiler<'c> {
             breaker,
             mirror: mirror.transpose()?,
             rate_limit: self.rate_limit(host, &policies, name),
+            head_size: HeadSize::from(policies.limits.table),
             headers: HeaderRules::from(policies.headers.table),
             security_headers: SecurityHeaders::from(policies.security_headers.table),
             metrics: self.metrics.lazy_route(&host.domain, name),

@@ -2,7 +2,7 @@
 
 use super::snapshot::Level;
 use crate::config::{
-    self, Balancing, CircuitBreaker, Config, Headers, HealthCheck, RateLimit, Retry, SecurityHeaders,
+    self, Balancing, CircuitBreaker, Config, Headers, HealthCheck, Limits, RateLimit, Retry, SecurityHeaders,
     Upstream, VirtualHost,
 };
 
@@ -28,6 +28,7 @@ pub(super) struct Defaults {
     upstream: (Upstream, Level),
     retry: (Retry, Level),
     circuit_breaker: (CircuitBreaker, Level),
+    limits: (Limits, Level),
     headers: (Headers, Level),
     security_headers: (SecurityHeaders, Level),
     rate_limit: Option<RateLimit>,
@@ -42,6 +43,7 @@ impl Defaults {
             upstream: or_default(config.upstream.as_ref()),
             retry: or_default(config.retry.as_ref()),
             circuit_breaker: or_default(config.circuit_breaker.as_ref()),
+            limits: or_default(config.limits.as_ref()),
             headers: or_default(config.headers.as_ref()),
             security_headers: or_default(config.security_headers.as_ref()),
             rate_limit: config.rate_limit.clone(),
@@ -64,6 +66,7 @@ pub(super) struct Policies<'c> {
     pub(super) upstream: Found<'c, Upstream>,
     pub(super) retry: Found<'c, Retry>,
     pub(super) circuit_breaker: Found<'c, CircuitBreaker>,
+    pub(super) limits: Found<'c, Limits>,
     pub(super) headers: Found<'c, Headers>,
     pub(super) security_headers: Found<'c, SecurityHeaders>,
     /// `None`: any number of requests.
@@ -80,6 +83,7 @@ impl<'c> Policies<'c> {
             upstream: at_top(&defaults.upstream),
             retry: at_top(&defaults.retry),
             circuit_breaker: at_top(&defaults.circuit_breaker),
+            limits: at_top(&defaults.limits),
             headers: at_top(&defaults.headers),
             security_headers: at_top(&defaults.security_headers),
             rate_limit: rate_limit.map(|table| Found { table, level: Level::Top }),
@@ -104,6 +108,7 @@ impl<'c> Policies<'c> {
             upstream: innermost!(upstream).unwrap_or(top.upstream),
             retry: innermost!(retry).unwrap_or(top.retry),
             circuit_breaker: innermost!(circuit_breaker).unwrap_or(top.circuit_breaker),
+            limits: innermost!(limits).unwrap_or(top.limits),
             headers: innermost!(headers).unwrap_or(top.headers),
             security_headers: innermost!(security_headers).unwrap_or(top.security_headers),
             rate_limit: innermost!(rate_limit).or(top.rate_limit),
@@ -111,7 +116,7 @@ impl<'c> Policies<'c> {
     }
 
     /// Where each of them was written.
-    pub(super) fn levels(&self) -> [(&'static str, Level); 8] {
+    pub(super) fn levels(&self) -> [(&'static str, Level); 9] {
         [
             ("health_check", self.health_check.level),
             ("balancing", self.balancing.level),
@@ -119,6 +124,7 @@ impl<'c> Policies<'c> {
             ("retry", self.retry.level),
             ("circuit_breaker", self.circuit_breaker.level),
             ("rate_limit", self.rate_limit.map_or(Level::Default, |found| found.level)),
+            ("limits", self.limits.level),
             ("headers", self.headers.level),
             ("security_headers", self.security_headers.level),
         ]

@@ -15,6 +15,7 @@ use crate::config::{Algorithm, Config, HashKey};
 use crate::policy::client_certificate::ClientCertificates;
 use crate::policy::fault::Fault;
 use crate::policy::hash_key;
+use crate::policy::head_size::HeadSize;
 use crate::policy::headers::HeaderRules;
 use crate::policy::https_redirect::HttpsRedirect;
 use crate::policy::rate_limit::{Counters, RateLimiter};
@@ -79,6 +80,10 @@ pub struct Snapshot {
     pub(super) budgets: Budgets,
     /// What all rate limits count in; `None` where there has never been one.
     pub counters: Option<Arc<Counters>>,
+    /// The bounds of heads that some route would take.
+    pub largest_head: HeadSize,
+    /// How long a head may take to come over HTTP/1.
+    pub header_timeout: Duration,
     /// How long an idle client connection stays open.
     pub keepalive_timeout: Duration,
     /// From a request's last byte to the response's first byte.
@@ -98,7 +103,7 @@ pub struct Route {
     /// What holds at the door of its virtual host.
     pub entrance: Arc<Entrance>,
     /// Its policies, and at which level of the configuration each was written.
-    pub policies: [(&'static str, Level); 8],
+    pub policies: [(&'static str, Level); 9],
     /// Where clients are sent in place of an answer.
     pub redirect: Option<HeaderValue>,
     /// What it does wrong on purpose.
@@ -125,6 +130,8 @@ pub struct Route {
     pub mirror: Option<Mirror>,
     /// How much a client may ask; `None`: any number.
     pub rate_limit: Option<RateLimiter>,
+    /// How large the head of a request may be.
+    pub head_size: HeadSize,
     /// Which header fields are changed.
     pub headers: HeaderRules,
     /// Which fields tell browsers to be careful.

@@ -1,6 +1,6 @@
 //! One request, one length. Whoever reads `Content-Length: 5, 5`, or two fields that are equal, may take the first
 //! number, the last, or none; where two readers differ, one sees a request that the other does not (RFC 9112
-//! 11.2). Pingora lets them pass as they came, so they are refused before they go anywhere.
+//! 11.2). Over HTTP/1 such a request has been refused before; over HTTP/2 Pingora lets equal ones pass as they came.
 
 use http::{HeaderMap, header};
 

@@ -73,6 +73,7 @@ pub struct Metrics {
     lookups: IntCounterVec,
     upgrades: IntCounterVec,
     rate_limited: IntCounterVec,
+    refused: [IntCounter; REFUSED.len()],
     tag_responses: IntCounterVec,
     tag_latency: HistogramVec,
     backend_connections: IntCounterVec,
@@ -84,6 +85,19 @@ pub struct Metrics {
     circuit_opened: IntCounterVec,
     probes: IntCounterVec,
 }
+
+/// Why a request may be refused before a route is looked for: the names of problems, and `other`.
+const REFUSED: [&str; 9] = [
+    "bad_request",
+    "expectation_failed",
+    "head_too_large",
+    "method_not_allowed",
+    "not_implemented",
+    "request_timeout",
+    "uri_too_long",
+    "version_not_supported",
+    "other",
+];
 
 /// A series that was never there need not go.
 fn gone(_removed: prometheus::Result<()>) {}
@@ -106,7 +120,13 @@ impl Metrics {
         let milliseconds = BUCKETS.map(|seconds| seconds * 1000.0);
         let handshakes =
             new.counters("proxy_tls_handshakes_total", "TLS handshakes with clients", &["result"])?;
+        let refused = new.counters(
+            "proxy_requests_refused_total",
+            "What came in place of a valid request, by what was wrong",
+            &["reason"],
+        )?;
         Ok(Metrics {
+            refused: REFUSED.map(|reason| refused.with_label_values(&[reason])),
             requests_active: new.gauge("proxy_requests_active", "Requests being served now")?,
             websockets_active: new.gauge("proxy_websockets_active", "WebSockets open now")?,
             connections_active: new.gauge("proxy_connections_active", "Client connections open now")?,
@@ -238,6 +258,12 @@ impl Metrics {
             probes: new.counters("health_check_probes_total", "Probes sent", &["backend", "result"])?,
             registry,
         })
+    }
+
+    /// Counts what was no request that anybody may be asked about.
+    pub fn refused(&self, reason: Option<&str>) {
+        let known = REFUSED.iter().position(|known| reason == Some(known));
+        self.refused[known.unwrap_or(REFUSED.len() - 1)].inc();
     }
 
     /// The handles of a route, when they are needed.

@@ -1,6 +1,6 @@
 //! What the head of a backend's response must be before anything is made of it. Most of that Pingora sees to.
 
-use http::{StatusCode, Version, header};
+use http::{HeaderName, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 
@@ -23,11 +23,31 @@ pub fn check(response: &mut ResponseHeader, upgrade: bool) -> Result<()> {
         // RFC 9112 6.1: who knows where such a message ends?
         return Err(Error::explain(InvalidHTTPHeader, "an encoding that HTTP/1.0 does not have").into_up());
     }
+    of_one_hop(response);
     if response.status == StatusCode::NO_CONTENT {
         // RFC 9110 8.6: there is nothing whose length it could be.
         response.remove_header(&header::CONTENT_LENGTH);
     }
     one_length(response)
+}
+
+/// Takes away what is about the connection to the backend alone: the fields that its `Connection` names, and those
+/// that always are (RFC 9110 7.6.1). What frames the body stays, and what a WebSocket begins with.
+fn of_one_hop(response: &mut ResponseHeader) {
+    let always = ["keep-alive", "proxy-connection", "te"];
+    always.iter().for_each(|name| drop(response.remove_header(*name)));
+    if response.status == StatusCode::SWITCHING_PROTOCOLS
+        || !response.headers.contains_key(header::CONNECTION)
+    {
+        return;
+    }
+    let lines: Vec<_> = response.headers.get_all(header::CONNECTION).iter().cloned().collect();
+    let options = lines.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    for name in options.filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok()) {
+        if ![header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION].contains(&name) {
+            response.remove_header(&name);
+        }
+    }
 }
 
 /// The error of a switch that was not asked for.
@@ -81,6 +101,26 @@ mod tests {
         let mut empty = response(204, &["5"]);
         check(&mut empty, false).unwrap();
         assert!(empty.headers.is_empty());
+    }
+
+    #[test]
+    fn what_is_about_the_connection_to_the_backend_stays_there() {
+        let mut of_one_hop = response(200, &["5"]);
+        for (name, value) in [
+            ("Connection", "close, X-Private"),
+            ("Connection", "x-other,content-length"),
+            ("X-Private", "1"),
+            ("X-Other", "1"),
+            ("Keep-Alive", "timeout=5"),
+            ("Proxy-Connection", "close"),
+            ("X-Kept", "1"),
+        ] {
+            of_one_hop.append_header(name, value).unwrap();
+        }
+        check(&mut of_one_hop, false).unwrap();
+        let mut left: Vec<_> = of_one_hop.headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["connection", "content-length", "x-kept"]);
     }
 
     #[test]

@@ -74,16 +74,16 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// A tunnel to where `upgrade` has led; `None` as long as the backend has not agreed. Taken from `held` is what
-    /// the client has sent by then.
-    pub(super) fn begin(upgrade: &Arc<Upgrade>, held: &mut Vec<u8>) -> Option<Box<Self>> {
+    /// A tunnel to where `upgrade` has led; `None` as long as the backend has not agreed. `held` is what the client
+    /// has sent by then.
+    pub(super) fn begin(upgrade: &Arc<Upgrade>, held: impl FnOnce() -> Vec<u8>) -> Option<Box<Self>> {
         let (backend, early) = upgrade.take()?;
         let Terms { idle, patience, stopping, active } = upgrade.terms.clone();
         let now = Instant::now();
         Some(Box::new(Tunnel {
             upgrade: upgrade.clone(),
             backend,
-            up: Direction::beginning_with(std::mem::take(held)),
+            up: Direction::beginning_with(held()),
             down: Direction::beginning_with(early),
             frames: Frames::default(),
             told_to_go: false,

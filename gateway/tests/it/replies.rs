@@ -135,7 +135,6 @@ async fn no_healthy_backend_is_503_and_the_connection_stays() {
     assert_eq!(first.header("retry-after"), "5");
     assert_eq!(first.header("proxy-status"), "gateway; error=destination_unavailable");
     assert_eq!(first.header("connection"), "keep-alive");
-    // Two requests on one connection; they are not pipelined, which Pingora closes after.
     let answers = testkit::converse(gateway.address, &[request, request, last]).await;
     assert_eq!(answers.matches("HTTP/1.1 503").count(), 3, "{answers}");
     let (_, head) = answers.rsplit_once("\r\n\r\n").unwrap();
@@ -151,9 +150,7 @@ async fn a_request_without_a_host_or_with_a_bad_one_is_400() {
         let request = format!("GET / HTTP/1.1\r\n{head}Connection: close\r\n\r\n");
         let answer = exchange(gateway.address, request.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{head:?}: {answer}");
-        // Several of them are refused by Pingora itself, before any phase and in its own words.
-        let by_pingora = head.matches("Host").count() > 1;
-        assert!(by_pingora || answer.contains("application/problem+json"), "{head:?}: {answer}");
+        assert!(answer.contains("application/problem+json"), "{head:?}: {answer}");
     }
     assert_eq!(origin.received().len(), 0);
 }
@@ -167,10 +164,6 @@ async fn connections_end_when_the_request_says_so_and_stay_otherwise() {
     for (request, connection) in [
         ("GET / HTTP/1.0\r\n\r\n", "close"),
         ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "close"),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-            "close",
-        ),
         ("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "keep-alive"),
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "keep-alive"),
     ] {

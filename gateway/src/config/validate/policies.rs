@@ -7,7 +7,7 @@ use http::{Uri, header};
 use super::Faults;
 use crate::config::Address;
 use crate::config::fields::is_cookie_name;
-use crate::config::policies::{FaultInjection, Headers, RateLimit};
+use crate::config::policies::{FaultInjection, Headers, Limits, RateLimit};
 use crate::config::routes::Route;
 use crate::config::schema::{Backend, Config, VirtualHost};
 use crate::config::upstream::{
@@ -20,6 +20,11 @@ pub const MAX_RATE_LIMIT: u32 = (1 << 24) - 1;
 pub const MAX_ATTEMPTS: u32 = 16;
 /// The most idle upstream connections.
 const MAX_POOL_SIZE: usize = 1_000_000;
+/// The largest request heads that Pingora reads, and the most fields in one.
+const MAX_HEADER_BYTES: u32 = 1024 * 1024;
+const MAX_HEADER_FIELDS: u32 = 256;
+/// The longest target that has a form with which routes can be found.
+const MAX_URI_BYTES: u32 = 65_000;
 /// The longest time over which a circuit breaker counts: it remembers a minute.
 const MAX_WINDOW_SECS: u64 = 60;
 /// The longest time for which a route holds up a request on purpose: ten minutes.
@@ -36,6 +41,7 @@ pub(super) fn policies(config: &Config, faults: &mut Faults) {
         retry: &config.retry,
         circuit_breaker: &config.circuit_breaker,
         rate_limit: &config.rate_limit,
+        limits: &config.limits,
         headers: &config.headers,
     }
     .check("", faults);
@@ -58,6 +64,7 @@ struct Tables<'c> {
     retry: &'c Option<Retry>,
     circuit_breaker: &'c Option<CircuitBreaker>,
     rate_limit: &'c Option<RateLimit>,
+    limits: &'c Option<Limits>,
     headers: &'c Option<Headers>,
 }
 
@@ -72,6 +79,7 @@ macro_rules! tables_from {
                     retry: &from.retry,
                     circuit_breaker: &from.circuit_breaker,
                     rate_limit: &from.rate_limit,
+                    limits: &from.limits,
                     headers: &from.headers,
                 }
             }
@@ -90,6 +98,7 @@ impl Tables<'_> {
         self.retry.iter().for_each(|table| retry(at, table, faults));
         self.circuit_breaker.iter().for_each(|table| circuit_breaker(at, table, faults));
         self.rate_limit.iter().for_each(|table| rate_limit(at, table, faults));
+        self.limits.iter().for_each(|table| limits(at, table, faults));
         self.headers.iter().for_each(|table| headers(at, table, faults));
     }
 }
@@ -182,6 +191,18 @@ fn rate_limit(at: &str, limit: &RateLimit, faults: &mut Faults) {
     if limit.requests.get() > MAX_RATE_LIMIT {
         let detail = format!("at most {MAX_RATE_LIMIT} requests are counted");
         faults.add(format!("{at}rate_limit/requests"), detail);
+    }
+}
+
+fn limits(at: &str, limits: &Limits, faults: &mut Faults) {
+    for (key, value, most, what) in [
+        ("max_uri_bytes", limits.max_uri_bytes, MAX_URI_BYTES, "bytes"),
+        ("max_header_bytes", limits.max_header_bytes, MAX_HEADER_BYTES, "bytes"),
+        ("max_header_fields", limits.max_header_fields, MAX_HEADER_FIELDS, "fields"),
+    ] {
+        if value.get() > most {
+            faults.add(format!("{at}limits/{key}"), format!("at most {most} {what}"));
+        }
     }
 }
 

@@ -1,0 +1,77 @@
+//! Which bytes may stand where in a request of HTTP/1: a table, so that each byte costs one look.
+
+const TOKEN: u8 = 1;
+const VALUE: u8 = 2;
+const TARGET: u8 = 4;
+
+static KINDS: [u8; 256] = kinds();
+
+const fn kinds() -> [u8; 256] {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        kinds[byte] = kind(byte as u8);
+        byte += 1;
+    }
+    kinds
+}
+
+const fn kind(byte: u8) -> u8 {
+    let mut kind = 0;
+    // RFC 9110 5.6.2.
+    if byte.is_ascii_alphanumeric()
+        || matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_')
+        || matches!(byte, b'`' | b'|' | b'~')
+    {
+        kind |= TOKEN;
+    }
+    // RFC 9110 5.5: visible characters, spaces, tabs, and what other encodings than ASCII have.
+    if byte == b'\t' || (byte >= b' ' && byte != 0x7f) {
+        kind |= VALUE;
+    }
+    // More than RFC 3986 2 allows: browsers leave `|`, `"` and braces as they are. But no fragment (RFC 9110 7.1).
+    if byte.is_ascii_graphic() && byte != b'#' {
+        kind |= TARGET;
+    }
+    kind
+}
+
+fn all(bytes: &[u8], wanted: u8) -> bool {
+    bytes.iter().all(|byte| KINDS[usize::from(*byte)] & wanted != 0)
+}
+
+/// Whether it is a token (RFC 9110 5.6.2): a method, the name of a field.
+pub(super) fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && all(bytes, TOKEN)
+}
+
+/// The same for one byte of one.
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    KINDS[usize::from(byte)] & TOKEN != 0
+}
+
+/// Whether a field may have this value.
+pub(super) fn is_field_value(bytes: &[u8]) -> bool {
+    all(bytes, VALUE)
+}
+
+/// The same for one byte of one.
+pub(super) fn is_value_byte(byte: u8) -> bool {
+    KINDS[usize::from(byte)] & VALUE != 0
+}
+
+/// Whether these bytes may be a request's target.
+pub(super) fn is_target(bytes: &[u8]) -> bool {
+    all(bytes, TARGET)
+}
+
+/// Without the optional white space around it (RFC 9110 5.6.3).
+pub(super) fn trim_ows(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}

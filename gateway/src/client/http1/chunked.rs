@@ -1,0 +1,230 @@
+//! The strict check of a chunked body as it passes (RFC 9112 7.1): it says where the body ends, and refuses what
+//! somebody else could end elsewhere. Nothing is copied, and nothing kept but where in a line it is.
+//!
+//! Pingora reads the body behind this again, more leniently; whatever passes here it reads in the same way.
+
+use super::bytes::{is_token_byte, is_value_byte};
+use super::{BAD, Refusal};
+
+/// Digits of a chunk's size.
+const SIZE_DIGITS: u8 = 16;
+
+/// What all extensions of a body may have together (RFC 9112 7.1.1: a limit is due).
+const EXTENSION_BYTES: usize = 16 * 1024;
+
+/// What all trailers may have together.
+const TRAILER_BYTES: usize = 8 * 1024;
+
+/// How many of them there may be.
+const TRAILER_FIELDS: usize = 32;
+
+/// Fields that say where a message ends, for whom it is or who sent it: not where nobody looks for them any more
+/// (RFC 9110 6.5.1).
+const NOT_IN_TRAILERS: [&[u8]; 9] = [
+    b"transfer-encoding",
+    b"content-length",
+    b"host",
+    b"trailer",
+    b"connection",
+    b"authorization",
+    b"content-encoding",
+    b"content-type",
+    b"te",
+];
+
+/// The longest of them.
+const LONGEST_NAME: usize = 17;
+
+/// Reads one chunked body.
+#[derive(Clone, Debug)]
+pub struct Chunked {
+    state: State,
+    /// Bytes of the chunk that are still to come; while its size is read, the size so far.
+    size: u64,
+    digits: u8,
+    extensions: usize,
+    trailers: usize,
+    fields: usize,
+    /// How the name of a trailer begins, in lower case.
+    name: [u8; LONGEST_NAME],
+    name_length: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Size,
+    /// Behind a semicolon: the name of an extension begins.
+    ExtensionName,
+    ExtensionNameMore,
+    ExtensionValue,
+    ExtensionValueMore,
+    Quoted,
+    QuotedPair,
+    QuotedEnd,
+    SizeEnd,
+    Data,
+    DataCr,
+    DataLf,
+    /// At the beginning of a line behind the last chunk.
+    Line,
+    TrailerName,
+    TrailerValue,
+    TrailerLf,
+    LastLf,
+}
+
+impl Default for Chunked {
+    fn default() -> Self {
+        Chunked {
+            state: State::Size,
+            size: 0,
+            digits: 0,
+            extensions: 0,
+            trailers: 0,
+            fields: 0,
+            name: [0; LONGEST_NAME],
+            name_length: 0,
+        }
+    }
+}
+
+impl Chunked {
+    /// Looks at the next bytes of the body. `Some`: it ends behind so many of them.
+    ///
+    /// # Errors
+    /// What is wrong with it. Nothing may be asked of it from then on.
+    pub fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
+        let mut at = 0;
+        while at < bytes.len() {
+            if self.state == State::Data {
+                let there = (bytes.len() - at) as u64;
+                let passed = self.size.min(there);
+                self.size -= passed;
+                at += passed as usize;
+                if self.size > 0 {
+                    break;
+                }
+                self.state = State::DataCr;
+                continue;
+            }
+            let byte = bytes[at];
+            at += 1;
+            if self.state == State::LastLf {
+                return if byte == b'\n' { Ok(Some(at)) } else { Err(BAD(BARE_CR)) };
+            }
+            self.state = self.next(byte)?;
+        }
+        Ok(None)
+    }
+
+    fn next(&mut self, byte: u8) -> Result<State, Refusal> {
+        match self.state {
+            State::Size => self.size_byte(byte),
+            State::SizeEnd => {
+                self.digits = 0;
+                match byte {
+                    b'\n' if self.size == 0 => Ok(State::Line),
+                    b'\n' => Ok(State::Data),
+                    _ => Err(BAD(BARE_CR)),
+                }
+            }
+            State::DataCr if byte == b'\r' => Ok(State::DataLf),
+            State::DataLf if byte == b'\n' => Ok(State::Size),
+            State::DataCr | State::DataLf => Err(BAD("a chunk is not as long as it says")),
+            State::Line | State::TrailerName | State::TrailerValue | State::TrailerLf => {
+                self.trailer_byte(byte)
+            }
+            _ => self.extension_byte(byte),
+        }
+    }
+
+    fn size_byte(&mut self, byte: u8) -> Result<State, Refusal> {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            b'\r' if self.digits > 0 => return Ok(State::SizeEnd),
+            b';' if self.digits > 0 => return Ok(State::ExtensionName),
+            _ => return Err(BAD("the size of a chunk is not a hexadecimal number")),
+        };
+        self.digits += 1;
+        self.size = if self.digits == 1 { u64::from(digit) } else { self.size << 4 | u64::from(digit) };
+        if self.digits > SIZE_DIGITS || self.size > i64::MAX as u64 {
+            return Err(BAD("a chunk is larger than any body"));
+        }
+        Ok(State::Size)
+    }
+
+    /// `;name`, `;name=token` or `;name="anything"`, and no white space around (which RFC 9112 7.1.1 calls bad).
+    fn extension_byte(&mut self, byte: u8) -> Result<State, Refusal> {
+        self.extensions += 1;
+        if self.extensions > EXTENSION_BYTES {
+            return Err(BAD("the chunks have too many extensions"));
+        }
+        match (self.state, byte) {
+            (State::ExtensionName | State::ExtensionNameMore, _) if is_token_byte(byte) => {
+                Ok(State::ExtensionNameMore)
+            }
+            (State::ExtensionValue | State::ExtensionValueMore, _) if is_token_byte(byte) => {
+                Ok(State::ExtensionValueMore)
+            }
+            (State::ExtensionNameMore, b'=') => Ok(State::ExtensionValue),
+            (State::ExtensionValue, b'"') => Ok(State::Quoted),
+            (State::Quoted, b'"') => Ok(State::QuotedEnd),
+            (State::Quoted, b'\\') => Ok(State::QuotedPair),
+            (State::Quoted | State::QuotedPair, _) if is_value_byte(byte) => Ok(State::Quoted),
+            (State::ExtensionNameMore | State::ExtensionValueMore | State::QuotedEnd, b';') => {
+                Ok(State::ExtensionName)
+            }
+            (State::ExtensionNameMore | State::ExtensionValueMore | State::QuotedEnd, b'\r') => {
+                Ok(State::SizeEnd)
+            }
+            _ => Err(BAD("the extension of a chunk is malformed")),
+        }
+    }
+
+    fn trailer_byte(&mut self, byte: u8) -> Result<State, Refusal> {
+        self.trailers += 1;
+        if self.trailers > TRAILER_BYTES {
+            return Err(BAD("the trailers are too large"));
+        }
+        match (self.state, byte) {
+            (State::Line, b'\r') => Ok(State::LastLf),
+            (State::Line, _) if is_token_byte(byte) => {
+                self.fields += 1;
+                if self.fields > TRAILER_FIELDS {
+                    return Err(BAD("there are too many trailers"));
+                }
+                self.name_length = 0;
+                self.note_name(byte);
+                Ok(State::TrailerName)
+            }
+            (State::TrailerName, b':') if self.is_forbidden() => {
+                Err(BAD("a field stands in the trailers that belongs into the header"))
+            }
+            (State::TrailerName, b':') => Ok(State::TrailerValue),
+            (State::TrailerName, _) if is_token_byte(byte) => {
+                self.note_name(byte);
+                Ok(State::TrailerName)
+            }
+            (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
+            (State::TrailerValue, _) if is_value_byte(byte) => Ok(State::TrailerValue),
+            (State::TrailerLf, b'\n') => Ok(State::Line),
+            (State::TrailerLf, _) => Err(BAD(BARE_CR)),
+            _ => Err(BAD("the trailers are malformed")),
+        }
+    }
+
+    fn note_name(&mut self, byte: u8) {
+        if let Some(slot) = self.name.get_mut(self.name_length) {
+            *slot = byte.to_ascii_lowercase();
+        }
+        self.name_length += 1;
+    }
+
+    fn is_forbidden(&self) -> bool {
+        self.name.get(..self.name_length).is_some_and(|name| NOT_IN_TRAILERS.contains(&name))
+    }
+}
+
+const BARE_CR: &str = "there is a carriage return in the body's framing without a line feed";

@@ -1,0 +1,304 @@
+//! The strict check of a request's head (RFC 9112 2 to 6): what two readers could read in two ways is refused, before
+//! anybody makes a request of it. Pingora's reader is lenient where others are not, and the other way round; in
+//! between lives request smuggling (RFC 9112 11.2).
+//!
+//! Bytes in, verdict out. A head may come in any pieces; each line is looked at once, when its end is there.
+
+use std::ops::Range;
+
+use super::bytes::{is_field_value, is_target, is_token, trim_ows};
+use super::{BAD, Refusal};
+use crate::config::normalise_host;
+use crate::policy::head_size::{HEAD_TOO_LARGE, HeadSize, TOO_MANY_FIELDS, URI_TOO_LONG};
+use crate::reply::Problem;
+
+/// How many empty lines may come before a request (RFC 9112 2.2 asks for one at least).
+const EMPTY_LINES: usize = 2;
+
+/// More than any method, the spaces and the version: by so much may a request line exceed its target.
+const AROUND_TARGET: usize = 64;
+
+/// How a TLS handshake begins: a record of that kind, in any version (RFC 8446 5.1).
+const TLS_HANDSHAKE: &[u8] = &[0x16, 3];
+
+/// Where a request's body ends (RFC 9112 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// After so many bytes.
+    Length(u64),
+    /// Where its last chunk says.
+    Chunked,
+}
+
+/// A head that is whole, and valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// How many bytes it has, with the empty line that ends it.
+    pub length: usize,
+    /// What follows it.
+    pub framing: Framing,
+}
+
+/// Reads one head, in however many pieces it comes.
+#[derive(Clone, Debug, Default)]
+pub struct HeadReader {
+    /// Where the line begins that has no end yet.
+    line: usize,
+    /// How far it has been searched for one.
+    searched: usize,
+    empty_lines: usize,
+    request_line: Option<RequestLine>,
+    fields: usize,
+    /// Where the value of Host is.
+    host: Option<Range<usize>>,
+    length: Option<u64>,
+    is_chunked: bool,
+}
+
+/// What the rest of a head is judged by.
+#[derive(Clone, Debug)]
+struct RequestLine {
+    is_http_10: bool,
+    is_head: bool,
+    /// Where the authority of a target in absolute form is.
+    authority: Option<Range<usize>>,
+}
+
+impl HeadReader {
+    /// Looks at a head of which `bytes` are there, those of earlier calls included. `None`: it has no end yet.
+    ///
+    /// # Errors
+    /// What is wrong with it, as soon as that is certain.
+    pub fn read(&mut self, bytes: &[u8], bounds: &HeadSize) -> Result<Option<Head>, Refusal> {
+        while let Some(at) = memchr::memchr(b'\n', &bytes[self.searched..]) {
+            let end = self.searched + at;
+            let Some(line) = bytes[self.line..end].strip_suffix(b"\r") else {
+                return Err(BAD("a line of the header ends without a carriage return"));
+            };
+            let start = std::mem::replace(&mut self.line, end + 1);
+            self.searched = end + 1;
+            if end >= bounds.bytes {
+                return Err(self.too_large());
+            }
+            if !line.is_empty() {
+                self.take_line(start, line, bounds)?;
+            } else if self.request_line.is_some() {
+                return self.judge(bytes).map(|framing| Some(Head { length: end + 1, framing }));
+            } else {
+                self.empty_lines += 1;
+                if self.empty_lines > EMPTY_LINES {
+                    return Err(BAD("there are empty lines before the request"));
+                }
+            }
+        }
+        self.searched = bytes.len();
+        self.check_unfinished(&bytes[self.line..], bounds)?;
+        Ok(None)
+    }
+
+    /// Whether the answer must be without a body, whatever it says.
+    pub fn is_head_request(&self) -> bool {
+        self.request_line.as_ref().is_some_and(|line| line.is_head)
+    }
+
+    fn take_line(&mut self, start: usize, line: &[u8], bounds: &HeadSize) -> Result<(), Refusal> {
+        if self.request_line.is_none() {
+            self.request_line = Some(RequestLine::read(start, line, bounds)?);
+            return Ok(());
+        }
+        self.fields += 1;
+        if self.fields > bounds.fields {
+            return Err(Refusal { problem: Problem::HeadTooLarge, detail: TOO_MANY_FIELDS });
+        }
+        let (name, at) = field(line)?;
+        let value = &line[at.clone()];
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => {
+                if self.host.replace(start + at.start..start + at.end).is_some() {
+                    return Err(BAD("there are several Host fields"));
+                }
+            }
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                if self.length.replace(length(value)?).is_some() {
+                    return Err(BAD("there are several Content-Length fields"));
+                }
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                if self.is_chunked {
+                    return Err(BAD("there are several Transfer-Encoding fields"));
+                }
+                transfer_encoding(value)?;
+                self.is_chunked = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What can be said of a line before its end is there.
+    fn check_unfinished(&self, line: &[u8], bounds: &HeadSize) -> Result<(), Refusal> {
+        if self.request_line.is_none() {
+            let method = line.split(|byte| *byte == b' ').next().unwrap_or_default();
+            if line.starts_with(TLS_HANDSHAKE) {
+                return Err(BAD("this port speaks HTTP without TLS, and the client began a TLS handshake"));
+            }
+            if !is_token(method.strip_suffix(b"\r").unwrap_or(method)) {
+                return Err(BAD("the request line has no valid method"));
+            }
+            if line.len() > bounds.uri + AROUND_TARGET {
+                return Err(Refusal { problem: Problem::UriTooLong, detail: URI_TOO_LONG });
+            }
+        }
+        if line.contains(&0) {
+            return Err(BAD("there is a NUL in the header"));
+        }
+        if self.line + line.len() > bounds.bytes { Err(self.too_large()) } else { Ok(()) }
+    }
+
+    fn too_large(&self) -> Refusal {
+        match self.request_line {
+            Some(_) => Refusal { problem: Problem::HeadTooLarge, detail: HEAD_TOO_LARGE },
+            None => Refusal { problem: Problem::UriTooLong, detail: URI_TOO_LONG },
+        }
+    }
+
+    /// What only the head as a whole can tell.
+    fn judge(&mut self, bytes: &[u8]) -> Result<Framing, Refusal> {
+        let Some(line) = &self.request_line else { return Err(BAD("there is no request line")) };
+        let part = |at: &Option<Range<usize>>| at.clone().map(|at| &bytes[at]);
+        check_host(line.is_http_10, part(&self.host), part(&line.authority))?;
+        match (self.is_chunked, self.length) {
+            (true, Some(_)) => Err(BAD("there are both Content-Length and Transfer-Encoding")),
+            // RFC 9112 6.1: its framing is faulty.
+            (true, None) if line.is_http_10 => Err(BAD("HTTP/1.0 does not have Transfer-Encoding")),
+            (true, None) => Ok(Framing::Chunked),
+            (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
+        }
+    }
+}
+
+impl RequestLine {
+    /// `method SP target SP version` (RFC 9112 3), with one space each time.
+    fn read(start: usize, line: &[u8], bounds: &HeadSize) -> Result<Self, Refusal> {
+        if line.starts_with(TLS_HANDSHAKE) {
+            return Err(BAD("this port speaks HTTP without TLS, and the client began a TLS handshake"));
+        }
+        let mut parts = line.split(|byte| *byte == b' ');
+        let (Some(method), Some(target), Some(version), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(BAD("the request line is not a method, a target and a version"));
+        };
+        if !is_token(method) {
+            return Err(BAD("the request line has no valid method"));
+        }
+        let is_http_10 = is_http_10(version)?;
+        if target.len() > bounds.uri {
+            return Err(Refusal { problem: Problem::UriTooLong, detail: URI_TOO_LONG });
+        }
+        if target.is_empty() || !is_target(target) {
+            return Err(BAD("the target is empty, or has bytes that no target has"));
+        }
+        if method == b"CONNECT" {
+            // RFC 9110 9.3.6: a tunnel to anywhere is nothing that is offered to anybody.
+            let detail = "CONNECT is not implemented: this is no forward proxy";
+            return Err(Refusal { problem: Problem::NotImplemented, detail });
+        }
+        let authority = authority(method, target)?;
+        let at = start + method.len() + 1;
+        let authority = authority.map(|authority| at + authority.start..at + authority.end);
+        Ok(RequestLine { is_http_10, is_head: method == b"HEAD", authority })
+    }
+}
+
+/// Where the authority of a target is, if it has one (RFC 9112 3.2).
+fn authority(method: &[u8], target: &[u8]) -> Result<Option<Range<usize>>, Refusal> {
+    if target[0] == b'/' || (target == b"*" && method == b"OPTIONS") {
+        return Ok(None);
+    }
+    let scheme = [&b"http://"[..], b"https://"]
+        .into_iter()
+        .find(|scheme| target.get(..scheme.len()).is_some_and(|it| it.eq_ignore_ascii_case(scheme)));
+    let Some(scheme) = scheme else {
+        return Err(BAD("the target is neither a path nor a URL of http or https"));
+    };
+    let rest = &target[scheme.len()..];
+    let length = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    Ok(Some(scheme.len()..scheme.len() + length))
+}
+
+fn is_http_10(version: &[u8]) -> Result<bool, Refusal> {
+    match version {
+        b"HTTP/1.1" => Ok(false),
+        b"HTTP/1.0" => Ok(true),
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            let detail = "over this connection only HTTP/1.0 and HTTP/1.1 are spoken";
+            Err(Refusal { problem: Problem::VersionNotSupported, detail })
+        }
+        _ => Err(BAD("the request line does not end with a version of HTTP")),
+    }
+}
+
+/// A field line: its name, a colon right behind it, and where its value is (RFC 9112 5).
+fn field(line: &[u8]) -> Result<(&[u8], Range<usize>), Refusal> {
+    if matches!(line[0], b' ' | b'\t') {
+        return Err(BAD("a header field is folded over several lines"));
+    }
+    let Some(colon) = memchr::memchr(b':', line) else {
+        return Err(BAD("a line of the header has no colon"));
+    };
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    if !is_token(name) {
+        return Err(BAD("the name of a header field is empty, or has bytes that no name has"));
+    }
+    if !is_field_value(value) {
+        return Err(BAD("the value of a header field has control characters"));
+    }
+    let end = colon + 1 + value.trim_ascii_end().len();
+    let start = end - trim_ows(&line[colon + 1..end]).len();
+    Ok((name, start..end))
+}
+
+/// One number (RFC 9110 8.6), which whoever reads it can hold.
+fn length(value: &[u8]) -> Result<u64, Refusal> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(BAD("the Content-Length field is not one number"));
+    }
+    let number = value
+        .iter()
+        .try_fold(0_i64, |number, digit| number.checked_mul(10)?.checked_add(i64::from(digit - b'0')));
+    let number = number.and_then(|number| u64::try_from(number).ok());
+    number.ok_or(BAD("the Content-Length field is larger than any body"))
+}
+
+/// `chunked`, and nothing else.
+fn transfer_encoding(value: &[u8]) -> Result<(), Refusal> {
+    if value.eq_ignore_ascii_case(b"chunked") {
+        return Ok(());
+    }
+    let mut codings = value.split(|byte| *byte == b',').map(trim_ows).rev();
+    let is_last = codings.next().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
+    if is_last && codings.all(|coding| is_token(coding) && !coding.eq_ignore_ascii_case(b"chunked")) {
+        // RFC 9112 6.1: a coding that is not understood.
+        let detail = "of the transfer codings only chunked is understood";
+        return Err(Refusal { problem: Problem::NotImplemented, detail });
+    }
+    Err(BAD("the Transfer-Encoding field is not chunked"))
+}
+
+/// Whom the request is for must be clear (RFC 9112 3.2).
+fn check_host(is_http_10: bool, host: Option<&[u8]>, authority: Option<&[u8]>) -> Result<(), Refusal> {
+    let is_host = |host: &[u8]| std::str::from_utf8(host).is_ok_and(|host| normalise_host(host).is_ok());
+    match (host, authority) {
+        (None, _) if !is_http_10 => Err(BAD("there is no Host field, which HTTP/1.1 requires")),
+        (Some(host), _) if !is_host(host) => Err(BAD("the Host field is not a valid host name")),
+        (_, Some(authority)) if !is_host(authority) => Err(BAD("the target's host is not a valid host name")),
+        // RFC 9112 3.2: a client sends the same twice. One that does not may be taken for either by those behind.
+        (Some(host), Some(authority)) if host != authority => {
+            Err(BAD("the Host field and the target name different hosts"))
+        }
+        _ => Ok(()),
+    }
+}

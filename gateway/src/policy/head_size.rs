@@ -1,0 +1,100 @@
+//! How large the head of a request may be: `[limits]`. Whoever sends an endless target, or fields without number,
+//! is told so (RFC 9110 15.5.15, RFC 6585 5) before anything is made of them.
+
+use pingora::http::RequestHeader;
+
+use super::Verdict;
+use crate::config::Limits;
+use crate::reply::{Problem, Reply};
+
+/// What a target that is too long is answered with.
+pub const URI_TOO_LONG: &str = "the target is longer than limits.max_uri_bytes allows";
+/// What a head that is too large is answered with.
+pub const HEAD_TOO_LARGE: &str = "the header is larger than limits.max_header_bytes allows";
+/// What a head with too many fields is answered with.
+pub const TOO_MANY_FIELDS: &str = "there are more header fields than limits.max_header_fields allows";
+
+/// The bounds of a request's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadSize {
+    /// Of the target, in bytes.
+    pub uri: usize,
+    /// Of all of it, in bytes.
+    pub bytes: usize,
+    /// How many fields.
+    pub fields: usize,
+}
+
+impl From<&Limits> for HeadSize {
+    fn from(limits: &Limits) -> Self {
+        HeadSize {
+            uri: limits.max_uri_bytes.get() as usize,
+            bytes: limits.max_header_bytes.get() as usize,
+            fields: limits.max_header_fields.get() as usize,
+        }
+    }
+}
+
+impl HeadSize {
+    /// The bounds that let through whatever one of the two would.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        HeadSize {
+            uri: self.uri.max(other.uri),
+            bytes: self.bytes.max(other.bytes),
+            fields: self.fields.max(other.fields),
+        }
+    }
+
+    /// Refuses a head that is larger. It is measured as HTTP/1 would write it, whichever version it came by.
+    pub fn check(&self, request: &RequestHeader) -> Verdict {
+        /// A colon, a space, and the end of the line.
+        const AROUND_FIELD: usize = 4;
+        /// Two spaces, the version, and the ends of the line and of the head.
+        const AROUND_LINE: usize = 14;
+        let target = request.raw_path().len();
+        if target > self.uri {
+            return Verdict::Reply(Reply::new(Problem::UriTooLong, URI_TOO_LONG));
+        }
+        if request.headers.len() > self.fields {
+            return Verdict::Reply(Reply::new(Problem::HeadTooLarge, TOO_MANY_FIELDS));
+        }
+        let fields = request.headers.iter();
+        let fields: usize =
+            fields.map(|(name, value)| name.as_str().len() + value.len() + AROUND_FIELD).sum();
+        if request.method.as_str().len() + target + AROUND_LINE + fields > self.bytes {
+            return Verdict::Reply(Reply::new(Problem::HeadTooLarge, HEAD_TOO_LARGE));
+        }
+        Verdict::Continue(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_just_fits_passes_and_one_more_does_not() {
+        // "GET /abc HTTP/1.1", "a: b" twice, and an empty line.
+        let mut request = RequestHeader::build("GET", b"/abc", None).unwrap();
+        request.append_header("a", "b").unwrap();
+        request.append_header("a", "b").unwrap();
+        let fits = HeadSize { uri: 4, bytes: 33, fields: 2 };
+        let status = |bounds: HeadSize| match bounds.check(&request) {
+            Verdict::Continue(()) => 200,
+            Verdict::Reply(reply) => reply.status(),
+        };
+        assert_eq!("GET /abc HTTP/1.1\r\na: b\r\na: b\r\n\r\n".len(), fits.bytes);
+        assert_eq!(status(fits), 200);
+        assert_eq!(status(HeadSize { uri: 3, ..fits }), 414);
+        assert_eq!(status(HeadSize { bytes: 32, ..fits }), 431);
+        assert_eq!(status(HeadSize { fields: 1, ..fits }), 431);
+    }
+
+    #[test]
+    fn of_two_bounds_the_wider_lets_through() {
+        let (one, other) =
+            (HeadSize { uri: 1, bytes: 20, fields: 3 }, HeadSize { uri: 10, bytes: 2, fields: 3 });
+        assert_eq!(one.or(other), HeadSize { uri: 10, bytes: 20, fields: 3 });
+    }
+}

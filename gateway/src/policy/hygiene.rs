@@ -1,0 +1,277 @@
+//! What no backend gets to see, although it is well-formed: methods that are not served, expectations that nobody
+//! meets, fields that would take other fields away behind our back or pass for them.
+//!
+//! How a request over HTTP/1 is written has been seen to by the time that this is asked (`client::http1`); over HTTP/2
+//! it is asked here, as far as h2 and Pingora leave something to ask.
+
+use http::header::{CONNECTION, EXPECT, MAX_FORWARDS, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
+use pingora::Result;
+use pingora::http::RequestHeader;
+
+use super::Verdict;
+use crate::reply::{Problem, Reply};
+
+/// What may be asked of a resource, as far as the gateway is concerned.
+const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+
+/// How many options a `Connection` may have; Pingora takes no more.
+const MAX_OPTIONS: usize = 9;
+
+/// Fields that are for whoever is at the end, or that a decision here was founded on: no `Connection` may take them
+/// away (RFC 9110 7.6.1).
+const NOT_FOR_ONE_HOP: [&str; 16] = [
+    "authorization",
+    "cache-control",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "expect",
+    "forwarded",
+    "host",
+    "max-forwards",
+    "origin",
+    "range",
+    "transfer-encoding",
+    "via",
+    "x-real-ip",
+    "x-request-id",
+];
+
+/// Names that programs which know names with `_` only (CGI, WSGI) cannot tell from those with `-`.
+const TWINS: [&str; 5] =
+    ["content_length", "transfer_encoding", "x_forwarded_for", "x_forwarded_host", "x_forwarded_proto"];
+
+/// Fields that are about one connection, of which HTTP/2 has none (RFC 9113 8.2.2).
+const NOT_IN_HTTP2: [HeaderName; 5] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Refuses what no route is asked about.
+pub fn check(request: &RequestHeader) -> Verdict {
+    let verdict = if request.version == Version::HTTP_2 { http2(request) } else { http1(request) };
+    if let Verdict::Reply(_) = verdict {
+        return verdict;
+    }
+    if request.headers.keys().any(|name| TWINS.contains(&name.as_str())) {
+        return bad("the name of a header field passes for that of another one");
+    }
+    match method(request) {
+        Some(reply) => Verdict::Reply(reply),
+        None => expectation(request),
+    }
+}
+
+/// What the backend gets of what [`check`] has let through.
+///
+/// # Errors
+/// Where Pingora refuses a field, which it does not do for a number.
+pub fn on_request(version: Version, request: &mut RequestHeader) -> Result<()> {
+    if let Some(left) = max_forwards(&request.headers).filter(|_| request.method == Method::OPTIONS) {
+        request.insert_header(MAX_FORWARDS, left.saturating_sub(1).to_string())?;
+    }
+    if version <= Version::HTTP_10 {
+        // RFC 9110 10.1.1: such a client means nothing by it.
+        request.remove_header(&EXPECT);
+    }
+    Ok(())
+}
+
+fn bad(detail: &'static str) -> Verdict {
+    // Whoever writes such a thing may write anything behind it.
+    Verdict::Reply(Reply::new(Problem::BadRequest, detail).and_close())
+}
+
+/// The answer to methods that no route serves.
+fn method(request: &RequestHeader) -> Option<Reply> {
+    if request.method == Method::TRACE {
+        // RFC 9110 9.3.8: it would show whatever was added on the way.
+        let reply = Reply::new(Problem::MethodNotAllowed, "TRACE is not allowed");
+        return Some(reply.field(header::ALLOW, ALLOW));
+    }
+    if request.method == Method::CONNECT {
+        return Some(Reply::new(
+            Problem::NotImplemented,
+            "CONNECT is not implemented: this is no forward proxy",
+        ));
+    }
+    // RFC 9110 7.6.2: it was asked of us.
+    let is_ours = request.method == Method::OPTIONS && max_forwards(&request.headers) == Some(0);
+    is_ours.then(|| Reply::content("text/plain", "").field(header::ALLOW, ALLOW))
+}
+
+fn max_forwards(headers: &HeaderMap) -> Option<u64> {
+    headers.get(MAX_FORWARDS)?.to_str().ok()?.parse().ok()
+}
+
+/// Of expectations there is one (RFC 9110 10.1.1).
+fn expectation(request: &RequestHeader) -> Verdict {
+    if request.version <= Version::HTTP_10 {
+        return Verdict::Continue(());
+    }
+    let mut expectations = request.headers.get_all(EXPECT).iter();
+    if expectations.all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        return Verdict::Continue(());
+    }
+    let detail = "nothing but 100-continue can be expected";
+    Verdict::Reply(Reply::new(Problem::ExpectationFailed, detail))
+}
+
+/// `Connection` names options and fields, and none that matters to anybody else.
+fn http1(request: &RequestHeader) -> Verdict {
+    let lines = request.headers.get_all(CONNECTION).iter();
+    let options = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    for (i, option) in options.filter(|option| !option.is_empty()).enumerate() {
+        if i == MAX_OPTIONS {
+            return bad("the Connection field has too many options");
+        }
+        // Which takes more than a name may have, and so only what would not be found below.
+        let Ok(name) = HeaderName::from_bytes(option) else {
+            return bad("the Connection field has an option that is no token");
+        };
+        let name = name.as_str();
+        if NOT_FOR_ONE_HOP.contains(&name) || name.starts_with("x-forwarded-") {
+            return bad("the Connection field names a field that is not for one connection alone");
+        }
+    }
+    Verdict::Continue(())
+}
+
+/// What makes a request malformed (RFC 9113 8.2, 8.3), where neither h2 nor Pingora finds so.
+fn http2(request: &RequestHeader) -> Verdict {
+    let headers = &request.headers;
+    if NOT_IN_HTTP2.iter().any(|name| headers.contains_key(name)) {
+        return bad("there is a header field that HTTP/2 does not have");
+    }
+    if headers.get_all(TE).iter().any(|te| te.as_bytes() != b"trailers") {
+        return bad("the TE field is not trailers");
+    }
+    let is_padded = |value: &HeaderValue| {
+        let value = value.as_bytes();
+        matches!(value.first(), Some(b' ' | b'\t')) || matches!(value.last(), Some(b' ' | b'\t'))
+    };
+    if headers.values().any(is_padded) {
+        return bad("the value of a header field has white space around it");
+    }
+    let scheme = request.uri.scheme_str();
+    if request.method != Method::CONNECT && !scheme.is_some_and(|it| matches!(it, "http" | "https")) {
+        return bad("the :scheme is neither http nor https");
+    }
+    let target = request.raw_path();
+    let is_asterisk = target == b"*" && request.method == Method::OPTIONS;
+    let is_path =
+        target.first() == Some(&b'/') && target.iter().all(|it| it.is_ascii_graphic() && *it != b'#');
+    if is_path || is_asterisk || request.method == Method::CONNECT {
+        return Verdict::Continue(());
+    }
+    bad("the :path is no path")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(version: Version, method: &str, fields: &[(&'static str, &str)]) -> RequestHeader {
+        let mut request = RequestHeader::build(method, b"/", None).unwrap();
+        request.set_version(version);
+        if version == Version::HTTP_2 {
+            request.set_uri("https://a/".parse().unwrap());
+        }
+        for (name, value) in fields {
+            request.append_header(*name, *value).unwrap();
+        }
+        request
+    }
+
+    fn status(request: &RequestHeader) -> u16 {
+        match check(request) {
+            Verdict::Continue(()) => 0,
+            Verdict::Reply(reply) => reply.status(),
+        }
+    }
+
+    #[test]
+    fn what_is_not_for_one_connection_cannot_be_named_by_connection() {
+        for (connection, expected) in [
+            ("close", 0),
+            ("keep-alive, X-Mine", 0),
+            ("Upgrade, HTTP2-Settings", 0),
+            ("", 0),
+            (",, close,", 0),
+            ("close, Host", 400),
+            ("content-length", 400),
+            ("Transfer-Encoding", 400),
+            ("x-forwarded-for", 400),
+            ("X-Forwarded-Anything", 400),
+            ("Authorization", 400),
+            ("Cookie", 400),
+            ("a b", 400),
+            ("\"close\"", 400),
+            (":authority", 400),
+            ("a,b,c,d,e,f,g,h,i", 0),
+            ("a,b,c,d,e,f,g,h,i,j", 400),
+        ] {
+            let request = request(Version::HTTP_11, "GET", &[("Connection", connection)]);
+            assert_eq!(status(&request), expected, "{connection}");
+        }
+    }
+
+    #[test]
+    fn one_expectation_is_met_and_http_1_0_has_none() {
+        for (version, value, expected) in [
+            (Version::HTTP_11, "100-continue", 0),
+            (Version::HTTP_11, "100-Continue", 0),
+            (Version::HTTP_11, "teapots", 417),
+            (Version::HTTP_11, "100-continue, teapots", 417),
+            (Version::HTTP_10, "teapots", 0),
+            (Version::HTTP_2, "teapots", 417),
+        ] {
+            let mut request = request(version, "POST", &[("Expect", value)]);
+            assert_eq!(status(&request), expected, "{version:?} {value}");
+            on_request(version, &mut request).unwrap();
+            assert_eq!(request.headers.contains_key(EXPECT), version != Version::HTTP_10);
+        }
+    }
+
+    #[test]
+    fn methods_that_are_not_served() {
+        for (method, fields, expected) in [
+            ("TRACE", &[][..], 405),
+            ("TRACE", &[("Max-Forwards", "0")], 405),
+            ("OPTIONS", &[("Max-Forwards", "0")], 200),
+            ("OPTIONS", &[("Max-Forwards", "1")], 0),
+            ("OPTIONS", &[("Max-Forwards", "x")], 0),
+            ("GET", &[("Max-Forwards", "0")], 0),
+            ("CONNECT", &[], 501),
+        ] {
+            assert_eq!(status(&request(Version::HTTP_11, method, fields)), expected, "{method} {fields:?}");
+        }
+        let mut forwarded = request(Version::HTTP_11, "OPTIONS", &[("Max-Forwards", "7")]);
+        on_request(Version::HTTP_11, &mut forwarded).unwrap();
+        assert_eq!(forwarded.headers["max-forwards"], "6");
+    }
+
+    #[test]
+    fn http2_has_no_fields_about_a_connection() {
+        for (fields, expected) in [
+            (&[("te", "trailers")][..], 0),
+            (&[("te", "gzip")], 400),
+            (&[("connection", "close")], 400),
+            (&[("keep-alive", "1")], 400),
+            (&[("proxy-connection", "close")], 400),
+            (&[("upgrade", "websocket")], 400),
+            (&[("transfer-encoding", "chunked")], 400),
+            (&[("a", " b")], 400),
+            (&[("a", "b\t")], 400),
+            (&[("a", "b c")], 0),
+            (&[("content_length", "5")], 400),
+        ] {
+            assert_eq!(status(&request(Version::HTTP_2, "GET", fields)), expected, "{fields:?}");
+        }
+    }
+}
