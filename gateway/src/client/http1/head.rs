@@ -138,11 +138,13 @@ impl HeadReader {
     /// What can be said of a line before its end is there.
     fn check_unfinished(&self, line: &[u8], bounds: &HeadSize) -> Result<(), Refusal> {
         if self.request_line.is_none() {
+            // An empty line may come first (RFC 9112 2.2), and this may be the beginning of one.
+            let is_empty = matches!(line, b"" | b"\r");
             let method = line.split(|byte| *byte == b' ').next().unwrap_or_default();
             if line.starts_with(TLS_HANDSHAKE) {
                 return Err(BAD("this port speaks HTTP without TLS, and the client began a TLS handshake"));
             }
-            if !is_token(method.strip_suffix(b"\r").unwrap_or(method)) {
+            if !is_empty && !is_token(method.strip_suffix(b"\r").unwrap_or(method)) {
                 return Err(BAD("the request line has no valid method"));
             }
             if line.len() > bounds.uri + AROUND_TARGET {
