@@ -6,11 +6,13 @@
 
 #![allow(clippy::panic, reason = "here, a panic is the report")]
 
+pub mod chunked_body;
 pub mod config;
 pub mod forwarded_for;
 pub mod host;
 pub mod path;
 pub mod proxy_protocol;
+pub mod request_head;
 
 #[cfg(test)]
 mod tests {
@@ -20,11 +22,13 @@ mod tests {
     type Check = fn(&[u8]);
 
     const TARGETS: &[(&str, Check)] = &[
+        ("chunked_body", super::chunked_body::check),
         ("config", super::config::check),
         ("forwarded_for", super::forwarded_for::check),
         ("host", super::host::check),
         ("path", super::path::check),
         ("proxy_protocol", super::proxy_protocol::check),
+        ("request_head", super::request_head::check),
     ];
 
     /// The files in a directory of this package, and what they say.

@@ -11,20 +11,13 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
     UniqueID, UniqueIDType,
 };
-use tokio::time::timeout;
 
 use super::ClientStream;
-use super::sending::Sending;
-
-/// How long the end of a stream may take where nothing else is said.
-const LAST_WORDS: Duration = Duration::from_secs(5);
 
 #[async_trait]
 impl Shutdown for ClientStream {
     async fn shutdown(&mut self) {
-        // Over TLS there is something to be said, and Pingora waits for ever until it is taken.
-        let patience = self.sending.as_ref().map(Sending::left);
-        let _said = timeout(patience.unwrap_or(LAST_WORDS), self.inner.shutdown()).await;
+        self.inner.shutdown().await;
     }
 }
 

@@ -1,0 +1,53 @@
+//! The framing of a chunked body, which everybody behind the gateway must read as the gateway does.
+
+use gateway::client::http1::chunked::Chunked;
+
+/// A body that is taken ends where it ends, in whatever pieces it comes and whatever follows it; and other readers, one
+/// that wants lines to end with CRLF and one that is content with LF, find the same end.
+pub fn check(input: &[u8]) {
+    let Ok(Some(end)) = Chunked::default().read(input) else { return };
+    let body = &input[..end];
+    let said = body.escape_ascii();
+    let mut reader = Chunked::default();
+    for (at, byte) in body.iter().enumerate() {
+        let expected = (at + 1 == end).then_some(1);
+        assert!(matches!(reader.read(&[*byte]), Ok(found) if found == expected), "after {at} bytes: {said}");
+    }
+    assert!(
+        matches!(Chunked::default().read(body), Ok(Some(same)) if same == end),
+        "it needs what follows: {said}"
+    );
+    for line_end in [&b"\r\n"[..], b"\n"] {
+        assert_eq!(
+            ended(input, line_end),
+            Some(end),
+            "lines that end with {}: {said}",
+            line_end.escape_ascii()
+        );
+    }
+}
+
+/// Where the body ends for whoever reads on until an empty line behind the last chunk.
+fn ended(body: &[u8], line_end: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    let line = |at: &mut usize| {
+        let rest = body.get(*at..)?;
+        let length = rest.windows(line_end.len()).position(|window| window == line_end)?;
+        *at += length + line_end.len();
+        Some(rest[..length].strip_suffix(b"\r").unwrap_or(&rest[..length]))
+    };
+    loop {
+        let size = line(&mut at)?;
+        let digits = size.split(|byte| !byte.is_ascii_hexdigit()).next()?;
+        match usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()? {
+            0 => break,
+            size => at = at.checked_add(size)?,
+        }
+        // What ends the chunk is an empty line.
+        if !line(&mut at)?.is_empty() {
+            return None;
+        }
+    }
+    while !line(&mut at)?.is_empty() {}
+    Some(at)
+}
