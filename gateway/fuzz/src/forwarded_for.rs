@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use gateway::config::Cidr;
+use gateway::config::{Cidr, TrustedField};
 use gateway::policy::forwarded::{self, Client, Origin};
 use http::header::{HeaderMap, HeaderValue};
 use pingora::http::RequestHeader;
@@ -21,7 +21,9 @@ pub fn check(input: &[u8]) {
     let fields: Vec<HeaderValue> = lines.filter_map(|line| HeaderValue::from_bytes(line).ok()).collect();
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
 
-    let origin = |fields: &[HeaderValue]| forwarded::origin(Some(peer), &headers(fields), &trusted);
+    let origin = |fields: &[HeaderValue]| {
+        forwarded::origin(Some(peer), &headers(fields), &trusted, TrustedField::XForwardedFor)
+    };
     let found = origin(&fields);
     if !is_trusted(peer) {
         return assert_eq!(found, Origin { address: Some(peer), is_https: None }, "{peer} is not trusted");
@@ -64,6 +66,6 @@ fn told(client: IpAddr) {
     assert!(told.is_ok(), "{client} cannot be told: {told:?}");
     let (gateway, everybody) = (IpAddr::from([127, 0, 0, 1]), ["127.0.0.1/32".parse()]);
     let trusted: Vec<Cidr> = everybody.into_iter().flatten().collect();
-    let found = forwarded::origin(Some(gateway), &request.headers, &trusted);
+    let found = forwarded::origin(Some(gateway), &request.headers, &trusted, TrustedField::XForwardedFor);
     assert_eq!(found, Origin { address: Some(client), is_https: Some(true) });
 }

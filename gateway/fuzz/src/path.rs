@@ -2,38 +2,34 @@
 
 use std::fmt::Write as _;
 
-use gateway::config::normalise_path;
+use gateway::config::{BadPath, ReadPath, read_path};
 
-/// Every path has one form, which leads nowhere else; and however it is written, it is the same.
+/// Every path that is let through has one form, which leads nowhere else; however it is written, it is the same; and
+/// it is the same that the backend gets.
 pub fn check(input: &[u8]) {
     let Ok(written) = std::str::from_utf8(input) else { return };
-    let form = normalise_path(written);
-    assert!(form.starts_with('/'), "{form:?}, the form of {written:?}, is no path");
-    assert_eq!(normalise_path(&form), form, "the form of {written:?} has another form");
-    for segment in form.split('/') {
-        assert!(!matches!(segment, "." | ".."), "{form:?}, the form of {written:?}, leads elsewhere");
+    let Ok(read) = read_path(written) else { return };
+    let form = &*read.compared;
+    for reading in read.others.iter().map(String::as_str).chain([form]) {
+        assert!(reading.starts_with('/'), "{reading:?}, a reading of {written:?}, is no path");
+        assert!(!reading.contains("//"), "{reading:?}, a reading of {written:?}, has an empty segment");
+        let leads_elsewhere = reading.split('/').any(|segment| matches!(segment, "." | ".."));
+        assert!(!leads_elsewhere, "{reading:?}, a reading of {written:?}, leads elsewhere");
     }
-    assert!(!form.contains("//"), "{form:?}, the form of {written:?}, has an empty segment");
     if !written.starts_with('/') {
         return;
     }
-    for way in [format!("/{written}"), format!("/.{written}"), format!("/x/%2e.{written}")] {
-        assert_eq!(normalise_path(&way), form, "{way:?} is another way to write {written:?}");
-    }
-    if !has_stray_percent(written) {
-        let way = all_encoded(&form);
-        assert_eq!(normalise_path(&way), form, "{way:?} is another way to write {form:?}");
+    assert_eq!(compared(&read_path(form)), Ok(form), "the form of {written:?} has another form");
+    let sent = &*read.sent;
+    assert_eq!(compared(&read_path(sent)), Ok(form), "{sent:?}, sent for {written:?}, is another path");
+    for way in [format!("/{written}"), format!("/.{written}"), format!("/x/%2e.{written}"), all_encoded(form)]
+    {
+        assert_eq!(compared(&read_path(&way)), Ok(form), "{way:?} is another way to write {written:?}");
     }
 }
 
-/// Whether a percent sign begins nothing that is encoded.
-fn has_stray_percent(path: &str) -> bool {
-    let hex = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
-    let bytes = path.as_bytes();
-    bytes
-        .iter()
-        .enumerate()
-        .any(|(i, byte)| *byte == b'%' && !(hex(bytes.get(i + 1)) && hex(bytes.get(i + 2))))
+fn compared<'r>(read: &'r Result<ReadPath<'_>, BadPath>) -> Result<&'r str, BadPath> {
+    read.as_ref().map(|read| &*read.compared).map_err(|bad| *bad)
 }
 
 /// The path with everything encoded that can be without another meaning.
