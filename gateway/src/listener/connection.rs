@@ -5,19 +5,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora::protocols::l4::socket::SocketAddr as AnySocketAddr;
 use pingora::protocols::l4::stream::Stream as TcpStream;
-use pingora::protocols::{ALPN, GetSocketDigest, SocketDigest, Ssl, Stream, UniqueID};
+use pingora::protocols::{ALPN, GetSocketDigest, Ssl, Stream};
 use tokio::io::AsyncReadExt;
 use tracing::debug;
 
 use super::addresses::{Addresses, Place};
-use super::proxy_protocol::{self, OnBehalfOf};
+use super::client::{self, peer};
 use crate::client::turns::Turns;
-use crate::client::{Bounds, ClientStream, Terms};
-use crate::config::Proxy;
+use crate::client::{Bounds, ClientStream, Refusal, Terms};
 use crate::live::{Snapshot, Store};
 use crate::pace;
+use crate::reply::Problem;
 use crate::telemetry::{Limit, Metrics};
 use crate::tls::acme::Challenges;
 use crate::tls::{Acceptor, Hello, look_at, server_name};
@@ -27,6 +26,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a client of HTTP/2 begins (RFC 9113 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a client is told that speaks HTTP where TLS is spoken.
+const WITHOUT_TLS: Refusal = Refusal {
+    problem: Problem::BadRequest,
+    detail: "this port speaks HTTPS, and the client sent a request without TLS",
+};
 
 /// Opens connections.
 pub struct Opener {
@@ -87,7 +92,7 @@ impl Opener {
         let snapshot = self.live.load();
         let proxy = &snapshot.config.proxy;
         let is_https = self.is_https(&stream);
-        let client = match client(&mut stream, proxy).await {
+        let client = match client::of(&mut stream, proxy).await {
             Ok(client) => client,
             Err(reason) => {
                 self.metrics.proxy_headers_refused.inc();
@@ -96,16 +101,13 @@ impl Opener {
             }
         };
         let limit = proxy.max_connections_per_ip;
-        let place = match client.filter(|_| limit > 0) {
-            Some(client) => match self.addresses.enter(client, limit) {
-                Some(place) => Some(place),
-                None => {
-                    // Closed unread, as where there are too many of all: see `Counted`.
-                    self.metrics.connections_refused_of_address.inc();
-                    return None;
-                }
-            },
-            None => None,
+        let place = match client.filter(|_| limit > 0).map(|client| self.addresses.enter(client, limit)) {
+            // Closed unread, as where there are too many of all: see `Counted`.
+            Some(None) => {
+                self.metrics.connections_refused_of_address.inc();
+                return None;
+            }
+            place => place.flatten(),
         };
         let stream = self.begin(stream, is_https, &snapshot).await?;
         let terms = pace::Terms {
@@ -125,6 +127,10 @@ impl Opener {
         snapshot: &Snapshot,
     ) -> Option<ClientStream> {
         if is_https {
+            if begins_with_text(&mut stream).await {
+                self.metrics.tls_handshakes_failed.inc();
+                return Some(self.plain(stream).refusing(WITHOUT_TLS));
+            }
             let peer = peer(&stream);
             let certificates = snapshot.certificates.clone();
             // What the client wants must be known before where an ACME server is awaited, and where a host asks its
@@ -159,7 +165,11 @@ impl Opener {
         if snapshot.config.proxy.http2_cleartext && begins_with_preface(&mut stream).await {
             return Some(ClientStream::new(Box::new(stream)).with_http2());
         }
-        Some(ClientStream::new(Box::new(stream)).with_http1(self.terms.clone()))
+        Some(self.plain(stream))
+    }
+
+    fn plain(&self, stream: TcpStream) -> ClientStream {
+        ClientStream::new(Box::new(stream)).with_http1(self.terms.clone())
     }
 
     fn is_https(&self, stream: &TcpStream) -> bool {
@@ -191,43 +201,6 @@ fn speaks_tls(listeners: &[(bool, SocketAddr)], local: SocketAddr) -> bool {
     best.is_some_and(|(fit, is_https)| fit > 0 && is_https)
 }
 
-fn peer(stream: &TcpStream) -> Option<SocketAddr> {
-    let digest = stream.get_socket_digest()?;
-    digest.peer_addr()?.as_inet().copied()
-}
-
-/// Whom a connection is for, as far as one can tell, so that it counts as that client's. Who is trusted speaks for
-/// many, and is nobody's.
-async fn client(stream: &mut TcpStream, proxy: &Proxy) -> Result<Option<IpAddr>, String> {
-    let is_trusted = |peer: IpAddr| proxy.trusted_proxies.iter().any(|network| network.contains(peer));
-    if proxy.proxy_protocol {
-        let peer = peer(stream).ok_or("it has no address")?;
-        if !is_trusted(peer.ip()) {
-            return Err("its PROXY header would not be believed (proxy.trusted_proxies)".to_owned());
-        }
-        return introduce(stream).await;
-    }
-    Ok(match proxy.max_connections_per_ip {
-        0 => None,
-        _ => peer(stream).map(|peer| peer.ip()).filter(|peer| !is_trusted(*peer)),
-    })
-}
-
-/// Has the load balancer at the other end say for whom the connection is.
-async fn introduce(stream: &mut TcpStream) -> Result<Option<IpAddr>, String> {
-    let client = match proxy_protocol::read(stream).await.map_err(|error| error.to_string())? {
-        OnBehalfOf::Itself => return Ok(None),
-        OnBehalfOf::Client(client) => Some(client),
-        // Nobody who could be trusted: what comes is the client's, and not the load balancer's.
-        OnBehalfOf::Somebody => None,
-    };
-    let digest = SocketDigest::from_raw_fd(stream.id());
-    // It is new, and so has none yet.
-    let _ = digest.peer_addr.set(client.map(AnySocketAddr::Inet));
-    stream.set_socket_digest(digest);
-    Ok(client.map(|client| client.ip()))
-}
-
 /// The first bytes of a handshake, as far as they are its ClientHello. They are there to be read.
 async fn peek_at_hello(stream: &mut TcpStream) -> Vec<u8> {
     let mut seen = Vec::with_capacity(2048);
@@ -240,6 +213,17 @@ async fn peek_at_hello(stream: &mut TcpStream) -> Vec<u8> {
     }
     stream.rewind(&seen);
     seen
+}
+
+/// Whether it is no handshake but a request: that begins with a letter, and a handshake with byte 22 (RFC 8446 5.1).
+async fn begins_with_text(stream: &mut TcpStream) -> bool {
+    let mut first = [0; 1];
+    match stream.read(&mut first).await {
+        Ok(1..) => stream.rewind(&first),
+        // Whoever reads next will see the same.
+        _ => return false,
+    }
+    first[0].is_ascii_alphabetic()
 }
 
 /// Whether HTTP/2 is spoken. Looks no further than it must: a request of HTTP/1.0 may be shorter than the

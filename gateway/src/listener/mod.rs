@@ -5,6 +5,7 @@
 //! through which a new process takes over the listeners of an old one.
 
 mod addresses;
+mod client;
 mod connection;
 mod proxy_protocol;
 

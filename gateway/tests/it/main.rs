@@ -16,6 +16,7 @@ mod grpc;
 mod h2_peers;
 mod headers;
 mod http2;
+mod hygiene;
 mod keeping;
 mod limits;
 mod logs;
