@@ -108,13 +108,12 @@ mod tests {
         let mut stream = ClientStream::new(Box::new(inner)).taken_by(TERMS, too_slow.clone());
         let client = tokio::spawn(async move {
             let mut read = vec![0; bytes];
-            while bytes > 0 {
-                sleep(Duration::from_secs(secs)).await;
-                if other.read_exact(&mut read).await.is_err() {
-                    return;
-                }
+            if bytes == 0 {
+                std::future::pending::<()>().await;
             }
-            std::future::pending::<()>().await;
+            while other.read_exact(&mut read).await.is_ok() {
+                sleep(Duration::from_secs(secs)).await;
+            }
         });
         let start = Instant::now();
         let writing = async {

@@ -5,17 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora::protocols::l4::socket::SocketAddr as AnySocketAddr;
 use pingora::protocols::l4::stream::Stream as TcpStream;
-use pingora::protocols::{ALPN, GetSocketDigest, SocketDigest, Ssl, Stream, UniqueID};
+use pingora::protocols::{ALPN, GetSocketDigest, Ssl, Stream};
 use tokio::io::AsyncReadExt;
 use tracing::debug;
 
 use super::addresses::{Addresses, Place};
-use super::proxy_protocol::{self, OnBehalfOf};
+use super::peer;
 use crate::client::turns::Turns;
 use crate::client::{Bounds, ClientStream, HeadTerms, Refusal};
-use crate::config::Proxy;
 use crate::live::{Snapshot, Store};
 use crate::pace;
 use crate::reply::Problem;
@@ -95,25 +93,22 @@ impl Opener {
         let snapshot = self.live.load();
         let proxy = &snapshot.config.proxy;
         let is_https = self.is_https(&stream);
-        let client = match client(&mut stream, proxy).await {
+        let client = match peer::client(&mut stream, proxy).await {
             Ok(client) => client,
             Err(reason) => {
                 self.metrics.proxy_headers_refused.inc();
-                debug!(peer = ?peer(&stream), reason, "a connection was refused");
+                debug!(peer = ?peer::address(&stream), reason, "a connection was refused");
                 return None;
             }
         };
         let limit = proxy.max_connections_per_ip;
-        let place = match client.filter(|_| limit > 0) {
-            Some(client) => match self.addresses.enter(client, limit) {
-                Some(place) => Some(place),
-                None => {
-                    // Closed unread, as where there are too many of all: see `Counted`.
-                    self.metrics.connections_refused_of_address.inc();
-                    return None;
-                }
-            },
-            None => None,
+        let place = match client.filter(|_| limit > 0).map(|client| self.addresses.enter(client, limit)) {
+            // Closed unread, as where there are too many of all: see `Counted`.
+            Some(None) => {
+                self.metrics.connections_refused_of_address.inc();
+                return None;
+            }
+            place => place.flatten(),
         };
         let stream = self.begin(stream, is_https, &snapshot).await?;
         let terms = pace::Terms {
@@ -137,7 +132,7 @@ impl Opener {
                 self.metrics.tls_handshakes_failed.inc();
                 return Some(self.plain(stream).refusing(WITHOUT_TLS));
             }
-            let peer = peer(&stream);
+            let peer = peer::address(&stream);
             let certificates = snapshot.certificates.clone();
             // What the client wants must be known before where an ACME server is awaited, and where a host asks its
             // clients for certificates.
@@ -205,43 +200,6 @@ fn speaks_tls(listeners: &[(bool, SocketAddr)], local: SocketAddr) -> bool {
     let best =
         of_port.map(|(is_https, listener)| (fits(listener.ip()), *is_https)).max_by_key(|(fit, _)| *fit);
     best.is_some_and(|(fit, is_https)| fit > 0 && is_https)
-}
-
-fn peer(stream: &TcpStream) -> Option<SocketAddr> {
-    let digest = stream.get_socket_digest()?;
-    digest.peer_addr()?.as_inet().copied()
-}
-
-/// Whom a connection is for, as far as one can tell, so that it counts as that client's. Who is trusted speaks for
-/// many, and is nobody's.
-async fn client(stream: &mut TcpStream, proxy: &Proxy) -> Result<Option<IpAddr>, String> {
-    let is_trusted = |peer: IpAddr| proxy.trusted_proxies.iter().any(|network| network.contains(peer));
-    if proxy.proxy_protocol {
-        let peer = peer(stream).ok_or("it has no address")?;
-        if !is_trusted(peer.ip()) {
-            return Err("its PROXY header would not be believed (proxy.trusted_proxies)".to_owned());
-        }
-        return introduce(stream).await;
-    }
-    Ok(match proxy.max_connections_per_ip {
-        0 => None,
-        _ => peer(stream).map(|peer| peer.ip()).filter(|peer| !is_trusted(*peer)),
-    })
-}
-
-/// Has the load balancer at the other end say for whom the connection is.
-async fn introduce(stream: &mut TcpStream) -> Result<Option<IpAddr>, String> {
-    let client = match proxy_protocol::read(stream).await.map_err(|error| error.to_string())? {
-        OnBehalfOf::Itself => return Ok(None),
-        OnBehalfOf::Client(client) => Some(client),
-        // Nobody who could be trusted: what comes is the client's, and not the load balancer's.
-        OnBehalfOf::Somebody => None,
-    };
-    let digest = SocketDigest::from_raw_fd(stream.id());
-    // It is new, and so has none yet.
-    let _ = digest.peer_addr.set(client.map(AnySocketAddr::Inet));
-    stream.set_socket_digest(digest);
-    Ok(client.map(|client| client.ip()))
 }
 
 /// The first bytes of a handshake, as far as they are its ClientHello. They are there to be read.

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod connection;
+mod peer;
 pub mod proxy_protocol;
 
 use std::io;

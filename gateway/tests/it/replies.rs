@@ -195,7 +195,7 @@ async fn an_early_answer_does_not_leave_a_body_behind() {
 async fn a_client_that_is_still_uploading_gets_its_early_answer() {
     let (origin, dead) = (Origin::start().await, Origin::dead());
     let tables = format!(
-        "{NO_CHECKS}[rate_limit]\nrequests = 1\n\
+        "{NO_CHECKS}[limits]\nmax_request_body_bytes = 0\n[rate_limit]\nrequests = 1\n\
          [[virtual_hosts]]\ndomain = \"dead\"\nenabled_backends_tag = \"dead\"\n\
          [[backends]]\nid = \"dead\"\naddress = \"{}\"\ntags = [\"dead\"]\n",
         dead.address()
