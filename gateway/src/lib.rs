@@ -11,8 +11,10 @@
 //!    it to its end in its [`ctx::RequestCtx`].
 //! 2. `early_request_filter`: who asks ([`downstream`]; [`policy::forwarded`] will tell the backend), and under
 //!    which id ([`policy::request_id`]).
-//! 3. `request_filter`: what nobody may be asked about is refused ([`policy::hygiene`]). [`admission`] is granted or not. [`route`] finds the virtual host and its route; where several tags share its requests,
-//!    [`upstream::Split`] says whose this one is; [`policy::rate_limit`] counts the client. Whoever refuses
+//! 3. `request_filter`: what nobody may be asked about is refused ([`policy::hygiene`]). [`admission`] is granted or
+//!    not: [`route`] finds the virtual host and its route; where several tags share its requests,
+//!    [`upstream::Split`] says whose this one is; [`policy::access`], [`policy::rate_limit`] (here or in a store that
+//!    several gateways share) and [`policy::auth`] are asked. Whoever refuses
 //!    answers here, through [`reply`].
 //! 4. `proxy_upstream_filter`, `upstream_peer`: a usable backend of the route's pool is chosen
 //!    ([`upstream`]), and Pingora connects to it, or takes a connection from its own pool.

@@ -84,7 +84,9 @@ impl StoreSettings {
     /// Connects, proves who the gateway is, and chooses the database. The task works for the connection, and ends
     /// with it.
     pub(super) async fn connect(&self) -> Result<(MultiplexedConnection, JoinHandle<()>), NoConnection> {
-        let mut login = RedisConnectionInfo::default().set_db(self.redis.database.into());
+        // No command that the work does not need: a user may be allowed that and no more.
+        let mut login =
+            RedisConnectionInfo::default().set_db(self.redis.database.into()).set_skip_set_lib_name();
         if !self.user.is_empty() {
             login = login.set_username(&self.user);
         }
@@ -137,32 +139,67 @@ fn password(variable: &str) -> Result<Option<String>, BadStore> {
 
 /// TLS with a server whose certificate leads to one in `ca_file`, or to one of the system's.
 fn tls(ca_file: &str) -> Result<SslConnector, BadStore> {
-    let bad = |what: &dyn std::fmt::Display| BadStore {
-        key: "store_ca_file",
-        detail: format!("'{ca_file}': {what}"),
-    };
-    let connector = || -> Result<SslConnector, ErrorStack> {
-        let mut tls = SslConnector::builder(SslMethod::tls_client())?;
+    let bad = |what: &str| BadStore { key: "store_ca_file", detail: format!("'{ca_file}' {what}") };
+    if ca_file.is_empty() {
+        return connector(&[]).map_err(|error| bad(&error.to_string()));
+    }
+    let pem = std::fs::read(ca_file).map_err(|error| bad(&format!("cannot be read: {error}")))?;
+    match X509::stack_from_pem(&pem) {
+        Ok(roots) if !roots.is_empty() => connector(&roots).map_err(|error| bad(&error.to_string())),
+        _ => Err(bad("holds no certificates in PEM")),
+    }
+}
+
+fn connector(roots: &[X509]) -> Result<SslConnector, ErrorStack> {
+    let mut tls = SslConnector::builder(SslMethod::tls_client())?;
+    if roots.is_empty() {
         // An OpenSSL that was built here does not know where this system has them.
         let system = openssl_probe::probe();
-        if ca_file.is_empty() && (system.cert_file.is_some() || system.cert_dir.is_some()) {
+        if system.cert_file.is_some() || system.cert_dir.is_some() {
             tls.load_verify_locations(system.cert_file.as_deref(), system.cert_dir.as_deref())?;
         }
-        if !ca_file.is_empty() {
-            let mut roots = X509StoreBuilder::new()?;
-            let pem = std::fs::read(ca_file).unwrap_or_default();
-            for root in X509::stack_from_pem(&pem)? {
-                roots.add_cert(root)?;
-            }
-            tls.set_cert_store(roots.build());
+    } else {
+        let mut store = X509StoreBuilder::new()?;
+        for root in roots {
+            store.add_cert(root.clone())?;
         }
-        Ok(tls.build())
-    };
-    if !ca_file.is_empty() {
-        let pem = std::fs::read(ca_file).map_err(|error| bad(&format!("cannot be read: {error}")))?;
-        if X509::stack_from_pem(&pem).is_ok_and(|roots| roots.is_empty()) {
-            return Err(bad(&"it holds no certificate (PEM)"));
+        tls.set_cert_store(store.build());
+    }
+    Ok(tls.build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(toml: &str) -> Result<Option<StoreSettings>, BadStore> {
+        StoreSettings::new(&toml::from_str(toml).unwrap())
+    }
+
+    #[test]
+    fn what_can_never_work_is_named_with_its_key() {
+        assert!(settings("").unwrap().is_none(), "it is counted here");
+        assert!(settings("store = \"rediss://redis.internal\"").unwrap().is_some());
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("roots.pem");
+        let with_roots = format!("store = \"rediss://a\"\nstore_ca_file = \"{}\"", file.display());
+        let bad = settings(&with_roots).err().unwrap();
+        assert!(bad.key == "store_ca_file" && bad.detail.contains("cannot be read"), "{bad:?}");
+        std::fs::write(&file, "nothing").unwrap();
+        let bad = settings(&with_roots).err().unwrap();
+        assert!(bad.detail.ends_with("holds no certificates in PEM"), "{bad:?}");
+        let bad = settings("store = \"redis://a\"\nstore_password_env = \"NOBODY_SETS_THIS\"").err().unwrap();
+        assert_eq!(bad.key, "store_password_env");
+    }
+
+    #[test]
+    fn a_store_is_the_same_as_long_as_it_is_connected_to_in_the_same_way() {
+        let of = |toml: &str| toml::from_str::<RateLimit>(toml).unwrap();
+        let store = "store = \"redis://a\"";
+        let settings = settings(store).unwrap().unwrap();
+        assert!(settings.are_of(&of(&format!("{store}\nrequests = 7\nname = \"other\""))));
+        for other in ["store = \"redis://a/1\"", "", "store = \"redis://a\"\nstore_timeout_ms = 51"] {
+            assert!(!settings.are_of(&of(other)), "{other}");
         }
     }
-    connector().map_err(|error| bad(&error))
 }

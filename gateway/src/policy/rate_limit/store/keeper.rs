@@ -16,7 +16,7 @@ use super::connect::NoConnection;
 use super::{Ask, NoAnswer, Store};
 
 /// How long a connection may take to be there, with TLS and the proof of who the gateway is.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The first pause after an attempt that came to nothing; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// But never longer than this.
