@@ -13,14 +13,15 @@
 //!    which id ([`policy::request_id`]).
 //! 3. `request_filter`: what nobody may be asked about is refused ([`policy::hygiene`]). [`admission`] is granted or
 //!    not: [`route`] finds the virtual host and its route; where several tags share its requests,
-//!    [`upstream::Split`] says whose this one is; [`policy::access`], [`policy::rate_limit`] (here or in a store that
-//!    several gateways share) and [`policy::auth`] are asked. Whoever refuses
-//!    answers here, through [`reply`].
+//!    [`upstream::Split`] says whose this one is; [`policy::cors`] tells browsers what pages may do;
+//!    [`policy::access`], [`policy::rate_limit`] (here or in a store that several gateways share) and
+//!    [`policy::auth`] are asked. Whoever refuses answers here, through [`reply`].
 //! 4. `proxy_upstream_filter`, `upstream_peer`: a usable backend of the route's pool is chosen
 //!    ([`upstream`]), and Pingora connects to it, or takes a connection from its own pool.
-//! 5. `upstream_request_filter`: the request is changed on its way up ([`policy::rewrite`], [`policy::headers`]). When its last byte
-//!    has passed `request_body_filter`, the response has a [`client::deadline`].
-//! 6. `response_filter`: the response is changed on its way down. Behind a 101 (Switching Protocols) it is bytes both
+//! 5. `upstream_request_filter`: the request is changed on its way up ([`policy::rewrite`], [`policy::headers`]).
+//!    When its last byte has passed `request_body_filter`, the response has a [`client::deadline`].
+//! 6. `response_filter`: the response is changed on its way down, and perhaps compressed ([`policy::compression`]).
+//!    Behind a 101 (Switching Protocols) it is bytes both
 //!    ways from then on ([`websocket`]).
 //! 7. When something fails, `fail_to_connect` and `error_while_proxy` decide whether another backend is
 //!    tried ([`upstream::retry`]), and `fail_to_proxy` tells the client what went wrong ([`failure`]).

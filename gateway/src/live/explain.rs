@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::snapshot::{Level, Route, Snapshot};
 use crate::config::Algorithm;
 use crate::policy::{Verdict, rate_limit};
-use crate::reply::Problem;
+use crate::reply::{self, Problem};
 use crate::route::{self, Outcome};
 use crate::upstream::{Arm, BackendState, CircuitState, Member};
 
@@ -218,6 +218,11 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
     if request.method == Method::CONNECT {
         // Pingora refuses to be a tunnel before any phase of ours.
         explanation.answered = Some(405);
+        return explanation;
+    }
+    let is_here = snapshot.config.proxy.problems_url.is_empty();
+    if is_here && reply::problems(&request.method, request.uri.path()).is_some() {
+        explanation.answered = Some(200);
         return explanation;
     }
     let rules = match route::virtual_host(&snapshot.hosts, request) {

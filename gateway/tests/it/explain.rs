@@ -106,6 +106,8 @@ async fn header_fields_count() {
 async fn what_the_gateway_answers_itself_is_said() {
     let unknown = json(&["GET", "http://elsewhere/"]).await;
     assert_eq!((&unknown["answered"], &unknown["virtual_host"]), (&404.into(), &Value::Null));
+    let explained = json(&["GET", "http://elsewhere/.well-known/gateway/problems"]).await;
+    assert_eq!(explained["answered"], 200);
     let ambiguous = json(&["GET", "http://app.example.com/api%2f..%2fold"]).await;
     assert_eq!(ambiguous["answered"], 400);
     assert_eq!(ambiguous["refused"], "the path has a dot segment in it that not every server would see");

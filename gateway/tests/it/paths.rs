@@ -1,5 +1,7 @@
+use http::Request;
 use testkit::{Origin, exchange};
 
+use crate::h2_peers;
 use crate::support::{Gateway, Setup};
 
 const ADMIN: &str = "[health_check]\nenabled = false\n\
@@ -46,6 +48,22 @@ async fn nobody_gets_past_a_route_by_writing_its_path_otherwise() {
         assert_eq!(status(&gateway, target).await, expected, "{target}");
     }
     assert_eq!(origin.received().len(), 0, "{:?}", origin.received());
+}
+
+#[tokio::test]
+async fn nor_over_http2() {
+    let origin = Origin::start().await;
+    let setup = Setup { proxy: "http2_cleartext = true", tables: ADMIN };
+    let gateway = Gateway::start(&[&origin], setup).await;
+    let client = h2_peers::connect(gateway.address).await;
+    for (path, expected) in
+        [("/%61dmin", 403), ("//admin", 403), ("/x/../admin", 403), ("/admin%2fx", 400), ("/..;/admin", 400)]
+    {
+        let request = Request::get(format!("http://a.example{path}")).body(()).unwrap();
+        let answer = h2_peers::send(&client, request, "").await.unwrap();
+        assert_eq!(answer.status, expected, "{path}");
+    }
+    assert_eq!(origin.received().len(), 0);
 }
 
 #[tokio::test]

@@ -109,7 +109,7 @@ fn problems_url(url: &str, faults: &mut Faults) {
     let is_url = url.starts_with('/') || url.starts_with("http://") || url.starts_with("https://");
     // It goes into a header field, between angle brackets, and gets a fragment of its own.
     let is_plain = url.parse::<http::Uri>().is_ok() && !url.contains(['#', '<', '>', '"', '\\']);
-    if !url.is_empty() && !(is_url && is_plain) {
+    if !(url.is_empty() || is_url && is_plain) {
         let detail = format!(
             "{url:?} is no address of a page; expected something like \"https://docs.example.com/problems\""
         );
