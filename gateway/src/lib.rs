@@ -3,14 +3,15 @@
 //! # The tour of a request
 //!
 //! A client's bytes arrive on a socket that [`listener`] bound before anything started; a connection is
-//! counted there, and refused where too many are open, and may begin with [`tls`]. Pingora parses the request's head and calls the
+//! counted there, and refused where too many are open, and may begin with [`tls`]. What is no valid request does not get
+//! past the [`client`]'s stream. Pingora parses the request's head and calls the
 //! phases of [`proxy`], which is the file to read next:
 //!
 //! 1. `new_ctx`: the request takes the current [`live::Snapshot`], a compiled [`config::Config`], and keeps
 //!    it to its end in its [`ctx::RequestCtx`].
 //! 2. `early_request_filter`: who asks ([`downstream`]; [`policy::forwarded`] will tell the backend), and under
 //!    which id ([`policy::request_id`]).
-//! 3. `request_filter`: [`admission`] is granted or not. [`route`] finds the virtual host and its route; where several tags share its requests,
+//! 3. `request_filter`: what nobody may be asked about is refused ([`policy::hygiene`]). [`admission`] is granted or not. [`route`] finds the virtual host and its route; where several tags share its requests,
 //!    [`upstream::Split`] says whose this one is; [`policy::rate_limit`] counts the client. Whoever refuses
 //!    answers here, through [`reply`].
 //! 4. `proxy_upstream_filter`, `upstream_peer`: a usable backend of the route's pool is chosen

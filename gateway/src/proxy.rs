@@ -167,7 +167,7 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
         let mut verdict = admission::inspect(session);
         if let Verdict::Reply(reply) = &verdict {
-            self.parts.metrics.refused(reply.reason());
+            reply.reason().into_iter().for_each(|reason| self.parts.metrics.refused(reason));
         } else {
             let challenge = self.parts.challenges.answer(session.req_header());
             verdict = challenge.map_or_else(|| admission::admit(session, ctx), Verdict::Reply);
@@ -512,7 +512,7 @@ impl ProxyHttp for Gateway {
                 told = session.drain_request_body().await;
             }
             if is_refused {
-                self.parts.metrics.refused(ctx.error);
+                ctx.error.into_iter().for_each(|reason| self.parts.metrics.refused(reason));
                 // Nothing more can be read of it, but what comes must not reset the connection under the answer.
                 session.as_downstream_mut().shutdown().await;
             }
@@ -573,7 +573,7 @@ impl ProxyHttp for Gateway {
         let record = Record {
             method: request.method.as_str(),
             host: request.uri.host().or(host).unwrap_or("-"),
-            path: if client::refusal(session).is_some() { "-" } else { request.uri.path() },
+            path: if client::is_in_place(session) { "-" } else { request.uri.path() },
             status,
             grpc_status: ctx.grpc.as_ref().and_then(|call| call.status()).map(|status| status.code()),
             duration,

@@ -110,6 +110,15 @@ impl ClientStream {
         ClientStream { http1: Some(http1), ..self }
     }
 
+    /// One whose first request is refused, whatever it is.
+    #[must_use]
+    pub fn refusing(mut self, refusal: Refusal) -> Self {
+        if let Some(http1) = &mut self.http1 {
+            http1.inspector.refuse(refusal);
+        }
+        self
+    }
+
     /// One on which the first `bytes` must come within `patience`: Pingora waits for the preface of HTTP/2 for ever.
     #[must_use]
     pub fn awaiting(self, bytes: usize, patience: Duration) -> Self {
@@ -179,6 +188,12 @@ impl ClientStream {
 /// Why the request of `session` is refused, where what has come is none (over HTTP/1).
 pub fn refusal(session: &Session) -> Option<Refusal> {
     stream_of(session)?.http1.as_ref()?.inspector.refusal()
+}
+
+/// Whether the request of `session` is not the one that has come, but stands for one that is refused.
+pub fn is_in_place(session: &Session) -> bool {
+    let http1 = stream_of(session).and_then(|stream| stream.http1.as_ref());
+    http1.is_some_and(|http1| http1.inspector.is_in_place())
 }
 
 /// The request of `session` is over: what its client sends now belongs to the next one.

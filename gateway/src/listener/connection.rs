@@ -12,9 +12,10 @@ use tokio::io::AsyncReadExt;
 use tracing::debug;
 
 use super::proxy_protocol::{self, OnBehalfOf};
-use crate::client::{Bounds, ClientStream, Terms};
+use crate::client::{Bounds, ClientStream, Refusal, Terms};
 use crate::config::Cidr;
 use crate::live::Store;
+use crate::reply::Problem;
 use crate::telemetry::Metrics;
 use crate::tls::acme::Challenges;
 use crate::tls::{Acceptor, Hello, look_at, server_name};
@@ -24,6 +25,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a client of HTTP/2 begins (RFC 9113 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a client is told that speaks HTTP where TLS is spoken.
+const WITHOUT_TLS: Refusal = Refusal {
+    problem: Problem::BadRequest,
+    detail: "this port speaks HTTPS, and the client sent a request without TLS",
+};
 
 /// Opens connections.
 pub struct Opener {
@@ -81,6 +88,10 @@ impl Opener {
             return None;
         }
         if is_https {
+            if begins_with_text(&mut stream).await {
+                self.metrics.tls_handshakes_failed.inc();
+                return Some(self.plain(stream).refusing(WITHOUT_TLS));
+            }
             let peer = peer(&stream);
             let certificates = snapshot.certificates.clone();
             // What the client wants must be known before where an ACME server is awaited, and where a host asks its
@@ -115,7 +126,11 @@ impl Opener {
         if proxy.http2_cleartext && begins_with_preface(&mut stream).await {
             return Some(ClientStream::new(Box::new(stream)).with_http2());
         }
-        Some(ClientStream::new(Box::new(stream)).with_http1(self.terms.clone()))
+        Some(self.plain(stream))
+    }
+
+    fn plain(&self, stream: TcpStream) -> ClientStream {
+        ClientStream::new(Box::new(stream)).with_http1(self.terms.clone())
     }
 
     fn is_https(&self, stream: &TcpStream) -> bool {
@@ -183,6 +198,17 @@ async fn peek_at_hello(stream: &mut TcpStream) -> Vec<u8> {
     }
     stream.rewind(&seen);
     seen
+}
+
+/// Whether it is no handshake but a request: that begins with a letter, and a handshake with byte 22 (RFC 8446 5.1).
+async fn begins_with_text(stream: &mut TcpStream) -> bool {
+    let mut first = [0; 1];
+    match stream.read(&mut first).await {
+        Ok(1..) => stream.rewind(&first),
+        // Whoever reads next will see the same.
+        _ => return false,
+    }
+    first[0].is_ascii_alphabetic()
 }
 
 /// Whether HTTP/2 is spoken. Looks no further than it must: a request of HTTP/1.0 may be shorter than the

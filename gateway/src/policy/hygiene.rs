@@ -119,7 +119,8 @@ fn expectation(request: &RequestHeader) -> Verdict {
         return Verdict::Continue(());
     }
     let detail = "nothing but 100-continue can be expected";
-    Verdict::Reply(Reply::new(Problem::ExpectationFailed, detail))
+    // Nor can it be known whether its body comes.
+    Verdict::Reply(Reply::new(Problem::ExpectationFailed, detail).and_close())
 }
 
 /// `Connection` names options and fields, and none that matters to anybody else.
@@ -158,8 +159,10 @@ fn http2(request: &RequestHeader) -> Verdict {
     if headers.values().any(is_padded) {
         return bad("the value of a header field has white space around it");
     }
-    let scheme = request.uri.scheme_str();
-    if request.method != Method::CONNECT && !scheme.is_some_and(|it| matches!(it, "http" | "https")) {
+    // Where there is a Host in place of an :authority, h2 keeps no scheme.
+    if request.method != Method::CONNECT
+        && request.uri.scheme_str().is_some_and(|it| it != "http" && it != "https")
+    {
         return bad("the :scheme is neither http nor https");
     }
     let target = request.raw_path();

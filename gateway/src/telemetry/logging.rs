@@ -15,8 +15,10 @@ use crate::config::{LogFormat, LogOutput, Logging};
 /// How much is gathered before it is written, when lines come faster than they can be.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// The lines of libraries below this are about their inner life. (What of DNS fails is said once, by ourselves.)
-const LIBRARIES: &str = "pingora_core=warn,pingora_proxy=warn,pingora_load_balancing=warn,\
+/// The lines of libraries below this are about their inner life. (What of DNS fails is said once, by ourselves. Of
+/// `pingora_core::apps` there is one line: that a client that agreed on HTTP/2 does not speak it, which is an error of
+/// its own.)
+const LIBRARIES: &str = "pingora_core=warn,pingora_core::apps=off,pingora_proxy=warn,pingora_load_balancing=warn,\
                          hickory_net=error,hickory_resolver=error";
 
 /// Keeps the log's thread alive; what is still queued is written when this is dropped.

@@ -261,8 +261,8 @@ impl Metrics {
     }
 
     /// Counts what was no request that anybody may be asked about.
-    pub fn refused(&self, reason: Option<&str>) {
-        let known = REFUSED.iter().position(|known| reason == Some(known));
+    pub fn refused(&self, reason: &str) {
+        let known = REFUSED.iter().position(|known| *known == reason);
         self.refused[known.unwrap_or(REFUSED.len() - 1)].inc();
     }
 

@@ -60,13 +60,19 @@ impl Frame {
         bytes
     }
 
-    /// The status of a response's head, where it is one of the static table (RFC 7541 A), which is where h2 looks.
+    /// The status of a response's head, which comes first: one of the static table (RFC 7541 A), or its three digits
+    /// in Huffman code.
     pub(crate) fn status(&self) -> u16 {
-        match self.payload.first() {
-            Some(0x88) => 200,
-            Some(0x8c) => 400,
-            Some(0x8d) => 404,
-            other => panic!("a status that this does not know: {other:?}"),
+        match self.payload[..] {
+            [0x88, ..] => 200,
+            [0x89, ..] => 204,
+            [0x8c, ..] => 400,
+            [0x8d, ..] => 404,
+            [0x8e, ..] => 500,
+            [0x08 | 0x48, length, ref digits @ ..] if length > 0x80 => {
+                huffman_digits(&digits[..usize::from(length & 0x7f)])
+            }
+            ref other => panic!("a status that this does not know: {other:?}"),
         }
     }
 
@@ -75,6 +81,18 @@ impl Frame {
         let at = if self.kind == GOAWAY { 4 } else { 0 };
         u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
     }
+}
+
+/// A number of three digits (RFC 7541 B): up to 2 they have five bits, the others six.
+fn huffman_digits(bytes: &[u8]) -> u16 {
+    let bits = bytes.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
+    let mut left = 8 * bytes.len();
+    (0..3).fold(0, |number, _| {
+        let next = |count: usize| bits >> (left - count) & ((1 << count) - 1);
+        let (digit, taken) = if next(5) <= 2 { (next(5), 5) } else { (next(6) - 0x19 + 3, 6) };
+        left -= taken;
+        number * 10 + u16::try_from(digit).unwrap()
+    })
 }
 
 /// A GET of `/` from `authority`, as fields.

@@ -17,6 +17,7 @@ mod grpc;
 mod h2_peers;
 mod headers;
 mod http2;
+mod hygiene;
 mod keeping;
 mod logs;
 mod management;

@@ -29,8 +29,9 @@ const fn kind(byte: u8) -> u8 {
     if byte == b'\t' || (byte >= b' ' && byte != 0x7f) {
         kind |= VALUE;
     }
-    // More than RFC 3986 2 allows: browsers leave `|`, `"` and braces as they are. But no fragment (RFC 9110 7.1).
-    if byte.is_ascii_graphic() && byte != b'#' {
+    // More than RFC 3986 2 allows: browsers leave `|`, `^` and braces as they are. But no fragment (RFC 9110 7.1), and
+    // nothing that has no place in Pingora's URI either: it would be answered there.
+    if byte.is_ascii_graphic() && !matches!(byte, b'#' | b'"' | b'<' | b'>' | b'`') {
         kind |= TARGET;
     }
     kind

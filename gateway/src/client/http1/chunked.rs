@@ -228,3 +228,70 @@ impl Chunked {
 }
 
 const BARE_CR: &str = "there is a carriage return in the body's framing without a line feed";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where a body ends that comes in pieces of `size`; `None` where it does not.
+    fn in_pieces(bytes: &[u8], size: usize) -> Result<Option<usize>, Refusal> {
+        let mut body = Chunked::default();
+        for (i, piece) in bytes.chunks(size).enumerate() {
+            if let Some(end) = body.read(piece)? {
+                return Ok(Some(i * size + end));
+            }
+        }
+        Ok(None)
+    }
+
+    #[test]
+    fn a_body_ends_in_the_same_place_in_whatever_pieces_it_comes() {
+        for (body, expected) in [
+            (&b"0\r\n\r\n"[..], Ok(Some(5))),
+            (b"0\r\n\r\nGET", Ok(Some(5))),
+            (b"5\r\nhello\r\n0\r\n\r\n0\r\n\r\n", Ok(Some(15))),
+            (b"A;a=b;c=\"d\\\"\"\r\n0123456789\r\n00;x\r\nA:b\r\nB:\r\n\r\n\n", Ok(Some(44))),
+            (b"5\r\nhello\r\n0\r\n", Ok(None)),
+            (b"5\r\nhel", Ok(None)),
+            (b"5\r\nhello0", Err(())),
+            (b"5\r\nhello\rx", Err(())),
+            (b"5\nhello", Err(())),
+            (b"5\r\r\n", Err(())),
+            (b" 5", Err(())),
+            (b"5 ", Err(())),
+            (b"\r\n", Err(())),
+            (b"0x", Err(())),
+            (b"00000000000000005", Err(())),
+            (b"8000000000000000", Err(())),
+            (b"5;\r\n", Err(())),
+            (b"5;a\n", Err(())),
+            (b"5;a=\"\x01", Err(())),
+            (b"0\r\n\n", Err(())),
+            (b"0\r\n:\r\n\r\n", Err(())),
+            (b"0\r\na\r\n\r\n", Err(())),
+            (b"0\r\na :b\r\n\r\n", Err(())),
+            (b"0\r\n a:b\r\n\r\n", Err(())),
+            (b"0\r\na:b\n\r\n", Err(())),
+            (b"0\r\nCONTENT-length:5\r\n\r\n", Err(())),
+            (b"0\r\nhost:a\r\n\r\n", Err(())),
+            (b"0\r\nhosts:a\r\n\r\n", Ok(Some(14))),
+        ] {
+            for size in 1..=body.len() {
+                let text = String::from_utf8_lossy(body);
+                let found = in_pieces(body, size).map_err(|_| ());
+                assert_eq!(found, expected, "{text:?} in pieces of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_surrounds_the_data_is_bounded() {
+        let chunk = format!("1;{}\r\na\r\n", "x".repeat(1000));
+        assert!(in_pieces(chunk.repeat(16).as_bytes(), 100).is_ok());
+        assert!(in_pieces(chunk.repeat(17).as_bytes(), 100).is_err());
+        let trailers = |count: usize| format!("0\r\n{}\r\n", "A: b\r\n".repeat(count));
+        assert!(in_pieces(trailers(TRAILER_FIELDS).as_bytes(), 7).is_ok());
+        assert!(in_pieces(trailers(TRAILER_FIELDS + 1).as_bytes(), 7).is_err());
+        assert!(in_pieces(format!("0\r\nA: {}", "x".repeat(TRAILER_BYTES)).as_bytes(), 7).is_err());
+    }
+}

@@ -137,14 +137,12 @@ impl HeadReader {
 
     /// What can be said of a line before its end is there.
     fn check_unfinished(&self, line: &[u8], bounds: &HeadSize) -> Result<(), Refusal> {
-        if self.request_line.is_none() {
-            // An empty line may come first (RFC 9112 2.2), and this may be the beginning of one.
-            let is_empty = matches!(line, b"" | b"\r");
+        if self.request_line.is_none() && !matches!(line, b"" | b"\r") {
             let method = line.split(|byte| *byte == b' ').next().unwrap_or_default();
             if line.starts_with(TLS_HANDSHAKE) {
                 return Err(BAD("this port speaks HTTP without TLS, and the client began a TLS handshake"));
             }
-            if !is_empty && !is_token(method.strip_suffix(b"\r").unwrap_or(method)) {
+            if !is_token(method.strip_suffix(b"\r").unwrap_or(method)) {
                 return Err(BAD("the request line has no valid method"));
             }
             if line.len() > bounds.uri + AROUND_TARGET {
@@ -302,5 +300,90 @@ fn check_host(is_http_10: bool, host: Option<&[u8]>, authority: Option<&[u8]>) -
             Err(BAD("the Host field and the target name different hosts"))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: HeadSize = HeadSize { uri: 40, bytes: 200, fields: 4 };
+
+    /// What is said of `bytes` that come in pieces of `size`; `None`: that more must come.
+    fn in_pieces(bytes: &[u8], size: usize) -> Option<Result<Head, Refusal>> {
+        let mut reader = HeadReader::default();
+        let ends = (size..bytes.len()).step_by(size).chain([bytes.len()]);
+        ends.map(|end| reader.read(&bytes[..end], &BOUNDS)).find_map(Result::transpose)
+    }
+
+    fn status(verdict: Option<Result<Head, Refusal>>) -> u16 {
+        verdict.map_or(0, |verdict| verdict.map_or_else(|refusal| refusal.problem.status().as_u16(), |_| 200))
+    }
+
+    #[test]
+    fn a_head_is_the_same_in_whatever_pieces_it_comes() {
+        for (head, expected) in [
+            (&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], 200),
+            (b"\r\n\r\nGET / HTTP/1.0\r\n\r\n", 200),
+            (b"\r\n\r\n\r\nGET / HTTP/1.0\r\n\r\n", 400),
+            (b"OPTIONS * HTTP/1.1\r\nHost:a\r\n\r\n", 200),
+            (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+            (b"GET HTTPS://a?b HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+            (b"GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n", 400),
+            (b"GET http:a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\nHost: a\n\n", 400),
+            (b"GET / HTTP/1.1\r\nHost: a\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", 400),
+            (b"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505),
+            (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 501),
+            (b"GET /0123456789012345678901234567890123456789 HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nA:\r\nB:\r\nC:\r\n\r\n", 200),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nA:\r\nB:\r\nC:\r\nD:\r\n\r\n", 431),
+            (b"\x16\x03\x01\x00", 400),
+            (b"\x00", 400),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nX: \x00", 400),
+            (b"GET / HTTP/1.1\r\nHost: a\r\n", 0),
+            (b"\r", 0),
+        ] {
+            for size in 1..=head.len() {
+                let text = String::from_utf8_lossy(head);
+                assert_eq!(status(in_pieces(head, size)), expected, "{text:?} in pieces of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_ends_where_its_body_begins() {
+        for (head, framing) in [
+            ("", Framing::Length(0)),
+            ("Content-Length: 5\r\n", Framing::Length(5)),
+            ("Content-Length:\t9223372036854775807 \r\n", Framing::Length(i64::MAX as u64)),
+            ("transfer-encoding: Chunked\r\n", Framing::Chunked),
+        ] {
+            let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n");
+            let mut reader = HeadReader::default();
+            let read = reader.read(format!("{head}hello\n").as_bytes(), &BOUNDS);
+            assert_eq!(read, Ok(Some(Head { length: head.len(), framing })), "{head}");
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused_when_it_is_too_long() {
+        let endless = |start: &str| format!("{start}{}", "x".repeat(300));
+        assert_eq!(status(in_pieces(endless("GET /").as_bytes(), 10)), 414);
+        assert_eq!(status(in_pieces(endless("GET / HTTP/1.1\r\nX: ").as_bytes(), 10)), 431);
+    }
+
+    #[test]
+    fn no_bytes_make_it_fail_otherwise() {
+        // Every head of three bytes out of those that mean something, in one piece and in three.
+        let bytes = b"G /:\r\n \t\0\x16\xff";
+        for code in 0..bytes.len().pow(3) {
+            let pick = |power: u32| bytes[code / bytes.len().pow(power) % bytes.len()];
+            let head = [pick(0), pick(1), pick(2)];
+            assert_eq!(status(in_pieces(&head, 1)), status(in_pieces(&head, 3)), "{head:?}");
+        }
     }
 }

@@ -134,6 +134,11 @@ impl Inspector {
         self.refusal
     }
 
+    /// Whether what Pingora has is not what has come.
+    pub(super) fn is_in_place(&self) -> bool {
+        matches!(self.state, State::Refused(_))
+    }
+
     /// Whether something is there that has not been given.
     pub(super) fn is_ahead(&self) -> bool {
         !self.held.is_empty()
@@ -174,7 +179,7 @@ impl Inspector {
                 return Poll::Ready(Ok(()));
             }
             match &mut self.state {
-                State::Head => match ready!(self.poll_head(client, cx, buf, &bounds()))? {
+                State::Head => match ready!(self.poll_head(client, cx, buf, &bounds))? {
                     Found::Head => {}
                     Found::InPlace | Found::End => return Poll::Ready(Ok(())),
                 },
@@ -199,7 +204,7 @@ impl Inspector {
         client: &mut Stream,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
-        bounds: &HeadSize,
+        bounds: &impl Fn() -> HeadSize,
     ) -> Poll<io::Result<Found>> {
         if self.held.is_empty() {
             let before = buf.filled().len();
@@ -208,7 +213,7 @@ impl Inspector {
             if read.is_empty() {
                 return Poll::Ready(Ok(Found::End));
             }
-            let found = self.head.read(read, bounds).and_then(|head| self.state.begin(head, read));
+            let found = self.head.read(read, &bounds()).and_then(|head| self.state.begin(head, read));
             match found {
                 Ok(Some(whole)) => {
                     self.held.keep(&read[whole..]);
@@ -222,7 +227,7 @@ impl Inspector {
         }
         while matches!(self.state, State::Head) {
             let held = self.held.bytes();
-            match self.head.read(held, bounds).and_then(|head| self.state.begin(head, held)) {
+            match self.head.read(held, &bounds()).and_then(|head| self.state.begin(head, held)) {
                 Ok(Some(whole)) => self.verified = whole,
                 Ok(None) => {
                     if ready!(poll_chunk(client, cx, &mut self.held))? == 0 {

@@ -3,7 +3,7 @@
 use openssl::pkey::Id;
 use openssl::ssl::SslVersion;
 use testkit::tls::{Authority, handshake, return_visit};
-use testkit::{Origin, Process, exchange_over};
+use testkit::{Origin, Process, exchange, exchange_over};
 
 use super::{Host, anyhow, config, get, shown, shows, simple, start, status, subject};
 use crate::support::{ConfigFile, GATEWAY, Gateway};
@@ -54,12 +54,11 @@ async fn where_there_is_nothing_to_show_there_is_no_handshake() {
     assert!(shown(address, Some("unknown.test")).await.is_err());
     assert!(shown(address, None).await.is_err());
     assert_eq!(gateway.metric("proxy_tls_handshakes_total{result=\"failed\"}").await, 2.0);
-    // What does not even try is none of the others' business.
-    assert_eq!(
-        exchange_over(tokio::net::TcpStream::connect(address).await.unwrap(), b"GET / HTTP/1.1\r\n\r\n")
-            .await,
-        ""
-    );
+    // What does not even try is none of the others' business, and is told so where it is a request.
+    for (tries, answer) in [(&b"GET / HTTP/1.1\r\n\r\n"[..], "HTTP/1.1 400 "), (b"\x01\x02", "")] {
+        let answered = exchange(address, tries).await;
+        assert!(answered.starts_with(answer) && answered.is_empty() == answer.is_empty(), "{answered}");
+    }
     assert_eq!(shown(address, Some("web.test")).await.as_deref(), Ok("web.test"));
 }
 

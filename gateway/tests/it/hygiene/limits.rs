@@ -1,0 +1,233 @@
+//! What is too large, too slow, or goes wrong on the way; and what is written of it.
+
+use std::time::Duration;
+
+use testkit::tls::{self, Authority};
+use testkit::{Origin, eventually, exchange, exchange_over};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::origin::Recorder;
+use crate::support::{Gateway, Setup};
+
+const SMALL: &str = "[health_check]\nenabled = false\n[limits]\nmax_uri_bytes = 100\nmax_header_bytes = 1000\n\
+                     max_header_fields = 10\n";
+
+/// A GET of `target` with as many more `fields`, each with a value of so many bytes.
+fn get(target: &str, fields: usize, bytes: usize) -> String {
+    let fields: String = (0..fields).map(|i| format!("X-{i}: {}\r\n", "v".repeat(bytes))).collect();
+    format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{fields}\r\n")
+}
+
+#[tokio::test]
+async fn a_head_may_be_so_large_and_not_larger() {
+    let origin = Recorder::start().await;
+    let wide = "[virtual_hosts.limits]\nmax_uri_bytes = 200\n[[virtual_hosts.routes]]\npath_prefix = \"/narrow\"\n\
+                [virtual_hosts.routes.limits]\nmax_uri_bytes = 20\nmax_header_fields = 5\nmax_header_bytes = 200\n\
+                [[virtual_hosts]]\ndomain = \"top\"\nenabled_backends_tag = \"all\"\n";
+    let config = crate::support::config(&[origin.address], Setup { tables: SMALL, ..Setup::default() });
+    let config = config.replace("[[backends]]", &format!("{wide}[[backends]]"));
+    let gateway = Gateway::start_with_config(&config).await;
+    let long = |bytes: usize| format!("/{}", "x".repeat(bytes - 1));
+    let narrow = format!("/narrow/{}", "x".repeat(20));
+    let at_top = |request: String| request.replace("Host: a", "Host: top");
+    for (what, request, status) in [
+        ("just long enough", get(&long(200), 0, 0), 200),
+        ("too long for this virtual host", get(&long(201), 0, 0), 414),
+        ("just long enough at the top", at_top(get(&long(100), 0, 0)), 200),
+        ("too long at the top", at_top(get(&long(101), 0, 0)), 414),
+        ("too long for the route alone", get(&narrow, 0, 0), 414),
+        ("no line at all", format!("GET /{}", "x".repeat(2000)), 414),
+        ("few fields", get("/", 8, 1), 200),
+        ("many fields", at_top(get("/", 9, 1)), 431),
+        ("more fields than anywhere", get("/", 101, 1), 431),
+        ("many fields for the route alone", get("/narrow", 4, 1), 431),
+        ("a large field", at_top(get("/", 1, 1000)), 431),
+        ("a large field for the route alone", get("/narrow", 1, 200), 431),
+        ("a field larger than anywhere", get("/", 1, 40_000), 431),
+        ("a field without end", format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(40_000)), 431),
+    ] {
+        let answer = exchange(gateway.address, request.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{what}: {answer}");
+        assert!(status == 200 || answer.contains("application/problem+json"), "{what}: {answer}");
+    }
+    assert!(gateway.metric("proxy_requests_refused_total{reason=\"head_too_large\"}").await >= 3.0);
+}
+
+#[tokio::test]
+async fn a_head_that_drips_is_answered_in_time() {
+    let origin = Origin::start().await;
+    let setup = Setup { proxy: "header_timeout_secs = 1", ..Setup::default() };
+    let gateway = Gateway::start(&[&origin], setup).await;
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut first = [0; 15];
+    client.read_exact(&mut first).await.unwrap();
+    let dripping = tokio::spawn(async move {
+        let mut answer = String::new();
+        let (mut read, mut write) = client.into_split();
+        let drip = async {
+            while write.write_all(b"X").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            _ = read.read_to_string(&mut answer) => {}
+            () = drip => {}
+        }
+        answer
+    });
+    let answer = dripping.await.unwrap();
+    assert!(answer.contains("HTTP/1.1 408 ") && answer.contains("request_timeout"), "{answer}");
+    // The time for a head begins with its first byte, and not with the answer before.
+    let head = "GET /late HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    client.write_all(head.as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    client.read_to_string(&mut answers).await.unwrap();
+    assert_eq!(
+        answers.matches("HTTP/1.1 200 ").count() + answers.matches("HTTP/1.1 404 ").count(),
+        2,
+        "{answers}"
+    );
+    eventually!(gateway.metric("proxy_requests_refused_total{reason=\"request_timeout\"}").await == 1.0);
+}
+
+#[tokio::test]
+async fn a_body_that_goes_wrong_on_its_way_is_broken_off_and_is_nobodys_fault_but_its_clients() {
+    let recorder = Recorder::start().await;
+    let tables = "[health_check]\nenabled = false\n[circuit_breaker]\nconsecutive_failures = 1\n";
+    let gateway = Gateway::start_over(&[recorder.address], Setup { tables, ..Setup::default() }).await;
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    let head = b"POST /broken HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    client.write_all(head).await.unwrap();
+    eventually!(!recorder.seen("/broken").is_empty());
+    client.write_all(b"5 \r\nhello\r\n0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("hexadecimal"), "{answer}");
+    let next = gateway.get("/next").await;
+    assert_eq!((next.status.as_u16(), next.text().as_str()), (200, "saw /next\n"));
+    assert!(recorder.seen("/broken").iter().all(|seen| !seen.is_whole));
+    assert_eq!(gateway.metric("proxy_circuit_opened_total{backend=\"origin-0\"}").await, 0.0);
+    let line = gateway.process.line("/broken").await;
+    assert!(line.contains("400") && line.contains("bad_request"), "{line}");
+}
+
+#[tokio::test]
+async fn in_whatever_pieces_requests_come_they_are_the_same() {
+    let recorder = Recorder::start().await;
+    let setup = Setup { tables: "[health_check]\nenabled = false\n", ..Setup::default() };
+    let gateway = Gateway::start_over(&[recorder.address], setup).await;
+    let requests = b"POST /piece HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\nA: b\r\n\r\n\
+                     POST /piece HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nworld\
+                     GET /piece HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    for size in [1, 2, 3, 7, 64, 100] {
+        let mut client = TcpStream::connect(gateway.address).await.unwrap();
+        client.set_nodelay(true).unwrap();
+        let (mut read, mut write) = client.split();
+        let sending = async {
+            for piece in requests.chunks(size) {
+                write.write_all(piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        let mut answers = String::new();
+        let (_, read) = tokio::join!(sending, read.read_to_string(&mut answers));
+        read.unwrap();
+        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3, "{size}: {answers}");
+    }
+    let bodies: Vec<String> = recorder.seen("/piece").into_iter().map(|seen| seen.body).collect();
+    assert_eq!(bodies, ["hello", "world", ""].repeat(6));
+}
+
+#[tokio::test]
+async fn what_is_refused_is_told_while_the_client_still_sends_and_stands_in_the_log() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&[&origin], Setup::default()).await;
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    let (mut read, mut write) = client.split();
+    let sending = async {
+        let _ = write.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n").await;
+        for _ in 0..32 {
+            let _ = write.write_all(&[b'x'; 64 * 1024]).await;
+        }
+        let _ = write.shutdown().await;
+    };
+    let mut answer = String::new();
+    let (_, read) = tokio::join!(sending, read.read_to_string(&mut answer));
+    assert!(read.is_ok() && answer.starts_with("HTTP/1.1 400 "), "{read:?}: {answer}");
+    assert!(answer.contains("Content-Length") && answer.contains("nosniff"), "{answer}");
+    let id = answer.split("\"request_id\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    let line = gateway.process.line(id).await;
+    assert!(line.contains(" 400 ") && line.contains("bad_request"), "{line}");
+    assert_eq!(gateway.metric("proxy_requests_refused_total{reason=\"bad_request\"}").await, 1.0);
+    // Whoever leaves in the middle is worth no line.
+    for piece in [&b"GET / HT"[..], b"GET / HTTP/1.1\r\nHost: a", b"", b"\x16\x03"] {
+        let mut client = TcpStream::connect(gateway.address).await.unwrap();
+        client.write_all(piece).await.unwrap();
+        drop(client);
+    }
+    exchange(gateway.address, get("/after", 0, 0).as_bytes()).await;
+    gateway.process.line("/after").await;
+    assert_eq!(super::complaints(&gateway), Vec::<String>::new());
+    assert_eq!(origin.count("/"), 0);
+}
+
+#[tokio::test]
+async fn whoever_speaks_something_else_than_the_port_does_is_told_and_is_no_error_of_the_gateways() {
+    let identity = Authority::new().issue("secure.test");
+    let host = format!(
+        "[[virtual_hosts]]\ndomain = \"secure.test\"\nenabled_backends_tag = \"all\"\ncert_file = \"{}\"\n\
+         key_file = \"{}\"\n",
+        identity.certificate_file().display(),
+        identity.key_file().display()
+    );
+    let setup = Setup { proxy: "listen_addr = \"127.0.0.1:0\"", tables: &host };
+    let gateway = Gateway::start(&[&Origin::start().await], setup).await;
+    let https = gateway.https().await;
+    let answer = exchange(https, get("/", 0, 0).as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("without TLS"), "{answer}");
+    let answer = exchange(gateway.address, b"\x16\x03\x01\x00\xc0").await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("TLS handshake"), "{answer}");
+    // Over TLS the same is looked at, and what was agreed on must be spoken.
+    let broken = tls::handshake(https, Some("secure.test"), |setup| setup.set_alpn_protos(b"\x08http/1.1"))
+        .await
+        .unwrap();
+    let answer = exchange_over(broken, b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    let http2 =
+        tls::handshake(https, Some("secure.test"), |setup| setup.set_alpn_protos(b"\x02h2")).await.unwrap();
+    exchange_over(http2, b"GET / HTTP/1.1\r\nHost: secure.test\r\n\r\n").await;
+    exchange(gateway.address, get("/after", 0, 0).as_bytes()).await;
+    gateway.process.line("/after").await;
+    assert_eq!(super::complaints(&gateway), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn whatever_the_target_it_is_the_gateway_that_answers_or_the_origin() {
+    let recorder = Recorder::start().await;
+    let setup = Setup { tables: "[health_check]\nenabled = false\n", ..Setup::default() };
+    let gateway = Gateway::start_over(&[recorder.address], setup).await;
+    let mut answered_by_pingora = Vec::new();
+    for byte in b'!'..=b'~' {
+        let byte = char::from(byte);
+        let targets = ["/", "/?", "", "http://a", "http://a:", "http://a/", "http://a?", "*"];
+        let requests = targets.map(|start| format!("GET {start}{byte} HTTP/1.1\r\nHost: a\r\n"));
+        let with_ports = requests.clone().map(|request| request.replace("Host: a", "Host: a:"));
+        let fields = [format!("{byte}: a\r\n"), format!("X: {byte}\r\n"), format!("Connection: {byte}\r\n")];
+        let fields = fields.map(|field| format!("GET / HTTP/1.1\r\nHost: a\r\n{field}"));
+        for request in requests.iter().chain(&with_ports).chain(&fields) {
+            let answer =
+                exchange(gateway.address, format!("{request}Connection: close\r\n\r\n").as_bytes()).await;
+            // An answer of Pingora's own has neither.
+            if !answer.contains("x-request-id") {
+                answered_by_pingora.push((request.clone(), answer));
+            }
+        }
+    }
+    assert!(answered_by_pingora.is_empty(), "{answered_by_pingora:#?}");
+    assert_eq!(super::complaints(&gateway), Vec::<String>::new());
+}
