@@ -61,9 +61,9 @@ fn can_be_written(source: &Source, parsed: &Parsed, text: &str) {
     }
 }
 
-/// Where no file has a say in it, and no test of its own, whatever is valid can run.
+/// Where no file and no variable has a say in it, and no test of its own, whatever is valid can run.
 fn can_run(source: Source, parsed: Parsed, text: &str) {
-    if ["file", "tests", "acme", "lets_encrypt", "\\"].iter().any(|word| text.contains(word)) {
+    if ["file", "_env", "tests", "acme", "lets_encrypt", "\\"].iter().any(|word| text.contains(word)) {
         return;
     }
     let Ok(metrics) = Metrics::new() else { panic!("there are no metrics") };
