@@ -356,7 +356,7 @@ mod tests {
     fn over_http1() -> (ClientStream, DuplexStream) {
         let (ours, theirs) = duplex(4096);
         let size = HeadSize { uri: 100, bytes: 1000, fields: 10 };
-        let terms = Terms::new(move || Bounds { size, time: Duration::from_secs(10) });
+        let terms = HeadTerms::new(move || Bounds { size, time: Duration::from_secs(10) });
         (ClientStream::new(Box::new(ours)).with_http1(terms), theirs)
     }
 

@@ -272,6 +272,10 @@ const BAD_ROUTES: &[(&str, &str)] = &[
         "path = \"/a\"\nredirect = \"/b\"\nenabled_backends_tag = \"a\"\n",
         "file:7:24: it has no meaning beside `redirect`",
     ),
+    (
+        "path = \"/a\"\n[virtual_hosts.routes.rate_limit]\nkey = \"jwt:sub\"\n",
+        "file:7:7: no route for which it holds asks for a token",
+    ),
     ("path = \"/a\"\npath_prefx = \"/a\"\n", "unknown key `path_prefx` (did you mean `path_prefix`?)"),
     (
         "path = \"/a\"\n[[virtual_hosts.routes]]\npath = \"/a\"\n",

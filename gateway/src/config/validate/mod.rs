@@ -223,6 +223,7 @@ pub(super) fn references(config: &Config) -> Vec<PathFault> {
     }
     policies::server_names(config, &mut faults);
     policies::incomplete(config, &mut faults);
+    rate_limit::claims(config, &mut faults);
     for (i, host) in config.virtual_hosts.iter().enumerate() {
         for (j, route) in host.routes.iter().enumerate() {
             hosts::incomplete(route, &format!("virtual_hosts/{i}/routes/{j}"), &mut faults);

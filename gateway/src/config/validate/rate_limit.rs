@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use super::Faults;
+use crate::config::auth::{Auth, AuthKind};
 use crate::config::counter_store::{CounterStore, RedisPlace};
-use crate::config::rate_limit::{RateLimit, RateLimits};
+use crate::config::rate_limit::{RateLimit, RateLimitKey, RateLimits};
 use crate::config::schema::Config;
 
 /// The most requests in a window that the rate limiter counts to: its counters have 24 bits.
@@ -31,8 +32,6 @@ pub(super) fn rate_limits(at: &str, limits: &RateLimits, faults: &mut Faults) {
     }
     let mut names = HashSet::new();
     let shared = limits.0.iter().find(|window| window.store != CounterStore::Local);
-    // At the merge with `[auth]`: a window whose key is a claim is a mistake where the `auth` that holds is none of
-    // `kind = "jwt"`. That depends on the route, so it belongs to the faults of routes.
     for (i, (name, window)) in limits.named().enumerate() {
         let path = |key: &str| format!("{at}rate_limit/{}", limits.path(i, key));
         if window.requests.get() > MAX_RATE_LIMIT {
@@ -51,6 +50,41 @@ pub(super) fn rate_limits(at: &str, limits: &RateLimits, faults: &mut Faults) {
             faults.add(path("store"), "windows that hold together are counted in one store, or here");
         }
     }
+}
+
+/// Windows by a claim that nobody ever has: of all routes for which they hold, none asks who the client is.
+pub(super) fn claims(config: &Config, faults: &mut Faults) {
+    let mut tables: Vec<_> = config.rate_limit.iter().map(|table| (String::new(), table)).collect();
+    let mut proved = HashSet::new();
+    for (i, host) in config.virtual_hosts.iter().enumerate() {
+        let at_host = format!("virtual_hosts/{i}/");
+        tables.extend(host.rate_limit.iter().map(|table| (at_host.clone(), table)));
+        let of_host = host.rate_limit.as_ref().map_or("", |_| at_host.as_str());
+        let auth = host.auth.as_ref().or(config.auth.as_ref());
+        if asks(auth) {
+            proved.insert(of_host.to_owned());
+        }
+        for (j, route) in host.routes.iter().enumerate() {
+            let at_route = format!("{at_host}routes/{j}/");
+            tables.extend(route.rate_limit.iter().map(|table| (at_route.clone(), table)));
+            if asks(route.auth.as_ref().or(auth)) {
+                proved.insert(route.rate_limit.as_ref().map_or(of_host.to_owned(), |_| at_route));
+            }
+        }
+    }
+    for (at, table) in tables.into_iter().filter(|(at, _)| !proved.contains(at)) {
+        for (i, _) in
+            table.0.iter().enumerate().filter(|(_, window)| matches!(window.key, RateLimitKey::Claim(_)))
+        {
+            let detail =
+                "no route for which it holds asks for a token, so nobody has a claim; add an `auth` table";
+            faults.add(format!("{at}rate_limit/{}", table.path(i, "key")), detail);
+        }
+    }
+}
+
+fn asks(auth: Option<&Auth>) -> bool {
+    auth.is_some_and(|auth| auth.kind != AuthKind::None)
 }
 
 fn is_name(name: &str) -> bool {
