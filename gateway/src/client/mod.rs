@@ -439,6 +439,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_empty_line_behind_a_request_is_not_waited_upon() {
+        let (mut stream, mut client) = over_http1();
+        client.write_all(&[GET, b"\r\n"].concat()).await.unwrap();
+        assert_eq!(read(&mut stream, 4096).await, GET);
+        over(&stream);
+        assert!(timeout(LONG, read(&mut stream, 4096)).await.is_err());
+        client.write_all(GET).await.unwrap();
+        assert_eq!(read(&mut stream, 4096).await, [b"\r\n", GET].concat());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_body_that_goes_wrong_is_an_error_and_stays_one() {
         let (mut stream, mut client) = over_http1();
         client.write_all(&OTHER[..OTHER.len() - 5]).await.unwrap();
