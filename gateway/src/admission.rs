@@ -36,7 +36,8 @@ async fn ask_each(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Box
     access(&route, ctx).passed()?;
     rate_limit(&route, ctx).passed()?;
     if let Some(auth) = &route.auth {
-        authenticate(auth, session.req_header(), ctx).await.passed()?;
+        // Boxed: what this may wait for is large, and most requests do not wait for it.
+        Box::pin(authenticate(auth, session.req_header(), ctx)).await.passed()?;
     }
     redirect(&route).passed()?;
     grpc(&route, session.req_header(), ctx).passed()?;

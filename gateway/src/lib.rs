@@ -11,7 +11,7 @@
 //! 2. `early_request_filter`: who asks ([`downstream`]; [`policy::forwarded`] will tell the backend), and under
 //!    which id ([`policy::request_id`]).
 //! 3. `request_filter`: [`admission`] is granted or not. [`route`] finds the virtual host and its route; where several tags share its requests,
-//!    [`upstream::Split`] says whose this one is; [`policy::rate_limit`] counts the client. Whoever refuses
+//!    [`upstream::Split`] says whose this one is; [`policy::access`] looks at the client's address, [`policy::rate_limit`] counts it, and [`policy::auth`] has it prove who it is. Whoever refuses
 //!    answers here, through [`reply`].
 //! 4. `proxy_upstream_filter`, `upstream_peer`: a usable backend of the route's pool is chosen
 //!    ([`upstream`]), and Pingora connects to it, or takes a connection from its own pool.
@@ -30,8 +30,8 @@
 //! from a guarded rollout ([`live::Rollouts`]), and goes the same way each time.
 //!
 //! Around it: [`cli`] reads the command line, [`server`] puts the services on a Pingora server, [`process`] starts it,
-//! ends it well, or hands its listeners to a new process (which [`lifetime`] tells everybody of), [`against`] says
-//! what a file would change, and [`demo`] runs when nothing is configured.
+//! ends it well, or hands its listeners to a new process (which [`lifetime`] tells everybody of), [`outgoing`]
+//! asks servers that are no backends, [`against`] says what a file would change, and [`demo`] runs when nothing is configured.
 
 pub mod admin;
 pub mod admission;

@@ -393,8 +393,9 @@ mod tests {
             reply.fields_mut().append(header::SET_COOKIE, HeaderValue::from_static(cookie));
         }
         let header = reply.header(&HeaderValue::from_static("id-1"), 0).unwrap();
-        let cookies: Vec<_> = header.headers.get_all(header::SET_COOKIE).iter().collect();
-        assert_eq!((header.status, cookies), (status, vec!["a=1", "b=2"]));
+        let cookies: Vec<&[u8]> =
+            header.headers.get_all(header::SET_COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        assert_eq!((header.status, cookies), (status, vec![&b"a=1"[..], b"b=2"]));
     }
 
     #[test]

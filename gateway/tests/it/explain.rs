@@ -63,7 +63,7 @@ async fn a_person_reads_what_would_become_of_a_request() {
   route         no  /old: the path is another one
   route         no  = /beta x-beta=1: the path is another one
   policies      health_check (default), balancing (default), upstream (default), retry (route), \
-                  circuit_breaker (default), rate_limit (top), headers (default), security_headers (default)
+                  circuit_breaker (default), access (default), auth (default), rate_limit (top), headers (default), security_headers (default)
   path          /users
   pool          api
   backend       api-1 127.0.0.1:3002 usable
