@@ -51,7 +51,8 @@ async fn ask_each(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Box
         count(windows, session.req_header(), ctx).await.passed()?;
     }
     if let Some(auth) = &route.auth {
-        authenticate(auth, session.req_header(), ctx).await.passed()?;
+        // Boxed: what this may wait for is large, and most requests do not wait for it.
+        Box::pin(authenticate(auth, session.req_header(), ctx)).await.passed()?;
     }
     if let Some(windows) = limiter.and_then(|limiter| limiter.by_claim.as_ref()) {
         count(windows, session.req_header(), ctx).await.passed()?;

@@ -34,8 +34,8 @@
 //! from a guarded rollout ([`live::Rollouts`]), and goes the same way each time.
 //!
 //! Around it: [`cli`] reads the command line, [`server`] puts the services on a Pingora server, [`process`] starts it,
-//! ends it well, or hands its listeners to a new process (which [`lifetime`] tells everybody of), [`against`] says
-//! what a file would change, and [`demo`] runs when nothing is configured.
+//! ends it well, or hands its listeners to a new process (which [`lifetime`] tells everybody of), [`outgoing`]
+//! asks servers that are no backends, [`against`] says what a file would change, and [`demo`] runs when nothing is configured.
 
 pub mod admin;
 pub mod admission;

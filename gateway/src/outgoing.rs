@@ -21,6 +21,12 @@ use tokio::time::timeout;
 /// A client with connections that it keeps. Cloning it shares them. It follows no redirect.
 pub type Http<B> = Client<HttpsConnector<HttpConnector>, B>;
 
+/// The same for requests without a body.
+pub type Asking = Http<Empty<Bytes>>;
+
+/// Roots that certificates are believed by (DER); none: those of the system.
+pub type Roots = Vec<Vec<u8>>;
+
 /// A client that believes a server whose certificate comes from one of `roots` (DER), or from one of the system's
 /// where there are none.
 ///
@@ -55,7 +61,7 @@ where
 ///
 /// # Errors
 /// Where it cannot be read, or holds no certificate.
-pub fn roots(file: &str) -> Result<Vec<Vec<u8>>, String> {
+pub fn roots(file: &str) -> Result<Roots, String> {
     if file.is_empty() {
         return Ok(Vec::new());
     }
@@ -84,7 +90,7 @@ pub struct Answer {
 /// # Errors
 /// Why there is none, on one line.
 pub async fn ask(
-    http: &Http<Empty<Bytes>>,
+    http: &Asking,
     request: Request<Empty<Bytes>>,
     limit: Duration,
     max_bytes: usize,

@@ -147,14 +147,17 @@ async fn the_sample_and_the_reference_are_valid() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().display().to_string();
     assert_eq!(run(&["dev-cert", "app.example.com", "--out", &out], &[]).await.0, Some(0));
+    let hash = bcrypt::hash_with_salt("a", 4, [7; 16]).unwrap().format_for_version(bcrypt::Version::TwoY);
+    std::fs::write(directory.path().join("users.htpasswd"), format!("alice:{hash}\n")).unwrap();
     for file in ["proxy.toml", "demo.toml", "reference.toml"] {
         let text = std::fs::read_to_string(format!("{}/config/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
-        // The reference names two files, which are the reader's.
+        // The reference names three files, which are the reader's.
         let path = directory.path().join(file);
         std::fs::write(
             &path,
             text.replace("\"app.crt", &format!("\"{out}/app.example.com.crt"))
-                .replace("\"app.key", &format!("\"{out}/app.example.com.key")),
+                .replace("\"app.key", &format!("\"{out}/app.example.com.key"))
+                .replace("\"users.htpasswd", &format!("\"{out}/users.htpasswd")),
         )
         .unwrap();
         let (status, said) = run(&["check", "-c", &path.display().to_string()], &[]).await;

@@ -4,6 +4,7 @@
 
 mod acme;
 mod advisories;
+mod auth;
 mod balancing;
 mod cases;
 mod circuit;

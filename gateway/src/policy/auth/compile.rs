@@ -5,9 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderName, Uri, header};
-use http_body_util::Empty;
 use openssl::sha::sha256;
 
 use super::jwks::{KeySet, Pace};
@@ -15,7 +13,7 @@ use super::keys::Key;
 use super::users::Users;
 use super::{Auth, Means, api_key, basic, forward, jwt};
 use crate::config::{self, AuthKind};
-use crate::outgoing::{self, Http};
+use crate::outgoing::{self, Asking, Roots};
 use crate::telemetry::KeySetMetrics;
 
 /// What a table names that is no good.
@@ -36,10 +34,12 @@ pub struct Kept {
     /// A file, what it says, and the field in which a backend is told: the users, and who of them has proved it.
     users: HashMap<(String, [u8; 32], Option<HeaderName>), Arc<Users>>,
     /// Roots, and the connections to servers that they vouch for.
-    clients: HashMap<Vec<Vec<u8>>, Http<Empty<Bytes>>>,
-    /// A URL, its roots and how often they are fetched, and the keys from there.
-    key_sets: HashMap<(String, Vec<Vec<u8>>, Duration), Arc<KeySet>>,
+    clients: HashMap<Roots, Asking>,
+    key_sets: HashMap<KeySource, Arc<KeySet>>,
 }
+
+/// A URL, the roots that vouch for it, and how often keys are fetched from there.
+type KeySource = (String, Roots, Duration);
 
 impl Kept {
     /// Every set of keys that is to be fetched.
@@ -91,7 +91,7 @@ impl<'c> Compiler<'c> {
             AuthKind::Jwt => Some(Means::Jwt(jwt::Jwt::new(table, self.jwt_keys(table)?))),
             AuthKind::Forward => {
                 let (uri, http) = (uri("url", &table.url)?, self.client(table)?.1);
-                Some(Means::Forward(forward::Forward::new(table, uri, http)))
+                Some(Means::Forward(Box::new(forward::Forward::new(table, uri, http))))
             }
         };
         let removed = match table.kind {
@@ -151,7 +151,7 @@ impl<'c> Compiler<'c> {
         Ok(set)
     }
 
-    fn client(&mut self, table: &config::Auth) -> Result<(Vec<Vec<u8>>, Http<Empty<Bytes>>), BadAuth> {
+    fn client(&mut self, table: &config::Auth) -> Result<(Roots, Asking), BadAuth> {
         let roots = outgoing::roots(&table.ca_file).map_err(bad("ca_file"))?;
         let known = self.kept.clients.get(&roots).or_else(|| self.before.clients.get(&roots)).cloned();
         let made = known.map_or_else(|| outgoing::client(&roots), Ok);

@@ -4,7 +4,8 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, StatusCode, Uri, header};
@@ -13,9 +14,9 @@ use pingora::http::RequestHeader;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use super::Identity;
 use super::challenge::{Challenge, unavailable};
-use crate::outgoing::{self, Answer, Http};
+use super::{Credentials, Identity, one};
+use crate::outgoing::{self, Answer, Asking};
 use crate::reply::{Problem, Reply, Verdict};
 
 /// The longest answer whose connection is kept; nobody reads it.
@@ -42,15 +43,30 @@ pub struct Asked<'a> {
 /// The compiled table, of this kind.
 pub(super) struct Forward {
     url: Uri,
-    http: Http<Empty<Bytes>>,
+    http: Asking,
     limit: Duration,
     response_headers: Vec<HeaderName>,
     challenge: Challenge,
     room: Semaphore,
+    complaints: Seldom,
+}
+
+/// What goes wrong with each request is not said with each of them: the access log counts them.
+struct Seldom {
+    begun: Instant,
+    /// In which second something was said last.
+    last: AtomicU64,
+}
+
+impl Seldom {
+    fn may(&self) -> bool {
+        let now = self.begun.elapsed().as_secs() + 1;
+        self.last.swap(now, Ordering::Relaxed) != now
+    }
 }
 
 impl Forward {
-    pub(super) fn new(config: &crate::config::Auth, url: Uri, http: Http<Empty<Bytes>>) -> Self {
+    pub(super) fn new(config: &crate::config::Auth, url: Uri, http: Asking) -> Self {
         Forward {
             url,
             http,
@@ -58,11 +74,16 @@ impl Forward {
             response_headers: config.response_headers.iter().map(|name| name.0.clone()).collect(),
             challenge: Challenge::new("Bearer", &config.realm, ""),
             room: Semaphore::new(MAX_INFLIGHT),
+            complaints: Seldom { begun: Instant::now(), last: AtomicU64::new(0) },
         }
     }
 
     /// Who asks.
     pub(super) async fn check(&self, asked: &Asked<'_>) -> Verdict<Arc<Identity>> {
+        if let Credentials::Several = one(&asked.request.headers, &header::AUTHORIZATION) {
+            // It might look at one of them, and the backend at another.
+            return Verdict::Reply(self.challenge.several("there are several Authorization fields"));
+        }
         let Ok(_room) = self.room.try_acquire() else {
             return Verdict::Reply(unavailable("too many requests wait for whoever decides"));
         };
@@ -76,7 +97,9 @@ impl Forward {
             }
             Ok(answer) => Verdict::Reply(self.refusal(&answer)),
             Err(reason) => {
-                warn!(url = %self.shown(), %reason, "nobody says whether a request may pass: it may not");
+                if self.complaints.may() {
+                    warn!(url = %self.shown(), %reason, "nobody says whether a request may pass: it may not");
+                }
                 Verdict::Reply(unavailable("whoever decides does not answer"))
             }
         }
@@ -96,10 +119,14 @@ impl Forward {
         if let Some(client) = asked.client {
             question = question.header("x-forwarded-for", client.to_string());
         }
-        for name in [header::AUTHORIZATION, header::COOKIE] {
-            for value in asked.request.headers.get_all(&name) {
-                question = question.header(&name, value);
-            }
+        if let Some(credentials) = asked.request.headers.get(header::AUTHORIZATION) {
+            question = question.header(header::AUTHORIZATION, credentials);
+        }
+        // Over HTTP/2 cookies may come in crumbs, and HTTP/1 has one field (RFC 9113 8.2.3).
+        let crumbs: Vec<&[u8]> =
+            asked.request.headers.get_all(header::COOKIE).iter().map(|crumb| crumb.as_bytes()).collect();
+        if !crumbs.is_empty() {
+            question = question.header(header::COOKIE, crumbs.join(&b"; "[..]));
         }
         question.body(Empty::new())
     }
@@ -121,7 +148,9 @@ impl Forward {
                 Reply::new(Problem::NotAllowed, "this may not be done by whoever asks")
             }
             (status, _) => {
-                warn!(url = %self.shown(), %status, "whether a request may pass was answered with this: it may not");
+                if self.complaints.may() {
+                    warn!(url = %self.shown(), %status, "this does not say whether a request may pass: it may not");
+                }
                 return unavailable("whoever decides does not answer as it should");
             }
         };

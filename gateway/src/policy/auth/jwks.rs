@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
 use http::{Request, StatusCode, Uri, header};
 use http_body_util::Empty;
 use tokio::sync::{Notify, watch};
@@ -16,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::keys::Key;
-use crate::outgoing::{self, Http};
+use crate::outgoing::{self, Asking};
 use crate::telemetry::KeySetMetrics;
 
 pub use service::KeySetService;
@@ -52,7 +51,7 @@ pub struct KeySet {
     /// Where they are.
     pub url: String,
     uri: Uri,
-    http: Http<Empty<Bytes>>,
+    http: Asking,
     pace: Pace,
     keys: ArcSwapOption<Arc<[Key]>>,
     state: watch::Sender<State>,
@@ -70,7 +69,7 @@ struct State {
 
 impl KeySet {
     /// The keys at `url`, of which none is there yet.
-    pub fn new(url: &str, uri: Uri, http: Http<Empty<Bytes>>, pace: Pace, metrics: KeySetMetrics) -> Self {
+    pub fn new(url: &str, uri: Uri, http: Asking, pace: Pace, metrics: KeySetMetrics) -> Self {
         KeySet {
             url: url.to_owned(),
             uri,
@@ -95,7 +94,7 @@ impl KeySet {
         if !now.is_fetching {
             if now.ended.is_some_and(|ended| ended.elapsed() < self.pace.floor) {
                 // It has just been looked. Otherwise a client could have the issuer be asked with each request.
-                return keys;
+                return self.known();
             }
             self.wanted.notify_one();
         }

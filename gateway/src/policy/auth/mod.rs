@@ -1,5 +1,5 @@
 //! `[auth]`: what a request must bear to be let through. One kind a table, a file a kind; they have in common how a
-//! client is refused ([`challenge`]), who it is then known to be ([`Identity`]), and that what proved it stays here:
+//! client is refused (`challenge`), who it is then known to be ([`Identity`]), and that what proved it stays here:
 //! a backend that got passwords or tokens could use them elsewhere.
 //!
 //! A request that is not let through is answered before anything of it goes to a backend.
@@ -45,7 +45,7 @@ enum Means {
     Basic(basic::Basic),
     Jwt(jwt::Jwt),
     ApiKey(api_key::ApiKey),
-    Forward(forward::Forward),
+    Forward(Box<forward::Forward>),
 }
 
 impl Auth {

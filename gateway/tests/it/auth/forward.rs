@@ -1,0 +1,193 @@
+//! Another server that is asked whether a request may pass.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Response, StatusCode};
+use axum::response::IntoResponse;
+use parking_lot::Mutex;
+use testkit::tls::Authority;
+use testkit::{Fault, Faulty, Origin};
+
+use super::{field, status};
+use crate::support::{Gateway, Setup};
+
+/// Decides as the request's `Authorization` says, and keeps what it was asked.
+struct Decider {
+    url: String,
+    asked: Asked,
+}
+
+/// Targets and fields.
+type Asked = Arc<Mutex<Vec<(String, HeaderMap)>>>;
+
+async fn decide(State(asked): State<Asked>, request: Request) -> impl IntoResponse {
+    let (target, fields) = (format!("{} {}", request.method(), request.uri()), request.headers().clone());
+    let wish = fields.get("authorization").and_then(|wish| wish.to_str().ok()).unwrap_or("401").to_owned();
+    asked.lock().push((target, fields));
+    let status: u16 = wish.parse().unwrap_or(200);
+    let answer = Response::builder().status(status).header("x-user", "alice").header("x-secret", "inner");
+    let answer = answer.header("x-group", "a").header("x-group", "b");
+    match status {
+        401 => answer.header("www-authenticate", "Bearer realm=\"inner\"").header("set-cookie", "a=1"),
+        302 => answer
+            .header("location", "https://login.test/?back=x")
+            .header("set-cookie", "b=2")
+            .header("set-cookie", "c=3"),
+        _ => answer,
+    }
+    .body("a body that nobody sees".to_owned())
+    .unwrap()
+}
+
+impl Decider {
+    async fn start() -> Decider {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Asked::default();
+        let app = Router::new().fallback(decide).with_state(asked.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Decider { url, asked }
+    }
+}
+
+async fn start(origin: &Origin, table: &str) -> Gateway {
+    let tables = format!("[health_check]\nenabled = false\n[auth]\nkind = \"forward\"\n{table}");
+    Gateway::start(&[origin], Setup { tables: &tables, ..Setup::default() }).await
+}
+
+async fn ask(gateway: &Gateway, head: &str) -> String {
+    testkit::exchange(gateway.address, format!("{head}Connection: close\r\n\r\n").as_bytes()).await
+}
+
+#[tokio::test]
+async fn the_server_is_asked_and_backends_hear_what_it_says() {
+    let (origin, decider) = (Origin::start().await, Decider::start().await);
+    let table =
+        format!("url = \"{}/check?a=b\"\nresponse_headers = [\"X-User\", \"X-Group\"]\n", decider.url);
+    let gateway = start(&origin, &table).await;
+    let head = "PUT /anything/x?y=z HTTP/1.1\r\nHost: shop.test:80\r\nAuthorization: 204\r\nCookie: s=1\r\n\
+        X-User: root\r\nX_Group: root\r\nX-Secret: theirs\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Uri: /open\r\n\
+        X-Forwarded-Method: GET\r\nContent-Length: 0\r\n";
+    let answer = ask(&gateway, head).await;
+    assert_eq!(status(&answer), 200, "{answer}");
+    let (target, fields) = decider.asked.lock()[0].clone();
+    assert_eq!(target, "GET /check?a=b");
+    for (name, value) in [
+        ("x-forwarded-method", "PUT"),
+        ("x-forwarded-uri", "/anything/x?y=z"),
+        ("x-forwarded-host", "shop.test:80"),
+        ("x-forwarded-proto", "http"),
+        ("x-forwarded-for", "127.0.0.1"),
+        ("authorization", "204"),
+        ("cookie", "s=1"),
+    ] {
+        let found: Vec<&str> = fields.get_all(name).iter().map(|value| value.to_str().unwrap()).collect();
+        assert_eq!(found, [value], "{name}");
+    }
+    let received = &origin.received()[0];
+    let groups = received.headers.get_all("x-group").iter().map(|value| value.to_str().unwrap());
+    let groups: Vec<&str> = groups.collect();
+    assert_eq!((received.header("x-user"), groups), ("alice", vec!["a", "b"]));
+    assert_eq!(
+        (received.header("x_group"), received.header("x-secret")),
+        ("", "theirs"),
+        "only what is named"
+    );
+    assert!(!answer.contains("inner") && !answer.contains("nobody sees"), "{answer}");
+    gateway.process.line("user=\"alice\"").await;
+    let several = "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: 204\r\nAuthorization: 401\r\n";
+    assert_eq!(
+        status(&ask(&gateway, several).await),
+        400,
+        "it might look at one, and the backend at another"
+    );
+    assert_eq!((decider.asked.lock().len(), origin.received().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn what_it_refuses_reaches_the_client_and_not_the_origin() {
+    let (origin, decider) = (Origin::start().await, Decider::start().await);
+    let gateway = start(&origin, &format!("url = \"{}/\"\n", decider.url)).await;
+    for (wish, expected) in [
+        ("401", 401),
+        ("403", 403),
+        ("302", 302),
+        ("404", 503),
+        ("500", 503),
+        ("304", 503),
+        ("429", 503),
+        ("301", 503),
+    ] {
+        let answer = ask(&gateway, &format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: {wish}\r\n")).await;
+        assert_eq!(status(&answer), expected, "{wish}: {answer}");
+        assert!(!answer.contains("nobody sees") && !answer.contains("x-secret"), "{answer}");
+        match wish {
+            "401" => {
+                assert_eq!(field(&answer, "www-authenticate"), "Bearer realm=\"inner\"");
+                assert_eq!(field(&answer, "set-cookie"), "a=1");
+            }
+            "302" => {
+                assert_eq!(field(&answer, "location"), "https://login.test/?back=x");
+                assert!(answer.contains("b=2") && answer.contains("c=3"), "{answer}");
+            }
+            "403" => assert_eq!(field(&answer, "retry-after"), ""),
+            _ => assert_eq!(field(&answer, "retry-after"), "2"),
+        }
+    }
+    assert_eq!(origin.received().len(), 0);
+}
+
+#[tokio::test]
+async fn without_an_answer_nobody_passes() {
+    let origin = Origin::start().await;
+    for fault in [
+        Fault::Silence,
+        Fault::Reset,
+        Fault::ResetOnAccept,
+        Fault::Garbage,
+        Fault::LengthTooLong,
+        Fault::SwitchUnasked,
+    ] {
+        let decider = Faulty::start(fault).await;
+        let gateway =
+            start(&origin, &format!("url = \"http://{}/\"\ntimeout_ms = 300\n", decider.address())).await;
+        let answer = ask(&gateway, "GET / HTTP/1.1\r\nHost: a\r\n").await;
+        assert_eq!(status(&answer), 503, "{fault:?}: {answer}");
+    }
+    let decider = Faulty::dead();
+    let gateway = start(&origin, &format!("url = \"http://{}/\"\n", decider.address())).await;
+    assert_eq!(status(&ask(&gateway, "GET / HTTP/1.1\r\nHost: a\r\n").await), 503);
+    assert_eq!(origin.received().len(), 0);
+}
+
+#[tokio::test]
+async fn over_https_the_server_must_be_the_one_that_is_named() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let origin = Origin::start().await;
+    for (authority, name, expected) in
+        [(&ours, "localhost", 200), (&ours, "other.test", 503), (&theirs, "localhost", 503)]
+    {
+        let decider = Origin::start_tls(&authority.issue(name)).await;
+        let table = format!(
+            "url = \"https://localhost:{}/\"\nca_file = \"{}\"\n",
+            decider.address().port(),
+            ours.certificate_file().display()
+        );
+        let gateway = start(&origin, &table).await;
+        let answer = ask(&gateway, "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: secret\r\n").await;
+        assert_eq!(status(&answer), expected, "{name}: {answer}");
+        assert_eq!(decider.received().len(), usize::from(expected == 200), "credentials go to nobody else");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_kept() {
+    let (origin, decider) = (Origin::start().await, Faulty::start(Fault::None).await);
+    let gateway = start(&origin, &format!("url = \"http://{}/\"\n", decider.address())).await;
+    for _ in 0..5 {
+        assert_eq!(gateway.get("/").await.status, StatusCode::OK);
+    }
+    assert_eq!((decider.connections(), decider.seen("GET", "/")), (1, 5));
+}

@@ -1,0 +1,170 @@
+//! What backends are told of who asks: what was proved, nothing that a client says itself, and not what proved it.
+
+use bytes::Bytes;
+use http::Request;
+use serde_json::json;
+use testkit::{Origin, eventually};
+
+use super::{KEY, PASSWORD, Scene, basic, bearer, route, status};
+use crate::h2_peers::{connect, send};
+
+/// Fields by which a client could pass for somebody else, in the ways in which backends read them.
+const FORGED: &[&str] = &[
+    "X-User: root",
+    "x-user: root",
+    "X_User: root",
+    "x_user: root",
+    "X-User: root\r\nX-User: root",
+    "X-Role: admin",
+    "X_ROLE: admin",
+    "X-Forwarded-User: root",
+    "X_Forwarded_User: root",
+    "X-Client-Cert-Subject: CN=root",
+    "X_Client_Cert_Subject: CN=root",
+    "Client-Cert: :AA==:",
+    "X-Forwarded-For: 10.0.0.1\r\nForwarded: for=10.0.0.1",
+    "X-Real-IP: 10.0.0.1",
+    // A field that Connection names is no longer the message's: ours must not go with the client's.
+    "Connection: close, X-User\r\nX-User: root",
+    "Connection: close, x-user, x-role, authorization, x-api-key",
+];
+
+#[tokio::test]
+async fn nobody_passes_for_somebody_else() {
+    let scene = Scene::start().await;
+    let token = scene.signer.token_with(json!({ "role": ["a", "b"] }));
+    let ways = [
+        ("/basic", basic(&format!("alice:{PASSWORD}")), "alice", ""),
+        ("/jwt", bearer(&token), "alice", "a,b"),
+        ("/jwt", bearer(&scene.signer.good()), "alice", ""),
+        ("/key", format!("X-Api-Key: {KEY}\r\n"), "till", ""),
+        // Where nothing need be proved, nobody is anybody, for the same backend.
+        ("/", String::new(), "", ""),
+        ("/elsewhere", String::new(), "", ""),
+    ];
+    for forged in FORGED {
+        for (path, proof, user, role) in &ways {
+            scene.origin.forget();
+            let answer = scene.ask(path, &format!("{forged}\r\n{proof}")).await;
+            let received = scene.origin.received();
+            assert_eq!(received.len(), 1, "{forged} {path}: {answer}");
+            let received = &received[0];
+            let values = |name: &str| {
+                let values = received.headers.get_all(name).iter();
+                values.map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>().join("|")
+            };
+            assert_eq!(
+                (values("x-user").as_str(), values("x-role").as_str()),
+                (*user, *role),
+                "{forged} {path}"
+            );
+            for name in received.headers.keys().map(http::HeaderName::as_str) {
+                let is_ours = ["x-user", "x-role", "x-forwarded-for", "x-real-ip"].contains(&name);
+                let value = values(name);
+                assert!(
+                    is_ours
+                        || !["root", "admin", ":AA==:", "10.0.0.1"].iter().any(|word| value.contains(word)),
+                    "{forged} {path}: {name}: {value}"
+                );
+            }
+            assert_eq!(
+                (values("x-real-ip").as_str(), values("x-forwarded-for").as_str()),
+                ("127.0.0.1", "127.0.0.1")
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn over_http2_it_is_the_same() {
+    let scene = Scene::start_with("http2_cleartext = true\n", "").await;
+    let client = connect(scene.gateway.address).await;
+    let get = |path: &str| {
+        let request = Request::get(format!("http://shop.test{path}"));
+        request.header("x-user", "root").header("x_role", "admin")
+    };
+    let refused = send(&client, get("/jwt").body(()).unwrap(), "").await.unwrap();
+    assert_eq!((refused.status.as_u16(), scene.origin.received().len()), (401, 0));
+    let good = format!("Bearer {}", scene.signer.good());
+    let forged = get("/jwt").header("authorization", &good).header("authorization", &good);
+    assert_eq!(send(&client, forged.body(()).unwrap(), "").await.unwrap().status, 400);
+    assert_eq!(scene.origin.received().len(), 0);
+    send(&client, get("/jwt").header("authorization", &good).body(()).unwrap(), "").await.unwrap();
+    let received = scene.origin.received();
+    assert_eq!(
+        (received.len(), received[0].header("x-user"), received[0].header("x_role")),
+        (1, "alice", "")
+    );
+    assert_eq!(received[0].header("authorization"), "");
+}
+
+#[tokio::test]
+async fn what_proves_it_stays_here_unless_told_otherwise() {
+    let shadow = Origin::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let users = directory.path().join("users");
+    std::fs::write(&users, format!("alice:{}\n", super::bcrypt(PASSWORD))).unwrap();
+    let table = format!("users_file = \"{}\"\nuser_header = \"X-Consumer\"\n", users.display());
+    let mirrored = route("/mirrored", &table)
+        .replace("[virtual_hosts.routes.auth]", "mirror_tag = \"shadow\"\n[virtual_hosts.routes.auth]");
+    let more = format!(
+        "{}{mirrored}[[backends]]\nid = \"shadow\"\naddress = \"{}\"\ntags = [\"shadow\"]\n",
+        route("/passed", &format!("{table}pass_credentials = true\n")),
+        shadow.address()
+    );
+    let scene = Scene::start_with("", &more).await;
+    let password = basic(&format!("alice:{PASSWORD}"));
+    for (path, fields, kept) in [
+        ("/basic", password.clone(), false),
+        ("/mirrored", password.clone(), false),
+        ("/jwt", bearer(&scene.signer.good()), false),
+        ("/key", format!("X-Api-Key: {KEY}\r\n"), false),
+        ("/passed", password.clone(), true),
+        // Nothing is checked here, so nothing is taken out either: it may be the backend's own.
+        ("/", password.clone(), true),
+    ] {
+        scene.origin.forget();
+        scene.ask(path, &fields).await;
+        let received = scene.origin.received();
+        assert_eq!(received.len(), 1, "{path}");
+        let proof = ["authorization", "x-api-key"].map(|name| received[0].header(name).to_owned()).concat();
+        assert_eq!(!proof.is_empty(), kept, "{path}: {proof}");
+    }
+    eventually!(shadow.count("/mirrored") == 1);
+    let copy = &shadow.received()[0];
+    assert_eq!((copy.header("authorization"), copy.header("x-consumer")), ("", "alice"));
+}
+
+#[tokio::test]
+async fn the_log_tells_who_it_was_and_nothing_that_proves_it() {
+    let scene = Scene::start().await;
+    let token = scene.signer.good();
+    scene.ask("/jwt", &bearer(&token)).await;
+    scene.gateway.process.line("user=\"alice\"").await;
+    scene.ask("/basic", &basic(&format!("alice:{PASSWORD}"))).await;
+    scene.ask("/basic", &basic("mallory:guess")).await;
+    scene.gateway.process.line("error=\"credentials_invalid\"").await;
+    let said = scene.gateway.process.output();
+    for secret in [&token, PASSWORD, "guess", "mallory", "$2y$"] {
+        assert!(!said.contains(secret), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn an_open_route_is_told_apart_from_what_is_around_it() {
+    let shop = "[[virtual_hosts]]\ndomain = \"open.test\"\nenabled_backends_tag = \"all\"\n[virtual_hosts.auth]\n\
+        kind = \"api_key\"\nkeys_file = \"KEYS\"\n";
+    let open = route("/health", "kind = \"none\"\n");
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path().join("keys");
+    std::fs::write(&keys, format!("till:{}\n", super::hex(&openssl::sha::sha256(KEY.as_bytes())))).unwrap();
+    let more = format!("{shop}{open}").replace("KEYS", &keys.display().to_string());
+    let scene = Scene::start_with("", &more).await;
+    for (path, expected) in [("/health", 200), ("/", 401), ("/healthy", 401)] {
+        let answer = scene.ask_raw(&format!("GET {path} HTTP/1.1\r\nHost: open.test\r\n")).await;
+        assert_eq!(status(&answer), expected, "{path}: {answer}");
+    }
+    let request = Request::options(scene.gateway.url("/")).header("Host", "open.test");
+    let answer = testkit::Client::new().send(request.body(Bytes::new()).unwrap()).await;
+    assert_eq!(answer.status, 401, "no method goes around it");
+}
