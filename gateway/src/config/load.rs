@@ -176,7 +176,10 @@ impl Source {
             return Err(ConfigError { faults });
         }
         let mut wrong = validate::values(&config);
-        if ["virtual_hosts", "backends", "tests", "cors"].iter().all(|table| document.is_whole(table)) {
+        if ["virtual_hosts", "backends", "tests", "cors", "compression"]
+            .iter()
+            .all(|table| document.is_whole(table))
+        {
             wrong.extend(validate::references(&config));
         }
         faults.extend(located(&document, &set_by, wrong));

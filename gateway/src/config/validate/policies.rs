@@ -66,17 +66,24 @@ pub(super) fn policies(config: &Config, faults: &mut Faults) {
 
 /// What they lack. Only worth asking where all of it could be read.
 pub(super) fn incomplete(config: &Config, faults: &mut Faults) {
-    let mut check = |at: String, cors: &Option<Cors>| {
+    let mut check = |at: String, cors: &Option<Cors>, compression: &Option<Compression>| {
+        let mut add = |key: &str, detail: &str| faults.add(format!("{at}{key}"), detail);
         if cors.as_ref().is_some_and(|cors| cors.allow_origins.is_empty()) {
             let detail = "it needs an origin, as in \"https://app.example.com\"; or leave the table out";
-            faults.add(format!("{at}cors/allow_origins"), detail);
+            add("cors/allow_origins", detail);
+        }
+        if compression.as_ref().is_some_and(|compression| compression.algorithms.is_empty()) {
+            add("compression/algorithms", "it needs one at least; or leave the table out");
+        }
+        if compression.as_ref().is_some_and(|compression| compression.types.is_empty()) {
+            add("compression/types", "without types nothing is compressed; leave it out, or the table");
         }
     };
-    check(String::new(), &config.cors);
+    check(String::new(), &config.cors, &config.compression);
     for (i, host) in config.virtual_hosts.iter().enumerate() {
-        check(format!("virtual_hosts/{i}/"), &host.cors);
+        check(format!("virtual_hosts/{i}/"), &host.cors, &host.compression);
         for (j, route) in host.routes.iter().enumerate() {
-            check(format!("virtual_hosts/{i}/routes/{j}/"), &route.cors);
+            check(format!("virtual_hosts/{i}/routes/{j}/"), &route.cors, &route.compression);
         }
     }
 }
@@ -264,16 +271,9 @@ fn cors(at: &str, cors: &Cors, faults: &mut Faults) {
 }
 
 fn compression(at: &str, compression: &Compression, faults: &mut Faults) {
-    let mut add = |key: &str, detail: &str| faults.add(format!("{at}compression/{key}"), detail);
-    if compression.algorithms.is_empty() {
-        add("algorithms", "it needs one at least; or leave the table out");
-    }
     let twice = |i: usize| compression.algorithms[..i].contains(&compression.algorithms[i]);
     if (0..compression.algorithms.len()).any(twice) {
-        add("algorithms", "one of them is there twice");
-    }
-    if compression.types.is_empty() {
-        add("types", "without types nothing is compressed; leave it out, or the table");
+        faults.add(format!("{at}compression/algorithms"), "one of them is there twice");
     }
 }
 
