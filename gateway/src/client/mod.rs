@@ -233,6 +233,11 @@ pub fn is_in_place(session: &Session) -> bool {
     http1.is_some_and(|http1| http1.inspector.is_in_place())
 }
 
+/// Whether the request of `session` was refused in the middle of its body.
+pub fn is_broken_off(session: &Session) -> bool {
+    refusal(session).is_some() && !is_in_place(session)
+}
+
 /// The request of `session` is over: what its client sends now belongs to the next one.
 pub fn request_over(session: &Session) {
     if let Some(http1) = stream_of(session).and_then(|stream| stream.http1.as_ref()) {

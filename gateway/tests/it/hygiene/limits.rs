@@ -118,6 +118,27 @@ async fn a_body_that_goes_wrong_on_its_way_is_broken_off_and_is_nobodys_fault_bu
 }
 
 #[tokio::test]
+async fn nor_does_a_backend_over_http2_get_all_of_it() {
+    let origin = Origin::start().await;
+    let tables = "[health_check]\nenabled = false\n[upstream]\nprotocol = \"http2\"\n";
+    let gateway = Gateway::start(&[&origin], Setup { tables, ..Setup::default() }).await;
+    let head =
+        "POST /anything HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (rest, status, arrived) in [("0\n\r\n", 400, 0), ("0\r\n\r\n", 200, 1)] {
+        let mut client = TcpStream::connect(gateway.address).await.unwrap();
+        client.write_all(format!("{head}5\r\nhello\r\n").as_bytes()).await.unwrap();
+        eventually!(gateway.metric("proxy_backend_requests_active{backend=\"origin-0\"}").await == 1.0);
+        client.write_all(rest.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        let whole = origin.received().into_iter().filter(|request| request.body == "hello");
+        assert_eq!(whole.count(), arrived);
+        eventually!(gateway.metric("proxy_backend_requests_active{backend=\"origin-0\"}").await == 0.0);
+    }
+}
+
+#[tokio::test]
 async fn in_whatever_pieces_requests_come_they_are_the_same() {
     let recorder = Recorder::start().await;
     let setup = Setup { tables: "[health_check]\nenabled = false\n", ..Setup::default() };
