@@ -1,7 +1,7 @@
 //! What it costs to know who asks: `cargo bench -p gateway --bench auth`.
 //!
-//! A password that was right a moment ago (the usual case: a browser sends it with each request), a key, and a token by
-//! each family of algorithms. Tokens are not kept: the figures here would have to say that it is worth it.
+//! A password or a token that was right a moment ago (the usual case: clients send them with each request), a key, and
+//! tokens by each family of algorithms that nobody has seen before.
 
 #![allow(clippy::unwrap_used, reason = "in a benchmark, a panic is the report")]
 
@@ -18,7 +18,7 @@ use http::HeaderValue;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use openssl::ec::{EcGroup, EcKey};
 use openssl::nid::Nid;
-use openssl::pkey::PKey;
+use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use pingora::http::RequestHeader;
 use tempfile::TempDir;
@@ -78,37 +78,65 @@ fn a_key(bencher: Bencher<'_, '_>) {
 }
 
 #[divan::bench(args = ["HS256", "RS256", "ES256", "EdDSA"])]
-fn a_token(bencher: Bencher<'_, '_>, algorithm: &str) {
+fn a_token_that_was_right_before(bencher: Bencher<'_, '_>, algorithm: &str) {
+    let (_directory, policy, tokens) = tokens(algorithm, 1);
+    measure(bencher, &policy, ("authorization", tokens[0].clone()));
+}
+
+#[divan::bench(args = ["HS256", "RS256", "ES256", "EdDSA"], sample_count = 10, sample_size = 100)]
+fn a_new_token(bencher: Bencher<'_, '_>, algorithm: &str) {
+    let (_directory, policy, tokens) = tokens(algorithm, 1_000);
+    let runtime = Runtime::new().unwrap();
+    let id = HeaderValue::from_static("id");
+    let requests = tokens.into_iter().map(|token| {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        request.insert_header("authorization", token).unwrap();
+        request
+    });
+    let requests: Vec<RequestHeader> = requests.collect();
+    let mut turn = requests.iter().cycle();
+    bencher.bench_local(|| {
+        let asked =
+            Asked { request: turn.next().unwrap(), client: None, is_https: true, host: None, id: &id };
+        assert!(runtime.block_on(policy.check(black_box(&asked))).passed().is_ok());
+    });
+}
+
+/// A policy that believes tokens by this algorithm, and some of them.
+fn tokens(algorithm: &str, count: usize) -> (TempDir, Arc<Auth>, Vec<String>) {
     let directory = tempfile::tempdir().unwrap();
     let algorithm: Algorithm = algorithm.parse().unwrap();
-    let (key, public) = match algorithm {
-        Algorithm::HS256 => (EncodingKey::from_secret(SECRET.as_bytes()), None),
-        Algorithm::RS256 => {
-            let rsa = Rsa::generate(2048).unwrap();
-            (
-                EncodingKey::from_rsa_der(&rsa.private_key_to_der().unwrap()),
-                Some(rsa.public_key_to_pem().unwrap()),
-            )
-        }
-        Algorithm::ES256 => {
-            let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
-            let key = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
-            let public = key.public_key_to_pem().unwrap();
-            (EncodingKey::from_ec_der(&key.private_key_to_pkcs8().unwrap()), Some(public))
-        }
-        _ => {
-            let key = PKey::generate_ed25519().unwrap();
-            let public = key.public_key_to_pem().unwrap();
-            (EncodingKey::from_ed_der(&key.private_key_to_pkcs8().unwrap()), Some(public))
-        }
-    };
+    let (key, public) = key(algorithm);
     let table = match public {
         Some(pem) => format!("public_key_file = \"{}\"", file(&directory, pem)),
         None => format!("secret_file = \"{}\"", file(&directory, SECRET)),
     };
     let policy = policy(&format!("kind = \"jwt\"\n{table}\nforward_claims = {{ sub = \"X-User\" }}"));
-    let claims =
-        serde_json::json!({ "sub": "alice", "exp": 4_102_444_800_u64, "iss": "https://login.example/" });
-    let token = jsonwebtoken::encode(&Header::new(algorithm), &claims, &key).unwrap();
-    measure(bencher, &policy, ("authorization", format!("Bearer {token}")));
+    let token = |n| {
+        let claims = serde_json::json!({ "sub": "alice", "exp": 4_102_444_800_u64, "jti": n });
+        format!("Bearer {}", jsonwebtoken::encode(&Header::new(algorithm), &claims, &key).unwrap())
+    };
+    (directory, policy, (0..count).map(token).collect())
+}
+
+/// A key to sign with, and what verifies it where that is another one.
+fn key(algorithm: Algorithm) -> (EncodingKey, Option<Vec<u8>>) {
+    let pkcs8 = |key: PKey<Private>| (key.private_key_to_pkcs8().unwrap(), key.public_key_to_pem().unwrap());
+    match algorithm {
+        Algorithm::HS256 => (EncodingKey::from_secret(SECRET.as_bytes()), None),
+        Algorithm::RS256 => {
+            let rsa = Rsa::generate(2048).unwrap();
+            let public = rsa.public_key_to_pem().unwrap();
+            (EncodingKey::from_rsa_der(&rsa.private_key_to_der().unwrap()), Some(public))
+        }
+        Algorithm::ES256 => {
+            let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+            let (private, public) = pkcs8(PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap());
+            (EncodingKey::from_ec_der(&private), Some(public))
+        }
+        _ => {
+            let (private, public) = pkcs8(PKey::generate_ed25519().unwrap());
+            (EncodingKey::from_ed_der(&private), Some(public))
+        }
+    }
 }

@@ -105,7 +105,8 @@ impl KeySet {
         self.known()
     }
 
-    fn known(&self) -> Option<Arc<[Key]>> {
+    /// Those that are there.
+    pub(super) fn known(&self) -> Option<Arc<[Key]>> {
         self.keys.load().as_ref().map(|keys| (**keys).clone())
     }
 

@@ -4,12 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, AlgorithmFamily, Header, Validation};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, Header, Validation, get_current_timestamp};
 use serde_json::{Map, Value};
 
+use super::cache::{Cache, Digest};
 use super::challenge::{Challenge, quoted, unavailable};
 use super::identity::{as_text, find};
 use super::jwks::KeySet;
@@ -41,6 +43,17 @@ pub(super) struct Jwt {
     forward: Vec<(String, HeaderName)>,
     require: Vec<(String, Vec<String>)>,
     challenge: Challenge,
+    /// `None` where OpenSSL has no random numbers: each token is verified.
+    cache: Option<Cache<Proved>>,
+}
+
+/// What a token has proved. It holds as long as the keys are those that it was verified with, and it has not expired.
+#[derive(Clone)]
+struct Proved {
+    identity: Arc<Identity>,
+    keys: Arc<[Key]>,
+    /// In seconds since 1970, with the leeway.
+    until: u64,
 }
 
 impl Jwt {
@@ -60,6 +73,7 @@ impl Jwt {
             require: require.collect(),
             challenge: Challenge::new("Bearer", &config.realm, ""),
             keys,
+            cache: Cache::new().ok(),
         }
     }
 
@@ -72,17 +86,37 @@ impl Jwt {
                 return Verdict::Reply(self.challenge.several("there are several Authorization fields"));
             }
         };
+        if token.len() > MAX_LENGTH {
+            return Verdict::Reply(self.challenge.invalid("the token is too long"));
+        }
+        let digest = self.cache.as_ref().and_then(|cache| cache.digest(token));
+        if let Some(identity) = digest.as_ref().and_then(|digest| self.proved(digest)) {
+            return Verdict::Continue(identity);
+        }
         match self.verify(token).await {
-            Ok(identity) => Verdict::Continue(Arc::new(identity)),
+            Ok(proved) => {
+                if let (Some(cache), Some(digest)) = (&self.cache, digest) {
+                    cache.keep(digest, proved.clone(), Instant::now());
+                }
+                Verdict::Continue(proved.identity)
+            }
             Err(Fault::Token(detail)) => Verdict::Reply(self.challenge.invalid(detail)),
             Err(Fault::Refused(reply)) => Verdict::Reply(*reply),
         }
     }
 
-    async fn verify(&self, token: &[u8]) -> Result<Identity, Fault> {
-        if token.len() > MAX_LENGTH {
-            return Err(Fault::Token("the token is too long"));
-        }
+    /// Whose token it is, where that was proved a short while ago and still holds.
+    fn proved(&self, digest: &Digest) -> Option<Arc<Identity>> {
+        let proved = self.cache.as_ref()?.find(digest, Instant::now())?;
+        let keys = match &self.keys {
+            Keys::Fixed(keys) => keys.clone(),
+            Keys::Set(set) => set.known()?,
+        };
+        let holds = Arc::ptr_eq(&keys, &proved.keys) && get_current_timestamp() <= proved.until;
+        holds.then_some(proved.identity)
+    }
+
+    async fn verify(&self, token: &[u8]) -> Result<Proved, Fault> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| Fault::Token("this is no token"))?;
         check_header(&header)?;
         let keys = match &self.keys {
@@ -101,7 +135,11 @@ impl Jwt {
                 fields.push((name.clone(), value));
             }
         }
-        Ok(Identity::bearer(claims, fields))
+        // One that is no number has not come so far.
+        let expires = claims.get("exp").and_then(Value::as_f64).unwrap_or_default() as u64;
+        let leeway = self.rules.first().map_or(0, |(_, rule)| rule.leeway);
+        let until = expires.saturating_add(leeway);
+        Ok(Proved { identity: Arc::new(Identity::bearer(claims, fields)), keys, until })
     }
 
     fn verify_with(&self, token: &[u8], header: &Header, keys: &[Key]) -> Result<Map<String, Value>, Fault> {

@@ -22,7 +22,7 @@ pub(super) struct Users {
     hashes: HashMap<String, User>,
     /// Their names, in order: who asks by a name that is not there is compared with one of them.
     names: Vec<String>,
-    pub(super) cache: Cache,
+    pub(super) cache: Cache<Arc<Identity>>,
 }
 
 struct User {

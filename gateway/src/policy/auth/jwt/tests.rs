@@ -76,6 +76,34 @@ async fn times_are_kept_within_the_leeway() {
 }
 
 #[tokio::test]
+async fn what_a_token_has_proved_holds_until_it_expires_or_the_keys_change() {
+    let mut policy = with_secret("leeway_secs = 0");
+    let token = signed(&claims(json!({})));
+    let find = |policy: &Jwt| policy.proved(&policy.cache.as_ref()?.digest(token.as_bytes())?);
+    assert!(find(&policy).is_none());
+    let first = outcome(&policy, &token).await;
+    assert_eq!(
+        (first, find(&policy).map(|found| found.name.clone())),
+        (Ok("alice".to_owned()), Some("alice".to_owned()))
+    );
+    let forged = format!("{}A", &token[..token.len() - 1]);
+    assert!(outcome(&policy, &forged).await.is_err() || forged == token);
+
+    let digest = policy.cache.as_ref().and_then(|cache| cache.digest(token.as_bytes())).unwrap();
+    let proved = policy.cache.as_ref().and_then(|cache| cache.find(&digest, Instant::now())).unwrap();
+    assert!(proved.until > get_current_timestamp() + 500 && proved.until < get_current_timestamp() + 700);
+    let expired = Proved { until: get_current_timestamp() - 1, ..proved };
+    policy.cache.as_ref().unwrap().keep(digest, expired.clone(), Instant::now());
+    assert!(find(&policy).is_none(), "it has expired in the meantime");
+
+    policy.cache.as_ref().unwrap().keep(digest, Proved { until: u64::MAX, ..expired }, Instant::now());
+    assert!(find(&policy).is_some());
+    policy.keys = Keys::Fixed(vec![Key::secret(b"another secret of thirty-two bytes").unwrap()].into());
+    assert!(find(&policy).is_none(), "the keys are others");
+    assert_eq!(outcome(&policy, &token).await.unwrap_err().0, 401);
+}
+
+#[tokio::test]
 async fn whose_it_is_and_for_whom() {
     let both = with_secret("issuer = \"us\"\naudience = [\"shop\", \"till\"]");
     let neither = with_secret("");
@@ -157,7 +185,7 @@ async fn claims_are_passed_on_as_they_are_or_not_at_all() {
     let policy = with_secret("forward_claims = { sub = \"X-User\", roles = \"X-Roles\", n = \"X-N\" }");
     let told = async |changes: Value| {
         let token = signed(&claims(changes));
-        let identity = policy.verify(token.as_bytes()).await.map_err(|_| ())?;
+        let identity = policy.verify(token.as_bytes()).await.map_err(|_| ())?.identity;
         let mut request = pingora::http::RequestHeader::build("GET", b"/", None).unwrap();
         identity.on_request(&mut request).unwrap();
         let field = |name| {
