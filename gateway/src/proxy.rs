@@ -491,7 +491,9 @@ impl ProxyHttp for Gateway {
         let overdue = deadline::has_passed(session);
         deadline::disarm(session);
         let refused = client::refusal(session).map(failure::refused);
-        let is_refused = refused.is_some();
+        if let Some(reason) = refused.as_ref().and_then(Reply::reason) {
+            self.parts.metrics.refused(reason);
+        }
         let reply =
             refused.or_else(|| if overdue { Some(failure::overdue()) } else { failure::reply(error) });
         ctx.error = reply.as_ref().map_or(Some("client_closed"), Reply::reason);
@@ -510,11 +512,6 @@ impl ProxyHttp for Gateway {
             if told.is_ok() && *error.esource() != ErrorSource::Downstream && !is_stream {
                 // A close with the rest of a body unread would be a reset, and might take the answer with it.
                 told = session.drain_request_body().await;
-            }
-            if is_refused {
-                ctx.error.into_iter().for_each(|reason| self.parts.metrics.refused(reason));
-                // Nothing more can be read of it, but what comes must not reset the connection under the answer.
-                session.as_downstream_mut().shutdown().await;
             }
             if let Err(error) = told {
                 debug!("the client left before it was told: {error}");
@@ -590,6 +587,12 @@ impl ProxyHttp for Gateway {
         }
         if let (Some(timelines), Some(timeline)) = (&self.parts.timelines, &ctx.timeline) {
             timelines.keep(&record, ctx.way(), timeline);
+        }
+        if client::is_broken_off(session) {
+            // Pingora would close at once, and what still comes would reset the connection under the answer. The
+            // backend has nothing to do with it any more.
+            ctx.attempt = None;
+            session.as_downstream_mut().shutdown().await;
         }
     }
 }

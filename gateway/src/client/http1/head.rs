@@ -112,27 +112,21 @@ impl HeadReader {
         }
         let (name, at) = field(line)?;
         let value = &line[at.clone()];
-        match name.len() {
+        let twice = match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
-                if self.host.replace(start + at.start..start + at.end).is_some() {
-                    return Err(BAD("there are several Host fields"));
-                }
+                self.host.replace(start + at.start..start + at.end).map(|_| "there are several Host fields")
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                if self.length.replace(length(value)?).is_some() {
-                    return Err(BAD("there are several Content-Length fields"));
-                }
+                self.length.replace(length(value)?).map(|_| "there are several Content-Length fields")
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                if self.is_chunked {
-                    return Err(BAD("there are several Transfer-Encoding fields"));
-                }
                 transfer_encoding(value)?;
-                self.is_chunked = true;
+                let before = std::mem::replace(&mut self.is_chunked, true);
+                before.then_some("there are several Transfer-Encoding fields")
             }
-            _ => {}
-        }
-        Ok(())
+            _ => None,
+        };
+        twice.map_or(Ok(()), |detail| Err(BAD(detail)))
     }
 
     /// What can be said of a line before its end is there.

@@ -144,9 +144,10 @@ impl Inspector {
         !self.held.is_empty()
     }
 
-    /// Whether a head has begun, and is not whole.
+    /// Whether a head has begun, and is not whole. An empty line behind the last body is no beginning (RFC 9112 2.2).
     pub(super) fn is_within_head(&self) -> bool {
-        matches!(self.state, State::Head) && !self.held.is_empty()
+        let has_begun = || self.held.bytes().iter().any(|byte| !matches!(byte, b'\r' | b'\n'));
+        matches!(self.state, State::Head) && has_begun()
     }
 
     /// Whether there is more of a request than has been read, or may be.
