@@ -144,6 +144,10 @@ fn settle_upgrade(status: StatusCode, session: &mut Session, ctx: &RequestCtx) {
         ctx.upgrade.iter().for_each(|upgrade| upgrade.agree());
     } else if let Some(client) = client::websocket(session) {
         client.give_up();
+        if ctx.wants_websocket {
+            // Whatever the client sends next it may mean as frames: nobody shall take it for a request.
+            session.set_keepalive(None);
+        }
     }
 }
 

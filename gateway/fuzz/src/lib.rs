@@ -6,6 +6,7 @@
 
 #![allow(clippy::panic, reason = "here, a panic is the report")]
 
+pub mod authorization;
 pub mod chunked_body;
 pub mod config;
 pub mod forwarded_for;
@@ -22,6 +23,7 @@ mod tests {
     type Check = fn(&[u8]);
 
     const TARGETS: &[(&str, Check)] = &[
+        ("authorization", super::authorization::check),
         ("chunked_body", super::chunked_body::check),
         ("config", super::config::check),
         ("forwarded_for", super::forwarded_for::check),

@@ -30,7 +30,7 @@ impl ClientSide {
         self.is_concerned.store(true, Ordering::Relaxed);
     }
 
-    /// The upgrade has come to nothing: the connection goes on as before.
+    /// The upgrade has come to nothing.
     pub fn give_up(&self) {
         *self.asked.lock() = None;
     }

@@ -434,7 +434,7 @@ const MALFORMED: &[(&str, &str, &str, u16, &str)] = &[
     ),
     ("PUT", "/domains/shop.example", "{\"http_to_https\": \"no\"}", 422, "expected a boolean"),
     ("PUT", "/domains/shop.example", "{\"http_to_https\": true}", 422, "nothing here speaks HTTPS"),
-    ("PUT", "/domains/shop.example", "{\"auth\": {}}", 422, "`auth` is not supported yet"),
+    ("PUT", "/domains/shop.example", "{\"auth\": {}}", 422, "kind = \"basic\" needs `users_file`"),
     ("PUT", "/domains/shop.example", "{\"routes\": {}}", 422, "`routes`: invalid type"),
     ("PUT", "/domains/shop.example", "{\"routes\": [{}]}", 422, "a route needs a condition"),
     ("PUT", "/domains/shop.example", "{\"routes\": [{\"path_regex\": \"[\"}]}", 422, "no regular expression"),

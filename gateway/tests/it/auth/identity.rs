@@ -26,7 +26,7 @@ const FORGED: &[&str] = &[
     "X-Real-IP: 10.0.0.1",
     // A field that Connection names is no longer the message's: ours must not go with the client's.
     "Connection: close, X-User\r\nX-User: root",
-    "Connection: close, x-user, x-role, authorization, x-api-key",
+    "Connection: close, x-user, x-role, x-api-key",
 ];
 
 #[tokio::test]

@@ -46,17 +46,23 @@ async fn policies_answer_it_as_any_request() {
 }
 
 #[tokio::test]
-async fn a_backend_may_refuse_and_the_connection_goes_on() {
+async fn a_backend_may_refuse_and_what_follows_is_taken_for_nothing() {
     let origin = Origin::start().await;
     let gateway = over(origin.address(), "", "").await;
     for status in [400, 401, 426, 503, 200] {
         origin.behave(Behaviour::Status(status));
+        origin.forget();
         let mut client = TcpStream::connect(gateway.address).await.unwrap();
-        for _ in 0..2 {
-            client.write_all(REQUEST.as_bytes()).await.unwrap();
-            let head = raw::head(&mut client).await.unwrap();
-            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
-        }
+        client.write_all(REQUEST.as_bytes()).await.unwrap();
+        let head = raw::head(&mut client).await.unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        assert!(head.to_ascii_lowercase().contains("connection: close"), "{head}");
+        // Frames, for all that the client knows. The connection may be gone by now.
+        let _ = client.write_all(REQUEST.as_bytes()).await;
+        let mut rest = Vec::new();
+        let _ = client.read_to_end(&mut rest).await;
+        assert!(!String::from_utf8_lossy(&rest).contains("HTTP/1.1"), "{rest:?}");
+        assert_eq!(origin.received().len(), 1);
     }
     origin.behave(Behaviour::Answer);
     // What the client sends before the answer is for whoever comes after it.
@@ -67,7 +73,7 @@ async fn a_backend_may_refuse_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn a_refusal_with_a_body_arrives_whole_and_what_was_sent_meanwhile_is_the_next_request() {
+async fn a_refusal_with_a_body_arrives_whole_and_what_was_sent_meanwhile_is_taken_for_nothing() {
     async fn refuses(mut stream: TcpStream) -> std::io::Result<()> {
         raw::head(&mut stream).await?;
         // Time for the client to send more.
@@ -83,8 +89,8 @@ async fn a_refusal_with_a_body_arrives_whole_and_what_was_sent_meanwhile_is_the_
     client.write_all(last().as_bytes()).await.unwrap();
     let mut rest = String::new();
     client.read_to_string(&mut rest).await.unwrap();
-    assert_eq!(rest.matches("HTTP/1.1 403 ").count(), 2, "{rest}");
-    assert_eq!(rest.matches("no way").count(), 2, "{rest}");
+    assert!(rest.starts_with("HTTP/1.1 403 ") && rest.ends_with("no way"), "{rest}");
+    assert_eq!(rest.matches("HTTP/1.1 ").count(), 1, "{rest}");
 }
 
 #[tokio::test]
