@@ -58,14 +58,16 @@ pub fn check(repository: &Repository, program: &Path, paths: &[String]) -> Vec<F
 }
 
 /// Builds what the pages run; within `make test` everything is fresh. The whole workspace is selected, so
-/// that dependencies keep their features, but not every program: `check` is running, and the place of an
-/// exercise's may hold the starter or the solution, which other tests rely on.
+/// that dependencies keep their features, but not every program: `check` is running, the place of an exercise's
+/// may hold the starter or the solution, which other tests rely on, and some programs need features of their own.
 fn build(repository: &Repository) {
     let metadata = metadata(repository);
     let packages = metadata.workspace_packages().into_iter();
     let packages = packages.filter(|package| !package.manifest_path.as_str().contains(exercises::DIRECTORY));
     let packages = packages.filter(|package| package.name != env!("CARGO_PKG_NAME"));
-    let targets = packages.flat_map(|package| &package.targets).filter(|target| target.is_bin());
+    let targets = packages
+        .flat_map(|package| &package.targets)
+        .filter(|target| target.is_bin() && target.required_features.is_empty());
     let programs = targets.flat_map(|target| ["--bin", &target.name]);
     let output = cargo(repository).args(["build", "--quiet", "--workspace"]).args(programs).output();
     match output {
