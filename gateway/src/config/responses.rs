@@ -13,7 +13,7 @@ use super::values::Secs;
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cors {
-    /// Whose pages: "https://app.example.com", "https://*.example.com" for every host below one, or "*" for
+    /// Whose pages: `"https://app.example.com"`, `"https://*.example.com"` for every host below one, or "*" for
     /// everybody's.
     pub allow_origins: Vec<AllowedOrigin>,
     /// With which methods, besides GET, HEAD and POST, which need no leave; "*": any.
