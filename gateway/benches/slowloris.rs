@@ -45,7 +45,8 @@ const KEEPALIVE_SECS: u64 = 10;
 const CONFIG: &str = "[proxy]\nlisten_addr_http = \"127.0.0.1:0\"\nmanagement_api = false\n\
     http2_cleartext = true\nheader_timeout_secs = 5\nsend_timeout_secs = 10\nkeepalive_timeout_secs = 10\n\
     [limits]\nbody_timeout_secs = 10\n[metrics]\nlisten_addr = \"127.0.0.1:0\"\n\
-    [health_check]\nenabled = false\n[upstream]\nconnect_timeout_ms = 5000\n[[virtual_hosts]]\ndomain = \"*\"\nenabled_backends_tag = \"all\"\n";
+    [health_check]\nenabled = false\n[upstream]\nconnect_timeout_ms = 5000\n[[virtual_hosts]]\ndomain = \"*\"\nenabled_backends_tag = \"all\"\n\
+    [[virtual_hosts.routes]]\npath = \"/large\"\nenabled_backends_tag = \"large\"\n";
 
 /// What an attacker sends first, and then once a second, for as long as it takes.
 struct Attack {
@@ -65,7 +66,7 @@ fn attacks() -> Vec<Attack> {
     let dripping_head = b"\0\0\xff\x01\x05\0\0\0\x01\x82\x86\x04\x06/large\x41\x01a";
     vec![
         text("heads", "GET / HTTP/1.1\r\nHost: a\r\n", b"X-a: b\r\n", false),
-        text("bodies", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", b"x", false),
+        text("bodies", "POST /large HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", b"x", false),
         text("answers", "GET /large HTTP/1.1\r\nHost: a\r\n\r\n", b"", true),
         Attack {
             name: "answers (HTTP/2)",
@@ -89,8 +90,9 @@ async fn main() {
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("slowloris.toml");
-    let backend = format!("[[backends]]\nid = \"a\"\naddress = \"{}\"\ntags = [\"all\"]\n", origin().await);
-    std::fs::write(&file, format!("{CONFIG}{backend}")).unwrap();
+    let backend =
+        |tag| format!("[[backends]]\nid = \"{tag}\"\naddress = \"{}\"\ntags = [\"{tag}\"]\n", origin());
+    std::fs::write(&file, format!("{CONFIG}{}{}", backend("all"), backend("large"))).unwrap();
     let gateway = Process::spawn(env!("CARGO_BIN_EXE_gateway"), &["-c", &file.display().to_string()], &[]);
     let url = gateway.line("listening on http://").await.split_whitespace().last().unwrap().to_owned();
     let metrics = gateway.line("metrics on http://").await.split_whitespace().last().unwrap().to_owned();
@@ -268,15 +270,21 @@ fn resident_of(process: u32) -> u64 {
     kib.unwrap_or(0) / 1024
 }
 
-/// A backend that answers as soon as it has a head: with a little, or with more than anybody takes.
-async fn origin() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+/// A backend that answers as soon as it has a head: with a little, or with more than anybody takes. It has a thread of
+/// its own, so that nobody waits for what it does for others.
+fn origin() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else { continue };
-            tokio::spawn(answer(stream));
-        }
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::from_std(listener).unwrap();
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { continue };
+                tokio::spawn(answer(stream));
+            }
+        });
     });
     address
 }

@@ -27,7 +27,7 @@
 //!    tried ([`upstream::retry`]), and `fail_to_proxy` tells the client what went wrong ([`failure`]).
 //!    A call of [`grpc`] has its outcome in the trailers that follow the body, and is answered in the same way
 //!    where the gateway answers.
-//! 8. `logging`: the request is counted, logged, and kept for a while with its timeline ([`telemetry`]).
+//! 8. `logging`: the request is counted, logged, and kept for a while with its timeline ([`books`], [`telemetry`]).
 //!
 //! A change of the configuration is a new [`live::Snapshot`] in the [`live::Store`], which requests that come later
 //! start with. It comes from the file or from SIGHUP ([`live::Reloader`]), from the management API ([`admin`]), or
@@ -40,6 +40,7 @@
 pub mod admin;
 pub mod admission;
 pub mod against;
+pub mod books;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use crate::admission;
+use crate::books::Books;
 use crate::client::{self, deadline, turns};
 use crate::ctx::RequestCtx;
 use crate::downstream;
@@ -27,16 +28,12 @@ use crate::policy::forwarded::{self, Client};
 use crate::policy::{Verdict, cookie_crumbs, hygiene, request_id};
 use crate::reply::{self, Recipient, Reply};
 use crate::route;
-use crate::telemetry::access_log::Record;
-use crate::telemetry::{AccessLog, Limit, Metrics, Phase, Timelines};
+use crate::telemetry::{Limit, Phase};
 use crate::tls::acme::Challenges;
 use crate::upload;
 use crate::upstream::retry::{self, Sent};
 use crate::upstream::{MirrorCopy, Mirrors, Occasion, Outcome, answer};
 use crate::websocket::{self, Upgrade};
-
-/// The status in logs and metrics of a client that left before its answer, as nginx counts it.
-const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// The gateway as Pingora sees it.
 pub struct Gateway {
@@ -49,12 +46,8 @@ pub struct Gateway {
 pub struct Parts {
     /// What runs.
     pub live: Arc<Store>,
-    /// Where it counts.
-    pub metrics: Arc<Metrics>,
-    /// Where it writes each request; `None`: nowhere.
-    pub access_log: Option<AccessLog>,
-    /// Where it keeps recent requests; `None`: nowhere.
-    pub timelines: Option<Arc<Timelines>>,
+    /// Where it says what has become of requests.
+    pub books: Books,
     /// What ACME servers find that check names.
     pub challenges: Arc<Challenges>,
     /// Whether another process serves by now, and clients shall go there.
@@ -87,7 +80,7 @@ impl Gateway {
             idle: route.peers.stream_idle_timeout(),
             patience: ctx.snapshot.config.proxy.shutdown_timeout_secs.duration(),
             stopping: self.parts.stopping.clone(),
-            active: self.parts.metrics.websockets_active.clone(),
+            active: self.parts.books.metrics.websockets_active.clone(),
         });
         client.await_upgrade(upgrade.clone());
         let peer = self.websockets.lend(peer, &upgrade);
@@ -109,7 +102,7 @@ impl Gateway {
 
     /// Counts a client that has met a limit.
     fn met(&self, limit: Option<Limit>) {
-        limit.iter().for_each(|limit| self.parts.metrics.limits.counter(*limit).inc());
+        limit.iter().for_each(|limit| self.parts.books.metrics.limits.counter(*limit).inc());
     }
 
     /// Sends the copy of a request that has passed by, if there is one.
@@ -169,8 +162,8 @@ impl ProxyHttp for Gateway {
     fn new_ctx(&self) -> RequestCtx {
         RequestCtx::new(
             self.parts.live.load(),
-            &self.parts.metrics.requests_active,
-            self.parts.timelines.is_some(),
+            &self.parts.books.metrics.requests_active,
+            self.parts.books.timelines.is_some(),
         )
     }
 
@@ -196,7 +189,7 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
         let mut verdict = admission::inspect(session);
         if let Verdict::Reply(reply) = &verdict {
-            reply.reason().into_iter().for_each(|reason| self.parts.metrics.refused(reason));
+            reply.reason().into_iter().for_each(|reason| self.parts.books.metrics.refused(reason));
         } else {
             verdict = match self.own_answer(session, ctx) {
                 Some(answer) => Verdict::Reply(answer),
@@ -553,7 +546,7 @@ impl ProxyHttp for Gateway {
         deadline::disarm(session);
         let refused = client::refusal(session).map(failure::refused);
         if let Some(reason) = refused.as_ref().and_then(Reply::reason) {
-            self.parts.metrics.refused(reason);
+            self.parts.books.metrics.refused(reason);
         }
         let reply =
             refused.or_else(|| if overdue { Some(failure::overdue()) } else { failure::reply(error) });
@@ -586,7 +579,7 @@ impl ProxyHttp for Gateway {
     /// Where the access log tells what happened, Pingora need not; except what went wrong in here.
     fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, error: &Error) -> bool {
         let from_outside = matches!(error.esource(), ErrorSource::Upstream | ErrorSource::Downstream);
-        self.parts.access_log.is_some() && from_outside
+        self.parts.books.access_log.is_some() && from_outside
     }
 
     /// The same for retries, which the access log counts.
@@ -597,64 +590,13 @@ impl ProxyHttp for Gateway {
         _error: &Error,
         _context: ProxyWarnLogContext,
     ) -> bool {
-        self.parts.access_log.is_some()
+        self.parts.books.access_log.is_some()
     }
 
     /// The request is over, well or not: it is counted and logged.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
         client::request_over(session);
-        let duration = ctx.started.elapsed();
-        let status =
-            downstream::final_response(session).map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
-        if error.is_none() && ctx.responded.is_some() {
-            let answer = downstream::final_response(session);
-            ctx.record(answer.map_or(Outcome::Failure, |status| ctx.outcome(status)));
-        }
-        let status = ctx.grpc.as_ref().map_or(status, |call| call.http_status(status));
-        let metrics = ctx.metrics();
-        self.parts.metrics.response(metrics, status);
-        let responded = ctx.responded.map_or(duration, |at| at.duration_since(ctx.started));
-        metrics.latency.observe(responded.as_secs_f64());
-        if let Some(tag) = ctx.arm().filter(|_| ctx.sought).and_then(|arm| arm.metrics.as_ref()) {
-            tag.response(status, responded.as_secs_f64());
-        }
-        if let Some(call) = &ctx.grpc {
-            metrics.grpc.ended(call.status());
-        }
-        let tunnel = ctx.tunnel();
-        if tunnel.is_none() {
-            // How long somebody keeps a socket open says nothing of how quick anything was.
-            metrics.duration_ms.observe(duration.as_secs_f64() * 1000.0);
-        }
-
-        let request = session.req_header();
-        let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        let record = Record {
-            method: request.method.as_str(),
-            host: request.uri.host().or(host).unwrap_or("-"),
-            path: if client::is_in_place(session) { "-" } else { request.uri.path() },
-            status,
-            grpc_status: ctx.grpc.as_ref().and_then(|call| call.status()).map(|status| status.code()),
-            duration,
-            request_id: ctx.id.to_str().unwrap_or_default(),
-            client: ctx.client,
-            user: ctx
-                .identity
-                .as_ref()
-                .map(|identity| identity.name.as_str())
-                .filter(|name| !name.is_empty()),
-            backend: ctx.backend().map(|backend| backend.name.as_str()),
-            bytes: tunnel.map_or(session.body_bytes_sent() as u64, |passed| passed.sent),
-            bytes_received: tunnel.map_or(session.body_bytes_read() as u64, |passed| passed.received),
-            attempts: ctx.attempts,
-            error: ctx.error.or_else(|| tunnel?.ending?.error()),
-        };
-        if let Some(access_log) = &self.parts.access_log {
-            access_log.write(&record);
-        }
-        if let (Some(timelines), Some(timeline)) = (&self.parts.timelines, &ctx.timeline) {
-            timelines.keep(&record, ctx.way(), timeline);
-        }
+        self.parts.books.enter(session, error, ctx);
         if client::is_broken_off(session) {
             // Pingora would close at once, and what still comes would reset the connection under the answer. The
             // backend has nothing to do with it any more.

@@ -12,6 +12,7 @@ use pingora::services::background::background_service;
 use tracing::{info, warn};
 
 use crate::admin::{Access, AccessError, Api, ApiServer, Door, MetricsServer, Readiness};
+use crate::books::Books;
 use crate::config::{Config, ConfigError, MAX_ATTEMPTS, Parsed, Source};
 use crate::demo::DemoOrigins;
 use crate::lifetime::{Leaving, Starting};
@@ -113,9 +114,7 @@ fn serve(
     let challenges = Arc::<Challenges>::default();
     let gateway = Gateway::new(proxy::Parts {
         live: live.clone(),
-        metrics: metrics.clone(),
-        access_log,
-        timelines: timelines.clone(),
+        books: Books { metrics: metrics.clone(), access_log, timelines: timelines.clone() },
         challenges: challenges.clone(),
         leaving: leaving.clone(),
         stopping: readiness.stopping(),

@@ -7,13 +7,13 @@
 //! from the client, to see whether it leaves, and by those reads the stream knows that nothing more is there to be
 //! written for now.
 
+mod bounds;
 pub mod deadline;
 pub mod http1;
 mod passing;
 mod sending;
 pub mod turns;
 
-use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -27,13 +27,13 @@ use pingora::proxy::Session;
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+pub use self::bounds::{Bounds, HeadTerms};
 use self::deadline::Deadline;
 use self::http1::Inspector;
 pub use self::http1::Refusal;
 use self::sending::Sending;
 use self::turns::Turns;
 use crate::pace;
-use crate::policy::head_size::HeadSize;
 use crate::reply::Problem;
 use crate::websocket::ClientSide;
 
@@ -41,32 +41,6 @@ use crate::websocket::ClientSide;
 /// unread would be a reset, and might take the answer with it (RFC 9112 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
-
-/// What bounds the head of a request that a client sends over HTTP/1.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// How large it may be, whichever route it takes.
-    pub size: HeadSize,
-    /// How long it may take, from its first byte.
-    pub time: Duration,
-}
-
-/// Tells the bounds that hold at the time.
-#[derive(Clone)]
-pub struct HeadTerms(Arc<dyn Fn() -> Bounds + Send + Sync>);
-
-impl HeadTerms {
-    /// Those that `tell` tells.
-    pub fn new(tell: impl Fn() -> Bounds + Send + Sync + 'static) -> Self {
-        HeadTerms(Arc::new(tell))
-    }
-}
-
-impl fmt::Debug for HeadTerms {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HeadTerms")
-    }
-}
 
 /// A client's stream.
 #[derive(Debug)]
@@ -187,11 +161,11 @@ impl ClientStream {
             }
         }
         let terms = &http1.terms;
-        let read = http1.inspector.poll_read(&mut self.inner, cx, buf, || terms.0().size);
+        let read = http1.inspector.poll_read(&mut self.inner, cx, buf, || terms.now().size);
         let is_within_head = read.is_pending() && http1.inspector.is_within_head();
         if is_within_head != http1.is_timed {
             http1.is_timed = is_within_head;
-            if is_within_head { self.deadline.set(terms.0().time) } else { self.deadline.lift() }
+            if is_within_head { self.deadline.set(terms.now().time) } else { self.deadline.lift() }
         }
         read
     }
@@ -347,141 +321,4 @@ impl AsyncWrite for ClientStream {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-    use tokio::time::{Instant, timeout};
-
-    use super::*;
-
-    const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-    const OTHER: &[u8] =
-        b"POST /other HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n";
-    const LONG: Duration = Duration::from_secs(3600);
-
-    fn over_http1() -> (ClientStream, DuplexStream) {
-        let (ours, theirs) = duplex(4096);
-        let size = HeadSize { uri: 100, bytes: 1000, fields: 10 };
-        let terms = HeadTerms::new(move || Bounds { size, time: Duration::from_secs(10) });
-        (ClientStream::new(Box::new(ours)).with_http1(terms), theirs)
-    }
-
-    /// What one read gives, with room for so many bytes.
-    async fn read(stream: &mut ClientStream, room: usize) -> Vec<u8> {
-        let mut bytes = vec![0; room];
-        let length = stream.read(&mut bytes).await.unwrap();
-        bytes.truncate(length);
-        bytes
-    }
-
-    fn over(stream: &ClientStream) {
-        stream.http1.as_ref().unwrap().inspector.request_over();
-    }
-
-    fn refusal(stream: &ClientStream) -> Option<u16> {
-        let refusal = stream.http1.as_ref().unwrap().inspector.refusal();
-        refusal.map(|refusal| refusal.problem.status().as_u16())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_first_bytes_must_come_in_time_and_the_others_need_not() {
-        for (sent, is_in_time) in [(&b""[..], false), (b"abc", false), (b"abcd", true), (b"abcde", true)] {
-            let (client, mut other) = duplex(64);
-            let mut stream = ClientStream::new(Box::new(client)).awaiting(4, Duration::from_secs(10));
-            other.write_all(sent).await.unwrap();
-            let mut read = vec![0; sent.len()];
-            stream.read_exact(&mut read).await.unwrap();
-            let next = timeout(Duration::from_secs(60), stream.read_u8()).await;
-            assert_eq!(next.is_err(), is_in_time, "{sent:?}: {next:?}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_follows_a_request_waits_until_that_is_over() {
-        for room in [1, 7, 4096] {
-            let (mut stream, mut client) = over_http1();
-            client.write_all(&[GET, OTHER, GET].concat()).await.unwrap();
-            for request in [GET, OTHER, GET] {
-                let mut got = Vec::new();
-                while got.len() < request.len() {
-                    got.extend(read(&mut stream, room).await);
-                }
-                assert_eq!(got, request);
-                assert!(timeout(LONG, read(&mut stream, 1)).await.is_err());
-                over(&stream);
-            }
-            drop(client);
-            assert_eq!(read(&mut stream, room).await, b"");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_leaves_is_noticed_while_it_waits() {
-        let (mut stream, mut client) = over_http1();
-        client.write_all(GET).await.unwrap();
-        assert_eq!(read(&mut stream, 4096).await, GET);
-        drop(client);
-        assert_eq!(timeout(LONG, read(&mut stream, 1)).await, Ok(Vec::new()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn something_harmless_stands_for_a_head_that_is_refused_or_late() {
-        for (sent, stands, status) in [
-            (&b"GET / HTTP/1.1\r\n\r\n"[..], "- /", 400),
-            (b"HEAD / HTTP/1.1\r\n\r\n", "HEAD /", 400),
-            (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx", "- /", 400),
-            (b"GET / HTTP/1.1\r\nHost: a\r\n", "- /", 408),
-        ] {
-            let (mut stream, mut client) = over_http1();
-            client.write_all(sent).await.unwrap();
-            let start = Instant::now();
-            let got = String::from_utf8(read(&mut stream, 4096).await).unwrap();
-            assert!(got.starts_with(stands) && got.ends_with("Connection: close\r\n\r\n"), "{got}");
-            assert_eq!(
-                (refusal(&stream), start.elapsed().as_secs()),
-                (Some(status), if status == 408 { 10 } else { 0 })
-            );
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_empty_line_behind_a_request_is_not_waited_upon() {
-        let (mut stream, mut client) = over_http1();
-        client.write_all(&[GET, b"\r\n"].concat()).await.unwrap();
-        assert_eq!(read(&mut stream, 4096).await, GET);
-        over(&stream);
-        assert!(timeout(LONG, read(&mut stream, 4096)).await.is_err());
-        client.write_all(GET).await.unwrap();
-        assert_eq!(read(&mut stream, 4096).await, [b"\r\n", GET].concat());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_body_that_goes_wrong_is_an_error_and_stays_one() {
-        let (mut stream, mut client) = over_http1();
-        client.write_all(&OTHER[..OTHER.len() - 5]).await.unwrap();
-        assert_eq!(read(&mut stream, 4096).await, OTHER[..OTHER.len() - 5]);
-        client.write_all(b"0\n\n").await.unwrap();
-        for _ in 0..2 {
-            let failed = stream.read(&mut [0; 10]).await.unwrap_err();
-            assert_eq!((failed.kind(), refusal(&stream)), (io::ErrorKind::InvalidData, Some(400)));
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_close_waits_for_the_client_where_something_is_unread_and_not_for_ever() {
-        for (sent, secs) in [(GET.to_vec(), 0), ([GET, b"x"].concat(), 2), (b"x y\r\n".to_vec(), 2)] {
-            let (mut stream, mut client) = over_http1();
-            client.write_all(&sent).await.unwrap();
-            read(&mut stream, 4096).await;
-            let start = Instant::now();
-            stream.shutdown().await.unwrap();
-            assert_eq!(start.elapsed().as_secs(), secs, "{sent:?}");
-        }
-        let (mut stream, mut client) = over_http1();
-        client.write_all(b"x y\r\n").await.unwrap();
-        read(&mut stream, 4096).await;
-        drop(client);
-        let start = Instant::now();
-        stream.shutdown().await.unwrap();
-        assert_eq!(start.elapsed().as_secs(), 0);
-    }
-}
+mod tests;

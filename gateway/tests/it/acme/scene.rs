@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gateway::books::Books;
 use gateway::config::{ChallengeKind, Config, Source};
 use gateway::lifetime::Leaving;
 use gateway::live::{Names, Store};
@@ -63,9 +64,7 @@ impl Scene {
         let challenges = Arc::<Challenges>::default();
         let proxy = serve(proxy::Gateway::new(proxy::Parts {
             live: store,
-            metrics: metrics.clone(),
-            access_log: None,
-            timelines: None,
+            books: Books { metrics: metrics.clone(), access_log: None, timelines: None },
             challenges: challenges.clone(),
             leaving: Leaving::default(),
             stopping: watch::channel(false).1,
