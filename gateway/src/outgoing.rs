@@ -13,7 +13,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use openssl::error::ErrorStack;
-use openssl::ssl::{SslConnector, SslMethod};
+use openssl::ssl::{SslConnector, SslConnectorBuilder, SslMethod};
 use openssl::x509::X509;
 use openssl::x509::store::X509StoreBuilder;
 use tokio::time::timeout;
@@ -27,16 +27,27 @@ pub type Asking = Http<Empty<Bytes>>;
 /// Roots that certificates are believed by (DER); none: those of the system.
 pub type Roots = Vec<Vec<u8>>;
 
-/// A client that believes a server whose certificate comes from one of `roots` (DER), or from one of the system's
-/// where there are none.
+/// A client that believes a server as [`tls`] does.
 ///
 /// # Errors
-/// Where OpenSSL takes none of them.
+/// Where OpenSSL takes none of the roots.
 pub fn client<B>(roots: &[Vec<u8>]) -> Result<Http<B>, ErrorStack>
 where
     B: hyper::body::Body + Send,
     B::Data: Send,
 {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    let connector = HttpsConnector::with_connector(connector, tls(roots)?)?;
+    Ok(Client::builder(TokioExecutor::new()).build(connector))
+}
+
+/// TLS that believes a server whose certificate comes from one of `roots` (DER), or from one of the system's where
+/// there are none.
+///
+/// # Errors
+/// Where OpenSSL takes none of them.
+pub fn tls(roots: &[Vec<u8>]) -> Result<SslConnectorBuilder, ErrorStack> {
     let mut tls = SslConnector::builder(SslMethod::tls_client())?;
     if roots.is_empty() {
         // An OpenSSL that was built here does not know where this system has them.
@@ -51,10 +62,7 @@ where
         }
         tls.set_cert_store(store.build());
     }
-    let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
-    let connector = HttpsConnector::with_connector(connector, tls)?;
-    Ok(Client::builder(TokioExecutor::new()).build(connector))
+    Ok(tls)
 }
 
 /// The roots in `file` (PEM), each as DER; none where there is no file.

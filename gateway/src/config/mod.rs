@@ -48,7 +48,7 @@ pub use host::{Domain, InvalidHost, normalise_host};
 pub use json_schema::json_schema;
 pub use lets_encrypt::{ChallengeKind, LetsEncrypt};
 pub use load::{Overrides, Parsed, Source};
-pub use network::Cidr;
+pub use network::{Cidr, customer};
 pub use origin::AllowedOrigin;
 pub use path::{BadPath, Paths, ReadPath, read_path};
 pub use policies::{FaultInjection, Headers, Limits, SecurityHeaders};

@@ -6,16 +6,15 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::config::customer;
+
 /// How many parts it is locked in.
 const PARTS: usize = 16;
-
-/// The bits of an IPv6 address that one customer is given all of the others of.
-const IPV6_NETWORK: u128 = !0 << 64;
 
 /// The open connections of each address.
 #[derive(Default)]
@@ -58,14 +57,6 @@ impl Drop for Place {
                 part.remove(&self.of);
             }
         }
-    }
-}
-
-/// Whom an address belongs to: itself, and for IPv6 its /64, which is the least that one customer is given.
-fn customer(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & IPV6_NETWORK).into(),
-        v4 => v4,
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use http::HeaderMap;
 
-use crate::config::RateLimitKey;
+use crate::config::{RateLimitKey, customer};
 use crate::policy::cookies;
 
 /// What is known about who asks.
@@ -42,7 +42,7 @@ impl<'r> Client<'r> {
         match name.filter(|name| !name.is_empty()) {
             Some(name) => Client::Named(name),
             // Clients without an address (on a Unix socket) count as one.
-            None => Client::Address(asker.address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), one_customer)),
+            None => Client::Address(asker.address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), customer)),
         }
     }
 
@@ -60,14 +60,6 @@ fn as_bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {
     match text {
         Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
         Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-    }
-}
-
-/// An IPv6 customer is given a whole /64 and could change addresses at will; it counts as one client.
-fn one_customer(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & (u128::MAX << 64)).into()),
     }
 }
 
@@ -97,7 +89,7 @@ mod tests {
 
     #[test]
     fn ipv6_counts_by_64_bits() {
-        let of = |address: &str| one_customer(address.parse().unwrap());
+        let of = |address: &str| customer(address.parse().unwrap());
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_ne!(of("192.0.2.1"), of("192.0.2.2"));

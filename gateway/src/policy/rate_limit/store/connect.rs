@@ -5,9 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use openssl::error::ErrorStack;
-use openssl::ssl::{SslConnector, SslMethod};
-use openssl::x509::X509;
-use openssl::x509::store::X509StoreBuilder;
+use openssl::ssl::SslConnector;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -16,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_openssl::SslStream;
 
 use crate::config::{CounterStore, HostPort, RateLimit, Redis, RedisPlace};
+use crate::outgoing;
 
 /// How a store is connected to, compiled from the keys of a window.
 pub struct StoreSettings {
@@ -139,33 +138,9 @@ fn password(variable: &str) -> Result<Option<String>, BadStore> {
 
 /// TLS with a server whose certificate leads to one in `ca_file`, or to one of the system's.
 fn tls(ca_file: &str) -> Result<SslConnector, BadStore> {
-    let bad = |what: &str| BadStore { key: "store_ca_file", detail: format!("'{ca_file}' {what}") };
-    if ca_file.is_empty() {
-        return connector(&[]).map_err(|error| bad(&error.to_string()));
-    }
-    let pem = std::fs::read(ca_file).map_err(|error| bad(&format!("cannot be read: {error}")))?;
-    match X509::stack_from_pem(&pem) {
-        Ok(roots) if !roots.is_empty() => connector(&roots).map_err(|error| bad(&error.to_string())),
-        _ => Err(bad("holds no certificates in PEM")),
-    }
-}
-
-fn connector(roots: &[X509]) -> Result<SslConnector, ErrorStack> {
-    let mut tls = SslConnector::builder(SslMethod::tls_client())?;
-    if roots.is_empty() {
-        // An OpenSSL that was built here does not know where this system has them.
-        let system = openssl_probe::probe();
-        if system.cert_file.is_some() || system.cert_dir.is_some() {
-            tls.load_verify_locations(system.cert_file.as_deref(), system.cert_dir.as_deref())?;
-        }
-    } else {
-        let mut store = X509StoreBuilder::new()?;
-        for root in roots {
-            store.add_cert(root.clone())?;
-        }
-        tls.set_cert_store(store.build());
-    }
-    Ok(tls.build())
+    let bad = |detail| BadStore { key: "store_ca_file", detail };
+    let roots = outgoing::roots(ca_file).map_err(bad)?;
+    Ok(outgoing::tls(&roots).map_err(|error| bad(error.to_string()))?.build())
 }
 
 #[cfg(test)]
@@ -184,10 +159,10 @@ mod tests {
         let file = directory.path().join("roots.pem");
         let with_roots = format!("store = \"rediss://a\"\nstore_ca_file = \"{}\"", file.display());
         let bad = settings(&with_roots).err().unwrap();
-        assert!(bad.key == "store_ca_file" && bad.detail.contains("cannot be read"), "{bad:?}");
+        assert!(bad.key == "store_ca_file" && bad.detail.starts_with("cannot read "), "{bad:?}");
         std::fs::write(&file, "nothing").unwrap();
         let bad = settings(&with_roots).err().unwrap();
-        assert!(bad.detail.ends_with("holds no certificates in PEM"), "{bad:?}");
+        assert!(bad.detail.contains("holds no certificate"), "{bad:?}");
         let bad = settings("store = \"redis://a\"\nstore_password_env = \"NOBODY_SETS_THIS\"").err().unwrap();
         assert_eq!(bad.key, "store_password_env");
     }
