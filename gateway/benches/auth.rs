@@ -54,7 +54,7 @@ fn measure(bencher: Bencher<'_, '_>, policy: &Auth, field: (&'static str, String
     let mut request = RequestHeader::build("GET", b"/", None).unwrap();
     request.insert_header(field.0, field.1).unwrap();
     let id = HeaderValue::from_static("id");
-    let asked = Asked { request: &request, client: None, is_https: true, host: None, id: &id };
+    let asked = Asked { request: &request, path: "/", client: None, is_https: true, host: None, id: &id };
     let passes = || runtime.block_on(policy.check(black_box(&asked))).passed().is_ok();
     assert!(passes());
     bencher.bench_local(passes);
@@ -96,8 +96,14 @@ fn a_new_token(bencher: Bencher<'_, '_>, algorithm: &str) {
     let requests: Vec<RequestHeader> = requests.collect();
     let mut turn = requests.iter().cycle();
     bencher.bench_local(|| {
-        let asked =
-            Asked { request: turn.next().unwrap(), client: None, is_https: true, host: None, id: &id };
+        let asked = Asked {
+            request: turn.next().unwrap(),
+            path: "/",
+            client: None,
+            is_https: true,
+            host: None,
+            id: &id,
+        };
         assert!(runtime.block_on(policy.check(black_box(&asked))).passed().is_ok());
     });
 }

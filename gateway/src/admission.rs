@@ -127,7 +127,9 @@ async fn count(windows: &Windows, request: &RequestHeader, ctx: &mut RequestCtx)
 /// Who asks. This may wait: for a password to be hashed, for an issuer's keys, for another server.
 async fn authenticate(auth: &Auth, request: &RequestHeader, ctx: &mut RequestCtx) -> Verdict {
     let host = route::authority(request).ok().flatten();
-    let asked = Asked { request, client: ctx.client, is_https: ctx.is_https, host, id: &ctx.id };
+    // As the backend will get it: whoever decides must not read another path than was routed.
+    let path = ctx.paths.as_ref().map_or(request.uri.path(), |paths| &paths.sent);
+    let asked = Asked { request, path, client: ctx.client, is_https: ctx.is_https, host, id: &ctx.id };
     match auth.check(&asked).await {
         Verdict::Continue(identity) => {
             ctx.identity = Some(identity);

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, Version, header};
+use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
 use crate::config::Proxy;
@@ -16,7 +17,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub fn settle(session: &mut Session, proxy: &Proxy) {
     // Where the request itself ends the connection (HTTP/1.0, `Connection: close`), it stays so.
     if session.get_keepalive().is_some() {
-        session.set_keepalive(Some(proxy.keepalive_timeout_secs.get()));
+        let lasts = !asks_to_close(&session.req_header().headers);
+        session.set_keepalive(lasts.then(|| proxy.keepalive_timeout_secs.get()));
     }
     // Counted down by Pingora from one request to the next, on a connection of HTTP/1.
     let requests = proxy.max_requests_per_connection;
@@ -34,6 +36,13 @@ pub fn settle(session: &mut Session, proxy: &Proxy) {
         // RFC 9110 15.2: it does not know interim responses.
         session.set_ignore_info_resp(true);
     }
+}
+
+/// Whether any line of `Connection` says that this is the last request (RFC 9112 9.6); Pingora looks at one.
+fn asks_to_close(request: &HeaderMap) -> bool {
+    let lines = request.get_all(header::CONNECTION).into_iter();
+    let mut options = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 /// What the TLS handshake has found out about the client; `None` where the connection is without TLS.
@@ -64,6 +73,16 @@ pub fn is_interim(status: StatusCode) -> bool {
     status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
+/// Has the body of a response of unknown length end with the connection, where the client does not know chunks
+/// (RFC 9112 6.1 and 6.3). Over HTTP/2 from the backend Pingora makes chunks of it only after this.
+pub fn spare_chunks(session: &mut Session, response: &mut ResponseHeader) {
+    let is_old = session.req_header().version < Version::HTTP_11;
+    if is_old && !response.headers.contains_key(header::CONTENT_LENGTH) {
+        response.remove_header(&header::TRANSFER_ENCODING);
+        session.set_keepalive(None);
+    }
+}
+
 /// Whether the client asks for events: `text/event-stream` is among what it accepts, as it is for every browser's
 /// `EventSource`. Known from the request because the timeouts of a connection to a backend are settled before
 /// there is a response.
@@ -79,6 +98,24 @@ pub fn wants_events(request: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_connection_may_stand_on_any_line() {
+        for (lines, ends) in [
+            (&["close"][..], true),
+            (&["keep-alive", "Close"], true),
+            (&["x-a, close"], true),
+            (&["keep-alive"], false),
+            (&["closed", "x-close"], false),
+            (&[], false),
+        ] {
+            let mut request = HeaderMap::new();
+            for line in lines {
+                request.append(header::CONNECTION, line.parse().unwrap());
+            }
+            assert_eq!(asks_to_close(&request), ends, "{lines:?}");
+        }
+    }
 
     #[test]
     fn events_are_asked_for_by_their_type() {

@@ -72,7 +72,9 @@ pub fn refused(refusal: Refused) -> Reply {
 
 /// The answer to a client that sends what belongs behind a 101 before it has one (RFC 6455 4.1).
 pub fn ahead_of_upgrade() -> Reply {
-    Reply::new(Problem::BadRequest, "the client has not waited for the answer to its request for a WebSocket")
+    let detail = "the client has not waited for the answer to its request for a WebSocket";
+    // What it has sent may be frames: nobody shall take it for a request.
+    Reply::new(Problem::BadRequest, detail).and_close()
 }
 
 /// Whether a connection that was kept had been closed by the backend as the request came: it was never read.

@@ -3,6 +3,7 @@
 //! everything that a server could do without end.
 
 use std::error::Error as StdError;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +18,8 @@ use openssl::ssl::{SslConnector, SslConnectorBuilder, SslMethod};
 use openssl::x509::X509;
 use openssl::x509::store::X509StoreBuilder;
 use tokio::time::timeout;
+
+use crate::files;
 
 /// A client with connections that it keeps. Cloning it shares them. It follows no redirect.
 pub type Http<B> = Client<HttpsConnector<HttpConnector>, B>;
@@ -73,7 +76,7 @@ pub fn roots(file: &str) -> Result<Roots, String> {
     if file.is_empty() {
         return Ok(Vec::new());
     }
-    let pem = std::fs::read(file).map_err(|error| format!("cannot read '{file}': {error}"))?;
+    let pem = files::read(Path::new(file))?;
     let parsed =
         X509::stack_from_pem(&pem).and_then(|roots| roots.iter().map(|root| root.to_der()).collect());
     match parsed {

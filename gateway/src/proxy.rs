@@ -126,7 +126,13 @@ async fn send(mut reply: Reply, session: &mut Session, ctx: &mut RequestCtx) -> 
         "" => reply::PROBLEMS,
         elsewhere => elsewhere,
     };
-    reply.send(session, Recipient { id: &ctx.id, help, call: ctx.grpc.as_deref_mut() }).await
+    if downstream::awaits_continue(session) {
+        // It need not send its body any more, and may as well: nobody could tell that from another request.
+        session.set_keepalive(None);
+    }
+    let sent = reply.send(session, Recipient { id: &ctx.id, help, call: ctx.grpc.as_deref_mut() }).await;
+    // Where it is gone, that is nothing that has gone wrong in here.
+    sent.map_err(Error::into_down)
 }
 
 /// A WebSocket that was asked for begins with this answer, or there is none.
@@ -317,9 +323,11 @@ impl ProxyHttp for Gateway {
         }
         hygiene::on_request(session.req_header().version, request)?;
         let host = route::authority(session.req_header()).ok().flatten();
-        if let (None, Some(backend)) = (host, ctx.backend()) {
+        let is_named = host.is_none() || session.req_header().version < Version::HTTP_11;
+        if is_named && !request.headers.contains_key(header::HOST) {
             // HTTP/1.1 requires a Host, and HTTP/2 an authority, even for a client of HTTP/1.0 that sent none.
-            request.insert_header(header::HOST, backend.authority())?;
+            let backend = ctx.backend().map(|backend| backend.authority());
+            request.insert_header(header::HOST, host.or(backend.as_deref()).unwrap_or_default())?;
         }
         forwarded::apply(request, &Client { address: ctx.client, is_https: ctx.is_https, host })?;
         request.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
@@ -365,6 +373,10 @@ impl ProxyHttp for Gateway {
         upload::came(session, ctx, body.as_ref().map_or(0, Bytes::len))?;
         if let Some(call) = &mut ctx.grpc {
             call.on_request_body(body, end_of_stream)?;
+        }
+        if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
+            // Pingora would write an empty part as the last chunk, and then the last chunk.
+            *body = None;
         }
         if let (Some(copy), Some(part)) = (&mut ctx.copy, body.as_ref()) {
             copy.add(part);
@@ -499,6 +511,7 @@ impl ProxyHttp for Gateway {
         {
             ctx.encoder = compression.on_response(session.req_header(), response)?;
         }
+        downstream::spare_chunks(session, response);
         if self.parts.leaving.has_begun() || session.is_process_shutting_down() {
             // The client must not send another request on a connection that is about to close.
             session.set_keepalive(None);

@@ -91,7 +91,7 @@ fn is_let_in(auth: &Auth, name: &'static str, values: &[HeaderValue]) -> bool {
         assert!(request.append_header(name, value).is_ok());
     }
     let id = HeaderValue::from_static("id");
-    let asked = Asked { request: &request, client: None, is_https: true, host: None, id: &id };
+    let asked = Asked { request: &request, path: "/", client: None, is_https: true, host: None, id: &id };
     matches!(runtime.block_on(auth.check(&asked)), Verdict::Continue(_))
 }
 

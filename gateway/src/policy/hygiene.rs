@@ -5,7 +5,8 @@
 //! it is asked here, as far as h2 and Pingora leave something to ask.
 
 use http::header::{CONNECTION, EXPECT, MAX_FORWARDS, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
 
@@ -78,6 +79,11 @@ pub fn on_request(version: Version, request: &mut RequestHeader) -> Result<()> {
     if version <= Version::HTTP_10 {
         // RFC 9110 10.1.1: such a client means nothing by it.
         request.remove_header(&EXPECT);
+    }
+    if version <= Version::HTTP_11 && !matches!(request.raw_path(), [b'/', ..] | b"*") {
+        // The absolute form is for proxies (RFC 9112 3.2.1 and 3.2.2).
+        let target = request.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        request.set_uri(Uri::from(target));
     }
     Ok(())
 }

@@ -11,13 +11,10 @@ use openssl::pkey::{Id, PKey, Private};
 use openssl::x509::{X509, X509VerifyResult};
 
 use super::acceptor;
-use crate::files::Fingerprint;
+use crate::files::{self, Fingerprint};
 
 /// How long before its end a certificate is worth a warning.
 const EXPIRES_SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-
-/// The largest file that is read: a chain has a few kilobytes.
-const MAX_BYTES: u64 = 1 << 20;
 
 /// The two files that hold a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,22 +65,14 @@ impl Pair {
         // Before they are read: what changes meanwhile is read again.
         let read_as = self.look();
         let (file, key_file) = (self.certificate.display(), self.key.display());
-        let read = |file: &PathBuf| {
-            let shown = file.display();
-            let found = std::fs::metadata(file);
-            if found.as_ref().is_ok_and(|found| !found.is_file() || found.len() > MAX_BYTES) {
-                return Err(format!("'{shown}' is no file of at most {} KiB", MAX_BYTES / 1024));
-            }
-            found.and_then(|_| std::fs::read(file)).map_err(|error| format!("cannot read '{shown}': {error}"))
-        };
-        let pem = read(&self.certificate).map_err(BadPair::Certificate)?;
+        let pem = files::read(&self.certificate).map_err(BadPair::Certificate)?;
         let chain = X509::stack_from_pem(&pem)
             .map_err(|error| BadPair::Certificate(format!("'{file}' is no PEM: {}", reason(&error))))?;
         let Some(leaf) = chain.first() else {
             return Err(BadPair::Certificate(format!("'{file}' holds no certificate")));
         };
         check_chain(&chain).map_err(|wrong| BadPair::Certificate(format!("'{file}': {wrong}")))?;
-        let pem = read(&self.key).map_err(BadPair::Key)?;
+        let pem = files::read(&self.key).map_err(BadPair::Key)?;
         // The callback is for keys that are encrypted: nobody is there to ask for a passphrase.
         let key = PKey::private_key_from_pem_callback(&pem, |_| Ok(0));
         let key = key.map_err(|error| {

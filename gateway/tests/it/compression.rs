@@ -105,6 +105,19 @@ async fn http_1_0_gets_it_as_it_is() {
 }
 
 #[tokio::test]
+async fn what_has_not_changed_is_told_as_of_what_is_compressed() {
+    async fn unchanged(mut stream: TcpStream) -> std::io::Result<()> {
+        raw::head(&mut stream).await?;
+        stream.write_all(b"HTTP/1.1 304 Not Modified\r\nETag: \"v1\"\r\n\r\n").await
+    }
+    let gateway = over(raw::backend(unchanged).await, "", "[compression]\n").await;
+    let request = Request::get(gateway.url("/")).header("If-None-Match", "W/\"v1\"").body(Bytes::new());
+    let answer = Client::new().send(request.unwrap()).await;
+    assert_eq!(answer.status, 304);
+    assert_eq!((answer.header("etag"), answer.header("vary")), ("W/\"v1\"", "Accept-Encoding"));
+}
+
+#[tokio::test]
 async fn over_http2_too() {
     let origin = Origin::start().await;
     let setup = Setup { proxy: "http2_cleartext = true", tables: ON };

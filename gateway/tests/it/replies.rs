@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Gateway, Setup};
+use crate::websocket::{over, raw};
 
 const NO_CHECKS: &str = "[health_check]\nenabled = false\n";
 
@@ -342,4 +343,39 @@ async fn more_connections_than_allowed_are_refused() {
     drop(held);
     testkit::eventually!(gateway.metric("proxy_connections_active").await == 0.0);
     assert_eq!(gateway.get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_gets_no_chunks() {
+    async fn chunked(mut stream: tokio::net::TcpStream) -> std::io::Result<()> {
+        raw::head(&mut stream).await?;
+        let answer =
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await
+    }
+    async fn until_close(mut stream: tokio::net::TcpStream) -> std::io::Result<()> {
+        raw::head(&mut stream).await?;
+        let answer = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhelloworld";
+        tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await
+    }
+    for backend in [raw::backend(chunked).await, raw::backend(until_close).await] {
+        let gateway = over(backend, "", "").await;
+        let request = b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
+        // It ends with the connection (RFC 9112 6.3).
+        let answer = testkit::exchange(gateway.address, request).await;
+        assert!(answer.ends_with("\r\n\r\nhelloworld"), "{answer}");
+        let head = answer.to_ascii_lowercase();
+        assert!(head.contains("connection: close") && !head.contains("transfer-encoding"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_answered_before_its_body_may_keep_it_and_is_not_asked_for_more() {
+    let origin = Origin::start().await;
+    let tables = "[health_check]\nenabled = false\n[access]\ndeny = [\"127.0.0.1\"]\n";
+    let gateway = Gateway::start(&[&origin], Setup { tables, ..Setup::default() }).await;
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n";
+    let answer = testkit::exchange(gateway.address, request.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
 }

@@ -2,6 +2,7 @@
 //! configuration before: users who have proved who they are, keys that were fetched, connections that are open.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::keys::Key;
 use super::users::Users;
 use super::{Auth, Means, api_key, basic, forward, jwt};
 use crate::config::{self, AuthKind};
+use crate::files;
 use crate::outgoing::{self, Asking, Roots};
 use crate::telemetry::KeySetMetrics;
 
@@ -166,7 +168,8 @@ fn bad(key: &'static str) -> impl Fn(String) -> BadAuth {
 }
 
 fn read(key: &'static str, file: &str) -> Result<String, BadAuth> {
-    std::fs::read_to_string(file).map_err(|error| bad(key)(format!("cannot read '{file}': {error}")))
+    let bytes = files::read(Path::new(file)).map_err(bad(key))?;
+    String::from_utf8(bytes).map_err(|_| bad(key)(format!("'{file}' is no text in UTF-8")))
 }
 
 /// Validation has seen to it that this is one.

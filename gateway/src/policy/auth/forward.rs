@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::challenge::{Challenge, unavailable};
 use super::{Credentials, Identity, one};
+use crate::config::normalise_host;
 use crate::outgoing::{self, Answer, Asking};
 use crate::reply::{Problem, Reply, Verdict};
 
@@ -30,6 +31,8 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Asked<'a> {
     /// The request.
     pub request: &'a RequestHeader,
+    /// Its path as it was routed, and as the backend gets it before the route changes it.
+    pub path: &'a str,
     /// Who asks.
     pub client: Option<IpAddr>,
     /// Whether by HTTPS.
@@ -106,14 +109,15 @@ impl Forward {
     }
 
     fn question(&self, asked: &Asked<'_>) -> http::Result<Request<Empty<Bytes>>> {
-        let target = asked.request.uri.path_and_query().map_or("/", |target| target.as_str());
+        let query = asked.request.uri.query();
+        let target = query.map_or_else(|| asked.path.to_owned(), |query| format!("{}?{query}", asked.path));
         let mut question = Request::get(self.url.clone())
             .header(header::USER_AGENT, "gateway")
             .header("x-forwarded-method", asked.request.method.as_str())
             .header("x-forwarded-uri", target)
             .header("x-forwarded-proto", if asked.is_https { "https" } else { "http" })
             .header("x-request-id", asked.id);
-        if let Some(host) = asked.host {
+        if let Some(host) = asked.host.and_then(in_one_form) {
             question = question.header("x-forwarded-host", host);
         }
         if let Some(client) = asked.client {
@@ -172,6 +176,14 @@ impl Forward {
         let authority = self.url.authority().map(|authority| authority.as_str());
         format!("{}://{}{}", part(self.url.scheme_str()), part(authority), self.url.path())
     }
+}
+
+/// A host as it was routed, with its port.
+fn in_one_form(authority: &str) -> Option<String> {
+    let host = normalise_host(authority).ok()?;
+    let port = authority.rsplit_once(':').map(|(_, port)| port);
+    let port = port.filter(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()));
+    Some(port.map_or_else(|| host.to_string(), |port| format!("{host}:{port}")))
 }
 
 fn is_redirect(status: StatusCode) -> bool {

@@ -69,6 +69,11 @@ impl Compression {
         request: &RequestHeader,
         response: &mut ResponseHeader,
     ) -> Result<Option<Encoder>> {
+        if response.status == StatusCode::NOT_MODIFIED {
+            // It is about a response that may have been compressed (RFC 9110 15.4.5).
+            add_vary(response, "Accept-Encoding")?;
+            return weaken(response).map(|()| None);
+        }
         if !self.is_worth_it(response) {
             return Ok(None);
         }

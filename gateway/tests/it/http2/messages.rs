@@ -5,13 +5,15 @@ use http::{Method, Request, Version};
 use hyper_util::rt::TokioIo;
 use testkit::tls::Authority;
 use testkit::{Origin, eventually, exchange};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::{connect_tls, start, start_tls};
 use crate::frames::{DATA, END_HEADERS, END_STREAM, Frame, HEADERS, PROTOCOL_ERROR, RST_STREAM, Wire, block};
 use crate::grpc::client::Calls;
 use crate::grpc::service::Echo;
 use crate::h2_peers::{Backend, Does, connect, connect_over, send};
+use crate::websocket::{over, raw};
 
 fn get(path: &str) -> http::request::Builder {
     Request::get(format!("http://web.test{path}"))
@@ -246,5 +248,29 @@ async fn a_response_to_head_and_an_early_answer_end_their_streams_well() {
         let request = Request::post(format!("http://gone.test{path}")).body(()).unwrap();
         let answer = send(&client, request, Bytes::from(vec![0; 30_000])).await.unwrap();
         assert_eq!((answer.status.as_u16(), answer.reset), (404, None), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_ends_with_an_empty_part_ends_once() {
+    /// Answers as long as each request begins where the one before has ended.
+    async fn strict(mut stream: TcpStream) -> std::io::Result<()> {
+        loop {
+            let head = raw::head(&mut stream).await?;
+            let mut body = [0; b"5\r\nhello\r\n0\r\n\r\n".len()];
+            stream.read_exact(&mut body).await?;
+            let is_right = head.starts_with("POST /up HTTP/1.1\r\n") && body == *b"5\r\nhello\r\n0\r\n\r\n";
+            let status = if is_right { "200 OK" } else { "400 Bad Request" };
+            stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes()).await?;
+        }
+    }
+    let gateway = over(raw::backend(strict).await, "http2_cleartext = true\n", "").await;
+    let mut wire = Wire::connect(gateway.address).await;
+    for stream in [1, 3, 5] {
+        let fields = [(":method", "POST"), (":scheme", "http"), (":path", "/up"), (":authority", "a")];
+        let head = Frame::head(stream, &fields, false);
+        let (part, end) = (Frame::new(DATA, 0, stream, *b"hello"), Frame::new(DATA, END_STREAM, stream, []));
+        assert!(wire.send(&[head, part, end]).await);
+        assert_eq!(wire.status(stream).await, 200);
     }
 }

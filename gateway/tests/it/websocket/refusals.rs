@@ -70,6 +70,7 @@ async fn a_backend_may_refuse_and_what_follows_is_taken_for_nothing() {
     assert!(ahead.starts_with("HTTP/1.1 200 ") && ahead.contains("HTTP/1.1 101 "), "{ahead}");
     let early = answer(&gateway, &format!("{}\u{1}\u{1}", last())).await;
     assert!(early.starts_with("HTTP/1.1 400 ") && early.contains("has not waited"), "{early}");
+    assert!(early.to_ascii_lowercase().contains("connection: close"), "{early}");
 }
 
 #[tokio::test]
