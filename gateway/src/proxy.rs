@@ -609,6 +609,7 @@ impl ProxyHttp for Gateway {
     /// The request is over, well or not: it is counted and logged.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
         client::request_over(session);
+        turns::give_back(session);
         self.parts.books.enter(session, error, ctx);
         if client::is_broken_off(session) {
             // Pingora would close at once, and what still comes would reset the connection under the answer. The

@@ -125,15 +125,16 @@ impl ClientStream {
         ClientStream { sending: Some(Sending::new(terms, too_slow)), ..self }
     }
 
-    /// Counts its requests, of which there may be so many, where HTTP/2 is spoken.
+    /// Counts its requests, of which there may be so many, where HTTP/2 is spoken. A client that is told to go then, and
+    /// stays, has `patience`.
     ///
     /// # Errors
     /// Where Pingora does not make a response, which it does.
-    pub fn count(&mut self, requests: u32) -> pingora::Result<Option<Arc<Turns>>> {
+    pub fn count(&mut self, requests: u32, patience: Duration) -> pingora::Result<Option<Arc<Turns>>> {
         if requests == 0 || !matches!(self.selected_alpn_proto(), Some(ALPN::H2)) {
             return Ok(None);
         }
-        let turns = Arc::new(Turns::new(requests));
+        let turns = Arc::new(Turns::new(requests, patience));
         self.turns = Some(Arc::new(turns::digest(&turns)?));
         Ok(Some(turns))
     }

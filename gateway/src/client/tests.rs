@@ -68,6 +68,18 @@ async fn what_follows_a_request_waits_until_that_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_has_said_all_has_not_left_while_something_of_it_waits() {
+    let (mut stream, mut client) = over_http1();
+    client.write_all(&[GET, OTHER].concat()).await.unwrap();
+    client.shutdown().await.unwrap();
+    assert_eq!(read(&mut stream, 4096).await, GET);
+    assert!(timeout(LONG, read(&mut stream, 1)).await.is_err());
+    over(&stream);
+    assert_eq!(read(&mut stream, 4096).await, OTHER);
+    assert_eq!(timeout(LONG, read(&mut stream, 1)).await, Ok(Vec::new()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_is_noticed_while_it_waits() {
     let (mut stream, mut client) = over_http1();
     client.write_all(GET).await.unwrap();

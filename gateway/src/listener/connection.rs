@@ -116,7 +116,8 @@ impl Opener {
             bytes_per_sec: proxy.min_send_bytes_per_sec,
         };
         let mut stream = stream.taken_by(terms, self.metrics.limits.counter(Limit::SendRate).clone());
-        let turns = stream.count(proxy.max_requests_per_connection).ok()?;
+        let turns =
+            stream.count(proxy.max_requests_per_connection, proxy.keepalive_timeout_secs.duration()).ok()?;
         Some(Opened { stream, place, turns })
     }
 

@@ -142,7 +142,8 @@ impl Cors {
         let text = origin?.to_str().ok()?;
         let is_below = |(begin, end): &(String, String)| {
             let host = text.strip_prefix(begin.as_str()).and_then(|host| host.strip_suffix(end.as_str()));
-            host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ':', '@']))
+            let is_of_host = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+            host.is_some_and(|host| !host.is_empty() && host.bytes().all(is_of_host))
         };
         let is_allowed = self.any_origin || self.origins.contains(text) || self.below.iter().any(is_below);
         origin.filter(|_| is_allowed).cloned()

@@ -295,7 +295,8 @@ impl Inspector {
     fn poll_behind(&mut self, client: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.held.bytes().len() < HELD {
             if ready!(poll_chunk(client, cx, &mut self.held))? == 0 {
-                return Poll::Ready(Ok(()));
+                // With requests that wait it has not left: it has said all that it has to say.
+                return if self.held.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending };
             }
         }
         Poll::Pending

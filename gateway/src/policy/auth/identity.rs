@@ -8,6 +8,8 @@ use pingora::Result;
 use pingora::http::RequestHeader;
 use serde_json::{Map, Value};
 
+use crate::policy::alike;
+
 /// Who asks.
 #[derive(Debug, Default, PartialEq)]
 pub struct Identity {
@@ -87,7 +89,7 @@ pub struct IdentityFields(Vec<String>);
 impl IdentityFields {
     /// These fields; `None` where there are none.
     pub fn new<'n>(names: impl Iterator<Item = &'n HeaderName>) -> Option<Self> {
-        let mut names: Vec<String> = names.map(|name| name.as_str().replace('_', "-")).collect();
+        let mut names: Vec<String> = names.map(|name| alike(name.as_str()).into_owned()).collect();
         names.sort_unstable();
         names.dedup();
         (!names.is_empty()).then_some(IdentityFields(names))
@@ -103,10 +105,9 @@ impl IdentityFields {
     }
 
     fn among<'h>(&'h self, headers: &'h HeaderMap) -> impl Iterator<Item = &'h HeaderName> {
-        headers.keys().filter(|name| match name.as_str() {
-            // Many an application cannot tell "_" from "-" in names (CGI, RFC 3875 4.1.18).
-            name if name.contains('_') => self.0.contains(&name.replace('_', "-")),
-            name => self.0.iter().any(|known| known == name),
+        headers.keys().filter(|name| {
+            let name = alike(name.as_str());
+            self.0.iter().any(|known| *known == name)
         })
     }
 }

@@ -11,6 +11,8 @@ use http::{HeaderName, HeaderValue, Version, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
 
+use super::alike;
+
 pub use origin::{Origin, origin};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -61,20 +63,13 @@ fn remove_claims(request: &mut RequestHeader) {
 /// Removes what a client says in these fields, which only the gateway may fill in; in any way of writing that a backend
 /// may take for them.
 pub fn remove(request: &mut RequestHeader, names: &[HeaderName]) {
-    remove_where(request, |found| {
-        // Of two names of which one is written with underscores, a backend cannot tell which was meant.
-        names.iter().any(|name| name.as_str().replace('_', "-") == found)
-    });
+    remove_where(request, |found| names.iter().any(|name| alike(name.as_str()) == found));
 }
 
 fn remove_where(request: &mut RequestHeader, is_meant: impl Fn(&str) -> bool) {
-    let is_meant = |name: &&HeaderName| match name.as_str() {
-        // Many an application cannot tell "_" from "-" in names (CGI, RFC 3875 4.1.18).
-        name if name.contains('_') => is_meant(&name.replace('_', "-")),
-        name => is_meant(name),
-    };
     // Mostly there is none, and nothing is collected.
-    let claims: Vec<HeaderName> = request.headers.keys().filter(is_meant).cloned().collect();
+    let claims: Vec<HeaderName> =
+        request.headers.keys().filter(|name| is_meant(&alike(name.as_str()))).cloned().collect();
     for claim in &claims {
         request.remove_header(claim);
     }

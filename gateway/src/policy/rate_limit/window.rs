@@ -36,7 +36,8 @@ impl Window {
         counters: &Counters,
         refusals: Refusals,
     ) -> Self {
-        let scope = format!("{scope} window {name} {}", config.key);
+        // One of another length is another one: what was counted in that says nothing.
+        let scope = format!("{scope} window {name} {} {}", config.window_secs.get(), config.key);
         let mut shared_scope = Sha256::new();
         // With its length, so that no scope can run into what follows.
         shared_scope.update(&scope.len().to_be_bytes());

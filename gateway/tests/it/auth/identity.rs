@@ -19,6 +19,10 @@ const FORGED: &[&str] = &[
     "X_ROLE: admin",
     "X-Forwarded-User: root",
     "X_Forwarded_User: root",
+    // As one name in the environment of a CGI program (RFC 3875 4.1.18).
+    "X.User: root",
+    "X!Role: admin",
+    "X~Forwarded~User: root",
     "X-Client-Cert-Subject: CN=root",
     "X_Client_Cert_Subject: CN=root",
     "Client-Cert: :AA==:",

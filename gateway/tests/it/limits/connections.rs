@@ -121,3 +121,15 @@ async fn a_connection_of_http2_says_goodbye_and_answers_what_is_under_way() {
     }
     assert_eq!(origin.received().len(), 2);
 }
+
+#[tokio::test]
+async fn a_connection_of_http2_ends_also_where_nobody_says_goodbye_back() {
+    let origin = Origin::start().await;
+    let terms = "max_requests_per_connection = 1\nkeepalive_timeout_secs = 1";
+    let gateway = start(&origin, terms, "").await;
+    let mut wire = Wire::connect(gateway.address).await;
+    wire.send(&[Frame::head(1, &get("a"), true)]).await;
+    assert_eq!(wire.status(1).await, 200);
+    // The PING that asks whether the notice has come stays without an answer (RFC 9113 6.8).
+    wire.ended().await;
+}
