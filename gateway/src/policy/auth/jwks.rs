@@ -65,6 +65,8 @@ struct State {
     is_fetching: bool,
     /// When the last fetch ended, well or not.
     ended: Option<Instant>,
+    /// Whether it brought keys.
+    is_current: bool,
 }
 
 impl KeySet {
@@ -76,13 +78,14 @@ impl KeySet {
             http,
             pace,
             keys: ArcSwapOption::empty(),
-            state: watch::Sender::new(State { is_fetching: true, ended: None }),
+            state: watch::Sender::new(State { is_fetching: true, ..State::default() }),
             wanted: Notify::new(),
             metrics,
         }
     }
 
-    /// The keys, among them the one called `kid` where that can be had; `None` where there are none at all.
+    /// The keys, among them the one called `kid` where that can be had; `None` where nobody can tell now whether there
+    /// is one.
     pub(super) async fn keys_for(&self, kid: Option<&str>) -> Option<Arc<[Key]>> {
         let keys = self.known();
         let has_it = |keys: &Arc<[Key]>| kid.is_none_or(|kid| keys.iter().any(|key| key.is_called(kid)));
@@ -94,15 +97,17 @@ impl KeySet {
         if !now.is_fetching {
             if now.ended.is_some_and(|ended| ended.elapsed() < self.pace.floor) {
                 // It has just been looked. Otherwise a client could have the issuer be asked with each request.
-                return self.known();
+                return keys.filter(|_| now.is_current);
             }
             self.wanted.notify_one();
         }
         let begun = now.ended;
         let fetched = state.wait_for(|state| !state.is_fetching && state.ended != begun);
-        // How it ended, the keys tell.
-        let _ = timeout(self.pace.patience, fetched).await;
-        self.known()
+        let is_current = match timeout(self.pace.patience, fetched).await {
+            Ok(Ok(state)) => state.is_current,
+            _ => false,
+        };
+        self.known().filter(|keys| is_current || has_it(keys))
     }
 
     /// Those that are there.
@@ -116,6 +121,7 @@ impl KeySet {
         loop {
             self.state.send_modify(|state| state.is_fetching = true);
             let fetched = self.fetch().await;
+            let is_current = fetched.is_ok();
             let next = match fetched {
                 Ok(keys) => {
                     self.take(keys);
@@ -133,7 +139,7 @@ impl KeySet {
                 }
             };
             let ended = Some(Instant::now());
-            self.state.send_replace(State { is_fetching: false, ended });
+            self.state.send_replace(State { is_fetching: false, ended, is_current });
             tokio::select! {
                 () = sleep(next) => {}
                 () = self.asked_for() => {}

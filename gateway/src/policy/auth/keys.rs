@@ -1,6 +1,8 @@
 //! The keys that tokens are verified with: each of one family of algorithms, which the token cannot choose. A public
 //! key is never taken for a secret (RFC 8725 2.1).
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use openssl::nid::Nid;
@@ -153,7 +155,7 @@ impl Key {
                 algorithms.iter().copied().filter(|algorithm| *algorithm == named).collect()
             }
         };
-        let key = DecodingKey::from_jwk(jwk).ok().filter(|_| !algorithms.is_empty())?;
+        let key = DecodingKey::from_jwk(jwk).ok().filter(|_| !algorithms.is_empty() && is_whole(jwk))?;
         Some(Key { id: common.key_id.clone(), key, algorithms })
     }
 }
@@ -173,5 +175,19 @@ pub(super) fn algorithm(named: JwtAlgorithm) -> Algorithm {
         JwtAlgorithm::ES256 => Algorithm::ES256,
         JwtAlgorithm::ES384 => Algorithm::ES384,
         JwtAlgorithm::EdDSA => Algorithm::EdDSA,
+    }
+}
+
+/// Whether the numbers of a key are as long as they must be; RSA has 2048 bits at least (RFC 7518 3.3, 6.2, RFC 8037 2).
+fn is_whole(jwk: &Jwk) -> bool {
+    let length = |number: &str| URL_SAFE_NO_PAD.decode(number).map_or(0, |number| number.len());
+    match &jwk.algorithm {
+        AlgorithmParameters::RSA(key) => length(&key.n) >= 256 && length(&key.e) >= 1,
+        AlgorithmParameters::EllipticCurve(key) => {
+            let of_curve = if key.curve == EllipticCurve::P384 { 48 } else { 32 };
+            [&key.x, &key.y].iter().all(|number| length(number) == of_curve)
+        }
+        AlgorithmParameters::OctetKeyPair(key) => length(&key.x) == 32,
+        _ => false,
     }
 }
