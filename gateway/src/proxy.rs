@@ -340,6 +340,9 @@ impl ProxyHttp for Gateway {
         if let (Some(auth), Some(identity)) = (&route.auth, &ctx.identity) {
             auth.on_request(identity, request)?;
         }
+        if let Some(proof) = &route.foreign_proof {
+            request.remove_header(proof);
+        }
         if let Some(policy) = &route.entrance.client_certificate {
             let handshake = downstream::handshake(session);
             policy.on_request(handshake.and_then(|handshake| handshake.client.as_ref()), request)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use http::HeaderName;
+use http::{HeaderName, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -121,6 +121,16 @@ impl Default for Auth {
 }
 
 impl Auth {
+    /// The field with what proves who asks, where that ends here and is for no backend.
+    pub fn proof(&self) -> Option<HeaderName> {
+        let field = match self.kind {
+            AuthKind::Basic | AuthKind::Jwt => Some(header::AUTHORIZATION),
+            AuthKind::ApiKey => Some(self.key_header()),
+            AuthKind::None | AuthKind::Forward => None,
+        };
+        field.filter(|_| !self.pass_credentials)
+    }
+
     /// The field with the key of `api_key`.
     pub fn key_header(&self) -> HeaderName {
         self.header.as_ref().map_or(HeaderName::from_static("x-api-key"), |name| name.0.clone())

@@ -59,6 +59,13 @@ impl Defaults {
     }
 }
 
+impl Defaults {
+    /// What is demanded where no virtual host or route says anything.
+    pub(super) fn auth(&self) -> Option<&Auth> {
+        self.auth.as_ref()
+    }
+}
+
 fn said<T: Default + PartialEq>(table: &T) -> Option<&T> {
     (*table != T::default()).then_some(table)
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -152,6 +152,8 @@ pub struct Route {
     pub access: Option<Arc<Access>>,
     /// What a request must bear; `None`: nothing.
     pub auth: Option<Arc<Auth>>,
+    /// A field with what is proved on other routes, which no backend of this one shall get.
+    pub foreign_proof: Option<HeaderName>,
     /// How much a client may ask; `None`: any number.
     pub rate_limit: Option<RateLimiter>,
     /// How large the head of a request may be.

@@ -1,6 +1,6 @@
 //! What the head of a backend's response must be before anything is made of it. Most of that Pingora sees to.
 
-use http::{HeaderName, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 
@@ -23,12 +23,23 @@ pub fn check(response: &mut ResponseHeader, upgrade: bool) -> Result<()> {
         // RFC 9112 6.1: who knows where such a message ends?
         return Err(Error::explain(InvalidHTTPHeader, "an encoding that HTTP/1.0 does not have").into_up());
     }
+    let mut codings = response.headers.get_all(header::TRANSFER_ENCODING).iter();
+    let is_known = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    if codings.next().is_some_and(|coding| !is_known(coding)) || codings.next().is_some() {
+        // RFC 9112 6.1: it would go down as it came, and end nobody knows where.
+        return Err(Error::explain(InvalidHTTPHeader, "a transfer coding that nobody knows here").into_up());
+    }
     of_one_hop(response);
-    if response.status == StatusCode::NO_CONTENT {
-        // RFC 9110 8.6: there is nothing whose length it could be.
+    if response.status == StatusCode::NO_CONTENT || is_interim(response.status) {
+        // RFC 9110 8.6, RFC 9112 6.1: there is nothing whose length it could be, or that could be in chunks.
         response.remove_header(&header::CONTENT_LENGTH);
+        response.remove_header(&header::TRANSFER_ENCODING);
     }
     one_length(response)
+}
+
+fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// Takes away what is about the connection to the backend alone: the fields that its `Connection` names, and those
@@ -89,6 +100,27 @@ mod tests {
         let mut old = response(101, &[]);
         old.set_version(Version::HTTP_10);
         assert!(check(&mut old, true).is_err());
+    }
+
+    #[test]
+    fn what_is_coded_as_nobody_knows_is_refused_and_what_has_no_body_has_no_coding() {
+        for (status, codings, is_fine) in [
+            (200, &["chunked"][..], true),
+            (200, &["Chunked"], true),
+            (200, &["gzip, chunked"], false),
+            (200, &["chunked, identity"], false),
+            (200, &["xchunked"], false),
+            (200, &["chunked", "chunked"], false),
+            (204, &["chunked"], true),
+            (103, &["chunked"], true),
+        ] {
+            let mut response = response(status, &[]);
+            for coding in codings {
+                response.append_header("Transfer-Encoding", *coding).unwrap();
+            }
+            assert_eq!(check(&mut response, false).is_ok(), is_fine, "{status} {codings:?}");
+            assert!(status == 200 || !response.headers.contains_key("transfer-encoding"), "{status}");
+        }
     }
 
     #[test]

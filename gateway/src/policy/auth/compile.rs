@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, Uri, header};
+use http::{HeaderName, Uri};
 use openssl::sha::sha256;
 
 use super::jwks::{KeySet, Pace};
@@ -96,12 +96,7 @@ impl<'c> Compiler<'c> {
                 Some(Means::Forward(Box::new(forward::Forward::new(table, uri, http))))
             }
         };
-        let removed = match table.kind {
-            AuthKind::Basic | AuthKind::Jwt => Some(header::AUTHORIZATION),
-            AuthKind::ApiKey => Some(table.key_header()),
-            AuthKind::None | AuthKind::Forward => None,
-        };
-        let removed = removed.filter(|_| !table.pass_credentials);
+        let removed = table.proof();
         let made = means.map(|means| Arc::new(Auth { means, removed, kind: table.kind }));
         self.made.insert(which, made.clone());
         Ok(made)

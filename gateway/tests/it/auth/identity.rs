@@ -168,6 +168,10 @@ async fn an_open_route_is_told_apart_from_what_is_around_it() {
         let answer = scene.ask_raw(&format!("GET {path} HTTP/1.1\r\nHost: open.test\r\n")).await;
         assert_eq!(status(&answer), expected, "{path}: {answer}");
     }
+    // Clients send there too what they prove elsewhere on the host.
+    scene.origin.forget();
+    scene.ask_raw(&format!("GET /health HTTP/1.1\r\nHost: open.test\r\nX-Api-Key: {KEY}\r\n")).await;
+    assert_eq!(scene.origin.received()[0].header("x-api-key"), "", "the key ends at the gateway");
     let request = Request::options(scene.gateway.url("/")).header("Host", "open.test");
     let answer = testkit::Client::new().send(request.body(Bytes::new()).unwrap()).await;
     assert_eq!(answer.status, 401, "no method goes around it");
