@@ -122,6 +122,9 @@ async fn send(mut reply: Reply, session: &mut Session, ctx: &mut RequestCtx) -> 
     if let Some(cors) = ctx.cors() {
         cors.on_reply(session.req_header().headers.get(header::ORIGIN), reply.fields_mut());
     }
+    if let Some(quota) = &ctx.quota {
+        quota.on_reply(reply.fields_mut());
+    }
     let help = match ctx.snapshot.config.proxy.problems_url.as_str() {
         "" => reply::PROBLEMS,
         elsewhere => elsewhere,

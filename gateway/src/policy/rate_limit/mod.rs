@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 
@@ -233,6 +233,12 @@ impl Quota {
     pub fn on_response(&self, response: &mut ResponseHeader) -> Result<()> {
         response.insert_header(RATELIMIT, self.limits.clone())?;
         response.insert_header(RATELIMIT_POLICY, self.policy.clone())
+    }
+
+    /// The same on an answer of the gateway's own; one that refuses for want of room has told already.
+    pub fn on_reply(&self, fields: &mut HeaderMap) {
+        fields.entry(RATELIMIT).or_insert_with(|| self.limits.clone());
+        fields.entry(RATELIMIT_POLICY).or_insert_with(|| self.policy.clone());
     }
 }
 

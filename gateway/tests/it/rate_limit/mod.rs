@@ -125,3 +125,23 @@ async fn the_management_api_changes_one_window_into_several() {
     let text = std::fs::read_to_string(gateway.file()).unwrap();
     assert!(text.contains("[[rate_limit]]\nname = \"burst\"\n"), "{text}");
 }
+
+#[tokio::test]
+async fn an_answer_of_the_gateways_own_says_where_the_client_stands_too() {
+    async fn old(gateway: &Gateway) -> testkit::Response {
+        let request = http::Request::get(gateway.url("/old")).header("Host", "own.test");
+        testkit::Client::new().send(request.body(bytes::Bytes::new()).unwrap()).await
+    }
+    let origin = Origin::start().await;
+    let tables = "[rate_limit]\nrequests = 3\n[health_check]\nenabled = false\n\
+        [[virtual_hosts]]\ndomain = \"own.test\"\nenabled_backends_tag = \"all\"\n\
+        [[virtual_hosts.routes]]\npath = \"/old\"\nredirect = \"/new\"\n";
+    let gateway = Gateway::start(&[&origin], Setup { tables, ..Setup::default() }).await;
+    for left in [2, 1, 0] {
+        let answer = old(&gateway).await;
+        assert_eq!(answer.status, 308);
+        assert!(answer.header("ratelimit").starts_with(&format!("\"default\";r={left};t=")), "{answer:?}");
+    }
+    let answer = old(&gateway).await;
+    assert_eq!((answer.status.as_u16(), answer.headers.get_all("ratelimit").iter().count()), (429, 1));
+}
