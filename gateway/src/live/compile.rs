@@ -375,9 +375,9 @@ impl<'c> Compiler<'c> {
     /// The field with what proves who asks elsewhere on this host, on a part of it where nothing need be proved:
     /// browsers send it there too.
     fn foreign_proof(&self, host: &VirtualHost, policies: &Policies<'_>) -> Option<HeaderName> {
-        let Found { table, level } = policies.auth.filter(|found| found.table.kind == AuthKind::None)?;
-        let of_host = host.auth.as_ref().filter(|host| !std::ptr::eq(*host, table) && level == Level::Route);
-        of_host.or(self.defaults.auth())?.proof()
+        let Found { level, .. } = policies.auth.filter(|found| found.table.kind == AuthKind::None)?;
+        let of_host = host.auth.as_ref().filter(|_| level == Level::Route);
+        of_host.filter(|auth| auth.kind != AuthKind::None).or(self.defaults.auth())?.proof()
     }
 
     fn auth(&mut self, at: &str, policies: &Policies<'c>) -> Result<Option<Arc<Auth>>, Vec<PathFault>> {

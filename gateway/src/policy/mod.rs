@@ -26,9 +26,9 @@ pub mod signed_cookie;
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 use pingora::Result;
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 
 pub use crate::reply::Verdict;
 
@@ -40,6 +40,17 @@ fn alike(name: &str) -> Cow<'_, str> {
         return Cow::Borrowed(name);
     }
     Cow::Owned(name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
+}
+
+/// Removes the fields that only the gateway may fill in, in any way of writing that a backend may take for them;
+/// `is_meant` is asked for names as [`alike`] has them.
+fn remove_where(request: &mut RequestHeader, is_meant: impl Fn(&str) -> bool) {
+    // Mostly there is none, and nothing is collected.
+    let meant: Vec<HeaderName> =
+        request.headers.keys().filter(|name| is_meant(&alike(name.as_str()))).cloned().collect();
+    for name in &meant {
+        request.remove_header(name);
+    }
 }
 
 /// The values of the cookies called `name` (RFC 6265 4.2.1).

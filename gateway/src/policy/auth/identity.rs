@@ -3,12 +3,12 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use serde_json::{Map, Value};
 
-use crate::policy::alike;
+use crate::policy::{alike, remove_where};
 
 /// Who asks.
 #[derive(Debug, Default, PartialEq)]
@@ -97,18 +97,7 @@ impl IdentityFields {
 
     /// Takes out what the client says about itself.
     pub fn on_request(&self, request: &mut RequestHeader) {
-        // Mostly there is none, and nothing is collected.
-        let forged: Vec<HeaderName> = self.among(&request.headers).cloned().collect();
-        for name in &forged {
-            request.remove_header(name);
-        }
-    }
-
-    fn among<'h>(&'h self, headers: &'h HeaderMap) -> impl Iterator<Item = &'h HeaderName> {
-        headers.keys().filter(|name| {
-            let name = alike(name.as_str());
-            self.0.iter().any(|known| *known == name)
-        })
+        remove_where(request, |name| self.0.iter().any(|known| known == name));
     }
 }
 
@@ -164,5 +153,18 @@ mod tests {
         Identity::named("alice", Some(&names[0])).on_request(&mut request).unwrap();
         assert_eq!(request.headers["x-user"], "alice");
         assert!(IdentityFields::new(std::iter::empty()).is_none());
+    }
+
+    #[test]
+    fn what_is_the_gateways_to_say_is_removed_however_it_is_written() {
+        let names = ["x-tenant-id", "x_old"].map(HeaderName::from_static);
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        let written = ["X-Tenant-Id", "x_tenant_id", "X-Tenant_Id", "X.Tenant.Id", "X_Old", "X-Old", "X~Old"];
+        for name in written.iter().chain(&["X-Tenant-Ids"]) {
+            request.append_header(*name, "1").unwrap();
+        }
+        IdentityFields::new(names.iter()).unwrap().on_request(&mut request);
+        let left: Vec<_> = request.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x-tenant-ids"]);
     }
 }

@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, Version, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
 
-use super::alike;
+use super::remove_where;
 
 pub use origin::{Origin, origin};
 
@@ -35,7 +35,8 @@ pub struct Client<'a> {
 /// # Errors
 /// Never in practice: all of these values are valid.
 pub fn apply(request: &mut RequestHeader, client: &Client<'_>) -> Result<()> {
-    remove_claims(request);
+    // Every field by which a client could pass for another one.
+    remove_where(request, is_claim);
     if let Some(address) = client.address {
         let mut text = String::with_capacity(45);
         let _ = write!(text, "{address}");
@@ -53,26 +54,6 @@ pub fn apply(request: &mut RequestHeader, client: &Client<'_>) -> Result<()> {
         request.insert_header(X_FORWARDED_HOST, host)?;
     }
     Ok(())
-}
-
-/// Every field by which a client could pass for another one.
-fn remove_claims(request: &mut RequestHeader) {
-    remove_where(request, is_claim);
-}
-
-/// Removes what a client says in these fields, which only the gateway may fill in; in any way of writing that a backend
-/// may take for them.
-pub fn remove(request: &mut RequestHeader, names: &[HeaderName]) {
-    remove_where(request, |found| names.iter().any(|name| alike(name.as_str()) == found));
-}
-
-fn remove_where(request: &mut RequestHeader, is_meant: impl Fn(&str) -> bool) {
-    // Mostly there is none, and nothing is collected.
-    let claims: Vec<HeaderName> =
-        request.headers.keys().filter(|name| is_meant(&alike(name.as_str()))).cloned().collect();
-    for claim in &claims {
-        request.remove_header(claim);
-    }
 }
 
 /// Whether backends take it from such a field who the client is, by what it came, or which path it has asked for.
@@ -160,17 +141,6 @@ mod tests {
             ("x-real-ip", "192.0.2.1"),
         ];
         assert_eq!(fields, expected);
-    }
-
-    #[test]
-    fn what_is_the_gateways_to_say_is_removed_however_it_is_written() {
-        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
-        for name in ["X-Tenant-Id", "x_tenant_id", "X-Tenant_Id", "X_Old", "X-Old", "X-Tenant-Ids"] {
-            request.append_header(name, "1").unwrap();
-        }
-        remove(&mut request, &[HeaderName::from_static("x-tenant-id"), HeaderName::from_static("x_old")]);
-        let left: Vec<_> = request.headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(left, ["x-tenant-ids"]);
     }
 
     #[test]

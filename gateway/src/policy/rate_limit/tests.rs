@@ -1,3 +1,5 @@
+//! Windows by themselves: what they count, whom they refuse, and what they say.
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::thread;
@@ -244,4 +246,14 @@ fn no_window_is_no_limit() {
         refusals: &|name| bench.metrics.rate_limits.refusals("host", "/", name),
     };
     assert!(RateLimiter::new(&RateLimits(Vec::new()), &means).is_none());
+}
+
+#[test]
+fn a_window_of_another_length_begins_anew() {
+    let (bench, now) = (Bench::new(), Instant::now());
+    let long = bench.windows("[rate_limit]\nrequests = 1\nwindow_secs = 3600\n");
+    assert!(allowed(&long, "192.0.2.1", now) && !allowed(&long, "192.0.2.1", now));
+    let short = bench.windows("[rate_limit]\nrequests = 1\nwindow_secs = 2\n");
+    assert!(allowed(&short, "192.0.2.1", now), "what was counted in the other says nothing");
+    assert!(!allowed(&short, "192.0.2.1", now) && allowed(&short, "192.0.2.1", now + Duration::from_secs(2)));
 }
