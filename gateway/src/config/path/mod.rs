@@ -13,8 +13,8 @@ use std::fmt;
 pub enum BadPath {
     /// It does not begin with a slash.
     NoSlash,
-    /// A backslash, which no path has (RFC 3986 3.3) and some servers take for a slash.
-    Backslash,
+    /// What no path has (RFC 3986 3.3): some servers take it for a slash, or for the path's end.
+    Delimiter(char),
     /// A percent sign without two hexadecimal digits behind it.
     Percent,
     /// A control character, NUL among them.
@@ -32,8 +32,8 @@ pub enum BadPath {
 impl fmt::Display for BadPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            BadPath::Delimiter(sign) => return write!(f, "the path has a '{sign}' in it, which no path has"),
             BadPath::NoSlash => "the request's target is no path",
-            BadPath::Backslash => "the path has a backslash in it",
             BadPath::Percent => "the path has a '%' without two hexadecimal digits behind it",
             BadPath::Control => "the path has a control character in it",
             BadPath::Overlong => "the path has a character in it that is not UTF-8 as it should be",
@@ -91,8 +91,8 @@ pub fn read_path(path: &str) -> Result<ReadPath<'_>, BadPath> {
     if !path.starts_with('/') {
         return Err(BadPath::NoSlash);
     }
-    if path.contains('\\') {
-        return Err(BadPath::Backslash);
+    if let Some(sign) = path.chars().find(|sign| matches!(sign, '\\' | '?' | '#')) {
+        return Err(BadPath::Delimiter(sign));
     }
     let sent = resolve_dots(decode_unreserved(path)?)?;
     let compared = merge_slashes(&canonical(sent.as_bytes()));
@@ -269,7 +269,9 @@ mod tests {
             ("/%+1", BadPath::Percent),
             ("/%é", BadPath::Percent),
             ("/%u002e", BadPath::Percent),
-            ("/a\\b", BadPath::Backslash),
+            ("/a\\b", BadPath::Delimiter('\\')),
+            ("/a?b", BadPath::Delimiter('?')),
+            ("/.#b", BadPath::Delimiter('#')),
             ("/a%00b", BadPath::Control),
             ("/a%0d%0ab", BadPath::Control),
             ("/a%7f", BadPath::Control),
