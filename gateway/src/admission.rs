@@ -12,7 +12,7 @@ use crate::ctx::RequestCtx;
 use crate::downstream;
 use crate::failure;
 use crate::live::Route;
-use crate::policy::auth::{Asked, Auth};
+use crate::policy::auth::{Asked, Auth, Checked};
 use crate::policy::rate_limit::{Asker, Windows};
 use crate::policy::{Verdict, content_length, cors, hygiene};
 use crate::reply::{Problem, Reply};
@@ -51,8 +51,7 @@ async fn ask_each(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Box
         count(windows, session.req_header(), ctx).await.passed()?;
     }
     if let Some(auth) = &route.auth {
-        // Boxed: what this may wait for is large, and most requests do not wait for it.
-        Box::pin(authenticate(auth, session.req_header(), ctx)).await.passed()?;
+        authenticate(auth, session, ctx).await.passed()?;
     }
     if let Some(windows) = limiter.and_then(|limiter| limiter.by_claim.as_ref()) {
         count(windows, session.req_header(), ctx).await.passed()?;
@@ -124,13 +123,26 @@ async fn count(windows: &Windows, request: &RequestHeader, ctx: &mut RequestCtx)
     }
 }
 
-/// Who asks. This may wait: for a password to be hashed, for an issuer's keys, for another server.
-async fn authenticate(auth: &Auth, request: &RequestHeader, ctx: &mut RequestCtx) -> Verdict {
+/// Who asks. This may wait: for a password to be hashed, for an issuer's keys, for another server; but not for the sake
+/// of a client that has left.
+async fn authenticate(auth: &Auth, session: &mut Session, ctx: &mut RequestCtx) -> Verdict {
+    let request = session.req_header();
     let host = route::authority(request).ok().flatten();
     // As the backend will get it: whoever decides must not read another path than was routed.
     let path = ctx.paths.as_ref().map_or(request.uri.path(), |paths| &paths.sent);
     let asked = Asked { request, path, client: ctx.client, is_https: ctx.is_https, host, id: &ctx.id };
-    match auth.check(&asked).await {
+    let verdict = match auth.check(&asked) {
+        Checked::AtOnce(verdict) => verdict,
+        Checked::Later(mut verdict) => tokio::select! {
+            verdict = &mut verdict => verdict,
+            () = downstream::left(session) => {
+                ctx.client_left = true;
+                // Nobody is sent this.
+                return Verdict::Reply(Reply::new(Problem::AuthUnavailable, "the client has left"));
+            }
+        },
+    };
+    match verdict {
         Verdict::Continue(identity) => {
             ctx.identity = Some(identity);
             Verdict::Continue(())

@@ -167,7 +167,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
             Access::new(&config.admin, config.proxy.management_api_addr).map_err(StartError::Access)?;
             // What the default is lowered to is this machine's business; the file is as good as any.
             descriptors::make_room(&config).map_err(StartError::Descriptors)?;
-            for warning in snapshot.certificate_warnings() {
+            for warning in snapshot.warnings() {
                 eprintln!("warning: {warning}");
             }
             for line in

@@ -56,6 +56,18 @@ pub fn peer_address(session: &Session) -> Option<IpAddr> {
     address.map(|address| address.ip().to_canonical())
 }
 
+/// Ready once the client has left: over HTTP/1 its side of the connection is closed, over HTTP/2 its stream. Where a body
+/// follows, nobody looks: what would be read is part of it.
+pub async fn left(session: &mut Session) {
+    let session = session.as_downstream_mut();
+    while session.is_body_done() {
+        if session.read_body_or_idle(true).await.is_err() {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
 /// Whether the client waits for 100 (Continue) before it sends its body (RFC 9110 10.1.1).
 pub fn awaits_continue(session: &Session) -> bool {
     let request = session.req_header();

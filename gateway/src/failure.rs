@@ -134,6 +134,11 @@ pub fn request_timeout() -> Box<Error> {
     Error::explain(ReadTimedout, "the client stopped sending its request").into_down()
 }
 
+/// The error that ends a request whose client has left before anybody was asked to answer it.
+pub fn client_left() -> Box<Error> {
+    Error::explain(ConnectionClosed, "the client has left").into_down()
+}
+
 /// The error that ends a call of gRPC at the deadline that its client has set.
 pub fn deadline_exceeded() -> Box<Error> {
     Error::explain(DEADLINE_EXCEEDED, "the call took longer than its client waits").into_up()

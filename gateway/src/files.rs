@@ -19,6 +19,17 @@ pub fn read(file: &Path) -> Result<Vec<u8>, String> {
     found.and_then(|_| std::fs::read(file)).map_err(|error| format!("cannot read '{shown}': {error}"))
 }
 
+/// The text in `file`, without the mark at its beginning by which some editors say that it is UTF-8 (a "BOM"): it would
+/// be part of the first name.
+///
+/// # Errors
+/// Why it cannot be read, with its name.
+pub fn read_text(file: &Path) -> Result<String, String> {
+    let text = String::from_utf8(read(file)?);
+    let text = text.map_err(|_| format!("'{}' is no text in UTF-8", file.display()))?;
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
+}
+
 /// What tells whether a file is still the same one, without reading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
@@ -48,6 +59,10 @@ mod tests {
         let file = directory.path().join("file");
         std::fs::write(&file, "text").unwrap();
         assert_eq!(read(&file), Ok(b"text".to_vec()));
+        std::fs::write(&file, "\u{feff}alice").unwrap();
+        assert_eq!(read_text(&file), Ok("alice".to_owned()));
+        std::fs::write(&file, b"J\xfcrgen").unwrap();
+        assert!(read_text(&file).unwrap_err().ends_with("is no text in UTF-8"));
         std::fs::write(&file, vec![b'x'; 1 + MAX_BYTES as usize]).unwrap();
         for other in [&*file, directory.path(), Path::new("/dev/zero")] {
             let why = read(other).unwrap_err();

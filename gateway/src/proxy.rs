@@ -213,6 +213,7 @@ impl ProxyHttp for Gateway {
         ctx.reached(Phase::RequestFilter);
         match verdict {
             Verdict::Continue(()) => Ok(false),
+            Verdict::Reply(_) if ctx.client_left => Err(failure::client_left()),
             Verdict::Reply(reply) => {
                 self.met(failure::limit_of_reply(&reply));
                 send(reply, session, ctx).await.map(|()| true)

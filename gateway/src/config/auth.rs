@@ -80,7 +80,7 @@ pub struct Auth {
     /// `forward`: who is asked whether a request may pass.
     #[serde(skip_serializing_if = "is_default")]
     pub url: String,
-    /// `forward`: the fields of the answer that backends are told. Nobody else's are passed on.
+    /// `forward`: the fields of the answer that backends are told; each comes once. Nobody else's are passed on.
     #[serde(skip_serializing_if = "is_default")]
     pub response_headers: Vec<FieldName>,
     /// `forward`: how long the answer may take; absent: 1000.

@@ -59,7 +59,7 @@ pub use routes::{MethodName, Pattern, Route};
 pub use schema::{
     Admin, Backend, ClientCertificate, Config, LogFormat, LogOutput, Logging, Metrics, VirtualHost,
 };
-pub use secrets::{hide_secrets, reveal_secrets};
+pub use secrets::{hide_secrets, reveal_secrets, shown_url};
 pub use shares::{Rollout, RolloutState, Share};
 pub use upstream::{
     Algorithm, Balancing, CircuitBreaker, HashKey, HealthCheck, ProbeKind, Retry, Upstream, UpstreamProtocol,

@@ -1,5 +1,7 @@
 //! What is secret in a configuration: shown as `***`, and `***` in a change stands for what is there.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::rewrite::matches;
@@ -11,6 +13,27 @@ const HIDDEN: &str = "***";
 ///
 /// Not `header_match`: what a route is taken by is part of its name, and no place for a secret.
 pub(super) const FIELD_TABLES: [&str; 4] = ["request_set", "request_add", "response_set", "response_add"];
+
+/// Keys with a URL, in whose query a secret may stand.
+const URLS: [&str; 2] = ["url", "jwks_url"];
+
+/// A URL as anybody may read it: its query, and whatever stands before its host, may be secret.
+pub fn shown_url(url: &str) -> Cow<'_, str> {
+    let shown = match url.split_once('?') {
+        Some((url, _)) => Cow::Owned(format!("{url}?{HIDDEN}")),
+        None => Cow::Borrowed(url),
+    };
+    let (scheme, rest) = shown.split_once("://").unwrap_or(("", &shown));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    match authority.rsplit_once('@') {
+        Some((user, _)) => Cow::Owned(format!("{scheme}://{HIDDEN}{}", &rest[user.len()..])),
+        None => shown,
+    }
+}
+
+fn is_url(key: &str) -> bool {
+    URLS.contains(&key)
+}
 
 /// Whether the field of this name may hold a credential.
 pub(super) fn is_secret(field: &str) -> bool {
@@ -32,6 +55,9 @@ pub fn reveal_secrets(new: &mut Value, old: &Value) {
                 let found = old.iter().find(|(known, _)| known.eq_ignore_ascii_case(key));
                 match found {
                     Some((_, old)) if new == HIDDEN => new.clone_from(old),
+                    Some((_, Value::String(old))) if is_url(key) && *new == *shown_url(old) => {
+                        *new = Value::from(old.as_str());
+                    }
                     Some((_, old)) => reveal_secrets(new, old),
                     None => {}
                 }
@@ -58,6 +84,7 @@ pub(super) fn unrevealed(json: &Value, at: &str) -> Option<String> {
                 let hidden = fields.iter().find(|(name, value)| is_secret(name) && *value == HIDDEN);
                 hidden.map(|(name, _)| format!("{at}/{key}/{name}"))
             }
+            Value::String(url) if is_url(key) && url.contains(HIDDEN) => Some(format!("{at}/{key}")),
             value => inside(format!("{at}/{key}"), value),
         }),
         Value::Array(items) => {
@@ -78,6 +105,7 @@ fn walk(json: &mut Value, hide: &mut impl FnMut(&mut Value)) {
                             .filter(|(name, _)| is_secret(name))
                             .for_each(|(_, value)| hide(value));
                     }
+                    Value::String(url) if is_url(key) => *url = shown_url(url).into_owned(),
                     other => walk(other, hide),
                 }
             }
@@ -102,6 +130,34 @@ mod tests {
         shown["routes"].as_array_mut().unwrap().reverse();
         reveal_secrets(&mut shown, &old);
         assert_eq!(shown, json!({ "routes": [route("path_prefix", "two"), route("path", "one")] }));
+    }
+
+    #[test]
+    fn queries_of_urls_are_hidden_and_come_back() {
+        for (url, shown) in [
+            ("https://a.example/keys", "https://a.example/keys"),
+            ("https://a.example/keys?code=s3cret&x=?", "https://a.example/keys?***"),
+            ("https://a.example?s3cret", "https://a.example?***"),
+            ("https://u:s3cret@a.example/x@y", "https://***@a.example/x@y"),
+            ("https://u:s3cret@a.example?s3cret@x", "https://***@a.example?***"),
+            ("s3cret@a", "://***@a"),
+        ] {
+            assert_eq!(shown_url(url), shown);
+        }
+        let url = "https://a.example/check?code=s3cret";
+        let old = json!({ "auth": { "url": url, "jwks_url": url, "users_file": "users?x" } });
+        let mut shown = old.clone();
+        hide_secrets(&mut shown);
+        assert!(!shown.to_string().contains("s3cret") && shown.to_string().contains("users?x"), "{shown}");
+        assert_eq!(unrevealed(&shown, "").as_deref(), Some("/auth/url"));
+        let mut back = shown.clone();
+        reveal_secrets(&mut back, &old);
+        assert_eq!(back, old);
+        assert_eq!(unrevealed(&back, ""), None);
+        // For another server nobody knows a secret.
+        shown["auth"]["url"] = json!("https://b.example/check?***");
+        reveal_secrets(&mut shown, &old);
+        assert_eq!(unrevealed(&shown, "").as_deref(), Some("/auth/url"));
     }
 
     #[test]

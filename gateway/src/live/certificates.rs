@@ -117,6 +117,11 @@ pub(super) fn files(snapshot: &Snapshot) -> Vec<PathBuf> {
         .iter()
         .flat_map(|host| host.auth.iter().chain(host.routes.iter().filter_map(|route| route.auth.as_ref())));
     files.extend(config.auth.iter().chain(of_hosts).flat_map(|auth| auth.files()));
+    let of_hosts = config.virtual_hosts.iter().flat_map(|host| {
+        host.rate_limit.iter().chain(host.routes.iter().filter_map(|route| route.rate_limit.as_ref()))
+    });
+    let windows = config.rate_limit.iter().chain(of_hosts).flat_map(|limits| &limits.0);
+    files.extend(windows.map(|window| &window.store_ca_file));
     let mut files: Vec<PathBuf> =
         files.into_iter().filter(|file| !file.is_empty()).map(PathBuf::from).collect();
     let by_acme = config.virtual_hosts.iter().filter_map(|host| acme_pair(&snapshot.acme, host));
@@ -147,7 +152,7 @@ fn each(snapshot: &Snapshot) -> impl Iterator<Item = (&str, &Arc<Certificate>)> 
 
 impl Snapshot {
     /// What the owners of its certificates should know now.
-    pub fn certificate_warnings(&self) -> Vec<String> {
+    pub(super) fn certificate_warnings(&self) -> Vec<String> {
         let now = std::time::SystemTime::now();
         let configured: HashMap<&str, &VirtualHost> =
             self.config.virtual_hosts.iter().map(|host| (&*host.domain, host)).collect();

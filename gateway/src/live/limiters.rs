@@ -1,12 +1,13 @@
 //! The rate limits of all routes, what they count in, and the stores that they share with other gateways.
 
 use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::innermost::{Found, Policies};
 use super::snapshot::{Level, Snapshot};
 use crate::config::{Config, CounterStore, PathFault, RateLimit, RateLimitScope, RateLimits, VirtualHost};
-use crate::policy::rate_limit::{BadStore, Counters, Means, RateLimiter, Store, StoreSettings};
+use crate::policy::rate_limit::{BadStore, Counters, Means, RateLimiter, Roots, Store, StoreSettings};
 use crate::telemetry::Metrics;
 
 /// What rate limits are made from.
@@ -19,6 +20,8 @@ pub(super) struct Limiters<'c> {
     /// Those that were there before.
     known: &'c [Arc<Store>],
     stores: Vec<Arc<Store>>,
+    /// What files with roots hold, each read once.
+    roots: HashMap<String, Roots>,
 }
 
 impl<'c> Limiters<'c> {
@@ -33,6 +36,7 @@ impl<'c> Limiters<'c> {
             counters: counters.map_or_else(OnceCell::new, OnceCell::from),
             known: before.map_or(&[], |before| &before.stores),
             stores: Vec::new(),
+            roots: HashMap::new(),
         }
     }
 
@@ -74,19 +78,30 @@ impl<'c> Limiters<'c> {
         let is_shared = |window: &RateLimit| window.store != CounterStore::Local;
         let Some(i) = limits.0.iter().position(is_shared) else { return Ok(None) };
         let window = &limits.0[i];
+        let bad = |bad: BadStore| (limits.path(i, bad.key), bad);
+        let roots = self.roots(&window.store_ca_file).map_err(bad)?;
         let mut known = self.stores.iter().chain(self.known);
-        if let Some(store) = known.find(|store| store.settings().are_of(window)) {
+        if let Some(store) = known.find(|store| store.settings().are_of(window, &roots)) {
             let store = store.clone();
             self.keep(&store);
             return Ok(Some(store));
         }
-        let settings = StoreSettings::new(window).map_err(|bad| (limits.path(i, bad.key), bad))?;
+        let settings = StoreSettings::new(window, roots).map_err(bad)?;
         let store = settings.map(|settings| {
             let metrics = self.metrics.rate_limits.store(&settings.redis.to_string());
             Arc::new(Store::new(settings, metrics))
         });
         store.iter().for_each(|store| self.keep(store));
         Ok(store)
+    }
+
+    fn roots(&mut self, file: &str) -> Result<Roots, BadStore> {
+        if let Some(roots) = self.roots.get(file) {
+            return Ok(roots.clone());
+        }
+        let roots = StoreSettings::roots(file)?;
+        self.roots.insert(file.to_owned(), roots.clone());
+        Ok(roots)
     }
 
     fn keep(&mut self, store: &Arc<Store>) {

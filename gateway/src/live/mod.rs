@@ -21,6 +21,7 @@ mod reload;
 mod rollout;
 mod snapshot;
 mod store;
+mod warnings;
 
 pub use change::{Applied, Change, ChangeError, Keeping, Revision};
 pub use explain::{BackendCondition, Explanation, Question, asked, explain};

@@ -26,7 +26,7 @@ const BUSY: Duration = Duration::from_secs(1);
 /// Some file systems tell nobody of changes, and a change through the management API may name new files: so
 /// often a look is taken unasked.
 const LOOK: Duration = Duration::from_secs(5);
-/// How often the same thing is said of a certificate.
+/// How often the same warning is said.
 const SAY_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why the configuration is read again.
@@ -63,7 +63,7 @@ impl Reloader {
             while let Some(trigger) = next(&awaited) {
                 following.look(trigger);
                 following.watch_files();
-                following.tell_of_certificates();
+                following.warn();
             }
         });
         Reloader { triggers }
@@ -84,7 +84,7 @@ struct Following {
     /// How each file was when it was last looked at.
     seen: HashMap<PathBuf, Option<Fingerprint>>,
     last_error: Option<String>,
-    /// What has been said of certificates, and when.
+    /// Of what has been warned, and when.
     told: HashMap<String, Instant>,
 }
 
@@ -132,8 +132,8 @@ impl Following {
         self.watch.follow(files.flat_map(directories).collect());
     }
 
-    fn tell_of_certificates(&mut self) {
-        let warnings = self.store.load().certificate_warnings();
+    fn warn(&mut self) {
+        let warnings = self.store.load().warnings();
         self.told.retain(|warning, at| warnings.contains(warning) && at.elapsed() < SAY_AGAIN);
         for warning in warnings {
             self.told.entry(warning).or_insert_with_key(|warning| {

@@ -146,7 +146,7 @@ problems! {
     }
     RateLimited {
         status: TOO_MANY_REQUESTS, name: "rate_limited", title: "Too many requests", proxy_error: "http_request_denied",
-        cause: "The client has used up its requests for this window.",
+        cause: "The client has used up its requests for this window, or too many of its passwords wait to be checked.",
         cure: "Wait as long as `Retry-After` says. Operators: `[rate_limit]`.",
     }
     NoBackend {

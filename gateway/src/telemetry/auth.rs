@@ -7,12 +7,13 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use super::families::Families;
 
 /// Why a request is not let through: the names of problems.
-const REASONS: [&str; 6] = [
+const REASONS: [&str; 7] = [
     "address_denied",
     "credentials_missing",
     "credentials_invalid",
     "not_allowed",
     "auth_unavailable",
+    "rate_limited",
     "other",
 ];
 /// What becomes of a fetch.

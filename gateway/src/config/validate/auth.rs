@@ -1,12 +1,12 @@
 //! What `[access]` and `[auth]` must be, wherever they stand: one kind, with all that it needs and nothing that
 //! means something for another kind alone.
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 
-use http::{HeaderName, Uri, header};
+use http::Uri;
 
 use super::Faults;
+use super::identity_fields::identity_fields;
 use crate::config::auth::{Auth, AuthKind};
 
 /// The most by which an issuer's clock may be off (RFC 7519 4.1.4: "no more than a few minutes").
@@ -37,7 +37,7 @@ pub(super) fn auth(at: &str, auth: &Auth, faults: &mut Faults) {
         AuthKind::Jwt => jwt(auth, &mut add),
         AuthKind::Forward => forward(auth, &mut add),
     }
-    identity_headers(auth, &mut add);
+    identity_fields(auth, &mut add);
 }
 
 /// Keys that mean nothing with this kind: most likely somebody thinks that they do.
@@ -122,6 +122,11 @@ fn jwt(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
     for (claim, values) in &auth.require {
         if claim.is_empty() || values.0.is_empty() || values.0.iter().any(String::is_empty) {
             add(&format!("require/{claim}"), "expected a value, or an array of those of which one is enough");
+        } else if claim == "scope" && values.0.iter().any(|value| value.contains(char::is_whitespace)) {
+            // RFC 6749 3.3: a token's `scope` is words, and each is compared by itself.
+            let detail = "a scope is one word, which nothing with white space in it can be; an array names those of \
+                          which one is enough";
+            add(&format!("require/{claim}"), detail);
         }
     }
 }
@@ -137,39 +142,11 @@ fn forward(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
     }
 }
 
-fn identity_headers(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
-    // These have a meaning of their own, to the gateway or to HTTP.
-    const TAKEN: [HeaderName; 9] = [
-        header::AUTHORIZATION,
-        header::COOKIE,
-        header::HOST,
-        header::FORWARDED,
-        HeaderName::from_static("x-forwarded-for"),
-        HeaderName::from_static("x-forwarded-host"),
-        HeaderName::from_static("x-forwarded-proto"),
-        HeaderName::from_static("x-real-ip"),
-        HeaderName::from_static("x-request-id"),
-    ];
-    let mut seen: HashSet<&HeaderName> = HashSet::new();
-    for name in auth.identity_headers() {
-        if TAKEN.contains(name) {
-            add(
-                "",
-                &format!("the field {name} says something else than who asks; take another, as in X-User"),
-            );
-        } else if !seen.insert(name) {
-            add("", &format!("the field {name} is there twice"));
-        }
-    }
-    if auth.header.as_ref().is_some_and(|name| TAKEN.contains(&name.0)) {
-        add("header", "this field has a meaning of its own; take another, as in X-Api-Key");
-    }
-}
-
 /// A URL that can be asked.
 fn url(text: &str) -> Result<Uri, String> {
     let wrong = |what: &str| format!("{what}; expected something like \"https://login.example.com/keys\"");
-    let url: Uri = text.parse().map_err(|_| wrong(&format!("'{text}' is no URL")))?;
+    // Not shown: there may be a secret in it.
+    let url: Uri = text.parse().map_err(|_| wrong("it is no URL"))?;
     let authority = url.authority().ok_or_else(|| wrong("there is no host"))?;
     if !matches!(url.scheme_str(), Some("http" | "https")) {
         return Err(wrong("it is neither https nor http"));
@@ -251,12 +228,32 @@ mod tests {
                 "kind = \"jwt\"\nsecret_env = \"S\"\nforward_claims = { sub = \"X-A\", iss = \"x-a\" }",
                 "the field x-a is there twice",
             ),
+            (
+                "kind = \"jwt\"\nsecret_env = \"S\"\nforward_claims = { sub = \"X-A\", iss = \"x_a\" }",
+                "the field x-a is there twice",
+            ),
+            (
+                "kind = \"jwt\"\nsecret_env = \"S\"\nrequire = { scope = \"read write\" }",
+                "auth/require/scope: a scope is one word",
+            ),
+            (
+                "kind = \"api_key\"\nkeys_file = \"k\"\nheader = \"Content-Type\"",
+                "auth/header: this field has",
+            ),
+            ("kind = \"forward\"\nurl = \"https://a b/?k=s3cret\"", "auth/url: it is no URL; expected"),
             ("kind = \"forward\"", "auth: kind = \"forward\" needs `url`"),
             ("kind = \"forward\"\nurl = \"ftp://a/\"", "auth/url: it is neither https nor http"),
             ("kind = \"forward\"\nurl = \"http://a/\"\nca_file = \"c\"", "auth/ca_file: it has no meaning"),
         ] {
             let found = faults(bad);
+            assert!(!found.concat().contains("s3cret"), "{found:?}");
             assert!(found.len() == 1 && found[0].contains(said), "{bad}\n-- says {found:?}\n-- not {said}");
+        }
+        for words in ["[\"read\", \"write\"]", "\"read\""] {
+            let table = format!(
+                "kind = \"jwt\"\nsecret_env = \"S\"\nrequire = {{ scope = {words}, role = \"a b\" }}"
+            );
+            assert_eq!(faults(&table), Vec::<String>::new());
         }
         assert!(toml::from_str::<Auth>("kind = \"jwt\"\nalgorithms = [\"none\"]").is_err());
     }

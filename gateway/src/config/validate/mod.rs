@@ -4,6 +4,7 @@
 mod acme;
 mod auth;
 mod hosts;
+mod identity_fields;
 mod policies;
 mod rate_limit;
 mod shares;

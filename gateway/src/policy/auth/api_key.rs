@@ -32,16 +32,17 @@ impl Keys {
             if name.is_empty() || name.chars().any(char::is_control) {
                 return Err(wrong("a key needs the name of its bearer"));
             }
+            // Not the name: where somebody has swapped the two, it is a key.
             let Some(hash) = sha256_in_hex(hash) else {
-                return Err(wrong(&format!(
-                    "'{name}': expected the 64 hexadecimal digits of a SHA-256, not a key"
-                )));
+                return Err(wrong(
+                    "expected a name, ':' and the 64 hexadecimal digits of a SHA-256, in this order; not a key",
+                ));
             };
             if hash == sha256(b"") || hash == sha256(b"\n") {
-                return Err(wrong(&format!("'{name}': this is the hash of nothing")));
+                return Err(wrong("this is the hash of nothing"));
             }
             if keys.insert(hash, Arc::new(Identity::named(name, field))).is_some() {
-                return Err(wrong(&format!("'{name}': this key is there twice")));
+                return Err(wrong("this key is there twice"));
             }
         }
         if keys.is_empty() {
@@ -145,11 +146,13 @@ mod tests {
             (String::new(), "'keys' holds no key"),
             (good.clone(), "keys:1: expected `name:hash`"),
             (format!("\n:{good}"), "keys:2: a key needs the name of its bearer"),
-            ("a:plain-key".to_owned(), "keys:1: 'a': expected the 64 hexadecimal digits"),
-            (format!("a:{}", good.replace(&good[..2], "+1")), "expected the 64 hexadecimal digits"),
-            (format!("a:{}ß", &good[..62]), "expected the 64 hexadecimal digits"),
+            ("a:plain-key".to_owned(), "keys:1: expected a name, ':' and the 64 hexadecimal digits"),
+            ("plain-key:a".to_owned(), "keys:1: expected a name, ':' and the 64 hexadecimal digits"),
+            (format!("{good}:plain-key"), "the 64 hexadecimal digits of a SHA-256, in this order"),
+            (format!("a:{}", good.replace(&good[..2], "+1")), "the 64 hexadecimal digits"),
+            (format!("a:{}ß", &good[..62]), "the 64 hexadecimal digits"),
             (format!("a:{}", hex("")), "this is the hash of nothing"),
-            (format!("a:{good}\nb:{good}"), "keys:2: 'b': this key is there twice"),
+            (format!("a:{good}\nb:{good}"), "keys:2: this key is there twice"),
         ] {
             let error = Keys::read("keys", &text, None).err().unwrap_or_default();
             assert!(error.contains(said), "{text}\n-- says {error}\n-- not {said}");

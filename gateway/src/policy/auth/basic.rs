@@ -1,5 +1,6 @@
 //! A name and a password with each request (RFC 7617).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,10 +8,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 
-use super::challenge::{Challenge, unavailable};
-use super::hashing::HASHING;
+use super::cache::Digest;
+use super::challenge::{Challenge, too_many, unavailable};
+use super::hashing::{HASHING, NoTurn};
 use super::users::Users;
-use super::{Credentials, Identity, authorization};
+use super::{Checked, Credentials, Identity, authorization};
 use crate::reply::Verdict;
 
 /// Nobody's name and password are longer, together and in base64.
@@ -27,28 +29,38 @@ impl Basic {
         Basic { users, challenge: Challenge::new("Basic", realm, "charset=\"UTF-8\"") }
     }
 
-    /// Who asks.
-    pub(super) async fn check(&self, headers: &HeaderMap) -> Verdict<Arc<Identity>> {
+    /// Who asks from this address.
+    pub(super) fn check(&self, headers: &HeaderMap, client: Option<IpAddr>) -> Checked<'_> {
         let encoded = match authorization(headers, "Basic") {
             Credentials::One(encoded) => encoded,
             Credentials::None => {
-                return Verdict::Reply(self.challenge.missing("there is no name and password"));
+                return Checked::refused(self.challenge.missing("there is no name and password"));
             }
             Credentials::Several => {
-                return Verdict::Reply(self.challenge.several("there are several Authorization fields"));
+                return Checked::refused(self.challenge.several("there are several Authorization fields"));
             }
         };
         let Some(pair) = decode(encoded) else {
-            return Verdict::Reply(self.challenge.invalid("what should be a name and a password is none"));
+            return Checked::refused(self.challenge.invalid("what should be a name and a password is none"));
         };
         let Some(digest) = self.users.cache.digest(pair.as_bytes()) else {
-            return Verdict::Reply(unavailable("passwords cannot be checked"));
+            return Checked::refused(unavailable("passwords cannot be checked"));
         };
-        if let Some(identity) = self.users.cache.find(&digest, Instant::now()) {
-            return Verdict::Continue(identity);
+        match self.users.cache.find(&digest, Instant::now()) {
+            Some(identity) => Checked::AtOnce(Verdict::Continue(identity)),
+            None => Checked::Later(Box::pin(self.prove(pair, digest, client))),
         }
-        let Some(turn) = HASHING.turn().await else {
-            return Verdict::Reply(unavailable("too many passwords are being checked"));
+    }
+
+    async fn prove(&self, pair: String, digest: Digest, client: Option<IpAddr>) -> Verdict<Arc<Identity>> {
+        let turn = match HASHING.turn(client).await {
+            Ok(turn) => turn,
+            Err(NoTurn::TooManyOfOne) => {
+                return Verdict::Reply(too_many("too many passwords from this address wait to be checked"));
+            }
+            Err(NoTurn::TooMany) => {
+                return Verdict::Reply(unavailable("too many passwords are being checked"));
+            }
         };
         // A browser opens several connections at once: another one may have proved the same in the meantime.
         if let Some(identity) = self.users.cache.find(&digest, Instant::now()) {
@@ -99,7 +111,7 @@ mod tests {
         for field in fields {
             headers.append("authorization", http::HeaderValue::from_bytes(field.as_bytes()).unwrap());
         }
-        match basic.check(&headers).await {
+        match basic.check(&headers, None).verdict().await {
             Verdict::Continue(identity) => Ok(identity.name.clone()),
             Verdict::Reply(reply) => Err(reply.status()),
         }

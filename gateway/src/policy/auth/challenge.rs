@@ -64,6 +64,11 @@ pub(super) fn unavailable(detail: &'static str) -> Reply {
     Reply::new(Problem::AuthUnavailable, detail).field(header::RETRY_AFTER, after)
 }
 
+/// The answer to a client that asks for more to be checked at once than one may.
+pub(super) fn too_many(detail: &'static str) -> Reply {
+    Reply::new(Problem::RateLimited, detail).field(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS))
+}
+
 /// A quoted-string (RFC 9110 5.6.4) of what is printable ASCII.
 pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");

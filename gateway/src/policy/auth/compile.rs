@@ -163,8 +163,7 @@ fn bad(key: &'static str) -> impl Fn(String) -> BadAuth {
 }
 
 fn read(key: &'static str, file: &str) -> Result<String, BadAuth> {
-    let bytes = files::read(Path::new(file)).map_err(bad(key))?;
-    String::from_utf8(bytes).map_err(|_| bad(key)(format!("'{file}' is no text in UTF-8")))
+    files::read_text(Path::new(file)).map_err(bad(key))
 }
 
 /// Validation has seen to it that this is one.

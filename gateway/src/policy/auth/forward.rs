@@ -15,13 +15,17 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::challenge::{Challenge, unavailable};
-use super::{Credentials, Identity, one};
-use crate::config::normalise_host;
+use super::{Checked, Credentials, Identity, one};
+use crate::config::{normalise_host, shown_url};
 use crate::outgoing::{self, Answer, Asking};
 use crate::reply::{Problem, Reply, Verdict};
 
 /// The longest answer whose connection is kept; nobody reads it.
 const MAX_BYTES: usize = 64 * 1024;
+/// The longest value of a field that is passed on, and how much all together: a backend takes some 8 KiB of header, and
+/// what clients send is in it too.
+const MAX_VALUE: usize = 4 * 1024;
+const MAX_TOLD: usize = 16 * 1024;
 /// So many may be asked at once, or a server that hangs would have all requests pile up here.
 const MAX_INFLIGHT: usize = 256;
 /// How long an answer may take, where the table does not say.
@@ -82,28 +86,38 @@ impl Forward {
     }
 
     /// Who asks.
-    pub(super) async fn check(&self, asked: &Asked<'_>) -> Verdict<Arc<Identity>> {
+    pub(super) fn check(&self, asked: &Asked<'_>) -> Checked<'_> {
         if let Credentials::Several = one(&asked.request.headers, &header::AUTHORIZATION) {
             // It might look at one of them, and the backend at another.
-            return Verdict::Reply(self.challenge.several("there are several Authorization fields"));
+            return Checked::refused(self.challenge.several("there are several Authorization fields"));
         }
-        let Ok(_room) = self.room.try_acquire() else {
-            return Verdict::Reply(unavailable("too many requests wait for whoever decides"));
+        let Ok(room) = self.room.try_acquire() else {
+            return Checked::refused(unavailable("too many requests wait for whoever decides"));
         };
-        let answer = match self.question(asked) {
-            Ok(question) => outgoing::ask(&self.http, question, self.limit, MAX_BYTES).await,
-            Err(error) => Err(error.to_string()),
+        let question = self.question(asked);
+        Checked::Later(Box::pin(async move {
+            let _room = room;
+            let answer = match question {
+                Ok(question) => outgoing::ask(&self.http, question, self.limit, MAX_BYTES).await,
+                Err(error) => Err(error.to_string()),
+            };
+            self.verdict(answer)
+        }))
+    }
+
+    fn verdict(&self, answer: Result<Answer, String>) -> Verdict<Arc<Identity>> {
+        let answer = match answer {
+            Ok(answer) if answer.status.is_success() => self.told(&answer.headers),
+            Ok(answer) => return Verdict::Reply(self.refusal(&answer)),
+            Err(reason) => Err(reason),
         };
         match answer {
-            Ok(answer) if answer.status.is_success() => {
-                Verdict::Continue(Arc::new(Identity::told(self.told(&answer.headers))))
-            }
-            Ok(answer) => Verdict::Reply(self.refusal(&answer)),
+            Ok(told) => Verdict::Continue(Arc::new(Identity::told(told))),
             Err(reason) => {
                 if self.complaints.may() {
                     warn!(url = %self.shown(), %reason, "nobody says whether a request may pass: it may not");
                 }
-                Verdict::Reply(unavailable("whoever decides does not answer"))
+                Verdict::Reply(unavailable("whoever decides does not answer as it should"))
             }
         }
     }
@@ -135,11 +149,32 @@ impl Forward {
         question.body(Empty::new())
     }
 
-    fn told(&self, headers: &HeaderMap) -> Vec<(HeaderName, http::HeaderValue)> {
-        let values = |name| {
-            headers.get_all(name).into_iter().map(move |value| (HeaderName::clone(name), value.clone()))
-        };
-        self.response_headers.iter().flat_map(values).collect()
+    /// What backends are told: each field once, and no more of them than a backend takes.
+    ///
+    /// # Errors
+    /// The field that nobody could pass on: of two values a backend takes one, and the log the other.
+    fn told(&self, headers: &HeaderMap) -> Result<Vec<(HeaderName, http::HeaderValue)>, String> {
+        let mut told = Vec::with_capacity(self.response_headers.len());
+        for name in &self.response_headers {
+            let mut values = headers.get_all(name).into_iter();
+            match (values.next(), values.next()) {
+                (None, _) => {}
+                (Some(_), Some(_)) => {
+                    return Err(format!(
+                        "the field {name} of its answer is there twice; expected one, with commas in it"
+                    ));
+                }
+                (Some(value), None) if value.len() > MAX_VALUE => {
+                    return Err(format!("the field {name} of its answer has more than {MAX_VALUE} bytes"));
+                }
+                (Some(value), None) => told.push((name.clone(), value.clone())),
+            }
+        }
+        let size: usize = told.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if size > MAX_TOLD {
+            return Err(format!("the fields of its answer have {size} bytes; at most {MAX_TOLD}"));
+        }
+        Ok(told)
     }
 
     /// What the client is told: the server's decision in the gateway's words, with the fields that lead on.
@@ -170,11 +205,9 @@ impl Forward {
         reply
     }
 
-    /// The URL without its query, where a secret may stand.
+    /// Its URL, for the log.
     fn shown(&self) -> String {
-        let part = |part: Option<&str>| part.unwrap_or_default().to_owned();
-        let authority = self.url.authority().map(|authority| authority.as_str());
-        format!("{}://{}{}", part(self.url.scheme_str()), part(authority), self.url.path())
+        shown_url(&self.url.to_string()).into_owned()
     }
 }
 

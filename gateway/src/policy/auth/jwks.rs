@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::keys::Key;
+use crate::config::shown_url;
 use crate::outgoing::{self, Asking};
 use crate::telemetry::KeySetMetrics;
 
@@ -132,7 +133,7 @@ impl KeySet {
                     self.metrics.failed.inc();
                     let left =
                         if self.known().is_some() { "the old ones go on" } else { "tokens are refused" };
-                    warn!(url = self.url, %reason, "the keys of an issuer cannot be fetched: {left}");
+                    warn!(url = %shown_url(&self.url), %reason, "the keys of an issuer cannot be fetched: {left}");
                     let next = pause;
                     pause = (pause * 2).min(self.pace.floor.max(RETRY_FIRST));
                     next
@@ -159,7 +160,7 @@ impl KeySet {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.metrics.fetched_at.set(i64::try_from(now).unwrap_or(i64::MAX));
         if self.known().is_none_or(|known| known.len() != keys.len()) {
-            info!(url = self.url, keys = keys.len(), "the keys of an issuer are there");
+            info!(url = %shown_url(&self.url), keys = keys.len(), "the keys of an issuer are there");
         }
         self.keys.store(Some(Arc::new(keys.into())));
     }
@@ -181,7 +182,7 @@ impl KeySet {
 
 impl std::fmt::Debug for KeySet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KeySet").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("KeySet").field("url", &shown_url(&self.url)).finish_non_exhaustive()
     }
 }
 

@@ -16,7 +16,7 @@ use super::challenge::{Challenge, quoted, unavailable};
 use super::identity::{as_text, find};
 use super::jwks::KeySet;
 use super::keys::{self, Key};
-use super::{Credentials, Identity, authorization};
+use super::{Checked, Credentials, Identity, authorization};
 use crate::config;
 use crate::reply::{Reply, Verdict};
 
@@ -78,22 +78,38 @@ impl Jwt {
     }
 
     /// Who asks.
-    pub(super) async fn check(&self, headers: &HeaderMap) -> Verdict<Arc<Identity>> {
+    pub(super) fn check(&self, headers: &HeaderMap) -> Checked<'_> {
         let token = match authorization(headers, "Bearer") {
             Credentials::One(token) => token,
-            Credentials::None => return Verdict::Reply(self.challenge.missing("there is no bearer token")),
+            Credentials::None => return Checked::refused(self.challenge.missing("there is no bearer token")),
             Credentials::Several => {
-                return Verdict::Reply(self.challenge.several("there are several Authorization fields"));
+                return Checked::refused(self.challenge.several("there are several Authorization fields"));
             }
         };
         if token.len() > MAX_LENGTH {
-            return Verdict::Reply(self.challenge.invalid("the token is too long"));
+            return Checked::refused(self.challenge.invalid("the token is too long"));
         }
         let digest = self.cache.as_ref().and_then(|cache| cache.digest(token));
         if let Some(identity) = digest.as_ref().and_then(|digest| self.proved(digest)) {
-            return Verdict::Continue(identity);
+            return Checked::AtOnce(Verdict::Continue(identity));
         }
-        match self.verify(token).await {
+        match &self.keys {
+            Keys::Fixed(keys) => Checked::AtOnce(self.verdict(self.verify(token, keys.clone()), digest)),
+            Keys::Set(set) => {
+                let token = token.to_vec();
+                Checked::Later(Box::pin(async move {
+                    let verified = match keys_for(set, &token).await {
+                        Ok(keys) => self.verify(&token, keys),
+                        Err(fault) => Err(fault),
+                    };
+                    self.verdict(verified, digest)
+                }))
+            }
+        }
+    }
+
+    fn verdict(&self, verified: Result<Proved, Fault>, digest: Option<Digest>) -> Verdict<Arc<Identity>> {
+        match verified {
             Ok(proved) => {
                 if let (Some(cache), Some(digest)) = (&self.cache, digest) {
                     cache.keep(digest, proved.clone(), Instant::now());
@@ -116,17 +132,8 @@ impl Jwt {
         holds.then_some(proved.identity)
     }
 
-    async fn verify(&self, token: &[u8]) -> Result<Proved, Fault> {
-        let header = jsonwebtoken::decode_header(token).map_err(|_| Fault::Token("this is no token"))?;
-        check_header(&header)?;
-        let keys = match &self.keys {
-            Keys::Fixed(keys) => keys.clone(),
-            Keys::Set(set) => {
-                let fetched = set.keys_for(header.kid.as_deref()).await;
-                fetched
-                    .ok_or_else(|| Fault::Refused(Box::new(unavailable("the issuer's keys are not there"))))?
-            }
-        };
+    fn verify(&self, token: &[u8], keys: Arc<[Key]>) -> Result<Proved, Fault> {
+        let header = header_of(token)?;
         let claims = self.verify_with(token, &header, &keys)?;
         self.check_required(&claims)?;
         let mut fields = Vec::with_capacity(self.forward.len());
@@ -190,6 +197,19 @@ impl Jwt {
         }
         Ok(())
     }
+}
+
+fn header_of(token: &[u8]) -> Result<Header, Fault> {
+    let header = jsonwebtoken::decode_header(token).map_err(|_| Fault::Token("this is no token"))?;
+    check_header(&header)?;
+    Ok(header)
+}
+
+/// The issuer's keys, among them the one that `token` names where that can be had.
+async fn keys_for(set: &KeySet, token: &[u8]) -> Result<Arc<[Key]>, Fault> {
+    let header = header_of(token)?;
+    let fetched = set.keys_for(header.kid.as_deref()).await;
+    fetched.ok_or_else(|| Fault::Refused(Box::new(unavailable("the issuer's keys are not there"))))
 }
 
 /// Why a token does not count.

@@ -20,12 +20,14 @@ mod users;
 use std::fmt;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderName, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
 
 use super::Verdict;
 use crate::config::AuthKind;
+use crate::reply::Reply;
 
 pub use compile::{BadAuth, Compiler, Kept};
 pub use forward::Asked;
@@ -48,15 +50,37 @@ enum Means {
     Forward(Box<forward::Forward>),
 }
 
+/// Who asks, or the answer to somebody who is not let through.
+pub enum Checked<'a> {
+    /// It can be told at once, as with most requests.
+    AtOnce(Verdict<Arc<Identity>>),
+    /// It has to be waited for. That does not need the request any more, and may be given up.
+    Later(BoxFuture<'a, Verdict<Arc<Identity>>>),
+}
+
+impl Checked<'_> {
+    fn refused(reply: Reply) -> Self {
+        Checked::AtOnce(Verdict::Reply(reply))
+    }
+
+    /// The verdict, however long it takes.
+    pub async fn verdict(self) -> Verdict<Arc<Identity>> {
+        match self {
+            Checked::AtOnce(verdict) => verdict,
+            Checked::Later(verdict) => verdict.await,
+        }
+    }
+}
+
 impl Auth {
     /// Who asks, or the answer to somebody who is not let through.
-    pub async fn check(&self, asked: &Asked<'_>) -> Verdict<Arc<Identity>> {
+    pub fn check(&self, asked: &Asked<'_>) -> Checked<'_> {
         let headers = &asked.request.headers;
         match &self.means {
-            Means::Basic(basic) => basic.check(headers).await,
-            Means::Jwt(jwt) => jwt.check(headers).await,
-            Means::ApiKey(api_key) => api_key.check(headers),
-            Means::Forward(forward) => forward.check(asked).await,
+            Means::Basic(basic) => basic.check(headers, asked.client),
+            Means::Jwt(jwt) => jwt.check(headers),
+            Means::ApiKey(api_key) => Checked::AtOnce(api_key.check(headers)),
+            Means::Forward(forward) => forward.check(asked),
         }
     }
 

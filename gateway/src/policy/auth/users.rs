@@ -2,6 +2,7 @@
 //! bcrypt or argon2. Hashes that are quick to guess are refused when the file is read.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use argon2::password_hash::PasswordVerifier;
@@ -12,8 +13,8 @@ use http::HeaderName;
 use super::Identity;
 use super::cache::Cache;
 
-/// The most that bcrypt may cost: 2^16 rounds, some seconds for each password.
-const MAX_BCRYPT_COST: u32 = 16;
+/// What bcrypt may cost: it has no fewer than 2^4 rounds, and 2^16 take some seconds for each password.
+const BCRYPT_COSTS: RangeInclusive<u32> = 4..=16;
 /// The most that argon2 may cost: memory in KiB, passes, lanes.
 const MAX_ARGON2: (u32, u32, u32) = (256 * 1024, 16, 16);
 
@@ -53,10 +54,11 @@ impl Users {
             if name.is_empty() || name.chars().any(char::is_control) || name.trim() != name {
                 return Err(wrong("this name cannot be sent in a request"));
             }
-            let hash = Hash::parse(hash).map_err(|what| wrong(&format!("'{name}': {what}")))?;
+            // Not the name: where somebody has swapped the two, it is a password or a hash.
+            let hash = Hash::parse(hash).map_err(|what| wrong(&what))?;
             let identity = Arc::new(Identity::named(name, field));
             if hashes.insert(name.to_owned(), User { hash, identity }).is_some() {
-                return Err(wrong(&format!("'{name}' is there twice")));
+                return Err(wrong("this name is there twice"));
             }
         }
         if hashes.is_empty() {
@@ -90,10 +92,15 @@ impl Users {
 impl Hash {
     fn parse(text: &str) -> Result<Self, String> {
         if ["$2y$", "$2b$", "$2a$"].iter().any(|kind| text.starts_with(kind)) {
-            let parts: bcrypt::HashParts =
-                text.parse().map_err(|_| "the bcrypt hash is damaged; make it anew with `htpasswd -B`")?;
-            if parts.get_cost() > MAX_BCRYPT_COST {
-                return Err(format!("its bcrypt cost is {}; at most {MAX_BCRYPT_COST}", parts.get_cost()));
+            let damaged = "the bcrypt hash is damaged; make it anew with `htpasswd -B`";
+            let parts: bcrypt::HashParts = text.parse().map_err(|_| damaged)?;
+            if text.as_bytes().get(4) == Some(&b'+') {
+                // A number to Rust, and to no other program that reads hashes.
+                return Err(damaged.to_owned());
+            }
+            if !BCRYPT_COSTS.contains(&parts.get_cost()) {
+                let (least, most) = BCRYPT_COSTS.into_inner();
+                return Err(format!("its bcrypt cost is {}; expected {least} to {most}", parts.get_cost()));
             }
             return Ok(Hash::Bcrypt(text.to_owned()));
         }
@@ -127,6 +134,7 @@ impl Hash {
 
     fn is_of(&self, password: &str) -> bool {
         match self {
+            // Of a password it takes the first 72 bytes, here and where `htpasswd` has made the hash.
             Hash::Bcrypt(hash) => bcrypt::verify(password, hash).unwrap_or(false),
             Hash::Argon2(hash) => Argon2::default().verify_password(password.as_bytes(), &**hash).is_ok(),
         }
@@ -157,19 +165,23 @@ mod tests {
     #[test]
     fn the_right_password_and_no_other() {
         let text = format!(
-            "# ours\n\nalice:{}\nbob:{}\r\nJürgen:{}\n",
+            "# ours\n\nalice:{}\nbob:{}\r\nJürgen:{}\nlong:{}\n",
             bcrypt("a:b"),
             argon2("geheim"),
-            bcrypt("ä")
+            bcrypt("ä"),
+            bcrypt(&"x".repeat(80))
         );
         let users = Users::read("users", &text, None).unwrap();
-        for (who, password) in [("alice", "a:b"), ("bob", "geheim"), ("Jürgen", "ä")] {
+        for (who, password) in
+            [("alice", "a:b"), ("bob", "geheim"), ("Jürgen", "ä"), ("long", &"x".repeat(72))]
+        {
             assert_eq!(name(&users, who, password).as_deref(), Some(who));
         }
         for (who, password) in [
             ("alice", "a"),
             ("alice", ""),
             ("alice", "a:b\0"),
+            ("long", &"x".repeat(71)),
             ("bob", "a:b"),
             ("Alice", "a:b"),
             ("", "a:b"),
@@ -200,13 +212,18 @@ mod tests {
             (format!("{good}\n"), "users:1: expected `name:hash`"),
             (format!(":{good}\n"), "users:1: this name cannot be sent"),
             (format!("a\tb:{good}\n"), "users:1: this name cannot be sent"),
-            (format!("alice:{good}\nalice:{good}\n"), "users:2: 'alice' is there twice"),
-            ("alice:$apr1$x$y\n".to_owned(), "users:1: 'alice': its hash is MD5"),
+            (format!("alice:{good}\nalice:{good}\n"), "users:2: this name is there twice"),
+            ("alice:$apr1$x$y\n".to_owned(), "users:1: its hash is MD5"),
+            (format!("{good}:alice\n"), "users:1: its hash is neither"),
+            ("sesame:alice\n".to_owned(), "users:1: its hash is neither"),
             ("alice:{SHA}x=\n".to_owned(), "its hash is SHA-1"),
             ("alice:$6$x$y\n".to_owned(), "its hash is SHA-2 crypt"),
             ("alice:secret\n".to_owned(), "its hash is neither bcrypt nor argon2"),
             (format!("alice:{}\n", &good[..40]), "the bcrypt hash is damaged"),
-            (format!("alice:{}\n", good.replace("$04$", "$31$")), "its bcrypt cost is 31; at most 16"),
+            (format!("alice:{}\n", good.replace("$04$", "$31$")), "its bcrypt cost is 31; expected 4 to 16"),
+            (format!("alice:{}\n", good.replace("$04$", "$03$")), "its bcrypt cost is 3; expected 4 to 16"),
+            (format!("alice:{}\n", good.replace("$04$", "$+4$")), "the bcrypt hash is damaged"),
+            (format!("alice:{}!\n", &good[..59]), "the bcrypt hash is damaged"),
             ("alice:$argon2id$v=19$m=8\n".to_owned(), "the argon2 hash is damaged"),
             (
                 format!("alice:{}\n", argon2("a").replace("m=8,", "m=4194304,")),
@@ -215,7 +232,8 @@ mod tests {
         ] {
             let error = Users::read("users", &text, None).err().unwrap_or_default();
             assert!(error.contains(said), "{text}\n-- says {error}\n-- not {said}");
-            assert!(!error.contains(&good[..20]), "no hash is shown: {error}");
+            let is_shown = |secret| error.contains(secret);
+            assert!(!is_shown(&good[..20]) && !is_shown("sesame"), "nothing of a line is shown: {error}");
         }
     }
 }

@@ -23,7 +23,7 @@ use pingora::http::ResponseHeader;
 
 pub use client::Asker;
 pub use counters::{Count, Counters};
-pub use store::{BadStore, Store, StoreKeeper, StoreSettings};
+pub use store::{BadStore, Roots, Store, StoreKeeper, StoreSettings};
 pub use waiting::{Checked, Waiting};
 pub use window::Window;
 

@@ -7,6 +7,7 @@ use testkit::{Origin, eventually};
 
 use super::{KEY, PASSWORD, Scene, basic, bearer, route, status};
 use crate::h2_peers::{connect, send};
+use crate::support::{Gateway, Setup};
 
 /// Fields by which a client could pass for somebody else, in the ways in which backends read them.
 const FORGED: &[&str] = &[
@@ -175,4 +176,49 @@ async fn an_open_route_is_told_apart_from_what_is_around_it() {
     let request = Request::options(scene.gateway.url("/")).header("Host", "open.test");
     let answer = testkit::Client::new().send(request.body(Bytes::new()).unwrap()).await;
     assert_eq!(answer.status, 401, "no method goes around it");
+}
+
+#[tokio::test]
+async fn what_is_proved_to_the_gateway_is_for_no_backend_of_an_open_host() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: String| {
+        std::fs::write(directory.path().join(name), text).unwrap();
+        directory.path().join(name).display().to_string()
+    };
+    let users = file("users", format!("alice:{}\n", super::bcrypt(PASSWORD)));
+    let keys = file("keys", format!("till:{}\n", super::hex(&openssl::sha::sha256(KEY.as_bytes()))));
+    let (password, key) = (basic(&format!("alice:{PASSWORD}")), format!("X-Api-Key: {KEY}\r\n"));
+    for (table, proof, name, kept) in [
+        (format!("users_file = \"{users}\"\n"), &password, "authorization", ""),
+        (format!("kind = \"api_key\"\nkeys_file = \"{keys}\"\n"), &key, "x-api-key", ""),
+        // Another field is the backend's own.
+        (
+            format!("kind = \"api_key\"\nkeys_file = \"{keys}\"\nheader = \"X-Other\"\n"),
+            &key,
+            "x-api-key",
+            KEY,
+        ),
+    ] {
+        let origin = Origin::start().await;
+        let tables = format!(
+            "[health_check]\nenabled = false\n[auth]\n{table}[[virtual_hosts]]\ndomain = \"open.test\"\n\
+             enabled_backends_tag = \"all\"\n[virtual_hosts.auth]\nkind = \"none\"\n[[virtual_hosts.routes]]\n\
+             path_prefix = \"/part\"\n[[virtual_hosts]]\ndomain = \"shut.test\"\nenabled_backends_tag = \"all\"\n"
+        );
+        let gateway = Gateway::start(&[&origin], Setup { tables: &tables, ..Setup::default() }).await;
+        let ask = async |host: &str, path: &str| {
+            let head = format!(
+                "GET {path} HTTP/1.1\r\nHost: {host}\r\n{proof}Cookie: s=1\r\nConnection: close\r\n\r\n"
+            );
+            status(&testkit::exchange(gateway.address, head.as_bytes()).await)
+        };
+        for path in ["/", "/part"] {
+            origin.forget();
+            assert_ne!(ask("open.test", path).await, 401);
+            let received = &origin.received()[0];
+            assert_eq!((received.header(name), received.header("cookie")), (kept, "s=1"), "{table} {path}");
+        }
+        // There it counts, or nothing above would say anything.
+        assert_eq!(ask("shut.test", "/").await == 401, !kept.is_empty(), "{table}");
+    }
 }

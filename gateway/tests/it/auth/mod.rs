@@ -4,6 +4,7 @@
 mod access;
 mod attempts;
 mod forward;
+mod guesses;
 mod identity;
 mod issuer;
 mod paths;

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use testkit::tls::Authority;
 use testkit::{Client, DEADLINE, Origin, Process, Signal, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::redis::{self, Redis};
@@ -334,6 +336,60 @@ async fn over_tls_a_redis_must_prove_who_it_is() {
         doubting.process.line("certificate verify failed").await;
         assert_eq!(doubting.get("/").await.status, 200);
     }
+}
+
+#[tokio::test]
+async fn roots_that_are_replaced_hold_at_once() {
+    if !redis::is_there() {
+        return;
+    }
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (_redis, url) = Redis::start_on_tls(&authority, &authority.issue("localhost")).await;
+    let (origin, directory) = (Origin::start().await, tempfile::tempdir().unwrap());
+    let roots = directory.path().join("roots.pem");
+    let replace = |authority: &Authority| {
+        std::fs::copy(authority.certificate_file(), directory.path().join("draft")).unwrap();
+        std::fs::rename(directory.path().join("draft"), &roots).unwrap();
+    };
+    replace(&stranger);
+    let tables = limit(100, &url, &format!("store_ca_file = \"{}\"\n{PATIENT}", roots.display()));
+    let gateway = gateway(&origin, &tables).await;
+    gateway.process.line("certificate verify failed").await;
+    replace(&authority);
+    gateway.process.line(FOUND).await;
+    // Whoever was believed yesterday is not today.
+    replace(&stranger);
+    eventually!(!is_up(&gateway).await);
+    assert_eq!(gateway.get("/").await.status, 200);
+}
+
+/// Takes a connection, counts one request, and says then whatever it likes, without an end.
+async fn babble(listener: TcpListener) -> std::io::Error {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut question = [0; 4096];
+    assert!(stream.read(&mut question).await.unwrap() > 0);
+    stream.write_all(b"*3\r\n:1\r\n:1\r\n:1000\r\n$999999999999\r\n").await.unwrap();
+    let babble = vec![b'x'; 64 * 1024];
+    // As much as fits into what the systems keep for a connection, many times over.
+    for _ in 0..1024 {
+        if let Err(error) = stream.write_all(&babble).await {
+            return error;
+        }
+    }
+    panic!("the gateway has taken 64 MiB");
+}
+
+#[tokio::test]
+async fn a_redis_that_does_not_end_its_answer_is_left() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let babbling = tokio::spawn(babble(listener));
+    let origin = Origin::start().await;
+    let gateway = gateway(&origin, &limit(100, &url, PATIENT)).await;
+    babbling.await.unwrap();
+    eventually!(!is_up(&gateway).await);
+    let answer = gateway.get("/").await;
+    assert!(answer.header("ratelimit").starts_with("\"default\";r=99;"), "it counts by itself: {answer:?}");
 }
 
 #[tokio::test]

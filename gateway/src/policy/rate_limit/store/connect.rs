@@ -13,8 +13,11 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_openssl::SslStream;
 
+use super::bounded::Bounded;
 use crate::config::{CounterStore, HostPort, RateLimit, Redis, RedisPlace};
 use crate::outgoing;
+
+pub use crate::outgoing::Roots;
 
 /// How a store is connected to, compiled from the keys of a window.
 pub struct StoreSettings {
@@ -27,6 +30,8 @@ pub struct StoreSettings {
     /// What that variable holds. Never shown, never logged.
     password: Option<String>,
     ca_file: String,
+    /// What that file holds: one that is another one means another store.
+    roots: Roots,
     tls: Option<SslConnector>,
 }
 
@@ -53,31 +58,43 @@ pub(super) enum NoConnection {
 }
 
 impl StoreSettings {
-    /// What `window` says of its store; `None` where it is counted here.
+    /// The roots in the `store_ca_file` that a window names.
     ///
     /// # Errors
-    /// Where the password's variable is not set, or the file with certificates is no good.
-    pub fn new(window: &RateLimit) -> Result<Option<Self>, BadStore> {
+    /// Where it is no good.
+    pub fn roots(ca_file: &str) -> Result<Roots, BadStore> {
+        outgoing::roots(ca_file).map_err(bad_roots)
+    }
+
+    /// What `window` says of its store, whose certificate must come from one of `roots`; `None` where it is counted here.
+    ///
+    /// # Errors
+    /// Where the password's variable is not set, or OpenSSL takes none of the roots.
+    pub fn new(window: &RateLimit, roots: Roots) -> Result<Option<Self>, BadStore> {
         let CounterStore::Redis(redis) = &window.store else { return Ok(None) };
         let is_tls = matches!(redis.place, RedisPlace::Tls(_));
+        let tls = is_tls.then(|| outgoing::tls(&roots)).transpose();
+        let tls = tls.map_err(|error| bad_roots(error.to_string()))?;
         Ok(Some(StoreSettings {
             redis: redis.clone(),
             timeout: window.store_timeout_ms.duration(),
             user: window.store_user.clone(),
             password: password(&window.store_password_env)?,
             password_env: window.store_password_env.clone(),
-            tls: is_tls.then(|| tls(&window.store_ca_file)).transpose()?,
+            tls: tls.map(|tls| tls.build()),
             ca_file: window.store_ca_file.clone(),
+            roots,
         }))
     }
 
     /// Whether `window` means the same store, connected to in the same way.
-    pub fn are_of(&self, window: &RateLimit) -> bool {
+    pub fn are_of(&self, window: &RateLimit, roots: &Roots) -> bool {
         window.store == CounterStore::Redis(self.redis.clone())
             && window.store_timeout_ms.duration() == self.timeout
             && window.store_user == self.user
             && window.store_password_env == self.password_env
             && window.store_ca_file == self.ca_file
+            && *roots == self.roots
     }
 
     /// Connects, proves who the gateway is, and chooses the database. The task works for the connection, and ends
@@ -99,8 +116,8 @@ impl StoreSettings {
         Ok((connection, tokio::spawn(driver)))
     }
 
-    async fn stream(&self) -> Result<Pin<Box<dyn Stream>>, NoConnection> {
-        Ok(match (&self.redis.place, &self.tls) {
+    async fn stream(&self) -> Result<Bounded<Pin<Box<dyn Stream>>>, NoConnection> {
+        let stream: Pin<Box<dyn Stream>> = match (&self.redis.place, &self.tls) {
             (RedisPlace::Unix(path), _) => Box::pin(UnixStream::connect(path).await?),
             (RedisPlace::Tls(host), Some(tls)) => {
                 let ssl = tls.configure()?.into_ssl(&host.host)?;
@@ -109,7 +126,8 @@ impl StoreSettings {
                 Box::pin(stream)
             }
             (RedisPlace::Plain(host) | RedisPlace::Tls(host), _) => Box::pin(tcp(host).await?),
-        })
+        };
+        Ok(Bounded::new(stream))
     }
 }
 
@@ -136,11 +154,8 @@ fn password(variable: &str) -> Result<Option<String>, BadStore> {
     }
 }
 
-/// TLS with a server whose certificate leads to one in `ca_file`, or to one of the system's.
-fn tls(ca_file: &str) -> Result<SslConnector, BadStore> {
-    let bad = |detail| BadStore { key: "store_ca_file", detail };
-    let roots = outgoing::roots(ca_file).map_err(bad)?;
-    Ok(outgoing::tls(&roots).map_err(|error| bad(error.to_string()))?.build())
+fn bad_roots(detail: String) -> BadStore {
+    BadStore { key: "store_ca_file", detail }
 }
 
 #[cfg(test)]
@@ -148,7 +163,9 @@ mod tests {
     use super::*;
 
     fn settings(toml: &str) -> Result<Option<StoreSettings>, BadStore> {
-        StoreSettings::new(&toml::from_str(toml).unwrap())
+        let window: RateLimit = toml::from_str(toml).unwrap();
+        let roots = StoreSettings::roots(&window.store_ca_file)?;
+        StoreSettings::new(&window, roots)
     }
 
     #[test]
@@ -172,9 +189,11 @@ mod tests {
         let of = |toml: &str| toml::from_str::<RateLimit>(toml).unwrap();
         let store = "store = \"redis://a\"";
         let settings = settings(store).unwrap().unwrap();
-        assert!(settings.are_of(&of(&format!("{store}\nrequests = 7\nname = \"other\""))));
+        let same = of(&format!("{store}\nrequests = 7\nname = \"other\""));
+        assert!(settings.are_of(&same, &Vec::new()));
+        assert!(!settings.are_of(&same, &vec![b"root".to_vec()]), "its file has been replaced");
         for other in ["store = \"redis://a/1\"", "", "store = \"redis://a\"\nstore_timeout_ms = 51"] {
-            assert!(!settings.are_of(&of(other)), "{other}");
+            assert!(!settings.are_of(&of(other), &Vec::new()), "{other}");
         }
     }
 }

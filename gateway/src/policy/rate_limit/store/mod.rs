@@ -5,6 +5,7 @@
 //! then requests ask over it, each for a bounded time; or it has none, and they do not wait at all. The first one
 //! that gets no answer takes the connection away, and [`StoreKeeper`] brings another one.
 
+mod bounded;
 mod connect;
 mod keeper;
 
@@ -20,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-pub use connect::{BadStore, StoreSettings};
+pub use connect::{BadStore, Roots, StoreSettings};
 pub use keeper::StoreKeeper;
 
 use super::Count;

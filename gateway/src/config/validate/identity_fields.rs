@@ -1,0 +1,111 @@
+//! Which fields tell backends who asks, and which one bears a key: none that says something else already.
+
+use std::collections::HashSet;
+
+use http::HeaderName;
+
+use crate::config::auth::Auth;
+
+/// Everything that is wrong with the fields that `auth` names.
+pub(super) fn identity_fields(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
+    let mut seen = HashSet::new();
+    for name in auth.identity_headers() {
+        if is_taken(name) {
+            add(
+                "",
+                &format!("the field {name} says something else than who asks; take another, as in X-User"),
+            );
+        } else if !seen.insert(as_cgi_has_it(name)) {
+            add("", &format!("the field {name} is there twice"));
+        }
+    }
+    if auth.header.as_ref().is_some_and(|name| is_taken(&name.0)) {
+        add("header", "this field has a meaning of its own; take another, as in X-Api-Key");
+    }
+}
+
+/// Whether a field says something else than who asks, to HTTP, to the gateway or to many a backend: what the request is
+/// (its method, its path, its body), which answer is wanted, what a browser vouches for, how it came.
+fn is_taken(name: &HeaderName) -> bool {
+    const BEGINNINGS: [&str; 13] = [
+        "accept-",
+        "client-cert",
+        "x-client-cert",
+        "access-control-",
+        "content-",
+        "grpc-",
+        "if-",
+        "proxy-",
+        "sec-",
+        "x-accel-",
+        "x-http-",
+        "x-original-",
+        "x-sendfile",
+    ];
+    let name = as_cgi_has_it(name);
+    match name.as_str() {
+        "host" | "expect" | "via" | "max-forwards" | "date" | "forwarded" | "early-data" | "priority" => true,
+        "accept" | "range" | "cache-control" | "pragma" | "prefer" | "last-event-id" => true,
+        "authorization" | "cookie" | "set-cookie" | "origin" | "referer" | "user-agent" => true,
+        "connection" | "upgrade" | "te" | "trailer" | "transfer-encoding" | "keep-alive" => true,
+        "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-port" | "x-forwarded-prefix" => true,
+        "x-forwarded-proto" | "x-forwarded-scheme" | "x-forwarded-uri" | "x-forwarded-method" => true,
+        "x-real-ip" | "x-request-id" | "x-method-override" | "x-rewrite-url" | "traceparent"
+        | "tracestate" => true,
+        name => BEGINNINGS.iter().any(|beginning| name.starts_with(beginning)),
+    }
+}
+
+/// One name for what programs that read fields from their environment cannot tell apart (RFC 3875 4.1.18).
+fn as_cgi_has_it(name: &HeaderName) -> String {
+    name.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(name: &str) -> Vec<String> {
+        let auth = toml::from_str(&format!("users_file = \"u\"\nuser_header = \"{name}\"")).unwrap();
+        let mut faults = Vec::new();
+        identity_fields(&auth, &mut |_, detail| faults.push(detail.to_owned()));
+        faults
+    }
+
+    #[test]
+    fn who_asks_is_told_in_a_field_that_says_nothing_else() {
+        for name in [
+            "Host",
+            "Content-Type",
+            "content_encoding",
+            "Expect",
+            "Range",
+            "If-None-Match",
+            "Via",
+            "Origin",
+            "Accept",
+            "Accept-Encoding",
+            "Cookie",
+            "Authorization",
+            "Proxy-Authorization",
+            "Cache-Control",
+            "Sec-Fetch-Site",
+            "X-HTTP-Method-Override",
+            "X_Original_URL",
+            "X-Forwarded-For",
+            "X-Forwarded-Uri",
+            "Traceparent",
+            "Client-Cert",
+            "Grpc-Timeout",
+        ] {
+            let found = faults(name);
+            assert!(
+                found.len() == 1 && found[0].contains("says something else than who asks"),
+                "{name}: {found:?}"
+            );
+        }
+        for name in ["X-User", "X_User", "X-Forwarded-User", "Remote-User", "From", "X-Accept", "Contents"] {
+            assert_eq!(faults(name), Vec::<String>::new());
+        }
+    }
+}
