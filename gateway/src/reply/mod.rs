@@ -28,6 +28,10 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The policy that a page of the gateway's own brings, in place of the operator's.
 const CSP: HeaderName = header::CONTENT_SECURITY_POLICY;
 
+/// The most bytes of a detail: where it repeats what the client has sent, it is not for the client to say how long the
+/// answer is.
+const MAX_DETAIL: usize = 400;
+
 /// What becomes of a request, after somebody has looked at it.
 #[derive(Debug)]
 pub enum Verdict<T = ()> {
@@ -108,7 +112,7 @@ impl Reply {
     /// A reply about `problem`; `detail` says what happened to this request.
     pub fn new(problem: Problem, detail: impl Into<Cow<'static, str>>) -> Self {
         let about = About::Problem(problem);
-        Reply { about, detail: detail.into(), ..Reply::blank(problem.status()) }
+        Reply { about, detail: bounded(detail.into()), ..Reply::blank(problem.status()) }
     }
 
     /// Sends the client to `location`, with the method and the body that it has: 308 (RFC 9110 15.4.9).
@@ -351,6 +355,15 @@ impl Reply {
     }
 }
 
+/// `detail`, or its beginning.
+fn bounded(detail: Cow<'static, str>) -> Cow<'static, str> {
+    if detail.len() <= MAX_DETAIL {
+        return detail;
+    }
+    let end = (0..=MAX_DETAIL).rev().find(|end| detail.is_char_boundary(*end)).unwrap_or_default();
+    Cow::from(format!("{}…", &detail[..end]))
+}
+
 /// Sends a response that is nothing but its head. Over HTTP/2 Pingora ends the stream with it only where it is told in
 /// this way, and resets the stream later where it is not and the request has failed.
 async fn head_alone(session: &mut Session, response: ResponseHeader) -> Result<()> {
@@ -391,6 +404,16 @@ mod tests {
         assert_eq!(header.headers["vary"], "Accept");
         let help = "</.well-known/gateway/problems#bad_gateway>; rel=\"help\"";
         assert_eq!(header.headers["link"], help);
+    }
+
+    #[test]
+    fn a_client_does_not_say_how_long_its_answer_is() {
+        for long in ["x".repeat(20_000), "ä".repeat(20_000)] {
+            let (_, body) = sent(Reply::new(Problem::OriginNotAllowed, format!("no {long}")), false);
+            assert!(body.len() < 700, "{}", body.len());
+            let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert!(value["detail"].as_str().unwrap().ends_with('…'), "{value}");
+        }
     }
 
     #[test]
