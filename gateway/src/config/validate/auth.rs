@@ -43,7 +43,8 @@ pub(super) fn auth(at: &str, auth: &Auth, faults: &mut Faults) {
 /// Keys that mean nothing with this kind: most likely somebody thinks that they do.
 fn foreign_keys(at: &str, auth: &Auth, faults: &mut Faults) {
     use AuthKind::{ApiKey, Basic, Forward, Jwt};
-    let keys: [(&str, bool, &[AuthKind]); 19] = [
+    let keys: [(&str, bool, &[AuthKind]); 20] = [
+        ("realm", auth.realm != Auth::default().realm, &[Basic, Jwt, ApiKey]),
         ("pass_credentials", auth.pass_credentials, &[Basic, Jwt, ApiKey]),
         ("user_header", auth.user_header.is_some(), &[Basic, ApiKey]),
         ("users_file", !auth.users_file.is_empty(), &[Basic]),
@@ -122,6 +123,11 @@ fn jwt(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
     for (claim, values) in &auth.require {
         if claim.is_empty() || values.0.is_empty() || values.0.iter().any(String::is_empty) {
             add(&format!("require/{claim}"), "expected a value, or an array of those of which one is enough");
+        } else if claim == "scope" && values.0.iter().any(|value| value.contains(' ')) {
+            add(
+                "require/scope",
+                "a scope is one word (RFC 6749 3.3), and none of these is ever found with a space",
+            );
         }
     }
 }
@@ -139,11 +145,23 @@ fn forward(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
 
 fn identity_headers(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
     // These have a meaning of their own, to the gateway or to HTTP.
-    const TAKEN: [HeaderName; 9] = [
+    const TAKEN: [HeaderName; 21] = [
+        header::ACCEPT,
+        header::ACCEPT_ENCODING,
         header::AUTHORIZATION,
+        header::CONTENT_ENCODING,
+        header::CONTENT_TYPE,
         header::COOKIE,
-        header::HOST,
+        header::EXPECT,
         header::FORWARDED,
+        header::HOST,
+        header::MAX_FORWARDS,
+        header::ORIGIN,
+        header::RANGE,
+        header::SET_COOKIE,
+        header::USER_AGENT,
+        header::VIA,
+        HeaderName::from_static("grpc-timeout"),
         HeaderName::from_static("x-forwarded-for"),
         HeaderName::from_static("x-forwarded-host"),
         HeaderName::from_static("x-forwarded-proto"),
@@ -160,6 +178,10 @@ fn identity_headers(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
         } else if !seen.insert(name) {
             add("", &format!("the field {name} is there twice"));
         }
+    }
+    let key_header = auth.key_header();
+    if auth.kind == AuthKind::ApiKey && auth.identity_headers().any(|told| *told == key_header) {
+        add("user_header", &format!("keys come in {key_header}; tell the backend in another field who asks"));
     }
     if auth.header.as_ref().is_some_and(|name| TAKEN.contains(&name.0)) {
         add("header", "this field has a meaning of its own; take another, as in X-Api-Key");
@@ -251,6 +273,23 @@ mod tests {
                 "kind = \"jwt\"\nsecret_env = \"S\"\nforward_claims = { sub = \"X-A\", iss = \"x-a\" }",
                 "the field x-a is there twice",
             ),
+            (
+                "kind = \"api_key\"\nkeys_file = \"k\"\nuser_header = \"X-Api-Key\"",
+                "auth/user_header: keys come in x-api-key",
+            ),
+            (
+                "users_file = \"u\"\nuser_header = \"Content-Type\"",
+                "the field content-type says something else",
+            ),
+            (
+                "kind = \"forward\"\nurl = \"http://a/\"\nresponse_headers = [\"Set-Cookie\"]",
+                "the field set-cookie says something else",
+            ),
+            (
+                "kind = \"jwt\"\nsecret_env = \"S\"\nrequire = { scope = \"a b\" }",
+                "auth/require/scope: a scope is one word",
+            ),
+            ("kind = \"none\"\nrealm = \"r\"", "auth/realm: it has no meaning with kind = \"none\""),
             ("kind = \"forward\"", "auth: kind = \"forward\" needs `url`"),
             ("kind = \"forward\"\nurl = \"ftp://a/\"", "auth/url: it is neither https nor http"),
             ("kind = \"forward\"\nurl = \"http://a/\"\nca_file = \"c\"", "auth/ca_file: it has no meaning"),
