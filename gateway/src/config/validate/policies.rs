@@ -221,7 +221,8 @@ fn limits(at: &str, limits: &Limits, faults: &mut Faults) {
     }
     // By default the one is less than the other may be set to.
     let is_own = limits.max_uri_bytes != Limits::default().max_uri_bytes;
-    if is_own && limits.max_uri_bytes > limits.max_header_bytes {
+    let is_possible = limits.max_uri_bytes.get() <= MAX_URI_BYTES;
+    if is_own && is_possible && limits.max_uri_bytes > limits.max_header_bytes {
         let detail = "a target is a part of the head, which may have no more than `max_header_bytes`";
         faults.add(format!("{at}limits/max_uri_bytes"), detail);
     }
