@@ -207,6 +207,11 @@ impl Reply {
         }
     }
 
+    /// What happened to this request.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// One word for the log: the error of the `Proxy-Status`, or the problem's name, if there is one.
     pub fn reason(&self) -> Option<&'static str> {
         self.proxy_error.or(self.problem().map(Problem::name))

@@ -6,10 +6,11 @@ use serde::Serialize;
 use crate::config::Algorithm;
 use crate::live::snapshot::Level;
 use crate::policy::rate_limit;
+use crate::reply::Reply;
 use crate::upstream::{BackendState, CircuitState};
 
 /// What would become of a request.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct Explanation {
     /// Its method.
     pub method: String,
@@ -19,14 +20,25 @@ pub struct Explanation {
     pub path: String,
     /// The status with which the gateway itself would answer, where it would.
     pub answered: Option<u16>,
-    /// What is wrong with its path, where that is refused.
+    /// What is wrong with it, where it is refused.
     pub refused: Option<String>,
+    /// The method for which it asks leave, where it is only a browser's question (a preflight of CORS) that is answered
+    /// by the route of the request that it is about.
+    pub preflight: Option<String>,
     /// The domain of the virtual host that serves it.
     pub virtual_host: Option<String>,
     /// The routes of that virtual host, and what becomes of each.
     pub rules: Vec<Rule>,
     /// What happens to it, where a virtual host serves it.
     pub route: Option<Taken>,
+}
+
+impl Explanation {
+    /// It ends here.
+    pub(super) fn answered_with(&mut self, reply: &Reply) {
+        self.answered = Some(reply.status());
+        self.refused = reply.problem().map(|_| reply.detail().to_owned());
+    }
 }
 
 /// A route of the virtual host.
@@ -61,6 +73,12 @@ pub struct Taken {
     pub next: Option<String>,
     /// The tag whose backends get a copy, where the request's method allows it.
     pub mirror: Option<String>,
+    /// Whether it is answered before anybody asks who the client is.
+    pub is_at_door: bool,
+    /// Whether not every address is let in.
+    pub by_address: bool,
+    /// Whether clients must show a certificate.
+    pub by_certificate: bool,
     /// What a request must bear, where it must bear something.
     pub auth: Option<&'static str>,
     /// What goes wrong on purpose, and how often.

@@ -12,9 +12,9 @@ use http::{HeaderName, HeaderValue, Method, Uri, header};
 use pingora::http::RequestHeader;
 
 use super::snapshot::{Route, Snapshot};
-use crate::policy::Verdict;
-use crate::reply::{self, Problem};
-use crate::route::{self, Outcome};
+use crate::policy::{Verdict, content_length, cors, hygiene};
+use crate::reply::{self, Problem, Reply};
+use crate::route::{self, Outcome, RuleTable};
 use crate::upstream::{Arm, Member};
 
 use explanation::{Backend, Policy, Pool, RateLimit, Rule, Taken};
@@ -62,42 +62,29 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
         method: request.method.to_string(),
         host: route::authority(request).ok().flatten().map(str::to_owned),
         path: request.uri.path().to_owned(),
-        answered: None,
-        refused: None,
-        virtual_host: None,
-        rules: Vec::new(),
-        route: None,
+        ..Explanation::default()
     };
-    if request.method == Method::CONNECT {
-        // Pingora refuses to be a tunnel before any phase of ours.
-        explanation.answered = Some(405);
-        return explanation;
-    }
-    let is_here = snapshot.config.proxy.problems_url.is_empty();
-    if is_here && reply::problems(&request.method, request.uri.path()).is_some() {
-        explanation.answered = Some(200);
-        return explanation;
-    }
-    let rules = match route::virtual_host(&snapshot.hosts, request) {
-        Verdict::Continue(rules) => rules,
-        Verdict::Reply(reply) => {
-            explanation.answered = Some(reply.status());
+    let rules = match before_routes(snapshot, request) {
+        Ok(rules) => rules,
+        Err(reply) => {
+            explanation.answered_with(&reply);
             return explanation;
         }
     };
     explanation.virtual_host = Some(rules.otherwise().domain.clone());
-    let found = match route::within(rules, request) {
+    let (meant, preflight) = meant(rules, request);
+    explanation.preflight = preflight;
+    let found = match route::within(rules, &meant) {
         Ok(found) => found,
         Err(bad) => {
-            explanation.answered = Some(Problem::BadRequest.status().as_u16());
-            explanation.refused = Some(bad.to_string());
+            explanation.answered_with(&Reply::new(Problem::BadRequest, bad.to_string()));
             return explanation;
         }
     };
     let written = request.uri.path();
     let (path, sent) = found.paths.as_deref().map_or((written, written), |it| (&*it.compared, &*it.sent));
     path.clone_into(&mut explanation.path);
-    let (outcomes, route) = (rules.explain(&route::asked(request, path)), found.target);
+    let (outcomes, route) = (rules.explain(&route::asked(&meant, path)), found.target);
     let rule = |(route, outcome): (&Arc<Route>, Outcome)| Rule {
         name: route.name.clone(),
         taken: outcome == Outcome::Taken,
@@ -107,23 +94,61 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
     explanation.rules.sort_by(|a, b| a.name.cmp(&b.name));
     let upstream_path = route.rewrite.apply(path, sent).unwrap_or_else(|| sent.to_owned());
     let mut taken = taken(route, request, upstream_path);
-    if let Some(to_https) = to_https(route, question) {
-        taken.redirect = Some(to_https);
+    if let Err(reply) = ask_each(route, question, explanation.preflight.as_ref().map(|_| &meant.method)) {
+        explanation.answered_with(&reply);
+        let location = reply.fields().get(header::LOCATION);
+        taken.redirect = location.map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
+        let is_to_https = matches!(to_https(route, question), Verdict::Reply(_));
+        taken.is_at_door = taken.redirect.is_none() || is_to_https;
     }
-    explanation.answered = taken.redirect.as_ref().map(|_| 308);
     explanation.route = Some(taken);
     explanation
 }
 
-/// Where `http_to_https` sends the client, if it does.
-fn to_https(route: &Route, question: &Question) -> Option<String> {
-    let request = &question.request;
-    let host = route::authority(request).ok().flatten();
-    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-    match route.entrance.https_redirect.as_ref()?.check(question.is_https, host, target) {
-        Verdict::Reply(reply) => reply.fields().get(header::LOCATION)?.to_str().ok().map(str::to_owned),
-        Verdict::Continue(()) => None,
+/// What is asked before a route is looked for.
+fn before_routes<'s>(
+    snapshot: &'s Snapshot,
+    request: &RequestHeader,
+) -> Result<&'s Arc<RuleTable<Arc<Route>>>, Box<Reply>> {
+    hygiene::check(request).passed()?;
+    let is_here = snapshot.config.proxy.problems_url.is_empty();
+    match reply::problems(&request.method, request.uri.path()).filter(|_| is_here) {
+        Some(page) => Err(Box::new(page)),
+        None => route::virtual_host(&snapshot.hosts, request).passed(),
     }
+}
+
+/// The request for which a route is looked for: of a preflight that is answered here, the one that is meant by it.
+fn meant(rules: &RuleTable<Arc<Route>>, request: &RequestHeader) -> (RequestHeader, Option<String>) {
+    let mut meant = request.clone();
+    let Some(method) = cors::asks_for(&request.method, &request.headers) else { return (meant, None) };
+    let name = method.to_string();
+    meant.set_method(method);
+    let is_here = route::within(rules, &meant).is_ok_and(|found| found.target.cors.is_some());
+    if is_here { (meant, Some(name)) } else { (request.clone(), None) }
+}
+
+/// The policies that may answer, as far as can be known without a client: in the order of `admission::ask_each`.
+fn ask_each(route: &Route, question: &Question, preflight: Option<&Method>) -> Result<(), Box<Reply>> {
+    let request = &question.request;
+    route.head_size.check(request).passed()?;
+    content_length::check(&request.headers).passed()?;
+    route.body_limit.check(&request.headers).passed()?;
+    if let (Some(method), Some(cors)) = (preflight, &route.cors) {
+        return Err(Box::new(cors.answer(method, &request.headers)));
+    }
+    to_https(route, question).passed()?;
+    match &route.redirect {
+        Some(target) => Err(Box::new(Reply::redirect(target.clone()))),
+        None => Ok(()),
+    }
+}
+
+fn to_https(route: &Route, question: &Question) -> Verdict {
+    let Some(https_redirect) = &route.entrance.https_redirect else { return Verdict::Continue(()) };
+    let host = route::authority(&question.request).ok().flatten();
+    let target = question.request.uri.path_and_query().map_or("/", |target| target.as_str());
+    https_redirect.check(question.is_https, host, target)
 }
 
 fn why(outcome: &Outcome) -> String {
@@ -155,7 +180,7 @@ fn taken(route: &Route, request: &RequestHeader, upstream_path: String) -> Taken
     let next = chosen.pool.next(&route.wanted(request, None, known, &mut [0; 16]));
     Taken {
         name: route.name.clone(),
-        redirect: route.redirect.as_ref().map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned()),
+        redirect: None,
         upstream_path,
         policies: route.policies.iter().map(|&(name, from)| Policy { name, from }).collect(),
         pools: route.split.arms().map(pool).collect(),
@@ -163,6 +188,9 @@ fn taken(route: &Route, request: &RequestHeader, upstream_path: String) -> Taken
         algorithm: route.algorithm,
         next: next.map(|backend| backend.name.clone()),
         mirror: route.mirror.as_ref().map(|mirror| mirror.tag.clone()),
+        is_at_door: false,
+        by_address: route.access.is_some(),
+        by_certificate: route.entrance.client_certificate.as_ref().is_some_and(|policy| policy.is_required()),
         auth: route.auth.as_ref().map(|auth| auth.kind.name()),
         fault: route.fault.as_ref().map(ToString::to_string),
         rate_limits: route
