@@ -139,7 +139,7 @@ const BAD: &[(&str, &str)] = &[
     ("[rate_limit]\nstore_timeout_ms = 10\n", "file:2:20: it has no meaning without a `store`"),
     (
         "[[rate_limit]]\nrequests = 5\n[[rate_limit]]\nwindow_secs = 60\n",
-        "file:4:15: another window counts the same in the same time",
+        "file:4:15: another window counts the same in the same time and place",
     ),
     ("[rate_limit]\nstore_password_env = \"A\"\n", "file:2:22: it has no meaning without a `store`"),
     (

@@ -88,10 +88,11 @@ pub(super) fn idle(config: &Config, faults: &mut Faults) {
 }
 
 fn alike(at: &str, table: &RateLimits, faults: &mut Faults) {
-    let counts = |window: &RateLimit| (window.key.clone(), window.scope, window.window_secs);
+    let counts =
+        |window: &RateLimit| (window.key.clone(), window.scope, window.window_secs, window.store.clone());
     for (i, window) in table.0.iter().enumerate() {
         if table.0[..i].iter().any(|other| counts(other) == counts(window)) {
-            let detail = "another window counts the same in the same time, so that one of them never matters";
+            let detail = "another window counts the same in the same time and place, so that one of them never matters";
             faults.add(format!("{at}rate_limit/{}", table.path(i, "window_secs")), detail);
         }
     }
