@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
+use pingora::{Error, Result};
 
 use crate::config::Proxy;
 use crate::tls::Handshake;
@@ -86,13 +87,26 @@ pub fn is_interim(status: StatusCode) -> bool {
 }
 
 /// Has the body of a response of unknown length end with the connection, where the client does not know chunks
-/// (RFC 9112 6.1 and 6.3). Over HTTP/2 from the backend Pingora makes chunks of it only after this.
-pub fn spare_chunks(session: &mut Session, response: &mut ResponseHeader) {
+/// (RFC 9112 6.1 and 6.3).
+///
+/// # Errors
+/// Where the client is gone.
+pub async fn spare_chunks(session: &mut Session, response: &mut ResponseHeader) -> Result<()> {
     let is_old = session.req_header().version < Version::HTTP_11;
-    if is_old && !response.headers.contains_key(header::CONTENT_LENGTH) {
-        response.remove_header(&header::TRANSFER_ENCODING);
-        session.set_keepalive(None);
+    if !is_old || response.headers.contains_key(header::CONTENT_LENGTH) {
+        return Ok(());
     }
+    response.remove_header(&header::TRANSFER_ENCODING);
+    session.set_keepalive(None);
+    if response.version == Version::HTTP_2 {
+        // Once this is done Pingora would make chunks of it, so the head is sent here. What Pingora sends of it then
+        // passes for an interim response, and such a client gets none (see `settle`).
+        let mut head = response.clone();
+        head.set_version(Version::HTTP_11);
+        session.write_response_header(Box::new(head), false).await.map_err(Error::into_down)?;
+        response.set_status(StatusCode::EARLY_HINTS)?;
+    }
+    Ok(())
 }
 
 /// Whether the client asks for events: `text/event-stream` is among what it accepts, as it is for every browser's

@@ -518,12 +518,11 @@ impl ProxyHttp for Gateway {
         {
             ctx.encoder = compression.on_response(session.req_header(), response)?;
         }
-        downstream::spare_chunks(session, response);
         if self.parts.leaving.has_begun() || session.is_process_shutting_down() {
             // The client must not send another request on a connection that is about to close.
             session.set_keepalive(None);
         }
-        Ok(())
+        downstream::spare_chunks(session, response).await
     }
     // ANCHOR_END: way_down
 

@@ -155,9 +155,11 @@ mod tests {
     #[test]
     fn one_table_that_becomes_several() {
         let old = format!("[rate_limit]\nname = \"burst\"\nrequests = 5\n{COMPLETE}");
-        let new = format!("[[rate_limit]]\nname = \"day\"\n[[rate_limit]]\nname = \"burst\"\n{COMPLETE}");
+        let new = format!(
+            "[[rate_limit]]\nname = \"day\"\nwindow_secs = 86400\n[[rate_limit]]\nname = \"burst\"\n{COMPLETE}"
+        );
         let config = |text: &str| Config::parse("file", text).unwrap();
-        let day = "+ rate_limit day {\"name\":\"day\",\"requests\":100,\"window_secs\":60,\"key\":\"client_ip\",\"scope\":\"route\"}";
+        let day = "+ rate_limit day {\"name\":\"day\",\"requests\":100,\"window_secs\":86400,\"key\":\"client_ip\",\"scope\":\"route\"}";
         let lines = difference(&config(&old), &config(&new));
         assert_eq!(lines, [day, "~ rate_limit burst requests: 5 -> 100"]);
         let lines = difference(&config(&new), &config(&old));

@@ -1,5 +1,6 @@
 //! Header fields as a configuration may name them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -107,6 +108,16 @@ impl Serialize for Fields {
         }
         fields.end()
     }
+}
+
+/// The name that stands for all that some backend would take for the same: in the environment of a CGI program every
+/// character but letters and digits is an underscore (RFC 3875 4.1.18).
+pub fn alike(name: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if name.bytes().all(is_plain) {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub use cases::{Case, Expect};
 pub use counter_store::{CounterStore, Redis, RedisPlace};
 pub use diff::difference;
 pub use error::{ConfigError, Fault, Position};
-pub use fields::{FieldName, FieldValue, Fields};
+pub use fields::{FieldName, FieldValue, Fields, alike};
 pub use host::{Domain, InvalidHost, normalise_host};
 pub use json_schema::json_schema;
 pub use lets_encrypt::{ChallengeKind, LetsEncrypt};

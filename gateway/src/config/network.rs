@@ -18,6 +18,17 @@ impl Cidr {
         (self.0.network(), self.0.broadcast())
     }
 
+    /// The same addresses in as few networks as can be: two halves become a whole.
+    pub fn joined(networks: &[Cidr]) -> Vec<Cidr> {
+        let networks: Vec<IpNet> = networks.iter().map(|network| network.0).collect();
+        IpNet::aggregate(&networks).into_iter().map(Cidr).collect()
+    }
+
+    /// Whether all of `other` belongs to it.
+    pub fn covers(&self, other: &Cidr) -> bool {
+        self.0.contains(&other.0)
+    }
+
     /// Whether `address` belongs to it. IPv4 is IPv4, also where it came over a socket of IPv6.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())

@@ -139,6 +139,11 @@ pub enum CompressionLevel {
 pub struct MediaTypes(String);
 
 impl MediaTypes {
+    /// Whether it is one type, and not all of a kind.
+    pub fn is_one(&self) -> bool {
+        !self.0.ends_with('*') && !self.0.starts_with('+')
+    }
+
     /// Whether `kind` is one of them: a media type without parameters.
     pub fn contains(&self, kind: &str) -> bool {
         let ends = |text: &str, end: &str| {

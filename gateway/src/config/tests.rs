@@ -47,11 +47,47 @@ const BAD: &[(&str, &str)] = &[
         "file:2:17: \"*\" cannot go with `allow_credentials`",
     ),
     ("[cors]\nallow_origins = [\"*\"]\nallow_methods = [\"get\"]\n", "did you mean `GET`?"),
+    (
+        "[cors]\nallow_origins = [\"https://a.example\", \"https://b\", \"https://A.example:443\"]\n",
+        "file:2:52: this origin is there twice",
+    ),
+    (
+        "[cors]\nallow_origins = [\"*\", \"https://a.example\"]\n",
+        "file:2:17: beside \"*\", which is all of them, the others mean nothing",
+    ),
+    (
+        "[cors]\nallow_origins = [\"*\"]\nallow_headers = [\"X-A\", \"*\"]\n",
+        "file:3:17: beside \"*\", which is all",
+    ),
+    (
+        "[cors]\nallow_origins = [\"*\"]\nallow_methods = [\"GET\", \"TRACE\"]\n",
+        "file:3:25: no browser sends TRACE for a page",
+    ),
+    (
+        "[cors]\nallow_origins = [\"*\"]\nexpose_headers = [\"Set-Cookie\"]\n",
+        "file:3:18: no browser shows Set-Cookie",
+    ),
+    (
+        "[cors]\nallow_origins = [\"*\"]\n[headers]\nresponse_add = { \"Access-Control-Allow-Private-Network\" = \"true\" }\n",
+        "file:4:16: beside a `cors` table nothing else says Access-Control-…",
+    ),
+    (
+        "[compression]\ntypes = [\"text/*\", \"text/event-stream\"]\n",
+        "file:2:20: it is never compressed: each message must be with its client at once",
+    ),
     ("[compression]\nalgorithms = []\n", "file:2:14: it needs one at least"),
     ("[compression]\nalgorithms = [\"gzip\", \"gzip\"]\n", "file:2:14: one of them is there twice"),
     ("[compression]\nalgorithms = [\"deflate\"]\n", "unknown value `deflate`"),
     ("[compression]\ntypes = [\"html\"]\n", "'html' is no media type"),
     ("[access]\ndeny = [\"10.0.0.0/8\", \"x\"]\n", "'x' is no network"),
+    (
+        "[access]\nallow = [\"192.0.2.1\", \"10.0.0.0/8\"]\ndeny = [\"0.0.0.0/1\", \"::/0\"]\n",
+        "file:2:23: nobody comes in by 10.0.0.0/8: `deny` names all of it, and wins",
+    ),
+    (
+        "[access]\nallow = [\"10.0.0.0/8\"]\ndeny = [\"0.0.0.0/1\", \"128.0.0.0/1\"]\n",
+        "file:2:10: nobody comes in by 10.0.0.0/8",
+    ),
     ("[auth]\nrealm = \"r\"\n", "file:1:1: kind = \"basic\" needs `users_file`"),
     ("[auth]\nkind = \"digest\"\nusers_file = \"u\"\n", "file:2:8: unknown value `digest`"),
     ("[auth]\nusers_file = \"u\"\nissuer = \"i\"\n", "file:3:10: it has no meaning with kind = \"basic\""),
@@ -87,15 +123,23 @@ const BAD: &[(&str, &str)] = &[
     ("[rate_limit]\nkey = \"jwt:\"\n", "file:2:7: `key`: 'jwt:' is no key"),
     ("[rate_limit]\nname = \"a b\"\n", "file:2:8: no name of a window"),
     ("[[rate_limit]]\nrequests = 16777216\n", "file:2:12: at most 16777215 requests"),
-    ("[[rate_limit]]\nname = \"a\"\n[[rate_limit]]\nname = \"a\"\n", "file:4:8: 'a' is there twice"),
     (
-        "[[rate_limit]]\n[[rate_limit]]\nrequest = 1\n",
-        "file:3:1: unknown key `request` (did you mean `requests`?)",
+        "[[rate_limit]]\nname = \"a\"\n[[rate_limit]]\nname = \"a\"\nwindow_secs = 1\n",
+        "file:4:8: 'a' is there twice",
+    ),
+    (
+        "[[rate_limit]]\n[[rate_limit]]\nwindow_secs = 1\nrequest = 1\n",
+        "file:4:1: unknown key `request` (did you mean `requests`?)",
     ),
     ("rate_limit = [{}, {}, {}, {}, {}, {}, {}, {}, {}]\n", "file:1:14: at most 8 windows hold together"),
     (
         "[rate_limit]\nstore = \"redis://:sesame@host\"\n",
         "file:2:9: `store`: a user and a password do not belong into the URL",
+    ),
+    ("[rate_limit]\nstore_timeout_ms = 10\n", "file:2:20: it has no meaning without a `store`"),
+    (
+        "[[rate_limit]]\nrequests = 5\n[[rate_limit]]\nwindow_secs = 60\n",
+        "file:4:15: another window counts the same in the same time and place",
     ),
     ("[rate_limit]\nstore_password_env = \"A\"\n", "file:2:22: it has no meaning without a `store`"),
     (
@@ -108,8 +152,8 @@ const BAD: &[(&str, &str)] = &[
         "file:3:20: a request waits at most 5000",
     ),
     (
-        "[[rate_limit]]\nstore = \"redis://a\"\n[[rate_limit]]\n[[rate_limit]]\nstore = \"redis://b\"\n",
-        "file:5:9: windows that hold together are counted in one store",
+        "[[rate_limit]]\nstore = \"redis://a\"\n[[rate_limit]]\nwindow_secs = 1\n[[rate_limit]]\nwindow_secs = 2\nstore = \"redis://b\"\n",
+        "file:7:9: windows that hold together are counted in one store",
     ),
     ("[proxy]\nrate_limit_clients = 16777217\n", "file:2:22: at most 16777216 clients"),
     ("[rate_limit]\nrequests = 0\n", "file:2:12: `requests`: invalid value"),
@@ -165,6 +209,15 @@ const BAD: &[(&str, &str)] = &[
         "file:3:22: it needs `client_ca_file`",
     ),
     ("[limits]\nmax_uri_bytes = 0\n", "file:2:17: `max_uri_bytes`: invalid value: integer `0`"),
+    (
+        "[limits]\nmax_uri_bytes = 4097\nmax_header_bytes = 4096\n",
+        "file:2:17: a target is a part of the head",
+    ),
+    ("[proxy]\nmax_connections = 10\nmax_connections_per_ip = 11\n", "file:3:26: nobody can have more than"),
+    (
+        "[headers]\nrequest_set = { \"X-A\" = \"1\" }\nrequest_remove = [\"x-a\"]\n",
+        "file:3:18: x-a is set, too",
+    ),
     ("[limits]\nmax_uri_bytes = 65001\n", "file:2:17: at most 65000 bytes"),
     ("[limits]\nmax_header_bytes = 1048577\n", "file:2:20: at most 1048576 bytes"),
     ("[limits]\nmin_body_bytes_per_sec = 1048577\n", "file:2:26: at most 1048576 bytes a second"),

@@ -145,24 +145,24 @@ impl<'c> Policies<'c> {
         }
     }
 
-    /// Where each of them was written.
+    /// Where each of them was written, in the order in which a request meets them.
     pub(super) fn levels(&self) -> [(&'static str, Level); 13] {
         fn of<T>(found: Option<Found<'_, T>>) -> Level {
             found.map_or(Level::Default, |found| found.level)
         }
         [
+            ("limits", self.limits.level),
+            ("access", of(self.access)),
+            ("cors", of(self.cors)),
+            ("rate_limit", of(self.rate_limit)),
+            ("auth", of(self.auth)),
             ("health_check", self.health_check.level),
             ("balancing", self.balancing.level),
             ("upstream", self.upstream.level),
             ("retry", self.retry.level),
             ("circuit_breaker", self.circuit_breaker.level),
-            ("access", of(self.access)),
-            ("auth", of(self.auth)),
-            ("rate_limit", of(self.rate_limit)),
-            ("limits", self.limits.level),
             ("headers", self.headers.level),
             ("security_headers", self.security_headers.level),
-            ("cors", of(self.cors)),
             ("compression", of(self.compression)),
         ]
     }

@@ -26,6 +26,11 @@ impl ClientCertificates {
         ClientCertificates { authority, required: certificate == ClientCertificate::Required }
     }
 
+    /// Whether nobody is let in without one.
+    pub fn is_required(&self) -> bool {
+        self.required
+    }
+
     /// Whether a client is let in, by its handshake; without TLS there was none.
     pub fn check(&self, handshake: Option<&Handshake>) -> Verdict {
         if handshake.is_some_and(|handshake| handshake.asked_for != Some(self.authority)) {

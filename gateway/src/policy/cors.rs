@@ -87,8 +87,15 @@ impl From<&config::Cors> for Cors {
 
 /// The method that a browser asks leave for, where the request is such a question (a preflight).
 pub fn asks_for(method: &Method, request: &HeaderMap) -> Option<Method> {
-    let asked = request.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| *method == Method::OPTIONS)?;
-    Method::from_bytes(asked.as_bytes()).ok().filter(|_| request.contains_key(ORIGIN))
+    if *method != Method::OPTIONS || !request.contains_key(ORIGIN) {
+        return None;
+    }
+    let mut asked = request.get_all(ACCESS_CONTROL_REQUEST_METHOD).iter();
+    // No browser asks for two at once, and it is the method that the route is found by.
+    match (asked.next(), asked.next()) {
+        (Some(one), None) => Method::from_bytes(one.as_bytes()).ok(),
+        _ => None,
+    }
 }
 
 impl Cors {
@@ -172,15 +179,11 @@ impl Cors {
     /// # Errors
     /// Never in practice: the values are valid.
     pub fn on_response(&self, origin: Option<&HeaderValue>, response: &mut ResponseHeader) -> Result<()> {
-        for name in [
-            ACCESS_CONTROL_ALLOW_ORIGIN,
-            ACCESS_CONTROL_ALLOW_CREDENTIALS,
-            ACCESS_CONTROL_EXPOSE_HEADERS,
-            ACCESS_CONTROL_ALLOW_METHODS,
-            ACCESS_CONTROL_ALLOW_HEADERS,
-            ACCESS_CONTROL_MAX_AGE,
-        ] {
-            response.remove_header(&name);
+        // Whatever else there is or will be of the kind, such as Access-Control-Allow-Private-Network.
+        let is_of_cors = |name: &&HeaderName| name.as_str().starts_with("access-control-");
+        let theirs: Vec<HeaderName> = response.headers.keys().filter(is_of_cors).cloned().collect();
+        for name in &theirs {
+            response.remove_header(name);
         }
         for (name, value) in self.fields(origin) {
             response.insert_header(name, value)?;
@@ -281,6 +284,9 @@ mod tests {
         assert_eq!(asks_for(&Method::OPTIONS, &request(&full[1..])), None);
         let nonsense = [("origin", "https://a.example"), ("access-control-request-method", "a b")];
         assert_eq!(asks_for(&Method::OPTIONS, &request(&nonsense)), None);
+        let mut two = request(&full);
+        two.append("access-control-request-method", HeaderValue::from_static("GET"));
+        assert_eq!(asks_for(&Method::OPTIONS, &two), None, "which of them would find the route?");
     }
 
     #[test]
@@ -302,6 +308,9 @@ mod tests {
             ("Access-Control-Allow-Origin", "*"),
             ("Access-Control-Allow-Origin", "https://evil.example"),
             ("Access-Control-Allow-Credentials", "true"),
+            ("Access-Control-Allow-Private-Network", "true"),
+            ("Access-Control-Allow-Methods", "*"),
+            ("Access-Control-Whatever-Comes", "true"),
             ("Vary", "Accept-Encoding"),
         ] {
             response.append_header(name, value).unwrap();
@@ -309,14 +318,17 @@ mod tests {
         let mut other = response.clone();
         cors.on_response(Some(&origin("https://app.example.com")), &mut response).unwrap();
         let all = |name| response.headers.get_all(name).iter().collect::<Vec<_>>();
+        let of_cors = |response: &ResponseHeader| {
+            response.headers.keys().filter(|name| name.as_str().starts_with("access-control")).count()
+        };
+        assert_eq!(of_cors(&response), 3);
         assert_eq!(all("access-control-allow-origin"), ["https://app.example.com"]);
         assert_eq!(all("access-control-allow-credentials"), ["true"]);
         assert_eq!(all("access-control-expose-headers"), ["x-total"]);
         assert_eq!(all("vary"), ["Accept-Encoding", "Origin"]);
 
         cors.on_response(None, &mut other).unwrap();
-        let said = other.headers.keys().filter(|name| name.as_str().starts_with("access-control"));
-        assert_eq!(said.count(), 0);
+        assert_eq!(of_cors(&other), 0);
         assert_eq!(
             other.headers.get_all("vary").iter().count(),
             2,

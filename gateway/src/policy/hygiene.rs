@@ -4,7 +4,7 @@
 //! How a request over HTTP/1 is written has been seen to by the time that this is asked (`client::http1`); over HTTP/2
 //! it is asked here, as far as h2 and Pingora leave something to ask.
 
-use http::header::{CONNECTION, EXPECT, MAX_FORWARDS, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, EXPECT, MAX_FORWARDS, ORIGIN, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 use pingora::Result;
@@ -61,6 +61,10 @@ pub fn check(request: &RequestHeader) -> Verdict {
     }
     if request.headers.keys().any(|name| TWINS.contains(&name.as_str())) {
         return bad("the name of a header field passes for that of another one");
+    }
+    if request.headers.get_all(ORIGIN).iter().nth(1).is_some() {
+        // RFC 6454 7.3. A backend might go by the other one than `[cors]` does.
+        return bad("there are several Origin fields");
     }
     match method(request) {
         Some(reply) => Verdict::Reply(reply),
@@ -227,6 +231,16 @@ mod tests {
         ] {
             let request = request(Version::HTTP_11, "GET", &[("Connection", connection)]);
             assert_eq!(status(&request), expected, "{connection}");
+        }
+    }
+
+    #[test]
+    fn a_request_comes_from_one_origin() {
+        let (one, other) = (("Origin", "https://a.example"), ("Origin", "https://evil.example"));
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            assert_eq!(status(&request(version, "GET", &[one])), 0);
+            assert_eq!(status(&request(version, "GET", &[one, other])), 400);
+            assert_eq!(status(&request(version, "OPTIONS", &[one, one])), 400);
         }
     }
 

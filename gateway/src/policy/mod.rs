@@ -24,23 +24,12 @@ pub mod rewrite;
 pub mod security_headers;
 pub mod signed_cookie;
 
-use std::borrow::Cow;
-
 use http::{HeaderMap, HeaderName, header};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
+use crate::config::alike;
 pub use crate::reply::Verdict;
-
-/// The name that stands for all that some backend would take for the same: in the environment of a CGI program every
-/// character but letters and digits is an underscore (RFC 3875 4.1.18).
-fn alike(name: &str) -> Cow<'_, str> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    if name.bytes().all(is_plain) {
-        return Cow::Borrowed(name);
-    }
-    Cow::Owned(name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
-}
 
 /// Removes the fields that only the gateway may fill in, in any way of writing that a backend may take for them;
 /// `is_meant` is asked for names as [`alike`] has them.

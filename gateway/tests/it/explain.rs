@@ -62,14 +62,14 @@ async fn a_person_reads_what_would_become_of_a_request() {
   route         no  /api POST: the method is another one
   route         no  /old: the path is another one
   route         no  = /beta x-beta=1: the path is another one
-  policies      health_check (default), balancing (default), upstream (default), retry (route), \
-                  circuit_breaker (default), access (default), auth (default), rate_limit (top), limits (default), \
-                  headers (default), security_headers (default), cors (default), compression (default)
+  policies      limits (default), access (default), cors (default), rate_limit (top), auth (default), \
+                  health_check (default), balancing (default), upstream (default), retry (route), \
+                  circuit_breaker (default), headers (default), security_headers (default), compression (default)
+  rate limit    default: 10 in 60 s by client_ip
   path          /users
   pool          api
   backend       api-1 127.0.0.1:3002 usable
   backend       api-2 127.0.0.1:3003 usable
-  rate limit    default: 10 in 60 s by client_ip
   algorithm     round_robin
   next          api-1";
     assert_eq!((code, said.as_str()), (Some(0), expected));
@@ -86,7 +86,7 @@ async fn a_program_reads_the_same_as_json() {
         "name": "default", "requests": 10, "window_secs": 60, "key": "client_ip", "store": "local",
     }]);
     assert_eq!(answer["route"]["rate_limits"], limit);
-    assert_eq!(answer["route"]["policies"][3], serde_json::json!({"name": "retry", "from": "virtual_host"}));
+    assert_eq!(answer["route"]["policies"][8], serde_json::json!({"name": "retry", "from": "virtual_host"}));
     let outdone = answer["rules"].as_array().unwrap().iter().find(|rule| rule["name"] == "/api").unwrap();
     assert_eq!(outdone["why"], "it matches, and another one matches more");
 }
@@ -116,6 +116,141 @@ async fn what_the_gateway_answers_itself_is_said() {
         (&moved["answered"], &moved["route"]["redirect"]),
         (&308.into(), &"https://new.example.com/".into())
     );
+}
+
+const GUARDED: &str = r#"
+[proxy]
+listen_addr_http = "127.0.0.1:0"
+trusted_proxies = ["127.0.0.1"]
+[cors]
+allow_origins = ["https://app.example.com"]
+allow_methods = ["PUT"]
+[[rate_limit]]
+key = "jwt:sub"
+[[rate_limit]]
+name = "each"
+[auth]
+kind = "jwt"
+secret_env = "EXPLAIN_SECRET"
+[access]
+deny = ["192.0.2.0/24"]
+[[virtual_hosts]]
+domain = "*"
+enabled_backends_tag = "a"
+    [[virtual_hosts.routes]]
+    path_prefix = "/put"
+    methods = ["PUT"]
+    fault = { abort_status = 500, abort_percent = 1 }
+    [[virtual_hosts.routes]]
+    path_prefix = "/old"
+    redirect = "/new"
+    [[virtual_hosts.routes]]
+    path_prefix = "/small"
+    [virtual_hosts.routes.limits]
+    max_uri_bytes = 8
+    max_request_body_bytes = 5
+[[virtual_hosts]]
+domain = "secure.example"
+enabled_backends_tag = "a"
+http_to_https = true
+[[backends]]
+id = "one"
+address = "127.0.0.1:3001"
+tags = ["a"]
+"#;
+
+async fn guarded(arguments: &[&str]) -> String {
+    let file = ConfigFile::new(GUARDED);
+    let path = file.path().display().to_string();
+    let variables = [("EXPLAIN_SECRET", "0123456789abcdef0123456789abcdef")];
+    let (code, said) =
+        Process::run(GATEWAY, &[&["explain", "-c", &path], arguments].concat(), &variables).await;
+    assert_eq!(code, Some(0), "{said}");
+    said
+}
+
+/// The lines from the policies on, without these.
+fn tail(said: &str) -> Vec<&str> {
+    let lines = said.lines().skip_while(|line| !line.starts_with("  policies"));
+    lines.skip(1).map(str::trim_start).collect()
+}
+
+#[tokio::test]
+async fn a_preflight_is_answered_by_the_route_that_it_is_about() {
+    let origin = ["-H", "Origin: https://app.example.com"];
+    let asks = |method| [origin[0], origin[1], "-H", method];
+    let preflight = [&["OPTIONS", "http://a/put"][..], &asks("Access-Control-Request-Method: PUT")].concat();
+    let said = guarded(&preflight).await;
+    assert!(said.contains("route         yes /put PUT: the longest match"), "{said}");
+    let expected = [
+        "access        403 to whoever does not come from where [access] says",
+        "preflight     asks whether a page may send PUT: answered here, by [cors]",
+        "answered      with 204",
+    ];
+    assert_eq!(tail(&said), expected, "no rate limit, no login, no backend");
+
+    let said =
+        guarded(&[&["OPTIONS", "http://a/x"][..], &asks("Access-Control-Request-Method: DELETE")].concat())
+            .await;
+    let refused = "refused       pages of other origins may not use the method DELETE: answered with 403";
+    assert_eq!(tail(&said).last(), Some(&refused), "{said}");
+    let said = guarded(&[&["OPTIONS", "http://a/put"][..], &origin].concat()).await;
+    assert!(said.contains("route         no  /put PUT: the method") && said.contains("next  "), "{said}");
+    let json: Value =
+        serde_json::from_str(&guarded(&[&preflight[..], &["--output", "json"]].concat()).await).unwrap();
+    assert_eq!((&json["preflight"], &json["answered"]), (&"PUT".into(), &204.into()));
+}
+
+#[tokio::test]
+async fn policies_are_told_of_in_the_order_in_which_they_are_asked() {
+    let said = guarded(&["PUT", "http://a/put"]).await;
+    let begins: Vec<&str> = tail(&said).iter().map(|line| line.split("  ").next().unwrap()).collect();
+    assert_eq!(
+        begins,
+        [
+            "access",
+            "rate limit",
+            "auth",
+            "rate limit",
+            "fault",
+            "path",
+            "pool",
+            "backend",
+            "algorithm",
+            "next"
+        ]
+    );
+    assert!(said.contains("each: 100 in 60 s by client_ip") && said.contains("by jwt:sub"), "{said}");
+
+    let said = guarded(&["GET", "http://a/old"]).await;
+    assert_eq!(tail(&said)[1..4].iter().map(|line| &line[..4]).collect::<Vec<_>>(), ["rate", "auth", "rate"]);
+    assert_eq!(tail(&said).last(), Some(&"redirect      308 to /new"));
+    let said = guarded(&["GET", "http://secure.example/x"]).await;
+    assert_eq!(tail(&said)[1..], ["redirect      308 to https://secure.example/x"], "{said}");
+}
+
+#[tokio::test]
+async fn what_is_refused_for_its_form_or_its_size_is_told_of() {
+    for (arguments, refused) in [
+        (
+            &["CONNECT", "http://a/"][..],
+            "CONNECT is not implemented: this is no forward proxy: answered with 501",
+        ),
+        (&["TRACE", "http://a/"], "TRACE is not allowed: answered with 405"),
+        (&["GET", "http://a/small/too/long"], "limits.max_uri_bytes allows: answered with 414"),
+        (
+            &["POST", "http://a/small", "-H", "Content-Length: 6"],
+            "limits.max_request_body_bytes allows: answered with 413",
+        ),
+        (
+            &["GET", "http://a/", "-H", "Connection: cookie"],
+            "not for one connection alone: answered with 400",
+        ),
+    ] {
+        let said = guarded(arguments).await;
+        let last = said.lines().last().unwrap();
+        assert!(last.starts_with("  refused       ") && last.ends_with(refused), "{said}");
+    }
 }
 
 #[tokio::test]

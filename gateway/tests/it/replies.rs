@@ -4,6 +4,7 @@ use testkit::{Behaviour, Client, Origin, exchange};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::h2_peers::{Backend, Does};
 use crate::support::{Gateway, Setup};
 use crate::websocket::{over, raw};
 
@@ -366,6 +367,33 @@ async fn a_client_of_http_1_0_gets_no_chunks() {
         assert!(answer.ends_with("\r\n\r\nhelloworld"), "{answer}");
         let head = answer.to_ascii_lowercase();
         assert!(head.contains("connection: close") && !head.contains("transfer-encoding"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn nor_where_the_backend_speaks_http_2_and_gives_no_length() {
+    let keep = "Connection: keep-alive\r\n";
+    for (does, body) in [(Does::Html(200), "<html>"), (Does::Html(500), "<html>"), (Does::Trailers, "hello")]
+    {
+        let backend = Backend::start(does).await;
+        let gateway = over(backend.address, "", "[upstream]\nprotocol = \"http2\"\n").await;
+        for (method, fields, body) in [("GET", keep, body), ("GET", "", body), ("HEAD", keep, "")] {
+            let request = format!("{method} / HTTP/1.0\r\nHost: a\r\n{fields}\r\n");
+            let answer = testkit::exchange(gateway.address, request.as_bytes()).await;
+            let (head, rest) = answer.split_once("\r\n\r\n").unwrap();
+            let head = head.to_ascii_lowercase();
+            assert_eq!(rest, body, "{does:?} {method} {fields}");
+            assert!(head.starts_with("http/1.1 200 ") || head.starts_with("http/1.1 500 "), "{head}");
+            assert!(head.contains("connection: close") && !head.contains("transfer-encoding"), "{head}");
+            assert!(head.contains("x-request-id: "), "{head}");
+        }
+        let knows =
+            testkit::exchange(gateway.address, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        assert!(knows.await.to_ascii_lowercase().contains("transfer-encoding: chunked"));
+        assert_eq!(
+            gateway.metric("proxy_responses_total{route=\"/\",status=\"1xx\",vhost=\"*\"}").await,
+            0.0
+        );
     }
 }
 

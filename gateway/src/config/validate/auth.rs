@@ -43,7 +43,8 @@ pub(super) fn auth(at: &str, auth: &Auth, faults: &mut Faults) {
 /// Keys that mean nothing with this kind: most likely somebody thinks that they do.
 fn foreign_keys(at: &str, auth: &Auth, faults: &mut Faults) {
     use AuthKind::{ApiKey, Basic, Forward, Jwt};
-    let keys: [(&str, bool, &[AuthKind]); 19] = [
+    let keys: [(&str, bool, &[AuthKind]); 20] = [
+        ("realm", auth.realm != Auth::default().realm, &[Basic, Jwt, ApiKey]),
         ("pass_credentials", auth.pass_credentials, &[Basic, Jwt, ApiKey]),
         ("user_header", auth.user_header.is_some(), &[Basic, ApiKey]),
         ("users_file", !auth.users_file.is_empty(), &[Basic]),
@@ -241,6 +242,19 @@ mod tests {
                 "auth/header: this field has",
             ),
             ("kind = \"forward\"\nurl = \"https://a b/?k=s3cret\"", "auth/url: it is no URL; expected"),
+            (
+                "kind = \"api_key\"\nkeys_file = \"k\"\nuser_header = \"X-Api-Key\"",
+                "auth/user_header: keys come in x-api-key",
+            ),
+            (
+                "users_file = \"u\"\nuser_header = \"Content-Type\"",
+                "the field content-type says something else",
+            ),
+            (
+                "kind = \"forward\"\nurl = \"http://a/\"\nresponse_headers = [\"Set-Cookie\"]",
+                "the field set-cookie says something else",
+            ),
+            ("kind = \"none\"\nrealm = \"r\"", "auth/realm: it has no meaning with kind = \"none\""),
             ("kind = \"forward\"", "auth: kind = \"forward\" needs `url`"),
             ("kind = \"forward\"\nurl = \"ftp://a/\"", "auth/url: it is neither https nor http"),
             ("kind = \"forward\"\nurl = \"http://a/\"\nca_file = \"c\"", "auth/ca_file: it has no meaning"),

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use http::HeaderName;
 
-use crate::config::auth::Auth;
+use crate::config::alike;
+use crate::config::auth::{Auth, AuthKind};
 
 /// Everything that is wrong with the fields that `auth` names.
 pub(super) fn identity_fields(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
@@ -15,9 +16,13 @@ pub(super) fn identity_fields(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
                 "",
                 &format!("the field {name} says something else than who asks; take another, as in X-User"),
             );
-        } else if !seen.insert(as_cgi_has_it(name)) {
+        } else if !seen.insert(alike(name.as_str())) {
             add("", &format!("the field {name} is there twice"));
         }
+    }
+    let key_header = auth.key_header();
+    if auth.kind == AuthKind::ApiKey && auth.identity_headers().any(|told| *told == key_header) {
+        add("user_header", &format!("keys come in {key_header}; tell the backend in another field who asks"));
     }
     if auth.header.as_ref().is_some_and(|name| is_taken(&name.0)) {
         add("header", "this field has a meaning of its own; take another, as in X-Api-Key");
@@ -42,8 +47,8 @@ fn is_taken(name: &HeaderName) -> bool {
         "x-original-",
         "x-sendfile",
     ];
-    let name = as_cgi_has_it(name);
-    match name.as_str() {
+    let name = alike(name.as_str());
+    match &*name {
         "host" | "expect" | "via" | "max-forwards" | "date" | "forwarded" | "early-data" | "priority" => true,
         "accept" | "range" | "cache-control" | "pragma" | "prefer" | "last-event-id" => true,
         "authorization" | "cookie" | "set-cookie" | "origin" | "referer" | "user-agent" => true,
@@ -54,11 +59,6 @@ fn is_taken(name: &HeaderName) -> bool {
         | "tracestate" => true,
         name => BEGINNINGS.iter().any(|beginning| name.starts_with(beginning)),
     }
-}
-
-/// One name for what programs that read fields from their environment cannot tell apart (RFC 3875 4.1.18).
-fn as_cgi_has_it(name: &HeaderName) -> String {
-    name.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! What a configuration must be beyond well-formed: whole, without contradictions, and about things that
 //! exist.
 
+mod access;
 mod acme;
 mod auth;
 mod hosts;
 mod identity_fields;
 mod policies;
 mod rate_limit;
+mod responses;
 mod shares;
 mod tls;
 
@@ -86,6 +88,13 @@ fn listeners(config: &Config, faults: &mut Faults) {
     if config.proxy.min_send_bytes_per_sec > policies::MAX_RATE {
         let detail = format!("at most {} bytes a second", policies::MAX_RATE);
         faults.add("proxy/min_send_bytes_per_sec", detail);
+    }
+    let (each, all) = (config.proxy.max_connections_per_ip, config.proxy.max_connections);
+    if usize::try_from(each).is_ok_and(|each| each > all.get()) {
+        faults.add(
+            "proxy/max_connections_per_ip",
+            "nobody can have more than `max_connections`, which are all",
+        );
     }
     if config.proxy.threads > MAX_THREADS {
         faults.add("proxy/threads", format!("at most {MAX_THREADS} threads"));
@@ -223,8 +232,8 @@ pub(super) fn references(config: &Config) -> Vec<PathFault> {
         }
     }
     policies::server_names(config, &mut faults);
-    policies::incomplete(config, &mut faults);
-    rate_limit::claims(config, &mut faults);
+    responses::incomplete(config, &mut faults);
+    rate_limit::idle(config, &mut faults);
     for (i, host) in config.virtual_hosts.iter().enumerate() {
         for (j, route) in host.routes.iter().enumerate() {
             hosts::incomplete(route, &format!("virtual_hosts/{i}/routes/{j}"), &mut faults);

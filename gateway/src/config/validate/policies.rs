@@ -2,22 +2,23 @@
 
 use std::collections::HashSet;
 
-use http::{Uri, header};
+use http::Uri;
 
 use super::Faults;
+use super::access::access;
 use super::auth::auth;
 use super::rate_limit::rate_limits;
+use super::responses::{compression, cors, headers};
 use crate::config::fields::is_cookie_name;
-use crate::config::origin::AllowedOrigin;
 use crate::config::policies::{FaultInjection, Headers, Limits};
 use crate::config::rate_limit::RateLimits;
-use crate::config::responses::{Compression, Cors, FieldOrAny};
+use crate::config::responses::{Compression, Cors};
 use crate::config::routes::Route;
 use crate::config::schema::{Backend, Config, VirtualHost};
 use crate::config::upstream::{
     Balancing, CircuitBreaker, HealthCheck, ProbeKind, Retry, Upstream, UpstreamProtocol,
 };
-use crate::config::{Address, Auth};
+use crate::config::{Access, Address, Auth};
 
 /// The most attempts that one request may cost.
 pub const MAX_ATTEMPTS: u32 = 16;
@@ -48,6 +49,7 @@ pub(super) fn policies(config: &Config, faults: &mut Faults) {
         rate_limit: &config.rate_limit,
         limits: &config.limits,
         headers: &config.headers,
+        access: &config.access,
         auth: &config.auth,
         cors: &config.cors,
         compression: &config.compression,
@@ -64,30 +66,6 @@ pub(super) fn policies(config: &Config, faults: &mut Faults) {
     }
 }
 
-/// What they lack. Only worth asking where all of it could be read.
-pub(super) fn incomplete(config: &Config, faults: &mut Faults) {
-    let mut check = |at: String, cors: &Option<Cors>, compression: &Option<Compression>| {
-        let mut add = |key: &str, detail: &str| faults.add(format!("{at}{key}"), detail);
-        if cors.as_ref().is_some_and(|cors| cors.allow_origins.is_empty()) {
-            let detail = "it needs an origin, as in \"https://app.example.com\"; or leave the table out";
-            add("cors/allow_origins", detail);
-        }
-        if compression.as_ref().is_some_and(|compression| compression.algorithms.is_empty()) {
-            add("compression/algorithms", "it needs one at least; or leave the table out");
-        }
-        if compression.as_ref().is_some_and(|compression| compression.types.is_empty()) {
-            add("compression/types", "without types nothing is compressed; leave it out, or the table");
-        }
-    };
-    check(String::new(), &config.cors, &config.compression);
-    for (i, host) in config.virtual_hosts.iter().enumerate() {
-        check(format!("virtual_hosts/{i}/"), &host.cors, &host.compression);
-        for (j, route) in host.routes.iter().enumerate() {
-            check(format!("virtual_hosts/{i}/routes/{j}/"), &route.cors, &route.compression);
-        }
-    }
-}
-
 /// The tables that may stand in one place.
 struct Tables<'c> {
     health_check: &'c Option<HealthCheck>,
@@ -98,6 +76,7 @@ struct Tables<'c> {
     rate_limit: &'c Option<RateLimits>,
     limits: &'c Option<Limits>,
     headers: &'c Option<Headers>,
+    access: &'c Option<Access>,
     auth: &'c Option<Auth>,
     cors: &'c Option<Cors>,
     compression: &'c Option<Compression>,
@@ -116,6 +95,7 @@ macro_rules! tables_from {
                     rate_limit: &from.rate_limit,
                     limits: &from.limits,
                     headers: &from.headers,
+                    access: &from.access,
                     auth: &from.auth,
                     cors: &from.cors,
                     compression: &from.compression,
@@ -137,7 +117,8 @@ impl Tables<'_> {
         self.circuit_breaker.iter().for_each(|table| circuit_breaker(at, table, faults));
         self.rate_limit.iter().for_each(|table| rate_limits(at, table, faults));
         self.limits.iter().for_each(|table| limits(at, table, faults));
-        self.headers.iter().for_each(|table| headers(at, table, faults));
+        self.headers.iter().for_each(|table| headers(at, table, self.cors.is_some(), faults));
+        self.access.iter().for_each(|table| access(at, table, faults));
         self.auth.iter().for_each(|table| auth(at, table, faults));
         self.cors.iter().for_each(|table| cors(at, table, faults));
         self.compression.iter().for_each(|table| compression(at, table, faults));
@@ -238,42 +219,16 @@ fn limits(at: &str, limits: &Limits, faults: &mut Faults) {
             faults.add(format!("{at}limits/{key}"), format!("at most {most} {what}"));
         }
     }
+    // By default the one is less than the other may be set to.
+    let is_own = limits.max_uri_bytes != Limits::default().max_uri_bytes;
+    let is_possible = limits.max_uri_bytes.get() <= MAX_URI_BYTES;
+    if is_own && is_possible && limits.max_uri_bytes > limits.max_header_bytes {
+        let detail = "a target is a part of the head, which may have no more than `max_header_bytes`";
+        faults.add(format!("{at}limits/max_uri_bytes"), detail);
+    }
     if limits.min_body_bytes_per_sec > MAX_RATE {
         faults
             .add(format!("{at}limits/min_body_bytes_per_sec"), format!("at most {MAX_RATE} bytes a second"));
-    }
-}
-
-fn headers(at: &str, headers: &Headers, faults: &mut Faults) {
-    if headers.request_add.0.iter().any(|(name, _)| name.0 == header::HOST) {
-        let detail = "a request has one Host, so it cannot be added; use request_set";
-        faults.add(format!("{at}headers/request_add"), detail);
-    }
-}
-
-fn cors(at: &str, cors: &Cors, faults: &mut Faults) {
-    let mut add = |key: &str, detail: &str| faults.add(format!("{at}cors/{key}"), detail);
-    if !cors.allow_credentials {
-        return;
-    }
-    // With credentials browsers take the star for itself (fetch, 3.2.4), and it would let everybody in.
-    let any = FieldOrAny::Any;
-    for (key, has_any) in [
-        ("allow_origins", cors.allow_origins.contains(&AllowedOrigin::Any)),
-        ("allow_methods", cors.allow_methods.iter().any(|method| method.0.as_str() == "*")),
-        ("allow_headers", cors.allow_headers.contains(&any)),
-        ("expose_headers", cors.expose_headers.contains(&any)),
-    ] {
-        if has_any {
-            add(key, "\"*\" cannot go with `allow_credentials`; name those that may");
-        }
-    }
-}
-
-fn compression(at: &str, compression: &Compression, faults: &mut Faults) {
-    let twice = |i: usize| compression.algorithms[..i].contains(&compression.algorithms[i]);
-    if (0..compression.algorithms.len()).any(twice) {
-        faults.add(format!("{at}compression/algorithms"), "one of them is there twice");
     }
 }
 

@@ -52,8 +52,9 @@ pub(super) fn rate_limits(at: &str, limits: &RateLimits, faults: &mut Faults) {
     }
 }
 
-/// Windows by a claim that nobody ever has: of all routes for which they hold, none asks who the client is.
-pub(super) fn claims(config: &Config, faults: &mut Faults) {
+/// Windows that never matter: by a claim that nobody ever has, as of all routes for which they hold none asks who the
+/// client is, or beside one that counts the same.
+pub(super) fn idle(config: &Config, faults: &mut Faults) {
     let mut tables: Vec<_> = config.rate_limit.iter().map(|table| (String::new(), table)).collect();
     let mut proved = HashSet::new();
     for (i, host) in config.virtual_hosts.iter().enumerate() {
@@ -72,6 +73,9 @@ pub(super) fn claims(config: &Config, faults: &mut Faults) {
             }
         }
     }
+    for (at, table) in tables.iter().filter(|(_, table)| table.0.len() <= MAX_RATE_LIMITS) {
+        alike(at, table, faults);
+    }
     for (at, table) in tables.into_iter().filter(|(at, _)| !proved.contains(at)) {
         for (i, _) in
             table.0.iter().enumerate().filter(|(_, window)| matches!(window.key, RateLimitKey::Claim(_)))
@@ -79,6 +83,17 @@ pub(super) fn claims(config: &Config, faults: &mut Faults) {
             let detail =
                 "no route for which it holds asks for a token, so nobody has a claim; add an `auth` table";
             faults.add(format!("{at}rate_limit/{}", table.path(i, "key")), detail);
+        }
+    }
+}
+
+fn alike(at: &str, table: &RateLimits, faults: &mut Faults) {
+    let counts =
+        |window: &RateLimit| (window.key.clone(), window.scope, window.window_secs, window.store.clone());
+    for (i, window) in table.0.iter().enumerate() {
+        if table.0[..i].iter().any(|other| counts(other) == counts(window)) {
+            let detail = "another window counts the same in the same time and place, so that one of them never matters";
+            faults.add(format!("{at}rate_limit/{}", table.path(i, "window_secs")), detail);
         }
     }
 }
@@ -113,7 +128,9 @@ fn store(path: &impl Fn(&str) -> String, window: &RateLimit, faults: &mut Faults
             ("store_password_env", &window.store_password_env),
             ("store_ca_file", &window.store_ca_file),
         ];
-        for (key, _) in keys.into_iter().filter(|(_, value)| !value.is_empty()) {
+        let keys = keys.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, _)| key);
+        let is_timed = window.store_timeout_ms != RateLimit::default().store_timeout_ms;
+        for key in keys.chain(is_timed.then_some("store_timeout_ms")) {
             faults.add(path(key), "it has no meaning without a `store` to connect to");
         }
         return;

@@ -1,0 +1,130 @@
+//! What the tables about header fields and responses must be, wherever they stand: `[headers]`, `[cors]` and
+//! `[compression]`. A key that changes nothing is refused: whoever wrote it thinks that it does.
+
+use http::{HeaderName, Method, header};
+
+use super::Faults;
+use crate::config::fields::FieldName;
+use crate::config::origin::AllowedOrigin;
+use crate::config::policies::Headers;
+use crate::config::responses::{Compression, Cors, FieldOrAny};
+use crate::config::schema::Config;
+
+/// Everything that is wrong with a table of header fields; `answers_cors`: where it stands there is a `[cors]`, too.
+pub(super) fn headers(at: &str, headers: &Headers, answers_cors: bool, faults: &mut Faults) {
+    let mut add = |key: &str, detail: &str| faults.add(format!("{at}headers/{key}"), detail);
+    if headers.request_add.0.iter().any(|(name, _)| name.0 == header::HOST) {
+        add("request_add", "a request has one Host, so it cannot be added; use request_set");
+    }
+    let defaults = Headers::default().response_remove;
+    for (key, removed, set, by_default) in [
+        ("request_remove", &headers.request_remove, &headers.request_set, &[][..]),
+        ("response_remove", &headers.response_remove, &headers.response_set, &defaults[..]),
+    ] {
+        let is_set = |name: &&FieldName| set.0.iter().any(|(set, _)| set == *name);
+        let both = removed.iter().filter(is_set).find(|name| !by_default.contains(name));
+        if let Some(FieldName(name)) = both {
+            add(key, &format!("{name} is set, too, whatever was there; leave one of the two out"));
+        }
+    }
+    let said = [("response_set", &headers.response_set), ("response_add", &headers.response_add)];
+    for (key, fields) in said {
+        let is_of_cors = |name: &HeaderName| name.as_str().starts_with("access-control-");
+        if answers_cors && fields.0.iter().any(|(name, _)| is_of_cors(&name.0)) {
+            add(key, "beside a `cors` table nothing else says Access-Control-…; leave one of them out");
+        }
+    }
+}
+
+/// Everything that is wrong with a table about pages of other origins.
+pub(super) fn cors(at: &str, cors: &Cors, faults: &mut Faults) {
+    for (i, method) in cors.allow_methods.iter().enumerate() {
+        // Browsers send none of them for a page (fetch, 2.2.1), and the gateway serves none.
+        if [Method::CONNECT, Method::TRACE].contains(&method.0) || method.0.as_str() == "TRACK" {
+            let detail = format!("no browser sends {} for a page; leave it out", method.0);
+            faults.add(format!("{at}cors/allow_methods/{i}"), detail);
+        }
+    }
+    for (i, origin) in cors.allow_origins.iter().enumerate() {
+        if cors.allow_origins[..i].contains(origin) {
+            faults.add(format!("{at}cors/allow_origins/{i}"), "this origin is there twice");
+        }
+    }
+    let mut add = |key: &str, detail: &str| faults.add(format!("{at}cors/{key}"), detail);
+    let is_cookie =
+        |field: &FieldOrAny| matches!(field, FieldOrAny::Field(name) if name == header::SET_COOKIE);
+    if cors.expose_headers.iter().any(is_cookie) {
+        add("expose_headers", "no browser shows Set-Cookie to a script (fetch, 2.2.2); leave it out");
+    }
+    stars(cors, &mut add);
+}
+
+/// What "*" may stand beside.
+fn stars(cors: &Cors, add: &mut impl FnMut(&str, &str)) {
+    // It does not stand for Authorization (fetch, 3.2.4).
+    let is_else = |field: &&FieldOrAny| {
+        !matches!(field, FieldOrAny::Any) && **field != FieldOrAny::Field(header::AUTHORIZATION)
+    };
+    let others = |fields: &[FieldOrAny]| fields.iter().filter(is_else).count();
+    let any = FieldOrAny::Any;
+    for (key, has_any, others) in [
+        (
+            "allow_origins",
+            cors.allow_origins.contains(&AllowedOrigin::Any),
+            cors.allow_origins.len().saturating_sub(1),
+        ),
+        (
+            "allow_methods",
+            cors.allow_methods.iter().any(|method| method.0.as_str() == "*"),
+            cors.allow_methods.len().saturating_sub(1),
+        ),
+        ("allow_headers", cors.allow_headers.contains(&any), others(&cors.allow_headers)),
+        ("expose_headers", cors.expose_headers.contains(&any), others(&cors.expose_headers)),
+    ] {
+        if has_any && cors.allow_credentials {
+            // With credentials browsers take the star for itself (fetch, 3.2.4), and it would let everybody in.
+            add(key, "\"*\" cannot go with `allow_credentials`; name those that may");
+        } else if has_any && others > 0 {
+            add(key, "beside \"*\", which is all of them, the others mean nothing; leave it out, or them");
+        }
+    }
+}
+
+/// Everything that is wrong with a table about compression.
+pub(super) fn compression(at: &str, compression: &Compression, faults: &mut Faults) {
+    let twice = |i: usize| compression.algorithms[..i].contains(&compression.algorithms[i]);
+    if (0..compression.algorithms.len()).any(twice) {
+        faults.add(format!("{at}compression/algorithms"), "one of them is there twice");
+    }
+    for (i, types) in compression.types.iter().enumerate() {
+        if types.is_one() && ["text/event-stream", "application/grpc"].iter().any(|kind| types.contains(kind))
+        {
+            let detail = "it is never compressed: each message must be with its client at once; leave it out";
+            faults.add(format!("{at}compression/types/{i}"), detail);
+        }
+    }
+}
+
+/// What they lack. Only worth asking where all of it could be read.
+pub(super) fn incomplete(config: &Config, faults: &mut Faults) {
+    let mut check = |at: String, cors: &Option<Cors>, compression: &Option<Compression>| {
+        let mut add = |key: &str, detail: &str| faults.add(format!("{at}{key}"), detail);
+        if cors.as_ref().is_some_and(|cors| cors.allow_origins.is_empty()) {
+            let detail = "it needs an origin, as in \"https://app.example.com\"; or leave the table out";
+            add("cors/allow_origins", detail);
+        }
+        if compression.as_ref().is_some_and(|compression| compression.algorithms.is_empty()) {
+            add("compression/algorithms", "it needs one at least; or leave the table out");
+        }
+        if compression.as_ref().is_some_and(|compression| compression.types.is_empty()) {
+            add("compression/types", "without types nothing is compressed; leave it out, or the table");
+        }
+    };
+    check(String::new(), &config.cors, &config.compression);
+    for (i, host) in config.virtual_hosts.iter().enumerate() {
+        check(format!("virtual_hosts/{i}/"), &host.cors, &host.compression);
+        for (j, route) in host.routes.iter().enumerate() {
+            check(format!("virtual_hosts/{i}/routes/{j}/"), &route.cors, &route.compression);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What the gateway would do with a request: asked of the same functions that route live ones, without sending
+//! anything and without counting anything.
+
+mod explanation;
+mod text;
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::uri::Scheme;
+use http::{HeaderName, HeaderValue, Method, Uri, header};
+use pingora::http::RequestHeader;
+
+use super::snapshot::{Route, Snapshot};
+use crate::policy::{Verdict, content_length, cors, hygiene};
+use crate::reply::{self, Problem, Reply};
+use crate::route::{self, Outcome, RuleTable};
+use crate::upstream::{Arm, Member};
+
+use explanation::{Backend, Policy, Pool, RateLimit, Rule, Taken};
+pub use explanation::{BackendCondition, Explanation};
+
+/// A request, and how it comes.
+pub struct Question {
+    /// The request.
+    pub request: RequestHeader,
+    /// Whether it comes by HTTPS.
+    pub is_https: bool,
+}
+
+/// The request that a method, a URL and header fields make. A `Host` among them is asked about in place of the
+/// URL's, as curl does.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn asked(
+    method: &Method,
+    url: &Uri,
+    headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+) -> Result<Question, String> {
+    let wrong = |what: &dyn fmt::Display| format!("'{url}': {what}");
+    let host = url.authority().ok_or_else(|| wrong(&"there is no host; expected http://host/path"))?;
+    let target = url.path_and_query().map_or("/", |target| target.as_str());
+    let mut request =
+        RequestHeader::build(method.clone(), target.as_bytes(), None).map_err(|error| wrong(&error))?;
+    request.insert_header(header::HOST, host.as_str()).map_err(|error| wrong(&error))?;
+    for (name, value) in headers {
+        let set = if name == header::HOST {
+            request.insert_header(name, value)
+        } else {
+            request.append_header(name, value).map(|_| ())
+        };
+        set.map_err(|error| wrong(&error))?;
+    }
+    Ok(Question { request, is_https: url.scheme() == Some(&Scheme::HTTPS) })
+}
+
+/// What `snapshot` makes of a request.
+pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
+    let request = &question.request;
+    let mut explanation = Explanation {
+        method: request.method.to_string(),
+        host: route::authority(request).ok().flatten().map(str::to_owned),
+        path: request.uri.path().to_owned(),
+        ..Explanation::default()
+    };
+    let rules = match before_routes(snapshot, request) {
+        Ok(rules) => rules,
+        Err(reply) => {
+            explanation.answered_with(&reply);
+            return explanation;
+        }
+    };
+    explanation.virtual_host = Some(rules.otherwise().domain.clone());
+    let (meant, preflight) = meant(rules, request);
+    explanation.preflight = preflight;
+    let found = match route::within(rules, &meant) {
+        Ok(found) => found,
+        Err(bad) => {
+            explanation.answered_with(&Reply::new(Problem::BadRequest, bad.to_string()));
+            return explanation;
+        }
+    };
+    let written = request.uri.path();
+    let (path, sent) = found.paths.as_deref().map_or((written, written), |it| (&*it.compared, &*it.sent));
+    path.clone_into(&mut explanation.path);
+    let (outcomes, route) = (rules.explain(&route::asked(&meant, path)), found.target);
+    let rule = |(route, outcome): (&Arc<Route>, Outcome)| Rule {
+        name: route.name.clone(),
+        taken: outcome == Outcome::Taken,
+        why: why(&outcome),
+    };
+    explanation.rules = outcomes.into_iter().map(rule).collect();
+    explanation.rules.sort_by(|a, b| a.name.cmp(&b.name));
+    let upstream_path = route.rewrite.apply(path, sent).unwrap_or_else(|| sent.to_owned());
+    let mut taken = taken(route, request, upstream_path);
+    if let Err(reply) = ask_each(route, question, explanation.preflight.as_ref().map(|_| &meant.method)) {
+        explanation.answered_with(&reply);
+        let location = reply.fields().get(header::LOCATION);
+        taken.redirect = location.map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
+        let is_to_https = matches!(to_https(route, question), Verdict::Reply(_));
+        taken.is_at_door = taken.redirect.is_none() || is_to_https;
+    }
+    explanation.route = Some(taken);
+    explanation
+}
+
+/// What is asked before a route is looked for.
+fn before_routes<'s>(
+    snapshot: &'s Snapshot,
+    request: &RequestHeader,
+) -> Result<&'s Arc<RuleTable<Arc<Route>>>, Box<Reply>> {
+    hygiene::check(request).passed()?;
+    let is_here = snapshot.config.proxy.problems_url.is_empty();
+    match reply::problems(&request.method, request.uri.path()).filter(|_| is_here) {
+        Some(page) => Err(Box::new(page)),
+        None => route::virtual_host(&snapshot.hosts, request).passed(),
+    }
+}
+
+/// The request for which a route is looked for: of a preflight that is answered here, the one that is meant by it.
+fn meant(rules: &RuleTable<Arc<Route>>, request: &RequestHeader) -> (RequestHeader, Option<String>) {
+    let mut meant = request.clone();
+    let Some(method) = cors::asks_for(&request.method, &request.headers) else { return (meant, None) };
+    let name = method.to_string();
+    meant.set_method(method);
+    let is_here = route::within(rules, &meant).is_ok_and(|found| found.target.cors.is_some());
+    if is_here { (meant, Some(name)) } else { (request.clone(), None) }
+}
+
+/// The policies that may answer, as far as can be known without a client: in the order of `admission::ask_each`.
+fn ask_each(route: &Route, question: &Question, preflight: Option<&Method>) -> Result<(), Box<Reply>> {
+    let request = &question.request;
+    route.head_size.check(request).passed()?;
+    content_length::check(&request.headers).passed()?;
+    route.body_limit.check(&request.headers).passed()?;
+    if let (Some(method), Some(cors)) = (preflight, &route.cors) {
+        return Err(Box::new(cors.answer(method, &request.headers)));
+    }
+    to_https(route, question).passed()?;
+    match &route.redirect {
+        Some(target) => Err(Box::new(Reply::redirect(target.clone()))),
+        None => Ok(()),
+    }
+}
+
+fn to_https(route: &Route, question: &Question) -> Verdict {
+    let Some(https_redirect) = &route.entrance.https_redirect else { return Verdict::Continue(()) };
+    let host = route::authority(&question.request).ok().flatten();
+    let target = question.request.uri.path_and_query().map_or("/", |target| target.as_str());
+    https_redirect.check(question.is_https, host, target)
+}
+
+fn why(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Taken => "the longest match".to_owned(),
+        Outcome::Outdone => "it matches, and another one matches more".to_owned(),
+        Outcome::Path => "the path is another one".to_owned(),
+        Outcome::Method => "the method is another one".to_owned(),
+        Outcome::Header(name) => format!("the field {name} is missing or has another value"),
+    }
+}
+
+fn taken(route: &Route, request: &RequestHeader, upstream_path: String) -> Taken {
+    let backend = |(member, backup): (&Member, bool)| Backend {
+        id: member.backend.name.clone(),
+        address: member.backend.endpoint.to_string(),
+        weight: member.weight,
+        backup,
+        state: BackendCondition::from(&*member.backend),
+    };
+    let pool = |arm: &Arm| Pool {
+        tag: arm.tag.clone(),
+        percent: arm.percent,
+        by_rollout: arm.provisional,
+        backends: arm.pool.members().map(backend).collect(),
+    };
+    let chosen = route.split.arm(route.known_draw(&request.headers).unwrap_or_else(|| route.split.peek()));
+    let known = route.known_mark(&request.headers);
+    let next = chosen.pool.next(&route.wanted(request, None, known, &mut [0; 16]));
+    Taken {
+        name: route.name.clone(),
+        redirect: None,
+        upstream_path,
+        policies: route.policies.iter().map(|&(name, from)| Policy { name, from }).collect(),
+        pools: route.split.arms().map(pool).collect(),
+        tag: chosen.tag.clone(),
+        algorithm: route.algorithm,
+        next: next.map(|backend| backend.name.clone()),
+        mirror: route.mirror.as_ref().map(|mirror| mirror.tag.clone()),
+        is_at_door: false,
+        by_address: route.access.is_some(),
+        by_certificate: route.entrance.client_certificate.as_ref().is_some_and(|policy| policy.is_required()),
+        auth: route.auth.as_ref().map(|auth| auth.kind.name()),
+        fault: route.fault.as_ref().map(ToString::to_string),
+        rate_limits: route
+            .rate_limit
+            .iter()
+            .flat_map(|limiter| limiter.windows().map(RateLimit::from))
+            .collect(),
+    }
+}

@@ -1,0 +1,117 @@
+//! An explanation as a person reads it at a terminal: a line for each thing, in the order in which it happens.
+
+use std::fmt::{self, Formatter};
+
+use super::explanation::{BackendCondition, Explanation, RateLimit, Taken};
+use crate::live::snapshot::Level;
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let host = self.host.as_deref().unwrap_or("(no host)");
+        writeln!(f, "{} {host} {}", self.method, self.path)?;
+        match &self.virtual_host {
+            Some(virtual_host) => writeln!(f, "  virtual host  {virtual_host}")?,
+            None if self.refused.is_none() => {
+                let status = self.answered.unwrap_or_default();
+                return writeln!(f, "  virtual host  none: answered with {status}");
+            }
+            None => {}
+        }
+        for rule in &self.rules {
+            let taken = if rule.taken { "yes" } else { "no " };
+            writeln!(f, "  route         {taken} {}: {}", rule.name, rule.why)?;
+        }
+        let Some(route) = &self.route else { return self.end(f) };
+        if !self.rules.iter().any(|rule| rule.taken) {
+            writeln!(f, "  route         none of its own: the virtual host itself")?;
+        }
+        policies(route, f)?;
+        if route.by_address {
+            writeln!(f, "  access        403 to whoever does not come from where [access] says")?;
+        }
+        if route.is_at_door {
+            return self.end(f);
+        }
+        credentials(route, f)?;
+        if self.answered.is_some() {
+            return self.end(f);
+        }
+        way(route, f)
+    }
+}
+
+impl Explanation {
+    /// How the gateway answers it itself.
+    fn end(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let status = self.answered.unwrap_or_default();
+        if let Some(method) = &self.preflight {
+            writeln!(f, "  preflight     asks whether a page may send {method}: answered here, by [cors]")?;
+        }
+        let redirect = self.route.as_ref().and_then(|route| route.redirect.as_ref());
+        match (redirect, &self.refused) {
+            (Some(target), _) => writeln!(f, "  redirect      {status} to {target}"),
+            (None, Some(refused)) => writeln!(f, "  refused       {refused}: answered with {status}"),
+            (None, None) => writeln!(f, "  answered      with {status}"),
+        }
+    }
+}
+
+fn policies(route: &Taken, f: &mut Formatter<'_>) -> fmt::Result {
+    let policies = route.policies.iter().map(|policy| match policy.from {
+        Level::Route => format!("{} (route)", policy.name),
+        Level::VirtualHost => format!("{} (virtual host)", policy.name),
+        Level::Top => format!("{} (top)", policy.name),
+        Level::Default => format!("{} (default)", policy.name),
+    });
+    writeln!(f, "  policies      {}", policies.collect::<Vec<_>>().join(", "))
+}
+
+/// Who may pass, and how often: of windows, those by a claim are asked when it is known who the client is.
+fn credentials(route: &Taken, f: &mut Formatter<'_>) -> fmt::Result {
+    if route.by_certificate {
+        writeln!(f, "  certificate   403 to whoever shows none that is believed")?;
+    }
+    let (by_claim, on_arrival): (Vec<_>, Vec<_>) =
+        route.rate_limits.iter().partition(|limit| limit.key.starts_with("jwt:"));
+    on_arrival.into_iter().try_for_each(|limit| rate_limit(limit, f))?;
+    if let Some(auth) = route.auth {
+        writeln!(f, "  auth          {auth}: 401 to whoever does not prove who asks")?;
+    }
+    by_claim.into_iter().try_for_each(|limit| rate_limit(limit, f))
+}
+
+fn rate_limit(limit: &RateLimit, f: &mut Formatter<'_>) -> fmt::Result {
+    let RateLimit { name, requests, window_secs, key, store } = limit;
+    let store = if store == "local" { String::new() } else { format!(" in {store}") };
+    writeln!(f, "  rate limit    {name}: {requests} in {window_secs} s by {key}{store}")
+}
+
+/// Where it goes.
+fn way(route: &Taken, f: &mut Formatter<'_>) -> fmt::Result {
+    if let Some(fault) = &route.fault {
+        writeln!(f, "  fault         {fault}")?;
+    }
+    writeln!(f, "  path          {}", route.upstream_path)?;
+    for pool in &route.pools {
+        let share = if route.pools.len() > 1 { format!(" {}%", pool.percent) } else { String::new() };
+        writeln!(f, "  pool          {}{share}", pool.tag)?;
+        for backend in &pool.backends {
+            let state = match backend.state {
+                BackendCondition::Usable => "usable",
+                BackendCondition::Unhealthy => "unhealthy",
+                BackendCondition::CircuitOpen => "circuit open",
+                BackendCondition::Drained => "drained",
+            };
+            let weight =
+                if backend.weight > 1 { format!(" weight {}", backend.weight) } else { String::new() };
+            let backup = if backend.backup { " backup" } else { "" };
+            writeln!(f, "  backend       {} {} {state}{weight}{backup}", backend.id, backend.address)?;
+        }
+    }
+    if let Some(tag) = &route.mirror {
+        writeln!(f, "  mirror        {tag}")?;
+    }
+    let algorithm = serde_json::to_value(route.algorithm).unwrap_or_default();
+    writeln!(f, "  algorithm     {}", algorithm.as_str().unwrap_or_default())?;
+    writeln!(f, "  next          {}", route.next.as_deref().unwrap_or("nobody: answered with 503"))
+}
