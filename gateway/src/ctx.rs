@@ -84,6 +84,8 @@ pub struct RequestCtx {
     pub mirrored: bool,
     /// When the response's head was there. (`response_filter`)
     pub responded: Option<Instant>,
+    /// Whether that is all of it, whatever follows. (`response_filter`)
+    pub has_no_content: bool,
     /// Its connection to the backend, where that is one of HTTP/1. (`connected_to_upstream`)
     pub backend_socket: Option<RawFd>,
     /// That the response began before the request was whole; `None` where it did not. (`response_filter`)
@@ -129,6 +131,7 @@ impl RequestCtx {
             copy: None,
             mirrored: false,
             responded: None,
+            has_no_content: false,
             backend_socket: None,
             early: None,
             encoder: None,

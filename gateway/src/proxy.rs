@@ -491,6 +491,7 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         deadline::disarm(session);
+        ctx.has_no_content = downstream::has_no_content(session.req_header(), response.status);
         upload::answered(session, ctx, response);
         settle_upgrade(response.status, session, ctx);
         ctx.responded = Some(Instant::now());
@@ -544,6 +545,10 @@ impl ProxyHttp for Gateway {
     ) -> Result<Option<Duration>> {
         if end_of_stream {
             upload::answer_over(session, ctx);
+        }
+        if ctx.has_no_content {
+            // Over HTTP/1 nobody would write it; over HTTP/2 Pingora does.
+            *body = None;
         }
         if let Some(encoder) = &mut ctx.encoder {
             encoder.on_body(body, end_of_stream)?;

@@ -7,10 +7,10 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Method, StatusCode, Version, header};
+use http::{Version, header};
 use nix::sys::socket::{Shutdown, shutdown};
 use pingora::Result;
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
 use crate::client;
@@ -81,7 +81,8 @@ pub fn answered(session: &mut Session, ctx: &mut RequestCtx, answer: &ResponseHe
     }
     ctx.early = Some(EarlyAnswer { is_refusal: downstream::awaits_continue(session), is_over: false });
     session.set_keepalive(None);
-    if has_no_body(session.req_header(), answer) {
+    let is_empty = || answer.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
+    if ctx.has_no_content || is_empty() {
         answer_over(session, ctx);
     }
 }
@@ -125,11 +126,4 @@ pub async fn leave(session: &mut Session) {
         // It goes on sending, or has left: nobody is there to be told.
         let _unread = session.drain_request_body().await;
     }
-}
-
-/// Whether an answer ends with its head (RFC 9112 6.3).
-fn has_no_body(request: &RequestHeader, answer: &ResponseHeader) -> bool {
-    let is_empty = || answer.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
-    let never = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&answer.status);
-    request.method == Method::HEAD || never || is_empty()
 }

@@ -144,7 +144,8 @@ async fn a_body_that_did_not_wait_for_100_is_on_a_connection_of_its_own() {
     let backend = Hasty::start().await;
     let gateway = start(&backend).await;
     let length = SMUGGLED.len();
-    let head = format!("POST /refused HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {length}");
+    let head =
+        format!("POST /refused HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {length}");
     // By the time that the backend refuses it the body may have gone up, and this one takes it for a request.
     let answer = exchange(gateway.address, format!("{head}\r\n\r\n{SMUGGLED}").as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
