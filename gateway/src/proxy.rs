@@ -615,10 +615,14 @@ impl ProxyHttp for Gateway {
     }
     // ANCHOR_END: told
 
-    /// Where the access log tells what happened, Pingora need not; except what went wrong in here.
-    fn suppress_error_log(&self, _session: &Session, ctx: &RequestCtx, error: &Error) -> bool {
-        let from_outside = matches!(error.esource(), ErrorSource::Upstream | ErrorSource::Downstream);
-        ctx.is_answered_early() || self.parts.books.access_log.is_some() && from_outside
+    /// What clients do is nobody's error, and a line for each time would be theirs to write. Where the access log tells
+    /// what happened to a backend, Pingora need not; it does what went wrong in here.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, error: &Error) -> bool {
+        match error.esource() {
+            ErrorSource::Downstream => true,
+            ErrorSource::Upstream => self.parts.books.access_log.is_some(),
+            ErrorSource::Internal | ErrorSource::Unset => false,
+        }
     }
 
     /// The same for retries, which the access log counts.
