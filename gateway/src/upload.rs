@@ -18,6 +18,7 @@ use crate::client::deadline;
 use crate::ctx::{EarlyAnswer, RequestCtx};
 use crate::downstream;
 use crate::failure;
+use crate::upstream::Attempt;
 
 /// From now on the body is waited for.
 pub fn begin(session: &mut Session, ctx: &mut RequestCtx) {
@@ -91,6 +92,8 @@ pub fn answered(session: &mut Session, ctx: &mut RequestCtx, answer: &ResponseHe
 pub fn answer_over(session: &Session, ctx: &mut RequestCtx) {
     let Some(early) = &mut ctx.early else { return };
     early.is_over = true;
+    // A client of HTTP/2 may leave the rest of its request open for as long as its connection lasts.
+    ctx.attempt.iter_mut().for_each(Attempt::over);
     if let Some(socket) = ctx.backend_socket.take() {
         // Pingora would keep the connection if the request has become whole since. It is open as long as Pingora has
         // the answer read from it; and where the backend has closed it, there is nothing to be ended.

@@ -1,6 +1,6 @@
 //! A client's stream, between its socket and Pingora: what is no valid request over HTTP/1 does not pass ([`http1`]),
-//! reads can have a [`deadline`], what has been written goes out while Pingora waits for a backend, and a WebSocket
-//! takes it over.
+//! heads over HTTP/2 come in time, reads can have a [`deadline`], what has been written goes out while Pingora waits
+//! for a backend, and a WebSocket takes it over.
 //!
 //! Pingora leaves the parts of a body of known length in a buffer until that is full, or the body whole; a backend
 //! that sends a little at a time would be silent for its client. But while it waits for the backend it also reads

@@ -39,7 +39,7 @@ pub struct Opener {
     metrics: Arc<Metrics>,
     acceptor: Acceptor,
     challenges: Arc<Challenges>,
-    /// What bounds heads over HTTP/1.
+    /// What bounds heads.
     head: HeadTerms,
     /// Where is listened, and whether TLS is spoken there.
     listeners: Vec<(bool, SocketAddr)>,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use testkit::{DEADLINE, converse, exchange};
+use testkit::{DEADLINE, converse, eventually, exchange};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -211,6 +211,8 @@ async fn over_http2_the_rest_is_nobodys_either() {
     wire.send(&[Frame::head(1, &head, false)]).await;
     assert_eq!(wire.status(1).await, 413);
     assert!(wire.find(|frame| frame.stream == 1 && frame.is_end()).await.is_some());
+    // Its backend has done with it, whether more comes or not.
+    eventually!(gateway.metric("proxy_backend_requests_active").await == 0.0);
     wire.send(&[Frame::new(DATA, END_STREAM, 1, SMUGGLED)]).await;
     gateway.process.line("POST /refused 413 ").await;
     next_is_whole(&gateway, &backend, "/next", "/refused").await;
