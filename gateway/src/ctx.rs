@@ -1,6 +1,7 @@
 //! One request's state, from its first phase to its last. Each field says which phase writes it.
 
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -85,6 +86,12 @@ pub struct RequestCtx {
     pub mirrored: bool,
     /// When the response's head was there. (`response_filter`)
     pub responded: Option<Instant>,
+    /// Whether that is all of it, whatever follows. (`response_filter`)
+    pub has_no_content: bool,
+    /// Its connection to the backend, where that is one of HTTP/1. (`connected_to_upstream`)
+    pub backend_socket: Option<RawFd>,
+    /// That the response began before the request was whole; `None` where it did not. (`response_filter`)
+    pub early: Option<EarlyAnswer>,
     /// What compresses the response; `None`: it passes as it is. (`response_filter`)
     pub encoder: Option<Encoder>,
     /// When it came to which phase; `None` where nobody can ask. (every phase that has something to tell)
@@ -127,6 +134,9 @@ impl RequestCtx {
             copy: None,
             mirrored: false,
             responded: None,
+            has_no_content: false,
+            backend_socket: None,
+            early: None,
             encoder: None,
             timeline: timed.then(Timeline::default),
             error: None,
@@ -277,6 +287,11 @@ impl RequestCtx {
         pause.min(self.time_left())
     }
 
+    /// Whether it has been answered, whole, before it was whole itself: what is left of it is for nobody.
+    pub fn is_answered_early(&self) -> bool {
+        self.early.is_some_and(|early| early.is_over)
+    }
+
     /// What has passed through its tunnel, where it has become one.
     pub fn tunnel(&self) -> Option<Passed> {
         self.upgrade.as_ref().map(|upgrade| upgrade.passed()).filter(|passed| passed.ending.is_some())
@@ -288,6 +303,15 @@ impl RequestCtx {
             attempt.record(outcome, &route.breaker);
         }
     }
+}
+
+/// An answer that began before its request was whole.
+#[derive(Clone, Copy, Debug)]
+pub struct EarlyAnswer {
+    /// Whether the backend was asked whether it wants a body, and has answered without saying so.
+    pub is_refusal: bool,
+    /// Whether all of it is here.
+    pub is_over: bool,
 }
 
 struct Active(IntGauge);

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, Version, header};
-use pingora::http::ResponseHeader;
+use http::{HeaderMap, Method, StatusCode, Version, header};
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::{Error, Result};
 
@@ -79,6 +79,11 @@ pub fn awaits_continue(session: &Session) -> bool {
 /// The status of the final response, where the client has been sent one.
 pub fn final_response(session: &Session) -> Option<StatusCode> {
     session.response_written().map(|response| response.status).filter(|status| !is_interim(*status))
+}
+
+/// Whether an answer with this status has no content, whatever a backend sends behind its head (RFC 9110 6.4.1).
+pub fn has_no_content(request: &RequestHeader, status: StatusCode) -> bool {
+    request.method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// Whether another response follows: all of 1xx but the one that ends HTTP on the connection (RFC 9110 15.2).

@@ -101,6 +101,13 @@ pub fn is_body_too_long(error: &Error) -> bool {
     *error.etype() == BODY_TOO_LONG
 }
 
+/// The error that ends a request of which more comes once it has been answered. Nobody is told: see `upload`.
+pub fn answered_early() -> Box<Error> {
+    Error::explain(ANSWERED_EARLY, "answered before it was whole").into_down()
+}
+
+const ANSWERED_EARLY: ErrorType = ErrorType::new("AnsweredEarly");
+
 /// The error that ends a request whose body comes too slowly.
 pub fn body_too_slow() -> Box<Error> {
     Error::explain(ReadTimedout, "the body comes too slowly").into_down()

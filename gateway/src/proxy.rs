@@ -1,5 +1,6 @@
 //! A request's life, phase by phase, in the order in which the phases run. Read it from top to bottom.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -293,13 +294,14 @@ impl ProxyHttp for Gateway {
         _session: &mut Session,
         reused: bool,
         _peer: &HttpPeer,
-        _fd: std::os::unix::io::RawFd,
+        socket: RawFd,
         _digest: Option<&Digest>,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         if let Some(backend) = ctx.backend().filter(|_| !reused) {
             backend.metrics.connections.inc();
         }
+        ctx.backend_socket = Some(socket);
         ctx.reached(Phase::ConnectedToUpstream);
         Ok(())
     }
@@ -337,6 +339,10 @@ impl ProxyHttp for Gateway {
         request.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
         let (name, via) = forwarded::via(session.req_header().version);
         request.append_header(name, via)?;
+        if !speaks_http2 && !ctx.wants_websocket && request.headers.contains_key(header::EXPECT) {
+            // The body may be on its way while the backend says that it wants none: it shall not read on.
+            request.insert_header(header::CONNECTION, "close")?;
+        }
         if let Some(identity_fields) = &ctx.snapshot.identity_fields {
             identity_fields.on_request(request);
         }
@@ -377,6 +383,7 @@ impl ProxyHttp for Gateway {
         end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
+        upload::hold_back(ctx, body)?;
         upload::came(session, ctx, body.as_ref().map_or(0, Bytes::len))?;
         if let Some(call) = &mut ctx.grpc {
             call.on_request_body(body, end_of_stream)?;
@@ -395,7 +402,7 @@ impl ProxyHttp for Gateway {
         } else if end_of_stream || is_before_trailers {
             ctx.reached(Phase::RequestBodyFilter);
             self.request_sent(session, ctx);
-        } else {
+        } else if ctx.early.is_none() {
             // It may have waited for 100 (Continue), with a deadline; now it takes its time.
             deadline::disarm(session);
         }
@@ -413,7 +420,7 @@ impl ProxyHttp for Gateway {
         client_reused: bool,
     ) -> Box<Error> {
         ctx.reached(Phase::ErrorWhileProxy);
-        if failure::is_retry_on_status(&error) {
+        if ctx.is_answered_early() || failure::is_retry_on_status(&error) {
             return error;
         }
         if ctx.grpc.is_some() && failure::is_timeout(&error) {
@@ -485,6 +492,8 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         deadline::disarm(session);
+        ctx.has_no_content = downstream::has_no_content(session.req_header(), response.status);
+        upload::answered(session, ctx, response);
         settle_upgrade(response.status, session, ctx);
         ctx.responded = Some(Instant::now());
         ctx.reached(Phase::ResponseFilter);
@@ -529,11 +538,18 @@ impl ProxyHttp for Gateway {
     /// A part of the response's body passes by.
     fn response_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
+        if end_of_stream {
+            upload::answer_over(session, ctx);
+        }
+        if ctx.has_no_content {
+            // Over HTTP/1 nobody would write it; over HTTP/2 Pingora does.
+            *body = None;
+        }
         if let Some(encoder) = &mut ctx.encoder {
             encoder.on_body(body, end_of_stream)?;
         }
@@ -560,6 +576,10 @@ impl ProxyHttp for Gateway {
     // ANCHOR: told
     /// Nothing more can be tried: the client is told why, if it has not been told anything yet.
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
+        if let Some(answer) = downstream::final_response(session).filter(|_| ctx.is_answered_early()) {
+            ctx.record(ctx.outcome(answer));
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
         self.met(failure::limit(error));
         let overdue = deadline::has_passed(session);
         deadline::disarm(session);
@@ -595,10 +615,14 @@ impl ProxyHttp for Gateway {
     }
     // ANCHOR_END: told
 
-    /// Where the access log tells what happened, Pingora need not; except what went wrong in here.
+    /// What clients do is nobody's error, and a line for each time would be theirs to write. Where the access log tells
+    /// what happened to a backend, Pingora need not; it does what went wrong in here.
     fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, error: &Error) -> bool {
-        let from_outside = matches!(error.esource(), ErrorSource::Upstream | ErrorSource::Downstream);
-        self.parts.books.access_log.is_some() && from_outside
+        match error.esource() {
+            ErrorSource::Downstream => true,
+            ErrorSource::Upstream => self.parts.books.access_log.is_some(),
+            ErrorSource::Internal | ErrorSource::Unset => false,
+        }
     }
 
     /// The same for retries, which the access log counts.
@@ -617,10 +641,16 @@ impl ProxyHttp for Gateway {
         client::request_over(session);
         turns::give_back(session);
         self.parts.books.enter(session, error, ctx);
-        if client::is_broken_off(session) {
-            // Pingora would close at once, and what still comes would reset the connection under the answer. The
-            // backend has nothing to do with it any more.
+        let is_early = ctx.is_answered_early();
+        if is_early || client::is_broken_off(session) {
+            // The backend has nothing to do any more with what follows.
             ctx.attempt = None;
+        }
+        if is_early {
+            upload::leave(session).await;
+        }
+        if error.is_some() && (is_early || client::is_broken_off(session)) {
+            // Pingora would close at once, and what still comes would reset the connection under the answer.
             session.as_downstream_mut().shutdown().await;
         }
     }

@@ -1,14 +1,24 @@
-//! A request's body on its way to a backend: how long it gets, and how slowly it comes.
+//! A request's body on its way to a backend: how long it gets, how slowly it comes, and what becomes of it where the
+//! backend answers before it has come whole.
+//!
+//! Such an answer ends the request and both connections. Whether the backend still reads the rest nobody can know; one
+//! that does not would take it for the next request on the connection, which would be somebody else's.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use http::Version;
+use bytes::Bytes;
+use http::{Version, header};
+use nix::sys::socket::{Shutdown, shutdown};
 use pingora::Result;
+use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
 use crate::client;
-use crate::ctx::RequestCtx;
+use crate::client::deadline;
+use crate::ctx::{EarlyAnswer, RequestCtx};
+use crate::downstream;
 use crate::failure;
+use crate::upstream::Attempt;
 
 /// From now on the body is waited for.
 pub fn begin(session: &mut Session, ctx: &mut RequestCtx) {
@@ -62,4 +72,61 @@ pub fn came(session: &mut Session, ctx: &mut RequestCtx, bytes: usize) -> Result
 /// which may take the answer away with it (RFC 9112 9.6). HTTP/2 can end a stream without.
 pub fn is_drained(session: &Session, error: &pingora::Error) -> bool {
     failure::is_body_too_long(error) && session.req_header().version != Version::HTTP_2
+}
+
+/// The head of a backend's answer is here, and `ctx.sent` says whether the request was whole by then. Over HTTP/2 a
+/// backend has a stream for each request, and nothing can be taken for another one.
+pub fn answered(session: &mut Session, ctx: &mut RequestCtx, answer: &ResponseHeader) {
+    if ctx.sent.is_some() || ctx.upgrade.is_some() || answer.version == Version::HTTP_2 {
+        return;
+    }
+    ctx.early = Some(EarlyAnswer { is_refusal: downstream::awaits_continue(session), is_over: false });
+    session.set_keepalive(None);
+    let is_empty = || answer.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
+    if ctx.has_no_content || is_empty() {
+        answer_over(session, ctx);
+    }
+}
+
+/// All of a backend's answer is here. Where it came early, nothing is read or sent of the request any more.
+pub fn answer_over(session: &Session, ctx: &mut RequestCtx) {
+    let Some(early) = &mut ctx.early else { return };
+    early.is_over = true;
+    // A client of HTTP/2 may leave the rest of its request open for as long as its connection lasts.
+    ctx.attempt.iter_mut().for_each(Attempt::over);
+    if let Some(socket) = ctx.backend_socket.take() {
+        // Pingora would keep the connection if the request has become whole since. It is open as long as Pingora has
+        // the answer read from it; and where the backend has closed it, there is nothing to be ended.
+        let _closed_by_then = shutdown(socket, Shutdown::Both);
+    }
+    if ctx.sent.is_none() {
+        // Pingora waits for the client's next bytes: not any more.
+        deadline::arm(session, Duration::ZERO);
+    }
+}
+
+/// Keeps back a part of a body that is for nobody.
+///
+/// # Errors
+/// Where nothing is left to be done for the request.
+pub fn hold_back(ctx: &mut RequestCtx, body: &mut Option<Bytes>) -> Result<()> {
+    let Some(early) = ctx.early else { return Ok(()) };
+    if early.is_over {
+        return Err(failure::answered_early());
+    }
+    if early.is_refusal {
+        *body = body.is_some().then(Bytes::new);
+        ctx.copy = None;
+    }
+    Ok(())
+}
+
+/// Reads for a while what a client still sends of a request that has been answered: a close with bytes unread is a
+/// reset, which may take the answer away with it (RFC 9112 9.6). HTTP/2 can end a stream without.
+pub async fn leave(session: &mut Session) {
+    if session.req_header().version != Version::HTTP_2 {
+        deadline::disarm(session);
+        // It goes on sending, or has left: nobody is there to be told.
+        let _unread = session.drain_request_body().await;
+    }
 }

@@ -92,7 +92,7 @@ fn is_let_in(auth: &Auth, name: &'static str, values: &[HeaderValue]) -> bool {
     }
     let id = HeaderValue::from_static("id");
     let asked = Asked { request: &request, path: "/", client: None, is_https: true, host: None, id: &id };
-    matches!(runtime.block_on(auth.check(&asked)), Verdict::Continue(_))
+    matches!(runtime.block_on(auth.check(&asked).verdict()), Verdict::Continue(_))
 }
 
 /// What follows the scheme, however it is written.

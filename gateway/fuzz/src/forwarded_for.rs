@@ -47,8 +47,8 @@ fn headers(fields: &[HeaderValue]) -> HeaderMap {
 
 /// Whatever looks like an address, in a way that is none of the gateway's: parts between anything else.
 fn named(fields: &[HeaderValue]) -> Vec<IpAddr> {
-    let texts = fields.iter().filter_map(|field| field.to_str().ok());
-    let entries = texts.flat_map(|text| text.split(',')).map(str::trim);
+    let texts: Vec<_> = fields.iter().map(|field| String::from_utf8_lossy(field.as_bytes())).collect();
+    let entries = texts.iter().flat_map(|text| text.split(',')).map(str::trim);
     let ways = entries.flat_map(|entry| {
         let bracketed = entry.split_once(']').map_or(entry, |(host, _)| host).trim_start_matches('[');
         let before_port = entry.rsplit_once(':').map_or(entry, |(host, _)| host);

@@ -1,4 +1,4 @@
-//! What bounds the head of a request over HTTP/1. It may change while a connection is open, so it is asked for.
+//! What bounds the head of a request; over HTTP/2, how long it may take. It may change while a connection is open, so it is asked for.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::policy::head_size::HeadSize;
 
-/// What bounds the head of a request that a client sends over HTTP/1.
+/// What bounds the head of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// How large it may be, whichever route it takes.

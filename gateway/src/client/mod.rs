@@ -1,6 +1,6 @@
 //! A client's stream, between its socket and Pingora: what is no valid request over HTTP/1 does not pass ([`http1`]),
-//! reads can have a [`deadline`], what has been written goes out while Pingora waits for a backend, and a WebSocket
-//! takes it over.
+//! heads over HTTP/2 come in time, reads can have a [`deadline`], what has been written goes out while Pingora waits
+//! for a backend, and a WebSocket takes it over.
 //!
 //! Pingora leaves the parts of a body of known length in a buffer until that is full, or the body whole; a backend
 //! that sends a little at a time would be silent for its client. But while it waits for the backend it also reads
@@ -10,6 +10,7 @@
 mod bounds;
 pub mod deadline;
 pub mod http1;
+mod http2;
 mod passing;
 mod sending;
 pub mod turns;
@@ -31,6 +32,7 @@ pub use self::bounds::{Bounds, HeadTerms};
 use self::deadline::Deadline;
 use self::http1::Inspector;
 pub use self::http1::Refusal;
+use self::http2::Http2;
 use self::sending::Sending;
 use self::turns::Turns;
 use crate::pace;
@@ -59,6 +61,8 @@ pub struct ClientStream {
     turns: Option<Arc<ProxyDigest>>,
     /// What looks at requests; `None` where HTTP/2 is spoken.
     http1: Option<Http1>,
+    /// What watches heads where HTTP/2 is spoken.
+    http2: Option<Http2>,
     /// The client's side of a WebSocket, where one is asked for.
     websocket: ClientSide,
     /// How much may still be read to be dropped, once all has been said.
@@ -85,6 +89,7 @@ impl ClientStream {
             prior_knowledge: false,
             turns: None,
             http1: None,
+            http2: None,
             websocket: ClientSide::default(),
             farewell: None,
         }
@@ -95,6 +100,12 @@ impl ClientStream {
     pub fn with_http1(self, terms: HeadTerms) -> Self {
         let http1 = Http1 { inspector: Inspector::default(), terms, is_timed: false };
         ClientStream { http1: Some(http1), ..self }
+    }
+
+    /// One on which HTTP/2 is spoken, after its preface; a head must come whole in the time of these terms.
+    #[must_use]
+    pub fn with_http2_heads(self, terms: HeadTerms, preface: usize) -> Self {
+        ClientStream { http2: Some(Http2::new(terms, preface)), ..self }
     }
 
     /// One whose first request is refused, whatever it is.
@@ -152,9 +163,21 @@ impl ClientStream {
         }
     }
 
+    /// Reads frames of HTTP/2, or whatever else is not looked at.
+    fn poll_frames(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if let Some(http2) = &mut self.http2 {
+            // Until those are there, the deadline is that of the first bytes.
+            let deadline = (self.awaited == 0).then_some(&self.deadline);
+            http2.came(&buf.filled()[before..], deadline);
+        }
+        read
+    }
+
     /// Reads what is for Pingora, however long that takes.
     fn poll_inside(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Some(http1) = &mut self.http1 else { return Pin::new(&mut self.inner).poll_read(cx, buf) };
+        let Some(http1) = &mut self.http1 else { return self.poll_frames(cx, buf) };
         if self.websocket.is_concerned() {
             let held = || http1.inspector.take_held();
             if let Some(end) = self.websocket.poll_tunnel(&mut self.inner, held, cx) {

@@ -49,6 +49,42 @@ async fn the_first_bytes_must_come_in_time_and_the_others_need_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_head_over_http2_must_come_whole_in_its_time_and_what_is_no_head_need_not() {
+    let frame = |kind: u8, flags: u8| [0, 0, 2, kind, flags, 0, 0, 0, 1, b'a', b'b'];
+    let (data, head, part, last) = (frame(0, 0), frame(1, 4), frame(1, 0), frame(9, 4));
+    for (frames, is_in_time) in [
+        (&[data, data][..], true),
+        (&[head, data], true),
+        (&[head, head, head], true),
+        (&[part, last, part, last], true),
+        // 11 bytes of a frame, one in each second.
+        (&[data, part], false),
+        (&[part, frame(9, 0), last], false),
+    ] {
+        let (client, mut other) = duplex(64);
+        let size = HeadSize { uri: 100, bytes: 1000, fields: 10 };
+        let terms = HeadTerms::new(move || Bounds { size, time: Duration::from_secs(10) });
+        let stream = ClientStream::new(Box::new(client)).awaiting(1, Duration::from_secs(5));
+        let mut stream = stream.with_http2_heads(terms, 1);
+        let bytes = [b"P", frames.concat().as_slice()].concat();
+        let sending = tokio::spawn(async move {
+            for byte in bytes {
+                other.write_u8(byte).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            tokio::time::sleep(LONG).await;
+        });
+        let mut has_failed = false;
+        for _ in 0..=11 * frames.len() {
+            has_failed |= stream.read_u8().await.is_err();
+        }
+        has_failed |= timeout(LONG / 2, stream.read_u8()).await.is_ok();
+        assert_eq!(has_failed, !is_in_time, "{frames:?}");
+        sending.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_follows_a_request_waits_until_that_is_over() {
     for room in [1, 7, 4096] {
         let (mut stream, mut client) = over_http1();

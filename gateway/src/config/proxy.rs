@@ -53,7 +53,7 @@ pub struct Proxy {
     pub rate_limit_clients: NonZeroUsize,
     /// From a request's last byte to the response's first byte.
     pub request_timeout_secs: Secs,
-    /// How long a client of HTTP/1 may take for the head of a request, from its first byte.
+    /// How long a client may take for the head of a request, from its first byte.
     pub header_timeout_secs: Secs,
     /// How long an idle client connection stays open.
     pub keepalive_timeout_secs: Secs,

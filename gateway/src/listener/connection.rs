@@ -39,7 +39,7 @@ pub struct Opener {
     metrics: Arc<Metrics>,
     acceptor: Acceptor,
     challenges: Arc<Challenges>,
-    /// What bounds heads over HTTP/1.
+    /// What bounds heads.
     head: HeadTerms,
     /// Where is listened, and whether TLS is spoken there.
     listeners: Vec<(bool, SocketAddr)>,
@@ -153,7 +153,9 @@ impl Opener {
                     let stream = ClientStream::new(Box::new(stream));
                     let speaks_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
                     Some(match speaks_http2 {
-                        true => stream.awaiting(PREFACE.len(), PATIENCE),
+                        true => stream
+                            .awaiting(PREFACE.len(), PATIENCE)
+                            .with_http2_heads(self.head.clone(), PREFACE.len()),
                         false => stream.with_http1(self.head.clone()),
                     })
                 }
@@ -165,7 +167,8 @@ impl Opener {
             };
         }
         if snapshot.config.proxy.http2_cleartext && begins_with_preface(&mut stream).await {
-            return Some(ClientStream::new(Box::new(stream)).with_http2());
+            let stream = ClientStream::new(Box::new(stream)).with_http2();
+            return Some(stream.with_http2_heads(self.head.clone(), PREFACE.len()));
         }
         Some(self.plain(stream))
     }

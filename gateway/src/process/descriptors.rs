@@ -16,14 +16,23 @@ const FEWEST: u64 = 16;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "proxy.max_connections = {connections} may need {needed} open files, and the system allows this process \
-     {allowed}: raise the hard limit (`ulimit -Hn`, LimitNOFILE= of systemd), or set max_connections to {fitting} \
-     at most"
+     {allowed}: raise the hard limit (`ulimit -Hn`, LimitNOFILE= of systemd){}",
+    remedy(*fitting)
 )]
 pub struct TooFewDescriptors {
     connections: u64,
     needed: u64,
     allowed: u64,
-    fitting: u64,
+    /// `None`: not even the fewest do.
+    fitting: Option<u64>,
+}
+
+/// What to do, behind that the limit can be raised.
+fn remedy(fitting: Option<u64>) -> String {
+    match fitting {
+        Some(fitting) => format!(", or set max_connections to {fitting} at most"),
+        None => format!(" to {} at least, which is enough for {FEWEST} connections", needed(FEWEST, FEWEST)),
+    }
 }
 
 /// How many client connections there may be.
@@ -60,7 +69,12 @@ fn room(config: &Config, allowed: u64) -> Result<Room, TooFewDescriptors> {
         return Ok(Room { connections, warning: None });
     }
     let fitting = fitting(allowed, kept);
-    let error = TooFewDescriptors { connections: chosen, needed, allowed, fitting };
+    let error = TooFewDescriptors {
+        connections: chosen,
+        needed,
+        allowed,
+        fitting: (self::needed(fitting, kept) <= allowed).then_some(fitting),
+    };
     if config.proxy.max_connections != Proxy::default().max_connections {
         return Err(error);
     }
@@ -99,7 +113,10 @@ mod tests {
         // 2 × 1000, 512 kept, 100 for ourselves.
         assert_eq!(room(&with(1000), 2612), Ok(Room { connections: 1000, warning: None }));
         let error = room(&with(1000), 2611).unwrap_err();
-        assert_eq!(error, TooFewDescriptors { connections: 1000, needed: 2612, allowed: 2611, fitting: 999 });
+        assert_eq!(
+            error,
+            TooFewDescriptors { connections: 1000, needed: 2612, allowed: 2611, fitting: Some(999) }
+        );
         assert!(room(&with(usize::MAX), 1 << 20).is_err());
         // No more are kept than there ever were.
         assert_eq!(room(&with(100), 400), Ok(Room { connections: 100, warning: None }));
@@ -123,5 +140,16 @@ mod tests {
             assert!(warning.contains("= 10000 may need 20612 open files"), "{warning}");
             assert!(warning.ends_with(&format!("it is {connections} for now")), "{warning}");
         }
+    }
+
+    #[test]
+    fn where_not_even_the_fewest_fit_it_is_said_how_much_they_need() {
+        for (allowed, error) in [
+            (147, "LimitNOFILE= of systemd) to 148 at least, which is enough for 16 connections"),
+            (148, "LimitNOFILE= of systemd), or set max_connections to 16 at most"),
+        ] {
+            assert!(room(&with(17), allowed).unwrap_err().to_string().ends_with(error), "{allowed}");
+        }
+        assert_eq!(room(&with(16), 148), Ok(Room { connections: 16, warning: None }));
     }
 }

@@ -237,6 +237,8 @@ pub struct Attempt {
     tries: bool,
     /// Whether it has been told how it went.
     recorded: bool,
+    /// Whether the backend works for it no more.
+    is_over: bool,
 }
 
 impl Attempt {
@@ -260,7 +262,7 @@ impl Attempt {
         }
         backend.metrics.requests.inc();
         backend.metrics.requests_active.inc();
-        Some(Attempt { backend, tries, recorded: false })
+        Some(Attempt { backend, tries, recorded: false, is_over: false })
     }
 
     /// Which backend is asked.
@@ -281,12 +283,19 @@ impl Attempt {
             self.record(outcome, rules);
         }
     }
+
+    /// The backend works for it no more, however long the request goes on. Only the first time counts.
+    pub fn over(&mut self) {
+        if !std::mem::replace(&mut self.is_over, true) {
+            self.backend.inflight.fetch_sub(1, Ordering::AcqRel);
+            self.backend.metrics.requests_active.dec();
+        }
+    }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        self.backend.inflight.fetch_sub(1, Ordering::AcqRel);
-        self.backend.metrics.requests_active.dec();
+        self.over();
         if self.tries {
             self.backend.breaker.leave();
         }

@@ -1,5 +1,5 @@
 use serde_json::Value;
-use testkit::Origin;
+use testkit::{Origin, eventually, exchange};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -84,4 +84,32 @@ async fn logs_go_to_a_file_and_the_access_log_can_be_off() {
     gateway.process.signal(testkit::Signal::SIGTERM);
     gateway.process.ended(testkit::DEADLINE).await;
     assert!(log().contains("stopping") && !log().contains("unseen"), "{}", log());
+}
+
+#[tokio::test]
+async fn what_clients_do_is_no_error_of_ours() {
+    let origin = Origin::start().await;
+    for access_log in [true, false] {
+        let tables = format!("[logging]\naccess_log = {access_log}\n");
+        let gateway = Gateway::start(&[&origin], Setup { tables: &tables, ..Setup::default() }).await;
+        for request in [
+            "BAD\r\n\r\n",
+            "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /bytes/100000 HTTP/1.1\r\nHost: a\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\nx",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\nx",
+        ] {
+            for _ in 0..10 {
+                let mut client = TcpStream::connect(gateway.address).await.unwrap();
+                client.write_all(request.as_bytes()).await.unwrap();
+                client.set_zero_linger().unwrap();
+            }
+        }
+        // Those before it have been taken by then, and are over when no connection is left.
+        exchange(gateway.address, b"GET /after HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+        eventually!(gateway.metric("proxy_connections_active").await == 0.0);
+        let said = gateway.process.output();
+        assert!(!said.contains("ERROR"), "{said}");
+    }
 }

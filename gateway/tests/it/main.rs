@@ -12,6 +12,7 @@ mod command_line;
 mod compression;
 mod cors;
 mod demo;
+mod early_answers;
 mod explain;
 mod failover;
 mod faults;

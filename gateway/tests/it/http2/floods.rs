@@ -3,13 +3,13 @@
 
 use testkit::{Behaviour, Origin, eventually};
 
-use super::start;
+use super::{CLEARTEXT, start};
 use crate::frames::{
     CONTINUATION, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, HEADERS, REFUSED_STREAM, RST_STREAM,
     SETTINGS, WINDOW_UPDATE, Wire, block, get,
 };
 use crate::h2_peers::{connect, send};
-use crate::support::Gateway;
+use crate::support::{Gateway, Setup};
 
 /// What the process may grow by while it is flooded, in KiB.
 const GROWTH: u64 = 64 * 1024;
@@ -109,6 +109,20 @@ async fn continuation_without_end_ends_the_connection() {
     let _ = wire.ended().await;
     assert!(sent < 10_000, "all of it was taken");
     scene.end().await;
+}
+
+#[tokio::test]
+async fn a_head_must_come_whole_in_its_time() {
+    let origin = Origin::start().await;
+    let proxy = format!("{CLEARTEXT}header_timeout_secs = 1\n");
+    let gateway = Gateway::start(&[&origin], Setup { proxy: &proxy, ..Setup::default() }).await;
+    let mut wire = Wire::connect(gateway.address).await;
+    wire.send(&[Frame::head(1, &get("web.test"), true)]).await;
+    assert_eq!(wire.status(1).await, 200);
+    // h2 counts frames, and would wait for the next one for ever.
+    let more = Frame::new(CONTINUATION, 0, 3, block(&[("x-more", "x")]));
+    wire.send(&[Frame::new(HEADERS, END_STREAM, 3, block(&get("web.test"))), more]).await;
+    wire.ended().await;
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! HTTP/2 towards clients, by real clients and by raw frames.
 
+mod answers;
 mod floods;
 mod messages;
 

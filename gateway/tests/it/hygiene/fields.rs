@@ -44,6 +44,8 @@ const CASES: &[Case] = &[
     case("Content_Length beside Content-Length", "9112 11.2", b"POST {} HTTP/1.1\r\nHost: a\r\nContent_Length: 5\r\nContent-Length: 0\r\n\r\n", Refused(400)),
     case("X_Forwarded_For", "9110 16.3.1", b"GET {} HTTP/1.1\r\nHost: a\r\nX_Forwarded_For: 192.0.2.1\r\n\r\n", Refused(400)),
     case("two origins", "6454 7.3", b"GET {} HTTP/1.1\r\nHost: a\r\nOrigin: https://a.example\r\nOrigin: https://b.example\r\n\r\n", Refused(400)),
+    case("an upgrade that Connection does not name", "9110 7.8", b"GET {} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", Passes(GET)),
+    case("the same with a body, and a request behind it", "9110 7.8", b"POST {} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nContent-Length: 5\r\n\r\nhelloGET {} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", Passes(&[("POST", "hello"), ("GET", "")])),
     case("another protocol is not asked for", "9110 7.8", b"GET {} HTTP/1.1\r\nHost: a\r\nConnection: upgrade, close\r\nUpgrade: h2c\r\n\r\n", Passes(GET)),
 ];
 

@@ -249,3 +249,20 @@ async fn whatever_the_target_it_is_the_gateway_that_answers_or_the_origin() {
     assert_eq!(answered_by_pingora.collect::<Vec<_>>(), Vec::<&(String, String)>::new());
     assert_eq!(super::complaints(&gateway), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn a_client_that_closes_its_half_has_left() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&[&origin], Setup::default()).await;
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    // Of those before the last one it is clear that they are meant: something followed.
+    let requests = [get("/first", 0, 0), get("/second", 0, 0), get("/delay/3600000", 0, 0)].concat();
+    let requests = requests.replace("Connection: close\r\n", "");
+    client.write_all(requests.as_bytes()).await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut answers = String::new();
+    client.read_to_string(&mut answers).await.unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 ").count(), 2, "{answers}");
+    let line = gateway.process.line("/delay/").await;
+    assert!(line.contains(" 499 ") && line.contains("client_closed"), "{line}");
+}

@@ -36,3 +36,14 @@ async fn the_default_is_lowered_to_what_fits_and_it_serves() {
     gateway.process.line("it is 308 for now").await;
     assert_eq!(gateway.get("/").await.status, 200);
 }
+
+#[tokio::test]
+async fn where_not_even_the_fewest_fit_the_least_that_is_needed_is_named() {
+    let setup = Setup { proxy: "max_connections = 16", ..Setup::default() };
+    let file = ConfigFile::new(&config(&[Origin::dead().address()], setup));
+    let path = file.path().display().to_string();
+    let (code, said) =
+        Process::run("sh", &["-c", &with_files(64), GATEWAY, "check", "--config", &path], &[]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(" to 148 at least, which is enough for 16 connections"), "{said}");
+}

@@ -1,0 +1,223 @@
+//! Backends that answer before they have the whole request. What is left of it must not be anybody's next request,
+//! and the client must have its answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use testkit::{DEADLINE, converse, eventually, exchange};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+use crate::frames::{DATA, END_STREAM, Frame, HEADERS, Wire};
+use crate::support::{Gateway, Setup};
+
+/// A backend that answers as soon as it has a head, and takes whatever follows for the next one. `/echo` it answers
+/// with what it reads, as it reads.
+struct Hasty {
+    address: SocketAddr,
+    /// The request lines that it has read, each with the number of its connection.
+    seen: Arc<Mutex<Vec<(usize, String)>>>,
+}
+
+impl Hasty {
+    async fn start() -> Hasty {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::<Mutex<Vec<_>>>::default();
+        let record = seen.clone();
+        tokio::spawn(async move {
+            for connection in 0.. {
+                let Ok((stream, _)) = listener.accept().await else { return };
+                tokio::spawn(answer(stream, connection, record.clone()));
+            }
+        });
+        Hasty { address, seen }
+    }
+
+    /// The connection on which a request line with this in it came.
+    fn connection_of(&self, part: &str) -> usize {
+        let seen = self.seen.lock();
+        let found = seen.iter().find(|(_, line)| line.contains(part));
+        found.unwrap_or_else(|| panic!("no {part} in {seen:?}")).0
+    }
+
+    /// The request lines of all connections, in the order in which they came.
+    fn lines(&self) -> Vec<String> {
+        self.seen.lock().iter().map(|(_, line)| line.clone()).collect()
+    }
+}
+
+async fn answer(stream: TcpStream, connection: usize, seen: Arc<Mutex<Vec<(usize, String)>>>) {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        let mut head = String::new();
+        if stream.read_line(&mut line).await.unwrap_or(0) == 0 {
+            return;
+        }
+        seen.lock().push((connection, line.trim_end().to_owned()));
+        while !head.ends_with("\r\n\r\n") && head != "\r\n" {
+            if stream.read_line(&mut head).await.unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        let answered = if line.contains("/echo") {
+            echo(&mut stream, &head).await
+        } else if line.contains("/smuggled") {
+            // An answer that is there too early would end the connection as well.
+            Ok(())
+        } else if line.starts_with("POST") {
+            stream.write_all(b"HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno").await
+        } else {
+            let body = format!("saw {}", line.split(' ').nth(1).unwrap_or_default());
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            stream.write_all(format!("{head}{body}").as_bytes()).await
+        };
+        if answered.is_err() {
+            return;
+        }
+    }
+}
+
+/// Sends each part of the body back when it is there.
+async fn echo(stream: &mut BufReader<TcpStream>, head: &str) -> std::io::Result<()> {
+    let length = head.to_ascii_lowercase().lines().find_map(|line| {
+        line.strip_prefix("content-length:").and_then(|length| length.trim().parse::<usize>().ok())
+    });
+    let mut left = length.unwrap_or_default();
+    stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
+    let mut part = [0; 64];
+    while left > 0 {
+        let read = stream.read(&mut part[..left.min(64)]).await?;
+        if read == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        left -= read;
+        stream.write_all(format!("{read:x}\r\n").as_bytes()).await?;
+        stream.write_all(&part[..read]).await?;
+        stream.write_all(b"\r\n").await?;
+    }
+    stream.write_all(b"0\r\n\r\n").await
+}
+
+async fn start(backend: &Hasty) -> Gateway {
+    let tables = "[health_check]\nenabled = false\n[circuit_breaker]\nconsecutive_failures = 1\n";
+    Gateway::start_over(&[backend.address], Setup { proxy: "http2_cleartext = true", tables }).await
+}
+
+/// Asks for `path`, which the backend must see on its own, and not on the connection of `before`.
+async fn next_is_whole(gateway: &Gateway, backend: &Hasty, path: &str, before: &str) {
+    assert_eq!(gateway.get(path).await.text(), format!("saw {path}"));
+    assert_ne!(backend.connection_of(path), backend.connection_of(before));
+}
+
+const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[tokio::test]
+async fn the_rest_of_a_refused_request_is_nobodys_next_one() {
+    let backend = Hasty::start().await;
+    let gateway = start(&backend).await;
+    let length = SMUGGLED.len();
+    let chunk = format!("{length:x}\r\n{SMUGGLED}\r\n0\r\n\r\n");
+    let cases = [
+        (format!("Content-Length: {length}\r\n"), SMUGGLED.to_owned()),
+        (format!("Content-Length: {}\r\n", length + 100), SMUGGLED.to_owned()),
+        ("Transfer-Encoding: chunked\r\n".to_owned(), chunk.clone()),
+        (format!("Expect: 100-continue\r\nContent-Length: {length}\r\n"), SMUGGLED.to_owned()),
+        ("Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n".to_owned(), chunk),
+    ];
+    for (i, (fields, body)) in cases.iter().enumerate() {
+        let head = format!("POST /refused-{i} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let answer = converse(gateway.address, &[&head, body]).await;
+        assert!(answer.starts_with("HTTP/1.1 413 ") && answer.ends_with("\r\n\r\nno"), "{fields}: {answer}");
+        assert!(answer.contains("\r\nConnection: close\r\n"), "{fields}: {answer}");
+        next_is_whole(&gateway, &backend, &format!("/next-{i}"), &format!("/refused-{i} ")).await;
+        // An answer is an answer: nothing is wrong with the client or the backend.
+        let logged = gateway.process.line(&format!("POST /refused-{i} 413 ")).await;
+        assert!(!logged.contains("error=") && logged.contains("backend="), "{logged}");
+    }
+    assert!(!backend.lines().iter().any(|line| line.contains("smuggled")), "{:?}", backend.lines());
+    assert!(!gateway.process.output().contains("ERROR"), "{}", gateway.process.output());
+}
+
+#[tokio::test]
+async fn a_body_that_did_not_wait_for_100_is_on_a_connection_of_its_own() {
+    let backend = Hasty::start().await;
+    let gateway = start(&backend).await;
+    let length = SMUGGLED.len();
+    let head =
+        format!("POST /refused HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {length}");
+    // By the time that the backend refuses it the body may have gone up, and this one takes it for a request.
+    let answer = exchange(gateway.address, format!("{head}\r\n\r\n{SMUGGLED}").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    next_is_whole(&gateway, &backend, "/next", "/refused").await;
+}
+
+#[tokio::test]
+async fn a_client_that_goes_on_sending_has_its_answer() {
+    let backend = Hasty::start().await;
+    let gateway = start(&backend).await;
+    let size = 9 * 1024 * 1024;
+    let head = format!("POST /refused HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n");
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    let sending = async {
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(&vec![b'x'; size]).await
+    };
+    timeout(DEADLINE, sending).await.unwrap().unwrap();
+    let mut answer = String::new();
+    timeout(DEADLINE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.ends_with("no"), "{answer}");
+    next_is_whole(&gateway, &backend, "/next", "/refused").await;
+}
+
+#[tokio::test]
+async fn an_answer_that_begins_early_may_need_the_rest() {
+    let backend = Hasty::start().await;
+    let gateway = start(&backend).await;
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    let mut has = String::new();
+    let mut buffer = [0; 1024];
+    stream.write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 15\r\n\r\n").await.unwrap();
+    for part in ["first", "other", "final"] {
+        stream.write_all(part.as_bytes()).await.unwrap();
+        while !has.contains(part) {
+            let read = timeout(DEADLINE, stream.read(&mut buffer)).await.unwrap().unwrap();
+            assert!(read > 0, "{part}: {has}");
+            has.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        }
+    }
+    timeout(DEADLINE, stream.read_to_string(&mut has)).await.unwrap().unwrap();
+    assert!(has.ends_with("0\r\n\r\n"), "{has}");
+    // All of it was read and sent. But who answers early may do so by mistake.
+    next_is_whole(&gateway, &backend, "/next", "/echo").await;
+}
+
+#[tokio::test]
+async fn over_http2_the_rest_is_nobodys_either() {
+    let backend = Hasty::start().await;
+    let gateway = start(&backend).await;
+    let mut wire = Wire::connect(gateway.address).await;
+    let length = SMUGGLED.len().to_string();
+    let head = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "a"),
+        (":path", "/refused"),
+        ("content-length", &length),
+    ];
+    wire.send(&[Frame::head(1, &head, false)]).await;
+    assert_eq!(wire.status(1).await, 413);
+    assert!(wire.find(|frame| frame.stream == 1 && frame.is_end()).await.is_some());
+    // Its backend has done with it, whether more comes or not.
+    eventually!(gateway.metric("proxy_backend_requests_active").await == 0.0);
+    wire.send(&[Frame::new(DATA, END_STREAM, 1, SMUGGLED)]).await;
+    gateway.process.line("POST /refused 413 ").await;
+    next_is_whole(&gateway, &backend, "/next", "/refused").await;
+    let path = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/other")];
+    wire.send(&[Frame::head(3, &path, true)]).await;
+    assert!(wire.find(|frame| frame.stream == 3 && frame.kind == HEADERS).await.is_some());
+    assert!(!backend.lines().iter().any(|line| line.contains("smuggled")), "{:?}", backend.lines());
+}
