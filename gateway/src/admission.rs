@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use http::Version;
+use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
@@ -27,17 +28,35 @@ pub fn inspect(session: &Session) -> Verdict {
     }
 }
 
+/// How a request ends that is not let through.
+enum Ending {
+    /// It is answered here.
+    Answered(Box<Reply>),
+    /// Nobody is there any more to be answered.
+    Left,
+}
+
+impl From<Box<Reply>> for Ending {
+    fn from(reply: Box<Reply>) -> Self {
+        Ending::Answered(reply)
+    }
+}
+
 /// Finds the route and asks the policies that may refuse, each in its turn.
-pub async fn admit(session: &mut Session, ctx: &mut RequestCtx) -> Verdict {
+///
+/// # Errors
+/// Where the client has left meanwhile.
+pub async fn admit(session: &mut Session, ctx: &mut RequestCtx) -> Result<Verdict> {
     match ask_each(session, ctx).await {
-        Ok(()) => Verdict::Continue(()),
-        Err(reply) => Verdict::Reply(*reply),
+        Ok(()) => Ok(Verdict::Continue(())),
+        Err(Ending::Answered(reply)) => Ok(Verdict::Reply(*reply)),
+        Err(Ending::Left) => Err(failure::client_left()),
     }
 }
 
 /// The order is part of what is promised: what costs little refuses before what costs much, an address is looked at
 /// before a password, and who asks is known before anything else is said.
-async fn ask_each(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Box<Reply>> {
+async fn ask_each(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Ending> {
     let (route, preflight) = find_route(session, ctx)?;
     route.head_size.check(session.req_header()).passed()?;
     content_length::check(&session.req_header().headers).passed()?;
@@ -51,14 +70,15 @@ async fn ask_each(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Box
         count(windows, session.req_header(), ctx).await.passed()?;
     }
     if let Some(auth) = &route.auth {
-        authenticate(auth, session, ctx).await.passed()?;
+        authenticate(auth, session, ctx).await?;
     }
     if let Some(windows) = limiter.and_then(|limiter| limiter.by_claim.as_ref()) {
         count(windows, session.req_header(), ctx).await.passed()?;
     }
     redirect(&route).passed()?;
     grpc(&route, session.req_header(), ctx).passed()?;
-    websocket(&route, session, ctx).passed()
+    websocket(&route, session, ctx).passed()?;
+    Ok(())
 }
 
 /// The route, and whether the request is no more than a browser's question whether it may send another one (a
@@ -125,7 +145,7 @@ async fn count(windows: &Windows, request: &RequestHeader, ctx: &mut RequestCtx)
 
 /// Who asks. This may wait: for a password to be hashed, for an issuer's keys, for another server; but not for the sake
 /// of a client that has left.
-async fn authenticate(auth: &Auth, session: &mut Session, ctx: &mut RequestCtx) -> Verdict {
+async fn authenticate(auth: &Auth, session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Ending> {
     let request = session.req_header();
     let host = route::authority(request).ok().flatten();
     // As the backend will get it: whoever decides must not read another path than was routed.
@@ -135,23 +155,14 @@ async fn authenticate(auth: &Auth, session: &mut Session, ctx: &mut RequestCtx) 
         Checked::AtOnce(verdict) => verdict,
         Checked::Later(mut verdict) => tokio::select! {
             verdict = &mut verdict => verdict,
-            () = downstream::left(session) => {
-                ctx.client_left = true;
-                // Nobody is sent this.
-                return Verdict::Reply(Reply::new(Problem::AuthUnavailable, "the client has left"));
-            }
+            () = downstream::left(session) => return Err(Ending::Left),
         },
     };
-    match verdict {
-        Verdict::Continue(identity) => {
-            ctx.identity = Some(identity);
-            Verdict::Continue(())
-        }
-        Verdict::Reply(reply) => {
-            ctx.metrics().refusals.refused(reply.reason());
-            Verdict::Reply(reply)
-        }
+    if let Verdict::Reply(reply) = &verdict {
+        ctx.metrics().refusals.refused(reply.reason());
     }
+    ctx.identity = Some(verdict.passed()?);
+    Ok(())
 }
 
 fn redirect(route: &Route) -> Verdict {

@@ -55,8 +55,6 @@ pub struct RequestCtx {
     pub sent: Option<Instant>,
     /// Who asks, where that had to be proved. (`request_filter`)
     pub identity: Option<Arc<Identity>>,
-    /// Whether the client left before it was known who asks: nobody is there to be answered. (`request_filter`)
-    pub client_left: bool,
     /// The client's quota; `None` without a rate limit. (`request_filter`)
     pub quota: Option<Quota>,
     /// The mark of the backend that its client got before. (`request_filter`)
@@ -119,7 +117,6 @@ impl RequestCtx {
             draw: Draw::default(),
             draw_is_new: false,
             identity: None,
-            client_left: false,
             quota: None,
             known_mark: None,
             sought: false,

@@ -2,10 +2,10 @@
 //!
 //! # The tour of a request
 //!
-//! A client's bytes arrive on a socket that [`listener`] bound before anything started; a connection is
-//! counted there, and refused where too many are open, and may begin with [`tls`]. What is no valid request does not get
-//! past the [`client`]'s stream. Pingora parses the request's head and calls the
-//! phases of [`proxy`], which is the file to read next:
+//! A client's bytes arrive on a socket that [`listener`] bound before anything started; a connection is counted there,
+//! and refused where too many are open, and may begin with [`tls`]. What is no valid request does not get past the
+//! [`client`]'s stream. Pingora parses the request's head and calls the phases of [`proxy`], which is the file to read
+//! next:
 //!
 //! 1. `new_ctx`: the request takes the current [`live::Snapshot`], a compiled [`config::Config`], and keeps
 //!    it to its end in its [`ctx::RequestCtx`].
@@ -15,14 +15,14 @@
 //!    not: [`route`] finds the virtual host and its route; where several tags share its requests,
 //!    [`upstream::Split`] says whose this one is; [`policy::cors`] tells browsers what pages may do;
 //!    [`policy::access`], [`policy::rate_limit`] (here or in a store that several gateways share) and
-//!    [`policy::auth`] are asked. Whoever refuses answers here, through [`reply`].
+//!    [`policy::auth`] are asked. Whoever refuses answers here, by a [`reply`] ([`answering`]).
 //! 4. `proxy_upstream_filter`, `upstream_peer`: a usable backend of the route's pool is chosen
 //!    ([`upstream`]), and Pingora connects to it, or takes a connection from its own pool.
-//! 5. `upstream_request_filter`: the request is changed on its way up ([`policy::rewrite`], [`policy::headers`]).
-//!    When its last byte has passed `request_body_filter`, the response has a [`client::deadline`].
+//! 5. `upstream_request_filter`: the request is changed on its way up ([`policy::rewrite`], [`policy::headers`]), and
+//!    its body follows ([`upload`]). When its last byte has passed `request_body_filter`, the response has a
+//!    [`client::deadline`].
 //! 6. `response_filter`: the response is changed on its way down, and perhaps compressed ([`policy::compression`]).
-//!    Behind a 101 (Switching Protocols) it is bytes both
-//!    ways from then on ([`websocket`]).
+//!    Behind a 101 (Switching Protocols) it is bytes both ways from then on ([`websocket`]).
 //! 7. When something fails, `fail_to_connect` and `error_while_proxy` decide whether another backend is
 //!    tried ([`upstream::retry`]), and `fail_to_proxy` tells the client what went wrong ([`failure`]).
 //!    A call of [`grpc`] has its outcome in the trailers that follow the body, and is answered in the same way
@@ -40,6 +40,7 @@
 pub mod admin;
 pub mod admission;
 pub mod against;
+pub mod answering;
 pub mod books;
 pub mod cli;
 pub mod client;

@@ -14,9 +14,9 @@ use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyWarnLogContext};
 use pingora::upstreams::peer::H1UpgradePolicy;
 use tokio::sync::watch;
-use tracing::debug;
 
 use crate::admission;
+use crate::answering;
 use crate::books::Books;
 use crate::client::{self, deadline, turns};
 use crate::ctx::RequestCtx;
@@ -27,7 +27,7 @@ use crate::lifetime::Leaving;
 use crate::live::Store;
 use crate::policy::forwarded::{self, Client};
 use crate::policy::{Verdict, cookie_crumbs, hygiene, request_id};
-use crate::reply::{self, Recipient, Reply};
+use crate::reply::{self, Reply};
 use crate::route;
 use crate::telemetry::{Limit, Phase};
 use crate::tls::acme::Challenges;
@@ -116,29 +116,6 @@ impl Gateway {
     }
 }
 
-/// Answers a request here.
-async fn send(mut reply: Reply, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
-    ctx.error = reply.reason();
-    ctx.security_headers().on_reply(ctx.is_https, reply.fields_mut());
-    if let Some(cors) = ctx.cors() {
-        cors.on_reply(session.req_header().headers.get(header::ORIGIN), reply.fields_mut());
-    }
-    if let Some(quota) = &ctx.quota {
-        quota.on_reply(reply.fields_mut());
-    }
-    let help = match ctx.snapshot.config.proxy.problems_url.as_str() {
-        "" => reply::PROBLEMS,
-        elsewhere => elsewhere,
-    };
-    if downstream::awaits_continue(session) {
-        // It need not send its body any more, and may as well: nobody could tell that from another request.
-        session.set_keepalive(None);
-    }
-    let sent = reply.send(session, Recipient { id: &ctx.id, help, call: ctx.grpc.as_deref_mut() }).await;
-    // Where it is gone, that is nothing that has gone wrong in here.
-    sent.map_err(Error::into_down)
-}
-
 /// A WebSocket that was asked for begins with this answer, or there is none.
 fn settle_upgrade(status: StatusCode, session: &mut Session, ctx: &RequestCtx) {
     if status == StatusCode::SWITCHING_PROTOCOLS {
@@ -197,16 +174,17 @@ impl ProxyHttp for Gateway {
 
     /// Is this request let through? `true` means that it has been answered.
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        let mut verdict = admission::inspect(session);
-        if let Verdict::Reply(reply) = &verdict {
+        let mut verdict = Ok(admission::inspect(session));
+        if let Ok(Verdict::Reply(reply)) = &verdict {
             reply.reason().into_iter().for_each(|reason| self.parts.books.metrics.refused(reason));
         } else {
             verdict = match self.own_answer(session, ctx) {
-                Some(answer) => Verdict::Reply(answer),
+                Some(answer) => Ok(Verdict::Reply(answer)),
                 None => admission::admit(session, ctx).await,
             };
         }
         ctx.metrics().request(&session.req_header().method);
+        let mut verdict = verdict?;
         if let Verdict::Continue(()) = verdict {
             verdict = admission::inject_fault(ctx).await;
         }
@@ -214,10 +192,9 @@ impl ProxyHttp for Gateway {
         ctx.reached(Phase::RequestFilter);
         match verdict {
             Verdict::Continue(()) => Ok(false),
-            Verdict::Reply(_) if ctx.client_left => Err(failure::client_left()),
             Verdict::Reply(reply) => {
                 self.met(failure::limit_of_reply(&reply));
-                send(reply, session, ctx).await.map(|()| true)
+                answering::send(reply, session, ctx).await.map(|()| true)
             }
         }
     }
@@ -232,7 +209,7 @@ impl ProxyHttp for Gateway {
         }
         match ctx.begin_attempt(session.req_header()) {
             Ok(()) => Ok(true),
-            Err(refusal) => send(failure::no_backend(refusal), session, ctx).await.map(|()| false),
+            Err(refusal) => answering::send(failure::no_backend(refusal), session, ctx).await.map(|()| false),
         }
     }
 
@@ -597,19 +574,8 @@ impl ProxyHttp for Gateway {
         let awaits_trailers = ctx.grpc.as_ref().is_some_and(|call| call.awaits_trailers());
         let can_be_told = awaits_trailers || downstream::final_response(session).is_none();
         if let Some(reply) = reply.filter(|_| can_be_told) {
-            // Pingora closes the connection after this, so the answer says so.
-            session.set_keepalive(None);
             error_code = reply.status();
-            let mut told = send(reply, session, ctx).await;
-            let is_stream = ctx.grpc.is_some() && session.req_header().version == Version::HTTP_2;
-            let is_ours = *error.esource() != ErrorSource::Downstream || upload::is_drained(session, error);
-            if told.is_ok() && is_ours && !is_stream {
-                // A close with the rest of a body unread would be a reset, and might take the answer with it.
-                told = session.drain_request_body().await;
-            }
-            if let Err(error) = told {
-                debug!("the client left before it was told: {error}");
-            }
+            answering::tell(reply, error, session, ctx).await;
         }
         FailToProxy { error_code, can_reuse_downstream: false }
     }
@@ -641,17 +607,10 @@ impl ProxyHttp for Gateway {
         client::request_over(session);
         turns::give_back(session);
         self.parts.books.enter(session, error, ctx);
-        let is_early = ctx.is_answered_early();
-        if is_early || client::is_broken_off(session) {
-            // The backend has nothing to do any more with what follows.
+        if ctx.is_answered_early() || client::is_broken_off(session) {
+            // The backend has nothing to do any more with what its client still sends.
             ctx.attempt = None;
-        }
-        if is_early {
-            upload::leave(session).await;
-        }
-        if error.is_some() && (is_early || client::is_broken_off(session)) {
-            // Pingora would close at once, and what still comes would reset the connection under the answer.
-            session.as_downstream_mut().shutdown().await;
+            upload::leave(session, ctx, error.is_some()).await;
         }
     }
 }

@@ -121,12 +121,16 @@ pub fn hold_back(ctx: &mut RequestCtx, body: &mut Option<Bytes>) -> Result<()> {
     Ok(())
 }
 
-/// Reads for a while what a client still sends of a request that has been answered: a close with bytes unread is a
-/// reset, which may take the answer away with it (RFC 9112 9.6). HTTP/2 can end a stream without.
-pub async fn leave(session: &mut Session) {
-    if session.req_header().version != Version::HTTP_2 {
+/// Leaves a client that still sends of a request which is over: what comes is read for a while, because a close with
+/// bytes unread is a reset, which may take the answer away with it (RFC 9112 9.6). HTTP/2 can end a stream without.
+pub async fn leave(session: &mut Session, ctx: &RequestCtx, has_failed: bool) {
+    if ctx.is_answered_early() && session.req_header().version != Version::HTTP_2 {
         deadline::disarm(session);
         // It goes on sending, or has left: nobody is there to be told.
         let _unread = session.drain_request_body().await;
+    }
+    if has_failed {
+        // Pingora would close at once; the client's stream lingers.
+        session.as_downstream_mut().shutdown().await;
     }
 }

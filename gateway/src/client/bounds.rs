@@ -1,4 +1,5 @@
-//! What bounds the head of a request; over HTTP/2, how long it may take. It may change while a connection is open, so it is asked for.
+//! What bounds the head of a request; over HTTP/2, how long it may take. It may change while a connection is open, so
+//! it is asked for.
 
 use std::fmt;
 use std::sync::Arc;

@@ -101,7 +101,7 @@ problems! {
     }
     NotImplemented {
         status: NOT_IMPLEMENTED, name: "not_implemented", title: "This is not implemented here", proxy_error: "http_request_error",
-        cause: "The request is for what no gateway of this kind does, such as an unknown transfer coding.",
+        cause: "The request is for what no gateway of this kind does: a tunnel (`CONNECT`), or an unknown transfer coding.",
         cure: "Send the body plain or `chunked`, and the request to a host rather than through it.",
     }
     VersionNotSupported {
@@ -111,7 +111,7 @@ problems! {
     }
     MethodNotAllowed {
         status: METHOD_NOT_ALLOWED, name: "method_not_allowed", title: "This method is not allowed", proxy_error: "http_request_denied",
-        cause: "The method, such as `CONNECT` or `TRACE`, is allowed nowhere here.",
+        cause: "The method, such as `TRACE`, is allowed nowhere here.",
         cure: "Use one that `Allow` names.",
     }
     ExpectationFailed {
