@@ -46,7 +46,7 @@ fn pool(algorithm: Algorithm, weights: &[u32]) -> Pool {
     let member = |(i, weight): (usize, &u32)| {
         let address = SocketAddr::from(([10, 0, (i / 250) as u8, (i % 250) as u8], 8080));
         let name = format!("backend-{i}");
-        let metrics = metrics.backend(&name);
+        let metrics = metrics.backends.handles(&name);
         let backend = Arc::new(BackendState::new(name, address.into(), None, metrics));
         Member { backend, weight: *weight }
     };

@@ -127,14 +127,15 @@ fn serve(
     proxy.server_options = Some(options);
     let opener = Opener::new(live.clone(), metrics.clone(), challenges.clone(), listening.clone())?;
     server.add_service(ProxyService::new(proxy, sockets, connections.clone(), opener, starting.part()));
-    server.add_service(background_service("health checks", HealthChecker::new(live.health_plan())));
+    server.add_service(background_service("health checks", HealthChecker::new(live.feeds().health_plan())));
     server.add_service(background_service("discovery", discoverer(&live, config, &metrics)));
     let acme = certificates(&live, challenges, &metrics);
     let acme_statuses = acme.statuses.clone();
     server.add_service(background_service("certificates", acme));
-    let stores = StoreKeeper::new(live.counter_stores());
+    let stores = StoreKeeper::new(live.feeds().counter_stores());
     server.add_service(background_service("stores of rate limits", stores));
-    server.add_service(background_service("keys of issuers", KeySetService { sets: live.key_sets() }));
+    server
+        .add_service(background_service("keys of issuers", KeySetService { sets: live.feeds().key_sets() }));
     server.add_service(background_service("rollouts", RolloutService(rollouts.clone())));
     let mut door = |listener| Door { listener, starts: starting.part(), leaving: leaving.clone() };
     let (management, management_address) = management.unzip();
@@ -172,7 +173,7 @@ fn serve(
 /// Follows where names of backends lead, and has `live` take it over.
 fn discoverer(live: &Arc<Store>, config: &Config, metrics: &Metrics) -> Discoverer {
     let [answered, failed] = metrics.lookups();
-    let (known, live) = (live.places(), live.clone());
+    let (known, live) = (live.feeds().places(), live.clone());
     let servers = config.proxy.nameservers.clone();
     Discoverer { known, servers, tell: Arc::new(move |news| live.follow_names(news)), answered, failed }
 }
@@ -186,7 +187,7 @@ fn certificates(live: &Arc<Store>, challenges: Arc<Challenges>, metrics: &Arc<Me
         }
     };
     AcmeService {
-        plan: live.acme_plan(),
+        plan: live.feeds().acme_plan(),
         challenges,
         statuses: Arc::default(),
         tell: Arc::new(tell),

@@ -61,7 +61,7 @@ pub(super) fn compile(config: &Config, with: &Surroundings<'_>) -> Result<Snapsh
         let before = with.before.iter().flat_map(|before| before.instances());
         let known: HashSet<&str> = before.map(|instance| instance.state.name.as_str()).collect();
         for state in new.iter().filter(|state| !known.contains(state.name.as_str())) {
-            with.metrics.forget_backend(&state.name);
+            with.metrics.backends.forget(&state.name);
         }
     })
 }
@@ -160,7 +160,7 @@ fn backends(config: &Config, with: &Surroundings<'_>) -> Result<Vec<Vec<Instance
     let state = |name: String, place: &Place| match known.get(&(&*name, &place.endpoint)) {
         Some(state) => (*state).clone(),
         None => {
-            let metrics = with.metrics.backend(&name);
+            let metrics = with.metrics.backends.handles(&name);
             Arc::new(BackendState::new(name, place.endpoint.clone(), place.host.clone(), metrics))
         }
     };

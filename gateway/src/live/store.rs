@@ -1,6 +1,6 @@
 //! Holds what runs, and changes it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,24 +10,22 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::cases::try_on;
-use super::certificates::{files, tell_of_certificates};
+use super::certificates::files;
 use super::change::{Applied, Change, ChangeError, Keeping, Revision};
 use super::compile::{Surroundings, compile};
 use super::ended;
+use super::feeds::Feeds;
 use super::keep::keep;
 use super::names::{Names, resolve};
-use super::snapshot::{Instance, Snapshot};
+use super::snapshot::Snapshot;
+use super::turnover::{forget, tell};
 use crate::config::{Config, ConfigError, Parsed, Source, difference};
-use crate::policy::auth::KeySet;
-use crate::policy::rate_limit;
 use crate::policy::signed_cookie::CookieKey;
 use crate::telemetry::Metrics;
-use crate::tls::acme::AcmePlan;
-use crate::upstream::{HealthPlan, Places};
+use crate::upstream::Places;
 
 // ANCHOR: store
 /// Holds the snapshot that new requests start with.
@@ -40,11 +38,7 @@ pub struct Store {
     started_with: Config,
     metrics: Arc<Metrics>,
     cookie_key: Arc<CookieKey>,
-    health: watch::Sender<HealthPlan>,
-    places: watch::Sender<Arc<Places>>,
-    acme: watch::Sender<Arc<AcmePlan>>,
-    counter_stores: watch::Sender<Vec<Arc<rate_limit::Store>>>,
-    key_sets: watch::Sender<Arc<Vec<Arc<KeySet>>>>,
+    feeds: Feeds,
     /// What tells the revisions of this process from those of another one.
     process: String,
 }
@@ -93,11 +87,7 @@ impl Store {
         let in_file = Some(parsed.text.clone());
         let started_with = parsed.config.clone();
         Ok(Store {
-            health: watch::Sender::new(snapshot.health.clone()),
-            places: watch::Sender::new(snapshot.places.clone()),
-            acme: watch::Sender::new(snapshot.acme.clone()),
-            counter_stores: watch::Sender::new(snapshot.stores.clone()),
-            key_sets: watch::Sender::new(snapshot.key_sets()),
+            feeds: Feeds::new(&snapshot),
             current: ArcSwap::from_pointee(snapshot),
             book: Mutex::new(Book {
                 parsed,
@@ -130,29 +120,9 @@ impl Store {
         &self.source
     }
 
-    /// Which backends are probed, and how; it changes with the configuration.
-    pub fn health_plan(&self) -> watch::Receiver<HealthPlan> {
-        self.health.subscribe()
-    }
-
-    /// Where names of backends lead; it changes with the configuration, and by [`Store::follow_names`].
-    pub fn places(&self) -> watch::Receiver<Arc<Places>> {
-        self.places.subscribe()
-    }
-
-    /// Which certificates are to be had by ACME; it changes with the configuration.
-    pub fn acme_plan(&self) -> watch::Receiver<Arc<AcmePlan>> {
-        self.acme.subscribe()
-    }
-
-    /// Which stores count for rate limits; it changes with the configuration.
-    pub fn counter_stores(&self) -> watch::Receiver<Vec<Arc<rate_limit::Store>>> {
-        self.counter_stores.subscribe()
-    }
-
-    /// The keys of issuers that are to be fetched; they change with the configuration.
-    pub fn key_sets(&self) -> watch::Receiver<Arc<Vec<Arc<KeySet>>>> {
-        self.key_sets.subscribe()
+    /// What background services follow.
+    pub fn feeds(&self) -> &Feeds {
+        &self.feeds
     }
 
     /// The configurations that can be gone back to, and the one that runs; the newest last.
@@ -265,29 +235,9 @@ impl Store {
     fn swap(&self, next: Arc<Snapshot>) {
         let before = self.current.swap(next.clone());
         next.take_effect(&self.metrics);
-        self.tell_of_instances(&before, &next);
-        tell_of_certificates(&before, &next);
-        self.health.send_replace(next.health.clone());
-        self.places.send_replace(next.places.clone());
-        self.acme.send_replace(next.acme.clone());
-        self.counter_stores.send_replace(next.stores.clone());
-        self.key_sets.send_replace(next.key_sets());
-        self.forget(&before, &next);
-    }
-
-    /// Tells which addresses of names have come and gone.
-    fn tell_of_instances(&self, before: &Snapshot, now: &Snapshot) {
-        let names = |snapshot: &Snapshot| -> HashSet<String> {
-            let of_names = snapshot.instances().filter(|instance| instance.state.host.is_some());
-            of_names.map(|instance| instance.state.name.clone()).collect()
-        };
-        let (before, now) = (names(before), names(now));
-        for name in now.difference(&before) {
-            info!(backend = name, "a name leads to a new backend");
-        }
-        for name in before.difference(&now) {
-            info!(backend = name, "a name does not lead to this backend any more");
-        }
+        tell(&before, &next);
+        self.feeds.send(&next);
+        forget(&self.metrics, &before, &next);
     }
 
     /// Writes what could not be written before, if there is anything.
@@ -407,7 +357,7 @@ impl Store {
         let prepared = self.prepare(book, &parsed, Names::Known);
         let (next, applied) = prepared.map_err(ChangeError::Invalid)?;
         if change.dry_run {
-            self.forget(&next, &self.load());
+            forget(&self.metrics, &next, &self.load());
             return Ok(applied);
         }
         let written = if writable { self.write(book, &parsed) } else { Ok(()) };
@@ -418,7 +368,7 @@ impl Store {
                 book.unwritten = true;
             }
             Err((file, error)) => {
-                self.forget(&next, &self.load());
+                forget(&self.metrics, &next, &self.load());
                 return Err(ChangeError::NotKept { file, error });
             }
         }
@@ -440,7 +390,7 @@ impl Store {
         let with = self.surroundings(&before, places, before.revision + 1);
         let next = Arc::new(compile(&parsed.config, &with).map_err(wrong)?);
         if let Err(faults) = try_on(&next) {
-            self.forget(&next, &before);
+            forget(&self.metrics, &next, &before);
             return Err(wrong(faults));
         }
         let applied = Applied {
@@ -484,38 +434,5 @@ impl Store {
             book.history.pop_front();
         }
         book.parsed = parsed;
-    }
-
-    /// Ends the metrics of what `before` has and `now` has not.
-    fn forget(&self, before: &Snapshot, now: &Snapshot) {
-        for (vhost, route) in before.routes.keys().filter(|key| !now.routes.contains_key(*key)) {
-            self.metrics.forget_route(vhost, route);
-        }
-        for (vhost, tag) in before.compared_tags().difference(&now.compared_tags()) {
-            self.metrics.forget_tag(vhost, tag);
-        }
-        for (vhost, route, window) in before.windows().difference(&now.windows()) {
-            self.metrics.rate_limits.forget(vhost, route, window);
-        }
-        let names = |snapshot: &Snapshot| -> HashSet<String> {
-            snapshot.stores.iter().map(|store| store.settings().redis.to_string()).collect()
-        };
-        for store in names(before).difference(&names(now)) {
-            self.metrics.rate_limits.forget_store(store);
-        }
-        let now_shown: HashSet<(&str, &str)> = now.shown_certificates().collect();
-        for (vhost, key) in before.shown_certificates().filter(|shown| !now_shown.contains(shown)) {
-            self.metrics.forget_certificate(vhost, key);
-        }
-        let fetched: HashSet<&str> = now.kept.key_sets().map(|set| set.url.as_str()).collect();
-        for set in before.kept.key_sets().filter(|set| !fetched.contains(set.url.as_str())) {
-            self.metrics.auth.forget_key_set(&set.url);
-        }
-        let known: HashSet<&str> = now.instances().map(|instance| instance.state.name.as_str()).collect();
-        for Instance { state, .. } in before.instances() {
-            if !known.contains(state.name.as_str()) {
-                self.metrics.forget_backend(&state.name);
-            }
-        }
     }
 }

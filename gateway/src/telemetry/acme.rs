@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounter, IntCounterVec};
 
-use super::families::Families;
+use super::families::{Families, gone};
 
 const RESULTS: [&str; 2] = ["issued", "failed"];
 
@@ -40,7 +40,7 @@ impl AcmeFamilies {
     pub fn forget(&self, vhost: &str) {
         // A series that was never there need not go.
         for result in RESULTS {
-            let _ = self.orders.remove_label_values(&[vhost, result]);
+            gone(self.orders.remove_label_values(&[vhost, result]));
         }
     }
 }

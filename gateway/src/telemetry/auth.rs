@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::families::Families;
+use super::families::{Families, gone};
 
 /// Why a request is not let through: the names of problems.
 const REASONS: [&str; 7] = [
@@ -85,7 +85,7 @@ impl AuthFamilies {
     pub(super) fn forget_route(&self, vhost: &str, route: &str) {
         for reason in REASONS {
             // A series that was never there need not go.
-            let _ = self.refused.remove_label_values(&[vhost, route, reason]);
+            gone(self.refused.remove_label_values(&[vhost, route, reason]));
         }
     }
 
@@ -100,9 +100,9 @@ impl AuthFamilies {
     pub fn forget_key_set(&self, url: &str) {
         let url = without_query(url);
         for result in RESULTS {
-            let _ = self.fetches.remove_label_values(&[url, result]);
+            gone(self.fetches.remove_label_values(&[url, result]));
         }
-        let _ = self.fetched_at.remove_label_values(&[url]);
+        gone(self.fetched_at.remove_label_values(&[url]));
     }
 }
 

@@ -8,6 +8,9 @@ use prometheus::{
     Result,
 };
 
+/// What is said of a series that is removed: one that was never there need not go.
+pub(super) fn gone(_removed: Result<()>) {}
+
 /// Makes metrics that belong to a registry.
 pub(super) struct Families<'r>(pub(super) &'r Registry);
 

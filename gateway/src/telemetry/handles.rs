@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use http::Method;
-use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{Histogram, IntCounter, IntCounterVec};
 
 use super::Metrics;
 use super::auth::RefusalMetrics;
@@ -132,28 +132,6 @@ impl TagMetrics {
             latency_secs: self.latency.get_sample_sum(),
         }
     }
-}
-
-/// The handles of one backend.
-pub struct BackendMetrics {
-    /// Attempts to have it answer a request.
-    pub requests: IntCounter,
-    /// Connections opened.
-    pub connections: IntCounter,
-    /// Connections that could not be opened.
-    pub connection_errors: IntCounter,
-    /// Requests that it is serving now.
-    pub requests_active: IntGauge,
-    /// 1 healthy, 0 not.
-    pub health: IntGauge,
-    /// 0 closed, 1 half-open, 2 open.
-    pub circuit: IntGauge,
-    /// How often its circuit opened.
-    pub circuit_opened: IntCounter,
-    /// Probes that passed.
-    pub probes_passed: IntCounter,
-    /// Probes that failed.
-    pub probes_failed: IntCounter,
 }
 
 /// Handles that are looked up when they are needed first: a host that nobody asks for costs nothing, of ten

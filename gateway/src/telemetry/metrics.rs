@@ -12,10 +12,11 @@ use prometheus::{
 
 use super::acme::AcmeFamilies;
 use super::auth::AuthFamilies;
-use super::families::{ByStatus, Families};
+use super::backends::BackendFamilies;
+use super::families::{ByStatus, Families, gone};
 use super::handles::{
-    BackendMetrics, ByClass, CLASSES, GRPC_STATUSES, GrpcMetrics, Lazy, METHODS, MirrorMetrics, RouteMetrics,
-    TagMetrics, grpc_label,
+    ByClass, CLASSES, GRPC_STATUSES, GrpcMetrics, Lazy, METHODS, MirrorMetrics, RouteMetrics, TagMetrics,
+    grpc_label,
 };
 use super::limits::LimitMetrics;
 use super::rate_limits::RateLimitFamilies;
@@ -68,6 +69,8 @@ pub struct Metrics {
     pub rate_limits: RateLimitFamilies,
     /// Who is not let through, and the keys of issuers.
     pub auth: AuthFamilies,
+    /// Backends.
+    pub backends: BackendFamilies,
     api_requests: IntCounterVec,
     api_latency: HistogramVec,
     by_status: ByStatus,
@@ -86,14 +89,6 @@ pub struct Metrics {
     refused: [IntCounter; REFUSED.len()],
     tag_responses: IntCounterVec,
     tag_latency: HistogramVec,
-    backend_connections: IntCounterVec,
-    backend_connection_errors: IntCounterVec,
-    backend_requests: IntCounterVec,
-    backend_requests_active: IntGaugeVec,
-    backend_health: IntGaugeVec,
-    circuit: IntGaugeVec,
-    circuit_opened: IntCounterVec,
-    probes: IntCounterVec,
 }
 
 /// Why a request may be refused before a route is looked for: the names of problems, and `other`.
@@ -109,9 +104,6 @@ const REFUSED: [&str; 9] = [
     "other",
 ];
 
-/// A series that was never there need not go.
-fn gone(_removed: prometheus::Result<()>) {}
-
 impl Metrics {
     /// All metrics, at zero.
     ///
@@ -126,7 +118,7 @@ impl Metrics {
             "proxy_build_info",
             &[("version", env!("CARGO_PKG_VERSION")), ("pingora", PINGORA_VERSION)],
         )?;
-        let (route, backend) = (&["vhost", "route"], &["backend"]);
+        let route = &["vhost", "route"];
         let milliseconds = BUCKETS.map(|seconds| seconds * 1000.0);
         let handshakes =
             new.counters("proxy_tls_handshakes_total", "TLS handshakes with clients", &["result"])?;
@@ -173,6 +165,7 @@ impl Metrics {
             limits: LimitMetrics::new(&new)?,
             rate_limits: RateLimitFamilies::new(&new)?,
             auth: AuthFamilies::new(&new)?,
+            backends: BackendFamilies::new(&new)?,
             api_requests: new.counters(
                 "api_requests_total",
                 "Requests to the management API",
@@ -245,34 +238,6 @@ impl Metrics {
                 &["vhost", "tag"],
                 &BUCKETS,
             )?,
-            backend_requests: new.counters(
-                "proxy_backend_requests_total",
-                "Attempts to have a backend answer",
-                backend,
-            )?,
-            backend_connections: new.counters(
-                "proxy_backend_connections_total",
-                "Connections opened",
-                backend,
-            )?,
-            backend_connection_errors: new.counters(
-                "proxy_backend_connection_errors_total",
-                "Connections that could not be opened",
-                backend,
-            )?,
-            backend_requests_active: new.gauges(
-                "proxy_backend_requests_active",
-                "Requests being served now",
-                backend,
-            )?,
-            backend_health: new.gauges("health_check_status", "1 where healthy, else 0", backend)?,
-            circuit: new.gauges("proxy_circuit_state", "0 closed, 1 half-open, 2 open", backend)?,
-            circuit_opened: new.counters(
-                "proxy_circuit_opened_total",
-                "How often the circuit opened",
-                backend,
-            )?,
-            probes: new.counters("health_check_probes_total", "Probes sent", &["backend", "result"])?,
             registry,
         })
     }
@@ -336,21 +301,6 @@ impl Metrics {
         gone(self.tag_latency.remove_label_values(&[vhost, tag]));
     }
 
-    /// The handles of a backend.
-    pub fn backend(&self, id: &str) -> BackendMetrics {
-        BackendMetrics {
-            connections: self.backend_connections.with_label_values(&[id]),
-            connection_errors: self.backend_connection_errors.with_label_values(&[id]),
-            requests: self.backend_requests.with_label_values(&[id]),
-            requests_active: self.backend_requests_active.with_label_values(&[id]),
-            health: self.backend_health.with_label_values(&[id]),
-            circuit: self.circuit.with_label_values(&[id]),
-            circuit_opened: self.circuit_opened.with_label_values(&[id]),
-            probes_passed: self.probes.with_label_values(&[id, "passed"]),
-            probes_failed: self.probes.with_label_values(&[id, "failed"]),
-        }
-    }
-
     /// Forgets a route that is gone: what is not forgotten is kept, and served, for ever.
     pub fn forget_route(&self, vhost: &str, route: &str) {
         for method in METHODS.iter().copied().chain(["other"]) {
@@ -396,24 +346,6 @@ impl Metrics {
     /// that did not, the count is the successor's.)
     pub fn upgrades(&self) -> [IntCounter; 2] {
         ["taken_over", "failed"].map(|result| self.upgrades.with_label_values(&[result]))
-    }
-
-    /// Forgets a backend that is gone.
-    pub fn forget_backend(&self, id: &str) {
-        for counters in [
-            &self.backend_requests,
-            &self.backend_connections,
-            &self.backend_connection_errors,
-            &self.circuit_opened,
-        ] {
-            gone(counters.remove_label_values(&[id]));
-        }
-        for gauges in [&self.backend_requests_active, &self.backend_health, &self.circuit] {
-            gone(gauges.remove_label_values(&[id]));
-        }
-        for result in ["passed", "failed"] {
-            gone(self.probes.remove_label_values(&[id, result]));
-        }
     }
 
     /// Counts the response that a request got.

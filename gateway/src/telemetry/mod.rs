@@ -4,6 +4,7 @@
 pub mod access_log;
 mod acme;
 mod auth;
+mod backends;
 mod families;
 pub mod handles;
 mod limits;
@@ -16,6 +17,7 @@ pub mod timeline;
 pub use access_log::AccessLog;
 pub use acme::{AcmeFamilies, AcmeMetrics};
 pub use auth::{AuthFamilies, KeySetMetrics};
+pub use backends::{BackendFamilies, BackendMetrics};
 pub use limits::{Limit, LimitMetrics};
 pub use logging::LogGuard;
 pub use metrics::Metrics;

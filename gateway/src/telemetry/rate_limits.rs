@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::families::Families;
+use super::families::{Families, gone};
 
 /// Why a request was counted here in place of the store, as labels: it is away, it had too many to answer, it was
 /// too late, or it answered with an error.
@@ -81,7 +81,7 @@ impl RateLimitFamilies {
     /// Forgets a window that is gone.
     pub fn forget(&self, vhost: &str, route: &str, policy: &str) {
         // A series that was never there need not go.
-        let _ = self.refused.remove_label_values(&[vhost, route, policy]);
+        gone(self.refused.remove_label_values(&[vhost, route, policy]));
     }
 
     /// The handles of a store; its name holds no secret.
@@ -93,9 +93,9 @@ impl RateLimitFamilies {
 
     /// Forgets a store that nobody counts in any more.
     pub fn forget_store(&self, name: &str) {
-        let _ = self.store_up.remove_label_values(&[name]);
+        gone(self.store_up.remove_label_values(&[name]));
         for reason in REASONS {
-            let _ = self.counted_here.remove_label_values(&[name, reason]);
+            gone(self.counted_here.remove_label_values(&[name, reason]));
         }
     }
 }

@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::breaker::{Breaker, BreakerRules, Change, CircuitState, Outcome, Why};
 use super::clock;
-use crate::telemetry::handles::BackendMetrics;
+use crate::telemetry::BackendMetrics;
 
 /// Where a backend is connected to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -312,7 +312,7 @@ pub(super) mod tests {
     pub(in crate::upstream) fn backend(metrics: &Metrics, name: &str) -> Arc<BackendState> {
         let port = name.bytes().fold(1, |hash: u16, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
         let endpoint = SocketAddr::from(([127, 0, 0, 1], port)).into();
-        Arc::new(BackendState::new(name.to_owned(), endpoint, None, metrics.backend(name)))
+        Arc::new(BackendState::new(name.to_owned(), endpoint, None, metrics.backends.handles(name)))
     }
 
     pub(in crate::upstream) fn begin(backend: &Arc<BackendState>) -> Attempt {

@@ -16,7 +16,7 @@ use super::problem::Problem;
 use super::{Answer, Api, Written};
 use crate::config::{Backend, Config};
 use crate::live::{BackendCondition, Instance, Snapshot};
-use crate::telemetry::handles::BackendMetrics;
+use crate::telemetry::BackendMetrics;
 use crate::upstream::CircuitState;
 
 /// A backend, and how it is.

@@ -1,0 +1,99 @@
+//! What is counted of backends: how they are reached, what they are asked, and what is thought of them.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::families::{Families, gone};
+
+/// The metrics of all backends.
+pub struct BackendFamilies {
+    connections: IntCounterVec,
+    connection_errors: IntCounterVec,
+    requests: IntCounterVec,
+    requests_active: IntGaugeVec,
+    health: IntGaugeVec,
+    circuit: IntGaugeVec,
+    circuit_opened: IntCounterVec,
+    probes: IntCounterVec,
+}
+
+/// The handles of one backend.
+pub struct BackendMetrics {
+    /// Attempts to have it answer a request.
+    pub requests: IntCounter,
+    /// Connections opened.
+    pub connections: IntCounter,
+    /// Connections that could not be opened.
+    pub connection_errors: IntCounter,
+    /// Requests that it is serving now.
+    pub requests_active: IntGauge,
+    /// 1 healthy, 0 not.
+    pub health: IntGauge,
+    /// 0 closed, 1 half-open, 2 open.
+    pub circuit: IntGauge,
+    /// How often its circuit opened.
+    pub circuit_opened: IntCounter,
+    /// Probes that passed.
+    pub probes_passed: IntCounter,
+    /// Probes that failed.
+    pub probes_failed: IntCounter,
+}
+
+impl BackendFamilies {
+    pub(super) fn new(new: &Families<'_>) -> prometheus::Result<Self> {
+        let backend = &["backend"];
+        Ok(BackendFamilies {
+            requests: new.counters(
+                "proxy_backend_requests_total",
+                "Attempts to have a backend answer",
+                backend,
+            )?,
+            connections: new.counters("proxy_backend_connections_total", "Connections opened", backend)?,
+            connection_errors: new.counters(
+                "proxy_backend_connection_errors_total",
+                "Connections that could not be opened",
+                backend,
+            )?,
+            requests_active: new.gauges(
+                "proxy_backend_requests_active",
+                "Requests being served now",
+                backend,
+            )?,
+            health: new.gauges("health_check_status", "1 where healthy, else 0", backend)?,
+            circuit: new.gauges("proxy_circuit_state", "0 closed, 1 half-open, 2 open", backend)?,
+            circuit_opened: new.counters(
+                "proxy_circuit_opened_total",
+                "How often the circuit opened",
+                backend,
+            )?,
+            probes: new.counters("health_check_probes_total", "Probes sent", &["backend", "result"])?,
+        })
+    }
+
+    /// The handles of a backend.
+    pub fn handles(&self, id: &str) -> BackendMetrics {
+        BackendMetrics {
+            connections: self.connections.with_label_values(&[id]),
+            connection_errors: self.connection_errors.with_label_values(&[id]),
+            requests: self.requests.with_label_values(&[id]),
+            requests_active: self.requests_active.with_label_values(&[id]),
+            health: self.health.with_label_values(&[id]),
+            circuit: self.circuit.with_label_values(&[id]),
+            circuit_opened: self.circuit_opened.with_label_values(&[id]),
+            probes_passed: self.probes.with_label_values(&[id, "passed"]),
+            probes_failed: self.probes.with_label_values(&[id, "failed"]),
+        }
+    }
+
+    /// Forgets a backend that is gone.
+    pub fn forget(&self, id: &str) {
+        for counters in [&self.requests, &self.connections, &self.connection_errors, &self.circuit_opened] {
+            gone(counters.remove_label_values(&[id]));
+        }
+        for gauges in [&self.requests_active, &self.health, &self.circuit] {
+            gone(gauges.remove_label_values(&[id]));
+        }
+        for result in ["passed", "failed"] {
+            gone(self.probes.remove_label_values(&[id, result]));
+        }
+    }
+}
