@@ -26,7 +26,7 @@ pub struct Route {
     /// Every path in which this is found.
     #[serde(skip_serializing_if = "is_default")]
     pub path_regex: Option<Pattern>,
-    /// One of these methods; empty: all.
+    /// One of these methods; empty: all. GET stands for HEAD, too.
     #[serde(skip_serializing_if = "is_default")]
     pub methods: Vec<MethodName>,
     /// Every field named here has this value.

@@ -33,7 +33,7 @@ pub enum PathRule {
 pub struct Rule<T> {
     /// What its path must be.
     pub path: PathRule,
-    /// What its method must be one of; empty: any.
+    /// What its method must be one of; empty: any. GET stands for HEAD, too.
     pub methods: Vec<Method>,
     /// Fields that it must have, with these values.
     pub headers: Vec<(HeaderName, HeaderValue)>,
@@ -62,8 +62,12 @@ impl<T> Rule<T> {
         self.has_method(asked) && self.missing_header(asked).is_none()
     }
 
+    /// Whoever may ask by GET may ask by HEAD, and nobody else: it is the same without the content (RFC 9110 9.3.2).
     fn has_method(&self, asked: &Asked<'_>) -> bool {
-        self.methods.is_empty() || self.methods.contains(asked.method)
+        let is_named = |method: &Method| self.methods.contains(method);
+        self.methods.is_empty()
+            || is_named(asked.method)
+            || *asked.method == Method::HEAD && is_named(&Method::GET)
     }
 
     /// The first field that is not as the rule asks. Of one that is there several times, one value has to be
@@ -278,6 +282,8 @@ mod tests {
                 with(&[], &[("x-beta", "1")], "beta"),
                 with(&[Method::POST], &[("x-beta", "1")], "beta writes"),
                 Rule { methods: vec![Method::DELETE], ..prefix("/api/users") },
+                Rule { methods: vec![Method::GET], ..prefix("/api/read") },
+                Rule { methods: vec![Method::HEAD], ..prefix("/api/head") },
             ],
             "host",
         );
@@ -295,6 +301,8 @@ mod tests {
         assert_eq!(find(Method::GET, &["1"], "/api"), "beta");
         assert_eq!(find(Method::GET, &["0", "1"], "/api"), "beta", "one of several values");
         assert_eq!(find(Method::GET, &["10"], "/api"), "plain");
+        assert_eq!(find(Method::HEAD, &[], "/api/read"), "/api/read", "it is GET without the content");
+        assert_eq!(find(Method::GET, &[], "/api/head"), "plain", "and not the other way round");
         assert_eq!(find(Method::POST, &["1"], "/api"), "beta writes");
         assert_eq!(find(Method::DELETE, &[], "/api/users/1"), "/api/users");
         assert_eq!(
