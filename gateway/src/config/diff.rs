@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::rewrite::{identity, matches};
 use super::schema::Config;
-use super::secrets::{FIELD_TABLES, hide_secrets, is_secret};
+use super::secrets::{hide_secrets, is_of_fields, is_secret};
 
 /// What `new` changes: a line for each thing that is added (`+`), removed (`-`) or another one (`~`).
 pub fn difference(old: &Config, new: &Config) -> Vec<String> {
@@ -19,16 +19,18 @@ pub fn difference(old: &Config, new: &Config) -> Vec<String> {
 
 fn tables(at: &str, old: &Map<String, Value>, new: &Map<String, Value>, lines: &mut Vec<String>) {
     let gone = old.keys().filter(|key| !new.contains_key(*key));
+    let of_fields = is_of_fields(at.rsplit(' ').next().unwrap_or_default(), new);
+    let shown = |key: &str, value: &Value| shown(of_fields, key, value);
     for key in new.keys().chain(gone) {
         let name = join(at, key);
         match (old.get(key), new.get(key)) {
             (old, new) if old == new => {}
             (Some(Value::Object(old)), Some(Value::Object(new))) => tables(&name, old, new, lines),
             (old, new) if is_list(old) || is_list(new) => lists(&join(at, one(key)), old, new, lines),
-            (None, Some(new)) => lines.push(format!("+ {name} = {}", shown(at, key, new))),
+            (None, Some(new)) => lines.push(format!("+ {name} = {}", shown(key, new))),
             (Some(_), None) => lines.push(format!("- {name}")),
             (Some(old), Some(new)) => {
-                lines.push(format!("~ {name}: {} -> {}", shown(at, key, old), shown(at, key, new)));
+                lines.push(format!("~ {name}: {} -> {}", shown(key, old), shown(key, new)));
             }
             (None, None) => {}
         }
@@ -36,9 +38,8 @@ fn tables(at: &str, old: &Map<String, Value>, new: &Map<String, Value>, lines: &
 }
 
 /// A value as anybody may read it.
-fn shown(at: &str, key: &str, value: &Value) -> String {
-    let in_fields = FIELD_TABLES.iter().any(|table| at.ends_with(table));
-    if in_fields && is_secret(key) {
+fn shown(of_fields: bool, key: &str, value: &Value) -> String {
+    if of_fields && is_secret(key) {
         return "***".to_owned();
     }
     let mut table = Map::from_iter([(key.to_owned(), value.clone())]);
@@ -118,6 +119,13 @@ mod tests {
         assert_eq!(changed, ["~ headers request_set authorization: *** -> ***"]);
         let added = difference(&config(COMPLETE), &config(&text("two")));
         assert!(added[0].contains("\"authorization\":\"***\""), "{added:?}");
+        let tested = |cookie: &str| {
+            format!(
+                "{COMPLETE}[[tests]]\nrequest = \"GET http://a/\"\nheaders = {{ Cookie = \"{cookie}\" }}\nexpect = {{ tag = \"a\" }}\n"
+            )
+        };
+        let changed = difference(&config(&tested("one")), &config(&tested("two")));
+        assert_eq!(changed, ["~ test get http://a/ headers cookie: *** -> ***"]);
     }
 
     #[test]

@@ -2,17 +2,24 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::rewrite::matches;
 
 /// What is shown in place of a secret.
 const HIDDEN: &str = "***";
 
-/// Tables of header fields, whose values may be credentials.
+/// Whether the table that `key` leads to is one of header fields, whose values may be credentials.
 ///
 /// Not `header_match`: what a route is taken by is part of its name, and no place for a secret.
-pub(super) const FIELD_TABLES: [&str; 4] = ["request_set", "request_add", "response_set", "response_add"];
+pub(super) fn is_of_fields(key: &str, table: &Map<String, Value>) -> bool {
+    match key {
+        "request_set" | "request_add" | "response_set" | "response_add" => true,
+        // Those of one of the `[[tests]]`; else it is the table of all of these.
+        "headers" => table.values().all(Value::is_string),
+        _ => false,
+    }
+}
 
 /// Keys with a URL, in whose query a secret may stand.
 const URLS: [&str; 2] = ["url", "jwks_url"];
@@ -37,7 +44,8 @@ fn is_url(key: &str) -> bool {
 
 /// Whether the field of this name may hold a credential.
 pub(super) fn is_secret(field: &str) -> bool {
-    const WORDS: [&str; 6] = ["auth", "cookie", "key", "token", "secret", "password"];
+    const WORDS: [&str; 11] =
+        ["auth", "bearer", "cookie", "credential", "key", "pass", "pwd", "secret", "session", "sig", "token"];
     let field = field.to_ascii_lowercase();
     WORDS.iter().any(|word| field.contains(word))
 }
@@ -80,7 +88,7 @@ pub(super) fn unrevealed(json: &Value, at: &str) -> Option<String> {
     let inside = |at: String, value: &Value| unrevealed(value, &at);
     match json {
         Value::Object(table) => table.iter().find_map(|(key, value)| match value {
-            Value::Object(fields) if FIELD_TABLES.contains(&key.as_str()) => {
+            Value::Object(fields) if is_of_fields(key, fields) => {
                 let hidden = fields.iter().find(|(name, value)| is_secret(name) && *value == HIDDEN);
                 hidden.map(|(name, _)| format!("{at}/{key}/{name}"))
             }
@@ -99,7 +107,7 @@ fn walk(json: &mut Value, hide: &mut impl FnMut(&mut Value)) {
         Value::Object(table) => {
             for (key, value) in table {
                 match value {
-                    Value::Object(fields) if FIELD_TABLES.contains(&key.as_str()) => {
+                    Value::Object(fields) if is_of_fields(key, fields) => {
                         fields
                             .iter_mut()
                             .filter(|(name, _)| is_secret(name))
@@ -164,6 +172,7 @@ mod tests {
     fn credentials_are_hidden_and_come_back() {
         let old = json!({
             "headers": { "request_set": { "authorization": "Bearer x", "x-proxy": "gateway" } },
+            "tests": [{ "request": "GET http://a/", "headers": { "cookie": "session=x", "x-a": "b" } }],
             "virtual_hosts": [
                 { "domain": "a", "headers": { "response_set": { "x-api-key": "1" } } },
                 { "domain": "b", "headers": { "response_set": { "x-api-key": "2" } } },
@@ -173,9 +182,10 @@ mod tests {
         hide_secrets(&mut shown);
         assert_eq!(shown["headers"]["request_set"], json!({ "authorization": "***", "x-proxy": "gateway" }));
         assert_eq!(shown["virtual_hosts"][1]["headers"]["response_set"]["x-api-key"], "***");
+        assert_eq!(shown["tests"][0]["headers"], json!({ "cookie": "***", "x-a": "b" }));
         shown["virtual_hosts"].as_array_mut().unwrap().remove(0);
         reveal_secrets(&mut shown, &old);
-        assert_eq!(shown["headers"], old["headers"]);
+        assert_eq!((&shown["headers"], &shown["tests"]), (&old["headers"], &old["tests"]));
         assert_eq!(shown["virtual_hosts"][0], old["virtual_hosts"][1]);
         assert_eq!(unrevealed(&shown, ""), None);
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, TomlError, Value};
 
 use self::arrays::update_array;
-use super::secrets::FIELD_TABLES;
+use super::secrets::is_of_fields;
 
 /// Objects with more keys than this get a table of their own, smaller ones are written in one line.
 const ONE_LINE: usize = 3;
@@ -69,10 +69,8 @@ enum Keys {
 impl Keys {
     /// How those of the table are that `key` leads to.
     fn of(key: &str, table: &Json) -> Self {
-        let only_text = || table.as_object().is_some_and(|table| table.values().all(Json::is_string));
-        let is_fields =
-            FIELD_TABLES.contains(&key) || key == "header_match" || (key == "headers" && only_text());
-        if is_fields { Keys::Fields } else { Keys::Exact }
+        let is_of_fields = table.as_object().is_some_and(|table| is_of_fields(key, table));
+        if is_of_fields || key == "header_match" { Keys::Fields } else { Keys::Exact }
     }
 
     fn are_equal(self, one: &str, other: &str) -> bool {
