@@ -54,7 +54,8 @@ fn named(fields: &[HeaderValue]) -> Vec<IpAddr> {
         let before_port = entry.rsplit_once(':').map_or(entry, |(host, _)| host);
         [entry.trim_end_matches(']'), bracketed, before_port]
     });
-    ways.filter_map(|way| way.trim_start_matches('[').parse::<IpAddr>().ok())
+    let without_zone = |way: &str| way.split('%').next().unwrap_or_default().to_owned();
+    ways.filter_map(|way| without_zone(way.trim_start_matches('[')).parse::<IpAddr>().ok())
         .map(|ip| ip.to_canonical())
         .collect()
 }
