@@ -169,6 +169,9 @@ impl TryFrom<String> for RateLimitKey {
     fn try_from(text: String) -> Result<Self, String> {
         match text.split_once(':') {
             None if text == "client_ip" => Ok(RateLimitKey::ClientIp),
+            Some(("header", name)) if name.eq_ignore_ascii_case("host") => {
+                Err(format!("'{text}' is no key: which host is asked for says nothing of who asks"))
+            }
             Some(("header", name)) => FieldName::try_from(name.to_owned()).map(RateLimitKey::Header),
             Some(("cookie", name)) if is_cookie_name(name) => Ok(RateLimitKey::Cookie(name.to_owned())),
             Some(("cookie", name)) => Err(format!("'{name}' cannot be the name of a cookie")),

@@ -121,6 +121,7 @@ const BAD: &[(&str, &str)] = &[
     ("[rate_limit]\nkey = \"ip\"\n", "file:2:7: `key`: 'ip' is no key; expected client_ip, header:NAME"),
     ("[rate_limit]\nkey = \"cookie:a b\"\n", "file:2:7: `key`: 'a b' cannot be the name of a cookie"),
     ("[rate_limit]\nkey = \"jwt:\"\n", "file:2:7: `key`: 'jwt:' is no key"),
+    ("[rate_limit]\nkey = \"header:Host\"\n", "file:2:7: `key`: 'header:Host' is no key: which host"),
     ("[rate_limit]\nname = \"a b\"\n", "file:2:8: no name of a window"),
     ("[[rate_limit]]\nrequests = 16777216\n", "file:2:12: at most 16777215 requests"),
     (

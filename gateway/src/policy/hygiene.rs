@@ -92,6 +92,14 @@ pub fn on_request(version: Version, request: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
+/// Whether a target may have this byte, over either version: what came over the one may go up over the other.
+///
+/// That is more than RFC 3986 2 allows: browsers leave `|`, `^` and braces as they are. But no fragment (RFC 9110 7.1),
+/// and nothing that has no place in Pingora's URI either: over HTTP/1 it would be answered there.
+pub const fn is_target_byte(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'#' | b'"' | b'<' | b'>' | b'`')
+}
+
 fn bad(detail: &'static str) -> Verdict {
     // Whoever writes such a thing may write anything behind it.
     Verdict::Reply(Reply::new(Problem::BadRequest, detail).and_close())
@@ -177,8 +185,7 @@ fn http2(request: &RequestHeader) -> Verdict {
     }
     let target = request.raw_path();
     let is_asterisk = target == b"*" && request.method == Method::OPTIONS;
-    let is_path =
-        target.first() == Some(&b'/') && target.iter().all(|it| it.is_ascii_graphic() && *it != b'#');
+    let is_path = target.first() == Some(&b'/') && target.iter().all(|byte| is_target_byte(*byte));
     if is_path || is_asterisk || request.method == Method::CONNECT {
         return Verdict::Continue(());
     }

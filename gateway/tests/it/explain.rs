@@ -258,6 +258,8 @@ async fn what_cannot_be_asked_is_an_error() {
     let (code, said) = explain(&["GET", "/api"]).await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("'/api': there is no host; expected http://host/path"), "{said}");
+    let (code, said) = explain(&["GET", "http://a/caf\u{e9}"]).await;
+    assert!(code == Some(1) && said.contains("target has no 'é'; clients percent-encode it"), "{said}");
     for wrong in
         [&["G E T", "http://a/"][..], &["GET"], &["GET", "http://a/", "-H", "X-Beta"], &["GET", "h t"]]
     {

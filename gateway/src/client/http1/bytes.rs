@@ -1,5 +1,7 @@
 //! Which bytes may stand where in a request of HTTP/1: a table, so that each byte costs one look.
 
+use crate::policy::hygiene::is_target_byte;
+
 const TOKEN: u8 = 1;
 const VALUE: u8 = 2;
 const TARGET: u8 = 4;
@@ -29,9 +31,7 @@ const fn kind(byte: u8) -> u8 {
     if byte == b'\t' || (byte >= b' ' && byte != 0x7f) {
         kind |= VALUE;
     }
-    // More than RFC 3986 2 allows: browsers leave `|`, `^` and braces as they are. But no fragment (RFC 9110 7.1), and
-    // nothing that has no place in Pingora's URI either: it would be answered there.
-    if byte.is_ascii_graphic() && !matches!(byte, b'#' | b'"' | b'<' | b'>' | b'`') {
+    if is_target_byte(byte) {
         kind |= TARGET;
     }
     kind

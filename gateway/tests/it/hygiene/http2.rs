@@ -65,6 +65,7 @@ const CASES: &[Case] = &[
     case!("a path with a line's end", "9113 8.2.1", [M, S, A, (":path", "/case/\r\nx: y")], Refused),
     case!("a path with a NUL", "9113 8.2.1", [M, S, A, (":path", "/case/\0")], Refused),
     case!("a path beyond ASCII", "9113 8.3.1", [M, S, A, (":path", "/case/\u{e4}")], Refused),
+    case!("a path with a quote, which HTTP/1 does not have", "9113 8.3.1", [M, S, A, (":path", "/case/\"x")], Answered(400)),
     case!("an empty scheme", "9113 8.3.1", [M, (":scheme", ""), A, P], Refused),
     case!("another scheme", "9113 8.3.1", [M, (":scheme", "ftp"), A, P], Refused),
     case!("a scheme that is none", "9113 8.3.1", [M, (":scheme", "http://x/?"), A, P], Refused),
