@@ -60,23 +60,29 @@ impl Scene {
     }
 }
 
-#[tokio::test]
-async fn rapid_reset_ends_the_connection() {
-    let scene = Scene::new().await;
-    let mut wire = Wire::connect(scene.gateway.address).await;
+/// Opens a stream, sends `more` on it, opens the next, and so on as fast as can be until that is too much for the
+/// gateway, or for us; returns the stream that would be next.
+async fn open_and(wire: &mut Wire, more: impl Fn(u32) -> Frame) -> u32 {
     let mut stream = 1;
-    // CVE-2023-44487: open and reset, as fast as can be.
     for _ in 0..500 {
         let mut frames = Vec::new();
         for _ in 0..100 {
-            frames.push(Frame::head(stream, &get("web.test"), true));
-            frames.push(Frame::reset(stream, 8));
+            frames.extend([Frame::head(stream, &get("web.test"), true), more(stream)]);
             stream += 2;
         }
         if !wire.send(&frames).await {
             break;
         }
     }
+    stream
+}
+
+#[tokio::test]
+async fn rapid_reset_ends_the_connection() {
+    let scene = Scene::new().await;
+    let mut wire = Wire::connect(scene.gateway.address).await;
+    // CVE-2023-44487: open and reset, as fast as can be.
+    let stream = open_and(&mut wire, |stream| Frame::reset(stream, 8)).await;
     let reason = wire.ended().await;
     assert!(reason.is_none_or(|reason| reason == ENHANCE_YOUR_CALM), "{reason:?}");
     assert!(stream < 100_000, "all of it was taken");
@@ -172,19 +178,9 @@ async fn streams_beyond_a_hundred_are_refused() {
 async fn resets_that_the_gateway_is_made_to_send_end_the_connection() {
     let scene = Scene::new().await;
     let mut wire = Wire::connect(scene.gateway.address).await;
-    let mut stream = 1;
     // RUSTSEC-2025-0070 (CVE-2025-8671): open, and break a rule of the stream, so that it is the gateway who resets it.
-    for _ in 0..500 {
-        let mut frames = Vec::new();
-        for _ in 0..100 {
-            frames.push(Frame::head(stream, &get("web.test"), true));
-            frames.push(Frame::new(WINDOW_UPDATE, 0, stream, i32::MAX.to_be_bytes()));
-            stream += 2;
-        }
-        if !wire.send(&frames).await {
-            break;
-        }
-    }
+    let too_much = |stream| Frame::new(WINDOW_UPDATE, 0, stream, i32::MAX.to_be_bytes());
+    let stream = open_and(&mut wire, too_much).await;
     let reason = wire.ended().await;
     assert!(reason.is_none_or(|reason| reason == ENHANCE_YOUR_CALM), "{reason:?}");
     assert!(stream < 100_000, "all of it was taken");
