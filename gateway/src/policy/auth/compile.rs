@@ -33,8 +33,8 @@ const REFRESH: Duration = Duration::from_secs(300);
 /// What outlives a change, by what makes it what it is.
 #[derive(Clone, Default)]
 pub struct Kept {
-    /// A file, what it says, and the field in which a backend is told: the users, and who of them has proved it.
-    users: HashMap<(String, [u8; 32], Option<HeaderName>), Arc<Users>>,
+    /// A file, and the field in which a backend is told: what it says, its users, and who of them has proved it.
+    users: HashMap<(String, Option<HeaderName>), ([u8; 32], Arc<Users>)>,
     /// Roots, and the connections to servers that they vouch for.
     clients: HashMap<Roots, Asking>,
     key_sets: HashMap<KeySource, Arc<KeySet>>,
@@ -104,13 +104,19 @@ impl<'c> Compiler<'c> {
 
     fn users(&mut self, table: &config::Auth, field: Option<&HeaderName>) -> Result<Arc<Users>, BadAuth> {
         let (file, text) = (&table.users_file, read("users_file", &table.users_file)?);
-        let which = (file.clone(), sha256(text.as_bytes()), field.cloned());
-        let known = self.kept.users.get(&which).or_else(|| self.before.users.get(&which)).cloned();
+        let (which, says) = ((file.clone(), field.cloned()), sha256(text.as_bytes()));
+        let known = self.kept.users.get(&which).or_else(|| self.before.users.get(&which));
         let users = match known {
-            Some(users) => users,
-            None => Arc::new(Users::read(file, &text, field).map_err(bad("users_file"))?),
+            Some((said, users)) if *said == says => users.clone(),
+            known => {
+                let users = Users::read(file, &text, field).map_err(bad("users_file"))?;
+                Arc::new(match known {
+                    Some((_, before)) => users.after(before),
+                    None => users,
+                })
+            }
         };
-        self.kept.users.insert(which, users.clone());
+        self.kept.users.insert(which, (says, users.clone()));
         Ok(users)
     }
 
