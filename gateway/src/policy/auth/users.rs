@@ -293,7 +293,9 @@ mod tests {
         let removed = Users::read("users", &format!("bob:{}\n", bcrypt("a")), None).unwrap().after(&changed);
         assert_eq!(known(&removed), None);
         // Who was being checked while the file was changed has proved nothing to the new one.
-        assert!(name(&users, "alice", "a").is_some() && known(&removed).is_none() && known(&changed).is_none());
+        assert!(
+            name(&users, "alice", "a").is_some() && known(&removed).is_none() && known(&changed).is_none()
+        );
         assert_eq!(known(&file("a", "")), None, "another file knows nobody");
     }
 }
