@@ -176,3 +176,53 @@ fn read(key: &'static str, file: &str) -> Result<String, BadAuth> {
 fn uri(key: &'static str, url: &str) -> Result<Uri, BadAuth> {
     url.parse().map_err(|error| bad(key)(format!("no URL: {error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use http::{HeaderMap, header};
+
+    use super::super::{Checked, basic::Basic};
+    use super::*;
+    use crate::reply::Verdict;
+    use crate::telemetry::Metrics;
+
+    fn line(name: &str, password: &str) -> String {
+        let hash = bcrypt::hash_with_salt(password, 4, [7; 16]).unwrap();
+        format!("{name}:{}\n", hash.format_for_version(bcrypt::Version::TwoY))
+    }
+
+    fn compiled(table: &config::Auth, before: Kept) -> (Arc<Auth>, Kept) {
+        let metrics = Metrics::new().unwrap();
+        let mut compiler = Compiler::new(before, |url| metrics.auth.key_set(url));
+        let auth = compiler.compile(table).unwrap().unwrap();
+        (auth, compiler.finish())
+    }
+
+    fn check<'a>(auth: &'a Auth, pair: &str) -> Checked<'a> {
+        let Means::Basic(basic) = &auth.means else { panic!("this is basic") };
+        let value = format!("Basic {}", STANDARD.encode(pair)).parse().unwrap();
+        Basic::check(basic, &HeaderMap::from_iter([(header::AUTHORIZATION, value)]), None)
+    }
+
+    #[tokio::test]
+    async fn who_has_proved_it_is_known_when_others_are_added_or_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("users");
+        let write = |lines: &[String]| std::fs::write(&file, lines.concat()).unwrap();
+        let table = config::Auth { users_file: file.display().to_string(), ..config::Auth::default() };
+        write(&[line("alice", "a"), line("bob", "b")]);
+        let (auth, kept) = compiled(&table, Kept::default());
+        for pair in ["alice:a", "bob:b"] {
+            assert!(matches!(check(&auth, pair).verdict().await, Verdict::Continue(_)));
+        }
+        write(&[line("alice", "a"), line("carol", "c")]);
+        let (auth, kept) = compiled(&table, kept);
+        assert!(matches!(check(&auth, "alice:a"), Checked::AtOnce(Verdict::Continue(_))));
+        assert!(matches!(check(&auth, "bob:b").verdict().await, Verdict::Reply(_)));
+        write(&[line("alice", "another")]);
+        let (auth, _) = compiled(&table, kept);
+        assert!(matches!(check(&auth, "alice:a").verdict().await, Verdict::Reply(_)));
+    }
+}

@@ -168,6 +168,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_hundred_addresses_that_flood_leave_places_to_others() {
+        let hashing = hashing(1, MAX_PLACES);
+        let running = hashing.turn(of(0)).await.ok().unwrap();
+        let mut queue: Vec<_> = (1..=100)
+            .flat_map(|last| std::iter::repeat_n(last, MAX_OF_ONE))
+            .map(|last| Box::pin(hashing.turn(of(last))))
+            .collect();
+        for waiting in &mut queue {
+            assert!(poll!(waiting).is_pending());
+        }
+        let mut another = pin!(hashing.turn(of(101)));
+        assert!(poll!(&mut another).is_pending(), "it waits, and is not turned away");
+        drop((running, queue));
+        assert!(another.await.is_ok());
+    }
+
+    #[tokio::test]
     async fn a_network_of_ipv6_is_one_client() {
         let hashing = hashing(1, MAX_PLACES);
         let address = |text: &str| Some(text.parse::<IpAddr>().unwrap());
