@@ -33,12 +33,15 @@ const REFRESH: Duration = Duration::from_secs(300);
 /// What outlives a change, by what makes it what it is.
 #[derive(Clone, Default)]
 pub struct Kept {
-    /// A file, and the field in which a backend is told: what it says, its users, and who of them has proved it.
-    users: HashMap<(String, Option<HeaderName>), ([u8; 32], Arc<Users>)>,
+    /// A file and the field in which a backend is told: its users, and who of them has proved it.
+    users: HashMap<(String, Option<HeaderName>), Known>,
     /// Roots, and the connections to servers that they vouch for.
     clients: HashMap<Roots, Asking>,
     key_sets: HashMap<KeySource, Arc<KeySet>>,
 }
+
+/// What a file says, hashed, and its users.
+type Known = ([u8; 32], Arc<Users>);
 
 /// A URL, the roots that vouch for it, and how often keys are fetched from there.
 type KeySource = (String, Roots, Duration);
