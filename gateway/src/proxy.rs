@@ -327,7 +327,7 @@ impl ProxyHttp for Gateway {
         if let (Some(auth), Some(identity)) = (&route.auth, &ctx.identity) {
             auth.on_request(identity, request)?;
         }
-        if let Some(proof) = &route.foreign_proof {
+        for proof in &route.foreign_proofs {
             request.remove_header(proof);
         }
         if let Some(policy) = &route.entrance.client_certificate {

@@ -89,6 +89,18 @@ const BAD: &[(&str, &str)] = &[
         "file:2:10: nobody comes in by 10.0.0.0/8",
     ),
     ("[auth]\nrealm = \"r\"\n", "file:1:1: kind = \"basic\" needs `users_file`"),
+    (
+        "[auth]\nusers_file = \"u\"\nuser_header = \"X-User\"\n[headers]\nrequest_set = { X_User = \"root\" }\n",
+        "file:5:15: x_user tells the backend who asks, by the `auth` table beside it",
+    ),
+    (
+        "[auth]\nusers_file = \"u\"\nuser_header = \"X-User\"\n[headers]\nrequest_add = { X-User = \"root\" }\n",
+        "file:5:15: x-user tells the backend who asks",
+    ),
+    (
+        "[auth]\nkind = \"jwt\"\nsecret_env = \"S\"\nforward_claims = { sub = \"X-User\" }\n[headers]\nrequest_remove = [\"X-User\"]\n",
+        "file:6:18: x-user tells the backend who asks",
+    ),
     ("[auth]\nkind = \"digest\"\nusers_file = \"u\"\n", "file:2:8: unknown value `digest`"),
     ("[auth]\nusers_file = \"u\"\nissuer = \"i\"\n", "file:3:10: it has no meaning with kind = \"basic\""),
     ("[auth]\nkind = \"jwt\"\nsecret_env = \"S\"\nsecret = \"x\"\n", "unknown key `secret`"),
@@ -334,6 +346,10 @@ const BAD_ROUTES: &[(&str, &str)] = &[
     (
         "path = \"/a\"\n[virtual_hosts.routes.rate_limit]\nkey = \"jwt:sub\"\n",
         "file:7:7: no route for which it holds asks for a token",
+    ),
+    (
+        "path = \"/a\"\n[virtual_hosts.routes.rate_limit]\nkey = \"jwt:role\"\n[virtual_hosts.routes.auth]\nusers_file = \"u\"\n",
+        "file:7:7: no route for which it holds asks for a token (`kind = \"jwt\"`), so nobody has this claim",
     ),
     ("path = \"/a\"\npath_prefx = \"/a\"\n", "unknown key `path_prefx` (did you mean `path_prefix`?)"),
     (

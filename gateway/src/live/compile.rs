@@ -3,14 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 
 use super::certificates::certificates;
 use super::innermost::{Defaults, Found, Policies};
 use super::limiters::Limiters;
 use super::pools::Pools;
-use super::snapshot::{Entrance, Instance, Level, Route, Snapshot};
-use crate::config::{self, AuthKind, Config, Domain, PathFault, VirtualHost};
+use super::snapshot::{Entrance, Instance, Route, Snapshot};
+use crate::config::{self, Config, Domain, PathFault, VirtualHost};
 use crate::policy::access::Access;
 use crate::policy::auth::{self, Auth, IdentityFields};
 use crate::policy::body_limit::BodyLimit;
@@ -294,7 +294,7 @@ impl<'c> Compiler<'c> {
             mirror: mirror.transpose()?,
             access: policies.access.and_then(|found| self.access(found.table)),
             auth: self.auth(at, &policies)?,
-            foreign_proof: self.foreign_proof(host, &policies),
+            foreign_proofs: policies.foreign_proofs(self.defaults, host),
             rate_limit: self.limiters.limiter(at, host, &policies, name)?,
             head_size: HeadSize::from(policies.limits.table),
             body_limit: BodyLimit::from(policies.limits.table),
@@ -370,14 +370,6 @@ impl<'c> Compiler<'c> {
     fn access(&mut self, table: &config::Access) -> Option<Arc<Access>> {
         let made = self.access.entry(std::ptr::from_ref(table).addr());
         made.or_insert_with(|| Access::new(table).map(Arc::new)).clone()
-    }
-
-    /// The field with what proves who asks elsewhere on this host, on a part of it where nothing need be proved:
-    /// browsers send it there too.
-    fn foreign_proof(&self, host: &VirtualHost, policies: &Policies<'_>) -> Option<HeaderName> {
-        let Found { level, .. } = policies.auth.filter(|found| found.table.kind == AuthKind::None)?;
-        let of_host = host.auth.as_ref().filter(|_| level == Level::Route);
-        of_host.filter(|auth| auth.kind != AuthKind::None).or(self.defaults.auth())?.proof()
     }
 
     fn auth(&mut self, at: &str, policies: &Policies<'c>) -> Result<Option<Arc<Auth>>, Vec<PathFault>> {

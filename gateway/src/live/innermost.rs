@@ -1,5 +1,7 @@
 //! Of a policy's tables, the one that holds: the innermost, whole.
 
+use http::HeaderName;
+
 use super::snapshot::Level;
 use crate::config::{
     self, Access, Auth, Balancing, CircuitBreaker, Compression, Config, Cors, Headers, HealthCheck, Limits,
@@ -56,13 +58,6 @@ impl Defaults {
             cors: config.cors.clone(),
             compression: config.compression.clone(),
         }
-    }
-}
-
-impl Defaults {
-    /// What is demanded where no virtual host or route says anything.
-    pub(super) fn auth(&self) -> Option<&Auth> {
-        self.auth.as_ref()
     }
 }
 
@@ -143,6 +138,23 @@ impl<'c> Policies<'c> {
             cors: innermost!(cors).or(top.cors),
             compression: innermost!(compression).or(top.compression),
         }
+    }
+
+    /// The fields with what proves who asks by the `[auth]` tables that the one which holds has taken the place of: what
+    /// is around a part of a host or of the gateway. Clients send that everywhere, and no backend of this part shall get
+    /// it. Not those of the parts beside it, where such a field may be the backend's own.
+    pub(super) fn foreign_proofs(&self, defaults: &Defaults, host: &VirtualHost) -> Box<[HeaderName]> {
+        let Some(Found { table: own, level }) = self.auth.filter(|found| !found.table.pass_credentials)
+        else {
+            return Box::default();
+        };
+        let of_host = host.auth.as_ref().filter(|_| level == Level::Route);
+        let of_top = defaults.auth.as_ref().filter(|_| level != Level::Top);
+        let own = own.proof();
+        let mut proofs: Vec<_> = of_host.into_iter().chain(of_top).filter_map(Auth::proof).collect();
+        proofs.retain(|proof| own.as_ref() != Some(proof));
+        proofs.dedup();
+        proofs.into()
     }
 
     /// Where each of them was written, in the order in which a request meets them.

@@ -152,8 +152,8 @@ pub struct Route {
     pub access: Option<Arc<Access>>,
     /// What a request must bear; `None`: nothing.
     pub auth: Option<Arc<Auth>>,
-    /// A field with what is proved on other routes, which no backend of this one shall get.
-    pub foreign_proof: Option<HeaderName>,
+    /// The fields with what is proved around this route, which no backend of it shall get.
+    pub foreign_proofs: Box<[HeaderName]>,
     /// How much a client may ask; `None`: any number.
     pub rate_limit: Option<RateLimiter>,
     /// How large the head of a request may be.

@@ -8,7 +8,7 @@ use super::Faults;
 use super::access::access;
 use super::auth::auth;
 use super::rate_limit::rate_limits;
-use super::responses::{compression, cors, headers};
+use super::responses::{Beside, compression, cors, headers};
 use crate::config::fields::is_cookie_name;
 use crate::config::policies::{FaultInjection, Headers, Limits};
 use crate::config::rate_limit::RateLimits;
@@ -117,7 +117,8 @@ impl Tables<'_> {
         self.circuit_breaker.iter().for_each(|table| circuit_breaker(at, table, faults));
         self.rate_limit.iter().for_each(|table| rate_limits(at, table, faults));
         self.limits.iter().for_each(|table| limits(at, table, faults));
-        self.headers.iter().for_each(|table| headers(at, table, self.cors.is_some(), faults));
+        let beside = Beside { cors: self.cors.as_ref(), auth: self.auth.as_ref() };
+        self.headers.iter().for_each(|table| headers(at, table, &beside, faults));
         self.access.iter().for_each(|table| access(at, table, faults));
         self.auth.iter().for_each(|table| auth(at, table, faults));
         self.cors.iter().for_each(|table| cors(at, table, faults));

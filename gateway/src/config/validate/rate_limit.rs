@@ -1,6 +1,6 @@
 //! What the windows of a rate limit must be, wherever they stand.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::Faults;
 use crate::config::auth::{Auth, AuthKind};
@@ -56,35 +56,47 @@ pub(super) fn rate_limits(at: &str, limits: &RateLimits, faults: &mut Faults) {
 /// client is, or beside one that counts the same.
 pub(super) fn idle(config: &Config, faults: &mut Faults) {
     let mut tables: Vec<_> = config.rate_limit.iter().map(|table| (String::new(), table)).collect();
-    let mut proved = HashSet::new();
+    // By which means clients are known where a table of windows holds.
+    let mut known: HashMap<String, Vec<&Auth>> = HashMap::new();
     for (i, host) in config.virtual_hosts.iter().enumerate() {
         let at_host = format!("virtual_hosts/{i}/");
         tables.extend(host.rate_limit.iter().map(|table| (at_host.clone(), table)));
         let of_host = host.rate_limit.as_ref().map_or("", |_| at_host.as_str());
         let auth = host.auth.as_ref().or(config.auth.as_ref());
-        if asks(auth) {
-            proved.insert(of_host.to_owned());
-        }
+        known.entry(of_host.to_owned()).or_default().extend(auth);
         for (j, route) in host.routes.iter().enumerate() {
             let at_route = format!("{at_host}routes/{j}/");
             tables.extend(route.rate_limit.iter().map(|table| (at_route.clone(), table)));
-            if asks(route.auth.as_ref().or(auth)) {
-                proved.insert(route.rate_limit.as_ref().map_or(of_host.to_owned(), |_| at_route));
-            }
+            let of_route = route.rate_limit.as_ref().map_or(of_host.to_owned(), |_| at_route);
+            known.entry(of_route).or_default().extend(route.auth.as_ref().or(auth));
         }
     }
     for (at, table) in tables.iter().filter(|(_, table)| table.0.len() <= MAX_RATE_LIMITS) {
         alike(at, table, faults);
     }
-    for (at, table) in tables.into_iter().filter(|(at, _)| !proved.contains(at)) {
-        for (i, _) in
-            table.0.iter().enumerate().filter(|(_, window)| matches!(window.key, RateLimitKey::Claim(_)))
-        {
-            let detail =
-                "no route for which it holds asks for a token, so nobody has a claim; add an `auth` table";
-            faults.add(format!("{at}rate_limit/{}", table.path(i, "key")), detail);
+    for (at, table) in &tables {
+        let known = known.get(at).map_or(&[][..], Vec::as_slice);
+        for (i, window) in table.0.iter().enumerate() {
+            if let Some(detail) = unclaimed(&window.key, known) {
+                faults.add(format!("{at}rate_limit/{}", table.path(i, "key")), detail);
+            }
         }
     }
+}
+
+/// Why nobody who is known by these means has what the windows go by.
+fn unclaimed(key: &RateLimitKey, known: &[&Auth]) -> Option<&'static str> {
+    let RateLimitKey::Claim(claim) = key else { return None };
+    let any = |is: fn(AuthKind) -> bool| known.iter().any(|auth| is(auth.kind));
+    if !any(|kind| kind != AuthKind::None) {
+        return Some(
+            "no route for which it holds asks for a token, so nobody has a claim; add an `auth` table",
+        );
+    }
+    // Whoever has no token has a name, and nothing else.
+    (claim != "sub" && !any(|kind| kind == AuthKind::Jwt)).then_some(
+        "no route for which it holds asks for a token (`kind = \"jwt\"`), so nobody has this claim; others have \"jwt:sub\"",
+    )
 }
 
 fn alike(at: &str, table: &RateLimits, faults: &mut Faults) {
@@ -96,10 +108,6 @@ fn alike(at: &str, table: &RateLimits, faults: &mut Faults) {
             faults.add(format!("{at}rate_limit/{}", table.path(i, "window_secs")), detail);
         }
     }
-}
-
-fn asks(auth: Option<&Auth>) -> bool {
-    auth.is_some_and(|auth| auth.kind != AuthKind::None)
 }
 
 fn is_name(name: &str) -> bool {

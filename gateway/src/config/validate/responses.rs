@@ -4,15 +4,24 @@
 use http::{HeaderName, Method, header};
 
 use super::Faults;
-use crate::config::fields::FieldName;
+use crate::config::alike;
+use crate::config::auth::Auth;
+use crate::config::fields::{FieldName, Fields};
 use crate::config::origin::AllowedOrigin;
 use crate::config::policies::Headers;
 use crate::config::responses::{Compression, Cors, FieldOrAny};
 use crate::config::schema::Config;
 
-/// Everything that is wrong with a table of header fields; `answers_cors`: where it stands there is a `[cors]`, too.
-pub(super) fn headers(at: &str, headers: &Headers, answers_cors: bool, faults: &mut Faults) {
+/// What stands beside a table of header fields, and says some of them itself.
+pub(super) struct Beside<'c> {
+    pub(super) cors: Option<&'c Cors>,
+    pub(super) auth: Option<&'c Auth>,
+}
+
+/// Everything that is wrong with a table of header fields.
+pub(super) fn headers(at: &str, headers: &Headers, beside: &Beside<'_>, faults: &mut Faults) {
     let mut add = |key: &str, detail: &str| faults.add(format!("{at}headers/{key}"), detail);
+    who_asks(headers, beside.auth, &mut add);
     if headers.request_add.0.iter().any(|(name, _)| name.0 == header::HOST) {
         add("request_add", "a request has one Host, so it cannot be added; use request_set");
     }
@@ -30,8 +39,30 @@ pub(super) fn headers(at: &str, headers: &Headers, answers_cors: bool, faults: &
     let said = [("response_set", &headers.response_set), ("response_add", &headers.response_add)];
     for (key, fields) in said {
         let is_of_cors = |name: &HeaderName| name.as_str().starts_with("access-control-");
-        if answers_cors && fields.0.iter().any(|(name, _)| is_of_cors(&name.0)) {
+        if beside.cors.is_some() && fields.0.iter().any(|(name, _)| is_of_cors(&name.0)) {
             add(key, "beside a `cors` table nothing else says Access-Control-…; leave one of them out");
+        }
+    }
+}
+
+/// A rule would take from the backend what `auth` tells it, or tell it something else.
+fn who_asks<'c>(headers: &'c Headers, auth: Option<&Auth>, add: &mut impl FnMut(&str, &str)) {
+    let told: Vec<_> = auth.iter().flat_map(|auth| auth.identity_headers()).collect();
+    let names = |fields: &'c Fields| fields.0.iter().map(|(name, _)| &name.0).collect::<Vec<_>>();
+    for (key, names) in [
+        ("request_set", names(&headers.request_set)),
+        ("request_add", names(&headers.request_add)),
+        ("request_remove", headers.request_remove.iter().map(|name| &name.0).collect()),
+    ] {
+        let is_told =
+            |name: &HeaderName| told.iter().any(|told| alike(told.as_str()) == alike(name.as_str()));
+        if let Some(name) = names.into_iter().find(|name| is_told(name)) {
+            add(
+                key,
+                &format!(
+                    "{name} tells the backend who asks, by the `auth` table beside it; leave it to that"
+                ),
+            );
         }
     }
 }

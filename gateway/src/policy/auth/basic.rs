@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -43,10 +42,10 @@ impl Basic {
         let Some(pair) = decode(encoded) else {
             return Checked::refused(self.challenge.invalid("what should be a name and a password is none"));
         };
-        let Some(digest) = self.users.cache.digest(pair.as_bytes()) else {
+        let Some(digest) = self.users.digest(&pair) else {
             return Checked::refused(unavailable("passwords cannot be checked"));
         };
-        match self.users.cache.find(&digest, Instant::now()) {
+        match self.users.known(&digest) {
             Some(identity) => Checked::AtOnce(Verdict::Continue(identity)),
             None => Checked::Later(Box::pin(self.prove(pair, digest, client))),
         }
@@ -63,21 +62,17 @@ impl Basic {
             }
         };
         // A browser opens several connections at once: another one may have proved the same in the meantime.
-        if let Some(identity) = self.users.cache.find(&digest, Instant::now()) {
+        if let Some(identity) = self.users.known(&digest) {
             return Verdict::Continue(identity);
         }
         let users = self.users.clone();
         let verified = tokio::task::spawn_blocking(move || {
             // Held to the end, also where the client has left.
             let _turn = turn;
-            let (name, password) = pair.split_once(':')?;
-            users.verify(name, password)
+            users.verify(&pair, digest)
         });
         match verified.await {
-            Ok(Some(identity)) => {
-                self.users.cache.keep(digest, identity.clone(), Instant::now());
-                Verdict::Continue(identity)
-            }
+            Ok(Some(identity)) => Verdict::Continue(identity),
             // Not which of the two: that would tell who is known here.
             Ok(None) => Verdict::Reply(self.challenge.invalid("the name or the password is wrong")),
             Err(_) => Verdict::Reply(unavailable("passwords cannot be checked")),
@@ -153,11 +148,18 @@ mod tests {
     #[tokio::test]
     async fn what_was_proved_is_not_computed_again_and_failures_are() {
         let basic = basic(&format!("alice:{}\n", bcrypt("a")));
-        let digest = |pair: &[u8]| basic.users.cache.digest(pair).unwrap();
+        let is_known = |pair: &str| basic.users.known(&basic.users.digest(pair).unwrap()).is_some();
         let field = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
         assert!(outcome(&basic, &[&field("alice:a")]).await.is_ok());
         assert!(outcome(&basic, &[&field("alice:b")]).await.is_err());
-        assert!(basic.users.cache.find(&digest(b"alice:a"), Instant::now()).is_some());
-        assert!(basic.users.cache.find(&digest(b"alice:b"), Instant::now()).is_none());
+        assert!(is_known("alice:a") && !is_known("alice:b"));
+    }
+
+    #[test]
+    fn a_password_that_waits_takes_little_room() {
+        // As many as MAX_PLACES may wait.
+        let basic = basic(&format!("alice:{}\n", bcrypt("a")));
+        let waits = basic.prove("alice:a".to_owned(), Digest::default(), None);
+        assert!(size_of_val(&waits) <= 1024, "{}", size_of_val(&waits));
     }
 }

@@ -1,8 +1,12 @@
 //! What has just been proved, for a short while: a password costs tens of milliseconds of computing, a token's signature
 //! tens of microseconds (bench `auth`), and clients send them with each request. Kept under a keyed hash of the
 //! credentials, in a table that never grows: who comes into an occupied place takes it. Read without a lock.
+//!
+//! A proof that is used holds on, so that somebody who is at work need not be checked in the middle of it, while others
+//! guess and the processors are busy; but not for ever.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -13,8 +17,10 @@ use openssl::sign::Signer;
 
 /// For so many at once.
 const PLACES: usize = 4096;
-/// For so long.
-const KEPT: Duration = Duration::from_secs(60);
+/// For so long after it was used last.
+const UNUSED: Duration = Duration::from_secs(60);
+/// And for so long at the most.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// A keyed hash of credentials: says nothing about them to whoever has not the key.
 pub(super) type Digest = [u8; 32];
@@ -27,7 +33,10 @@ pub(super) struct Cache<T> {
 
 struct Entry<T> {
     digest: Digest,
-    since: Instant,
+    made: Instant,
+    /// When it was used last: so many whole seconds after it was made. Written once a second at the most, however many
+    /// processors read it.
+    used: AtomicU32,
     proved: T,
 }
 
@@ -54,18 +63,37 @@ impl<T: Clone> Cache<T> {
     /// What these credentials have proved a short while ago.
     pub(super) fn find(&self, digest: &Digest, now: Instant) -> Option<T> {
         let entry = self.place(digest).load();
-        let entry = entry.as_ref().filter(|entry| now.saturating_duration_since(entry.since) < KEPT)?;
-        openssl::memcmp::eq(&entry.digest, digest).then(|| entry.proved.clone())
+        let entry = entry.as_ref().filter(|entry| openssl::memcmp::eq(&entry.digest, digest))?;
+        entry.is_used(now).then(|| entry.proved.clone())
     }
 
     /// Keeps what has been proved.
     pub(super) fn keep(&self, digest: Digest, proved: T, now: Instant) {
-        self.place(&digest).store(Some(Arc::new(Entry { digest, since: now, proved })));
+        self.place(&digest).store(Some(Arc::new(Entry {
+            digest,
+            made: now,
+            used: AtomicU32::new(0),
+            proved,
+        })));
     }
 
     fn place(&self, digest: &Digest) -> &ArcSwapOption<Entry<T>> {
         // The key is secret, so nobody can choose whose place to take.
         &self.places[usize::from(u16::from_le_bytes([digest[0], digest[1]])) % PLACES]
+    }
+}
+
+impl<T> Entry<T> {
+    /// Whether it holds, and so holds on.
+    fn is_used(&self, now: Instant) -> bool {
+        let age = now.saturating_duration_since(self.made);
+        let used = self.used.load(Ordering::Relaxed);
+        let holds = age < LONGEST && age < Duration::from_secs(used.into()) + UNUSED;
+        let seconds = u32::try_from(age.as_secs()).unwrap_or(u32::MAX);
+        if holds && seconds > used {
+            self.used.fetch_max(seconds, Ordering::Relaxed);
+        }
+        holds
     }
 }
 
@@ -81,13 +109,34 @@ mod tests {
         let now = Instant::now();
         assert!(cache.find(&right, now).is_none());
         cache.keep(right, alice.clone(), now);
-        assert_eq!(cache.find(&right, now + KEPT / 2), Some(alice));
         assert!(cache.find(&wrong, now).is_none());
-        assert!(cache.find(&right, now + KEPT).is_none());
+        assert!(cache.find(&right, now + UNUSED).is_none());
+        assert_eq!(cache.find(&right, now + UNUSED / 2), Some(alice));
         // Two that share a place are not taken for one another.
         let mut beside = right;
         beside[31] ^= 1;
         assert!(cache.find(&beside, now).is_none());
+    }
+
+    #[test]
+    fn what_is_used_holds_on_and_not_for_ever() {
+        let cache = Cache::new().unwrap();
+        let digest = cache.digest(b"alice:a").unwrap();
+        let now = Instant::now();
+        let holds_after = |after: Duration| cache.find(&digest, now + after).is_some();
+        cache.keep(digest, (), now);
+        for step in 1..12 {
+            assert!(holds_after(UNUSED * 9 / 10 * step), "{step}");
+        }
+        assert!(holds_after(LONGEST - Duration::from_millis(1)));
+        assert!(!holds_after(LONGEST), "it is proved anew");
+        cache.keep(digest, (), now);
+        assert!(holds_after(UNUSED / 2));
+        assert!(holds_after(Duration::ZERO), "another thread may be behind");
+        assert!(holds_after(UNUSED + UNUSED / 2 - Duration::from_millis(1)), "and takes nothing away");
+        cache.keep(digest, (), now);
+        assert!(holds_after(UNUSED / 2));
+        assert!(!holds_after(UNUSED + UNUSED / 2), "nobody has used it for so long");
     }
 
     #[test]

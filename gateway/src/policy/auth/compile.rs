@@ -33,12 +33,15 @@ const REFRESH: Duration = Duration::from_secs(300);
 /// What outlives a change, by what makes it what it is.
 #[derive(Clone, Default)]
 pub struct Kept {
-    /// A file, what it says, and the field in which a backend is told: the users, and who of them has proved it.
-    users: HashMap<(String, [u8; 32], Option<HeaderName>), Arc<Users>>,
+    /// A file and the field in which a backend is told: its users, and who of them has proved it.
+    users: HashMap<(String, Option<HeaderName>), Known>,
     /// Roots, and the connections to servers that they vouch for.
     clients: HashMap<Roots, Asking>,
     key_sets: HashMap<KeySource, Arc<KeySet>>,
 }
+
+/// What a file says, hashed, and its users.
+type Known = ([u8; 32], Arc<Users>);
 
 /// A URL, the roots that vouch for it, and how often keys are fetched from there.
 type KeySource = (String, Roots, Duration);
@@ -104,13 +107,19 @@ impl<'c> Compiler<'c> {
 
     fn users(&mut self, table: &config::Auth, field: Option<&HeaderName>) -> Result<Arc<Users>, BadAuth> {
         let (file, text) = (&table.users_file, read("users_file", &table.users_file)?);
-        let which = (file.clone(), sha256(text.as_bytes()), field.cloned());
-        let known = self.kept.users.get(&which).or_else(|| self.before.users.get(&which)).cloned();
+        let (which, says) = ((file.clone(), field.cloned()), sha256(text.as_bytes()));
+        let known = self.kept.users.get(&which).or_else(|| self.before.users.get(&which));
         let users = match known {
-            Some(users) => users,
-            None => Arc::new(Users::read(file, &text, field).map_err(bad("users_file"))?),
+            Some((said, users)) if *said == says => users.clone(),
+            known => {
+                let users = Users::read(file, &text, field).map_err(bad("users_file"))?;
+                Arc::new(match known {
+                    Some((_, before)) => users.after(before),
+                    None => users,
+                })
+            }
         };
-        self.kept.users.insert(which, users.clone());
+        self.kept.users.insert(which, (says, users.clone()));
         Ok(users)
     }
 
@@ -169,4 +178,54 @@ fn read(key: &'static str, file: &str) -> Result<String, BadAuth> {
 /// Validation has seen to it that this is one.
 fn uri(key: &'static str, url: &str) -> Result<Uri, BadAuth> {
     url.parse().map_err(|error| bad(key)(format!("no URL: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use http::{HeaderMap, header};
+
+    use super::super::{Checked, basic::Basic};
+    use super::*;
+    use crate::reply::Verdict;
+    use crate::telemetry::Metrics;
+
+    fn line(name: &str, password: &str) -> String {
+        let hash = bcrypt::hash_with_salt(password, 4, [7; 16]).unwrap();
+        format!("{name}:{}\n", hash.format_for_version(bcrypt::Version::TwoY))
+    }
+
+    fn compiled(table: &config::Auth, before: Kept) -> (Arc<Auth>, Kept) {
+        let metrics = Metrics::new().unwrap();
+        let mut compiler = Compiler::new(before, |url| metrics.auth.key_set(url));
+        let auth = compiler.compile(table).unwrap().unwrap();
+        (auth, compiler.finish())
+    }
+
+    fn check<'a>(auth: &'a Auth, pair: &str) -> Checked<'a> {
+        let Means::Basic(basic) = &auth.means else { panic!("this is basic") };
+        let value = format!("Basic {}", STANDARD.encode(pair)).parse().unwrap();
+        Basic::check(basic, &HeaderMap::from_iter([(header::AUTHORIZATION, value)]), None)
+    }
+
+    #[tokio::test]
+    async fn who_has_proved_it_is_known_when_others_are_added_or_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("users");
+        let write = |lines: &[String]| std::fs::write(&file, lines.concat()).unwrap();
+        let table = config::Auth { users_file: file.display().to_string(), ..config::Auth::default() };
+        write(&[line("alice", "a"), line("bob", "b")]);
+        let (auth, kept) = compiled(&table, Kept::default());
+        for pair in ["alice:a", "bob:b"] {
+            assert!(matches!(check(&auth, pair).verdict().await, Verdict::Continue(_)));
+        }
+        write(&[line("alice", "a"), line("carol", "c")]);
+        let (auth, kept) = compiled(&table, kept);
+        assert!(matches!(check(&auth, "alice:a"), Checked::AtOnce(Verdict::Continue(_))));
+        assert!(matches!(check(&auth, "bob:b").verdict().await, Verdict::Reply(_)));
+        write(&[line("alice", "another")]);
+        let (auth, _) = compiled(&table, kept);
+        assert!(matches!(check(&auth, "alice:a").verdict().await, Verdict::Reply(_)));
+    }
 }

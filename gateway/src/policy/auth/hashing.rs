@@ -1,5 +1,5 @@
 //! How many passwords are hashed at once: each costs tens of milliseconds of a processor, and whoever guesses sends as
-//! many as the network takes. Half of the processors at most, a short queue before them, and nobody waits for long.
+//! many as the network takes. Half of the processors at most, a queue before them, and nobody waits for long.
 //!
 //! One client has a share of that: its passwords queue behind each other first, and only the front of that queue
 //! stands in the one that all share. So whoever guesses waits for itself, and another client for one guess of it.
@@ -15,8 +15,9 @@ use tokio::time::timeout;
 
 use crate::config::customer;
 
-/// So many may be hashed or wait.
-const MAX_PLACES: usize = 64;
+/// So many may be hashed or wait. A place that waits is a future of some hundred bytes, which is less than its
+/// connection: with fewer of them, a few addresses could keep everybody else from getting one.
+const MAX_PLACES: usize = 1024;
 /// So many of these one client may have: a browser opens six connections at once, an office has several people.
 const MAX_OF_ONE: usize = 8;
 /// How long one waits.
@@ -163,6 +164,23 @@ mod tests {
         assert!(poll!(&mut another).is_pending());
         drop(running);
         // It may be before the guess that has come to the front only now.
+        assert!(another.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_hundred_addresses_that_flood_leave_places_to_others() {
+        let hashing = hashing(1, MAX_PLACES);
+        let running = hashing.turn(of(0)).await.ok().unwrap();
+        let mut queue: Vec<_> = (1..=100)
+            .flat_map(|last| std::iter::repeat_n(last, MAX_OF_ONE))
+            .map(|last| Box::pin(hashing.turn(of(last))))
+            .collect();
+        for waiting in &mut queue {
+            assert!(poll!(waiting).is_pending());
+        }
+        let mut another = pin!(hashing.turn(of(101)));
+        assert!(poll!(&mut another).is_pending(), "it waits, and is not turned away");
+        drop((running, queue));
         assert!(another.await.is_ok());
     }
 

@@ -42,7 +42,7 @@ impl Identity {
         Identity { name, claims: Map::new(), fields }
     }
 
-    /// What is claimed under `name`: a text, a number or a truth value. Whoever has no token has a name, as `sub`.
+    /// What is claimed under `name`: a text, an integer or a truth value. Whoever has no token has a name, as `sub`.
     pub fn claim(&self, name: &str) -> Option<Cow<'_, str>> {
         match find(&self.claims, name) {
             Some(value) => as_text(value),
@@ -72,10 +72,12 @@ pub(super) fn find<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c
     find(claims.get(first)?.as_object()?, rest)
 }
 
-/// A value that is one word rather than a structure.
+/// A value that is one word rather than a structure. Not a number that was rounded when it was read, or could be: two
+/// that differ would be the same.
 pub(super) fn as_text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Number(number) if number.is_f64() => None,
         Value::Number(number) => Some(Cow::Owned(number.to_string())),
         Value::Bool(truth) => Some(Cow::Borrowed(if *truth { "true" } else { "false" })),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
@@ -115,13 +117,14 @@ mod tests {
     #[test]
     fn claims_are_words_and_may_be_inside_others() {
         let json = json!({
-            "sub": "alice", "n": 7, "ok": true, "none": null, "list": ["a"],
+            "sub": "alice", "n": 7, "f": 7.0, "ok": true, "none": null, "list": ["a"],
             "realm": { "tier": "gold", "deep": { "x": "y" } }, "https://a.example/b": "c", "realm.tier": "exact"
         });
         let identity = Identity::bearer(claims(json), Vec::new());
         for (name, expected) in [
             ("sub", Some("alice")),
             ("n", Some("7")),
+            ("f", None),
             ("ok", Some("true")),
             ("none", None),
             ("list", None),

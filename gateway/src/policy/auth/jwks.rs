@@ -160,7 +160,11 @@ impl KeySet {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.metrics.fetched_at.set(i64::try_from(now).unwrap_or(i64::MAX));
         if self.known().is_none_or(|known| known.len() != keys.len()) {
-            info!(url = %shown_url(&self.url), keys = keys.len(), "the keys of an issuer are there");
+            let url = shown_url(&self.url);
+            match keys.len() {
+                0 => warn!(%url, "an issuer has no key any more: no token of it counts"),
+                keys => info!(%url, keys, "the keys of an issuer are there"),
+            }
         }
         self.keys.store(Some(Arc::new(keys.into())));
     }

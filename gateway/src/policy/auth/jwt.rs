@@ -286,22 +286,20 @@ fn in_words(error: &ErrorKind) -> &'static str {
 /// A claim as the value of a header field; `None` where there is nothing to tell. What a backend could read otherwise
 /// than it was meant is refused.
 fn field_value(value: &Value) -> Result<Option<HeaderValue>, Fault> {
+    const FAULT: Fault = Fault::Token("the token has a claim that cannot be passed on");
     let text = match value {
         Value::Array(items) => {
-            let items: Vec<_> = items.iter().filter_map(as_text).collect();
-            if items.iter().any(|item| item.contains(',')) {
-                return Err(Fault::Token("the token has a claim that cannot be passed on"));
-            }
-            items.join(",")
+            let word = |item| as_text(item).filter(|word| !word.contains(','));
+            items.iter().map(word).collect::<Option<Vec<_>>>().ok_or(FAULT)?.join(",")
         }
-        value => as_text(value).unwrap_or_default().into_owned(),
+        Value::Null => return Ok(None),
+        value => as_text(value).ok_or(FAULT)?.into_owned(),
     };
     if text.is_empty() {
         return Ok(None);
     }
     let is_plain = !text.chars().any(char::is_control) && text.trim() == text;
-    let value = HeaderValue::from_bytes(text.as_bytes()).ok().filter(|_| is_plain);
-    value.map(Some).ok_or(Fault::Token("the token has a claim that cannot be passed on"))
+    HeaderValue::from_bytes(text.as_bytes()).ok().filter(|_| is_plain).map(Some).ok_or(FAULT)
 }
 
 #[cfg(test)]

@@ -108,10 +108,11 @@ impl Key {
         }
     }
 
-    /// The usable keys of a set (RFC 7517 5): those of another kind or use are left out.
+    /// The usable keys of a set (RFC 7517 5): those of another kind or use are left out. A set of nothing is one: so an
+    /// issuer takes everything back that it has signed.
     ///
     /// # Errors
-    /// Where it is no set, or none of its keys is usable.
+    /// Where it is no set, or it has keys of which none is usable.
     pub(super) fn from_set(json: &[u8]) -> Result<Vec<Self>, String> {
         #[derive(serde::Deserialize)]
         struct Set {
@@ -122,10 +123,14 @@ impl Key {
         if set.keys.len() > MAX_KEYS {
             return Err(format!("there are {} keys; at most {MAX_KEYS}", set.keys.len()));
         }
+        let is_empty = set.keys.is_empty();
         let read = |value| serde_json::from_value::<Jwk>(value).ok();
         let keys: Vec<Key> =
             set.keys.into_iter().filter_map(read).filter_map(|jwk| Key::of_jwk(&jwk)).collect();
-        if keys.is_empty() { Err("there is no key in it that signs tokens".to_owned()) } else { Ok(keys) }
+        if keys.is_empty() && !is_empty {
+            return Err("there is no key in it that signs tokens".to_owned());
+        }
+        Ok(keys)
     }
 
     fn of_jwk(jwk: &Jwk) -> Option<Self> {

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Instant;
 
 use argon2::password_hash::PasswordVerifier;
 use argon2::password_hash::phc::PasswordHash;
@@ -11,26 +12,31 @@ use argon2::{Argon2, Params};
 use http::HeaderName;
 
 use super::Identity;
-use super::cache::Cache;
+use super::cache::{Cache, Digest};
 
-/// What bcrypt may cost: it has no fewer than 2^4 rounds, and 2^16 take some seconds for each password.
-const BCRYPT_COSTS: RangeInclusive<u32> = 4..=16;
-/// The most that argon2 may cost: memory in KiB, passes, lanes.
-const MAX_ARGON2: (u32, u32, u32) = (256 * 1024, 16, 16);
+/// What bcrypt may cost: it has no fewer than 2^4 rounds, and 2^14 take about a second. Whoever guesses has others wait
+/// for that.
+const BCRYPT_COSTS: RangeInclusive<u32> = 4..=14;
+/// What argon2 may cost, in as much time: memory in KiB, that times the passes, lanes.
+const MAX_ARGON2: (u32, u64, u32) = (256 * 1024, 512 * 1024, 16);
 
 /// The users of a file, and who of them has proved it a short while ago.
 pub(super) struct Users {
-    hashes: HashMap<String, User>,
+    users: HashMap<String, Arc<User>>,
     /// Their names, in order: who asks by a name that is not there is compared with one of them.
     names: Vec<String>,
-    pub(super) cache: Cache<Arc<Identity>>,
+    /// What has proved to be whose. Shared with the same file before it was changed and after, so that all the others
+    /// need not be checked again at once: see [`Users::known`].
+    cache: Arc<Cache<Arc<User>>>,
 }
 
+/// A user, by a line of the file.
 struct User {
     hash: Hash,
     identity: Arc<Identity>,
 }
 
+#[derive(PartialEq)]
 enum Hash {
     Bcrypt(String),
     Argon2(Box<PasswordHash>),
@@ -42,7 +48,7 @@ impl Users {
     /// # Errors
     /// What is wrong with the first line that is no good, and what to do.
     pub(super) fn read(file: &str, text: &str, field: Option<&HeaderName>) -> Result<Self, String> {
-        let mut hashes = HashMap::new();
+        let mut users = HashMap::new();
         for (number, line) in text.lines().enumerate().map(|(i, line)| (i + 1, line.trim_end())) {
             if line.is_empty() || line.starts_with('#') {
                 continue;
@@ -57,35 +63,56 @@ impl Users {
             // Not the name: where somebody has swapped the two, it is a password or a hash.
             let hash = Hash::parse(hash).map_err(|what| wrong(&what))?;
             let identity = Arc::new(Identity::named(name, field));
-            if hashes.insert(name.to_owned(), User { hash, identity }).is_some() {
+            if users.insert(name.to_owned(), Arc::new(User { hash, identity })).is_some() {
                 return Err(wrong("this name is there twice"));
             }
         }
-        if hashes.is_empty() {
+        if users.is_empty() {
             // Half a file, most likely: nobody could pass.
             return Err(format!("'{file}' holds no user; add one with `htpasswd -B {file} NAME`"));
         }
-        let mut names: Vec<String> = hashes.keys().cloned().collect();
+        let mut names: Vec<String> = users.keys().cloned().collect();
         names.sort_unstable();
         let cache = Cache::new().map_err(|error| format!("there are no random numbers: {error}"))?;
-        Ok(Users { hashes, names, cache })
+        Ok(Users { users, names, cache: Arc::new(cache) })
     }
 
-    /// Who `name` is, if this is the password. Takes its time, and for a name that is not there as much as for one
-    /// that is: nobody shall find out names.
-    pub(super) fn verify(&self, name: &str, password: &str) -> Option<Arc<Identity>> {
-        let known = self.hashes.get(name);
+    /// The same, of which it is known what was proved `before` the file was changed.
+    pub(super) fn after(self, before: &Users) -> Self {
+        Users { cache: before.cache.clone(), ..self }
+    }
+
+    /// A keyed hash of a name and a password; `None` where OpenSSL makes none.
+    pub(super) fn digest(&self, pair: &str) -> Option<Digest> {
+        self.cache.digest(pair.as_bytes())
+    }
+
+    /// Who has proved it by these a short while ago, if the file says of that user what it said then.
+    pub(super) fn known(&self, digest: &Digest) -> Option<Arc<Identity>> {
+        let proved = self.cache.find(digest, Instant::now())?;
+        let user = self.users.get(&proved.identity.name)?;
+        (user.hash == proved.hash).then(|| user.identity.clone())
+    }
+
+    /// Who it is by this name and password, which is known then for a while. Takes its time, and for a name that is not
+    /// there as much as for one that is, where all hashes cost the same: nobody shall find out names.
+    pub(super) fn verify(&self, pair: &str, digest: Digest) -> Option<Arc<Identity>> {
+        let (name, password) = pair.split_once(':')?;
+        let known = self.users.get(name);
         let user = known.or_else(|| self.stand_in(name))?;
-        let is_right = user.hash.is_of(password);
-        (is_right && known.is_some()).then(|| user.identity.clone())
+        if !user.hash.is_of(password) || known.is_none() {
+            return None;
+        }
+        self.cache.keep(digest, user.clone(), Instant::now());
+        Some(user.identity.clone())
     }
 
     /// Somebody to compare with in place of `name`: the same one each time, or the times would tell.
-    fn stand_in(&self, name: &str) -> Option<&User> {
+    fn stand_in(&self, name: &str) -> Option<&Arc<User>> {
         let digest = self.cache.digest(name.as_bytes())?;
         let number = u64::from_le_bytes(digest[..8].try_into().ok()?);
         let at = usize::try_from(number % self.names.len() as u64).ok()?;
-        self.hashes.get(self.names.get(at)?)
+        self.users.get(self.names.get(at)?)
     }
 }
 
@@ -113,10 +140,11 @@ impl Hash {
                     "the argon2 hash is damaged; expected $argon2id$v=19$m=…,t=…,p=…$salt$hash".to_owned()
                 );
             };
-            let (memory, passes, lanes) = MAX_ARGON2;
-            if parameters.m_cost() > memory || parameters.t_cost() > passes || parameters.p_cost() > lanes {
+            let (memory, work, lanes) = MAX_ARGON2;
+            let works = u64::from(parameters.m_cost()) * u64::from(parameters.t_cost());
+            if parameters.m_cost() > memory || works > work || parameters.p_cost() > lanes {
                 return Err(format!(
-                    "its argon2 parameters are too large; at most m={memory},t={passes},p={lanes}"
+                    "its argon2 parameters are too large; at most m={memory}, m times t {work}, and p={lanes}"
                 ));
             }
             return Ok(Hash::Argon2(Box::new(hash)));
@@ -159,7 +187,8 @@ mod tests {
     }
 
     fn name(users: &Users, name: &str, password: &str) -> Option<String> {
-        users.verify(name, password).map(|identity| identity.name.clone())
+        let pair = format!("{name}:{password}");
+        users.verify(&pair, users.digest(&pair)?).map(|identity| identity.name.clone())
     }
 
     #[test]
@@ -205,6 +234,8 @@ mod tests {
     #[test]
     fn each_bad_line_is_named_with_what_to_do() {
         let good = bcrypt("a");
+        let good_at = |cost: &str| format!("alice:{}\n", good.replace("$04$", cost));
+        let costs = |costs: &str| format!("alice:{}\n", argon2("a").replace("m=8,t=1,p=1", costs));
         for (text, said) in [
             (String::new(), "'users' holds no user"),
             ("# nobody\n".to_owned(), "'users' holds no user"),
@@ -220,20 +251,51 @@ mod tests {
             ("alice:$6$x$y\n".to_owned(), "its hash is SHA-2 crypt"),
             ("alice:secret\n".to_owned(), "its hash is neither bcrypt nor argon2"),
             (format!("alice:{}\n", &good[..40]), "the bcrypt hash is damaged"),
-            (format!("alice:{}\n", good.replace("$04$", "$31$")), "its bcrypt cost is 31; expected 4 to 16"),
-            (format!("alice:{}\n", good.replace("$04$", "$03$")), "its bcrypt cost is 3; expected 4 to 16"),
+            (format!("alice:{}\n", good.replace("$04$", "$31$")), "its bcrypt cost is 31; expected 4 to 14"),
+            (format!("alice:{}\n", good.replace("$04$", "$03$")), "its bcrypt cost is 3; expected 4 to 14"),
+            (format!("alice:{}\n", good.replace("$04$", "$15$")), "its bcrypt cost is 15; expected 4 to 14"),
             (format!("alice:{}\n", good.replace("$04$", "$+4$")), "the bcrypt hash is damaged"),
             (format!("alice:{}!\n", &good[..59]), "the bcrypt hash is damaged"),
             ("alice:$argon2id$v=19$m=8\n".to_owned(), "the argon2 hash is damaged"),
-            (
-                format!("alice:{}\n", argon2("a").replace("m=8,", "m=4194304,")),
-                "its argon2 parameters are too large",
-            ),
+            (costs("m=262145,t=1,p=1"), "at most m=262144, m times t 524288, and p=16"),
+            (costs("m=262144,t=3,p=1"), "its argon2 parameters are too large"),
+            (costs("m=65536,t=9,p=1"), "its argon2 parameters are too large"),
+            (costs("m=4294967295,t=4294967295,p=1"), "its argon2 parameters are too large"),
+            (costs("m=262144,t=1,p=17"), "its argon2 parameters are too large"),
         ] {
             let error = Users::read("users", &text, None).err().unwrap_or_default();
             assert!(error.contains(said), "{text}\n-- says {error}\n-- not {said}");
             let is_shown = |secret| error.contains(secret);
             assert!(!is_shown(&good[..20]) && !is_shown("sesame"), "nothing of a line is shown: {error}");
         }
+        for good in [costs("m=262144,t=2,p=16"), costs("m=65536,t=8,p=1"), good_at("$14$")] {
+            assert!(Users::read("users", &good, None).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn what_was_proved_counts_as_long_as_the_line_is_the_same() {
+        let file = |alice: &str, others: &str| {
+            Users::read("users", &format!("{others}alice:{}\n", bcrypt(alice)), None).unwrap()
+        };
+        let users = file("a", "");
+        let digest = users.digest("alice:a").unwrap();
+        let known = |users: &Users| users.known(&digest).map(|identity| identity.name.clone());
+        assert_eq!(known(&users), None);
+        assert_eq!(name(&users, "alice", "a").as_deref(), Some("alice"));
+        assert_eq!(name(&users, "alice", "b"), None);
+        assert!(users.known(&users.digest("alice:b").unwrap()).is_none(), "failures are not kept");
+
+        let grown = file("a", &format!("bob:{}\n", argon2("b"))).after(&users);
+        assert_eq!(known(&grown).as_deref(), Some("alice"), "another line has come");
+        let changed = file("c", "").after(&grown);
+        assert_eq!(known(&changed), None, "it is no more the password");
+        let removed = Users::read("users", &format!("bob:{}\n", bcrypt("a")), None).unwrap().after(&changed);
+        assert_eq!(known(&removed), None);
+        // Who was being checked while the file was changed has proved nothing to the new one.
+        assert!(
+            name(&users, "alice", "a").is_some() && known(&removed).is_none() && known(&changed).is_none()
+        );
+        assert_eq!(known(&file("a", "")), None, "another file knows nobody");
     }
 }

@@ -98,10 +98,15 @@ async fn keys_are_fetched_replaced_and_taken_back() {
     eventually!(gateway.metric(&failed).await > 0.0);
     assert_eq!(ask(&gateway, &token(&second, "2")).await, 200, "the old keys go on");
     assert_eq!(ask(&gateway, &token(&first, "1")).await, 503, "nobody can tell whether it is a new one");
-    // What is no key is none, and does not take the place of one.
+    // What is no key is none, and alone does not take the place of one.
     *issuer.shared.elsewhere.lock() = Value::Null;
     issuer.publish(Some(json!({ "keys": [{ "kty": "RSA", "kid": "2", "n": "AQAB", "e": "AQAB" }] })));
     assert_eq!(ask(&gateway, &token(&second, "2")).await, 200);
+    issuer.publish(Some(json!({ "keys": [] })));
+    eventually!(ask(&gateway, &token(&second, "2")).await == 401);
+    gateway.process.line("an issuer has no key any more").await;
+    issuer.publish(set(&[(&second, "2")]));
+    eventually!(ask(&gateway, &token(&second, "2")).await == 200);
     let fetched_at = format!("proxy_jwks_fetched_timestamp_seconds{{url=\"{}/keys\"}}", issuer.url);
     assert!(gateway.metric(&fetched_at).await > 1.0e9);
     assert!(!gateway.monitor("/metrics").await.text().contains("client=secret"));

@@ -3,6 +3,7 @@
 
 mod access;
 mod attempts;
+mod foreign;
 mod forward;
 mod guesses;
 mod identity;

@@ -62,7 +62,13 @@ async fn a_file_that_changes_holds_at_once_and_a_broken_one_does_not() {
     assert_eq!(status(&scene.ask("/basic", &bob).await), 401);
     write("users", &format!("bob:{}\n", bcrypt("b")));
     eventually!(status(&scene.ask("/basic", &bob).await) == 404);
-    assert_eq!(status(&scene.ask("/basic", &alice).await), 401, "what she had proved is forgotten");
+    assert_eq!(status(&scene.ask("/basic", &alice).await), 401, "what she had proved counts no more");
+    let both = |password: &str| format!("bob:{}\nalice:{}\n", bcrypt("b"), bcrypt(password));
+    write("users", &both(PASSWORD));
+    eventually!(status(&scene.ask("/basic", &alice).await) == 404);
+    write("users", &both("another"));
+    eventually!(status(&scene.ask("/basic", &basic("alice:another")).await) == 404);
+    assert_eq!(status(&scene.ask("/basic", &alice).await), 401, "nor with a password that is no more hers");
     for broken in ["", "bob\n", "bob:$apr1$x$y\n"] {
         write("users", broken);
         eventually!(scene.gateway.metric("proxy_config_last_reload_successful").await == 0.0);

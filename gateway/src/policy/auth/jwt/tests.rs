@@ -199,7 +199,17 @@ async fn claims_are_passed_on_as_they_are_or_not_at_all() {
         (json!({ "roles": "a, b", "n": true }), Ok(["alice", "a, b", "true"])),
         (json!({ "sub": "Jürgen", "roles": [], "n": null }), Ok(["Jürgen", "", ""])),
         (json!({ "sub": { "name": "alice" } }), Err(())),
+        (json!({ "roles": "", "n": u64::MAX }), Ok(["alice", "", "18446744073709551615"])),
+        (json!({ "n": i64::MIN, "roles": [1, true] }), Ok(["alice", "1,true", "-9223372036854775808"])),
         (json!({ "roles": ["a,admin"] }), Err(())),
+        (json!({ "roles": ["a", ["b"]] }), Err(())),
+        (json!({ "roles": ["a", null] }), Err(())),
+        (json!({ "roles": ["a", { "b": 1 }] }), Err(())),
+        (json!({ "roles": [1.5] }), Err(())),
+        (json!({ "roles": { "a": true } }), Err(())),
+        // To 64 bits of a floating-point number, two users may be one.
+        (json!({ "n": 1.5 }), Err(())),
+        (json!({ "n": 12_345_678_901_234_567_890_123_f64 }), Err(())),
         (json!({ "sub": "a\r\nX-Role: admin" }), Err(())),
         (json!({ "sub": "a\nb" }), Err(())),
         (json!({ "sub": "a\u{0}" }), Err(())),
@@ -358,9 +368,9 @@ fn of_a_set_only_keys_for_signing_are_taken() {
         7,
     ]));
     assert_eq!(kept.unwrap().len(), 3);
-    for bad in [json!([]), json!([{ "kty": "oct", "k": "AA" }])] {
-        assert!(set(bad).err().unwrap().contains("there is no key in it that signs tokens"));
-    }
+    let unusable = json!([{ "kty": "oct", "k": "AA" }]);
+    assert!(set(unusable).err().unwrap().contains("there is no key in it that signs tokens"));
+    assert!(set(json!([])).unwrap().is_empty(), "the issuer has taken all of them back");
     assert!(set(json!(vec![json!({}); 101])).err().unwrap().contains("there are 101 keys"));
     for nonsense in [&b""[..], b"<html>", b"{}", b"[]", b"{\"keys\":{}}", b"{\"keys\":\xff}"] {
         assert!(Key::from_set(nonsense).err().unwrap().contains("no JSON Web Key Set"));
