@@ -16,7 +16,8 @@ pub fn check(input: &[u8]) {
     let mut lines = input.split(|byte| *byte == b'\n');
     let mut next_text = || lines.next().and_then(|line| std::str::from_utf8(line).ok());
     let (Some(peer), Some(networks)) = (next_text(), next_text()) else { return };
-    let Ok(peer) = peer.parse::<IpAddr>() else { return };
+    // As `downstream` has it.
+    let Ok(peer) = peer.parse::<IpAddr>().map(|peer| peer.to_canonical()) else { return };
     let trusted: Vec<Cidr> = networks.split(' ').filter_map(|network| network.parse().ok()).collect();
     let fields: Vec<HeaderValue> = lines.filter_map(|line| HeaderValue::from_bytes(line).ok()).collect();
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
