@@ -10,6 +10,7 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use prometheus::IntGauge;
 
+use crate::client::turns::LeftOpen;
 use crate::config::Paths;
 use crate::grpc::Call;
 use crate::live::{Route, Snapshot};
@@ -86,10 +87,13 @@ pub struct RequestCtx {
     pub responded: Option<Instant>,
     /// Whether that is all of it, whatever follows. (`response_filter`)
     pub has_no_content: bool,
-    /// Its connection to the backend, where that is one of HTTP/1. (`connected_to_upstream`)
+    /// Its connection to the backend, as long as it may be for the gateway to end it with the answer.
+    /// (`connected_to_upstream`, `response_filter`)
     pub backend_socket: Option<RawFd>,
     /// That the response began before the request was whole; `None` where it did not. (`response_filter`)
     pub early: Option<EarlyAnswer>,
+    /// That the response is over and the request is not, over HTTP/2. (`response_filter`, `response_body_filter`)
+    pub left_open: Option<LeftOpen>,
     /// What compresses the response; `None`: it passes as it is. (`response_filter`)
     pub encoder: Option<Encoder>,
     /// When it came to which phase; `None` where nobody can ask. (every phase that has something to tell)
@@ -134,6 +138,7 @@ impl RequestCtx {
             has_no_content: false,
             backend_socket: None,
             early: None,
+            left_open: None,
             encoder: None,
             timeline: timed.then(Timeline::default),
             error: None,

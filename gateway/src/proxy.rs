@@ -520,9 +520,7 @@ impl ProxyHttp for Gateway {
         end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
-        if end_of_stream {
-            upload::answer_over(session, ctx);
-        }
+        upload::answer_came(session, ctx, end_of_stream);
         if ctx.has_no_content {
             // Over HTTP/1 nobody would write it; over HTTP/2 Pingora does.
             *body = None;
@@ -539,10 +537,11 @@ impl ProxyHttp for Gateway {
     /// The trailers of a response over HTTP/2. Those of a call of gRPC say how it ended.
     async fn response_trailer_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         trailers: &mut HeaderMap,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Bytes>> {
+        upload::answer_came(session, ctx, true);
         if let Some(encoder) = &mut ctx.encoder {
             // The end of the body goes before what follows it, which nobody has announced.
             return Ok(encoder.end()?.map(Bytes::from));

@@ -2,7 +2,8 @@
 //! backend answers before it has come whole.
 //!
 //! Such an answer ends the request and both connections. Whether the backend still reads the rest nobody can know; one
-//! that does not would take it for the next request on the connection, which would be somebody else's.
+//! that does not would take it for the next request on the connection, which would be somebody else's. Over HTTP/2 the
+//! backend has a stream for each request, and it is that which ends.
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +14,12 @@ use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
-use crate::client;
-use crate::client::deadline;
+use crate::client::turns::{self, LeftOpen};
+use crate::client::{self, deadline};
 use crate::ctx::{EarlyAnswer, RequestCtx};
 use crate::downstream;
 use crate::failure;
-use crate::upstream::Attempt;
+use crate::upstream::{Attempt, answer};
 
 /// From now on the body is waited for.
 pub fn begin(session: &mut Session, ctx: &mut RequestCtx) {
@@ -74,35 +75,59 @@ pub fn is_drained(session: &Session, error: &pingora::Error) -> bool {
     failure::is_body_too_long(error) && session.req_header().version != Version::HTTP_2
 }
 
-/// The head of a backend's answer is here, and `ctx.sent` says whether the request was whole by then. Over HTTP/2 a
-/// backend has a stream for each request, and nothing can be taken for another one.
+/// The head of a backend's answer is here, and `ctx.sent` says whether the request was whole by then.
 pub fn answered(session: &mut Session, ctx: &mut RequestCtx, answer: &ResponseHeader) {
-    if ctx.sent.is_some() || ctx.upgrade.is_some() || answer.version == Version::HTTP_2 {
-        return;
+    let is_http2 = answer.version == Version::HTTP_2;
+    // A call of gRPC over HTTP/2 is a stream both ways, and Pingora ends both.
+    let is_early = ctx.sent.is_none() && ctx.upgrade.is_none() && !(is_http2 && ctx.grpc.is_some());
+    if is_early {
+        ctx.early = Some(EarlyAnswer { is_refusal: downstream::awaits_continue(session), is_over: false });
+        session.set_keepalive(None);
     }
-    ctx.early = Some(EarlyAnswer { is_refusal: downstream::awaits_continue(session), is_over: false });
-    session.set_keepalive(None);
-    let is_empty = || answer.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
-    if ctx.has_no_content || is_empty() {
+    let is_last = is_early || answer::closes_unheard(&answer.headers);
+    if is_http2 || ctx.upgrade.is_some() || !is_last {
+        // It is others' as well, or Pingora sees to it.
+        ctx.backend_socket = None;
+    }
+    if ctx.has_no_content || answer.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0") {
+        answer_over(session, ctx);
+    } else if is_http2 && !answer.headers.contains_key(header::CONTENT_LENGTH) {
+        // It may end with its head, which nobody says. If it does not, more comes before this has passed.
+        ctx.left_open = ctx.route.as_ref().and_then(|route| {
+            open_for(session, ctx, route.peers.longest_silence() + route.body_limit.patience())
+        });
+    }
+}
+
+/// A part of a backend's answer is here; `end`: the last one.
+pub fn answer_came(session: &Session, ctx: &mut RequestCtx, end: bool) {
+    ctx.left_open = None;
+    if end {
         answer_over(session, ctx);
     }
 }
 
 /// All of a backend's answer is here. Where it came early, nothing is read or sent of the request any more.
-pub fn answer_over(session: &Session, ctx: &mut RequestCtx) {
-    let Some(early) = &mut ctx.early else { return };
-    early.is_over = true;
-    // A client of HTTP/2 may leave the rest of its request open for as long as its connection lasts.
-    ctx.attempt.iter_mut().for_each(Attempt::over);
+fn answer_over(session: &Session, ctx: &mut RequestCtx) {
     if let Some(socket) = ctx.backend_socket.take() {
-        // Pingora would keep the connection if the request has become whole since. It is open as long as Pingora has
-        // the answer read from it; and where the backend has closed it, there is nothing to be ended.
+        // Pingora would keep the connection where the request is whole. It is open as long as Pingora has the answer
+        // read from it; and where the backend has closed it, there is nothing to be ended.
         let _closed_by_then = shutdown(socket, Shutdown::Both);
     }
+    // A client of HTTP/2 may leave the rest of its request open.
+    ctx.left_open = ctx.route.as_ref().and_then(|route| open_for(session, ctx, route.body_limit.patience()));
+    let Some(early) = &mut ctx.early else { return };
+    early.is_over = true;
+    ctx.attempt.iter_mut().for_each(Attempt::over);
     if ctx.sent.is_none() {
         // Pingora waits for the client's next bytes: not any more.
         deadline::arm(session, Duration::ZERO);
     }
+}
+
+/// The client has so long for the rest of a request that has been answered, where that is not whole.
+fn open_for(session: &Session, ctx: &RequestCtx, patience: Duration) -> Option<LeftOpen> {
+    if ctx.sent.is_some() { None } else { turns::leave_open(session, patience) }
 }
 
 /// Keeps back a part of a body that is for nobody.

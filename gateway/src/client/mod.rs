@@ -57,7 +57,7 @@ pub struct ClientStream {
     awaited: usize,
     /// Whether HTTP/2 is spoken on it, though nobody has agreed on that in TLS.
     prior_knowledge: bool,
-    /// The requests that it may still make, where HTTP/2 is spoken and they are counted.
+    /// The requests that it may still make, where HTTP/2 is spoken.
     turns: Option<Arc<ProxyDigest>>,
     /// What looks at requests; `None` where HTTP/2 is spoken.
     http1: Option<Http1>,
@@ -136,13 +136,13 @@ impl ClientStream {
         ClientStream { sending: Some(Sending::new(terms, too_slow)), ..self }
     }
 
-    /// Counts its requests, of which there may be so many, where HTTP/2 is spoken. A client that is told to go then, and
-    /// stays, has `patience`.
+    /// Counts its requests, of which there may be so many (0: any number), where HTTP/2 is spoken. A client that is told
+    /// to go then, and stays, has `patience`.
     ///
     /// # Errors
     /// Where Pingora does not make a response, which it does.
     pub fn count(&mut self, requests: u32, patience: Duration) -> pingora::Result<Option<Arc<Turns>>> {
-        if requests == 0 || !matches!(self.selected_alpn_proto(), Some(ALPN::H2)) {
+        if !matches!(self.selected_alpn_proto(), Some(ALPN::H2)) {
             return Ok(None);
         }
         let turns = Arc::new(Turns::new(requests, patience));

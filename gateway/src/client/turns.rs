@@ -1,11 +1,16 @@
-//! How many requests a connection of HTTP/2 may make (`proxy.max_requests_per_connection`). Pingora counts those of
-//! HTTP/1 itself. For HTTP/2 it knows one occasion to have a client go, with GOAWAY and all that is under way
-//! answered (RFC 9113 6.8): that the process stops. So each connection gets a notice of its own for that, which is
-//! given earlier where its requests are used up.
+//! When a connection of HTTP/2 has had its time.
+//!
+//! It may make so many requests (`proxy.max_requests_per_connection`). Pingora counts those of HTTP/1 itself. For HTTP/2
+//! it knows one occasion to have a client go, with GOAWAY and all that is under way answered (RFC 9113 6.8): that the
+//! process stops. So each connection gets a notice of its own for that, which is given earlier where its requests are
+//! used up.
+//!
+//! And it may not leave a request open that has been answered. Pingora waits for the rest for ever, and cannot be woken
+//! but by the end of the connection.
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -13,16 +18,17 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::Session;
 use pingora::server::ShutdownWatch;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 /// How many requests may come after the notice: they may have been on their way. (A client that keeps the rules sends
 /// none, once it has seen the notice.)
 const ON_THEIR_WAY: u32 = 1_000;
 
-/// The requests that a connection may still make.
+/// The requests that a connection may still make, and those that it leaves open.
 pub struct Turns {
-    left: AtomicU32,
+    left: AtomicU64,
     /// How many have come since there are none left.
     beyond: AtomicU32,
     /// How many are under way.
@@ -30,13 +36,22 @@ pub struct Turns {
     /// How long nothing may be under way after the notice.
     patience: Duration,
     over: watch::Sender<bool>,
+    /// That one was left open for too long.
+    overdue: Arc<Notify>,
 }
 
 impl Turns {
-    /// So many. When they are used up, and nothing has been under way for `patience`, the connection has had its time.
+    /// So many; 0: more than anybody can make. When they are used up, and nothing has been under way for `patience`, the
+    /// connection has had its time.
     pub(super) fn new(requests: u32, patience: Duration) -> Self {
-        let (beyond, open) = (AtomicU32::new(0), AtomicU32::new(0));
-        Turns { left: AtomicU32::new(requests), beyond, open, patience, over: watch::Sender::new(false) }
+        Turns {
+            left: AtomicU64::new(if requests == 0 { u64::MAX } else { requests.into() }),
+            beyond: AtomicU32::new(0),
+            open: AtomicU32::new(0),
+            patience,
+            over: watch::Sender::new(false),
+            overdue: Arc::default(),
+        }
     }
 
     /// What Pingora takes for the process's end.
@@ -52,9 +67,17 @@ impl Turns {
         std::future::pending().await
     }
 
+    /// Ready once the connection has had its time.
+    pub async fn are_over(&self) {
+        tokio::select! {
+            () = self.is_outstayed() => {}
+            () = self.overdue.notified() => {}
+        }
+    }
+
     /// Ready once the client stays although it has been told to go. Pingora waits for it to take note of that, and a
     /// client that never does would stay for ever.
-    pub async fn is_outstayed(&self) {
+    async fn is_outstayed(&self) {
         if self.watch().wait_for(|over| *over).await.is_err() {
             return std::future::pending().await;
         }
@@ -86,6 +109,27 @@ impl Turns {
     }
 }
 
+/// A request that has been answered and is not whole: its connection ends with its time, if this is not dropped
+/// before.
+pub struct LeftOpen(AbortHandle);
+
+impl LeftOpen {
+    fn new(turns: &Turns, patience: Duration) -> Self {
+        let overdue = turns.overdue.clone();
+        let waiting = async move {
+            sleep(patience).await;
+            overdue.notify_one();
+        };
+        LeftOpen(tokio::spawn(waiting).abort_handle())
+    }
+}
+
+impl Drop for LeftOpen {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Where the streams of a connection find them: of all that Pingora keeps with one, only this is free to be used.
 pub(super) fn digest(turns: &Arc<Turns>) -> pingora::Result<ProxyDigest> {
     let response = ResponseHeader::build(StatusCode::OK, Some(0))?;
@@ -100,6 +144,11 @@ pub fn take(session: &Session) {
 /// That request is over.
 pub fn give_back(session: &Session) {
     of(session).inspect(|turns| turns.give_back());
+}
+
+/// The request of `session` has been answered, and its client has so long to end it; `None` over HTTP/1.
+pub fn leave_open(session: &Session, patience: Duration) -> Option<LeftOpen> {
+    of(session).map(|turns| LeftOpen::new(turns, patience))
 }
 
 fn of(session: &Session) -> Option<&Arc<Turns>> {
@@ -125,6 +174,20 @@ mod tests {
         assert!(*watch.borrow());
         turns.take();
         assert_eq!(turns.left.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_left_open_ends_the_connection_and_one_that_is_ended_does_not() {
+        let turns = Turns::new(0, PATIENCE);
+        turns.take();
+        for _ in 0..2 {
+            let ended = LeftOpen::new(&turns, PATIENCE);
+            assert!(timeout(PATIENCE / 2, turns.are_over()).await.is_err());
+            drop(ended);
+            assert!(timeout(10 * PATIENCE, turns.are_over()).await.is_err());
+        }
+        let _left = LeftOpen::new(&turns, PATIENCE);
+        assert!(timeout(2 * PATIENCE, turns.are_over()).await.is_ok());
     }
 
     #[tokio::test]

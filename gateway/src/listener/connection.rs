@@ -51,7 +51,7 @@ pub(super) struct Opened {
     pub(super) stream: ClientStream,
     /// Given back when the connection is over.
     pub(super) place: Option<Place>,
-    /// The requests that it may make, where it is here that they are counted.
+    /// The requests that it may make, where HTTP/2 is spoken.
     pub(super) turns: Option<Arc<Turns>>,
 }
 

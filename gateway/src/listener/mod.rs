@@ -169,7 +169,7 @@ impl ServerApp for Counted {
         tokio::select! {
             stream = self.proxy.process_new(Box::new(stream), &ends) => stream,
             () = turns.end_with(shutdown.clone()) => None,
-            () = turns.is_outstayed() => None,
+            () = turns.are_over() => None,
         }
     }
 

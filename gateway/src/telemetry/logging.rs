@@ -15,11 +15,15 @@ use crate::config::{LogFormat, LogOutput, Logging};
 /// How much is gathered before it is written, when lines come faster than they can be.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// The lines of libraries below this are about their inner life. (What of DNS fails is said once, by ourselves. Of
-/// `pingora_core::apps` there is one line: that a client that agreed on HTTP/2 does not speak it, which is an error of
-/// its own.)
-const LIBRARIES: &str = "pingora_core=warn,pingora_core::apps=off,pingora_proxy=warn,pingora_load_balancing=warn,\
-                         hickory_net=error,hickory_resolver=error";
+/// The lines of libraries below this are about their inner life, or about what clients do, who could fill a log with
+/// them: resets of streams (`h2`), an answer that comes before the request is whole (`pingora_proxy::proxy_h1`, `_h2`).
+/// What becomes of a request says the access log. Of `pingora_core::connectors` the line is that a connection was closed
+/// as it was about to be used again, and another one is made; what a backend sends unasked `pingora_pool` tells as well.
+/// What of DNS fails is said once, by ourselves. Of `pingora_core::apps` there is one line: that a client that agreed on
+/// HTTP/2 does not speak it, which is an error of its own.
+const LIBRARIES: &str = "pingora_core=warn,pingora_core::apps=off,pingora_core::connectors=off,pingora_proxy=warn,\
+                         pingora_proxy::proxy_h1=error,pingora_proxy::proxy_h2=error,h2=error,\
+                         pingora_load_balancing=warn,hickory_net=error,hickory_resolver=error";
 
 /// Keeps the log's thread alive; what is still queued is written when this is dropped.
 pub struct LogGuard {

@@ -1,18 +1,24 @@
 //! What the head of a backend's response must be before anything is made of it. Most of that Pingora sees to.
 
-use http::{HeaderName, HeaderValue, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 
 /// Refuses what no client may get, and makes one of several ways to say the same thing.
 ///
 /// # Errors
-/// A switch to a protocol that the client has not asked for (RFC 9110 7.8): `upgrade` is whether it has. A body
-/// of which nobody can know where it ends.
+/// A switch to a protocol that the client has not asked for (RFC 9110 7.8): `upgrade` is whether it has asked for a
+/// WebSocket. A body of which nobody can know where it ends.
 pub fn check(response: &mut ResponseHeader, upgrade: bool) -> Result<()> {
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         if !upgrade {
             return Err(switched_unasked());
+        }
+        let mut protocols = response.headers.get_all(header::UPGRADE).iter();
+        let is_websocket = |protocol: &HeaderValue| protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+        if !protocols.next().is_some_and(is_websocket) || protocols.next().is_some() {
+            // RFC 6455 4.1: nobody has agreed on what would pass the tunnel.
+            return Err(Error::explain(InvalidHTTPHeader, "101, and not to a WebSocket").into_up());
         }
         if response.version != Version::HTTP_11 {
             // RFC 9110 7.8. To Pingora's half of the backend, nothing has been switched.
@@ -36,6 +42,14 @@ pub fn check(response: &mut ResponseHeader, upgrade: bool) -> Result<()> {
         response.remove_header(&header::TRANSFER_ENCODING);
     }
     one_length(response)
+}
+
+/// Whether a backend says on another than the first line of `Connection` that it closes its connection (RFC 9112 9.6).
+/// Pingora looks at that one, and would keep it.
+pub fn closes_unheard(response: &HeaderMap) -> bool {
+    let others = response.get_all(header::CONNECTION).into_iter().skip(1);
+    let mut options = others.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 fn is_interim(status: StatusCode) -> bool {
@@ -93,13 +107,42 @@ mod tests {
 
     #[test]
     fn nobody_switches_to_what_was_not_asked_for() {
-        assert!(check(&mut response(101, &[]), true).is_ok());
-        let error = check(&mut response(101, &[]), false).unwrap_err();
+        let switch = |protocols: &[&str]| {
+            let mut switch = response(101, &[]);
+            protocols.iter().for_each(|protocol| drop(switch.append_header("Upgrade", *protocol)));
+            switch
+        };
+        for (protocols, is_fine) in [
+            (&["websocket"][..], true),
+            (&["WebSocket"], true),
+            (&[], false),
+            (&["h2c"], false),
+            (&["websocket, h2c"], false),
+            (&["websocket", "h2c"], false),
+        ] {
+            assert_eq!(check(&mut switch(protocols), true).is_ok(), is_fine, "{protocols:?}");
+        }
+        let error = check(&mut switch(&["websocket"]), false).unwrap_err();
         assert_eq!((error.esource(), error.etype()), (&ErrorSource::Upstream, &InvalidHTTPHeader));
         assert!(check(&mut response(100, &[]), false).is_ok());
-        let mut old = response(101, &[]);
+        let mut old = switch(&["websocket"]);
         old.set_version(Version::HTTP_10);
         assert!(check(&mut old, true).is_err());
+    }
+
+    #[test]
+    fn a_close_that_pingora_does_not_hear_is_one_on_another_line() {
+        for (lines, is_unheard) in [
+            (&["close"][..], false),
+            (&["x, close"], false),
+            (&["keep-alive", "close"], true),
+            (&["x", "y, Close"], true),
+            (&["x", "closed"], false),
+        ] {
+            let mut answer = response(200, &[]);
+            lines.iter().for_each(|line| drop(answer.append_header("Connection", *line)));
+            assert_eq!(closes_unheard(&answer.headers), is_unheard, "{lines:?}");
+        }
     }
 
     #[test]

@@ -100,6 +100,11 @@ impl PeerSettings {
         self.protocol == UpstreamProtocol::Http2
     }
 
+    /// How long anything may be silent.
+    pub fn longest_silence(&self) -> Duration {
+        self.read_timeout.max(self.stream_idle_timeout)
+    }
+
     /// How long a stream may be silent.
     pub fn stream_idle_timeout(&self) -> Duration {
         self.stream_idle_timeout

@@ -68,6 +68,11 @@ async fn answer(stream: TcpStream, connection: usize, seen: Arc<Mutex<Vec<(usize
         } else if line.contains("/smuggled") {
             // An answer that is there too early would end the connection as well.
             Ok(())
+        } else if line.contains(" /leaves") {
+            let leaves = "Connection: keep-alive\r\nConnection: x, close";
+            stream
+                .write_all(format!("HTTP/1.1 200 OK\r\n{leaves}\r\nContent-Length: 2\r\n\r\nok").as_bytes())
+                .await
         } else if line.starts_with("POST") {
             stream.write_all(b"HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno").await
         } else {
@@ -193,6 +198,17 @@ async fn an_answer_that_begins_early_may_need_the_rest() {
     assert!(has.ends_with("0\r\n\r\n"), "{has}");
     // All of it was read and sent. But who answers early may do so by mistake.
     next_is_whole(&gateway, &backend, "/next", "/echo").await;
+}
+
+#[tokio::test]
+async fn a_backend_that_says_somewhere_that_it_closes_is_not_sent_another_request() {
+    let backend = Hasty::start().await;
+    let gateway = start(&backend).await;
+    for path in ["/leaves-0", "/leaves-1"] {
+        assert_eq!(gateway.get(path).await.text(), "ok");
+        // It keeps its connection open all the same.
+        next_is_whole(&gateway, &backend, &format!("/after{path}"), &format!("GET {path}")).await;
+    }
 }
 
 #[tokio::test]

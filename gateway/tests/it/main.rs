@@ -13,6 +13,7 @@ mod compression;
 mod cors;
 mod demo;
 mod early_answers;
+mod early_streams;
 mod explain;
 mod failover;
 mod faults;

@@ -57,6 +57,9 @@ impl Scene {
         assert!(grown < GROWTH, "it has grown by {grown} KiB");
         eventually!(self.gateway.metric("proxy_requests_active").await == 0.0);
         assert_eq!(self.origin.received().last().unwrap().uri.path(), "/");
+        // Of the log they would be the authors.
+        let logged = self.gateway.process.output();
+        assert!(!logged.contains(" h2::") && !logged.contains(" pingora_"), "{logged}");
     }
 }
 

@@ -141,6 +141,19 @@ async fn a_backend_of_http_1_0_cannot_switch() {
 }
 
 #[tokio::test]
+async fn a_backend_that_switches_to_something_else_does_not_switch() {
+    async fn elsewhere(mut stream: TcpStream) -> std::io::Result<()> {
+        raw::head(&mut stream).await?;
+        stream.write_all(SWITCHED.replace("Upgrade: websocket", "Upgrade: h2c").as_bytes()).await?;
+        stream.read_u8().await.map(|_| ())
+    }
+    let gateway = over(raw::backend(elsewhere).await, "", "[retry]\nattempts = 1\n").await;
+    let got = answer(&gateway, REQUEST).await;
+    assert!(got.starts_with("HTTP/1.1 502 ") && got.contains("http_protocol_error"), "{got}");
+    eventually!(gateway.metric("proxy_requests_active").await == 0.0);
+}
+
+#[tokio::test]
 async fn it_is_tried_again_as_any_get_until_it_has_been_answered() {
     let (dead, origin, bad) = (Origin::dead(), Origin::start().await, Origin::start().await);
     bad.behave(Behaviour::Reset);
