@@ -101,7 +101,7 @@ pub fn is_body_too_long(error: &Error) -> bool {
     *error.etype() == BODY_TOO_LONG
 }
 
-/// The error that ends a request of which more comes once it has been answered. Nobody is told: see `upload`.
+/// The error that ends a request of which more comes once it has been answered. Nobody is told: see `early_answer`.
 pub fn answered_early() -> Box<Error> {
     Error::explain(ANSWERED_EARLY, "answered before it was whole").into_down()
 }

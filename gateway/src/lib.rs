@@ -22,6 +22,7 @@
 //!    its body follows ([`upload`]). When its last byte has passed `request_body_filter`, the response has a
 //!    [`client::deadline`].
 //! 6. `response_filter`: the response is changed on its way down, and perhaps compressed ([`policy::compression`]).
+//!    Where it comes before the request is whole, it ends that ([`early_answer`]).
 //!    Behind a 101 (Switching Protocols) it is bytes both ways from then on ([`websocket`]).
 //! 7. When something fails, `fail_to_connect` and `error_while_proxy` decide whether another backend is
 //!    tried ([`upstream::retry`]), and `fail_to_proxy` tells the client what went wrong ([`failure`]).
@@ -48,6 +49,7 @@ pub mod config;
 pub mod ctx;
 pub mod demo;
 pub mod downstream;
+pub mod early_answer;
 pub mod failure;
 pub mod files;
 pub mod grpc;

@@ -21,6 +21,7 @@ use crate::books::Books;
 use crate::client::{self, deadline, turns};
 use crate::ctx::RequestCtx;
 use crate::downstream;
+use crate::early_answer;
 use crate::failure;
 use crate::grpc::Call;
 use crate::lifetime::Leaving;
@@ -360,7 +361,7 @@ impl ProxyHttp for Gateway {
         end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        upload::hold_back(ctx, body)?;
+        early_answer::hold_back(ctx, body)?;
         upload::came(session, ctx, body.as_ref().map_or(0, Bytes::len))?;
         if let Some(call) = &mut ctx.grpc {
             call.on_request_body(body, end_of_stream)?;
@@ -470,7 +471,7 @@ impl ProxyHttp for Gateway {
         }
         deadline::disarm(session);
         ctx.has_no_content = downstream::has_no_content(session.req_header(), response.status);
-        upload::answered(session, ctx, response);
+        early_answer::begins(session, ctx, response);
         settle_upgrade(response.status, session, ctx);
         ctx.responded = Some(Instant::now());
         ctx.reached(Phase::ResponseFilter);
@@ -520,7 +521,7 @@ impl ProxyHttp for Gateway {
         end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
-        upload::answer_came(session, ctx, end_of_stream);
+        early_answer::came(session, ctx, end_of_stream);
         if ctx.has_no_content {
             // Over HTTP/1 nobody would write it; over HTTP/2 Pingora does.
             *body = None;
@@ -541,7 +542,7 @@ impl ProxyHttp for Gateway {
         trailers: &mut HeaderMap,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Bytes>> {
-        upload::answer_came(session, ctx, true);
+        early_answer::came(session, ctx, true);
         if let Some(encoder) = &mut ctx.encoder {
             // The end of the body goes before what follows it, which nobody has announced.
             return Ok(encoder.end()?.map(Bytes::from));
@@ -609,7 +610,7 @@ impl ProxyHttp for Gateway {
         if ctx.is_answered_early() || client::is_broken_off(session) {
             // The backend has nothing to do any more with what its client still sends.
             ctx.attempt = None;
-            upload::leave(session, ctx, error.is_some()).await;
+            early_answer::leave(session, ctx, error.is_some()).await;
         }
     }
 }
