@@ -8,7 +8,9 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "it prints figures; a panic is the report")]
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -83,45 +85,43 @@ fn attacks() -> Vec<Attack> {
     ]
 }
 
-#[tokio::main]
-async fn main() {
-    let secs = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(SECS);
+fn main() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    if std::env::args().nth(1).as_deref() == Some(ATTACK) {
+        return attack();
+    }
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(measure());
+}
+
+async fn measure() {
+    let secs = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(SECS);
+    let mut attackers = Attackers::new();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("slowloris.toml");
     let backend =
-        |tag| format!("[[backends]]\nid = \"{tag}\"\naddress = \"{}\"\ntags = [\"{tag}\"]\n", origin());
-    std::fs::write(&file, format!("{CONFIG}{}{}", backend("all"), backend("large"))).unwrap();
+        |tag, address| format!("[[backends]]\nid = \"{tag}\"\naddress = \"{address}\"\ntags = [\"{tag}\"]\n");
+    let backends = [backend("all", origin()), backend("large", attackers.origin)].concat();
+    std::fs::write(&file, format!("{CONFIG}{backends}")).unwrap();
     let gateway = Process::spawn(env!("CARGO_BIN_EXE_gateway"), &["-c", &file.display().to_string()], &[]);
     let url = gateway.line("listening on http://").await.split_whitespace().last().unwrap().to_owned();
     let metrics = gateway.line("metrics on http://").await.split_whitespace().last().unwrap().to_owned();
-    let address: SocketAddr = url.trim_start_matches("http://").parse().unwrap();
 
     let idle = cpu_secs(&gateway);
-    let quiet = ask(&url, QUIET_SECS).await;
+    let (quiet, ..) = ask_and_watch(&url, QUIET_SECS, &metrics, gateway.id()).await;
     println!("quiet, {QUIET_SECS} s: {}; the gateway holds {} MiB", figures(&quiet), resident(&gateway));
     let cpu_quiet = (cpu_secs(&gateway) - idle) / QUIET_SECS as f64;
 
-    let over = Arc::new(AtomicBool::new(false));
-    let attacks: Vec<(Arc<Attack>, Arc<AtomicUsize>)> =
-        attacks().into_iter().map(|attack| (Arc::new(attack), Arc::default())).collect();
-    let (theirs, ends) = (attacks.clone(), over.clone());
-    // On a thread of their own: the others are to wait for the gateway alone.
-    std::thread::spawn(move || attack(address, &theirs, &ends));
-    let watching = tokio::spawn(watch(metrics.clone(), over.clone(), gateway.id()));
+    attackers.begin(url.trim_start_matches("http://"));
     let before = cpu_secs(&gateway);
-    let attacked = ask(&url, secs).await;
+    let (attacked, most_open, most_held) = ask_and_watch(&url, secs, &metrics, gateway.id()).await;
     let cpu_attacked = (cpu_secs(&gateway) - before) / secs as f64;
-    over.store(true, Ordering::Relaxed);
-    let (most_open, most_held) = watching.await.unwrap();
+    let cut_off = attackers.stay_away();
     println!("{ATTACKERS} attackers, {secs} s: {}", figures(&attacked));
     let [quiet_percent, percent] = [cpu_quiet, cpu_attacked].map(|share| share * 100.0);
     println!("  the gateway used {percent:.0} % of a processor, and {quiet_percent:.0} % when it was quiet");
     println!("  up to {most_open} connections were open, and the gateway held up to {most_held} MiB");
-    for (attack, cut) in &attacks {
-        println!("  {}: cut off {} times", attack.name, cut.load(Ordering::Relaxed));
-    }
+    println!("  cut off: {cut_off}");
 
     let (gone, left) = all_gone(&metrics).await;
     println!("  all gone {gone:.1?} after the last one had come, {LONGEST:?} at most; {left} left");
@@ -129,12 +129,57 @@ async fn main() {
     for line in text(&metrics).await.lines().filter(|line| line.starts_with("proxy_limits_exceeded_total")) {
         println!("  {line}");
     }
-    let again = ask(&url, QUIET_SECS).await;
+    let (again, ..) = ask_and_watch(&url, QUIET_SECS, &metrics, gateway.id()).await;
     println!("quiet again, {QUIET_SECS} s: {}", figures(&again));
     // The machine may be as noisy as it likes, if it is so all the time.
     let of_quiet = percentile(&quiet, 99).max(percentile(&again, 99)).as_secs_f64();
     let share = percentile(&attacked, 99).as_secs_f64() / of_quiet;
     println!("the 99th percentile was {share:.2} of a quiet one");
+}
+
+/// What has this program attack.
+const ATTACK: &str = "attack";
+
+/// Those who attack, and the backend that has more for them than they take: another process, and the last to get a
+/// processor. They would have machines of their own, and the others are to wait for the gateway alone.
+struct Attackers {
+    process: Child,
+    said: BufReader<std::process::ChildStdout>,
+    origin: SocketAddr,
+}
+
+impl Attackers {
+    fn new() -> Self {
+        let mut nice = Command::new("nice");
+        nice.arg("-n19").arg(std::env::current_exe().unwrap()).arg(ATTACK);
+        let mut process = nice.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(process.stdout.take().unwrap());
+        let origin = line(&mut said).parse().unwrap();
+        Attackers { process, said, origin }
+    }
+
+    /// Has them attack the gateway at `address`.
+    fn begin(&mut self, address: &str) {
+        writeln!(self.process.stdin.as_mut().unwrap(), "{address}").unwrap();
+    }
+
+    /// Has none of them come back that is cut off; how often they were so far.
+    fn stay_away(&mut self) -> String {
+        drop(self.process.stdin.take());
+        line(&mut self.said)
+    }
+}
+
+impl Drop for Attackers {
+    fn drop(&mut self) {
+        let _ended_by_itself = self.process.kill();
+    }
+}
+
+fn line(read: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    read.read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
 }
 
 /// Waits until nobody's connection is open: how long that took, and how many were left all the same.
@@ -149,17 +194,32 @@ async fn all_gone(metrics: &str) -> (Duration, usize) {
     }
 }
 
-/// Has all of them attack, and never returns.
-fn attack(address: SocketAddr, attacks: &[(Arc<Attack>, Arc<AtomicUsize>)], over: &Arc<AtomicBool>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        for n in 0..ATTACKERS {
-            let (attack, cut) = &attacks[n % attacks.len()];
-            tokio::spawn(hold(address, attack.clone(), cut.clone(), over.clone()));
-            sleep(RAMP / ATTACKERS as u32).await;
-        }
-        std::future::pending::<()>().await;
+/// Attacks, as the other process says: where, and until when; then waits to be killed.
+fn attack() {
+    println!("{}", origin());
+    let mut told = std::io::stdin().lock();
+    let address: SocketAddr = line(&mut told).parse().unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let attacks: Vec<(Arc<Attack>, Arc<AtomicUsize>)> =
+        attacks().into_iter().map(|attack| (Arc::new(attack), Arc::default())).collect();
+    let (theirs, ends) = (attacks.clone(), over.clone());
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            for n in 0..ATTACKERS {
+                let (attack, cut) = &theirs[n % theirs.len()];
+                tokio::spawn(hold(address, attack.clone(), cut.clone(), ends.clone()));
+                sleep(RAMP / ATTACKERS as u32).await;
+            }
+            std::future::pending::<()>().await;
+        });
     });
+    told.read_to_end(&mut Vec::new()).unwrap();
+    over.store(true, Ordering::Relaxed);
+    let times =
+        attacks.iter().map(|(attack, cut)| format!("{} {}", attack.name, cut.load(Ordering::Relaxed)));
+    println!("{}", times.collect::<Vec<_>>().join(", "));
+    std::thread::park();
 }
 
 /// Holds a connection as long as it is let, again and again.
@@ -217,15 +277,22 @@ async fn ask(url: &str, secs: u64) -> Vec<Duration> {
     took
 }
 
-/// The most connections that were open, and the most memory that was held, in MiB.
-async fn watch(metrics: String, over: Arc<AtomicBool>, process: u32) -> (usize, u64) {
+/// Asks, and watches the gateway meanwhile, in the same way whether it is attacked or not: how long each answer took, the
+/// most connections that were open, and the most memory that was held, in MiB.
+async fn ask_and_watch(url: &str, secs: u64, metrics: &str, process: u32) -> (Vec<Duration>, usize, u64) {
     let (mut open, mut held) = (0, 0);
-    while !over.load(Ordering::Relaxed) {
-        open = open.max(connections(&metrics).await);
-        held = held.max(resident_of(process));
-        sleep(Duration::from_millis(500)).await;
-    }
-    (open, held)
+    let watch = async {
+        loop {
+            open = open.max(connections(metrics).await);
+            held = held.max(resident_of(process));
+            sleep(Duration::from_millis(500)).await;
+        }
+    };
+    let took = tokio::select! {
+        took = ask(url, secs) => took,
+        () = watch => Vec::new(),
+    };
+    (took, open, held)
 }
 
 async fn text(metrics: &str) -> String {
