@@ -63,7 +63,7 @@ async fn ask_each(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), End
     route.body_limit.check(&session.req_header().headers).passed()?;
     access(&route, ctx).passed()?;
     preflight.passed()?;
-    to_https(&route, session.req_header(), ctx).passed()?;
+    route.to_https(session.req_header(), ctx.is_https).passed()?;
     client_certificate(&route, session).passed()?;
     let limiter = route.rate_limit.as_ref();
     if let Some(windows) = limiter.and_then(|limiter| limiter.on_arrival.as_ref()) {
@@ -101,13 +101,6 @@ fn find_route(session: &Session, ctx: &mut RequestCtx) -> Result<(Arc<Route>, Ve
     ctx.paths = found.paths;
     ctx.take(route.clone(), &request.headers);
     Ok((route, Verdict::Continue(())))
-}
-
-fn to_https(route: &Route, request: &RequestHeader, ctx: &RequestCtx) -> Verdict {
-    let Some(https_redirect) = &route.entrance.https_redirect else { return Verdict::Continue(()) };
-    let host = route::authority(request).ok().flatten();
-    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-    https_redirect.check(ctx.is_https, host, target)
 }
 
 fn client_certificate(route: &Route, session: &Session) -> Verdict {

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::pools::Budgets;
 use crate::config::{Algorithm, Config, HashKey};
+use crate::policy::Verdict;
 use crate::policy::access::Access;
 use crate::policy::auth::{Auth, IdentityFields, Kept, KeySet};
 use crate::policy::body_limit::BodyLimit;
@@ -27,7 +28,7 @@ use crate::policy::rate_limit::{Counters, RateLimiter, Store};
 use crate::policy::rewrite::Rewrite;
 use crate::policy::security_headers::SecurityHeaders;
 use crate::policy::signed_cookie::SignedCookie;
-use crate::route::{HostTable, RuleTable};
+use crate::route::{self, HostTable, RuleTable};
 use crate::telemetry::Metrics;
 use crate::telemetry::handles::{Lazy, RouteMetrics};
 use crate::tls::Certificates;
@@ -232,6 +233,14 @@ impl Snapshot {
 }
 
 impl Route {
+    /// Sends a client that has come without TLS to the same place with it, where its virtual host says so.
+    pub fn to_https(&self, request: &RequestHeader, is_https: bool) -> Verdict {
+        let Some(https_redirect) = &self.entrance.https_redirect else { return Verdict::Continue(()) };
+        let host = route::authority(request).ok().flatten();
+        let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+        https_redirect.check(is_https, host, target)
+    }
+
     /// The draw that a client has brought along in its cookie.
     pub fn known_draw(&self, headers: &HeaderMap) -> Option<Draw> {
         let number = self.split_cookie.as_ref()?.read(headers)?;

@@ -101,7 +101,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
         explanation.answered_with(&reply);
         let location = reply.fields().get(header::LOCATION);
         taken.redirect = location.map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
-        let is_to_https = matches!(to_https(route, question), Verdict::Reply(_));
+        let is_to_https = matches!(route.to_https(request, question.is_https), Verdict::Reply(_));
         taken.is_at_door = taken.redirect.is_none() || is_to_https;
     }
     explanation.route = Some(taken);
@@ -140,18 +140,11 @@ fn ask_each(route: &Route, question: &Question, preflight: Option<&Method>) -> R
     if let (Some(method), Some(cors)) = (preflight, &route.cors) {
         return Err(Box::new(cors.answer(method, &request.headers)));
     }
-    to_https(route, question).passed()?;
+    route.to_https(request, question.is_https).passed()?;
     match &route.redirect {
         Some(target) => Err(Box::new(Reply::redirect(target.clone()))),
         None => Ok(()),
     }
-}
-
-fn to_https(route: &Route, question: &Question) -> Verdict {
-    let Some(https_redirect) = &route.entrance.https_redirect else { return Verdict::Continue(()) };
-    let host = route::authority(&question.request).ok().flatten();
-    let target = question.request.uri.path_and_query().map_or("/", |target| target.as_str());
-    https_redirect.check(question.is_https, host, target)
 }
 
 fn why(outcome: &Outcome) -> String {
