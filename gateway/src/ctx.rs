@@ -75,6 +75,10 @@ pub struct RequestCtx {
     pub raced: bool,
     /// Whether that one must be made on a new connection. (`error_while_proxy`)
     pub on_new_connection: bool,
+    /// Whether the attempt has a connection that was kept from an earlier request. (`connected_to_upstream`)
+    pub is_on_kept_connection: bool,
+    /// Whether responses are inspected on it, where it speaks HTTP/1. (`connected_to_upstream`)
+    pub is_inspected: bool,
     /// Backends whose attempt came to nothing. (`fail_to_connect`, `error_while_proxy`, `upstream_response_filter`)
     pub failed: Vec<Arc<BackendState>>,
     /// Its body, as it comes. (`upstream_request_filter`, `request_body_filter`)
@@ -130,6 +134,8 @@ impl RequestCtx {
             upgrade: None,
             raced: false,
             on_new_connection: false,
+            is_on_kept_connection: false,
+            is_inspected: false,
             failed: Vec::new(),
             arrival: None,
             copy: None,
@@ -267,6 +273,12 @@ impl RequestCtx {
     pub fn attempt_ended(&mut self, outcome: Outcome) {
         self.record(outcome);
         self.failed.extend(self.backend().cloned());
+    }
+
+    /// Returns true where there may be another attempt that counts as none: the first one has not reached a backend. A
+    /// request has one such attempt.
+    pub fn takes_free_retry(&mut self) -> bool {
+        !std::mem::replace(&mut self.raced, true)
     }
 
     /// Whether there may be another attempt. If so, it is taken from the budget.

@@ -18,7 +18,7 @@ use crate::client::turns::{self, LeftOpen};
 use crate::ctx::{EarlyAnswer, RequestCtx};
 use crate::downstream;
 use crate::failure;
-use crate::upstream::{Attempt, answer};
+use crate::upstream::Attempt;
 
 /// The head of a backend's answer is here, and `ctx.sent` says whether the request was whole by then.
 pub fn begins(session: &mut Session, ctx: &mut RequestCtx, answer: &ResponseHeader) {
@@ -29,9 +29,8 @@ pub fn begins(session: &mut Session, ctx: &mut RequestCtx, answer: &ResponseHead
         ctx.early = Some(EarlyAnswer { is_refusal: downstream::awaits_continue(session), is_over: false });
         session.set_keepalive(None);
     }
-    let is_last = is_early || answer::closes_unheard(&answer.headers);
-    if is_http2 || ctx.upgrade.is_some() || !is_last {
-        // It is others' as well, or Pingora sees to it.
+    if is_http2 || !is_early {
+        // It is others' as well, or is closed where it must be.
         ctx.backend_socket = None;
     }
     if ctx.has_no_content || answer.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0") {

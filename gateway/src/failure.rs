@@ -5,10 +5,12 @@ use http::{HeaderValue, StatusCode, header};
 use pingora::prelude::*;
 
 use crate::client::Refusal as Refused;
+use crate::http1::Fault;
 use crate::policy::body_limit;
 use crate::reply::{Problem, Reply};
 use crate::telemetry::Limit;
 use crate::upstream::Refusal;
+use crate::upstream::connection::{MalformedResponse, SPEAKS_HTTP2};
 
 /// How soon a client may ask again when no backend is usable.
 const RETRY_AFTER_SECS: u32 = 5;
@@ -77,10 +79,34 @@ pub fn ahead_of_upgrade() -> Reply {
     Reply::new(Problem::BadRequest, detail).and_close()
 }
 
+/// The error of a backend's 101 on a connection that cannot become a tunnel.
+pub fn no_tunnel() -> Box<Error> {
+    Error::explain(InvalidHTTPHeader, "101, on a connection that cannot become a tunnel").into_up()
+}
+
+/// The error that ends an attempt on a backend that chose HTTP/1.1, so that another one can have it inspected.
+pub fn speaks_http1() -> Box<Error> {
+    Error::explain(SPEAKS_HTTP1, "the backend has come to speak HTTP/1.1").into_up()
+}
+
+const SPEAKS_HTTP1: ErrorType = ErrorType::new("BackendSpeaksHttp1");
+
+/// Returns true for an error of a backend that chose another version of HTTP than it did before. Nothing was sent.
+pub fn is_other_version(error: &Error) -> bool {
+    matches!(*error.etype(), SPEAKS_HTTP1 | SPEAKS_HTTP2)
+}
+
+/// Returns what is wrong with a backend's response, where that is why a request failed.
+pub fn malformed_response(error: &Error) -> Option<Fault> {
+    let io = error.root_cause().downcast_ref::<std::io::Error>()?;
+    io.get_ref()?.downcast_ref::<MalformedResponse>().map(|malformed| malformed.0)
+}
+
 /// Whether a connection that was kept had been closed by the backend as the request came: it was never read.
 pub fn is_race(error: &Error, reused: bool, answered: bool) -> bool {
     let closed = matches!(error.etype(), ConnectionClosed | ReadError | WriteError);
-    reused && closed && !answered && *error.esource() == ErrorSource::Upstream
+    let is_closed = closed && malformed_response(error).is_none();
+    reused && is_closed && !answered && *error.esource() == ErrorSource::Upstream
 }
 
 /// Whether it was the client that let the backend wait: the backend's silence says nothing about it while it
@@ -175,6 +201,7 @@ pub fn reply(error: &Error) -> Option<Reply> {
     }
     match error.esource() {
         _ if is_body_too_long(error) => Some(Reply::new(Problem::ContentTooLarge, body_limit::TOO_LONG)),
+        ErrorSource::Upstream if malformed_response(error).is_some() => Some(upstream(&InvalidHTTPHeader)),
         ErrorSource::Upstream => Some(upstream(error.etype())),
         ErrorSource::Downstream => downstream(error.etype()),
         ErrorSource::Internal | ErrorSource::Unset => Some(internal()),

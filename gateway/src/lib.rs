@@ -53,6 +53,7 @@ pub mod early_answer;
 pub mod failure;
 pub mod files;
 pub mod grpc;
+pub mod http1;
 pub mod lifetime;
 pub mod listener;
 pub mod live;

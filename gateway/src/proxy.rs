@@ -27,21 +27,24 @@ use crate::grpc::Call;
 use crate::lifetime::Leaving;
 use crate::live::Store;
 use crate::policy::forwarded::{self, Client};
-use crate::policy::{Verdict, cookie_crumbs, hygiene, request_id};
+use crate::policy::{Verdict, connection_login, cookie_crumbs, hygiene, request_id};
 use crate::reply::{self, Reply};
 use crate::route;
 use crate::telemetry::{Limit, Phase};
 use crate::tls::acme::Challenges;
 use crate::upload;
+use crate::upstream::connection::{self, BackendConnector, HeadLimits};
 use crate::upstream::retry::{self, Sent};
-use crate::upstream::{MirrorCopy, Mirrors, Occasion, Outcome, answer};
-use crate::websocket::{self, Upgrade};
+use crate::upstream::{
+    Attempt, BackendState, MirrorCopy, Mirrors, Occasion, Outcome, Pooling, answer, check_address,
+    explain_in_log,
+};
+use crate::websocket::{self, Upgrade, intercept_upgrade};
 
 /// The gateway as Pingora sees it.
 pub struct Gateway {
     parts: Parts,
     mirrors: Mirrors,
-    websockets: websocket::Connector,
 }
 
 /// What it works with.
@@ -56,12 +59,14 @@ pub struct Parts {
     pub leaving: Leaving,
     /// True once this process stops.
     pub stopping: watch::Receiver<bool>,
+    /// Connects to backends.
+    pub connector: BackendConnector,
 }
 
 impl Gateway {
     /// A gateway that works with these.
     pub fn new(parts: Parts) -> Self {
-        Gateway { parts, mirrors: Mirrors::default(), websockets: websocket::Connector::default() }
+        Gateway { mirrors: Mirrors::new(&parts.connector), parts }
     }
 
     /// What the gateway itself is asked for, on every host: by an ACME server that checks a name, or by somebody who
@@ -85,7 +90,7 @@ impl Gateway {
             active: self.parts.books.metrics.websockets_active.clone(),
         });
         client.await_upgrade(upgrade.clone());
-        let peer = self.websockets.lend(peer, &upgrade);
+        let peer = intercept_upgrade(peer, &upgrade, &self.parts.connector);
         ctx.upgrade = Some(upgrade);
         peer
     }
@@ -118,17 +123,38 @@ impl Gateway {
 }
 
 /// A WebSocket that was asked for begins with this answer, or there is none.
-fn settle_upgrade(status: StatusCode, session: &mut Session, ctx: &RequestCtx) {
+///
+/// # Errors
+/// Where the backend has agreed on a connection that cannot become a tunnel: the client must not be told.
+fn settle_upgrade(status: StatusCode, session: &mut Session, ctx: &RequestCtx) -> Result<()> {
     if status == StatusCode::SWITCHING_PROTOCOLS {
+        if !ctx.upgrade.as_ref().is_some_and(|upgrade| upgrade.agree()) {
+            return Err(failure::no_tunnel());
+        }
         // Whatever Pingora would bound: the tunnel has bounds of its own.
         session.set_read_timeout(None);
-        ctx.upgrade.iter().for_each(|upgrade| upgrade.agree());
     } else if let Some(client) = client::websocket(session) {
         client.give_up();
         if ctx.wants_websocket {
             // Whatever the client sends next it may mean as frames: nobody shall take it for a request.
             session.set_keepalive(None);
         }
+    }
+    Ok(())
+}
+
+/// Returns the connections to `backend` that the request of `session` may use; `fresh`: it needs a new one. A login that
+/// holds for a connection is not shared with other clients.
+fn pooling(session: &Session, backend: &BackendState, fresh: bool) -> Pooling {
+    let logs_in = connection_login::is_in(session.req_header());
+    if logs_in {
+        backend.warn_of_connection_login();
+    }
+    match client::own_connections(session, logs_in) {
+        Some(client) if !fresh => Pooling::Pinned(client),
+        // A stream of HTTP/2 has no connection of its own.
+        _ if fresh || logs_in => Pooling::Fresh,
+        _ => Pooling::Shared,
     }
 }
 
@@ -219,7 +245,7 @@ impl ProxyHttp for Gateway {
         let retrying = ctx.attempts > 0;
         ctx.attempts += 1;
         // Whether it was this request that met a kept connection at its end: on another one it goes at once.
-        let fresh = std::mem::take(&mut ctx.on_new_connection);
+        let mut fresh = std::mem::take(&mut ctx.on_new_connection);
         if retrying {
             ctx.metrics().retries.inc();
             if !fresh {
@@ -232,7 +258,11 @@ impl ProxyHttp for Gateway {
             (Some(route), Some(backend)) => {
                 let timed = deadline::disarm(session) && ctx.grpc.is_none();
                 let is_stream = ctx.grpc.is_some() || downstream::wants_events(&session.req_header().headers);
-                let occasion = Occasion { left: ctx.time_left(), timed, fresh, is_stream };
+                // What kept connections are worth says nothing about a backend on trial.
+                fresh |= ctx.attempt.as_ref().is_some_and(Attempt::is_trial);
+                let pooling = pooling(session, backend, fresh);
+                let left = ctx.time_left();
+                let occasion = Occasion { left, timed, pooling, is_stream, is_inspected: true };
                 let mut peer = route.peers.peer(backend, occasion)?;
                 if ctx.wants_websocket {
                     return Ok(self.lend(peer, session, ctx));
@@ -248,7 +278,7 @@ impl ProxyHttp for Gateway {
     fn fail_to_connect(
         &self,
         _session: &mut Session,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         ctx: &mut RequestCtx,
         mut error: Box<Error>,
     ) -> Box<Error> {
@@ -256,6 +286,16 @@ impl ProxyHttp for Gateway {
             backend.metrics.connection_errors.inc();
         }
         ctx.reached(Phase::FailToConnect);
+        if failure::is_other_version(&error) {
+            ctx.backend().inspect(|backend| backend.set_speaks_http1(false));
+            error.set_retry(ctx.takes_free_retry() || ctx.takes_retry());
+            return error;
+        }
+        if *error.etype() == InvalidCert
+            && let Some(backend) = ctx.backend()
+        {
+            explain_in_log(backend, peer);
+        }
         if failure::is_timeout(&error) && ctx.is_overdue() {
             // A backend cannot be reached faster because a client is in a hurry.
             return failure::deadline_exceeded();
@@ -271,17 +311,19 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         reused: bool,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         socket: RawFd,
-        _digest: Option<&Digest>,
+        digest: Option<&Digest>,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         if let Some(backend) = ctx.backend().filter(|_| !reused) {
             backend.metrics.connections.inc();
         }
         ctx.backend_socket = Some(socket);
+        ctx.is_on_kept_connection = reused;
+        ctx.is_inspected = connection::is_inspected(peer) || ctx.upgrade.is_some();
         ctx.reached(Phase::ConnectedToUpstream);
-        Ok(())
+        check_address(digest, peer)
     }
 
     // ANCHOR: way_up
@@ -297,6 +339,11 @@ impl ProxyHttp for Gateway {
             || ctx.grpc.as_ref().is_some_and(|call| call.needs_http2());
         if must_be_http2 && !speaks_http2 {
             return Err(failure::no_http2());
+        }
+        if !speaks_http2 && !ctx.is_inspected {
+            // Another attempt gets a connection on which responses are inspected.
+            ctx.backend().inspect(|backend| backend.set_speaks_http1(true));
+            return Err(failure::speaks_http1());
         }
         if !speaks_http2 && session.req_header().version == Version::HTTP_2 {
             cookie_crumbs::join(request)?;
@@ -337,7 +384,9 @@ impl ProxyHttp for Gateway {
         }
         route.rewrite.on_request(request, ctx.paths.as_deref())?;
         route.headers.on_request(request)?;
-        if route.mirror.is_some() && !ctx.mirrored && !ctx.wants_websocket && request.method.is_idempotent() {
+        let may_be_copied =
+            !ctx.wants_websocket && request.method.is_idempotent() && !connection_login::is_in(request);
+        if route.mirror.is_some() && !ctx.mirrored && may_be_copied {
             ctx.copy = Some(MirrorCopy::new(request));
         }
         if session.is_body_empty() {
@@ -391,7 +440,7 @@ impl ProxyHttp for Gateway {
     /// The connection broke, or what came over it was not HTTP. The request may have been acted upon.
     fn error_while_proxy(
         &self,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
         ctx: &mut RequestCtx,
@@ -400,6 +449,20 @@ impl ProxyHttp for Gateway {
         ctx.reached(Phase::ErrorWhileProxy);
         if ctx.is_answered_early() || failure::is_retry_on_status(&error) {
             return error;
+        }
+        if failure::is_other_version(&error) {
+            error.set_retry(ctx.takes_free_retry() || ctx.takes_retry());
+            return error;
+        }
+        if *error.etype() == InvalidCert
+            && let Some(backend) = ctx.backend()
+        {
+            explain_in_log(backend, peer);
+        }
+        let is_late = failure::is_timeout(&error) || deadline::has_passed(session);
+        let is_silent = client_reused && is_late && ctx.responded.is_none();
+        if is_silent && let Some(backend) = ctx.backend() {
+            backend.kept().fell_silent();
         }
         if ctx.grpc.is_some() && failure::is_timeout(&error) {
             // Silence on a stream is no failure of the backend's, however long it was.
@@ -415,8 +478,7 @@ impl ProxyHttp for Gateway {
         // No failure of the backend's: it has not seen the request, for certain or most likely.
         let refused = failure::is_unprocessed(&error) && sent.body_at_hand && !sent.answered;
         let raced = may_resend && failure::is_race(&error, client_reused, ctx.responded.is_some());
-        if (refused || raced) && !ctx.raced {
-            ctx.raced = true;
+        if (refused || raced) && ctx.takes_free_retry() {
             ctx.on_new_connection = true;
             error.set_retry(true);
             return error;
@@ -426,6 +488,11 @@ impl ProxyHttp for Gateway {
             return error;
         }
         let by_backend = *error.esource() == ErrorSource::Upstream;
+        if is_silent {
+            // Perhaps it was the connection that was dead and not the backend: the next attempt tells, on a new one.
+            ctx.attempt.iter_mut().for_each(Attempt::abandon);
+            ctx.on_new_connection = true;
+        }
         if by_backend || deadline::has_passed(session) {
             ctx.attempt_ended(Outcome::Failure);
         }
@@ -442,7 +509,8 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        answer::check(response, ctx.wants_websocket)?;
+        let limits = HeadLimits::from(&ctx.snapshot.config.proxy);
+        answer::check(response, ctx.wants_websocket, &limits)?;
         let status = response.status.as_u16();
         let is_listed = ctx.route.as_ref().is_some_and(|route| route.retry.is_on_status(status));
         if !is_listed || !retry::may_resend(sent(session)) {
@@ -472,7 +540,7 @@ impl ProxyHttp for Gateway {
         deadline::disarm(session);
         ctx.has_no_content = downstream::has_no_content(session.req_header(), response.status);
         early_answer::begins(session, ctx, response);
-        settle_upgrade(response.status, session, ctx);
+        settle_upgrade(response.status, session, ctx)?;
         ctx.responded = Some(Instant::now());
         ctx.reached(Phase::ResponseFilter);
         if let Some(call) = &mut ctx.grpc {
@@ -481,6 +549,9 @@ impl ProxyHttp for Gateway {
         let outcome = ctx.outcome(response.status);
         if let (Some(route), Some(attempt)) = (&ctx.route, &mut ctx.attempt) {
             attempt.answered(outcome, &route.breaker);
+            if ctx.is_on_kept_connection {
+                attempt.backend().kept().answered();
+            }
         }
         response.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
         let (name, via) = forwarded::via(response.version);
@@ -542,6 +613,7 @@ impl ProxyHttp for Gateway {
         trailers: &mut HeaderMap,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Bytes>> {
+        answer::check_fields(trailers, &HeadLimits::from(&ctx.snapshot.config.proxy))?;
         early_answer::came(session, ctx, true);
         if let Some(encoder) = &mut ctx.encoder {
             // The end of the body goes before what follows it, which nobody has announced.

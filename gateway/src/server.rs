@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pingora::apps::HttpServerOptions;
-use pingora::proxy::http_proxy;
 use pingora::server::Server;
 use pingora::server::configuration::ServerConf;
 use pingora::services::background::background_service;
@@ -28,6 +27,7 @@ use crate::proxy::{self, Gateway};
 use crate::telemetry::logging::{self, LoggingError};
 use crate::telemetry::{Metrics, Timelines};
 use crate::tls::acme::{AcmeService, Challenges, Pace};
+use crate::upstream::connection::{self, BackendConnector, HeadLimits, ResponseLimits};
 use crate::upstream::{Discoverer, HealthChecker};
 
 /// Why the gateway could not start, or go on.
@@ -112,22 +112,28 @@ fn serve(
     let listening: Vec<(bool, SocketAddr)> =
         sockets.iter().map(|socket| (socket.is_https, socket.address)).collect();
     let challenges = Arc::<Challenges>::default();
+    let current = live.clone();
+    let limits = ResponseLimits::new(move || HeadLimits::from(&current.load().config.proxy));
+    let connector = BackendConnector::new(limits);
     let gateway = Gateway::new(proxy::Parts {
         live: live.clone(),
         books: Books { metrics: metrics.clone(), access_log, timelines: timelines.clone() },
         challenges: challenges.clone(),
         leaving: leaving.clone(),
         stopping: readiness.stopping(),
+        connector: connector.clone(),
     });
-    let mut proxy = http_proxy(&server.configuration, gateway);
     let mut options = HttpServerOptions::default();
     // It is refused like everything else that is, and not unseen.
     options.allow_connect_method_proxying = true;
     options.h2_idle_timeout = Some(config.proxy.keepalive_timeout_secs.duration());
-    proxy.server_options = Some(options);
+    let proxy = connection::http_proxy(&server.configuration, gateway, connector.clone(), options);
     let opener = Opener::new(live.clone(), metrics.clone(), challenges.clone(), listening.clone())?;
     server.add_service(ProxyService::new(proxy, sockets, connections.clone(), opener, starting.part()));
-    server.add_service(background_service("health checks", HealthChecker::new(live.feeds().health_plan())));
+    server.add_service(background_service(
+        "health checks",
+        HealthChecker::new(live.feeds().health_plan(), connector),
+    ));
     server.add_service(background_service("discovery", discoverer(&live, config, &metrics)));
     let acme = certificates(&live, challenges, &metrics);
     let acme_statuses = acme.statuses.clone();

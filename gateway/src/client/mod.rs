@@ -19,6 +19,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -67,6 +68,8 @@ pub struct ClientStream {
     websocket: ClientSide,
     /// How much may still be read to be dropped, once all has been said.
     farewell: Option<usize>,
+    /// Number of the client, once it has connections to backends of its own; 0: it has none.
+    own_connections: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -92,6 +95,7 @@ impl ClientStream {
             http2: None,
             websocket: ClientSide::default(),
             farewell: None,
+            own_connections: AtomicU64::new(0),
         }
     }
 
@@ -258,6 +262,17 @@ pub fn websocket(session: &Session) -> Option<&ClientSide> {
 /// its stream does not know (one of HTTP/2 shares the connection with others).
 pub fn waited(session: &Session) -> Option<Duration> {
     stream_of(session).map(GetTimingDigest::get_read_pending_time)
+}
+
+/// Returns the number under which the client of `session` has connections to backends of its own; `None` where it has none,
+/// or shares its connection with other requests (HTTP/2). `begins`: it has from now on, until its connection ends.
+pub fn own_connections(session: &Session, begins: bool) -> Option<u64> {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let own = &stream_of(session)?.own_connections;
+    if begins && own.load(Ordering::Relaxed) == 0 {
+        own.store(NEXT.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+    }
+    Some(own.load(Ordering::Relaxed)).filter(|number| *number > 0)
 }
 
 /// The stream of `session`, where it has one of its own.

@@ -1,7 +1,7 @@
 //! `[proxy]`: where the process listens, what holds for every connection, and how the process lives.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,10 @@ pub struct Proxy {
     pub send_timeout_secs: Secs,
     /// So many bytes that it takes buy another second; 0: any do.
     pub min_send_bytes_per_sec: u32,
+    /// Largest head of a backend's response, in bytes, with its status line; a larger one is answered with 502.
+    pub max_response_header_bytes: NonZeroU32,
+    /// Largest number of header fields in a backend's response; more are answered with 502.
+    pub max_response_header_fields: NonZeroU32,
     /// How long requests in flight may take when the gateway stops.
     pub shutdown_timeout_secs: Secs,
     /// Where the page about problems is that answers link to; empty: the gateway's own page, on every host.
@@ -116,6 +120,8 @@ impl Default for Proxy {
             keepalive_timeout_secs: Secs::new(60),
             send_timeout_secs: Secs::new(60),
             min_send_bytes_per_sec: 256,
+            max_response_header_bytes: NonZeroU32::MIN.saturating_add(65_535),
+            max_response_header_fields: NonZeroU32::MIN.saturating_add(199),
             shutdown_timeout_secs: Secs::new(30),
             problems_url: String::new(),
             nameservers: Vec::new(),

@@ -168,13 +168,19 @@ pub struct Upstream {
     /// How long a stream may be silent, in place of `read_timeout_secs`: a WebSocket (in both directions together), a
     /// call of gRPC, or server-sent events that were asked for.
     pub stream_idle_timeout_secs: Secs,
+    /// Time after which the system asks a silent peer whether it is still there (TCP keep-alive), three times a third of
+    /// it apart; a connection on which nothing comes back is closed. 0: never.
+    pub tcp_keepalive_secs: u32,
+    /// Time between two PINGs on a connection of HTTP/2; one that is not answered within 5 s closes the connection. 0:
+    /// none are sent.
+    pub h2_ping_interval_secs: u32,
     /// How many idle connections are kept, all backends together; the largest number of any table holds.
     pub keepalive_pool_size: NonZeroUsize,
     /// Which version of HTTP is spoken.
     pub protocol: UpstreamProtocol,
     /// Whether it is spoken over TLS.
     pub tls: bool,
-    /// The name that the backend must have a certificate for; empty: the host name in its address.
+    /// The name, or the IP address, that the backend must have a certificate for; empty: the host name in its address.
     #[serde(skip_serializing_if = "is_default")]
     pub sni: String,
     /// Certificates (PEM) that the backend's must lead to; empty: the system's.
@@ -200,6 +206,8 @@ impl Default for Upstream {
             write_timeout_secs: Secs::new(30),
             idle_timeout_secs: Secs::new(55),
             stream_idle_timeout_secs: Secs::new(3600),
+            tcp_keepalive_secs: 60,
+            h2_ping_interval_secs: 30,
             keepalive_pool_size: NonZeroUsize::MIN.saturating_add(511),
             protocol: UpstreamProtocol::Http1,
             tls: false,

@@ -34,6 +34,7 @@ pub use connection::Opener;
 use crate::lifetime::{LINGER, Leaving, Part};
 use crate::proxy::Gateway;
 use crate::telemetry::Metrics;
+use crate::upstream::connection::BackendConnector;
 
 /// Pingora's default is to hold 64 KiB for what is read from each client, idle ones included. Over plain TCP
 /// that buys nothing: heads and bodies are read into buffers of their own, which are as large.
@@ -144,7 +145,7 @@ impl Drop for OpenConnection<'_> {
 
 /// The proxy behind the count of its connections.
 struct Counted {
-    proxy: Arc<HttpProxy<Gateway>>,
+    proxy: Arc<HttpProxy<Gateway, BackendConnector>>,
     connections: Arc<Connections>,
     opener: Opener,
 }
@@ -191,7 +192,7 @@ pub struct ProxyService {
 impl ProxyService {
     /// Serves `proxy` on `sockets`, to whoever `opener` lets in, and tells `starts` when it does.
     pub fn new(
-        proxy: HttpProxy<Gateway>,
+        proxy: HttpProxy<Gateway, BackendConnector>,
         sockets: Vec<Socket>,
         connections: Arc<Connections>,
         opener: Opener,

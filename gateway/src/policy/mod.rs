@@ -8,6 +8,7 @@ pub mod auth;
 pub mod body_limit;
 pub mod client_certificate;
 pub mod compression;
+pub mod connection_login;
 pub mod content_length;
 pub mod cookie_crumbs;
 pub mod cors;

@@ -1,15 +1,24 @@
-//! What the head of a backend's response must be before anything is made of it. Most of that Pingora sees to.
+//! The check of a response before anything is made of it: what no client may get. What frames a response over HTTP/1
+//! is checked as it is read (see [`super::connection`]); what h2 lets through over HTTP/2, here.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 
-/// Refuses what no client may get, and makes one of several ways to say the same thing.
+use super::connection::HeadLimits;
+use crate::http1::Fault;
+use crate::http1::bytes::is_token;
+use crate::http1::field;
+
+/// Refuses a response that no client may get, and brings what may be said in several ways into one form. `upgrade`:
+/// the client has asked for a WebSocket.
 ///
 /// # Errors
-/// A switch to a protocol that the client has not asked for (RFC 9110 7.8): `upgrade` is whether it has asked for a
-/// WebSocket. A body of which nobody can know where it ends.
-pub fn check(response: &mut ResponseHeader, upgrade: bool) -> Result<()> {
+/// A switch to a protocol that the client has not asked for (RFC 9110 7.8), and what HTTP/2 does not have.
+pub fn check(response: &mut ResponseHeader, upgrade: bool, limits: &HeadLimits) -> Result<()> {
+    if response.version == Version::HTTP_2 {
+        check_fields(&response.headers, limits)?;
+    }
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         if !upgrade {
             return Err(switched_unasked());
@@ -17,7 +26,7 @@ pub fn check(response: &mut ResponseHeader, upgrade: bool) -> Result<()> {
         let mut protocols = response.headers.get_all(header::UPGRADE).iter();
         let is_websocket = |protocol: &HeaderValue| protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
         if !protocols.next().is_some_and(is_websocket) || protocols.next().is_some() {
-            // RFC 6455 4.1: nobody has agreed on what would pass the tunnel.
+            // RFC 6455 4.1: the tunnel's two ends have agreed on nothing.
             return Err(Error::explain(InvalidHTTPHeader, "101, and not to a WebSocket").into_up());
         }
         if response.version != Version::HTTP_11 {
@@ -25,18 +34,8 @@ pub fn check(response: &mut ResponseHeader, upgrade: bool) -> Result<()> {
             return Err(Error::explain(InvalidHTTPHeader, "101, which HTTP/1.0 does not have").into_up());
         }
     }
-    if response.version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING) {
-        // RFC 9112 6.1: who knows where such a message ends?
-        return Err(Error::explain(InvalidHTTPHeader, "an encoding that HTTP/1.0 does not have").into_up());
-    }
-    let mut codings = response.headers.get_all(header::TRANSFER_ENCODING).iter();
-    let is_known = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-    if codings.next().is_some_and(|coding| !is_known(coding)) || codings.next().is_some() {
-        // RFC 9112 6.1: it would go down as it came, and end nobody knows where.
-        return Err(Error::explain(InvalidHTTPHeader, "a transfer coding that nobody knows here").into_up());
-    }
     of_one_hop(response);
-    if response.status == StatusCode::NO_CONTENT || is_interim(response.status) {
+    if response.status == StatusCode::NO_CONTENT || response.status.is_informational() {
         // RFC 9110 8.6, RFC 9112 6.1: there is nothing whose length it could be, or that could be in chunks.
         response.remove_header(&header::CONTENT_LENGTH);
         response.remove_header(&header::TRANSFER_ENCODING);
@@ -44,17 +43,36 @@ pub fn check(response: &mut ResponseHeader, upgrade: bool) -> Result<()> {
     one_length(response)
 }
 
-/// Whether a backend says on another than the first line of `Connection` that it closes its connection (RFC 9112 9.6).
-/// Pingora looks at that one, and would keep it.
-pub fn closes_unheard(response: &HeaderMap) -> bool {
-    let others = response.get_all(header::CONNECTION).into_iter().skip(1);
-    let mut options = others.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+/// Refuses fields of a response or of its trailers over HTTP/2 that h2 lets through, and HTTP/1.1 does not have (RFC
+/// 9113 8.2.1 and 10.3), and more of them than a client may get.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn check_fields(fields: &HeaderMap, limits: &HeadLimits) -> Result<()> {
+    let fault = || -> std::result::Result<(), Fault> {
+        if fields.len() > limits.fields {
+            return Err("there are more header fields than proxy.max_response_header_fields allows");
+        }
+        let size: usize =
+            fields.iter().map(|(name, value)| name.as_str().len() + value.len() + AROUND_FIELD).sum();
+        if size > limits.bytes {
+            return Err("the header is larger than proxy.max_response_header_bytes allows");
+        }
+        for (name, value) in fields {
+            if !is_token(name.as_str().as_bytes()) {
+                return Err("the name of a header field has bytes that no name has");
+            }
+            if value.as_bytes().trim_ascii().len() != value.len() {
+                return Err("the value of a header field begins or ends with white space");
+            }
+        }
+        Ok(())
+    };
+    fault().map_err(|detail| Error::explain(InvalidHTTPHeader, detail).into_up())
 }
 
-fn is_interim(status: StatusCode) -> bool {
-    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
-}
+/// A colon, a space, and the end of the line: what HTTP/1 has around a field.
+const AROUND_FIELD: usize = 4;
 
 /// Takes away what is about the connection to the backend alone: the fields that its `Connection` names, and those
 /// that always are (RFC 9110 7.6.1). What frames the body stays, and what a WebSocket begins with.
@@ -80,22 +98,26 @@ pub(super) fn switched_unasked() -> Box<Error> {
     Error::explain(InvalidHTTPHeader, "101 to a request that asked for no other protocol").into_up()
 }
 
-/// A length that is there several times becomes one (RFC 9110 8.6). Those that differ have been refused by now.
+/// Writes a length that is there several times, or with leading zeros, as one number (RFC 9110 8.6). Lengths that
+/// differ have been refused by now.
 fn one_length(response: &mut ResponseHeader) -> Result<()> {
     let mut lines = response.headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = lines.next() else { return Ok(()) };
-    let list = first.as_bytes().iter().position(|byte| *byte == b',');
-    if lines.next().is_none() && list.is_none() {
+    let is_plain = matches!(first.as_bytes(), b"0" | [b'1'..=b'9', ..]) && !first.as_bytes().contains(&b',');
+    if lines.next().is_none() && is_plain {
         return Ok(());
     }
-    let length = &first.as_bytes()[..list.unwrap_or(first.len())];
-    let length = String::from_utf8_lossy(length).trim().to_owned();
+    let length = first.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
+    let length = field::content_length(length.trim_ascii());
+    let length = length.map_err(|fault| Error::explain(InvalidHTTPHeader, fault).into_up())?;
     response.insert_header(header::CONTENT_LENGTH, length)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { bytes: 1000, fields: 10 };
 
     fn response(status: u16, lengths: &[&str]) -> ResponseHeader {
         let mut response = ResponseHeader::build(status, None).unwrap();
@@ -120,62 +142,50 @@ mod tests {
             (&["websocket, h2c"], false),
             (&["websocket", "h2c"], false),
         ] {
-            assert_eq!(check(&mut switch(protocols), true).is_ok(), is_fine, "{protocols:?}");
+            assert_eq!(check(&mut switch(protocols), true, &LIMITS).is_ok(), is_fine, "{protocols:?}");
         }
-        let error = check(&mut switch(&["websocket"]), false).unwrap_err();
+        let error = check(&mut switch(&["websocket"]), false, &LIMITS).unwrap_err();
         assert_eq!((error.esource(), error.etype()), (&ErrorSource::Upstream, &InvalidHTTPHeader));
-        assert!(check(&mut response(100, &[]), false).is_ok());
+        assert!(check(&mut response(100, &[]), false, &LIMITS).is_ok());
         let mut old = switch(&["websocket"]);
         old.set_version(Version::HTTP_10);
-        assert!(check(&mut old, true).is_err());
+        assert!(check(&mut old, true, &LIMITS).is_err());
     }
 
     #[test]
-    fn a_close_that_pingora_does_not_hear_is_one_on_another_line() {
-        for (lines, is_unheard) in [
-            (&["close"][..], false),
-            (&["x, close"], false),
-            (&["keep-alive", "close"], true),
-            (&["x", "y, Close"], true),
-            (&["x", "closed"], false),
-        ] {
-            let mut answer = response(200, &[]);
-            lines.iter().for_each(|line| drop(answer.append_header("Connection", *line)));
-            assert_eq!(closes_unheard(&answer.headers), is_unheard, "{lines:?}");
+    fn what_has_no_body_has_no_length_and_no_coding() {
+        for status in [204, 103] {
+            let mut empty = response(status, &["5"]);
+            empty.insert_header("Transfer-Encoding", "chunked").unwrap();
+            check(&mut empty, false, &LIMITS).unwrap();
+            assert!(empty.headers.is_empty(), "{status}");
         }
+        let mut switch = response(101, &["0"]);
+        switch.insert_header("Upgrade", "websocket").unwrap();
+        switch.insert_header("Transfer-Encoding", "chunked").unwrap();
+        check(&mut switch, true, &LIMITS).unwrap();
+        assert_eq!(switch.headers.len(), 1, "{:?}", switch.headers);
     }
 
     #[test]
-    fn what_is_coded_as_nobody_knows_is_refused_and_what_has_no_body_has_no_coding() {
-        for (status, codings, is_fine) in [
-            (200, &["chunked"][..], true),
-            (200, &["Chunked"], true),
-            (200, &["gzip, chunked"], false),
-            (200, &["chunked, identity"], false),
-            (200, &["xchunked"], false),
-            (200, &["chunked", "chunked"], false),
-            (204, &["chunked"], true),
-            (103, &["chunked"], true),
-        ] {
-            let mut response = response(status, &[]);
-            for coding in codings {
-                response.append_header("Transfer-Encoding", *coding).unwrap();
-            }
-            assert_eq!(check(&mut response, false).is_ok(), is_fine, "{status} {codings:?}");
-            assert!(status == 200 || !response.headers.contains_key("transfer-encoding"), "{status}");
+    fn what_http2_lets_through_and_http1_does_not_have_is_refused() {
+        let with = |name: &str, value: &str| {
+            let mut fields = HeaderMap::new();
+            fields.append(HeaderName::from_lowercase(name.as_bytes()).unwrap(), value.parse().unwrap());
+            check_fields(&fields, &LIMITS).is_ok()
+        };
+        assert!(with("x-a", "b c"));
+        for (name, value) in [("x\"a", "b"), ("x-a", " b"), ("x-a", "b "), ("x-a", "\tb")] {
+            assert!(!with(name, value), "{name}: {value:?}");
         }
-    }
-
-    #[test]
-    fn what_a_body_cannot_have_goes_or_is_refused() {
-        let mut old = response(200, &[]);
-        old.set_version(Version::HTTP_10);
-        assert!(check(&mut old, false).is_ok());
-        old.insert_header("Transfer-Encoding", "chunked").unwrap();
-        assert!(check(&mut old, false).is_err());
-        let mut empty = response(204, &["5"]);
-        check(&mut empty, false).unwrap();
-        assert!(empty.headers.is_empty());
+        assert!(!with("x-a", &"x".repeat(LIMITS.bytes)));
+        let mut many = HeaderMap::new();
+        for _ in 0..LIMITS.fields {
+            many.append("x-a", HeaderValue::from_static("b"));
+        }
+        assert!(check_fields(&many, &LIMITS).is_ok());
+        many.append("x-a", HeaderValue::from_static("b"));
+        assert!(check_fields(&many, &LIMITS).is_err());
     }
 
     #[test]
@@ -192,7 +202,7 @@ mod tests {
         ] {
             of_one_hop.append_header(name, value).unwrap();
         }
-        check(&mut of_one_hop, false).unwrap();
+        check(&mut of_one_hop, false, &LIMITS).unwrap();
         let mut left: Vec<_> = of_one_hop.headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["connection", "content-length", "x-kept"]);
@@ -200,9 +210,9 @@ mod tests {
 
     #[test]
     fn one_length_is_left_of_several() {
-        for lengths in [&["5"][..], &["5", "5"], &["5, 5"], &["5 ,5", "5"]] {
+        for lengths in [&["5"][..], &["5", "5"], &["5, 5"], &["5 ,5", "5"], &["005"], &["05", "5"]] {
             let mut response = response(200, lengths);
-            check(&mut response, false).unwrap();
+            check(&mut response, false, &LIMITS).unwrap();
             let left: Vec<_> = response.headers.get_all("content-length").iter().collect();
             assert_eq!(left, ["5"], "{lengths:?}");
         }

@@ -11,7 +11,11 @@ use tracing::{debug, info, warn};
 
 use super::breaker::{Breaker, BreakerRules, Change, CircuitState, Outcome, Why};
 use super::clock;
+use super::kept::KeptConnections;
 use crate::telemetry::BackendMetrics;
+
+/// Time between two warnings of logins that hold for a connection.
+const WARN_EVERY: Duration = Duration::from_secs(3600);
 
 /// Where a backend is connected to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,8 +61,13 @@ pub struct BackendState {
     failing: AtomicU32,
     drained: AtomicBool,
     inflight: AtomicU32,
+    kept: KeptConnections,
+    /// Whether the backend spoke HTTP/1.1 the last time, where it has the choice.
+    speaks_http1: AtomicBool,
     breaker: Breaker,
     slow_start: SlowStart,
+    refused_certificates: clock::Every,
+    connection_logins: clock::Every,
 }
 
 impl BackendState {
@@ -74,8 +83,12 @@ impl BackendState {
             failing: AtomicU32::new(0),
             drained: AtomicBool::new(false),
             inflight: AtomicU32::new(0),
+            kept: KeptConnections::default(),
+            speaks_http1: AtomicBool::new(false),
             breaker: Breaker::new(),
             slow_start: SlowStart::default(),
+            refused_certificates: clock::Every::default(),
+            connection_logins: clock::Every::default(),
         }
     }
 
@@ -112,6 +125,37 @@ impl BackendState {
     /// Requests that it is serving.
     pub fn inflight(&self) -> u32 {
         self.inflight.load(Ordering::Relaxed)
+    }
+
+    /// The connections to it that are kept for later requests.
+    pub fn kept(&self) -> &KeptConnections {
+        &self.kept
+    }
+
+    /// Limit to how often the log says why the backend's certificate is refused.
+    pub(super) fn refused_certificates(&self) -> &clock::Every {
+        &self.refused_certificates
+    }
+
+    /// Says in the log, at most once an hour, that clients log in to the backend in a way that holds for a connection.
+    pub fn warn_of_connection_login(&self) {
+        if self.connection_logins.is_due(clock::now(), WARN_EVERY) {
+            warn!(
+                backend = self.name,
+                "clients log in by NTLM or Negotiate, which holds for a connection: such a client gets connections of its \
+                 own; over HTTP/2 the login cannot work, and with several backends it needs `balancing.sticky_cookie`"
+            );
+        }
+    }
+
+    /// Returns true where the backend spoke HTTP/1.1 the last time that it had the choice.
+    pub fn speaks_http1(&self) -> bool {
+        self.speaks_http1.load(Ordering::Relaxed)
+    }
+
+    /// Notes which version the backend has chosen.
+    pub fn set_speaks_http1(&self, speaks_http1: bool) {
+        self.speaks_http1.store(speaks_http1, Ordering::Relaxed);
     }
 
     /// Its circuit.
@@ -268,6 +312,16 @@ impl Attempt {
     /// Which backend is asked.
     pub fn backend(&self) -> &Arc<BackendState> {
         &self.backend
+    }
+
+    /// Returns true where this attempt decides whether an open circuit closes.
+    pub fn is_trial(&self) -> bool {
+        self.tries
+    }
+
+    /// Ends the attempt without an outcome: it says nothing about the backend.
+    pub fn abandon(&mut self) {
+        self.recorded = true;
     }
 
     /// Tells how it went. Only the first time counts.

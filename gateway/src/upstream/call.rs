@@ -3,12 +3,13 @@
 
 use bytes::{Bytes, BytesMut};
 use http::{StatusCode, Version, header};
-use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
 use pingora::prelude::*;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::answer::switched_unasked;
+use super::certificate::check_address;
+use super::connection::HttpConnector;
 
 /// What is kept of an answer's body; the rest is read and dropped.
 const KEPT_BODY: usize = 64 * 1024;
@@ -22,12 +23,13 @@ pub(super) struct Answer {
 /// Sends `request`, and reads the answer to its end. Nothing bounds the time that this takes but the peer's
 /// own timeouts, which are for each read.
 pub(super) async fn call(
-    connector: &Connector,
+    connector: &HttpConnector,
     peer: &HttpPeer,
     mut request: RequestHeader,
     body: Bytes,
 ) -> Result<Answer> {
     let (mut session, _) = connector.get_http_session(peer).await?;
+    check_address(session.digest(), peer)?;
     if session.as_http2().is_some() {
         for_http2(&mut request, peer)?;
     }

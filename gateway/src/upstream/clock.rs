@@ -1,7 +1,8 @@
 //! Time as a number, so that it fits into an atomic.
 
 use std::sync::LazyLock;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -13,4 +14,30 @@ pub(super) fn millis(at: Instant) -> u64 {
 /// The same, now.
 pub(super) fn now() -> u64 {
     millis(Instant::now())
+}
+
+/// Limit to something that is done at most once in some time.
+#[derive(Debug, Default)]
+pub(super) struct Every(AtomicU64);
+
+impl Every {
+    /// Returns true where it was done last at least `period` before `now` (milliseconds), and counts it as done.
+    pub(super) fn is_due(&self, now: u64, period: Duration) -> bool {
+        let period = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
+        let next = |due: u64| (now >= due).then_some(now.saturating_add(period));
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_due_once_in_a_period() {
+        let every = Every::default();
+        let minute = Duration::from_secs(60);
+        let due = [5, 6, 60_004, 60_005, 60_006].map(|now| every.is_due(now, minute));
+        assert_eq!(due, [true, false, false, true, false]);
+    }
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header;
-use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
 use pingora::prelude::*;
 use tokio::sync::Semaphore;
@@ -14,7 +13,8 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::call::call;
-use super::{Occasion, PeerSettings, Pool, Wanted};
+use super::connection::{BackendConnector, HttpConnector};
+use super::{Occasion, PeerSettings, Pool, Pooling, Wanted};
 use crate::telemetry::handles::MirrorMetrics;
 
 /// The most of a body that is copied. A request with more is not mirrored.
@@ -57,17 +57,16 @@ impl MirrorCopy {
 
 /// Sends copies.
 pub struct Mirrors {
-    connector: Arc<Connector>,
+    connector: Arc<HttpConnector>,
     room: Arc<Semaphore>,
 }
 
-impl Default for Mirrors {
-    fn default() -> Self {
-        Mirrors { connector: Arc::new(Connector::new(None)), room: Arc::new(Semaphore::new(MAX_INFLIGHT)) }
-    }
-}
-
 impl Mirrors {
+    /// None are under way; they will be sent over connections of their own, made by `connector`.
+    pub fn new(connector: &BackendConnector) -> Self {
+        Mirrors { connector: Arc::new(connector.http()), room: Arc::new(Semaphore::new(MAX_INFLIGHT)) }
+    }
+
     /// Sends `copy` to `mirror`, in the background, for at most `limit`. It counts nowhere as a client's request
     /// would: neither as in flight nor for a circuit, in case the backends serve clients too.
     pub fn send(&self, copy: MirrorCopy, mirror: &Mirror, limit: Duration, metrics: &MirrorMetrics) {
@@ -76,7 +75,13 @@ impl Mirrors {
         let (Some(body), Ok(permit)) = (copy.body, self.room.clone().try_acquire_owned()) else {
             return metrics.dropped.inc();
         };
-        let occasion = Occasion { left: limit, timed: false, fresh: false, is_stream: false };
+        let occasion = Occasion {
+            left: limit,
+            timed: false,
+            pooling: Pooling::Shared,
+            is_stream: false,
+            is_inspected: false,
+        };
         let backend = mirror.pool.take_turn(&wanted);
         let peer = backend.and_then(|backend| mirror.peers.peer(backend, occasion).ok());
         let Some(peer) = peer else { return metrics.dropped.inc() };

@@ -4,18 +4,25 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::AHasher;
 use openssl::pkey::PKey;
 use openssl::x509::X509;
 use pingora::prelude::*;
+use pingora::protocols::l4::ext::TcpKeepalive;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::utils::tls::CertKey;
 
+use super::certificate::{Hook, address_hook};
+use super::connection::Offer;
 use super::{BackendState, Endpoint};
 use crate::config::{Upstream, UpstreamProtocol};
 
 /// Requests at once over one connection of HTTP/2.
 const MAX_H2_STREAMS: usize = 100;
+
+/// Probes without an answer after which the system closes a connection.
+const KEEPALIVE_PROBES: u32 = 3;
 
 /// The compiled `[upstream]` table.
 pub struct PeerSettings {
@@ -24,6 +31,8 @@ pub struct PeerSettings {
     write_timeout: Duration,
     idle_timeout: Duration,
     stream_idle_timeout: Duration,
+    tcp_keepalive: Option<TcpKeepalive>,
+    h2_ping_interval: Option<Duration>,
     protocol: UpstreamProtocol,
     tls: Option<Tls>,
     max_inflight: u32,
@@ -35,6 +44,8 @@ struct Tls {
     ca: Option<Arc<CaType>>,
     certificate: Option<Arc<CertKey>>,
     verify: bool,
+    /// Compares certificates with the address that `sni` is, where it is one.
+    address: Option<Hook>,
 }
 
 /// A file that the table names and that is no good.
@@ -53,10 +64,34 @@ pub struct Occasion {
     pub left: Duration,
     /// Whether somebody else watches that. If not, it bounds each read.
     pub timed: bool,
-    /// Whether it must be a new connection, since one that was kept has just turned out to be closed.
-    pub fresh: bool,
+    /// Which connections it may use.
+    pub pooling: Pooling,
     /// Whether it is for a stream, which may be silent for long and is no worse for it.
     pub is_stream: bool,
+    /// Whether responses must be inspected by the gateway where the backend speaks HTTP/1.1.
+    pub is_inspected: bool,
+}
+
+/// Which connections to a backend a request may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// Those that are kept for all requests.
+    Shared,
+    /// A new one, which is not kept: a kept one has just turned out to be closed or silent, or the backend is on trial.
+    Fresh,
+    /// Those of one client's connection, whose login (NTLM, Negotiate) belongs to the connection.
+    Pinned(u64),
+}
+
+impl Pooling {
+    /// A number that tells these connections apart from others.
+    fn key(self) -> (u8, u64) {
+        match self {
+            Pooling::Shared => (0, 0),
+            Pooling::Fresh => (1, 0),
+            Pooling::Pinned(client) => (2, client),
+        }
+    }
 }
 
 impl PeerSettings {
@@ -74,6 +109,8 @@ impl PeerSettings {
             write_timeout: config.write_timeout_secs.duration(),
             idle_timeout: config.idle_timeout_secs.duration(),
             stream_idle_timeout: config.stream_idle_timeout_secs.duration(),
+            tcp_keepalive: tcp_keepalive(config.tcp_keepalive_secs),
+            h2_ping_interval: seconds(config.h2_ping_interval_secs),
             protocol: config.protocol,
             tls,
             max_inflight: if config.max_inflight_per_backend == 0 {
@@ -120,7 +157,7 @@ impl PeerSettings {
     /// # Errors
     /// Where the path of a socket is none, which validation has ruled out.
     pub fn peer(&self, backend: &BackendState, occasion: Occasion) -> Result<Box<HttpPeer>> {
-        let Occasion { left, timed, fresh, is_stream } = occasion;
+        let Occasion { left, timed, pooling, is_stream, is_inspected } = occasion;
         let tls = self.tls.as_ref();
         let host = backend.host.as_deref().unwrap_or_default().trim_end_matches('.');
         let sni = tls.map_or("", |tls| if tls.sni.is_empty() { host } else { &tls.sni }).to_owned();
@@ -133,7 +170,7 @@ impl PeerSettings {
         };
         // Pingora tells connections apart by address, name and client certificate; by authorities and versions
         // only where it is told to.
-        peer.group_key = self.identity.wrapping_add(u64::from(fresh));
+        peer.group_key = self.group_key(backend, pooling);
         peer.client_cert_key = tls.and_then(|tls| tls.certificate.clone());
         let options = &mut peer.options;
         options.connection_timeout = Some(self.connect_timeout.min(left));
@@ -146,19 +183,32 @@ impl PeerSettings {
         };
         options.read_timeout = Some(read_timeout);
         options.write_timeout = Some(write_timeout);
-        options.idle_timeout = Some(if fresh { Duration::ZERO } else { self.idle_timeout });
+        let is_kept = pooling != Pooling::Fresh;
+        options.idle_timeout = Some(if is_kept { self.idle_timeout } else { Duration::ZERO });
+        options.tcp_keepalive.clone_from(&self.tcp_keepalive);
+        options.h2_ping_interval = self.h2_ping_interval;
         options.max_h2_streams = MAX_H2_STREAMS;
-        match self.protocol {
-            UpstreamProtocol::Http1 => options.set_http_version(1, 1),
-            UpstreamProtocol::Http2 => options.set_http_version(2, 2),
-            UpstreamProtocol::Auto => options.set_http_version(2, 1),
-        }
+        let offer = match self.protocol {
+            UpstreamProtocol::Http1 => Offer::Http1,
+            UpstreamProtocol::Http2 => Offer::Http2,
+            UpstreamProtocol::Auto if is_inspected && backend.speaks_http1() => Offer::EitherHttp1SoFar,
+            UpstreamProtocol::Auto => Offer::Either,
+        };
+        options.alpn = offer.alpn();
         if let Some(tls) = tls {
             options.ca.clone_from(&tls.ca);
             options.verify_cert = tls.verify;
-            options.verify_hostname = tls.verify;
+            options.verify_hostname = tls.verify && tls.address.is_none();
+            options.upstream_tls_handshake_complete_hook.clone_from(&tls.address);
         }
         Ok(Box::new(peer))
+    }
+
+    /// The key of the connections that a request may share, besides what Pingora tells them apart by.
+    fn group_key(&self, backend: &BackendState, pooling: Pooling) -> u64 {
+        let mut key = AHasher::default();
+        (self.identity, backend.kept().generation(), pooling.key()).hash(&mut key);
+        key.finish()
     }
 }
 
@@ -190,8 +240,23 @@ impl Tls {
             }
         }
         let certificate = certificate.map(|(chain, key)| Arc::new(CertKey::new(chain, key)));
-        Ok(Tls { sni: config.sni.clone(), ca, certificate, verify: config.verify })
+        let address = config.sni.parse().ok().filter(|_| config.verify).map(address_hook);
+        Ok(Tls { sni: config.sni.clone(), ca, certificate, verify: config.verify, address })
     }
+}
+
+/// A time in seconds, where 0 is none.
+fn seconds(secs: u32) -> Option<Duration> {
+    (secs > 0).then(|| Duration::from_secs(secs.into()))
+}
+
+/// TCP keep-alive after so many seconds of silence; 0: none. What has been sent and is not acknowledged by the peer's
+/// system is given up after the same time as a silent connection.
+fn tcp_keepalive(secs: u32) -> Option<TcpKeepalive> {
+    let idle = seconds(secs)?;
+    let interval = (idle / KEEPALIVE_PROBES).max(Duration::from_secs(1));
+    let count = KEEPALIVE_PROBES as usize;
+    Some(TcpKeepalive { idle, interval, count, user_timeout: idle + interval * KEEPALIVE_PROBES })
 }
 
 /// What is in the file at `path`, if there is a path.
@@ -222,8 +287,13 @@ mod tests {
     use crate::telemetry::Metrics;
     use crate::upstream::backend::tests::backend;
 
-    const OCCASION: Occasion =
-        Occasion { left: Duration::from_secs(5), timed: true, fresh: false, is_stream: false };
+    const OCCASION: Occasion = Occasion {
+        left: Duration::from_secs(5),
+        timed: true,
+        pooling: Pooling::Shared,
+        is_stream: false,
+        is_inspected: true,
+    };
 
     fn hash(config: &Upstream, occasion: Occasion) -> u64 {
         use pingora::upstreams::peer::Peer;
@@ -249,7 +319,9 @@ mod tests {
         assert_eq!(hashes.len(), others.len());
         let slower = Upstream { read_timeout_secs: 60.try_into().unwrap(), ..tls.clone() };
         assert_eq!(hash(&slower, OCCASION), hash(&tls, OCCASION), "timeouts make no other connection");
-        assert_ne!(hash(&tls, Occasion { fresh: true, ..OCCASION }), hash(&tls, OCCASION));
+        let pooled = [Pooling::Shared, Pooling::Fresh, Pooling::Pinned(0), Pooling::Pinned(1)]
+            .map(|pooling| hash(&tls, Occasion { pooling, ..OCCASION }));
+        assert_eq!(pooled.iter().collect::<std::collections::HashSet<_>>().len(), pooled.len());
     }
 
     #[test]

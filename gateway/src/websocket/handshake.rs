@@ -7,10 +7,10 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
-use pingora::connectors::TransportConnector;
 use pingora::connectors::l4::Connect;
 use pingora::prelude::*;
 use pingora::protocols::l4::socket::SocketAddr;
@@ -20,47 +20,45 @@ use pingora::upstreams::peer::Scheme;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Upgrade;
-use super::answer::Answer;
-
-/// How much is read at a time.
-const CHUNK: usize = 4 * 1024;
+use crate::upstream::connection::BackendConnector;
 
 /// Flushes until the request is behind us: one by its head, one by the end of its body.
 const FLUSHES: u8 = 2;
 
-/// Connects to backends for WebSockets. Such a connection is always a new one: it is never given back.
-#[derive(Clone)]
-pub struct Connector(Arc<TransportConnector>);
-
-impl Default for Connector {
-    fn default() -> Self {
-        Connector(Arc::new(TransportConnector::new(None)))
-    }
+/// Returns a peer for Pingora that leads to `peer`, by a connection that `upgrade` can take back. TLS, where there is
+/// any, is seen to on the way. Such a connection is always a new one, and is never given back.
+pub fn intercept_upgrade(
+    mut peer: Box<HttpPeer>,
+    upgrade: &Arc<Upgrade>,
+    connector: &BackendConnector,
+) -> Box<HttpPeer> {
+    // HTTP/2 knows no Upgrade (RFC 9113 8.6).
+    peer.options.set_http_version(1, 1);
+    // As long as it may take until the 101, somebody else watches; and what comes after is not for Pingora.
+    peer.options.read_timeout = None;
+    peer.options.idle_timeout = Some(std::time::Duration::ZERO);
+    let mut lent = peer.clone();
+    lent.scheme = Scheme::HTTP;
+    lent.client_cert_key = None;
+    // Pingora's pool does not know that this peer has a connector of its own. In a group with others it would be given a
+    // connection that is kept for ordinary requests, on which no tunnel can begin.
+    lent.group_key = peer.group_key.wrapping_add(next_group());
+    // The one that connects has the timeouts.
+    lent.options.connection_timeout = None;
+    lent.options.total_connection_timeout = None;
+    let lender = Lender { connector: connector.clone(), peer: *peer, upgrade: upgrade.clone() };
+    lent.options.custom_l4 = Some(Arc::new(lender));
+    lent
 }
 
-impl Connector {
-    /// A peer for Pingora that leads to `peer`, by a connection that `upgrade` can take back. TLS, where there is
-    /// any, is seen to on the way.
-    pub fn lend(&self, mut peer: Box<HttpPeer>, upgrade: &Arc<Upgrade>) -> Box<HttpPeer> {
-        // HTTP/2 knows no Upgrade (RFC 9113 8.6).
-        peer.options.set_http_version(1, 1);
-        // As long as it may take until the 101, somebody else watches; and what comes after is not for Pingora.
-        peer.options.read_timeout = None;
-        peer.options.idle_timeout = Some(std::time::Duration::ZERO);
-        let mut lent = peer.clone();
-        lent.scheme = Scheme::HTTP;
-        lent.client_cert_key = None;
-        // The one that connects has the timeouts.
-        lent.options.connection_timeout = None;
-        lent.options.total_connection_timeout = None;
-        let lender = Lender { connector: self.clone(), peer: *peer, upgrade: upgrade.clone() };
-        lent.options.custom_l4 = Some(Arc::new(lender));
-        lent
-    }
+/// Returns a number for a group of connections that no other request is in.
+fn next_group() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 struct Lender {
-    connector: Connector,
+    connector: BackendConnector,
     peer: HttpPeer,
     upgrade: Arc<Upgrade>,
 }
@@ -74,10 +72,9 @@ impl fmt::Debug for Lender {
 #[async_trait]
 impl Connect for Lender {
     async fn connect(&self, _address: &SocketAddr) -> Result<TcpStream> {
-        let connection = self.connector.0.new_stream(&self.peer).await?;
+        let connection = self.connector.connect(&self.peer).await?;
         self.upgrade.state.lock().backend = Some(connection);
-        let socket =
-            Lent { upgrade: self.upgrade.clone(), answer: Answer::default(), flushes: 0, waits: None };
+        let socket = Lent { upgrade: self.upgrade.clone(), flushes: 0, waits: None };
         Ok(VirtualSocketStream::new(Box::new(socket)).into())
     }
 }
@@ -86,7 +83,6 @@ impl Connect for Lender {
 #[derive(Debug)]
 struct Lent {
     upgrade: Arc<Upgrade>,
-    answer: Answer,
     flushes: u8,
     /// Who waits for the request to be behind us.
     waits: Option<Waker>,
@@ -99,30 +95,11 @@ impl AsyncRead for Lent {
             this.waits = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        loop {
-            if this.answer.give(buf) {
-                return Poll::Ready(Ok(()));
-            }
-            let mut state = this.upgrade.state.lock();
-            if this.answer.has_switched() {
-                // The tunnel's from here on. Pingora learns of its end from the client's side.
-                state.early.append(&mut this.answer.seen);
-                return Poll::Pending;
-            }
-            let Some(backend) = &mut state.backend else { return Poll::Pending };
-            let mut chunk = [0; CHUNK];
-            let mut read = ReadBuf::new(&mut chunk);
-            match Pin::new(backend).poll_read(cx, &mut read) {
-                Poll::Ready(Ok(())) => {}
-                other => return other,
-            }
-            if read.filled().is_empty() {
-                this.answer.end();
-                if this.answer.seen.is_empty() {
-                    return Poll::Ready(Ok(()));
-                }
-            }
-            this.answer.add(read.filled());
+        match &mut this.upgrade.state.lock().backend {
+            // The tunnel's from here on. Pingora learns of its end from the client's side.
+            Some(backend) if backend.has_switched() => Poll::Pending,
+            Some(backend) => Pin::new(backend).poll_read(cx, buf),
+            None => Poll::Pending,
         }
     }
 }

@@ -7,7 +7,6 @@
 //! connection to the backend is made by us ([`handshake`]) and lent to Pingora as far as the 101. Then the
 //! [`client`]'s stream takes it back, and Pingora sees nothing but the end.
 
-mod answer;
 pub mod client;
 mod direction;
 pub mod frames;
@@ -24,8 +23,10 @@ use pingora::protocols::Stream;
 use prometheus::IntGauge;
 use tokio::sync::watch;
 
+use crate::upstream::connection::BackendStream;
+
 pub use client::ClientSide;
-pub use handshake::Connector;
+pub use handshake::intercept_upgrade;
 pub use request::is_asked_for;
 pub use tunnel::{Ending, Tunnel};
 
@@ -53,9 +54,7 @@ pub struct Upgrade {
 #[derive(Debug, Default)]
 struct State {
     /// The connection to the backend, while Pingora has it.
-    backend: Option<Stream>,
-    /// What the backend has sent behind its 101.
-    early: Vec<u8>,
+    backend: Option<BackendStream>,
     /// Whether the 101 has been passed on.
     agreed: bool,
     passed: Passed,
@@ -78,9 +77,13 @@ impl Upgrade {
         Arc::new(Upgrade { terms, state: Mutex::default() })
     }
 
-    /// The backend has agreed, and the client is about to be told.
-    pub fn agree(&self) {
-        self.state.lock().agreed = true;
+    /// Notes that the backend has agreed, before the client is told. Returns false where there is no connection that
+    /// could become a tunnel: then the client must not be told.
+    #[must_use]
+    pub fn agree(&self) -> bool {
+        let mut state = self.state.lock();
+        state.agreed = state.backend.as_ref().is_some_and(BackendStream::has_switched);
+        state.agreed
     }
 
     /// What has passed through the tunnel.
@@ -94,7 +97,6 @@ impl Upgrade {
         if !state.agreed {
             return None;
         }
-        let early = std::mem::take(&mut state.early);
-        state.backend.take().map(|backend| (backend, early))
+        state.backend.take().map(BackendStream::into_tunnel)
     }
 }

@@ -6,10 +6,12 @@
 
 use std::ops::Range;
 
-use super::bytes::{is_field_value, is_target, is_token, trim_ows};
 use super::{BAD, Refusal};
 use crate::config::normalise_host;
+use crate::http1::bytes::{is_token, trim_ows};
+use crate::http1::field;
 use crate::policy::head_size::{HEAD_TOO_LARGE, HeadSize, TOO_MANY_FIELDS, URI_TOO_LONG};
+use crate::policy::hygiene::is_target_byte;
 use crate::reply::Problem;
 
 /// How many empty lines may come before a request (RFC 9112 2.2 asks for one at least).
@@ -110,15 +112,16 @@ impl HeadReader {
         if self.fields > bounds.fields {
             return Err(Refusal { problem: Problem::HeadTooLarge, detail: TOO_MANY_FIELDS });
         }
-        let (name, at) = field(line)?;
+        let (name, at) = field::split(line).map_err(BAD)?;
         let value = &line[at.clone()];
         let twice = match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
                 self.host.replace(start + at.start..start + at.end).map(|_| "there are several Host fields")
             }
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
-                self.length.replace(length(value)?).map(|_| "there are several Content-Length fields")
-            }
+            14 if name.eq_ignore_ascii_case(b"content-length") => self
+                .length
+                .replace(field::content_length(value).map_err(BAD)?)
+                .map(|_| "there are several Content-Length fields"),
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 transfer_encoding(value)?;
                 let before = std::mem::replace(&mut self.is_chunked, true);
@@ -190,7 +193,7 @@ impl RequestLine {
         if target.len() > bounds.uri {
             return Err(Refusal { problem: Problem::UriTooLong, detail: URI_TOO_LONG });
         }
-        if target.is_empty() || !is_target(target) {
+        if target.is_empty() || !target.iter().all(|byte| is_target_byte(*byte)) {
             return Err(BAD("the target is empty, or has bytes that no target has"));
         }
         if method == b"CONNECT" {
@@ -233,38 +236,6 @@ fn is_http_10(version: &[u8]) -> Result<bool, Refusal> {
         }
         _ => Err(BAD("the request line does not end with a version of HTTP")),
     }
-}
-
-/// A field line: its name, a colon right behind it, and where its value is (RFC 9112 5).
-fn field(line: &[u8]) -> Result<(&[u8], Range<usize>), Refusal> {
-    if matches!(line[0], b' ' | b'\t') {
-        return Err(BAD("a header field is folded over several lines"));
-    }
-    let Some(colon) = memchr::memchr(b':', line) else {
-        return Err(BAD("a line of the header has no colon"));
-    };
-    let (name, value) = (&line[..colon], &line[colon + 1..]);
-    if !is_token(name) {
-        return Err(BAD("the name of a header field is empty, or has bytes that no name has"));
-    }
-    if !is_field_value(value) {
-        return Err(BAD("the value of a header field has control characters"));
-    }
-    let end = colon + 1 + value.trim_ascii_end().len();
-    let start = end - trim_ows(&line[colon + 1..end]).len();
-    Ok((name, start..end))
-}
-
-/// One number (RFC 9110 8.6), which whoever reads it can hold.
-fn length(value: &[u8]) -> Result<u64, Refusal> {
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err(BAD("the Content-Length field is not one number"));
-    }
-    let number = value
-        .iter()
-        .try_fold(0_i64, |number, digit| number.checked_mul(10)?.checked_add(i64::from(digit - b'0')));
-    let number = number.and_then(|number| u64::try_from(number).ok());
-    number.ok_or(BAD("the Content-Length field is larger than any body"))
 }
 
 /// `chunked`, and nothing else.

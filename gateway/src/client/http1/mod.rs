@@ -5,10 +5,7 @@
 //!
 //! In place of a head that is refused, Pingora gets a harmless one, so that the refusal takes the way of all answers.
 
-mod bytes;
-pub mod chunked;
 pub mod head;
-mod held;
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -19,9 +16,11 @@ use std::task::{Context, Poll, ready};
 use pingora::protocols::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use self::chunked::Chunked;
 use self::head::{Framing, Head, HeadReader};
-use self::held::Held;
+use crate::http1::Fault;
+use crate::http1::body::Body;
+use crate::http1::chunked::Chunked;
+use crate::http1::read_ahead::ReadAhead;
 use crate::policy::head_size::HeadSize;
 use crate::reply::Problem;
 
@@ -47,7 +46,7 @@ pub struct Refusal {
 }
 
 #[allow(non_snake_case, reason = "it stands where a constructor would")]
-const fn BAD(detail: &'static str) -> Refusal {
+const fn BAD(detail: Fault) -> Refusal {
     Refusal { problem: Problem::BadRequest, detail }
 }
 
@@ -57,7 +56,7 @@ pub(super) struct Inspector {
     state: State,
     head: HeadReader,
     /// What has been read and not been given.
-    held: Held,
+    held: ReadAhead,
     /// How much of that may be given at once: it has been verified.
     verified: usize,
     refusal: Option<Refusal>,
@@ -84,42 +83,18 @@ impl State {
     /// Begins the request with this head, at the front of `bytes`: how many of them belong to it.
     fn begin(&mut self, head: Option<Head>, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
         let Some(head) = head else { return Ok(None) };
-        let mut body = Body::new(head.framing);
-        let (passed, is_whole) = body.pass(&bytes[head.length..])?;
+        let mut body = body(head.framing);
+        let (passed, is_whole) = body.pass(&bytes[head.length..]).map_err(BAD)?;
         *self = if is_whole { State::Read } else { State::Body(body) };
         Ok(Some(head.length + passed))
     }
 }
 
-/// A body on its way.
-#[derive(Debug)]
-enum Body {
-    /// So many bytes of it are still to come.
-    Length(u64),
-    Chunked(Chunked),
-}
-
-impl Body {
-    fn new(framing: Framing) -> Self {
-        match framing {
-            Framing::Length(length) => Body::Length(length),
-            Framing::Chunked => Body::Chunked(Chunked::default()),
-        }
-    }
-
-    /// How many of the next `bytes` belong to it, and whether it ends with them.
-    fn pass(&mut self, bytes: &[u8]) -> Result<(usize, bool), Refusal> {
-        match self {
-            Body::Length(left) => {
-                let passed = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
-                *left -= passed as u64;
-                Ok((passed, *left == 0))
-            }
-            Body::Chunked(chunked) => {
-                let end = chunked.read(bytes)?;
-                Ok((end.unwrap_or(bytes.len()), end.is_some()))
-            }
-        }
+/// The body that is framed so.
+fn body(framing: Framing) -> Body {
+    match framing {
+        Framing::Length(length) => Body::Length(length),
+        Framing::Chunked => Body::Chunked(Chunked::default()),
     }
 }
 
@@ -254,7 +229,7 @@ impl Inspector {
                 }
                 Ok(())
             }
-            Err(refusal) => Err(self.break_off(refusal)),
+            Err(fault) => Err(self.break_off(fault)),
         }
     }
 
@@ -278,15 +253,15 @@ impl Inspector {
                 }
                 Poll::Ready(Ok(()))
             }
-            Err(refusal) => {
+            Err(fault) => {
                 buf.set_filled(before);
-                Poll::Ready(Err(self.break_off(refusal)))
+                Poll::Ready(Err(self.break_off(fault)))
             }
         }
     }
 
-    fn break_off(&mut self, refusal: Refusal) -> io::Error {
-        self.refusal = Some(refusal);
+    fn break_off(&mut self, fault: Fault) -> io::Error {
+        self.refusal = Some(BAD(fault));
         self.state = State::Broken;
         io::ErrorKind::InvalidData.into()
     }
@@ -314,7 +289,7 @@ enum Found {
 }
 
 /// Reads into `held`; how much.
-fn poll_chunk(client: &mut Stream, cx: &mut Context<'_>, held: &mut Held) -> Poll<io::Result<usize>> {
+fn poll_chunk(client: &mut Stream, cx: &mut Context<'_>, held: &mut ReadAhead) -> Poll<io::Result<usize>> {
     let mut chunk = [const { MaybeUninit::uninit() }; CHUNK];
     let mut read = ReadBuf::uninit(&mut chunk);
     ready!(Pin::new(client).poll_read(cx, &mut read))?;

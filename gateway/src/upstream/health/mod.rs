@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora::connectors::http::Connector;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use probe::Probe;
@@ -18,6 +17,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::connection::{BackendConnector, HttpConnector};
 use super::{BackendState, PeerSettings};
 use crate::config::HealthCheck;
 
@@ -73,12 +73,13 @@ impl HealthPlan {
 /// Probes the backends of the current plan until the server stops.
 pub struct HealthChecker {
     plan: watch::Receiver<HealthPlan>,
+    connector: BackendConnector,
 }
 
 impl HealthChecker {
-    /// A checker that follows `plan`.
-    pub fn new(plan: watch::Receiver<HealthPlan>) -> Self {
-        HealthChecker { plan }
+    /// A checker that follows `plan`, over connections of its own that `connector` makes.
+    pub fn new(plan: watch::Receiver<HealthPlan>, connector: BackendConnector) -> Self {
+        HealthChecker { plan, connector }
     }
 }
 
@@ -86,7 +87,7 @@ impl HealthChecker {
 impl BackgroundService for HealthChecker {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let mut plan = self.plan.clone();
-        let mut watches = Watches { connector: Arc::new(Connector::new(None)), running: HashMap::new() };
+        let mut watches = Watches { connector: Arc::new(self.connector.http()), running: HashMap::new() };
         loop {
             let current = plan.borrow_and_update().clone();
             watches.follow(current);
@@ -100,7 +101,7 @@ impl BackgroundService for HealthChecker {
 
 /// The tasks that probe. They end when they are dropped.
 struct Watches {
-    connector: Arc<Connector>,
+    connector: Arc<HttpConnector>,
     /// By backend.
     running: HashMap<usize, Vec<Watch>>,
 }
@@ -140,7 +141,7 @@ impl Watches {
     }
 }
 
-async fn watch_backend(check: Check, mut belief: Belief, connector: Arc<Connector>) {
+async fn watch_backend(check: Check, mut belief: Belief, connector: Arc<HttpConnector>) {
     let limit = check.config.timeout_secs.duration();
     let probe = Probe::new(&check.config, &check.backend, &check.peers);
     loop {

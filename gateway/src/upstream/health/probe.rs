@@ -2,14 +2,15 @@
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
-use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
 use pingora::prelude::*;
 use pingora::upstreams::peer::HttpPeer;
 
 use crate::config::{HealthCheck, ProbeKind, StatusSet};
 use crate::upstream::call::call;
-use crate::upstream::{BackendState, Occasion, PeerSettings};
+use crate::upstream::certificate::{check_address, why_refused};
+use crate::upstream::connection::HttpConnector;
+use crate::upstream::{BackendState, Occasion, PeerSettings, Pooling};
 
 /// The method that gRPC servers tell their health by
 /// (<https://github.com/grpc/grpc/blob/master/doc/health-checking.md>).
@@ -37,7 +38,13 @@ impl Probe {
     pub(super) fn new(config: &HealthCheck, backend: &BackendState, peers: &PeerSettings) -> Self {
         let limit = config.timeout_secs.duration();
         // Each probe finds out whether a new connection can be had.
-        let occasion = Occasion { left: limit, timed: false, fresh: true, is_stream: false };
+        let occasion = Occasion {
+            left: limit,
+            timed: false,
+            pooling: Pooling::Fresh,
+            is_stream: false,
+            is_inspected: false,
+        };
         let host = if config.host.is_empty() { backend.authority() } else { config.host.clone() };
         let host = host.as_str();
         let question = match config.probe_kind() {
@@ -55,18 +62,19 @@ impl Probe {
     ///
     /// # Errors
     /// Why it has failed, in words.
-    pub(super) async fn send(&self, connector: &Connector) -> std::result::Result<(), String> {
+    pub(super) async fn send(&self, connector: &HttpConnector) -> std::result::Result<(), String> {
         let peer = self.peer.as_ref().map_err(|error| error.to_string())?;
         let (request, body) = match &self.question {
             Question::Tcp => {
                 let connected = connector.get_http_session(peer.as_ref()).await;
-                return connected.map(drop).map_err(|error| told(&error));
+                let checked = connected.and_then(|(session, _)| check_address(session.digest(), peer));
+                return explained(checked, peer).await;
             }
             Question::Http(request, _) => (request, Bytes::new()),
             Question::Grpc(request) => (request, Bytes::from_static(GRPC_REQUEST)),
         };
         let request = request.as_ref().map_err(|error| error.to_string())?.clone();
-        let answer = call(connector, peer, request, body).await.map_err(|error| told(&error))?;
+        let answer = explained(call(connector, peer, request, body).await, peer).await?;
         match &self.question {
             Question::Http(_, expected) if !expected.contains(answer.status.as_u16()) => {
                 Err(format!("the probe was answered with {}", answer.status.as_u16()))
@@ -92,13 +100,20 @@ fn request(method: Method, path: &str, host: &str) -> Result<RequestHeader> {
     Ok(request)
 }
 
-/// What went wrong, in words: why a certificate is not valid stands beside the cause, not in it.
-fn told(error: &Error) -> String {
+/// Says in words what went wrong, where something did. Why a certificate is refused is found out by another handshake.
+async fn explained<T>(outcome: Result<T>, peer: &HttpPeer) -> std::result::Result<T, String> {
+    let error = match outcome {
+        Ok(fine) => return Ok(fine),
+        Err(error) => error,
+    };
     let context = error.context.as_ref().map(|context| context.as_str()).unwrap_or_default();
-    match *error.etype() {
-        InvalidCert => format!("InvalidCert: {context}"),
+    Err(match *error.etype() {
+        InvalidCert => {
+            let reason = why_refused(peer).await;
+            format!("InvalidCert: {}", reason.as_deref().unwrap_or(context))
+        }
         ref kind => format!("{}: {}", kind.as_str(), error.root_cause()),
-    }
+    })
 }
 
 fn grpc(mut request: RequestHeader) -> Result<RequestHeader> {

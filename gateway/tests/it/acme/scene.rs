@@ -14,6 +14,7 @@ use gateway::proxy;
 use gateway::telemetry::Metrics;
 use gateway::tls::acme::{AcmePlan, AcmeService, AcmeState, AcmeStatus, Cache, Challenges, Pace, Statuses};
 use gateway::tls::{Hello, look_at};
+use gateway::upstream::connection::{BackendConnector, HeadLimits, ResponseLimits};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use testkit::{Background, Origin, ServedProxy, background, eventually, serve};
@@ -68,6 +69,10 @@ impl Scene {
             challenges: challenges.clone(),
             leaving: Leaving::default(),
             stopping: watch::channel(false).1,
+            connector: BackendConnector::new(ResponseLimits::new(|| HeadLimits {
+                bytes: 65_536,
+                fields: 200,
+            })),
         }));
         Scene {
             place: Place::new().await,

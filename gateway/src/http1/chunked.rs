@@ -1,10 +1,10 @@
-//! The strict check of a chunked body as it passes (RFC 9112 7.1): it says where the body ends, and refuses what
-//! somebody else could end elsewhere. Nothing is copied, and nothing kept but where in a line it is.
+//! The strict check of a chunked body as it passes (RFC 9112 7.1), of a request or a response: it says where the body
+//! ends, and refuses what another reader could end elsewhere. Nothing is copied.
 //!
 //! Pingora reads the body behind this again, more leniently; whatever passes here it reads in the same way.
 
+use super::Fault;
 use super::bytes::{is_token_byte, is_value_byte};
-use super::{BAD, Refusal};
 
 /// Digits of a chunk's size.
 const SIZE_DIGITS: u8 = 16;
@@ -93,7 +93,7 @@ impl Chunked {
     ///
     /// # Errors
     /// What is wrong with it. Nothing may be asked of it from then on.
-    pub fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
+    pub fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
         let mut at = 0;
         while at < bytes.len() {
             if self.state == State::Data {
@@ -110,14 +110,14 @@ impl Chunked {
             let byte = bytes[at];
             at += 1;
             if self.state == State::LastLf {
-                return if byte == b'\n' { Ok(Some(at)) } else { Err(BAD(BARE_CR)) };
+                return if byte == b'\n' { Ok(Some(at)) } else { Err(BARE_CR) };
             }
             self.state = self.next(byte)?;
         }
         Ok(None)
     }
 
-    fn next(&mut self, byte: u8) -> Result<State, Refusal> {
+    fn next(&mut self, byte: u8) -> Result<State, Fault> {
         match self.state {
             State::Size => self.size_byte(byte),
             State::SizeEnd => {
@@ -125,12 +125,12 @@ impl Chunked {
                 match byte {
                     b'\n' if self.size == 0 => Ok(State::Line),
                     b'\n' => Ok(State::Data),
-                    _ => Err(BAD(BARE_CR)),
+                    _ => Err(BARE_CR),
                 }
             }
             State::DataCr if byte == b'\r' => Ok(State::DataLf),
             State::DataLf if byte == b'\n' => Ok(State::Size),
-            State::DataCr | State::DataLf => Err(BAD("a chunk is not as long as it says")),
+            State::DataCr | State::DataLf => Err("a chunk is not as long as it says"),
             State::Line | State::TrailerName | State::TrailerValue | State::TrailerLf => {
                 self.trailer_byte(byte)
             }
@@ -138,28 +138,28 @@ impl Chunked {
         }
     }
 
-    fn size_byte(&mut self, byte: u8) -> Result<State, Refusal> {
+    fn size_byte(&mut self, byte: u8) -> Result<State, Fault> {
         let digit = match byte {
             b'0'..=b'9' => byte - b'0',
             b'a'..=b'f' => byte - b'a' + 10,
             b'A'..=b'F' => byte - b'A' + 10,
             b'\r' if self.digits > 0 => return Ok(State::SizeEnd),
             b';' if self.digits > 0 => return Ok(State::ExtensionName),
-            _ => return Err(BAD("the size of a chunk is not a hexadecimal number")),
+            _ => return Err("the size of a chunk is not a hexadecimal number"),
         };
         self.digits += 1;
         self.size = if self.digits == 1 { u64::from(digit) } else { self.size << 4 | u64::from(digit) };
         if self.digits > SIZE_DIGITS || self.size > i64::MAX as u64 {
-            return Err(BAD("a chunk is larger than any body"));
+            return Err("a chunk is larger than any body");
         }
         Ok(State::Size)
     }
 
     /// `;name`, `;name=token` or `;name="anything"`, and no white space around (which RFC 9112 7.1.1 calls bad).
-    fn extension_byte(&mut self, byte: u8) -> Result<State, Refusal> {
+    fn extension_byte(&mut self, byte: u8) -> Result<State, Fault> {
         self.extensions += 1;
         if self.extensions > EXTENSION_BYTES {
-            return Err(BAD("the chunks have too many extensions"));
+            return Err("the chunks have too many extensions");
         }
         match (self.state, byte) {
             (State::ExtensionName | State::ExtensionNameMore, _) if is_token_byte(byte) => {
@@ -179,28 +179,28 @@ impl Chunked {
             (State::ExtensionNameMore | State::ExtensionValueMore | State::QuotedEnd, b'\r') => {
                 Ok(State::SizeEnd)
             }
-            _ => Err(BAD("the extension of a chunk is malformed")),
+            _ => Err("the extension of a chunk is malformed"),
         }
     }
 
-    fn trailer_byte(&mut self, byte: u8) -> Result<State, Refusal> {
+    fn trailer_byte(&mut self, byte: u8) -> Result<State, Fault> {
         self.trailers += 1;
         if self.trailers > TRAILER_BYTES {
-            return Err(BAD("the trailers are too large"));
+            return Err("the trailers are too large");
         }
         match (self.state, byte) {
             (State::Line, b'\r') => Ok(State::LastLf),
             (State::Line, _) if is_token_byte(byte) => {
                 self.fields += 1;
                 if self.fields > TRAILER_FIELDS {
-                    return Err(BAD("there are too many trailers"));
+                    return Err("there are too many trailers");
                 }
                 self.name_length = 0;
                 self.note_name(byte);
                 Ok(State::TrailerName)
             }
             (State::TrailerName, b':') if self.is_forbidden() => {
-                Err(BAD("a field stands in the trailers that belongs into the header"))
+                Err("a field stands in the trailers that belongs into the header")
             }
             (State::TrailerName, b':') => Ok(State::TrailerValue),
             (State::TrailerName, _) if is_token_byte(byte) => {
@@ -210,8 +210,8 @@ impl Chunked {
             (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
             (State::TrailerValue, _) if is_value_byte(byte) => Ok(State::TrailerValue),
             (State::TrailerLf, b'\n') => Ok(State::Line),
-            (State::TrailerLf, _) => Err(BAD(BARE_CR)),
-            _ => Err(BAD("the trailers are malformed")),
+            (State::TrailerLf, _) => Err(BARE_CR),
+            _ => Err("the trailers are malformed"),
         }
     }
 
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     /// Where a body ends that comes in pieces of `size`; `None` where it does not.
-    fn in_pieces(bytes: &[u8], size: usize) -> Result<Option<usize>, Refusal> {
+    fn in_pieces(bytes: &[u8], size: usize) -> Result<Option<usize>, Fault> {
         let mut body = Chunked::default();
         for (i, piece) in bytes.chunks(size).enumerate() {
             if let Some(end) = body.read(piece)? {

@@ -1,28 +1,28 @@
-//! Bytes that a client has sent and that are not for Pingora yet. An idle connection holds none, and no memory for them.
+//! Bytes that have been read from a connection and are not for Pingora yet. An idle connection holds none, and no memory for them.
 
 use tokio::io::ReadBuf;
 
 /// Bytes in the order in which they came.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(crate) struct ReadAhead {
     bytes: Vec<u8>,
     /// How many of them have been given.
     given: usize,
 }
 
-impl Held {
+impl ReadAhead {
     /// Those that have not been given.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[self.given..]
     }
 
     /// Whether there are none.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
     /// Holds these too.
-    pub(super) fn keep(&mut self, more: &[u8]) {
+    pub(crate) fn keep(&mut self, more: &[u8]) {
         if more.is_empty() {
             return;
         }
@@ -31,7 +31,7 @@ impl Held {
     }
 
     /// Gives the first ones, at most so many; how many.
-    pub(super) fn give(&mut self, most: usize, buf: &mut ReadBuf<'_>) -> usize {
+    pub(crate) fn give(&mut self, most: usize, buf: &mut ReadBuf<'_>) -> usize {
         let part = most.min(buf.remaining()).min(self.bytes().len());
         buf.put_slice(&self.bytes()[..part]);
         self.given += part;
@@ -42,12 +42,12 @@ impl Held {
     }
 
     /// Drops them.
-    pub(super) fn clear(&mut self) {
-        *self = Held::default();
+    pub(crate) fn clear(&mut self) {
+        *self = ReadAhead::default();
     }
 
     /// All of them, for somebody else.
-    pub(super) fn take(&mut self) -> Vec<u8> {
+    pub(crate) fn take(&mut self) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.drain(..std::mem::take(&mut self.given));
         bytes

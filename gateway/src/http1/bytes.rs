@@ -1,10 +1,7 @@
-//! Which bytes may stand where in a request of HTTP/1: a table, so that each byte costs one look.
-
-use crate::policy::hygiene::is_target_byte;
+//! Classes of bytes in an HTTP/1 message: a table, so that each byte costs one look.
 
 const TOKEN: u8 = 1;
 const VALUE: u8 = 2;
-const TARGET: u8 = 4;
 
 static KINDS: [u8; 256] = kinds();
 
@@ -31,9 +28,6 @@ const fn kind(byte: u8) -> u8 {
     if byte == b'\t' || (byte >= b' ' && byte != 0x7f) {
         kind |= VALUE;
     }
-    if is_target_byte(byte) {
-        kind |= TARGET;
-    }
     kind
 }
 
@@ -41,33 +35,28 @@ fn all(bytes: &[u8], wanted: u8) -> bool {
     bytes.iter().all(|byte| KINDS[usize::from(*byte)] & wanted != 0)
 }
 
-/// Whether it is a token (RFC 9110 5.6.2): a method, the name of a field.
-pub(super) fn is_token(bytes: &[u8]) -> bool {
+/// Returns true for a token (RFC 9110 5.6.2): a method, or the name of a field.
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && all(bytes, TOKEN)
 }
 
-/// The same for one byte of one.
-pub(super) fn is_token_byte(byte: u8) -> bool {
+/// Returns true for a byte that a token may have.
+pub(crate) fn is_token_byte(byte: u8) -> bool {
     KINDS[usize::from(byte)] & TOKEN != 0
 }
 
-/// Whether a field may have this value.
-pub(super) fn is_field_value(bytes: &[u8]) -> bool {
+/// Returns true for bytes that may be the value of a field (RFC 9110 5.5).
+pub(crate) fn is_field_value(bytes: &[u8]) -> bool {
     all(bytes, VALUE)
 }
 
-/// The same for one byte of one.
-pub(super) fn is_value_byte(byte: u8) -> bool {
+/// Returns true for a byte that the value of a field may have.
+pub(crate) fn is_value_byte(byte: u8) -> bool {
     KINDS[usize::from(byte)] & VALUE != 0
 }
 
-/// Whether these bytes may be a request's target.
-pub(super) fn is_target(bytes: &[u8]) -> bool {
-    all(bytes, TARGET)
-}
-
-/// Without the optional white space around it (RFC 9110 5.6.3).
-pub(super) fn trim_ows(mut value: &[u8]) -> &[u8] {
+/// Returns `value` without the optional white space around it (RFC 9110 5.6.3).
+pub(crate) fn trim_ows(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
         value = rest;
     }

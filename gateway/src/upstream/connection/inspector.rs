@@ -1,0 +1,435 @@
+//! The inspector of the responses on a connection to a backend over HTTP/1: the counterpart of the one that requests
+//! pass. Pingora's reader takes an empty line for the last chunk, so that half a body would reach the client as a whole
+//! one. So no byte gets to Pingora that is not part of a strictly valid response.
+//!
+//! A response is checked where Pingora wants it, in its own buffer. Only a head that comes in pieces is kept here until
+//! it is whole.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pingora::protocols::Stream;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::head::{Framing, Head, HeadLimits, HeadReader};
+use crate::http1::Fault;
+use crate::http1::body::Body;
+use crate::http1::chunked::Chunked;
+use crate::http1::read_ahead::ReadAhead;
+
+/// Bytes read at a time where they do not go into Pingora's buffer.
+const CHUNK: usize = 4 * 1024;
+
+/// Largest number of interim responses (1xx) before a final one. Each of them moves Pingora's read timeout on.
+const MAX_INTERIM: u32 = 32;
+
+/// A response that is not valid HTTP/1.
+#[derive(Debug, thiserror::Error)]
+#[error("the backend's response is not valid HTTP/1: {0}")]
+pub struct MalformedResponse(pub Fault);
+
+impl From<MalformedResponse> for io::Error {
+    fn from(malformed: MalformedResponse) -> Self {
+        io::Error::new(io::ErrorKind::InvalidData, malformed)
+    }
+}
+
+/// Inspector of the responses on one connection.
+#[derive(Debug, Default)]
+pub(super) struct Inspector {
+    state: State,
+    head: HeadReader,
+    /// Bytes that have been read and not been given to Pingora.
+    held: ReadAhead,
+    /// How many of them may be given at once.
+    verified: usize,
+    /// Whether the request that is being answered has the method HEAD.
+    is_head: bool,
+    /// Interim responses since the request began.
+    interim: u32,
+    /// Whether the connection must not be used for another request.
+    is_last: bool,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    /// No response is due, and the backend was silent when it was last looked at.
+    #[default]
+    Idle,
+    /// A head is due.
+    Head,
+    /// A body is due, whose end is known.
+    Body(Body),
+    /// A body is due, which ends with the connection.
+    Close,
+    /// The response has been read to its end.
+    Done,
+    /// The backend has switched to another protocol: no byte is HTTP any more.
+    Switched,
+    /// What came is not valid.
+    Broken,
+}
+
+impl Inspector {
+    /// Notes that `bytes` are about to be written to the backend. The first ones on an idle connection begin a request.
+    pub(super) fn on_write(&mut self, bytes: &[u8]) {
+        if matches!(self.state, State::Idle) && !bytes.is_empty() {
+            self.state = State::Head;
+            self.is_head = bytes.starts_with(b"HEAD ");
+            self.interim = 0;
+        }
+    }
+
+    /// Returns true once the head of a 101 has been read.
+    pub(super) fn has_switched(&self) -> bool {
+        matches!(self.state, State::Switched)
+    }
+
+    /// Takes what has been read behind the head of a 101.
+    pub(super) fn take_held(&mut self) -> Vec<u8> {
+        self.held.take()
+    }
+
+    /// Reads what is for Pingora. A head and what follows it come in separate reads where the head is one of a 101.
+    pub(super) fn poll_read(
+        &mut self,
+        backend: &mut Stream,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        limits: impl Fn() -> HeadLimits,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            if self.verified > 0 {
+                self.verified -= self.held.give(self.verified, buf);
+                return Poll::Ready(Ok(()));
+            }
+            match &mut self.state {
+                State::Head => match ready!(self.poll_head(backend, cx, buf, &limits))? {
+                    Found::Head => {}
+                    Found::InPlace | Found::End => return Poll::Ready(Ok(())),
+                },
+                State::Body(_) if !self.held.is_empty() => {
+                    let State::Body(body) = &mut self.state else { return Poll::Pending };
+                    match body.pass(self.held.bytes()) {
+                        Ok((passed, is_whole)) => {
+                            self.verified = passed;
+                            self.end_if(is_whole);
+                        }
+                        Err(fault) => return Poll::Ready(Err(self.refuse(fault))),
+                    }
+                }
+                State::Body(_) => return self.poll_body(backend, cx, buf),
+                State::Close | State::Switched if !self.held.is_empty() => {
+                    self.verified = self.held.bytes().len();
+                }
+                State::Close | State::Switched => return Pin::new(backend).poll_read(cx, buf),
+                State::Idle | State::Done => return self.poll_idle(backend, cx, buf),
+                State::Broken => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            }
+        }
+    }
+
+    /// Ready once a head is whole, or never to come. One that comes in one piece is left where it was read.
+    fn poll_head(
+        &mut self,
+        backend: &mut Stream,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        limits: &impl Fn() -> HeadLimits,
+    ) -> Poll<io::Result<Found>> {
+        if self.held.is_empty() {
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut *backend).poll_read(cx, buf))?;
+            let read = &buf.filled()[before..];
+            if read.is_empty() {
+                return Poll::Ready(Ok(Found::End));
+            }
+            match self.head.read(read, &limits()).and_then(|head| self.begin(head, read)) {
+                Ok(Some(passed)) => {
+                    let rest = read.get(passed..).unwrap_or_default();
+                    if self.has_more_to_say() {
+                        self.held.keep(rest);
+                    } else {
+                        self.is_last |= !rest.is_empty();
+                    }
+                    buf.set_filled(before + passed);
+                    return Poll::Ready(Ok(Found::InPlace));
+                }
+                Ok(None) => self.held.keep(read),
+                Err(fault) => return Poll::Ready(Err(self.refuse(fault))),
+            }
+            buf.set_filled(before);
+        }
+        loop {
+            let held = std::mem::take(&mut self.held);
+            let found =
+                self.head.read(held.bytes(), &limits()).and_then(|head| self.begin(head, held.bytes()));
+            self.held = held;
+            match found {
+                Ok(Some(passed)) => {
+                    self.verified = passed;
+                    return Poll::Ready(Ok(Found::Head));
+                }
+                Ok(None) => {
+                    if ready!(poll_chunk(backend, cx, &mut self.held))? == 0 {
+                        self.held.clear();
+                        return Poll::Ready(Ok(Found::End));
+                    }
+                }
+                Err(fault) => return Poll::Ready(Err(self.refuse(fault))),
+            }
+        }
+    }
+
+    /// Begins the response with this head, at the front of `bytes`: how many of them belong to it.
+    fn begin(&mut self, head: Option<Head>, bytes: &[u8]) -> Result<Option<usize>, Fault> {
+        let Some(head) = head else { return Ok(None) };
+        self.head = HeadReader::default();
+        self.is_last |= head.closes;
+        match (head.status, head.framing) {
+            (101, _) => self.state = State::Switched,
+            (100..=199, _) => {
+                self.interim += 1;
+                if self.interim > MAX_INTERIM {
+                    return Err("there are too many interim responses");
+                }
+            }
+            (204 | 304, _) => self.state = State::Done,
+            (_, framing) if self.is_head => {
+                // Without a length, the GET's body would end with the connection: a backend may close it now.
+                self.is_last |= framing == Framing::Close;
+                self.state = State::Done;
+            }
+            (_, Framing::Close) => {
+                self.state = State::Close;
+                return Ok(Some(bytes.len()));
+            }
+            (_, Framing::Length(length)) => return self.begin_body(Body::Length(length), head.length, bytes),
+            (_, Framing::Chunked) => {
+                return self.begin_body(Body::Chunked(Chunked::default()), head.length, bytes);
+            }
+        }
+        Ok(Some(head.length))
+    }
+
+    fn begin_body(&mut self, mut body: Body, head: usize, bytes: &[u8]) -> Result<Option<usize>, Fault> {
+        let (passed, is_whole) = body.pass(&bytes[head..])?;
+        self.state = State::Body(body);
+        self.end_if(is_whole);
+        Ok(Some(head + passed))
+    }
+
+    fn end_if(&mut self, is_whole: bool) {
+        if is_whole {
+            self.state = State::Done;
+        }
+    }
+
+    /// Whether bytes behind those that have been given are for somebody.
+    fn has_more_to_say(&self) -> bool {
+        !matches!(self.state, State::Done)
+    }
+
+    /// Reads the body where Pingora wants it, and verifies it there.
+    fn poll_body(
+        &mut self,
+        backend: &mut Stream,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(backend).poll_read(cx, buf))?;
+        let State::Body(body) = &mut self.state else { return Poll::Ready(Ok(())) };
+        let read = &buf.filled()[before..];
+        match body.pass(read) {
+            Ok((passed, is_whole)) => {
+                // What comes behind a response is not asked for, and would be taken for the next one.
+                self.is_last |= passed < read.len();
+                buf.set_filled(before + passed);
+                self.end_if(is_whole);
+                Poll::Ready(Ok(()))
+            }
+            Err(fault) => {
+                buf.set_filled(before);
+                Poll::Ready(Err(self.refuse(fault)))
+            }
+        }
+    }
+
+    /// Looks whether the backend says something although nothing is due. A connection that must not be used again
+    /// looks as if the backend had closed it, so that it does not get into Pingora's pool.
+    fn poll_idle(
+        &mut self,
+        backend: &mut Stream,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.is_last || !self.held.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let read = Pin::new(backend).poll_read(cx, buf);
+        if read.is_pending() {
+            self.state = State::Idle;
+        }
+        read
+    }
+
+    fn refuse(&mut self, fault: Fault) -> io::Error {
+        self.state = State::Broken;
+        self.is_last = true;
+        MalformedResponse(fault).into()
+    }
+}
+
+/// What the wait for a head has come to.
+enum Found {
+    /// The head was read to where Pingora wants it.
+    InPlace,
+    /// The head is held.
+    Head,
+    /// The backend has closed the connection.
+    End,
+}
+
+/// Reads into `held`; returns how much.
+fn poll_chunk(backend: &mut Stream, cx: &mut Context<'_>, held: &mut ReadAhead) -> Poll<io::Result<usize>> {
+    let mut chunk = [const { MaybeUninit::uninit() }; CHUNK];
+    let mut read = ReadBuf::uninit(&mut chunk);
+    ready!(Pin::new(backend).poll_read(cx, &mut read))?;
+    held.keep(read.filled());
+    Poll::Ready(Ok(read.filled().len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { bytes: 1000, fields: 10 };
+
+    /// What Pingora reads of `response` to a request with `method`, which comes in pieces of `size`, and whether the
+    /// connection can be used again. `None`: the response is refused.
+    async fn read(method: &str, response: &str, size: usize) -> Option<(String, bool)> {
+        let (mut backend, ours) = duplex(64 * 1024);
+        let mut ours: Stream = Box::new(ours);
+        let mut inspector = Inspector::default();
+        inspector.on_write(format!("{method} / HTTP/1.1\r\n").as_bytes());
+        let mut got = Vec::new();
+        let mut pieces = response.as_bytes().chunks(size);
+        while !matches!(inspector.state, State::Done | State::Idle) {
+            match look(&mut inspector, &mut ours).await {
+                Poll::Ready(Err(_)) => return None,
+                Poll::Ready(Ok(part)) => got.extend(part),
+                Poll::Pending => match pieces.next() {
+                    Some(piece) => backend.write_all(piece).await.unwrap(),
+                    None => break,
+                },
+            }
+        }
+        for piece in pieces {
+            backend.write_all(piece).await.unwrap();
+        }
+        // What Pingora's pool does with a connection that is given back.
+        let is_reusable = look(&mut inspector, &mut ours).await.is_pending();
+        Some((String::from_utf8(got).unwrap(), is_reusable && matches!(inspector.state, State::Idle)))
+    }
+
+    /// One read, which does not wait.
+    async fn look(inspector: &mut Inspector, ours: &mut Stream) -> Poll<io::Result<Vec<u8>>> {
+        let mut room = [0; 300];
+        let mut buf = ReadBuf::new(&mut room);
+        let poll = std::future::poll_fn(|cx| Poll::Ready(inspector.poll_read(ours, cx, &mut buf, || LIMITS)));
+        poll.await.map_ok(|()| buf.filled().to_vec())
+    }
+
+    #[tokio::test]
+    async fn a_response_passes_as_it_is_and_nothing_behind_it() {
+        for (method, response, rest, is_reusable) in [
+            ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "", true),
+            ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "", true),
+            ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "HTTP/1.1 200 OK\r\n", false),
+            (
+                "GET",
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\nA: b\r\n\r\n",
+                "",
+                true,
+            ),
+            (
+                "GET",
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 204 No\r\n\r\n",
+                "",
+                true,
+            ),
+            ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", "", true),
+            ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "", true),
+            ("HEAD", "HTTP/1.1 200 OK\r\n\r\n", "", false),
+            ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "hello", false),
+            (
+                "GET",
+                "HTTP/1.1 200 OK\r\nConnection: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+                "",
+                false,
+            ),
+            ("GET", "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", "", false),
+            ("GET", "HTTP/1.1 200 OK\r\n\r\nuntil the end", "", false),
+        ] {
+            for size in [1, 7, 1000] {
+                let (got, reusable) = read(method, &format!("{response}{rest}"), size).await.unwrap();
+                assert_eq!(
+                    (got.as_str(), reusable),
+                    (response, is_reusable),
+                    "{method}, in pieces of {size}"
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_malformed_response_is_refused_where_the_fault_is() {
+        let chunked =
+            |body: &str| format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n{body}");
+        for response in [
+            chunked("\r\n"),
+            chunked(";x=y\r\n"),
+            chunked(" \r\n"),
+            chunked("0x5\r\n"),
+            chunked("-1\r\n"),
+            chunked("5\nworld"),
+            chunked("2\r\nworld\r\n"),
+            chunked("0\r\nContent-Length: 5\r\n\r\n"),
+            chunked("0\r\n:path: /\r\n\r\n"),
+            "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(33),
+            format!("HTTP/1.1 200 OK\r\nA: {}\r\n\r\n", "x".repeat(1000)),
+            "hello".repeat(500),
+        ] {
+            for size in [1, 7, 10_000] {
+                assert_eq!(read("GET", &response, size).await, None, "{response:?} in pieces of {size}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn behind_a_101_every_byte_passes_and_the_head_comes_alone() {
+        let (mut backend, ours) = duplex(1000);
+        let mut ours: Stream = Box::new(ours);
+        let head = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
+        backend.write_all(format!("HTTP/1.1 103 Early Hints\r\n\r\n{head}\n\n\0").as_bytes()).await.unwrap();
+        let mut inspector = Inspector::default();
+        inspector.on_write(b"GET / HTTP/1.1\r\n");
+        let mut got = Vec::new();
+        while !inspector.has_switched() {
+            let mut room = [0; 100];
+            let mut buf = ReadBuf::new(&mut room);
+            std::future::poll_fn(|cx| inspector.poll_read(&mut ours, cx, &mut buf, || LIMITS)).await.unwrap();
+            got.extend_from_slice(buf.filled());
+        }
+        assert!(got.ends_with(head.as_bytes()), "{}", got.escape_ascii());
+        assert_eq!(inspector.take_held(), b"\n\n\0");
+        let mut nothing = [0; 1];
+        drop(backend);
+        assert_eq!(ours.read(&mut nothing).await.unwrap(), 0);
+    }
+}
