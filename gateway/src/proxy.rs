@@ -14,6 +14,7 @@ use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyWarnLogContext};
 use pingora::upstreams::peer::H1UpgradePolicy;
 use tokio::sync::watch;
+use tracing::debug;
 
 use crate::admission;
 use crate::answering;
@@ -258,8 +259,8 @@ impl ProxyHttp for Gateway {
             (Some(route), Some(backend)) => {
                 let timed = deadline::disarm(session) && ctx.grpc.is_none();
                 let is_stream = ctx.grpc.is_some() || downstream::wants_events(&session.req_header().headers);
-                // What kept connections are worth says nothing about a backend on trial.
-                fresh |= ctx.attempt.as_ref().is_some_and(Attempt::is_trial);
+                // A tunnel has a connection of its own; and what kept ones are worth says nothing about a backend on trial.
+                fresh |= ctx.wants_websocket || ctx.attempt.as_ref().is_some_and(Attempt::is_trial);
                 let pooling = pooling(session, backend, fresh);
                 let left = ctx.time_left();
                 let occasion = Occasion { left, timed, pooling, is_stream, is_inspected: true };
@@ -459,6 +460,9 @@ impl ProxyHttp for Gateway {
         {
             explain_in_log(backend, peer);
         }
+        if let (Some(fault), Some(backend)) = (failure::malformed_response(&error), ctx.backend()) {
+            debug!(request_id = ?ctx.id, backend = backend.name, "a backend's response is not valid HTTP/1: {fault}");
+        }
         let is_late = failure::is_timeout(&error) || deadline::has_passed(session);
         let is_silent = client_reused && is_late && ctx.responded.is_none();
         if is_silent && let Some(backend) = ctx.backend() {
@@ -613,7 +617,10 @@ impl ProxyHttp for Gateway {
         trailers: &mut HeaderMap,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Bytes>> {
-        answer::check_fields(trailers, &HeadLimits::from(&ctx.snapshot.config.proxy))?;
+        if answer::check_fields(trailers, &HeadLimits::from(&ctx.snapshot.config.proxy)).is_err() {
+            // The body is whole. What is malformed behind it reaches no client; Pingora would end the stream well all the same.
+            trailers.clear();
+        }
         early_answer::came(session, ctx, true);
         if let Some(encoder) = &mut ctx.encoder {
             // The end of the body goes before what follows it, which nobody has announced.

@@ -16,7 +16,7 @@ use openssl::x509::X509;
 use parking_lot::Mutex;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
-    PKCS_RSA_SHA256, RsaKeySize,
+    PKCS_RSA_SHA256, RsaKeySize, date_time_ymd,
 };
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
@@ -150,19 +150,32 @@ impl Authority {
 
     /// A certificate for the host name `name`, with an ECDSA key.
     pub fn issue(&self, name: &str) -> Identity {
-        self.issue_for(name, KeyPair::generate())
+        self.issue_for(name, KeyPair::generate(), |_| ())
+    }
+
+    /// The same, for a time that is long over.
+    pub fn issue_expired(&self, name: &str) -> Identity {
+        self.issue_for(name, KeyPair::generate(), |params| {
+            (params.not_before, params.not_after) = (date_time_ymd(2015, 1, 1), date_time_ymd(2021, 9, 30));
+        })
     }
 
     /// The same with an RSA key.
     pub fn issue_rsa(&self, name: &str) -> Identity {
-        self.issue_for(name, KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048))
+        self.issue_for(name, KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048), |_| ())
     }
 
-    fn issue_for(&self, name: &str, key: Result<KeyPair, rcgen::Error>) -> Identity {
+    fn issue_for(
+        &self,
+        name: &str,
+        key: Result<KeyPair, rcgen::Error>,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Identity {
         let made = key.and_then(|key| {
             let mut params = CertificateParams::new(vec![name.to_owned()])?;
             params.distinguished_name = DistinguishedName::new();
             params.distinguished_name.push(DnType::CommonName, name);
+            change(&mut params);
             Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
         });
         let (certificate, key) = made.unwrap_or_else(|error| panic!("no certificate for {name}: {error}"));
@@ -187,16 +200,35 @@ impl Identity {
         self.directory.path().join("key.pem")
     }
 
+    /// Makes a handshake as a server that speaks `protocols` (ALPN, as on the wire).
+    ///
+    /// # Errors
+    /// Why there was none.
+    pub async fn accept(
+        &self,
+        stream: TcpStream,
+        protocols: &'static [u8],
+    ) -> io::Result<SslStream<TcpStream>> {
+        let acceptor = self.acceptor_for(protocols, None);
+        let mut stream = SslStream::new(Ssl::new(acceptor.context())?, stream)?;
+        Pin::new(&mut stream).accept().await.map_err(io::Error::other)?;
+        Ok(stream)
+    }
+
     /// What a server needs to prove to be this; with `clients`, it wants to see a certificate of theirs. It
     /// speaks HTTP/2 with those who ask for it (ALPN).
     pub(crate) fn acceptor(&self, clients: Option<&Authority>) -> SslAcceptor {
+        self.acceptor_for(b"\x02h2\x08http/1.1", clients)
+    }
+
+    fn acceptor_for(&self, protocols: &'static [u8], clients: Option<&Authority>) -> SslAcceptor {
         let build = || {
             let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
             builder.set_certificate(&parsed(self.certificate.as_bytes()))?;
             let key = PKey::private_key_from_pem(self.key.as_bytes())?;
             builder.set_private_key(&key)?;
-            builder.set_alpn_select_callback(|_, asked| {
-                select_next_proto(b"\x02h2\x08http/1.1", asked).ok_or(AlpnError::NOACK)
+            builder.set_alpn_select_callback(move |_, asked| {
+                select_next_proto(protocols, asked).ok_or(AlpnError::NOACK)
             });
             if let Some(clients) = clients {
                 builder.cert_store_mut().add_cert(clients.certificate())?;

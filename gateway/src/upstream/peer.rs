@@ -2,6 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ahash::AHasher;
@@ -88,7 +89,8 @@ impl Pooling {
     fn key(self) -> (u8, u64) {
         match self {
             Pooling::Shared => (0, 0),
-            Pooling::Fresh => (1, 0),
+            // Even one that is closed at once is in Pingora's pool for a moment.
+            Pooling::Fresh => (1, next_group()),
             Pooling::Pinned(client) => (2, client),
         }
     }
@@ -245,18 +247,24 @@ impl Tls {
     }
 }
 
+/// Returns a number for connections that no other request may share.
+fn next_group() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// A time in seconds, where 0 is none.
 fn seconds(secs: u32) -> Option<Duration> {
     (secs > 0).then(|| Duration::from_secs(secs.into()))
 }
 
-/// TCP keep-alive after so many seconds of silence; 0: none. What has been sent and is not acknowledged by the peer's
-/// system is given up after the same time as a silent connection.
+/// TCP keep-alive after so many seconds of silence; 0: none. For what has been sent and is not acknowledged the system's
+/// own patience holds: a bound of ours would end connections to backends that only read slowly.
 fn tcp_keepalive(secs: u32) -> Option<TcpKeepalive> {
     let idle = seconds(secs)?;
     let interval = (idle / KEEPALIVE_PROBES).max(Duration::from_secs(1));
     let count = KEEPALIVE_PROBES as usize;
-    Some(TcpKeepalive { idle, interval, count, user_timeout: idle + interval * KEEPALIVE_PROBES })
+    Some(TcpKeepalive { idle, interval, count, user_timeout: Duration::ZERO })
 }
 
 /// What is in the file at `path`, if there is a path.
@@ -321,6 +329,8 @@ mod tests {
         assert_eq!(hash(&slower, OCCASION), hash(&tls, OCCASION), "timeouts make no other connection");
         let pooled = [Pooling::Shared, Pooling::Fresh, Pooling::Pinned(0), Pooling::Pinned(1)]
             .map(|pooling| hash(&tls, Occasion { pooling, ..OCCASION }));
+        let again = hash(&tls, Occasion { pooling: Pooling::Fresh, ..OCCASION });
+        assert!(!pooled.contains(&again), "a new connection is nobody else's, not even for a moment");
         assert_eq!(pooled.iter().collect::<std::collections::HashSet<_>>().len(), pooled.len());
     }
 

@@ -7,7 +7,6 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
@@ -26,7 +25,10 @@ use crate::upstream::connection::BackendConnector;
 const FLUSHES: u8 = 2;
 
 /// Returns a peer for Pingora that leads to `peer`, by a connection that `upgrade` can take back. TLS, where there is
-/// any, is seen to on the way. Such a connection is always a new one, and is never given back.
+/// any, is seen to on the way.
+///
+/// `peer` must be one of [`Pooling::Fresh`](crate::upstream::Pooling::Fresh): Pingora's pool does not know that it has a
+/// connector of its own, and would find it a connection that is kept for ordinary requests, on which no tunnel can begin.
 pub fn intercept_upgrade(
     mut peer: Box<HttpPeer>,
     upgrade: &Arc<Upgrade>,
@@ -40,21 +42,12 @@ pub fn intercept_upgrade(
     let mut lent = peer.clone();
     lent.scheme = Scheme::HTTP;
     lent.client_cert_key = None;
-    // Pingora's pool does not know that this peer has a connector of its own. In a group with others it would be given a
-    // connection that is kept for ordinary requests, on which no tunnel can begin.
-    lent.group_key = peer.group_key.wrapping_add(next_group());
     // The one that connects has the timeouts.
     lent.options.connection_timeout = None;
     lent.options.total_connection_timeout = None;
     let lender = Lender { connector: connector.clone(), peer: *peer, upgrade: upgrade.clone() };
     lent.options.custom_l4 = Some(Arc::new(lender));
     lent
-}
-
-/// Returns a number for a group of connections that no other request is in.
-fn next_group() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 struct Lender {

@@ -10,6 +10,7 @@ mod cases;
 mod circuit;
 mod command_line;
 mod compression;
+mod connections;
 mod cors;
 mod demo;
 mod early_answers;

@@ -65,6 +65,12 @@ pub(super) fn values(config: &Config) -> Vec<PathFault> {
     faults.0
 }
 
+/// Largest head of a response that Pingora reads over HTTP/1, in bytes.
+const MAX_RESPONSE_HEADER_BYTES: u32 = 1_048_575;
+
+/// Largest number of fields that Pingora reads over HTTP/1.
+const MAX_RESPONSE_HEADER_FIELDS: u32 = 256;
+
 fn listeners(config: &Config, faults: &mut Faults) {
     let OneOrMany(listeners) = &config.proxy.listen_addr_http;
     if listeners.is_empty() {
@@ -88,6 +94,26 @@ fn listeners(config: &Config, faults: &mut Faults) {
     if config.proxy.min_send_bytes_per_sec > policies::MAX_RATE {
         let detail = format!("at most {} bytes a second", policies::MAX_RATE);
         faults.add("proxy/min_send_bytes_per_sec", detail);
+    }
+    let largest = [
+        (
+            "max_response_header_bytes",
+            config.proxy.max_response_header_bytes.get(),
+            MAX_RESPONSE_HEADER_BYTES,
+        ),
+        (
+            "max_response_header_fields",
+            config.proxy.max_response_header_fields.get(),
+            MAX_RESPONSE_HEADER_FIELDS,
+        ),
+    ];
+    for (key, value, largest) in largest {
+        if value > largest {
+            faults.add(
+                format!("proxy/{key}"),
+                format!("at most {largest}: no more is read of a backend's header"),
+            );
+        }
     }
     let (each, all) = (config.proxy.max_connections_per_ip, config.proxy.max_connections);
     if usize::try_from(each).is_ok_and(|each| each > all.get()) {

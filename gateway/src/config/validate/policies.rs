@@ -153,10 +153,19 @@ fn balancing(at: &str, balancing: &Balancing, faults: &mut Faults) {
     }
 }
 
+/// Longest time that Linux takes for TCP keep-alive (`TCP_KEEPIDLE`).
+const MAX_KEEPALIVE_SECS: u32 = 32_767;
+
 fn upstream(at: &str, upstream: &Upstream, faults: &mut Faults) {
     let mut add = |key: &str, detail: &str| faults.add(format!("{at}upstream/{key}"), detail);
     if upstream.keepalive_pool_size.get() > MAX_POOL_SIZE {
         add("keepalive_pool_size", &format!("at most {MAX_POOL_SIZE} connections"));
+    }
+    if upstream.tcp_keepalive_secs > MAX_KEEPALIVE_SECS {
+        add(
+            "tcp_keepalive_secs",
+            &format!("at most {MAX_KEEPALIVE_SECS} seconds, which is the system's bound"),
+        );
     }
     if upstream.protocol == UpstreamProtocol::Auto && !upstream.tls {
         add("protocol", "\"auto\" is agreed on in TLS, which is off; give `tls = true`, http1 or http2");
@@ -172,8 +181,9 @@ fn upstream(at: &str, upstream: &Upstream, faults: &mut Faults) {
             add(key, "it has no meaning without `tls = true`");
         }
     }
-    if !upstream.sni.is_empty() && !crate::config::values::is_host_name(&upstream.sni) {
-        add("sni", &format!("{:?} is no host name", upstream.sni));
+    let is_address = upstream.sni.parse::<std::net::IpAddr>().is_ok();
+    if !upstream.sni.is_empty() && !is_address && !crate::config::values::is_host_name(&upstream.sni) {
+        add("sni", &format!("{:?} is neither a host name nor an IP address", upstream.sni));
     }
     match (upstream.client_cert_file.is_empty(), upstream.client_key_file.is_empty()) {
         (false, true) => add("client_cert_file", "the certificate needs its key: `client_key_file`"),

@@ -9,6 +9,7 @@ mod client;
 mod dns;
 mod harness;
 mod scenes;
+mod silent;
 
 use std::time::Duration;
 

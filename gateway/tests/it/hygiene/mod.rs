@@ -10,6 +10,7 @@ mod http2;
 mod limits;
 mod origin;
 mod request_line;
+mod responses;
 
 use std::net::SocketAddr;
 

@@ -2,6 +2,7 @@
 
 mod bytes;
 mod http2;
+mod kept;
 mod life;
 mod messages;
 pub(crate) mod raw;
