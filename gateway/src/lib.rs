@@ -66,6 +66,7 @@ pub mod proxy;
 pub mod reply;
 pub mod route;
 pub mod server;
+pub mod random;
 pub mod telemetry;
 pub mod tls;
 pub mod upload;
