@@ -41,7 +41,8 @@ pub fn asked(
     let wrong = |what: &dyn fmt::Display| format!("'{url}': {what}");
     let host = url.authority().ok_or_else(|| wrong(&"there is no host; expected http://host/path"))?;
     let target = url.path_and_query().map_or("/", |target| target.as_str());
-    if let Some(other) = target.chars().find(|c| !u8::try_from(*c).is_ok_and(hygiene::is_target_byte)) {
+    let foreign = hygiene::foreign_byte(target.as_bytes()).and_then(|at| target.get(at..)?.chars().next());
+    if let Some(other) = foreign {
         return Err(wrong(&format_args!("a request's target has no '{other}'; clients percent-encode it")));
     }
     let mut request =
