@@ -43,6 +43,7 @@ pub mod admission;
 pub mod against;
 pub mod answering;
 pub mod books;
+pub mod cache_control;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -12,6 +12,7 @@ use pingora::Result;
 use pingora::http::ResponseHeader;
 
 use super::cookies;
+use crate::cache_control;
 use crate::random::{self, NoRandomBytes};
 
 /// How long a client keeps it: 30 days.
@@ -75,7 +76,8 @@ impl SignedCookie {
         })
     }
 
-    /// Gives the client a cookie that says `value`; one that it got over HTTPS it sends over HTTPS only.
+    /// Gives the client a cookie that says `value`; one that it got over HTTPS it sends over HTTPS only. No cache may give
+    /// it to other clients, which would all come to the same backend.
     ///
     /// # Errors
     /// Where Pingora refuses the field, which it does not do for this one.
@@ -86,7 +88,10 @@ impl SignedCookie {
             "{name}={value}.{signature}; Path=/; Max-Age={MAX_AGE_SECS}; HttpOnly; SameSite=Lax{secure}"
         );
         match HeaderValue::from_str(&cookie) {
-            Ok(cookie) => response.append_header(header::SET_COOKIE, cookie).map(|_| ()),
+            Ok(cookie) => {
+                response.append_header(header::SET_COOKIE, cookie)?;
+                cache_control::keep_private(response)
+            }
             Err(_) => Ok(()),
         }
     }
@@ -108,6 +113,7 @@ mod tests {
     fn given(cookie: &SignedCookie, value: &str) -> String {
         let mut response = ResponseHeader::build(200, None).unwrap();
         cookie.on_response(value, false, &mut response).unwrap();
+        assert_eq!(response.headers["cache-control"], "private");
         let set = response.headers["set-cookie"].to_str().unwrap();
         set.split(';').next().unwrap().to_owned()
     }

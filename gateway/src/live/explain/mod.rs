@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue, Method, Uri, header};
 use pingora::http::RequestHeader;
 
 use super::snapshot::{Route, Snapshot};
+use crate::config::AuthKind;
 use crate::policy::{Verdict, content_length, cors, hygiene};
 use crate::reply::{self, Problem, Reply};
 use crate::route::{self, Outcome, RuleTable};
@@ -189,6 +190,7 @@ fn taken(route: &Route, request: &RequestHeader, upstream_path: String) -> Taken
         by_address: route.access.is_some(),
         by_certificate: route.entrance.client_certificate.as_ref().is_some_and(|policy| policy.is_required()),
         auth: route.auth.as_ref().map(|auth| auth.kind.name()),
+        auth_cookies: route.auth.as_ref().is_some_and(|auth| auth.kind == AuthKind::Forward),
         fault: route.fault.as_ref().map(ToString::to_string),
         rate_limits: route
             .rate_limit
