@@ -15,12 +15,16 @@ use crate::tls::Handshake;
 /// How long the rest of a body is read that nobody wants, so that an early answer arrives.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What Pingora calls a connection that is kept, and that it waits for without an end: the client's stream has a
+/// deadline for idle connections, which does not count the time that a head takes (`client`).
+pub const KEPT: Option<u64> = Some(0);
+
 /// Settles how the connection behaves from this request on. Nothing about it may last for ever.
 pub fn settle(session: &mut Session, proxy: &Proxy) {
     // Where the request itself ends the connection (HTTP/1.0, `Connection: close`), it stays so.
     if session.get_keepalive().is_some() {
         let lasts = !asks_to_close(&session.req_header().headers);
-        session.set_keepalive(lasts.then(|| proxy.keepalive_timeout_secs.get()));
+        session.set_keepalive(KEPT.filter(|_| lasts));
     }
     // Counted down by Pingora from one request to the next, on a connection of HTTP/1.
     let requests = proxy.max_requests_per_connection;
