@@ -22,6 +22,10 @@ pub async fn send(mut reply: Reply, session: &mut Session, ctx: &mut RequestCtx)
     if let Some(quota) = &ctx.quota {
         quota.on_reply(reply.fields_mut());
     }
+    if let Some(identity) = &ctx.identity {
+        // A session that was renewed is renewed whatever became of the request.
+        identity.on_reply(reply.fields_mut());
+    }
     let help = match ctx.snapshot.config.proxy.problems_url.as_str() {
         "" => reply::PROBLEMS,
         elsewhere => elsewhere,

@@ -210,11 +210,15 @@ impl RequestCtx {
         self.route.as_ref().map_or(&self.snapshot.unrouted, |route| &route.metrics)
     }
 
-    /// Has the client come back to where it is: to its share of the route's requests, and to its backend.
+    /// Gives the client the cookies that are for it: those of the auth server, and those by which it comes back to its
+    /// share of the route's requests and to its backend.
     ///
     /// # Errors
     /// Where Pingora refuses a field, which it does not do for cookies.
     pub fn keep_client(&self, response: &mut ResponseHeader) -> Result<()> {
+        if let Some(identity) = &self.identity {
+            identity.on_response(response)?;
+        }
         let Some(route) = &self.route else { return Ok(()) };
         if let Some(cookie) = route.split_cookie.as_ref().filter(|_| self.draw_is_new) {
             cookie.on_response(&self.draw.number().to_string(), self.is_https, response)?;

@@ -9,17 +9,22 @@ use pingora::proxy::Session;
 use pingora::{Error, Result};
 
 use crate::config::Proxy;
+use crate::field_list;
 use crate::tls::Handshake;
 
 /// How long the rest of a body is read that nobody wants, so that an early answer arrives.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What Pingora calls a connection that is kept, and that it waits for without an end: the client's stream has a
+/// deadline for idle connections, which does not count the time that a head takes (`client`).
+pub const KEPT: Option<u64> = Some(0);
 
 /// Settles how the connection behaves from this request on. Nothing about it may last for ever.
 pub fn settle(session: &mut Session, proxy: &Proxy) {
     // Where the request itself ends the connection (HTTP/1.0, `Connection: close`), it stays so.
     if session.get_keepalive().is_some() {
         let lasts = !asks_to_close(&session.req_header().headers);
-        session.set_keepalive(lasts.then(|| proxy.keepalive_timeout_secs.get()));
+        session.set_keepalive(KEPT.filter(|_| lasts));
     }
     // Counted down by Pingora from one request to the next, on a connection of HTTP/1.
     let requests = proxy.max_requests_per_connection;
@@ -41,9 +46,7 @@ pub fn settle(session: &mut Session, proxy: &Proxy) {
 
 /// Whether any line of `Connection` says that this is the last request (RFC 9112 9.6); Pingora looks at one.
 fn asks_to_close(request: &HeaderMap) -> bool {
-    let lines = request.get_all(header::CONNECTION).into_iter();
-    let mut options = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+    field_list::has(request, header::CONNECTION, "close")
 }
 
 /// What the TLS handshake has found out about the client; `None` where the connection is without TLS.
@@ -72,7 +75,8 @@ pub async fn left(session: &mut Session) {
 /// Whether the client waits for 100 (Continue) before it sends its body (RFC 9110 10.1.1).
 pub fn awaits_continue(session: &Session) -> bool {
     let request = session.req_header();
-    let asks = request.version > Version::HTTP_10 && request.headers.contains_key(header::EXPECT);
+    let asks = request.version > Version::HTTP_10
+        && field_list::has(&request.headers, header::EXPECT, "100-continue");
     asks && session.response_written().is_none()
 }
 
@@ -122,8 +126,7 @@ pub fn wants_events(request: &HeaderMap) -> bool {
         let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
         kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
     };
-    let accepted = request.get_all(header::ACCEPT).into_iter();
-    accepted.flat_map(|kinds| kinds.as_bytes().split(|byte| *byte == b',')).any(is_events)
+    field_list::members(request, header::ACCEPT).any(is_events)
 }
 
 #[cfg(test)]

@@ -188,6 +188,7 @@ impl ProxyHttp for Gateway {
     /// Who asks, under which id, and how long the connection may wait.
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
         downstream::settle(session, &ctx.snapshot.config.proxy);
+        hygiene::simplify_lists(session.req_header_mut())?;
         turns::take(session);
         let peer = downstream::peer_address(session);
         let config = &ctx.snapshot.config.proxy;

@@ -1,5 +1,5 @@
-//! What bounds the head of a request; over HTTP/2, how long it may take. It may change while a connection is open, so
-//! it is asked for.
+//! What bounds the head of a request, and the silence before it; over HTTP/2, how long a head may take. It may change
+//! while a connection is open, so it is asked for.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +14,8 @@ pub struct Bounds {
     pub size: HeadSize,
     /// How long it may take, from its first byte.
     pub time: Duration,
+    /// How long a connection of HTTP/1 may be idle before that byte.
+    pub idle: Duration,
 }
 
 /// Tells the bounds that hold at the time.

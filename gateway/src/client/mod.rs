@@ -31,8 +31,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use self::bounds::{Bounds, HeadTerms};
 use self::deadline::Deadline;
-use self::http1::Inspector;
 pub use self::http1::Refusal;
+use self::http1::{Awaited, Inspector};
 use self::http2::Http2;
 use self::sending::Sending;
 use self::turns::Turns;
@@ -44,6 +44,12 @@ use crate::websocket::ClientSide;
 /// unread would be a reset, and might take the answer with it (RFC 9112 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
+
+/// What a client is told whose head takes too long.
+pub const LATE_HEAD: Refusal = Refusal {
+    problem: Problem::RequestTimeout,
+    detail: "the header did not arrive whole in time (proxy.header_timeout_secs)",
+};
 
 /// A client's stream.
 #[derive(Debug)]
@@ -76,8 +82,23 @@ pub struct ClientStream {
 struct Http1 {
     inspector: Inspector,
     terms: HeadTerms,
-    /// Whether the deadline is that of a head.
-    is_timed: bool,
+    /// What the deadline is for, where it is set here.
+    timed: Awaited,
+}
+
+impl Http1 {
+    /// Sets the deadline for what the client is waited for now; `deadline` is the stream's. Pingora has no timeout of its
+    /// own for it: it knows one for idle connections, which would bound a head as well, and none for the first request.
+    fn time(&mut self, awaited: Awaited, deadline: &Deadline) {
+        if awaited == std::mem::replace(&mut self.timed, awaited) {
+            return;
+        }
+        match awaited {
+            Awaited::Request => deadline.set(self.terms.now().idle),
+            Awaited::RestOfHead => deadline.set(self.terms.now().time),
+            Awaited::Other => deadline.lift(),
+        }
+    }
 }
 
 impl ClientStream {
@@ -102,7 +123,7 @@ impl ClientStream {
     /// One on which HTTP/1 is spoken, on these terms.
     #[must_use]
     pub fn with_http1(self, terms: HeadTerms) -> Self {
-        let http1 = Http1 { inspector: Inspector::default(), terms, is_timed: false };
+        let http1 = Http1 { inspector: Inspector::default(), terms, timed: Awaited::Other };
         ClientStream { http1: Some(http1), ..self }
     }
 
@@ -190,22 +211,28 @@ impl ClientStream {
         }
         let terms = &http1.terms;
         let read = http1.inspector.poll_read(&mut self.inner, cx, buf, || terms.now().size);
-        let is_within_head = read.is_pending() && http1.inspector.is_within_head();
-        if is_within_head != http1.is_timed {
-            http1.is_timed = is_within_head;
-            if is_within_head { self.deadline.set(terms.now().time) } else { self.deadline.lift() }
-        }
+        let awaited = if read.is_pending() { http1.inspector.awaited() } else { Awaited::Other };
+        http1.time(awaited, &self.deadline);
         read
     }
 
-    /// Has a head that takes too long be answered.
-    fn refuse_late_head(&mut self) -> bool {
-        let Some(http1) = self.http1.as_mut().filter(|http1| http1.is_timed) else { return false };
-        http1.is_timed = false;
-        self.deadline.lift();
-        let detail = "the header did not arrive whole in time (proxy.header_timeout_secs)";
-        http1.inspector.refuse(Refusal { problem: Problem::RequestTimeout, detail });
-        true
+    /// The deadline has passed: ends an idle connection, has a late head answered, and fails any other read.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let timed = self.http1.as_mut().map(|http1| std::mem::take(&mut http1.timed)).unwrap_or_default();
+        match (timed, &mut self.http1) {
+            (Awaited::Request, _) => {
+                // Over TLS its end is announced (RFC 8446 6.1), if there is room for that; nobody waits for it. To
+                // Pingora it is as if the client had closed it.
+                let _ = Pin::new(&mut self.inner).poll_shutdown(cx);
+                Poll::Ready(Ok(()))
+            }
+            (Awaited::RestOfHead, Some(http1)) => {
+                self.deadline.lift();
+                http1.inspector.refuse(LATE_HEAD);
+                self.poll_inside(cx, buf)
+            }
+            _ => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+        }
     }
 
     /// All has been said: reads for a while what the client still sends.
@@ -298,10 +325,7 @@ impl AsyncRead for ClientStream {
             self.unflushed = false;
         }
         ready!(self.deadline.poll(cx));
-        if self.refuse_late_head() {
-            return self.poll_inside(cx, buf);
-        }
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        self.poll_overdue(cx, buf)
     }
 }
 

@@ -10,11 +10,12 @@ const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const OTHER: &[u8] =
     b"POST /other HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n";
 const LONG: Duration = Duration::from_secs(3600);
+const IDLE: Duration = Duration::from_secs(20);
 
 fn over_http1() -> (ClientStream, DuplexStream) {
     let (ours, theirs) = duplex(4096);
     let size = HeadSize { uri: 100, bytes: 1000, fields: 10 };
-    let terms = HeadTerms::new(move || Bounds { size, time: Duration::from_secs(10) });
+    let terms = HeadTerms::new(move || Bounds { size, time: Duration::from_secs(10), idle: IDLE });
     (ClientStream::new(Box::new(ours)).with_http1(terms), theirs)
 }
 
@@ -63,7 +64,7 @@ async fn a_head_over_http2_must_come_whole_in_its_time_and_what_is_no_head_need_
     ] {
         let (client, mut other) = duplex(64);
         let size = HeadSize { uri: 100, bytes: 1000, fields: 10 };
-        let terms = HeadTerms::new(move || Bounds { size, time: Duration::from_secs(10) });
+        let terms = HeadTerms::new(move || Bounds { size, time: Duration::from_secs(10), idle: IDLE });
         let stream = ClientStream::new(Box::new(client)).awaiting(1, Duration::from_secs(5));
         let mut stream = stream.with_http2_heads(terms, 1);
         let bytes = [b"P", frames.concat().as_slice()].concat();
@@ -150,7 +151,7 @@ async fn an_empty_line_behind_a_request_is_not_waited_upon() {
     client.write_all(&[GET, b"\r\n"].concat()).await.unwrap();
     assert_eq!(read(&mut stream, 4096).await, GET);
     over(&stream);
-    assert!(timeout(LONG, read(&mut stream, 4096)).await.is_err());
+    assert!(timeout(IDLE / 2, read(&mut stream, 4096)).await.is_err());
     client.write_all(GET).await.unwrap();
     assert_eq!(read(&mut stream, 4096).await, [b"\r\n", GET].concat());
 }
@@ -184,4 +185,54 @@ async fn a_close_waits_for_the_client_where_something_is_unread_and_not_for_ever
     let start = Instant::now();
     stream.shutdown().await.unwrap();
     assert_eq!(start.elapsed().as_secs(), 0);
+}
+
+/// The seconds until a connection on which these bytes come, at these seconds, is ended: `None` where it is not within an
+/// hour. What is read is dropped.
+async fn ended_after(
+    mut stream: ClientStream,
+    mut client: DuplexStream,
+    sent: &[(u64, &[u8])],
+) -> Option<u64> {
+    let sent: Vec<(u64, Vec<u8>)> = sent.iter().map(|(at, bytes)| (*at, bytes.to_vec())).collect();
+    let start = Instant::now();
+    let sending = tokio::spawn(async move {
+        for (at, bytes) in sent {
+            tokio::time::sleep_until(start + Duration::from_secs(at)).await;
+            client.write_all(&bytes).await.unwrap();
+        }
+        tokio::time::sleep(2 * LONG).await;
+        drop(client);
+    });
+    let ended = timeout(LONG, async {
+        loop {
+            match stream.read(&mut [0; 4096]).await {
+                Ok(0) => return,
+                Ok(_) => over(&stream),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    });
+    let ended = ended.await.ok().map(|()| start.elapsed().as_secs());
+    sending.abort();
+    ended
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_idle_until_a_request_begins_and_not_while_its_head_comes() {
+    for (sent, secs) in [
+        (&[][..], 20),
+        // An empty line begins nothing.
+        (&[(15, &b"\r\n"[..])], 20),
+        (&[(0, b"\r"), (7, b"\n")], 20),
+        (&[(15, GET)], 35),
+        (&[(15, GET), (16, b"\r\n"), (30, b"\r\n")], 35),
+        (&[(15, GET), (34, GET)], 54),
+        // A head that begins late has all of its time.
+        (&[(19, b"GET / HTTP/1.1\r\n"), (28, b"Host: a\r\n\r\n")], 48),
+        (&[(0, GET), (19, b"\r\nGET / HTTP/1.1\r\n"), (28, b"Host: a\r\n\r\n")], 48),
+    ] {
+        let (stream, client) = over_http1();
+        assert_eq!(ended_after(stream, client, sent).await, Some(secs), "{sent:?}");
+    }
 }

@@ -77,7 +77,7 @@ pub struct Auth {
     /// `jwt`: claims that must have this value, or one of these; `scope` a word of it.
     #[serde(skip_serializing_if = "is_default")]
     pub require: BTreeMap<String, OneOrMany<String>>,
-    /// `forward`: who is asked whether a request may pass.
+    /// `forward`: who is asked whether a request may pass. Cookies of its answer go to the client.
     #[serde(skip_serializing_if = "is_default")]
     pub url: String,
     /// `forward`: the fields of the answer that backends are told; each comes once. Nobody else's are passed on.

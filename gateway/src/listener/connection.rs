@@ -1,5 +1,6 @@
 //! From an accepted socket to a stream on which HTTP is spoken: for whom it is (PROXY protocol), TLS, and
-//! whether it begins with HTTP/2. All of it together has a time in which it must be done.
+//! whether it begins with HTTP/2. The first two have a time in which they must be done. A connection on which they are,
+//! and which says nothing, is idle.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use tracing::debug;
 use super::addresses::{Addresses, Place};
 use super::peer;
 use crate::client::turns::Turns;
-use crate::client::{Bounds, ClientStream, HeadTerms, Refusal};
+use crate::client::{Bounds, ClientStream, HeadTerms, LATE_HEAD, Refusal};
+use crate::config::Proxy;
 use crate::live::{Snapshot, Store};
 use crate::pace;
 use crate::reply::Problem;
@@ -21,7 +23,8 @@ use crate::telemetry::{Limit, Metrics};
 use crate::tls::acme::Challenges;
 use crate::tls::{Acceptor, Hello, look_at, server_name};
 
-/// How long a client may take until it can send its first request.
+/// How long a client may take until it can send its first request: for the PROXY header and the TLS handshake. Over HTTP/2
+/// a client begins by itself (RFC 9113 3.4), so the preface is awaited for no longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a client of HTTP/2 begins (RFC 9113 3.4).
@@ -55,6 +58,14 @@ pub(super) struct Opened {
     pub(super) turns: Option<Arc<Turns>>,
 }
 
+/// A connection of which it is known for whom it is.
+enum Prepared {
+    /// HTTP is spoken on it, of a version that TLS has agreed on, or in vain.
+    Http(ClientStream),
+    /// Nothing has been agreed on.
+    Cleartext(TcpStream),
+}
+
 impl Opener {
     /// Opens connections as `live` says, to these `listeners`; over TLS to those with which it is true.
     ///
@@ -69,8 +80,12 @@ impl Opener {
         let current = live.clone();
         let head = HeadTerms::new(move || {
             let snapshot = current.load();
-            let time = snapshot.config.proxy.header_timeout_secs.duration();
-            Bounds { size: snapshot.largest_head, time }
+            let proxy = &snapshot.config.proxy;
+            Bounds {
+                size: snapshot.largest_head,
+                time: proxy.header_timeout_secs.duration(),
+                idle: proxy.keepalive_timeout_secs.duration(),
+            }
         });
         let addresses = Arc::default();
         Ok(Opener { live, metrics, acceptor: Acceptor::new()?, challenges, head, listeners, addresses })
@@ -79,18 +94,30 @@ impl Opener {
     /// What HTTP is spoken on; `None` where it does not come to that.
     pub(super) async fn open(&self, stream: Stream) -> Option<Opened> {
         let Ok(stream) = stream.into_any().downcast::<TcpStream>() else { return None };
-        match tokio::time::timeout(PATIENCE, self.prepare(*stream)).await {
-            Ok(opened) => opened,
-            Err(_) => {
-                self.metrics.connections_abandoned.inc();
-                debug!("a client took too long to open its connection");
-                None
-            }
-        }
+        let snapshot = self.live.load();
+        let proxy = &snapshot.config.proxy;
+        let Ok(prepared) = tokio::time::timeout(PATIENCE, self.prepare(*stream, &snapshot)).await else {
+            self.metrics.connections_abandoned.inc();
+            debug!("a client took too long to open its connection");
+            return None;
+        };
+        let (stream, place) = prepared?;
+        let stream = match stream {
+            Prepared::Http(stream) => stream,
+            Prepared::Cleartext(stream) => self.cleartext(stream, proxy).await?,
+        };
+        let terms = pace::Terms {
+            patience: proxy.send_timeout_secs.duration(),
+            bytes_per_sec: proxy.min_send_bytes_per_sec,
+        };
+        let mut stream = stream.taken_by(terms, self.metrics.limits.counter(Limit::SendRate).clone());
+        let turns =
+            stream.count(proxy.max_requests_per_connection, proxy.keepalive_timeout_secs.duration()).ok()?;
+        Some(Opened { stream, place, turns })
     }
 
-    async fn prepare(&self, mut stream: TcpStream) -> Option<Opened> {
-        let snapshot = self.live.load();
+    /// Finds out for whom the connection is, and has TLS begin.
+    async fn prepare(&self, mut stream: TcpStream, snapshot: &Snapshot) -> Option<(Prepared, Option<Place>)> {
         let proxy = &snapshot.config.proxy;
         let is_https = self.is_https(&stream);
         let client = match peer::client(&mut stream, proxy).await {
@@ -110,67 +137,69 @@ impl Opener {
             }
             place => place.flatten(),
         };
-        let stream = self.begin(stream, is_https, &snapshot).await?;
-        let terms = pace::Terms {
-            patience: proxy.send_timeout_secs.duration(),
-            bytes_per_sec: proxy.min_send_bytes_per_sec,
+        let prepared = match is_https {
+            true => Prepared::Http(self.begin_tls(stream, snapshot).await?),
+            false => Prepared::Cleartext(stream),
         };
-        let mut stream = stream.taken_by(terms, self.metrics.limits.counter(Limit::SendRate).clone());
-        let turns =
-            stream.count(proxy.max_requests_per_connection, proxy.keepalive_timeout_secs.duration()).ok()?;
-        Some(Opened { stream, place, turns })
+        Some((prepared, place))
     }
 
-    /// Has TLS begin, where it is spoken, and finds out whether it is HTTP/2 that follows.
-    async fn begin(
-        &self,
-        mut stream: TcpStream,
-        is_https: bool,
-        snapshot: &Snapshot,
-    ) -> Option<ClientStream> {
-        if is_https {
-            if begins_with_text(&mut stream).await {
+    /// Has TLS begin, and takes the protocol that it agrees on.
+    async fn begin_tls(&self, mut stream: TcpStream, snapshot: &Snapshot) -> Option<ClientStream> {
+        if begins_with_text(&mut stream).await {
+            self.metrics.tls_handshakes_failed.inc();
+            return Some(self.plain(stream).refusing(WITHOUT_TLS));
+        }
+        let peer = peer::address(&stream);
+        let certificates = snapshot.certificates.clone();
+        // What the client wants must be known before where an ACME server is awaited, and where a host asks its
+        // clients for certificates.
+        let hello = match self.challenges.has_tls() || certificates.asks_clients() {
+            true => peek_at_hello(&mut stream).await,
+            false => Vec::new(),
+        };
+        if self.challenges.has_tls() && look_at(&hello) == Hello::Validation {
+            if let Err(error) = self.challenges.validate(stream).await {
+                debug!(?peer, %error, "an ACME server was not shown that the name leads here");
+            }
+            return None;
+        }
+        match self.acceptor.accept(stream, certificates, server_name(&hello).as_deref()).await {
+            Ok(stream) => {
+                self.metrics.tls_handshakes.inc();
+                let stream = ClientStream::new(Box::new(stream));
+                let speaks_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
+                Some(match speaks_http2 {
+                    true => stream
+                        .awaiting(PREFACE.len(), PATIENCE)
+                        .with_http2_heads(self.head.clone(), PREFACE.len()),
+                    false => stream.with_http1(self.head.clone()),
+                })
+            }
+            Err(error) => {
                 self.metrics.tls_handshakes_failed.inc();
-                return Some(self.plain(stream).refusing(WITHOUT_TLS));
+                debug!(?peer, %error, "a TLS handshake failed");
+                None
             }
-            let peer = peer::address(&stream);
-            let certificates = snapshot.certificates.clone();
-            // What the client wants must be known before where an ACME server is awaited, and where a host asks its
-            // clients for certificates.
-            let hello = match self.challenges.has_tls() || certificates.asks_clients() {
-                true => peek_at_hello(&mut stream).await,
-                false => Vec::new(),
-            };
-            if self.challenges.has_tls() && look_at(&hello) == Hello::Validation {
-                if let Err(error) = self.challenges.validate(stream).await {
-                    debug!(?peer, %error, "an ACME server was not shown that the name leads here");
-                }
-                return None;
-            }
-            return match self.acceptor.accept(stream, certificates, server_name(&hello).as_deref()).await {
-                Ok(stream) => {
-                    self.metrics.tls_handshakes.inc();
-                    let stream = ClientStream::new(Box::new(stream));
-                    let speaks_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
-                    Some(match speaks_http2 {
-                        true => stream
-                            .awaiting(PREFACE.len(), PATIENCE)
-                            .with_http2_heads(self.head.clone(), PREFACE.len()),
-                        false => stream.with_http1(self.head.clone()),
-                    })
-                }
-                Err(error) => {
-                    self.metrics.tls_handshakes_failed.inc();
-                    debug!(?peer, %error, "a TLS handshake failed");
-                    None
-                }
-            };
         }
-        if snapshot.config.proxy.http2_cleartext && begins_with_preface(&mut stream).await {
-            let stream = ClientStream::new(Box::new(stream)).with_http2();
-            return Some(stream.with_http2_heads(self.head.clone(), PREFACE.len()));
+    }
+
+    /// Finds out whether it is HTTP/2 that a client speaks without TLS. Until its first byte the connection is idle, and
+    /// what begins then is a head. `None`: it has been idle for too long.
+    async fn cleartext(&self, mut stream: TcpStream, proxy: &Proxy) -> Option<ClientStream> {
+        if !proxy.http2_cleartext {
+            return Some(self.plain(stream));
         }
-        Some(self.plain(stream))
+        let idle = proxy.keepalive_timeout_secs.duration();
+        tokio::time::timeout(idle, await_first_byte(&mut stream)).await.ok()?;
+        let head = proxy.header_timeout_secs.duration();
+        Some(match tokio::time::timeout(head, begins_with_preface(&mut stream)).await {
+            Ok(true) => ClientStream::new(Box::new(stream))
+                .with_http2()
+                .with_http2_heads(self.head.clone(), PREFACE.len()),
+            Ok(false) => self.plain(stream),
+            Err(_) => self.plain(stream).refusing(LATE_HEAD),
+        })
     }
 
     fn plain(&self, stream: TcpStream) -> ClientStream {
@@ -218,6 +247,14 @@ async fn peek_at_hello(stream: &mut TcpStream) -> Vec<u8> {
     }
     stream.rewind(&seen);
     seen
+}
+
+/// Waits for the first byte, or for the end of the connection.
+async fn await_first_byte(stream: &mut TcpStream) {
+    let mut first = [0; 1];
+    if let Ok(1..) = stream.read(&mut first).await {
+        stream.rewind(&first);
+    }
 }
 
 /// Whether it is no handshake but a request: that begins with a letter, and a handshake with byte 22 (RFC 8446 5.1).

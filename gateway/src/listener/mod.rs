@@ -18,19 +18,22 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use pingora::apps::ServerApp;
+use pingora::apps::{HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::listeners::ListenerConfig;
 use pingora::prelude::*;
 use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::proxy::HttpProxy;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::listening::Service;
 use pingora::services::{ServiceReadyNotifier, ServiceWithDependents};
+use tokio::sync::watch;
 
 use connection::Opened;
 pub use connection::Opener;
 
+use crate::downstream;
 use crate::lifetime::{LINGER, Leaving, Part};
 use crate::proxy::Gateway;
 use crate::telemetry::Metrics;
@@ -83,12 +86,21 @@ pub struct Connections {
     accepting: AtomicBool,
     metrics: Arc<Metrics>,
     leaving: Leaving,
+    /// True once idle connections are closed.
+    closes_idle: watch::Sender<bool>,
 }
 
 impl Connections {
     /// None are open, and no more than `limit` will be.
     pub fn new(limit: usize, metrics: Arc<Metrics>, leaving: Leaving) -> Self {
-        Connections { open: AtomicUsize::new(0), limit, accepting: AtomicBool::new(true), metrics, leaving }
+        Connections {
+            open: AtomicUsize::new(0),
+            limit,
+            accepting: AtomicBool::new(true),
+            metrics,
+            leaving,
+            closes_idle: watch::Sender::new(false),
+        }
     }
 
     /// Nothing is accepted any more. Returns when idle connections may be closed: at once, or after a hand-over
@@ -116,12 +128,19 @@ impl Connections {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Ready when the process stops, and nobody takes its place.
+    /// Ready when connections on which nothing is in flight are closed: when the process stops, or some time after another
+    /// process has taken its place.
     async fn are_cut_off(&self, mut shutdown: ShutdownWatch) {
-        let stops = shutdown.wait_for(|stops| *stops).await.is_ok();
-        if !stops || self.leaving.has_begun() {
-            // Each is waited for only so long.
-            std::future::pending::<()>().await;
+        let stops = async {
+            let stops = shutdown.wait_for(|stops| *stops).await.is_ok();
+            if !stops || self.leaving.has_begun() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let mut closes_idle = self.closes_idle.subscribe();
+        tokio::select! {
+            () = stops => {}
+            _ = closes_idle.wait_for(|closes| *closes) => {}
         }
     }
 
@@ -150,6 +169,24 @@ struct Counted {
     opener: Opener,
 }
 
+impl Counted {
+    /// Serves the requests of a connection of HTTP/1, one after another, as `process_new` of Pingora's `HttpServerApp`
+    /// does. But that has a minute pass before a first request, whatever is configured; here the stream says how long it
+    /// may be idle (`client`).
+    async fn serve_http1(&self, stream: Stream, shutdown: &ShutdownWatch) {
+        let mut session = ServerSession::new_http1(stream);
+        session.set_keepalive(if *shutdown.borrow() { None } else { downstream::KEPT });
+        let mut served = self.proxy.process_new_http(session, shutdown).await;
+        while let Some((stream, settings)) = served.map(ReusedHttpStream::consume) {
+            let mut session = ServerSession::new_http1(stream);
+            if let Some(settings) = settings {
+                settings.apply_to_session(&mut session);
+            }
+            served = self.proxy.process_new_http(session, shutdown).await;
+        }
+    }
+}
+
 #[async_trait]
 impl ServerApp for Counted {
     /// A connection, from its first byte to its close.
@@ -165,7 +202,10 @@ impl ServerApp for Counted {
             () = self.connections.are_cut_off(shutdown.clone()) => return None,
         };
         let Opened { stream, place: _place, turns } = opened;
-        let Some(turns) = turns else { return self.proxy.process_new(Box::new(stream), shutdown).await };
+        let Some(turns) = turns else {
+            self.serve_http1(Box::new(stream), shutdown).await;
+            return None;
+        };
         let ends = turns.watch();
         tokio::select! {
             stream = self.proxy.process_new(Box::new(stream), &ends) => stream,
@@ -177,6 +217,7 @@ impl ServerApp for Counted {
     /// The listeners have been closed.
     async fn cleanup(&self) {
         self.connections.let_go().await;
+        self.connections.closes_idle.send_replace(true);
         self.proxy.cleanup().await;
     }
 }

@@ -22,7 +22,7 @@ use super::keep::keep;
 use super::names::{Names, resolve};
 use super::snapshot::Snapshot;
 use super::turnover::{forget, tell};
-use crate::config::{Config, ConfigError, Parsed, Source, difference};
+use crate::config::{Config, ConfigError, Parsed, PathFault, Source, difference};
 use crate::policy::signed_cookie::CookieKey;
 use crate::telemetry::Metrics;
 use crate::upstream::Places;
@@ -55,18 +55,28 @@ struct Book {
 }
 // ANCHOR_END: store
 
+/// The key that cookies are signed with.
+fn cookie_key(source: &Source, parsed: &Parsed) -> Result<CookieKey, ConfigError> {
+    let variable = &parsed.config.proxy.cookie_key_env;
+    CookieKey::from_variable(variable).map_err(|error| {
+        let detail = format!("cannot make a key for cookies: {error}; set the variable {variable} to a key");
+        source.locate(parsed, vec![PathFault { path: "proxy/cookie_key_env".to_owned(), detail }])
+    })
+}
+
 impl Store {
     /// A store that begins with `parsed`, which `source` has been read to, and which changes go back to.
     ///
     /// # Errors
-    /// Names of backends that lead nowhere, and `[[tests]]` that fail.
+    /// Names of backends that lead nowhere, `[[tests]]` that fail, and a system that has no random bytes for the key of
+    /// cookies.
     pub fn new(
         source: Source,
         parsed: Parsed,
         names: Names,
         metrics: Arc<Metrics>,
     ) -> Result<Self, ConfigError> {
-        let cookie_key = Arc::new(CookieKey::from_variable(&parsed.config.proxy.cookie_key_env));
+        let cookie_key = Arc::new(cookie_key(&source, &parsed)?);
         let compiled = resolve(&parsed.config, names, &Places::new()).and_then(|places| {
             let (metrics, cookie_key) = (&metrics, &cookie_key);
             let with = Surroundings { metrics, cookie_key, places: places.into(), before: None, revision: 1 };

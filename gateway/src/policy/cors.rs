@@ -15,6 +15,7 @@ use pingora::http::ResponseHeader;
 
 use super::add_vary;
 use crate::config::{self, AllowedOrigin, FieldOrAny};
+use crate::field_list;
 use crate::reply::{Problem, Reply};
 
 /// What an answer to a preflight depends on besides the origin.
@@ -131,14 +132,14 @@ impl Cors {
 
     /// The first field that is asked for and not allowed.
     fn forbidden_field<'r>(&self, request: &'r HeaderMap) -> Option<&'r str> {
-        let lines = request.get_all(ACCESS_CONTROL_REQUEST_HEADERS).into_iter();
-        let names = lines.flat_map(|line| line.to_str().unwrap_or("?").split(',')).map(str::trim);
+        let names = field_list::members(request, ACCESS_CONTROL_REQUEST_HEADERS);
+        let mut names = names.map(|name| std::str::from_utf8(name).unwrap_or("?"));
         let is_allowed = |name: &&str| {
             let listed = self.headers.these.iter().any(|allowed| allowed.as_str().eq_ignore_ascii_case(name));
             // The star does not stand for this one (fetch, 3.2.4).
             listed || self.headers.any && !name.eq_ignore_ascii_case(AUTHORIZATION.as_str())
         };
-        names.filter(|name| !name.is_empty()).find(|name| !is_allowed(name))
+        names.find(|name| !is_allowed(name))
     }
 
     /// The origin that may use the response, as it is told.

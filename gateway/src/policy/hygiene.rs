@@ -11,6 +11,8 @@ use pingora::Result;
 use pingora::http::RequestHeader;
 
 use super::Verdict;
+use crate::decimal;
+use crate::field_list;
 use crate::reply::{Problem, Reply};
 
 /// What may be asked of a resource, as far as the gateway is concerned.
@@ -53,6 +55,37 @@ const NOT_IN_HTTP2: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
+/// Length of the longest method that is passed on, in bytes. Of those that are registered, the longest has 17; RFC 9112 3
+/// wants 501 for one that is longer than any that is known.
+pub const MAX_METHOD: usize = 32;
+
+/// What the client is told whose method is longer.
+pub const METHOD_TOO_LONG: &str = "the method is longer than any that is known";
+
+/// Writes lists that have one meaning and several ways to write it in the way that Pingora and backends read: without
+/// empty members (RFC 9110 5.6.1), and without the field where nothing is left. Pingora compares these values whole.
+///
+/// # Errors
+/// Where Pingora refuses a value, which it does not do for part of one that it has accepted.
+pub fn simplify_lists(request: &mut RequestHeader) -> Result<()> {
+    for name in [EXPECT, UPGRADE, TE] {
+        let mut lines = request.headers.get_all(&name).iter();
+        let Some(first) = lines.next() else { continue };
+        let is_simple = lines.next().is_none() && !first.is_empty() && !first.as_bytes().contains(&b',');
+        if is_simple {
+            continue;
+        }
+        let members: Vec<&[u8]> = field_list::members(&request.headers, &name).collect();
+        let simple =
+            HeaderValue::from_bytes(&members.join(&b", "[..])).ok().filter(|value| !value.is_empty());
+        match simple {
+            Some(simple) => request.insert_header(name, simple)?,
+            None => drop(request.remove_header(&name)),
+        }
+    }
+    Ok(())
+}
+
 /// Refuses what no route is asked about.
 pub fn check(request: &RequestHeader) -> Verdict {
     let verdict = if request.version == Version::HTTP_2 { http2(request) } else { http1(request) };
@@ -92,12 +125,26 @@ pub fn on_request(version: Version, request: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
-/// Whether a target may have this byte, over either version: what came over the one may go up over the other.
+/// Whether a path may have this byte, over either version: what came over the one may go up over the other.
 ///
-/// That is more than RFC 3986 2 allows: browsers leave `|`, `^` and braces as they are. But no fragment (RFC 9110 7.1),
-/// and nothing that has no place in Pingora's URI either: over HTTP/1 it would be answered there.
-pub const fn is_target_byte(byte: u8) -> bool {
+/// That is more than RFC 3986 2 allows: browsers leave `|`, `^` and brackets as they are (the URL standard's
+/// percent-encode sets), and programs leave braces. But no fragment (RFC 9110 7.1), and nothing that browsers encode and
+/// the `http` crate does not take for part of a URI: over HTTP/1 Pingora would answer that itself.
+pub const fn is_path_byte(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'#' | b'"' | b'<' | b'>' | b'`')
+}
+
+/// The same for a query, in which browsers leave a backtick as it is as well.
+pub const fn is_query_byte(byte: u8) -> bool {
+    is_path_byte(byte) || byte == b'`'
+}
+
+/// Returns where the first byte is that a request's target may not have.
+pub fn foreign_byte(target: &[u8]) -> Option<usize> {
+    let path = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
+    let (path, query) = target.split_at(path);
+    let in_query = || query.iter().position(|byte| !is_query_byte(*byte)).map(|at| path.len() + at);
+    path.iter().position(|byte| !is_path_byte(*byte)).or_else(in_query)
 }
 
 fn bad(detail: &'static str) -> Verdict {
@@ -112,6 +159,9 @@ fn method(request: &RequestHeader) -> Option<Reply> {
         let reply = Reply::new(Problem::MethodNotAllowed, "TRACE is not allowed");
         return Some(reply.field(header::ALLOW, ALLOW));
     }
+    if request.method.as_str().len() > MAX_METHOD {
+        return Some(Reply::new(Problem::NotImplemented, METHOD_TOO_LONG));
+    }
     if request.method == Method::CONNECT {
         return Some(Reply::new(
             Problem::NotImplemented,
@@ -124,16 +174,16 @@ fn method(request: &RequestHeader) -> Option<Reply> {
 }
 
 fn max_forwards(headers: &HeaderMap) -> Option<u64> {
-    headers.get(MAX_FORWARDS)?.to_str().ok()?.parse().ok()
+    decimal::strict(headers.get(MAX_FORWARDS)?.as_bytes()).ok()
 }
 
-/// Of expectations there is one (RFC 9110 10.1.1).
+/// Of expectations there is one (RFC 9110 10.1.1); who sends an empty list expects nothing.
 fn expectation(request: &RequestHeader) -> Verdict {
     if request.version <= Version::HTTP_10 {
         return Verdict::Continue(());
     }
-    let mut expectations = request.headers.get_all(EXPECT).iter();
-    if expectations.all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+    let mut expectations = field_list::members(&request.headers, EXPECT);
+    if expectations.all(|value| value.eq_ignore_ascii_case(b"100-continue")) {
         return Verdict::Continue(());
     }
     let detail = "nothing but 100-continue can be expected";
@@ -143,9 +193,7 @@ fn expectation(request: &RequestHeader) -> Verdict {
 
 /// `Connection` names options and fields, and none that matters to anybody else.
 fn http1(request: &RequestHeader) -> Verdict {
-    let lines = request.headers.get_all(CONNECTION).iter();
-    let options = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    for (i, option) in options.filter(|option| !option.is_empty()).enumerate() {
+    for (i, option) in field_list::members(&request.headers, CONNECTION).enumerate() {
         if i == MAX_OPTIONS {
             return bad("the Connection field has too many options");
         }
@@ -167,7 +215,7 @@ fn http2(request: &RequestHeader) -> Verdict {
     if NOT_IN_HTTP2.iter().any(|name| headers.contains_key(name)) {
         return bad("there is a header field that HTTP/2 does not have");
     }
-    if headers.get_all(TE).iter().any(|te| te.as_bytes() != b"trailers") {
+    if field_list::members(headers, TE).any(|coding| coding != b"trailers") {
         return bad("the TE field is not trailers");
     }
     let is_padded = |value: &HeaderValue| {
@@ -185,7 +233,7 @@ fn http2(request: &RequestHeader) -> Verdict {
     }
     let target = request.raw_path();
     let is_asterisk = target == b"*" && request.method == Method::OPTIONS;
-    let is_path = target.first() == Some(&b'/') && target.iter().all(|byte| is_target_byte(*byte));
+    let is_path = target.first() == Some(&b'/') && foreign_byte(target).is_none();
     if is_path || is_asterisk || request.method == Method::CONNECT {
         return Verdict::Continue(());
     }
@@ -258,13 +306,61 @@ mod tests {
             (Version::HTTP_11, "100-Continue", 0),
             (Version::HTTP_11, "teapots", 417),
             (Version::HTTP_11, "100-continue, teapots", 417),
+            (Version::HTTP_11, "", 0),
+            (Version::HTTP_11, ", ,", 0),
+            (Version::HTTP_11, "100-continue,", 0),
+            (Version::HTTP_11, ",100-CONTINUE, 100-continue", 0),
+            (Version::HTTP_11, ",teapots", 417),
+            (Version::HTTP_2, "", 0),
             (Version::HTTP_10, "teapots", 0),
             (Version::HTTP_2, "teapots", 417),
         ] {
             let mut request = request(version, "POST", &[("Expect", value)]);
             assert_eq!(status(&request), expected, "{version:?} {value}");
+            simplify_lists(&mut request).unwrap();
+            assert_eq!(status(&request), expected, "{version:?} {value}: the same");
             on_request(version, &mut request).unwrap();
-            assert_eq!(request.headers.contains_key(EXPECT), version != Version::HTTP_10);
+            let expects = version != Version::HTTP_10 && value.contains('t');
+            assert_eq!(request.headers.contains_key(EXPECT), expects, "{version:?} {value}");
+        }
+    }
+
+    #[test]
+    fn lists_are_written_in_one_way() {
+        for (name, lines, simple) in [
+            ("expect", &["100-continue"][..], &["100-continue"][..]),
+            ("expect", &["100-continue,", ""], &["100-continue"]),
+            ("expect", &["", ","], &[]),
+            ("upgrade", &[",websocket ,"], &["websocket"]),
+            ("upgrade", &["h2c,,websocket"], &["h2c, websocket"]),
+            ("te", &["trailers", "gzip;q=0.5,"], &["trailers, gzip;q=0.5"]),
+            ("te", &[""], &[]),
+            ("accept", &["a,,b", ""], &["a,,b", ""]),
+        ] {
+            let fields: Vec<_> = lines.iter().map(|line| (name, *line)).collect();
+            let mut request = request(Version::HTTP_11, "GET", &fields);
+            simplify_lists(&mut request).unwrap();
+            let left: Vec<_> = request.headers.get_all(name).iter().collect();
+            assert_eq!(left, simple, "{name}: {lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_has_what_browsers_send() {
+        for (target, foreign) in [
+            ("/a|b^c[d]{e}'f?q=`g`|^{}[]\\'%", None),
+            ("/a?b??c=/?", None),
+            ("/`", Some(1)),
+            ("/a?`\"", Some(4)),
+            ("/a?<", Some(3)),
+            ("/>", Some(1)),
+            ("/a?b#c", Some(4)),
+            ("/a b", Some(2)),
+            ("/é", Some(1)),
+            ("/?é", Some(2)),
+            ("/?\u{7f}", Some(2)),
+        ] {
+            assert_eq!(foreign_byte(target.as_bytes()), foreign, "{target:?}");
         }
     }
 
@@ -277,7 +373,12 @@ mod tests {
             ("OPTIONS", &[("Max-Forwards", "1")], 0),
             ("OPTIONS", &[("Max-Forwards", "x")], 0),
             ("GET", &[("Max-Forwards", "0")], 0),
+            ("OPTIONS", &[("Max-Forwards", "+0")], 0),
+            ("OPTIONS", &[("Max-Forwards", "00")], 0),
             ("CONNECT", &[], 501),
+            ("UPDATEREDIRECTREF", &[], 0),
+            ("ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEF", &[], 0),
+            ("ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFG", &[], 501),
         ] {
             assert_eq!(status(&request(Version::HTTP_11, method, fields)), expected, "{method} {fields:?}");
         }
@@ -291,6 +392,9 @@ mod tests {
         for (fields, expected) in [
             (&[("te", "trailers")][..], 0),
             (&[("te", "gzip")], 400),
+            (&[("te", "")], 0),
+            (&[("te", ",trailers,")], 0),
+            (&[("te", "trailers, gzip")], 400),
             (&[("connection", "close")], 400),
             (&[("keep-alive", "1")], 400),
             (&[("proxy-connection", "close")], 400),

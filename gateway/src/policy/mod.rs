@@ -30,6 +30,7 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::config::alike;
+use crate::field_list;
 pub use crate::reply::Verdict;
 
 /// Removes the fields that only the gateway may fill in, in any way of writing that a backend may take for them;
@@ -52,9 +53,8 @@ fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h s
 
 /// Notes that a response would be another one where `field` is another one in the request (RFC 9110 12.5.5).
 fn add_vary(response: &mut ResponseHeader, field: &'static str) -> Result<()> {
-    let lines = response.headers.get_all(header::VARY).into_iter().filter_map(|line| line.to_str().ok());
-    let mut fields = lines.flat_map(|line| line.split(',')).map(str::trim);
-    if fields.any(|listed| listed == "*" || listed.eq_ignore_ascii_case(field)) {
+    let is_there = |name| field_list::has(&response.headers, header::VARY, name);
+    if is_there("*") || is_there(field) {
         return Ok(());
     }
     response.append_header(header::VARY, field).map(|_| ())

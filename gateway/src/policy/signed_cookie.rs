@@ -10,9 +10,10 @@ use openssl::pkey::PKey;
 use openssl::sign::Signer;
 use pingora::Result;
 use pingora::http::ResponseHeader;
-use uuid::Uuid;
 
 use super::cookies;
+use crate::cache_control;
+use crate::random::{self, NoRandomBytes};
 
 /// How long a client keeps it: 30 days.
 const MAX_AGE_SECS: u32 = 30 * 24 * 60 * 60;
@@ -22,14 +23,22 @@ pub struct CookieKey(Vec<u8>);
 
 impl CookieKey {
     /// The key in this environment variable; one that is empty counts as not set.
-    pub fn from_variable(name: &str) -> Self {
+    ///
+    /// # Errors
+    /// Where it is not set, and the system has no random bytes for another one.
+    pub fn from_variable(name: &str) -> std::result::Result<Self, NoRandomBytes> {
         CookieKey::new(std::env::var(name).ok().filter(|secret| !secret.trim().is_empty()))
     }
 
-    /// The key that is `secret`; without one, a key that nobody knows.
-    pub fn new(secret: Option<String>) -> Self {
-        let random = || [Uuid::now_v7(), Uuid::now_v7()].iter().flat_map(|uuid| *uuid.as_bytes()).collect();
-        CookieKey(secret.map_or_else(random, String::into_bytes))
+    /// The key that is `secret`; without one, a random key of this process.
+    ///
+    /// # Errors
+    /// Where there is no `secret`, and the system has no random bytes.
+    pub fn new(secret: Option<String>) -> std::result::Result<Self, NoRandomBytes> {
+        Ok(CookieKey(match secret {
+            Some(secret) => secret.into_bytes(),
+            None => random::secret()?.to_vec(),
+        }))
     }
 
     fn sign(&self, purpose: &str, value: &str) -> std::result::Result<String, ErrorStack> {
@@ -67,7 +76,8 @@ impl SignedCookie {
         })
     }
 
-    /// Gives the client a cookie that says `value`; one that it got over HTTPS it sends over HTTPS only.
+    /// Gives the client a cookie that says `value`; one that it got over HTTPS it sends over HTTPS only. No cache may give
+    /// it to other clients, which would all come to the same backend.
     ///
     /// # Errors
     /// Where Pingora refuses the field, which it does not do for this one.
@@ -78,7 +88,10 @@ impl SignedCookie {
             "{name}={value}.{signature}; Path=/; Max-Age={MAX_AGE_SECS}; HttpOnly; SameSite=Lax{secure}"
         );
         match HeaderValue::from_str(&cookie) {
-            Ok(cookie) => response.append_header(header::SET_COOKIE, cookie).map(|_| ()),
+            Ok(cookie) => {
+                response.append_header(header::SET_COOKIE, cookie)?;
+                cache_control::keep_private(response)
+            }
             Err(_) => Ok(()),
         }
     }
@@ -89,13 +102,18 @@ mod tests {
     use super::*;
 
     fn cookie(secret: Option<&str>, purpose: &str) -> SignedCookie {
-        SignedCookie::new("ab", purpose.to_owned(), Arc::new(CookieKey::new(secret.map(str::to_owned))))
+        SignedCookie::new(
+            "ab",
+            purpose.to_owned(),
+            Arc::new(CookieKey::new(secret.map(str::to_owned)).unwrap()),
+        )
     }
 
     /// What a browser would send after a response with this cookie.
     fn given(cookie: &SignedCookie, value: &str) -> String {
         let mut response = ResponseHeader::build(200, None).unwrap();
         cookie.on_response(value, false, &mut response).unwrap();
+        assert_eq!(response.headers["cache-control"], "private");
         let set = response.headers["set-cookie"].to_str().unwrap();
         set.split(';').next().unwrap().to_owned()
     }
@@ -112,6 +130,17 @@ mod tests {
         assert_eq!(cookie.read(&headers(&format!("x=1; {given}; y=2"))), Some("1234"));
         assert_eq!(cookie.read(&headers(&format!("ab=forged.00; {given}"))), Some("1234"));
         assert_eq!(self::cookie(Some("secret"), "split a.example").read(&headers(&given)), Some("1234"));
+    }
+
+    #[test]
+    fn a_key_without_a_secret_is_random_and_whole() {
+        let key = || CookieKey::new(None).unwrap().0;
+        assert_eq!(key().len(), random::SECRET_BYTES);
+        // Of keys made at the same moment no part is the same: what a clock says would be.
+        let keys: Vec<Vec<u8>> = (0..32).map(|_| key()).collect();
+        for at in 0..random::SECRET_BYTES {
+            assert!(keys.iter().any(|key| key[at] != keys[0][at]), "byte {at} of every key is the same");
+        }
     }
 
     #[test]

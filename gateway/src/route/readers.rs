@@ -10,7 +10,7 @@ use super::{PathRule, Rule, RuleTable, within};
 /// What a server makes of a path, and which ones do so.
 type Reader = (&'static str, fn(&str) -> Vec<u8>);
 
-const READERS: [Reader; 11] = [
+const READERS: [Reader; 15] = [
     ("as it is: Node", |path| path.into()),
     ("slashes merged", |path| merged(path.as_bytes())),
     ("RFC 3986", |path| resolved(path.as_bytes())),
@@ -25,7 +25,28 @@ const READERS: [Reader; 11] = [
         let twice = decoded(&decoded(path.as_bytes()));
         cleaned(&turned(twice.split(|byte| *byte == b'?').next().unwrap()))
     }),
+    ("decoded, parsed as a URL, cleaned: programs for Node", |path| {
+        cleaned(&parsed(&decoded(path.as_bytes())))
+    }),
+    ("decoded twice, parsed as a URL, cleaned", |path| cleaned(&parsed(&decoded(&decoded(path.as_bytes()))))),
+    ("decoded, sent on in a line, cleaned", |path| cleaned(&line(&decoded(path.as_bytes())))),
+    ("decoded, trimmed, cleaned", |path| {
+        let path = decoded(path.as_bytes());
+        let end = path.iter().rposition(|byte| !byte.is_ascii_control()).map_or(0, |last| last + 1);
+        cleaned(&path[..end])
+    }),
 ];
+
+/// What the URL standard's parser makes of a path.
+fn parsed(path: &[u8]) -> Vec<u8> {
+    let mut path: Vec<u8> = path.into();
+    path.retain(|byte| !matches!(byte, b'\t' | b'\r' | b'\n'));
+    turned(path.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap())
+}
+
+fn line(path: &[u8]) -> Vec<u8> {
+    path.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap().into()
+}
 
 fn decoded(path: &[u8]) -> Vec<u8> {
     percent_encoding::percent_decode(path).collect()
@@ -99,10 +120,10 @@ fn rules(paths: &[PathRule]) -> RuleTable<&'static str> {
 
 /// Paths of parts that some server treats in a way of its own.
 fn paths(seed: u64, names: &'static [&'static str]) -> impl Iterator<Item = String> {
-    const PARTS: [&str; 34] = [
-        "/", "/", "/", "/", "//", "..", "..", ".", "/../", "/./", ";", ";a=b", "..;", "%2f", "%2F", "%5c",
-        "\\", "%2e", "%2E%2e", "%252f", "%252e", "%255c", "%3b", "%3f", "%23", "%20", "%40", "%61", "%c3%a9",
-        "%c0%af", "%25", "%00", "x", "é",
+    const PARTS: [&str; 41] = [
+        "%0d", "%0a", "%0D%0A", "%09", "%1f", "%250a", "%7f", "/", "/", "/", "/", "//", "..", "..", ".",
+        "/../", "/./", ";", ";a=b", "..;", "%2f", "%2F", "%5c", "\\", "%2e", "%2E%2e", "%252f", "%252e",
+        "%255c", "%3b", "%3f", "%23", "%20", "%40", "%61", "%c3%a9", "%c0%af", "%25", "%00", "x", "é",
     ];
     let mut random = Rng::with_seed(seed);
     let mut path = move || {
@@ -161,6 +182,9 @@ fn what_is_data_to_the_backend_goes_up_as_it_came() {
         "/bucket/a%3Bb",
         "/bucket/caf%e9",
         "/bucket/%40a%20b",
+        "/bucket/a%0d%0ab",
+        "/bucket/%0A",
+        "/other/a%09b",
         "/other//a%2fb",
     ] {
         let mut request = RequestHeader::build("GET", b"/", None).unwrap();

@@ -4,30 +4,23 @@ use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, Version};
 use pingora::http::RequestHeader;
 
+use crate::field_list;
+
 /// Whether `request` asks for a WebSocket (RFC 6455 4.1). What asks for another protocol, or asks in another way,
 /// is a request like any other: a server may ignore Upgrade (RFC 9110 7.8), and this one does.
 pub fn is_asked_for(request: &RequestHeader) -> bool {
-    let upgrade = request.headers.get_all(UPGRADE);
-    let mut upgrade = upgrade.iter();
-    let is_websocket = upgrade.next().is_some_and(|value| is(value.as_bytes(), b"websocket"));
-    let is_option = || {
-        let options = request.headers.get_all(CONNECTION).into_iter();
-        options.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).any(|it| is(it, b"upgrade"))
-    };
+    let mut protocols = field_list::members(&request.headers, UPGRADE);
+    let is_websocket = protocols.next().is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
     let has_body = || {
         let length = request.headers.get(CONTENT_LENGTH);
         length.is_some_and(|length| length != "0") || request.headers.contains_key(TRANSFER_ENCODING)
     };
     is_websocket
-        && upgrade.next().is_none()
+        && protocols.next().is_none()
         && request.version == Version::HTTP_11
         && request.method == Method::GET
-        && is_option()
+        && field_list::has(&request.headers, CONNECTION, "upgrade")
         && !has_body()
-}
-
-fn is(value: &[u8], expected: &[u8]) -> bool {
-    value.trim_ascii().eq_ignore_ascii_case(expected)
 }
 
 #[cfg(test)]
@@ -50,7 +43,10 @@ mod tests {
             (true, &[connection, upgrade][..]),
             (true, &[("Connection", "keep-alive, upgrade"), ("Upgrade", "WebSocket")]),
             (true, &[connection, upgrade, ("Content-Length", "0")]),
+            (true, &[("Connection", ", Upgrade,"), ("Upgrade", "websocket,")]),
+            (true, &[connection, upgrade, ("Upgrade", "")]),
             (false, &[upgrade]),
+            (false, &[connection, ("Upgrade", ",")]),
             (false, &[("Connection", "keep-alive"), upgrade]),
             (false, &[connection, ("Upgrade", "h2c")]),
             (false, &[connection, ("Upgrade", "h2c, websocket")]),

@@ -56,7 +56,12 @@ async fn what_is_short_or_encoded_or_of_another_type_stays_as_it_is() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&[&origin], Setup { tables: ON, ..Setup::default() }).await;
     let short = post(&gateway, "gzip", "").await;
-    assert_eq!((short.header("content-encoding"), short.header("vary")), ("", ""), "{short:?}");
+    // It says as much as a compressed one: its 304 could not say less.
+    assert_eq!(
+        (short.header("content-encoding"), short.header("vary")),
+        ("", "Accept-Encoding"),
+        "{short:?}"
+    );
     let request =
         Request::get(gateway.url("/bytes/5000")).header("Accept-Encoding", "gzip").body(Bytes::new());
     let binary = Client::new().send(request.unwrap()).await;
@@ -66,7 +71,95 @@ async fn what_is_short_or_encoded_or_of_another_type_stays_as_it_is() {
     assert_eq!(encoded.header("content-encoding"), "x-own");
     origin.behave(Behaviour::Header("cache-control", "no-transform"));
     let fixed = post(&gateway, "gzip", &"a".repeat(5000)).await;
-    assert_eq!((fixed.header("content-encoding"), fixed.header("vary")), ("", ""));
+    assert_eq!((fixed.header("content-encoding"), fixed.header("vary")), ("", "Accept-Encoding"));
+}
+
+/// A backend with a page and an image of 4800 bytes, both with the tag `"v1"`, which knows ranges and conditions.
+async fn library(mut stream: TcpStream) -> std::io::Result<()> {
+    loop {
+        let head = raw::head(&mut stream).await?.to_lowercase();
+        let kind = if head.contains(" /image ") { "image/jpeg" } else { "text/html" };
+        let is_part = head.contains("range: ");
+        let (status, length) = match (head.contains("if-none-match: "), is_part) {
+            (true, _) => ("304 Not Modified", None),
+            (false, true) => ("206 Partial Content", Some(100)),
+            (false, false) => ("200 OK", Some(4800)),
+        };
+        let part = if is_part { "Content-Range: bytes 0-99/4800\r\n" } else { "" };
+        let content =
+            length.map(|length| format!("Content-Type: {kind}\r\nContent-Length: {length}\r\n{part}"));
+        let body = "x".repeat(length.filter(|_| !head.starts_with("head ")).unwrap_or_default());
+        let content = content.unwrap_or_default();
+        let answer =
+            format!("HTTP/1.1 {status}\r\nETag: \"v1\"\r\nCache-Control: max-age=60\r\n{content}\r\n{body}");
+        stream.write_all(answer.as_bytes()).await?;
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_of_a_resource_is_the_same_in_each_answer_about_it() {
+    let tables = "[compression]\n[cors]\nallow_origins = [\"https://a.example\"]\n\
+         [rate_limit]\nrequests = 1000\n[headers]\nresponse_add = { \"Content-Location\" = \"/there\" }\n";
+    let gateway = over(raw::backend(library).await, "http2_cleartext = true", tables).await;
+    let http2 = h2_peers::connect(gateway.address).await;
+    // What RFC 9110 15.3.7 and 15.4.5 name, and what these policies set.
+    let names = [
+        "cache-control",
+        "content-location",
+        "etag",
+        "expires",
+        "vary",
+        "access-control-allow-origin",
+        "x-content-type-options",
+        "x-frame-options",
+        "referrer-policy",
+        "ratelimit-policy",
+    ];
+    let said = async |method: &str, path: &str, fields: &[(&str, &str)]| {
+        let request =
+            Request::builder().method(method).uri(gateway.url(path)).header("Origin", "https://a.example");
+        let request = fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let answer = Client::new().send(request.body(Bytes::new()).unwrap()).await;
+        let over_http2 =
+            Request::builder().method(method).uri(gateway.url(path)).header("origin", "https://a.example");
+        let over_http2 =
+            fields.iter().fold(over_http2, |request, (name, value)| request.header(*name, *value));
+        let again = h2_peers::send(&http2, over_http2.body(()).unwrap(), "").await.unwrap();
+        let of = |headers: &http::HeaderMap| -> Vec<String> {
+            let values = |name| headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned());
+            names.iter().map(|name| values(*name).collect::<Vec<_>>().join(", ")).collect()
+        };
+        assert_eq!(
+            (again.status, of(&again.headers)),
+            (answer.status, of(&answer.headers)),
+            "{path} {fields:?}"
+        );
+        (answer.status.as_u16(), of(&answer.headers), answer.headers)
+    };
+    for path in ["/page", "/image"] {
+        for accepted in ["gzip", "identity"] {
+            let accept = ("Accept-Encoding", accepted);
+            let range = ("Range", "bytes=0-99");
+            let (status, whole, headers) = said("GET", path, &[accept]).await;
+            let is_compressed = path == "/page" && accepted == "gzip";
+            assert_eq!(
+                (status, headers.contains_key("content-encoding")),
+                (200, is_compressed),
+                "{path} {accepted}"
+            );
+            let (status, of_head, head) = said("HEAD", path, &[accept]).await;
+            assert_eq!((status, &of_head), (200, &whole), "{path} {accepted}");
+            assert_eq!(head.get("content-encoding"), headers.get("content-encoding"), "{path} {accepted}");
+            let tag = whole[2].clone();
+            assert_eq!(tag, if is_compressed { "W/\"v1\"" } else { "\"v1\"" }, "{path} {accepted}");
+            let (status, unchanged, _) = said("GET", path, &[accept, ("If-None-Match", &tag)]).await;
+            assert_eq!((status, &unchanged), (304, &whole), "{path} {accepted}");
+            let (status, part, of_part) = said("GET", path, &[accept, range]).await;
+            assert_eq!((status, of_part.contains_key("content-encoding")), (206, false), "{path} {accepted}");
+            // The 200 to the same request, where the backend sends all: as it is, and with the backend's own tag.
+            assert_eq!((&part[2], &part[4]), (&"\"v1\"".to_owned(), &whole[4]), "{path} {accepted}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -31,6 +31,36 @@ async fn one_field_is_believed_and_the_other_is_taken_out() {
 }
 
 #[tokio::test]
+async fn the_scheme_of_a_websocket_is_that_of_its_connection() {
+    let origin = Origin::start().await;
+    for (trusted_field, name, value) in [
+        ("", "X-Forwarded-Proto", "{}"),
+        ("", "X-Forwarded-Proto", "http, {},"),
+        ("trusted_field = \"forwarded\"\n", "Forwarded", "for=192.0.2.7;proto={}"),
+    ] {
+        let proxy = format!("{TRUSTED}{trusted_field}");
+        let hsts = "[security_headers]\nstrict_transport_security = \"max-age=60\"\n\
+             [[virtual_hosts]]\ndomain = \"a.example\"\nenabled_backends_tag = \"all\"\nhttp_to_https = true\n\
+             [virtual_hosts.balancing]\nsticky_cookie = \"at\"\n";
+        let gateway = Gateway::start(&[&origin], Setup { proxy: &proxy, tables: hsts }).await;
+        for (scheme, is_https) in
+            [("wss", true), ("https", true), ("WSS", true), ("ws", false), ("http", false)]
+        {
+            origin.forget();
+            let answer = ask(&gateway, &format!("{name}: {}\r\n", value.replace("{}", scheme))).await;
+            let has = |what: &str| answer.to_lowercase().contains(what);
+            assert_eq!(has("http/1.1 200 "), is_https, "{name}: {scheme}: {answer}");
+            assert_eq!(has("http/1.1 308 "), !is_https, "{name}: {scheme}: {answer}");
+            assert_eq!(has("strict-transport-security: max-age=60"), is_https, "{name}: {scheme}: {answer}");
+            assert_eq!(has("; secure"), is_https, "{name}: {scheme}: {answer}");
+            for request in origin.received().iter().filter(|request| request.uri.path() == "/anything") {
+                assert_eq!(request.header("x-forwarded-proto"), "https", "{name}: {scheme}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_client_that_is_believed_is_the_one_that_is_counted() {
     let origin = Origin::start().await;
     let setup = Setup { proxy: TRUSTED, tables: "[rate_limit]\nrequests = 1\n" };

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::problem::Problem;
+use crate::field_list;
 
 /// How long a body may take.
 const BODY: Duration = Duration::from_secs(15);
@@ -71,10 +72,9 @@ fn options(parts: &Parts) -> Result<Options, Problem> {
 
 /// RFC 9110 13.1.1. Weak tags match nothing.
 fn if_match(headers: &HeaderMap) -> Option<Vec<String>> {
-    let mut lines = headers.get_all(header::IF_MATCH).iter().peekable();
-    lines.peek()?;
-    let lines: Vec<&str> = lines.map(|line| line.to_str().unwrap_or_default()).collect();
-    let tags: Vec<&str> = lines.iter().flat_map(|line| line.split(',')).map(str::trim).collect();
+    headers.get(header::IF_MATCH)?;
+    let tags = field_list::members(headers, header::IF_MATCH);
+    let tags: Vec<&str> = tags.map(|tag| std::str::from_utf8(tag).unwrap_or_default()).collect();
     if tags == ["*"] {
         return None;
     }
@@ -160,6 +160,7 @@ mod tests {
         };
         assert_eq!(condition(&[]), None);
         assert_eq!(condition(&["*"]), None);
+        assert_eq!(condition(&[", *,"]), None, "an empty member is none");
         assert_eq!(condition(&["\"a-1\""]), Some(vec!["a-1".to_owned()]));
         assert_eq!(condition(&["\"a\", \"b\"", "\"c\""]).unwrap(), ["a", "b", "c"]);
         assert_eq!(condition(&["W/\"a\""]), Some(vec![]), "a weak tag matches nothing");

@@ -10,15 +10,16 @@ use super::{BAD, Refusal};
 use crate::config::normalise_host;
 use crate::http1::bytes::{is_token, trim_ows};
 use crate::http1::field;
+use crate::policy::content_length;
 use crate::policy::head_size::{HEAD_TOO_LARGE, HeadSize, TOO_MANY_FIELDS, URI_TOO_LONG};
-use crate::policy::hygiene::is_target_byte;
+use crate::policy::hygiene::{MAX_METHOD, METHOD_TOO_LONG, foreign_byte};
 use crate::reply::Problem;
 
 /// How many empty lines may come before a request (RFC 9112 2.2 asks for one at least).
 const EMPTY_LINES: usize = 2;
 
-/// More than any method, the spaces and the version: by so much may a request line exceed its target.
-const AROUND_TARGET: usize = 64;
+/// Length of a version such as `HTTP/1.1`.
+const VERSION: usize = 8;
 
 /// How a TLS handshake begins: a record of that kind, in any version (RFC 8446 5.1).
 const TLS_HANDSHAKE: &[u8] = &[0x16, 3];
@@ -118,10 +119,10 @@ impl HeadReader {
             4 if name.eq_ignore_ascii_case(b"host") => {
                 self.host.replace(start + at.start..start + at.end).map(|_| "there are several Host fields")
             }
-            14 if name.eq_ignore_ascii_case(b"content-length") => self
-                .length
-                .replace(field::content_length(value).map_err(BAD)?)
-                .map(|_| "there are several Content-Length fields"),
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                let length = content_length::read(value).map_err(BAD)?;
+                self.length.replace(length).map(|_| "there are several Content-Length fields")
+            }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 transfer_encoding(value)?;
                 let before = std::mem::replace(&mut self.is_chunked, true);
@@ -135,16 +136,7 @@ impl HeadReader {
     /// What can be said of a line before its end is there.
     fn check_unfinished(&self, line: &[u8], bounds: &HeadSize) -> Result<(), Refusal> {
         if self.request_line.is_none() && !matches!(line, b"" | b"\r") {
-            let method = line.split(|byte| *byte == b' ').next().unwrap_or_default();
-            if line.starts_with(TLS_HANDSHAKE) {
-                return Err(BAD("this port speaks HTTP without TLS, and the client began a TLS handshake"));
-            }
-            if !is_token(method.strip_suffix(b"\r").unwrap_or(method)) {
-                return Err(BAD("the request line has no valid method"));
-            }
-            if line.len() > bounds.uri + AROUND_TARGET {
-                return Err(Refusal { problem: Problem::UriTooLong, detail: URI_TOO_LONG });
-            }
+            check_unfinished_request_line(line, bounds)?;
         }
         if line.contains(&0) {
             return Err(BAD("there is a NUL in the header"));
@@ -174,6 +166,34 @@ impl HeadReader {
     }
 }
 
+/// What can be said of a request line before its end is there: each part that is too long is refused for what it is.
+fn check_unfinished_request_line(line: &[u8], bounds: &HeadSize) -> Result<(), Refusal> {
+    if line.starts_with(TLS_HANDSHAKE) {
+        return Err(BAD("this port speaks HTTP without TLS, and the client began a TLS handshake"));
+    }
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let mut parts = line.splitn(3, |byte| *byte == b' ');
+    check_method(parts.next().unwrap_or_default())?;
+    if parts.next().is_some_and(|target| target.len() > bounds.uri) {
+        return Err(Refusal { problem: Problem::UriTooLong, detail: URI_TOO_LONG });
+    }
+    if parts.next().is_some_and(|version| version.len() > VERSION) {
+        return Err(BAD("the request line does not end with a version of HTTP"));
+    }
+    Ok(())
+}
+
+/// A method, or the beginning of one: a token (RFC 9110 9.1), no longer than any that is known (RFC 9112 3).
+fn check_method(method: &[u8]) -> Result<(), Refusal> {
+    if !is_token(method) {
+        return Err(BAD("the request line has no valid method"));
+    }
+    if method.len() > MAX_METHOD {
+        return Err(Refusal { problem: Problem::NotImplemented, detail: METHOD_TOO_LONG });
+    }
+    Ok(())
+}
+
 impl RequestLine {
     /// `method SP target SP version` (RFC 9112 3), with one space each time.
     fn read(start: usize, line: &[u8], bounds: &HeadSize) -> Result<Self, Refusal> {
@@ -186,14 +206,12 @@ impl RequestLine {
         else {
             return Err(BAD("the request line is not a method, a target and a version"));
         };
-        if !is_token(method) {
-            return Err(BAD("the request line has no valid method"));
-        }
+        check_method(method)?;
         let is_http_10 = is_http_10(version)?;
         if target.len() > bounds.uri {
             return Err(Refusal { problem: Problem::UriTooLong, detail: URI_TOO_LONG });
         }
-        if target.is_empty() || !target.iter().all(|byte| is_target_byte(*byte)) {
+        if target.is_empty() || foreign_byte(target).is_some() {
             return Err(BAD("the target is empty, or has bytes that no target has"));
         }
         if method == b"CONNECT" {
@@ -302,6 +320,16 @@ mod tests {
             (b"GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", 400),
             (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", 400),
             (b"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505),
+            (b"ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEF / HTTP/1.0\r\n\r\n", 200),
+            (b"ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFG / HTTP/1.0\r\n\r\n", 501),
+            (b"ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFG", 501),
+            (b"GET / HTTP/1.11\r\n\r\n", 400),
+            (b"GET / HTTP/1.11", 400),
+            (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 010\r\n\r\n", 400),
+            (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 00\r\n\r\n", 400),
+            (b"GET /?`\\|^ HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+            (b"GET http://a/b?` HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+            (b"GET /` HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 501),
             (b"GET /0123456789012345678901234567890123456789 HTTP/1.1\r\nHost: a\r\n\r\n", 414),
             (b"GET / HTTP/1.1\r\nHost: a\r\nA:\r\nB:\r\nC:\r\n\r\n", 200),
@@ -338,6 +366,8 @@ mod tests {
     fn a_line_without_end_is_refused_when_it_is_too_long() {
         let endless = |start: &str| format!("{start}{}", "x".repeat(300));
         assert_eq!(status(in_pieces(endless("GET /").as_bytes(), 10)), 414);
+        assert_eq!(status(in_pieces(endless("GET / HTTP/").as_bytes(), 10)), 400);
+        assert_eq!(status(in_pieces(endless("").as_bytes(), 10)), 501);
         assert_eq!(status(in_pieces(endless("GET / HTTP/1.1\r\nX: ").as_bytes(), 10)), 431);
     }
 

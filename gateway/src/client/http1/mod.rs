@@ -64,6 +64,18 @@ pub(super) struct Inspector {
     over: AtomicBool,
 }
 
+/// What a client is waited for, where nothing can be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Awaited {
+    /// The first byte of a request: the connection is idle.
+    Request,
+    /// The rest of a head that has begun.
+    RestOfHead,
+    /// A body, or the end of the connection while its request is under way. Others time that.
+    #[default]
+    Other,
+}
+
 #[derive(Debug, Default)]
 enum State {
     /// A head is awaited, or on its way.
@@ -119,10 +131,15 @@ impl Inspector {
         !self.held.is_empty()
     }
 
-    /// Whether a head has begun, and is not whole. An empty line behind the last body is no beginning (RFC 9112 2.2).
-    pub(super) fn is_within_head(&self) -> bool {
-        let has_begun = || self.held.bytes().iter().any(|byte| !matches!(byte, b'\r' | b'\n'));
-        matches!(self.state, State::Head) && has_begun()
+    /// What the client is waited for. An empty line is no beginning of a request (RFC 9112 2.2).
+    pub(super) fn awaited(&self) -> Awaited {
+        if !matches!(self.state, State::Head) {
+            Awaited::Other
+        } else if self.held.bytes().iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
+            Awaited::Request
+        } else {
+            Awaited::RestOfHead
+        }
     }
 
     /// Whether there is more of a request than has been read, or may be.

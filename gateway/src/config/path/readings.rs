@@ -1,6 +1,7 @@
 //! How servers read what others do not read in the same way. Some decode `%2F` and `%5C` before they look for slashes,
 //! and take `\` for one (IIS); some leave out what follows a `;` in a segment, before they decode (Tomcat) or after;
-//! and where two stand in a row, a path may be decoded twice.
+//! where two stand in a row, a path may be decoded twice; and who gives a decoded path to a parser of URLs, to a protocol
+//! of lines or to a pattern that ends with `$` may lose the line ends in it, or what stands behind them.
 
 use super::{BadPath, canonical, escape, has_dot_segment, merge_slashes};
 
@@ -28,11 +29,11 @@ pub(super) fn of(path: &str, compared: &str) -> Result<Vec<String>, BadPath> {
     others.add(canonical(&cut))?;
     for path in &decoded {
         check(path)?;
-        others.add(literal(path))?;
+        others.add_decoded(path)?;
         // Who puts a path together again from its decoded parts may look for a query in it.
         let beginning = path.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
         if beginning.len() < path.len() {
-            others.add(literal(beginning))?;
+            others.add_decoded(beginning)?;
         }
     }
     Ok(others.found)
@@ -45,6 +46,22 @@ struct Others<'p> {
 }
 
 impl Others<'_> {
+    /// A path that has been decoded, and what is left of it without the control characters in it.
+    fn add_decoded(&mut self, path: &[u8]) -> Result<(), BadPath> {
+        self.add(literal(path))?;
+        if !path.iter().any(u8::is_ascii_control) {
+            return Ok(());
+        }
+        // Parsers of URLs drop these wherever they stand (URL standard, 4.4).
+        let dropped: Vec<u8> =
+            path.iter().copied().filter(|byte| !matches!(byte, b'\t' | b'\r' | b'\n')).collect();
+        self.add(literal(&dropped))?;
+        let line = path.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+        self.add(literal(line))?;
+        let end = path.iter().rposition(|byte| !byte.is_ascii_control()).map_or(0, |last| last + 1);
+        self.add(literal(&path[..end]))
+    }
+
     fn add(&mut self, reading: String) -> Result<(), BadPath> {
         if has_dot_segment(reading.as_bytes()) {
             return Err(BadPath::HiddenDots);
@@ -59,8 +76,8 @@ impl Others<'_> {
 
 /// Refuses what would do harm where it is decoded.
 fn check(decoded: &[u8]) -> Result<(), BadPath> {
-    if decoded.iter().any(u8::is_ascii_control) {
-        return Err(BadPath::Control);
+    if decoded.contains(&0) {
+        return Err(BadPath::Nul);
     }
     if decoded.windows(2).any(is_overlong) {
         return Err(BadPath::Overlong);
@@ -131,6 +148,10 @@ mod tests {
         assert_eq!(others("/a%20b%c3%a9"), [""; 0]);
         assert_eq!(others("/50%25"), [""; 0]);
         assert_eq!(others("/caf%e9"), [""; 0], "not UTF-8, and nothing else either");
+        assert_eq!(others("/a%0d%0ab"), ["/ab", "/a"]);
+        assert_eq!(others("/a%250ab"), ["/a%0Ab", "/ab", "/a"]);
+        assert_eq!(others("/a%09b%1f"), ["/ab%1F", "/a%09b"]);
+        assert_eq!(others("/a%0a%3fb"), ["/a%3Fb", "/a", "/a%0A"]);
     }
 
     #[test]
@@ -150,7 +171,10 @@ mod tests {
         ] {
             assert_eq!(read_path(path), Err(BadPath::HiddenDots), "{path}");
         }
-        assert_eq!(read_path("/a%2500"), Err(BadPath::Control));
+        for path in ["/.%0a./b", "/a/..%0d", "/a/..%09/b", "/%252e%250a%252e/b", "/..%1f"] {
+            assert_eq!(read_path(path), Err(BadPath::HiddenDots), "{path}");
+        }
+        assert_eq!(read_path("/a%2500"), Err(BadPath::Nul));
         for path in ["/%c0%af", "/%C0%AE%c0%ae/b", "/%e0%80%af", "/%f0%80%80%af", "/%25c0%25af"] {
             assert_eq!(read_path(path), Err(BadPath::Overlong), "{path}");
         }

@@ -252,7 +252,7 @@ mod tests {
             ),
             (
                 "kind = \"forward\"\nurl = \"http://a/\"\nresponse_headers = [\"Set-Cookie\"]",
-                "the field set-cookie says something else",
+                "auth/response_headers: cookies of the auth server go to the client",
             ),
             ("kind = \"none\"\nrealm = \"r\"", "auth/realm: it has no meaning with kind = \"none\""),
             ("kind = \"forward\"", "auth: kind = \"forward\" needs `url`"),

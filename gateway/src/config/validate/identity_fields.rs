@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use http::HeaderName;
+use http::{HeaderName, header};
 
 use crate::config::alike;
 use crate::config::auth::{Auth, AuthKind};
@@ -11,7 +11,10 @@ use crate::config::auth::{Auth, AuthKind};
 pub(super) fn identity_fields(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
     let mut seen = HashSet::new();
     for name in auth.identity_headers() {
-        if is_taken(name) {
+        if *name == header::SET_COOKIE && auth.kind == AuthKind::Forward {
+            let detail = "cookies of the auth server go to the client, and need not be named; these fields go to the backend";
+            add("response_headers", detail);
+        } else if is_taken(name) {
             add(
                 "",
                 &format!("the field {name} says something else than who asks; take another, as in X-User"),

@@ -81,6 +81,8 @@ pub struct Taken {
     pub by_certificate: bool,
     /// What a request must bear, where it must bear something.
     pub auth: Option<&'static str>,
+    /// Whether cookies of another server, which decides who may pass, go to the client.
+    pub auth_cookies: bool,
     /// What goes wrong on purpose, and how often.
     pub fault: Option<String>,
     /// The windows in all of which there must be room for it.

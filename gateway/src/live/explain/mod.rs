@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue, Method, Uri, header};
 use pingora::http::RequestHeader;
 
 use super::snapshot::{Route, Snapshot};
+use crate::config::AuthKind;
 use crate::policy::{Verdict, content_length, cors, hygiene};
 use crate::reply::{self, Problem, Reply};
 use crate::route::{self, Outcome, RuleTable};
@@ -41,7 +42,8 @@ pub fn asked(
     let wrong = |what: &dyn fmt::Display| format!("'{url}': {what}");
     let host = url.authority().ok_or_else(|| wrong(&"there is no host; expected http://host/path"))?;
     let target = url.path_and_query().map_or("/", |target| target.as_str());
-    if let Some(other) = target.chars().find(|c| !u8::try_from(*c).is_ok_and(hygiene::is_target_byte)) {
+    let foreign = hygiene::foreign_byte(target.as_bytes()).and_then(|at| target.get(at..)?.chars().next());
+    if let Some(other) = foreign {
         return Err(wrong(&format_args!("a request's target has no '{other}'; clients percent-encode it")));
     }
     let mut request =
@@ -188,6 +190,7 @@ fn taken(route: &Route, request: &RequestHeader, upstream_path: String) -> Taken
         by_address: route.access.is_some(),
         by_certificate: route.entrance.client_certificate.as_ref().is_some_and(|policy| policy.is_required()),
         auth: route.auth.as_ref().map(|auth| auth.kind.name()),
+        auth_cookies: route.auth.as_ref().is_some_and(|auth| auth.kind == AuthKind::Forward),
         fault: route.fault.as_ref().map(ToString::to_string),
         rate_limits: route
             .rate_limit

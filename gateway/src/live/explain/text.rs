@@ -76,6 +76,9 @@ fn credentials(route: &Taken, f: &mut Formatter<'_>) -> fmt::Result {
     on_arrival.into_iter().try_for_each(|limit| rate_limit(limit, f))?;
     if let Some(auth) = route.auth {
         writeln!(f, "  auth          {auth}: 401 to whoever does not prove who asks")?;
+        if route.auth_cookies {
+            writeln!(f, "  auth cookies  the client gets those of the auth server, the backend does not")?;
+        }
     }
     by_claim.into_iter().try_for_each(|limit| rate_limit(limit, f))
 }

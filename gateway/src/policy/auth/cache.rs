@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
 use openssl::sign::Signer;
+
+use crate::random;
 
 /// For so many at once.
 const PLACES: usize = 4096;
@@ -44,12 +45,13 @@ impl<T: Clone> Cache<T> {
     /// An empty one, with a key that nobody knows.
     ///
     /// # Errors
-    /// Where OpenSSL has no random numbers.
-    pub(super) fn new() -> Result<Self, ErrorStack> {
-        let mut key = [0; 32];
-        openssl::rand::rand_bytes(&mut key)?;
+    /// Where the system has no random bytes, or OpenSSL takes none for a key.
+    pub(super) fn new() -> Result<Self, String> {
+        let secret = random::secret().map_err(|error| error.to_string())?;
+        let key =
+            PKey::hmac(&secret).map_err(|error| format!("OpenSSL makes no key of a secret: {error}"))?;
         let places = (0..PLACES).map(|_| ArcSwapOption::empty()).collect();
-        Ok(Cache { key: PKey::hmac(&key)?, places })
+        Ok(Cache { key, places })
     }
 
     /// The hash of these credentials; `None` where OpenSSL makes none, and nothing is kept.

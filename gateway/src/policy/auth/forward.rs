@@ -1,6 +1,9 @@
 //! Another server is asked whether a request may pass, as other gateways do it: a GET with what is known about the
 //! request, and with its credentials. 2xx lets it pass; 401, 403 and redirects go to the client; whatever else comes,
 //! or nothing, lets nobody pass.
+//!
+//! Cookies of its answer go to the client in each of these cases: an auth server renews sessions when it lets requests
+//! pass, and a client that does not get the new cookie is logged out when the old one expires.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Empty;
 use pingora::http::RequestHeader;
 use tokio::sync::Semaphore;
@@ -26,6 +29,9 @@ const MAX_BYTES: usize = 64 * 1024;
 /// what clients send is in it too.
 const MAX_VALUE: usize = 4 * 1024;
 const MAX_TOLD: usize = 16 * 1024;
+/// The most bytes of cookies that go to the client. A cookie may have 4 KiB (RFC 6265 6.1), and sessions that are larger
+/// are split over several.
+const MAX_COOKIES: usize = 16 * 1024;
 /// So many may be asked at once, or a server that hangs would have all requests pile up here.
 const MAX_INFLIGHT: usize = 256;
 /// How long an answer may take, where the table does not say.
@@ -44,7 +50,7 @@ pub struct Asked<'a> {
     /// For which host.
     pub host: Option<&'a str>,
     /// The request's id.
-    pub id: &'a http::HeaderValue,
+    pub id: &'a HeaderValue,
 }
 
 /// The compiled table, of this kind.
@@ -106,13 +112,13 @@ impl Forward {
     }
 
     fn verdict(&self, answer: Result<Answer, String>) -> Verdict<Arc<Identity>> {
-        let answer = match answer {
-            Ok(answer) if answer.status.is_success() => self.told(&answer.headers),
+        let identity = match answer {
+            Ok(answer) if answer.status.is_success() => self.identity(&answer.headers),
             Ok(answer) => return Verdict::Reply(self.refusal(&answer)),
             Err(reason) => Err(reason),
         };
-        match answer {
-            Ok(told) => Verdict::Continue(Arc::new(Identity::told(told))),
+        match identity {
+            Ok(identity) => Verdict::Continue(Arc::new(identity)),
             Err(reason) => {
                 if self.complaints.may() {
                     warn!(url = %self.shown(), %reason, "nobody says whether a request may pass: it may not");
@@ -149,11 +155,24 @@ impl Forward {
         question.body(Empty::new())
     }
 
+    /// Who may pass, by a 2xx with these fields.
+    ///
+    /// # Errors
+    /// What could not be passed on of them.
+    fn identity(&self, headers: &HeaderMap) -> Result<Identity, String> {
+        let cookies: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).into_iter().cloned().collect();
+        let size: usize = cookies.iter().map(HeaderValue::len).sum();
+        if size > MAX_COOKIES {
+            return Err(format!("the cookies of its answer have {size} bytes; at most {MAX_COOKIES}"));
+        }
+        Ok(Identity::told(self.told(headers)?, cookies))
+    }
+
     /// What backends are told: each field once, and no more of them than a backend takes.
     ///
     /// # Errors
     /// The field that nobody could pass on: of two values a backend takes one, and the log the other.
-    fn told(&self, headers: &HeaderMap) -> Result<Vec<(HeaderName, http::HeaderValue)>, String> {
+    fn told(&self, headers: &HeaderMap) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
         let mut told = Vec::with_capacity(self.response_headers.len());
         for name in &self.response_headers {
             let mut values = headers.get_all(name).into_iter();

@@ -3,11 +3,12 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora::Result;
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use serde_json::{Map, Value};
 
+use crate::cache_control;
 use crate::config::alike;
 use crate::policy::remove_where;
 
@@ -20,6 +21,8 @@ pub struct Identity {
     claims: Map<String, Value>,
     /// What backends are told.
     fields: Vec<(HeaderName, HeaderValue)>,
+    /// Cookies that the auth server sets, for the client alone: a session that it has renewed.
+    cookies: Vec<HeaderValue>,
 }
 
 impl Identity {
@@ -27,19 +30,19 @@ impl Identity {
     pub(super) fn named(name: &str, field: Option<&HeaderName>) -> Self {
         let value = HeaderValue::from_bytes(name.as_bytes()).ok();
         let fields = field.cloned().zip(value).into_iter().collect();
-        Identity { name: name.to_owned(), claims: Map::new(), fields }
+        Identity { name: name.to_owned(), fields, ..Identity::default() }
     }
 
     /// The bearer of a token with these claims.
     pub(super) fn bearer(claims: Map<String, Value>, fields: Vec<(HeaderName, HeaderValue)>) -> Self {
         let name = claims.get("sub").and_then(Value::as_str).unwrap_or_default().to_owned();
-        Identity { name, claims, fields }
+        Identity { name, claims, fields, ..Identity::default() }
     }
 
-    /// Somebody of whom another server has said these fields.
-    pub(super) fn told(fields: Vec<(HeaderName, HeaderValue)>) -> Self {
+    /// Somebody of whom another server has said these fields, and to whom it gives these cookies.
+    pub(super) fn told(fields: Vec<(HeaderName, HeaderValue)>, cookies: Vec<HeaderValue>) -> Self {
         let name = fields.first().and_then(|(_, value)| value.to_str().ok()).unwrap_or_default().to_owned();
-        Identity { name, claims: Map::new(), fields }
+        Identity { name, fields, cookies, ..Identity::default() }
     }
 
     /// What is claimed under `name`: a text, an integer or a truth value. Whoever has no token has a name, as `sub`.
@@ -60,6 +63,31 @@ impl Identity {
             request.append_header(name, value)?;
         }
         Ok(())
+    }
+
+    /// Gives the client the auth server's cookies with the backend's response. They come before the backend's own: of two
+    /// with the same name the later one holds, so that a backend can end a session that was renewed on the way to it.
+    ///
+    /// # Errors
+    /// Where Pingora refuses a field, which it does not do for these.
+    pub fn on_response(&self, response: &mut ResponseHeader) -> Result<()> {
+        if self.cookies.is_empty() {
+            return Ok(());
+        }
+        let of_backend: Vec<HeaderValue> =
+            response.headers.get_all(header::SET_COOKIE).into_iter().cloned().collect();
+        response.remove_header(&header::SET_COOKIE);
+        for cookie in self.cookies.iter().chain(&of_backend) {
+            response.append_header(header::SET_COOKIE, cookie)?;
+        }
+        cache_control::keep_private(response)
+    }
+
+    /// The same with a local reply, which no cache keeps anyhow.
+    pub fn on_reply(&self, fields: &mut HeaderMap) {
+        for cookie in &self.cookies {
+            fields.append(header::SET_COOKIE, cookie.clone());
+        }
     }
 }
 
@@ -140,6 +168,32 @@ mod tests {
         assert_eq!(identity.name, "alice");
         let named = Identity::named("bob", None);
         assert_eq!((named.claim("sub").as_deref(), named.claim("role")), (Some("bob"), None));
+    }
+
+    #[test]
+    fn cookies_of_the_auth_server_are_for_the_client_and_for_no_cache() {
+        let cookies = ["sid=new; Path=/", "csrf=1"].map(HeaderValue::from_static);
+        let renewed = Identity::told(Vec::new(), cookies.into());
+        let mut response = ResponseHeader::build(200, None).unwrap();
+        response.append_header("Cache-Control", "public, max-age=60").unwrap();
+        response.append_header("Set-Cookie", "sid=; Max-Age=0").unwrap();
+        let untouched = response.clone();
+        Identity::named("alice", None).on_response(&mut response).unwrap();
+        assert_eq!(response.headers, untouched.headers);
+        renewed.on_response(&mut response).unwrap();
+        let set = |headers: &HeaderMap| headers.get_all("set-cookie").iter().cloned().collect::<Vec<_>>();
+        assert_eq!(set(&response.headers), ["sid=new; Path=/", "csrf=1", "sid=; Max-Age=0"]);
+        assert_eq!(response.headers["cache-control"], "max-age=60, private");
+
+        let mut fields = HeaderMap::new();
+        Identity::named("alice", None).on_reply(&mut fields);
+        assert!(fields.is_empty());
+        renewed.on_reply(&mut fields);
+        assert_eq!(set(&fields), ["sid=new; Path=/", "csrf=1"]);
+
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        renewed.on_request(&mut request).unwrap();
+        assert!(request.headers.is_empty(), "{:?}", request.headers);
     }
 
     #[test]

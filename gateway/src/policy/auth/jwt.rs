@@ -43,7 +43,7 @@ pub(super) struct Jwt {
     forward: Vec<(String, HeaderName)>,
     require: Vec<(String, Vec<String>)>,
     challenge: Challenge,
-    /// `None` where OpenSSL has no random numbers: each token is verified.
+    /// `None` where the system has no random bytes for its key: each token is verified.
     cache: Option<Cache<Proved>>,
 }
 

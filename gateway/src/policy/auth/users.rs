@@ -73,7 +73,7 @@ impl Users {
         }
         let mut names: Vec<String> = users.keys().cloned().collect();
         names.sort_unstable();
-        let cache = Cache::new().map_err(|error| format!("there are no random numbers: {error}"))?;
+        let cache = Cache::new()?;
         Ok(Users { users, names, cache: Arc::new(cache) })
     }
 

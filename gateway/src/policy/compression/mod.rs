@@ -1,13 +1,18 @@
 //! `[compression]`: responses are compressed on their way down, where the client can take that and it is worth it.
 //!
+//! Whether a resource is compressed is not only seen in its 200. A 206 and a 304 say the same of it as the 200 to the
+//! same request would (RFC 9110 15.3.7 and 15.4.5), and so does an answer to HEAD (9.3.2). A 304 does not say of which type
+//! the resource is, and a 206 may not; so what can be said without knowing that is said of every response here.
+//!
 //! Not by Pingora's module: it takes the first coding that the client names, whatever weight that has, does not end
 //! what it compresses with Brotli, and holds back what should flow.
 
 mod encoder;
+mod entity_tag;
 
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, ETAG, TRAILER, TRANSFER_ENCODING,
+    CONTENT_TYPE, ETAG, IF_NONE_MATCH, RANGE, TRAILER, TRANSFER_ENCODING,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora::Result;
@@ -15,6 +20,8 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::add_vary;
 use crate::config::{self, Coding, CompressionLevel, MediaTypes};
+use crate::decimal;
+use crate::field_list;
 use crate::preference;
 
 pub use encoder::Encoder;
@@ -69,19 +76,18 @@ impl Compression {
         request: &RequestHeader,
         response: &mut ResponseHeader,
     ) -> Result<Option<Encoder>> {
-        if response.status == StatusCode::NOT_MODIFIED {
-            // It is about a response that may have been compressed (RFC 9110 15.4.5).
-            add_vary(response, "Accept-Encoding")?;
-            return weaken(response).map(|()| None);
-        }
-        if !self.is_worth_it(response) {
+        if response.status.is_informational() {
             return Ok(None);
         }
-        // For others it may be compressed: whoever keeps it must know.
+        // Whatever it is: a 304 or a part cannot tell of which type the whole resource is, and must say the same as that.
         add_vary(response, "Accept-Encoding")?;
-        // Before HTTP/1.1 there is no body whose length is not known, but one that ends with the connection.
-        let may_change = request.version > Version::HTTP_10 && !forbids_change(&request.headers);
-        let Some(coding) = self.choose(&request.headers).filter(|_| may_change) else { return Ok(None) };
+        let coding = self.choose(&request.headers).filter(|_| may_change(request));
+        if response.status == StatusCode::NOT_MODIFIED
+            && holds_compressed(request, response, coding.is_some())
+        {
+            return weaken(response).map(|()| None);
+        }
+        let Some(coding) = coding.filter(|_| self.is_worth_it(response)) else { return Ok(None) };
         let length = length(response);
         response.insert_header(CONTENT_ENCODING, name(coding))?;
         response.remove_header(&CONTENT_LENGTH);
@@ -144,14 +150,35 @@ impl Compression {
     }
 }
 
+/// Whether the response to `request` may be compressed at all. A request for a part gets the resource as it is, in part or
+/// whole: a 206 then belongs to the same representation as a 200 to the same request.
+fn may_change(request: &RequestHeader) -> bool {
+    // Before HTTP/1.1 there is no body whose length is not known, but one that ends with the connection.
+    request.version > Version::HTTP_10
+        && !forbids_change(&request.headers)
+        && !request.headers.contains_key(RANGE)
+}
+
+/// Whether the client that gets this 304 holds the compressed form of the resource: it bears the tag that was made weak,
+/// and the client lists that. Of a client that lists both, `compresses` tells which one it would get now.
+fn holds_compressed(request: &RequestHeader, response: &ResponseHeader, compresses: bool) -> bool {
+    let Some(Some((false, tag))) = response.headers.get(ETAG).map(|tag| entity_tag::tags(tag).next()) else {
+        return false;
+    };
+    let has = |weak: bool| {
+        let lines = request.headers.get_all(IF_NONE_MATCH).into_iter();
+        lines.flat_map(entity_tag::tags).any(|listed| listed == (weak, tag))
+    };
+    has(true) && (compresses || !has(false))
+}
+
 /// RFC 9111 5.2.1.6 and 5.2.2.6.
 fn forbids_change(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(CACHE_CONTROL).into_iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|one| one.trim().eq_ignore_ascii_case("no-transform"))
+    field_list::has(headers, CACHE_CONTROL, "no-transform")
 }
 
 fn length(response: &ResponseHeader) -> Option<u64> {
-    response.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    decimal::strict(response.headers.get(CONTENT_LENGTH)?.as_bytes()).ok()
 }
 
 /// What stands for these very bytes stands for what they say from now on (RFC 9110 8.8.1).
@@ -312,6 +339,56 @@ mod tests {
             assert_eq!(plain.headers["vary"], "Accept-Encoding");
             assert_eq!(plain.headers["content-length"], "5000");
             assert_eq!(plain.headers["etag"], "\"1\"");
+        }
+    }
+
+    #[test]
+    fn a_part_and_a_304_say_the_same_as_the_200_to_the_same_request() {
+        let gzip = ("accept-encoding", "gzip");
+        let part = ("range", "bytes=0-99");
+        let tagged = ("etag", "\"v1\"");
+        let said = |asked: &[(&'static str, &'static str)], status: u16, kind: Option<&'static str>| {
+            let kind = kind.map(|kind| ("content-type", kind));
+            let fields: Vec<_> = [tagged, ("content-length", "5000")].into_iter().chain(kind).collect();
+            let mut head = response(status, &fields);
+            policy("").on_response(&request(asked), &mut head).unwrap();
+            let text = |name: &str| head.headers[name].to_str().unwrap().to_owned();
+            (text("etag"), text("vary"))
+        };
+        for kind in ["text/html", "image/jpeg"] {
+            for asked in [&[gzip, part][..], &[part]] {
+                // A part of several ranges is of another type than the resource.
+                for of_part in [kind, "multipart/byteranges; boundary=x"] {
+                    let whole = said(asked, 200, Some(kind));
+                    assert_eq!(said(asked, 206, Some(of_part)), whole, "{kind} {asked:?}");
+                }
+            }
+            for accepted in [&[gzip][..], &[]] {
+                let (tag, vary) = said(accepted, 200, Some(kind));
+                let condition = ("if-none-match", &*tag.clone().leak());
+                let asked: Vec<_> = accepted.iter().copied().chain([condition]).collect();
+                assert_eq!(said(&asked, 304, None), (tag, vary), "{kind} {asked:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_304_has_the_tag_that_the_client_holds() {
+        for (accepted, listed, tag) in [
+            ("gzip", "\"v1\"", "\"v1\""),
+            ("gzip", "W/\"v1\"", "W/\"v1\""),
+            ("", "W/\"v1\"", "W/\"v1\""),
+            ("gzip", "\"v0\", W/\"v1\"", "W/\"v1\""),
+            ("gzip", "\"v1\", W/\"v1\"", "W/\"v1\""),
+            ("", "\"v1\", W/\"v1\"", "\"v1\""),
+            ("gzip", "W/\"v0\"", "\"v1\""),
+            ("gzip", "*", "\"v1\""),
+        ] {
+            let mut head = response(304, &[("etag", "\"v1\"")]);
+            let asked = request(&[("accept-encoding", accepted), ("if-none-match", listed)]);
+            assert!(policy("").on_response(&asked, &mut head).unwrap().is_none());
+            assert_eq!(head.headers["etag"], tag, "{accepted:?} {listed}");
+            assert_eq!(head.headers["vary"], "Accept-Encoding");
         }
     }
 

@@ -8,6 +8,7 @@ use http::{HeaderMap, header};
 
 use super::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use crate::config::{Cidr, TrustedField};
+use crate::field_list::members_of;
 
 /// How many proxies there may be in a row. More are a loop, or somebody who wants it to take long.
 const MAX_HOPS: usize = 32;
@@ -55,13 +56,22 @@ pub fn origin(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[Cidr], field
 
 /// What the nearest proxy says about the connection that it was asked over.
 fn last_proto(headers: &HeaderMap) -> Option<bool> {
-    let last = headers.get_all(X_FORWARDED_PROTO).iter().next_back()?;
-    is_https(text(backwards(last.as_bytes(), b',').next()?)?)
+    let last =
+        headers.get_all(X_FORWARDED_PROTO).iter().rev().find_map(|line| members_of(line).next_back())?;
+    is_https(text(last)?)
 }
 
+/// Whether a scheme is one of those over TLS; `None` for one that says nothing about that. Some proxies (Traefik) name
+/// the scheme of a WebSocket, which is HTTP until it has been upgraded (RFC 6455 3).
 fn is_https(scheme: &str) -> Option<bool> {
-    let is = |name: &str| scheme.eq_ignore_ascii_case(name);
-    (is("https") || is("http")).then(|| is("https"))
+    let is_one_of = |names: [&str; 2]| names.iter().any(|name| scheme.eq_ignore_ascii_case(name));
+    if is_one_of(["https", "wss"]) {
+        Some(true)
+    } else if is_one_of(["http", "ws"]) {
+        Some(false)
+    } else {
+        None
+    }
 }
 
 /// The parts of a list, from its end, without blanks around them. What is between quotes is one part; they are looked
@@ -208,6 +218,8 @@ mod tests {
             (&["for=192.0.2.1"][..], "192.0.2.1", None),
             (&["For=\"[2001:db8:cafe::17]:4711\";Proto=HTTPS"], "2001:db8:cafe::17", Some(true)),
             (&["for=6.6.6.6, for=192.0.2.1;proto=http;by=203.0.113.43"], "192.0.2.1", Some(false)),
+            (&["for=192.0.2.1;proto=wss"], "192.0.2.1", Some(true)),
+            (&["for=192.0.2.1;proto=\"WS\""], "192.0.2.1", Some(false)),
             (&["for=6.6.6.6;proto=https", "for=192.0.2.1:80 ; host=a"], "192.0.2.1", None),
             (&["for=192.0.2.1;proto=https, for=10.0.0.9;proto=http"], "192.0.2.1", Some(true)),
             (&["for=192.0.2.1;proto=https", "for=10.0.0.9;proto=http"], "192.0.2.1", Some(true)),
@@ -246,6 +258,22 @@ mod tests {
         assert_eq!(proto("10.0.0.1", &["https, http"]), Some(false));
         assert_eq!(proto("10.0.0.1", &["http", "https"]), Some(true));
         assert_eq!(proto("10.0.0.1", &["gopher"]), None);
+        for (lines, https) in [
+            (&["wss"][..], Some(true)),
+            (&["WSS"], Some(true)),
+            (&["ws"], Some(false)),
+            (&["http, wss"], Some(true)),
+            (&["wss, ws"], Some(false)),
+            (&["https,"], Some(true)),
+            (&["https", "", " , "], Some(true)),
+            (&["https, gopher"], None),
+            (&["\"https\""], None),
+            (&[","], None),
+            (&["wsss"], None),
+        ] {
+            assert_eq!(proto("10.0.0.1", lines), https, "{lines:?}");
+            assert_eq!(proto("192.0.2.1", lines), None, "{lines:?}: nobody is asked who is not trusted");
+        }
     }
 
     #[test]

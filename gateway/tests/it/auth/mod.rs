@@ -5,6 +5,7 @@ mod access;
 mod attempts;
 mod foreign;
 mod forward;
+mod forward_cookies;
 mod guesses;
 mod identity;
 mod issuer;

@@ -33,6 +33,8 @@ async fn a_head_may_be_so_large_and_not_larger() {
     let narrow = format!("/narrow/{}", "x".repeat(20));
     let at_top = |request: String| request.replace("Host: a", "Host: top");
     for (what, request, status) in [
+        ("a method without an end", "A".repeat(100_000), 501),
+        ("a version without an end", format!("GET / HTTP/1.1{}", "1".repeat(100_000)), 400),
         ("just long enough", get(&long(200), 0, 0), 200),
         ("too long for this virtual host", get(&long(201), 0, 0), 414),
         ("just long enough at the top", at_top(get(&long(100), 0, 0)), 200),

@@ -36,6 +36,7 @@ impl Seen {
             (lengths.len() + codings.len() > 1, "framed in several ways"),
             (codings.iter().any(|coding| *coding != "chunked"), "another coding"),
             (lengths.iter().any(|length| length.parse::<u64>().is_err()), "a length that is no number"),
+            (lengths.iter().any(|length| length.len() > 1 && length.starts_with('0')), "a length in octal"),
             (self.fields("upgrade").count() > 0, "a switch that nobody has asked for"),
             (without_ends.contains(['\r', '\n', '\0']), "a bare CR or LF, or a NUL"),
             (names.any(|name| name.is_empty() || name.contains([' ', '\t'])), "a name that is none"),

@@ -8,6 +8,8 @@ const GET: &[(&str, &str)] = &[("GET", "")];
 const CASES: &[Case] = &[
     case("a plain request", "9112 3", b"GET {} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", Passes(GET)),
     case("a method of one's own", "9110 9.1", b"FOO-bar {} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", Passes(&[("FOO-bar", "")])),
+    case("a method of 32 bytes", "9112 3", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-12345 {} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", Passes(&[("ABCDEFGHIJKLMNOPQRSTUVWXYZ-12345", "")])),
+    case("a longer one", "9112 3", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-123456 {} HTTP/1.1\r\nHost: a\r\n\r\n", Refused(501)),
     case("HTTP/1.0 without a host", "9112 3.2", b"GET {} HTTP/1.0\r\n\r\n", Passes(GET)),
     case("HTTP/1.0 with a host", "9112 3.2", b"GET {} HTTP/1.0\r\nHost: a\r\n\r\n", Passes(GET)),
     case("no method", "9112 3", b" {} HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
@@ -37,6 +39,8 @@ const CASES: &[Case] = &[
     case("a target with bytes beyond ASCII", "9112 3.2", b"GET {}\xff HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
     case("a fragment", "9112 3.2.1", b"GET {}#a HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
     case("what browsers leave as it is", "3986 2", b"GET {}?a=|^[]\\ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", Passes(GET)),
+    case("a backtick in a query", "3986 2", b"GET {}?a=`b`'{}%zz&c=? HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", Passes(GET)),
+    case("a backtick in a path", "3986 2", b"GET {}` HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
     case("what they do not", "3986 2", b"GET {}?a=\"<> HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
     case("a target without a slash", "9112 3.2.1", b"GET a{} HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
     case("an asterisk for OPTIONS", "9112 3.2.4", b"OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\nConnection: close\r\n\r\n", Answered(200)),

@@ -4,6 +4,7 @@
 mod bodies;
 mod connections;
 mod descriptors;
+mod idle;
 mod slow_bodies;
 mod slow_readers;
 
