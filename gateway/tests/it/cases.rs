@@ -14,6 +14,13 @@ header_match = { "X-Beta" = "1" }
 [[virtual_hosts.routes]]
 path = "/old"
 redirect = "/new"
+[[virtual_hosts.routes]]
+path_regex = "^/blog/([0-9]+)/(.*)$"
+redirect = "/$1_old/$2?$query"
+redirect_status = 302
+[[tests]]
+request = "GET http://shop.example/blog/42/a?b"
+expect = { redirect = "/42_old/a?b", status = 302 }
 [[tests]]
 request = "GET http://shop.example/api/x"
 expect = { virtual_host = "shop.example", route = "/api", tag = "b", path = "/x" }
