@@ -75,6 +75,7 @@ fn name(value: &Value, index: usize) -> String {
 fn key(mut value: Value) -> Result<Key, Unusable> {
     let wrong = |reason: String| Unusable::Wrong(reason);
     unpad(&mut value);
+    let kind = value.get("kty").and_then(Value::as_str).unwrap_or_default().to_owned();
     let jwk = serde_json::from_value::<Jwk>(value)
         .map_err(|error| wrong(format!("it is no JSON Web Key: {error}")))?;
     let common = &jwk.common;
@@ -83,7 +84,7 @@ fn key(mut value: Value) -> Result<Key, Unusable> {
     if !for_signing || !verifies {
         return Err(Unusable::Foreign);
     }
-    let of_kind = of_kind(&jwk.algorithm).map_err(|reason| wrong(reason.to_owned()))?;
+    let of_kind = of_kind(&kind, &jwk.algorithm).map_err(|reason| wrong(reason.to_owned()))?;
     let algorithms: Vec<Algorithm> = match common.key_algorithm {
         None => of_kind.to_vec(),
         Some(named) => {
@@ -100,7 +101,7 @@ fn key(mut value: Value) -> Result<Key, Unusable> {
 }
 
 /// The algorithms that keys of this kind are for.
-fn of_kind(parameters: &AlgorithmParameters) -> Result<&'static [Algorithm], &'static str> {
+fn of_kind(kind: &str, parameters: &AlgorithmParameters) -> Result<&'static [Algorithm], &'static str> {
     match parameters {
         AlgorithmParameters::RSA(_) => Ok(AlgorithmFamily::Rsa.algorithms()),
         AlgorithmParameters::EllipticCurve(key) => match key.curve {
@@ -113,6 +114,8 @@ fn of_kind(parameters: &AlgorithmParameters) -> Result<&'static [Algorithm], &'s
         }
         AlgorithmParameters::OctetKeyPair(_) => Err("its curve is not Ed25519"),
         AlgorithmParameters::OctetKey(_) => Err("it is a secret, and one that is published is none"),
+        // What the library cannot read is of another kind to it.
+        _ if matches!(kind, "RSA" | "EC" | "OKP") => Err("it lacks what a key of its kind has (RFC 7518 6)"),
         _ => Err("its kind (`kty`) is not known here"),
     }
 }
@@ -206,7 +209,8 @@ mod tests {
                 json!({ "kty": "RSA", "n": "AAAA", "e": "AQAB" }),
                 "key number 2: it has 24 bits; at least 2048",
             ),
-            (json!({ "kty": "RSA", "e": "AQAB" }), "key number 2: it is no JSON Web Key: "),
+            (json!({ "kty": "RSA", "e": "AQAB" }), "key number 2: it lacks what a key of its kind has"),
+            (json!({ "kty": "PQ", "e": "AQAB" }), "key number 2: its kind (`kty`) is not known here"),
             (json!({ "kty": "EC", "crv": "P-521", "x": X, "y": X }), "neither P-256 nor P-384"),
             (json!({ "kty": "EC", "crv": "P-384", "x": X, "y": X }), "not the 48 bytes that its curve needs"),
             (json!({ "kty": "OKP", "crv": "Ed25519", "x": X, "alg": "RS256" }), "its `alg` is none"),
