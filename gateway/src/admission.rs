@@ -75,7 +75,8 @@ async fn ask_each(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), End
     if let Some(windows) = limiter.and_then(|limiter| limiter.by_claim.as_ref()) {
         count(windows, session.req_header(), ctx).await.passed()?;
     }
-    redirect(&route).passed()?;
+    route.to_elsewhere(session.req_header(), ctx.paths.as_deref(), ctx.is_https).passed()?;
+    ctx.rewritten = route.rewritten(session.req_header(), ctx.paths.as_deref()).passed()?;
     grpc(&route, session.req_header(), ctx).passed()?;
     websocket(&route, session, ctx).passed()?;
     Ok(())
@@ -156,11 +157,6 @@ async fn authenticate(auth: &Auth, session: &mut Session, ctx: &mut RequestCtx) 
     }
     ctx.identity = Some(verdict.passed()?);
     Ok(())
-}
-
-fn redirect(route: &Route) -> Verdict {
-    let target = route.redirect.as_ref();
-    target.map_or(Verdict::Continue(()), |target| Verdict::Reply(Reply::redirect(target.clone())))
 }
 
 /// Whether a call of gRPC could ever have an outcome.

@@ -46,6 +46,8 @@ pub struct RequestCtx {
     pub route: Option<Arc<Route>>,
     /// Its path, where that is not both compared and sent as the client has written it. (`request_filter`)
     pub paths: Option<Box<Paths>>,
+    /// The path that the backend gets to see, where the route makes another one of it. (`request_filter`)
+    pub rewritten: Option<String>,
     /// Which share of the route's requests it belongs to. (`request_filter`)
     pub draw: Draw,
     /// Whether the client has yet to be told that share. (`request_filter`)
@@ -120,6 +122,7 @@ impl RequestCtx {
             grpc: None,
             route: None,
             paths: None,
+            rewritten: None,
             admitted: None,
             sent: None,
             draw: Draw::default(),

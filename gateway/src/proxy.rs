@@ -28,7 +28,7 @@ use crate::grpc::Call;
 use crate::lifetime::Leaving;
 use crate::live::Store;
 use crate::policy::forwarded::{self, Client};
-use crate::policy::{Verdict, connection_login, cookie_crumbs, hygiene, request_id};
+use crate::policy::{Verdict, connection_login, cookie_crumbs, hygiene, request_id, rewrite};
 use crate::reply::{self, Reply};
 use crate::route;
 use crate::telemetry::{Limit, Phase};
@@ -384,7 +384,7 @@ impl ProxyHttp for Gateway {
             let handshake = downstream::handshake(session);
             policy.on_request(handshake.and_then(|handshake| handshake.client.as_ref()), request)?;
         }
-        route.rewrite.on_request(request, ctx.paths.as_deref())?;
+        rewrite::on_request(request, ctx.rewritten.as_deref(), ctx.paths.as_deref())?;
         route.headers.on_request(request)?;
         let may_be_copied =
             !ctx.wants_websocket && request.method.is_idempotent() && !connection_login::is_in(request);

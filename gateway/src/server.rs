@@ -217,12 +217,17 @@ impl Sockets {
         let Config { proxy, metrics, .. } = config;
         let http = proxy.listen_addr_http.0.iter().map(|address| (*address, "proxy.listen_addr_http", false));
         let https = proxy.listen_addr.0.iter().map(|address| (*address, "proxy.listen_addr", true));
+        let operators =
+            [(proxy.management_api, proxy.management_api_addr), (metrics.enabled, metrics.listen_addr)];
+        let operators = operators.into_iter().filter_map(|(on, address)| on.then_some(address));
+        let all: Vec<SocketAddr> =
+            http.clone().chain(https.clone()).map(|(address, ..)| address).chain(operators).collect();
         let sockets = http.chain(https).map(|(address, key, is_https)| {
-            let (listener, address) = listeners.open(address, key)?;
+            let (listener, address) = listeners.open(address, key, &all)?;
             Ok(Socket { listener, address, is_https })
         });
         let sockets = sockets.collect::<Result<_, BindError>>()?;
-        let mut open = |on: bool, address, key| on.then(|| listeners.open(address, key)).transpose();
+        let mut open = |on: bool, address, key| on.then(|| listeners.open(address, key, &all)).transpose();
         Ok(Sockets {
             proxy: sockets,
             management: open(proxy.management_api, proxy.management_api_addr, "proxy.management_api_addr")?,

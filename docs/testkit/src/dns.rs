@@ -47,6 +47,8 @@ struct Zone {
     names: HashMap<String, Entry>,
     /// Every name that was asked for, in lower case and with the dot at its end.
     asked: Vec<String>,
+    /// With what questions with an EDNS record are answered.
+    edns_refusal: Option<u8>,
 }
 
 #[derive(Clone)]
@@ -92,6 +94,12 @@ impl Dns {
         self.set(name, Entry::Fails(failure));
     }
 
+    /// From now on a question with an EDNS record is answered with this response code and a header alone, as by a
+    /// server that knows no such record (RFC 6891 7).
+    pub fn refuse_edns(&self, code: u8) {
+        self.zone.lock().edns_refusal = Some(code & 0x0f);
+    }
+
     /// How many questions there have been for `name`, of any type.
     pub fn asked(&self, name: &str) -> usize {
         let name = key(&absolute(name));
@@ -113,7 +121,7 @@ async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
     let mut datagram = [0; 4096];
     while let Ok((length, client)) = socket.recv_from(&mut datagram).await {
         let Ok(question) = Message::from_vec(&datagram[..length]) else { continue };
-        let answer = zone.lock().answer(&question).and_then(|answer| answer.to_vec().ok());
+        let answer = zone.lock().answer(&question);
         if let Some(answer) = answer {
             // Whoever asked may be gone.
             let _ = socket.send_to(&answer, client).await;
@@ -123,9 +131,20 @@ async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
 
 impl Zone {
     /// The answer to `question`, where there is to be one.
-    fn answer(&mut self, question: &Message) -> Option<Message> {
+    fn answer(&mut self, question: &Message) -> Option<Vec<u8>> {
+        let name = key(question.queries.first()?.name());
+        match self.edns_refusal.filter(|_| question.edns.is_some()) {
+            Some(code) => {
+                self.asked.push(name);
+                let [high, low] = question.metadata.id.to_be_bytes();
+                Some(vec![high, low, 0x81, 0x80 | code, 0, 0, 0, 0, 0, 0, 0, 0])
+            }
+            None => self.records(name, question)?.to_vec().ok(),
+        }
+    }
+
+    fn records(&mut self, name: String, question: &Message) -> Option<Message> {
         let query = question.queries.first()?;
-        let name = key(query.name());
         let entry = self.names.get(&name).cloned().unwrap_or(Entry::Fails(Failure::NotFound));
         self.asked.push(name);
         let mut answer = Message::response(question.metadata.id, question.metadata.op_code);

@@ -15,11 +15,12 @@ use super::fields::{FieldName, FieldValue, Fields};
 use super::network::Cidr;
 use super::origin::AllowedOrigin;
 use super::rate_limit::RateLimitKey;
+use super::redirect::RedirectStatus;
 use super::responses::{FieldOrAny, MediaTypes};
 use super::routes::{MethodName, Pattern};
 use super::schema::Config;
 use super::upstream::HashKey;
-use super::values::{Millis, OneOrMany, Percent, Secs, StatusSet};
+use super::values::{Millis, OneOrMany, Percent, Secs, StatusSet, Weight};
 
 /// The schema of a whole configuration (JSON Schema 2020-12).
 pub fn json_schema() -> Value {
@@ -47,6 +48,8 @@ macro_rules! small_types {
 small_types! {
     Secs => { "type": "integer", "minimum": 1, "maximum": 31_536_000 }
     Millis => { "type": "integer", "minimum": 1, "maximum": 31_536_000_000_u64 }
+    Weight => { "type": "integer", "minimum": 1, "maximum": 1000 }
+    RedirectStatus => { "type": "integer", "enum": [301, 302, 303, 307, 308] }
     Percent => { "type": "integer", "minimum": 0, "maximum": 100 }
     AllowedOrigin => {
         "type": "string",

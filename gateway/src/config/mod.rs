@@ -24,12 +24,14 @@ mod path;
 mod policies;
 mod proxy;
 mod rate_limit;
+mod redirect;
 mod responses;
 mod rewrite;
 mod routes;
 mod schema;
 mod secrets;
 mod shares;
+mod template;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -54,6 +56,7 @@ pub use path::{BadPath, Paths, ReadPath, read_path};
 pub use policies::{FaultInjection, Headers, Limits, SecurityHeaders};
 pub use proxy::{Proxy, TrustedField};
 pub use rate_limit::{RateLimit, RateLimitKey, RateLimitScope, RateLimits};
+pub use redirect::{RedirectStatus, RedirectTarget, Section};
 pub use responses::{Coding, Compression, CompressionLevel, Cors, FieldOrAny, MediaTypes};
 pub use routes::{MethodName, Pattern, Route};
 pub use schema::{
@@ -61,9 +64,10 @@ pub use schema::{
 };
 pub use secrets::{hide_secrets, reveal_secrets, shown_url};
 pub use shares::{Rollout, RolloutState, Share};
+pub use template::{Part, Template, Value, push_encoded};
 pub use upstream::{
     Algorithm, Balancing, CircuitBreaker, HashKey, HealthCheck, ProbeKind, Retry, Upstream, UpstreamProtocol,
 };
 pub use validate::{MAX_ATTEMPTS, MAX_RATE_LIMIT, MAX_RATE_LIMITS, PathFault};
-pub use values::{Millis, OneOrMany, Percent, Secs, StatusSet};
+pub use values::{Millis, OneOrMany, Percent, Secs, StatusSet, Weight};
 pub use variables::{VARIABLES, set_variables};

@@ -9,6 +9,7 @@ use super::auth::{Access, Auth};
 use super::fields::Fields;
 use super::policies::{FaultInjection, Headers, Limits, SecurityHeaders};
 use super::rate_limit::RateLimits;
+use super::redirect::RedirectStatus;
 use super::responses::{Compression, Cors};
 use super::upstream::{Balancing, CircuitBreaker, HealthCheck, Retry, Upstream};
 use super::values::is_default;
@@ -38,12 +39,15 @@ pub struct Route {
     /// Whether `path_prefix` is taken off the path on the way up.
     #[serde(skip_serializing_if = "is_default")]
     pub strip_prefix: bool,
-    /// What the part of the path that `path_regex` matches becomes on the way up; empty: it stays.
+    /// What the part of the path that `path_regex` matches becomes on the way up, a template; empty: it stays.
     #[serde(skip_serializing_if = "is_default")]
     pub rewrite: String,
-    /// Where clients are sent in place of an answer (308); empty: nowhere.
+    /// Where clients are sent in place of an answer, a template; empty: nowhere.
     #[serde(skip_serializing_if = "is_default")]
     pub redirect: String,
+    /// The status with which they are sent there.
+    #[serde(skip_serializing_if = "is_default")]
+    pub redirect_status: RedirectStatus,
     /// The tag of backends that get a copy of each idempotent request, and whose answers are dropped; empty:
     /// none.
     #[serde(skip_serializing_if = "is_default")]

@@ -4,7 +4,7 @@
 //! backend's `id`, say) defaults to empty, and [`validate`](super::validate) asks for it.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ use super::responses::{Compression, Cors};
 use super::routes::Route;
 use super::shares::{Rollout, Share};
 use super::upstream::{Balancing, CircuitBreaker, HealthCheck, Retry, Upstream};
-use super::values::{OneOrMany, is_default};
+use super::values::{OneOrMany, Weight, is_default};
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -335,9 +335,8 @@ pub struct Backend {
     pub address: Option<Address>,
     /// The pools to which it belongs.
     pub tags: Vec<String>,
-    /// Its share, beside those of the others: of `weighted`, `least_connections`, `random_two_choices` and
-    /// `consistent_hash`.
-    pub weight: NonZeroU32,
+    /// Its share, beside those of the others, whatever the algorithm is.
+    pub weight: Weight,
     /// Whether it is used only where no other backend of the tag is usable.
     #[serde(skip_serializing_if = "is_default")]
     pub backup: bool,
@@ -352,7 +351,7 @@ impl Default for Backend {
             id: String::new(),
             address: None,
             tags: Vec::new(),
-            weight: NonZeroU32::MIN,
+            weight: Weight::ONE,
             backup: false,
             drained: false,
         }

@@ -277,11 +277,11 @@ const BAD: &[(&str, &str)] = &[
     ("[[backends]]\nid = \"a b\"\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\n", "file:2:6: \"a b\" is no id"),
     (
         "[[backends]]\nid = \"x\"\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\nweight = 0\n",
-        "file:5:10: `weight`: invalid value",
+        "file:5:10: `weight`: 0 is out of range; a backend that shall get no requests has `drained = true`",
     ),
     (
         "[[backends]]\nid = \"x\"\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\nweight = 1001\n",
-        "file:5:10: a backend weighs at most 1000",
+        "file:5:10: `weight`: 1001 is out of range: expected 1 to 1000",
     ),
     (
         "[[backends]]\nid = \"x\"\naddress = \"unix:app.sock\"\ntags = [\"a\"]\n",
@@ -337,6 +337,25 @@ const BAD_ROUTES: &[(&str, &str)] = &[
     ("path = \"/a\"\nstrip_prefix = true\n", "file:6:16: there is no `path_prefix`"),
     ("path = \"/a\"\nrewrite = \"/b\"\n", "file:6:11: there is no `path_regex`"),
     ("path_regex = \"/a\"\nrewrite = \"/b?c\"\n", "file:6:11: \"/b?c\" cannot be a part of a path"),
+    (
+        "path_regex = \"^/a/(.*)$\"\nrewrite = \"/$2\"\n",
+        "file:6:11: there is no `$2`: `path_regex` has one group",
+    ),
+    ("path_regex = \"^/a/(.*)$\"\nrewrite = \"/$name\"\n", "no group of `path_regex` is called 'name'"),
+    ("path_regex = \"^/a/(.*)$\"\nrewrite = \"/$path\"\n", "`$path` has no meaning here"),
+    ("path_regex = \"^/a/(.*)$\"\nrewrite = \"/a/../$1\"\n", "cannot be a part of a path"),
+    ("path_regex = \"^/a/(.*)$\"\nrewrite = \"/%/$1\"\n", "cannot be a part of a path"),
+    (
+        "path_regex = \"^/a/(.*)$\"\nredirect = \"/$2\"\n",
+        "file:6:12: there is no `$2`: `path_regex` has one group",
+    ),
+    ("path = \"/a\"\nredirect = \"/$1\"\n", "file:6:12: there is no `$1`: there is no `path_regex`"),
+    (
+        "path_regex = \"^/a(.*)$\"\nredirect = \"https://a.example$1\"\n",
+        "file:6:12: what the client has written could become a part of the host",
+    ),
+    ("path = \"/a\"\nredirect = \"/b\"\nredirect_status = 200\n", "file:7:19: `redirect_status`: "),
+    ("path = \"/a\"\nredirect_status = 301\n", "file:6:19: there is no `redirect` that would have it"),
     ("path = \"/a\"\nredirect = \"there\"\n", "file:6:12: \"there\" is nowhere to send clients"),
     ("path = \"/a\"\nredirect = \"/b\\r\\nX: 1\"\n", "is nowhere to send clients"),
     (

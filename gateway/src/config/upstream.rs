@@ -100,10 +100,10 @@ pub struct Balancing {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Algorithm {
-    /// One after the other.
+    /// One after the other, the heavier ones more often, and evenly spread.
     #[default]
     RoundRobin,
-    /// One after the other, the heavier ones more often, and evenly spread.
+    /// Another name for `round_robin`.
     Weighted,
     /// The one with the fewest requests in flight for its weight.
     LeastConnections,

@@ -51,6 +51,35 @@ impl TryFrom<i64> for Percent {
     }
 }
 
+/// The share of a backend, beside those of the others, from 1 to 1000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "i64")]
+pub struct Weight(u32);
+
+impl Weight {
+    /// That of a backend with the same share as any other.
+    pub const ONE: Weight = Weight(1);
+
+    /// As it was written.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<i64> for Weight {
+    type Error = String;
+    fn try_from(value: i64) -> Result<Self, String> {
+        match u32::try_from(value) {
+            Ok(weight @ 1..=1000) => Ok(Weight(weight)),
+            // In HAProxy that is how a backend gets nothing new.
+            Ok(0) => {
+                Err("0 is out of range; a backend that shall get no requests has `drained = true`".to_owned())
+            }
+            _ => Err(format!("{value} is out of range: expected 1 to 1000")),
+        }
+    }
+}
+
 /// Whether a value is what it would be if it were left out.
 pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()

@@ -297,6 +297,8 @@ mod tests {
             (false, at("127.0.0.1:80")),
             (true, at("[::]:8443")),
             (false, at("127.0.0.1:8443")),
+            (false, at("0.0.0.0:9443")),
+            (true, at("[::]:9443")),
         ];
         for (local, is_https) in [
             ("127.0.0.1:443", true),
@@ -307,6 +309,9 @@ mod tests {
             ("192.0.2.1:8443", true),
             ("127.0.0.1:8443", false),
             ("127.0.0.1:9", false),
+            ("127.0.0.1:9443", false),
+            ("[::ffff:127.0.0.1]:9443", false),
+            ("[::1]:9443", true),
         ] {
             assert_eq!(speaks_tls(&listeners, at(local)), is_https, "{local}");
         }

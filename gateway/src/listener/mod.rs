@@ -5,11 +5,11 @@
 //! through which a new process takes over the listeners of an old one.
 
 mod addresses;
+mod bind;
 mod connection;
 mod peer;
 pub mod proxy_protocol;
 
-use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::pin::pin;
@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::listeners::ListenerConfig;
-use pingora::prelude::*;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::stream::L4BufferSettings;
@@ -30,6 +29,7 @@ use pingora::services::listening::Service;
 use pingora::services::{ServiceReadyNotifier, ServiceWithDependents};
 use tokio::sync::watch;
 
+pub use bind::{BindError, bind, bind_beside, is_ipv6_only, leaves_ipv4};
 use connection::Opened;
 pub use connection::Opener;
 
@@ -47,15 +47,6 @@ const PLAIN_BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(0), write:
 /// the system of the two for all but large bodies.
 const TLS_BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(4 * 1024), write: None };
 
-/// An address that cannot be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} ({key}): {source}")]
-pub struct BindError {
-    pub(crate) address: SocketAddr,
-    pub(crate) key: &'static str,
-    pub(crate) source: io::Error,
-}
-
 /// A socket that is listened on.
 pub struct Socket {
     /// The socket.
@@ -64,19 +55,6 @@ pub struct Socket {
     pub address: SocketAddr,
     /// Whether TLS is spoken there.
     pub is_https: bool,
-}
-
-/// Binds `address`, which the configuration has under `key`. Port 0 becomes a free one.
-///
-/// # Errors
-/// Where the address is taken, not of this machine, or not permitted.
-pub fn bind(address: SocketAddr, key: &'static str) -> Result<(TcpListener, SocketAddr), BindError> {
-    let bound = TcpListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        Ok((listener, address))
-    });
-    bound.map_err(|source| BindError { address, key, source })
 }
 
 /// The client connections that are open, and how many may be.
@@ -300,12 +278,5 @@ mod tests {
         drop(second);
         assert_eq!(connections.open(), 0);
         assert_eq!(metrics.connections_active.get(), 0);
-    }
-
-    #[test]
-    fn a_taken_address_is_named_with_its_key() {
-        let (_taken, address) = bind("127.0.0.1:0".parse().unwrap(), "proxy.listen_addr_http").unwrap();
-        let error = bind(address, "metrics.listen_addr").unwrap_err().to_string();
-        assert!(error.starts_with(&format!("cannot listen on {address} (metrics.listen_addr): ")), "{error}");
     }
 }

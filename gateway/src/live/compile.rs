@@ -3,8 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use http::HeaderValue;
-
 use super::certificates::certificates;
 use super::innermost::{Defaults, Found, Policies};
 use super::limiters::Limiters;
@@ -21,6 +19,7 @@ use crate::policy::fault::Fault;
 use crate::policy::head_size::HeadSize;
 use crate::policy::headers::HeaderRules;
 use crate::policy::https_redirect::HttpsRedirect;
+use crate::policy::redirect::Redirect;
 use crate::policy::rewrite::Rewrite;
 use crate::policy::security_headers::SecurityHeaders;
 use crate::policy::signed_cookie::{CookieKey, SignedCookie};
@@ -266,8 +265,10 @@ impl<'c> Compiler<'c> {
         };
         let cookie = Some(&*host.split_cookie).filter(|name| !name.is_empty() && split.is_shared());
         let purpose = format!("split {}", host.domain);
-        let redirect = route.map(|route| route.redirect.as_str()).filter(|target| !target.is_empty());
-        let redirect = redirect.map(HeaderValue::from_str).transpose();
+        let (redirect, rewrite) = match route {
+            Some(route) => (Redirect::new(route), Rewrite::new(route)),
+            None => (Ok(None), Ok(Rewrite::Keep)),
+        };
         let breaker = BreakerRules::from(policies.circuit_breaker.table);
         let mirror_tag = route.map(|route| route.mirror_tag.as_str()).filter(|tag| !tag.is_empty());
         let mirror = mirror_tag.map(|tag| {
@@ -281,8 +282,8 @@ impl<'c> Compiler<'c> {
             entrance: entrance.clone(),
             policies: policies.levels(),
             redirect: redirect.map_err(|_| not_validated("a redirect leads nowhere"))?,
+            rewrite: rewrite.map_err(|_| not_validated("a path is rewritten to none"))?,
             fault: route.and_then(|route| Fault::new(route.fault)),
-            rewrite: route.map_or(Rewrite::Keep, Rewrite::from),
             split_cookie: cookie.map(|name| SignedCookie::new(name, purpose, self.cookie_key.clone())),
             split,
             algorithm: policies.balancing.table.algorithm,

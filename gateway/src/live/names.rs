@@ -45,7 +45,7 @@ pub(super) fn resolve(config: &Config, names: Names, before: &Places) -> Result<
             (Err(_), Some(before)) => {
                 places.insert(name.clone(), before.clone());
             }
-            (Err(error), None) if error.is_answer => {
+            (Err(error), None) if error.is_final => {
                 faults.extend(leads_nowhere(config, name, &error.reason));
             }
             (Err(LookupError { reason, .. }), None) => {

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::pools::Budgets;
-use crate::config::{Algorithm, Config, HashKey};
+use crate::config::{Algorithm, Config, HashKey, Paths};
 use crate::policy::Verdict;
 use crate::policy::access::Access;
 use crate::policy::auth::{Auth, IdentityFields, Kept, KeySet};
@@ -25,6 +25,7 @@ use crate::policy::head_size::HeadSize;
 use crate::policy::headers::HeaderRules;
 use crate::policy::https_redirect::HttpsRedirect;
 use crate::policy::rate_limit::{Counters, RateLimiter, Store};
+use crate::policy::redirect::{Asked, Redirect};
 use crate::policy::rewrite::Rewrite;
 use crate::policy::security_headers::SecurityHeaders;
 use crate::policy::signed_cookie::SignedCookie;
@@ -125,8 +126,8 @@ pub struct Route {
     pub entrance: Arc<Entrance>,
     /// Its policies, and at which level of the configuration each was written.
     pub policies: [(&'static str, Level); 13],
-    /// Where clients are sent in place of an answer.
-    pub redirect: Option<HeaderValue>,
+    /// Where clients are sent in place of an answer; `None`: nowhere.
+    pub redirect: Option<Redirect>,
     /// What it does wrong on purpose.
     pub fault: Option<Fault>,
     /// What becomes of the path on its way up.
@@ -232,6 +233,12 @@ impl Snapshot {
     }
 }
 
+/// A request's path as it was routed, and as it goes up.
+fn both<'r>(request: &'r RequestHeader, paths: Option<&'r Paths>) -> (&'r str, &'r str) {
+    let written = request.uri.path();
+    paths.map_or((written, written), |paths| (&*paths.compared, &*paths.sent))
+}
+
 impl Route {
     /// Sends a client that has come without TLS to the same place with it, where its virtual host says so.
     pub fn to_https(&self, request: &RequestHeader, is_https: bool) -> Verdict {
@@ -239,6 +246,23 @@ impl Route {
         let host = route::authority(request).ok().flatten();
         let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
         https_redirect.check(is_https, host, target)
+    }
+
+    /// Sends a client somewhere else, where the route says so; `paths` as in [`Route::rewritten`].
+    pub fn to_elsewhere(&self, request: &RequestHeader, paths: Option<&Paths>, is_https: bool) -> Verdict {
+        let Some(redirect) = &self.redirect else { return Verdict::Continue(()) };
+        let (compared, sent) = both(request, paths);
+        let mut target = request.raw_path().splitn(2, |byte| *byte == b'?').skip(1);
+        let query = target.next().unwrap_or_default();
+        let host = route::authority(request).ok().flatten();
+        Verdict::Reply(redirect.answer(&Asked { compared, sent, query, host, is_https }))
+    }
+
+    /// Returns the path that the backend gets to see where it is another one than goes up anyway. `paths` says by what
+    /// the request was routed; `None`: by its path as it is.
+    pub fn rewritten(&self, request: &RequestHeader, paths: Option<&Paths>) -> Verdict<Option<String>> {
+        let (compared, sent) = both(request, paths);
+        self.rewrite.check(compared, sent)
     }
 
     /// The draw that a client has brought along in its cookie.

@@ -20,6 +20,7 @@ pub mod headers;
 pub mod https_redirect;
 pub mod hygiene;
 pub mod rate_limit;
+pub mod redirect;
 pub mod request_id;
 pub mod rewrite;
 pub mod security_headers;

@@ -6,7 +6,9 @@ use pingora::http::RequestHeader;
 use pingora::prelude::*;
 use regex::Regex;
 
-use crate::config::{self, Paths};
+use super::Verdict;
+use crate::config::{self, Part, Paths, Template, Value, read_path};
+use crate::reply::{Problem, Reply};
 
 /// What becomes of a path on its way up.
 #[derive(Debug)]
@@ -15,46 +17,43 @@ pub enum Rewrite {
     Keep,
     /// This prefix is taken off.
     Strip(String),
-    /// What the pattern matches first is replaced; `$1` stands for what its first group matches.
-    Replace(Regex, String),
-}
-
-impl From<&config::Route> for Rewrite {
-    fn from(route: &config::Route) -> Self {
-        match (&route.path_prefix, &route.path_regex) {
-            (Some(prefix), _) if route.strip_prefix => Rewrite::Strip(prefix.clone()),
-            (_, Some(pattern)) if !route.rewrite.is_empty() => {
-                Rewrite::Replace(pattern.0.clone(), route.rewrite.clone())
-            }
-            _ => Rewrite::Keep,
-        }
-    }
+    /// What the pattern matches first is replaced by what the template makes of its groups.
+    Replace(Regex, Template),
 }
 
 impl Rewrite {
-    /// Changes the path of a request, whose query stays. `paths` says by what it was routed, and what goes up where
-    /// nothing is changed; `None`: both are as the client has written it.
+    /// What `route` makes of paths.
     ///
     /// # Errors
-    /// Where what comes out is no path, which the configuration has excluded.
-    pub fn on_request(&self, request: &mut RequestHeader, paths: Option<&Paths>) -> Result<()> {
-        let written = request.uri.path();
-        let (compared, sent) = paths.map_or((written, written), |paths| (&*paths.compared, &*paths.sent));
-        let resolved = || (sent != written).then(|| sent.to_owned());
-        let Some(mut target) = self.apply(compared, sent).or_else(resolved) else { return Ok(()) };
-        if let Some(query) = request.uri.query() {
-            target.push('?');
-            target.push_str(query);
-        }
-        let mut parts = request.uri.clone().into_parts();
-        let target = PathAndQuery::try_from(target).or_err(InternalError, "a rewritten path")?;
-        parts.path_and_query = Some(target);
-        request.set_uri(Uri::from_parts(parts).or_err(InternalError, "a rewritten target")?);
-        Ok(())
+    /// What is wrong with its template, which the configuration has excluded.
+    pub fn new(route: &config::Route) -> Result<Self, String> {
+        Ok(match (&route.path_prefix, &route.path_regex) {
+            (Some(prefix), _) if route.strip_prefix => Rewrite::Strip(prefix.clone()),
+            (_, Some(pattern)) if !route.rewrite.is_empty() => {
+                let template = Template::parse(&route.rewrite, false, Some(&pattern.0))?;
+                Rewrite::Replace(pattern.0.clone(), template)
+            }
+            _ => Rewrite::Keep,
+        })
     }
 
-    /// The new path for one that was routed as `compared` and would go up as `sent`; `None` where it does.
-    pub fn apply(&self, compared: &str, sent: &str) -> Option<String> {
+    /// Returns the new path for one that was routed as `compared` and would go up as `sent`; `None` where it does.
+    /// Refuses a request whose new path has dot segments: what is no such segment before may have become one, as `/f../x` does
+    /// where `/f` becomes `/files/`, and a backend would take it for a path that another route is for.
+    pub fn check(&self, compared: &str, sent: &str) -> Verdict<Option<String>> {
+        let path = self.apply(compared, sent);
+        let is_replaced = matches!(self, Rewrite::Replace(..));
+        match path.filter(|path| !is_replaced || !has_dot_segments(path)) {
+            None if is_replaced => {
+                let detail = "the path has dots in it by which a backend would be led elsewhere";
+                Verdict::Reply(Reply::new(Problem::BadRequest, detail))
+            }
+            path => Verdict::Continue(path),
+        }
+    }
+
+    /// The new path, whatever is in it.
+    fn apply(&self, compared: &str, sent: &str) -> Option<String> {
         let rest = match self {
             Rewrite::Keep => return None,
             // What is below the prefix stays as it came, unless the prefix was written in another way.
@@ -62,13 +61,56 @@ impl Rewrite {
                 let below = |path: &'_ str| path.strip_prefix(prefix.as_str()).map(str::to_owned);
                 below(sent).filter(|rest| is_whole(prefix, rest)).or_else(|| below(compared))?
             }
-            Rewrite::Replace(pattern, replacement) => {
-                pattern.replace(compared, replacement.as_str()).into_owned()
-            }
+            Rewrite::Replace(pattern, template) => replace(pattern, template, compared),
         };
         // Not two slashes either: `//host/` is where a backend that redirects might send the client.
         Some(format!("/{}", rest.trim_start_matches('/')))
     }
+}
+
+/// Changes the path of a request, whose query stays: to `rewritten`, or where that is `None`, to what goes up of the
+/// `paths` by which it was routed; where they are `None` too, it is as the client has written it.
+///
+/// # Errors
+/// Where what comes out is no path, which the configuration has excluded.
+pub fn on_request(request: &mut RequestHeader, rewritten: Option<&str>, paths: Option<&Paths>) -> Result<()> {
+    let written = request.uri.path();
+    let resolved = || paths.map(|paths| &*paths.sent).filter(|sent| *sent != written);
+    let Some(path) = rewritten.or_else(resolved) else { return Ok(()) };
+    let mut target = path.to_owned();
+    if let Some(query) = request.uri.query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    let mut parts = request.uri.clone().into_parts();
+    let target = PathAndQuery::try_from(target).or_err(InternalError, "a rewritten path")?;
+    parts.path_and_query = Some(target);
+    request.set_uri(Uri::from_parts(parts).or_err(InternalError, "a rewritten target")?);
+    Ok(())
+}
+
+/// `path` with what `pattern` matches first replaced.
+fn replace(pattern: &Regex, template: &Template, path: &str) -> String {
+    let Some(groups) = pattern.captures(path) else { return path.to_owned() };
+    let (start, end) = groups.get(0).map_or((0, 0), |all| (all.start(), all.end()));
+    let mut replaced = path[..start].to_owned();
+    for part in &template.parts {
+        match part {
+            Part::Text(text) => replaced.push_str(text),
+            Part::Value(Value::Group(number)) => {
+                replaced.push_str(groups.get(*number).map_or("", |group| group.as_str()));
+            }
+            // Only groups can be named.
+            Part::Value(_) => {}
+        }
+    }
+    replaced.push_str(&path[end..]);
+    replaced
+}
+
+/// Whether some server would see a dot segment in a path.
+fn has_dot_segments(path: &str) -> bool {
+    path.split('/').any(|segment| matches!(segment, "." | "..")) || read_path(path).is_err()
 }
 
 /// Whether a prefix ends where a segment does.
@@ -79,6 +121,12 @@ fn is_whole(prefix: &str, rest: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn replace(pattern: &str, template: &str) -> Rewrite {
+        let pattern = Regex::new(pattern).unwrap();
+        let template = Template::parse(template, false, Some(&pattern)).unwrap();
+        Rewrite::Replace(pattern, template)
+    }
 
     #[test]
     fn a_prefix_is_taken_off() {
@@ -111,26 +159,50 @@ mod tests {
     fn what_goes_up_unchanged_is_still_without_dots() {
         let mut request = RequestHeader::build("GET", b"/x/../a%40b?q=/../", None).unwrap();
         let paths = Paths { compared: "/a@b".to_owned(), sent: "/a%40b".to_owned() };
-        Rewrite::Keep.on_request(&mut request, Some(&paths)).unwrap();
+        on_request(&mut request, None, Some(&paths)).unwrap();
         assert_eq!(request.raw_path(), b"/a%40b?q=/../");
     }
 
     #[test]
     fn the_query_stays() {
         let mut request = RequestHeader::build("GET", b"/api/users?page=2", None).unwrap();
-        Rewrite::Strip("/api".to_owned()).on_request(&mut request, None).unwrap();
+        on_request(&mut request, Some("/users"), None).unwrap();
         assert_eq!(request.raw_path(), b"/users?page=2");
-        Rewrite::Keep.on_request(&mut request, None).unwrap();
+        on_request(&mut request, None, None).unwrap();
         assert_eq!(request.raw_path(), b"/users?page=2");
     }
 
     #[test]
     fn a_match_is_replaced() {
-        let replace = |pattern: &str, replacement: &str, path: &str| {
-            Rewrite::Replace(Regex::new(pattern).unwrap(), replacement.to_owned()).apply(path, path).unwrap()
-        };
-        assert_eq!(replace("^/v[0-9]+/", "/", "/v2/users"), "/users");
-        assert_eq!(replace("^/v([0-9]+)/(.*)$", "/$2/version/$1", "/v2/users"), "/users/version/2");
-        assert_eq!(replace("^/old", "new", "/old/x"), "/new/x");
+        for (pattern, template, path, expected) in [
+            ("^/v[0-9]+/", "/", "/v2/users", "/users"),
+            ("^/v([0-9]+)/(.*)$", "/$2/version/$1", "/v2/users", "/users/version/2"),
+            ("^/old", "new", "/old/x", "/new/x"),
+            ("^/blog/([0-9]+)/(.*)$", "/$1_old/$2", "/blog/42/hello%20world", "/42_old/hello%20world"),
+            ("^/blog/([0-9]+)/(.*)$", "/p$1x", "/blog/42/a", "/p42x"),
+            ("^/blog/(?<id>[0-9]+)", "/${id}_old", "/blog/42/a", "/42_old/a"),
+            ("^/a(/b)?(/c)?", "/x$1$2", "/a/c", "/x/c"),
+            ("b", "$0$$0", "/abc", "/ab$0c"),
+            ("^/a/(.*)$", "/$1/x", "/a/", "/x"),
+        ] {
+            assert_eq!(replace(pattern, template).apply(path, path).as_deref(), Some(expected), "{template}");
+        }
+    }
+
+    #[test]
+    fn what_becomes_a_dot_segment_is_refused() {
+        let files = replace("^/f(.*)$", "/files/$1");
+        for path in ["/f../secret", "/f./secret", "/f..%2Fsecret", "/f..", "/f/..;/secret", "/f..;a/secret"] {
+            match files.check(path, path) {
+                Verdict::Reply(reply) => assert_eq!(reply.status(), 400, "{path}"),
+                Verdict::Continue(path) => panic!("{path:?}"),
+            }
+        }
+        for (path, expected) in [("/fa..b", "/files/a..b"), ("/f...", "/files/..."), ("/f.x", "/files/.x")] {
+            match files.check(path, path) {
+                Verdict::Continue(path) => assert_eq!(path.as_deref(), Some(expected)),
+                Verdict::Reply(_) => panic!("{path} is refused"),
+            }
+        }
     }
 }

@@ -14,6 +14,10 @@ header_match = { "X-Beta" = "1" }
 [[virtual_hosts.routes]]
 path = "/old"
 redirect = "/new"
+[[virtual_hosts.routes]]
+path_regex = "^/blog/([0-9]+)/(.*)$"
+redirect = "/$1_old/$2?$query"
+redirect_status = 302
 [[tests]]
 request = "GET http://shop.example/api/x"
 expect = { virtual_host = "shop.example", route = "/api", tag = "b", path = "/x" }
@@ -27,6 +31,9 @@ expect = { redirect = "/new", status = 308 }
 [[tests]]
 request = "GET http://other.example/"
 expect = { status = 404 }
+[[tests]]
+request = "GET http://shop.example/blog/42/a?b"
+expect = { redirect = "/42_old/a?b", status = 302 }
 "#;
 
 fn text() -> String {

@@ -47,3 +47,4 @@ mod tls;
 mod upgrade;
 mod upstream;
 mod websocket;
+mod wildcards;

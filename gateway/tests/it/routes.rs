@@ -133,6 +133,63 @@ async fn paths_are_changed_on_the_way_up() {
     assert!(whole.text().starts_with("hello from origin"), "{whole:?}");
 }
 
+const TEMPLATES: &str = r#"
+[[virtual_hosts]]
+domain = "app.example.com"
+enabled_backends_tag = "site"
+    [[virtual_hosts.routes]]
+    path_regex = "^/blog/(?<id>[0-9]+)/(.*)$"
+    redirect = "https://blog.example.com/${id}_old/$2?$query"
+    redirect_status = 301
+    [[virtual_hosts.routes]]
+    path_regex = "^/open(.*)$"
+    redirect = "/$1"
+    redirect_status = 302
+    [[virtual_hosts.routes]]
+    path_prefix = "/moved"
+    redirect = "$scheme://www.$host$path?from=$host"
+    [[virtual_hosts.routes]]
+    path_regex = "^/f([^/]*)(/.*)?$"
+    rewrite = "/anything/$1_old$2"
+"#;
+
+#[tokio::test]
+async fn a_redirect_is_made_from_the_request_and_stays_on_its_host() {
+    let (gateway, _) = start(TEMPLATES).await;
+    for (path, status, location) in [
+        ("/blog/42/a%20b?x=1&y=%0d%0aZ:1", 301, "https://blog.example.com/42_old/a%20b?x=1&y=%0d%0aZ:1"),
+        ("/blog/42/a", 301, "https://blog.example.com/42_old/a"),
+        ("/open//evil.example/x", 302, "/evil.example/x"),
+        ("/open/evil.example", 302, "/evil.example"),
+        ("/open%2Fevil.example", 302, "/%2Fevil.example"),
+        ("/moved/x?y", 308, "http://www.app.example.com/moved/x?from=app.example.com"),
+    ] {
+        let answer = ask(&gateway, "GET", "app.example.com", path, &[]).await;
+        assert_eq!((answer.status.as_u16(), answer.header("location")), (status, location), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_group_and_the_text_behind_it_make_the_path_and_dots_lead_nowhere() {
+    let (gateway, origins) = start(TEMPLATES).await;
+    let seen = |path: &'static str| {
+        let gateway = &gateway;
+        async move {
+            let answer = ask(gateway, "GET", "app.example.com", path, &[]).await;
+            let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            (answer.status.as_u16(), body["path"].as_str().unwrap_or_default().to_owned())
+        }
+    };
+    assert_eq!(seen("/fab/x?y").await, (200, "/anything/ab_old/x".to_owned()));
+    assert_eq!(seen("/f").await, (200, "/anything/_old".to_owned()));
+    assert_eq!(seen("/fa/..x").await, (200, "/anything/a_old/..x".to_owned()));
+    let (gateway, _) = start(&TEMPLATES.replace("/anything/$1_old$2", "/anything/$1$2")).await;
+    let answer = ask(&gateway, "GET", "app.example.com", "/f../secret", &[]).await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert!(answer.text().contains("led elsewhere"), "{answer:?}");
+    assert!(origins.iter().all(|origin| origin.count("/secret") + origin.count("/anything/../secret") == 0));
+}
+
 #[tokio::test]
 async fn a_redirect_is_308_and_bothers_no_backend() {
     let (gateway, origins) = start(HOSTS).await;

@@ -45,7 +45,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let peer = ConnectInfo::<SocketAddr>::from_request_parts(parts, state).await;
         Ok(Caller {
-            who: peer.map_or_else(|_| "unknown".to_owned(), |ConnectInfo(peer)| peer.ip().to_string()),
+            who: peer.map_or_else(
+                |_| "unknown".to_owned(),
+                |ConnectInfo(peer)| peer.ip().to_canonical().to_string(),
+            ),
             what: format!("{} {}", parts.method, parts.uri.path()),
             if_match: if_match(&parts.headers),
             options: options(parts)?,

@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use http::HeaderValue;
 use http::uri::PathAndQuery;
 
 use super::Faults;
+use crate::config::redirect::{RedirectStatus, RedirectTarget};
 use crate::config::routes::Route;
 use crate::config::schema::{Config, VirtualHost};
+use crate::config::template::Template;
 use crate::config::{Domain, read_path};
 
 /// Everything that is wrong with them, but for tags that lead nowhere.
@@ -83,8 +84,11 @@ fn route(route: &Route, at: &str, faults: &mut Faults) {
         };
         faults.add(format!("{at}/{key}"), detail);
     }
-    rewrite(route, at, faults);
-    redirect(route, at, faults);
+    // Which groups there are is known where the pattern could be read; see `incomplete`.
+    if route.path_regex.is_some() {
+        templates(route, at, faults);
+    }
+    only_redirected(route, at, faults);
 }
 
 /// What a route lacks. Only worth asking where all of it could be read.
@@ -100,34 +104,43 @@ pub(super) fn incomplete(route: &Route, at: &str, faults: &mut Faults) {
     }
     if !route.rewrite.is_empty() && route.path_regex.is_none() {
         faults.add(format!("{at}/rewrite"), "there is no `path_regex` whose match it would replace");
+    } else if route.path_regex.is_none() {
+        templates(route, at, faults);
+    }
+    if route.redirect.is_empty() && route.redirect_status != RedirectStatus::default() {
+        faults.add(format!("{at}/redirect_status"), "there is no `redirect` that would have it");
     }
 }
 
-fn rewrite(route: &Route, at: &str, faults: &mut Faults) {
-    if route.rewrite.is_empty() {
-        return;
+/// The templates of a route: whatever they name is there, and what they make is a path, or somewhere to send clients.
+fn templates(route: &Route, at: &str, faults: &mut Faults) {
+    let pattern = route.path_regex.as_ref().map(|pattern| &pattern.0);
+    if !route.rewrite.is_empty() {
+        // A group is a part of a path already.
+        let fits = |template: &Template| {
+            let path = format!("/{}", template.with("x"));
+            let has_dots = path.split('/').any(|segment| matches!(segment, "." | ".."));
+            is_path(&path) && read_path(&path).is_ok() && !has_dots
+        };
+        match Template::parse(&route.rewrite, false, pattern) {
+            Err(detail) => faults.add(format!("{at}/rewrite"), detail),
+            Ok(template) if !fits(&template) => {
+                faults
+                    .add(format!("{at}/rewrite"), format!("{:?} cannot be a part of a path", route.rewrite));
+            }
+            Ok(_) => {}
+        }
     }
-    // `$1` and `${name}` become parts of the path, which are valid already.
-    let literal: String = route.rewrite.chars().filter(|c| !matches!(c, '$' | '{' | '}')).collect();
-    if !is_path(&format!("/{literal}")) {
-        faults.add(format!("{at}/rewrite"), format!("{:?} cannot be a part of a path", route.rewrite));
+    if !route.redirect.is_empty()
+        && let Err(detail) = RedirectTarget::parse(&route.redirect, pattern)
+    {
+        faults.add(format!("{at}/redirect"), detail);
     }
 }
 
-fn redirect(route: &Route, at: &str, faults: &mut Faults) {
+fn only_redirected(route: &Route, at: &str, faults: &mut Faults) {
     if route.redirect.is_empty() {
         return;
-    }
-    let is_target = |text: &str| text.starts_with('/') || text.contains("://");
-    if !is_target(&route.redirect)
-        || route.redirect.contains(|c: char| c.is_whitespace())
-        || HeaderValue::from_str(&route.redirect).is_err()
-    {
-        let detail = format!(
-            "{:?} is nowhere to send clients; expected a path or a URL, as in \"https://new.example.com/\"",
-            route.redirect
-        );
-        faults.add(format!("{at}/redirect"), detail);
     }
     for (key, is_there) in [
         ("enabled_backends_tag", !route.enabled_backends_tag.is_empty()),

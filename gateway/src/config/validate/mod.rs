@@ -27,8 +27,6 @@ const MAX_THREADS: usize = 1024;
 /// The longest path of a Unix socket that every system takes (`sun_path`, with its end).
 const MAX_SOCKET_PATH: usize = 103;
 /// The most that a backend weighs: beside it, one that weighs 1 still gets something.
-const MAX_WEIGHT: u32 = 1000;
-
 pub use policies::MAX_ATTEMPTS;
 pub use rate_limit::{MAX_RATE_LIMIT, MAX_RATE_LIMITS};
 
@@ -201,9 +199,6 @@ fn backends(config: &Config, faults: &mut Faults) {
             );
         } else if !seen.insert(&backend.id) {
             faults.add(format!("{at}/id"), format!("'{}' is there twice", backend.id));
-        }
-        if backend.weight.get() > MAX_WEIGHT {
-            faults.add(format!("{at}/weight"), format!("a backend weighs at most {MAX_WEIGHT}"));
         }
         let tags: HashSet<&String> = backend.tags.iter().collect();
         if tags.len() < backend.tags.len() {

@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue, Method, Uri, header};
 use pingora::http::RequestHeader;
 
 use super::snapshot::{Route, Snapshot};
-use crate::config::AuthKind;
+use crate::config::{AuthKind, Paths};
 use crate::policy::{Verdict, content_length, cors, hygiene};
 use crate::reply::{self, Problem, Reply};
 use crate::route::{self, Outcome, RuleTable};
@@ -97,14 +97,18 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
     };
     explanation.rules = outcomes.into_iter().map(rule).collect();
     explanation.rules.sort_by(|a, b| a.name.cmp(&b.name));
-    let upstream_path = route.rewrite.apply(path, sent).unwrap_or_else(|| sent.to_owned());
+    let rewritten = route.rewritten(request, found.paths.as_deref()).passed();
+    let upstream_path = rewritten.as_ref().ok().cloned().flatten().unwrap_or_else(|| sent.to_owned());
     let mut taken = taken(route, request, upstream_path);
-    if let Err(reply) = ask_each(route, question, explanation.preflight.as_ref().map(|_| &meant.method)) {
+    let preflight = explanation.preflight.as_ref().map(|_| &meant.method);
+    let asked = ask_each(route, question, found.paths.as_deref(), preflight);
+    let is_early = asked.is_err();
+    if let Err(reply) = asked.and(rewritten) {
         explanation.answered_with(&reply);
         let location = reply.fields().get(header::LOCATION);
         taken.redirect = location.map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
         let is_to_https = matches!(route.to_https(request, question.is_https), Verdict::Reply(_));
-        taken.is_at_door = taken.redirect.is_none() || is_to_https;
+        taken.is_at_door = is_early && taken.redirect.is_none() || is_to_https;
     }
     explanation.route = Some(taken);
     explanation
@@ -134,7 +138,12 @@ fn meant(rules: &RuleTable<Arc<Route>>, request: &RequestHeader) -> (RequestHead
 }
 
 /// The policies that may answer, as far as can be known without a client: in the order of `admission::ask_each`.
-fn ask_each(route: &Route, question: &Question, preflight: Option<&Method>) -> Result<(), Box<Reply>> {
+fn ask_each(
+    route: &Route,
+    question: &Question,
+    paths: Option<&Paths>,
+    preflight: Option<&Method>,
+) -> Result<(), Box<Reply>> {
     let request = &question.request;
     route.head_size.check(request).passed()?;
     content_length::check(&request.headers).passed()?;
@@ -143,10 +152,7 @@ fn ask_each(route: &Route, question: &Question, preflight: Option<&Method>) -> R
         return Err(Box::new(cors.answer(method, &request.headers)));
     }
     route.to_https(request, question.is_https).passed()?;
-    match &route.redirect {
-        Some(target) => Err(Box::new(Reply::redirect(target.clone()))),
-        None => Ok(()),
-    }
+    route.to_elsewhere(request, paths, question.is_https).passed()
 }
 
 fn why(outcome: &Outcome) -> String {

@@ -10,10 +10,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwapOption;
 use http::{Request, StatusCode, Uri, header};
 use http_body_util::Empty;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::jwk_set::JwkSet;
 use super::keys::Key;
 use crate::config::shown_url;
 use crate::outgoing::{self, Asking};
@@ -55,6 +57,8 @@ pub struct KeySet {
     http: Asking,
     pace: Pace,
     keys: ArcSwapOption<Arc<[Key]>>,
+    /// The keys that were passed over the last time, so that each is told of once.
+    passed_over: Mutex<Vec<String>>,
     state: watch::Sender<State>,
     wanted: Notify,
     metrics: KeySetMetrics,
@@ -79,6 +83,7 @@ impl KeySet {
             http,
             pace,
             keys: ArcSwapOption::empty(),
+            passed_over: Mutex::default(),
             state: watch::Sender::new(State { is_fetching: true, ..State::default() }),
             wanted: Notify::new(),
             metrics,
@@ -124,8 +129,8 @@ impl KeySet {
             let fetched = self.fetch().await;
             let is_current = fetched.is_ok();
             let next = match fetched {
-                Ok(keys) => {
-                    self.take(keys);
+                Ok(set) => {
+                    self.take(set);
                     pause = RETRY_FIRST;
                     self.pace.refresh
                 }
@@ -155,7 +160,7 @@ impl KeySet {
         floor.await;
     }
 
-    fn take(&self, keys: Vec<Key>) {
+    fn take(&self, JwkSet { keys, passed_over }: JwkSet) {
         self.metrics.fetched.inc();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.metrics.fetched_at.set(i64::try_from(now).unwrap_or(i64::MAX));
@@ -167,9 +172,13 @@ impl KeySet {
             }
         }
         self.keys.store(Some(Arc::new(keys.into())));
+        let before = std::mem::replace(&mut *self.passed_over.lock(), passed_over.clone());
+        for reason in passed_over.iter().filter(|reason| !before.contains(reason)) {
+            warn!(url = %shown_url(&self.url), reason, "a key of an issuer is passed over: no token that it signs counts");
+        }
     }
 
-    async fn fetch(&self) -> Result<Vec<Key>, String> {
+    async fn fetch(&self) -> Result<JwkSet, String> {
         let request = Request::get(self.uri.clone())
             .header(header::ACCEPT, "application/jwk-set+json, application/json")
             .header(header::USER_AGENT, "gateway")
@@ -180,7 +189,7 @@ impl KeySet {
             // Also a redirect: where it leads, nobody has said that keys may come from there.
             return Err(format!("answered with {}", answer.status));
         }
-        Key::from_set(&answer.body)
+        JwkSet::read(&answer.body)
     }
 }
 

@@ -1,9 +1,6 @@
 //! The keys that tokens are verified with: each of one family of algorithms, which the token cannot choose. A public
 //! key is never taken for a secret (RFC 8725 2.1).
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, Public};
@@ -15,8 +12,6 @@ use crate::config::JwtAlgorithm;
 const MIN_SECRET_BYTES: usize = 32;
 /// The shortest RSA key (RFC 7518 3.3).
 const MIN_RSA_BITS: u32 = 2048;
-/// More keys than this no issuer has.
-const MAX_KEYS: usize = 100;
 
 /// A key.
 pub(super) struct Key {
@@ -107,62 +102,6 @@ impl Key {
             _ => Err("there is a key that is neither RSA, EC nor Ed25519".to_owned()),
         }
     }
-
-    /// The usable keys of a set (RFC 7517 5): those of another kind or use are left out. A set of nothing is one: so an
-    /// issuer takes everything back that it has signed.
-    ///
-    /// # Errors
-    /// Where it is no set, or it has keys of which none is usable.
-    pub(super) fn from_set(json: &[u8]) -> Result<Vec<Self>, String> {
-        #[derive(serde::Deserialize)]
-        struct Set {
-            keys: Vec<serde_json::Value>,
-        }
-        let set: Set =
-            serde_json::from_slice(json).map_err(|error| format!("no JSON Web Key Set: {error}"))?;
-        if set.keys.len() > MAX_KEYS {
-            return Err(format!("there are {} keys; at most {MAX_KEYS}", set.keys.len()));
-        }
-        let is_empty = set.keys.is_empty();
-        let read = |value| serde_json::from_value::<Jwk>(value).ok();
-        let keys: Vec<Key> =
-            set.keys.into_iter().filter_map(read).filter_map(|jwk| Key::of_jwk(&jwk)).collect();
-        if keys.is_empty() && !is_empty {
-            return Err("there is no key in it that signs tokens".to_owned());
-        }
-        Ok(keys)
-    }
-
-    fn of_jwk(jwk: &Jwk) -> Option<Self> {
-        let common = &jwk.common;
-        let for_signing = common.public_key_use.as_ref().is_none_or(|use_| *use_ == PublicKeyUse::Signature);
-        let verifies = common.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));
-        if !for_signing || !verifies {
-            return None;
-        }
-        let algorithms: &[Algorithm] = match &jwk.algorithm {
-            AlgorithmParameters::RSA(_) => AlgorithmFamily::Rsa.algorithms(),
-            AlgorithmParameters::EllipticCurve(key) => match key.curve {
-                EllipticCurve::P256 => &[Algorithm::ES256],
-                EllipticCurve::P384 => &[Algorithm::ES384],
-                _ => return None,
-            },
-            AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
-                &[Algorithm::EdDSA]
-            }
-            // A secret that is published is none.
-            _ => return None,
-        };
-        let algorithms: Vec<Algorithm> = match common.key_algorithm {
-            None => algorithms.to_vec(),
-            Some(named) => {
-                let named: Algorithm = named.to_string().parse().ok()?;
-                algorithms.iter().copied().filter(|algorithm| *algorithm == named).collect()
-            }
-        };
-        let key = DecodingKey::from_jwk(jwk).ok().filter(|_| !algorithms.is_empty() && is_whole(jwk))?;
-        Some(Key { id: common.key_id.clone(), key, algorithms })
-    }
 }
 
 /// The same algorithm, as the library calls it.
@@ -180,19 +119,5 @@ pub(super) fn algorithm(named: JwtAlgorithm) -> Algorithm {
         JwtAlgorithm::ES256 => Algorithm::ES256,
         JwtAlgorithm::ES384 => Algorithm::ES384,
         JwtAlgorithm::EdDSA => Algorithm::EdDSA,
-    }
-}
-
-/// Whether the numbers of a key are as long as they must be; RSA has 2048 bits at least (RFC 7518 3.3, 6.2, RFC 8037 2).
-fn is_whole(jwk: &Jwk) -> bool {
-    let length = |number: &str| URL_SAFE_NO_PAD.decode(number).map_or(0, |number| number.len());
-    match &jwk.algorithm {
-        AlgorithmParameters::RSA(key) => length(&key.n) >= 256 && length(&key.e) >= 1,
-        AlgorithmParameters::EllipticCurve(key) => {
-            let of_curve = if key.curve == EllipticCurve::P384 { 48 } else { 32 };
-            [&key.x, &key.y].iter().all(|number| length(number) == of_curve)
-        }
-        AlgorithmParameters::OctetKeyPair(key) => length(&key.x) == 32,
-        _ => false,
     }
 }

@@ -12,6 +12,7 @@ mod compile;
 mod forward;
 mod hashing;
 mod identity;
+mod jwk_set;
 mod jwks;
 mod jwt;
 mod keys;

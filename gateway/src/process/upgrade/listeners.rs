@@ -2,11 +2,11 @@
 //! for its successor.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
 use super::wire::Named;
-use crate::listener::{self, BindError};
+use crate::listener::{self, BindError, leaves_ipv4};
 
 /// A listening socket, and what it is for.
 #[derive(Debug)]
@@ -50,6 +50,22 @@ impl Listener {
         Named { key: self.key.clone(), asked: self.asked, bound: self.bound }
     }
 
+    /// Why it does not do for its address beside `all` that are wanted, where it takes IPv4 and must not, or the other
+    /// way about: that is settled when a socket is bound. `others` are those that are there.
+    fn misfit(&self, all: &[SocketAddr], others: &[Listener]) -> Option<io::Error> {
+        let any_ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.asked.port()));
+        let takes = match (leaves_ipv4(self.asked, all), listener::is_ipv6_only(&self.socket)) {
+            (true, false) => "IPv4 as well",
+            // It may be the system that has it so.
+            (false, true) if others.iter().any(|other| other.asked == any_ipv4) => "IPv6 only",
+            _ => return None,
+        };
+        Some(io::Error::other(format!(
+            "the running process listens there for {takes}, which no hand-over can change; stop it, and start this one \
+             without --upgrade"
+        )))
+    }
+
     /// Whether it does for `address` under `key`. The same address is the same address under any key; port 0 is
     /// not.
     fn is_for(&self, key: &str, address: SocketAddr) -> bool {
@@ -71,23 +87,28 @@ impl Listeners {
         Listeners { inherited, ..Listeners::default() }
     }
 
-    /// A listener on `address`, which the configuration has under `key`: the predecessor's, or a new one. Port 0
-    /// becomes a free one.
+    /// A listener on `address`, which the configuration has under `key`, beside `all` that it has: the predecessor's,
+    /// or a new one. Port 0 becomes a free one.
     ///
     /// # Errors
-    /// Where the address is taken, not of this machine, or not permitted.
+    /// Where the address is taken, not of this machine, or not permitted; or the predecessor listens there in another
+    /// way.
     pub fn open(
         &mut self,
         address: SocketAddr,
         key: &'static str,
+        all: &[SocketAddr],
     ) -> Result<(TcpListener, SocketAddr), BindError> {
         let found = self.inherited.iter().position(|listener| listener.is_for(key, address));
         let (socket, bound) = match found.map(|at| self.inherited.remove(at)) {
             Some(listener) => {
+                if let Some(source) = listener.misfit(all, &self.inherited) {
+                    return Err(BindError { address, key, source });
+                }
                 self.taken += 1;
                 (listener.socket, listener.bound)
             }
-            None => listener::bind(address, key)?,
+            None => listener::bind_beside(address, key, all)?,
         };
         let duplicate = socket.try_clone().map_err(|source| BindError { address, key, source })?;
         self.open.push(Listener { key: key.to_owned(), asked: address, bound, socket: duplicate });
@@ -116,7 +137,7 @@ mod tests {
     fn running(keys: &[&'static str]) -> Vec<Listener> {
         let mut listeners = Listeners::default();
         for key in keys {
-            listeners.open(addr("127.0.0.1:0"), key).unwrap();
+            listeners.open(addr("127.0.0.1:0"), key, &[]).unwrap();
         }
         listeners.finish().0
     }
@@ -127,9 +148,13 @@ mod tests {
         let bound: Vec<SocketAddr> = before.iter().map(|listener| listener.bound).collect();
         let mut listeners = Listeners::inheriting(before);
         let any = addr("127.0.0.1:0");
-        assert_eq!(listeners.open(any, "metrics").unwrap().1, bound[2], "port 0 is told apart by its key");
-        assert_eq!(listeners.open(any, "http").unwrap().1, bound[0]);
-        assert!(!bound.contains(&listeners.open(any, "management").unwrap().1));
+        assert_eq!(
+            listeners.open(any, "metrics", &[]).unwrap().1,
+            bound[2],
+            "port 0 is told apart by its key"
+        );
+        assert_eq!(listeners.open(any, "http", &[]).unwrap().1, bound[0]);
+        assert!(!bound.contains(&listeners.open(any, "management", &[]).unwrap().1));
         assert!(!listeners.took_none());
         let (open, unwanted) = listeners.finish();
         assert_eq!(open.len(), 3);
@@ -142,13 +167,60 @@ mod tests {
         before[0].asked = before[0].bound;
         let address = before[0].bound;
         let mut listeners = Listeners::inheriting(before);
-        assert_eq!(listeners.open(address, "metrics").unwrap().1, address);
+        assert_eq!(listeners.open(address, "metrics", &[]).unwrap().1, address);
+    }
+
+    /// A listener on every IPv6 address, and what it is called where another one is on every IPv4 address.
+    fn wildcard() -> (Listener, SocketAddr) {
+        let (socket, bound) = listener::bind(addr("[::]:0"), "http").unwrap();
+        let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, bound.port()));
+        (Listener { key: "http".to_owned(), asked: bound, bound, socket }, ipv4)
+    }
+
+    #[test]
+    fn a_socket_that_takes_ipv4_and_must_not_is_no_silent_loss() {
+        let (both, ipv4) = wildcard();
+        let ipv6 = both.asked;
+        let mut listeners = Listeners::inheriting(vec![both.duplicate().unwrap()]);
+        assert!(listeners.open(ipv6, "http", &[ipv6]).is_ok(), "alone it goes on as it is");
+        let mut listeners = Listeners::inheriting(vec![both]);
+        let error = listeners.open(ipv6, "http", &[ipv4, ipv6]).unwrap_err().to_string();
+        assert!(
+            error.contains("listens there for IPv4 as well") && error.contains("without --upgrade"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_socket_that_leaves_ipv4_is_not_taken_for_both() {
+        // Both wildcards of a port that is free for both.
+        let (one, other) = std::iter::repeat_with(|| {
+            let (both, ipv4) = wildcard();
+            let ipv6 = both.asked;
+            drop(both);
+            let mut listeners = Listeners::default();
+            let opened = [ipv4, ipv6].map(|address| listeners.open(address, "http", &[ipv4, ipv6]).is_ok());
+            (opened == [true; 2]).then(|| listeners.finish().0)
+        })
+        .take(100)
+        .flatten()
+        .find_map(|open| <[Listener; 2]>::try_from(open).ok())
+        .map(|[one, other]| (one, other))
+        .unwrap();
+        let (ipv4, ipv6) = (one.asked, other.asked);
+        let again = vec![one.duplicate().unwrap(), other.duplicate().unwrap()];
+        let mut listeners = Listeners::inheriting(again);
+        assert!(listeners.open(ipv4, "http", &[ipv4, ipv6]).is_ok());
+        assert!(listeners.open(ipv6, "http", &[ipv4, ipv6]).is_ok());
+        let mut listeners = Listeners::inheriting(vec![one, other]);
+        let error = listeners.open(ipv6, "http", &[ipv6]).unwrap_err().to_string();
+        assert!(error.contains("listens there for IPv6 only"), "{error}");
     }
 
     #[test]
     fn to_want_none_of_them_is_noticed() {
         let mut listeners = Listeners::inheriting(running(&["http"]));
-        listeners.open(addr("127.0.0.1:0"), "metrics").unwrap();
+        listeners.open(addr("127.0.0.1:0"), "metrics", &[]).unwrap();
         assert!(listeners.took_none());
         assert!(!Listeners::default().took_none());
     }

@@ -1,16 +1,17 @@
 //! Least connections.
 
 use super::Member;
+use super::weighted::{Schedule, scheduled};
 
-/// The member with the fewest requests in flight for its weight; among equals they take turns.
+/// The member with the fewest requests in flight for its weight; among equals they take turns by their weights.
 pub(super) fn least_connections<'m>(
     members: &'m [Member],
+    schedule: &Schedule,
     turn: usize,
     usable: &impl Fn(&Member) -> bool,
 ) -> Option<&'m Member> {
-    let start = turn.checked_rem(members.len())?;
-    let (before, from_start) = members.split_at(start);
-    let candidates = from_start.iter().chain(before).filter(|member| usable(member));
+    let whose_turn = scheduled(members, schedule, turn, usable);
+    let candidates = whose_turn.into_iter().chain(members.iter().filter(|member| usable(member)));
     candidates.reduce(|least, member| if member.has_less_to_do_than(least) { member } else { least })
 }
 
@@ -21,17 +22,21 @@ mod tests {
     use crate::upstream::backend::tests::begin;
 
     #[test]
-    fn those_with_nothing_to_do_take_turns() {
-        let members = members(&[1; 3]);
-        let picks = (0..30).map(|turn| least_connections(&members, turn, &usable));
-        assert_eq!(counts(&members, picks), [10; 3]);
+    fn those_with_nothing_to_do_take_turns_by_their_weights() {
+        for (weights, shares) in [([1; 3], [10; 3]), ([3, 2, 1], [15, 10, 5])] {
+            let members = members(&weights);
+            let schedule = Schedule::new(&members);
+            let picks = (0..30).map(|turn| least_connections(&members, &schedule, turn, &usable));
+            assert_eq!(counts(&members, picks), shares);
+        }
     }
 
     #[test]
     fn requests_in_flight_are_as_the_weights() {
         let members = members(&[4, 2, 1]);
-        let attempts: Vec<_> =
-            (0..70).map(|turn| begin(&least_connections(&members, turn, &usable).unwrap().backend)).collect();
+        let schedule = Schedule::new(&members);
+        let pick = |turn| least_connections(&members, &schedule, turn, &usable).unwrap();
+        let attempts: Vec<_> = (0..70).map(|turn| begin(&pick(turn).backend)).collect();
         assert_eq!(members.iter().map(|member| member.backend.inflight()).collect::<Vec<_>>(), [40, 20, 10]);
         drop(attempts);
     }

@@ -4,7 +4,7 @@
 //! | algorithm | a pick takes | what it is for |
 //! |---|---|---|
 //! | [`round_robin()`] | O(1); O(n) where its turn falls on one that is not usable | equal backends, equal requests |
-//! | [`weighted()`] | O(1); O(n) at worst | backends that differ |
+//! | [`weighted()`] | O(1); O(n) at worst | the same with weights, which is what round robin is where they differ |
 //! | [`least_connections()`] | O(n) | requests that differ, few backends |
 //! | [`random_two_choices()`] | O(1); O(n) at worst | requests that differ, many backends or gateways |
 //! | [`consistent_hash()`] | O(log n) | caches: the same key, the same backend |
@@ -54,18 +54,19 @@ pub(super) struct Group {
 enum Balance {
     RoundRobin,
     Weighted(Schedule),
-    LeastConnections,
-    RandomTwoChoices,
+    LeastConnections(Schedule),
+    RandomTwoChoices(Schedule),
     ConsistentHash(Ring),
 }
 
 impl Group {
     pub(super) fn new(members: Vec<Member>, algorithm: Algorithm) -> Self {
         let balance = match algorithm {
-            Algorithm::RoundRobin => Balance::RoundRobin,
-            Algorithm::Weighted => Balance::Weighted(Schedule::new(&members)),
-            Algorithm::LeastConnections => Balance::LeastConnections,
-            Algorithm::RandomTwoChoices => Balance::RandomTwoChoices,
+            // One name as well as the other: weights count as in nginx and HAProxy.
+            Algorithm::RoundRobin | Algorithm::Weighted if has_equal_weights(&members) => Balance::RoundRobin,
+            Algorithm::RoundRobin | Algorithm::Weighted => Balance::Weighted(Schedule::new(&members)),
+            Algorithm::LeastConnections => Balance::LeastConnections(Schedule::new(&members)),
+            Algorithm::RandomTwoChoices => Balance::RandomTwoChoices(Schedule::new(&members)),
             Algorithm::ConsistentHash => Balance::ConsistentHash(Ring::new(&members)),
         };
         Group { members, balance, turn: AtomicUsize::new(0) }
@@ -103,11 +104,15 @@ impl Group {
         match &self.balance {
             Balance::RoundRobin => round_robin(members, turn, usable),
             Balance::Weighted(schedule) => weighted(members, schedule, turn, usable),
-            Balance::LeastConnections => least_connections(members, turn, usable),
-            Balance::RandomTwoChoices => random_two_choices(members, turn, usable),
+            Balance::LeastConnections(schedule) => least_connections(members, schedule, turn, usable),
+            Balance::RandomTwoChoices(schedule) => random_two_choices(members, schedule, turn, usable),
             Balance::ConsistentHash(ring) => consistent_hash(members, ring, key, usable),
         }
     }
+}
+
+fn has_equal_weights(members: &[Member]) -> bool {
+    members.windows(2).all(|pair| matches!(pair, [one, other] if one.weight == other.weight))
 }
 
 /// A number that looks random, another one for each turn (the mixer of SplitMix64).
@@ -202,6 +207,26 @@ mod tests {
                 assert_eq!(last.backend.name, "c", "{algorithm:?}");
             }
         }
+    }
+
+    /// A weight that changes nothing would be one that somebody relies on.
+    #[test]
+    fn weights_count_for_every_algorithm() {
+        for algorithm in [
+            Algorithm::RoundRobin,
+            Algorithm::Weighted,
+            Algorithm::LeastConnections,
+            Algorithm::RandomTwoChoices,
+            Algorithm::ConsistentHash,
+        ] {
+            let group = Group::new(members(&[3, 1]), algorithm);
+            let pick = |turn: usize| group.pick(turn, turn.to_string().as_bytes(), usable);
+            let counts = counts(group.members(), (0..4000).map(pick));
+            assert!(counts[0].abs_diff(3000) < 250, "{algorithm:?}: {counts:?}");
+        }
+        let group = Group::new(members(&[3, 1]), Algorithm::RoundRobin);
+        let name = |turn| group.pick(turn, b"", usable).unwrap().backend.name.clone();
+        assert_eq!((0..8).map(name).collect::<String>(), "aabaaaba", "never three in a row, and one more");
     }
 
     #[test]

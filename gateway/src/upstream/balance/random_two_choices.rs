@@ -1,32 +1,21 @@
 //! The power of two random choices.
 
-use super::{Member, nth_usable, scatter};
+use super::weighted::{Schedule, weighted};
+use super::{Member, scatter};
 
-/// Of two members picked at random, the one with fewer requests in flight for its weight: nearly as even as
-/// asking all of them, and several gateways do not run to the same one.
+/// Of two members picked at random, heavier ones more often, the one with fewer requests in flight for its weight:
+/// nearly as even as asking all of them, and several gateways do not run to the same one.
 pub(super) fn random_two_choices<'m>(
     members: &'m [Member],
+    schedule: &Schedule,
     turn: usize,
     usable: &impl Fn(&Member) -> bool,
 ) -> Option<&'m Member> {
     let random = scatter(turn);
-    let first = at_random(members, random as u32, usable)?;
-    let second = at_random(members, (random >> 32) as u32, usable)?;
+    // Any turn of the schedule is a random member, by its weight.
+    let first = weighted(members, schedule, random as u32 as usize, usable)?;
+    let second = weighted(members, schedule, (random >> 32) as usize, usable)?;
     Some(if second.has_less_to_do_than(first) { second } else { first })
-}
-
-/// A usable member, any of them.
-fn at_random<'m>(
-    members: &'m [Member],
-    random: u32,
-    usable: &impl Fn(&Member) -> bool,
-) -> Option<&'m Member> {
-    let index = (u64::from(random) * members.len() as u64) >> 32;
-    let member = members.get(index as usize)?;
-    if usable(member) {
-        return Some(member);
-    }
-    nth_usable(members, random as usize, usable)
 }
 
 #[cfg(test)]
@@ -38,7 +27,8 @@ mod tests {
     #[test]
     fn everybody_gets_about_the_same() {
         let members = members(&[1; 4]);
-        let picks = || (0..4000).map(|turn| random_two_choices(&members, turn, &usable));
+        let schedule = Schedule::new(&members);
+        let picks = || (0..4000).map(|turn| random_two_choices(&members, &schedule, turn, &usable));
         let even = counts(&members, picks());
         assert!(even.iter().all(|count| count.abs_diff(1000) < 100), "{even:?}");
         members[0].backend.set_drained(true);
@@ -49,16 +39,15 @@ mod tests {
     #[test]
     fn the_busy_one_is_avoided_and_weights_count() {
         let members = members(&[1, 1, 2]);
-        let attempts: Vec<_> = (0..400)
-            .map(|turn| begin(&random_two_choices(&members, turn, &usable).unwrap().backend))
-            .collect();
+        let schedule = Schedule::new(&members);
+        let pick = |turn| random_two_choices(&members, &schedule, turn, &usable);
+        let attempts: Vec<_> = (0..400).map(|turn| begin(&pick(turn).unwrap().backend)).collect();
         let inflight = || members.iter().map(|member| member.backend.inflight()).collect::<Vec<_>>();
-        // Two choices among three leave a third of the turns to chance.
+        // Where both choices are the same member, it gets the request, whatever it has in flight.
         assert!(inflight()[2] > 150 && inflight()[0].abs_diff(inflight()[1]) < 20, "{:?}", inflight());
         drop(attempts);
         let busy: Vec<_> = (0..10).map(|_| begin(&members[0].backend)).collect();
-        let picks = (0..900).map(|turn| random_two_choices(&members, turn, &usable));
-        let counts = counts(&members, picks);
+        let counts = counts(&members, (0..900).map(pick));
         assert!(counts[0] < 150, "only where both choices are it: {counts:?}");
         drop(busy);
     }

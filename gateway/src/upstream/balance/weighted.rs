@@ -46,6 +46,16 @@ pub(super) fn weighted<'m>(
     turn: usize,
     usable: &impl Fn(&Member) -> bool,
 ) -> Option<&'m Member> {
+    scheduled(members, schedule, turn, usable).or_else(|| nth_usable(members, turn, usable))
+}
+
+/// The same member; `None` where a few turns came to none that is usable.
+pub(super) fn scheduled<'m>(
+    members: &'m [Member],
+    schedule: &Schedule,
+    turn: usize,
+    usable: &impl Fn(&Member) -> bool,
+) -> Option<&'m Member> {
     let mut other = turn;
     for _ in 0..TRIES {
         let member = &members[schedule.at(other)?];
@@ -54,7 +64,7 @@ pub(super) fn weighted<'m>(
         }
         other = scatter(other) as usize;
     }
-    nth_usable(members, turn, usable)
+    None
 }
 
 #[cfg(test)]

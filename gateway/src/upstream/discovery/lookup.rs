@@ -5,22 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures::future::join_all;
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
-use hickory_resolver::lookup::Lookup;
-use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{RData, RecordType};
-use hickory_resolver::system_conf::read_system_conf;
-use tracing::warn;
 
+use super::error::LookupError;
+use super::resolvers::Resolvers;
 use super::{LATEST, SOONEST};
 use crate::config::{Address, HostPort};
 use crate::upstream::Endpoint;
-
-/// How long a server may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Somewhere that an address leads.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,37 +49,6 @@ pub fn fixed(address: &Address) -> Option<Place> {
     Some(Place { endpoint, host: None, weight: 1, backup: false })
 }
 
-/// Why it is not known where a name leads.
-#[derive(Clone, Debug)]
-pub struct LookupError {
-    /// In words.
-    pub reason: String,
-    /// Whether that is DNS's answer. Where not, it may have another one in a moment.
-    pub is_answer: bool,
-}
-
-impl LookupError {
-    fn unanswered(reason: impl ToString) -> Self {
-        LookupError { reason: reason.to_string(), is_answer: false }
-    }
-
-    fn no_address() -> Self {
-        LookupError { reason: "the name has no address".to_owned(), is_answer: true }
-    }
-}
-
-impl From<&NetError> for LookupError {
-    fn from(error: &NetError) -> Self {
-        match error {
-            error if error.is_nx_domain() => {
-                LookupError { reason: "there is no such name".to_owned(), is_answer: true }
-            }
-            error if error.is_no_records_found() => LookupError::no_address(),
-            error => LookupError::unanswered(error),
-        }
-    }
-}
-
 /// Asks DNS where each of `names` leads, and waits for all the answers. `servers`: which are asked; empty: the
 /// system's.
 pub fn look_up_now<'n>(
@@ -103,9 +64,9 @@ pub fn look_up_now<'n>(
     let answered = std::thread::scope(|scope| {
         let asking = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.map_err(LookupError::unanswered)?.block_on(all())
+            runtime.map_err(LookupError::passing)?.block_on(all())
         });
-        asking.join().unwrap_or_else(|_| Err(LookupError::unanswered("the resolver failed")))
+        asking.join().unwrap_or_else(|_| Err(LookupError::passing("the resolver failed")))
     });
     match answered {
         Ok(answers) => {
@@ -113,68 +74,6 @@ pub fn look_up_now<'n>(
             names.iter().copied().zip(places).collect()
         }
         Err(error) => names.iter().map(|name| (*name, Err(error.clone()))).collect(),
-    }
-}
-
-/// The servers, each by itself: where one fails, the next is asked. (The library asks several at once, and takes
-/// a failure of one for an answer.)
-pub(super) struct Resolvers(Vec<TokioResolver>);
-
-impl Resolvers {
-    /// `servers`, or if there are none, the system's.
-    pub(super) fn new(servers: &[SocketAddr]) -> Result<Self, LookupError> {
-        let server = |address: &SocketAddr| {
-            let at_port = |mut connection: ConnectionConfig| {
-                connection.port = address.port();
-                connection
-            };
-            let connections = vec![at_port(ConnectionConfig::udp()), at_port(ConnectionConfig::tcp())];
-            NameServerConfig::new(address.ip(), true, connections)
-        };
-        let (domain, search, servers) = match servers {
-            [] => system_servers().into_parts(),
-            some => (None, Vec::new(), some.iter().map(server).collect()),
-        };
-        let mut options = ResolverOpts::default();
-        options.timeout = TIMEOUT;
-        options.attempts = 1;
-        // It is this module that knows when to ask again.
-        options.cache_size = 0;
-        let one = |servers: Vec<NameServerConfig>| {
-            let config = ResolverConfig::from_parts(domain.clone(), search.clone(), servers);
-            let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-            builder.with_options(options.clone()).build().map_err(LookupError::unanswered)
-        };
-        if servers.is_empty() {
-            // The hosts file is left.
-            return Ok(Resolvers(vec![one(Vec::new())?]));
-        }
-        servers.into_iter().map(|server| one(vec![server])).collect::<Result<_, _>>().map(Resolvers)
-    }
-
-    /// The first answer, be it that there is nothing.
-    async fn lookup(&self, name: &str, kind: RecordType) -> Result<Lookup, LookupError> {
-        let mut failure = LookupError::no_address();
-        for resolver in &self.0 {
-            match resolver.lookup(name, kind).await {
-                Ok(found) => return Ok(found),
-                Err(error) => failure = (&error).into(),
-            }
-            if failure.is_answer {
-                break;
-            }
-        }
-        Err(failure)
-    }
-}
-
-fn system_servers() -> ResolverConfig {
-    match read_system_conf() {
-        Ok((config, _)) => config,
-        Err(error) => {
-            warn!(%error, "the system says of no DNS servers");
-            ResolverConfig::from_name_servers(Vec::new())
-        }
     }
 }
 
@@ -207,8 +106,17 @@ pub(super) async fn look_up(
 
 async fn look_up_host(resolver: &Resolvers, host: &HostPort, before: &[Place]) -> Result<Found, LookupError> {
     let name = host.host.as_str();
-    let (v4, v6) =
-        futures::join!(resolver.lookup(name, RecordType::A), resolver.lookup(name, RecordType::AAAA));
+    let v4 = resolver.lookup(name, RecordType::A);
+    let v6 = async {
+        match resolver.options().asks_ipv6 {
+            true => resolver.lookup(name, RecordType::AAAA).await,
+            false => Err(LookupError::no_address()),
+        }
+    };
+    let (v4, v6) = match resolver.options().one_by_one {
+        true => (v4.await, v6.await),
+        false => futures::join!(v4, v6),
+    };
     let mut found = Found { places: Vec::new(), valid_for: LATEST };
     let (mut failures, mut reasons) = (Vec::new(), Vec::new());
     for (answer, is_v4) in [(v4, true), (v6, false)] {
@@ -223,13 +131,13 @@ async fn look_up_host(resolver: &Resolvers, host: &HostPort, before: &[Place]) -
                     found.valid_for = found.valid_for.min(Duration::from_secs(record.ttl.into()));
                     found.places.push(Place {
                         endpoint: SocketAddr::from((ip, host.port)).into(),
-                        host: Some(name.to_owned()),
+                        host: Some(without_dot(name).to_owned()),
                         weight: 1,
                         backup: false,
                     });
                 }
             }
-            Err(error) if error.is_answer => reasons.push(error),
+            Err(error) if error.is_final => reasons.push(error),
             Err(error) => {
                 // What is known of the one kind of address stays, though the other kind was answered.
                 let is_kind = |place: &&Place| matches!(place.endpoint, Endpoint::Inet(address) if address.is_ipv4() == is_v4);
@@ -264,11 +172,13 @@ async fn look_up_service(
         }
     }
     let first = records.iter().map(|record| record.priority).min();
-    let targets = records.into_iter().map(|record| async move {
-        let target = record.target.to_utf8();
-        let host = HostPort { host: target.trim_end_matches('.').to_owned(), port: record.port };
+    // A target that is the root says that the service is not there at all.
+    let targets = records.into_iter().filter(|record| !record.target.is_root()).map(|record| async move {
+        // Whole with its dot at the end: the search list is for names that people write.
+        let host = HostPort { host: record.target.to_ascii(), port: record.port };
+        let name = without_dot(&host.host);
         let is_target =
-            |place: &&Place| place.host.as_deref() == Some(&host.host) && place.port() == Some(host.port);
+            |place: &&Place| place.host.as_deref() == Some(name) && place.port() == Some(host.port);
         let known: Vec<Place> = before.iter().filter(is_target).cloned().collect();
         let found = match look_up_host(resolver, &host, &known).await {
             Err(_) if !known.is_empty() => Found { places: known, valid_for: SOONEST },
@@ -296,6 +206,11 @@ async fn look_up_service(
         Some(error) if all.places.is_empty() => Err(error),
         _ => Ok(all),
     }
+}
+
+/// A name as TLS and HTTP write it, which have no dot at its end (RFC 6066 3).
+fn without_dot(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
 }
 
 #[cfg(test)]

@@ -1,7 +1,11 @@
 //! Backends by name: each address that DNS answers with is a backend of its own, and the answer is asked for
 //! again as often as its time to live says. Where DNS fails, what was known before goes on being used.
 
+mod error;
 mod lookup;
+mod options;
+mod resolvers;
+mod udp;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,11 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lookup::{Found, Resolvers, look_up};
-pub use lookup::{LookupError, Place, Places, fixed, look_up_now};
+pub use error::LookupError;
+use lookup::{Found, look_up};
+pub use lookup::{Place, Places, fixed, look_up_now};
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use prometheus::IntCounter;
+use resolvers::Resolvers;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};

@@ -3,13 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use testkit::{Dns, Failure, Fault, Faulty, Service, eventually};
+use testkit::{Dns, Failure, Fault, Faulty, Process, Service, eventually};
 
 use super::client::{Ask, ask};
 use super::harness::{LIMIT, PROXY, report};
 use super::scenes::{EITHER, scene};
 use super::{OTHER, SOUND};
-use crate::support::Gateway;
+use crate::support::{ConfigFile, GATEWAY, Gateway};
 
 const NAME: &str = "web.test";
 
@@ -22,13 +22,16 @@ async fn gateway(dns: &Dns, address: &str) -> Gateway {
 }
 
 async fn gateway_asking(servers: &str, address: &str) -> Gateway {
-    let config = format!(
+    Gateway::start_with_config(&config(servers, address)).await
+}
+
+fn config(servers: &str, address: &str) -> String {
+    format!(
         "[proxy]\nlisten_addr_http = \"127.0.0.1:0\"\nmanagement_api_addr = \"127.0.0.1:0\"\n{PROXY}\
          nameservers = [\"{servers}\"]\n[metrics]\nlisten_addr = \"127.0.0.1:0\"\n[health_check]\nenabled = false\n\
          [logging]\naccess_log = false\n[[virtual_hosts]]\ndomain = \"*\"\nenabled_backends_tag = \"all\"\n\
          [[backends]]\nid = \"named\"\naddress = \"{address}\"\ntags = [\"all\"]\n"
-    );
-    Gateway::start_with_config(&config).await
+    )
 }
 
 fn ip(faulty: &Faulty) -> IpAddr {
@@ -168,6 +171,37 @@ async fn of_two_servers_one_fails() {
         let gateway = gateway_asking(&servers, &format!("{NAME}:{}", backend.address().port())).await;
         looks_up(&gateway, "answered", 2.0).await;
         assert_eq!(ask(gateway.address, Ask::get("/"), LIMIT).await, "200");
+        assert_eq!(gateway.metric("proxy_dns_lookups_total{result=\"failed\"}").await, 0.0);
+    }
+}
+
+#[tokio::test]
+async fn names_with_underscores() {
+    let (dns, backend) = (Dns::start().await, Faulty::start(Fault::None).await);
+    dns.addresses("shop_web_1", 1, &[ip(&backend)]);
+    dns.services("_http._tcp.my_app.test", 1, &[place(&backend, "shop_web_1", 0)]);
+    for address in [&format!("shop_web_1:{}", backend.address().port()), "srv:_http._tcp.my_app.test"] {
+        let gateway = gateway(&dns, address).await;
+        assert_eq!(ask(gateway.address, Ask::get("/"), LIMIT).await, "200", "{address}");
+    }
+    // So a service says that it is not there (RFC 2782).
+    dns.services("_http._tcp.my_app.test", 1, &[place(&backend, ".", 0)]);
+    let file = ConfigFile::new(&config(&dns.address().to_string(), "srv:_http._tcp.my_app.test"));
+    let (code, said) = Process::run(GATEWAY, &["-c", &file.path().display().to_string()], &[]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("address of backend 'named': the name has no address"), "{said}");
+}
+
+#[tokio::test]
+async fn servers_that_know_no_edns() {
+    for (code, answer) in [(1, "FORMERR"), (4, "NOTIMP")] {
+        let (dns, backend) = (Dns::start().await, Faulty::start(Fault::None).await);
+        dns.addresses(NAME, 1, &[ip(&backend)]);
+        dns.refuse_edns(code);
+        let gateway = gateway(&dns, &format!("{NAME}:{}", backend.address().port())).await;
+        assert_eq!(ask(gateway.address, Ask::get("/"), LIMIT).await, "200", "{answer}");
+        gateway.process.line(&format!("answered with {answer}: it is asked without EDNS")).await;
+        looks_up(&gateway, "answered", 2.0).await;
         assert_eq!(gateway.metric("proxy_dns_lookups_total{result=\"failed\"}").await, 0.0);
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use testkit::eventually;
 

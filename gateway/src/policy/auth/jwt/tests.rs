@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::*;
 use crate::config::AuthKind;
+use crate::policy::auth::jwk_set::JwkSet;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
@@ -238,6 +239,29 @@ fn hmac(secret: &[u8]) -> impl Fn(&[u8]) -> Vec<u8> {
     }
 }
 
+/// RFC 7515 2: no padding. One token shall have one spelling, or a list of those that are taken back would not find it.
+#[tokio::test]
+async fn a_token_has_one_spelling() {
+    let policy = with_secret("");
+    let token = header(json!({ "alg": "HS256" }), &claims(json!({})), hmac(SECRET));
+    assert!(outcome(&policy, &token).await.is_ok());
+    let parts: Vec<&str> = token.split('.').collect();
+    for i in 0..3 {
+        let mut padded: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
+        padded[i].push('=');
+        let (status, _) = outcome(&policy, &padded.join(".")).await.unwrap_err();
+        assert_eq!(status, 401, "part {i}");
+    }
+    // 32 bytes leave two bits of the last character unused.
+    let last = token.chars().last().unwrap();
+    for other in
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_".chars().filter(|c| *c != last)
+    {
+        let changed = format!("{}{other}", &token[..token.len() - 1]);
+        assert!(outcome(&policy, &changed).await.is_err(), "{last} became {other}");
+    }
+}
+
 #[tokio::test]
 async fn what_a_token_says_about_itself_decides_nothing() {
     let policy = with_secret("");
@@ -347,7 +371,7 @@ fn keys_that_cannot_be_right_are_named() {
 
 #[test]
 fn of_a_set_only_keys_for_signing_are_taken() {
-    let set = |keys: Value| Key::from_set(json!({ "keys": keys }).to_string().as_bytes());
+    let set = |keys: Value| JwkSet::read(json!({ "keys": keys }).to_string().as_bytes()).map(|set| set.keys);
     let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
     let ed = json!({ "kty": "OKP", "crv": "Ed25519", "x": x, "kid": "ed" });
     let with = |name: &str, value: &str| {
@@ -373,6 +397,6 @@ fn of_a_set_only_keys_for_signing_are_taken() {
     assert!(set(json!([])).unwrap().is_empty(), "the issuer has taken all of them back");
     assert!(set(json!(vec![json!({}); 101])).err().unwrap().contains("there are 101 keys"));
     for nonsense in [&b""[..], b"<html>", b"{}", b"[]", b"{\"keys\":{}}", b"{\"keys\":\xff}"] {
-        assert!(Key::from_set(nonsense).err().unwrap().contains("no JSON Web Key Set"));
+        assert!(JwkSet::read(nonsense).err().unwrap().contains("no JSON Web Key Set"));
     }
 }

@@ -1,0 +1,292 @@
+//! Where a route sends clients: a path, or a URL, made from a template. No part of a request becomes a part of the host
+//! that they are sent to, but for its own host.
+
+use http::StatusCode;
+use http::uri::Authority;
+use regex::Regex;
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::template::{Part, Template, Value};
+
+/// The status of a redirect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+pub struct RedirectStatus(pub StatusCode);
+
+impl Default for RedirectStatus {
+    /// 308, which keeps method and body (RFC 9110 15.4.9).
+    fn default() -> Self {
+        RedirectStatus(StatusCode::PERMANENT_REDIRECT)
+    }
+}
+
+impl TryFrom<i64> for RedirectStatus {
+    type Error = String;
+    fn try_from(status: i64) -> Result<Self, String> {
+        let known = u16::try_from(status).ok().filter(|status| matches!(status, 301 | 302 | 303 | 307 | 308));
+        let status = known.and_then(|status| StatusCode::from_u16(status).ok());
+        status
+            .map(RedirectStatus)
+            .ok_or_else(|| "it is no status of a redirect; expected 301, 302, 303, 307 or 308".to_owned())
+    }
+}
+
+impl Serialize for RedirectStatus {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u16(self.0.as_u16())
+    }
+}
+
+/// Where in a URL something stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// Before and in the host.
+    Host,
+    /// In the path.
+    Path,
+    /// Behind the question mark.
+    Query,
+    /// Behind the number sign.
+    Fragment,
+}
+
+/// Where clients are sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedirectTarget {
+    /// Its parts, each within one section.
+    pub parts: Vec<(Section, Part)>,
+    /// True where it has no host: it is a path on the same one.
+    pub is_path: bool,
+}
+
+impl RedirectTarget {
+    /// Reads a target; the groups that it names are those of `pattern`.
+    ///
+    /// # Errors
+    /// Why no client can be sent there, or not safely.
+    pub fn parse(text: &str, pattern: Option<&Regex>) -> Result<Self, String> {
+        let nowhere = || {
+            format!(
+                "{text:?} is nowhere to send clients; expected a path or a URL, as in \"https://new.example.com/\""
+            )
+        };
+        // A browser takes a backslash for a slash.
+        if text.chars().any(|c| !c.is_ascii_graphic() || c == '\\') {
+            return Err(nowhere());
+        }
+        let mut parts = Template::parse(text, true, pattern)?.parts.into_iter();
+        let mut reader = Reader::default();
+        match (parts.next(), parts.as_slice().first()) {
+            (Some(Part::Text(first)), _) => reader.begin(first).ok_or_else(nowhere)?,
+            (Some(Part::Value(Value::Path)), _) => reader.begin_with_path(),
+            (Some(Part::Value(Value::Scheme)), Some(Part::Text(next))) if next.starts_with("://") => {
+                reader.parts.push((Section::Host, Part::Value(Value::Scheme)));
+                let Some(Part::Text(next)) = parts.next() else { return Err(nowhere()) };
+                reader.begin_host("://", &next["://".len()..]);
+            }
+            _ => return Err(nowhere()),
+        }
+        for part in parts {
+            match part {
+                Part::Text(text) => reader.text(&text),
+                Part::Value(value) => reader.value(value)?,
+            }
+        }
+        // Each `$host` is some host.
+        if !reader.is_path && reader.host.parse::<Authority>().is_ok_and(|it| it.host().is_empty()) {
+            return Err(nowhere());
+        }
+        match reader.is_path || reader.host.parse::<Authority>().is_ok() {
+            true => Ok(RedirectTarget { parts: reader.parts, is_path: reader.is_path }),
+            false => Err(nowhere()),
+        }
+    }
+}
+
+/// Knows in which section a template has come to.
+struct Reader {
+    parts: Vec<(Section, Part)>,
+    section: Section,
+    is_path: bool,
+    /// The host so far, with an `h` where the request's would be.
+    host: String,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Reader { parts: Vec::new(), section: Section::Path, is_path: true, host: String::new() }
+    }
+}
+
+impl Reader {
+    /// The text with which a target begins; `None` where it is neither a path nor a URL.
+    fn begin(&mut self, text: String) -> Option<()> {
+        if let Some(rest) = text.strip_prefix("//") {
+            self.begin_host("//", rest);
+        } else if text.starts_with('/') {
+            self.text(&text);
+        } else {
+            let (scheme, rest) = text.split_once("://").filter(|(scheme, _)| is_scheme(scheme))?;
+            self.begin_host(&format!("{scheme}://"), rest);
+        }
+        Some(())
+    }
+
+    fn begin_host(&mut self, before: &str, rest: &str) {
+        self.section = Section::Host;
+        self.is_path = false;
+        self.push_text(before);
+        self.text(rest);
+    }
+
+    fn begin_with_path(&mut self) {
+        self.parts.push((Section::Path, Part::Value(Value::Path)));
+    }
+
+    fn text(&mut self, text: &str) {
+        let ends: &[char] = match self.section {
+            Section::Host => &['/', '?', '#'],
+            Section::Path => &['?', '#'],
+            Section::Query => &['#'],
+            Section::Fragment => &[],
+        };
+        let end = text.find(ends).unwrap_or(text.len());
+        if self.section == Section::Host {
+            self.host.push_str(&text[..end]);
+        }
+        self.push_text(&text[..end]);
+        let Some(sign) = text[end..].chars().next() else { return };
+        self.section = match sign {
+            '/' => Section::Path,
+            '?' => Section::Query,
+            _ => Section::Fragment,
+        };
+        // The sign belongs to what it begins.
+        self.push_text(&text[end..=end]);
+        self.text(&text[end + 1..]);
+    }
+
+    fn push_text(&mut self, text: &str) {
+        match self.parts.last_mut() {
+            _ if text.is_empty() => {}
+            Some((section, Part::Text(before))) if *section == self.section => before.push_str(text),
+            _ => self.parts.push((self.section, Part::Text(text.to_owned()))),
+        }
+    }
+
+    fn value(&mut self, value: Value) -> Result<(), String> {
+        match (self.section, value) {
+            (Section::Host, Value::Host) => self.host.push('h'),
+            // A path begins with a slash, which ends the host.
+            (Section::Host, Value::Path) => self.section = Section::Path,
+            (Section::Host, _) => {
+                return Err("what the client has written could become a part of the host that it is sent to; put a `/` \
+                            behind the host"
+                    .to_owned());
+            }
+            (Section::Path, Value::Query) => {
+                return Err("`$query` has its place behind a `?`".to_owned());
+            }
+            _ => {}
+        }
+        self.parts.push((self.section, Part::Value(value)));
+        Ok(())
+    }
+}
+
+fn is_scheme(text: &str) -> bool {
+    let rest = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+    text.starts_with(|first: char| first.is_ascii_alphabetic()) && text.bytes().all(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<RedirectTarget, String> {
+        RedirectTarget::parse(text, Some(&Regex::new("^/(a)/(?<b>.*)$").unwrap()))
+    }
+
+    #[test]
+    fn paths_and_urls_are_targets() {
+        for (text, is_path) in [
+            ("/new", true),
+            ("/", true),
+            ("/$1", true),
+            ("$path", true),
+            ("$path?$query", true),
+            ("/new?a=$1&$query#$b", true),
+            ("//cdn.example.com/x", false),
+            ("https://new.example.com", false),
+            ("https://new.example.com/$b?$query", false),
+            ("https://new.example.com$path?$query", false),
+            ("https://new.example.com?from=$path", false),
+            ("https://new.example.com#$1", false),
+            ("https://$host$path", false),
+            ("https://www.$host:8443/$1", false),
+            ("$scheme://new.example.com/", false),
+            ("$scheme://$host/", false),
+            ("https://[2001:db8::1]:8443/$1", false),
+            ("/cost$$", true),
+        ] {
+            assert_eq!(parse(text).map(|target| target.is_path), Ok(is_path), "{text}");
+        }
+    }
+
+    #[test]
+    fn sections_are_told_apart() {
+        let target = parse("https://a.example$path?b=$1#c").unwrap();
+        let text = |text: &str| Part::Text(text.to_owned());
+        assert_eq!(
+            target.parts,
+            [
+                (Section::Host, text("https://a.example")),
+                (Section::Path, Part::Value(Value::Path)),
+                (Section::Query, text("?b=")),
+                (Section::Query, Part::Value(Value::Group(1))),
+                (Section::Fragment, text("#c")),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_could_lead_to_another_host_is_refused() {
+        for (text, reason) in [
+            ("https://$1/", "could become a part of the host"),
+            ("https://new.example.com$1", "could become a part of the host"),
+            ("https://new.example.com:$1/", "could become a part of the host"),
+            ("https://$1.example.com/", "could become a part of the host"),
+            ("https://new.example.com$query", "could become a part of the host"),
+            ("//$1/x", "could become a part of the host"),
+            ("$1", "nowhere to send clients"),
+            ("$host/x", "nowhere to send clients"),
+            ("$scheme:$path", "nowhere to send clients"),
+            ("$query", "nowhere to send clients"),
+            ("/\\evil.example/", "nowhere to send clients"),
+            ("/$query", "behind a `?`"),
+            ("there", "nowhere to send clients"),
+            ("", "nowhere to send clients"),
+            ("https://", "nowhere to send clients"),
+            ("https:///x", "nowhere to send clients"),
+            ("//", "nowhere to send clients"),
+            ("https://a b/", "nowhere to send clients"),
+            ("/b\r\nX: 1", "nowhere to send clients"),
+            ("/b\u{e9}", "nowhere to send clients"),
+            ("1http://a/", "nowhere to send clients"),
+            ("/$9", "there is no `$9`"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_status_is_one_of_five() {
+        for status in [301, 302, 303, 307, 308] {
+            assert_eq!(RedirectStatus::try_from(status).unwrap().0.as_u16(), status as u16);
+        }
+        for status in [-1, 0, 200, 300, 304, 305, 306, 309, 400, 65536 + 301] {
+            assert!(RedirectStatus::try_from(status).is_err(), "{status}");
+        }
+    }
+}

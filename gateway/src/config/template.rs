@@ -1,0 +1,265 @@
+//! Templates: what a path or a URL becomes, with parts of the request put into it. `rewrite` and `redirect` have the
+//! same ones, and whatever a template names is known when it is read, so that none loses text while requests come.
+
+use regex::Regex;
+
+/// A template that has been read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// Its parts, in their order.
+    pub parts: Vec<Part>,
+}
+
+/// A part of a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Text as it is.
+    Text(String),
+    /// A part of the request.
+    Value(Value),
+}
+
+/// A part of the request that a template can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// What this group of `path_regex` has matched; 0 is all that it has matched.
+    Group(usize),
+    /// The path.
+    Path,
+    /// The query, without its question mark.
+    Query,
+    /// The host, without its port.
+    Host,
+    /// `http` or `https`.
+    Scheme,
+}
+
+/// The values that have names of their own.
+const VARIABLES: [(&str, Value); 4] =
+    [("path", Value::Path), ("query", Value::Query), ("host", Value::Host), ("scheme", Value::Scheme)];
+
+impl Template {
+    /// Reads `$1`, `${1}`, `$name`, `${name}`, and `$$` for a dollar sign. A digit is a name of its own, so that
+    /// `$1_old` is the first group and `_old`. Groups are those of `pattern`; `variables` says whether the request's
+    /// other parts can be named, too.
+    ///
+    /// # Errors
+    /// What is named that does not exist.
+    pub fn parse(text: &str, variables: bool, pattern: Option<&Regex>) -> Result<Self, String> {
+        let names = Names { variables, pattern };
+        let (mut parts, mut literal, mut rest) = (Vec::new(), String::new(), text);
+        while let Some((before, after)) = rest.split_once('$') {
+            literal.push_str(before);
+            if let Some(after) = after.strip_prefix('$') {
+                literal.push('$');
+                rest = after;
+                continue;
+            }
+            let (value, after) = names.read(after)?;
+            if !literal.is_empty() {
+                parts.push(Part::Text(std::mem::take(&mut literal)));
+            }
+            parts.push(Part::Value(value));
+            rest = after;
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() {
+            parts.push(Part::Text(literal));
+        }
+        Ok(Template { parts })
+    }
+
+    /// Its text, with `stand_in` for each value.
+    pub(super) fn with(&self, stand_in: &str) -> String {
+        let text = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            Part::Value(_) => stand_in.to_owned(),
+        };
+        self.parts.iter().map(text).collect()
+    }
+}
+
+/// What can be named.
+struct Names<'p> {
+    variables: bool,
+    pattern: Option<&'p Regex>,
+}
+
+impl Names<'_> {
+    /// The value that is named where `text` begins, behind its `$`; and what follows.
+    fn read<'t>(&self, text: &'t str) -> Result<(Value, &'t str), String> {
+        if let Some(braced) = text.strip_prefix('{') {
+            let (name, after) =
+                braced.split_once('}').ok_or_else(|| format!("behind `${{{braced}` there is no `}}`"))?;
+            return Ok((self.named(name, &format!("${{{name}}}"))?, after));
+        }
+        let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
+        let name = &text[..end];
+        if name.is_empty() {
+            return Err("a `$` names nothing here; write `$$` for the sign itself".to_owned());
+        }
+        if !name.starts_with(|c: char| c.is_ascii_digit()) {
+            return Ok((self.named(name, &format!("${name}"))?, &text[end..]));
+        }
+        let digits = name.find(|c: char| !c.is_ascii_digit()).unwrap_or(name.len());
+        let (first, more) = (&text[..1], &text[1..digits]);
+        if !more.is_empty() && self.group(&text[..digits]).is_ok() {
+            let number = &text[..digits];
+            return Err(format!(
+                "`${number}` could be two things; write `${{{number}}}` or `${{{first}}}{more}`"
+            ));
+        }
+        Ok((self.named(first, &format!("${first}"))?, &text[1..]))
+    }
+
+    fn named(&self, name: &str, written: &str) -> Result<Value, String> {
+        let variable = VARIABLES.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+        match (self.group(name), variable.filter(|_| self.variables)) {
+            (Ok(_), Some(_)) => Err(format!(
+                "`{written}` could be two things: a group of `path_regex`, which should have another name, or a part of \
+                 the request"
+            )),
+            (Ok(group), None) => Ok(group),
+            (Err(_), Some(value)) => Ok(value),
+            (Err(_), None) if variable.is_some() => {
+                Err(format!("`{written}` has no meaning here: only groups of `path_regex` can be named"))
+            }
+            (Err(reason), None) => Err(format!("there is no `{written}`: {reason}{}", self.hint(name))),
+        }
+    }
+
+    fn group(&self, name: &str) -> Result<Value, String> {
+        let Some(pattern) = self.pattern else {
+            return Err("there is no `path_regex` whose groups could be meant".to_owned());
+        };
+        let groups = pattern.captures_len();
+        match name.parse::<usize>() {
+            Ok(number) if number < groups => Ok(Value::Group(number)),
+            Ok(_) => Err(match groups - 1 {
+                0 => "`path_regex` has no group".to_owned(),
+                1 => "`path_regex` has one group".to_owned(),
+                groups => format!("`path_regex` has {groups} groups"),
+            }),
+            Err(_) => {
+                let group = pattern.capture_names().position(|group| group == Some(name));
+                group.map(Value::Group).ok_or_else(|| format!("no group of `path_regex` is called '{name}'"))
+            }
+        }
+    }
+
+    /// What was probably meant, where a name runs into the text behind it.
+    fn hint(&self, name: &str) -> String {
+        let groups = self.pattern.into_iter().flat_map(|pattern| pattern.capture_names().flatten());
+        let variables = VARIABLES.iter().filter(|_| self.variables).map(|(name, _)| *name);
+        let known = groups.chain(variables).filter(|known| name.starts_with(known));
+        let longest = known.max_by_key(|known| known.len());
+        longest.map_or_else(String::new, |known| {
+            format!(" (did you mean `${{{known}}}{}`?)", &name[known.len()..])
+        })
+    }
+}
+
+/// Writes `value` into a URL: what has no place there (RFC 3986 3.3) is percent-encoded, and what is encoded already
+/// stays so. In a query, what would end a parameter is encoded, too.
+pub fn push_encoded(into: &mut String, value: &[u8], in_query: bool) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in value {
+        let is_plain = match byte {
+            b'&' | b'=' | b'+' | b';' => !in_query,
+            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'\'' | b'(' | b')' | b'*' | b',' | b':' | b'@'
+            | b'/' | b'%' => true,
+            byte => byte.is_ascii_alphanumeric(),
+        };
+        if is_plain {
+            into.push(char::from(*byte));
+        } else {
+            into.push('%');
+            into.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            into.push(char::from(DIGITS[usize::from(byte & 15)]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, pattern: &str) -> Result<Vec<Part>, String> {
+        let pattern = Some(pattern).filter(|pattern| !pattern.is_empty()).map(|it| Regex::new(it).unwrap());
+        Template::parse(text, true, pattern.as_ref()).map(|template| template.parts)
+    }
+
+    fn text(text: &str) -> Part {
+        Part::Text(text.to_owned())
+    }
+
+    fn group(number: usize) -> Part {
+        Part::Value(Value::Group(number))
+    }
+
+    #[test]
+    fn every_form_is_read() {
+        let two = "^/(?<year>[0-9]+)/(.*)$";
+        for (template, parts) in [
+            ("", vec![]),
+            ("/plain", vec![text("/plain")]),
+            ("/$1", vec![text("/"), group(1)]),
+            ("/$1_old/$2", vec![text("/"), group(1), text("_old/"), group(2)]),
+            ("/p$1x", vec![text("/p"), group(1), text("x")]),
+            ("$10", vec![group(1), text("0")]),
+            ("${1}0${2}", vec![group(1), text("0"), group(2)]),
+            ("$0", vec![group(0)]),
+            ("$year/$2", vec![group(1), text("/"), group(2)]),
+            ("${year}_old", vec![group(1), text("_old")]),
+            ("a$$b$$$1$$", vec![text("a$b$"), group(1), text("$")]),
+            ("$$1", vec![text("$1")]),
+            ("$path?$query", vec![Part::Value(Value::Path), text("?"), Part::Value(Value::Query)]),
+            ("$scheme://$host", vec![Part::Value(Value::Scheme), text("://"), Part::Value(Value::Host)]),
+        ] {
+            assert_eq!(parse(template, two), Ok(parts), "{template}");
+        }
+        let ten = "(a)".repeat(10);
+        assert_eq!(parse("${10}", &ten), Ok(vec![group(10)]));
+    }
+
+    #[test]
+    fn what_names_nothing_is_refused_with_the_reason() {
+        let two = "^/(?<year>[0-9]+)/(.*)$";
+        let ten = "(a)".repeat(10);
+        for (template, pattern, reason) in [
+            ("/$3", two, "there is no `$3`: `path_regex` has 2 groups"),
+            ("/$1", "^/a$", "there is no `$1`: `path_regex` has no group"),
+            ("/${7}", "(a)", "there is no `${7}`: `path_regex` has one group"),
+            ("/$1", "", "there is no `$1`: there is no `path_regex` whose groups could be meant"),
+            ("/$name", two, "no group of `path_regex` is called 'name'"),
+            ("/$year_old", two, "is called 'year_old' (did you mean `${year}_old`?)"),
+            ("/$path_old", two, "(did you mean `${path}_old`?)"),
+            ("/$", two, "write `$$` for the sign itself"),
+            ("/$/a", two, "write `$$` for the sign itself"),
+            ("/$\u{e9}", two, "write `$$` for the sign itself"),
+            ("/${1", two, "behind `${1` there is no `}`"),
+            ("/${}", two, "there is no `${}`"),
+            ("/${99999999999999999999}", two, "there is no `${99999999999999999999}`"),
+            ("/$10", ten.as_str(), "`$10` could be two things; write `${10}` or `${1}0`"),
+            ("/$path", "(?<path>a)", "`$path` could be two things"),
+        ] {
+            let error = parse(template, pattern).unwrap_err();
+            assert!(error.contains(reason), "{template}: {error}");
+        }
+        let error = Template::parse("/$query", false, Some(&Regex::new("a").unwrap())).unwrap_err();
+        assert!(error.contains("`$query` has no meaning here"), "{error}");
+    }
+
+    #[test]
+    fn values_are_encoded_where_they_could_be_something_else() {
+        let encoded = |value: &[u8], in_query| {
+            let mut text = String::new();
+            push_encoded(&mut text, value, in_query);
+            text
+        };
+        assert_eq!(encoded(b"a/b%20c&d=e+f;g", false), "a/b%20c&d=e+f;g");
+        assert_eq!(encoded(b"a/b%20c&d=e+f;g", true), "a/b%20c%26d%3De%2Bf%3Bg");
+        assert_eq!(encoded(b"\r\nX: 1", false), "%0D%0AX:%201");
+        assert_eq!(encoded(b"?#\\\"<>\x7f\xff", false), "%3F%23%5C%22%3C%3E%7F%FF");
+    }
+}

@@ -1,0 +1,74 @@
+//! Why a name cannot be looked up, in words, and whether asking again may help.
+
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
+
+/// The reason why it is not known where a name leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookupError {
+    /// In words.
+    pub reason: String,
+    /// True where asking again does not help until the operator changes something: DNS has answered, or the name is one
+    /// that DNS cannot be asked for. Where it is false, there may be another answer in a moment.
+    pub is_final: bool,
+}
+
+impl LookupError {
+    /// A failure that may pass.
+    pub(super) fn passing(reason: impl ToString) -> Self {
+        LookupError { reason: reason.to_string(), is_final: false }
+    }
+
+    /// An answer, or a name that cannot be asked for.
+    pub(super) fn lasting(reason: impl ToString) -> Self {
+        LookupError { reason: reason.to_string(), is_final: true }
+    }
+
+    pub(super) fn no_address() -> Self {
+        LookupError::lasting("the name has no address")
+    }
+
+    /// What `server` has to say about a name.
+    pub(super) fn of(server: &str, error: &NetError) -> Self {
+        match error {
+            error if error.is_nx_domain() => LookupError::lasting("there is no such name"),
+            error if error.is_no_records_found() => LookupError::no_address(),
+            NetError::Dns(DnsError::ResponseCode(code)) => LookupError::answered(server, *code),
+            NetError::Timeout => LookupError::passing(format!("{server} did not answer in time")),
+            NetError::NoConnections => LookupError::passing(format!("{server} cannot be reached")),
+            NetError::Io(error) => LookupError::passing(format!("{server} cannot be asked: {error}")),
+            error => LookupError::passing(format!("{server} gave no answer that can be read: {error}")),
+        }
+    }
+
+    /// A response that says what is wrong, by the name that it has in RFC 1035 and 6895.
+    pub(super) fn answered(server: &str, code: ResponseCode) -> Self {
+        let code = match code {
+            ResponseCode::Unknown(code) => format!("response code {code}"),
+            named => format!("{named:?}").to_ascii_uppercase(),
+        };
+        LookupError::passing(format!("{server} answered with {code}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_answered_is_named() {
+        let reason = |error: &NetError| LookupError::of("192.0.2.53:53", error).reason;
+        for (code, words) in [
+            (ResponseCode::FormErr, "192.0.2.53:53 answered with FORMERR"),
+            (ResponseCode::NotImp, "192.0.2.53:53 answered with NOTIMP"),
+            (ResponseCode::Refused, "192.0.2.53:53 answered with REFUSED"),
+            (ResponseCode::ServFail, "192.0.2.53:53 answered with SERVFAIL"),
+            (ResponseCode::Unknown(3000), "192.0.2.53:53 answered with response code 3000"),
+        ] {
+            let error = NetError::from(DnsError::ResponseCode(code));
+            assert_eq!(reason(&error), words);
+            assert!(!LookupError::of("", &error).is_final, "{words}");
+        }
+        assert_eq!(reason(&NetError::Timeout), "192.0.2.53:53 did not answer in time");
+    }
+}
