@@ -27,6 +27,7 @@ mod hygiene;
 mod identity;
 mod keeping;
 mod limits;
+mod log_files;
 mod logs;
 mod management;
 mod metrics;
