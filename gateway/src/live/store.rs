@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,7 +17,7 @@ use super::change::{Applied, Change, ChangeError, Keeping, Revision};
 use super::compile::{Surroundings, compile};
 use super::ended;
 use super::feeds::Feeds;
-use super::keep::keep;
+use super::keep::{KeepError, keep};
 use super::names::{Names, resolve};
 use super::snapshot::Snapshot;
 use super::turnover::{forget, tell};
@@ -403,7 +402,7 @@ impl Store {
     }
 
     /// Writes a configuration to the file that it belongs to, if there is one.
-    fn write(&self, book: &mut Book, parsed: &Parsed) -> Result<(), (String, io::Error)> {
+    fn write(&self, book: &mut Book, parsed: &Parsed) -> Result<(), (String, KeepError)> {
         let Some(file) = self.keeps_in(parsed) else { return Ok(()) };
         keep(file, &parsed.text, || !self.is_edited(book))
             .map_err(|error| (file.display().to_string(), error))?;

@@ -32,6 +32,7 @@ mod logs;
 mod management;
 mod metrics;
 mod mirror;
+mod own_mounts;
 mod paths;
 mod problems;
 mod proxy_protocol;

@@ -1,7 +1,5 @@
 //! What is wrong, as `application/problem+json` (RFC 9457).
 
-use std::io::ErrorKind;
-
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
@@ -9,7 +7,7 @@ use serde::Serialize;
 
 use super::access::CHALLENGE;
 use crate::config::{ConfigError, Fault};
-use crate::live::ChangeError;
+use crate::live::{ChangeError, KeepError};
 
 /// An answer that says what is wrong.
 #[derive(Debug)]
@@ -97,10 +95,8 @@ impl Problem {
             ChangeError::OutOfDate(_) => StatusCode::PRECONDITION_FAILED,
             ChangeError::FileIsWrong(_) | ChangeError::Refused(_) => StatusCode::CONFLICT,
             ChangeError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            ChangeError::NotKept { error, .. } if error.kind() == ErrorKind::ResourceBusy => {
-                StatusCode::CONFLICT
-            }
-            ChangeError::NotKept { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            ChangeError::NotKept { error: KeepError::Edited, .. } => StatusCode::CONFLICT,
+            ChangeError::NotKept { error: KeepError::System(_), .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Problem::new(status, error.to_string())
     }
