@@ -113,6 +113,8 @@ pub struct Snapshot {
     pub cors: Option<Cors>,
     /// Counts requests that no route takes.
     pub unrouted: Lazy<RouteMetrics>,
+    /// Secrets that it would need to run, a line each: none where it runs.
+    pub(super) missing_secrets: Vec<String>,
 }
 
 /// What holds for the requests of a virtual host, or of a part of it.
@@ -185,6 +187,11 @@ impl Snapshot {
     /// Every instance of every backend.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.backends.iter().flatten()
+    }
+
+    /// Returns a line for each secret that is missing and that it would need to run.
+    pub fn missing_secrets(&self) -> &[String] {
+        &self.missing_secrets
     }
 
     /// The tags that are counted, each with its virtual host's domain.

@@ -23,6 +23,7 @@ use super::snapshot::Snapshot;
 use super::turnover::{forget, tell};
 use crate::config::{Config, ConfigError, Parsed, Source, difference};
 use crate::policy::signed_cookie::CookieKey;
+use crate::secrets::Secrets;
 use crate::telemetry::Metrics;
 use crate::upstream::Places;
 
@@ -68,7 +69,9 @@ impl Store {
         let cookie_key = Arc::new(CookieKey::from_variable(&parsed.config.proxy.cookie_key_env));
         let compiled = resolve(&parsed.config, names, &Places::new()).and_then(|places| {
             let (metrics, cookie_key) = (&metrics, &cookie_key);
-            let with = Surroundings { metrics, cookie_key, places: places.into(), before: None, revision: 1 };
+            let secrets = secrets(names);
+            let places = places.into();
+            let with = Surroundings { metrics, cookie_key, places, before: None, revision: 1, secrets };
             compile(&parsed.config, &with)
         });
         let tried = compiled.and_then(|snapshot| try_on(&snapshot).map(|()| snapshot));
@@ -227,6 +230,7 @@ impl Store {
             places: Arc::new(places),
             before: Some(before),
             revision,
+            secrets: Secrets::required(),
         }
     }
 
@@ -434,4 +438,9 @@ impl Store {
         }
         book.parsed = parsed;
     }
+}
+
+/// What is only looked at need not have the secrets of the machine that it will run on.
+fn secrets(names: Names) -> Secrets {
+    if names == Names::Unresolved { Secrets::optional() } else { Secrets::required() }
 }

@@ -16,6 +16,7 @@ impl Snapshot {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.certificate_warnings();
         warnings.extend(open_questions(&self.config));
+        warnings.extend_from_slice(&self.missing_secrets);
         warnings.sort_unstable();
         warnings.dedup();
         warnings
