@@ -227,7 +227,8 @@ impl Snapshot {
     pub(super) fn take_effect(&self, metrics: &Metrics) {
         for host in self.certificates.all() {
             for certificate in &host.certificates {
-                metrics.certificate(&host.domain, certificate.kind, certificate.not_after);
+                let (begins, ends) = (certificate.not_before, certificate.not_after);
+                metrics.certificate(&host.domain, certificate.kind, begins, ends);
             }
         }
         for (instances, config) in self.backends.iter().zip(&self.config.backends) {

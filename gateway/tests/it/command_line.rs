@@ -93,6 +93,40 @@ async fn check_and_explain_do_without_the_secrets_that_run_needs() {
 }
 
 #[tokio::test]
+async fn check_warns_of_hosts_that_send_clients_where_no_certificate_is_for_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().display().to_string();
+    let (code, files) = run(&["dev-cert", "--out", &out, "one.example", "*.wild.example"], &[]).await;
+    assert_eq!(code, Some(0), "{files}");
+    let host = |domain: &str, more: &str| {
+        format!(
+            "[[virtual_hosts]]\ndomain = {domain:?}\nenabled_backends_tag = \"all\"\nhttp_to_https = true\n{more}\n"
+        )
+    };
+    let hosts = [
+        host("one.example", &format!("{files}\naliases = [\"a.wild.example\"]\ndefault = true")),
+        // The default certificate is for these.
+        host("b.wild.example", ""),
+        host("*.wild.example", ""),
+        host("lacking.example", ""),
+        host("*.lacking.example", ""),
+        host("ordered.example", "acme = true"),
+    ];
+    let base = config(
+        &["127.0.0.1:1".parse().unwrap()],
+        Setup { proxy: "listen_addr = \"127.0.0.1:0\"", tables: "[lets_encrypt]" },
+    );
+    let file = ConfigFile::new(&format!("{base}{}", hosts.concat()));
+    let (code, said) = run(&["check", "-c", &file.path().display().to_string()], &[]).await;
+    assert_eq!(code, Some(0), "{said}");
+    let lacking: Vec<&str> = said.lines().filter(|line| line.contains("(http_to_https)")).collect();
+    let of = |name: &str| {
+        lacking.iter().filter(|line| line.contains(&format!("no certificate for '{name}'"))).count()
+    };
+    assert_eq!((of("lacking.example"), of("*.lacking.example"), lacking.len()), (1, 1, 2), "{said}");
+}
+
+#[tokio::test]
 async fn a_missing_file_a_bad_address_and_a_name_that_leads_nowhere_are_exit_code_1() {
     let (code, said) = run(&["-c", "/nowhere/gateway.toml"], &[]).await;
     assert_eq!(code, Some(1));
