@@ -4,6 +4,7 @@
 
 mod acme;
 mod advisories;
+mod api_guards;
 mod auth;
 mod balancing;
 mod cases;
