@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, Method, Uri};
 use crate::PINGORA_VERSION;
 use crate::admin::Access;
 use crate::against::{AgainstError, changes_against};
-use crate::config::{self, Address, ConfigError, Overrides, Source};
+use crate::config::{self, Address, Config, ConfigError, Overrides, Source};
 use crate::demo::{self, DemoError};
 use crate::live::{self, Names, Store};
 use crate::process::daemon::{self, DaemonError};
@@ -164,12 +164,10 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Check { sources, against } => {
             let snapshot = compiled(&sources)?.load();
             let config = snapshot.config.clone();
-            Access::new(&config.admin, config.proxy.management_api_addr).map_err(StartError::Access)?;
+            let access_warning = access_warning(&config)?;
             // What the default is lowered to is this machine's business; the file is as good as any.
             descriptors::make_room(&config).map_err(StartError::Descriptors)?;
-            for warning in snapshot.warnings() {
-                eprintln!("warning: {warning}");
-            }
+            warn(snapshot.warnings().iter().chain(&access_warning));
             for line in
                 against.map(|against| changes_against(&config, &against)).transpose()?.into_iter().flatten()
             {
@@ -180,7 +178,9 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         }
         Command::Explain { sources, method, url, headers, output } => {
             let request = live::asked(&method, &url, headers).map_err(CliError::Explain)?;
-            let explanation = live::explain(&compiled(&sources)?.load(), &request);
+            let snapshot = compiled(&sources)?.load();
+            warn(snapshot.missing_secrets());
+            let explanation = live::explain(&snapshot, &request);
             match output {
                 Output::Text => print!("{explanation}"),
                 Output::Json => {
@@ -203,6 +203,26 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
             println!("gateway {} (pingora {PINGORA_VERSION})", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
+    }
+}
+
+fn warn<'w>(warnings: impl IntoIterator<Item = &'w String>) {
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+}
+
+/// What keeps the management API from being served here, where that may be different on the machine that the
+/// configuration is for: the token is not there.
+fn access_warning(config: &Config) -> Result<Option<String>, CliError> {
+    let access =
+        config.proxy.management_api.then(|| Access::new(&config.admin, config.proxy.management_api_addr));
+    match access.transpose() {
+        Ok(_) => Ok(None),
+        Err(error) if error.lacks_token() => {
+            Ok(Some(format!("{error}; `gateway run` does not start without it")))
+        }
+        Err(error) => Err(StartError::Access(error).into()),
     }
 }
 

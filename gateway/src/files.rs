@@ -1,5 +1,7 @@
-//! Files that others write, and change while the gateway runs.
+//! Files that others write, and change while the gateway runs; and how the gateway replaces one that it writes itself.
 
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +30,63 @@ pub fn read_text(file: &Path) -> Result<String, String> {
     let text = String::from_utf8(read(file)?);
     let text = text.map_err(|_| format!("'{}' is no text in UTF-8", file.display()))?;
     Ok(text.trim_start_matches('\u{feff}').to_owned())
+}
+
+/// How a file has got its new content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// By a rename: who reads it finds the old content or the new one, also after a power cut.
+    Renamed,
+    /// By writing over it, as it is a mount of its own. A crash in the middle leaves a part of it.
+    Overwritten,
+}
+
+/// Renames `draft`, which holds `content`, to `file`. A file that is mounted by itself into a container (`-v
+/// ./gateway.toml:/etc/gateway.toml`, a `subPath`) is a mount point, which the system does not let anybody replace
+/// (EBUSY): it is written over. The draft is gone either way, unless it fails.
+///
+/// # Errors
+/// The system's; then the file is as it was.
+pub fn replace(file: &Path, draft: &Path, content: &[u8]) -> io::Result<Replaced> {
+    match fs::rename(draft, file) {
+        Ok(()) => Ok(Replaced::Renamed),
+        Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+            overwrite(file, content)?;
+            fs::remove_file(draft).map(|()| Replaced::Overwritten)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes `content` over what is in `file`, which is a mount of its own. Where that fails in the middle, what was there
+/// before is written back.
+///
+/// # Errors
+/// The system's, with what may be done about it.
+pub fn overwrite(file: &Path, content: &[u8]) -> io::Result<()> {
+    let told = |error: io::Error, outcome: &str| {
+        let detail = format!(
+            "it is mounted by itself, so it cannot be replaced, and cannot be written in place: {error}{outcome}; mount \
+             its directory, or let it be written to"
+        );
+        io::Error::new(error.kind(), detail)
+    };
+    let mut before = Vec::new();
+    let opened = OpenOptions::new().read(true).write(true).open(file);
+    let opened = opened.and_then(|mut opened| opened.read_to_end(&mut before).map(|_| opened));
+    let mut opened = opened.map_err(|error| told(error, ""))?;
+    write_over(&mut opened, content).map_err(|error| match write_over(&mut opened, &before) {
+        Ok(()) => told(error, ""),
+        Err(_) => told(error, " (and neither can what was in it before: it is damaged now)"),
+    })
+}
+
+fn write_over(file: &mut File, content: &[u8]) -> io::Result<()> {
+    file.rewind()?;
+    file.write_all(content)?;
+    // Not before: a disk that has no room for more still has what was there.
+    file.set_len(content.len() as u64)?;
+    file.sync_all()
 }
 
 /// What tells whether a file is still the same one, without reading it.
@@ -69,5 +128,33 @@ mod tests {
             assert!(why.ends_with("is no file of at most 1024 KiB"), "{why}");
         }
         assert!(read(&directory.path().join("none")).unwrap_err().starts_with("cannot read '"));
+    }
+
+    #[test]
+    fn a_file_is_written_over_whole_and_its_inode_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, "a longer text").unwrap();
+        let inode = file.metadata().unwrap().ino();
+        for text in ["short", "longer than it was before", ""] {
+            overwrite(&file, text.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+        }
+        assert_eq!(file.metadata().unwrap().ino(), inode);
+        let error = overwrite(Path::new("/proc/version"), b"x").unwrap_err().to_string();
+        assert!(
+            error.contains("cannot be written in place: ") && error.contains("mount its directory"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_draft_takes_the_place_of_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, draft) = (directory.path().join("file"), directory.path().join("draft"));
+        std::fs::write(&draft, "new").unwrap();
+        assert_eq!(replace(&file, &draft, b"new").unwrap(), Replaced::Renamed);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
+        assert_eq!(replace(&file, &draft, b"new").unwrap_err().kind(), ErrorKind::NotFound);
     }
 }

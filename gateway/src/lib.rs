@@ -36,7 +36,8 @@
 //!
 //! Around it: [`cli`] reads the command line, [`server`] puts the services on a Pingora server, [`process`] starts it,
 //! ends it well, or hands its listeners to a new process (which [`lifetime`] tells everybody of), [`outgoing`]
-//! asks servers that are no backends, [`against`] says what a file would change, and [`demo`] runs when nothing is configured.
+//! asks servers that are no backends, [`secrets`] come from variables and [`files`], [`against`] says what a file would
+//! change, and [`demo`] runs when nothing is configured.
 
 pub mod admin;
 pub mod admission;
@@ -69,6 +70,7 @@ pub mod proxy;
 pub mod random;
 pub mod reply;
 pub mod route;
+pub mod secrets;
 pub mod server;
 pub mod telemetry;
 pub mod tls;

@@ -46,7 +46,7 @@ pub enum StartError {
     #[error(transparent)]
     Access(#[from] AccessError),
     /// The system does not let signals be caught.
-    #[error("cannot catch SIGTERM, SIGINT, SIGHUP and SIGQUIT: {0}")]
+    #[error("cannot catch SIGTERM, SIGINT, SIGHUP, SIGQUIT and SIGUSR1: {0}")]
     Signals(std::io::Error),
     /// TLS cannot be set up.
     #[error("cannot set up TLS: {0}")]
@@ -152,7 +152,7 @@ fn serve(
     }
     let (metrics_listener, metrics_address) = metrics_listener.unzip();
     let metrics_server =
-        MetricsServer::new(metrics_listener.map(door), metrics.clone(), readiness.clone(), log.dropped());
+        MetricsServer::new(metrics_listener.map(door), metrics.clone(), readiness.clone(), log.handle());
     server.add_service(background_service("metrics", metrics_server));
     if let (Some(demo), Some((_, address))) = (demo, listening.first()) {
         eprintln!("{}", demo.welcome(*address, management_address, metrics_address));
@@ -171,9 +171,23 @@ fn serve(
     let succession = start.succession(&metrics);
     let reloader = Reloader::start(live, metrics);
     let patience = config.proxy.shutdown_timeout_secs.duration();
-    let lifecycle =
-        Lifecycle { signals, starting, presence, readiness, leaving, connections, patience, succession };
-    Ok(lifecycle.run(server, || reloader.request())?)
+    let log = log.handle();
+    let lifecycle = Lifecycle {
+        signals,
+        log: log.clone(),
+        starting,
+        presence,
+        readiness,
+        leaving,
+        connections,
+        patience,
+        succession,
+    };
+    let on_sighup = || {
+        log.reopen();
+        reloader.request();
+    };
+    Ok(lifecycle.run(server, on_sighup)?)
 }
 
 /// Follows where names of backends lead, and has `live` take it over.

@@ -11,6 +11,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use gateway::config::{self, AuthKind};
 use gateway::policy::Verdict;
 use gateway::policy::auth::{Asked, Auth, Compiler, Kept};
+use gateway::secrets::Secrets;
 use gateway::telemetry::KeySetMetrics;
 use http::HeaderValue;
 use openssl::hash::MessageDigest;
@@ -154,7 +155,7 @@ fn policies() -> &'static Policies {
 
 fn compiled(table: &config::Auth) -> Arc<Auth> {
     let metrics = |_: &str| -> KeySetMetrics { panic!("keys are fetched") };
-    match Compiler::new(Kept::default(), metrics).compile(table) {
+    match Compiler::new(Kept::default(), metrics, &Secrets::required()).compile(table) {
         Ok(Some(auth)) => auth,
         other => panic!("the policy cannot be made: {other:?}"),
     }

@@ -14,10 +14,9 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use tokio::sync::watch;
 use tracing::error;
-use tracing_appender::non_blocking::ErrorCounter;
 
 use super::serve::{Door, serve};
-use crate::telemetry::{Metrics, keep_rates};
+use crate::telemetry::{LogHandle, Metrics, keep_rates};
 
 /// Whether new traffic is welcome.
 #[derive(Clone, Default)]
@@ -46,7 +45,7 @@ pub struct MetricsServer {
     /// Taken when the service starts.
     door: Mutex<Option<Door>>,
     shared: Shared,
-    dropped_lines: ErrorCounter,
+    log: LogHandle,
 }
 
 #[derive(Clone)]
@@ -57,13 +56,8 @@ struct Shared {
 
 impl MetricsServer {
     /// A server; without a listener it only keeps the rates.
-    pub fn new(
-        door: Option<Door>,
-        metrics: Arc<Metrics>,
-        readiness: Readiness,
-        dropped_lines: ErrorCounter,
-    ) -> Self {
-        MetricsServer { door: Mutex::new(door), shared: Shared { metrics, readiness }, dropped_lines }
+    pub fn new(door: Option<Door>, metrics: Arc<Metrics>, readiness: Readiness, log: LogHandle) -> Self {
+        MetricsServer { door: Mutex::new(door), shared: Shared { metrics, readiness }, log }
     }
 }
 
@@ -78,7 +72,7 @@ impl BackgroundService for MetricsServer {
                 error!(%error, "the metrics listener has failed");
             }
         };
-        tokio::join!(serving, keep_rates(&self.shared.metrics, &self.dropped_lines));
+        tokio::join!(serving, keep_rates(&self.shared.metrics, &self.log));
     }
 }
 

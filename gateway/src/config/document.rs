@@ -202,7 +202,7 @@ fn listed(names: &[&str]) -> String {
 
 /// " (did you mean `…`?)" where one of `known` is `found` with few letters wrong, swapped, missing or too many
 /// (one in three), else nothing.
-pub(super) fn did_you_mean<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub fn did_you_mean<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> String {
     let closest = known
         .map(|name| (strsim::damerau_levenshtein(found, name), name))
         .filter(|(wrong, name)| *wrong <= found.len().max(name.len()) / 3)

@@ -44,6 +44,7 @@ pub use auth::{Access, Auth, AuthKind, JwtAlgorithm};
 pub use cases::{Case, Expect};
 pub use counter_store::{CounterStore, Redis, RedisPlace};
 pub use diff::difference;
+pub use document::did_you_mean;
 pub use error::{ConfigError, Fault, Position};
 pub use fields::{FieldName, FieldValue, Fields, alike};
 pub use host::{Domain, InvalidHost, normalise_host};

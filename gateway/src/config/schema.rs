@@ -331,6 +331,7 @@ pub struct Backend {
     /// Its name in logs, metrics and answers.
     pub id: String,
     /// Where it listens. Required; absent only until validation.
+    #[serde(skip_serializing_if = "is_default")]
     #[schemars(with = "Address")]
     pub address: Option<Address>,
     /// The pools to which it belongs.

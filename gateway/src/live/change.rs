@@ -1,9 +1,9 @@
 //! What a change is: asked for, made, refused, and written down.
 
-use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::keep::KeepError;
 use super::snapshot::Snapshot;
 use crate::config::ConfigError;
 
@@ -81,7 +81,7 @@ pub enum ChangeError<R> {
     NotKept {
         /// The file.
         file: String,
-        /// What the system says.
-        error: io::Error,
+        /// Why.
+        error: KeepError,
     },
 }

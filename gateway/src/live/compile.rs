@@ -24,6 +24,7 @@ use crate::policy::rewrite::Rewrite;
 use crate::policy::security_headers::SecurityHeaders;
 use crate::policy::signed_cookie::{CookieKey, SignedCookie};
 use crate::route::{HostTable, PathRule, Rule, RuleTable};
+use crate::secrets::Secrets;
 use crate::telemetry::Metrics;
 use crate::tls::Certificates;
 use crate::tls::acme::AcmePlan;
@@ -44,6 +45,8 @@ pub(super) struct Surroundings<'s> {
     pub(super) before: Option<&'s Snapshot>,
     /// The revision that it will be.
     pub(super) revision: u64,
+    /// How secrets are read, and which of them are missing.
+    pub(super) secrets: Secrets,
 }
 
 /// Compiles `config`. What outlives a change is taken over by identity from the snapshot before: a backend's
@@ -82,10 +85,12 @@ fn compile_with(
         certificates: &certificates,
         https_port: https_port(config),
         pools: Pools::new(config, &backends, with.before),
-        limiters: Limiters::new(config, with.before, with.metrics),
-        auth: auth::Compiler::new(with.before.map(|before| before.kept.clone()).unwrap_or_default(), |url| {
-            with.metrics.auth.key_set(url)
-        }),
+        limiters: Limiters::new(config, with.before, with.metrics, &with.secrets),
+        auth: auth::Compiler::new(
+            with.before.map(|before| before.kept.clone()).unwrap_or_default(),
+            |url| with.metrics.auth.key_set(url),
+            &with.secrets,
+        ),
         access: HashMap::new(),
         routes: HashMap::new(),
     };
@@ -124,6 +129,7 @@ fn compile_with(
         security_headers,
         cors: top.cors.map(|found| Cors::from(found.table)),
         unrouted: with.metrics.lazy_route("", ""),
+        missing_secrets: with.secrets.missing(),
     })
 }
 

@@ -1,36 +1,70 @@
 //! Writes a configuration to its file, so that whoever reads it, at whatever moment, finds the old one or the
-//! new one: into a file beside it, which reaches the disk before it takes the other's place.
+//! new one: into a file beside it, which reaches the disk before it takes the other's place. Only a file that is a mount
+//! of its own cannot be replaced in this way, and is written over.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use tracing::warn;
+use tracing::{info, warn};
+
+use crate::files::{self, Replaced};
+
+/// Why a configuration was not written to its file. The file is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// It was edited at the same time.
+    #[error("it was edited at this very moment; ask again")]
+    Edited,
+    /// The system's reason.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
 
 /// Replaces what is in `file`, where `is_as_known` holds at the last moment. A link stays one: what it leads
 /// to is replaced.
 ///
 /// # Errors
-/// What the system says, and [`ErrorKind::ResourceBusy`] where somebody has edited it meanwhile; then `file`
-/// is as it was.
-pub(super) fn keep(file: &Path, text: &str, is_as_known: impl Fn() -> bool) -> io::Result<()> {
+/// See [`KeepError`].
+pub(super) fn keep(file: &Path, text: &str, is_as_known: impl Fn() -> bool) -> Result<(), KeepError> {
     let file = file.canonicalize()?;
     let draft = draft(&file);
-    let replace = || match is_as_known() {
-        true => fs::rename(&draft, &file),
-        false => Err(io::Error::new(ErrorKind::ResourceBusy, "it was edited at this very moment; ask again")),
+    let replaced = match write(&draft, &file, text) {
+        Ok(()) if is_as_known() => files::replace(&file, &draft, text.as_bytes()).map_err(KeepError::from),
+        // Where the file can be written to and its directory cannot, the file is a mount.
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem && is_writable(&file) => {
+            match is_as_known() {
+                true => files::overwrite(&file, text.as_bytes())
+                    .map(|()| Replaced::Overwritten)
+                    .map_err(KeepError::from),
+                false => Err(KeepError::Edited),
+            }
+        }
+        Ok(()) => Err(KeepError::Edited),
+        Err(error) => Err(error.into()),
     };
-    write(&draft, &file, text).and_then(|()| replace()).inspect_err(|_| {
+    let replaced = replaced.inspect_err(|_| {
         // What is left of it would only take up space.
         let _ = fs::remove_file(&draft);
     })?;
+    let shown = file.display();
+    if replaced == Replaced::Overwritten {
+        info!(
+            "{shown} was written in place, since it is mounted by itself; mount its directory to have it replaced whole"
+        );
+        return Ok(());
+    }
     // The new name reaches the disk with its directory. The file is another one already, whatever comes of it.
     let synced = file.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all());
     if let Err(error) = synced {
-        warn!(%error, file = %file.display(), "the file is written, and may be the old one again after a power cut");
+        warn!(%error, file = %shown, "the file is written, and may be the old one again after a power cut");
     }
     Ok(())
+}
+
+fn is_writable(file: &Path) -> bool {
+    OpenOptions::new().append(true).open(file).is_ok()
 }
 
 /// Always the same name, so that a process that was killed while it wrote leaves one draft and not many.
@@ -64,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    fn always(file: &Path, text: &str) -> io::Result<()> {
+    fn always(file: &Path, text: &str) -> Result<(), KeepError> {
         keep(file, text, || true)
     }
 
@@ -93,7 +127,7 @@ mod tests {
         assert!(always(&file, "new").is_err());
         fs::remove_dir(draft(&file)).unwrap();
         let error = keep(&file, "new", || false).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::ResourceBusy);
+        assert!(matches!(error, KeepError::Edited), "{error}");
         assert_eq!(fs::read_to_string(&file).unwrap(), "old");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no draft is left");
     }

@@ -8,11 +8,13 @@ use super::innermost::{Found, Policies};
 use super::snapshot::{Level, Snapshot};
 use crate::config::{Config, CounterStore, PathFault, RateLimit, RateLimitScope, RateLimits, VirtualHost};
 use crate::policy::rate_limit::{BadStore, Counters, Means, RateLimiter, Roots, Store, StoreSettings};
+use crate::secrets::Secrets;
 use crate::telemetry::Metrics;
 
 /// What rate limits are made from.
 pub(super) struct Limiters<'c> {
     metrics: &'c Metrics,
+    secrets: &'c Secrets,
     /// How many clients are told apart.
     clients: usize,
     /// For all rate limits together, and only made where there is one.
@@ -26,12 +28,18 @@ pub(super) struct Limiters<'c> {
 
 impl<'c> Limiters<'c> {
     /// Counters and stores go on as they are, by identity, where the configuration means the same.
-    pub(super) fn new(config: &Config, before: Option<&'c Snapshot>, metrics: &'c Metrics) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        before: Option<&'c Snapshot>,
+        metrics: &'c Metrics,
+        secrets: &'c Secrets,
+    ) -> Self {
         let clients = config.proxy.rate_limit_clients.get();
         let counters = before.and_then(|before| before.counters.clone());
         let counters = counters.filter(|counters| counters.has_room_for(clients));
         Limiters {
             metrics,
+            secrets,
             clients,
             counters: counters.map_or_else(OnceCell::new, OnceCell::from),
             known: before.map_or(&[], |before| &before.stores),
@@ -86,7 +94,7 @@ impl<'c> Limiters<'c> {
             self.keep(&store);
             return Ok(Some(store));
         }
-        let settings = StoreSettings::new(window, roots).map_err(bad)?;
+        let settings = StoreSettings::new(window, roots, self.secrets).map_err(bad)?;
         let store = settings.map(|settings| {
             let metrics = self.metrics.rate_limits.store(&settings.redis.to_string());
             Arc::new(Store::new(settings, metrics))

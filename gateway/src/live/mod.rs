@@ -28,6 +28,7 @@ mod warnings;
 pub use change::{Applied, Change, ChangeError, Keeping, Revision};
 pub use explain::{BackendCondition, Explanation, Question, asked, explain};
 pub use feeds::Feeds;
+pub use keep::KeepError;
 pub use names::Names;
 pub use reload::Reloader;
 pub use rollout::{Measured, Progress, RolloutService, Rollouts};

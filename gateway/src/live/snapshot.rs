@@ -114,6 +114,8 @@ pub struct Snapshot {
     pub cors: Option<Cors>,
     /// Counts requests that no route takes.
     pub unrouted: Lazy<RouteMetrics>,
+    /// Secrets that it would need to run, a line each: none where it runs.
+    pub(super) missing_secrets: Vec<String>,
 }
 
 /// What holds for the requests of a virtual host, or of a part of it.
@@ -188,6 +190,11 @@ impl Snapshot {
         self.backends.iter().flatten()
     }
 
+    /// Returns a line for each secret that is missing and that it would need to run.
+    pub fn missing_secrets(&self) -> &[String] {
+        &self.missing_secrets
+    }
+
     /// The tags that are counted, each with its virtual host's domain.
     pub(super) fn compared_tags(&self) -> HashSet<(&str, &str)> {
         let arms = self.routes.values().flat_map(|route| route.split.arms().map(|arm| (&*route.domain, arm)));
@@ -221,7 +228,8 @@ impl Snapshot {
     pub(super) fn take_effect(&self, metrics: &Metrics) {
         for host in self.certificates.all() {
             for certificate in &host.certificates {
-                metrics.certificate(&host.domain, certificate.kind, certificate.not_after);
+                let (begins, ends) = (certificate.not_before, certificate.not_after);
+                metrics.certificate(&host.domain, certificate.kind, begins, ends);
             }
         }
         for (instances, config) in self.backends.iter().zip(&self.config.backends) {

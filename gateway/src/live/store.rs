@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,12 +17,13 @@ use super::change::{Applied, Change, ChangeError, Keeping, Revision};
 use super::compile::{Surroundings, compile};
 use super::ended;
 use super::feeds::Feeds;
-use super::keep::keep;
+use super::keep::{KeepError, keep};
 use super::names::{Names, resolve};
 use super::snapshot::Snapshot;
 use super::turnover::{forget, tell};
 use crate::config::{Config, ConfigError, Parsed, PathFault, Source, difference};
 use crate::policy::signed_cookie::CookieKey;
+use crate::secrets::Secrets;
 use crate::telemetry::Metrics;
 use crate::upstream::Places;
 
@@ -79,7 +79,9 @@ impl Store {
         let cookie_key = Arc::new(cookie_key(&source, &parsed)?);
         let compiled = resolve(&parsed.config, names, &Places::new()).and_then(|places| {
             let (metrics, cookie_key) = (&metrics, &cookie_key);
-            let with = Surroundings { metrics, cookie_key, places: places.into(), before: None, revision: 1 };
+            let secrets = secrets(names);
+            let places = places.into();
+            let with = Surroundings { metrics, cookie_key, places, before: None, revision: 1, secrets };
             compile(&parsed.config, &with)
         });
         let tried = compiled.and_then(|snapshot| try_on(&snapshot).map(|()| snapshot));
@@ -238,6 +240,7 @@ impl Store {
             places: Arc::new(places),
             before: Some(before),
             revision,
+            secrets: Secrets::required(),
         }
     }
 
@@ -413,7 +416,7 @@ impl Store {
     }
 
     /// Writes a configuration to the file that it belongs to, if there is one.
-    fn write(&self, book: &mut Book, parsed: &Parsed) -> Result<(), (String, io::Error)> {
+    fn write(&self, book: &mut Book, parsed: &Parsed) -> Result<(), (String, KeepError)> {
         let Some(file) = self.keeps_in(parsed) else { return Ok(()) };
         keep(file, &parsed.text, || !self.is_edited(book))
             .map_err(|error| (file.display().to_string(), error))?;
@@ -445,4 +448,9 @@ impl Store {
         }
         book.parsed = parsed;
     }
+}
+
+/// What is only looked at need not have the secrets of the machine that it will run on.
+fn secrets(names: Names) -> Secrets {
+    if names == Names::Unresolved { Secrets::optional() } else { Secrets::required() }
 }

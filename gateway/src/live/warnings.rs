@@ -16,9 +16,42 @@ impl Snapshot {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.certificate_warnings();
         warnings.extend(open_questions(&self.config));
+        warnings.extend(self.uncertified());
+        warnings.extend_from_slice(&self.missing_secrets);
         warnings.sort_unstable();
         warnings.dedup();
         warnings
+    }
+}
+
+impl Snapshot {
+    /// Virtual hosts that send their clients to HTTPS, where no certificate is for them. A certificate by ACME need not
+    /// be there yet; where nothing listens for HTTPS, whoever stands in front has the certificates.
+    fn uncertified(&self) -> impl Iterator<Item = String> {
+        let is_https = !self.config.proxy.listen_addr.0.is_empty();
+        let hosts =
+            self.config.virtual_hosts.iter().filter(move |host| is_https && host.http_to_https && !host.acme);
+        let hosts = hosts.filter(|host| host.cert_file.0.is_empty());
+        let names = hosts.flat_map(|host| {
+            std::iter::once(&host.domain).chain(&host.aliases).map(move |name| (host, name))
+        });
+        names.filter(|(_, name)| !self.has_certificate_for(name)).map(|(host, name)| {
+            format!(
+                "virtual host '{}' sends clients to HTTPS (http_to_https), and there is no certificate for '{name}': they \
+                 cannot connect; add cert_file and key_file, or acme = true, or take http_to_https out",
+                host.domain
+            )
+        })
+    }
+
+    /// Whether clients that ask for `name` are shown a certificate that they can accept.
+    fn has_certificate_for(&self, name: &str) -> bool {
+        let is_any = name == "*";
+        // Of a wildcard, some host below it.
+        let asked = name.replacen('*', "any", 1);
+        let shown = self.certificates.find(Some(&asked).filter(|_| !is_any).map(String::as_str));
+        let shown = shown.map(|shown| &shown.certificates).filter(|shown| !shown.is_empty());
+        shown.is_some_and(|shown| is_any || shown.iter().all(|certificate| certificate.covers(name)))
     }
 }
 

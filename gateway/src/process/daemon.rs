@@ -3,6 +3,10 @@
 //! A process with threads cannot be forked safely, so the program is started again with the same arguments, in a
 //! session of its own. Until it serves, its errors go where the command's go; then it lets go of the terminal
 //! and says so, over a socket that it has got as its standard input.
+//!
+//! Between the command and the daemon is a launcher, which ends at once, so that the daemon is the child of the system's
+//! first process before it is announced. systemd looks at that moment: it does not wait for a main process that is not
+//! its child, and kills it right after SIGTERM when the service is stopped.
 
 use std::env;
 use std::fs::OpenOptions;
@@ -10,13 +14,15 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 
 use nix::unistd::setsid;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-/// Set in the process that is the daemon.
+/// Says to a process that was started again which one it is.
 const CHILD: &str = "GATEWAY_DAEMON_CHILD";
+const LAUNCHER: &str = "launcher";
+const DAEMON: &str = "daemon";
 
 /// Why there is no daemon.
 #[derive(Debug, thiserror::Error)]
@@ -25,8 +31,8 @@ pub enum DaemonError {
     #[error("--daemon: cannot start in the background: {0}")]
     Start(io::Error),
     /// It was started, and has failed.
-    #[error("--daemon: the gateway has not started ({0}); what it said stands above")]
-    Failed(ExitStatus),
+    #[error("--daemon: the gateway has not started; what it said stands above")]
+    Failed,
     /// It has no session of its own.
     #[error("--daemon: cannot leave the terminal's session: {0}")]
     Session(nix::errno::Errno),
@@ -40,7 +46,11 @@ pub enum DaemonError {
 
 /// Whether this process is the one in the background.
 pub fn is_child() -> bool {
-    env::var_os(CHILD).is_some()
+    is(DAEMON)
+}
+
+fn is(role: &str) -> bool {
+    env::var_os(CHILD).is_some_and(|known| known == role)
 }
 
 /// Starts the gateway in the background, and returns when it serves.
@@ -48,19 +58,24 @@ pub fn is_child() -> bool {
 /// # Errors
 /// Where it cannot be started, or fails before it serves.
 pub fn start() -> Result<(), DaemonError> {
-    let (mut ready, its_end) = UnixStream::pair().map_err(DaemonError::Start)?;
-    let program = env::current_exe().map_err(DaemonError::Start)?;
-    // The command is dropped at the end of this, and with it our hold on the other end.
-    let mut child = Command::new(program)
-        .args(env::args_os().skip(1))
-        .env(CHILD, "1")
-        .stdin(OwnedFd::from(its_end))
-        .spawn()
-        .map_err(DaemonError::Start)?;
-    match ready.read(&mut [0]) {
-        Ok(1..) => Ok(()),
-        Ok(0) | Err(_) => Err(DaemonError::Failed(child.wait().map_err(DaemonError::Start)?)),
+    if is(LAUNCHER) {
+        // The daemon gets this process's standard input, and with it the socket.
+        return again(DAEMON)?.spawn().map(drop).map_err(DaemonError::Start);
     }
+    let (mut ready, its_end) = UnixStream::pair().map_err(DaemonError::Start)?;
+    // The command is dropped at the end of this, and with it our hold on the other end.
+    let launched = again(LAUNCHER)?.stdin(OwnedFd::from(its_end)).status().map_err(DaemonError::Start)?;
+    match ready.read(&mut [0]) {
+        Ok(1..) if launched.success() => Ok(()),
+        _ => Err(DaemonError::Failed),
+    }
+}
+
+/// This program, with the same arguments, in another role.
+fn again(role: &str) -> Result<Command, DaemonError> {
+    let mut command = Command::new(env::current_exe().map_err(DaemonError::Start)?);
+    command.args(env::args_os().skip(1)).env(CHILD, role);
+    Ok(command)
 }
 
 /// The daemon's hold on the terminal and on the command that started it.

@@ -10,6 +10,8 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use tracing::warn;
 
+use crate::files;
+
 /// A file with this process's id. On drop it goes, if it still holds that.
 pub struct PidFile {
     path: PathBuf,
@@ -50,7 +52,8 @@ impl PidFile {
     /// Puts it in its place, in one step.
     pub fn publish(&mut self) {
         let Some(draft) = self.draft.take() else { return };
-        if let Err(error) = fs::rename(&draft, &self.path) {
+        let text = format!("{}\n", std::process::id());
+        if let Err(error) = files::replace(&self.path, &draft, text.as_bytes()) {
             let path = self.path.display();
             warn!(%error, %path, "the process's id cannot be written (proxy.pid_file)");
             self.draft = Some(draft);
@@ -68,7 +71,7 @@ impl Drop for PidFile {
         let own = Pid::this().as_raw();
         let removed = match &self.draft {
             Some(draft) => fs::remove_file(draft),
-            None if !self.given_away && written_in(&self.path) == Some(own) => fs::remove_file(&self.path),
+            None if !self.given_away && written_in(&self.path) == Some(own) => remove(&self.path),
             None => Ok(()),
         };
         if let Err(error) = removed {
@@ -95,6 +98,14 @@ pub fn parse_running(text: &str) -> Option<i32> {
     let name = |process: &str| fs::read(format!("/proc/{process}/comm")).ok();
     let is_gateway = name(&pid.to_string())? == name("self")?;
     is_gateway.then_some(pid)
+}
+
+/// Removes the file, or empties it where it is a mount of its own, which cannot be removed.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => files::overwrite(path, b""),
+        removed => removed,
+    }
 }
 
 fn written_in(path: &Path) -> Option<i32> {

@@ -1,7 +1,8 @@
 //! The process's signals, and stopping well: on SIGTERM or SIGINT nothing more is accepted, what is in flight is answered, and the
 //! process ends as soon as nothing is left, at the latest after the configured time. A second signal ends
-//! it at once. SIGHUP asks for the configuration to be read again. SIGQUIT hands the listeners to a process that
-//! waits for them, and once that one serves, this one stops.
+//! it at once. SIGHUP asks for the configuration to be read again, and for the log to be opened again; SIGUSR1 for the
+//! latter alone. SIGQUIT hands the listeners to a process that waits for them, and once that one serves, this one
+//! stops.
 //!
 //! Pingora closes the listeners and idle connections, then sleeps its whole grace period even if nothing is
 //! in flight. So its server runs in a thread of its own, and the main thread decides when it has been enough.
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
 use prometheus::IntCounter;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -28,6 +29,7 @@ use crate::lifetime::{LINGER, Leaving, Starting};
 use crate::listener::Connections;
 use crate::process::upgrade::{Listener, TakeOver, TakeOverError};
 use crate::process::{Presence, systemd};
+use crate::telemetry::LogHandle;
 
 use office::{Event, Office, Stop, TellOnDrop, forward, tell_later};
 
@@ -50,7 +52,7 @@ impl CaughtSignals {
     /// # Errors
     /// Where the system does not let a handler be installed.
     pub fn catch() -> io::Result<Self> {
-        Ok(CaughtSignals { signals: Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT])? })
+        Ok(CaughtSignals { signals: Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1])? })
     }
 }
 
@@ -84,6 +86,8 @@ pub struct Succession {
 pub struct Lifecycle {
     /// What it listens to.
     pub signals: CaughtSignals,
+    /// What SIGUSR1 has opened again.
+    pub log: LogHandle,
     /// When it serves.
     pub starting: Starting,
     /// Who is told so.
@@ -110,7 +114,7 @@ impl Lifecycle {
         let (stop, stopped) = watch::channel(false);
         let (event, events) = mpsc::channel();
         let ended = TellOnDrop(event.clone());
-        forward(self.signals, event.clone());
+        forward(self.signals, self.log, event.clone());
         thread::spawn(move || {
             let _tells = ended;
             server.run(RunArgs { shutdown_signal: Box::new(Requested(stopped)) });

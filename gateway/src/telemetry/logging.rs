@@ -1,19 +1,19 @@
 //! The process log, and the writer that it shares with the access log.
 //!
 //! Lines are handed to a thread of their own over a bounded queue and written there in batches, so that no
-//! request ever waits for a disk or a terminal. When the queue is full, lines are dropped and counted.
+//! request ever waits for a disk or a terminal. When the queue is full, lines are dropped and counted, as are those
+//! that cannot be written.
 
-use std::fs::OpenOptions;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use super::AccessLog;
+use super::log_output::{Output, Shared};
 use crate::config::{LogFormat, LogOutput, Logging};
-
-/// How much is gathered before it is written, when lines come faster than they can be.
-const BATCH_BYTES: usize = 64 * 1024;
 
 /// The lines of libraries below this are about their inner life, or about what clients do, who could fill a log with
 /// them: resets of streams (`h2`), an answer that comes before the request is whole (`pingora_proxy::proxy_h1`, `_h2`).
@@ -28,13 +28,35 @@ const LIBRARIES: &str = "pingora_core=warn,pingora_core::apps=off,pingora_core::
 /// Keeps the log's thread alive; what is still queued is written when this is dropped.
 pub struct LogGuard {
     _worker: WorkerGuard,
-    dropped: ErrorCounter,
+    handle: LogHandle,
 }
 
 impl LogGuard {
-    /// Counts the lines that were dropped because the queue was full.
-    pub fn dropped(&self) -> ErrorCounter {
-        self.dropped.clone()
+    /// What the rest of the process can ask of the log.
+    pub fn handle(&self) -> LogHandle {
+        self.handle.clone()
+    }
+}
+
+/// What the rest of the process can ask of the log.
+#[derive(Clone)]
+pub struct LogHandle {
+    writer: NonBlocking,
+    refused: ErrorCounter,
+    shared: Shared,
+}
+
+impl LogHandle {
+    /// Has the log's thread open its file again, because the one that it has was renamed. Returns at once.
+    pub fn reopen(&self) {
+        self.shared.reopen.store(true, Ordering::Release);
+        // Nothing to write: it only wakes the thread. Where the queue is full the thread is awake, and looks by itself.
+        let _ = self.writer.clone().write(b"");
+    }
+
+    /// Returns the number of lines that were lost since the start: dropped because the queue was full, or not written.
+    pub fn lost_lines(&self) -> usize {
+        self.refused.dropped_lines().saturating_add(self.shared.unwritten.load(Ordering::Relaxed))
     }
 }
 
@@ -70,8 +92,9 @@ pub fn start(config: &Logging) -> Result<(LogGuard, Option<AccessLog>), LoggingE
     let filter = EnvFilter::builder()
         .parse(filter(&config.level))
         .map_err(|source| LoggingError::Level { level: config.level.clone(), source })?;
-    let (writer, worker) = queue(output(config)?);
-    let dropped = writer.error_counter();
+    let shared = Shared::default();
+    let (writer, worker) = queue(output(config, shared.clone())?);
+    let handle = LogHandle { writer: writer.clone(), refused: writer.error_counter(), shared };
     let access_log = config.access_log.then(|| AccessLog::new(config.format, writer.clone()));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -82,7 +105,7 @@ pub fn start(config: &Logging) -> Result<(LogGuard, Option<AccessLog>), LoggingE
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
     };
     started.map_err(LoggingError::Taken)?;
-    Ok((LogGuard { _worker: worker, dropped }, access_log))
+    Ok((LogGuard { _worker: worker, handle }, access_log))
 }
 
 /// A plain level is about the gateway; the lines of its libraries come with a filter, which is taken as it is.
@@ -93,24 +116,18 @@ fn filter(level: &str) -> String {
     }
 }
 
-fn output(config: &Logging) -> Result<Box<dyn Write + Send>, LoggingError> {
+fn output(config: &Logging, shared: Shared) -> Result<Output, LoggingError> {
+    let path = &config.file_path;
     match config.output {
-        LogOutput::Console => Ok(Box::new(io::stdout())),
-        LogOutput::File => {
-            let path = &config.file_path;
-            let file = OpenOptions::new().append(true).create(true).open(path);
-            let file = file.map_err(|source| LoggingError::File { path: path.clone(), source })?;
-            Ok(Box::new(file))
-        }
+        LogOutput::Console => Ok(Output::console(shared)),
+        LogOutput::File => Output::file(Path::new(path), shared)
+            .map_err(|source| LoggingError::File { path: path.clone(), source }),
     }
 }
 
-fn queue(output: Box<dyn Write + Send>) -> (NonBlocking, WorkerGuard) {
-    // The thread flushes whenever its queue is empty, so nothing stays in the buffer.
-    NonBlockingBuilder::default()
-        .lossy(true)
-        .thread_name("log")
-        .finish(BufWriter::with_capacity(BATCH_BYTES, output))
+fn queue(output: Output) -> (NonBlocking, WorkerGuard) {
+    // The thread flushes whenever its queue is empty, so nothing stays in the batch.
+    NonBlockingBuilder::default().lossy(true).thread_name("log").finish(output)
 }
 
 #[cfg(test)]

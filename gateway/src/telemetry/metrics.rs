@@ -84,6 +84,7 @@ pub struct Metrics {
     mirrored: IntCounterVec,
     grpc: IntCounterVec,
     certificates: IntGaugeVec,
+    certificates_begin: IntGaugeVec,
     lookups: IntCounterVec,
     upgrades: IntCounterVec,
     refused: [IntCounter; REFUSED.len()],
@@ -150,6 +151,11 @@ impl Metrics {
             certificates: new.gauges(
                 "proxy_certificate_not_after_timestamp_seconds",
                 "When a certificate expires, in seconds since 1970",
+                &["vhost", "key"],
+            )?,
+            certificates_begin: new.gauges(
+                "proxy_certificate_not_before_timestamp_seconds",
+                "From when a certificate counts, in seconds since 1970",
                 &["vhost", "key"],
             )?,
             requests_per_second: new
@@ -326,15 +332,18 @@ impl Metrics {
         }
     }
 
-    /// Tells when a certificate of a virtual host ends; `key` is the kind of its key.
-    pub fn certificate(&self, vhost: &str, key: &str, not_after: SystemTime) {
-        let secs = not_after.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        self.certificates.with_label_values(&[vhost, key]).set(i64::try_from(secs).unwrap_or(i64::MAX));
+    /// Tells from when to when a certificate of a virtual host counts; `key` is the kind of its key.
+    pub fn certificate(&self, vhost: &str, key: &str, not_before: SystemTime, not_after: SystemTime) {
+        for (family, at) in [(&self.certificates_begin, not_before), (&self.certificates, not_after)] {
+            let secs = at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            family.with_label_values(&[vhost, key]).set(i64::try_from(secs).unwrap_or(i64::MAX));
+        }
     }
 
     /// Forgets a certificate that is gone.
     pub fn forget_certificate(&self, vhost: &str, key: &str) {
         gone(self.certificates.remove_label_values(&[vhost, key]));
+        gone(self.certificates_begin.remove_label_values(&[vhost, key]));
     }
 
     /// Counts lookups of backends' names: those that were answered, and those that were not.

@@ -3,15 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tracing_appender::non_blocking::ErrorCounter;
-
-use super::Metrics;
+use super::{LogHandle, Metrics};
 
 /// Over how many seconds the rates are taken.
 const WINDOW_SECS: usize = 10;
 
 /// Keeps the rates up to date, for ever; and the count of lost log lines, which nobody else can see.
-pub async fn keep_rates(metrics: &Metrics, dropped_lines: &ErrorCounter) {
+pub async fn keep_rates(metrics: &Metrics, log: &LogHandle) {
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
     // Totals a second apart, oldest first.
     let mut history: VecDeque<(u64, u64)> = VecDeque::new();
@@ -24,7 +22,7 @@ pub async fn keep_rates(metrics: &Metrics, dropped_lines: &ErrorCounter) {
         let failures = failed.saturating_sub(failed_then) as f64;
         metrics.requests_per_second.set(responses / history.len().max(1) as f64);
         metrics.success_rate.set(if responses > 0.0 { 1.0 - failures / responses } else { 1.0 });
-        metrics.log_lines_dropped.set(i64::try_from(dropped_lines.dropped_lines()).unwrap_or(i64::MAX));
+        metrics.log_lines_dropped.set(i64::try_from(log.lost_lines()).unwrap_or(i64::MAX));
         history.push_back((answered, failed));
         if history.len() > WINDOW_SECS {
             history.pop_front();

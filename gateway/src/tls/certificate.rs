@@ -13,8 +13,11 @@ use openssl::x509::{X509, X509VerifyResult};
 use super::acceptor;
 use crate::files::{self, Fingerprint};
 
-/// How long before its end a certificate is worth a warning.
+/// The longest time before its end at which a certificate is worth a warning.
 const EXPIRES_SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// The part of a certificate's life, one in so many, that is worth a warning where it is shorter: one that lives ten days
+/// is not about to expire on its first. By ACME it has been renewed by then.
+const LAST_PART: u32 = 3;
 
 /// The two files that hold a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -107,10 +110,16 @@ impl Certificate {
         let what = match (self.not_before.duration_since(now), self.not_after.duration_since(now)) {
             (Ok(ahead), _) if !ahead.is_zero() => format!("counts only in {}", Span(ahead)),
             (_, Err(past)) => format!("expired {} ago", Span(past.duration())),
-            (_, Ok(left)) if left < EXPIRES_SOON => format!("expires in {}", Span(left)),
+            (_, Ok(left)) if left < self.expires_soon() => format!("expires in {}", Span(left)),
             _ => return None,
         };
         Some(format!("the certificate in '{}' {what}", self.pair.certificate.display()))
+    }
+
+    /// The time before its end at which it should have been renewed.
+    fn expires_soon(&self) -> Duration {
+        let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
+        EXPIRES_SOON.min(life / LAST_PART)
     }
 
     /// Whether it is for `host`, or for every host below it where that is a wildcard (RFC 9525 6.3).
@@ -302,9 +311,18 @@ pub(super) mod tests {
             (certificate.not_before, certificate.not_after) = (not_before, not_after);
             certificate.warning(now).map(|warning| warning.rsplit("' ").next().unwrap().to_owned())
         };
-        assert_eq!(warning(now - day, now + 31 * day), None);
-        assert_eq!(warning(now - day, now + 29 * day).as_deref(), Some("expires in 29 days"));
-        assert_eq!(warning(now - day, now + day / 2).as_deref(), Some("expires in 12 hours"));
+        assert_eq!(warning(now - 365 * day, now + 31 * day), None);
+        assert_eq!(warning(now - 365 * day, now + 29 * day).as_deref(), Some("expires in 29 days"));
+        // A third of its life, where that is less than 30 days.
+        for days in [1, 6, 10, 47, 89] {
+            let life = days * day;
+            let (begins, ends) = (now - life * 65 / 100, now + life * 35 / 100);
+            assert_eq!(warning(begins, ends), None, "{days} days, a third left and some");
+            let (begins, ends) = (now - life * 68 / 100, now + life * 32 / 100);
+            assert!(warning(begins, ends).is_some(), "{days} days, less than a third left");
+            assert_eq!(warning(now, now + life), None, "{days} days, new");
+        }
+        assert_eq!(warning(now - 9 * day, now + day / 2).as_deref(), Some("expires in 12 hours"));
         assert_eq!(warning(now - day, now - day * 3).as_deref(), Some("expired 3 days ago"));
         assert_eq!(warning(now + day * 3, now + 90 * day).as_deref(), Some("counts only in 3 days"));
     }

@@ -31,6 +31,101 @@ async fn check_says_ok_or_everything_that_is_wrong() {
     }
 }
 
+/// A pre-commit hook or CI has no business with the secrets of the machine that the file is for. The gateway has.
+#[tokio::test]
+async fn check_and_explain_do_without_the_secrets_that_run_needs() {
+    let directory = tempfile::tempdir().unwrap();
+    let [token, secret] = ["token", "secret"].map(|name| directory.path().join(name));
+    let set = ["GATEWAY_ADMIN_TOKEN", "THE_JWT_SECRET", "THE_REDIS_PASSWORD"];
+    let all: Vec<(&str, &str)> = set.map(|name| (name, "a-secret-of-more-than-32-bytes-000")).to_vec();
+    let backends = ["127.0.0.1:1".parse().unwrap()];
+    let text = |admin: &str, jwt: &str| {
+        let proxy = "management_api_addr = \"0.0.0.0:0\"\n";
+        let tables = format!(
+            "[admin]\n{admin}\n[auth]\nkind = \"jwt\"\n{jwt}\n\
+             [rate_limit]\nstore = \"redis://127.0.0.1:1\"\nstore_password_env = \"THE_REDIS_PASSWORD\"\n"
+        );
+        let text = config(&backends, Setup { proxy: "", tables: &tables });
+        text.replace("management_api_addr = \"127.0.0.1:0\"\n", proxy)
+    };
+    let by_variable = ConfigFile::new(&text("", "secret_env = \"THE_JWT_SECRET\""));
+    let files = (format!("token_file = {token:?}"), format!("secret_file = {secret:?}"));
+    let by_file = ConfigFile::new(&text(&files.0, &files.1));
+    for (file, lacking) in [
+        (
+            &by_variable,
+            ["variable GATEWAY_ADMIN_TOKEN", "variable THE_JWT_SECRET", "variable THE_REDIS_PASSWORD"],
+        ),
+        (&by_file, ["/token", "/secret", "variable THE_REDIS_PASSWORD"]),
+    ] {
+        let path = file.path().display().to_string();
+        let (code, said) = run(&["check", "-c", &path], &[]).await;
+        assert_eq!(code, Some(0), "{said}");
+        let is_told = |lack: &str| {
+            let mut lines = said.lines().filter(|line| line.starts_with("warning: "));
+            lines.any(|line| line.contains(lack) && line.contains("`gateway run` does not start without it"))
+        };
+        assert!(lacking.iter().all(|lack| is_told(lack)), "{lacking:?}\n{said}");
+        let (code, said) = run(&["explain", "-c", &path, "GET", "http://a.example/"], &[]).await;
+        assert!(code == Some(0) && said.contains("pool          all"), "{said}");
+        assert!(lacking[1..].iter().all(|lack| said.contains(lack)), "{said}");
+        // To run, each of them is needed.
+        let (code, said) = run(&["run", "-c", &path], &[]).await;
+        assert!(code == Some(1) && said.contains(lacking[0]), "{said}");
+    }
+    let path = by_variable.path().display().to_string();
+    for (i, lacking) in set.iter().enumerate().skip(1) {
+        let mut others = all.clone();
+        others.remove(i);
+        let (code, said) = run(&["run", "-c", &path], &others).await;
+        assert!(code == Some(1) && said.contains(&format!("variable {lacking} is not set")), "{said}");
+    }
+    assert_eq!(run(&["check", "-c", &path], &all).await, (Some(0), "ok".to_owned()));
+    // A file that is there and is no good is wrong wherever it is looked at.
+    let path = by_file.path().display().to_string();
+    std::fs::write(&secret, "short").unwrap();
+    let (code, said) = run(&["check", "-c", &path], &all).await;
+    assert!(code == Some(1) && said.contains("the secret has 5 bytes"), "{said}");
+    std::fs::write(&secret, "a-secret-of-more-than-32-bytes-000").unwrap();
+    std::fs::write(&token, "").unwrap();
+    let (code, said) = run(&["check", "-c", &path], &all).await;
+    assert!(code == Some(1) && said.contains("/token is empty"), "{said}");
+}
+
+#[tokio::test]
+async fn check_warns_of_hosts_that_send_clients_where_no_certificate_is_for_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().display().to_string();
+    let (code, files) = run(&["dev-cert", "--out", &out, "one.example", "*.wild.example"], &[]).await;
+    assert_eq!(code, Some(0), "{files}");
+    let host = |domain: &str, more: &str| {
+        format!(
+            "[[virtual_hosts]]\ndomain = {domain:?}\nenabled_backends_tag = \"all\"\nhttp_to_https = true\n{more}\n"
+        )
+    };
+    let hosts = [
+        host("one.example", &format!("{files}\naliases = [\"a.wild.example\"]\ndefault = true")),
+        // The default certificate is for these.
+        host("b.wild.example", ""),
+        host("*.wild.example", ""),
+        host("lacking.example", ""),
+        host("*.lacking.example", ""),
+        host("ordered.example", "acme = true"),
+    ];
+    let base = config(
+        &["127.0.0.1:1".parse().unwrap()],
+        Setup { proxy: "listen_addr = \"127.0.0.1:0\"", tables: "[lets_encrypt]" },
+    );
+    let file = ConfigFile::new(&format!("{base}{}", hosts.concat()));
+    let (code, said) = run(&["check", "-c", &file.path().display().to_string()], &[]).await;
+    assert_eq!(code, Some(0), "{said}");
+    let lacking: Vec<&str> = said.lines().filter(|line| line.contains("(http_to_https)")).collect();
+    let of = |name: &str| {
+        lacking.iter().filter(|line| line.contains(&format!("no certificate for '{name}'"))).count()
+    };
+    assert_eq!((of("lacking.example"), of("*.lacking.example"), lacking.len()), (1, 1, 2), "{said}");
+}
+
 #[tokio::test]
 async fn a_missing_file_a_bad_address_and_a_name_that_leads_nowhere_are_exit_code_1() {
     let (code, said) = run(&["-c", "/nowhere/gateway.toml"], &[]).await;
@@ -114,15 +209,15 @@ async fn a_management_api_for_everybody_needs_a_token() {
         .replace("management_api_addr = \"127.0.0.1:0\"", "management_api_addr = \"0.0.0.0:0\"");
     let file = ConfigFile::new(&open);
     let path = file.path().display().to_string();
-    for arguments in [&["check", "-c", &path][..], &["-c", &path]] {
-        let (code, said) = run(arguments, &[]).await;
-        assert_eq!(code, Some(1), "{said}");
-        assert!(
-            said.contains("0.0.0.0:0") && said.contains("set the variable GATEWAY_ADMIN_TOKEN"),
-            "{said}"
-        );
-        assert_eq!(said.lines().count(), 1, "{said}");
-    }
+    let (code, said) = run(&["-c", &path], &[]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("0.0.0.0:0") && said.contains("set the variable GATEWAY_ADMIN_TOKEN"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    // The token may be there on the machine that the file is for.
+    let (code, warned) = run(&["check", "-c", &path], &[]).await;
+    let told = said.trim_start_matches("gateway: ");
+    let expected = format!("warning: {told}; `gateway run` does not start without it");
+    assert!(code == Some(0) && warned.lines().any(|line| line == expected), "{warned}\n{expected}");
     let token = [("GATEWAY_ADMIN_TOKEN", "s3cret")];
     assert_eq!(run(&["check", "-c", &path], &token).await, (Some(0), "ok".to_owned()));
 }

@@ -8,16 +8,16 @@ use crate::support::{ConfigFile, GATEWAY, Gateway, two_tags};
 
 const SWITCH: &str = "/domains/shop.example/switch";
 
-async fn switch(gateway: &Gateway, tag: &str) -> testkit::Response {
+pub(crate) async fn switch(gateway: &Gateway, tag: &str) -> testkit::Response {
     gateway.api("POST", SWITCH, Some(json!({"new_tag": tag}))).await
 }
 
-async fn tag(gateway: &Gateway) -> String {
+pub(crate) async fn tag(gateway: &Gateway) -> String {
     let domain = gateway.read("/domains/shop.example").await;
     domain["enabled_backends_tag"].as_str().unwrap().to_owned()
 }
 
-fn text() -> String {
+pub(crate) fn text() -> String {
     two_tags(Origin::dead().address(), Origin::dead().address(), "")
 }
 
@@ -63,7 +63,7 @@ async fn a_kill_at_any_moment_leaves_the_old_or_the_new_state() {
 }
 
 /// Whether a test may mount a disk that nobody else sees. Where not, the test is skipped, but never in CI.
-fn has_own_disks() -> bool {
+pub(crate) fn has_own_disks() -> bool {
     let possible =
         std::process::Command::new("unshare").args(["--mount", "--map-root-user", "true"]).status();
     let possible = possible.is_ok_and(|status| status.success());
@@ -72,7 +72,9 @@ fn has_own_disks() -> bool {
         "`unshare --mount --map-root-user` does not work here"
     );
     if !possible {
-        eprintln!("SKIPPED: a full disk needs `unshare --mount --map-root-user`, which does not work here");
+        eprintln!(
+            "SKIPPED: a disk of its own needs `unshare --mount --map-root-user`, which does not work here"
+        );
     }
     possible
 }
@@ -110,7 +112,7 @@ async fn a_full_disk_leaves_everything_as_it_was_and_is_told() {
     assert!(std::fs::read_to_string(format!("{inside}/gateway.toml")).unwrap().contains("tag = \"b\""));
 }
 
-fn text_of(gateway: &Gateway) -> String {
+pub(crate) fn text_of(gateway: &Gateway) -> String {
     std::fs::read_to_string(gateway.file()).unwrap()
 }
 

@@ -4,6 +4,7 @@
 
 mod acme;
 mod advisories;
+mod api_guards;
 mod auth;
 mod balancing;
 mod cases;
@@ -27,10 +28,12 @@ mod hygiene;
 mod identity;
 mod keeping;
 mod limits;
+mod log_files;
 mod logs;
 mod management;
 mod metrics;
 mod mirror;
+mod own_mounts;
 mod paths;
 mod problems;
 mod proxy_protocol;

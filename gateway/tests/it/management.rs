@@ -90,7 +90,7 @@ async fn the_last_backend_of_a_tag_in_use_stays_unless_forced() {
     let (gateway, a, _b) = gateway().await;
     let refused = gateway.api("DELETE", "/backends/web-a", None).await;
     assert_eq!(refused.status, 409);
-    assert!(refused.text().contains("the last backend with the tag 'a'"), "{refused:?}");
+    assert!(refused.text().contains("the last backend with the tag 'a', which is in use"), "{refused:?}");
     assert_eq!(status(&gateway, "DELETE", "/backends/web-b", None).await, 204, "nobody uses its tag");
     assert_eq!(status(&gateway, "DELETE", "/backends/web-a?force=maybe", None).await, 400);
     assert_eq!(status(&gateway, "DELETE", "/backends/web-a?force=true", None).await, 204);
@@ -557,9 +557,9 @@ const MALFORMED: &[(&str, &str, &str, u16, &str)] = &[
     ("PUT", "/config", "{}", 422, "there is no virtual host"),
     ("PUT", "/config", "{\"backends\": 3}", 422, "expected an array"),
     ("PUT", "/config?dry_run=perhaps", "{}", 400, "the query 'dry_run=perhaps' is not understood"),
-    ("POST", "/config/reload?dry_run=true", "", 400, "dry_run is for PUT /api/v1/config"),
-    ("PUT", "/config?dryrun=true", "{}", 400, "unknown field `dryrun`"),
-    ("POST", "/backends/web-a/drain?force=true", "", 400, "force is for DELETE"),
+    ("POST", "/config/reload?dry_run=true", "", 400, "`dry_run` is for PUT /api/v1/config"),
+    ("PUT", "/config?dryrun=true", "{}", 400, "unknown parameter `dryrun` (did you mean `dry_run`?)"),
+    ("POST", "/backends/web-a/undrain?force=true", "", 400, "`force` is for DELETE /api/v1/backends/{id}"),
     (
         "POST",
         "/backends",

@@ -102,6 +102,11 @@ impl Gateway {
         let addresses: Vec<SocketAddr> = origins.iter().map(|origin| origin.address()).collect();
         let file = ConfigFile::new(&config(&addresses, Setup { tables, ..Setup::default() }));
         let process = Process::spawn(GATEWAY, &["--config", &file.path().display().to_string()], &[]);
+        Gateway::from_process_logging_to(process, file, log).await
+    }
+
+    /// A gateway that somebody has started with `file`, and that logs to the file at `log`.
+    pub(crate) async fn from_process_logging_to(process: Process, file: ConfigFile, log: &Path) -> Gateway {
         let said = || std::fs::read_to_string(log).unwrap_or_default();
         eventually!(said().contains("metrics on http://"));
         let address = |what: &str| address_in(said().lines().find(|line| line.contains(what)).unwrap());

@@ -1,6 +1,7 @@
 //! Who may ask: whoever bears the token; without one, only programs on this machine that mean this API, and no
 //! web page that a browser here has open.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -49,6 +50,23 @@ pub enum AccessError {
         /// The variable that would hold the token.
         variable: String,
     },
+}
+
+impl AccessError {
+    /// Returns true if there is no token for this process to read. Another process, on the machine that the
+    /// configuration is for, may have one.
+    pub fn lacks_token(&self) -> bool {
+        match self {
+            AccessError::Open { .. } => true,
+            AccessError::Unreadable { error, .. } => {
+                matches!(
+                    error.kind(),
+                    ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::NotADirectory
+                )
+            }
+            AccessError::Empty(_) | AccessError::Unusable => false,
+        }
+    }
 }
 
 impl Access {

@@ -11,7 +11,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::body::{Caller, Json};
-use super::edit::{merge, only, push, take_out};
+use super::edit::{Edited, merge, only, push, take_out};
+use super::guard::{Fate, keeps_serving, used_tags};
 use super::problem::Problem;
 use super::{Answer, Api, Written};
 use crate::config::{Backend, Config};
@@ -141,7 +142,8 @@ pub(super) async fn create(State(api): State<Arc<Api>>, caller: Caller, body: Js
 }
 
 /// Change a backend, or add it; keys that are left out keep their value
-#[utoipa::path(put, path = "/api/v1/backends/{id}", tag = "backends", params(("id" = String, Path)),
+#[utoipa::path(put, path = "/api/v1/backends/{id}", tag = "backends",
+    params(("id" = String, Path), ("force" = Option<bool>, Query)),
     request_body(content = ref("#/components/schemas/Backend")),
     responses((status = 200, body = ref("#/components/schemas/BackendView")),
         (status = 201, body = ref("#/components/schemas/BackendView"))))]
@@ -152,29 +154,33 @@ pub(super) async fn replace(
     body: Json,
 ) -> Answer {
     let body = body.object()?;
-    let wanted = id.clone();
+    let (wanted, running, force) = (id.clone(), api.clone(), caller.options.force);
     let edit = move |config: &Config, json: &mut Value| {
         if body.get("id").and_then(Value::as_str).is_some_and(|named| named != wanted) {
             return Err(Problem::invalid("/id", format!("it is '{wanted}' in the path")));
         }
         fill_tags(json, &body);
         if let Ok(index) = find(config, &wanted) {
+            if !force {
+                keeps_serving(config, &running.store.load(), &wanted, &Fate::Changed(&body))?;
+            }
             return Ok(merge(json, "backends", index, body));
         }
         let mut backend = only("id", json!(wanted));
         backend.extend(body);
-        Ok(push(json, "backends", backend))
+        let not_found = Some(not_found(config, &wanted).to_string());
+        Ok(Edited { not_found, ..push(json, "backends", backend) })
     };
     answer(&api, &api.write(caller, edit).await?, &id)
 }
 
-/// Take a backend away. The last one of a tag that is in use stays, unless it is forced: requests for the tag
+/// Take a backend away. The last usable one of a tag that is in use stays, unless it is forced: requests for the tag
 /// are then answered with 503
 #[utoipa::path(delete, path = "/api/v1/backends/{id}", tag = "backends",
     params(("id" = String, Path), ("force" = Option<bool>, Query)),
     responses((status = 204), (status = 404), (status = 409)))]
 pub(super) async fn remove(State(api): State<Arc<Api>>, Path(id): Path<String>, caller: Caller) -> Answer {
-    let force = caller.options.force;
+    let (running, force) = (api.clone(), caller.options.force);
     let edit = move |config: &Config, json: &mut Value| {
         let index = find(config, &id)?;
         let last_of = last_of(config, &id);
@@ -182,8 +188,11 @@ pub(super) async fn remove(State(api): State<Arc<Api>>, Path(id): Path<String>, 
             let tags = last_of.join("', '");
             return Err(Problem::conflict(format!(
                 "'{id}' is the last backend with the tag '{tags}', which is in use; ?force=true takes it away all \
-                 the same"
+                 the same, and requests are then answered with 503"
             )));
+        }
+        if !force {
+            keeps_serving(config, &running.store.load(), &id, &Fate::Removed)?;
         }
         if !last_of.is_empty() {
             let empty: Vec<&String> = config.empty_tags.iter().chain(&last_of).collect();
@@ -195,9 +204,11 @@ pub(super) async fn remove(State(api): State<Arc<Api>>, Path(id): Path<String>, 
     Ok(api.read(&written.applied.snapshot, StatusCode::NO_CONTENT))
 }
 
-/// Send a backend no new requests; those in flight end
-#[utoipa::path(post, path = "/api/v1/backends/{id}/drain", tag = "backends", params(("id" = String, Path)),
-    responses((status = 200, body = ref("#/components/schemas/BackendView")), (status = 404)))]
+/// Send a backend no new requests; those in flight end. The last usable one of a tag that is in use serves on, unless
+/// it is forced: requests for the tag are then answered with 503
+#[utoipa::path(post, path = "/api/v1/backends/{id}/drain", tag = "backends",
+    params(("id" = String, Path), ("force" = Option<bool>, Query)),
+    responses((status = 200, body = ref("#/components/schemas/BackendView")), (status = 404), (status = 409)))]
 pub(super) async fn drain(State(api): State<Arc<Api>>, Path(id): Path<String>, caller: Caller) -> Answer {
     set_drained(&api, id, caller, true).await
 }
@@ -210,9 +221,12 @@ pub(super) async fn undrain(State(api): State<Arc<Api>>, Path(id): Path<String>,
 }
 
 async fn set_drained(api: &Arc<Api>, id: String, caller: Caller, drained: bool) -> Answer {
-    let wanted = id.clone();
+    let (wanted, running, force) = (id.clone(), api.clone(), caller.options.force);
     let edit = move |config: &Config, json: &mut Value| {
         let index = find(config, &wanted)?;
+        if drained && !force {
+            keeps_serving(config, &running.store.load(), &wanted, &Fate::Drained)?;
+        }
         let drained = if drained { json!(true) } else { Value::Null };
         Ok(merge(json, "backends", index, only("drained", drained)))
     };
@@ -221,21 +235,16 @@ async fn set_drained(api: &Arc<Api>, id: String, caller: Caller, drained: bool) 
 
 fn find(config: &Config, id: &str) -> Result<usize, Problem> {
     let index = config.backends.iter().position(|backend| backend.id == id);
-    index.ok_or_else(|| Problem::not_found("backend", id))
+    index.ok_or_else(|| not_found(config, id))
+}
+
+fn not_found(config: &Config, id: &str) -> Problem {
+    Problem::not_found_among("backend", id, config.backends.iter().map(|backend| &*backend.id))
 }
 
 /// The tags that nobody else bears, and that some virtual host or route uses.
 fn last_of(config: &Config, id: &str) -> Vec<String> {
-    let hosts = config.virtual_hosts.iter();
-    let used: HashSet<&str> = hosts
-        .flat_map(|host| {
-            let rollout = host.rollout.iter().filter(|rollout| rollout.share().is_some());
-            let routes = host.routes.iter().map(|route| &route.enabled_backends_tag);
-            let shares = host.split.iter().map(|share| &share.tag).chain(rollout.map(|rollout| &rollout.to));
-            [&host.enabled_backends_tag].into_iter().chain(routes).chain(shares)
-        })
-        .map(String::as_str)
-        .collect();
+    let used = used_tags(config);
     let (own, others): (Vec<&Backend>, Vec<&Backend>) =
         config.backends.iter().partition(|backend| backend.id == id);
     let borne: HashSet<&String> = others.iter().flat_map(|backend| &backend.tags).collect();
@@ -258,7 +267,7 @@ fn views(snapshot: &Snapshot) -> impl Iterator<Item = BackendView> {
 }
 
 fn view(snapshot: &Snapshot, id: &str) -> Result<BackendView, Problem> {
-    views(snapshot).find(|view| view.backend.id == id).ok_or_else(|| Problem::not_found("backend", id))
+    views(snapshot).find(|view| view.backend.id == id).ok_or_else(|| not_found(&snapshot.config, id))
 }
 
 /// The backend as it is now.

@@ -4,15 +4,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Query, Request};
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, header};
-use serde::Deserialize;
+use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::problem::Problem;
+use super::query::Options;
 use crate::field_list;
 
 /// How long a body may take.
@@ -30,16 +30,6 @@ pub(super) struct Caller {
     pub(super) options: Options,
 }
 
-/// What a query may ask of a write; nothing else is known, and nothing else taken for granted.
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Options {
-    /// Whether it is only said what would happen: for the whole configuration.
-    pub(super) dry_run: bool,
-    /// Whether it is done although requests are left without a backend: for the last one of a tag.
-    pub(super) force: bool,
-}
-
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
@@ -51,26 +41,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
             ),
             what: format!("{} {}", parts.method, parts.uri.path()),
             if_match: if_match(&parts.headers),
-            options: options(parts)?,
+            options: Options::read(&parts.uri)?,
         })
     }
-}
-
-/// The query, where every part of it means something here.
-fn options(parts: &Parts) -> Result<Options, Problem> {
-    let query = parts.uri.query().unwrap_or_default();
-    let wrong = |why: &str| {
-        Problem::new(StatusCode::BAD_REQUEST, format!("the query '{query}' is not understood: {why}"))
-    };
-    let Query(options) =
-        Query::<Options>::try_from_uri(&parts.uri).map_err(|error| wrong(&error.to_string()))?;
-    if options.dry_run && (&parts.method, parts.uri.path()) != (&Method::PUT, "/api/v1/config") {
-        return Err(wrong("dry_run is for PUT /api/v1/config"));
-    }
-    if options.force && parts.method != Method::DELETE {
-        return Err(wrong("force is for DELETE"));
-    }
-    Ok(options)
 }
 
 /// RFC 9110 13.1.1. Weak tags match nothing.

@@ -13,7 +13,7 @@ use super::body::{Caller, Json};
 use super::edit::{Edited, merge, only, push, take_out};
 use super::problem::Problem;
 use super::{Answer, Api, Written};
-use crate::config::{Config, Domain, Percent, RolloutState, Share, VirtualHost, hide_secrets};
+use crate::config::{Config, Domain, Percent, RolloutState, Share, VirtualHost, did_you_mean, hide_secrets};
 
 /// Every domain
 #[utoipa::path(get, path = "/api/v1/domains", tag = "domains",
@@ -71,7 +71,8 @@ pub(super) async fn replace(
         }
         let mut host = only("domain", json!(wanted));
         host.extend(body);
-        Ok(push(json, "virtual_hosts", host))
+        let not_found = Some(not_found(config, &wanted).to_string());
+        Ok(Edited { not_found, ..push(json, "virtual_hosts", host) })
     };
     answer(&api, &api.write(caller, edit).await?, &domain)
 }
@@ -116,7 +117,7 @@ pub(super) async fn switch(
     let edit = move |config: &Config, json: &mut Value| {
         let (index, host) = find(config, &wanted)?;
         is_not_rolled_out(host)?;
-        is_borne(config, &new_tag)?;
+        is_served(config, &new_tag)?;
         // Shares that other tags had would keep requests from going there.
         let mut change = only("split", Value::Null);
         // What was rolled out before is past.
@@ -181,16 +182,34 @@ fn share(config: &Config, json: &mut Value, domain: &str, shares: Value) -> Resu
 /// A domain and where it stands in the configuration.
 pub(super) fn find<'c>(config: &'c Config, domain: &str) -> Result<(usize, &'c VirtualHost), Problem> {
     let mut hosts = config.virtual_hosts.iter().enumerate();
-    hosts.find(|(_, host)| is_same(&host.domain, domain)).ok_or_else(|| Problem::not_found("domain", domain))
+    hosts.find(|(_, host)| is_same(&host.domain, domain)).ok_or_else(|| not_found(config, domain))
+}
+
+fn not_found(config: &Config, domain: &str) -> Problem {
+    Problem::not_found_among("domain", domain, config.virtual_hosts.iter().map(|host| &*host.domain))
 }
 
 fn is_same(one: &str, other: &str) -> bool {
     one == other || matches!((one.parse::<Domain>(), other.parse()), (Ok(one), Ok(other)) if one == other)
 }
 
-pub(super) fn is_borne(config: &Config, tag: &str) -> Result<(), Problem> {
-    let borne = config.backends.iter().any(|backend| backend.tags.iter().any(|borne| borne == tag));
-    if borne { Ok(()) } else { Err(Problem::conflict(format!("no backend bears the tag '{tag}'"))) }
+/// Refuses a tag that requests are to go to and that no backend would serve: none bears it, or all are drained.
+pub(super) fn is_served(config: &Config, tag: &str) -> Result<(), Problem> {
+    let bearers = || config.backends.iter().filter(|backend| backend.tags.iter().any(|borne| borne == tag));
+    if bearers().any(|backend| !backend.drained) {
+        return Ok(());
+    }
+    Err(Problem::conflict(match bearers().next() {
+        Some(drained) => format!(
+            "every backend with the tag '{tag}' is drained, so its requests would be answered with 503; POST \
+             /api/v1/backends/{}/undrain first",
+            drained.id
+        ),
+        None => {
+            let tags = config.backends.iter().flat_map(|backend| &backend.tags).map(String::as_str);
+            format!("no backend bears the tag '{tag}'{}", did_you_mean(tag, tags))
+        }
+    }))
 }
 
 pub(super) fn is_not_rolled_out(host: &VirtualHost) -> Result<(), Problem> {

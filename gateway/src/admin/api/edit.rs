@@ -11,6 +11,8 @@ pub(super) struct Edited {
     pub(super) at: String,
     /// Whether something is there now that was not before.
     pub(super) created: bool,
+    /// What a PUT that adds something has not found, in case that was not meant: said where the rest is wrong.
+    pub(super) not_found: Option<String>,
 }
 
 /// Adds an element to an array.
@@ -20,7 +22,7 @@ pub(super) fn push(json: &mut Value, array: &str, element: Map<String, Value>) -
         items.push(Value::Object(element));
         items.len() - 1
     });
-    Edited { at: format!("/{array}/{index}"), created: true }
+    Edited { at: format!("/{array}/{index}"), created: true, not_found: None }
 }
 
 /// Sets the keys of an element of an array, and takes away those that are null.
@@ -31,7 +33,7 @@ pub(super) fn merge(json: &mut Value, array: &str, index: usize, body: Map<Strin
             set(element, key, value);
         }
     }
-    Edited { at, created: false }
+    Edited { at, ..Edited::default() }
 }
 
 fn set(element: &mut Map<String, Value>, key: String, mut value: Value) {

@@ -11,9 +11,11 @@ mod certificates;
 mod configuration;
 mod domains;
 mod edit;
+mod guard;
 mod observe;
 mod openapi;
 mod problem;
+mod query;
 mod rollouts;
 
 use std::sync::Arc;
@@ -104,7 +106,7 @@ impl Api {
                 edited = edit(config, json)?;
                 Ok(())
             });
-            let applied = applied.map_err(|error| Problem::of_change(error, &edited.at))?;
+            let applied = applied.map_err(|error| Problem::of_change(error, &edited))?;
             if !caller.options.dry_run {
                 caller.log(&applied);
             }
@@ -199,7 +201,10 @@ fn app(api: Arc<Api>) -> Router {
 async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let is_page = request.uri().path() == "/";
     match api.access.admits(request.uri().path(), request.headers()) {
-        Ok(()) => described(next.run(request).await),
+        Ok(()) => match query::check(&request) {
+            Ok(()) => described(next.run(request).await),
+            Err(problem) => problem.into_response(),
+        },
         // Whoever looks with a browser is asked for the token there.
         Err(problem) if is_page && problem.status == StatusCode::UNAUTHORIZED => {
             let mut response = page(StatusCode::UNAUTHORIZED);

@@ -59,6 +59,8 @@ pub(super) fn complete(document: &OpenApi) -> Value {
         "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
     });
     json["security"] = json!([{ "token": [] }, {}]);
+    // Relative to where the description was read: behind a proxy or a forwarded port, nobody knows better.
+    json["servers"] = json!([{ "url": "/", "description": "The gateway that this description comes from" }]);
     let paths = json.get_mut("paths").and_then(Value::as_object_mut);
     for item in paths.into_iter().flat_map(|paths| paths.values_mut()) {
         for (method, operation) in item.as_object_mut().into_iter().flatten() {
@@ -77,7 +79,8 @@ fn add_answers(method: &str, operation: &mut Value) {
     let writes = operation["tags"][0] != "observe" && method != "get";
     let mut statuses = vec![];
     if !is_open {
-        statuses.extend(["401", "403"]);
+        // An unknown query parameter; no token, or the wrong one.
+        statuses.extend(["400", "401", "403"]);
     }
     if has_body {
         operation["requestBody"]["required"] = json!(true);

@@ -1,15 +1,14 @@
 //! What is wrong, as `application/problem+json` (RFC 9457).
 
-use std::io::ErrorKind;
-
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::access::CHALLENGE;
-use crate::config::{ConfigError, Fault};
-use crate::live::ChangeError;
+use super::edit::Edited;
+use crate::config::{ConfigError, Fault, did_you_mean};
+use crate::live::{ChangeError, KeepError};
 
 /// An answer that says what is wrong.
 #[derive(Debug)]
@@ -56,6 +55,12 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, format!("there is no {kind} '{name}'"))
     }
 
+    /// Nothing is called `name`; what is, is `known`.
+    pub(super) fn not_found_among<'k>(kind: &str, name: &str, known: impl Iterator<Item = &'k str>) -> Self {
+        let meant = did_you_mean(name, known);
+        Problem::new(StatusCode::NOT_FOUND, format!("there is no {kind} '{name}'{meant}"))
+    }
+
     pub(super) fn conflict(detail: impl Into<String>) -> Self {
         Problem::new(StatusCode::CONFLICT, detail)
     }
@@ -83,10 +88,21 @@ impl Problem {
         Problem::invalid_in(error.faults.iter().map(told).collect())
     }
 
-    pub(super) fn of_change(error: ChangeError<Problem>, at: &str) -> Self {
+    /// A change that has not happened, after what it `edited`.
+    pub(super) fn of_change(error: ChangeError<Problem>, edited: &Edited) -> Self {
         match error {
             ChangeError::Refused(problem) => problem,
-            ChangeError::Invalid(error) => Problem::invalid_config(&error, at),
+            ChangeError::Invalid(error) => {
+                let problem = Problem::invalid_config(&error, &edited.at);
+                match &edited.not_found {
+                    // It may be the name that is wrong, and not the body.
+                    Some(why) => {
+                        let detail = format!("{why}, so this would add it: {}", problem.detail);
+                        Problem { detail, ..problem }
+                    }
+                    None => problem,
+                }
+            }
             error => Problem::of_other(&error),
         }
     }
@@ -97,10 +113,8 @@ impl Problem {
             ChangeError::OutOfDate(_) => StatusCode::PRECONDITION_FAILED,
             ChangeError::FileIsWrong(_) | ChangeError::Refused(_) => StatusCode::CONFLICT,
             ChangeError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            ChangeError::NotKept { error, .. } if error.kind() == ErrorKind::ResourceBusy => {
-                StatusCode::CONFLICT
-            }
-            ChangeError::NotKept { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            ChangeError::NotKept { error: KeepError::Edited, .. } => StatusCode::CONFLICT,
+            ChangeError::NotKept { error: KeepError::System(_), .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Problem::new(status, error.to_string())
     }

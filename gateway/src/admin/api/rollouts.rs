@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::body::{Caller, Json};
-use super::domains::{find, is_borne, is_not_rolled_out};
+use super::domains::{find, is_not_rolled_out, is_served};
 use super::edit::{Edited, merge, only};
 use super::problem::Problem;
 use super::{Answer, Api};
@@ -57,10 +57,10 @@ pub(super) async fn start(
             return Err(Problem::conflict("the domain has a split; take it away first"));
         }
         if let Some(to) = body.get("to").and_then(Value::as_str) {
-            is_borne(config, to)?;
+            is_served(config, to)?;
         }
         let edited = merge(json, "virtual_hosts", index, only("rollout", Value::Object(body)));
-        Ok(Edited { at: format!("{}/rollout", edited.at), created: true })
+        Ok(Edited { at: format!("{}/rollout", edited.at), created: true, not_found: None })
     };
     let written = api.write(caller, edit).await?;
     if let Ok((_, host)) = find(&written.applied.snapshot.config, &domain) {

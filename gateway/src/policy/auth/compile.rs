@@ -16,6 +16,7 @@ use super::{Auth, Means, api_key, basic, forward, jwt};
 use crate::config::{self, AuthKind};
 use crate::files;
 use crate::outgoing::{self, Asking, Roots};
+use crate::secrets::Secrets;
 use crate::telemetry::KeySetMetrics;
 
 /// What a table names that is no good.
@@ -59,12 +60,13 @@ pub struct Compiler<'c> {
     kept: Kept,
     made: HashMap<usize, Option<Arc<Auth>>>,
     metrics: Box<dyn Fn(&str) -> KeySetMetrics + 'c>,
+    secrets: &'c Secrets,
 }
 
 impl<'c> Compiler<'c> {
     /// Takes over from what was `before`; fetches of keys are counted by `metrics`, for each URL.
-    pub fn new(before: Kept, metrics: impl Fn(&str) -> KeySetMetrics + 'c) -> Self {
-        Compiler { before, kept: Kept::default(), made: HashMap::new(), metrics: Box::new(metrics) }
+    pub fn new(before: Kept, metrics: impl Fn(&str) -> KeySetMetrics + 'c, secrets: &'c Secrets) -> Self {
+        Compiler { before, kept: Kept::default(), made: HashMap::new(), metrics: Box::new(metrics), secrets }
     }
 
     /// What will outlive the next change.
@@ -133,13 +135,9 @@ impl<'c> Compiler<'c> {
             Key::from_pem(&read("public_key_file", file)?)
                 .map_err(|detail| bad("public_key_file")(named(detail)))?
         } else if !table.secret_file.is_empty() {
-            let text = read("secret_file", &table.secret_file)?;
-            vec![Key::secret(text.trim().as_bytes()).map_err(bad("secret_file"))?]
+            shared("secret_file", self.secrets.file("auth.secret_file", &table.secret_file))?
         } else {
-            let name = &table.secret_env;
-            let secret = std::env::var(name);
-            let secret = secret.map_err(|_| bad("secret_env")(format!("the variable {name} is not set")))?;
-            vec![Key::secret(secret.trim().as_bytes()).map_err(bad("secret_env"))?]
+            shared("secret_env", self.secrets.variable("auth.secret_env", &table.secret_env))?
         };
         Ok(jwt::Keys::Fixed(keys.into()))
     }
@@ -165,6 +163,12 @@ impl<'c> Compiler<'c> {
         self.kept.clients.insert(roots.clone(), http.clone());
         Ok((roots, http))
     }
+}
+
+/// The key that a shared secret makes; none where it is missing, so that no token passes.
+fn shared(key: &'static str, secret: Result<Option<String>, String>) -> Result<Vec<Key>, BadAuth> {
+    let Some(secret) = secret.map_err(bad(key))? else { return Ok(Vec::new()) };
+    Ok(vec![Key::secret(secret.trim().as_bytes()).map_err(bad(key))?])
 }
 
 fn bad(key: &'static str) -> impl Fn(String) -> BadAuth {
@@ -198,7 +202,8 @@ mod tests {
 
     fn compiled(table: &config::Auth, before: Kept) -> (Arc<Auth>, Kept) {
         let metrics = Metrics::new().unwrap();
-        let mut compiler = Compiler::new(before, |url| metrics.auth.key_set(url));
+        let secrets = Secrets::required();
+        let mut compiler = Compiler::new(before, |url| metrics.auth.key_set(url), &secrets);
         let auth = compiler.compile(table).unwrap().unwrap();
         (auth, compiler.finish())
     }

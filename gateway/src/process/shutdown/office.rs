@@ -5,12 +5,13 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGQUIT};
+use signal_hook::consts::{SIGHUP, SIGQUIT, SIGUSR1};
 use tracing::{error, info, warn};
 
 use super::{CaughtSignals, RunError, Succession};
 use crate::process::Presence;
 use crate::process::upgrade::{Confirmed, HandOverError, Listener, TakeOverError, hand_over};
+use crate::telemetry::LogHandle;
 
 /// What happens to the main thread.
 pub(super) enum Event {
@@ -156,10 +157,15 @@ pub(super) fn tell_later(tell: Sender<Event>, work: impl FnOnce() -> Event + Sen
     });
 }
 
-/// Makes events of signals.
-pub(super) fn forward(mut caught: CaughtSignals, event: Sender<Event>) {
+/// Makes events of signals; but for SIGUSR1, which is the log's affair and means the same at any time, also while the
+/// process drains.
+pub(super) fn forward(mut caught: CaughtSignals, log: LogHandle, event: Sender<Event>) {
     thread::spawn(move || {
         for signal in caught.signals.forever() {
+            if signal == SIGUSR1 {
+                log.reopen();
+                continue;
+            }
             // The main thread stops listening only when the process ends.
             let _ = event.send(Event::Signal(signal));
         }

@@ -15,6 +15,7 @@ use tracing::warn;
 
 use super::Certificate;
 use super::private_file::{draft, make_directory, read, write};
+use crate::files::{self, Replaced};
 
 /// Linux gives a name in a directory so many bytes; some are for `.pem` and for the draft's signs.
 const MAX_NAME: usize = 200;
@@ -163,7 +164,9 @@ impl Cache {
         let draft = draft(path);
         let replaced = make_directory(&self.directory).and_then(|()| {
             write(&draft, text)?;
-            fs::rename(&draft, path)?;
+            if files::replace(path, &draft, text.as_bytes())? == Replaced::Overwritten {
+                return Ok(());
+            }
             // The new name reaches the disk with its directory.
             File::open(&self.directory)?.sync_all()
         });

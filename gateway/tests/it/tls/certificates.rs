@@ -41,10 +41,11 @@ async fn each_client_is_shown_what_it_asks_for() {
     assert_eq!(status(&get(address, "plain.test", "plain.test", "").await), 200);
     let text = gateway.monitor("/metrics").await.text();
     assert!(text.contains("proxy_tls_handshakes_total{result=\"ok\"} 8"), "{text}");
-    assert!(
-        text.contains("proxy_certificate_not_after_timestamp_seconds{key=\"ecdsa\",vhost=\"web.test\"}"),
-        "{text}"
-    );
+    for family in ["not_before", "not_after"] {
+        let series =
+            format!("proxy_certificate_{family}_timestamp_seconds{{key=\"ecdsa\",vhost=\"web.test\"}}");
+        assert!(text.contains(&series), "{text}");
+    }
 }
 
 #[tokio::test]

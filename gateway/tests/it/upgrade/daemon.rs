@@ -90,7 +90,7 @@ async fn a_daemon_that_fails_is_exit_code_1_with_its_error() {
         said.contains(&format!("gateway: cannot listen on {address} (proxy.listen_addr_http)")),
         "{said}"
     );
-    assert!(said.contains("--daemon: the gateway has not started (exit status: 1)"), "{said}");
+    assert!(said.contains("--daemon: the gateway has not started; what it said stands above"), "{said}");
     assert!(!house.pid_file().exists());
 
     let (code, said) = run_daemon(&house.config(Setup::default()), &[]).await;

@@ -67,13 +67,19 @@ async fn a_reload_is_an_upgrade_and_goes_on_logging_to_the_journal() {
         .stderr(journal)
         .spawn()
         .unwrap();
-    eventually!(reload.try_wait().unwrap().is_some_and(|status| status.success()));
+    let reload_id = reload.id();
     let mut bytes = [0; 256];
     let length = manager.recv(&mut bytes).unwrap();
     let said = String::from_utf8_lossy(&bytes[..length]).into_owned();
     let new: u32 = said.lines().next().unwrap().trim_start_matches("MAINPID=").parse().unwrap();
     let _daemon = Daemon(new);
+    assert_ne!(
+        parent_of(new),
+        reload_id,
+        "systemd kills a main process at once that was not its child when told of"
+    );
 
+    eventually!(reload.try_wait().unwrap().is_some_and(|status| status.success()));
     assert!(old.process.ended(Duration::from_secs(10)).await.success());
     assert_eq!(old.get("/bytes/66?after").await.status, 200);
     let logged = || std::fs::read_to_string(&path).unwrap();
@@ -81,6 +87,11 @@ async fn a_reload_is_an_upgrade_and_goes_on_logging_to_the_journal() {
         logged().contains(&format!("process {} (MAINPID), is asked for its listeners", old.process.id()))
     );
     eventually!(logged().contains("GET /bytes/66 200"), "{}", logged());
+}
+
+fn parent_of(pid: u32) -> u32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// `systemd-analyze` comes with systemd; where there is none, nothing is checked, and the test says so.

@@ -16,6 +16,7 @@ use tokio_openssl::SslStream;
 use super::bounded::Bounded;
 use crate::config::{CounterStore, HostPort, RateLimit, Redis, RedisPlace};
 use crate::outgoing;
+use crate::secrets::Secrets;
 
 pub use crate::outgoing::Roots;
 
@@ -70,7 +71,7 @@ impl StoreSettings {
     ///
     /// # Errors
     /// Where the password's variable is not set, or OpenSSL takes none of the roots.
-    pub fn new(window: &RateLimit, roots: Roots) -> Result<Option<Self>, BadStore> {
+    pub fn new(window: &RateLimit, roots: Roots, secrets: &Secrets) -> Result<Option<Self>, BadStore> {
         let CounterStore::Redis(redis) = &window.store else { return Ok(None) };
         let is_tls = matches!(redis.place, RedisPlace::Tls(_));
         let tls = is_tls.then(|| outgoing::tls(&roots)).transpose();
@@ -79,7 +80,7 @@ impl StoreSettings {
             redis: redis.clone(),
             timeout: window.store_timeout_ms.duration(),
             user: window.store_user.clone(),
-            password: password(&window.store_password_env)?,
+            password: password(&window.store_password_env, secrets)?,
             password_env: window.store_password_env.clone(),
             tls: tls.map(|tls| tls.build()),
             ca_file: window.store_ca_file.clone(),
@@ -141,17 +142,12 @@ async fn tcp(host: &HostPort) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn password(variable: &str) -> Result<Option<String>, BadStore> {
+fn password(variable: &str, secrets: &Secrets) -> Result<Option<String>, BadStore> {
     if variable.is_empty() {
         return Ok(None);
     }
-    match std::env::var(variable) {
-        Ok(password) if !password.is_empty() => Ok(Some(password)),
-        _ => {
-            let detail = format!("the environment variable {variable} is not set, or empty");
-            Err(BadStore { key: "store_password_env", detail })
-        }
-    }
+    let password = secrets.variable("rate_limit.store_password_env", variable);
+    password.map_err(|detail| BadStore { key: "store_password_env", detail })
 }
 
 fn bad_roots(detail: String) -> BadStore {
@@ -165,7 +161,7 @@ mod tests {
     fn settings(toml: &str) -> Result<Option<StoreSettings>, BadStore> {
         let window: RateLimit = toml::from_str(toml).unwrap();
         let roots = StoreSettings::roots(&window.store_ca_file)?;
-        StoreSettings::new(&window, roots)
+        StoreSettings::new(&window, roots, &Secrets::required())
     }
 
     #[test]

@@ -1,0 +1,352 @@
+//! Where log lines are written: standard output, or a file, which is opened again when the operator asks for it
+//! (logrotate has renamed it). All of it happens on the log's own thread.
+//!
+//! A line that cannot be written (a full disk, a reader that has gone) is lost, and counted. Standard error says when
+//! that begins and when it is over, and so does the log as soon as it can.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+/// Bytes that are gathered before they are written, when lines come faster than they can be.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// Time without a failed write after which an outage is over. On a disk that is almost full, short lines pass while
+/// long ones fail: standard error is not to have two lines for each of them.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// What the log's thread shares with the rest of the process.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shared {
+    /// Set by the operator's signal, cleared by the thread when it has opened the file again.
+    pub(super) reopen: Arc<AtomicBool>,
+    /// Number of lines that could not be written.
+    pub(super) unwritten: Arc<AtomicUsize>,
+}
+
+/// The writer at the end of the log's queue. It never fails: what cannot be written is counted.
+pub(super) struct Output {
+    target: Target,
+    shared: Shared,
+    batch: Vec<u8>,
+    /// Whether the last write ended in the middle of a line.
+    is_torn: bool,
+    outage: Option<Outage>,
+    /// Tells the operator where the log cannot: on standard error.
+    tell: fn(&str),
+    quiet: Duration,
+}
+
+enum Target {
+    Console,
+    File { path: PathBuf, file: File },
+}
+
+/// A time in which lines are lost.
+struct Outage {
+    began: Instant,
+    last_failure: Instant,
+    lines: usize,
+}
+
+impl Output {
+    /// A writer to standard output.
+    pub(super) fn console(shared: Shared) -> Self {
+        Output::new(Target::Console, shared)
+    }
+
+    /// A writer to the end of the file at `path`.
+    ///
+    /// # Errors
+    /// The system's, where it cannot be opened or made.
+    pub(super) fn file(path: &Path, shared: Shared) -> io::Result<Self> {
+        let target = Target::File { path: path.to_owned(), file: open(path)? };
+        Ok(Output::new(target, shared))
+    }
+
+    fn new(target: Target, shared: Shared) -> Self {
+        let batch = Vec::with_capacity(BATCH_BYTES);
+        Output { target, shared, batch, is_torn: false, outage: None, tell: tell_on_stderr, quiet: QUIET }
+    }
+
+    /// Opens the file again, where the operator has asked for it. Lines that are not written yet go to the new one.
+    fn reopen(&mut self) {
+        if !self.shared.reopen.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let Target::File { path, file } = &mut self.target else {
+            info!("the log goes to standard output: there is no file to open again");
+            return;
+        };
+        let shown = path.display();
+        match open(path) {
+            Ok(new) => {
+                *file = new;
+                self.is_torn = false;
+                info!("the log file {shown} was opened again");
+            }
+            Err(error) => {
+                error!(
+                    "cannot open the log file {shown} again (logging.file_path): {error}; the old one is used on"
+                );
+                (self.tell)(&format!(
+                    "gateway: cannot open the log file {shown} again (logging.file_path): {error}; lines still go to \
+                     the old one. Make its directory writable for the gateway's user, or have logrotate `create` the \
+                     file for that user, and send SIGUSR1 again"
+                ));
+            }
+        }
+    }
+
+    fn write_batch(&mut self) {
+        self.reopen();
+        if self.batch.is_empty() {
+            return;
+        }
+        // The rest of a line that was cut off must not be the beginning of another one.
+        let mended = usize::from(self.is_torn);
+        if self.is_torn {
+            self.batch.insert(0, b'\n');
+        }
+        let (written, failed) = self.target.write_all(&self.batch);
+        if let Some(last) = written.checked_sub(1) {
+            self.is_torn = self.batch.get(last) != Some(&b'\n');
+        }
+        let rest = self.batch.get(written.max(mended)..).unwrap_or_default();
+        let lost = memchr::memchr_iter(b'\n', rest).count();
+        self.batch.clear();
+        match failed {
+            Some(error) => self.failed(&error, lost),
+            None => self.succeeded(),
+        }
+    }
+
+    fn failed(&mut self, error: &io::Error, lost: usize) {
+        self.shared.unwritten.fetch_add(lost, Ordering::Relaxed);
+        let now = Instant::now();
+        match &mut self.outage {
+            Some(outage) => {
+                outage.last_failure = now;
+                outage.lines += lost;
+            }
+            None => {
+                self.outage = Some(Outage { began: now, last_failure: now, lines: lost });
+                (self.tell)(&format!(
+                    "gateway: cannot write the log to {}: {error}; lines are lost until that is mended \
+                     (proxy_log_lines_dropped counts them)",
+                    self.target.name()
+                ));
+            }
+        }
+    }
+
+    fn succeeded(&mut self) {
+        let Some(outage) = self.outage.take_if(|outage| outage.last_failure.elapsed() >= self.quiet) else {
+            return;
+        };
+        let (lines, secs) = (outage.lines, outage.began.elapsed().as_secs());
+        let target = self.target.name();
+        warn!(lines, secs, "log lines are missing here: {target} could not be written");
+        (self.tell)(&format!(
+            "gateway: the log is written to {target} again; {lines} lines were lost in {secs} s"
+        ));
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        if self.batch.len() + lines.len() > BATCH_BYTES {
+            self.write_batch();
+        }
+        self.batch.extend_from_slice(lines);
+        Ok(lines.len())
+    }
+
+    /// Called whenever the queue is empty, so that nothing stays in the batch.
+    fn flush(&mut self) -> io::Result<()> {
+        self.write_batch();
+        Ok(())
+    }
+}
+
+impl Target {
+    fn name(&self) -> String {
+        match self {
+            Target::Console => "standard output".to_owned(),
+            Target::File { path, .. } => path.display().to_string(),
+        }
+    }
+
+    /// Writes as much of `bytes` as it can; returns how much that was and, where it was not all, why.
+    fn write_all(&mut self, bytes: &[u8]) -> (usize, Option<io::Error>) {
+        let mut written = 0;
+        while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+            match self.write(rest) {
+                Ok(0) => return (written, Some(ErrorKind::WriteZero.into())),
+                Ok(more) => written += more,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return (written, Some(error)),
+            }
+        }
+        (written, None)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            // Past the standard library's buffer, which would keep what could not be written.
+            Target::Console => Ok(rustix::io::write(io::stdout(), bytes)?),
+            Target::File { file, .. } => file.write(bytes),
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+fn tell_on_stderr(what: &str) {
+    // There is nowhere left to say that this has failed as well.
+    let _ = writeln!(io::stderr(), "{what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::read_to_string;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// What the operator was told, by all tests of this module: each looks for its own file's name.
+    static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    fn told(about: &Path) -> Vec<String> {
+        let about = about.display().to_string();
+        TOLD.lock().iter().filter(|what| what.contains(&about)).cloned().collect()
+    }
+
+    fn output(path: &Path) -> (Output, Shared) {
+        let shared = Shared::default();
+        let mut output = Output::file(path, shared.clone()).unwrap();
+        output.tell = |what| TOLD.lock().push(what.to_owned());
+        output.quiet = Duration::ZERO;
+        (output, shared)
+    }
+
+    fn log(output: &mut Output, lines: &str) {
+        output.write_all(lines.as_bytes()).unwrap();
+        output.flush().unwrap();
+    }
+
+    fn lost(shared: &Shared) -> usize {
+        shared.unwritten.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn lines_for_a_full_disk_are_counted_and_told_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("full.log");
+        let (mut output, shared) = output(&path);
+        let Target::File { file, .. } = &mut output.target else { panic!() };
+        *file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        log(&mut output, "one\ntwo\n");
+        log(&mut output, "three\n");
+        assert_eq!(lost(&shared), 3);
+        let begun = told(&path);
+        assert_eq!(begun.len(), 1, "{begun:?}");
+        assert!(begun[0].contains("No space left on device"), "{begun:?}");
+        // The operator makes room: here, the file leads somewhere else.
+        let Target::File { file, .. } = &mut output.target else { panic!() };
+        *file = open(&path).unwrap();
+        log(&mut output, "four\n");
+        log(&mut output, "five\n");
+        assert_eq!(read_to_string(&path).unwrap(), "four\nfive\n");
+        assert_eq!(lost(&shared), 3);
+        let over = told(&path);
+        assert_eq!(over.len(), 2, "{over:?}");
+        assert!(over[1].contains("again; 3 lines were lost in 0 s"), "{over:?}");
+    }
+
+    #[test]
+    fn an_outage_is_over_only_after_a_while_without_failures() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("almost-full.log");
+        let (mut output, shared) = output(&path);
+        output.quiet = Duration::from_secs(3600);
+        let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
+        for _ in 0..10 {
+            let Target::File { file, .. } = &mut output.target else { panic!() };
+            *file = full();
+            log(&mut output, "a long one\n");
+            let Target::File { file, .. } = &mut output.target else { panic!() };
+            *file = open(&path).unwrap();
+            log(&mut output, "short\n");
+        }
+        assert_eq!((lost(&shared), told(&path).len()), (10, 1));
+        assert_eq!(read_to_string(&path).unwrap(), "short\n".repeat(10));
+    }
+
+    #[test]
+    fn a_line_after_one_that_was_cut_off_begins_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("torn.log");
+        let (mut output, shared) = output(&path);
+        // What a write that ended early has left behind.
+        log(&mut output, "half a li");
+        log(&mut output, "whole\n");
+        log(&mut output, "next\n");
+        assert_eq!(read_to_string(&path).unwrap(), "half a li\nwhole\nnext\n");
+        assert_eq!(lost(&shared), 0);
+    }
+
+    #[test]
+    fn after_a_rename_lines_go_to_a_new_file_once_it_is_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, renamed) = (directory.path().join("gateway.log"), directory.path().join("gateway.log.1"));
+        let (mut output, shared) = output(&path);
+        log(&mut output, "first\n");
+        std::fs::rename(&path, &renamed).unwrap();
+        log(&mut output, "second\n");
+        shared.reopen.store(true, Ordering::Release);
+        log(&mut output, "third\n");
+        log(&mut output, "fourth\n");
+        assert_eq!(read_to_string(&renamed).unwrap(), "first\nsecond\n");
+        assert_eq!(read_to_string(&path).unwrap(), "third\nfourth\n");
+        assert!(!shared.reopen.load(Ordering::Acquire));
+        assert_eq!(told(&path), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_again_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, renamed) = (directory.path().join("blocked.log"), directory.path().join("blocked.log.1"));
+        let (mut output, shared) = output(&path);
+        std::fs::rename(&path, &renamed).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        shared.reopen.store(true, Ordering::Release);
+        log(&mut output, "line\n");
+        assert_eq!(read_to_string(&renamed).unwrap(), "line\n");
+        assert_eq!(lost(&shared), 0);
+        let told = told(&path);
+        assert!(told.len() == 1 && told[0].contains("Is a directory"), "{told:?}");
+    }
+
+    #[test]
+    fn more_than_a_batch_is_written_whole_and_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("long.log");
+        let (mut output, _) = output(&path);
+        let line = format!("{}\n", "x".repeat(BATCH_BYTES * 3 / 4));
+        for _ in 0..3 {
+            output.write_all(line.as_bytes()).unwrap();
+        }
+        output.flush().unwrap();
+        assert_eq!(read_to_string(&path).unwrap(), line.repeat(3));
+        assert!(Output::file(&directory.path().join("none/x.log"), Shared::default()).is_err());
+    }
+}

@@ -1,0 +1,226 @@
+//! The log file: opened again when logrotate has renamed it, and what becomes of lines where it cannot be written.
+
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use nix::unistd::{User, geteuid};
+use testkit::{DEADLINE, Origin, Process, Signal, eventually};
+
+use crate::keeping::has_own_disks;
+use crate::support::{ConfigFile, GATEWAY, Gateway, Setup, config};
+
+fn tables(log: &Path) -> String {
+    format!("[logging]\noutput = \"file\"\nfile_path = {log:?}\n")
+}
+
+fn read(log: &Path) -> String {
+    std::fs::read_to_string(log).unwrap_or_default()
+}
+
+/// Requests pass all the time, while the file is renamed again and again: each has its line, once, in one of the files.
+#[tokio::test]
+async fn after_a_rename_and_sigusr1_lines_go_to_a_new_file_and_none_is_lost() {
+    const ROUNDS: usize = 5;
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("gateway.log");
+    let origin = Origin::start().await;
+    let gateway = Gateway::start_logging_to(&log, &[&origin], &tables(&log)).await;
+    let sender = {
+        let (url, stop) = (gateway.url(""), tokio::sync::watch::channel(false));
+        let stopped = stop.1;
+        let task = tokio::spawn(async move {
+            let client = testkit::Client::new();
+            let mut sent = 0_usize;
+            while !*stopped.borrow() {
+                assert_eq!(client.get(format!("{url}/anything/r{sent}.")).await.status, 200);
+                sent += 1;
+            }
+            sent
+        });
+        (stop.0, task)
+    };
+    for round in 0..ROUNDS {
+        let lines = |text: &str| text.matches("GET /anything/r").count();
+        eventually!(lines(&read(&log)) > 20);
+        std::fs::rename(&log, directory.path().join(format!("gateway.log.{round}"))).unwrap();
+        gateway.process.signal(Signal::SIGUSR1);
+        // A new file, without a request that would have to come first; and lines in it.
+        eventually!(read(&log).contains("was opened again"));
+    }
+    sender.0.send(true).unwrap();
+    let sent = sender.1.await.unwrap();
+    let all = || {
+        let files = std::fs::read_dir(directory.path()).unwrap();
+        files.map(|file| read(&file.unwrap().path())).collect::<String>()
+    };
+    eventually!(all().contains(&format!("GET /anything/r{}. 200", sent - 1)));
+    let all = all();
+    let mut seen: BTreeMap<usize, usize> = BTreeMap::new();
+    for line in all.lines().filter(|line| line.contains("GET /anything/r")) {
+        let number = line.split("/anything/r").nth(1).unwrap().split('.').next().unwrap();
+        *seen.entry(number.parse().unwrap()).or_default() += 1;
+    }
+    assert_eq!(seen.len(), sent);
+    assert!(seen.iter().enumerate().all(|(i, (number, times))| i == *number && *times == 1), "{seen:?}");
+    assert_eq!(gateway.metric("proxy_log_lines_dropped").await, 0.0);
+}
+
+/// The configuration is read again, and the log is opened again: whoever knows only SIGHUP gets both.
+#[tokio::test]
+async fn sighup_opens_the_log_again_as_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, renamed) = (directory.path().join("gateway.log"), directory.path().join("gateway.log.1"));
+    let origin = Origin::start().await;
+    let gateway = Gateway::start_logging_to(&log, &[&origin], &tables(&log)).await;
+    std::fs::rename(&log, &renamed).unwrap();
+    gateway.get("/anything/before").await;
+    eventually!(read(&renamed).contains("/anything/before"), "nobody has said that it was renamed");
+    gateway.process.signal(Signal::SIGHUP);
+    eventually!(read(&log).contains("was opened again"));
+    gateway.get("/anything/after").await;
+    eventually!(read(&log).contains("/anything/after"));
+    assert!(!read(&renamed).contains("/anything/after"));
+}
+
+#[tokio::test]
+async fn without_a_file_sigusr1_changes_nothing() {
+    let origin = Origin::start().await;
+    let mut gateway = Gateway::start(&[&origin], Setup::default()).await;
+    gateway.process.signal(Signal::SIGUSR1);
+    gateway.process.line("there is no file to open again").await;
+    assert_eq!(gateway.get("/anything").await.status, 200);
+    gateway.process.signal(Signal::SIGTERM);
+    assert!(gateway.process.ended(DEADLINE).await.success());
+}
+
+/// A process that drains still writes: its file may be renamed, too.
+#[tokio::test]
+async fn a_process_that_stops_opens_its_log_again_as_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, renamed) = (directory.path().join("gateway.log"), directory.path().join("gateway.log.1"));
+    let origin = Origin::start().await;
+    let mut gateway = Gateway::start_logging_to(&log, &[&origin], &tables(&log)).await;
+    let url = gateway.url("/stream/10?interval_ms=100");
+    let in_flight = tokio::spawn(async move { testkit::Client::new().get(url).await });
+    eventually!(origin.count("/stream/10") == 1);
+    gateway.process.signal(Signal::SIGTERM);
+    eventually!(read(&log).contains("stopping"));
+    std::fs::rename(&log, &renamed).unwrap();
+    gateway.process.signal(Signal::SIGUSR1);
+    assert_eq!(in_flight.await.unwrap().status, 200);
+    assert!(gateway.process.ended(DEADLINE).await.success());
+    let (first, second) = (read(&renamed), read(&log));
+    assert!(
+        second.contains("GET /stream/10 200") && second.contains("everything was answered"),
+        "{first}---{second}"
+    );
+}
+
+/// A disk of its own that fills up: requests pass, lines are counted as lost, and standard error says when that begins
+/// and when it is over.
+#[tokio::test]
+async fn lines_that_a_full_disk_has_no_room_for_are_counted_and_told() {
+    if !has_own_disks() {
+        return;
+    }
+    let disk = tempfile::tempdir().unwrap();
+    let (at, log) = (disk.path().display().to_string(), disk.path().join("gateway.log"));
+    let origin = Origin::start().await;
+    let file =
+        ConfigFile::new(&config(&[origin.address()], Setup { tables: &tables(&log), ..Setup::default() }));
+    let script =
+        format!("mount -t tmpfs -o size=64k none {at} && exec {GATEWAY} -c {}", file.path().display());
+    let process = Process::spawn("unshare", &["--mount", "--map-root-user", "sh", "-c", &script], &[]);
+    let inside = |path: &Path| {
+        Path::new(&format!("/proc/{}/root", process.id())).join(path.strip_prefix("/").unwrap())
+    };
+    let (seen, filler) = (inside(&log), inside(&disk.path().join("filler")));
+    let gateway = Gateway::from_process_logging_to(process, file, &seen).await;
+    assert_eq!(gateway.get("/anything/before").await.status, 200);
+    eventually!(read(&seen).contains("/anything/before"));
+    assert_eq!(gateway.metric("proxy_log_lines_dropped").await, 0.0);
+
+    // Written until there is no room.
+    assert!(std::fs::write(&filler, vec![0; 1 << 20]).is_err());
+    // What is left of the log's last page takes some lines yet.
+    let mut sent = 0;
+    eventually!({
+        assert_eq!(gateway.get("/anything/lost").await.status, 200);
+        sent += 1;
+        gateway.process.output().contains("No space left on device")
+    });
+    for _ in 0..20 {
+        assert_eq!(gateway.get("/anything/lost").await.status, 200);
+        sent += 1;
+    }
+    let kept = || {
+        read(&seen)
+            .lines()
+            .filter(|line| line.contains("GET /anything/lost 200") && line.contains("request_id="))
+            .count()
+    };
+    eventually!(gateway.metric("proxy_log_lines_dropped").await >= 20.0);
+    let said = gateway.process.output();
+    assert_eq!(said.matches("cannot write the log to").count(), 1, "{said}");
+
+    std::fs::remove_file(&filler).unwrap();
+    eventually!({
+        assert_eq!(gateway.get("/anything/again").await.status, 200);
+        gateway.process.output().contains("the log is written to")
+    });
+    let said = gateway.process.output();
+    let told = said.lines().find(|line| line.contains("the log is written to")).unwrap();
+    let lines: usize = told.split("again; ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(lines + kept() == sent, "{lines} lost and {} kept of {sent}: {told}", kept());
+    eventually!(gateway.metric("proxy_log_lines_dropped").await == lines as f64);
+    eventually!(read(&seen).contains("log lines are missing here"));
+    // The line that was cut off has an end, so the next one begins a line.
+    let text = read(&seen);
+    assert!(
+        text.lines()
+            .filter(|line| line.contains("/anything/again"))
+            .all(|line| line.matches("GET ").count() == 1)
+    );
+}
+
+/// Opened again as the user that the process has become: in a directory of that user's a new file, elsewhere the old one
+/// is used on, and standard error says why. Only root can become another user.
+#[tokio::test]
+async fn a_user_that_root_has_become_opens_its_log_again_where_it_may() {
+    let Ok(Some(nobody)) = User::from_name("nobody") else { return };
+    if !geteuid().is_root() {
+        return;
+    }
+    let origin = Origin::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let give_to = |user: u32| std::os::unix::fs::chown(directory.path(), Some(user), None).unwrap();
+    give_to(nobody.uid.as_raw());
+    let [log, first, second] =
+        ["gateway.log", "gateway.log.1", "gateway.log.2"].map(|name| directory.path().join(name));
+    let setup = Setup { proxy: "user = \"nobody\"", tables: &tables(&log) };
+    let file = ConfigFile::new(&config(&[origin.address()], setup));
+    let process = Process::spawn(GATEWAY, &["-c", &file.path().display().to_string()], &[]);
+    let gateway = Gateway::from_process_logging_to(process, file, &log).await;
+    std::fs::rename(&log, &first).unwrap();
+    gateway.process.signal(Signal::SIGUSR1);
+    eventually!(read(&log).contains("was opened again"));
+    assert_eq!(log.metadata().unwrap().uid(), nobody.uid.as_raw());
+
+    give_to(0);
+    std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    std::fs::rename(&log, &second).unwrap();
+    gateway.process.signal(Signal::SIGUSR1);
+    let told = gateway.process.line("lines still go to the old one").await;
+    assert!(told.contains("Permission denied") && told.contains("send SIGUSR1 again"), "{told}");
+    gateway.get("/anything/kept").await;
+    eventually!(read(&second).contains("/anything/kept"));
+    // As logrotate's `create` does it.
+    std::fs::write(&log, "").unwrap();
+    std::os::unix::fs::chown(&log, Some(nobody.uid.as_raw()), None).unwrap();
+    gateway.process.signal(Signal::SIGUSR1);
+    eventually!(read(&log).contains("was opened again"));
+    gateway.get("/anything/after").await;
+    eventually!(read(&log).contains("/anything/after"));
+}
