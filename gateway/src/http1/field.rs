@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::Fault;
 use super::bytes::{is_field_value, is_token, trim_ows};
+use crate::decimal::{self, NotANumber};
 
 /// Splits a field line into its name, and where its value is: a colon stands right behind the name.
 ///
@@ -28,17 +29,16 @@ pub(crate) fn split(line: &[u8]) -> Result<(&[u8], Range<usize>), Fault> {
     Ok((name, start..end))
 }
 
-/// Reads one number of a Content-Length (RFC 9110 8.6), which every reader can hold.
+/// Reads one number of a response's Content-Length (RFC 9110 8.6). Zeros before it are overlooked: the gateway writes it
+/// anew.
 ///
 /// # Errors
 /// What is wrong with the number.
 pub(crate) fn content_length(value: &[u8]) -> Result<u64, Fault> {
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err("the Content-Length field is not one number");
-    }
-    let number = value
-        .iter()
-        .try_fold(0_i64, |number, digit| number.checked_mul(10)?.checked_add(i64::from(digit - b'0')));
-    let number = number.and_then(|number| u64::try_from(number).ok());
-    number.ok_or("the Content-Length field is larger than any body")
+    let zeros = value.iter().take_while(|byte| **byte == b'0').count();
+    let number = &value[zeros.min(value.len().saturating_sub(1))..];
+    decimal::strict(number).map_err(|why| match why {
+        NotANumber::TooLarge => "the Content-Length field is larger than any body",
+        _ => "the Content-Length field is not one number",
+    })
 }
