@@ -1,0 +1,133 @@
+use std::fs::read_to_string;
+
+use parking_lot::Mutex;
+
+use super::*;
+
+/// What the operator was told, by all tests of this module: each looks for its own file's name.
+static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn told(about: &Path) -> Vec<String> {
+    let about = about.display().to_string();
+    TOLD.lock().iter().filter(|what| what.contains(&about)).cloned().collect()
+}
+
+fn output(path: &Path) -> (Output, Shared) {
+    let shared = Shared::default();
+    let mut output = Output::file(path, shared.clone()).unwrap();
+    output.tell = |what| TOLD.lock().push(what.to_owned());
+    output.quiet = Duration::ZERO;
+    (output, shared)
+}
+
+fn log(output: &mut Output, lines: &str) {
+    output.write_all(lines.as_bytes()).unwrap();
+    output.flush().unwrap();
+}
+
+fn lost(shared: &Shared) -> usize {
+    shared.unwritten.load(Ordering::Relaxed)
+}
+
+#[test]
+fn lines_for_a_full_disk_are_counted_and_told_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("full.log");
+    let (mut output, shared) = output(&path);
+    let Target::File { file, .. } = &mut output.target else { panic!() };
+    *file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    log(&mut output, "one\ntwo\n");
+    log(&mut output, "three\n");
+    assert_eq!(lost(&shared), 3);
+    let begun = told(&path);
+    assert_eq!(begun.len(), 1, "{begun:?}");
+    assert!(begun[0].contains("No space left on device"), "{begun:?}");
+    // The operator makes room: here, the file leads somewhere else.
+    let Target::File { file, .. } = &mut output.target else { panic!() };
+    *file = open(&path).unwrap();
+    log(&mut output, "four\n");
+    log(&mut output, "five\n");
+    assert_eq!(read_to_string(&path).unwrap(), "four\nfive\n");
+    assert_eq!(lost(&shared), 3);
+    let over = told(&path);
+    assert_eq!(over.len(), 2, "{over:?}");
+    assert!(over[1].contains("again; 3 lines were lost in 0 s"), "{over:?}");
+}
+
+#[test]
+fn an_outage_is_over_only_after_a_while_without_failures() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("almost-full.log");
+    let (mut output, shared) = output(&path);
+    output.quiet = Duration::from_secs(3600);
+    let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for _ in 0..10 {
+        let Target::File { file, .. } = &mut output.target else { panic!() };
+        *file = full();
+        log(&mut output, "a long one\n");
+        let Target::File { file, .. } = &mut output.target else { panic!() };
+        *file = open(&path).unwrap();
+        log(&mut output, "short\n");
+    }
+    assert_eq!((lost(&shared), told(&path).len()), (10, 1));
+    assert_eq!(read_to_string(&path).unwrap(), "short\n".repeat(10));
+}
+
+#[test]
+fn a_line_after_one_that_was_cut_off_begins_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("torn.log");
+    let (mut output, shared) = output(&path);
+    // What a write that ended early has left behind.
+    log(&mut output, "half a li");
+    log(&mut output, "whole\n");
+    log(&mut output, "next\n");
+    assert_eq!(read_to_string(&path).unwrap(), "half a li\nwhole\nnext\n");
+    assert_eq!(lost(&shared), 0);
+}
+
+#[test]
+fn after_a_rename_lines_go_to_a_new_file_once_it_is_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, renamed) = (directory.path().join("gateway.log"), directory.path().join("gateway.log.1"));
+    let (mut output, shared) = output(&path);
+    log(&mut output, "first\n");
+    std::fs::rename(&path, &renamed).unwrap();
+    log(&mut output, "second\n");
+    shared.reopen.store(true, Ordering::Release);
+    log(&mut output, "third\n");
+    log(&mut output, "fourth\n");
+    assert_eq!(read_to_string(&renamed).unwrap(), "first\nsecond\n");
+    assert_eq!(read_to_string(&path).unwrap(), "third\nfourth\n");
+    assert!(!shared.reopen.load(Ordering::Acquire));
+    assert_eq!(told(&path), Vec::<String>::new());
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_again_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, renamed) = (directory.path().join("blocked.log"), directory.path().join("blocked.log.1"));
+    let (mut output, shared) = output(&path);
+    std::fs::rename(&path, &renamed).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    shared.reopen.store(true, Ordering::Release);
+    log(&mut output, "line\n");
+    assert_eq!(read_to_string(&renamed).unwrap(), "line\n");
+    assert_eq!(lost(&shared), 0);
+    let told = told(&path);
+    assert!(told.len() == 1 && told[0].contains("Is a directory"), "{told:?}");
+}
+
+#[test]
+fn more_than_a_batch_is_written_whole_and_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("long.log");
+    let (mut output, _) = output(&path);
+    let line = format!("{}\n", "x".repeat(BATCH_BYTES * 3 / 4));
+    for _ in 0..3 {
+        output.write_all(line.as_bytes()).unwrap();
+    }
+    output.flush().unwrap();
+    assert_eq!(read_to_string(&path).unwrap(), line.repeat(3));
+    assert!(Output::file(&directory.path().join("none/x.log"), Shared::default()).is_err());
+}
