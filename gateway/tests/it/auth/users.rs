@@ -117,10 +117,6 @@ async fn files_that_are_no_good_are_named_with_their_place() {
             "there is no public key in PEM".to_owned(),
         ),
         (
-            "kind = \"jwt\"\nsecret_env = \"NO_SUCH_VARIABLE\"".to_owned(),
-            "the variable NO_SUCH_VARIABLE is not set".to_owned(),
-        ),
-        (
             format!("kind = \"forward\"\nurl = \"https://a.test/\"\nca_file = \"{}\"", path("public.pem")),
             "holds no certificate".to_owned(),
         ),
