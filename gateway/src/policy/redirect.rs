@@ -1,7 +1,5 @@
 //! `redirect`: clients are sent somewhere else, with what the route's template takes from their request.
 
-use std::borrow::Cow;
-
 use http::HeaderValue;
 use http::StatusCode;
 use regex::{Captures, Regex};
@@ -132,8 +130,7 @@ impl Values<'_> {
             }
             Value::Query => push_query(into, asked.query),
             Value::Host => {
-                let host: Cow<'_, str> = asked.host.and_then(|host| normalise_host(host).ok())?.into();
-                into.push_str(&host);
+                into.push_str(&asked.host.and_then(|host| normalise_host(host).ok())?);
             }
             Value::Scheme => into.push_str(if asked.is_https { "https" } else { "http" }),
         }

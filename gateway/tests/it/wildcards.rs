@@ -37,14 +37,12 @@ async fn get(host: &str, port: u16, path: &str) -> String {
 async fn both_wildcards_of_a_port_serve_both_kinds_and_are_handed_over() {
     let origin = Origin::start().await;
     let directory = tempfile::tempdir().unwrap();
-    let socket = directory.path().join("upgrade.sock");
+    let (socket, pid) = (directory.path().join("upgrade.sock"), directory.path().join("gateway.pid"));
     let file = |port: u16| {
         let addresses = format!("listen_addr_http = [\"0.0.0.0:{port}\", \"[::]:{port}\"]");
-        listening(
-            &origin,
-            &format!("{addresses}\nupgrade_sock = {socket:?}"),
-            "listen_addr = \"127.0.0.1:0\"",
-        )
+        // By the file the successor knows to whom it sends SIGQUIT.
+        let keys = format!("{addresses}\nupgrade_sock = {socket:?}\npid_file = {pid:?}");
+        listening(&origin, &keys, "listen_addr = \"127.0.0.1:0\"")
     };
     let (mut old, port) = start(file).await;
     for host in ["127.0.0.1", "[::1]"] {
