@@ -115,7 +115,10 @@ const BAD: &[(&str, &str)] = &[
     ("[upstream]\nprotocol = \"auto\"\n", "file:2:12: \"auto\" is agreed on in TLS"),
     ("[upstream]\nprotocol = \"http3\"\n", "file:2:12: unknown value `http3`"),
     ("[upstream]\nsni = \"a.example\"\n", "file:2:7: it has no meaning without `tls = true`"),
-    ("[upstream]\ntls = true\nsni = \"a b\"\n", "file:3:7: \"a b\" is no host name"),
+    ("[upstream]\ntls = true\nsni = \"a b\"\n", "file:3:7: \"a b\" is neither a host name nor an IP address"),
+    ("[upstream]\ntcp_keepalive_secs = 40000\n", "file:2:22: at most 32767 seconds"),
+    ("[proxy]\nmax_response_header_fields = 300\n", "file:2:30: at most 256"),
+    ("[proxy]\nmax_response_header_bytes = 2000000\n", "file:2:29: at most 1048575"),
     (
         "[upstream]\ntls = true\nsni = \"a\"\nclient_cert_file = \"a.pem\"\n",
         "file:4:20: the certificate needs its key",
