@@ -267,3 +267,22 @@ async fn what_cannot_be_asked_is_an_error() {
         assert_eq!(code, Some(2), "{wrong:?}: {said}");
     }
 }
+
+#[tokio::test]
+async fn where_an_auth_servers_cookies_go_is_said() {
+    let table = "[auth]\nkind = \"forward\"\nurl = \"http://127.0.0.1:9/\"\n";
+    for (auth, is_said) in [(table, true), ("[auth]\nkind = \"none\"\n", false)] {
+        let file = ConfigFile::new(&format!("{auth}{CONFIG}"));
+        let path = file.path().display().to_string();
+        let asked = ["explain", "-c", &path, "GET", "http://app.example.com/beta"];
+        let (code, said) = Process::run(GATEWAY, &asked, &[]).await;
+        assert_eq!(
+            (code, said.contains("  auth cookies  the client gets those")),
+            (Some(0), is_said),
+            "{said}"
+        );
+        let (_, said) = Process::run(GATEWAY, &[&asked[..], &["--output", "json"]].concat(), &[]).await;
+        let answer: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(answer["route"]["auth_cookies"], is_said);
+    }
+}
