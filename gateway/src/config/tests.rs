@@ -115,7 +115,7 @@ const BAD: &[(&str, &str)] = &[
     ("[upstream]\nprotocol = \"auto\"\n", "file:2:12: \"auto\" is agreed on in TLS"),
     ("[upstream]\nprotocol = \"http3\"\n", "file:2:12: unknown value `http3`"),
     ("[upstream]\nsni = \"a.example\"\n", "file:2:7: it has no meaning without `tls = true`"),
-    ("[upstream]\ntls = true\nsni = \"a b\"\n", "file:3:7: \"a b\" is no host name"),
+    ("[upstream]\ntls = true\nsni = \"a b\"\n", "file:3:7: \"a b\" is neither a host name nor an IP address"),
     (
         "[upstream]\ntls = true\nsni = \"a\"\nclient_cert_file = \"a.pem\"\n",
         "file:4:20: the certificate needs its key",
