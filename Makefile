@@ -25,7 +25,7 @@ setup-test: ## Install Pebble (an ACME server made for tests) and Redis, where t
 	@.ci/setup-test
 
 run: setup ## Run the gateway; with nothing configured, a demo over three origins of its own
-	$(CARGO) run -p gateway
+	$(CARGO) run
 
 test: setup setup-test ## Run every test, and hold pages and exercises to what they say
 	$(CARGO) test --workspace --features solution --no-fail-fast
@@ -34,6 +34,7 @@ check: setup cargo-deny diagrams ## Formatting, lints, dependencies, documentati
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --workspace --test check -- -D warnings
+	$(CARGO) clippy -p gateway --bench '*' -- -D warnings
 	@cargo-machete --version 2>/dev/null | grep -qx '$(MACHETE)' || \
 		$(CARGO) install cargo-machete --version $(MACHETE) --locked
 	$(CARGO) machete
