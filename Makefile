@@ -4,6 +4,7 @@ SHELL := /bin/sh
 CARGO ?= cargo
 DENY := 0.20.2
 FUZZ := 0.13.2
+LLVM_COV_VERSION := 0.9.1
 MACHETE := 0.9.2
 MDBOOK := 0.5.4
 MDBOOK_MERMAID := 0.17.1
@@ -12,7 +13,7 @@ MDBOOK_MERMAID := 0.17.1
 TIME ?= 60
 TARGETS ?=
 
-.PHONY: help setup setup-test run test check cargo-deny advisories diagrams fuzz bench book
+.PHONY: help setup setup-test run test check coverage cargo-deny advisories audit diagrams fuzz bench book
 .DEFAULT_GOAL := help
 
 help: ## List what can be made
@@ -25,7 +26,7 @@ setup-test: ## Install Pebble (an ACME server made for tests) and Redis, where t
 	@.ci/setup-test
 
 run: setup ## Run the gateway; with nothing configured, a demo over three origins of its own
-	$(CARGO) run -p gateway
+	$(CARGO) run
 
 test: setup setup-test ## Run every test, and hold pages and exercises to what they say
 	$(CARGO) test --workspace --features solution --no-fail-fast
@@ -34,11 +35,17 @@ check: setup cargo-deny diagrams ## Formatting, lints, dependencies, documentati
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --workspace --test check -- -D warnings
+	$(CARGO) clippy -p gateway --bench '*' -- -D warnings
 	@cargo-machete --version 2>/dev/null | grep -qx '$(MACHETE)' || \
 		$(CARGO) install cargo-machete --version $(MACHETE) --locked
 	$(CARGO) machete
 	$(CARGO) deny check bans licenses sources
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+
+coverage: setup setup-test ## Which lines of the gateway its tests run, in percent: into README (needs LLVM's tools)
+	@cargo-llvm-cov llvm-cov --version 2>/dev/null | grep -qx 'cargo-llvm-cov $(LLVM_COV_VERSION)' || \
+		$(CARGO) install cargo-llvm-cov --version $(LLVM_COV_VERSION) --locked
+	CARGO='$(CARGO)' .ci/coverage
 
 cargo-deny:
 	@cargo-deny --version 2>/dev/null | grep -qx 'cargo-deny $(DENY)' || \
@@ -50,6 +57,8 @@ advisories: cargo-deny ## Ask the RustSec database about every dependency (needs
 	else \
 		echo "advisories: not asked, for want of the database" >&2; [ -z "$$CI" ]; \
 	fi
+
+audit: advisories ## The same as `make advisories`
 
 diagrams: ## Parse every diagram in README and book with mermaid itself (needs Node.js)
 	@cd docs/check/mermaid && if command -v npm >/dev/null 2>&1; then \

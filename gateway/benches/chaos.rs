@@ -1,4 +1,4 @@
-//! What clients notice while backends die, stall and come back: `cargo bench -p gateway --bench chaos`.
+//! What clients notice while backends die, stall and come back: `cargo bench --bench chaos`.
 //!
 //! 64 clients ask for a minute, one request after another, over five backends. Every second one of these is killed
 //! (connections are reset and refused), stalled (connections are taken, requests never answered) or restored;

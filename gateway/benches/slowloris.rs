@@ -1,5 +1,5 @@
 //! What others notice of two thousand clients that hold connections as long as they can:
-//! `cargo bench -p gateway --bench slowloris`.
+//! `cargo bench --bench slowloris`.
 //!
 //! For a minute 2 000 connections are held open: heads that drip, bodies that drip, answers that nobody takes, over
 //! HTTP/1 and HTTP/2. Whoever is cut off comes back. Meanwhile a few clients ask as they did before, when it was quiet.

@@ -1,4 +1,4 @@
-//! A thousand WebSockets at once, with large messages and long silence: `cargo bench -p gateway --bench websocket`.
+//! A thousand WebSockets at once, with large messages and long silence: `cargo bench --bench websocket`.
 //!
 //! Each of 1 000 clients sends messages of 64 KiB through the gateway to a backend that echoes them, and checks what
 //! comes back; then nobody says anything for 90 seconds; then each sends one more. Printed is what was lost, how long

@@ -23,7 +23,9 @@ use crate::tls::{Pair, SelfSignedError, self_signed};
 
 /// An API gateway on Pingora.
 ///
-/// With no file, no backend and no PINGORA_* variable it runs a demo over three origins of its own.
+/// Without --config and --backend it takes config.toml or gateway.toml in the current directory, or else
+/// /etc/gateway/gateway.toml, and says which. Where there is none, and no PINGORA_* variable is set, it runs a demo over
+/// three origins of its own.
 #[derive(Debug, Parser)]
 #[command(name = "gateway", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -118,6 +120,10 @@ struct Sources {
     /// Serve this backend, and no virtual host or backend of the configuration; may be given several times
     #[arg(long, value_name = "ADDR")]
     backend: Vec<Address>,
+    /// Log this, whatever the configuration, RUST_LOG and PINGORA_LOG_LEVEL say: trace, debug, info, warn, error, off,
+    /// or a filter such as "info,gateway=debug"
+    #[arg(long, value_name = "FILTER")]
+    log_level: Option<String>,
 }
 
 /// Why a command failed.
@@ -229,39 +235,47 @@ fn access_warning(config: &Config) -> Result<Option<String>, CliError> {
 fn serve(run: &Run) -> Result<(), CliError> {
     let Run { sources, upgrade, daemon } = run;
     let how = How { upgrade: *upgrade, daemon: *daemon };
-    if sources.configure_nothing() && variables().is_empty() {
-        let (source, parsed, origins) = demo::prepare(&sources.listen)?;
+    let (variables, file) = (variables(), sources.file());
+    if file.is_none() && sources.backend.is_empty() && !config::configure(&variables) {
+        let (source, parsed, origins) = demo::prepare(variables, sources.overrides())?;
         return Ok(server::run(source, parsed, Some(origins), how)?);
     }
-    let source = sources.source();
+    let source = Source::new(file, variables, sources.overrides());
     let parsed = source.read()?;
     Ok(server::run(source, parsed, None, how)?)
 }
 
 /// What a configuration would run as: no backend has been probed, and all count as healthy.
 fn compiled(sources: &Sources) -> Result<Store, CliError> {
-    let source = sources.source();
+    let source = Source::new(sources.file(), variables(), sources.overrides());
     let parsed = source.read()?;
     let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
     Ok(Store::new(source, parsed, Names::Unresolved, metrics)?)
 }
 
 impl Sources {
-    /// Whether they say at most where to listen, which does not tell what to serve.
-    fn configure_nothing(&self) -> bool {
-        self.config.is_none() && self.backend.is_empty()
+    /// The configuration file: the one that is named, or else the one that is found. Whoever names backends serves
+    /// these, and no file is looked for.
+    fn file(&self) -> Option<PathBuf> {
+        if self.config.is_some() || !self.backend.is_empty() || config::name_backends(&variables()) {
+            return self.config.clone();
+        }
+        config::search().inspect(|file| {
+            eprintln!("gateway: the configuration is {} (--config names another one)", file.display());
+        })
     }
 
-    fn source(&self) -> Source {
-        let overrides = Overrides { listen: self.listen.clone(), backends: self.backend.clone() };
-        Source::new(self.config.clone(), variables(), overrides)
+    fn overrides(&self) -> Overrides {
+        let Sources { listen, backend, log_level, .. } = self;
+        Overrides { listen: listen.clone(), backends: backend.clone(), log_level: log_level.clone() }
     }
 }
 
 /// The variables of this process.
 fn variables() -> BTreeMap<String, String> {
+    let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     // What is not UTF-8 is kept, spoilt, so that it is refused like any other bad value.
-    config::set_variables(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
+    config::set_variables(std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What runs when nothing is configured: three origins in this process and a configuration that balances
 //! over them, so that the first command a newcomer types shows something.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use tracing::error;
 
-use crate::config::{Address, Config, ConfigError, HostPort, OneOrMany, Parsed, Source};
+use crate::config::{Address, Config, ConfigError, HostPort, Overrides, Parsed, Source};
 use crate::listener::{self, BindError};
 
 /// The configuration, as a learner can read it.
@@ -21,17 +22,18 @@ pub struct DemoOrigins {
     listeners: Mutex<Vec<(TcpListener, SocketAddr, String)>>,
 }
 
-/// The demo: its configuration, and its origins.
+/// The demo: its configuration, and its origins. `variables` and `overrides` say at most where to listen, and what is
+/// logged.
 ///
 /// # Errors
 /// Where no port is free at all; where `config/demo.toml` is wrong, which a test excludes.
-pub fn prepare(listen: &[SocketAddr]) -> Result<(Source, Parsed, DemoOrigins), DemoError> {
-    let source = Source::built_in("demo.toml", CONFIG.to_owned());
+pub fn prepare(
+    variables: BTreeMap<String, String>,
+    overrides: Overrides,
+) -> Result<(Source, Parsed, DemoOrigins), DemoError> {
+    let source = Source::built_in("demo.toml", CONFIG.to_owned()).with(variables, overrides);
     let written = source.read()?;
     let mut config = written.config.clone();
-    if !listen.is_empty() {
-        config.proxy.listen_addr_http = OneOrMany(listen.to_vec());
-    }
     let origins = DemoOrigins::bind(&mut config)?;
     let parsed = source.change(&written, &config.to_json())?;
     Ok((source, parsed, origins))
@@ -99,7 +101,7 @@ impl DemoOrigins {
              \x20 curl -s {gateway}/anything                 # the request as an origin gets to see it\n\
              \x20 curl -s -X POST {origin}/health/down       # origin A feels ill; bring it back with /health/up\n\
              \n\
-             Ctrl-C stops it. Next: cargo run -p gateway -- --config gateway/config/proxy.toml\n"
+             Ctrl-C stops it. Next: cargo run -- --config gateway/config/config.example.toml\n"
         )
     }
 }

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::admin::{Access, AccessError, Api, ApiServer, Door, MetricsServer, Readiness};
 use crate::books::Books;
-use crate::config::{Config, ConfigError, MAX_ATTEMPTS, Parsed, Source};
+use crate::config::{Config, ConfigError, HealthCheck, MAX_ATTEMPTS, Parsed, Source};
 use crate::demo::DemoOrigins;
 use crate::lifetime::{Leaving, Starting};
 use crate::listener::{BindError, Connections, Opener, ProxyService, Socket};
@@ -260,6 +260,13 @@ fn announce(snapshot: &Snapshot) {
         shown.push_str(&format!(" and {more} more"));
     }
     info!("backends: {shown}");
+    if snapshot.config.health_checks().any(HealthCheck::passes_any_answer) {
+        info!(
+            "health checks: no path is configured, so {} is asked for, and any answer below 500 passes; set \
+             health_check.path (or PINGORA_HEALTH_CHECK_PATH) to have only 200 to 399 pass",
+            HealthCheck::default().http_path()
+        );
+    }
 }
 
 fn server_conf(config: &Config) -> ServerConf {

@@ -19,6 +19,7 @@
 
 #![allow(clippy::panic, reason = "a check that cannot look ends the test, and says at what")]
 
+pub mod changelog;
 pub mod chapters;
 pub mod diagrams;
 pub mod exercises;

@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -24,8 +24,10 @@ pub struct Process {
 
 impl Process {
     /// Starts `program` with `arguments` and, besides the test's own environment, `variables`. What the
-    /// person who runs the tests has set for the programs under test is left out.
+    /// person who runs the tests has set for the programs under test is left out. Its signals do what they do by
+    /// default, even those that the test's own process ignores.
     pub fn spawn(program: impl AsRef<Path>, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
+        default_signals_in_children();
         let program = program.as_ref();
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
@@ -141,8 +143,29 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Ends it in its own way where coverage is measured: a process that is killed writes no profile, and what it did
+    /// would not count.
+    fn let_write_profile(&mut self) {
+        if std::env::var_os("LLVM_PROFILE_FILE").is_none() {
+            return;
+        }
+        // The second signal ends a gateway that waits for what is in flight.
+        for _ in 0..2 {
+            if self.is_running() {
+                self.signal(Signal::SIGTERM);
+            }
+            let until = Instant::now() + Duration::from_secs(1);
+            while self.is_running() && Instant::now() < until {
+                thread::sleep(POLL);
+            }
+        }
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
+        self.let_write_profile();
         // One that has ended already cannot be killed, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -150,6 +173,32 @@ impl Drop for Process {
             eprintln!("--- output of process {}:\n{}\n---", self.child.id(), self.output());
         }
     }
+}
+
+/// Has children begin with the default action for every signal.
+///
+/// A signal that a process ignores is ignored by its children as well (POSIX, `exec`): a shell without job control
+/// starts background commands with SIGINT and SIGQUIT ignored, and `nohup` ignores SIGHUP. A child that a test wants
+/// to end with Ctrl-C would stay. What is *caught* is reset by `exec`: each signal that is ignored gets a handler
+/// that does nothing, so that this process ignores it as before. The standard library takes care of SIGPIPE and of
+/// the mask of blocked signals.
+fn default_signals_in_children() {
+    static CAUGHT: OnceLock<()> = OnceLock::new();
+    CAUGHT.get_or_init(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        for signal in ignored_signals(&status) {
+            // Not all can be caught (SIGKILL), and those cannot be ignored either.
+            let _ = signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)));
+        }
+    });
+}
+
+/// The ignored signals of a process by its `/proc/PID/status`: the standard ones, which end a program by default, but
+/// for SIGPIPE, which every Rust program ignores.
+fn ignored_signals(status: &str) -> Vec<i32> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    (1..=31).filter(|signal| mask & (1 << (signal - 1)) != 0 && *signal != Signal::SIGPIPE as i32).collect()
 }
 
 fn keep_lines(stream: Option<impl Read + Send + 'static>, output: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
@@ -177,4 +226,16 @@ pub fn free_address() -> SocketAddr {
         }
     }
     panic!("no free port from {FIRST} on")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mask_of_ignored_signals_is_read() {
+        let status = "Name:\tx\nSigBlk:\t0000000000000007\nSigIgn:\t0000000180001007\nSigCgt:\t0\n";
+        assert_eq!(ignored_signals(status), [1, 2, 3]);
+        assert_eq!(ignored_signals("Name:\tx\n"), [0; 0]);
+    }
 }

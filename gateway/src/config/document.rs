@@ -203,11 +203,16 @@ fn listed(names: &[&str]) -> String {
 /// " (did you mean `…`?)" where one of `known` is `found` with few letters wrong, swapped, missing or too many
 /// (one in three), else nothing.
 pub fn did_you_mean<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let closest = known
+    closest(found, known).map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"))
+}
+
+/// Returns the one of `known` that somebody most likely meant who wrote `found`.
+pub(super) fn closest<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
         .map(|name| (strsim::damerau_levenshtein(found, name), name))
         .filter(|(wrong, name)| *wrong <= found.len().max(name.len()) / 3)
-        .min();
-    closest.map_or_else(String::new, |(_, name)| format!(" (did you mean `{name}`?)"))
+        .min()
+        .map(|(_, name)| name)
 }
 
 fn position(text: &str, offset: usize) -> Position {

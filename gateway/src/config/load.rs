@@ -15,7 +15,7 @@ use super::schema::{Backend, Config, VirtualHost};
 use super::secrets::unrevealed;
 use super::validate::{self, PathFault};
 use super::values::OneOrMany;
-use super::variables::{BACKEND_VARIABLES, DEFAULT_BACKEND, Variables, WITHOUT_FILE};
+use super::variables::{DEFAULT_BACKEND, Variables, WITHOUT_FILE, name_backends};
 
 /// The tag of the backends that do not come from a file.
 const TAG: &str = "default";
@@ -27,6 +27,8 @@ pub struct Overrides {
     pub listen: Vec<SocketAddr>,
     /// In place of every virtual host and backend.
     pub backends: Vec<Address>,
+    /// In place of what is logged.
+    pub log_level: Option<String>,
 }
 
 /// Where a configuration comes from. It can be read again, and what was read can be changed.
@@ -56,11 +58,10 @@ pub struct Parsed {
     set_by: SetBy,
 }
 
-type SetBy = Vec<(&'static str, &'static str)>;
+type SetBy = Vec<(String, &'static str)>;
 
 impl Source {
-    /// A file if there is one, `variables` (names and values of the `PINGORA_*` environment), and the command
-    /// line.
+    /// A file if there is one, `variables` (see [`set_variables`](super::set_variables)), and the command line.
     pub fn new(file: Option<PathBuf>, variables: BTreeMap<String, String>, overrides: Overrides) -> Self {
         let text = match file {
             Some(file) => Text::File(file),
@@ -73,6 +74,11 @@ impl Source {
     pub fn built_in(name: &str, text: String) -> Self {
         let text = Text::BuiltIn { name: name.to_owned(), text };
         Source { text, variables: BTreeMap::new(), overrides: Overrides::default() }
+    }
+
+    /// The same, with variables and a command line.
+    pub fn with(self, variables: BTreeMap<String, String>, overrides: Overrides) -> Self {
+        Source { variables, overrides, ..self }
     }
 
     /// The file that can be read again, if there is one. What came through a pipe is gone.
@@ -94,8 +100,7 @@ impl Source {
 
     /// The file in which changes can be kept: none where variables or options say who is served.
     pub fn keeps_changes_in(&self) -> Option<&Path> {
-        let mut named = BACKEND_VARIABLES.iter().filter(|variable| self.variables.contains_key(**variable));
-        let elsewhere = !self.overrides.backends.is_empty() || named.next().is_some();
+        let elsewhere = !self.overrides.backends.is_empty() || name_backends(&self.variables);
         self.file().filter(|_| !elsewhere)
     }
 
@@ -115,6 +120,7 @@ impl Source {
         let mut written: Config = Document::parse("", &text).0.decode().0;
         let old = written.to_json();
         written.virtual_hosts.clone_from(&parsed.config.virtual_hosts);
+        parsed.without_certificates_of_variables(&mut written);
         written.backends.clone_from(&parsed.config.backends);
         // Changes begin with a text that says who is served. Where it does, this is the text as it was.
         parsed.text = rewrite(&text, &old, &written.to_json()).unwrap_or(text);
@@ -193,18 +199,7 @@ impl Source {
     fn override_with(&self, served: Served, config: &mut Config, faults: &mut Vec<Fault>) -> SetBy {
         let mut variables = Variables::new(&self.variables);
         let by_variables = variables.apply(config);
-        faults.extend(variables.faults.into_iter().map(|(variable, detail)| Fault {
-            source: variable.to_owned(),
-            position: None,
-            pointer: String::new(),
-            detail,
-        }));
-        let mut set_by = variables.set_by;
-        let Overrides { listen, backends } = &self.overrides;
-        if !listen.is_empty() {
-            config.proxy.listen_addr_http = OneOrMany(listen.clone());
-            set_by.push(("proxy/listen_addr_http", "--listen"));
-        }
+        let Overrides { listen, backends, log_level } = &self.overrides;
         let named = (!backends.is_empty()).then(|| backends.clone()).or(by_variables);
         let default = || DEFAULT_BACKEND.parse().ok().map(|backend| vec![backend]);
         let served = match served {
@@ -215,7 +210,37 @@ impl Source {
         if let Some(backends) = served {
             serve_only(config, backends);
         }
+        variables.certify(config);
+        faults.extend(variables.faults.into_iter().map(|(source, detail)| Fault {
+            source,
+            position: None,
+            pointer: String::new(),
+            detail,
+        }));
+        let mut set_by = variables.set_by;
+        if !listen.is_empty() {
+            config.proxy.listen_addr_http = OneOrMany(listen.clone());
+            set_by.push(("proxy/listen_addr_http".to_owned(), "--listen"));
+        }
+        if let Some(level) = log_level {
+            config.logging.level.clone_from(level);
+            set_by.push(("logging/level".to_owned(), "--log-level"));
+        }
         set_by
+    }
+}
+
+impl Parsed {
+    /// Takes the certificates that variables have given to virtual hosts out of `written`: where they are is not for
+    /// the file to say.
+    fn without_certificates_of_variables(&self, written: &mut Config) {
+        let is_set = |path: String| self.set_by.iter().any(|(set, _)| *set == path);
+        for (i, host) in written.virtual_hosts.iter_mut().enumerate() {
+            if is_set(format!("virtual_hosts/{i}/cert_file")) {
+                host.cert_file.0.clear();
+                host.key_file.0.clear();
+            }
+        }
     }
 }
 
@@ -294,145 +319,4 @@ fn serve_only(config: &mut Config, addresses: Vec<Address>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::*;
-    use crate::config::Secs;
-    use crate::config::tests::COMPLETE;
-
-    fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-        let name = file.path().display().to_string();
-        let source = Source::new(Some(file.path().into()), environment(variables), Overrides::default());
-        let parsed = source.read().map_err(|error| error.to_string().replace(&name, "file"))?;
-        Ok(parsed.config)
-    }
-
-    fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
-        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    }
-
-    fn load_variables(variables: &[(&str, &str)]) -> Result<Config, String> {
-        let source = Source::new(None, environment(variables), Overrides::default());
-        source.read().map(|parsed| parsed.config).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_file_needs_only_hosts_and_backends() {
-        let config = load_text(COMPLETE, &[]).unwrap();
-        assert_eq!(config.proxy, crate::config::Proxy::default());
-        assert_eq!(config.backends[0].id, "one");
-    }
-
-    #[test]
-    fn without_a_file_one_catch_all_host_serves_the_backends() {
-        let config = load_variables(&[]).unwrap();
-        assert_eq!(config.virtual_hosts[0].domain, "*");
-        assert_eq!(config.backends[0].address, Some("127.0.0.1:3000".parse().unwrap()));
-        assert_eq!(config.health_check.path.as_deref(), Some("/health"));
-        assert_eq!(config.health_check.interval_secs, Secs::new(30));
-
-        let config = load_variables(&[
-            ("PINGORA_BACKEND_ADDR", "127.0.0.1:1"),
-            ("PINGORA_BACKEND_SERVERS", "127.0.0.1:2, localhost:3"),
-        ]);
-        let addresses: Vec<_> =
-            config.unwrap().backends.into_iter().filter_map(|backend| backend.address).collect();
-        assert_eq!(addresses, ["127.0.0.1:2".parse().unwrap(), "localhost:3".parse().unwrap()]);
-    }
-
-    #[test]
-    fn every_variable_does_something() {
-        let values = [
-            "127.0.0.1:1",
-            "127.0.0.1:2",
-            "127.0.0.1:3,127.0.0.1:4",
-            "5",
-            "6",
-            "false",
-            "7",
-            "/up",
-            "debug",
-            "0",
-            "127.0.0.1:9",
-            "round_robin",
-            "false",
-            "127.0.0.1:10",
-        ];
-        let variables: Vec<_> = super::super::VARIABLES.into_iter().zip(values).collect();
-        let config = load_variables(&variables).unwrap();
-        assert_eq!(config.proxy.listen_addr_http.0, ["127.0.0.1:1".parse().unwrap()]);
-        assert_eq!(config.backends.len(), 2);
-        assert_eq!(config.proxy.max_connections.get(), 5);
-        assert_eq!(config.proxy.request_timeout_secs, Secs::new(6));
-        assert!(!config.health_check.enabled);
-        assert_eq!(config.health_check.interval_secs, Secs::new(7));
-        assert_eq!(config.health_check.path.as_deref(), Some("/up"));
-        assert_eq!(config.logging.level, "debug");
-        assert!(!config.metrics.enabled);
-        assert_eq!(config.metrics.listen_addr, "127.0.0.1:9".parse().unwrap());
-        assert!(!config.proxy.management_api);
-        assert_eq!(config.proxy.management_api_addr, "127.0.0.1:10".parse().unwrap());
-
-        let file = load_text(COMPLETE, &variables[2..]).unwrap();
-        assert_eq!(file.proxy.max_connections.get(), 5);
-        assert_eq!(file.backends.len(), 2, "variables win over the file");
-    }
-
-    #[test]
-    fn every_bad_variable_is_named() {
-        let bad = [
-            "nonsense",
-            "nonsense",
-            "127.0.0.1:1,,",
-            "0",
-            "-1",
-            "maybe",
-            "soon",
-            "up",
-            "loud",
-            "2",
-            "here",
-            "sideways",
-            "perhaps",
-            "there",
-        ];
-        let variables: Vec<_> = super::super::VARIABLES.into_iter().zip(bad).collect();
-        let error = load_variables(&variables).unwrap_err();
-        for (variable, _) in &variables {
-            assert!(error.contains(variable), "{variable} not in\n{error}");
-        }
-        assert_eq!(error.lines().count(), variables.len(), "{error}");
-    }
-
-    #[test]
-    fn a_variable_that_is_empty_is_not_set() {
-        let set = crate::config::set_variables(|name| match name {
-            "PINGORA_LISTEN_ADDR" => Some(" ".to_owned()),
-            "PINGORA_LOG_LEVEL" => Some(" debug".to_owned()),
-            _ => None,
-        });
-        assert_eq!(set, environment(&[("PINGORA_LOG_LEVEL", "debug")]));
-    }
-
-    #[test]
-    fn a_file_that_is_not_there_or_no_text() {
-        let missing =
-            Source::new(Some("/nowhere/gateway.toml".into()), BTreeMap::new(), Overrides::default());
-        assert!(missing.read().unwrap_err().to_string().starts_with("/nowhere/gateway.toml: cannot read"));
-        assert!(load_text("\u{0}", &[]).is_err());
-    }
-
-    #[test]
-    fn faults_come_in_the_order_of_the_file() {
-        let error =
-            load_text(&format!("[proxy]\nthreads = 5000\nport = 1\n{COMPLETE}cors = 1\n"), &[]).unwrap_err();
-        let lines: Vec<&str> = error.lines().collect();
-        assert!(lines[0].starts_with("file:2:11: at most 1024"), "{error}");
-        assert!(lines[1].starts_with("file:3:1: unknown key `port`"), "{error}");
-        assert!(lines[2].contains("unknown key `cors`"), "{error}");
-        assert_eq!(lines.len(), 3);
-    }
-}
+mod tests;

@@ -29,6 +29,7 @@ mod responses;
 mod rewrite;
 mod routes;
 mod schema;
+mod search;
 mod secrets;
 mod shares;
 mod template;
@@ -63,6 +64,7 @@ pub use routes::{MethodName, Pattern, Route};
 pub use schema::{
     Admin, Backend, ClientCertificate, Config, LogFormat, LogOutput, Logging, Metrics, VirtualHost,
 };
+pub use search::search;
 pub use secrets::{hide_secrets, reveal_secrets, shown_url};
 pub use shares::{Rollout, RolloutState, Share};
 pub use template::{Part, Template, Value, push_encoded};
@@ -71,4 +73,4 @@ pub use upstream::{
 };
 pub use validate::{MAX_ATTEMPTS, MAX_RATE_LIMIT, MAX_RATE_LIMITS, PathFault};
 pub use values::{Millis, OneOrMany, Percent, Secs, StatusSet, Weight};
-pub use variables::{VARIABLES, set_variables};
+pub use variables::{VARIABLES, configure, name_backends, set_variables};

@@ -18,6 +18,8 @@ pub struct Proxy {
     /// The HTTPS listeners: HTTP/1.1 and, by ALPN, HTTP/2. None: no TLS.
     #[serde(skip_serializing_if = "is_default")]
     pub listen_addr: OneOrMany<SocketAddr>,
+    /// Whether a virtual host without a certificate is shown over HTTPS with a self-signed one, made at the start.
+    pub self_signed: bool,
     /// The port to which `http_to_https` sends clients; 0: that of `listen_addr`, or else 443.
     #[serde(skip_serializing_if = "is_default")]
     pub https_port: u16,
@@ -103,6 +105,7 @@ impl Default for Proxy {
         Proxy {
             listen_addr_http: OneOrMany(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))]),
             listen_addr: OneOrMany::default(),
+            self_signed: true,
             https_port: 0,
             http2_cleartext: false,
             proxy_protocol: false,

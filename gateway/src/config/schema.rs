@@ -122,6 +122,15 @@ impl Config {
         self.virtual_hosts.iter().find(|host| host.domain == domain)
     }
 
+    /// Every table that says how backends are probed.
+    pub fn health_checks(&self) -> impl Iterator<Item = &HealthCheck> {
+        let of_hosts = self.virtual_hosts.iter().flat_map(|host| {
+            let of_routes = host.routes.iter().filter_map(|route| route.health_check.as_ref());
+            of_routes.chain(&host.health_check)
+        });
+        of_hosts.chain([&self.health_check])
+    }
+
     /// How many idle connections to backends are kept. Pingora has one pool for all of them, so the largest
     /// number of any `[upstream]` that holds somewhere counts.
     pub fn keepalive_pool_size(&self) -> NonZeroUsize {
@@ -311,6 +320,13 @@ pub struct VirtualHost {
     /// In place of the table at the top.
     #[serde(skip_serializing_if = "is_default")]
     pub compression: Option<Compression>,
+}
+
+impl VirtualHost {
+    /// Whether it has a certificate of its own, or gets one by ACME.
+    pub fn has_certificate(&self) -> bool {
+        self.acme || !self.cert_file.0.is_empty()
+    }
 }
 
 /// Whether a client must show a certificate.

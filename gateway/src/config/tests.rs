@@ -34,7 +34,10 @@ const BAD: &[(&str, &str)] = &[
     ("[proxy]\nupgrade_sock = \"a.sock\"\n", "file:2:16: \"a.sock\" is relative"),
     ("[proxy]\nupgrade_sock = \"/\\u0000\"\n", "file:2:16: no path of a Unix socket"),
     ("[proxy]\nrequest_timeout_secs = 0\n", "file:2:24: `request_timeout_secs`: 0 is out of range"),
-    ("[proxy]\nlisten_addr = \"127.0.0.1:443\"\n", "file:2:15: no virtual host has a certificate"),
+    (
+        "[proxy]\nlisten_addr = \"127.0.0.1:443\"\nself_signed = false\n",
+        "file:2:15: no virtual host has a certificate",
+    ),
     ("[proxy]\nproxy_protocol = true\n", "file:2:18: nobody may connect"),
     ("[proxy]\ntrusted_proxies = [\"10.0.0.0/8\", \"10.0.0\"]\n", "'10.0.0' is no network"),
     ("[tracing]\nsample_percent = 1\n", "file:1:2: `tracing` is not supported yet"),
@@ -421,6 +424,7 @@ fn the_reference_shows_the_defaults() {
     reference.proxy.listen_addr.0.clear();
     reference.health_check.kind = None;
     reference.health_check.path = None;
+    reference.health_check.expected_status = None;
     reference.virtual_hosts.clear();
     reference.backends.clear();
     reference.tests.clear();
@@ -569,4 +573,15 @@ fn the_sample_of_two_versions_loads_as_it_stands() {
     "#;
     let config = Config::parse("file", text).unwrap();
     assert_eq!(config.backends.len(), 2);
+}
+
+const EXAMPLE: &str = include_str!("../../config/config.example.toml");
+
+#[test]
+fn the_example_has_two_pools_and_both_listeners() {
+    let config = Config::parse("config.example.toml", EXAMPLE).unwrap();
+    assert_eq!((config.proxy.listen_addr_http.0.len(), config.proxy.listen_addr.0.len()), (1, 1));
+    let mut tags: Vec<&String> = config.backends.iter().flat_map(|backend| &backend.tags).collect();
+    tags.dedup();
+    assert_eq!(tags, ["a", "b"]);
 }

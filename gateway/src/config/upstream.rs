@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::fields::{FieldName, is_cookie_name};
 use super::values::{Millis, Percent, Secs, StatusSet, is_default};
 
+/// What an HTTP probe asks for where nothing is configured.
+const DEFAULT_PATH: &str = "/health";
+
 /// `[health_check]`, a policy: how backends are probed.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -23,8 +26,9 @@ pub struct HealthCheck {
     /// The Host of an HTTP probe; empty: the backend's address.
     #[serde(skip_serializing_if = "is_default")]
     pub host: String,
-    /// Which answers pass.
-    pub expected_status: StatusSet,
+    /// Which answers pass. Absent: 200 to 399 where `path` is given, else every answer below 500.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_status: Option<StatusSet>,
     /// From one probe of a backend to the next; a tenth more or less, so that they do not fall together.
     pub interval_secs: Secs,
     /// How long a probe may take in all.
@@ -47,7 +51,7 @@ impl Default for HealthCheck {
             kind: None,
             path: None,
             host: String::new(),
-            expected_status: StatusSet::range(200..=399),
+            expected_status: None,
             interval_secs: Secs::new(10),
             timeout_secs: Secs::new(5),
             unhealthy_threshold: NonZeroU32::MIN.saturating_add(2),
@@ -79,7 +83,22 @@ impl HealthCheck {
 
     /// What an HTTP probe asks for.
     pub fn http_path(&self) -> &str {
-        self.path.as_deref().unwrap_or("/health")
+        self.path.as_deref().unwrap_or(DEFAULT_PATH)
+    }
+
+    /// The statuses with which an HTTP probe passes. A path that is not configured may well not exist on a backend:
+    /// even "not found" says that it serves.
+    pub fn passing_status(&self) -> StatusSet {
+        let default = if self.path.is_some() { 200..=399 } else { 100..=499 };
+        self.expected_status.clone().unwrap_or_else(|| StatusSet::range(default))
+    }
+
+    /// Whether HTTP probes pass with any answer that is not a server's error, for want of a path.
+    pub fn passes_any_answer(&self) -> bool {
+        self.enabled
+            && self.probe_kind() == ProbeKind::Http
+            && self.path.is_none()
+            && self.expected_status.is_none()
     }
 }
 

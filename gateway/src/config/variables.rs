@@ -1,6 +1,7 @@
-//! The `PINGORA_*` environment, for setups that want no file.
+//! The environment: `PINGORA_*`, for setups that want no file, and `RUST_LOG`.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
@@ -9,13 +10,19 @@ use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
 
 use super::address::Address;
-use super::document::describe;
+use super::document::{closest, describe};
 use super::schema::Config;
 use super::upstream::Algorithm;
 use super::values::{OneOrMany, Secs};
 
-/// Every variable that is read.
-pub const VARIABLES: [&str; 14] = [
+/// What the variables of the gateway begin with.
+const PREFIX: &str = "PINGORA_";
+
+/// The variable by which Rust programs are told what to log. It holds where no more particular one is set.
+const RUST_LOG: &str = "RUST_LOG";
+
+/// Every variable of the gateway.
+pub const VARIABLES: [&str; 18] = [
     "PINGORA_LISTEN_ADDR",
     "PINGORA_BACKEND_ADDR",
     "PINGORA_BACKEND_SERVERS",
@@ -30,31 +37,69 @@ pub const VARIABLES: [&str; 14] = [
     "PINGORA_LOAD_BALANCING_ALGORITHM",
     "PINGORA_ENABLE_MANAGEMENT",
     "PINGORA_MANAGEMENT_ADDR",
+    ENABLE_TLS,
+    TLS_ADDR,
+    TLS_CERT_FILE,
+    TLS_KEY_FILE,
 ];
+
+const ENABLE_TLS: &str = "PINGORA_ENABLE_TLS";
+const TLS_ADDR: &str = "PINGORA_TLS_ADDR";
+const TLS_CERT_FILE: &str = "PINGORA_TLS_CERT_FILE";
+const TLS_KEY_FILE: &str = "PINGORA_TLS_KEY_FILE";
 
 /// Those that say who is served.
 pub(super) const BACKEND_VARIABLES: [&str; 2] = ["PINGORA_BACKEND_ADDR", "PINGORA_BACKEND_SERVERS"];
 
-/// The variables that are set, as `get` finds them. One that is empty counts as not set: Compose files leave
-/// them so.
-pub fn set_variables(get: impl Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
-    let set = VARIABLES.into_iter().filter_map(|name| Some((name.to_owned(), get(name)?.trim().to_owned())));
-    set.filter(|(_, value)| !value.is_empty()).collect()
+/// Those of `environment` that mean something to the gateway. One that is empty counts as not set: Compose files leave
+/// them so. A name that begins with `PINGORA_` and is none of [`VARIABLES`] is kept, to be refused.
+pub fn set_variables(environment: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
+    let set = environment.into_iter().map(|(name, value)| (name, value.trim().to_owned()));
+    let is_ours = |name: &str| name.starts_with(PREFIX) || name == RUST_LOG;
+    set.filter(|(name, value)| is_ours(name) && !value.is_empty() && !is_service_link(name, value)).collect()
+}
+
+/// Whether any of them configures the gateway; `RUST_LOG` alone does not.
+pub fn configure(variables: &BTreeMap<String, String>) -> bool {
+    variables.keys().any(|name| name.starts_with(PREFIX))
+}
+
+/// Whether any of them says which backends are served.
+pub fn name_backends(variables: &BTreeMap<String, String>) -> bool {
+    BACKEND_VARIABLES.iter().any(|name| variables.contains_key(*name))
+}
+
+/// Whether Kubernetes or Docker has set it, to tell where a service is that is called "pingora" or "pingora-…":
+/// `PINGORA_SERVICE_HOST`, `PINGORA_SERVICE_PORT_HTTP`, `PINGORA_PORT=tcp://…`, `PINGORA_PORT_80_TCP_ADDR`.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    let of_port = ["_TCP", "_UDP", "_SCTP"].iter().any(|protocol| name.contains(protocol));
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT") && is_url
+        || name.contains("_PORT_") && of_port
 }
 
 /// The backend where none is given.
 pub(super) const DEFAULT_BACKEND: &str = "127.0.0.1:3000";
 
 /// What holds without a file, before the variables are looked at.
-pub(super) const WITHOUT_FILE: &str = "[health_check]\npath = \"/health\"\ninterval_secs = 30\n";
+pub(super) const WITHOUT_FILE: &str = "\
+[health_check]
+kind = \"http\"
+interval_secs = 30
+
+[headers]
+response_set = { \"X-Forwarded-By\" = \"rust-pingora\", \"X-Proxy\" = \"gateway\", \"X-Load-Balancer\" = \"pingora\" }
+";
 
 /// The environment, as it is applied to a configuration.
 pub(super) struct Variables<'a> {
     values: &'a BTreeMap<String, String>,
     /// Which path of the configuration was set by which variable.
-    pub(super) set_by: Vec<(&'static str, &'static str)>,
+    pub(super) set_by: Vec<(String, &'static str)>,
     /// What is wrong: variable and detail.
-    pub(super) faults: Vec<(&'static str, String)>,
+    pub(super) faults: Vec<(String, String)>,
 }
 
 impl<'a> Variables<'a> {
@@ -64,13 +109,11 @@ impl<'a> Variables<'a> {
 
     /// Sets what is set, and returns the backends where any are given.
     pub(super) fn apply(&mut self, config: &mut Config) -> Option<Vec<Address>> {
+        self.refuse_unknown();
         let proxy = &mut config.proxy;
         let health = &mut config.health_check;
         self.set("PINGORA_LISTEN_ADDR", "proxy/listen_addr_http", &mut proxy.listen_addr_http, |text| {
-            text.split(',')
-                .map(|address| parse(address, "an address to listen on, as in 127.0.0.1:8080"))
-                .collect::<Result<_, _>>()
-                .map(OneOrMany)
+            addresses(text, "an address to listen on, as in 127.0.0.1:8080")
         });
         self.set("PINGORA_ENABLE_MANAGEMENT", "proxy/management_api", &mut proxy.management_api, switch);
         self.set(
@@ -98,6 +141,7 @@ impl<'a> Variables<'a> {
         self.set("PINGORA_HEALTH_CHECK_PATH", "health_check/path", &mut health.path, |text| {
             Ok(Some(text.to_owned()))
         });
+        self.set(RUST_LOG, "logging/level", &mut config.logging.level, |text| Ok(text.to_owned()));
         self.set("PINGORA_LOG_LEVEL", "logging/level", &mut config.logging.level, |text| Ok(text.to_owned()));
         self.set("PINGORA_ENABLE_METRICS", "metrics/enabled", &mut config.metrics.enabled, switch);
         self.set("PINGORA_METRICS_ADDR", "metrics/listen_addr", &mut config.metrics.listen_addr, |text| {
@@ -109,6 +153,7 @@ impl<'a> Variables<'a> {
             &mut config.balancing.algorithm,
             algorithm,
         );
+        self.https(&mut config.proxy.listen_addr);
 
         let mut backends = None;
         self.set("PINGORA_BACKEND_ADDR", "backends", &mut backends, |text| Ok(Some(vec![text.parse()?])));
@@ -116,6 +161,77 @@ impl<'a> Variables<'a> {
             text.split(',').map(|server| server.trim().parse()).collect::<Result<_, _>>().map(Some)
         });
         backends
+    }
+
+    /// A variable that nothing reads would be ignored in silence, and the gateway would not do what its operator
+    /// believes.
+    fn refuse_unknown(&mut self) {
+        let known = |name: &&String| VARIABLES.contains(&name.as_str()) || *name == RUST_LOG;
+        for name in self.values.keys().filter(|name| !known(name)) {
+            let short = |name: &'a str| name.strip_prefix(PREFIX).unwrap_or(name);
+            let hint = closest(short(name), VARIABLES.into_iter().map(short));
+            let hint = hint.map_or_else(String::new, |hint| format!(" (did you mean `{PREFIX}{hint}`?)"));
+            self.faults.push((name.clone(), format!("there is no such variable{hint}")));
+        }
+    }
+
+    /// HTTPS beside HTTP.
+    fn https(&mut self, listen_addr: &mut OneOrMany<SocketAddr>) {
+        let mut enabled = None;
+        self.set(ENABLE_TLS, "proxy/listen_addr", &mut enabled, |text| switch(text).map(Some));
+        let mut wanted = listen_addr.clone();
+        if wanted.0.is_empty() {
+            wanted.0.push(SocketAddr::from((Ipv4Addr::LOCALHOST, 8443)));
+        }
+        self.set(TLS_ADDR, "proxy/listen_addr", &mut wanted, |text| {
+            addresses(text, "an address to listen on, as in 127.0.0.1:8443")
+        });
+        match enabled {
+            Some(true) => *listen_addr = wanted,
+            Some(false) => listen_addr.0.clear(),
+            None if !listen_addr.0.is_empty() => *listen_addr = wanted,
+            None if self.values.contains_key(ENABLE_TLS) => {}
+            None => {
+                let idle = [TLS_ADDR, TLS_CERT_FILE, TLS_KEY_FILE].into_iter();
+                for name in idle.filter(|name| self.values.contains_key(*name)) {
+                    let detail =
+                        format!("it does nothing where HTTPS is not spoken; set {ENABLE_TLS}=true, too");
+                    self.faults.push((name.to_owned(), detail));
+                }
+            }
+        }
+    }
+
+    /// Gives the certificate of the variables to every virtual host that has none of its own.
+    pub(super) fn certify(&mut self, config: &mut Config) {
+        let (certificate, key) = match (self.values.get(TLS_CERT_FILE), self.values.get(TLS_KEY_FILE)) {
+            (Some(certificate), Some(key)) => (certificate, key),
+            (None, None) => return,
+            (Some(_), None) => return self.incomplete(TLS_CERT_FILE, TLS_KEY_FILE),
+            (None, Some(_)) => return self.incomplete(TLS_KEY_FILE, TLS_CERT_FILE),
+        };
+        if config.proxy.listen_addr.0.is_empty() {
+            return;
+        }
+        let hosts = config.virtual_hosts.iter_mut().enumerate();
+        let mut bare = hosts.filter(|(_, host)| !host.acme && host.cert_file.0.is_empty()).peekable();
+        if bare.peek().is_none() {
+            let detail = "every virtual host has a certificate of its own; take the variable away".to_owned();
+            self.faults.push((TLS_CERT_FILE.to_owned(), detail));
+        }
+        for (i, host) in bare {
+            host.cert_file = OneOrMany(vec![certificate.clone()]);
+            host.key_file = OneOrMany(vec![key.clone()]);
+            self.set_by.push((format!("virtual_hosts/{i}/cert_file"), TLS_CERT_FILE));
+            self.set_by.push((format!("virtual_hosts/{i}/key_file"), TLS_KEY_FILE));
+        }
+    }
+
+    fn incomplete(&mut self, name: &str, missing: &str) {
+        self.faults.push((
+            name.to_owned(),
+            format!("a certificate needs its key, and the key its certificate: set {missing}, too"),
+        ));
     }
 
     /// One variable.
@@ -130,9 +246,9 @@ impl<'a> Variables<'a> {
         match read(text) {
             Ok(value) => {
                 *target = value;
-                self.set_by.push((path, variable));
+                self.set_by.push((path.to_owned(), variable));
             }
-            Err(detail) => self.faults.push((variable, detail)),
+            Err(detail) => self.faults.push((variable.to_owned(), detail)),
         }
     }
 }
@@ -140,6 +256,10 @@ impl<'a> Variables<'a> {
 fn parse<T: FromStr>(text: &str, expected: &str) -> Result<T, String> {
     let text = text.trim();
     text.parse().map_err(|_| format!("'{text}' is not {expected}"))
+}
+
+fn addresses(text: &str, expected: &str) -> Result<OneOrMany<SocketAddr>, String> {
+    text.split(',').map(|address| parse(address, expected)).collect::<Result<_, _>>().map(OneOrMany)
 }
 
 fn secs(text: &str) -> Result<Secs, String> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::compile::not_validated;
+use super::self_signed::add_self_signed;
 use super::snapshot::Snapshot;
 use crate::config::{Config, Domain, PathFault, VirtualHost};
 use crate::tls::acme::AcmePlan;
@@ -25,7 +26,7 @@ pub(super) fn certificates(
     let mut known: HashMap<Pair, Arc<Certificate>> = known
         .flat_map(|host| &host.certificates)
         .filter(|certificate| certificate.is_current())
-        .map(|certificate| (certificate.pair.clone(), certificate.clone()))
+        .filter_map(|certificate| Some((certificate.pair()?.clone(), certificate.clone())))
         .collect();
     let mut faults = Vec::new();
     let mut certificates = Certificates::default();
@@ -61,7 +62,11 @@ pub(super) fn certificates(
         let of_host = HostCertificates { domain: host.domain.clone(), certificates: shown, client };
         certificates.insert(domains, Arc::new(of_host), host.default);
     }
-    if faults.is_empty() { Ok(Arc::new(certificates)) } else { Err(faults) }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    add_self_signed(&mut certificates, config, before)?;
+    Ok(Arc::new(certificates))
 }
 
 /// The file with the certificate that `host` gets by ACME, if it does.
@@ -131,14 +136,16 @@ pub(super) fn files(snapshot: &Snapshot) -> Vec<PathBuf> {
     files
 }
 
-/// Tells which certificates are shown from now on that were not before.
+/// Tells which certificates are shown from now on that were not before. Of those that the gateway has made there is a
+/// warning.
 pub(super) fn tell_of_certificates(before: &Snapshot, now: &Snapshot) {
     let known: HashSet<(&str, *const Certificate)> =
         each(before).map(|(host, shown)| (host, Arc::as_ptr(shown))).collect();
     for (virtual_host, shown) in each(now) {
         if !known.contains(&(virtual_host, Arc::as_ptr(shown))) {
             let not_after = httpdate::fmt_http_date(shown.not_after);
-            let file = shown.pair.certificate.display();
+            let Some(pair) = shown.pair() else { continue };
+            let file = pair.certificate.display();
             info!(virtual_host, key = shown.kind, not_after, %file, "a new certificate is shown");
         }
     }
@@ -156,7 +163,14 @@ impl Snapshot {
         let now = std::time::SystemTime::now();
         let configured: HashMap<&str, &VirtualHost> =
             self.config.virtual_hosts.iter().map(|host| (&*host.domain, host)).collect();
-        let mut warnings = Vec::new();
+        let of_self_signed = |host: &Arc<HostCertificates>| {
+            format!(
+                "virtual host '{}' has no certificate: over HTTPS it is shown with a self-signed one, which clients \
+                 refuse until they are told to trust it; set `cert_file` and `key_file`, or `acme`",
+                host.domain
+            )
+        };
+        let mut warnings: Vec<String> = self.self_signed().map(of_self_signed).collect();
         for host in self.certificates.all() {
             for certificate in &host.certificates {
                 warnings.extend(certificate.warning(now));

@@ -20,6 +20,7 @@ mod names;
 mod pools;
 mod reload;
 mod rollout;
+mod self_signed;
 mod snapshot;
 mod store;
 mod turnover;

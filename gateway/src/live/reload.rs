@@ -95,7 +95,8 @@ impl Following {
         let config_changed = file.is_some_and(|file| self.has_changed(&file));
         // Not `any`: each must be looked at.
         let others = self.store.files();
-        let others_changed = others.iter().filter(|file| self.has_changed(file)).count() > 0;
+        let others_changed = others.iter().filter(|file| self.has_changed(file)).count() > 0
+            || self.store.load().has_self_signed_to_renew();
         let outcome = match trigger {
             Trigger::Sighup => reload(&self.store),
             Trigger::FileChanged if !config_changed && !others_changed => return,

@@ -232,6 +232,7 @@ impl Snapshot {
                 metrics.certificate(&host.domain, certificate.kind, begins, ends);
             }
         }
+        metrics.self_signed.set(i64::try_from(self.self_signed().count()).unwrap_or(i64::MAX));
         for (instances, config) in self.backends.iter().zip(&self.config.backends) {
             for Instance { state, .. } in instances {
                 state.set_drained(config.drained);

@@ -61,6 +61,8 @@ pub struct Metrics {
     pub last_reload_successful: IntGauge,
     /// Log lines that were lost because the log could not be written fast enough.
     pub log_lines_dropped: IntGauge,
+    /// Virtual hosts that are shown with a self-signed certificate, for want of one of their own.
+    pub self_signed: IntGauge,
     /// Certificates by ACME.
     pub acme: AcmeFamilies,
     /// Which limits were met.
@@ -167,6 +169,10 @@ impl Metrics {
                 "1 where the last configuration was taken over, else 0",
             )?,
             log_lines_dropped: new.gauge("proxy_log_lines_dropped", "Log lines lost, since the start")?,
+            self_signed: new.gauge(
+                "proxy_self_signed_certificates",
+                "Virtual hosts that are shown with a self-signed certificate, for want of one of their own",
+            )?,
             acme: AcmeFamilies::new(&new)?,
             limits: LimitMetrics::new(&new)?,
             rate_limits: RateLimitFamilies::new(&new)?,

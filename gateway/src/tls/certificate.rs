@@ -50,9 +50,15 @@ pub struct Certificate {
     /// Until when.
     pub not_after: SystemTime,
     /// Where it comes from.
-    pub pair: Pair,
-    /// How the two files were when they were read.
-    read_as: [Option<Fingerprint>; 2],
+    pub(super) source: Source,
+}
+
+/// Where a certificate comes from.
+pub(super) enum Source {
+    /// Two files, and how they were when they were read.
+    Files(Pair, [Option<Fingerprint>; 2]),
+    /// The gateway has made it.
+    Generated,
 }
 
 impl Pair {
@@ -95,25 +101,49 @@ impl Pair {
         };
         let (not_before, not_after) = (system_time(leaf.not_before()), system_time(leaf.not_after()));
         let names = names(leaf);
-        Ok(Certificate { key, kind, names, not_before, not_after, pair: self.clone(), read_as, chain })
+        let source = Source::Files(self.clone(), read_as);
+        Ok(Certificate { key, kind, names, not_before, not_after, source, chain })
     }
 }
 
 impl Certificate {
+    /// The files that hold it; `None` where the gateway has made it.
+    pub fn pair(&self) -> Option<&Pair> {
+        match &self.source {
+            Source::Files(pair, _) => Some(pair),
+            Source::Generated => None,
+        }
+    }
+
+    /// Whether the gateway has made it, for a virtual host that has none.
+    pub fn is_generated(&self) -> bool {
+        matches!(self.source, Source::Generated)
+    }
+
     /// Whether its files are as they were when they were read.
     pub fn is_current(&self) -> bool {
-        self.read_as.iter().all(Option::is_some) && self.read_as == self.pair.look()
+        match &self.source {
+            Source::Files(pair, read_as) => read_as.iter().all(Option::is_some) && *read_as == pair.look(),
+            Source::Generated => false,
+        }
+    }
+
+    /// Whether the gateway has made it, and should make another one by `now`.
+    pub fn needs_renewal(&self, now: SystemTime) -> bool {
+        let left = self.not_after.duration_since(now).unwrap_or_default();
+        self.is_generated() && left < EXPIRES_SOON
     }
 
     /// What its owner should know at the time `now`.
     pub fn warning(&self, now: SystemTime) -> Option<String> {
+        let file = self.pair()?.certificate.display();
         let what = match (self.not_before.duration_since(now), self.not_after.duration_since(now)) {
             (Ok(ahead), _) if !ahead.is_zero() => format!("counts only in {}", Span(ahead)),
             (_, Err(past)) => format!("expired {} ago", Span(past.duration())),
             (_, Ok(left)) if left < self.expires_soon() => format!("expires in {}", Span(left)),
             _ => return None,
         };
-        Some(format!("the certificate in '{}' {what}", self.pair.certificate.display()))
+        Some(format!("the certificate in '{file}' {what}"))
     }
 
     /// The time before its end at which it should have been renewed.

@@ -54,6 +54,17 @@ impl Certificates {
         named.or(self.default.as_ref()).or_else(catch_all)
     }
 
+    /// Whether there is something to show to clients that ask for `domain`: by its own name, a wildcard, as the default
+    /// or as the catch-all.
+    pub fn cover(&self, domain: &Domain) -> bool {
+        match domain {
+            Domain::Exact(name) => self.find(Some(name)).is_some(),
+            // Any host below it.
+            Domain::Wildcard(parent) => self.find(Some(&format!("any.{parent}"))).is_some(),
+            Domain::CatchAll => self.find(None).is_some(),
+        }
+    }
+
     /// Whether some host wants to see a certificate of its clients.
     pub fn asks_clients(&self) -> bool {
         self.asks_clients
@@ -109,6 +120,17 @@ mod tests {
         for other in [Some("c.test"), Some("not a name"), None] {
             assert_eq!(found(&table, other), Some("b.test"), "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_name_is_covered_where_a_client_that_asks_for_it_is_shown_something() {
+        let table = table(&["a.test", "*.a.test"], "");
+        for (domain, is_covered) in
+            [("a.test", true), ("b.a.test", true), ("*.b.a.test", true), ("b.test", false), ("*", false)]
+        {
+            assert_eq!(table.cover(&domain.parse().unwrap()), is_covered, "{domain}");
+        }
+        assert!(self::table(&["b.test"], "b.test").cover(&"c.test".parse().unwrap()));
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod certificate;
 mod certificates;
 mod client_authority;
 mod client_hello;
-mod self_signed;
+pub mod self_signed;
 
 pub use acceptor::{Acceptor, Handshake};
 pub use certificate::{BadPair, Certificate, Pair};

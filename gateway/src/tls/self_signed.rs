@@ -1,4 +1,4 @@
-//! A certificate that vouches for itself, for learning: `gateway dev-cert`.
+//! Certificates that are signed by themselves: for learning (`gateway dev-cert`), and for virtual hosts that have none.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -17,6 +17,7 @@ use openssl::x509::extension::{BasicConstraints, ExtendedKeyUsage, KeyUsage, Sub
 use openssl::x509::{X509, X509Name};
 
 use super::Pair;
+use super::certificate::{Certificate, Source, system_time};
 use crate::config::Domain;
 
 /// How long it counts. Browsers refuse much more.
@@ -55,7 +56,7 @@ pub fn self_signed(names: &[String], directory: &Path) -> Result<Pair, SelfSigne
             return Err(SelfSignedError::Name(name.clone()));
         }
     }
-    let (certificate, key) = made(names)?;
+    let (certificate, key) = generate(names)?;
     let first = names.first().map_or("localhost", String::as_str).replace('*', "any").replace(':', "-");
     let pair = Pair {
         certificate: directory.join(format!("{first}.crt")),
@@ -72,7 +73,24 @@ fn write(file: &Path, mode: u32, content: &[u8]) -> Result<(), SelfSignedError> 
     written.map_err(|source| SelfSignedError::Write { file: file.to_owned(), source })
 }
 
-fn made(names: &[String]) -> Result<(X509, PKey<Private>), ErrorStack> {
+/// Makes a certificate for `names` that stays in memory.
+///
+/// # Errors
+/// Where OpenSSL refuses.
+pub fn in_memory(names: &[String]) -> Result<Certificate, SelfSignedError> {
+    let (certificate, key) = generate(names)?;
+    Ok(Certificate {
+        names: names.to_vec(),
+        not_before: system_time(certificate.not_before()),
+        not_after: system_time(certificate.not_after()),
+        chain: vec![certificate],
+        key,
+        kind: "ecdsa",
+        source: Source::Generated,
+    })
+}
+
+fn generate(names: &[String]) -> Result<(X509, PKey<Private>), ErrorStack> {
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
     let key = PKey::from_ec_key(EcKey::generate(&group)?)?;
     let mut subject = X509Name::builder()?;
@@ -125,5 +143,16 @@ mod tests {
         assert!(again.contains("nothing that is there is replaced"), "{again}");
         assert!(self_signed(&["*".to_owned()], directory.path()).is_err());
         assert!(self_signed(&["a b".to_owned()], directory.path()).is_err());
+    }
+
+    #[test]
+    fn one_in_memory_is_renewed_before_it_ends() {
+        let names = ["localhost", "127.0.0.1"].map(str::to_owned);
+        let certificate = in_memory(&names).unwrap();
+        assert_eq!((certificate.kind, &certificate.names[..]), ("ecdsa", &names[..]));
+        let (now, day) = (std::time::SystemTime::now(), std::time::Duration::from_secs(24 * 60 * 60));
+        assert!(!certificate.needs_renewal(now + 50 * day));
+        assert!(certificate.needs_renewal(now + 61 * day));
+        assert_eq!(certificate.warning(now + 61 * day), None, "nobody has to do anything");
     }
 }

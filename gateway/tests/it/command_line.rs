@@ -244,7 +244,7 @@ async fn the_sample_and_the_reference_are_valid() {
     assert_eq!(run(&["dev-cert", "app.example.com", "--out", &out], &[]).await.0, Some(0));
     let hash = bcrypt::hash_with_salt("a", 4, [7; 16]).unwrap().format_for_version(bcrypt::Version::TwoY);
     std::fs::write(directory.path().join("users.htpasswd"), format!("alice:{hash}\n")).unwrap();
-    for file in ["proxy.toml", "demo.toml", "reference.toml"] {
+    for file in ["proxy.toml", "demo.toml", "reference.toml", "config.example.toml"] {
         let text = std::fs::read_to_string(format!("{}/config/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
         // The reference names three files, which are the reader's.
         let path = directory.path().join(file);
@@ -256,6 +256,7 @@ async fn the_sample_and_the_reference_are_valid() {
         )
         .unwrap();
         let (status, said) = run(&["check", "-c", &path.display().to_string()], &[]).await;
-        assert_eq!((status, said.as_str()), (Some(0), "ok"), "{file}");
+        let said: Vec<&str> = said.lines().filter(|line| !line.contains("has no certificate")).collect();
+        assert_eq!((status, &said[..]), (Some(0), &["ok"][..]), "{file}");
     }
 }

@@ -1,6 +1,7 @@
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::thread;
 
+use gateway::config::Overrides;
 use gateway::demo;
 use gateway::process::start::How;
 use gateway::server;
@@ -13,7 +14,8 @@ use crate::support::GATEWAY;
 #[tokio::test]
 async fn six_requests_reach_three_origins() {
     let address = free_address();
-    let (source, parsed, origins) = demo::prepare(&[address]).unwrap();
+    let overrides = Overrides { listen: vec![address], ..Overrides::default() };
+    let (source, parsed, origins) = demo::prepare(BTreeMap::new(), overrides).unwrap();
     let welcome = origins.welcome(address, None, None);
     assert_eq!(welcome.matches("curl ").count(), 3, "{welcome}");
     assert!(welcome.contains(&format!("gateway   http://{address}")), "{welcome}");
@@ -28,6 +30,9 @@ async fn six_requests_reach_three_origins() {
     for _ in 0..6 {
         let answer = Client::new().get(format!("http://{address}/")).await;
         assert_eq!(answer.status, 200);
+        let said =
+            ["x-forwarded-by", "x-proxy", "x-load-balancer"].map(|name| answer.header(name).to_owned());
+        assert_eq!(said, ["rust-pingora", "gateway", "pingora"]);
         seen.insert(answer.header("x-origin").to_owned());
     }
     assert_eq!(seen, HashSet::from(["A", "B", "C"].map(str::to_owned)));

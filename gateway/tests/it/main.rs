@@ -47,6 +47,7 @@ mod sse;
 mod stopping;
 mod support;
 mod tls;
+mod unconfigured;
 mod upgrade;
 mod upstream;
 mod websocket;

@@ -217,7 +217,7 @@ pub(crate) fn config(backends: &[SocketAddr], Setup { proxy, tables }: Setup<'_>
 }
 
 /// The address in a line such as "listening on http://127.0.0.1:1234/metrics".
-fn address_in(line: &str) -> SocketAddr {
+pub(crate) fn address_in(line: &str) -> SocketAddr {
     let address = line.split("://").nth(1).unwrap_or_default();
     let address = address.split(['/', '"']).next().unwrap_or_default();
     address.parse().unwrap_or_else(|_| panic!("no address in {line:?}"))

@@ -4,6 +4,9 @@
 use crate::markdown::{Block, Document};
 use crate::{Fault, Pattern, pattern};
 
+/// What `cargo run` means in the root (`default-members`).
+const DEFAULT_MEMBER: &str = "gateway";
+
 /// What a reader does next.
 pub struct Step<'a> {
     /// The block that says so.
@@ -84,10 +87,15 @@ pub fn text(commands: &[Typed], shown: &[Vec<String>]) -> String {
     commands.iter().zip(shown).map(lines).collect()
 }
 
-/// The command as the shell is to run it: `cargo run -p X -- args` is the program that is built already.
+/// The command as the shell is to run it: `cargo run -p X -- args` is the program that is built already, and without
+/// `-p` it is that of the workspace's default member.
 pub fn shell(command: &str, programs: &str) -> String {
-    static CARGO_RUN: Pattern = Pattern::new(|| pattern(r"\bcargo run (?:-q )?-p (\w+)(?: --(?: |$))?"));
-    let program = format!("'{}/$1' ", programs.replace('$', "$$"));
+    static CARGO_RUN: Pattern =
+        Pattern::new(|| pattern(r"\bcargo run\b(?: -q\b)?(?: --release\b)?(?: -p (\w+))?(?: --(?: |$)| |$)"));
+    let program = |found: &regex::Captures<'_>| {
+        let name = found.get(1).map_or(DEFAULT_MEMBER, |name| name.as_str());
+        format!("'{programs}/{name}' ")
+    };
     CARGO_RUN.replace_all(command, program).into_owned()
 }
 
@@ -145,6 +153,11 @@ mod tests {
     fn cargo_run_is_the_program_that_is_built() {
         for (command, run) in [
             ("cargo run -p origin", "'/t/origin' "),
+            ("cargo run", "'/t/gateway' "),
+            ("cargo run --release -- -c x", "'/t/gateway' -c x"),
+            ("cargo run | head", "'/t/gateway' | head"),
+            ("cargo run -q -- check", "'/t/gateway' check"),
+            ("A=b cargo run -- --listen x", "A=b '/t/gateway' --listen x"),
             (
                 "A=b cargo run -q -p gateway -- check --config x -- y",
                 "A=b '/t/gateway' check --config x -- y",

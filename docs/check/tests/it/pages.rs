@@ -1,6 +1,6 @@
 //! What stands on pages: snippets, tables, diagrams' names and links.
 
-use check::{chapters, diagrams, hold, links, packages, snippets};
+use check::{changelog, chapters, diagrams, hold, links, packages, snippets};
 
 #[test]
 fn blocks_with_a_source_say_what_it_says() {
@@ -29,6 +29,11 @@ fn what_the_book_includes_is_there() {
 #[test]
 fn chapters_say_what_they_are_for() {
     hold(|repository| chapters::check(&repository.documents()));
+}
+
+#[test]
+fn the_changelog_tells_of_this_version() {
+    hold(changelog::check);
 }
 
 #[test]

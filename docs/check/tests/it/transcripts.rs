@@ -14,10 +14,15 @@ fn console_blocks_are_true() {
 
 /// What is wrong with a page. Its commands are the shell's own: nothing listens, so it is played right here.
 fn play(page: &str) -> Vec<Fault> {
+    played_by(Command::new(PROGRAM).arg("play"), page)
+}
+
+/// The same, played by `command`, which is given the page's file.
+fn played_by(command: &mut Command, page: &str) -> Vec<Fault> {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("page.md");
     std::fs::write(&file, page).unwrap();
-    let output = Command::new(PROGRAM).arg("play").arg(&file).output().unwrap();
+    let output = command.arg(&file).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"))
 }
@@ -29,6 +34,16 @@ fn a_page_that_shows_what_comes_is_fine() {
                 <!-- transcript: serve one -->\n```console\n$ echo a word before\na word before\n$ sleep 100\n```\n\
                 <!-- transcript: run -->\n```console\n$ cat a.txt | grep \\\n    hello\nhello\n$ ls README.md >&2\nREADME.md\n```\n";
     assert_eq!(play(page), []);
+}
+
+/// Programs on pages end by Ctrl-C, whatever started the tests: a shell that runs them in the background, or `nohup`.
+#[test]
+fn a_parent_that_ignores_signals_changes_nothing() {
+    let page = "<!-- transcript: serve one -->\n```console\n$ sleep 100\n```\n\
+                <!-- transcript: run -->\n```console\n\
+                $ grep SigIgn /proc/self/status | tail -c 8\n0000000\n```\n";
+    let ignoring = "trap '' HUP INT QUIT TERM USR1 USR2 ALRM CHLD; exec \"$0\" play \"$1\"";
+    assert_eq!(played_by(Command::new("sh").args(["-c", ignoring, PROGRAM]), page), []);
 }
 
 #[test]

@@ -33,8 +33,10 @@ struct ShownCertificate {
     not_before: u64,
     /// Until when.
     not_after: u64,
-    /// The file that it was read from.
+    /// The file that it was read from; empty where it is self-signed.
     file: String,
+    /// Whether the gateway has made it, because the virtual host has none.
+    self_signed: bool,
     /// What its owner should know: that it ends soon, or has ended.
     warning: Option<String>,
 }
@@ -47,7 +49,8 @@ impl ShownCertificate {
             names: certificate.names.clone(),
             not_before: seconds(certificate.not_before),
             not_after: seconds(certificate.not_after),
-            file: certificate.pair.certificate.display().to_string(),
+            file: certificate.pair().map(|pair| pair.certificate.display().to_string()).unwrap_or_default(),
+            self_signed: certificate.is_generated(),
             warning: certificate.warning(now),
         }
     }

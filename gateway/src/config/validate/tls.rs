@@ -6,11 +6,12 @@ use crate::config::schema::{ClientCertificate, Config, VirtualHost};
 /// Everything that is wrong with it, but for what is in the files.
 pub(super) fn tls(config: &Config, faults: &mut Faults) {
     let is_https = !config.proxy.listen_addr.0.is_empty();
-    if is_https && !config.virtual_hosts.iter().any(has_certificate) {
+    let self_signed = is_https && config.proxy.self_signed;
+    if is_https && !self_signed && !config.virtual_hosts.iter().any(VirtualHost::has_certificate) {
         faults.add(
             "proxy/listen_addr",
             "no virtual host has a certificate: set `cert_file` and `key_file` (`gateway dev-cert localhost` makes \
-             a pair for learning), or `acme`",
+             a pair for learning), `acme`, or `proxy.self_signed = true`",
         );
     }
     if config.proxy.proxy_protocol && config.proxy.trusted_proxies.is_empty() {
@@ -32,17 +33,13 @@ pub(super) fn tls(config: &Config, faults: &mut Faults) {
                 Some(first) => {
                     faults.add(format!("{at}/default"), format!("'{first}' is the default already"))
                 }
-                None if !has_certificate(host) => {
+                None if !self_signed && !host.has_certificate() => {
                     faults.add(format!("{at}/default"), "it has no certificate to show")
                 }
                 None => {}
             }
         }
     }
-}
-
-fn has_certificate(host: &VirtualHost) -> bool {
-    host.acme || !host.cert_file.0.is_empty()
 }
 
 fn certificates(host: &VirtualHost, at: &str, is_https: bool, faults: &mut Faults) {
@@ -66,7 +63,7 @@ fn certificates(host: &VirtualHost, at: &str, is_https: bool, faults: &mut Fault
         faults
             .add(format!("{at}/client_ca_file"), "nobody can show a certificate without `proxy.listen_addr`");
     }
-    if !host.client_ca_file.is_empty() && !has_certificate(host) {
+    if !host.client_ca_file.is_empty() && !host.has_certificate() {
         let detail =
             "it is asked for by the host's own certificate only: set `cert_file` and `key_file`, too";
         faults.add(format!("{at}/client_ca_file"), detail);

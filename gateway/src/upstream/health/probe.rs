@@ -51,7 +51,7 @@ impl Probe {
             ProbeKind::Tcp => Question::Tcp,
             ProbeKind::Http => {
                 let request = request(Method::GET, config.http_path(), host);
-                Question::Http(request, config.expected_status.clone())
+                Question::Http(request, config.passing_status())
             }
             ProbeKind::Grpc => Question::Grpc(request(Method::POST, GRPC_HEALTH, host).and_then(grpc)),
         };

@@ -4,6 +4,7 @@ mod certificates;
 mod clients;
 mod https;
 mod replacing;
+mod self_signed;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;

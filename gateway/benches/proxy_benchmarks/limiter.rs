@@ -1,15 +1,16 @@
-//! What counting costs, in time and in memory: `cargo bench -p gateway --bench limiter`.
+//! What rate limits cost, in time and in memory.
 //!
 //! Ten million clients must take no more memory than the table that was there for the first. A check costs a little
 //! more with each window, and the same for a client that is known and for one that is not.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "in a benchmark, a panic is the report")]
-
+use std::cell::LazyCell;
+use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use divan::{Bencher, black_box};
+use criterion::{BenchmarkId, Criterion};
 use gateway::config::RateLimits;
 use gateway::policy::rate_limit::{Asker, Checked, Counters, Means, RateLimiter, Windows};
 use gateway::telemetry::Metrics;
@@ -17,9 +18,42 @@ use http::HeaderMap;
 
 const CLIENTS: u32 = 10_000_000;
 
-fn main() {
-    ten_million_clients();
-    divan::main();
+pub fn benchmarks(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("limiter");
+    let headers = HeaderMap::new();
+    for number in [1, 2, 4] {
+        let windows = LazyCell::new(|| Table::new().windows(number));
+        group.bench_function(BenchmarkId::new("known", number), |bencher| {
+            bencher.iter(|| check(&windows, &headers, 1, Instant::now()));
+        });
+    }
+    let shared = LazyCell::new(|| Table::new().windows(1));
+    group.bench_function("known_to_two_threads", |bencher| {
+        let windows = &*shared;
+        bencher.iter_custom(|checks| two_threads(windows, checks));
+    });
+    // Always another client, in a table that is full.
+    let full = LazyCell::new(ten_million_clients);
+    let mut client = CLIENTS;
+    group.bench_function("newcomers", |bencher| {
+        let windows = &full.1;
+        bencher.iter(|| {
+            client += 1;
+            check(windows, &headers, client, Instant::now());
+        });
+    });
+    group.finish();
+}
+
+/// The time that it takes two threads to check the same client so often, each.
+fn two_threads(windows: &Windows, checks: u64) -> Duration {
+    let (headers, begun) = (HeaderMap::new(), Instant::now());
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| (0..checks).for_each(|_| check(windows, &headers, 1, Instant::now())));
+        }
+    });
+    begun.elapsed()
 }
 
 struct Table {
@@ -60,7 +94,8 @@ fn resident() -> u64 {
     pages.unwrap_or_default() * 4096
 }
 
-fn ten_million_clients() {
+/// A table that has counted so many clients, in no more memory than for the first one.
+fn ten_million_clients() -> (Table, Windows) {
     let (table, headers, now) = (Table::new(), HeaderMap::new(), Instant::now());
     let windows = table.windows(1);
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
@@ -78,33 +113,5 @@ fn ten_million_clients() {
         table.metrics.rate_limits.evicted.get()
     );
     assert!(after < before + (1 << 20), "memory grows with the number of clients");
-}
-
-/// A client that is known.
-#[divan::bench(args = [1, 2, 4])]
-fn known(bencher: Bencher<'_, '_>, windows: usize) {
-    let table = Table::new();
-    let (windows, headers) = (table.windows(windows), HeaderMap::new());
-    bencher.bench_local(|| check(&windows, &headers, 1, Instant::now()));
-}
-
-/// The same one from several threads.
-#[divan::bench(threads = [1, 2])]
-fn known_by_all(bencher: Bencher<'_, '_>) {
-    let table = Table::new();
-    let (windows, headers) = (table.windows(1), HeaderMap::new());
-    bencher.bench(|| check(&windows, &headers, 1, Instant::now()));
-}
-
-/// Always another one, in a table that is full.
-#[divan::bench]
-fn newcomers(bencher: Bencher<'_, '_>) {
-    let table = Table::new();
-    let (windows, headers) = (table.windows(1), HeaderMap::new());
-    (0..1 << 20).for_each(|client| check(&windows, &headers, client, Instant::now()));
-    let mut client = 1 << 20;
-    bencher.bench_local(|| {
-        client += 1;
-        check(&windows, &headers, client, Instant::now());
-    });
+    (table, windows)
 }

@@ -1,16 +1,17 @@
-//! What choosing a backend costs, and how even the choice is: `cargo bench -p gateway --bench balance`.
+//! What choosing a backend costs, and how even the choice is.
 //!
-//! First the shares that weights and keys lead to are printed, then the time of one attempt: choosing the backend,
-//! counting the request in, and counting it out again.
+//! First the shares that weights and keys lead to are printed, then the time of one attempt is measured: choosing the
+//! backend, counting the request in, and counting it out again.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "it prints figures; a panic is the report")]
+#![allow(clippy::print_stdout, reason = "it prints figures")]
 
+use std::cell::LazyCell;
 use std::collections::HashMap;
+use std::hint::black_box;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 
-use divan::{Bencher, black_box};
+use criterion::{Bencher, BenchmarkId, Criterion};
 use gateway::config::{Algorithm, Percent};
 use gateway::telemetry::Metrics;
 use gateway::upstream::{BackendState, Member, Pool, Wanted};
@@ -18,7 +19,32 @@ use gateway::upstream::{BackendState, Member, Pool, Wanted};
 const BACKENDS: [usize; 3] = [3, 30, 300];
 const KEYS: usize = 100_000;
 
-fn main() {
+const ALGORITHMS: [(&str, Algorithm); 5] = [
+    ("round_robin", Algorithm::RoundRobin),
+    ("weighted", Algorithm::Weighted),
+    ("least_connections", Algorithm::LeastConnections),
+    ("random_two_choices", Algorithm::RandomTwoChoices),
+    ("consistent_hash", Algorithm::ConsistentHash),
+];
+
+pub fn benchmarks(criterion: &mut Criterion) {
+    static FIGURES: Once = Once::new();
+    let mut group = criterion.benchmark_group("balance");
+    for (name, algorithm) in ALGORITHMS {
+        for backends in BACKENDS {
+            let weights: Vec<u32> = (0..backends).map(|i| 1 + i as u32 % 5).collect();
+            let pool = LazyCell::new(|| pool(algorithm, &weights));
+            group.bench_function(BenchmarkId::new(name, backends), |bencher| {
+                // Here, and not before: only where one of these was asked for.
+                FIGURES.call_once(print_shares);
+                attempts(bencher, &pool);
+            });
+        }
+    }
+    group.finish();
+}
+
+fn print_shares() {
     println!("shares of 7000 requests, weights 5, 1 and 1, in percent");
     for algorithm in [Algorithm::Weighted, Algorithm::ConsistentHash] {
         println!("  {algorithm:?}: {}", shares(&counts(&pool(algorithm, &[5, 1, 1]), 7000)));
@@ -38,7 +64,6 @@ fn main() {
             moved(&weights).1
         );
     }
-    divan::main();
 }
 
 fn pool(algorithm: Algorithm, weights: &[u32]) -> Pool {
@@ -93,38 +118,12 @@ fn moved(weights: &[u32]) -> (f64, usize) {
     (moved.len() as f64 * 100.0 / KEYS as f64, others)
 }
 
-fn attempts(bencher: Bencher<'_, '_>, algorithm: Algorithm, backends: usize) {
-    let weights: Vec<u32> = (0..backends).map(|i| 1 + i as u32 % 5).collect();
-    let pool = pool(algorithm, &weights);
+fn attempts(bencher: &mut Bencher<'_>, pool: &Pool) {
     let keys: Vec<String> = (0..1024).map(|key| format!("/products/{key}")).collect();
-    let turn = AtomicUsize::new(0);
-    bencher.bench(|| {
-        let key = &keys[turn.fetch_add(1, Ordering::Relaxed) % keys.len()];
+    let mut turn = 0;
+    bencher.iter(|| {
+        turn += 1;
+        let key = &keys[turn % keys.len()];
         drop(black_box(pool.begin_attempt(&wanted(key.as_bytes()), &[])));
     });
-}
-
-#[divan::bench(args = BACKENDS)]
-fn round_robin(bencher: Bencher<'_, '_>, backends: usize) {
-    attempts(bencher, Algorithm::RoundRobin, backends);
-}
-
-#[divan::bench(args = BACKENDS)]
-fn weighted(bencher: Bencher<'_, '_>, backends: usize) {
-    attempts(bencher, Algorithm::Weighted, backends);
-}
-
-#[divan::bench(args = BACKENDS)]
-fn least_connections(bencher: Bencher<'_, '_>, backends: usize) {
-    attempts(bencher, Algorithm::LeastConnections, backends);
-}
-
-#[divan::bench(args = BACKENDS)]
-fn random_two_choices(bencher: Bencher<'_, '_>, backends: usize) {
-    attempts(bencher, Algorithm::RandomTwoChoices, backends);
-}
-
-#[divan::bench(args = BACKENDS)]
-fn consistent_hash(bencher: Bencher<'_, '_>, backends: usize) {
-    attempts(bencher, Algorithm::ConsistentHash, backends);
 }

@@ -1,0 +1,59 @@
+//! What the parts of a request cost, by criterion: `cargo bench --bench proxy_benchmarks`.
+//!
+//! Each module is a group, and a word behind `cargo bench` chooses: `cargo bench metrics`, `cargo bench config/load`.
+//! Criterion compares with the run before, and writes `target/criterion/report/index.html`. A machine that does other
+//! work shows changes that are none. `make bench` measures the gateway as a whole.
+
+// What `criterion_group!` makes is public and has no documentation.
+#![allow(missing_docs, unreachable_pub, clippy::panic, clippy::unwrap_used, reason = "a panic is the report")]
+
+mod auth;
+mod balance;
+mod config;
+mod limiter;
+mod metrics;
+mod route;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use gateway::config::Source;
+use gateway::live::{Names, Store};
+use gateway::telemetry::Metrics;
+
+criterion_group! {
+    name = benches;
+    // There are many: all of them together take a few minutes.
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2));
+    targets =
+        metrics::benchmarks,
+        config::benchmarks,
+        route::benchmarks,
+        balance::benchmarks,
+        limiter::benchmarks,
+        auth::benchmarks
+}
+criterion_main!(benches);
+
+/// A configuration, read, validated and compiled.
+fn compiled(text: &str) -> Store {
+    let source = Source::built_in("bench", text.to_owned());
+    let parsed = source.read().unwrap();
+    Store::new(source, parsed, Names::Resolved, Arc::new(Metrics::new().unwrap())).unwrap()
+}
+
+/// A configuration with so many virtual hosts, each with a route of its own, every tenth of them a wildcard.
+fn hosts(number: usize) -> String {
+    let mut text = "[[backends]]\nid = \"a\"\naddress = \"127.0.0.1:3001\"\ntags = [\"a\"]\n".to_owned();
+    for i in 0..number {
+        let domain = if i % 10 == 9 { format!("*.w{i}.example.com") } else { format!("h{i}.example.com") };
+        text.push_str(&format!(
+            "[[virtual_hosts]]\ndomain = \"{domain}\"\nenabled_backends_tag = \"a\"\n\
+             [[virtual_hosts.routes]]\npath_prefix = \"/api\"\nstrip_prefix = true\n"
+        ));
+    }
+    text
+}

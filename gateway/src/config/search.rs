@@ -1,0 +1,36 @@
+//! Where a configuration file is looked for that nobody has named.
+
+use std::path::{Path, PathBuf};
+
+/// The places, the first one that has a file first.
+const PLACES: [&str; 3] = ["config.toml", "gateway.toml", "/etc/gateway/gateway.toml"];
+
+/// Returns the configuration file of the current directory, or else that of the machine.
+pub fn search() -> Option<PathBuf> {
+    first_of(PLACES.into_iter().map(Path::new))
+}
+
+/// What is no file (a directory that is called so) is passed over; what cannot be read is not, for its reader to say why.
+fn first_of<'p>(mut places: impl Iterator<Item = &'p Path>) -> Option<PathBuf> {
+    places.find(|place| place.metadata().is_ok_and(|found| found.is_file())).map(Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_place_with_a_file_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let places = ["config.toml", "gateway.toml", "etc.toml"].map(|name| directory.path().join(name));
+        let found = || first_of(places.iter().map(PathBuf::as_path));
+        assert_eq!(found(), None);
+        for place in places.iter().rev() {
+            std::fs::write(place, "").unwrap();
+            assert_eq!(found().as_ref(), Some(place));
+        }
+        std::fs::remove_file(&places[0]).unwrap();
+        std::fs::create_dir(&places[0]).unwrap();
+        assert_eq!(found().as_ref(), Some(&places[1]), "a directory is no configuration");
+    }
+}
