@@ -72,7 +72,7 @@ pub struct ClientStream {
     /// What looks at requests; `None` where HTTP/2 is spoken.
     http1: Option<Http1>,
     /// What watches heads where HTTP/2 is spoken.
-    http2: Option<Http2>,
+    http2: Option<Box<Http2>>,
     /// The client's side of a WebSocket, where one is asked for.
     websocket: ClientSide,
     /// How much may still be read to be dropped, once all has been said.
@@ -134,7 +134,7 @@ impl ClientStream {
     /// `malformed` counts requests that are none.
     #[must_use]
     pub fn with_http2_heads(self, terms: HeadTerms, preface: usize, malformed: IntCounter) -> Self {
-        ClientStream { http2: Some(Http2::new(terms, preface, malformed)), ..self }
+        ClientStream { http2: Some(Box::new(Http2::new(terms, preface, malformed))), ..self }
     }
 
     /// One whose first request is refused, whatever it is.
@@ -214,7 +214,7 @@ impl ClientStream {
     /// Returns true if the client may still send what nobody reads.
     fn must_linger(&self) -> bool {
         self.http1.as_ref().is_some_and(|http1| http1.inspector.has_unread())
-            || self.http2.as_ref().is_some_and(Http2::ends_in_error)
+            || self.http2.as_ref().is_some_and(|http2| http2.ends_in_error())
     }
 
     /// Reads what is for Pingora, however long that takes.

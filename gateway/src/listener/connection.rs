@@ -171,9 +171,11 @@ impl Opener {
                 let stream = ClientStream::new(Box::new(stream));
                 let speaks_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
                 Some(match speaks_http2 {
-                    true => stream
-                        .awaiting(PREFACE.len(), PATIENCE)
-                        .with_http2_heads(self.head.clone(), PREFACE.len(), self.malformed()),
+                    true => stream.awaiting(PREFACE.len(), PATIENCE).with_http2_heads(
+                        self.head.clone(),
+                        PREFACE.len(),
+                        self.malformed(),
+                    ),
                     false => stream.with_http1(self.head.clone()),
                 })
             }
@@ -195,9 +197,11 @@ impl Opener {
         tokio::time::timeout(idle, await_first_byte(&mut stream)).await.ok()?;
         let head = proxy.header_timeout_secs.duration();
         Some(match tokio::time::timeout(head, begins_with_preface(&mut stream)).await {
-            Ok(true) => ClientStream::new(Box::new(stream))
-                .with_http2()
-                .with_http2_heads(self.head.clone(), PREFACE.len(), self.malformed()),
+            Ok(true) => ClientStream::new(Box::new(stream)).with_http2().with_http2_heads(
+                self.head.clone(),
+                PREFACE.len(),
+                self.malformed(),
+            ),
             Ok(false) => self.plain(stream),
             Err(_) => self.plain(stream).refusing(LATE_HEAD),
         })

@@ -170,7 +170,11 @@ fn string(input: &mut &[u8], to: &mut Vec<u8>) -> Option<()> {
     let length = integer(input, 7)?;
     let (text, rest) = input.split_at_checked(length)?;
     *input = rest;
-    if is_huffman { huffman::decode(text, to) } else { Some(to.extend_from_slice(text)) }
+    if is_huffman {
+        return huffman::decode(text, to);
+    }
+    to.extend_from_slice(text);
+    Some(())
 }
 
 /// Writes fields for h2, each spelled out: it needs no table of its own besides this one.
