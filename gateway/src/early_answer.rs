@@ -103,3 +103,23 @@ pub async fn leave(session: &mut Session, ctx: &RequestCtx, has_failed: bool) {
         session.as_downstream_mut().shutdown().await;
     }
 }
+
+/// Reads for a while what a client of HTTP/2 still sends of a request that has been answered. The stream is reset once
+/// it is let go (RFC 9113 8.1), and some clients (curl 7) that are just writing then never look at the answer. One that
+/// has seen it stops by itself.
+pub async fn linger(session: &mut Session, ctx: &mut RequestCtx) {
+    const LINGER: Duration = Duration::from_secs(2);
+    let is_http2 = session.req_header().version == Version::HTTP_2;
+    if !is_http2
+        || ctx.grpc.is_some()
+        || session.is_body_done()
+        || downstream::final_response(session).is_none()
+    {
+        return;
+    }
+    // The backend has nothing to do any more with what comes.
+    ctx.attempt = None;
+    session.set_total_drain_timeout(Some(LINGER));
+    // It has stopped, or goes on until the reset.
+    let _unread = session.drain_request_body().await;
+}

@@ -311,7 +311,7 @@ impl ProxyHttp for Gateway {
     /// The backend was reached, on a new connection or on one from the pool.
     async fn connected_to_upstream(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         reused: bool,
         peer: &HttpPeer,
         socket: RawFd,
@@ -324,6 +324,7 @@ impl ProxyHttp for Gateway {
         ctx.backend_socket = Some(socket);
         ctx.is_on_kept_connection = reused;
         ctx.is_inspected = connection::is_inspected(peer) || ctx.upgrade.is_some();
+        connection::ReadSize::set(digest, session.req_header().version);
         ctx.reached(Phase::ConnectedToUpstream);
         check_address(digest, peer)
     }
@@ -692,5 +693,6 @@ impl ProxyHttp for Gateway {
             ctx.attempt = None;
             early_answer::leave(session, ctx, error.is_some()).await;
         }
+        early_answer::linger(session, ctx).await;
     }
 }

@@ -126,7 +126,6 @@ fn serve(
     let mut options = HttpServerOptions::default();
     // It is refused like everything else that is, and not unseen.
     options.allow_connect_method_proxying = true;
-    options.h2_idle_timeout = Some(config.proxy.keepalive_timeout_secs.duration());
     let proxy = connection::http_proxy(&server.configuration, gateway, connector.clone(), options);
     let opener = Opener::new(live.clone(), metrics.clone(), challenges.clone(), listening.clone())?;
     server.add_service(ProxyService::new(proxy, sockets, connections.clone(), opener, starting.part()));

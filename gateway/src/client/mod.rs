@@ -1,5 +1,5 @@
 //! A client's stream, between its socket and Pingora: what is no valid request over HTTP/1 does not pass ([`http1`]),
-//! heads over HTTP/2 come in time, reads can have a [`deadline`], what has been written goes out while Pingora waits
+//! over HTTP/2 neither ([`http2`]), reads can have a [`deadline`], what has been written goes out while Pingora waits
 //! for a backend, and a WebSocket takes it over.
 //!
 //! Pingora leaves the parts of a body of known length in a buffer until that is full, or the body whole; a backend
@@ -10,7 +10,7 @@
 mod bounds;
 pub mod deadline;
 pub mod http1;
-mod http2;
+pub mod http2;
 mod passing;
 mod sending;
 pub mod turns;
@@ -51,6 +51,9 @@ pub const LATE_HEAD: Refusal = Refusal {
     detail: "the header did not arrive whole in time (proxy.header_timeout_secs)",
 };
 
+/// The same over HTTP/2, where no upload can be under way that is larger than a connection's windows.
+const LINGER_BYTES_HTTP2: usize = 256 * 1024;
+
 /// A client's stream.
 #[derive(Debug)]
 pub struct ClientStream {
@@ -69,7 +72,7 @@ pub struct ClientStream {
     /// What looks at requests; `None` where HTTP/2 is spoken.
     http1: Option<Http1>,
     /// What watches heads where HTTP/2 is spoken.
-    http2: Option<Http2>,
+    http2: Option<Box<Http2>>,
     /// The client's side of a WebSocket, where one is asked for.
     websocket: ClientSide,
     /// How much may still be read to be dropped, once all has been said.
@@ -127,10 +130,11 @@ impl ClientStream {
         ClientStream { http1: Some(http1), ..self }
     }
 
-    /// One on which HTTP/2 is spoken, after its preface; a head must come whole in the time of these terms.
+    /// One on which HTTP/2 is spoken, after its preface; a head must come whole in the time of these terms, and
+    /// `malformed` counts requests that are none.
     #[must_use]
-    pub fn with_http2_heads(self, terms: HeadTerms, preface: usize) -> Self {
-        ClientStream { http2: Some(Http2::new(terms, preface)), ..self }
+    pub fn with_http2_heads(self, terms: HeadTerms, preface: usize, malformed: IntCounter) -> Self {
+        ClientStream { http2: Some(Box::new(Http2::new(terms, preface, malformed))), ..self }
     }
 
     /// One whose first request is refused, whatever it is.
@@ -190,14 +194,27 @@ impl ClientStream {
 
     /// Reads frames of HTTP/2, or whatever else is not looked at.
     fn poll_frames(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
-        if let Some(http2) = &mut self.http2 {
-            // Until those are there, the deadline is that of the first bytes.
-            let deadline = (self.awaited == 0).then_some(&self.deadline);
-            http2.came(&buf.filled()[before..], deadline);
+        let Some(http2) = &mut self.http2 else { return Pin::new(&mut self.inner).poll_read(cx, buf) };
+        // Until those are there, the deadline is that of the first bytes.
+        let deadline = (self.awaited == 0).then_some(&self.deadline);
+        http2.poll_read(&mut self.inner, cx, buf, deadline)
+    }
+
+    /// So much of these has been written.
+    fn on_write(&mut self, written: &Poll<io::Result<usize>>, bufs: &[io::IoSlice<'_>]) {
+        let (Some(http2), Poll::Ready(Ok(written))) = (&mut self.http2, written) else { return };
+        let mut left = *written;
+        for buf in bufs {
+            let part = &buf[..left.min(buf.len())];
+            http2.on_write(part);
+            left -= part.len();
         }
-        read
+    }
+
+    /// Returns true if the client may still send what nobody reads.
+    fn must_linger(&self) -> bool {
+        self.http1.as_ref().is_some_and(|http1| http1.inspector.has_unread())
+            || self.http2.as_ref().is_some_and(|http2| http2.ends_in_error())
     }
 
     /// Reads what is for Pingora, however long that takes.
@@ -333,6 +350,7 @@ impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.unflushed = true;
         let written = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.on_write(&written, &[io::IoSlice::new(buf)]);
         match self.sending() {
             Some(sending) => sending.on_write(cx, written),
             None => written,
@@ -356,11 +374,11 @@ impl AsyncWrite for ClientStream {
                 Some(sending) => sending.on_flush(cx, shut),
                 None => shut,
             })?;
-            if !self.http1.as_ref().is_some_and(|http1| http1.inspector.has_unread()) {
+            if !self.must_linger() {
                 return Poll::Ready(Ok(()));
             }
             self.deadline.set(LINGER);
-            self.farewell = Some(LINGER_BYTES);
+            self.farewell = Some(if self.http2.is_some() { LINGER_BYTES_HTTP2 } else { LINGER_BYTES });
         }
         self.poll_farewell(cx).map(Ok)
     }
@@ -372,6 +390,7 @@ impl AsyncWrite for ClientStream {
     ) -> Poll<io::Result<usize>> {
         self.unflushed = true;
         let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.on_write(&written, bufs);
         match self.sending() {
             Some(sending) => sending.on_write(cx, written),
             None => written,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pingora::protocols::l4::stream::Stream as TcpStream;
 use pingora::protocols::{ALPN, GetSocketDigest, Ssl, Stream};
+use prometheus::IntCounter;
 use tokio::io::AsyncReadExt;
 use tracing::debug;
 
@@ -54,8 +55,8 @@ pub(super) struct Opened {
     pub(super) stream: ClientStream,
     /// Given back when the connection is over.
     pub(super) place: Option<Place>,
-    /// The requests that it may make, where HTTP/2 is spoken.
-    pub(super) turns: Option<Arc<Turns>>,
+    /// Where HTTP/2 is spoken: the requests that it may make, and how long it may be idle.
+    pub(super) turns: Option<(Arc<Turns>, Duration)>,
 }
 
 /// A connection of which it is known for whom it is.
@@ -111,9 +112,9 @@ impl Opener {
             bytes_per_sec: proxy.min_send_bytes_per_sec,
         };
         let mut stream = stream.taken_by(terms, self.metrics.limits.counter(Limit::SendRate).clone());
-        let turns =
-            stream.count(proxy.max_requests_per_connection, proxy.keepalive_timeout_secs.duration()).ok()?;
-        Some(Opened { stream, place, turns })
+        let idle = proxy.keepalive_timeout_secs.duration();
+        let turns = stream.count(proxy.max_requests_per_connection, idle).ok()?;
+        Some(Opened { stream, place, turns: turns.map(|turns| (turns, idle)) })
     }
 
     /// Finds out for whom the connection is, and has TLS begin.
@@ -170,9 +171,11 @@ impl Opener {
                 let stream = ClientStream::new(Box::new(stream));
                 let speaks_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
                 Some(match speaks_http2 {
-                    true => stream
-                        .awaiting(PREFACE.len(), PATIENCE)
-                        .with_http2_heads(self.head.clone(), PREFACE.len()),
+                    true => stream.awaiting(PREFACE.len(), PATIENCE).with_http2_heads(
+                        self.head.clone(),
+                        PREFACE.len(),
+                        self.malformed(),
+                    ),
                     false => stream.with_http1(self.head.clone()),
                 })
             }
@@ -194,12 +197,18 @@ impl Opener {
         tokio::time::timeout(idle, await_first_byte(&mut stream)).await.ok()?;
         let head = proxy.header_timeout_secs.duration();
         Some(match tokio::time::timeout(head, begins_with_preface(&mut stream)).await {
-            Ok(true) => ClientStream::new(Box::new(stream))
-                .with_http2()
-                .with_http2_heads(self.head.clone(), PREFACE.len()),
+            Ok(true) => ClientStream::new(Box::new(stream)).with_http2().with_http2_heads(
+                self.head.clone(),
+                PREFACE.len(),
+                self.malformed(),
+            ),
             Ok(false) => self.plain(stream),
             Err(_) => self.plain(stream).refusing(LATE_HEAD),
         })
+    }
+
+    fn malformed(&self) -> IntCounter {
+        self.metrics.limits.counter(Limit::Http2Malformed).clone()
     }
 
     fn plain(&self, stream: TcpStream) -> ClientStream {

@@ -33,10 +33,11 @@ pub use bind::{BindError, bind, bind_beside, is_ipv6_only, leaves_ipv4};
 use connection::Opened;
 pub use connection::Opener;
 
+use crate::client::http2::{self, Abuse};
 use crate::downstream;
 use crate::lifetime::{LINGER, Leaving, Part};
 use crate::proxy::Gateway;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Limit, Metrics};
 use crate::upstream::connection::BackendConnector;
 
 /// Pingora's default is to hold 64 KiB for what is read from each client, idle ones included. Over plain TCP
@@ -163,6 +164,19 @@ impl Counted {
             served = self.proxy.process_new_http(session, shutdown).await;
         }
     }
+
+    /// Counts a connection of HTTP/2 that had to be ended.
+    fn count(&self, abuse: Option<Abuse>) {
+        let limit = match abuse {
+            Some(Abuse::Resets) => Limit::Http2Resets,
+            Some(Abuse::Faults) => Limit::Http2Faults,
+            Some(Abuse::Frames) => Limit::Http2Frames,
+            Some(Abuse::Head) => Limit::Http2Head,
+            Some(Abuse::Connection) => Limit::Http2Protocol,
+            None => return,
+        };
+        self.connections.metrics.limits.counter(limit).inc();
+    }
 }
 
 #[async_trait]
@@ -180,16 +194,16 @@ impl ServerApp for Counted {
             () = self.connections.are_cut_off(shutdown.clone()) => return None,
         };
         let Opened { stream, place: _place, turns } = opened;
-        let Some(turns) = turns else {
+        let Some((turns, idle)) = turns else {
             self.serve_http1(Box::new(stream), shutdown).await;
             return None;
         };
-        let ends = turns.watch();
         tokio::select! {
-            stream = self.proxy.process_new(Box::new(stream), &ends) => stream,
-            () = turns.end_with(shutdown.clone()) => None,
-            () = turns.are_over() => None,
+            abuse = http2::connection::serve(stream, &self.proxy, turns.watch(), idle) => self.count(abuse),
+            () = turns.end_with(shutdown.clone()) => {}
+            () = turns.are_over() => {}
         }
+        None
     }
 
     /// The listeners have been closed.

@@ -1,6 +1,7 @@
 //! How large the head of a request may be: `[limits]`. Whoever sends an endless target, or fields without number,
 //! is told so (RFC 9110 15.5.15, RFC 6585 5) before anything is made of them.
 
+use http::header;
 use pingora::http::RequestHeader;
 
 use super::Verdict;
@@ -46,23 +47,29 @@ impl HeadSize {
         }
     }
 
-    /// Refuses a head that is larger. It is measured as HTTP/1 would write it, whichever version it came by.
+    /// Refuses a head that is larger. It is measured as HTTP/1 would write it, whichever version it came by: all cookies
+    /// in one field, though a browser sends each in one of its own over HTTP/2 (RFC 9113 8.2.3).
     pub fn check(&self, request: &RequestHeader) -> Verdict {
         /// A colon, a space, and the end of the line.
         const AROUND_FIELD: usize = 4;
+        /// What a name with all that is around it is longer than the `; ` between two cookies.
+        const SPARED_BY_CRUMB: usize = "cookie".len() + AROUND_FIELD - "; ".len();
         /// Two spaces, the version, and the ends of the line and of the head.
         const AROUND_LINE: usize = 14;
         let target = request.raw_path().len();
         if target > self.uri {
             return Verdict::Reply(Reply::new(Problem::UriTooLong, URI_TOO_LONG));
         }
-        if request.headers.len() > self.fields {
+        let crumbs = request.headers.get_all(header::COOKIE).iter().count().saturating_sub(1);
+        if request.headers.len() - crumbs > self.fields {
             return Verdict::Reply(Reply::new(Problem::HeadTooLarge, TOO_MANY_FIELDS));
         }
         let fields = request.headers.iter();
         let fields: usize =
             fields.map(|(name, value)| name.as_str().len() + value.len() + AROUND_FIELD).sum();
-        if request.method.as_str().len() + target + AROUND_LINE + fields > self.bytes {
+        if request.method.as_str().len() + target + AROUND_LINE + fields - crumbs * SPARED_BY_CRUMB
+            > self.bytes
+        {
             return Verdict::Reply(Reply::new(Problem::HeadTooLarge, HEAD_TOO_LARGE));
         }
         Verdict::Continue(())
@@ -89,6 +96,20 @@ mod tests {
         assert_eq!(status(HeadSize { uri: 3, ..fits }), 414);
         assert_eq!(status(HeadSize { bytes: 32, ..fits }), 431);
         assert_eq!(status(HeadSize { fields: 1, ..fits }), 431);
+    }
+
+    #[test]
+    fn crumbs_of_cookies_are_one_field() {
+        let joined = "GET / HTTP/1.1\r\ncookie: a=1; b=22; c=3\r\n\r\n";
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        for crumb in ["a=1", "b=22", "c=3"] {
+            request.append_header("cookie", crumb).unwrap();
+        }
+        let fits = HeadSize { uri: 4, bytes: joined.len(), fields: 1 };
+        assert!(matches!(fits.check(&request), Verdict::Continue(())));
+        assert!(matches!(HeadSize { bytes: joined.len() - 1, ..fits }.check(&request), Verdict::Reply(_)));
+        request.append_header("x", "y").unwrap();
+        assert!(matches!(HeadSize { bytes: 1000, ..fits }.check(&request), Verdict::Reply(_)));
     }
 
     #[test]

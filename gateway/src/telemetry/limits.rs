@@ -20,16 +20,34 @@ pub enum Limit {
     BodyRate,
     /// The client takes its answers too slowly.
     SendRate,
+    /// A connection of HTTP/2 has reset too many requests before they were answered.
+    Http2Resets,
+    /// A connection of HTTP/2 has broken the rules of too many streams.
+    Http2Faults,
+    /// A connection of HTTP/2 has sent too many frames that ask for nothing.
+    Http2Frames,
+    /// The head of a request over HTTP/2 is far too large, or comes in too many parts.
+    Http2Head,
+    /// A connection of HTTP/2 has broken a rule of the connection.
+    Http2Protocol,
+    /// A request over HTTP/2 is malformed, and reset.
+    Http2Malformed,
 }
 
 impl Limit {
-    const ALL: [Limit; 6] = [
+    const ALL: [Limit; 12] = [
         Limit::Uri,
         Limit::Header,
         Limit::HeaderTimeout,
         Limit::RequestBody,
         Limit::BodyRate,
         Limit::SendRate,
+        Limit::Http2Resets,
+        Limit::Http2Faults,
+        Limit::Http2Frames,
+        Limit::Http2Head,
+        Limit::Http2Protocol,
+        Limit::Http2Malformed,
     ];
 
     /// Its name, as a label.
@@ -41,6 +59,12 @@ impl Limit {
             Limit::RequestBody => "request_body",
             Limit::BodyRate => "body_rate",
             Limit::SendRate => "send_rate",
+            Limit::Http2Resets => "http2_resets",
+            Limit::Http2Faults => "http2_faults",
+            Limit::Http2Frames => "http2_frames",
+            Limit::Http2Head => "http2_head",
+            Limit::Http2Protocol => "http2_protocol",
+            Limit::Http2Malformed => "http2_malformed",
         }
     }
 }

@@ -26,7 +26,7 @@ use pingora::upstreams::peer::Peer;
 pub use head::HeadLimits;
 pub use inspector::MalformedResponse;
 pub use proxy::http_proxy;
-pub use stream::BackendStream;
+pub use stream::{BackendStream, ReadSize};
 
 /// A connector of Pingora's that uses [`BackendConnector`] for HTTP/1.
 pub type HttpConnector = Connector<BackendConnector>;

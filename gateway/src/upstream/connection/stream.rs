@@ -1,17 +1,21 @@
 //! A connection to a backend on which HTTP/1 is spoken, as Pingora gets it: a stream whose responses are inspected.
 
+use std::any::Any;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::{StatusCode, Version};
+use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::{SslDigest, TlsRef};
 use pingora::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
-    TimingDigest, UniqueID, UniqueIDType,
+    ALPN, Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    Stream, TimingDigest, UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -24,12 +28,40 @@ pub struct BackendStream {
     inner: Stream,
     inspector: Inspector,
     limits: ResponseLimits,
+    read_size: Arc<ReadSize>,
+    /// Where a request finds the read size: of what Pingora keeps with a connection, this is free to be used.
+    digest: Option<Arc<ProxyDigest>>,
+}
+
+/// The most that one read takes from a backend. Pingora holds ten reads for a client that does not take them.
+#[derive(Debug)]
+pub struct ReadSize(AtomicUsize);
+
+impl ReadSize {
+    /// For a client of HTTP/1, which has one response at a time: as much as Pingora has room for.
+    const WHOLE: usize = usize::MAX;
+
+    /// For one of HTTP/2, which may have a hundred: as much as fits into a frame.
+    const OF_FRAME: usize = 16 * 1024;
+
+    /// Sets the read size of a connection, whose digest this is, for a client that speaks `version`.
+    pub fn set(digest: Option<&Digest>, version: Version) {
+        let user_data = digest.and_then(|digest| digest.proxy_digest.as_ref()?.user_data.as_ref());
+        if let Some(read_size) = user_data.and_then(|data| data.downcast_ref::<Arc<ReadSize>>()) {
+            let size = if version == Version::HTTP_2 { Self::OF_FRAME } else { Self::WHOLE };
+            read_size.0.store(size, Ordering::Relaxed);
+        }
+    }
 }
 
 impl BackendStream {
     /// Returns a stream over `inner` on which nothing has been said.
     pub fn new(inner: Stream, limits: ResponseLimits) -> Self {
-        BackendStream { inner, inspector: Inspector::default(), limits }
+        let read_size = Arc::new(ReadSize(AtomicUsize::new(ReadSize::WHOLE)));
+        let data = Box::new(read_size.clone()) as Box<dyn Any + Send + Sync>;
+        let response = ResponseHeader::build(StatusCode::OK, Some(0)).ok();
+        let digest = response.map(|response| Arc::new(ProxyDigest::new(Box::new(response), Some(data))));
+        BackendStream { inner, inspector: Inspector::default(), limits, read_size, digest }
     }
 
     /// Returns true once the backend has switched to another protocol, and the head that says so has been read.
@@ -46,8 +78,16 @@ impl BackendStream {
 
 impl AsyncRead for BackendStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let BackendStream { inner, inspector, limits } = self.get_mut();
-        inspector.poll_read(inner, cx, buf, || limits.now())
+        let BackendStream { inner, inspector, limits, read_size, .. } = self.get_mut();
+        let size = read_size.0.load(Ordering::Relaxed);
+        if buf.remaining() <= size {
+            return inspector.poll_read(inner, cx, buf, || limits.now());
+        }
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(size));
+        let read = inspector.poll_read(inner, cx, &mut part, || limits.now());
+        let length = part.filled().len();
+        buf.advance(length);
+        read
     }
 }
 
@@ -125,7 +165,7 @@ impl GetTimingDigest for BackendStream {
 
 impl GetProxyDigest for BackendStream {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_proxy_digest()
+        self.inner.get_proxy_digest().or_else(|| self.digest.clone())
     }
 
     fn set_proxy_digest(&mut self, digest: ProxyDigest) {
@@ -140,5 +180,37 @@ impl GetSocketDigest for BackendStream {
 
     fn set_socket_digest(&mut self, digest: SocketDigest) {
         self.inner.set_socket_digest(digest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::super::HeadLimits;
+    use super::*;
+
+    #[tokio::test]
+    async fn for_a_client_of_http2_a_read_is_no_larger_than_a_frame() {
+        const BODY: usize = 200_000;
+        for (version, most) in [(Version::HTTP_2, 16 * 1024), (Version::HTTP_11, 64 * 1024)] {
+            let (inner, mut backend) = duplex(1 << 20);
+            let limits = ResponseLimits::new(|| HeadLimits { bytes: 1000, fields: 10 });
+            let mut stream = BackendStream::new(Box::new(inner), limits);
+            let digest = Digest { proxy_digest: stream.get_proxy_digest(), ..Digest::default() };
+            ReadSize::set(Some(&digest), version);
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n");
+            backend.write_all(head.as_bytes()).await.unwrap();
+            backend.write_all(&vec![b'x'; BODY]).await.unwrap();
+            let (mut all, mut largest) = (Vec::new(), 0);
+            while all.len() < head.len() + BODY {
+                let mut part = Vec::with_capacity(64 * 1024);
+                largest = largest.max(stream.read_buf(&mut part).await.unwrap());
+                all.extend(part);
+            }
+            assert_eq!(largest, most);
+            assert!(all.starts_with(head.as_bytes()) && all.ends_with(&vec![b'x'; BODY]));
+        }
     }
 }

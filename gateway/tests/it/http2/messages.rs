@@ -80,24 +80,93 @@ fn post_with_trailers(stream: u32, trailers: &[(&str, &str)]) -> [Frame; 3] {
 }
 
 #[tokio::test]
-async fn trailers_of_a_request_are_dropped_whatever_they_are() {
+async fn trailers_of_a_request_are_dropped_and_with_pseudo_fields_it_is_malformed() {
     let origin = Origin::start().await;
     for protocol in ["http1", "http2"] {
         let gateway = start(&origin, &format!("[upstream]\nprotocol = \"{protocol}\"\n")).await;
-        for trailers in [&[("x-checksum", "abc")][..], &[(":path", "/admin"), ("x-checksum", "abc")]] {
-            origin.forget();
-            let mut wire = Wire::connect(gateway.address).await;
-            assert!(wire.send(&post_with_trailers(1, trailers)).await);
-            assert_eq!(wire.status(1).await, 200, "{protocol}: {trailers:?}");
-            wire.find(Frame::is_end).await.unwrap();
-            let received = origin.received();
-            assert_eq!((received.len(), &received[0].body[..]), (1, &b"hello"[..]), "{protocol}");
-            assert_eq!(received[0].uri.path(), "/anything");
-            assert!(!received[0].headers.contains_key("x-checksum"));
-            assert!(wire.send(&[Frame::head(3, &crate::frames::get("web.test"), true)]).await);
-            assert_eq!(wire.status(3).await, 200, "the connection goes on");
+        origin.forget();
+        let mut wire = Wire::connect(gateway.address).await;
+        assert!(wire.send(&post_with_trailers(1, &[("x-checksum", "abc")])).await);
+        assert_eq!(wire.status(1).await, 200, "{protocol}");
+        wire.find(Frame::is_end).await.unwrap();
+        let received = origin.received();
+        assert_eq!((received.len(), &received[0].body[..]), (1, &b"hello"[..]), "{protocol}");
+        assert_eq!(received[0].uri.path(), "/anything");
+        assert!(!received[0].headers.contains_key("x-checksum"));
+
+        origin.forget();
+        for (stream, trailers) in
+            [(3, [(":path", "/admin"), ("x-sum", "a")]), (5, [("x\"y", "b"), ("x-sum", "a")])]
+        {
+            assert!(wire.send(&post_with_trailers(stream, &trailers)).await);
+            let answer = wire.find(|frame| frame.stream == stream).await.unwrap();
+            assert_eq!(
+                (answer.kind, answer.reason()),
+                (RST_STREAM, PROTOCOL_ERROR),
+                "{protocol}: {trailers:?}"
+            );
         }
+        eventually!(gateway.metric("proxy_requests_active").await == 0.0);
+        assert!(
+            origin
+                .received()
+                .iter()
+                .all(|request| request.uri.path() == "/anything" && request.body.is_empty())
+        );
+        assert!(wire.send(&[Frame::head(7, &crate::frames::get("web.test"), true)]).await);
+        assert_eq!(wire.status(7).await, 200, "the connection goes on");
     }
+}
+
+#[tokio::test]
+async fn a_malformed_request_ends_its_stream_and_no_other() {
+    let origin = Origin::start().await;
+    let gateway = start(&origin, "").await;
+    let mut wire = Wire::connect(gateway.address).await;
+    origin.behave(testkit::Behaviour::Stall);
+    assert!(wire.send(&[Frame::head(1, &crate::frames::get("web.test"), true)]).await);
+    eventually!(gateway.metric("proxy_backend_requests_active").await == 1.0);
+    let mut stream = 1;
+    let fields = [
+        ("X-A", "b"),
+        ("x a", "b"),
+        ("x\"y", "b"),
+        ("", "b"),
+        ("x", "a\nb"),
+        ("x", "a\0b"),
+        (":foo", "b"),
+        (":status", "200"),
+    ];
+    for field in fields {
+        stream += 2;
+        let head = [&crate::frames::get("web.test")[..], &[field]].concat();
+        assert!(wire.send(&[Frame::head(stream, &head, true)]).await);
+        let answer = wire.find(|frame| frame.stream != 0).await.unwrap();
+        assert_eq!((answer.stream, answer.kind), (stream, RST_STREAM), "{field:?}");
+        assert_eq!(answer.reason(), PROTOCOL_ERROR, "{field:?}");
+    }
+    let counted = gateway.metric("proxy_limits_exceeded_total{limit=\"http2_malformed\"}").await;
+    assert_eq!(counted, fields.len() as f64);
+    assert_eq!(origin.received().len(), 1);
+    origin.behave(testkit::Behaviour::Answer);
+    assert!(wire.send(&[Frame::head(stream + 2, &crate::frames::get("web.test"), true)]).await);
+    assert_eq!(wire.status(stream + 2).await, 200, "the connection goes on");
+}
+
+#[tokio::test]
+async fn many_cookies_are_one_field_over_either_version() {
+    let origin = Origin::start().await;
+    let gateway = start(&origin, "").await;
+    let cookies: Vec<String> = (0..150).map(|i| format!("_ga_{i:03}=GS1.1.{i:09}")).collect();
+    let request = cookies.iter().fold(get("/"), |request, cookie| request.header("cookie", cookie));
+    let answer = send(&connect(gateway.address).await, request.body(()).unwrap(), "").await.unwrap();
+    assert_eq!(answer.status, 200);
+    let head =
+        format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nCookie: {}\r\n\r\n", cookies.join("; "));
+    assert!(exchange(gateway.address, head.as_bytes()).await.starts_with("HTTP/1.1 200 "));
+    let received: Vec<_> =
+        origin.received().iter().map(|request| request.headers["cookie"].clone()).collect();
+    assert_eq!(received, [cookies.join("; "), cookies.join("; ")]);
 }
 
 #[tokio::test]
@@ -213,6 +282,10 @@ async fn the_authority_is_handled_as_host_is() {
     }
     for (authority, hosts, status) in [
         (Some("shop.test"), &["shop.test"][..], 200),
+        (Some("shop.test"), &["Shop.TEST"], 200),
+        (Some("shop.test"), &["shop.test:80"], 200),
+        (Some("shop.test:80"), &["shop.test"], 200),
+        (Some("shop.test"), &["shop.test:81"], 400),
         (Some("shop.test"), &["other.test"], 400),
         (Some("user@shop.test"), &[], 400),
         (Some("shop/test"), &[], 400),

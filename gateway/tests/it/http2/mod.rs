@@ -1,7 +1,9 @@
 //! HTTP/2 towards clients, by real clients and by raw frames.
 
+mod abuse;
 mod answers;
 mod floods;
+mod idle;
 mod messages;
 
 use std::net::SocketAddr;

@@ -1,0 +1,135 @@
+//! Frames of HTTP/2 (RFC 9113 4.1 and 6).
+
+/// The size of a frame's head.
+pub(super) const HEAD: usize = 9;
+
+/// How large the payload of a frame may be: what a client may assume that is told nothing else (RFC 9113 6.5.2).
+pub(super) const MAX_PAYLOAD: usize = 16 * 1024;
+
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const GOAWAY: u8 = 7;
+pub(super) const CONTINUATION: u8 = 9;
+
+pub(super) const END_STREAM: u8 = 0x1;
+pub(super) const END_HEADERS: u8 = 0x4;
+pub(super) const PADDED: u8 = 0x8;
+pub(super) const PRIORITY: u8 = 0x20;
+
+/// The head of a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct FrameHead {
+    pub(super) length: usize,
+    pub(super) kind: u8,
+    pub(super) flags: u8,
+    pub(super) stream: u32,
+}
+
+impl FrameHead {
+    pub(super) fn parse(bytes: [u8; HEAD]) -> Self {
+        let [high, middle, low, kind, flags, a, b, c, d] = bytes;
+        FrameHead {
+            length: usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low),
+            kind,
+            flags,
+            // The first bit is reserved.
+            stream: u32::from_be_bytes([a & 0x7f, b, c, d]),
+        }
+    }
+
+    pub(super) fn bytes(self) -> [u8; HEAD] {
+        let [.., high, middle, low] = self.length.to_be_bytes();
+        let [a, b, c, d] = self.stream.to_be_bytes();
+        [high, middle, low, self.kind, self.flags, a, b, c, d]
+    }
+
+    pub(super) fn has(self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// Finds the heads of frames in bytes that come in any parts.
+#[derive(Debug)]
+pub(super) struct FrameReader {
+    head: [u8; HEAD],
+    has: usize,
+    /// How much of the payload, or of the preface, is still to come.
+    left: usize,
+    frame: FrameHead,
+}
+
+/// What [`FrameReader::next`] has found.
+pub(super) enum Part<'b> {
+    /// A frame begins.
+    Begins(FrameHead),
+    /// A part of the payload of the frame that has begun last, or of the preface.
+    Payload(&'b [u8]),
+}
+
+impl FrameReader {
+    /// Reads frames that follow `preface` bytes.
+    pub(super) fn new(preface: usize) -> Self {
+        FrameReader { head: [0; HEAD], has: 0, left: preface, frame: FrameHead::default() }
+    }
+
+    /// The frame that has begun last.
+    pub(super) fn frame(&self) -> FrameHead {
+        self.frame
+    }
+
+    /// Returns true if all of that frame has come.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Takes the next part from `bytes`; `None` where nothing whole is left in them.
+    pub(super) fn next<'b>(&mut self, bytes: &mut &'b [u8]) -> Option<Part<'b>> {
+        if bytes.is_empty() {
+            return None;
+        }
+        if self.left > 0 {
+            let (payload, rest) = bytes.split_at(self.left.min(bytes.len()));
+            self.left -= payload.len();
+            *bytes = rest;
+            return Some(Part::Payload(payload));
+        }
+        let (part, rest) = bytes.split_at((HEAD - self.has).min(bytes.len()));
+        self.head[self.has..self.has + part.len()].copy_from_slice(part);
+        self.has += part.len();
+        *bytes = rest;
+        if self.has < HEAD {
+            return None;
+        }
+        self.has = 0;
+        self.frame = FrameHead::parse(self.head);
+        self.left = self.frame.length;
+        Some(Part::Begins(self.frame))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_found_however_they_come() {
+        let head = FrameHead { length: 5, kind: HEADERS, flags: END_HEADERS, stream: 0x7fff_0001 };
+        let empty = FrameHead { length: 0, kind: DATA, flags: END_STREAM, stream: 3 };
+        let all = [b"PRI", &head.bytes()[..], b"hello", &empty.bytes()].concat();
+        for at_once in [1, 4, all.len()] {
+            let mut reader = FrameReader::new(3);
+            let (mut heads, mut payload) = (Vec::new(), Vec::new());
+            for mut bytes in all.chunks(at_once) {
+                while let Some(part) = reader.next(&mut bytes) {
+                    match part {
+                        Part::Begins(frame) => heads.push(frame),
+                        Part::Payload(part) => payload.extend_from_slice(part),
+                    }
+                }
+            }
+            assert_eq!((heads, &payload[..]), (vec![head, empty], &b"PRIhello"[..]), "{at_once}");
+            assert!(reader.is_at_end());
+        }
+    }
+}

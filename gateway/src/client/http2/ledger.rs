@@ -1,0 +1,317 @@
+//! What has become of the streams of a connection, and what a client may make of it.
+//!
+//! A request that is reset costs its client nothing, and the backend may work on for long (CVE-2023-44487). It does not
+//! matter who resets it: a client can have the gateway do so by breaking a rule (CVE-2025-8671). So a connection has a
+//! budget of requests that are reset before their response is complete. Each one that is answered gives one back, and
+//! so does time: a browser that leaves a page, or calls of gRPC with deadlines, do not use it up.
+//!
+//! Frames that ask for nothing and still make work (PING, SETTINGS, empty DATA) have a budget too.
+//! What a client is sent gives back of that.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::frame::{CONTINUATION, DATA, END_STREAM, FrameHead, HEADERS, RST_STREAM};
+
+/// How many requests a client may reset before they are answered: twice as many as it may have at once.
+const RESETS: Allowance = Allowance { most: 200, per_sec: 10 };
+
+/// How many streams a client may have the gateway reset by breaking a rule.
+pub(super) const FAULTS: Allowance = Allowance { most: 64, per_sec: 10 };
+
+/// How many frames may ask for nothing.
+const FRAMES: Allowance = Allowance { most: 1_000, per_sec: 100 };
+
+/// What a client has done too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abuse {
+    /// Requests that it has reset.
+    Resets,
+    /// Requests that it has broken a rule with.
+    Faults,
+    /// Frames that ask for nothing.
+    Frames,
+    /// The head of one request.
+    Head,
+    /// It has broken a rule of the connection, which is then over (RFC 9113 5.4.1).
+    Connection,
+}
+
+impl Abuse {
+    const ALL: [Abuse; 5] = [Abuse::Resets, Abuse::Faults, Abuse::Frames, Abuse::Head, Abuse::Connection];
+}
+
+/// Why a connection must end: what its stream finds out, and its accept loop must know.
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    /// 0: it need not. Else the abuse, counted from 1, and the error code for the GOAWAY above it.
+    value: AtomicU32,
+    is_there: Notify,
+}
+
+impl Verdict {
+    /// The connection must end. The first verdict holds.
+    pub(super) fn set(&self, reason: h2::Reason, abuse: Abuse) {
+        let value = u32::from(reason) << 8 | (abuse as u32 + 1);
+        if self.value.compare_exchange(0, value, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            self.is_there.notify_one();
+        }
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.value.load(Ordering::Acquire) != 0
+    }
+
+    /// Waits until the connection must end.
+    pub(super) async fn wait(&self) -> (h2::Reason, Abuse) {
+        while !self.is_set() {
+            self.is_there.notified().await;
+        }
+        let value = self.value.load(Ordering::Acquire);
+        let abuse = Abuse::ALL.into_iter().find(|abuse| *abuse as u32 + 1 == value & 0xff);
+        ((value >> 8).into(), abuse.unwrap_or(Abuse::Connection))
+    }
+}
+
+/// How much there may be of something: so much at once, and so much more each second.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowance {
+    pub(super) most: u32,
+    per_sec: u32,
+}
+
+/// What is left of an allowance.
+#[derive(Debug)]
+pub(super) struct Budget {
+    of: Allowance,
+    left: u32,
+    /// When time has last given something back: it is asked for only where nothing is left.
+    refilled: Instant,
+}
+
+impl Budget {
+    pub(super) fn new(of: Allowance) -> Self {
+        Budget { of, left: of.most, refilled: Instant::now() }
+    }
+
+    /// Takes one. Returns false if there is none left.
+    pub(super) fn spend(&mut self) -> bool {
+        if self.left == 0 {
+            let millis = self.refilled.elapsed().as_millis() * u128::from(self.of.per_sec);
+            let given = u32::try_from(millis / 1000).unwrap_or(u32::MAX).min(self.of.most);
+            if given == 0 {
+                return false;
+            }
+            (self.left, self.refilled) = (given, Instant::now());
+        }
+        self.left -= 1;
+        true
+    }
+
+    fn earn(&mut self, count: u32) {
+        self.left = (self.left + count).min(self.of.most);
+    }
+}
+
+/// The streams of a connection.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    /// Those that have been opened and not answered, in order.
+    open: Vec<u32>,
+    /// The last one that has been opened.
+    last: u32,
+    resets: Budget,
+    faults: Budget,
+    frames: Budget,
+    verdict: Arc<Verdict>,
+}
+
+impl Ledger {
+    pub(super) fn new(verdict: Arc<Verdict>) -> Self {
+        let (resets, faults, frames) = (Budget::new(RESETS), Budget::new(FAULTS), Budget::new(FRAMES));
+        Ledger { open: Vec::new(), last: 0, resets, faults, frames, verdict }
+    }
+
+    /// The client has sent a head on this stream. Returns true if it opens the stream.
+    pub(super) fn on_head(&mut self, stream: u32) -> bool {
+        if stream <= self.last {
+            return false;
+        }
+        self.last = stream;
+        self.open.push(stream);
+        self.frames.earn(4);
+        true
+    }
+
+    /// The client has begun a frame of another kind.
+    pub(super) fn on_frame(&mut self, frame: FrameHead) {
+        match frame.kind {
+            HEADERS | CONTINUATION => {}
+            RST_STREAM if self.close(frame.stream) => self.charge(Abuse::Resets),
+            DATA if frame.length > 0 || frame.has(END_STREAM) => {}
+            _ => self.charge(Abuse::Frames),
+        }
+    }
+
+    /// The gateway has begun a frame.
+    pub(super) fn on_sent(&mut self, frame: FrameHead) {
+        if frame.kind == DATA {
+            // A client may open two windows for each part of a response that it gets, however small that is.
+            self.frames.earn(2);
+        }
+        if matches!(frame.kind, DATA | HEADERS) && frame.has(END_STREAM) && self.close(frame.stream) {
+            self.resets.earn(1);
+            self.frames.earn(2);
+        }
+    }
+
+    /// The gateway has reset a stream.
+    pub(super) fn on_sent_reset(&mut self, stream: u32, reason: h2::Reason) {
+        if !self.close(stream) {
+            return;
+        }
+        match reason {
+            // The client has done nothing wrong: its backend has failed, or it has its response.
+            h2::Reason::NO_ERROR | h2::Reason::CANCEL | h2::Reason::INTERNAL_ERROR => {}
+            // No backend has heard of it. A client may not know yet how many streams it may have.
+            h2::Reason::REFUSED_STREAM => self.charge(Abuse::Frames),
+            _ => self.charge(Abuse::Faults),
+        }
+    }
+
+    fn charge(&mut self, abuse: Abuse) {
+        let budget = match abuse {
+            Abuse::Resets => &mut self.resets,
+            Abuse::Faults => &mut self.faults,
+            _ => &mut self.frames,
+        };
+        if !budget.spend() {
+            self.verdict.set(h2::Reason::ENHANCE_YOUR_CALM, abuse);
+        }
+    }
+
+    /// Returns true if the stream was open, which it is not any more.
+    fn close(&mut self, stream: u32) -> bool {
+        let at = self.open.binary_search(&stream);
+        at.map(|at| self.open.remove(at)).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, stream: u32, length: usize) -> FrameHead {
+        FrameHead { length, kind, flags: 0, stream }
+    }
+
+    fn ledger() -> (Ledger, Arc<Verdict>) {
+        let verdict = Arc::<Verdict>::default();
+        let mut ledger = Ledger::new(verdict.clone());
+        // Time gives nothing back, however slow the machine is.
+        let later = Instant::now() + std::time::Duration::from_secs(3600);
+        for budget in [&mut ledger.resets, &mut ledger.faults, &mut ledger.frames] {
+            budget.refilled = later;
+        }
+        (ledger, verdict)
+    }
+
+    /// How many times `again` can be done to a connection, of so many.
+    fn allowed(most: u32, mut again: impl FnMut(&mut Ledger, u32)) -> u32 {
+        let (mut ledger, verdict) = ledger();
+        (0..most)
+            .take_while(|i| {
+                again(&mut ledger, 2 * i + 1);
+                !verdict.is_set()
+            })
+            .count()
+            .try_into()
+            .unwrap()
+    }
+
+    fn answer(ledger: &mut Ledger, stream: u32) {
+        ledger.on_sent(FrameHead { flags: END_STREAM, ..frame(HEADERS, stream, 10) });
+    }
+
+    #[test]
+    fn requests_that_are_reset_use_up_a_connection_and_answered_ones_give_it_back() {
+        let reset = |ledger: &mut Ledger, stream| {
+            ledger.on_head(stream);
+            ledger.on_frame(frame(RST_STREAM, stream, 4));
+        };
+        assert_eq!(allowed(10_000, reset), RESETS.most);
+        // A reset behind the response is none.
+        let late = |ledger: &mut Ledger, stream| {
+            ledger.on_head(stream);
+            answer(ledger, stream);
+            ledger.on_frame(frame(RST_STREAM, stream, 4));
+        };
+        assert_eq!(allowed(900, late), 900);
+        // Half of all, as where calls are hedged.
+        let half = |ledger: &mut Ledger, stream| {
+            ledger.on_head(2 * stream + 1);
+            ledger.on_head(2 * stream + 3);
+            ledger.on_frame(frame(RST_STREAM, 2 * stream + 1, 4));
+            answer(ledger, 2 * stream + 3);
+        };
+        assert_eq!(allowed(10_000, half), 10_000);
+    }
+
+    #[test]
+    fn so_do_faults_and_frames_that_ask_for_nothing() {
+        let fault = |reason: h2::Reason| {
+            allowed(10_000, move |ledger, stream| {
+                ledger.on_head(stream);
+                ledger.on_sent_reset(stream, reason);
+            })
+        };
+        assert_eq!(fault(h2::Reason::PROTOCOL_ERROR), FAULTS.most);
+        assert_eq!(fault(h2::Reason::FLOW_CONTROL_ERROR), FAULTS.most);
+        for not_theirs in [h2::Reason::INTERNAL_ERROR, h2::Reason::NO_ERROR, h2::Reason::REFUSED_STREAM] {
+            assert_eq!(fault(not_theirs), 10_000);
+        }
+        for nothing in [
+            frame(6, 0, 8),
+            frame(4, 0, 0),
+            frame(2, 1, 5),
+            frame(8, 0, 4),
+            frame(DATA, 1, 0),
+            frame(99, 0, 3),
+        ] {
+            assert_eq!(allowed(10_000, |ledger, _| ledger.on_frame(nothing)), FRAMES.most, "{nothing:?}");
+        }
+        let windows = |ledger: &mut Ledger, _: u32| {
+            ledger.on_sent(frame(DATA, 1, 1));
+            ledger.on_frame(frame(8, 1, 4));
+            ledger.on_frame(frame(8, 0, 4));
+        };
+        assert_eq!(allowed(10_000, windows), 10_000);
+        assert_eq!(allowed(10_000, |ledger, _| ledger.on_frame(frame(DATA, 1, 1))), 10_000);
+    }
+
+    #[test]
+    fn time_gives_back() {
+        let hour = std::time::Duration::from_secs(3600);
+        let mut budget = Budget::new(Allowance { most: 30, per_sec: 1 });
+        budget.left = 0;
+        budget.refilled = Instant::now() + hour;
+        assert!(!budget.spend());
+        budget.refilled = Instant::now() - std::time::Duration::from_secs(20);
+        assert!((0..20).all(|_| budget.spend()));
+        budget.left = 0;
+        budget.refilled = Instant::now() - std::time::Duration::from_secs(40);
+        assert!(budget.spend());
+        assert_eq!(budget.left, 29, "no more than there may be");
+    }
+
+    #[tokio::test]
+    async fn the_first_verdict_holds() {
+        let verdict = Verdict::default();
+        verdict.set(h2::Reason::ENHANCE_YOUR_CALM, Abuse::Resets);
+        verdict.set(h2::Reason::PROTOCOL_ERROR, Abuse::Connection);
+        assert_eq!(verdict.wait().await, (h2::Reason::ENHANCE_YOUR_CALM, Abuse::Resets));
+    }
+}

@@ -1,0 +1,267 @@
+//! Clients that have requests worked on and do not want the answers (CVE-2023-44487, CVE-2025-8671), at the pace at which
+//! that costs the most: each wave is at work on the backend before it is reset. What counts is what reached the backend.
+
+use std::time::Duration;
+
+use testkit::{Behaviour, DEADLINE, Origin, POLL, eventually};
+use tokio::time::{Instant, sleep};
+
+use super::start;
+use crate::frames::{
+    DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, HEADERS, PING, PROTOCOL_ERROR, RST_STREAM,
+    SETTINGS, WINDOW_UPDATE, Wire, block, get,
+};
+use crate::h2_peers::{connect, send};
+use crate::support::Gateway;
+
+const PRIORITY: u8 = 2;
+const CANCEL: u32 = 8;
+
+/// How many requests may be reset before they are answered, and a little for those that were on their way.
+const RESETS: usize = 200 + WAVE;
+/// The same for those that break a rule.
+const FAULTS: usize = 64 + WAVE;
+const WAVE: usize = 20;
+
+fn series(limit: &str) -> String {
+    format!("proxy_limits_exceeded_total{{limit=\"{limit}\"}}")
+}
+
+fn open(stream: u32) -> Frame {
+    Frame::head(stream, &get("web.test"), true)
+}
+
+/// Opens waves of streams; once a wave is at work, sends `then` on each of its streams, and so on until `limit` has ended
+/// the connection. Returns how many requests the backend has had beyond what time has given back, and the reason in the
+/// GOAWAY.
+async fn waves(limits: &[&str], then: impl Fn(u32) -> Frame) -> (usize, Option<u32>) {
+    const A_SECOND: usize = 10;
+    let began = Instant::now();
+    let origin = Origin::start().await;
+    origin.behave(Behaviour::Stall);
+    let gateway = start(&origin, "[circuit_breaker]\nenabled = false\n").await;
+    let mut wire = Wire::connect(gateway.address).await;
+    let mut stream = 1;
+    let mut sent = 0;
+    while sent < 1_000 && met(&gateway, limits).await == 0.0 {
+        let wave: Vec<u32> = (0..WAVE as u32).map(|i| stream + 2 * i).collect();
+        stream += 2 * WAVE as u32;
+        wire.send(&wave.iter().map(|stream| open(*stream)).collect::<Vec<_>>()).await;
+        sent += WAVE;
+        let start = Instant::now();
+        while origin.received().len() < sent && met(&gateway, limits).await == 0.0 {
+            assert!(start.elapsed() < DEADLINE, "{limits:?}: {} of {sent}", origin.received().len());
+            sleep(POLL).await;
+        }
+        wire.send(&wave.iter().map(|stream| then(*stream)).collect::<Vec<_>>()).await;
+    }
+    assert_eq!(met(&gateway, limits).await, 1.0);
+    let reason = wire.ended().await;
+    eventually!(gateway.metric("proxy_requests_active").await == 0.0);
+    let received = origin.received().len();
+    origin.behave(Behaviour::Answer);
+    assert_eq!(gateway.get("/").await.status, 200);
+    let given_back = A_SECOND * usize::try_from(began.elapsed().as_secs() + 1).unwrap();
+    (received.saturating_sub(given_back), reason)
+}
+
+/// How many connections have met one of these limits.
+async fn met(gateway: &Gateway, limits: &[&str]) -> f64 {
+    let mut met = 0.0;
+    for limit in limits {
+        met += gateway.metric(&series(limit)).await;
+    }
+    met
+}
+
+#[tokio::test]
+async fn requests_that_are_reset_while_a_backend_works_end_the_connection() {
+    for reason in [CANCEL, 0] {
+        let (received, ended) = waves(&["http2_resets"], |stream| Frame::reset(stream, reason)).await;
+        assert_eq!(ended, Some(ENHANCE_YOUR_CALM));
+        assert!(received <= RESETS, "{received} requests reached the backend");
+    }
+}
+
+#[tokio::test]
+async fn so_do_those_that_the_gateway_is_made_to_reset() {
+    let itself = |stream: u32| [&stream.to_be_bytes()[..], &[1]].concat();
+    let shapes: [(&str, &dyn Fn(u32) -> Frame); 6] = [
+        ("a window that overflows", &|stream| Frame::new(WINDOW_UPDATE, 0, stream, i32::MAX.to_be_bytes())),
+        ("a window by nothing", &|stream| Frame::new(WINDOW_UPDATE, 0, stream, [0; 4])),
+        ("DATA behind the end", &|stream| Frame::new(DATA, 0, stream, *b"x")),
+        ("a head behind the end", &|stream| open(stream)),
+        ("a priority on itself", &|stream| Frame::new(PRIORITY, 0, stream, itself(stream))),
+        ("capitals behind the end", &|stream| Frame::head(stream, &[("X-A", "b")], true)),
+    ];
+    for (name, then) in shapes {
+        let (received, ended) = waves(&["http2_faults", "http2_protocol"], then).await;
+        // Of some h2 says that they are errors of the connection.
+        assert!(matches!(ended, Some(ENHANCE_YOUR_CALM | PROTOCOL_ERROR)), "{name}: {ended:?}");
+        assert!(received <= FAULTS, "{name}: {received} requests reached the backend");
+    }
+}
+
+#[tokio::test]
+async fn requests_that_are_reset_before_they_are_seen_reach_no_backend() {
+    let origin = Origin::start().await;
+    let gateway = start(&origin, "").await;
+    let mut wire = Wire::connect(gateway.address).await;
+    let both = |i: u32| [open(2 * i + 1), Frame::reset(2 * i + 1, CANCEL)];
+    assert!(wire.send(&(0..100).flat_map(both).collect::<Vec<_>>()).await);
+    assert!(wire.send(&[open(301)]).await);
+    assert_eq!(wire.status(301).await, 200);
+    assert_eq!(origin.received().len(), 1);
+}
+
+#[tokio::test]
+async fn clients_that_keep_changing_their_minds_are_served() {
+    let origin = Origin::start().await;
+    let gateway = start(&origin, "").await;
+    let mut wire = Wire::connect(gateway.address).await;
+    // A browser that leaves page after page: half of what it asked for has come.
+    for page in 0..30 {
+        let streams: Vec<u32> = (0..40).map(|i| 1 + 80 * page + 2 * i).collect();
+        let (wanted, left) = streams.split_at(20);
+        assert!(wire.send(&wanted.iter().map(|stream| open(*stream)).collect::<Vec<_>>()).await);
+        for _ in wanted {
+            assert!(wire.find(Frame::is_end).await.is_some(), "page {page}");
+        }
+        origin.behave(Behaviour::Stall);
+        let seen = origin.received().len();
+        assert!(wire.send(&left.iter().map(|stream| open(*stream)).collect::<Vec<_>>()).await);
+        eventually!(origin.received().len() == seen + left.len());
+        assert!(
+            wire.send(&left.iter().map(|stream| Frame::reset(*stream, CANCEL)).collect::<Vec<_>>()).await
+        );
+        eventually!(gateway.metric("proxy_requests_active").await == 0.0);
+        origin.behave(Behaviour::Answer);
+    }
+    assert_eq!(gateway.metric(&series("http2_resets")).await, 0.0);
+}
+
+#[tokio::test]
+async fn frames_that_ask_for_nothing_end_the_connection() {
+    let origin = Origin::start().await;
+    let gateway = start(&origin, "").await;
+    let post = [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", "/anything")];
+    for (ended, (name, nothing)) in [
+        ("ping", Frame::new(PING, 0, 0, [0; 8])),
+        ("settings", Frame::new(SETTINGS, 0, 0, [])),
+        ("priority", Frame::new(PRIORITY, 0, 1, [0, 0, 0, 0, 1])),
+        ("a window byte by byte", Frame::new(WINDOW_UPDATE, 0, 0, 1_u32.to_be_bytes())),
+        ("an unknown kind", Frame::new(99, 0, 0, *b"x")),
+        ("empty data", Frame::new(DATA, 0, 1, [])),
+        ("resets of a stream that is over", Frame::reset(1, CANCEL)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut wire = Wire::connect(gateway.address).await;
+        assert!(wire.send(&[Frame::head(1, &post, name != "empty data")]).await);
+        if name != "empty data" {
+            assert!(wire.find(Frame::is_end).await.is_some());
+        }
+        let mut sent = 0;
+        let many = vec![nothing; 100];
+        // What is sent beyond that is read in vain, for a while.
+        while sent < 5_000 && wire.send(&many).await {
+            sent += 100;
+        }
+        assert_eq!(wire.ended().await, Some(ENHANCE_YOUR_CALM), "{name}");
+        eventually!(gateway.metric(&series("http2_frames")).await == ended as f64 + 1.0);
+    }
+}
+
+#[tokio::test]
+async fn an_honest_clients_frames_do_not() {
+    let origin = Origin::start().await;
+    let gateway = start(&origin, "").await;
+    let mut wire = Wire::connect(gateway.address).await;
+    let mut fields = get("web.test");
+    fields[3].1 = "/bytes/40000000";
+    assert!(wire.send(&[Frame::head(1, &fields, true)]).await);
+    // It opens its windows with each part, which makes thousands of frames.
+    let mut parts = 0;
+    loop {
+        let frame = wire.next().await.unwrap();
+        if frame.kind != DATA {
+            continue;
+        }
+        parts += 1;
+        if frame.is_end() {
+            break;
+        }
+        let by = u32::try_from(frame.payload.len()).unwrap().to_be_bytes();
+        if by != [0; 4] {
+            let window = |stream| Frame::new(WINDOW_UPDATE, 0, stream, by);
+            assert!(wire.send(&[window(1), window(0)]).await, "behind {parts} parts");
+        }
+    }
+    assert!(parts > 2_000, "{parts}");
+}
+
+/// The memory of the gateway, in KiB.
+fn resident(gateway: &Gateway) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.process.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_client_that_opens_its_windows_and_does_not_read_holds_little_a_stream() {
+    /// What a stream may hold, in KiB: what Pingora has read of its answer in up to ten parts, and what h2 has.
+    const A_STREAM: u64 = 11 * 64 + 64;
+    const STREAMS: u32 = 50;
+    let origin = Origin::start().await;
+    let gateway = start(&origin, "").await;
+    assert_eq!(gateway.get("/bytes/100000").await.status, 200);
+    let before = resident(&gateway);
+    let mut wire = Wire::connect(gateway.address).await;
+    let mut fields = get("web.test");
+    fields[3].1 = "/bytes/20000000";
+    let most = i32::MAX as u32;
+    let wide = [&4_u16.to_be_bytes()[..], &most.to_be_bytes()].concat();
+    let mut frames = vec![
+        Frame::new(SETTINGS, 0, 0, wide),
+        Frame::new(WINDOW_UPDATE, 0, 0, (most - 65_535).to_be_bytes()),
+    ];
+    frames.extend((0..STREAMS).map(|i| Frame::head(2 * i + 1, &fields, true)));
+    assert!(wire.send(&frames).await);
+    // Until it does not grow any more.
+    let mut held = 0;
+    for _ in 0..40 {
+        sleep(Duration::from_millis(300)).await;
+        let now = resident(&gateway).saturating_sub(before);
+        if now <= held && held > 0 {
+            break;
+        }
+        held = now;
+    }
+    let a_stream = held / u64::from(STREAMS);
+    assert!((1..A_STREAM).contains(&a_stream), "{a_stream} KiB a stream");
+    drop(wire);
+}
+
+#[tokio::test]
+async fn who_shares_a_backend_is_served_while_all_of_that_goes_on() {
+    let origin = Origin::start().await;
+    let gateway = start(&origin, "").await;
+    let bystander = connect(gateway.address).await;
+    let mut wire = Wire::connect(gateway.address).await;
+    let mut stream = 1;
+    while wire.send(&[open(stream), Frame::new(RST_STREAM, 0, stream, CANCEL.to_be_bytes())]).await
+        && stream < 2_000
+    {
+        stream += 2;
+        if stream % 101 == 0 {
+            let request = http::Request::get("http://web.test/").body(()).unwrap();
+            assert_eq!(send(&bystander, request, "").await.unwrap().status, 200);
+        }
+    }
+    let _ = wire.ended().await;
+    let fields = block(&get("web.test"));
+    let mut wire = Wire::connect(gateway.address).await;
+    assert!(wire.send(&[Frame::new(HEADERS, END_HEADERS | END_STREAM, 1, fields)]).await);
+    assert_eq!(wire.status(1).await, 200, "a new connection of the same client");
+}
