@@ -81,12 +81,9 @@ mod tests {
 
     #[test]
     fn a_missing_page_is_found() {
-        let directory = tempfile::tempdir().map(|directory| {
-            let _ = std::fs::write(
-                directory.path().join("Cargo.toml"),
-                "[workspace.package]\nversion = \"1.0.0\"\n",
-            );
-            directory
+        let directory = tempfile::tempdir().and_then(|directory| {
+            let manifest = "[workspace.package]\nversion = \"1.0.0\"\n";
+            std::fs::write(directory.path().join("Cargo.toml"), manifest).map(|()| directory)
         });
         let directory = directory.unwrap_or_else(|error| panic!("{error}"));
         let faults = check(&Repository::at(directory.path()));

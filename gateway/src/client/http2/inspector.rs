@@ -1,5 +1,5 @@
 //! What a client sends, before h2 reads it. Heads are read here and written anew: so a malformed request ends its
-//! stream and no other, and what h2 would let through does not pass ([`request_head`](super::request_head)). All other
+//! stream and no other, and what h2 would let through does not pass (`request_head`). All other
 //! frames pass as they are, once the [`Ledger`] has seen them.
 
 use tokio::io::ReadBuf;

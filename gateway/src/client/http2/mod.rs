@@ -1,6 +1,6 @@
 //! A connection of HTTP/2, below h2 and beside it: what a client sends is looked at before h2 reads it
-//! ([`inspector`]), what becomes of its streams is counted ([`ledger`]), heads come in time, and the connection is
-//! served by a loop of the gateway's own ([`connection`]), which can end it in good order.
+//! (`inspector`), what becomes of its streams is counted (`ledger`), heads come in time, and the connection is
+//! served by a loop of the gateway's own (`connection`), which can end it in good order.
 
 pub mod connection;
 mod frame;
