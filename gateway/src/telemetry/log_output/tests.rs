@@ -1,3 +1,5 @@
+//! A log that cannot be written, and one that is opened again.
+
 use std::fs::read_to_string;
 
 use parking_lot::Mutex;
