@@ -1,5 +1,5 @@
-//! The changelog is kept: its newest entry is about the version that the workspace has, so that nobody raises the one
-//! without the other.
+//! The changelog's newest entry must be about the version that the workspace has, so that neither is raised without the
+//! other.
 
 use crate::repository::Repository;
 use crate::{Fault, Pattern, pattern};
@@ -7,7 +7,7 @@ use crate::{Fault, Pattern, pattern};
 /// The page.
 const PAGE: &str = "docs/src/changelog.md";
 
-/// What is wrong between `[workspace.package] version` and the headings of the changelog, newest first.
+/// Returns what is wrong between `[workspace.package] version` and the headings of the changelog, newest first.
 pub fn check(repository: &Repository) -> Vec<Fault> {
     let manifest = repository.find("Cargo.toml").and_then(|text| text.parse::<toml::Table>().ok());
     let version = manifest.as_ref().and_then(|manifest| {

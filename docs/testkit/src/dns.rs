@@ -94,8 +94,8 @@ impl Dns {
         self.set(name, Entry::Fails(failure));
     }
 
-    /// From now on a question with an EDNS record is answered with this response code and a header alone, as by a
-    /// server that knows no such record (RFC 6891 7).
+    /// Refuses questions with an EDNS record: answers them with this response code and a header alone, as a server
+    /// does that knows no such record (RFC 6891 7).
     pub fn refuse_edns(&self, code: u8) {
         self.zone.lock().edns_refusal = Some(code & 0x0f);
     }
