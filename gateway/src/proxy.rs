@@ -324,7 +324,7 @@ impl ProxyHttp for Gateway {
         ctx.backend_socket = Some(socket);
         ctx.is_on_kept_connection = reused;
         ctx.is_inspected = connection::is_inspected(peer) || ctx.upgrade.is_some();
-        connection::ReadSize::set(digest, session.req_header().version);
+        connection::ReadSize::set(digest, turns::open_streams(session));
         ctx.reached(Phase::ConnectedToUpstream);
         check_address(digest, peer)
     }

@@ -24,7 +24,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{ALPN, GetTimingDigest, Ssl, Stream};
+use pingora::protocols::{GetTimingDigest, Stream};
 use pingora::proxy::Session;
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -33,7 +33,7 @@ pub use self::bounds::{Bounds, HeadTerms};
 use self::deadline::Deadline;
 pub use self::http1::Refusal;
 use self::http1::{Awaited, Inspector};
-use self::http2::Http2;
+use self::http2::{Http2, StreamLimit};
 use self::sending::Sending;
 use self::turns::Turns;
 use crate::pace;
@@ -130,11 +130,17 @@ impl ClientStream {
         ClientStream { http1: Some(http1), ..self }
     }
 
-    /// One on which HTTP/2 is spoken, after its preface; a head must come whole in the time of these terms, and
-    /// `malformed` counts requests that are none.
+    /// One on which HTTP/2 is spoken, after its preface; a head must come whole in the time of these terms, its streams
+    /// count among `streams`, and `malformed` counts requests that are none.
     #[must_use]
-    pub fn with_http2_heads(self, terms: HeadTerms, preface: usize, malformed: IntCounter) -> Self {
-        ClientStream { http2: Some(Box::new(Http2::new(terms, preface, malformed))), ..self }
+    pub fn with_http2_heads(
+        self,
+        terms: HeadTerms,
+        preface: usize,
+        streams: StreamLimit,
+        malformed: IntCounter,
+    ) -> Self {
+        ClientStream { http2: Some(Box::new(Http2::new(terms, preface, streams, malformed))), ..self }
     }
 
     /// One whose first request is refused, whatever it is.
@@ -171,10 +177,8 @@ impl ClientStream {
     /// # Errors
     /// Where Pingora does not make a response, which it does.
     pub fn count(&mut self, requests: u32, patience: Duration) -> pingora::Result<Option<Arc<Turns>>> {
-        if !matches!(self.selected_alpn_proto(), Some(ALPN::H2)) {
-            return Ok(None);
-        }
-        let turns = Arc::new(Turns::new(requests, patience));
+        let Some(http2) = &self.http2 else { return Ok(None) };
+        let turns = Arc::new(Turns::new(requests, patience, http2.streams()));
         self.turns = Some(Arc::new(turns::digest(&turns)?));
         Ok(Some(turns))
     }

@@ -1,5 +1,6 @@
 //! What passes a client's stream, what does not, and how long it is waited for.
 
+use prometheus::IntGauge;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, timeout};
 
@@ -68,7 +69,9 @@ async fn a_head_over_http2_must_come_whole_in_its_time_and_what_is_no_head_need_
         let terms = HeadTerms::new(move || Bounds { size, time: Duration::from_secs(10), idle: IDLE });
         let stream = ClientStream::new(Box::new(client)).awaiting(1, Duration::from_secs(5));
         let counter = IntCounter::new("a", "b").unwrap();
-        let mut stream = stream.with_http2_heads(terms, 1, counter);
+        let open = IntGauge::new("a", "b").unwrap();
+        let streams = StreamLimit { most: 1, open, refused: counter.clone() };
+        let mut stream = stream.with_http2_heads(terms, 1, streams, counter);
         let bytes = [b"P", frames.concat().as_slice()].concat();
         let sending = tokio::spawn(async move {
             for byte in bytes {

@@ -22,6 +22,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+use super::http2::OpenStreams;
+
 /// How many requests may come after the notice: they may have been on their way. (A client that keeps the rules sends
 /// none, once it has seen the notice.)
 const ON_THEIR_WAY: u32 = 1_000;
@@ -38,12 +40,13 @@ pub struct Turns {
     over: watch::Sender<bool>,
     /// That one was left open for too long.
     overdue: Arc<Notify>,
+    streams: Arc<OpenStreams>,
 }
 
 impl Turns {
     /// So many; 0: more than anybody can make. When they are used up, and nothing has been under way for `patience`, the
     /// connection has had its time.
-    pub(super) fn new(requests: u32, patience: Duration) -> Self {
+    pub(super) fn new(requests: u32, patience: Duration, streams: Arc<OpenStreams>) -> Self {
         Turns {
             left: AtomicU64::new(if requests == 0 { u64::MAX } else { requests.into() }),
             beyond: AtomicU32::new(0),
@@ -51,6 +54,7 @@ impl Turns {
             patience,
             over: watch::Sender::new(false),
             overdue: Arc::default(),
+            streams,
         }
     }
 
@@ -151,6 +155,11 @@ pub fn leave_open(session: &Session, patience: Duration) -> Option<LeftOpen> {
     of(session).map(|turns| LeftOpen::new(turns, patience))
 }
 
+/// Returns how many streams of the connection of `session` are open; `None` over HTTP/1.
+pub fn open_streams(session: &Session) -> Option<u32> {
+    of(session).map(|turns| turns.streams.count())
+}
+
 fn of(session: &Session) -> Option<&Arc<Turns>> {
     let digest = session.digest().and_then(|digest| digest.proxy_digest.as_ref());
     digest.and_then(|digest| digest.user_data.as_ref()?.downcast_ref())
@@ -166,7 +175,7 @@ mod tests {
 
     #[test]
     fn the_last_request_gives_notice_and_those_that_come_all_the_same_do_no_harm() {
-        let turns = Turns::new(2, PATIENCE);
+        let turns = Turns::new(2, PATIENCE, OpenStreams::alone());
         let watch = turns.watch();
         turns.take();
         assert!(!watch.has_changed().unwrap());
@@ -178,7 +187,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_is_left_open_ends_the_connection_and_one_that_is_ended_does_not() {
-        let turns = Turns::new(0, PATIENCE);
+        let turns = Turns::new(0, PATIENCE, OpenStreams::alone());
         turns.take();
         for _ in 0..2 {
             let ended = LeftOpen::new(&turns, PATIENCE);
@@ -193,7 +202,7 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_the_process_is_one_too() {
         let (stops, shutdown) = watch::channel(false);
-        let turns = Turns::new(2, PATIENCE);
+        let turns = Turns::new(2, PATIENCE, OpenStreams::alone());
         let mut watch = turns.watch();
         stops.send_replace(true);
         tokio::select! {
@@ -205,7 +214,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_stays_all_the_same_has_its_time_and_who_is_still_answered_more() {
-        let turns = Turns::new(1, PATIENCE);
+        let turns = Turns::new(1, PATIENCE, OpenStreams::alone());
         assert!(timeout(10 * PATIENCE, turns.is_outstayed()).await.is_err(), "it has a turn left");
         turns.take();
         assert!(timeout(10 * PATIENCE, turns.is_outstayed()).await.is_err(), "it is being answered");

@@ -51,6 +51,8 @@ pub struct Proxy {
     pub max_connections_per_ip: u32,
     /// Requests on one connection, which then ends; 0: any number.
     pub max_requests_per_connection: u32,
+    /// Open HTTP/2 streams of all client connections together; more are refused, and may be sent again.
+    pub max_http2_streams: NonZeroU32,
     /// How many clients rate limits tell apart, over all windows; 17 bytes each.
     pub rate_limit_clients: NonZeroUsize,
     /// From a request's last byte to the response's first byte.
@@ -117,6 +119,7 @@ impl Default for Proxy {
             max_connections: NonZeroUsize::MIN.saturating_add(9_999),
             max_connections_per_ip: 0,
             max_requests_per_connection: 10_000,
+            max_http2_streams: NonZeroU32::MIN.saturating_add(9_999),
             rate_limit_clients: NonZeroUsize::MIN.saturating_add(262_143),
             request_timeout_secs: Secs::new(30),
             header_timeout_secs: Secs::new(10),

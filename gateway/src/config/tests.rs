@@ -120,6 +120,9 @@ const BAD: &[(&str, &str)] = &[
     ("[upstream]\nsni = \"a.example\"\n", "file:2:7: it has no meaning without `tls = true`"),
     ("[upstream]\ntls = true\nsni = \"a b\"\n", "file:3:7: \"a b\" is neither a host name nor an IP address"),
     ("[upstream]\ntcp_keepalive_secs = 40000\n", "file:2:22: at most 32767 seconds"),
+    ("[upstream]\nh2_window_bytes = 1000\n", "file:2:19: expected 16384 to 16777216 bytes"),
+    ("[upstream]\nh2_window_bytes = 20000000\n", "file:2:19: expected 16384 to 16777216 bytes"),
+    ("[proxy]\nmax_http2_streams = 0\n", "file:2:21: `max_http2_streams`: invalid value"),
     ("[proxy]\nmax_response_header_fields = 300\n", "file:2:30: at most 256"),
     ("[proxy]\nmax_response_header_bytes = 2000000\n", "file:2:29: at most 1048575"),
     (

@@ -193,6 +193,8 @@ pub struct Upstream {
     /// Time between two PINGs on a connection of HTTP/2; one that is not answered within 5 s closes the connection. 0:
     /// none are sent.
     pub h2_ping_interval_secs: u32,
+    /// How many bytes of a response over HTTP/2 a backend may send before they are read (RFC 9113 6.9.1).
+    pub h2_window_bytes: NonZeroU32,
     /// How many idle connections are kept, all backends together; the largest number of any table holds.
     pub keepalive_pool_size: NonZeroUsize,
     /// Which version of HTTP is spoken.
@@ -227,6 +229,7 @@ impl Default for Upstream {
             stream_idle_timeout_secs: Secs::new(3600),
             tcp_keepalive_secs: 60,
             h2_ping_interval_secs: 30,
+            h2_window_bytes: NonZeroU32::MIN.saturating_add(65_535),
             keepalive_pool_size: NonZeroUsize::MIN.saturating_add(511),
             protocol: UpstreamProtocol::Http1,
             tls: false,

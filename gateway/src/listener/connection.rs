@@ -14,6 +14,7 @@ use tracing::debug;
 
 use super::addresses::{Addresses, Place};
 use super::peer;
+use crate::client::http2::StreamLimit;
 use crate::client::turns::Turns;
 use crate::client::{Bounds, ClientStream, HeadTerms, LATE_HEAD, Refusal};
 use crate::config::Proxy;
@@ -174,6 +175,7 @@ impl Opener {
                     true => stream.awaiting(PREFACE.len(), PATIENCE).with_http2_heads(
                         self.head.clone(),
                         PREFACE.len(),
+                        self.streams(&snapshot.config.proxy),
                         self.malformed(),
                     ),
                     false => stream.with_http1(self.head.clone()),
@@ -200,11 +202,20 @@ impl Opener {
             Ok(true) => ClientStream::new(Box::new(stream)).with_http2().with_http2_heads(
                 self.head.clone(),
                 PREFACE.len(),
+                self.streams(proxy),
                 self.malformed(),
             ),
             Ok(false) => self.plain(stream),
             Err(_) => self.plain(stream).refusing(LATE_HEAD),
         })
+    }
+
+    fn streams(&self, proxy: &Proxy) -> StreamLimit {
+        StreamLimit {
+            most: proxy.max_http2_streams.get(),
+            open: self.metrics.http2_streams.clone(),
+            refused: self.metrics.limits.counter(Limit::Http2Streams).clone(),
+        }
     }
 
     fn malformed(&self) -> IntCounter {

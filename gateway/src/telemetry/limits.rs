@@ -32,10 +32,12 @@ pub enum Limit {
     Http2Protocol,
     /// A request over HTTP/2 is malformed, and reset.
     Http2Malformed,
+    /// All connections of HTTP/2 together have too many streams open, and one more is refused.
+    Http2Streams,
 }
 
 impl Limit {
-    const ALL: [Limit; 12] = [
+    const ALL: [Limit; 13] = [
         Limit::Uri,
         Limit::Header,
         Limit::HeaderTimeout,
@@ -48,6 +50,7 @@ impl Limit {
         Limit::Http2Head,
         Limit::Http2Protocol,
         Limit::Http2Malformed,
+        Limit::Http2Streams,
     ];
 
     /// Its name, as a label.
@@ -65,6 +68,7 @@ impl Limit {
             Limit::Http2Head => "http2_head",
             Limit::Http2Protocol => "http2_protocol",
             Limit::Http2Malformed => "http2_malformed",
+            Limit::Http2Streams => "http2_streams",
         }
     }
 }

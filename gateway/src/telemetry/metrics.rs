@@ -41,6 +41,8 @@ pub struct Metrics {
     pub websockets_active: IntGauge,
     /// Client connections that are open now.
     pub connections_active: IntGauge,
+    /// Streams of HTTP/2 that clients have opened, and that are not answered yet.
+    pub http2_streams: IntGauge,
     /// Connections closed at once because `max_connections` were open.
     pub connections_refused: IntCounter,
     /// Connections closed at once because their client had `max_connections_per_ip` open.
@@ -140,6 +142,7 @@ impl Metrics {
             requests_active: new.gauge("proxy_requests_active", "Requests being served now")?,
             websockets_active: new.gauge("proxy_websockets_active", "WebSockets open now")?,
             connections_active: new.gauge("proxy_connections_active", "Client connections open now")?,
+            http2_streams: new.gauge("proxy_http2_streams_active", "HTTP/2 streams of clients open now")?,
             connections_refused: refused.with_label_values(&["total"]),
             connections_refused_of_address: refused.with_label_values(&["address"]),
             connections_abandoned: new

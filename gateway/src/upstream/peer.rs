@@ -20,7 +20,7 @@ use super::{BackendState, Endpoint};
 use crate::config::{Upstream, UpstreamProtocol};
 
 /// Requests at once over one connection of HTTP/2.
-const MAX_H2_STREAMS: usize = 100;
+const MAX_H2_STREAMS: u16 = 100;
 
 /// Probes without an answer after which the system closes a connection.
 const KEEPALIVE_PROBES: u32 = 3;
@@ -34,6 +34,7 @@ pub struct PeerSettings {
     stream_idle_timeout: Duration,
     tcp_keepalive: Option<TcpKeepalive>,
     h2_ping_interval: Option<Duration>,
+    h2_window: u32,
     protocol: UpstreamProtocol,
     tls: Option<Tls>,
     max_inflight: u32,
@@ -103,7 +104,7 @@ impl PeerSettings {
     /// The first file that cannot be read, or does not hold what it should.
     pub fn new(config: &Upstream) -> std::result::Result<Self, BadFile> {
         let mut identity = DefaultHasher::new();
-        (config.protocol, config.tls, config.verify, &config.sni).hash(&mut identity);
+        (config.protocol, config.tls, config.verify, &config.sni, config.h2_window_bytes).hash(&mut identity);
         let tls = config.tls.then(|| Tls::new(config, &mut identity)).transpose()?;
         Ok(PeerSettings {
             connect_timeout: config.connect_timeout_ms.duration(),
@@ -113,6 +114,7 @@ impl PeerSettings {
             stream_idle_timeout: config.stream_idle_timeout_secs.duration(),
             tcp_keepalive: tcp_keepalive(config.tcp_keepalive_secs),
             h2_ping_interval: seconds(config.h2_ping_interval_secs),
+            h2_window: config.h2_window_bytes.get(),
             protocol: config.protocol,
             tls,
             max_inflight: if config.max_inflight_per_backend == 0 {
@@ -189,7 +191,10 @@ impl PeerSettings {
         options.idle_timeout = Some(if is_kept { self.idle_timeout } else { Duration::ZERO });
         options.tcp_keepalive.clone_from(&self.tcp_keepalive);
         options.h2_ping_interval = self.h2_ping_interval;
-        options.max_h2_streams = MAX_H2_STREAMS;
+        options.max_h2_streams = MAX_H2_STREAMS.into();
+        options.h2_stream_window_size = Some(self.h2_window);
+        // Were it smaller than those of all streams, responses that their clients do not take would stop all others.
+        options.h2_connection_window_size = Some(self.h2_window.saturating_mul(MAX_H2_STREAMS.into()));
         let offer = match self.protocol {
             UpstreamProtocol::Http1 => Offer::Http1,
             UpstreamProtocol::Http2 => Offer::Http2,

@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::ledger::{Abuse, Budget, FAULTS};
 use super::options::{MAX_STREAMS, options};
+use super::streams::OpenStreams;
 use crate::client::{ClientStream, LINGER};
 
 /// How many requests of a connection are worked on at once. A request that is reset leaves room for another one at
@@ -39,10 +40,11 @@ pub async fn serve<A>(
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let verdict = stream.http2.as_ref()?.verdict();
+    let http2 = stream.http2.as_ref()?;
+    let (verdict, streams) = (http2.verdict(), http2.streams());
     let digest = digest(&stream);
     let mut connection = handshake(Box::new(stream), Some(options())).await.ok()?;
-    let in_flight = Arc::<InFlight>::default();
+    let in_flight = Arc::new(InFlight::new(streams));
     let mut rejected = Budget::new(FAULTS);
     let (shutdown, mut is_leaving, mut was_idle) = (ends.clone(), false, false);
     loop {
@@ -131,15 +133,22 @@ fn digest(stream: &ClientStream) -> Arc<Digest> {
 }
 
 /// The requests of a connection that are worked on.
-#[derive(Default)]
 struct InFlight {
+    streams: Arc<OpenStreams>,
     count: AtomicUsize,
     is_idle: Notify,
 }
 
 impl InFlight {
-    /// Counts a request until the guard is dropped; `None` where there are too many.
+    fn new(streams: Arc<OpenStreams>) -> Self {
+        InFlight { streams, count: AtomicUsize::new(0), is_idle: Notify::new() }
+    }
+
+    /// Counts a request until the guard is dropped; `None` where there are too many, here or on all connections together.
     fn enter(self: &Arc<Self>) -> Option<Guard> {
+        if self.streams.are_too_many() {
+            return None;
+        }
         let before = self.count.fetch_add(1, Ordering::Relaxed);
         let guard = Guard(self.clone());
         (before < MAX_TASKS).then_some(guard)

@@ -298,6 +298,7 @@ mod tests {
     use super::super::hpack::tests::block;
     use super::*;
     use crate::client::http2::ledger::Verdict;
+    use crate::client::http2::streams::OpenStreams;
 
     const GET: [(&str, &str); 4] =
         [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/")];
@@ -313,7 +314,7 @@ mod tests {
     /// What h2 is given of these bytes, by so many at once.
     fn given(bytes: &[u8], at_once: usize) -> Result<Vec<u8>, Fatal> {
         let mut inspector = Inspector::new(0);
-        let mut ledger = Ledger::new(Arc::<Verdict>::default());
+        let mut ledger = Ledger::new(Arc::<Verdict>::default(), OpenStreams::alone());
         let mut all = Vec::new();
         for bytes in bytes.chunks(at_once) {
             inspector.on_data(bytes, &mut ledger)?;
@@ -413,7 +414,7 @@ mod tests {
     #[test]
     fn h2_is_given_few_heads_at_a_time() {
         let mut inspector = Inspector::new(0);
-        let mut ledger = Ledger::new(Arc::<Verdict>::default());
+        let mut ledger = Ledger::new(Arc::<Verdict>::default(), OpenStreams::alone());
         let heads: Vec<u8> = (0..20).flat_map(|i| head(2 * i + 1, &GET)).collect();
         let each = heads.len() / 20;
         inspector.on_data(&heads, &mut ledger).unwrap();

@@ -2,8 +2,8 @@
 //!
 //! A request that is reset costs its client nothing, and the backend may work on for long (CVE-2023-44487). It does not
 //! matter who resets it: a client can have the gateway do so by breaking a rule (CVE-2025-8671). So a connection has a
-//! budget of requests that are reset before their response is complete. Each one that is answered gives one back, and
-//! so does time: a browser that leaves a page, or calls of gRPC with deadlines, do not use it up.
+//! budget of requests that are reset before their response is complete. Two that are answered give one back, and time
+//! gives some: a browser that leaves a page, or calls of gRPC that are hedged, do not use it up.
 //!
 //! Frames that ask for nothing and still make work (PING, SETTINGS, empty DATA) have a budget too.
 //! What a client is sent gives back of that.
@@ -15,9 +15,14 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::frame::{CONTINUATION, DATA, END_STREAM, FrameHead, HEADERS, RST_STREAM};
+use super::streams::OpenStreams;
 
-/// How many requests a client may reset before they are answered: twice as many as it may have at once.
-const RESETS: Allowance = Allowance { most: 200, per_sec: 10 };
+/// How many requests a client may reset before they are answered, in halves: twice as many as it may have at once. An
+/// answer gives back a half.
+const RESETS: Allowance = Allowance { most: 400, per_sec: 20 };
+
+/// What a reset takes of [`RESETS`].
+const RESET: u32 = 2;
 
 /// How many streams a client may have the gateway reset by breaking a rule.
 pub(super) const FAULTS: Allowance = Allowance { most: 64, per_sec: 10 };
@@ -99,15 +104,20 @@ impl Budget {
 
     /// Takes one. Returns false if there is none left.
     pub(super) fn spend(&mut self) -> bool {
-        if self.left == 0 {
+        self.take(1)
+    }
+
+    /// Takes so many. Returns false if there are fewer left.
+    fn take(&mut self, count: u32) -> bool {
+        if self.left < count {
             let millis = self.refilled.elapsed().as_millis() * u128::from(self.of.per_sec);
             let given = u32::try_from(millis / 1000).unwrap_or(u32::MAX).min(self.of.most);
-            if given == 0 {
+            if self.left + given < count {
                 return false;
             }
-            (self.left, self.refilled) = (given, Instant::now());
+            (self.left, self.refilled) = ((self.left + given).min(self.of.most), Instant::now());
         }
-        self.left -= 1;
+        self.left -= count;
         true
     }
 
@@ -127,12 +137,13 @@ pub(super) struct Ledger {
     faults: Budget,
     frames: Budget,
     verdict: Arc<Verdict>,
+    streams: Arc<OpenStreams>,
 }
 
 impl Ledger {
-    pub(super) fn new(verdict: Arc<Verdict>) -> Self {
+    pub(super) fn new(verdict: Arc<Verdict>, streams: Arc<OpenStreams>) -> Self {
         let (resets, faults, frames) = (Budget::new(RESETS), Budget::new(FAULTS), Budget::new(FRAMES));
-        Ledger { open: Vec::new(), last: 0, resets, faults, frames, verdict }
+        Ledger { open: Vec::new(), last: 0, resets, faults, frames, verdict, streams }
     }
 
     /// The client has sent a head on this stream. Returns true if it opens the stream.
@@ -142,6 +153,7 @@ impl Ledger {
         }
         self.last = stream;
         self.open.push(stream);
+        self.streams.open();
         self.frames.earn(4);
         true
     }
@@ -183,20 +195,22 @@ impl Ledger {
     }
 
     fn charge(&mut self, abuse: Abuse) {
-        let budget = match abuse {
-            Abuse::Resets => &mut self.resets,
-            Abuse::Faults => &mut self.faults,
-            _ => &mut self.frames,
+        let is_left = match abuse {
+            Abuse::Resets => self.resets.take(RESET),
+            Abuse::Faults => self.faults.spend(),
+            _ => self.frames.spend(),
         };
-        if !budget.spend() {
+        if !is_left {
             self.verdict.set(h2::Reason::ENHANCE_YOUR_CALM, abuse);
         }
     }
 
     /// Returns true if the stream was open, which it is not any more.
     fn close(&mut self, stream: u32) -> bool {
-        let at = self.open.binary_search(&stream);
-        at.map(|at| self.open.remove(at)).is_ok()
+        let Ok(at) = self.open.binary_search(&stream) else { return false };
+        self.open.remove(at);
+        self.streams.close();
+        true
     }
 }
 
@@ -210,7 +224,7 @@ mod tests {
 
     fn ledger() -> (Ledger, Arc<Verdict>) {
         let verdict = Arc::<Verdict>::default();
-        let mut ledger = Ledger::new(verdict.clone());
+        let mut ledger = Ledger::new(verdict.clone(), OpenStreams::alone());
         // Time gives nothing back, however slow the machine is.
         let later = Instant::now() + std::time::Duration::from_secs(3600);
         for budget in [&mut ledger.resets, &mut ledger.faults, &mut ledger.frames] {
@@ -242,7 +256,7 @@ mod tests {
             ledger.on_head(stream);
             ledger.on_frame(frame(RST_STREAM, stream, 4));
         };
-        assert_eq!(allowed(10_000, reset), RESETS.most);
+        assert_eq!(allowed(10_000, reset), RESETS.most / RESET);
         // A reset behind the response is none.
         let late = |ledger: &mut Ledger, stream| {
             ledger.on_head(stream);
@@ -250,14 +264,17 @@ mod tests {
             ledger.on_frame(frame(RST_STREAM, stream, 4));
         };
         assert_eq!(allowed(900, late), 900);
-        // Half of all, as where calls are hedged.
-        let half = |ledger: &mut Ledger, stream| {
-            ledger.on_head(2 * stream + 1);
-            ledger.on_head(2 * stream + 3);
-            ledger.on_frame(frame(RST_STREAM, 2 * stream + 1, 4));
-            answer(ledger, 2 * stream + 3);
+        // A third of all, as where many calls are hedged; and half of all, which is more than that ever comes to.
+        let among = |answered: u32| {
+            move |ledger: &mut Ledger, stream| {
+                let of_wave = |i: u32| 10 * stream + 2 * i + 1;
+                (0..=answered).for_each(|i| drop(ledger.on_head(of_wave(i))));
+                ledger.on_frame(frame(RST_STREAM, of_wave(0), 4));
+                (1..=answered).for_each(|i| answer(ledger, of_wave(i)));
+            }
         };
-        assert_eq!(allowed(10_000, half), 10_000);
+        assert_eq!(allowed(10_000, among(2)), 10_000);
+        assert_eq!(allowed(10_000, among(1)), RESETS.most - RESET + 1);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod ledger;
 mod options;
 mod request_head;
 mod sent;
+mod streams;
 
 use std::io;
 use std::pin::Pin;
@@ -24,6 +25,7 @@ use self::inspector::Inspector;
 pub use self::ledger::Abuse;
 use self::ledger::{Ledger, Verdict};
 use self::sent::Sent;
+pub use self::streams::{OpenStreams, StreamLimit};
 use super::HeadTerms;
 use super::deadline::Deadline;
 
@@ -34,6 +36,7 @@ pub(super) struct Http2 {
     sent: Sent,
     ledger: Ledger,
     verdict: Arc<Verdict>,
+    streams: Arc<OpenStreams>,
     terms: HeadTerms,
     /// Whether the deadline is that of a head.
     is_timed: bool,
@@ -43,13 +46,14 @@ pub(super) struct Http2 {
 
 impl Http2 {
     /// Looks at a connection behind a preface of this length; heads must come within the time of these terms.
-    pub(super) fn new(terms: HeadTerms, preface: usize, malformed: IntCounter) -> Self {
-        let verdict = Arc::<Verdict>::default();
+    pub(super) fn new(terms: HeadTerms, preface: usize, streams: StreamLimit, malformed: IntCounter) -> Self {
+        let (verdict, streams) = (Arc::<Verdict>::default(), OpenStreams::new(streams));
         Http2 {
             inspector: Inspector::new(preface),
             sent: Sent::new(),
-            ledger: Ledger::new(verdict.clone()),
+            ledger: Ledger::new(verdict.clone(), streams.clone()),
             verdict,
+            streams,
             terms,
             is_timed: false,
             malformed,
@@ -59,6 +63,11 @@ impl Http2 {
     /// Returns where the connection learns that it must end.
     fn verdict(&self) -> Arc<Verdict> {
         self.verdict.clone()
+    }
+
+    /// Returns the streams that are open.
+    pub(super) fn streams(&self) -> Arc<OpenStreams> {
+        self.streams.clone()
     }
 
     /// Returns true if the connection ends because of what the client has done: it may go on sending.

@@ -17,7 +17,7 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// How much of a response is held for a client that does not take it, besides what Pingora holds.
-const SEND_BUFFER: usize = 64 * 1024;
+const SEND_BUFFER: usize = 32 * 1024;
 
 /// How many requests may be reset before Pingora has heard of them. The ledger counts them too.
 const UNSEEN_RESETS: usize = 100;

@@ -63,6 +63,7 @@ mod tests {
     use super::*;
     use crate::client::http2::frame::FrameHead;
     use crate::client::http2::ledger::{FAULTS, Verdict};
+    use crate::client::http2::streams::OpenStreams;
 
     #[test]
     fn resets_and_the_end_are_seen_however_they_are_written() {
@@ -71,7 +72,7 @@ mod tests {
         };
         for at_once in [1, 3, 1000] {
             let verdict = Arc::<Verdict>::default();
-            let (mut ledger, mut sent) = (Ledger::new(verdict.clone()), Sent::new());
+            let (mut ledger, mut sent) = (Ledger::new(verdict.clone(), OpenStreams::alone()), Sent::new());
             let mut stream = 1;
             while !verdict.is_set() {
                 ledger.on_head(stream);

@@ -1,6 +1,7 @@
 //! What the policy tables must be, wherever they stand.
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 
 use http::Uri;
 
@@ -156,6 +157,10 @@ fn balancing(at: &str, balancing: &Balancing, faults: &mut Faults) {
 /// Longest time that Linux takes for TCP keep-alive (`TCP_KEEPIDLE`).
 const MAX_KEEPALIVE_SECS: u32 = 32_767;
 
+/// Windows of HTTP/2 to backends, in bytes: a frame at least, and so much that a connection's window has room for those of
+/// all its streams (RFC 9113 6.9.1).
+const WINDOW_BYTES: RangeInclusive<u32> = 16_384..=16_777_216;
+
 fn upstream(at: &str, upstream: &Upstream, faults: &mut Faults) {
     let mut add = |key: &str, detail: &str| faults.add(format!("{at}upstream/{key}"), detail);
     if upstream.keepalive_pool_size.get() > MAX_POOL_SIZE {
@@ -166,6 +171,10 @@ fn upstream(at: &str, upstream: &Upstream, faults: &mut Faults) {
             "tcp_keepalive_secs",
             &format!("at most {MAX_KEEPALIVE_SECS} seconds, which is the system's bound"),
         );
+    }
+    if !WINDOW_BYTES.contains(&upstream.h2_window_bytes.get()) {
+        let (least, most) = WINDOW_BYTES.into_inner();
+        add("h2_window_bytes", &format!("expected {least} to {most} bytes"));
     }
     if upstream.protocol == UpstreamProtocol::Auto && !upstream.tls {
         add("protocol", "\"auto\" is agreed on in TLS, which is off; give `tls = true`, http1 or http2");

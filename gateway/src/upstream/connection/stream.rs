@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::{StatusCode, Version};
+use http::StatusCode;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::{SslDigest, TlsRef};
@@ -33,7 +33,7 @@ pub struct BackendStream {
     digest: Option<Arc<ProxyDigest>>,
 }
 
-/// The most that one read takes from a backend. Pingora holds ten reads for a client that does not take them.
+/// The most that one read takes from a backend, in bytes. Pingora holds ten reads for a client that does not take them.
 #[derive(Debug)]
 pub struct ReadSize(AtomicUsize);
 
@@ -41,14 +41,24 @@ impl ReadSize {
     /// For a client of HTTP/1, which has one response at a time: as much as Pingora has room for.
     const WHOLE: usize = usize::MAX;
 
-    /// For one of HTTP/2, which may have a hundred: as much as fits into a frame.
+    /// For one of HTTP/2: no more than fits into a frame.
     const OF_FRAME: usize = 16 * 1024;
 
-    /// Sets the read size of a connection, whose digest this is, for a client that speaks `version`.
-    pub fn set(digest: Option<&Digest>, version: Version) {
+    /// For all responses that a client of HTTP/2 has at once: they share it, so that a hundred of them are not held in
+    /// a hundred times the room of one.
+    const OF_CONNECTION: usize = 256 * 1024;
+
+    /// The least of that for each: smaller reads cost too much time.
+    const LEAST: usize = 4 * 1024;
+
+    /// Sets the read size of a connection, whose digest this is, for a client that has so many `streams` of HTTP/2 open.
+    /// One of HTTP/1 has none.
+    pub fn set(digest: Option<&Digest>, streams: Option<u32>) {
         let user_data = digest.and_then(|digest| digest.proxy_digest.as_ref()?.user_data.as_ref());
         if let Some(read_size) = user_data.and_then(|data| data.downcast_ref::<Arc<ReadSize>>()) {
-            let size = if version == Version::HTTP_2 { Self::OF_FRAME } else { Self::WHOLE };
+            let share = |streams: u32| Self::OF_CONNECTION / usize::try_from(streams.max(1)).unwrap_or(1);
+            let size =
+                streams.map_or(Self::WHOLE, |streams| share(streams).clamp(Self::LEAST, Self::OF_FRAME));
             read_size.0.store(size, Ordering::Relaxed);
         }
     }
@@ -191,14 +201,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn for_a_client_of_http2_a_read_is_no_larger_than_a_frame() {
+    async fn for_a_client_of_http2_a_read_is_no_larger_than_a_frame_and_its_share() {
         const BODY: usize = 200_000;
-        for (version, most) in [(Version::HTTP_2, 16 * 1024), (Version::HTTP_11, 64 * 1024)] {
+        for (streams, most) in
+            [(None, 64 * 1024), (Some(1), 16 * 1024), (Some(32), 8 * 1024), (Some(100), 4 * 1024)]
+        {
             let (inner, mut backend) = duplex(1 << 20);
             let limits = ResponseLimits::new(|| HeadLimits { bytes: 1000, fields: 10 });
             let mut stream = BackendStream::new(Box::new(inner), limits);
             let digest = Digest { proxy_digest: stream.get_proxy_digest(), ..Digest::default() };
-            ReadSize::set(Some(&digest), version);
+            ReadSize::set(Some(&digest), streams);
             stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n");
             backend.write_all(head.as_bytes()).await.unwrap();

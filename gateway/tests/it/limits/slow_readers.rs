@@ -70,6 +70,23 @@ async fn a_stream_of_http2_without_a_window_ends_and_one_with_a_tiny_one_too() {
 }
 
 #[tokio::test]
+async fn who_takes_nothing_holds_up_nobody_on_the_same_connection_to_a_backend() {
+    const STREAMS: usize = 90;
+    let origin = Origin::start().await;
+    let gateway = start(&origin, "", "[upstream]\nprotocol = \"http2\"\n").await;
+    let mut wire = Wire::connect(gateway.address).await;
+    wire.send(&[settings(0)]).await;
+    for n in 0..STREAMS as u32 {
+        // With the head of its answer the connection to the backend is there to be shared.
+        wire.send(&[large(2 * n + 1)]).await;
+        assert!(wire.find(|frame| frame.kind == HEADERS).await.is_some());
+    }
+    assert_eq!(gateway.get("/bytes/1000000").await.body.len(), 1_000_000);
+    assert_eq!(gateway.metric("proxy_backend_connections_total{backend=\"origin-0\"}").await, 1.0);
+    assert_eq!(gateway.metric("proxy_requests_active").await, STREAMS as f64);
+}
+
+#[tokio::test]
 async fn a_connection_of_http2_that_is_not_read_ends_whatever_its_windows() {
     let origin = Origin::start().await;
     let gateway = start(&origin, ONE_SECOND, "").await;
