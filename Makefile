@@ -13,7 +13,7 @@ MDBOOK_MERMAID := 0.17.1
 TIME ?= 60
 TARGETS ?=
 
-.PHONY: help setup setup-test run test check coverage cargo-deny advisories audit diagrams fuzz bench book
+.PHONY: help setup setup-test run test check coverage cargo-deny advisories audit diagrams fuzz bench attacks book
 .DEFAULT_GOAL := help
 
 help: ## List what can be made
@@ -75,6 +75,10 @@ fuzz: setup ## Look for inputs that break a parser, TIME=60 seconds at each of T
 
 bench: setup ## CPU time a request: the gateway beside a bare forwarder, under the same load (needs wrk, nginx)
 	gateway/benches/compare
+
+attacks: setup ## What attacks over HTTP/2 cost the gateway, nginx and HAProxy, as a table (needs both, and Python)
+	$(CARGO) build --release -p gateway
+	gateway/benches/http2_attacks
 
 book: ## Build the book into docs/book, and its two tools first where they are missing
 	@mdbook --version 2>/dev/null | grep -qx 'mdbook v$(MDBOOK)' || \

@@ -268,7 +268,9 @@ mod tests {
         let among = |answered: u32| {
             move |ledger: &mut Ledger, stream| {
                 let of_wave = |i: u32| 10 * stream + 2 * i + 1;
-                (0..=answered).for_each(|i| drop(ledger.on_head(of_wave(i))));
+                for i in 0..=answered {
+                    ledger.on_head(of_wave(i));
+                }
                 ledger.on_frame(frame(RST_STREAM, of_wave(0), 4));
                 (1..=answered).for_each(|i| answer(ledger, of_wave(i)));
             }

@@ -253,7 +253,6 @@ async fn a_client_that_opens_its_windows_and_does_not_read_holds_little_a_stream
     // of which keeps what was read with it, and 64 more may come unread.
     for (streams, protocol, most) in [(100, "http1", 320), (50, "http2", 1_000)] {
         let held = held_by_one(streams, protocol).await;
-        println!("{held} KiB for each of {streams}, {protocol}");
         assert!((1..most).contains(&held), "{held} KiB for each of {streams}, {protocol}");
     }
 }

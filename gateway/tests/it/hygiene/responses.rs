@@ -254,3 +254,20 @@ async fn over_http2(gateway: SocketAddr, number: usize) -> String {
         }
     }
 }
+
+#[tokio::test]
+async fn the_log_says_what_is_wrong_where_it_says_all() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let backend = listener.local_addr().unwrap();
+    let responses = vec!["HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello".to_owned()];
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer(stream, responses.clone()));
+        }
+    });
+    let tables = "[logging]\nlevel = \"debug\"\n[health_check]\nenabled = false\n[retry]\nattempts = 1\n";
+    let gateway = Gateway::start_over(&[backend], Setup { proxy: "", tables }).await;
+    assert_eq!(over_http1(gateway.address, 0).await, words(Refused));
+    let line = gateway.process.line("a backend's response is not valid HTTP/1").await;
+    assert!(line.contains("Content-Length") && line.contains("origin-0"), "{line}");
+}
