@@ -23,11 +23,11 @@ const MAX_CONTINUATIONS: u32 = 16;
 const HEADS_AT_ONCE: u32 = 8;
 
 /// Why a connection is over.
-type Fatal = (h2::Reason, Abuse);
+pub type Fatal = (h2::Reason, Abuse);
 
 /// Looks at what comes on a connection.
 #[derive(Debug)]
-pub(super) struct Inspector {
+pub struct Inspector {
     frames: FrameReader,
     block: Block,
     decoder: Decoder,
@@ -61,11 +61,11 @@ struct Block {
 
 impl Inspector {
     /// Looks at what comes behind `preface` bytes.
-    pub(super) fn new(preface: usize) -> Self {
+    pub fn new(preface: usize) -> Self {
         Inspector {
             frames: FrameReader::new(preface),
             block: Block::default(),
-            decoder: Decoder::new(),
+            decoder: Decoder::default(),
             fields: Fields::default(),
             unread: Vec::new(),
             looked_at: 0,
@@ -78,7 +78,7 @@ impl Inspector {
     }
 
     /// Returns true if a head has begun and not ended.
-    pub(super) fn is_within_head(&self) -> bool {
+    pub fn is_within_head(&self) -> bool {
         self.block.head.is_some()
     }
 
@@ -88,12 +88,12 @@ impl Inspector {
     }
 
     /// Returns how many heads were malformed since this was last asked.
-    pub(super) fn take_malformed(&mut self) -> u32 {
+    pub fn take_malformed(&mut self) -> u32 {
         std::mem::take(&mut self.malformed)
     }
 
     /// Returns true if h2 has been given enough heads for now, and counts anew.
-    pub(super) fn must_wait(&mut self) -> bool {
+    pub fn must_wait(&mut self) -> bool {
         let must_wait = self.heads >= HEADS_AT_ONCE;
         if must_wait {
             self.heads = 0;
@@ -101,8 +101,14 @@ impl Inspector {
         must_wait
     }
 
+    /// Returns how many bytes of memory are held.
+    pub fn held(&self) -> usize {
+        let buffers = [&self.block.bytes, &self.unread, &self.ready].map(Vec::capacity);
+        buffers.iter().sum::<usize>() + self.decoder.held() + self.fields.held()
+    }
+
     /// Gives h2 what there is for it. Returns false if there is nothing.
-    pub(super) fn give(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+    pub fn give(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         let ready = &self.ready[self.given..];
         let part = &ready[..ready.len().min(buf.remaining())];
         buf.put_slice(part);
@@ -116,12 +122,15 @@ impl Inspector {
     }
 
     /// Returns true if something has been read and not looked at.
-    pub(super) fn has_unread(&self) -> bool {
+    pub fn has_unread(&self) -> bool {
         !self.unread.is_empty()
     }
 
     /// Looks at what was left to be looked at.
-    pub(super) fn resume(&mut self, ledger: &mut Ledger) -> Result<(), Fatal> {
+    ///
+    /// # Errors
+    /// Why the connection is over. What was there for h2 before is still given.
+    pub fn resume(&mut self, ledger: &mut Ledger) -> Result<(), Fatal> {
         let unread = std::mem::take(&mut self.unread);
         self.looked_at += self.look(&unread[self.looked_at..], ledger)?;
         self.unread = unread;
@@ -133,7 +142,10 @@ impl Inspector {
     }
 
     /// These bytes have come. Where there are too many heads among them, the rest waits for [`resume`](Self::resume).
-    pub(super) fn on_data(&mut self, bytes: &[u8], ledger: &mut Ledger) -> Result<(), Fatal> {
+    ///
+    /// # Errors
+    /// As [`resume`](Self::resume).
+    pub fn on_data(&mut self, bytes: &[u8], ledger: &mut Ledger) -> Result<(), Fatal> {
         let looked_at = self.look(bytes, ledger)?;
         self.unread.extend_from_slice(&bytes[looked_at..]);
         Ok(())
@@ -207,6 +219,8 @@ impl Inspector {
         }
         let opens = ledger.on_head(head.stream);
         self.pass(head, opens);
+        // The connection may be idle from here on.
+        self.fields.clear();
         self.heads += 1;
         self.has_ended_head = true;
         Ok(())
@@ -409,6 +423,21 @@ mod tests {
         let more = block(&[&fields[..], &[("d", &text[..]), ("e", &text)]].concat());
         let over = given(&frames(&more), 1000).unwrap();
         assert!(over.len() > MAX_LIST - 1000 && over.len() < MAX_LIST + 1000, "{}", over.len());
+    }
+
+    #[test]
+    fn what_a_large_head_took_is_given_back_before_the_connection_is_idle() {
+        let mut inspector = Inspector::new(0);
+        let mut ledger = Ledger::new(Arc::<Verdict>::default(), OpenStreams::alone());
+        // An entry of the table that stands for 3 KiB, and twenty of it.
+        let entry = [&b"\x40\x01a\x7f\xb1\x17"[..], &[b'x'; 3120]].concat();
+        for (stream, block) in [(1, entry), (3, vec![0xbe; 20])] {
+            inspector.on_data(&frame(HEADERS, END_HEADERS, stream, &block), &mut ledger).unwrap();
+        }
+        assert!(inspector.held() > MAX_LIST - 4096, "the head is there: {}", inspector.held());
+        let mut space = [0; 1000];
+        while inspector.give(&mut ReadBuf::new(&mut space)) {}
+        assert!(inspector.held() < 32 * 1024, "{}", inspector.held());
     }
 
     #[test]

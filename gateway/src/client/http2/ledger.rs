@@ -51,7 +51,7 @@ impl Abuse {
 
 /// Why a connection must end: what its stream finds out, and its accept loop must know.
 #[derive(Debug, Default)]
-pub(super) struct Verdict {
+pub struct Verdict {
     /// 0: it need not. Else the abuse, counted from 1, and the error code for the GOAWAY above it.
     value: AtomicU32,
     is_there: Notify,
@@ -71,7 +71,7 @@ impl Verdict {
     }
 
     /// Waits until the connection must end.
-    pub(super) async fn wait(&self) -> (h2::Reason, Abuse) {
+    pub async fn wait(&self) -> (h2::Reason, Abuse) {
         while !self.is_set() {
             self.is_there.notified().await;
         }
@@ -128,7 +128,7 @@ impl Budget {
 
 /// The streams of a connection.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub struct Ledger {
     /// Those that have been opened and not answered, in order.
     open: Vec<u32>,
     /// The last one that has been opened.
@@ -141,7 +141,8 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(verdict: Arc<Verdict>, streams: Arc<OpenStreams>) -> Self {
+    /// Returns a ledger of a connection, which says in `verdict` when it must end, and counts in `streams`.
+    pub fn new(verdict: Arc<Verdict>, streams: Arc<OpenStreams>) -> Self {
         let (resets, faults, frames) = (Budget::new(RESETS), Budget::new(FAULTS), Budget::new(FRAMES));
         Ledger { open: Vec::new(), last: 0, resets, faults, frames, verdict, streams }
     }

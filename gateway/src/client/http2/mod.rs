@@ -4,9 +4,9 @@
 
 pub mod connection;
 mod frame;
-mod hpack;
-mod inspector;
-mod ledger;
+pub mod hpack;
+pub mod inspector;
+pub mod ledger;
 mod options;
 mod request_head;
 mod sent;

@@ -117,7 +117,7 @@ mod tests {
 
     fn fields(more: &[(&str, &str)]) -> Fields {
         let mut fields = Fields::default();
-        Decoder::new().decode(&block(more), &mut fields).unwrap();
+        Decoder::default().decode(&block(more), &mut fields).unwrap();
         fields
     }
 

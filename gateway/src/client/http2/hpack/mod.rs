@@ -8,14 +8,14 @@ pub(super) use self::table::MAX_SIZE as MAX_TABLE;
 use self::table::{OVERHEAD, Table};
 
 /// How much of a list is kept: what `SETTINGS_MAX_HEADER_LIST_SIZE` announces.
-pub(super) const MAX_LIST: usize = 64 * 1024;
+pub const MAX_LIST: usize = 64 * 1024;
 
 /// How large a list may become in all before the connection ends. A small block can stand for a large list.
 const MAX_DECODED: usize = 4 * MAX_LIST;
 
 /// Why a block cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Error {
+pub enum Error {
     /// It is no valid block.
     Compression,
     /// It stands for far too much.
@@ -24,13 +24,13 @@ pub(super) enum Error {
 
 /// The fields of a block, in order.
 #[derive(Debug, Default)]
-pub(super) struct Fields {
+pub struct Fields {
     text: Vec<u8>,
     fields: Vec<Field>,
     /// The size of what is kept (RFC 9113 6.5.2).
-    pub(super) size: usize,
+    pub size: usize,
     /// Whether there is more than is kept.
-    pub(super) is_over: bool,
+    pub is_over: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,15 +43,20 @@ struct Field {
 
 impl Fields {
     /// Returns name and value of each field, and whether it must never be indexed (RFC 7541 6.2.3).
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8], bool)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8], bool)> {
         self.fields.iter().map(|field| {
             let (name, value) = (&self.text[field.start..field.value], &self.text[field.value..field.end]);
             (name, value, field.never_indexed)
         })
     }
 
+    /// Returns how many bytes of memory are held.
+    pub fn held(&self) -> usize {
+        self.text.capacity() + self.fields.capacity() * size_of::<Field>()
+    }
+
     /// Forgets all, and gives back what a large block took.
-    fn clear(&mut self) {
+    pub(in crate::client::http2) fn clear(&mut self) {
         const KEPT: usize = 4 * 1024;
         self.text.clear();
         self.text.shrink_to(KEPT);
@@ -77,19 +82,29 @@ impl Fields {
 
 /// What a client has told of its fields so far.
 #[derive(Debug)]
-pub(super) struct Decoder {
+pub struct Decoder {
     table: Table,
     name: Vec<u8>,
     value: Vec<u8>,
 }
 
-impl Decoder {
-    pub(super) fn new() -> Self {
+impl Default for Decoder {
+    fn default() -> Self {
         Decoder { table: Table::new(), name: Vec::new(), value: Vec::new() }
+    }
+}
+
+impl Decoder {
+    /// Returns how many bytes of memory are held.
+    pub fn held(&self) -> usize {
+        self.table.held() + self.name.capacity() + self.value.capacity()
     }
 
     /// Reads a whole block into `fields`.
-    pub(super) fn decode(&mut self, block: &[u8], fields: &mut Fields) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// Why it cannot be read. What comes behind it cannot be, either.
+    pub fn decode(&mut self, block: &[u8], fields: &mut Fields) -> Result<(), Error> {
         fields.clear();
         let mut decoded = 0;
         let mut input = block;
@@ -243,7 +258,7 @@ pub(super) mod tests {
             b"\x82\x87\x85\xbf\x40\x88\x25\xa8\x49\xe9\x5b\xa9\x7d\x7f\x89\x25\xa8\x49\xe9\x5b\xb8\xe8\xb4\xbf",
         ];
         for blocks in [plain, huffman] {
-            let mut decoder = Decoder::new();
+            let mut decoder = Decoder::default();
             let (authority, get) = ((":authority", "www.example.com"), (":method", "GET"));
             let first = fields(&[get, (":scheme", "http"), (":path", "/"), authority]);
             assert_eq!(decode(&mut decoder, blocks[0]), Ok(first));
@@ -275,16 +290,19 @@ pub(super) mod tests {
             b"\x40",                     // nothing behind it
             b"\x7f",                     // half an integer
         ] {
-            assert_eq!(decode(&mut Decoder::new(), block), Err(Error::Compression), "{block:?}");
+            assert_eq!(decode(&mut Decoder::default(), block), Err(Error::Compression), "{block:?}");
         }
-        assert_eq!(decode(&mut Decoder::new(), b"\x20\x3f\xe1\x1f\x82"), Ok(fields(&[(":method", "GET")])));
+        assert_eq!(
+            decode(&mut Decoder::default(), b"\x20\x3f\xe1\x1f\x82"),
+            Ok(fields(&[(":method", "GET")]))
+        );
     }
 
     #[test]
     fn a_list_that_is_too_large_is_cut_and_one_that_is_far_too_large_is_refused() {
         let mut block = b"\x40\x01a\x7f\xb1\x17".to_vec();
         block.extend([b'x'; 3120]);
-        let mut decoder = Decoder::new();
+        let mut decoder = Decoder::default();
         let mut list = Fields::default();
         decoder.decode(&[&block[..], &[0xbe; 19]].concat(), &mut list).unwrap();
         assert!(!list.is_over && list.fields.len() == 20, "{}", list.size);
@@ -297,7 +315,7 @@ pub(super) mod tests {
 
     #[test]
     fn any_bytes_are_read_or_refused() {
-        let mut decoder = Decoder::new();
+        let mut decoder = Decoder::default();
         let mut list = Fields::default();
         let mut random = fastrand::Rng::with_seed(7);
         for _ in 0..20_000 {

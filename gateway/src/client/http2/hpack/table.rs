@@ -46,6 +46,12 @@ impl Table {
         Table { entries: VecDeque::new(), size: 0, max_size: MAX_SIZE }
     }
 
+    /// Returns how many bytes of memory are held.
+    pub(super) fn held(&self) -> usize {
+        let text: usize = self.entries.iter().map(|entry| entry.text.len()).sum();
+        text + self.entries.capacity() * size_of::<Entry>()
+    }
+
     /// Returns name and value of the entry at `index`.
     pub(super) fn get(&self, index: usize) -> Option<(&[u8], &[u8])> {
         let index = index.checked_sub(1)?;
