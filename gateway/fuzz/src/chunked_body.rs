@@ -19,7 +19,7 @@ pub fn check(input: &[u8]) {
     );
     for line_end in [&b"\r\n"[..], b"\n"] {
         assert_eq!(
-            ended(input, line_end),
+            read_lines(input, line_end).map(|(end, _)| end),
             Some(end),
             "lines that end with {}: {said}",
             line_end.escape_ascii()
@@ -27,9 +27,9 @@ pub fn check(input: &[u8]) {
     }
 }
 
-/// Where the body ends for whoever reads on until an empty line behind the last chunk.
-fn ended(body: &[u8], line_end: &[u8]) -> Option<usize> {
-    let mut at = 0;
+/// Where the body ends, and what is in it, for whoever reads on until an empty line behind the last chunk.
+pub(crate) fn read_lines(body: &[u8], line_end: &[u8]) -> Option<(usize, Vec<u8>)> {
+    let (mut at, mut data) = (0, Vec::new());
     let line = |at: &mut usize| {
         let rest = body.get(*at..)?;
         let length = rest.windows(line_end.len()).position(|window| window == line_end)?;
@@ -41,7 +41,11 @@ fn ended(body: &[u8], line_end: &[u8]) -> Option<usize> {
         let digits = size.split(|byte| !byte.is_ascii_hexdigit()).next()?;
         match usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()? {
             0 => break,
-            size => at = at.checked_add(size)?,
+            size => {
+                let chunk = body.get(at..at.checked_add(size)?)?;
+                data.extend_from_slice(chunk);
+                at += size;
+            }
         }
         // What ends the chunk is an empty line.
         if !line(&mut at)?.is_empty() {
@@ -49,5 +53,5 @@ fn ended(body: &[u8], line_end: &[u8]) -> Option<usize> {
         }
     }
     while !line(&mut at)?.is_empty() {}
-    Some(at)
+    Some((at, data))
 }

@@ -11,9 +11,12 @@ pub mod chunked_body;
 pub mod config;
 pub mod forwarded_for;
 pub mod host;
+pub mod hpack;
+pub mod http2_frames;
 pub mod path;
 pub mod proxy_protocol;
 pub mod request_head;
+pub mod response_head;
 
 #[cfg(test)]
 mod tests {
@@ -28,9 +31,12 @@ mod tests {
         ("config", super::config::check),
         ("forwarded_for", super::forwarded_for::check),
         ("host", super::host::check),
+        ("hpack", super::hpack::check),
+        ("http2_frames", super::http2_frames::check),
         ("path", super::path::check),
         ("proxy_protocol", super::proxy_protocol::check),
         ("request_head", super::request_head::check),
+        ("response_head", super::response_head::check),
     ];
 
     /// The files in a directory of this package, and what they say.

@@ -28,7 +28,7 @@ impl From<&Proxy> for HeadLimits {
 
 /// How a response says where its body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
+pub enum Framing {
     /// By its length.
     Length(u64),
     /// By its last chunk.
@@ -39,20 +39,20 @@ pub(super) enum Framing {
 
 /// A head that is whole, and valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
+pub struct Head {
     /// Length of the head in bytes, with the empty line that ends it.
-    pub(super) length: usize,
+    pub length: usize,
     /// The status code.
-    pub(super) status: u16,
+    pub status: u16,
     /// How the response says where its body ends.
-    pub(super) framing: Framing,
+    pub framing: Framing,
     /// Whether the backend closes the connection behind the response (RFC 9112 9.3).
-    pub(super) closes: bool,
+    pub closes: bool,
 }
 
 /// Reader of one head.
 #[derive(Debug, Default)]
-pub(super) struct HeadReader {
+pub struct HeadReader {
     /// Where the line begins that has no end yet.
     line: usize,
     /// How far the bytes have been searched for that end.
@@ -77,7 +77,7 @@ impl HeadReader {
     ///
     /// # Errors
     /// What is wrong with the head, as soon as that is certain.
-    pub(super) fn read(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<Head>, Fault> {
+    pub fn read(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<Head>, Fault> {
         while let Some(at) = memchr::memchr(b'\n', &bytes[self.searched..]) {
             let end = self.searched + at;
             let Some(line) = bytes[self.line..end].strip_suffix(b"\r") else {

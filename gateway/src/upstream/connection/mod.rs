@@ -4,7 +4,7 @@
 //! Pingora has this door for protocols of one's own: a peer whose ALPN is a custom one is connected to by the custom
 //! connector, which may hand out a plain stream of HTTP/1. HTTP/2 stays with Pingora.
 
-mod head;
+pub mod head;
 mod inspector;
 mod proxy;
 mod stream;
