@@ -1,81 +1,61 @@
 //! An API gateway on Pingora, and the capstone of this workspace's lessons.
 //!
-//! # The tour of a request
+//! # A request's way through the code
 //!
-//! A client's bytes arrive on a socket that [`listener`] bound before anything started; a connection is counted there,
-//! and refused where too many are open, and may begin with [`tls`]. What is no valid request does not get past the
-//! [`client`]'s stream. Pingora parses the request's head and calls the phases of [`proxy`], which is the file to read
-//! next:
+//! [`listener`] accepts the client's connection, counts it, and reads the PROXY header and the TLS handshake ([`tls`]).
+//! [`downstream`] inspects the bytes of the connection before Pingora parses them, so that malformed requests never
+//! reach it. Pingora then calls the phases of [`proxy`]. That file is the one to read next:
 //!
-//! 1. `new_ctx`: the request takes the current [`live::Snapshot`], a compiled [`config::Config`], and keeps
-//!    it to its end in its [`ctx::RequestCtx`].
-//! 2. `early_request_filter`: who asks ([`downstream`]; [`policy::forwarded`] will tell the backend), and under
-//!    which id ([`policy::request_id`]).
-//! 3. `request_filter`: what nobody may be asked about is refused ([`policy::hygiene`]). [`admission`] is granted or
-//!    not: [`route`] finds the virtual host and its route; where several tags share its requests,
-//!    [`upstream::Split`] says whose this one is; [`policy::cors`] tells browsers what pages may do;
-//!    [`policy::access`], [`policy::rate_limit`] (here or in a store that several gateways share) and
-//!    [`policy::auth`] are asked. Whoever refuses answers here, by a [`reply`] ([`answering`]).
-//! 4. `proxy_upstream_filter`, `upstream_peer`: a usable backend of the route's pool is chosen
-//!    ([`upstream`]), and Pingora connects to it, or takes a connection from its own pool.
-//! 5. `upstream_request_filter`: the request is changed on its way up ([`policy::rewrite`], [`policy::headers`]), and
-//!    its body follows ([`upload`]). When its last byte has passed `request_body_filter`, the response has a
-//!    [`client::deadline`].
-//! 6. `response_filter`: the response is changed on its way down, and perhaps compressed ([`policy::compression`]).
-//!    Where it comes before the request is whole, it ends that ([`early_answer`]).
-//!    Behind a 101 (Switching Protocols) it is bytes both ways from then on ([`websocket`]).
-//! 7. When something fails, `fail_to_connect` and `error_while_proxy` decide whether another backend is
-//!    tried ([`upstream::retry`]), and `fail_to_proxy` tells the client what went wrong ([`failure`]).
-//!    A call of [`grpc`] has its outcome in the trailers that follow the body, and is answered in the same way
-//!    where the gateway answers.
-//! 8. `logging`: the request is counted, logged, and kept for a while with its timeline ([`books`], [`telemetry`]).
+//! 1. `new_ctx`: the request takes the current [`live::Snapshot`], which is a compiled [`config::Config`], and keeps it
+//!    to its end in its [`proxy::ctx::RequestCtx`].
+//! 2. `early_request_filter`: the client's address is resolved ([`policy::forwarded`]) and the request gets an id
+//!    ([`policy::request_id`]).
+//! 3. `request_filter`: [`policy::hygiene`] refuses ambiguous requests. [`proxy::admission`] finds the virtual host and the
+//!    route ([`route`]), and asks each policy that may refuse: [`policy::access`], [`policy::cors`],
+//!    [`policy::rate_limit`], [`policy::auth`]. A refusal is a local [`reply`], sent by [`proxy::respond`].
+//! 4. `proxy_upstream_filter`, `upstream_peer`: a usable backend of the route's pool is chosen ([`upstream`]). Pingora
+//!    connects to it, or reuses an idle connection.
+//! 5. `upstream_request_filter`: [`policy::rewrite`] and [`policy::headers`] change the request. Its body follows
+//!    ([`proxy::request_body`]). After the last byte of the body, the response has a [`downstream::read_deadline`].
+//! 6. `response_filter`: the response is changed, and compressed where the client accepts that
+//!    ([`policy::compression`]). A response before the end of the request ends the request
+//!    ([`proxy::early_response`]). After a 101 (Switching Protocols), [`websocket`] copies bytes in both directions.
+//! 7. `fail_to_connect` and `error_while_proxy` decide whether another backend is tried ([`upstream::retry`]).
+//!    `fail_to_proxy` turns the error into a local reply ([`proxy::errors`]). [`grpc`] has what is particular about
+//!    calls of gRPC, whose outcome stands in the trailers.
+//! 8. `logging`: the request is counted and logged, and its timeline is kept ([`proxy::request_log`], [`telemetry`]).
 //!
-//! A change of the configuration is a new [`live::Snapshot`] in the [`live::Store`], which requests that come later
-//! start with. It comes from the file or from SIGHUP ([`live::Reloader`]), from the management API ([`admin`]), or
-//! from a guarded rollout ([`live::Rollouts`]), and goes the same way each time.
+//! # A change of the configuration
 //!
-//! Around it: [`cli`] reads the command line, [`server`] puts the services on a Pingora server, [`process`] starts it,
-//! ends it well, or hands its listeners to a new process (which [`lifetime`] tells everybody of), [`outgoing`]
-//! asks servers that are no backends, [`secrets`] come from variables and [`files`], [`against`] says what a file would
-//! change, and [`demo`] runs when nothing is configured.
+//! A change comes from the file or SIGHUP ([`live::Reloader`]), from the management API ([`admin`]), or from a guarded
+//! rollout ([`live::Rollouts`]). It always becomes a new [`live::Snapshot`] in the [`live::Store`], and new requests use
+//! that one.
+//!
+//! # Around it
+//!
+//! [`cli`] reads the command line. [`server`] puts listeners, proxy and background services on one Pingora server.
+//! [`process`] starts and stops it, and hands its listeners to a new process; [`drain`] waits for requests in flight.
+//! [`util`] has what several modules need. [`demo`] runs where nothing is configured.
 
 pub mod admin;
-pub mod admission;
-pub mod against;
-pub mod answering;
-pub mod books;
-pub mod cache_control;
 pub mod cli;
-pub mod client;
 pub mod config;
-pub mod ctx;
-pub mod decimal;
 pub mod demo;
 pub mod downstream;
-pub mod early_answer;
-pub mod failure;
-pub mod field_list;
-pub mod files;
+pub mod drain;
 pub mod grpc;
-pub mod http1;
-pub mod lifetime;
 pub mod listener;
 pub mod live;
-pub mod outgoing;
-pub mod pace;
 pub mod policy;
-pub mod preference;
 pub mod process;
 pub mod proxy;
-pub mod random;
 pub mod reply;
 pub mod route;
-pub mod secrets;
 pub mod server;
 pub mod telemetry;
 pub mod tls;
-pub mod upload;
 pub mod upstream;
+pub mod util;
 pub mod websocket;
 
 /// The release of Pingora that this is built on; a test holds it to the manifest.

@@ -5,12 +5,16 @@
 //!          request as the upstream saw it, and the header fields above it are what came back.
 //! With no argument the upstream is 1.1.1.1:443, over TLS.
 
-use std::{env, net::SocketAddr, net::TcpListener, process::exit, time::Duration};
+use std::env;
+use std::net::{SocketAddr, TcpListener};
+use std::process::exit;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use log::info;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::{prelude::*, server::configuration::ServerConf};
+use pingora::prelude::*;
+use pingora::server::configuration::ServerConf;
 
 struct HeaderFilter {
     upstream: SocketAddr,

@@ -7,13 +7,18 @@
 //! Two things keep a dead upstream away from clients: a health check in the background, which takes it
 //! out of the rotation, and a retry, for requests that come before the health check has noticed.
 
+use std::env;
 use std::net::{SocketAddr, TcpListener};
-use std::{env, process::exit, sync::Arc, time::Duration};
+use std::process::exit;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use log::{info, warn};
-use pingora::lb::{Backend, health_check::TcpHealthCheck};
-use pingora::{prelude::*, server::configuration::ServerConf};
+use pingora::lb::Backend;
+use pingora::lb::health_check::TcpHealthCheck;
+use pingora::prelude::*;
+use pingora::server::configuration::ServerConf;
 
 struct Balancer {
     /// Shared with the background service, which keeps the health of each upstream up to date.

@@ -3,11 +3,15 @@
 //! Run it:  `cargo run -p simple_proxy -- 127.0.0.1:3001`  (start the upstream with `cargo run -p origin`)
 //! Try:     `curl -i 127.0.0.1:6188/anything`  (With no argument the upstream is 1.1.1.1:443, over TLS.)
 
-use std::{env, net::SocketAddr, net::TcpListener, process::exit, time::Duration};
+use std::env;
+use std::net::{SocketAddr, TcpListener};
+use std::process::exit;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use log::info;
-use pingora::{prelude::*, server::configuration::ServerConf};
+use pingora::prelude::*;
+use pingora::server::configuration::ServerConf;
 
 /// A proxy is a type that implements `ProxyHttp`. This one knows one address.
 struct SimpleProxy {

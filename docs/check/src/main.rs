@@ -7,7 +7,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use check::{list, repository::Repository, settle, transcripts};
+use check::repository::Repository;
+use check::{list, settle, transcripts};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -13,10 +13,9 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
-use crate::exercises;
 use crate::packages::{cargo, metadata};
 use crate::repository::Repository;
-use crate::{Fault, in_parallel};
+use crate::{Fault, exercises, in_parallel};
 
 /// The ports that pages speak of: origins, samples, gateway, its management, its metrics.
 const PORTS: [u16; 8] = [3001, 3002, 3003, 6188, 8080, 8081, 8443, 9090];

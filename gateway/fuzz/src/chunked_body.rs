@@ -1,6 +1,6 @@
 //! The framing of a chunked body, which everybody behind the gateway must read as the gateway does.
 
-use gateway::http1::chunked::Chunked;
+use gateway::util::http1::chunked::Chunked;
 
 /// A body that is taken ends where it ends, in whatever pieces it comes and whatever follows it; and other readers, one
 /// that wants lines to end with CRLF and one that is content with LF, find the same end.

@@ -1,6 +1,6 @@
 //! Blocks of header fields over HTTP/2 (HPACK), which h2 reads behind the gateway's own decoder.
 
-use gateway::client::http2::hpack::{Decoder, Error, Fields, MAX_LIST};
+use gateway::downstream::http2::hpack::{Decoder, Error, Fields, MAX_LIST};
 
 use crate::http2_frames::{self, CONTINUATION, END_HEADERS, END_STREAM, HEADERS, PADDED, PRIORITY};
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
-use gateway::client::http2::inspector::{Fatal, Inspector};
-use gateway::client::http2::ledger::{Ledger, Verdict};
-use gateway::client::http2::{OpenStreams, StreamLimit};
+use gateway::downstream::http2::inspector::{Fatal, Inspector};
+use gateway::downstream::http2::ledger::{Ledger, Verdict};
+use gateway::downstream::http2::{OpenStreams, StreamLimit};
 use prometheus::{IntCounter, IntGauge};
 use tokio::io::ReadBuf;
 

@@ -1,7 +1,7 @@
 //! The head of a request of HTTP/1, which everybody behind the gateway must read as the gateway does.
 
-use gateway::client::http1::head::{Framing, Head, HeadReader};
 use gateway::config::Limits;
+use gateway::downstream::http1::head::{Framing, Head, HeadReader};
 use gateway::policy::head_size::HeadSize;
 
 /// A head that is taken ends where it ends, in whatever pieces it comes and whatever follows it; and another reader,

@@ -4,11 +4,11 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use futures::FutureExt as _;
-use gateway::failure::malformed_response;
-use gateway::http1::Fault;
-use gateway::upstream::answer;
+use gateway::proxy::errors::malformed_response;
 use gateway::upstream::connection::head::{Framing, Head, HeadReader};
 use gateway::upstream::connection::{BackendStream, HeadLimits, ResponseLimits};
+use gateway::upstream::response_check;
+use gateway::util::http1::Fault;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::v1::client::HttpSession;
@@ -269,7 +269,7 @@ async fn read_to_end(
 
 /// Whatever a client is told of the length is one number, or that it comes in chunks.
 fn has_one_length(mut head: ResponseHeader) {
-    if let Err(error) = answer::check(&mut head, false, &LIMITS) {
+    if let Err(error) = response_check::check(&mut head, false, &LIMITS) {
         panic!("{head:?} is refused behind Pingora: {error}");
     }
     let lengths: Vec<_> = head.headers.get_all(CONTENT_LENGTH).iter().map(HeaderValue::as_bytes).collect();

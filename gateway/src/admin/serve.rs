@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use crate::lifetime::{LINGER, Leaving, Part};
+use crate::drain::{LINGER, Leaving, Part};
 
 /// Connections that are open at a time; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 128;

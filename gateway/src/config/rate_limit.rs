@@ -1,8 +1,9 @@
 //! `[rate_limit]`, a policy: how much a client may ask. One table is one window, `[[rate_limit]]` are several, and
 //! a request must find room in each of them.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::num::NonZeroU32;
-use std::{borrow::Cow, fmt};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;

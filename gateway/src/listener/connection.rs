@@ -14,16 +14,16 @@ use tracing::debug;
 
 use super::addresses::{Addresses, Place};
 use super::peer;
-use crate::client::http2::StreamLimit;
-use crate::client::turns::Turns;
-use crate::client::{Bounds, ClientStream, HeadTerms, LATE_HEAD, Refusal};
 use crate::config::Proxy;
+use crate::downstream::http2::StreamLimit;
+use crate::downstream::request_limit::Turns;
+use crate::downstream::stream::{Bounds, ClientStream, HeadTerms, LATE_HEAD, Refusal};
 use crate::live::{Snapshot, Store};
-use crate::pace;
 use crate::reply::Problem;
 use crate::telemetry::{Limit, Metrics};
 use crate::tls::acme::Challenges;
 use crate::tls::{Acceptor, Hello, look_at, server_name};
+use crate::util::min_rate;
 
 /// How long a client may take until it can send its first request: for the PROXY header and the TLS handshake. Over HTTP/2
 /// a client begins by itself (RFC 9113 3.4), so the preface is awaited for no longer.
@@ -108,7 +108,7 @@ impl Opener {
             Prepared::Http(stream) => stream,
             Prepared::Cleartext(stream) => self.cleartext(stream, proxy).await?,
         };
-        let terms = pace::Terms {
+        let terms = min_rate::Terms {
             patience: proxy.send_timeout_secs.duration(),
             bytes_per_sec: proxy.min_send_bytes_per_sec,
         };

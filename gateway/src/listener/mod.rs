@@ -33,9 +33,9 @@ pub use bind::{BindError, bind, bind_beside, is_ipv6_only, leaves_ipv4};
 use connection::Opened;
 pub use connection::Opener;
 
-use crate::client::http2::{self, Abuse};
-use crate::downstream;
-use crate::lifetime::{LINGER, Leaving, Part};
+use crate::downstream::http2::Abuse;
+use crate::downstream::{http2, session};
+use crate::drain::{LINGER, Leaving, Part};
 use crate::proxy::Gateway;
 use crate::telemetry::{Limit, Metrics};
 use crate::upstream::connection::BackendConnector;
@@ -154,7 +154,7 @@ impl Counted {
     /// may be idle (`client`).
     async fn serve_http1(&self, stream: Stream, shutdown: &ShutdownWatch) {
         let mut session = ServerSession::new_http1(stream);
-        session.set_keepalive(if *shutdown.borrow() { None } else { downstream::KEPT });
+        session.set_keepalive(if *shutdown.borrow() { None } else { session::KEPT });
         let mut served = self.proxy.process_new_http(session, shutdown).await;
         while let Some((stream, settings)) = served.map(ReusedHttpStream::consume) {
             let mut session = ServerSession::new_http1(stream);

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::keep::KeepError;
 use super::snapshot::Snapshot;
 use crate::config::ConfigError;
+use crate::live::persist::KeepError;
 
 /// A configuration that ran or runs.
 pub struct Revision {

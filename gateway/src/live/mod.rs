@@ -6,32 +6,26 @@
 //! whoever asks for it: the file and SIGHUP ([`Reloader`]), the management API, or a guarded rollout
 //! ([`Rollouts`]).
 
+mod carry_over;
 mod cases;
-mod certificates;
 mod change;
 mod compile;
-mod ended;
+mod effective;
 mod explain;
-mod feeds;
-mod innermost;
-mod keep;
-mod limiters;
-mod names;
-mod pools;
+mod persist;
 mod reload;
+mod retire;
 mod rollout;
-mod self_signed;
 mod snapshot;
 mod store;
-mod turnover;
-mod warnings;
+mod watches;
 
 pub use change::{Applied, Change, ChangeError, Keeping, Revision};
+pub use compile::resolve::Names;
 pub use explain::{BackendCondition, Explanation, Question, asked, explain};
-pub use feeds::Feeds;
-pub use keep::KeepError;
-pub use names::Names;
+pub use persist::KeepError;
 pub use reload::Reloader;
 pub use rollout::{Measured, Progress, RolloutService, Rollouts};
 pub use snapshot::{Entrance, Instance, Route, Snapshot};
 pub use store::Store;
+pub use watches::Feeds;

@@ -16,8 +16,8 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::{error, info, warn};
 
 use super::{Change, Keeping, Store};
-use crate::files::Fingerprint;
 use crate::telemetry::Metrics;
+use crate::util::files::Fingerprint;
 
 /// A file that is being written changes several times: it is read when it has been quiet for so long.
 const QUIET: Duration = Duration::from_millis(100);

@@ -12,20 +12,20 @@ use serde_json::Value;
 use tracing::{info, warn};
 
 use super::cases::try_on;
-use super::certificates::files;
 use super::change::{Applied, Change, ChangeError, Keeping, Revision};
 use super::compile::{Surroundings, compile};
-use super::ended;
-use super::feeds::Feeds;
-use super::keep::{KeepError, keep};
-use super::names::{Names, resolve};
 use super::snapshot::Snapshot;
-use super::turnover::{forget, tell};
 use crate::config::{Config, ConfigError, Parsed, PathFault, Source, difference};
+use crate::live::carry_over;
+use crate::live::compile::certificates::files;
+use crate::live::compile::resolve::{Names, resolve};
+use crate::live::persist::{KeepError, keep};
+use crate::live::retire::{forget, tell};
+use crate::live::watches::Feeds;
 use crate::policy::signed_cookie::CookieKey;
-use crate::secrets::Secrets;
 use crate::telemetry::Metrics;
 use crate::upstream::Places;
+use crate::util::secrets::Secrets;
 
 // ANCHOR: store
 /// Holds the snapshot that new requests start with.
@@ -173,7 +173,7 @@ impl Store {
         let earlier = book.history.iter().find(|earlier| earlier.number == revision);
         let text = earlier.ok_or(ChangeError::Refused(oldest))?.text.clone();
         let earlier = self.source.parse(&text).map_err(ChangeError::Invalid)?;
-        let json = ended::gone_back_to(&earlier.config, &book.parsed.config, revision);
+        let json = carry_over::gone_back_to(&earlier.config, &book.parsed.config, revision);
         let parsed = self.source.change(&earlier, &json).map_err(ChangeError::Invalid)?;
         self.replace(&mut book, parsed, change, writable)
     }
@@ -280,7 +280,9 @@ impl Store {
         }
         let text = read.text.clone();
         let parsed = match book.unwritten {
-            true => self.source.change(&read, &ended::edited_meanwhile(&read.config, &book.parsed.config))?,
+            true => {
+                self.source.change(&read, &carry_over::edited_meanwhile(&read.config, &book.parsed.config))?
+            }
             false => read,
         };
         self.take_over(book, parsed, text, "file", Names::Known).map(|_| ())

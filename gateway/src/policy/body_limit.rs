@@ -7,10 +7,10 @@ use http::{HeaderMap, header};
 
 use super::Verdict;
 use crate::config::Limits;
-use crate::decimal::{self, NotANumber};
-use crate::field_list;
-use crate::pace::{Pace, Terms, TooSlow};
 use crate::reply::{Problem, Reply};
+use crate::util::decimal::NotANumber;
+use crate::util::min_rate::{Pace, Terms, TooSlow};
+use crate::util::{decimal, field_list};
 
 /// What a body that is too long is answered with.
 pub const TOO_LONG: &str = "the body is longer than limits.max_request_body_bytes allows";

@@ -6,8 +6,9 @@
 use http::{HeaderMap, header};
 
 use super::Verdict;
-use crate::decimal::{self, NotANumber};
 use crate::reply::{Problem, Reply};
+use crate::util::decimal;
+use crate::util::decimal::NotANumber;
 
 /// Returns the length that a Content-Length field says.
 ///

@@ -15,8 +15,8 @@ use pingora::http::ResponseHeader;
 
 use super::add_vary;
 use crate::config::{self, AllowedOrigin, FieldOrAny};
-use crate::field_list;
 use crate::reply::{Problem, Reply};
+use crate::util::field_list;
 
 /// What an answer to a preflight depends on besides the origin.
 const ASKED: &str = "Access-Control-Request-Method, Access-Control-Request-Headers";

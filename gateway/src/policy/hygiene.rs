@@ -11,9 +11,8 @@ use pingora::Result;
 use pingora::http::RequestHeader;
 
 use super::Verdict;
-use crate::decimal;
-use crate::field_list;
 use crate::reply::{Problem, Reply};
+use crate::util::{decimal, field_list};
 
 /// What may be asked of a resource, as far as the gateway is concerned.
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");

@@ -31,8 +31,8 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::config::alike;
-use crate::field_list;
 pub use crate::reply::Verdict;
+use crate::util::field_list;
 
 /// Removes the fields that only the gateway may fill in, in any way of writing that a backend may take for them;
 /// `is_meant` is asked for names as [`alike`] has them.

@@ -1,7 +1,6 @@
 //! `redirect`: clients are sent somewhere else, with what the route's template takes from their request.
 
-use http::HeaderValue;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use regex::{Captures, Regex};
 
 use crate::config::{self, Part, RedirectTarget, Section, Value, normalise_host, push_encoded};

@@ -12,8 +12,8 @@ use pingora::Result;
 use pingora::http::ResponseHeader;
 
 use super::cookies;
-use crate::cache_control;
-use crate::random::{self, NoRandomBytes};
+use crate::util::random::NoRandomBytes;
+use crate::util::{cache_control, random};
 
 /// How long a client keeps it: 30 days.
 const MAX_AGE_SECS: u32 = 30 * 24 * 60 * 60;

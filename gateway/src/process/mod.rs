@@ -3,16 +3,17 @@
 //! ([`Identity`]), with its id in a file ([`PidFile`]), how many files it may have open ([`descriptors`]), and what it
 //! tells the service manager ([`systemd`]).
 
+mod announce;
 pub mod daemon;
 pub mod descriptors;
+mod event_loop;
 mod identity;
 mod pid_file;
-mod presence;
-pub mod shutdown;
+pub mod signals;
 pub mod start;
 pub mod systemd;
 pub mod upgrade;
 
+pub use announce::Presence;
 pub use identity::{Identity, IdentityError};
 pub use pid_file::{PidFile, PidFileError, parse_running, running_gateway};
-pub use presence::Presence;

@@ -10,7 +10,7 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use tracing::warn;
 
-use crate::files;
+use crate::util::files;
 
 /// A file with this process's id. On drop it goes, if it still holds that.
 pub struct PidFile {

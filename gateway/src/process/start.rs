@@ -9,8 +9,8 @@ use tracing::info;
 use crate::config::{Config, LogOutput};
 use crate::listener::BindError;
 use crate::process::daemon::{self, DaemonError, Terminal};
-use crate::process::shutdown::Succession;
-use crate::process::upgrade::{Listener, Listeners, TakeOver, TakeOverError, place};
+use crate::process::signals::Succession;
+use crate::process::upgrade::{Listener, Listeners, TakeOver, TakeOverError, socket};
 use crate::process::{Identity, IdentityError, PidFileError, Presence};
 use crate::telemetry::Metrics;
 
@@ -68,7 +68,7 @@ impl Start {
         let identity = Identity::of(&config.proxy)?;
         let terminal = how.daemon.then(Terminal::leave_session).transpose()?;
         // Before the process becomes another user, for whom the usual place may be another one.
-        let place = place::path(&config.proxy.upgrade_sock);
+        let place = socket::path(&config.proxy.upgrade_sock);
         let pid_file = Some(Path::new(&config.proxy.pid_file)).filter(|file| !file.as_os_str().is_empty());
         let taken = how.upgrade.then(|| TakeOver::wait(&place, pid_file, identity.uid())).transpose()?;
         let (predecessor, inherited) = taken.unzip();

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{About, CSP, More, Problem, Recipient, Reply, X_REQUEST_ID, page};
 use crate::grpc::{self, Call, Status};
-use crate::preference::prefers_html;
+use crate::util::accept::prefers_html;
 
 #[derive(Serialize)]
 struct Body<'a> {

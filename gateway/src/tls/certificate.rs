@@ -11,7 +11,8 @@ use openssl::pkey::{Id, PKey, Private};
 use openssl::x509::{X509, X509VerifyResult};
 
 use super::acceptor;
-use crate::files::{self, Fingerprint};
+use crate::util::files;
+use crate::util::files::Fingerprint;
 
 /// The longest time before its end at which a certificate is worth a warning.
 const EXPIRES_SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);

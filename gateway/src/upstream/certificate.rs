@@ -19,7 +19,7 @@ use tokio_openssl::SslStream;
 use tracing::warn;
 
 use super::{BackendState, clock};
-use crate::outgoing;
+use crate::util::http_client;
 
 /// Time between two explanations of the certificate of one backend.
 const EXPLAIN_EVERY: Duration = Duration::from_secs(60);
@@ -120,7 +120,7 @@ fn client(
     refused: impl Fn(String) + Send + Sync + 'static,
 ) -> std::result::Result<Ssl, openssl::error::ErrorStack> {
     let roots = peer.options.ca.iter().flat_map(|ca| ca.iter()).map(|root| root.to_der());
-    let mut tls = outgoing::tls(&roots.collect::<std::result::Result<Vec<_>, _>>()?)?;
+    let mut tls = http_client::tls(&roots.collect::<std::result::Result<Vec<_>, _>>()?)?;
     tls.set_verify_callback(SslVerifyMode::PEER, move |is_fine, context| {
         if !is_fine {
             let mut reason = context.error().error_string().to_owned();

@@ -12,10 +12,10 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::call::call;
 use super::connection::{BackendConnector, HttpConnector};
 use super::{Occasion, PeerSettings, Pool, Pooling, Wanted};
 use crate::telemetry::handles::MirrorMetrics;
+use crate::upstream::subrequest::call;
 
 /// The most of a body that is copied. A request with more is not mirrored.
 const MAX_BODY: usize = 64 * 1024;

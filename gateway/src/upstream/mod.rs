@@ -1,10 +1,8 @@
 //! Backends: who they are, which of them is asked, how they are spoken to, and how their health is known.
 
-pub mod answer;
 mod backend;
 mod balance;
 mod breaker;
-mod call;
 mod certificate;
 mod clock;
 pub mod connection;
@@ -14,8 +12,10 @@ mod kept;
 mod mirror;
 mod peer;
 mod pool;
+pub mod response_check;
 pub mod retry;
 mod split;
+mod subrequest;
 mod window;
 
 pub use backend::{Attempt, BackendState, Endpoint, Heed};

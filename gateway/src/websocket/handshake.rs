@@ -3,11 +3,10 @@
 //! Pingora gets a socket that passes on what is written, gives out the backend's answer only once the request has
 //! been dealt with to its end, and of that answer no byte behind the head of a 101: those belong to the tunnel.
 
-use std::fmt;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::{fmt, io};
 
 use async_trait::async_trait;
 use pingora::connectors::l4::Connect;

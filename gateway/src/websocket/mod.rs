@@ -9,8 +9,8 @@
 
 pub mod client;
 mod direction;
+mod drain_timer;
 pub mod frames;
-mod going;
 pub mod handshake;
 pub mod request;
 pub mod tunnel;

@@ -4,7 +4,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, Version};
 use pingora::http::RequestHeader;
 
-use crate::field_list;
+use crate::util::field_list;
 
 /// Whether `request` asks for a WebSocket (RFC 6455 4.1). What asks for another protocol, or asks in another way,
 /// is a request like any other: a server may ignore Upgrade (RFC 9110 7.8), and this one does.

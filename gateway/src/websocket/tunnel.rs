@@ -14,8 +14,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::direction::{Direction, Failed, Follow};
 use super::frames::{Frames, GOING_AWAY};
-use super::going::Going;
 use super::{Terms, Upgrade};
+use crate::websocket::drain_timer::Going;
 
 /// How long a backend may be silent once its client has said all.
 const LINGER: Duration = Duration::from_secs(60);

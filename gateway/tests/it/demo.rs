@@ -2,9 +2,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::thread;
 
 use gateway::config::Overrides;
-use gateway::demo;
 use gateway::process::start::How;
-use gateway::server;
+use gateway::{demo, server};
 use testkit::{Client, Process, eventually, free_address};
 use tokio::net::TcpStream;
 

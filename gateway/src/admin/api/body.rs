@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::problem::Problem;
 use super::query::Options;
-use crate::field_list;
+use crate::util::field_list;
 
 /// How long a body may take.
 const BODY: Duration = Duration::from_secs(15);

@@ -14,7 +14,7 @@ use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
 use openssl::sign::Signer;
 
-use crate::random;
+use crate::util::random;
 
 /// For so many at once.
 const PLACES: usize = 4096;

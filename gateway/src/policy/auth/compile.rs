@@ -14,10 +14,10 @@ use super::keys::Key;
 use super::users::Users;
 use super::{Auth, Means, api_key, basic, forward, jwt};
 use crate::config::{self, AuthKind};
-use crate::files;
-use crate::outgoing::{self, Asking, Roots};
-use crate::secrets::Secrets;
 use crate::telemetry::KeySetMetrics;
+use crate::util::http_client::{Asking, Roots};
+use crate::util::secrets::Secrets;
+use crate::util::{files, http_client};
 
 /// What a table names that is no good.
 #[derive(Debug)]
@@ -156,9 +156,9 @@ impl<'c> Compiler<'c> {
     }
 
     fn client(&mut self, table: &config::Auth) -> Result<(Roots, Asking), BadAuth> {
-        let roots = outgoing::roots(&table.ca_file).map_err(bad("ca_file"))?;
+        let roots = http_client::roots(&table.ca_file).map_err(bad("ca_file"))?;
         let known = self.kept.clients.get(&roots).or_else(|| self.before.clients.get(&roots)).cloned();
-        let made = known.map_or_else(|| outgoing::client(&roots), Ok);
+        let made = known.map_or_else(|| http_client::client(&roots), Ok);
         let http = made.map_err(|error| bad("ca_file")(format!("TLS cannot be set up: {error}")))?;
         self.kept.clients.insert(roots.clone(), http.clone());
         Ok((roots, http))
@@ -190,7 +190,8 @@ mod tests {
     use base64::engine::general_purpose::STANDARD;
     use http::{HeaderMap, header};
 
-    use super::super::{Checked, basic::Basic};
+    use super::super::Checked;
+    use super::super::basic::Basic;
     use super::*;
     use crate::reply::Verdict;
     use crate::telemetry::Metrics;

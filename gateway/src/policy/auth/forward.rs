@@ -20,8 +20,9 @@ use tracing::warn;
 use super::challenge::{Challenge, unavailable};
 use super::{Checked, Credentials, Identity, one};
 use crate::config::{normalise_host, shown_url};
-use crate::outgoing::{self, Answer, Asking};
 use crate::reply::{Problem, Reply, Verdict};
+use crate::util::http_client;
+use crate::util::http_client::{Answer, Asking};
 
 /// The longest answer whose connection is kept; nobody reads it.
 const MAX_BYTES: usize = 64 * 1024;
@@ -104,7 +105,7 @@ impl Forward {
         Checked::Later(Box::pin(async move {
             let _room = room;
             let answer = match question {
-                Ok(question) => outgoing::ask(&self.http, question, self.limit, MAX_BYTES).await,
+                Ok(question) => http_client::ask(&self.http, question, self.limit, MAX_BYTES).await,
                 Err(error) => Err(error.to_string()),
             };
             self.verdict(answer)

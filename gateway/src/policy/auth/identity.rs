@@ -8,9 +8,9 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use serde_json::{Map, Value};
 
-use crate::cache_control;
 use crate::config::alike;
 use crate::policy::remove_where;
+use crate::util::cache_control;
 
 /// Who asks.
 #[derive(Debug, Default, PartialEq)]

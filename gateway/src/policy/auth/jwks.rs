@@ -18,8 +18,9 @@ use tracing::{info, warn};
 use super::jwk_set::JwkSet;
 use super::keys::Key;
 use crate::config::shown_url;
-use crate::outgoing::{self, Asking};
 use crate::telemetry::KeySetMetrics;
+use crate::util::http_client;
+use crate::util::http_client::Asking;
 
 pub use service::KeySetService;
 
@@ -184,7 +185,7 @@ impl KeySet {
             .header(header::USER_AGENT, "gateway")
             .body(Empty::new())
             .map_err(|error| error.to_string())?;
-        let answer = outgoing::ask(&self.http, request, self.pace.limit, MAX_BYTES).await?;
+        let answer = http_client::ask(&self.http, request, self.pace.limit, MAX_BYTES).await?;
         if answer.status != StatusCode::OK {
             // Also a redirect: where it leads, nobody has said that keys may come from there.
             return Err(format!("answered with {}", answer.status));

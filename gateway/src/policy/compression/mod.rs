@@ -20,9 +20,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::add_vary;
 use crate::config::{self, Coding, CompressionLevel, MediaTypes};
-use crate::decimal;
-use crate::field_list;
-use crate::preference;
+use crate::util::{accept, decimal, field_list};
 
 pub use encoder::Encoder;
 
@@ -130,7 +128,7 @@ impl Compression {
     fn choose(&self, request: &HeaderMap) -> Option<Coding> {
         let (mut others, mut plain) = (0, None);
         let mut weights: Vec<Option<u16>> = vec![None; self.codings.len()];
-        for (coding, weight) in preference::entries(request, ACCEPT_ENCODING).flatten() {
+        for (coding, weight) in accept::entries(request, ACCEPT_ENCODING).flatten() {
             let is_it = |ours: &Coding| {
                 coding.eq_ignore_ascii_case(name(*ours))
                     || *ours == Coding::Gzip && coding.eq_ignore_ascii_case("x-gzip")

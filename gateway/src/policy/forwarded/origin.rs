@@ -8,7 +8,7 @@ use http::{HeaderMap, header};
 
 use super::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use crate::config::{Cidr, TrustedField};
-use crate::field_list::members_of;
+use crate::util::field_list::members_of;
 
 /// How many proxies there may be in a row. More are a loop, or somebody who wants it to take long.
 const MAX_HOPS: usize = 32;

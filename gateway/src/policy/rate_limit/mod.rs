@@ -8,8 +8,8 @@
 
 mod client;
 mod counters;
+mod shared_check;
 mod store;
-mod waiting;
 mod window;
 
 use std::borrow::Cow;
@@ -23,8 +23,8 @@ use pingora::http::ResponseHeader;
 
 pub use client::Asker;
 pub use counters::{Count, Counters};
+pub use shared_check::{Checked, Waiting};
 pub use store::{BadStore, Roots, Store, StoreKeeper, StoreSettings};
-pub use waiting::{Checked, Waiting};
 pub use window::Window;
 
 use self::store::Ask;

@@ -13,7 +13,7 @@
 mod hand_over;
 mod listeners;
 mod peer;
-pub mod place;
+pub mod socket;
 mod take_over;
 mod wire;
 

@@ -1,19 +1,18 @@
 //! The successor's side: wait for the listeners, and say when they are served.
 
-use std::env;
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, thread};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, geteuid};
 
 use super::listeners::Listener;
 use super::peer::Peer;
-use super::place::{Place, PlaceError};
 use super::wire::{Channel, Message, WireError};
+use crate::process::upgrade::socket::{Place, PlaceError};
 use crate::process::{parse_running, running_gateway};
 
 /// The variable with the id of the service's main process (`systemd.exec(5)`).

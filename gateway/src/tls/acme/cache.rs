@@ -15,7 +15,8 @@ use tracing::warn;
 
 use super::Certificate;
 use super::private_file::{draft, make_directory, read, write};
-use crate::files::{self, Replaced};
+use crate::util::files;
+use crate::util::files::Replaced;
 
 /// Linux gives a name in a directory so many bytes; some are for `.pem` and for the draft's signs.
 const MAX_NAME: usize = 200;

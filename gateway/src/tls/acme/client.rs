@@ -16,14 +16,15 @@ use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::problem::problem_text;
-use crate::outgoing::{self, chain};
+use crate::util::http_client;
+use crate::util::http_client::chain;
 
 /// From the connection to the last byte of an answer.
 const LIMIT: Duration = Duration::from_secs(30);
 /// No answer of ACME is larger: a chain has a few certificates.
 const MAX_BYTES: usize = 1 << 20;
 
-type Http = outgoing::Http<BodyWrapper<Bytes>>;
+type Http = http_client::Http<BodyWrapper<Bytes>>;
 
 /// A client for one order. Cloning it shares its connections.
 #[derive(Clone)]
@@ -39,7 +40,7 @@ impl Client {
     /// # Errors
     /// Where OpenSSL takes none of them.
     pub(super) fn new(roots: &[Vec<u8>]) -> Result<Client, ErrorStack> {
-        Ok(Client { http: outgoing::client(roots)?, retry_after: Arc::default() })
+        Ok(Client { http: http_client::client(roots)?, retry_after: Arc::default() })
     }
 
     /// How long the last answer asked to wait (RFC 9110 10.2.3), once.

@@ -8,11 +8,11 @@
 //! certificate serves on, and [`Statuses`] say what is wrong.
 
 mod account;
-mod book;
 mod cache;
 mod certificate;
 mod challenges;
 mod client;
+mod manager;
 mod order;
 mod orders;
 mod plan;

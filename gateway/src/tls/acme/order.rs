@@ -14,8 +14,7 @@ use tracing::debug;
 
 use super::client::Client;
 use super::problem::{OrderError, persist, problem_text};
-use super::tls_alpn;
-use super::{Cache, Challenges, Pace, Published, Server, Wanted};
+use super::{Cache, Challenges, Pace, Published, Server, Wanted, tls_alpn};
 use crate::config::ChallengeKind;
 
 /// An order under way.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Cache;
 use crate::config::{ChallengeKind, Config, Domain, LetsEncrypt};
-use crate::outgoing;
+use crate::util::http_client;
 
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
@@ -91,7 +91,7 @@ impl Server {
             email: settings.email.clone(),
             cache_dir: Path::new(&settings.cache_dir).join(identity(directory_url)),
             challenge: settings.challenge,
-            roots: outgoing::roots(&settings.ca_file).map_err(BadRoots)?,
+            roots: http_client::roots(&settings.ca_file).map_err(BadRoots)?,
         })
     }
 

@@ -9,10 +9,10 @@ use pingora::services::background::BackgroundService;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::book::Book;
 use super::orders::Orders;
 use super::{AcmePlan, Challenges, Pace, Statuses};
 use crate::telemetry::Metrics;
+use crate::tls::acme::manager::Book;
 
 /// Gets certificates and renews them, until the server stops.
 pub struct AcmeService {

@@ -4,9 +4,8 @@
 //! Bytes in, verdict out. A head may come in any pieces; each line is looked at once, when its end is there.
 
 use crate::config::Proxy;
-use crate::http1::Fault;
-use crate::http1::bytes::{is_field_value, trim_ows};
-use crate::http1::field;
+use crate::util::http1::bytes::{is_field_value, trim_ows};
+use crate::util::http1::{Fault, field};
 
 /// Bounds of a response's head.
 #[derive(Clone, Copy, Debug)]

@@ -14,10 +14,10 @@ use pingora::protocols::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::head::{Framing, Head, HeadLimits, HeadReader};
-use crate::http1::Fault;
-use crate::http1::body::Body;
-use crate::http1::chunked::Chunked;
-use crate::http1::read_ahead::ReadAhead;
+use crate::util::http1::Fault;
+use crate::util::http1::body::Body;
+use crate::util::http1::chunked::Chunked;
+use crate::util::http1::read_ahead::ReadAhead;
 
 /// Bytes read at a time where they do not go into Pingora's buffer.
 const CHUNK: usize = 4 * 1024;

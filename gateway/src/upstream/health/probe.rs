@@ -7,9 +7,9 @@ use pingora::prelude::*;
 use pingora::upstreams::peer::HttpPeer;
 
 use crate::config::{HealthCheck, ProbeKind, StatusSet};
-use crate::upstream::call::call;
 use crate::upstream::certificate::{check_address, why_refused};
 use crate::upstream::connection::HttpConnector;
+use crate::upstream::subrequest::call;
 use crate::upstream::{BackendState, Occasion, PeerSettings, Pooling};
 
 /// The method that gRPC servers tell their health by

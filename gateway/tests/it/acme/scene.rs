@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::books::Books;
 use gateway::config::{ChallengeKind, Config, Source};
-use gateway::lifetime::Leaving;
+use gateway::drain::Leaving;
 use gateway::live::{Names, Store};
 use gateway::proxy;
+use gateway::proxy::request_log::Books;
 use gateway::telemetry::Metrics;
 use gateway::tls::acme::{AcmePlan, AcmeService, AcmeState, AcmeStatus, Cache, Challenges, Pace, Statuses};
 use gateway::tls::{Hello, look_at};

@@ -51,7 +51,7 @@ impl Issuer {
 
     fn set(&self, pace: Pace) -> (Arc<KeySet>, Arc<Metrics>) {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let http = outgoing::client(&[]).unwrap();
+        let http = http_client::client(&[]).unwrap();
         let handles = metrics.auth.key_set(&self.url);
         let set = Arc::new(KeySet::new(&self.url, self.url.parse().unwrap(), http, pace, handles));
         tokio::spawn({

@@ -13,12 +13,12 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_openssl::SslStream;
 
-use super::bounded::Bounded;
 use crate::config::{CounterStore, HostPort, RateLimit, Redis, RedisPlace};
-use crate::outgoing;
-use crate::secrets::Secrets;
+use crate::policy::rate_limit::store::response_limit::Bounded;
+use crate::util::http_client;
+use crate::util::secrets::Secrets;
 
-pub use crate::outgoing::Roots;
+pub use crate::util::http_client::Roots;
 
 /// How a store is connected to, compiled from the keys of a window.
 pub struct StoreSettings {
@@ -64,7 +64,7 @@ impl StoreSettings {
     /// # Errors
     /// Where it is no good.
     pub fn roots(ca_file: &str) -> Result<Roots, BadStore> {
-        outgoing::roots(ca_file).map_err(bad_roots)
+        http_client::roots(ca_file).map_err(bad_roots)
     }
 
     /// What `window` says of its store, whose certificate must come from one of `roots`; `None` where it is counted here.
@@ -74,7 +74,7 @@ impl StoreSettings {
     pub fn new(window: &RateLimit, roots: Roots, secrets: &Secrets) -> Result<Option<Self>, BadStore> {
         let CounterStore::Redis(redis) = &window.store else { return Ok(None) };
         let is_tls = matches!(redis.place, RedisPlace::Tls(_));
-        let tls = is_tls.then(|| outgoing::tls(&roots)).transpose();
+        let tls = is_tls.then(|| http_client::tls(&roots)).transpose();
         let tls = tls.map_err(|error| bad_roots(error.to_string()))?;
         Ok(Some(StoreSettings {
             redis: redis.clone(),

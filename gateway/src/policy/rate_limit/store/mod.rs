@@ -5,13 +5,12 @@
 //! then requests ask over it, each for a bounded time; or it has none, and they do not wait at all. The first one
 //! that gets no answer takes the connection away, and [`StoreKeeper`] brings another one.
 
-mod bounded;
 mod connect;
-mod keeper;
+mod reconnect;
+mod response_limit;
 
-use std::sync::Arc;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -22,7 +21,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 pub use connect::{BadStore, Roots, StoreSettings};
-pub use keeper::StoreKeeper;
+pub use reconnect::StoreKeeper;
 
 use super::Count;
 use crate::telemetry::StoreMetrics;

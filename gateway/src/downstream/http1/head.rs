@@ -1,0 +1,384 @@
+//! The strict check of a request's head (RFC 9112 2 to 6): what two readers could read in two ways is refused, before
+//! anybody makes a request of it. Pingora's reader is lenient where others are not, and the other way round; in
+//! between lives request smuggling (RFC 9112 11.2).
+//!
+//! Bytes in, verdict out. A head may come in any pieces; each line is looked at once, when its end is there.
+
+use std::ops::Range;
+
+use super::{BAD, Refusal};
+use crate::config::normalise_host;
+use crate::policy::content_length;
+use crate::policy::head_size::{HEAD_TOO_LARGE, HeadSize, TOO_MANY_FIELDS, URI_TOO_LONG};
+use crate::policy::hygiene::{MAX_METHOD, METHOD_TOO_LONG, foreign_byte};
+use crate::reply::Problem;
+use crate::util::http1::bytes::{is_token, trim_ows};
+use crate::util::http1::field;
+
+/// How many empty lines may come before a request (RFC 9112 2.2 asks for one at least).
+const EMPTY_LINES: usize = 2;
+
+/// Length of a version such as `HTTP/1.1`.
+const VERSION: usize = 8;
+
+/// How a TLS handshake begins: a record of that kind, in any version (RFC 8446 5.1).
+const TLS_HANDSHAKE: &[u8] = &[0x16, 3];
+
+/// Where a request's body ends (RFC 9112 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// After so many bytes.
+    Length(u64),
+    /// Where its last chunk says.
+    Chunked,
+}
+
+/// A head that is whole, and valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// How many bytes it has, with the empty line that ends it.
+    pub length: usize,
+    /// What follows it.
+    pub framing: Framing,
+}
+
+/// Reads one head, in however many pieces it comes.
+#[derive(Clone, Debug, Default)]
+pub struct HeadReader {
+    /// Where the line begins that has no end yet.
+    line: usize,
+    /// How far it has been searched for one.
+    searched: usize,
+    empty_lines: usize,
+    request_line: Option<RequestLine>,
+    fields: usize,
+    /// Where the value of Host is.
+    host: Option<Range<usize>>,
+    length: Option<u64>,
+    is_chunked: bool,
+}
+
+/// What the rest of a head is judged by.
+#[derive(Clone, Debug)]
+struct RequestLine {
+    is_http_10: bool,
+    is_head: bool,
+    /// Where the authority of a target in absolute form is.
+    authority: Option<Range<usize>>,
+}
+
+impl HeadReader {
+    /// Looks at a head of which `bytes` are there, those of earlier calls included. `None`: it has no end yet.
+    ///
+    /// # Errors
+    /// What is wrong with it, as soon as that is certain.
+    pub fn read(&mut self, bytes: &[u8], bounds: &HeadSize) -> Result<Option<Head>, Refusal> {
+        while let Some(at) = memchr::memchr(b'\n', &bytes[self.searched..]) {
+            let end = self.searched + at;
+            let Some(line) = bytes[self.line..end].strip_suffix(b"\r") else {
+                return Err(BAD("a line of the header ends without a carriage return"));
+            };
+            let start = std::mem::replace(&mut self.line, end + 1);
+            self.searched = end + 1;
+            if end >= bounds.bytes {
+                return Err(self.too_large());
+            }
+            if !line.is_empty() {
+                self.take_line(start, line, bounds)?;
+            } else if self.request_line.is_some() {
+                return self.judge(bytes).map(|framing| Some(Head { length: end + 1, framing }));
+            } else {
+                self.empty_lines += 1;
+                if self.empty_lines > EMPTY_LINES {
+                    return Err(BAD("there are empty lines before the request"));
+                }
+            }
+        }
+        self.searched = bytes.len();
+        self.check_unfinished(&bytes[self.line..], bounds)?;
+        Ok(None)
+    }
+
+    /// Whether the answer must be without a body, whatever it says.
+    pub fn is_head_request(&self) -> bool {
+        self.request_line.as_ref().is_some_and(|line| line.is_head)
+    }
+
+    fn take_line(&mut self, start: usize, line: &[u8], bounds: &HeadSize) -> Result<(), Refusal> {
+        if self.request_line.is_none() {
+            self.request_line = Some(RequestLine::read(start, line, bounds)?);
+            return Ok(());
+        }
+        self.fields += 1;
+        if self.fields > bounds.fields {
+            return Err(Refusal { problem: Problem::HeadTooLarge, detail: TOO_MANY_FIELDS });
+        }
+        let (name, at) = field::split(line).map_err(BAD)?;
+        let value = &line[at.clone()];
+        let twice = match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => {
+                self.host.replace(start + at.start..start + at.end).map(|_| "there are several Host fields")
+            }
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                let length = content_length::read(value).map_err(BAD)?;
+                self.length.replace(length).map(|_| "there are several Content-Length fields")
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                transfer_encoding(value)?;
+                let before = std::mem::replace(&mut self.is_chunked, true);
+                before.then_some("there are several Transfer-Encoding fields")
+            }
+            _ => None,
+        };
+        twice.map_or(Ok(()), |detail| Err(BAD(detail)))
+    }
+
+    /// What can be said of a line before its end is there.
+    fn check_unfinished(&self, line: &[u8], bounds: &HeadSize) -> Result<(), Refusal> {
+        if self.request_line.is_none() && !matches!(line, b"" | b"\r") {
+            check_unfinished_request_line(line, bounds)?;
+        }
+        if line.contains(&0) {
+            return Err(BAD("there is a NUL in the header"));
+        }
+        if self.line + line.len() > bounds.bytes { Err(self.too_large()) } else { Ok(()) }
+    }
+
+    fn too_large(&self) -> Refusal {
+        match self.request_line {
+            Some(_) => Refusal { problem: Problem::HeadTooLarge, detail: HEAD_TOO_LARGE },
+            None => Refusal { problem: Problem::UriTooLong, detail: URI_TOO_LONG },
+        }
+    }
+
+    /// What only the head as a whole can tell.
+    fn judge(&mut self, bytes: &[u8]) -> Result<Framing, Refusal> {
+        let Some(line) = &self.request_line else { return Err(BAD("there is no request line")) };
+        let part = |at: &Option<Range<usize>>| at.clone().map(|at| &bytes[at]);
+        check_host(line.is_http_10, part(&self.host), part(&line.authority))?;
+        match (self.is_chunked, self.length) {
+            (true, Some(_)) => Err(BAD("there are both Content-Length and Transfer-Encoding")),
+            // RFC 9112 6.1: its framing is faulty.
+            (true, None) if line.is_http_10 => Err(BAD("HTTP/1.0 does not have Transfer-Encoding")),
+            (true, None) => Ok(Framing::Chunked),
+            (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
+        }
+    }
+}
+
+/// What can be said of a request line before its end is there: each part that is too long is refused for what it is.
+fn check_unfinished_request_line(line: &[u8], bounds: &HeadSize) -> Result<(), Refusal> {
+    if line.starts_with(TLS_HANDSHAKE) {
+        return Err(BAD("this port speaks HTTP without TLS, and the client began a TLS handshake"));
+    }
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let mut parts = line.splitn(3, |byte| *byte == b' ');
+    check_method(parts.next().unwrap_or_default())?;
+    if parts.next().is_some_and(|target| target.len() > bounds.uri) {
+        return Err(Refusal { problem: Problem::UriTooLong, detail: URI_TOO_LONG });
+    }
+    if parts.next().is_some_and(|version| version.len() > VERSION) {
+        return Err(BAD("the request line does not end with a version of HTTP"));
+    }
+    Ok(())
+}
+
+/// A method, or the beginning of one: a token (RFC 9110 9.1), no longer than any that is known (RFC 9112 3).
+fn check_method(method: &[u8]) -> Result<(), Refusal> {
+    if !is_token(method) {
+        return Err(BAD("the request line has no valid method"));
+    }
+    if method.len() > MAX_METHOD {
+        return Err(Refusal { problem: Problem::NotImplemented, detail: METHOD_TOO_LONG });
+    }
+    Ok(())
+}
+
+impl RequestLine {
+    /// `method SP target SP version` (RFC 9112 3), with one space each time.
+    fn read(start: usize, line: &[u8], bounds: &HeadSize) -> Result<Self, Refusal> {
+        if line.starts_with(TLS_HANDSHAKE) {
+            return Err(BAD("this port speaks HTTP without TLS, and the client began a TLS handshake"));
+        }
+        let mut parts = line.split(|byte| *byte == b' ');
+        let (Some(method), Some(target), Some(version), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(BAD("the request line is not a method, a target and a version"));
+        };
+        check_method(method)?;
+        let is_http_10 = is_http_10(version)?;
+        if target.len() > bounds.uri {
+            return Err(Refusal { problem: Problem::UriTooLong, detail: URI_TOO_LONG });
+        }
+        if target.is_empty() || foreign_byte(target).is_some() {
+            return Err(BAD("the target is empty, or has bytes that no target has"));
+        }
+        if method == b"CONNECT" {
+            // RFC 9110 9.3.6: a tunnel to anywhere is nothing that is offered to anybody.
+            let detail = "CONNECT is not implemented: this is no forward proxy";
+            return Err(Refusal { problem: Problem::NotImplemented, detail });
+        }
+        let authority = authority(method, target)?;
+        let at = start + method.len() + 1;
+        let authority = authority.map(|authority| at + authority.start..at + authority.end);
+        Ok(RequestLine { is_http_10, is_head: method == b"HEAD", authority })
+    }
+}
+
+/// Where the authority of a target is, if it has one (RFC 9112 3.2).
+fn authority(method: &[u8], target: &[u8]) -> Result<Option<Range<usize>>, Refusal> {
+    if target[0] == b'/' || (target == b"*" && method == b"OPTIONS") {
+        return Ok(None);
+    }
+    let scheme = [&b"http://"[..], b"https://"]
+        .into_iter()
+        .find(|scheme| target.get(..scheme.len()).is_some_and(|it| it.eq_ignore_ascii_case(scheme)));
+    let Some(scheme) = scheme else {
+        return Err(BAD("the target is neither a path nor a URL of http or https"));
+    };
+    let rest = &target[scheme.len()..];
+    let length = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    Ok(Some(scheme.len()..scheme.len() + length))
+}
+
+fn is_http_10(version: &[u8]) -> Result<bool, Refusal> {
+    match version {
+        b"HTTP/1.1" => Ok(false),
+        b"HTTP/1.0" => Ok(true),
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            let detail = "over this connection only HTTP/1.0 and HTTP/1.1 are spoken";
+            Err(Refusal { problem: Problem::VersionNotSupported, detail })
+        }
+        _ => Err(BAD("the request line does not end with a version of HTTP")),
+    }
+}
+
+/// `chunked`, and nothing else.
+fn transfer_encoding(value: &[u8]) -> Result<(), Refusal> {
+    if value.eq_ignore_ascii_case(b"chunked") {
+        return Ok(());
+    }
+    let mut codings = value.split(|byte| *byte == b',').map(trim_ows).rev();
+    let is_last = codings.next().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
+    if is_last && codings.all(|coding| is_token(coding) && !coding.eq_ignore_ascii_case(b"chunked")) {
+        // RFC 9112 6.1: a coding that is not understood.
+        let detail = "of the transfer codings only chunked is understood";
+        return Err(Refusal { problem: Problem::NotImplemented, detail });
+    }
+    Err(BAD("the Transfer-Encoding field is not chunked"))
+}
+
+/// Whom the request is for must be clear (RFC 9112 3.2).
+fn check_host(is_http_10: bool, host: Option<&[u8]>, authority: Option<&[u8]>) -> Result<(), Refusal> {
+    let is_host = |host: &[u8]| std::str::from_utf8(host).is_ok_and(|host| normalise_host(host).is_ok());
+    match (host, authority) {
+        (None, _) if !is_http_10 => Err(BAD("there is no Host field, which HTTP/1.1 requires")),
+        (Some(host), _) if !is_host(host) => Err(BAD("the Host field is not a valid host name")),
+        (_, Some(authority)) if !is_host(authority) => Err(BAD("the target's host is not a valid host name")),
+        // RFC 9112 3.2: a client sends the same twice. One that does not may be taken for either by those behind.
+        (Some(host), Some(authority)) if host != authority => {
+            Err(BAD("the Host field and the target name different hosts"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: HeadSize = HeadSize { uri: 40, bytes: 200, fields: 4 };
+
+    /// What is said of `bytes` that come in pieces of `size`; `None`: that more must come.
+    fn in_pieces(bytes: &[u8], size: usize) -> Option<Result<Head, Refusal>> {
+        let mut reader = HeadReader::default();
+        let ends = (size..bytes.len()).step_by(size).chain([bytes.len()]);
+        ends.map(|end| reader.read(&bytes[..end], &BOUNDS)).find_map(Result::transpose)
+    }
+
+    fn status(verdict: Option<Result<Head, Refusal>>) -> u16 {
+        verdict.map_or(0, |verdict| verdict.map_or_else(|refusal| refusal.problem.status().as_u16(), |_| 200))
+    }
+
+    #[test]
+    fn a_head_is_the_same_in_whatever_pieces_it_comes() {
+        for (head, expected) in [
+            (&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], 200),
+            (b"\r\n\r\nGET / HTTP/1.0\r\n\r\n", 200),
+            (b"\r\n\r\n\r\nGET / HTTP/1.0\r\n\r\n", 400),
+            (b"OPTIONS * HTTP/1.1\r\nHost:a\r\n\r\n", 200),
+            (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+            (b"GET HTTPS://a?b HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+            (b"GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n", 400),
+            (b"GET http:a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\nHost: a\n\n", 400),
+            (b"GET / HTTP/1.1\r\nHost: a\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", 400),
+            (b"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505),
+            (b"ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEF / HTTP/1.0\r\n\r\n", 200),
+            (b"ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFG / HTTP/1.0\r\n\r\n", 501),
+            (b"ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFG", 501),
+            (b"GET / HTTP/1.11\r\n\r\n", 400),
+            (b"GET / HTTP/1.11", 400),
+            (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 010\r\n\r\n", 400),
+            (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 00\r\n\r\n", 400),
+            (b"GET /?`\\|^ HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+            (b"GET http://a/b?` HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+            (b"GET /` HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 501),
+            (b"GET /0123456789012345678901234567890123456789 HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nA:\r\nB:\r\nC:\r\n\r\n", 200),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nA:\r\nB:\r\nC:\r\nD:\r\n\r\n", 431),
+            (b"\x16\x03\x01\x00", 400),
+            (b"\x00", 400),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nX: \x00", 400),
+            (b"GET / HTTP/1.1\r\nHost: a\r\n", 0),
+            (b"\r", 0),
+        ] {
+            for size in 1..=head.len() {
+                let text = String::from_utf8_lossy(head);
+                assert_eq!(status(in_pieces(head, size)), expected, "{text:?} in pieces of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_ends_where_its_body_begins() {
+        for (head, framing) in [
+            ("", Framing::Length(0)),
+            ("Content-Length: 5\r\n", Framing::Length(5)),
+            ("Content-Length:\t9223372036854775807 \r\n", Framing::Length(i64::MAX as u64)),
+            ("transfer-encoding: Chunked\r\n", Framing::Chunked),
+        ] {
+            let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n");
+            let mut reader = HeadReader::default();
+            let read = reader.read(format!("{head}hello\n").as_bytes(), &BOUNDS);
+            assert_eq!(read, Ok(Some(Head { length: head.len(), framing })), "{head}");
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused_when_it_is_too_long() {
+        let endless = |start: &str| format!("{start}{}", "x".repeat(300));
+        assert_eq!(status(in_pieces(endless("GET /").as_bytes(), 10)), 414);
+        assert_eq!(status(in_pieces(endless("GET / HTTP/").as_bytes(), 10)), 400);
+        assert_eq!(status(in_pieces(endless("").as_bytes(), 10)), 501);
+        assert_eq!(status(in_pieces(endless("GET / HTTP/1.1\r\nX: ").as_bytes(), 10)), 431);
+    }
+
+    #[test]
+    fn no_bytes_make_it_fail_otherwise() {
+        // Every head of three bytes out of those that mean something, in one piece and in three.
+        let bytes = b"G /:\r\n \t\0\x16\xff";
+        for code in 0..bytes.len().pow(3) {
+            let pick = |power: u32| bytes[code / bytes.len().pow(power) % bytes.len()];
+            let head = [pick(0), pick(1), pick(2)];
+            assert_eq!(status(in_pieces(&head, 1)), status(in_pieces(&head, 3)), "{head:?}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The tables of HPACK: what each index stands for (RFC 7541 2.3 and appendix A).
+
+use std::collections::VecDeque;
+
+/// What an entry counts besides its bytes (RFC 7541 4.1).
+pub(super) const OVERHEAD: usize = 32;
+
+/// How large the dynamic table may be: what a client may assume that is told nothing else (RFC 9113 6.5.2).
+pub(in crate::downstream::http2) const MAX_SIZE: usize = 4096;
+
+#[rustfmt::skip]
+const STATIC: [(&str, &str); 61] = [
+    (":authority", ""), (":method", "GET"), (":method", "POST"), (":path", "/"), (":path", "/index.html"),
+    (":scheme", "http"), (":scheme", "https"), (":status", "200"), (":status", "204"), (":status", "206"),
+    (":status", "304"), (":status", "400"), (":status", "404"), (":status", "500"), ("accept-charset", ""),
+    ("accept-encoding", "gzip, deflate"), ("accept-language", ""), ("accept-ranges", ""), ("accept", ""),
+    ("access-control-allow-origin", ""), ("age", ""), ("allow", ""), ("authorization", ""), ("cache-control", ""),
+    ("content-disposition", ""), ("content-encoding", ""), ("content-language", ""), ("content-length", ""),
+    ("content-location", ""), ("content-range", ""), ("content-type", ""), ("cookie", ""), ("date", ""),
+    ("etag", ""), ("expect", ""), ("expires", ""), ("from", ""), ("host", ""), ("if-match", ""),
+    ("if-modified-since", ""), ("if-none-match", ""), ("if-range", ""), ("if-unmodified-since", ""),
+    ("last-modified", ""), ("link", ""), ("location", ""), ("max-forwards", ""), ("proxy-authenticate", ""),
+    ("proxy-authorization", ""), ("range", ""), ("referer", ""), ("refresh", ""), ("retry-after", ""),
+    ("server", ""), ("set-cookie", ""), ("strict-transport-security", ""), ("transfer-encoding", ""),
+    ("user-agent", ""), ("vary", ""), ("via", ""), ("www-authenticate", ""),
+];
+
+/// The static and the dynamic table of a connection.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// The dynamic one, the newest entry first.
+    entries: VecDeque<Entry>,
+    size: usize,
+    max_size: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Name and value in one.
+    text: Box<[u8]>,
+    name: usize,
+}
+
+impl Table {
+    pub(super) fn new() -> Self {
+        Table { entries: VecDeque::new(), size: 0, max_size: MAX_SIZE }
+    }
+
+    /// Returns how many bytes of memory are held.
+    pub(super) fn held(&self) -> usize {
+        let text: usize = self.entries.iter().map(|entry| entry.text.len()).sum();
+        text + self.entries.capacity() * size_of::<Entry>()
+    }
+
+    /// Returns name and value of the entry at `index`.
+    pub(super) fn get(&self, index: usize) -> Option<(&[u8], &[u8])> {
+        let index = index.checked_sub(1)?;
+        if let Some((name, value)) = STATIC.get(index) {
+            return Some((name.as_bytes(), value.as_bytes()));
+        }
+        let entry = self.entries.get(index - STATIC.len())?;
+        Some(entry.text.split_at(entry.name))
+    }
+
+    /// Adds an entry; older ones make room for it (RFC 7541 4.4).
+    pub(super) fn add(&mut self, name: &[u8], value: &[u8]) {
+        let size = name.len() + value.len() + OVERHEAD;
+        self.shrink_to(self.max_size.saturating_sub(size));
+        if size <= self.max_size {
+            self.size += size;
+            self.entries.push_front(Entry { text: [name, value].concat().into(), name: name.len() });
+        }
+    }
+
+    /// The client uses no more than `size` from here on. Returns `None` where that is more than it may.
+    pub(super) fn resize(&mut self, size: usize) -> Option<()> {
+        if size > MAX_SIZE {
+            return None;
+        }
+        self.max_size = size;
+        self.shrink_to(size);
+        Some(())
+    }
+
+    fn shrink_to(&mut self, size: usize) {
+        while self.size > size {
+            let Some(oldest) = self.entries.pop_back() else { return };
+            self.size -= oldest.text.len() + OVERHEAD;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_entry_comes_first_and_the_oldest_makes_room() {
+        let mut table = Table::new();
+        let large = "x".repeat(1000);
+        for name in ["a", "b", "c"] {
+            table.add(name.as_bytes(), large.as_bytes());
+        }
+        let name = |table: &Table, index| {
+            table.get(index).map(|(name, _)| String::from_utf8_lossy(name).into_owned())
+        };
+        assert_eq!(name(&table, 0), None);
+        assert_eq!(table.get(2), Some((&b":method"[..], &b"GET"[..])));
+        assert_eq!(table.get(61), Some((&b"www-authenticate"[..], &b""[..])));
+        assert_eq!((name(&table, 62).as_deref(), name(&table, 64).as_deref()), (Some("c"), Some("a")));
+        table.add(b"d", large.as_bytes());
+        assert_eq!(
+            (name(&table, 62).as_deref(), name(&table, 64), name(&table, 65)),
+            (Some("d"), Some("b".into()), None)
+        );
+        // What is larger than the table empties it (RFC 7541 4.4).
+        table.add(b"e", "x".repeat(MAX_SIZE).as_bytes());
+        assert_eq!((name(&table, 62), table.size), (None, 0));
+        table.add(b"f", b"");
+        assert!(table.resize(32).is_some() && table.get(62).is_none());
+        assert!(table.resize(MAX_SIZE).is_some() && table.resize(MAX_SIZE + 1).is_none());
+    }
+}

@@ -1,0 +1,150 @@
+//! A connection of HTTP/2, below h2 and beside it: what a client sends is looked at before h2 reads it
+//! (`inspector`), what becomes of its streams is counted (`ledger`), heads come in time, and the connection is
+//! served by a loop of the gateway's own (`connection`), which can end it in good order.
+
+pub mod connection;
+mod frame;
+pub mod hpack;
+pub mod inspector;
+pub mod ledger;
+mod options;
+mod request_head;
+mod sent;
+mod streams;
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use pingora::protocols::Stream;
+use prometheus::IntCounter;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use self::inspector::Inspector;
+pub use self::ledger::Abuse;
+use self::ledger::{Ledger, Verdict};
+use self::sent::Sent;
+pub use self::streams::{OpenStreams, StreamLimit};
+use crate::downstream::read_deadline::Deadline;
+use crate::downstream::stream::HeadTerms;
+
+/// A connection of HTTP/2, seen from its stream.
+#[derive(Debug)]
+pub(super) struct Http2 {
+    inspector: Inspector,
+    sent: Sent,
+    ledger: Ledger,
+    verdict: Arc<Verdict>,
+    streams: Arc<OpenStreams>,
+    terms: HeadTerms,
+    /// Whether the deadline is that of a head.
+    is_timed: bool,
+    /// Counts malformed requests.
+    malformed: IntCounter,
+}
+
+impl Http2 {
+    /// Looks at a connection behind a preface of this length; heads must come within the time of these terms.
+    pub(super) fn new(terms: HeadTerms, preface: usize, streams: StreamLimit, malformed: IntCounter) -> Self {
+        let (verdict, streams) = (Arc::<Verdict>::default(), OpenStreams::new(streams));
+        Http2 {
+            inspector: Inspector::new(preface),
+            sent: Sent::new(),
+            ledger: Ledger::new(verdict.clone(), streams.clone()),
+            verdict,
+            streams,
+            terms,
+            is_timed: false,
+            malformed,
+        }
+    }
+
+    /// Returns where the connection learns that it must end.
+    fn verdict(&self) -> Arc<Verdict> {
+        self.verdict.clone()
+    }
+
+    /// Returns the streams that are open.
+    pub(super) fn streams(&self) -> Arc<OpenStreams> {
+        self.streams.clone()
+    }
+
+    /// Returns true if the connection ends because of what the client has done: it may go on sending.
+    pub(super) fn ends_in_error(&self) -> bool {
+        self.must_end() || self.sent.has_ended_in_error()
+    }
+
+    /// Returns true if the connection ends, whatever the client still sends.
+    fn must_end(&self) -> bool {
+        self.verdict.is_set()
+    }
+
+    /// Reads for h2. `deadline` is that of the next bytes, where it is free.
+    pub(super) fn poll_read(
+        &mut self,
+        inner: &mut Stream,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        deadline: Option<&Deadline>,
+    ) -> Poll<io::Result<()>> {
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            if self.inspector.give(buf) {
+                return Poll::Ready(Ok(()));
+            }
+            if self.must_end() {
+                // The accept loop has been woken, and sees to it.
+                return Poll::Pending;
+            }
+            if self.inspector.must_wait() {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if !self.inspector.has_unread() {
+                let before = buf.filled().len();
+                ready!(Pin::new(&mut *inner).poll_read(cx, buf))?;
+                if buf.filled().len() == before {
+                    return Poll::Ready(Ok(()));
+                }
+                let looked_at = self.inspector.on_data(&buf.filled()[before..], &mut self.ledger);
+                buf.set_filled(before);
+                self.note(looked_at);
+            } else {
+                let looked_at = self.inspector.resume(&mut self.ledger);
+                self.note(looked_at);
+            }
+            if let Some(deadline) = deadline {
+                self.time_head(deadline);
+            }
+        }
+    }
+
+    fn note(&mut self, looked_at: Result<(), (h2::Reason, Abuse)>) {
+        if let Err((reason, abuse)) = looked_at {
+            self.verdict.set(reason, abuse);
+        }
+        self.malformed.inc_by(self.inspector.take_malformed().into());
+    }
+
+    /// A head that has begun must come whole in time: h2 would wait for the rest for ever.
+    fn time_head(&mut self, deadline: &Deadline) {
+        let is_within_head = self.inspector.is_within_head();
+        let has_ended = self.inspector.take_ended_head();
+        if self.is_timed && (has_ended || !is_within_head) {
+            self.is_timed = false;
+            deadline.lift();
+        }
+        if is_within_head && !self.is_timed {
+            self.is_timed = true;
+            deadline.set(self.terms.now().time);
+        }
+    }
+
+    /// These bytes have been written.
+    pub(super) fn on_write(&mut self, bytes: &[u8]) {
+        self.sent.on_write(bytes, &mut self.ledger);
+    }
+}

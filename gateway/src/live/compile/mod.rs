@@ -1,0 +1,405 @@
+//! From a validated configuration to a [`Snapshot`].
+
+pub(in crate::live) mod certificates;
+pub(in crate::live) mod limiters;
+pub(in crate::live) mod pools;
+pub(in crate::live) mod resolve;
+pub(in crate::live) mod self_signed;
+pub(in crate::live) mod warnings;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::snapshot::{Entrance, Instance, Route, Snapshot};
+use crate::config::{self, Config, Domain, PathFault, VirtualHost};
+use crate::live::compile::certificates::certificates;
+use crate::live::compile::limiters::Limiters;
+use crate::live::compile::pools::Pools;
+use crate::live::effective::{Defaults, Found, Policies};
+use crate::policy::access::Access;
+use crate::policy::auth::{self, Auth, IdentityFields};
+use crate::policy::body_limit::BodyLimit;
+use crate::policy::client_certificate::ClientCertificates;
+use crate::policy::compression::Compression;
+use crate::policy::cors::Cors;
+use crate::policy::fault::Fault;
+use crate::policy::head_size::HeadSize;
+use crate::policy::headers::HeaderRules;
+use crate::policy::https_redirect::HttpsRedirect;
+use crate::policy::redirect::Redirect;
+use crate::policy::rewrite::Rewrite;
+use crate::policy::security_headers::SecurityHeaders;
+use crate::policy::signed_cookie::{CookieKey, SignedCookie};
+use crate::route::{HostTable, PathRule, Rule, RuleTable};
+use crate::telemetry::Metrics;
+use crate::tls::Certificates;
+use crate::tls::acme::AcmePlan;
+use crate::upstream::{
+    Arm, BackendState, BreakerRules, Endpoint, Mirror, Place, Places, RetryRules, Split, fixed,
+};
+use crate::util::secrets::Secrets;
+
+/// The route of the requests that no route of their virtual host takes.
+const WHOLE_HOST: &str = "/";
+
+/// What a snapshot is compiled with, besides the configuration.
+pub(super) struct Surroundings<'s> {
+    pub(super) metrics: &'s Arc<Metrics>,
+    pub(super) cookie_key: &'s Arc<CookieKey>,
+    /// Where names of backends lead.
+    pub(super) places: Arc<Places>,
+    /// What it will take the place of.
+    pub(super) before: Option<&'s Snapshot>,
+    /// The revision that it will be.
+    pub(super) revision: u64,
+    /// How secrets are read, and which of them are missing.
+    pub(super) secrets: Secrets,
+}
+
+/// Compiles `config`. What outlives a change is taken over by identity from the snapshot before: a backend's
+/// state by its name and address, a client's counts by the scope of the rate limit, a retry budget by its tag.
+///
+/// # Errors
+/// Files that it names and that are no good.
+pub(super) fn compile(config: &Config, with: &Surroundings<'_>) -> Result<Snapshot, Vec<PathFault>> {
+    let backends = backends(config, with)?;
+    let new: Vec<Arc<BackendState>> =
+        backends.iter().flatten().map(|instance| instance.state.clone()).collect();
+    compile_with(backends, config, with).inspect_err(|_| {
+        // What has got metrics and will not be needed.
+        let before = with.before.iter().flat_map(|before| before.instances());
+        let known: HashSet<&str> = before.map(|instance| instance.state.name.as_str()).collect();
+        for state in new.iter().filter(|state| !known.contains(state.name.as_str())) {
+            with.metrics.backends.forget(&state.name);
+        }
+    })
+}
+
+fn compile_with(
+    backends: Vec<Vec<Instance>>,
+    config: &Config,
+    with: &Surroundings<'_>,
+) -> Result<Snapshot, Vec<PathFault>> {
+    let defaults = Defaults::new(config);
+    let acme = AcmePlan::new(config).map_err(|bad| {
+        vec![PathFault { path: "lets_encrypt/ca_file".to_owned(), detail: bad.to_string() }]
+    })?;
+    let certificates = certificates(config, &acme, with.before)?;
+    let mut compiler = Compiler {
+        defaults: &defaults,
+        metrics: with.metrics,
+        cookie_key: with.cookie_key,
+        certificates: &certificates,
+        https_port: https_port(config),
+        pools: Pools::new(config, &backends, with.before),
+        limiters: Limiters::new(config, with.before, with.metrics, &with.secrets),
+        auth: auth::Compiler::new(
+            with.before.map(|before| before.kept.clone()).unwrap_or_default(),
+            |url| with.metrics.auth.key_set(url),
+            &with.secrets,
+        ),
+        access: HashMap::new(),
+        routes: HashMap::new(),
+    };
+    let mut hosts = HostTable::default();
+    for (i, host) in config.virtual_hosts.iter().enumerate() {
+        let rules = Arc::new(compiler.rules(i, host)?);
+        for domain in std::iter::once(&host.domain).chain(&host.aliases) {
+            let domain: Domain =
+                domain.parse().map_err(|_| not_validated("a virtual host's domain is no host"))?;
+            hosts.insert(domain, rules.clone());
+        }
+    }
+    let top = Policies::of_top(&defaults);
+    let (health, budgets) = compiler.pools.finish(&top, &backends)?;
+    let (counters, stores) = compiler.limiters.finish();
+    let security_headers = SecurityHeaders::from(top.security_headers.table);
+    let of_top = HeadSize::from(top.limits.table);
+    let largest_head = compiler.routes.values().map(|route| route.head_size).fold(of_top, HeadSize::or);
+    Ok(Snapshot {
+        config: Arc::new(config.clone()),
+        revision: with.revision,
+        hosts,
+        routes: compiler.routes,
+        certificates: certificates.clone(),
+        backends,
+        places: with.places.clone(),
+        acme: Arc::new(acme),
+        health,
+        budgets,
+        counters,
+        stores,
+        largest_head,
+        identity_fields: identity_fields(config),
+        kept: compiler.auth.finish(),
+        request_timeout: config.proxy.request_timeout_secs.duration(),
+        security_headers,
+        cors: top.cors.map(|found| Cors::from(found.table)),
+        unrouted: with.metrics.lazy_route("", ""),
+        missing_secrets: with.secrets.missing(),
+    })
+}
+
+/// The fields in which any table has a backend be told who asks.
+fn identity_fields(config: &Config) -> Option<IdentityFields> {
+    let of_hosts = config.virtual_hosts.iter().flat_map(|host| {
+        let of_routes = host.routes.iter().filter_map(|route| route.auth.as_ref());
+        of_routes.chain(&host.auth)
+    });
+    IdentityFields::new(of_hosts.chain(&config.auth).flat_map(config::Auth::identity_headers))
+}
+
+/// Where HTTPS is spoken, as clients see it.
+fn https_port(config: &Config) -> u16 {
+    let listener = config.proxy.listen_addr.0.first().map_or(0, std::net::SocketAddr::port);
+    match (config.proxy.https_port, listener) {
+        (0, 0) => 443,
+        (0, listener) => listener,
+        (port, _) => port,
+    }
+}
+
+/// A defect: validation should have refused this.
+pub(super) fn not_validated(what: &str) -> Vec<PathFault> {
+    vec![PathFault { path: String::new(), detail: format!("the configuration was not validated: {what}") }]
+}
+
+/// The instances of every backend, in the order of the configuration.
+fn backends(config: &Config, with: &Surroundings<'_>) -> Result<Vec<Vec<Instance>>, Vec<PathFault>> {
+    let known = with.before.iter().flat_map(|before| before.instances());
+    let known: HashMap<_, _> =
+        known.map(|instance| ((&*instance.state.name, &instance.state.endpoint), &instance.state)).collect();
+    let state = |name: String, place: &Place| match known.get(&(&*name, &place.endpoint)) {
+        Some(state) => (*state).clone(),
+        None => {
+            let metrics = with.metrics.backends.handles(&name);
+            Arc::new(BackendState::new(name, place.endpoint.clone(), place.host.clone(), metrics))
+        }
+    };
+    let mut backends = Vec::new();
+    for backend in &config.backends {
+        let address = backend.address.as_ref().ok_or_else(|| not_validated("a backend has no address"))?;
+        let fixed = fixed(address).map(|place| vec![place]);
+        let named = address.name().is_some();
+        let places = fixed.as_ref().or_else(|| with.places.get(address));
+        let places = places.ok_or_else(|| not_validated("nobody has looked a backend's name up"))?;
+        let instance = |place: &Place| {
+            let name = match &place.endpoint {
+                Endpoint::Inet(address) if named => format!("{}@{address}", backend.id),
+                _ => backend.id.clone(),
+            };
+            Instance {
+                state: state(name, place),
+                weight: backend.weight.get().saturating_mul(place.weight),
+                backup: backend.backup || place.backup,
+            }
+        };
+        backends.push(places.iter().map(instance).collect());
+    }
+    Ok(backends)
+}
+
+/// What the routes of all virtual hosts are made from.
+struct Compiler<'c> {
+    defaults: &'c Defaults,
+    metrics: &'c Arc<Metrics>,
+    cookie_key: &'c Arc<CookieKey>,
+    certificates: &'c Certificates,
+    https_port: u16,
+    pools: Pools<'c>,
+    limiters: Limiters<'c>,
+    auth: auth::Compiler<'c>,
+    /// By where their tables are.
+    access: HashMap<usize, Option<Arc<Access>>>,
+    /// What has been made so far.
+    routes: HashMap<(String, String), Arc<Route>>,
+}
+
+impl<'c> Compiler<'c> {
+    fn rules(
+        &mut self,
+        index: usize,
+        host: &'c VirtualHost,
+    ) -> Result<RuleTable<Arc<Route>>, Vec<PathFault>> {
+        let at = format!("virtual_hosts/{index}/");
+        let entrance = Arc::new(self.entrance(host));
+        let mut rules = Vec::new();
+        for (i, route) in host.routes.iter().enumerate() {
+            rules.push(Rule {
+                path: path_rule(route),
+                methods: route.methods.iter().map(|method| method.0.clone()).collect(),
+                headers: route.header_match.0.iter().map(|(n, v)| (n.0.clone(), v.0.clone())).collect(),
+                target: self.add(&format!("{at}routes/{i}/"), host, &entrance, Some(route))?,
+            });
+        }
+        Ok(RuleTable::new(rules, self.add(&at, host, &entrance, None)?))
+    }
+
+    /// What holds at the door of `host`.
+    fn entrance(&self, host: &VirtualHost) -> Entrance {
+        // Looked for only where there is one: hosts may be many.
+        let mut shown = self.certificates.all().iter().filter(|_| !host.client_ca_file.is_empty());
+        let shown = shown.find(|shown| shown.domain == host.domain);
+        let authority = shown.and_then(|shown| shown.client.as_ref());
+        Entrance {
+            https_redirect: host.http_to_https.then(|| HttpsRedirect::new(self.https_port)),
+            client_certificate: authority
+                .map(|authority| ClientCertificates::new(authority.id, host.client_certificate)),
+        }
+    }
+
+    fn add(
+        &mut self,
+        at: &str,
+        host: &'c VirtualHost,
+        entrance: &Arc<Entrance>,
+        route: Option<&'c config::Route>,
+    ) -> Result<Arc<Route>, Vec<PathFault>> {
+        let name = route.map_or_else(|| WHOLE_HOST.to_owned(), config::Route::name);
+        let made = Arc::new(self.route(at, host, entrance, route, &name)?);
+        self.routes.insert((host.domain.clone(), name), made.clone());
+        Ok(made)
+    }
+
+    /// A route of `host`, or that of the requests which none of its routes takes.
+    fn route(
+        &mut self,
+        at: &str,
+        host: &'c VirtualHost,
+        entrance: &Arc<Entrance>,
+        route: Option<&'c config::Route>,
+        name: &str,
+    ) -> Result<Route, Vec<PathFault>> {
+        let policies = Policies::of(self.defaults, host, route);
+        let own_tag = route.map(|route| route.enabled_backends_tag.as_str()).filter(|tag| !tag.is_empty());
+        let split = match own_tag {
+            Some(tag) => Split::new(self.arm(at, &policies, tag)?, Vec::new()),
+            None => self.split(at, &policies, host)?,
+        };
+        let cookie = Some(&*host.split_cookie).filter(|name| !name.is_empty() && split.is_shared());
+        let purpose = format!("split {}", host.domain);
+        let (redirect, rewrite) = match route {
+            Some(route) => (Redirect::new(route), Rewrite::new(route)),
+            None => (Ok(None), Ok(Rewrite::Keep)),
+        };
+        let breaker = BreakerRules::from(policies.circuit_breaker.table);
+        let mirror_tag = route.map(|route| route.mirror_tag.as_str()).filter(|tag| !tag.is_empty());
+        let mirror = mirror_tag.map(|tag| {
+            let (pool, peers) = (self.pools.pool(tag, &policies)?, self.pools.peers(at, &policies)?);
+            self.pools.probe(at, tag, &policies)?;
+            Ok::<_, Vec<PathFault>>(Mirror { tag: tag.to_owned(), pool, peers })
+        });
+        Ok(Route {
+            domain: host.domain.clone(),
+            name: name.to_owned(),
+            entrance: entrance.clone(),
+            policies: policies.levels(),
+            redirect: redirect.map_err(|_| not_validated("a redirect leads nowhere"))?,
+            rewrite: rewrite.map_err(|_| not_validated("a path is rewritten to none"))?,
+            fault: route.and_then(|route| Fault::new(route.fault)),
+            split_cookie: cookie.map(|name| SignedCookie::new(name, purpose, self.cookie_key.clone())),
+            split,
+            algorithm: policies.balancing.table.algorithm,
+            hash_key: policies.balancing.table.hash_key.clone(),
+            sticky_cookie: self.sticky_cookie(host, own_tag, &policies),
+            peers: self.pools.peers(at, &policies)?,
+            retry: RetryRules::from(policies.retry.table),
+            breaker,
+            mirror: mirror.transpose()?,
+            access: policies.access.and_then(|found| self.access(found.table)),
+            auth: self.auth(at, &policies)?,
+            foreign_proofs: policies.foreign_proofs(self.defaults, host),
+            rate_limit: self.limiters.limiter(at, host, &policies, name)?,
+            head_size: HeadSize::from(policies.limits.table),
+            body_limit: BodyLimit::from(policies.limits.table),
+            headers: HeaderRules::from(policies.headers.table),
+            security_headers: SecurityHeaders::from(policies.security_headers.table),
+            cors: policies.cors.map(|found| Cors::from(found.table)),
+            compression: policies.compression.map(|found| Compression::from(found.table)),
+            metrics: self.metrics.lazy_route(&host.domain, name),
+        })
+    }
+
+    /// How a virtual host shares the requests that no route of it sends elsewhere.
+    fn split(
+        &mut self,
+        at: &str,
+        policies: &Policies<'c>,
+        host: &VirtualHost,
+    ) -> Result<Split, Vec<PathFault>> {
+        let shares = host.split.iter().map(|share| (&share.tag, share.percent, false));
+        let rollout = host.rollout.iter().filter_map(|rollout| Some((&rollout.to, rollout.share()?, true)));
+        let mut others = Vec::new();
+        for (tag, percent, provisional) in shares.chain(rollout) {
+            let arm = self.compared_arm(at, policies, host, tag)?;
+            others.push(Arm { percent: percent.get(), provisional, ..arm });
+        }
+        let tag = &host.enabled_backends_tag;
+        if others.is_empty() {
+            return Ok(Split::new(self.arm(at, policies, tag)?, others));
+        }
+        let percent = others.iter().map(|arm| arm.percent).fold(100_u8, u8::saturating_sub);
+        Ok(Split::new(Arm { percent, ..self.compared_arm(at, policies, host, tag)? }, others))
+    }
+
+    /// All requests for the backends with `tag`.
+    fn arm(&mut self, at: &str, policies: &Policies<'c>, tag: &str) -> Result<Arm, Vec<PathFault>> {
+        let pool = self.pools.pool(tag, policies)?;
+        self.pools.probe(at, tag, policies)?;
+        Ok(Arm { tag: tag.to_owned(), pool, percent: 100, provisional: false, metrics: None })
+    }
+
+    /// The same, counted, to be compared with others.
+    fn compared_arm(
+        &mut self,
+        at: &str,
+        policies: &Policies<'c>,
+        host: &VirtualHost,
+        tag: &str,
+    ) -> Result<Arm, Vec<PathFault>> {
+        let arm = self.arm(at, policies, tag)?;
+        Ok(Arm { metrics: Some(self.metrics.lazy_tag(&host.domain, tag)), ..arm })
+    }
+
+    /// The cookie that keeps a client with a backend. Routes with another tag have another one, or each of
+    /// them would replace the other's all the time.
+    fn sticky_cookie(
+        &self,
+        host: &VirtualHost,
+        own_tag: Option<&str>,
+        policies: &Policies<'_>,
+    ) -> Option<SignedCookie> {
+        let name = Some(&policies.balancing.table.sticky_cookie).filter(|name| !name.is_empty())?;
+        let name = match own_tag {
+            Some(tag) if tag != host.enabled_backends_tag => {
+                let hash = openssl::sha::sha256(tag.as_bytes());
+                format!("{name}-{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2])
+            }
+            _ => name.clone(),
+        };
+        let purpose = format!("sticky {}", host.domain);
+        Some(SignedCookie::new(&name, purpose, self.cookie_key.clone()))
+    }
+
+    fn access(&mut self, table: &config::Access) -> Option<Arc<Access>> {
+        let made = self.access.entry(std::ptr::from_ref(table).addr());
+        made.or_insert_with(|| Access::new(table).map(Arc::new)).clone()
+    }
+
+    fn auth(&mut self, at: &str, policies: &Policies<'c>) -> Result<Option<Arc<Auth>>, Vec<PathFault>> {
+        let Some(Found { table, level }) = policies.auth else { return Ok(None) };
+        let compiled = self.auth.compile(table);
+        compiled.map_err(|bad| {
+            vec![PathFault { path: format!("{}auth/{}", level.part_of(at), bad.key), detail: bad.detail }]
+        })
+    }
+}
+
+fn path_rule(route: &config::Route) -> PathRule {
+    match (&route.path, &route.path_regex, &route.path_prefix) {
+        (Some(path), _, _) => PathRule::Exact(path.clone()),
+        (None, Some(pattern), _) => PathRule::Regex(pattern.0.clone()),
+        // One without a path is for all of them.
+        (None, None, prefix) => PathRule::Prefix(prefix.clone().unwrap_or_else(|| "/".to_owned())),
+    }
+}

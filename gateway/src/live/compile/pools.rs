@@ -1,0 +1,166 @@
+//! The pools of a configuration, and what is shared between the routes that use them: most routes have the same
+//! tables, and what is made from a table is made once.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::config::{Config, HealthCheck, PathFault};
+use crate::live::compile::not_validated;
+use crate::live::effective::Policies;
+use crate::live::snapshot::{Instance, Snapshot};
+use crate::upstream::{HealthPlan, Member, PeerSettings, Pool, RetryBudget};
+
+/// Where a table is in memory: which table it is, without comparing what it says.
+type Table = usize;
+
+fn which<T>(table: &T) -> Table {
+    std::ptr::from_ref(table).addr()
+}
+
+/// What bounds retries, by tag.
+pub(in crate::live) type Budgets = HashMap<String, Arc<RetryBudget>>;
+
+/// Makes each pool once, and knows who is to be probed.
+pub(in crate::live) struct Pools<'c> {
+    /// Which instances bear a tag.
+    members: HashMap<&'c str, Vec<Instance>>,
+    /// By tag, `[balancing]` and `[health_check]`.
+    made: HashMap<(&'c str, Table, Table), Arc<Pool>>,
+    peers: HashMap<Table, Arc<PeerSettings>>,
+    checks: HashMap<Table, Arc<HealthCheck>>,
+    /// What is probed already: the tag, `[health_check]` and `[upstream]`.
+    probed: HashSet<(&'c str, Table, Table)>,
+    health: HealthPlan,
+    budgets: Budgets,
+}
+
+impl<'c> Pools<'c> {
+    /// Pools of these `backends`; a tag that had a retry budget in the snapshot `before` keeps it.
+    pub(in crate::live) fn new(
+        config: &'c Config,
+        backends: &[Vec<Instance>],
+        before: Option<&Snapshot>,
+    ) -> Self {
+        let mut members: HashMap<&str, Vec<Instance>> = HashMap::new();
+        for (backend, instances) in config.backends.iter().zip(backends) {
+            for tag in &backend.tags {
+                members.entry(tag).or_default().extend(instances.iter().cloned());
+            }
+        }
+        for tag in &config.empty_tags {
+            members.entry(tag).or_default();
+        }
+        let budget =
+            |tag: &str| before.and_then(|before| before.budgets.get(tag).cloned()).unwrap_or_default();
+        let budgets = members.keys().map(|tag| ((*tag).to_owned(), budget(tag))).collect();
+        Pools {
+            members,
+            made: HashMap::new(),
+            peers: HashMap::new(),
+            checks: HashMap::new(),
+            probed: HashSet::new(),
+            health: HealthPlan::default(),
+            budgets,
+        }
+    }
+
+    /// The pool of the backends with `tag`, as these policies have it.
+    pub(in crate::live) fn pool(
+        &mut self,
+        tag: &str,
+        policies: &Policies<'c>,
+    ) -> Result<Arc<Pool>, Vec<PathFault>> {
+        let (tag, members) = self.members(tag)?;
+        let (balancing, health_check) = (policies.balancing.table, policies.health_check.table);
+        let key = (tag, which(balancing), which(health_check));
+        if let Some(made) = self.made.get(&key) {
+            return Ok(made.clone());
+        }
+        let (backups, primaries): (Vec<&Instance>, Vec<&Instance>) =
+            members.iter().partition(|instance| instance.backup);
+        let member = |of: &Instance| Member { backend: of.state.clone(), weight: of.weight };
+        let pool = Arc::new(Pool::new(
+            primaries.into_iter().map(member).collect(),
+            backups.into_iter().map(member).collect(),
+            balancing.algorithm,
+            health_check.panic_threshold_percent,
+            self.budgets.get(tag).cloned().unwrap_or_default(),
+        ));
+        self.made.insert(key, pool.clone());
+        Ok(pool)
+    }
+
+    fn members(&self, tag: &str) -> Result<(&'c str, &[Instance]), Vec<PathFault>> {
+        let found = self.members.get_key_value(tag);
+        found.map(|(tag, members)| (*tag, &members[..])).ok_or_else(|| not_validated("a tag has no backends"))
+    }
+
+    /// How the backends are spoken to; `at` is where the policies are.
+    pub(in crate::live) fn peers(
+        &mut self,
+        at: &str,
+        policies: &Policies<'c>,
+    ) -> Result<Arc<PeerSettings>, Vec<PathFault>> {
+        let table = policies.upstream.table;
+        if let Some(made) = self.peers.get(&which(table)) {
+            return Ok(made.clone());
+        }
+        let made = PeerSettings::new(table).map_err(|bad| {
+            let at = policies.upstream.level.part_of(at);
+            vec![PathFault { path: format!("{at}upstream/{}", bad.key), detail: bad.detail }]
+        })?;
+        let made = Arc::new(made);
+        self.peers.insert(which(table), made.clone());
+        Ok(made)
+    }
+
+    /// Has the backends with `tag` be probed as these policies say.
+    pub(in crate::live) fn probe(
+        &mut self,
+        at: &str,
+        tag: &str,
+        policies: &Policies<'c>,
+    ) -> Result<(), Vec<PathFault>> {
+        let (tag, _) = self.members(tag)?;
+        let key = (tag, which(policies.health_check.table), which(policies.upstream.table));
+        if self.probed.insert(key) {
+            let instances = self.members(tag)?.1.to_vec();
+            self.add_checks(at, policies, &instances)?;
+        }
+        Ok(())
+    }
+
+    fn add_checks(
+        &mut self,
+        at: &str,
+        policies: &Policies<'c>,
+        instances: &[Instance],
+    ) -> Result<(), Vec<PathFault>> {
+        let peers = self.peers(at, policies)?;
+        let table = policies.health_check.table;
+        let check = self.checks.entry(which(table)).or_insert_with(|| Arc::new(table.clone())).clone();
+        for instance in instances {
+            self.health.add(&instance.state, &check, &peers);
+        }
+        Ok(())
+    }
+
+    /// Everything that is probed, with the backends that no route uses yet as the tables at the `top` say; and
+    /// the budgets.
+    pub(in crate::live) fn finish(
+        mut self,
+        top: &Policies<'c>,
+        backends: &[Vec<Instance>],
+    ) -> Result<(HealthPlan, Budgets), Vec<PathFault>> {
+        let used: HashSet<usize> = self
+            .probed
+            .iter()
+            .flat_map(|(tag, _, _)| &self.members[tag])
+            .map(|instance| Arc::as_ptr(&instance.state).addr())
+            .collect();
+        let is_unused = |instance: &&Instance| !used.contains(&Arc::as_ptr(&instance.state).addr());
+        let unused: Vec<Instance> = backends.iter().flatten().filter(is_unused).cloned().collect();
+        self.add_checks("", top, &unused)?;
+        Ok((self.health, self.budgets))
+    }
+}

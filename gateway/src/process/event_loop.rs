@@ -1,0 +1,172 @@
+//! What happens to the main thread while the process serves, and what it does about it, until there is a reason to
+//! stop.
+
+use std::sync::mpsc::{Receiver, Sender};
+use std::{io, thread};
+
+use signal_hook::consts::{SIGHUP, SIGQUIT, SIGUSR1};
+use tracing::{error, info, warn};
+
+use crate::process::Presence;
+use crate::process::signals::{CaughtSignals, RunError, Succession};
+use crate::process::upgrade::{Confirmed, HandOverError, Listener, TakeOverError, hand_over};
+use crate::telemetry::LogHandle;
+
+/// What happens to the main thread.
+pub(super) enum Event {
+    Signal(i32),
+    /// Whether all accept loops run.
+    Started(bool),
+    TakenOver(Result<Confirmed, TakeOverError>),
+    HandedOver(Result<Option<u32>, HandOverError>),
+    ServerEnded,
+}
+
+/// Why it stops.
+pub(super) enum Stop {
+    Signal(i32),
+    /// A successor serves.
+    HandedOver,
+    /// The predecessor serves on.
+    NotNeeded(TakeOverError),
+}
+
+/// What the main thread does while the process serves.
+pub(super) struct Office {
+    succession: Succession,
+    /// Where events come from.
+    event: Sender<Event>,
+    /// Whether it serves, and is the only one that does.
+    serves: bool,
+    /// Whether it got SIGQUIT before it served.
+    asked: bool,
+    handing_over: bool,
+}
+
+impl Office {
+    pub(super) fn new(succession: Succession, event: Sender<Event>) -> Self {
+        Office { succession, event, serves: false, asked: false, handing_over: false }
+    }
+
+    pub(super) fn until_stop(
+        &mut self,
+        events: &Receiver<Event>,
+        presence: &mut Presence,
+        on_sighup: impl Fn(),
+    ) -> Result<Stop, RunError> {
+        loop {
+            match events.recv() {
+                Ok(Event::Signal(SIGHUP)) => on_sighup(),
+                Ok(Event::Signal(SIGQUIT)) => self.hand_over(),
+                Ok(Event::Signal(signal)) => {
+                    self.decline("it was told to stop");
+                    return Ok(Stop::Signal(signal));
+                }
+                Ok(Event::Started(true)) => match self.succession.predecessor.take() {
+                    Some(predecessor) => {
+                        let tell = self.event.clone();
+                        tell_later(tell, || Event::TakenOver(predecessor.confirm()));
+                    }
+                    None => self.serves(presence),
+                },
+                Ok(Event::Started(false)) => {
+                    self.decline(&RunError::NotListening.to_string());
+                    return Err(RunError::NotListening);
+                }
+                Ok(Event::TakenOver(Ok(confirmed))) => self.taken_over(confirmed, presence),
+                Ok(Event::TakenOver(Err(error))) => return Ok(Stop::NotNeeded(error)),
+                Ok(Event::HandedOver(Ok(successor))) => {
+                    info!(successor, "the listeners were handed over");
+                    return Ok(Stop::HandedOver);
+                }
+                Ok(Event::HandedOver(Err(error))) => {
+                    self.handing_over = false;
+                    let [_, failed] = &self.succession.counts;
+                    failed.inc();
+                    error!("SIGQUIT: this process serves on: {error}");
+                }
+                Ok(Event::ServerEnded) | Err(_) => {
+                    self.decline(&RunError::ServerEnded.to_string());
+                    return Err(RunError::ServerEnded);
+                }
+            }
+        }
+    }
+
+    fn taken_over(&mut self, confirmed: Confirmed, presence: &mut Presence) {
+        match confirmed {
+            Confirmed::Stops => info!("the listeners were taken over from the process before"),
+            Confirmed::Ended => info!("the process before has ended; the listeners are ours"),
+            Confirmed::Silent => warn!("the process before does not say whether it stops: both may serve"),
+        }
+        let [taken_over, _] = &self.succession.counts;
+        taken_over.inc();
+        self.serves(presence);
+    }
+
+    fn serves(&mut self, presence: &mut Presence) {
+        self.serves = true;
+        presence.announce();
+        if std::mem::take(&mut self.asked) {
+            self.hand_over();
+        }
+    }
+
+    /// The predecessor, if there is one that waits, need not wait any longer.
+    fn decline(&mut self, why: &str) {
+        if let Some(predecessor) = self.succession.predecessor.take() {
+            predecessor.fail(why);
+        }
+    }
+
+    /// Begins to hand the listeners over. Meanwhile everything goes on.
+    fn hand_over(&mut self) {
+        if !self.serves {
+            self.asked = true;
+        } else if self.handing_over {
+            warn!("SIGQUIT: the listeners are being handed over already");
+        } else {
+            self.handing_over = true;
+            let (place, listeners) = (self.succession.place.clone(), &self.succession.listeners);
+            let duplicates: io::Result<Vec<Listener>> = listeners.iter().map(Listener::duplicate).collect();
+            let handing_over = move || {
+                let listeners = duplicates.map_err(HandOverError::NoDescriptor);
+                Event::HandedOver(listeners.and_then(|listeners| hand_over(&place, listeners)))
+            };
+            tell_later(self.event.clone(), handing_over);
+        }
+    }
+}
+
+/// Tells the main thread when the server's thread ends, by a panic too.
+pub(super) struct TellOnDrop(pub(super) Sender<Event>);
+
+impl Drop for TellOnDrop {
+    fn drop(&mut self) {
+        // The main thread stops listening only when the process ends.
+        let _ = self.0.send(Event::ServerEnded);
+    }
+}
+
+/// Does `work` beside the main thread, and tells that what has come of it.
+pub(super) fn tell_later(tell: Sender<Event>, work: impl FnOnce() -> Event + Send + 'static) {
+    thread::spawn(move || {
+        // The main thread stops listening only when the process ends.
+        let _ = tell.send(work());
+    });
+}
+
+/// Makes events of signals; but for SIGUSR1, which is the log's affair and means the same at any time, also while the
+/// process drains.
+pub(super) fn forward(mut caught: CaughtSignals, log: LogHandle, event: Sender<Event>) {
+    thread::spawn(move || {
+        for signal in caught.signals.forever() {
+            if signal == SIGUSR1 {
+                log.reopen();
+                continue;
+            }
+            // The main thread stops listening only when the process ends.
+            let _ = event.send(Event::Signal(signal));
+        }
+    });
+}

@@ -1,0 +1,304 @@
+//! What a client is told when a backend fails: which error of Pingora's is which status and which error type
+//! of RFC 9209 (Proxy-Status) 2.3.
+
+use http::{HeaderValue, StatusCode, header};
+use pingora::prelude::*;
+
+use crate::downstream::stream::Refusal as Refused;
+use crate::policy::body_limit;
+use crate::reply::{Problem, Reply};
+use crate::telemetry::Limit;
+use crate::upstream::Refusal;
+use crate::upstream::connection::{MalformedResponse, SPEAKS_HTTP2};
+use crate::util::http1::Fault;
+
+/// How soon a client may ask again when no backend is usable.
+const RETRY_AFTER_SECS: u32 = 5;
+
+/// The answer where there is no backend.
+pub fn no_backend(refusal: Refusal) -> Reply {
+    let (reply, secs) = match refusal {
+        Refusal::NoneUsable(after) => {
+            let reply = Reply::new(Problem::NoBackend, "every backend of this service is down");
+            let secs = after.map_or(RETRY_AFTER_SECS, |after| after.as_secs_f64().ceil() as u32);
+            (reply.proxy_error("destination_unavailable"), secs)
+        }
+        Refusal::AllBusy => {
+            let detail = "every backend of this service has as many requests as it may";
+            (Reply::new(Problem::LimitReached, detail).proxy_error("connection_limit_reached"), 1)
+        }
+    };
+    reply.field(header::RETRY_AFTER, HeaderValue::from(secs.max(1)))
+}
+
+/// The error that ends a request for which no backend is left, between two attempts.
+pub fn no_backend_left(refusal: Refusal) -> Box<Error> {
+    match refusal {
+        Refusal::NoneUsable(_) => Error::explain(NO_BACKEND_LEFT, "no backend is left"),
+        Refusal::AllBusy => Error::explain(ALL_BUSY, "every backend that is left is busy"),
+    }
+}
+
+const NO_BACKEND_LEFT: ErrorType = ErrorType::new("NoBackendLeft");
+const ALL_BUSY: ErrorType = ErrorType::new("AllBackendsBusy");
+
+/// The error that has an answer not be passed on, because of its status, and another attempt be made.
+pub fn retry_on_status(status: StatusCode) -> Box<Error> {
+    let mut error = Error::explain(RETRY_ON_STATUS, format!("answered with {status}")).into_up();
+    error.set_retry(true);
+    error
+}
+
+const RETRY_ON_STATUS: ErrorType = ErrorType::new("RetryOnStatus");
+
+/// Whether it is that error.
+pub fn is_retry_on_status(error: &Error) -> bool {
+    *error.etype() == RETRY_ON_STATUS
+}
+
+/// Whether the backend has refused a request over HTTP/2 before it looked at it (RFC 9113 8.7): any method may be
+/// sent again.
+pub fn is_unprocessed(error: &Error) -> bool {
+    *error.etype() == H2Error && matches!(error.retry, RetryType::Decided(true))
+}
+
+/// The error that ends an attempt on a backend that does not speak the version that it must.
+pub fn no_http2() -> Box<Error> {
+    Error::explain(H2Downgrade, "the backend does not speak HTTP/2").into_up()
+}
+
+/// The answer to what is no valid request; what follows it on its connection cannot be told for certain.
+pub fn refused(refusal: Refused) -> Reply {
+    Reply::new(refusal.problem, refusal.detail).and_close()
+}
+
+/// The answer to a client that sends what belongs behind a 101 before it has one (RFC 6455 4.1).
+pub fn ahead_of_upgrade() -> Reply {
+    let detail = "the client has not waited for the answer to its request for a WebSocket";
+    // What it has sent may be frames: nobody shall take it for a request.
+    Reply::new(Problem::BadRequest, detail).and_close()
+}
+
+/// The error of a backend's 101 on a connection that cannot become a tunnel.
+pub fn no_tunnel() -> Box<Error> {
+    Error::explain(InvalidHTTPHeader, "101, on a connection that cannot become a tunnel").into_up()
+}
+
+/// The error that ends an attempt on a backend that chose HTTP/1.1, so that another one can have it inspected.
+pub fn speaks_http1() -> Box<Error> {
+    Error::explain(SPEAKS_HTTP1, "the backend has come to speak HTTP/1.1").into_up()
+}
+
+const SPEAKS_HTTP1: ErrorType = ErrorType::new("BackendSpeaksHttp1");
+
+/// Returns true for an error of a backend that chose another version of HTTP than it did before. Nothing was sent.
+pub fn is_other_version(error: &Error) -> bool {
+    matches!(*error.etype(), SPEAKS_HTTP1 | SPEAKS_HTTP2)
+}
+
+/// Returns what is wrong with a backend's response, where that is why a request failed.
+pub fn malformed_response(error: &Error) -> Option<Fault> {
+    let io = error.root_cause().downcast_ref::<std::io::Error>()?;
+    io.get_ref()?.downcast_ref::<MalformedResponse>().map(|malformed| malformed.0)
+}
+
+/// Whether a connection that was kept had been closed by the backend as the request came: it was never read.
+pub fn is_race(error: &Error, reused: bool, answered: bool) -> bool {
+    let closed = matches!(error.etype(), ConnectionClosed | ReadError | WriteError);
+    let is_closed = closed && malformed_response(error).is_none();
+    reused && is_closed && !answered && *error.esource() == ErrorSource::Upstream
+}
+
+/// Whether it was the client that let the backend wait: the backend's silence says nothing about it while it
+/// has not been sent the whole request.
+pub fn is_clients_fault(error: &Error, request_sent: bool) -> bool {
+    *error.esource() == ErrorSource::Upstream && *error.etype() == ReadTimedout && !request_sent
+}
+
+/// The error that ends a request whose body is longer than it may be.
+pub fn body_too_long() -> Box<Error> {
+    Error::explain(BODY_TOO_LONG, body_limit::TOO_LONG).into_down()
+}
+
+const BODY_TOO_LONG: ErrorType = ErrorType::new("BodyTooLong");
+
+/// Whether it is that error.
+pub fn is_body_too_long(error: &Error) -> bool {
+    *error.etype() == BODY_TOO_LONG
+}
+
+/// The error that ends a request of which more comes once it has been answered. Nobody is told: see `early_answer`.
+pub fn answered_early() -> Box<Error> {
+    Error::explain(ANSWERED_EARLY, "answered before it was whole").into_down()
+}
+
+const ANSWERED_EARLY: ErrorType = ErrorType::new("AnsweredEarly");
+
+/// The error that ends a request whose body comes too slowly.
+pub fn body_too_slow() -> Box<Error> {
+    Error::explain(ReadTimedout, "the body comes too slowly").into_down()
+}
+
+/// Which limit a request has met that is answered so, before it has been sent anywhere.
+pub fn limit_of_reply(reply: &Reply) -> Option<Limit> {
+    match reply.problem()? {
+        Problem::UriTooLong => Some(Limit::Uri),
+        Problem::HeadTooLarge => Some(Limit::Header),
+        // As long as nothing has been sent anywhere, it is the head that took too long.
+        Problem::RequestTimeout => Some(Limit::HeaderTimeout),
+        Problem::ContentTooLarge => Some(Limit::RequestBody),
+        _ => None,
+    }
+}
+
+/// Which limit the client has met where its request ends so.
+pub fn limit(error: &Error) -> Option<Limit> {
+    let by_client = *error.esource() == ErrorSource::Downstream;
+    match *error.etype() {
+        BODY_TOO_LONG => Some(Limit::RequestBody),
+        ReadTimedout if by_client => Some(Limit::BodyRate),
+        WriteTimedout if by_client => Some(Limit::SendRate),
+        _ => None,
+    }
+}
+
+/// The error that ends a request whose client let the backend wait.
+pub fn request_timeout() -> Box<Error> {
+    Error::explain(ReadTimedout, "the client stopped sending its request").into_down()
+}
+
+/// The error that ends a request whose client has left before anybody was asked to answer it.
+pub fn client_left() -> Box<Error> {
+    Error::explain(ConnectionClosed, "the client has left").into_down()
+}
+
+/// The error that ends a call of gRPC at the deadline that its client has set.
+pub fn deadline_exceeded() -> Box<Error> {
+    Error::explain(DEADLINE_EXCEEDED, "the call took longer than its client waits").into_up()
+}
+
+const DEADLINE_EXCEEDED: ErrorType = ErrorType::new("DeadlineExceeded");
+
+/// Whether it was a wait that came to its end.
+pub fn is_timeout(error: &Error) -> bool {
+    matches!(error.etype(), ReadTimedout | WriteTimedout | ConnectTimedout | TLSHandshakeTimedout)
+}
+
+/// The answer where the time for a response to begin is up.
+pub fn overdue() -> Reply {
+    upstream(&ReadTimedout)
+}
+
+/// The answer to an error that ends a request; `None` where nobody is left to be told.
+pub fn reply(error: &Error) -> Option<Reply> {
+    match *error.etype() {
+        NO_BACKEND_LEFT => return Some(no_backend(Refusal::NoneUsable(None))),
+        ALL_BUSY => return Some(no_backend(Refusal::AllBusy)),
+        DEADLINE_EXCEEDED => {
+            return Some(Reply::new(Problem::DeadlineExceeded, "the call took longer than its client waits"));
+        }
+        _ => {}
+    }
+    match error.esource() {
+        _ if is_body_too_long(error) => Some(Reply::new(Problem::ContentTooLarge, body_limit::TOO_LONG)),
+        ErrorSource::Upstream if malformed_response(error).is_some() => Some(upstream(&InvalidHTTPHeader)),
+        ErrorSource::Upstream => Some(upstream(error.etype())),
+        ErrorSource::Downstream => downstream(error.etype()),
+        ErrorSource::Internal | ErrorSource::Unset => Some(internal()),
+    }
+}
+
+fn upstream(error: &ErrorType) -> Reply {
+    let (problem, proxy_error, detail) = match error {
+        ConnectTimedout => {
+            (Problem::GatewayTimeout, "connection_timeout", "the backend did not take a connection in time")
+        }
+        TLSHandshakeTimedout => {
+            (Problem::GatewayTimeout, "connection_timeout", "the backend did not agree on TLS in time")
+        }
+        ReadTimedout => {
+            (Problem::GatewayTimeout, "http_response_timeout", "the backend did not answer in time")
+        }
+        WriteTimedout => (
+            Problem::GatewayTimeout,
+            "connection_write_timeout",
+            "the backend did not take the request in time",
+        ),
+        ConnectRefused => (Problem::BadGateway, "connection_refused", "the backend refused the connection"),
+        ConnectNoRoute => (Problem::BadGateway, "destination_ip_unroutable", "no route leads to the backend"),
+        TLSHandshakeFailure | HandshakeError => {
+            (Problem::BadGateway, "tls_protocol_error", "the backend and the gateway did not agree on TLS")
+        }
+        InvalidCert => {
+            (Problem::BadGateway, "tls_certificate_error", "the backend's certificate is not valid")
+        }
+        H2Error => (
+            Problem::BadGateway,
+            "http_protocol_error",
+            "the backend reset the stream, or what it sent is not valid HTTP/2",
+        ),
+        InvalidHTTPHeader | H1Error | InvalidH2 | H2Downgrade | Custom("InvalidChunk") => {
+            (Problem::BadGateway, "http_protocol_error", "the backend's answer is not valid HTTP")
+        }
+        ReadError | WriteError | ConnectionClosed => (
+            Problem::BadGateway,
+            "connection_terminated",
+            "the backend closed the connection before its answer",
+        ),
+        _ => (Problem::BadGateway, "destination_unavailable", "the backend cannot be reached"),
+    };
+    Reply::new(problem, detail).proxy_error(proxy_error)
+}
+
+fn downstream(error: &ErrorType) -> Option<Reply> {
+    match error {
+        // The connection to the client is gone.
+        ReadError | WriteError | ConnectionClosed | WriteTimedout => None,
+        // It, or its stream. What is not HTTP/2 never comes to be a request.
+        H2Error => None,
+        ReadTimedout => Some(Reply::new(Problem::RequestTimeout, "the request did not arrive whole in time")),
+        _ => Some(Reply::new(Problem::BadRequest, "the request is not valid HTTP")),
+    }
+}
+
+fn internal() -> Reply {
+    Reply::new(Problem::Internal, "the gateway could not handle the request; its log says more")
+        .proxy_error("proxy_internal_error")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_has_its_status_and_error_type() {
+        for (error, source, status, reason) in [
+            (ConnectRefused, ErrorSource::Upstream, 502, "connection_refused"),
+            (ConnectTimedout, ErrorSource::Upstream, 504, "connection_timeout"),
+            (ReadTimedout, ErrorSource::Upstream, 504, "http_response_timeout"),
+            (ConnectionClosed, ErrorSource::Upstream, 502, "connection_terminated"),
+            (InvalidHTTPHeader, ErrorSource::Upstream, 502, "http_protocol_error"),
+            (SocketError, ErrorSource::Upstream, 502, "destination_unavailable"),
+            (NO_BACKEND_LEFT, ErrorSource::Unset, 503, "destination_unavailable"),
+            (InvalidHTTPHeader, ErrorSource::Downstream, 400, "bad_request"),
+            (ReadTimedout, ErrorSource::Downstream, 408, "request_timeout"),
+            (BODY_TOO_LONG, ErrorSource::Downstream, 413, "content_too_large"),
+            (DEADLINE_EXCEEDED, ErrorSource::Upstream, 504, "deadline_exceeded"),
+            (InternalError, ErrorSource::Internal, 500, "proxy_internal_error"),
+        ] {
+            let mut failed = Error::new(error);
+            failed.esource = source;
+            let reply = reply(&failed).unwrap();
+            assert_eq!((reply.status(), reply.reason()), (status, Some(reason)), "{failed}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_told_where_the_client_is_gone() {
+        for gone in [ConnectionClosed, H2Error] {
+            let mut error = Error::new(gone);
+            error.as_down();
+            assert!(reply(&error).is_none(), "{error}");
+        }
+    }
+}

@@ -1,0 +1,699 @@
+//! A request's life, phase by phase, in the order in which the phases run. Read it from top to bottom.
+
+pub mod admission;
+pub mod ctx;
+pub mod early_response;
+pub mod errors;
+pub mod request_body;
+pub mod request_log;
+pub mod respond;
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, Version, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::prelude::*;
+use pingora::protocols::Digest;
+use pingora::proxy::{FailToProxy, ProxyWarnLogContext};
+use pingora::upstreams::peer::H1UpgradePolicy;
+use tokio::sync::watch;
+use tracing::debug;
+
+use crate::downstream::{read_deadline, request_limit, session, stream};
+use crate::drain::Leaving;
+use crate::grpc::Call;
+use crate::live::Store;
+use crate::policy::forwarded::{self, Client};
+use crate::policy::{Verdict, connection_login, cookie_crumbs, hygiene, request_id, rewrite};
+use crate::proxy::ctx::RequestCtx;
+use crate::proxy::request_log::Books;
+use crate::reply::{self, Reply};
+use crate::route;
+use crate::telemetry::{Limit, Phase};
+use crate::tls::acme::Challenges;
+use crate::upstream::connection::{self, BackendConnector, HeadLimits};
+use crate::upstream::retry::{self, Sent};
+use crate::upstream::{
+    Attempt, BackendState, MirrorCopy, Mirrors, Occasion, Outcome, Pooling, check_address, explain_in_log,
+    response_check,
+};
+use crate::websocket::{self, Upgrade, intercept_upgrade};
+
+/// The gateway as Pingora sees it.
+pub struct Gateway {
+    parts: Parts,
+    mirrors: Mirrors,
+}
+
+/// What it works with.
+pub struct Parts {
+    /// What runs.
+    pub live: Arc<Store>,
+    /// Where it says what has become of requests.
+    pub books: Books,
+    /// What ACME servers find that check names.
+    pub challenges: Arc<Challenges>,
+    /// Whether another process serves by now, and clients shall go there.
+    pub leaving: Leaving,
+    /// True once this process stops.
+    pub stopping: watch::Receiver<bool>,
+    /// Connects to backends.
+    pub connector: BackendConnector,
+}
+
+impl Gateway {
+    /// A gateway that works with these.
+    pub fn new(parts: Parts) -> Self {
+        Gateway { mirrors: Mirrors::new(&parts.connector), parts }
+    }
+
+    /// What the gateway itself is asked for, on every host: by an ACME server that checks a name, or by somebody who
+    /// wants to know what an answer means.
+    fn own_answer(&self, session: &Session, ctx: &RequestCtx) -> Option<Reply> {
+        let request = session.req_header();
+        let is_elsewhere = !ctx.snapshot.config.proxy.problems_url.is_empty();
+        self.parts
+            .challenges
+            .answer(request)
+            .or_else(|| reply::problems(&request.method, request.uri.path()).filter(|_| !is_elsewhere))
+    }
+
+    /// Leads a request for a WebSocket to its backend in a way that can become a tunnel.
+    fn lend(&self, peer: Box<HttpPeer>, session: &Session, ctx: &mut RequestCtx) -> Box<HttpPeer> {
+        let (Some(client), Some(route)) = (stream::websocket(session), &ctx.route) else { return peer };
+        let upgrade = Upgrade::new(websocket::Terms {
+            idle: route.peers.stream_idle_timeout(),
+            patience: ctx.snapshot.config.proxy.shutdown_timeout_secs.duration(),
+            stopping: self.parts.stopping.clone(),
+            active: self.parts.books.metrics.websockets_active.clone(),
+        });
+        client.await_upgrade(upgrade.clone());
+        let peer = intercept_upgrade(peer, &upgrade, &self.parts.connector);
+        ctx.upgrade = Some(upgrade);
+        peer
+    }
+
+    /// The request has been sent whole: from now on it is the backend that is waited for.
+    fn request_sent(&self, session: &Session, ctx: &mut RequestCtx) {
+        self.mirror(ctx);
+        // A backend may answer before it has the whole body: then the head that was awaited is there.
+        if ctx.responded.is_none() {
+            ctx.sent.get_or_insert_with(Instant::now);
+            if ctx.grpc.is_none() {
+                read_deadline::arm(session, ctx.time_left());
+            }
+        }
+    }
+
+    /// Counts a client that has met a limit.
+    fn met(&self, limit: Option<Limit>) {
+        limit.iter().for_each(|limit| self.parts.books.metrics.limits.counter(*limit).inc());
+    }
+
+    /// Sends the copy of a request that has passed by, if there is one.
+    fn mirror(&self, ctx: &mut RequestCtx) {
+        let mirror = ctx.route.as_ref().and_then(|route| Some((&route.metrics, route.mirror.as_ref()?)));
+        if let (Some((metrics, mirror)), Some(copy)) = (mirror, ctx.copy.take()) {
+            self.mirrors.send(copy, mirror, ctx.snapshot.request_timeout, &metrics.mirror);
+            ctx.mirrored = true;
+        }
+    }
+}
+
+/// A WebSocket that was asked for begins with this answer, or there is none.
+///
+/// # Errors
+/// Where the backend has agreed on a connection that cannot become a tunnel: the client must not be told.
+fn settle_upgrade(status: StatusCode, session: &mut Session, ctx: &RequestCtx) -> Result<()> {
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        if !ctx.upgrade.as_ref().is_some_and(|upgrade| upgrade.agree()) {
+            return Err(errors::no_tunnel());
+        }
+        // Whatever Pingora would bound: the tunnel has bounds of its own.
+        session.set_read_timeout(None);
+    } else if let Some(client) = stream::websocket(session) {
+        client.give_up();
+        if ctx.wants_websocket {
+            // Whatever the client sends next it may mean as frames: nobody shall take it for a request.
+            session.set_keepalive(None);
+        }
+    }
+    Ok(())
+}
+
+/// Returns the connections to `backend` that the request of `session` may use; `fresh`: it needs a new one. A login that
+/// holds for a connection is not shared with other clients.
+fn pooling(session: &Session, backend: &BackendState, fresh: bool) -> Pooling {
+    let logs_in = connection_login::is_in(session.req_header());
+    if logs_in {
+        backend.warn_of_connection_login();
+    }
+    match stream::own_connections(session, logs_in) {
+        Some(client) if !fresh => Pooling::Pinned(client),
+        // A stream of HTTP/2 has no connection of its own.
+        _ if fresh || logs_in => Pooling::Fresh,
+        _ => Pooling::Shared,
+    }
+}
+
+/// What is known about a request that has gone to a backend.
+fn sent(session: &Session) -> Sent<'_> {
+    Sent {
+        method: &session.req_header().method,
+        body_at_hand: !session.as_ref().retry_buffer_truncated(),
+        answered: session::final_response(session).is_some(),
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = RequestCtx;
+
+    // ANCHOR: arrival
+    /// The request's head has been read. From here on the request has its snapshot.
+    fn new_ctx(&self) -> RequestCtx {
+        RequestCtx::new(
+            self.parts.live.load(),
+            &self.parts.books.metrics.requests_active,
+            self.parts.books.timelines.is_some(),
+        )
+    }
+
+    /// No module is switched on; Pingora's default would be to carry one for compression.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    /// Who asks, under which id, and how long the connection may wait.
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
+        session::settle(session, &ctx.snapshot.config.proxy);
+        hygiene::simplify_lists(session.req_header_mut())?;
+        request_limit::take(session);
+        let peer = session::peer_address(session);
+        let config = &ctx.snapshot.config.proxy;
+        let headers = &session.req_header().headers;
+        let origin = forwarded::origin(peer, headers, &config.trusted_proxies, config.trusted_field);
+        ctx.client = origin.address;
+        ctx.is_https = origin.is_https.unwrap_or_else(|| session::handshake(session).is_some());
+        ctx.id = request_id::generate();
+        ctx.grpc = Call::of(&session.req_header().headers);
+        Ok(())
+    }
+
+    /// Is this request let through? `true` means that it has been answered.
+    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+        let mut verdict = Ok(admission::inspect(session));
+        if let Ok(Verdict::Reply(reply)) = &verdict {
+            reply.reason().into_iter().for_each(|reason| self.parts.books.metrics.refused(reason));
+        } else {
+            verdict = match self.own_answer(session, ctx) {
+                Some(answer) => Ok(Verdict::Reply(answer)),
+                None => admission::admit(session, ctx).await,
+            };
+        }
+        ctx.metrics().request(&session.req_header().method);
+        let mut verdict = verdict?;
+        if let Verdict::Continue(()) = verdict {
+            verdict = admission::inject_fault(ctx).await;
+        }
+        ctx.admitted = Some(Instant::now());
+        ctx.reached(Phase::RequestFilter);
+        match verdict {
+            Verdict::Continue(()) => Ok(false),
+            Verdict::Reply(reply) => {
+                self.met(errors::limit_of_reply(&reply));
+                respond::send(reply, session, ctx).await.map(|()| true)
+            }
+        }
+    }
+    // ANCHOR_END: arrival
+
+    // ANCHOR: where_to
+    /// Is there a backend for it? Answered here, and not in `upstream_peer`, where Pingora would close the
+    /// client's connection with the error.
+    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+        if let Some(arm) = ctx.arm() {
+            arm.pool.budget.request(ctx.started);
+        }
+        match ctx.begin_attempt(session.req_header()) {
+            Ok(()) => Ok(true),
+            Err(refusal) => respond::send(errors::no_backend(refusal), session, ctx).await.map(|()| false),
+        }
+    }
+
+    /// Where to? Called again for every retry.
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        let retrying = ctx.attempts > 0;
+        ctx.attempts += 1;
+        // Whether it was this request that met a kept connection at its end: on another one it goes at once.
+        let mut fresh = std::mem::take(&mut ctx.on_new_connection);
+        if retrying {
+            ctx.metrics().retries.inc();
+            if !fresh {
+                tokio::time::sleep(ctx.backoff()).await;
+            }
+            ctx.begin_attempt(session.req_header()).map_err(errors::no_backend_left)?;
+        }
+        ctx.reached(Phase::UpstreamPeer);
+        match (&ctx.route, ctx.backend()) {
+            (Some(route), Some(backend)) => {
+                let timed = read_deadline::disarm(session) && ctx.grpc.is_none();
+                let is_stream = ctx.grpc.is_some() || session::wants_events(&session.req_header().headers);
+                // A tunnel has a connection of its own; and what kept ones are worth says nothing about a backend on trial.
+                fresh |= ctx.wants_websocket || ctx.attempt.as_ref().is_some_and(Attempt::is_trial);
+                let pooling = pooling(session, backend, fresh);
+                let left = ctx.time_left();
+                let occasion = Occasion { left, timed, pooling, is_stream, is_inspected: true };
+                let mut peer = route.peers.peer(backend, occasion)?;
+                if ctx.wants_websocket {
+                    return Ok(self.lend(peer, session, ctx));
+                }
+                peer.options.http_upstream_request_policy.h1_upgrade = H1UpgradePolicy::Deny;
+                Ok(peer)
+            }
+            _ => Error::e_explain(InternalError, "a request without a route came to upstream_peer"),
+        }
+    }
+
+    /// The backend could not be reached. Nothing was sent, so any method may try another.
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        peer: &HttpPeer,
+        ctx: &mut RequestCtx,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        if let Some(backend) = ctx.backend() {
+            backend.metrics.connection_errors.inc();
+        }
+        ctx.reached(Phase::FailToConnect);
+        if errors::is_other_version(&error) {
+            ctx.backend().inspect(|backend| backend.set_speaks_http1(false));
+            error.set_retry(ctx.takes_free_retry() || ctx.takes_retry());
+            return error;
+        }
+        if *error.etype() == InvalidCert
+            && let Some(backend) = ctx.backend()
+        {
+            explain_in_log(backend, peer);
+        }
+        if errors::is_timeout(&error) && ctx.is_overdue() {
+            // A backend cannot be reached faster because a client is in a hurry.
+            return errors::deadline_exceeded();
+        }
+        ctx.attempt_ended(Outcome::Failure);
+        error.set_retry(ctx.takes_retry());
+        error
+    }
+    // ANCHOR_END: where_to
+
+    /// The backend was reached, on a new connection or on one from the pool.
+    async fn connected_to_upstream(
+        &self,
+        session: &mut Session,
+        reused: bool,
+        peer: &HttpPeer,
+        socket: RawFd,
+        digest: Option<&Digest>,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        if let Some(backend) = ctx.backend().filter(|_| !reused) {
+            backend.metrics.connections.inc();
+        }
+        ctx.backend_socket = Some(socket);
+        ctx.is_on_kept_connection = reused;
+        ctx.is_inspected = connection::is_inspected(peer) || ctx.upgrade.is_some();
+        connection::ReadSize::set(digest, request_limit::open_streams(session));
+        ctx.reached(Phase::ConnectedToUpstream);
+        check_address(digest, peer)
+    }
+
+    // ANCHOR: way_up
+    /// What the backend gets to see: a copy of the request, about to be sent.
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        let speaks_http2 = request.version == Version::HTTP_2;
+        let must_be_http2 = ctx.route.as_ref().is_some_and(|route| route.peers.is_http2())
+            || ctx.grpc.as_ref().is_some_and(|call| call.needs_http2());
+        if must_be_http2 && !speaks_http2 {
+            return Err(errors::no_http2());
+        }
+        if !speaks_http2 && !ctx.is_inspected {
+            // Another attempt gets a connection on which responses are inspected.
+            ctx.backend().inspect(|backend| backend.set_speaks_http1(true));
+            return Err(errors::speaks_http1());
+        }
+        if !speaks_http2 && session.req_header().version == Version::HTTP_2 {
+            cookie_crumbs::join(request)?;
+        }
+        let elapsed = ctx.started.elapsed();
+        if let Some(call) = &mut ctx.grpc {
+            call.on_request(elapsed, request)?;
+        }
+        hygiene::on_request(session.req_header().version, request)?;
+        let host = route::authority(session.req_header()).ok().flatten();
+        let is_named = host.is_none() || session.req_header().version < Version::HTTP_11;
+        if is_named && !request.headers.contains_key(header::HOST) {
+            // HTTP/1.1 requires a Host, and HTTP/2 an authority, even for a client of HTTP/1.0 that sent none.
+            let backend = ctx.backend().map(|backend| backend.authority());
+            request.insert_header(header::HOST, host.or(backend.as_deref()).unwrap_or_default())?;
+        }
+        forwarded::apply(request, &Client { address: ctx.client, is_https: ctx.is_https, host })?;
+        request.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
+        let (name, via) = forwarded::via(session.req_header().version);
+        request.append_header(name, via)?;
+        if !speaks_http2 && !ctx.wants_websocket && request.headers.contains_key(header::EXPECT) {
+            // The body may be on its way while the backend says that it wants none: it shall not read on.
+            request.insert_header(header::CONNECTION, "close")?;
+        }
+        if let Some(identity_fields) = &ctx.snapshot.identity_fields {
+            identity_fields.on_request(request);
+        }
+        let Some(route) = &ctx.route else { return Ok(()) };
+        if let (Some(auth), Some(identity)) = (&route.auth, &ctx.identity) {
+            auth.on_request(identity, request)?;
+        }
+        for proof in &route.foreign_proofs {
+            request.remove_header(proof);
+        }
+        if let Some(policy) = &route.entrance.client_certificate {
+            let handshake = session::handshake(session);
+            policy.on_request(handshake.and_then(|handshake| handshake.client.as_ref()), request)?;
+        }
+        rewrite::on_request(request, ctx.rewritten.as_deref(), ctx.paths.as_deref())?;
+        route.headers.on_request(request)?;
+        let may_be_copied =
+            !ctx.wants_websocket && request.method.is_idempotent() && !connection_login::is_in(request);
+        if route.mirror.is_some() && !ctx.mirrored && may_be_copied {
+            ctx.copy = Some(MirrorCopy::new(request));
+        }
+        if session.is_body_empty() {
+            // Over HTTP/2 Pingora passes no body on that there is not, and says nothing of its end.
+            self.request_sent(session, ctx);
+        } else if session::awaits_continue(session) {
+            // It is the backend's turn.
+            read_deadline::arm(session, ctx.time_left());
+        } else {
+            request_body::begin(session, ctx);
+        }
+        Ok(())
+    }
+    // ANCHOR_END: way_up
+
+    /// The request's body passes by. When it has passed, the time until the response's head is counted.
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        early_response::hold_back(ctx, body)?;
+        request_body::came(session, ctx, body.as_ref().map_or(0, Bytes::len))?;
+        if let Some(call) = &mut ctx.grpc {
+            call.on_request_body(body, end_of_stream)?;
+        }
+        if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
+            // Pingora would write an empty part as the last chunk, and then the last chunk.
+            *body = None;
+        }
+        if let (Some(copy), Some(part)) = (&mut ctx.copy, body.as_ref()) {
+            copy.add(part);
+        }
+        // Pingora knows nothing of trailers of a request, and does not say that one ends where there are some.
+        let is_before_trailers = body.is_none() && session.req_header().version == Version::HTTP_2;
+        if ctx.upgrade.is_some() && ctx.responded.is_some() {
+            // The end of a tunnel.
+        } else if end_of_stream || is_before_trailers {
+            ctx.reached(Phase::RequestBodyFilter);
+            self.request_sent(session, ctx);
+        } else if ctx.early.is_none() {
+            // It may have waited for 100 (Continue), with a deadline; now it takes its time.
+            read_deadline::disarm(session);
+        }
+        Ok(())
+    }
+
+    // ANCHOR: broken
+    /// The connection broke, or what came over it was not HTTP. The request may have been acted upon.
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut RequestCtx,
+        client_reused: bool,
+    ) -> Box<Error> {
+        ctx.reached(Phase::ErrorWhileProxy);
+        if ctx.is_answered_early() || errors::is_retry_on_status(&error) {
+            return error;
+        }
+        if errors::is_other_version(&error) {
+            error.set_retry(ctx.takes_free_retry() || ctx.takes_retry());
+            return error;
+        }
+        if *error.etype() == InvalidCert
+            && let Some(backend) = ctx.backend()
+        {
+            explain_in_log(backend, peer);
+        }
+        if let (Some(fault), Some(backend)) = (errors::malformed_response(&error), ctx.backend()) {
+            debug!(request_id = ?ctx.id, backend = backend.name, "a backend's response is not valid HTTP/1: {fault}");
+        }
+        let is_late = errors::is_timeout(&error) || read_deadline::has_passed(session);
+        let is_silent = client_reused && is_late && ctx.responded.is_none();
+        if is_silent && let Some(backend) = ctx.backend() {
+            backend.kept().fell_silent();
+        }
+        if ctx.grpc.is_some() && errors::is_timeout(&error) {
+            // Silence on a stream is no failure of the backend's, however long it was.
+            return if ctx.is_overdue() { errors::deadline_exceeded() } else { error };
+        }
+        let is_backends_turn =
+            ctx.sent.is_some() || session.is_body_done() || session::awaits_continue(session);
+        if errors::is_clients_fault(&error, is_backends_turn) {
+            return errors::request_timeout();
+        }
+        let sent = sent(session);
+        let may_resend = retry::may_resend(sent);
+        // No failure of the backend's: it has not seen the request, for certain or most likely.
+        let refused = errors::is_unprocessed(&error) && sent.body_at_hand && !sent.answered;
+        let raced = may_resend && errors::is_race(&error, client_reused, ctx.responded.is_some());
+        if (refused || raced) && ctx.takes_free_retry() {
+            ctx.on_new_connection = true;
+            error.set_retry(true);
+            return error;
+        }
+        if refused {
+            error.set_retry(ctx.takes_retry());
+            return error;
+        }
+        let by_backend = *error.esource() == ErrorSource::Upstream;
+        if is_silent {
+            // Perhaps it was the connection that was dead and not the backend: the next attempt tells, on a new one.
+            ctx.attempt.iter_mut().for_each(Attempt::abandon);
+            ctx.on_new_connection = true;
+        }
+        if by_backend || read_deadline::has_passed(session) {
+            ctx.attempt_ended(Outcome::Failure);
+        }
+        error.set_retry(by_backend && may_resend && ctx.takes_retry());
+        error
+    }
+    // ANCHOR_END: broken
+
+    /// The head of an answer: is it one, and is it passed on? Not while the route would rather have another
+    /// attempt than this status.
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        let limits = HeadLimits::from(&ctx.snapshot.config.proxy);
+        response_check::check(response, ctx.wants_websocket, &limits)?;
+        let status = response.status.as_u16();
+        let is_listed = ctx.route.as_ref().is_some_and(|route| route.retry.is_on_status(status));
+        if !is_listed || !retry::may_resend(sent(session)) {
+            return Ok(());
+        }
+        ctx.attempt_ended(ctx.outcome(response.status));
+        if ctx.has_backend_left(session.req_header()) && ctx.takes_retry() {
+            return Err(errors::retry_on_status(response.status));
+        }
+        Ok(())
+    }
+
+    // ANCHOR: way_down
+    /// What the client gets to see of the backend's response.
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        if session::is_interim(response.status) {
+            if response.status == StatusCode::CONTINUE {
+                request_body::awaited(session, ctx);
+            }
+            return Ok(());
+        }
+        read_deadline::disarm(session);
+        ctx.has_no_content = session::has_no_content(session.req_header(), response.status);
+        early_response::begins(session, ctx, response);
+        settle_upgrade(response.status, session, ctx)?;
+        ctx.responded = Some(Instant::now());
+        ctx.reached(Phase::ResponseFilter);
+        if let Some(call) = &mut ctx.grpc {
+            call.on_response(response)?;
+        }
+        let outcome = ctx.outcome(response.status);
+        if let (Some(route), Some(attempt)) = (&ctx.route, &mut ctx.attempt) {
+            attempt.answered(outcome, &route.breaker);
+            if ctx.is_on_kept_connection {
+                attempt.backend().kept().answered();
+            }
+        }
+        response.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
+        let (name, via) = forwarded::via(response.version);
+        response.append_header(name, via)?;
+        if response.version < Version::HTTP_11 {
+            // What goes down is our own version (RFC 9110 6.2), whatever the backend speaks.
+            response.set_version(Version::HTTP_11);
+        }
+        if let Some(quota) = &ctx.quota {
+            quota.on_response(response)?;
+        }
+        if let Some(route) = &ctx.route {
+            route.headers.on_response(response, ctx.backend().map(|backend| backend.name.as_str()))?;
+        }
+        if let Some(cors) = ctx.cors() {
+            cors.on_response(session.req_header().headers.get(header::ORIGIN), response)?;
+        }
+        ctx.keep_client(response)?;
+        ctx.security_headers().on_response(ctx.is_https, response)?;
+        if let Some(compression) = ctx.route.as_ref().and_then(|route| route.compression.as_ref())
+            && ctx.grpc.is_none()
+        {
+            ctx.encoder = compression.on_response(session.req_header(), response)?;
+        }
+        if self.parts.leaving.has_begun() || session.is_process_shutting_down() {
+            // The client must not send another request on a connection that is about to close.
+            session.set_keepalive(None);
+        }
+        session::spare_chunks(session, response).await
+    }
+    // ANCHOR_END: way_down
+
+    /// A part of the response's body passes by.
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut RequestCtx,
+    ) -> Result<Option<Duration>> {
+        early_response::came(session, ctx, end_of_stream);
+        if ctx.has_no_content {
+            // Over HTTP/1 nobody would write it; over HTTP/2 Pingora does.
+            *body = None;
+        }
+        if let Some(encoder) = &mut ctx.encoder {
+            encoder.on_body(body, end_of_stream)?;
+        }
+        if let Some(call) = &mut ctx.grpc {
+            call.on_response_body(body);
+        }
+        Ok(None)
+    }
+
+    /// The trailers of a response over HTTP/2. Those of a call of gRPC say how it ended.
+    async fn response_trailer_filter(
+        &self,
+        session: &mut Session,
+        trailers: &mut HeaderMap,
+        ctx: &mut RequestCtx,
+    ) -> Result<Option<Bytes>> {
+        if response_check::check_fields(trailers, &HeadLimits::from(&ctx.snapshot.config.proxy)).is_err() {
+            // The body is whole. What is malformed behind it reaches no client; Pingora would end the stream well all the same.
+            trailers.clear();
+        }
+        early_response::came(session, ctx, true);
+        if let Some(encoder) = &mut ctx.encoder {
+            // The end of the body goes before what follows it, which nobody has announced.
+            return Ok(encoder.end()?.map(Bytes::from));
+        }
+        ctx.grpc.as_mut().map_or(Ok(None), |call| call.on_trailers(trailers))
+    }
+
+    // ANCHOR: told
+    /// Nothing more can be tried: the client is told why, if it has not been told anything yet.
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
+        if let Some(answer) = session::final_response(session).filter(|_| ctx.is_answered_early()) {
+            ctx.record(ctx.outcome(answer));
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
+        self.met(errors::limit(error));
+        let overdue = read_deadline::has_passed(session);
+        read_deadline::disarm(session);
+        let refused = stream::refusal(session).map(errors::refused);
+        if let Some(reason) = refused.as_ref().and_then(Reply::reason) {
+            self.parts.books.metrics.refused(reason);
+        }
+        let reply = refused.or_else(|| if overdue { Some(errors::overdue()) } else { errors::reply(error) });
+        ctx.error = reply.as_ref().map_or(Some("client_closed"), Reply::reason);
+        let mut error_code = 0;
+        if let (None, Some(call)) = (&reply, &mut ctx.grpc) {
+            call.on_cancel();
+        }
+        let awaits_trailers = ctx.grpc.as_ref().is_some_and(|call| call.awaits_trailers());
+        let can_be_told = awaits_trailers || session::final_response(session).is_none();
+        if let Some(reply) = reply.filter(|_| can_be_told) {
+            error_code = reply.status();
+            respond::tell(reply, error, session, ctx).await;
+        }
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+    // ANCHOR_END: told
+
+    /// What clients do is nobody's error, and a line for each time would be theirs to write. Where the access log tells
+    /// what happened to a backend, Pingora need not; it does what went wrong in here.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, error: &Error) -> bool {
+        match error.esource() {
+            ErrorSource::Downstream => true,
+            ErrorSource::Upstream => self.parts.books.access_log.is_some(),
+            ErrorSource::Internal | ErrorSource::Unset => false,
+        }
+    }
+
+    /// The same for retries, which the access log counts.
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &RequestCtx,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        self.parts.books.access_log.is_some()
+    }
+
+    /// The request is over, well or not: it is counted and logged.
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
+        stream::request_over(session);
+        request_limit::give_back(session);
+        self.parts.books.enter(session, error, ctx);
+        if ctx.is_answered_early() || stream::is_broken_off(session) {
+            // The backend has nothing to do any more with what its client still sends.
+            ctx.attempt = None;
+            early_response::leave(session, ctx, error.is_some()).await;
+        }
+        early_response::linger(session, ctx).await;
+    }
+}

@@ -1,0 +1,91 @@
+//! The books of the gateway: what has become of each request, counted, logged, and kept for a while.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header;
+use pingora::Error;
+use pingora::proxy::Session;
+
+use crate::downstream::{session, stream};
+use crate::proxy::ctx::RequestCtx;
+use crate::telemetry::access_log::Record;
+use crate::telemetry::{AccessLog, Metrics, Timelines};
+use crate::upstream::Outcome;
+
+/// The status in logs and metrics of a client that left before its answer, as nginx counts it.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// Where it is entered.
+pub struct Books {
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Where each request has a line; `None`: nowhere.
+    pub access_log: Option<AccessLog>,
+    /// Where recent requests are kept; `None`: nowhere.
+    pub timelines: Option<Arc<Timelines>>,
+}
+
+impl Books {
+    /// Enters a request that is over; `error` is what has ended it, where it was not its answer.
+    pub fn enter(&self, session: &Session, error: Option<&Error>, ctx: &mut RequestCtx) {
+        let duration = ctx.started.elapsed();
+        let status = session::final_response(session).map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
+        if error.is_none() && ctx.responded.is_some() {
+            let answer = session::final_response(session);
+            ctx.record(answer.map_or(Outcome::Failure, |status| ctx.outcome(status)));
+        }
+        let status = ctx.grpc.as_ref().map_or(status, |call| call.http_status(status));
+        self.count(status, duration, ctx);
+        self.write(session, status, duration, ctx);
+    }
+
+    fn count(&self, status: u16, duration: Duration, ctx: &RequestCtx) {
+        let metrics = ctx.metrics();
+        self.metrics.response(metrics, status);
+        let responded = ctx.responded.map_or(duration, |at| at.duration_since(ctx.started));
+        metrics.latency.observe(responded.as_secs_f64());
+        if let Some(tag) = ctx.arm().filter(|_| ctx.sought).and_then(|arm| arm.metrics.as_ref()) {
+            tag.response(status, responded.as_secs_f64());
+        }
+        if let Some(call) = &ctx.grpc {
+            metrics.grpc.ended(call.status());
+        }
+        if ctx.tunnel().is_none() {
+            // How long somebody keeps a socket open says nothing of how quick anything was.
+            metrics.duration_ms.observe(duration.as_secs_f64() * 1000.0);
+        }
+    }
+
+    fn write(&self, session: &Session, status: u16, duration: Duration, ctx: &RequestCtx) {
+        let tunnel = ctx.tunnel();
+        let request = session.req_header();
+        let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let record = Record {
+            method: request.method.as_str(),
+            host: request.uri.host().or(host).unwrap_or("-"),
+            path: if stream::is_in_place(session) { "-" } else { request.uri.path() },
+            status,
+            grpc_status: ctx.grpc.as_ref().and_then(|call| call.status()).map(|status| status.code()),
+            duration,
+            request_id: ctx.id.to_str().unwrap_or_default(),
+            client: ctx.client,
+            user: ctx
+                .identity
+                .as_ref()
+                .map(|identity| identity.name.as_str())
+                .filter(|name| !name.is_empty()),
+            backend: ctx.backend().map(|backend| backend.name.as_str()),
+            bytes: tunnel.map_or(session.body_bytes_sent() as u64, |passed| passed.sent),
+            bytes_received: tunnel.map_or(session.body_bytes_read() as u64, |passed| passed.received),
+            attempts: ctx.attempts,
+            error: ctx.error.or_else(|| tunnel?.ending?.error()),
+        };
+        if let Some(access_log) = &self.access_log {
+            access_log.write(&record);
+        }
+        if let (Some(timelines), Some(timeline)) = (&self.timelines, &ctx.timeline) {
+            timelines.keep(&record, ctx.way(), timeline);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The check of a response before anything is made of it: what no client may get. What frames a response over HTTP/1
+//! is checked as it is read (see [`super::connection`]); what h2 lets through over HTTP/2, here.
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use pingora::http::ResponseHeader;
+use pingora::prelude::*;
+
+use super::connection::HeadLimits;
+use crate::util::http1::bytes::is_token;
+use crate::util::http1::{Fault, field};
+
+/// Refuses a response that no client may get, and brings what may be said in several ways into one form. `upgrade`:
+/// the client has asked for a WebSocket.
+///
+/// # Errors
+/// A switch to a protocol that the client has not asked for (RFC 9110 7.8), and what HTTP/2 does not have.
+pub fn check(response: &mut ResponseHeader, upgrade: bool, limits: &HeadLimits) -> Result<()> {
+    if response.version == Version::HTTP_2 {
+        check_fields(&response.headers, limits)?;
+    }
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        if !upgrade {
+            return Err(switched_unasked());
+        }
+        let mut protocols = response.headers.get_all(header::UPGRADE).iter();
+        let is_websocket = |protocol: &HeaderValue| protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+        if !protocols.next().is_some_and(is_websocket) || protocols.next().is_some() {
+            // RFC 6455 4.1: the tunnel's two ends have agreed on nothing.
+            return Err(Error::explain(InvalidHTTPHeader, "101, and not to a WebSocket").into_up());
+        }
+        if response.version != Version::HTTP_11 {
+            // RFC 9110 7.8. To Pingora's half of the backend, nothing has been switched.
+            return Err(Error::explain(InvalidHTTPHeader, "101, which HTTP/1.0 does not have").into_up());
+        }
+    }
+    of_one_hop(response);
+    if response.status == StatusCode::NO_CONTENT || response.status.is_informational() {
+        // RFC 9110 8.6, RFC 9112 6.1: there is nothing whose length it could be, or that could be in chunks.
+        response.remove_header(&header::CONTENT_LENGTH);
+        response.remove_header(&header::TRANSFER_ENCODING);
+    }
+    one_length(response)
+}
+
+/// Refuses fields of a response or of its trailers over HTTP/2 that h2 lets through, and HTTP/1.1 does not have (RFC
+/// 9113 8.2.1 and 10.3), and more of them than a client may get.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn check_fields(fields: &HeaderMap, limits: &HeadLimits) -> Result<()> {
+    let fault = || -> std::result::Result<(), Fault> {
+        if fields.len() > limits.fields {
+            return Err("there are more header fields than proxy.max_response_header_fields allows");
+        }
+        let size: usize =
+            fields.iter().map(|(name, value)| name.as_str().len() + value.len() + AROUND_FIELD).sum();
+        if size > limits.bytes {
+            return Err("the header is larger than proxy.max_response_header_bytes allows");
+        }
+        for (name, value) in fields {
+            if !is_token(name.as_str().as_bytes()) {
+                return Err("the name of a header field has bytes that no name has");
+            }
+            if value.as_bytes().trim_ascii().len() != value.len() {
+                return Err("the value of a header field begins or ends with white space");
+            }
+        }
+        Ok(())
+    };
+    fault().map_err(|detail| Error::explain(InvalidHTTPHeader, detail).into_up())
+}
+
+/// A colon, a space, and the end of the line: what HTTP/1 has around a field.
+const AROUND_FIELD: usize = 4;
+
+/// Takes away what is about the connection to the backend alone: the fields that its `Connection` names, and those
+/// that always are (RFC 9110 7.6.1). What frames the body stays, and what a WebSocket begins with.
+fn of_one_hop(response: &mut ResponseHeader) {
+    let always = ["keep-alive", "proxy-connection", "te"];
+    always.iter().for_each(|name| drop(response.remove_header(*name)));
+    if response.status == StatusCode::SWITCHING_PROTOCOLS
+        || !response.headers.contains_key(header::CONNECTION)
+    {
+        return;
+    }
+    let lines: Vec<_> = response.headers.get_all(header::CONNECTION).iter().cloned().collect();
+    let options = lines.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    for name in options.filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok()) {
+        if ![header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION].contains(&name) {
+            response.remove_header(&name);
+        }
+    }
+}
+
+/// The error of a switch that was not asked for.
+pub(super) fn switched_unasked() -> Box<Error> {
+    Error::explain(InvalidHTTPHeader, "101 to a request that asked for no other protocol").into_up()
+}
+
+/// Writes a length that is there several times, or with leading zeros, as one number (RFC 9110 8.6). Lengths that
+/// differ have been refused by now.
+fn one_length(response: &mut ResponseHeader) -> Result<()> {
+    let mut lines = response.headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = lines.next() else { return Ok(()) };
+    let is_plain = matches!(first.as_bytes(), b"0" | [b'1'..=b'9', ..]) && !first.as_bytes().contains(&b',');
+    if lines.next().is_none() && is_plain {
+        return Ok(());
+    }
+    let length = first.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
+    let length = field::content_length(length.trim_ascii());
+    let length = length.map_err(|fault| Error::explain(InvalidHTTPHeader, fault).into_up())?;
+    response.insert_header(header::CONTENT_LENGTH, length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { bytes: 1000, fields: 10 };
+
+    fn response(status: u16, lengths: &[&str]) -> ResponseHeader {
+        let mut response = ResponseHeader::build(status, None).unwrap();
+        for length in lengths {
+            response.append_header("Content-Length", *length).unwrap();
+        }
+        response
+    }
+
+    #[test]
+    fn nobody_switches_to_what_was_not_asked_for() {
+        let switch = |protocols: &[&str]| {
+            let mut switch = response(101, &[]);
+            protocols.iter().for_each(|protocol| drop(switch.append_header("Upgrade", *protocol)));
+            switch
+        };
+        for (protocols, is_fine) in [
+            (&["websocket"][..], true),
+            (&["WebSocket"], true),
+            (&[], false),
+            (&["h2c"], false),
+            (&["websocket, h2c"], false),
+            (&["websocket", "h2c"], false),
+        ] {
+            assert_eq!(check(&mut switch(protocols), true, &LIMITS).is_ok(), is_fine, "{protocols:?}");
+        }
+        let error = check(&mut switch(&["websocket"]), false, &LIMITS).unwrap_err();
+        assert_eq!((error.esource(), error.etype()), (&ErrorSource::Upstream, &InvalidHTTPHeader));
+        assert!(check(&mut response(100, &[]), false, &LIMITS).is_ok());
+        let mut old = switch(&["websocket"]);
+        old.set_version(Version::HTTP_10);
+        assert!(check(&mut old, true, &LIMITS).is_err());
+    }
+
+    #[test]
+    fn what_has_no_body_has_no_length_and_no_coding() {
+        for status in [204, 103] {
+            let mut empty = response(status, &["5"]);
+            empty.insert_header("Transfer-Encoding", "chunked").unwrap();
+            check(&mut empty, false, &LIMITS).unwrap();
+            assert!(empty.headers.is_empty(), "{status}");
+        }
+        let mut switch = response(101, &["0"]);
+        switch.insert_header("Upgrade", "websocket").unwrap();
+        switch.insert_header("Transfer-Encoding", "chunked").unwrap();
+        check(&mut switch, true, &LIMITS).unwrap();
+        assert_eq!(switch.headers.len(), 1, "{:?}", switch.headers);
+    }
+
+    #[test]
+    fn what_http2_lets_through_and_http1_does_not_have_is_refused() {
+        let with = |name: &str, value: &str| {
+            let mut fields = HeaderMap::new();
+            fields.append(HeaderName::from_lowercase(name.as_bytes()).unwrap(), value.parse().unwrap());
+            check_fields(&fields, &LIMITS).is_ok()
+        };
+        assert!(with("x-a", "b c"));
+        for (name, value) in [("x\"a", "b"), ("x-a", " b"), ("x-a", "b "), ("x-a", "\tb")] {
+            assert!(!with(name, value), "{name}: {value:?}");
+        }
+        assert!(!with("x-a", &"x".repeat(LIMITS.bytes)));
+        let mut many = HeaderMap::new();
+        for _ in 0..LIMITS.fields {
+            many.append("x-a", HeaderValue::from_static("b"));
+        }
+        assert!(check_fields(&many, &LIMITS).is_ok());
+        many.append("x-a", HeaderValue::from_static("b"));
+        assert!(check_fields(&many, &LIMITS).is_err());
+    }
+
+    #[test]
+    fn what_is_about_the_connection_to_the_backend_stays_there() {
+        let mut of_one_hop = response(200, &["5"]);
+        for (name, value) in [
+            ("Connection", "close, X-Private"),
+            ("Connection", "x-other,content-length"),
+            ("X-Private", "1"),
+            ("X-Other", "1"),
+            ("Keep-Alive", "timeout=5"),
+            ("Proxy-Connection", "close"),
+            ("X-Kept", "1"),
+        ] {
+            of_one_hop.append_header(name, value).unwrap();
+        }
+        check(&mut of_one_hop, false, &LIMITS).unwrap();
+        let mut left: Vec<_> = of_one_hop.headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["connection", "content-length", "x-kept"]);
+    }
+
+    #[test]
+    fn one_length_is_left_of_several() {
+        for lengths in [&["5"][..], &["5", "5"], &["5, 5"], &["5 ,5", "5"], &["005"], &["05", "5"]] {
+            let mut response = response(200, lengths);
+            check(&mut response, false, &LIMITS).unwrap();
+            let left: Vec<_> = response.headers.get_all("content-length").iter().collect();
+            assert_eq!(left, ["5"], "{lengths:?}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! One field line of an HTTP/1 message (RFC 9112 5).
+
+use std::ops::Range;
+
+use super::Fault;
+use super::bytes::{is_field_value, is_token, trim_ows};
+use crate::util::decimal;
+use crate::util::decimal::NotANumber;
+
+/// Splits a field line into its name, and where its value is: a colon stands right behind the name.
+///
+/// # Errors
+/// What is wrong with the line.
+pub(crate) fn split(line: &[u8]) -> Result<(&[u8], Range<usize>), Fault> {
+    if matches!(line.first(), Some(b' ' | b'\t')) {
+        return Err("a header field is folded over several lines");
+    }
+    let Some(colon) = memchr::memchr(b':', line) else {
+        return Err("a line of the header has no colon");
+    };
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    if !is_token(name) {
+        return Err("the name of a header field is empty, or has bytes that no name has");
+    }
+    if !is_field_value(value) {
+        return Err("the value of a header field has control characters");
+    }
+    let end = colon + 1 + value.trim_ascii_end().len();
+    let start = end - trim_ows(&line[colon + 1..end]).len();
+    Ok((name, start..end))
+}
+
+/// Reads one number of a response's Content-Length (RFC 9110 8.6). Zeros before it are overlooked: the gateway writes it
+/// anew.
+///
+/// # Errors
+/// What is wrong with the number.
+pub(crate) fn content_length(value: &[u8]) -> Result<u64, Fault> {
+    let zeros = value.iter().take_while(|byte| **byte == b'0').count();
+    let number = &value[zeros.min(value.len().saturating_sub(1))..];
+    decimal::strict(number).map_err(|why| match why {
+        NotANumber::TooLarge => "the Content-Length field is larger than any body",
+        _ => "the Content-Length field is not one number",
+    })
+}

@@ -1,0 +1,88 @@
+//! Secrets that nobody can guess. They come from the operating system's generator and from nowhere else: an id that
+//! begins with a clock (UUIDv7), or a fast generator that is not made for secrets, can be foretold by a client that has seen
+//! enough of what it made.
+
+/// Length of a secret, in bytes. As long as the output of SHA-256, so that a key of HMAC-SHA-256 is no weaker than the
+/// hash (RFC 2104 3).
+pub const SECRET_BYTES: usize = 32;
+
+/// The operating system gave no random bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("the operating system gives no random bytes: {0}")]
+pub struct NoRandomBytes(#[from] getrandom::Error);
+
+/// Makes a secret of the operating system's random bytes.
+///
+/// # Errors
+/// Where the system has none to give, which happens on a machine that has just started, or in a sandbox that forbids
+/// the system call.
+pub fn secret() -> Result<[u8; SECRET_BYTES], NoRandomBytes> {
+    let mut secret = [0; SECRET_BYTES];
+    getrandom::fill(&mut secret)?;
+    Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    #[test]
+    fn every_bit_of_a_secret_is_random() {
+        // Of a clock and a version number most bits are the same each time. That one of 256 random bits is the same 96
+        // times happens once in 2^87 runs.
+        let (mut ones, mut zeros) = ([0; SECRET_BYTES], [0; SECRET_BYTES]);
+        for _ in 0..96 {
+            for (at, byte) in secret().unwrap().iter().enumerate() {
+                ones[at] |= byte;
+                zeros[at] |= !byte;
+            }
+        }
+        assert_eq!((ones, zeros), ([0xFF; SECRET_BYTES], [0xFF; SECRET_BYTES]));
+    }
+
+    /// Where a generator is used whose numbers can be foretold, and what for. None of it is a secret.
+    const NOT_SECRET: [(&str, &str); 7] = [
+        ("proxy/admission.rs", "which requests an injected fault hits"),
+        ("policy/rate_limit/store/reconnect.rs", "pause before the store is connected to again"),
+        ("policy/request_id.rs", "an id for logs"),
+        ("tls/acme/manager.rs", "pause before another order"),
+        ("upstream/health/mod.rs", "pause between probes"),
+        ("upstream/retry.rs", "pause before a retry"),
+        ("websocket/drain_timer.rs", "when a WebSocket is told to go"),
+    ];
+
+    fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+
+    #[test]
+    fn no_secret_is_made_of_what_can_be_foretold() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut files = Vec::new();
+        sources(&root, &mut files);
+        let foretold = |file: &PathBuf| {
+            let text = fs::read_to_string(file).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            ["fastrand", "Uuid::", "uuid::"].iter().any(|source| code.contains(source))
+        };
+        let is_test = |file: &PathBuf| file.ends_with("route/readers.rs") || file.ends_with("tests.rs");
+        let found: BTreeSet<String> = files
+            .iter()
+            .filter(|file| !is_test(file) && foretold(file))
+            .map(|file| file.strip_prefix(&root).unwrap().display().to_string())
+            .collect();
+        let known: BTreeSet<String> = NOT_SECRET.iter().map(|(file, _)| (*file).to_owned()).collect();
+        assert_eq!(found, known, "a secret comes from random::secret(); what is none goes into NOT_SECRET");
+    }
+}

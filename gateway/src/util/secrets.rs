@@ -1,0 +1,108 @@
+//! Secrets that the configuration names and does not hold: in environment variables, and in files of their own.
+//!
+//! A gateway that runs needs them. `check` and `explain` also work where they are not (a pre-commit hook, CI), and
+//! tell the operator which are missing.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
+
+use crate::util::files;
+
+/// Reads secrets, and keeps a list of those that are missing.
+#[derive(Debug)]
+pub struct Secrets {
+    are_required: bool,
+    missing: RefCell<BTreeSet<String>>,
+}
+
+impl Secrets {
+    /// Secrets for a gateway that runs: a missing one is an error.
+    pub fn required() -> Self {
+        Secrets { are_required: true, missing: RefCell::default() }
+    }
+
+    /// Secrets for a configuration that is only looked at: a missing one is noted.
+    pub fn optional() -> Self {
+        Secrets { are_required: false, ..Secrets::required() }
+    }
+
+    /// Returns the secret in the environment variable `name`, which the configuration names in `key`; `None` where it
+    /// is missing and need not be there.
+    ///
+    /// # Errors
+    /// Why there is no secret.
+    pub fn variable(&self, key: &str, name: &str) -> Result<Option<String>, String> {
+        match std::env::var(name) {
+            Ok(secret) if !secret.trim().is_empty() => Ok(Some(secret)),
+            Err(std::env::VarError::NotUnicode(_)) => {
+                Err(format!("the environment variable {name} is no text in UTF-8"))
+            }
+            _ => self.absent(key, format!("the environment variable {name} is not set, or empty")),
+        }
+    }
+
+    /// Returns the secret in `file`, which the configuration names in `key`; `None` where the file is not there, or not
+    /// for this user to read, and need not be. One that is there and is no good is an error in any case.
+    ///
+    /// # Errors
+    /// Why there is no secret.
+    pub fn file(&self, key: &str, file: &str) -> Result<Option<String>, String> {
+        let path = Path::new(file);
+        match access(path, AccessFlags::R_OK) {
+            Err(error @ (Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES)) => {
+                self.absent(key, format!("cannot read '{file}': {}", std::io::Error::from(error)))
+            }
+            _ => files::read_text(path).map(Some),
+        }
+    }
+
+    fn absent(&self, key: &str, why: String) -> Result<Option<String>, String> {
+        if self.are_required {
+            return Err(why);
+        }
+        self.missing.borrow_mut().insert(format!("{why} ({key}): `gateway run` does not start without it"));
+        Ok(None)
+    }
+
+    /// Returns a line for each secret that was asked for and is missing.
+    pub fn missing(&self) -> Vec<String> {
+        self.missing.borrow().iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_secret_is_an_error_only_where_it_is_needed() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("secret").display().to_string();
+        let required = Secrets::required();
+        let error = required.variable("auth.secret_env", "GATEWAY_TEST_NO_SUCH_VARIABLE").unwrap_err();
+        assert!(error.contains("GATEWAY_TEST_NO_SUCH_VARIABLE is not set"), "{error}");
+        let error = required.file("auth.secret_file", &file).unwrap_err();
+        assert!(error.contains("No such file"), "{error}");
+        assert_eq!(required.missing(), Vec::<String>::new());
+
+        let optional = Secrets::optional();
+        assert_eq!(optional.variable("auth.secret_env", "GATEWAY_TEST_NO_SUCH_VARIABLE"), Ok(None));
+        assert_eq!(optional.file("auth.secret_file", &file), Ok(None));
+        // A directory is there, and is no secret.
+        assert!(optional.file("auth.secret_file", &directory.path().display().to_string()).is_err());
+        assert_eq!(optional.variable("x", "PATH").unwrap(), std::env::var("PATH").ok());
+        std::fs::write(&file, "s3cret\n").unwrap();
+        assert_eq!(optional.file("auth.secret_file", &file), Ok(Some("s3cret\n".to_owned())));
+        let missing = optional.missing();
+        assert_eq!(missing.len(), 2, "{missing:?}");
+        assert!(
+            missing.iter().all(|line| line.ends_with("`gateway run` does not start without it")),
+            "{missing:?}"
+        );
+        assert!(!missing.concat().contains("s3cret"));
+    }
+}
