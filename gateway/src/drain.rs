@@ -15,7 +15,7 @@ use tokio::sync::watch;
 pub const LINGER: Duration = Duration::from_secs(5);
 
 /// Waits for the accept loops of a process that starts.
-pub struct Starting {
+pub struct StartupBarrier {
     says: Sender<()>,
     said: Receiver<()>,
     parts: usize,
@@ -24,14 +24,14 @@ pub struct Starting {
 /// One of those accept loops.
 pub struct Part(Sender<()>);
 
-impl Default for Starting {
+impl Default for StartupBarrier {
     fn default() -> Self {
         let (says, said) = mpsc::channel();
-        Starting { says, said, parts: 0 }
+        StartupBarrier { says, said, parts: 0 }
     }
 }
 
-impl Starting {
+impl StartupBarrier {
     /// One more to wait for.
     pub fn part(&mut self) -> Part {
         self.parts += 1;
@@ -40,7 +40,7 @@ impl Starting {
 
     /// Waits until all of them listen. False where one has ended without, or has not come to it in time.
     pub fn wait(self, within: Duration) -> bool {
-        let Starting { says, said, parts } = self;
+        let StartupBarrier { says, said, parts } = self;
         // Whoever is left has not said it yet: without anybody left, there is nothing to wait for.
         drop(says);
         let until = Instant::now() + within;
@@ -58,7 +58,7 @@ impl Part {
 
 /// Whether the listeners belong to another process by now, and who is still being served by this one.
 #[derive(Clone)]
-pub struct Leaving(Arc<State>);
+pub struct Drain(Arc<State>);
 
 struct State {
     /// For who waits for it.
@@ -70,11 +70,11 @@ struct State {
 }
 
 /// Somebody who is served; counted until this is dropped.
-pub struct Staying(Leaving);
+pub struct DrainGuard(Drain);
 
-impl Default for Leaving {
+impl Default for Drain {
     fn default() -> Self {
-        Leaving(Arc::new(State {
+        Drain(Arc::new(State {
             begun: watch::Sender::new(false),
             has_begun: AtomicBool::new(false),
             hurries: AtomicBool::new(false),
@@ -83,7 +83,7 @@ impl Default for Leaving {
     }
 }
 
-impl Leaving {
+impl Drain {
     /// From now on they do.
     pub fn begin(&self) {
         self.0.has_begun.store(true, Ordering::Release);
@@ -96,12 +96,12 @@ impl Leaving {
     }
 
     /// The process was told to stop all the same.
-    pub fn hurry(&self) {
+    pub fn skip_linger(&self) {
         self.0.hurries.store(true, Ordering::Release);
     }
 
     /// Whether idle connections may stay open for a while.
-    pub fn lets_linger(&self) -> bool {
+    pub fn allows_linger(&self) -> bool {
         self.has_begun() && !self.0.hurries.load(Ordering::Acquire)
     }
 
@@ -112,18 +112,18 @@ impl Leaving {
     }
 
     /// Counts somebody who is served.
-    pub fn stay(&self) -> Staying {
+    pub fn stay(&self) -> DrainGuard {
         self.0.staying.fetch_add(1, Ordering::AcqRel);
-        Staying(self.clone())
+        DrainGuard(self.clone())
     }
 
     /// Whether nobody is.
-    pub fn is_alone(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.0.staying.load(Ordering::Acquire) == 0
     }
 }
 
-impl Drop for Staying {
+impl Drop for DrainGuard {
     fn drop(&mut self) {
         self.0.0.staying.fetch_sub(1, Ordering::AcqRel);
     }
@@ -135,38 +135,38 @@ mod tests {
 
     #[test]
     fn all_parts_are_waited_for() {
-        let mut starting = Starting::default();
+        let mut starting = StartupBarrier::default();
         let (one, other) = (starting.part(), starting.part());
         one.listens();
         std::thread::spawn(|| other.listens());
         assert!(starting.wait(Duration::from_secs(5)));
-        assert!(Starting::default().wait(Duration::ZERO), "nothing to wait for");
+        assert!(StartupBarrier::default().wait(Duration::ZERO), "nothing to wait for");
     }
 
     #[test]
     fn one_that_ends_without_listening_is_not_waited_for() {
-        let mut starting = Starting::default();
+        let mut starting = StartupBarrier::default();
         let (one, other) = (starting.part(), starting.part());
         one.listens();
         drop(other);
         assert!(!starting.wait(Duration::from_secs(3600)));
 
-        let mut starting = Starting::default();
+        let mut starting = StartupBarrier::default();
         let _late = starting.part();
         assert!(!starting.wait(Duration::from_millis(1)));
     }
 
     #[tokio::test]
     async fn leaving_begins_once_and_counts_who_stays() {
-        let leaving = Leaving::default();
+        let leaving = Drain::default();
         let staying = leaving.stay();
-        assert!(!leaving.has_begun() && !leaving.is_alone());
+        assert!(!leaving.has_begun() && !leaving.is_idle());
         leaving.begin();
         leaving.begun().await;
-        assert!(leaving.has_begun() && leaving.lets_linger());
-        leaving.hurry();
-        assert!(leaving.has_begun() && !leaving.lets_linger());
+        assert!(leaving.has_begun() && leaving.allows_linger());
+        leaving.skip_linger();
+        assert!(leaving.has_begun() && !leaving.allows_linger());
         drop(staying);
-        assert!(leaving.is_alone());
+        assert!(leaving.is_idle());
     }
 }

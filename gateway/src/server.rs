@@ -13,20 +13,20 @@ use tracing::{info, warn};
 use crate::admin::{Access, AccessError, Api, ApiServer, Door, MetricsServer, Readiness};
 use crate::config::{Config, ConfigError, HealthCheck, MAX_ATTEMPTS, Parsed, Source};
 use crate::demo::DemoOrigins;
-use crate::drain::{Leaving, Starting};
+use crate::drain::{Drain, StartupBarrier};
 use crate::listener::{BindError, Connections, Opener, ProxyService, Socket};
-use crate::live::{Names, Reloader, RolloutService, Rollouts, Snapshot, Store};
+use crate::live::{Reloader, Resolution, RolloutService, Rollouts, Snapshot, Store};
 use crate::policy::auth::KeySetService;
 use crate::policy::rate_limit::StoreKeeper;
 use crate::process::descriptors::{self, TooFewDescriptors};
 use crate::process::signals::{CaughtSignals, Lifecycle, RunError};
-use crate::process::start::{How, PrepareError, Start};
+use crate::process::start::{PrepareError, Start, StartOptions};
 use crate::process::upgrade::Listeners;
-use crate::proxy::request_log::Books;
+use crate::proxy::request_log::RequestLog;
 use crate::proxy::{self, Gateway};
 use crate::telemetry::logging::{self, LoggingError};
 use crate::telemetry::{Metrics, Timelines};
-use crate::tls::acme::{AcmeService, Challenges, Pace};
+use crate::tls::acme::{AcmeService, Challenges, Timing};
 use crate::upstream::connection::{self, BackendConnector, HeadLimits, ResponseLimits};
 use crate::upstream::{Discoverer, HealthChecker};
 
@@ -70,7 +70,12 @@ pub enum StartError {
 ///
 /// # Errors
 /// Where it cannot start, or stops without having been asked to: see [`StartError`].
-pub fn run(source: Source, parsed: Parsed, demo: Option<DemoOrigins>, how: How) -> Result<(), StartError> {
+pub fn run(
+    source: Source,
+    parsed: Parsed,
+    demo: Option<DemoOrigins>,
+    how: StartOptions,
+) -> Result<(), StartError> {
     // Before anybody else uses it: OpenSSL then cleans nothing up at exit, while other threads may still read it.
     openssl::init();
     let mut start = Start::prepare(&parsed.config, how)?;
@@ -94,16 +99,16 @@ fn serve(
     let access = config.proxy.management_api.then_some(access).transpose()?;
     let Sockets { proxy: sockets, management, metrics: metrics_listener } =
         Sockets::open(config, &mut start.listeners)?;
-    let presence = start.settle(config)?;
+    let announcer = start.settle(config)?;
     let (log, access_log) = logging::start(&config.logging)?;
 
     let metrics = Arc::new(Metrics::new()?);
-    let live = Arc::new(Store::new(source, parsed, Names::Resolved, metrics.clone())?);
+    let live = Arc::new(Store::new(source, parsed, Resolution::Resolved, metrics.clone())?);
     let rollouts = Arc::new(Rollouts::new(live.clone(), metrics.clone()));
     let timelines = access.is_some().then(Arc::<Timelines>::default);
     announce(&live.load());
     room.warning.iter().for_each(|warning| warn!("{warning}"));
-    let (mut starting, leaving) = (Starting::default(), Leaving::default());
+    let (mut starting, leaving) = (StartupBarrier::default(), Drain::default());
     let connections = Arc::new(Connections::new(room.connections, metrics.clone(), leaving.clone()));
     let readiness = Readiness::default();
 
@@ -115,9 +120,9 @@ fn serve(
     let current = live.clone();
     let limits = ResponseLimits::new(move || HeadLimits::from(&current.load().config.proxy));
     let connector = BackendConnector::new(limits);
-    let gateway = Gateway::new(proxy::Parts {
+    let gateway = Gateway::new(proxy::GatewayDeps {
         live: live.clone(),
-        books: Books { metrics: metrics.clone(), access_log, timelines: timelines.clone() },
+        books: RequestLog { metrics: metrics.clone(), access_log, timelines: timelines.clone() },
         challenges: challenges.clone(),
         leaving: leaving.clone(),
         stopping: readiness.stopping(),
@@ -167,7 +172,7 @@ fn serve(
     if let Some(address) = metrics_address {
         info!("metrics on http://{address}/metrics");
     }
-    let succession = start.succession(&metrics);
+    let upgrade_state = start.upgrade_state(&metrics);
     let reloader = Reloader::start(live, metrics);
     let patience = config.proxy.shutdown_timeout_secs.duration();
     let log = log.handle();
@@ -175,12 +180,12 @@ fn serve(
         signals,
         log: log.clone(),
         starting,
-        presence,
+        announcer,
         readiness,
         leaving,
         connections,
         patience,
-        succession,
+        upgrade_state,
     };
     let on_sighup = || {
         log.reopen();
@@ -211,7 +216,7 @@ fn certificates(live: &Arc<Store>, challenges: Arc<Challenges>, metrics: &Arc<Me
         statuses: Arc::default(),
         tell: Arc::new(tell),
         metrics: metrics.clone(),
-        pace: Pace::default(),
+        pace: Timing::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use criterion::{Bencher, BenchmarkId, Criterion};
-use gateway::policy::auth::{Asked, Auth};
+use gateway::policy::auth::{Auth, AuthRequest};
 use http::HeaderValue;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use openssl::ec::{EcGroup, EcKey};
@@ -119,7 +119,7 @@ fn measure_new(bencher: &mut Bencher<'_>, table: &str, requests: &[RequestHeader
 }
 
 fn check(runtime: &Runtime, policy: &Auth, request: &RequestHeader, id: &HeaderValue) {
-    let asked = Asked { request, path: "/", client: None, is_https: true, host: None, id };
+    let asked = AuthRequest { request, path: "/", client: None, is_https: true, host: None, id };
     assert!(runtime.block_on(policy.check(black_box(&asked)).verdict()).passed().is_ok());
 }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, Once};
 use criterion::{Bencher, BenchmarkId, Criterion};
 use gateway::config::{Algorithm, Percent};
 use gateway::telemetry::Metrics;
-use gateway::upstream::{BackendState, Member, Pool, Wanted};
+use gateway::upstream::{BackendState, Member, Pool, Selection};
 
 const BACKENDS: [usize; 3] = [3, 30, 300];
 const KEYS: usize = 100_000;
@@ -79,8 +79,8 @@ fn pool(algorithm: Algorithm, weights: &[u32]) -> Pool {
     Pool::new(members, Vec::new(), algorithm, Percent::default(), Arc::default())
 }
 
-fn wanted(key: &[u8]) -> Wanted<'_> {
-    Wanted { key, known: None, limit: u32::MAX, heeds_circuits: true }
+fn wanted(key: &[u8]) -> Selection<'_> {
+    Selection { key, known: None, limit: u32::MAX, heeds_circuits: true }
 }
 
 /// Who gets the key.

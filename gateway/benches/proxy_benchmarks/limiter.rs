@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion};
 use gateway::config::RateLimits;
-use gateway::policy::rate_limit::{Asker, Checked, Counters, Means, RateLimiter, Windows};
+use gateway::policy::rate_limit::{
+    CheckOutcome, Counters, LimiterDeps, RateLimitSubject, RateLimiter, Windows,
+};
 use gateway::telemetry::Metrics;
 use http::HeaderMap;
 
@@ -71,7 +73,7 @@ impl Table {
     fn windows(&self, number: usize) -> Windows {
         let window = serde_json::json!({ "requests": 1000, "window_secs": 3600 });
         let limits: RateLimits = serde_json::from_value(vec![window; number].into()).unwrap();
-        let means = Means {
+        let means = LimiterDeps {
             scope: &|_| "route",
             counters: &self.counters,
             store: None,
@@ -82,8 +84,8 @@ impl Table {
 }
 
 fn check(windows: &Windows, headers: &HeaderMap, client: u32, now: Instant) {
-    let asker = Asker { address: Some(IpAddr::V4(client.into())), headers, claim: &|_| None };
-    let Checked::Done(verdict) = windows.check(&asker, now) else { panic!("there is no store") };
+    let asker = RateLimitSubject { address: Some(IpAddr::V4(client.into())), headers, claim: &|_| None };
+    let CheckOutcome::Done(verdict) = windows.check(&asker, now) else { panic!("there is no store") };
     black_box(verdict);
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use gateway::config::Source;
-use gateway::live::{Names, Store};
+use gateway::live::{Resolution, Store};
 use gateway::telemetry::Metrics;
 
 criterion_group! {
@@ -42,7 +42,7 @@ criterion_main!(benches);
 fn compiled(text: &str) -> Store {
     let source = Source::built_in("bench", text.to_owned());
     let parsed = source.read().unwrap();
-    Store::new(source, parsed, Names::Resolved, Arc::new(Metrics::new().unwrap())).unwrap()
+    Store::new(source, parsed, Resolution::Resolved, Arc::new(Metrics::new().unwrap())).unwrap()
 }
 
 /// A configuration with so many virtual hosts, each with a route of its own, every tenth of them a wildcard.

@@ -10,7 +10,7 @@ use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use gateway::config::{self, AuthKind};
 use gateway::policy::Verdict;
-use gateway::policy::auth::{Asked, Auth, Compiler, Kept};
+use gateway::policy::auth::{Auth, AuthCaches, AuthRequest, Compiler};
 use gateway::telemetry::KeySetMetrics;
 use gateway::util::secrets::Secrets;
 use http::HeaderValue;
@@ -92,7 +92,8 @@ fn is_let_in(auth: &Auth, name: &'static str, values: &[HeaderValue]) -> bool {
         assert!(request.append_header(name, value).is_ok());
     }
     let id = HeaderValue::from_static("id");
-    let asked = Asked { request: &request, path: "/", client: None, is_https: true, host: None, id: &id };
+    let asked =
+        AuthRequest { request: &request, path: "/", client: None, is_https: true, host: None, id: &id };
     matches!(runtime.block_on(auth.check(&asked).verdict()), Verdict::Continue(_))
 }
 
@@ -155,7 +156,7 @@ fn policies() -> &'static Policies {
 
 fn compiled(table: &config::Auth) -> Arc<Auth> {
     let metrics = |_: &str| -> KeySetMetrics { panic!("keys are fetched") };
-    match Compiler::new(Kept::default(), metrics, &Secrets::required()).compile(table) {
+    match Compiler::new(AuthCaches::default(), metrics, &Secrets::required()).compile(table) {
         Ok(Some(auth)) => auth,
         other => panic!("the policy cannot be made: {other:?}"),
     }

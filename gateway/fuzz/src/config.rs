@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gateway::config::{ConfigError, Parsed, Source};
-use gateway::live::{Names, Store};
+use gateway::live::{Resolution, Store};
 use gateway::telemetry::Metrics;
 
 /// From which the configuration can be changed to any other.
@@ -67,7 +67,7 @@ fn can_run(source: Source, parsed: Parsed, text: &str) {
         return;
     }
     let Ok(metrics) = Metrics::new() else { panic!("there are no metrics") };
-    if let Err(error) = Store::new(source, parsed, Names::Unresolved, Arc::new(metrics)) {
+    if let Err(error) = Store::new(source, parsed, Resolution::Unresolved, Arc::new(metrics)) {
         panic!("it is valid and cannot run: {error}");
     }
 }

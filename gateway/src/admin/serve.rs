@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use crate::drain::{LINGER, Leaving, Part};
+use crate::drain::{Drain, LINGER, Part};
 
 /// Connections that are open at a time; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 128;
@@ -34,7 +34,7 @@ pub struct Door {
     /// Told when it is served.
     pub starts: Part,
     /// Says when it is another process's.
-    pub leaving: Leaving,
+    pub leaving: Drain,
 }
 
 /// Serves `app` to the end of the process, or until the listener is another process's. Handlers find their
@@ -54,7 +54,7 @@ pub(super) async fn serve(door: Door, app: Router) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn accept(listener: &tokio::net::TcpListener, app: Router, leaving: &Leaving) {
+async fn accept(listener: &tokio::net::TcpListener, app: Router, leaving: &Drain) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // The semaphore is never closed.
@@ -78,14 +78,14 @@ async fn accept(listener: &tokio::net::TcpListener, app: Router, leaving: &Leavi
 }
 
 /// The next request shall come to the process that has the listener by then.
-async fn ask_to_leave(State(leaving): State<Leaving>, mut response: Response) -> Response {
+async fn ask_to_leave(State(leaving): State<Drain>, mut response: Response) -> Response {
     if leaving.has_begun() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-async fn converse(stream: TcpStream, app: Router, leaving: &Leaving) {
+async fn converse(stream: TcpStream, app: Router, leaving: &Drain) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)));

@@ -15,10 +15,10 @@ use crate::admin::Access;
 use crate::cli::diff::{AgainstError, changes_against};
 use crate::config::{self, Address, Config, ConfigError, Overrides, Source};
 use crate::demo::{self, DemoError};
-use crate::live::{self, Names, Store};
+use crate::live::{self, Resolution, Store};
 use crate::process::daemon::{self, DaemonError};
 use crate::process::descriptors;
-use crate::process::start::How;
+use crate::process::start::StartOptions;
 use crate::server::{self, StartError};
 use crate::telemetry::Metrics;
 use crate::tls::{Pair, SelfSignedError, self_signed};
@@ -236,7 +236,7 @@ fn access_warning(config: &Config) -> Result<Option<String>, CliError> {
 
 fn serve(run: &Run) -> Result<(), CliError> {
     let Run { sources, upgrade, daemon } = run;
-    let how = How { upgrade: *upgrade, daemon: *daemon };
+    let how = StartOptions { upgrade: *upgrade, daemon: *daemon };
     let (variables, file) = (variables(), sources.file());
     if file.is_none() && sources.backend.is_empty() && !config::configure(&variables) {
         let (source, parsed, origins) = demo::prepare(variables, sources.overrides())?;
@@ -252,7 +252,7 @@ fn compiled(sources: &Sources) -> Result<Store, CliError> {
     let source = Source::new(sources.file(), variables(), sources.overrides());
     let parsed = source.read()?;
     let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
-    Ok(Store::new(source, parsed, Names::Unresolved, metrics)?)
+    Ok(Store::new(source, parsed, Resolution::Unresolved, metrics)?)
 }
 
 impl Sources {

@@ -112,7 +112,7 @@ impl Serialize for Fields {
 
 /// The name that stands for all that some backend would take for the same: in the environment of a CGI program every
 /// character but letters and digits is an underscore (RFC 3875 4.1.18).
-pub fn alike(name: &str) -> Cow<'_, str> {
+pub fn normalized_name(name: &str) -> Cow<'_, str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     if name.bytes().all(is_plain) {
         return Cow::Borrowed(name);

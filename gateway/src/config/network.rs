@@ -80,7 +80,7 @@ impl Serialize for Cidr {
 
 /// Whom an address belongs to: itself, and for IPv6 its /64, which is the least that one customer is given and in which
 /// it could change addresses at will.
-pub fn customer(address: IpAddr) -> IpAddr {
+pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (!0 << 64)).into(),
         v4 => v4,

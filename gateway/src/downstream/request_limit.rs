@@ -29,7 +29,7 @@ use super::http2::OpenStreams;
 const ON_THEIR_WAY: u32 = 1_000;
 
 /// The requests that a connection may still make, and those that it leaves open.
-pub struct Turns {
+pub struct RequestLimit {
     left: AtomicU64,
     /// How many have come since there are none left.
     beyond: AtomicU32,
@@ -43,11 +43,11 @@ pub struct Turns {
     streams: Arc<OpenStreams>,
 }
 
-impl Turns {
+impl RequestLimit {
     /// So many; 0: more than anybody can make. When they are used up, and nothing has been under way for `patience`, the
     /// connection has had its time.
     pub(super) fn new(requests: u32, patience: Duration, streams: Arc<OpenStreams>) -> Self {
-        Turns {
+        RequestLimit {
             left: AtomicU64::new(if requests == 0 { u64::MAX } else { requests.into() }),
             beyond: AtomicU32::new(0),
             open: AtomicU32::new(0),
@@ -72,7 +72,7 @@ impl Turns {
     }
 
     /// Ready once the connection has had its time.
-    pub async fn are_over(&self) {
+    pub async fn should_close(&self) {
         tokio::select! {
             () = self.is_outstayed() => {}
             () = self.overdue.notified() => {}
@@ -108,34 +108,34 @@ impl Turns {
     }
 
     /// One is over.
-    fn give_back(&self) {
+    fn request_finished(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A request that has been answered and is not whole: its connection ends with its time, if this is not dropped
 /// before.
-pub struct LeftOpen(AbortHandle);
+pub struct UnfinishedRequest(AbortHandle);
 
-impl LeftOpen {
-    fn new(turns: &Turns, patience: Duration) -> Self {
+impl UnfinishedRequest {
+    fn new(turns: &RequestLimit, patience: Duration) -> Self {
         let overdue = turns.overdue.clone();
         let waiting = async move {
             sleep(patience).await;
             overdue.notify_one();
         };
-        LeftOpen(tokio::spawn(waiting).abort_handle())
+        UnfinishedRequest(tokio::spawn(waiting).abort_handle())
     }
 }
 
-impl Drop for LeftOpen {
+impl Drop for UnfinishedRequest {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 /// Where the streams of a connection find them: of all that Pingora keeps with one, only this is free to be used.
-pub(super) fn digest(turns: &Arc<Turns>) -> pingora::Result<ProxyDigest> {
+pub(super) fn digest(turns: &Arc<RequestLimit>) -> pingora::Result<ProxyDigest> {
     let response = ResponseHeader::build(StatusCode::OK, Some(0))?;
     Ok(ProxyDigest::new(Box::new(response), Some(Box::new(turns.clone()) as Box<dyn Any + Send + Sync>)))
 }
@@ -146,13 +146,13 @@ pub fn take(session: &Session) {
 }
 
 /// That request is over.
-pub fn give_back(session: &Session) {
-    of(session).inspect(|turns| turns.give_back());
+pub fn request_finished(session: &Session) {
+    of(session).inspect(|turns| turns.request_finished());
 }
 
 /// The request of `session` has been answered, and its client has so long to end it; `None` over HTTP/1.
-pub fn leave_open(session: &Session, patience: Duration) -> Option<LeftOpen> {
-    of(session).map(|turns| LeftOpen::new(turns, patience))
+pub fn leave_open(session: &Session, patience: Duration) -> Option<UnfinishedRequest> {
+    of(session).map(|turns| UnfinishedRequest::new(turns, patience))
 }
 
 /// Returns how many streams of the connection of `session` are open; `None` over HTTP/1.
@@ -160,7 +160,7 @@ pub fn open_streams(session: &Session) -> Option<u32> {
     of(session).map(|turns| turns.streams.count())
 }
 
-fn of(session: &Session) -> Option<&Arc<Turns>> {
+fn of(session: &Session) -> Option<&Arc<RequestLimit>> {
     let digest = session.digest().and_then(|digest| digest.proxy_digest.as_ref());
     digest.and_then(|digest| digest.user_data.as_ref()?.downcast_ref())
 }
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn the_last_request_gives_notice_and_those_that_come_all_the_same_do_no_harm() {
-        let turns = Turns::new(2, PATIENCE, OpenStreams::alone());
+        let turns = RequestLimit::new(2, PATIENCE, OpenStreams::alone());
         let watch = turns.watch();
         turns.take();
         assert!(!watch.has_changed().unwrap());
@@ -187,22 +187,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_is_left_open_ends_the_connection_and_one_that_is_ended_does_not() {
-        let turns = Turns::new(0, PATIENCE, OpenStreams::alone());
+        let turns = RequestLimit::new(0, PATIENCE, OpenStreams::alone());
         turns.take();
         for _ in 0..2 {
-            let ended = LeftOpen::new(&turns, PATIENCE);
-            assert!(timeout(PATIENCE / 2, turns.are_over()).await.is_err());
+            let ended = UnfinishedRequest::new(&turns, PATIENCE);
+            assert!(timeout(PATIENCE / 2, turns.should_close()).await.is_err());
             drop(ended);
-            assert!(timeout(10 * PATIENCE, turns.are_over()).await.is_err());
+            assert!(timeout(10 * PATIENCE, turns.should_close()).await.is_err());
         }
-        let _left = LeftOpen::new(&turns, PATIENCE);
-        assert!(timeout(2 * PATIENCE, turns.are_over()).await.is_ok());
+        let _left = UnfinishedRequest::new(&turns, PATIENCE);
+        assert!(timeout(2 * PATIENCE, turns.should_close()).await.is_ok());
     }
 
     #[tokio::test]
     async fn the_end_of_the_process_is_one_too() {
         let (stops, shutdown) = watch::channel(false);
-        let turns = Turns::new(2, PATIENCE, OpenStreams::alone());
+        let turns = RequestLimit::new(2, PATIENCE, OpenStreams::alone());
         let mut watch = turns.watch();
         stops.send_replace(true);
         tokio::select! {
@@ -214,11 +214,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_stays_all_the_same_has_its_time_and_who_is_still_answered_more() {
-        let turns = Turns::new(1, PATIENCE, OpenStreams::alone());
+        let turns = RequestLimit::new(1, PATIENCE, OpenStreams::alone());
         assert!(timeout(10 * PATIENCE, turns.is_outstayed()).await.is_err(), "it has a turn left");
         turns.take();
         assert!(timeout(10 * PATIENCE, turns.is_outstayed()).await.is_err(), "it is being answered");
-        turns.give_back();
+        turns.request_finished();
         let start = Instant::now();
         turns.is_outstayed().await;
         assert_eq!(start.elapsed(), PATIENCE);

@@ -100,7 +100,7 @@ pub fn is_interim(status: StatusCode) -> bool {
 ///
 /// # Errors
 /// Where the client is gone.
-pub async fn spare_chunks(session: &mut Session, response: &mut ResponseHeader) -> Result<()> {
+pub async fn close_delimit_for_http10(session: &mut Session, response: &mut ResponseHeader) -> Result<()> {
     let is_old = session.req_header().version < Version::HTTP_11;
     if !is_old || response.headers.contains_key(header::CONTENT_LENGTH) {
         return Ok(());

@@ -26,8 +26,8 @@ pub use crate::downstream::http1::Refusal;
 use crate::downstream::http1::{Awaited, Inspector};
 use crate::downstream::http2::{Http2, StreamLimit};
 use crate::downstream::read_deadline::Deadline;
-use crate::downstream::request_limit::{self, Turns};
-use crate::downstream::write_rate::Sending;
+use crate::downstream::request_limit::{self, RequestLimit};
+use crate::downstream::write_rate::WriteRate;
 use crate::reply::Problem;
 use crate::util::min_rate;
 use crate::websocket::ClientSide;
@@ -52,7 +52,7 @@ pub struct ClientStream {
     pub(super) inner: Stream,
     pub(super) deadline: Deadline,
     /// How it takes what it is sent; `None`: as it likes.
-    sending: Option<Sending>,
+    sending: Option<WriteRate>,
     /// Whether something written may still be in the buffer.
     unflushed: bool,
     /// How many bytes must come before its first deadline.
@@ -68,7 +68,7 @@ pub struct ClientStream {
     /// The client's side of a WebSocket, where one is asked for.
     websocket: ClientSide,
     /// How much may still be read to be dropped, once all has been said.
-    farewell: Option<usize>,
+    linger_budget: Option<usize>,
     /// Number of the client, once it has connections to backends of its own; 0: it has none.
     own_connections: AtomicU64,
 }
@@ -110,7 +110,7 @@ impl ClientStream {
             http1: None,
             http2: None,
             websocket: ClientSide::default(),
-            farewell: None,
+            linger_budget: None,
             own_connections: AtomicU64::new(0),
         }
     }
@@ -159,8 +159,8 @@ impl ClientStream {
 
     /// One whose client must take what it is sent by these terms; `too_slow` counts those that do not.
     #[must_use]
-    pub fn taken_by(self, terms: min_rate::Terms, too_slow: IntCounter) -> Self {
-        ClientStream { sending: Some(Sending::new(terms, too_slow)), ..self }
+    pub fn with_min_write_rate(self, terms: min_rate::Terms, too_slow: IntCounter) -> Self {
+        ClientStream { sending: Some(WriteRate::new(terms, too_slow)), ..self }
     }
 
     /// Counts its requests, of which there may be so many (0: any number), where HTTP/2 is spoken. A client that is told
@@ -168,15 +168,15 @@ impl ClientStream {
     ///
     /// # Errors
     /// Where Pingora does not make a response, which it does.
-    pub fn count(&mut self, requests: u32, patience: Duration) -> pingora::Result<Option<Arc<Turns>>> {
+    pub fn count(&mut self, requests: u32, patience: Duration) -> pingora::Result<Option<Arc<RequestLimit>>> {
         let Some(http2) = &self.http2 else { return Ok(None) };
-        let turns = Arc::new(Turns::new(requests, patience, http2.streams()));
+        let turns = Arc::new(RequestLimit::new(requests, patience, http2.streams()));
         self.turns = Some(Arc::new(request_limit::digest(&turns)?));
         Ok(Some(turns))
     }
 
     /// How it takes what it is sent, where that counts: a WebSocket has terms of its own.
-    fn sending(&mut self) -> Option<&mut Sending> {
+    fn sending(&mut self) -> Option<&mut WriteRate> {
         self.sending.as_mut().filter(|_| !self.websocket.is_concerned())
     }
 
@@ -250,14 +250,14 @@ impl ClientStream {
 
     /// All has been said: reads for a while what the client still sends.
     fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while let Some(left) = self.farewell {
+        while let Some(left) = self.linger_budget {
             let mut chunk = [const { MaybeUninit::uninit() }; 4096];
             let mut read = ReadBuf::uninit(&mut chunk);
             match Pin::new(&mut self.inner).poll_read(cx, &mut read) {
                 Poll::Pending => return self.deadline.poll(cx),
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(())) if read.filled().is_empty() => return Poll::Ready(()),
-                Poll::Ready(Ok(())) => self.farewell = left.checked_sub(read.filled().len()),
+                Poll::Ready(Ok(())) => self.linger_budget = left.checked_sub(read.filled().len()),
             }
         }
         Poll::Ready(())
@@ -270,14 +270,14 @@ pub fn refusal(session: &Session) -> Option<Refusal> {
 }
 
 /// Whether the request of `session` is not the one that has come, but stands for one that is refused.
-pub fn is_in_place(session: &Session) -> bool {
+pub fn is_substituted(session: &Session) -> bool {
     let http1 = stream_of(session).and_then(|stream| stream.http1.as_ref());
-    http1.is_some_and(|http1| http1.inspector.is_in_place())
+    http1.is_some_and(|http1| http1.inspector.is_substituted())
 }
 
 /// Whether the request of `session` was refused in the middle of its body.
 pub fn is_broken_off(session: &Session) -> bool {
-    refusal(session).is_some() && !is_in_place(session)
+    refusal(session).is_some() && !is_substituted(session)
 }
 
 /// The request of `session` is over: what its client sends now belongs to the next one.
@@ -288,9 +288,9 @@ pub fn request_over(session: &Session) {
 }
 
 /// Whether the client of `session` has sent something behind its request.
-pub fn is_ahead(session: &Session) -> bool {
+pub fn has_pipelined_data(session: &Session) -> bool {
     let http1 = stream_of(session).and_then(|stream| stream.http1.as_ref());
-    http1.is_some_and(|http1| http1.inspector.is_ahead())
+    http1.is_some_and(|http1| http1.inspector.has_pipelined_data())
 }
 
 /// The client's side of a WebSocket of `session`; `None` where its stream can have none (one of HTTP/2 cannot).
@@ -363,7 +363,7 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.farewell.is_none() {
+        if self.linger_budget.is_none() {
             // Over TLS there is something to be said first, and it must be taken.
             let shut = Pin::new(&mut self.inner).poll_shutdown(cx);
             ready!(match self.sending() {
@@ -374,7 +374,7 @@ impl AsyncWrite for ClientStream {
                 return Poll::Ready(Ok(()));
             }
             self.deadline.set(LINGER);
-            self.farewell = Some(if self.http2.is_some() { LINGER_BYTES_HTTP2 } else { LINGER_BYTES });
+            self.linger_budget = Some(if self.http2.is_some() { LINGER_BYTES_HTTP2 } else { LINGER_BYTES });
         }
         self.poll_farewell(cx).map(Ok)
     }

@@ -15,7 +15,7 @@ use crate::util::min_rate::{Pace, Terms};
 
 /// How a client takes what it is sent.
 #[derive(Debug)]
-pub(super) struct Sending {
+pub(super) struct WriteRate {
     pace: Pace,
     /// Since when it is waited for.
     since: Option<Instant>,
@@ -27,9 +27,9 @@ pub(super) struct Sending {
     too_slow: IntCounter,
 }
 
-impl Sending {
+impl WriteRate {
     pub(super) fn new(terms: Terms, too_slow: IntCounter) -> Self {
-        Sending { pace: Pace::new(terms), since: None, bytes: 0, timer: None, too_slow }
+        WriteRate { pace: Pace::new(terms), since: None, bytes: 0, timer: None, too_slow }
     }
 
     /// What becomes of a write that the stream has made of it: an error where the client is too slow.
@@ -105,7 +105,7 @@ mod tests {
     async fn given_up_after(bytes: usize, secs: u64) -> Option<u64> {
         let (inner, mut other) = duplex(64);
         let too_slow = IntCounter::new("a", "b").unwrap();
-        let mut stream = ClientStream::new(Box::new(inner)).taken_by(TERMS, too_slow.clone());
+        let mut stream = ClientStream::new(Box::new(inner)).with_min_write_rate(TERMS, too_slow.clone());
         let client = tokio::spawn(async move {
             let mut read = vec![0; bytes];
             if bytes == 0 {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::config::customer;
+use crate::config::client_network;
 
 /// How many parts it is locked in.
 const PARTS: usize = 16;
@@ -25,22 +25,22 @@ pub(super) struct Addresses {
 }
 
 /// A connection's place among those of its address, which it gives back when this is dropped.
-pub(super) struct Place {
+pub(super) struct AddressPermit {
     addresses: Arc<Addresses>,
     of: IpAddr,
 }
 
 impl Addresses {
     /// A place for a connection from `address`; `None` where `limit` of them are open.
-    pub(super) fn enter(self: &Arc<Self>, address: IpAddr, limit: u32) -> Option<Place> {
-        let of = customer(address);
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr, limit: u32) -> Option<AddressPermit> {
+        let of = client_network(address);
         let mut part = self.part(of).lock();
         let open = part.get(&of).copied().unwrap_or(0);
         if open >= limit {
             return None;
         }
         part.insert(of, open + 1);
-        Some(Place { addresses: self.clone(), of })
+        Some(AddressPermit { addresses: self.clone(), of })
     }
 
     fn part(&self, of: IpAddr) -> &Mutex<HashMap<IpAddr, u32>> {
@@ -48,7 +48,7 @@ impl Addresses {
     }
 }
 
-impl Drop for Place {
+impl Drop for AddressPermit {
     fn drop(&mut self) {
         let mut part = self.addresses.part(self.of).lock();
         if let Some(open) = part.get_mut(&self.of) {

@@ -12,17 +12,17 @@ use prometheus::IntCounter;
 use tokio::io::AsyncReadExt;
 use tracing::debug;
 
-use super::addresses::{Addresses, Place};
+use super::addresses::{AddressPermit, Addresses};
 use super::peer;
 use crate::config::Proxy;
 use crate::downstream::http2::StreamLimit;
-use crate::downstream::request_limit::Turns;
+use crate::downstream::request_limit::RequestLimit;
 use crate::downstream::stream::{Bounds, ClientStream, HeadTerms, LATE_HEAD, Refusal};
 use crate::live::{Snapshot, Store};
 use crate::reply::Problem;
 use crate::telemetry::{Limit, Metrics};
 use crate::tls::acme::Challenges;
-use crate::tls::{Acceptor, Hello, look_at, server_name};
+use crate::tls::{Acceptor, Hello, classify, server_name};
 use crate::util::min_rate;
 
 /// How long a client may take until it can send its first request: for the PROXY header and the TLS handshake. Over HTTP/2
@@ -55,9 +55,9 @@ pub struct Opener {
 pub(super) struct Opened {
     pub(super) stream: ClientStream,
     /// Given back when the connection is over.
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<AddressPermit>,
     /// Where HTTP/2 is spoken: the requests that it may make, and how long it may be idle.
-    pub(super) turns: Option<(Arc<Turns>, Duration)>,
+    pub(super) turns: Option<(Arc<RequestLimit>, Duration)>,
 }
 
 /// A connection of which it is known for whom it is.
@@ -112,14 +112,19 @@ impl Opener {
             patience: proxy.send_timeout_secs.duration(),
             bytes_per_sec: proxy.min_send_bytes_per_sec,
         };
-        let mut stream = stream.taken_by(terms, self.metrics.limits.counter(Limit::SendRate).clone());
+        let mut stream =
+            stream.with_min_write_rate(terms, self.metrics.limits.counter(Limit::SendRate).clone());
         let idle = proxy.keepalive_timeout_secs.duration();
         let turns = stream.count(proxy.max_requests_per_connection, idle).ok()?;
         Some(Opened { stream, place, turns: turns.map(|turns| (turns, idle)) })
     }
 
     /// Finds out for whom the connection is, and has TLS begin.
-    async fn prepare(&self, mut stream: TcpStream, snapshot: &Snapshot) -> Option<(Prepared, Option<Place>)> {
+    async fn prepare(
+        &self,
+        mut stream: TcpStream,
+        snapshot: &Snapshot,
+    ) -> Option<(Prepared, Option<AddressPermit>)> {
         let proxy = &snapshot.config.proxy;
         let is_https = self.is_https(&stream);
         let client = match peer::client(&mut stream, proxy).await {
@@ -160,7 +165,7 @@ impl Opener {
             true => peek_at_hello(&mut stream).await,
             false => Vec::new(),
         };
-        if self.challenges.has_tls() && look_at(&hello) == Hello::Validation {
+        if self.challenges.has_tls() && classify(&hello) == Hello::Validation {
             if let Err(error) = self.challenges.validate(stream).await {
                 debug!(?peer, %error, "an ACME server was not shown that the name leads here");
             }
@@ -258,7 +263,7 @@ fn speaks_tls(listeners: &[(bool, SocketAddr)], local: SocketAddr) -> bool {
 /// The first bytes of a handshake, as far as they are its ClientHello. They are there to be read.
 async fn peek_at_hello(stream: &mut TcpStream) -> Vec<u8> {
     let mut seen = Vec::with_capacity(2048);
-    while look_at(&seen) == Hello::Incomplete {
+    while classify(&seen) == Hello::Incomplete {
         match stream.read_buf(&mut seen).await {
             Ok(1..) => {}
             // Whoever reads next will see the same.

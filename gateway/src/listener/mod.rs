@@ -35,7 +35,7 @@ pub use connection::Opener;
 
 use crate::downstream::http2::Abuse;
 use crate::downstream::{http2, session};
-use crate::drain::{LINGER, Leaving, Part};
+use crate::drain::{Drain, LINGER, Part};
 use crate::proxy::Gateway;
 use crate::telemetry::{Limit, Metrics};
 use crate::upstream::connection::BackendConnector;
@@ -64,14 +64,14 @@ pub struct Connections {
     limit: usize,
     accepting: AtomicBool,
     metrics: Arc<Metrics>,
-    leaving: Leaving,
+    leaving: Drain,
     /// True once idle connections are closed.
     closes_idle: watch::Sender<bool>,
 }
 
 impl Connections {
     /// None are open, and no more than `limit` will be.
-    pub fn new(limit: usize, metrics: Arc<Metrics>, leaving: Leaving) -> Self {
+    pub fn new(limit: usize, metrics: Arc<Metrics>, leaving: Drain) -> Self {
         Connections {
             open: AtomicUsize::new(0),
             limit,
@@ -89,7 +89,7 @@ impl Connections {
         const LOOK: Duration = Duration::from_millis(20);
         self.accepting.store(false, Ordering::Release);
         let mut quiet_since = Instant::now();
-        while self.leaving.lets_linger() && quiet_since.elapsed() < LINGER {
+        while self.leaving.allows_linger() && quiet_since.elapsed() < LINGER {
             tokio::time::sleep(LOOK).await;
             if self.metrics.requests_active.get() > 0 {
                 quiet_since = Instant::now();
@@ -201,7 +201,7 @@ impl ServerApp for Counted {
         tokio::select! {
             abuse = http2::connection::serve(stream, &self.proxy, turns.watch(), idle) => self.count(abuse),
             () = turns.end_with(shutdown.clone()) => {}
-            () = turns.are_over() => {}
+            () = turns.should_close() => {}
         }
         None
     }
@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn connections_over_the_limit_are_refused_and_leave_no_trace() {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let connections = Connections::new(2, metrics.clone(), Leaving::default());
+        let connections = Connections::new(2, metrics.clone(), Drain::default());
         let (first, second) = (connections.enter(), connections.enter());
         assert!(first.is_some() && second.is_some());
         assert!(connections.enter().is_none());

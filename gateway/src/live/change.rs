@@ -22,7 +22,7 @@ pub struct Revision {
 
 impl<'a> Change<'a> {
     /// A change without conditions.
-    pub fn by(by: &'a str, keeping: Keeping) -> Self {
+    pub fn by(by: &'a str, keeping: Persistence) -> Self {
         Change { by, expected: None, dry_run: false, keeping }
     }
 }
@@ -37,12 +37,12 @@ pub struct Change<'a> {
     /// Whether everything is done but the change.
     pub dry_run: bool,
     /// Whether it may happen without being written to the file.
-    pub keeping: Keeping,
+    pub keeping: Persistence,
 }
 
 /// Whether a change may happen without being written to the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keeping {
+pub enum Persistence {
     /// Where it cannot be written, nothing changes.
     Required,
     /// Where it cannot be written, it happens all the same, and the log says so.

@@ -9,18 +9,18 @@ use crate::config::{
 };
 
 /// The table that holds, and where it was written.
-pub(super) struct Found<'c, T> {
+pub(super) struct Effective<'c, T> {
     pub(super) table: &'c T,
     pub(super) level: Level,
 }
 
-impl<T> Clone for Found<'_, T> {
+impl<T> Clone for Effective<'_, T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Found<'_, T> {}
+impl<T> Copy for Effective<'_, T> {}
 
 /// What holds where no virtual host or route says anything: the tables at the top, or else the defaults. Some
 /// have none: then nothing is done.
@@ -70,31 +70,31 @@ fn or_default<T: Clone + Default>(at_top: Option<&T>) -> (T, Level) {
 }
 
 /// The tables that hold for a route.
-pub(super) struct Policies<'c> {
-    pub(super) health_check: Found<'c, HealthCheck>,
-    pub(super) balancing: Found<'c, Balancing>,
-    pub(super) upstream: Found<'c, Upstream>,
-    pub(super) retry: Found<'c, Retry>,
-    pub(super) circuit_breaker: Found<'c, CircuitBreaker>,
-    pub(super) limits: Found<'c, Limits>,
-    pub(super) headers: Found<'c, Headers>,
-    pub(super) security_headers: Found<'c, SecurityHeaders>,
+pub(super) struct EffectivePolicies<'c> {
+    pub(super) health_check: Effective<'c, HealthCheck>,
+    pub(super) balancing: Effective<'c, Balancing>,
+    pub(super) upstream: Effective<'c, Upstream>,
+    pub(super) retry: Effective<'c, Retry>,
+    pub(super) circuit_breaker: Effective<'c, CircuitBreaker>,
+    pub(super) limits: Effective<'c, Limits>,
+    pub(super) headers: Effective<'c, Headers>,
+    pub(super) security_headers: Effective<'c, SecurityHeaders>,
     /// `None`: any number of requests.
-    pub(super) rate_limit: Option<Found<'c, RateLimits>>,
+    pub(super) rate_limit: Option<Effective<'c, RateLimits>>,
     /// `None`: from everywhere.
-    pub(super) access: Option<Found<'c, Access>>,
+    pub(super) access: Option<Effective<'c, Access>>,
     /// `None`: nothing need be proved.
-    pub(super) auth: Option<Found<'c, Auth>>,
+    pub(super) auth: Option<Effective<'c, Auth>>,
     /// `None`: as backends say.
-    pub(super) cors: Option<Found<'c, Cors>>,
+    pub(super) cors: Option<Effective<'c, Cors>>,
     /// `None`: nothing is compressed.
-    pub(super) compression: Option<Found<'c, Compression>>,
+    pub(super) compression: Option<Effective<'c, Compression>>,
 }
 
-impl<'c> Policies<'c> {
+impl<'c> EffectivePolicies<'c> {
     /// Those at the top.
     pub(super) fn of_top(defaults: &'c Defaults) -> Self {
-        Policies {
+        EffectivePolicies {
             health_check: at_top(&defaults.health_check),
             balancing: at_top(&defaults.balancing),
             upstream: at_top(&defaults.upstream),
@@ -117,13 +117,13 @@ impl<'c> Policies<'c> {
         host: &'c VirtualHost,
         route: Option<&'c config::Route>,
     ) -> Self {
-        let top = Policies::of_top(defaults);
+        let top = EffectivePolicies::of_top(defaults);
         macro_rules! innermost {
             ($table:ident) => {
                 inner(route.and_then(|route| route.$table.as_ref()), host.$table.as_ref())
             };
         }
-        Policies {
+        EffectivePolicies {
             health_check: innermost!(health_check).unwrap_or(top.health_check),
             balancing: innermost!(balancing).unwrap_or(top.balancing),
             upstream: innermost!(upstream).unwrap_or(top.upstream),
@@ -144,7 +144,7 @@ impl<'c> Policies<'c> {
     /// is around a part of a host or of the gateway. Clients send that everywhere, and no backend of this part shall get
     /// it. Not those of the parts beside it, where such a field may be the backend's own.
     pub(super) fn foreign_proofs(&self, defaults: &Defaults, host: &VirtualHost) -> Box<[HeaderName]> {
-        let Some(Found { table: own, level }) = self.auth.filter(|found| !found.table.pass_credentials)
+        let Some(Effective { table: own, level }) = self.auth.filter(|found| !found.table.pass_credentials)
         else {
             return Box::default();
         };
@@ -159,7 +159,7 @@ impl<'c> Policies<'c> {
 
     /// Where each of them was written, in the order in which a request meets them.
     pub(super) fn levels(&self) -> [(&'static str, Level); 13] {
-        fn of<T>(found: Option<Found<'_, T>>) -> Level {
+        fn of<T>(found: Option<Effective<'_, T>>) -> Level {
             found.map_or(Level::Default, |found| found.level)
         }
         [
@@ -180,15 +180,15 @@ impl<'c> Policies<'c> {
     }
 }
 
-fn at_top<T>((table, level): &(T, Level)) -> Found<'_, T> {
-    Found { table, level: *level }
+fn at_top<T>((table, level): &(T, Level)) -> Effective<'_, T> {
+    Effective { table, level: *level }
 }
 
-fn optional<T>(at_top: &Option<T>) -> Option<Found<'_, T>> {
-    at_top.as_ref().map(|table| Found { table, level: Level::Top })
+fn optional<T>(at_top: &Option<T>) -> Option<Effective<'_, T>> {
+    at_top.as_ref().map(|table| Effective { table, level: Level::Top })
 }
 
-fn inner<'c, T>(route: Option<&'c T>, host: Option<&'c T>) -> Option<Found<'c, T>> {
-    let route = route.map(|table| Found { table, level: Level::Route });
-    route.or_else(|| host.map(|table| Found { table, level: Level::VirtualHost }))
+fn inner<'c, T>(route: Option<&'c T>, host: Option<&'c T>) -> Option<Effective<'c, T>> {
+    let route = route.map(|table| Effective { table, level: Level::Route });
+    route.or_else(|| host.map(|table| Effective { table, level: Level::VirtualHost }))
 }

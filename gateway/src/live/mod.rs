@@ -20,12 +20,12 @@ mod snapshot;
 mod store;
 mod watches;
 
-pub use change::{Applied, Change, ChangeError, Keeping, Revision};
-pub use compile::resolve::Names;
+pub use change::{Applied, Change, ChangeError, Persistence, Revision};
+pub use compile::resolve::Resolution;
 pub use explain::{BackendCondition, Explanation, Question, asked, explain};
 pub use persist::KeepError;
 pub use reload::Reloader;
 pub use rollout::{Measured, Progress, RolloutService, Rollouts};
-pub use snapshot::{Entrance, Instance, Route, Snapshot};
+pub use snapshot::{HostPolicies, Instance, Route, Snapshot};
 pub use store::Store;
-pub use watches::Feeds;
+pub use watches::Watches;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::{error, info, warn};
 
-use super::{Change, Keeping, Store};
+use super::{Change, Persistence, Store};
 use crate::telemetry::Metrics;
 use crate::util::files::Fingerprint;
 
@@ -146,7 +146,7 @@ impl Following {
 }
 
 fn reload(store: &Store) -> Result<(), String> {
-    let applied = store.reload(Change::by("SIGHUP", Keeping::Required));
+    let applied = store.reload(Change::by("SIGHUP", Persistence::Required));
     applied.map(|_| ()).map_err(|error| error.to_string())
 }
 

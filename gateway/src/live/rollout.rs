@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::change::{Change, ChangeError, Keeping};
+use super::change::{Change, ChangeError, Persistence};
 use super::store::Store;
 use crate::config::{Rollout, RolloutState, VirtualHost};
 use crate::telemetry::Metrics;
@@ -165,25 +165,25 @@ impl Rollouts {
                 return;
             }
             Judgement::Next if next < rollout.steps.len() => {
-                (Keeping::Required, json!({ "rollout": { "step": next } }))
+                (Persistence::Required, json!({ "rollout": { "step": next } }))
             }
             Judgement::Next => {
                 let done = json!({ "state": RolloutState::Done });
-                (Keeping::Required, json!({ "enabled_backends_tag": rollout.to, "rollout": done }))
+                (Persistence::Required, json!({ "enabled_backends_tag": rollout.to, "rollout": done }))
             }
             Judgement::RollBack(reason) => {
                 warn!(domain, to = rollout.to, reason, "the rollout goes back");
                 let ended = json!({ "state": RolloutState::RolledBack, "reason": reason });
                 // A full disk shall not hold users where they are served worse.
-                (Keeping::Attempted, json!({ "rollout": ended }))
+                (Persistence::Attempted, json!({ "rollout": ended }))
             }
         };
         match self.change(domain, rollout, keeping, &patch) {
-            Ok(()) if keeping == Keeping::Attempted => {}
+            Ok(()) if keeping == Persistence::Attempted => {}
             Ok(()) => info!(domain, to = rollout.to, step = rollout.step, "the rollout has taken this step"),
             // Somebody has changed it meanwhile: the next look sees what it is now.
             Err(ChangeError::Refused(())) => {}
-            Err(ChangeError::Invalid(error)) if keeping == Keeping::Required => {
+            Err(ChangeError::Invalid(error)) if keeping == Persistence::Required => {
                 let reason = format!("its next step is refused: {error}");
                 self.act(host, rollout, Judgement::RollBack(reason), waiting_for);
             }
@@ -202,7 +202,7 @@ impl Rollouts {
         &self,
         domain: &str,
         rollout: &Rollout,
-        keeping: Keeping,
+        keeping: Persistence,
         patch: &Value,
     ) -> Result<(), ChangeError<()>> {
         let by = format!("rollout of {domain}");

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::config::{Algorithm, Config, HashKey, Paths};
 use crate::live::compile::pools::Budgets;
 use crate::policy::access::Access;
-use crate::policy::auth::{Auth, IdentityFields, Kept, KeySet};
+use crate::policy::auth::{Auth, AuthCaches, IdentityFields, KeySet};
 use crate::policy::body_limit::BodyLimit;
 use crate::policy::client_certificate::ClientCertificates;
 use crate::policy::compression::Compression;
@@ -34,7 +34,8 @@ use crate::telemetry::handles::{Lazy, RouteMetrics};
 use crate::tls::Certificates;
 use crate::tls::acme::AcmePlan;
 use crate::upstream::{
-    BackendState, BreakerRules, Draw, HealthPlan, Mirror, PeerSettings, Places, RetryRules, Split, Wanted,
+    BackendState, BreakerRules, HealthPlan, Mirror, PeerSettings, ResolvedAddresses, RetryRules, Selection,
+    SplitBucket, TrafficSplit,
 };
 
 /// Where in a configuration something was written.
@@ -88,7 +89,7 @@ pub struct Snapshot {
     /// The instances of every backend, in the order of the configuration.
     pub backends: Vec<Vec<Instance>>,
     /// Where the names among their addresses lead.
-    pub places: Arc<Places>,
+    pub places: Arc<ResolvedAddresses>,
     /// Which certificates are to be had by ACME.
     pub(super) acme: Arc<AcmePlan>,
     /// Who is probed, and how.
@@ -104,7 +105,7 @@ pub struct Snapshot {
     /// The fields in which a backend is told who asks, and clients are not listened to; `None`: there are none.
     pub identity_fields: Option<IdentityFields>,
     /// What was found out about who asks, for the next one.
-    pub(super) kept: Kept,
+    pub(super) kept: AuthCaches,
     /// From a request's last byte to the response's first byte.
     pub request_timeout: Duration,
     /// Which fields tell browsers to be careful, in answers to requests that no route takes.
@@ -124,7 +125,7 @@ pub struct Route {
     /// Its name in that virtual host; "/" is that of the requests which no other takes.
     pub name: String,
     /// What holds at the door of its virtual host.
-    pub entrance: Arc<Entrance>,
+    pub entrance: Arc<HostPolicies>,
     /// Its policies, and at which level of the configuration each was written.
     pub policies: [(&'static str, Level); 13],
     /// Where clients are sent in place of an answer; `None`: nowhere.
@@ -134,7 +135,7 @@ pub struct Route {
     /// What becomes of the path on its way up.
     pub rewrite: Rewrite,
     /// The backends that serve it: one tag's, or several that share its requests.
-    pub split: Split,
+    pub split: TrafficSplit,
     /// Keeps a client with the tag that it got first; `None`: each request for itself.
     pub split_cookie: Option<SignedCookie>,
     /// How one of them is chosen.
@@ -176,7 +177,7 @@ pub struct Route {
 }
 
 /// What holds for every request of a virtual host, whichever route it takes.
-pub struct Entrance {
+pub struct HostPolicies {
     /// Where clients are sent that come without TLS; `None`: they are let in.
     pub https_redirect: Option<HttpsRedirect>,
     /// What clients must prove; `None`: nothing.
@@ -274,13 +275,13 @@ impl Route {
     }
 
     /// The draw that a client has brought along in its cookie.
-    pub fn known_draw(&self, headers: &HeaderMap) -> Option<Draw> {
+    pub fn known_draw(&self, headers: &HeaderMap) -> Option<SplitBucket> {
         let number = self.split_cookie.as_ref()?.read(headers)?;
-        Draw::new(number.parse().ok()?)
+        SplitBucket::new(number.parse().ok()?)
     }
 
     /// The mark of the backend that a client has brought along in its cookie.
-    pub fn known_mark<'h>(&'h self, headers: &'h HeaderMap) -> Option<&'h str> {
+    pub fn sticky_id<'h>(&'h self, headers: &'h HeaderMap) -> Option<&'h str> {
         self.sticky_cookie.as_ref()?.read(headers)
     }
 
@@ -292,9 +293,9 @@ impl Route {
         client: Option<IpAddr>,
         known: Option<&'r str>,
         room: &'r mut [u8; 16],
-    ) -> Wanted<'r> {
+    ) -> Selection<'r> {
         let hashes = self.algorithm == Algorithm::ConsistentHash;
-        Wanted {
+        Selection {
             key: if hashes { hash_key::of(&self.hash_key, request, client, room) } else { b"" },
             known,
             limit: self.peers.max_inflight(),

@@ -12,19 +12,19 @@ use serde_json::Value;
 use tracing::{info, warn};
 
 use super::cases::try_on;
-use super::change::{Applied, Change, ChangeError, Keeping, Revision};
-use super::compile::{Surroundings, compile};
+use super::change::{Applied, Change, ChangeError, Persistence, Revision};
+use super::compile::{CompileInput, compile};
 use super::snapshot::Snapshot;
 use crate::config::{Config, ConfigError, Parsed, PathFault, Source, difference};
 use crate::live::carry_over;
 use crate::live::compile::certificates::files;
-use crate::live::compile::resolve::{Names, resolve};
+use crate::live::compile::resolve::{Resolution, resolve};
 use crate::live::persist::{KeepError, keep};
 use crate::live::retire::{forget, tell};
-use crate::live::watches::Feeds;
+use crate::live::watches::Watches;
 use crate::policy::signed_cookie::CookieKey;
 use crate::telemetry::Metrics;
-use crate::upstream::Places;
+use crate::upstream::ResolvedAddresses;
 use crate::util::secrets::Secrets;
 
 // ANCHOR: store
@@ -32,19 +32,19 @@ use crate::util::secrets::Secrets;
 pub struct Store {
     current: ArcSwap<Snapshot>,
     /// Changes happen one after another.
-    book: Mutex<Book>,
+    book: Mutex<StoreState>,
     source: Source,
     /// What the process started with: some of it holds to its end.
     started_with: Config,
     metrics: Arc<Metrics>,
     cookie_key: Arc<CookieKey>,
-    feeds: Feeds,
+    feeds: Watches,
     /// What tells the revisions of this process from those of another one.
     process: String,
 }
 
 /// What is written down about the configuration that runs.
-struct Book {
+struct StoreState {
     parsed: Parsed,
     /// What the file held when it was last read or written.
     in_file: Option<String>,
@@ -73,15 +73,15 @@ impl Store {
     pub fn new(
         source: Source,
         parsed: Parsed,
-        names: Names,
+        names: Resolution,
         metrics: Arc<Metrics>,
     ) -> Result<Self, ConfigError> {
         let cookie_key = Arc::new(cookie_key(&source, &parsed)?);
-        let compiled = resolve(&parsed.config, names, &Places::new()).and_then(|places| {
+        let compiled = resolve(&parsed.config, names, &ResolvedAddresses::new()).and_then(|places| {
             let (metrics, cookie_key) = (&metrics, &cookie_key);
             let secrets = secrets(names);
             let places = places.into();
-            let with = Surroundings { metrics, cookie_key, places, before: None, revision: 1, secrets };
+            let with = CompileInput { metrics, cookie_key, places, before: None, revision: 1, secrets };
             compile(&parsed.config, &with)
         });
         let tried = compiled.and_then(|snapshot| try_on(&snapshot).map(|()| snapshot));
@@ -99,9 +99,9 @@ impl Store {
         let in_file = Some(parsed.text.clone());
         let started_with = parsed.config.clone();
         Ok(Store {
-            feeds: Feeds::new(&snapshot),
+            feeds: Watches::new(&snapshot),
             current: ArcSwap::from_pointee(snapshot),
-            book: Mutex::new(Book {
+            book: Mutex::new(StoreState {
                 parsed,
                 in_file,
                 unwritten: false,
@@ -133,7 +133,7 @@ impl Store {
     }
 
     /// What background services follow.
-    pub fn feeds(&self) -> &Feeds {
+    pub fn feeds(&self) -> &Watches {
         &self.feeds
     }
 
@@ -187,7 +187,7 @@ impl Store {
         self.is_expected(change)?;
         let parsed = self.read(&book).map_err(ChangeError::Invalid)?;
         let read = parsed.text.clone();
-        self.take_over(&mut book, parsed, read, change.by, Names::Resolved).map_err(ChangeError::Invalid)
+        self.take_over(&mut book, parsed, read, change.by, Resolution::Resolved).map_err(ChangeError::Invalid)
     }
 
     /// Takes the file over where it says something else than it did.
@@ -217,7 +217,7 @@ impl Store {
     }
 
     /// Takes over where names of backends lead now. The configuration, and its revision, stay as they are.
-    pub fn follow_names(&self, news: Places) {
+    pub fn follow_names(&self, news: ResolvedAddresses) {
         let book = self.book.lock();
         let before = self.load();
         let mut places = (*before.places).clone();
@@ -233,8 +233,13 @@ impl Store {
         }
     }
 
-    fn surroundings<'s>(&'s self, before: &'s Snapshot, places: Places, revision: u64) -> Surroundings<'s> {
-        Surroundings {
+    fn surroundings<'s>(
+        &'s self,
+        before: &'s Snapshot,
+        places: ResolvedAddresses,
+        revision: u64,
+    ) -> CompileInput<'s> {
+        CompileInput {
             metrics: &self.metrics,
             cookie_key: &self.cookie_key,
             places: Arc::new(places),
@@ -264,7 +269,7 @@ impl Store {
         }
     }
 
-    fn catch_up(&self, book: &mut Book) -> Result<(), ConfigError> {
+    fn catch_up(&self, book: &mut StoreState) -> Result<(), ConfigError> {
         let read = self.read(book)?;
         if book.in_file.as_ref() == Some(&read.text) {
             return Ok(());
@@ -285,10 +290,10 @@ impl Store {
             }
             false => read,
         };
-        self.take_over(book, parsed, text, "file", Names::Known).map(|_| ())
+        self.take_over(book, parsed, text, "file", Resolution::Known).map(|_| ())
     }
 
-    fn read(&self, book: &Book) -> Result<Parsed, ConfigError> {
+    fn read(&self, book: &StoreState) -> Result<Parsed, ConfigError> {
         match self.source.file() {
             Some(_) => self.source.read(),
             // What is built in, or came through a pipe, does not change; what was made of it goes on.
@@ -299,11 +304,11 @@ impl Store {
     /// Takes over `parsed`, which is or comes from the text `read`.
     fn take_over(
         &self,
-        book: &mut Book,
+        book: &mut StoreState,
         parsed: Parsed,
         read: String,
         by: &str,
-        names: Names,
+        names: Resolution,
     ) -> Result<Applied, ConfigError> {
         let (next, applied) = self.prepare(book, &parsed, names)?;
         // Not before: of an edit that cannot be taken over, a change must know that it is there.
@@ -317,16 +322,16 @@ impl Store {
     /// Otherwise the change would be made to something else, and the edit be lost when it is written.
     ///
     /// Returns whether the file may be written.
-    fn begin<R>(&self, book: &mut Book, change: Change<'_>) -> Result<bool, ChangeError<R>> {
+    fn begin<R>(&self, book: &mut StoreState, change: Change<'_>) -> Result<bool, ChangeError<R>> {
         let edited = self.keeps_in(&book.parsed).is_some() && self.is_edited(book);
         let caught_up = if edited { self.catch_up(book) } else { Ok(()) };
         let writable = match (caught_up, change.keeping) {
             (Ok(()), _) => true,
-            (Err(error), Keeping::Attempted) => {
+            (Err(error), Persistence::Attempted) => {
                 warn!("the change is not in the file, which was edited and cannot be taken over: {error}");
                 false
             }
-            (Err(error), Keeping::Required) => return Err(ChangeError::FileIsWrong(error)),
+            (Err(error), Persistence::Required) => return Err(ChangeError::FileIsWrong(error)),
         };
         self.is_expected(change)?;
         Ok(writable)
@@ -343,7 +348,7 @@ impl Store {
     }
 
     /// Whether the file says something else than when it was last looked at.
-    fn is_edited(&self, book: &Book) -> bool {
+    fn is_edited(&self, book: &StoreState) -> bool {
         let now = self.source.keeps_changes_in().and_then(|file| std::fs::read_to_string(file).ok());
         now != book.in_file
     }
@@ -358,7 +363,7 @@ impl Store {
     /// Compiles, writes, swaps.
     fn replace<R>(
         &self,
-        book: &mut Book,
+        book: &mut StoreState,
         parsed: Parsed,
         change: Change<'_>,
         writable: bool,
@@ -369,7 +374,7 @@ impl Store {
             let before = snapshot.revision;
             return Ok(Applied { before, snapshot, changes: Vec::new(), after_restart: Vec::new() });
         }
-        let prepared = self.prepare(book, &parsed, Names::Known);
+        let prepared = self.prepare(book, &parsed, Resolution::Known);
         let (next, applied) = prepared.map_err(ChangeError::Invalid)?;
         if change.dry_run {
             forget(&self.metrics, &next, &self.load());
@@ -378,7 +383,7 @@ impl Store {
         let written = if writable { self.write(book, &parsed) } else { Ok(()) };
         match written {
             Ok(()) => book.unwritten = !writable,
-            Err((file, error)) if change.keeping == Keeping::Attempted => {
+            Err((file, error)) if change.keeping == Persistence::Attempted => {
                 warn!(file, %error, "the change is not in the file; it is tried again");
                 book.unwritten = true;
             }
@@ -395,9 +400,9 @@ impl Store {
     /// Everything of a change that may fail, but for writing it down.
     fn prepare(
         &self,
-        book: &Book,
+        book: &StoreState,
         parsed: &Parsed,
-        names: Names,
+        names: Resolution,
     ) -> Result<(Arc<Snapshot>, Applied), ConfigError> {
         let before = self.load();
         let wrong = |faults| self.source.locate(parsed, faults);
@@ -418,7 +423,7 @@ impl Store {
     }
 
     /// Writes a configuration to the file that it belongs to, if there is one.
-    fn write(&self, book: &mut Book, parsed: &Parsed) -> Result<(), (String, KeepError)> {
+    fn write(&self, book: &mut StoreState, parsed: &Parsed) -> Result<(), (String, KeepError)> {
         let Some(file) = self.keeps_in(parsed) else { return Ok(()) };
         keep(file, &parsed.text, || !self.is_edited(book))
             .map_err(|error| (file.display().to_string(), error))?;
@@ -428,7 +433,14 @@ impl Store {
     }
 
     /// What cannot fail.
-    fn commit(&self, book: &mut Book, parsed: Parsed, next: Arc<Snapshot>, by: &str, applied: &Applied) {
+    fn commit(
+        &self,
+        book: &mut StoreState,
+        parsed: Parsed,
+        next: Arc<Snapshot>,
+        by: &str,
+        applied: &Applied,
+    ) {
         self.metrics.last_reload_successful.set(1);
         self.swap(next.clone());
         info!(
@@ -453,6 +465,6 @@ impl Store {
 }
 
 /// What is only looked at need not have the secrets of the machine that it will run on.
-fn secrets(names: Names) -> Secrets {
-    if names == Names::Unresolved { Secrets::optional() } else { Secrets::required() }
+fn secrets(names: Resolution) -> Secrets {
+    if names == Resolution::Unresolved { Secrets::optional() } else { Secrets::required() }
 }

@@ -8,21 +8,21 @@ use super::snapshot::Snapshot;
 use crate::policy::auth::KeySet;
 use crate::policy::rate_limit;
 use crate::tls::acme::AcmePlan;
-use crate::upstream::{HealthPlan, Places};
+use crate::upstream::{HealthPlan, ResolvedAddresses};
 
 /// The parts that somebody follows.
-pub struct Feeds {
+pub struct Watches {
     health: watch::Sender<HealthPlan>,
-    places: watch::Sender<Arc<Places>>,
+    places: watch::Sender<Arc<ResolvedAddresses>>,
     acme: watch::Sender<Arc<AcmePlan>>,
     counter_stores: watch::Sender<Vec<Arc<rate_limit::Store>>>,
     key_sets: watch::Sender<Arc<Vec<Arc<KeySet>>>>,
 }
 
-impl Feeds {
+impl Watches {
     /// Those of `first`, with which the process begins.
     pub(super) fn new(first: &Snapshot) -> Self {
-        Feeds {
+        Watches {
             health: watch::Sender::new(first.health.clone()),
             places: watch::Sender::new(first.places.clone()),
             acme: watch::Sender::new(first.acme.clone()),
@@ -46,7 +46,7 @@ impl Feeds {
     }
 
     /// Where names of backends lead.
-    pub fn places(&self) -> watch::Receiver<Arc<Places>> {
+    pub fn places(&self) -> watch::Receiver<Arc<ResolvedAddresses>> {
         self.places.subscribe()
     }
 

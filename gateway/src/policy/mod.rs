@@ -30,16 +30,16 @@ use http::{HeaderMap, HeaderName, header};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use crate::config::alike;
+use crate::config::normalized_name;
 pub use crate::reply::Verdict;
 use crate::util::field_list;
 
 /// Removes the fields that only the gateway may fill in, in any way of writing that a backend may take for them;
-/// `is_meant` is asked for names as [`alike`] has them.
+/// `is_meant` is asked for names as [`normalized_name`] has them.
 fn remove_where(request: &mut RequestHeader, is_meant: impl Fn(&str) -> bool) {
     // Mostly there is none, and nothing is collected.
     let meant: Vec<HeaderName> =
-        request.headers.keys().filter(|name| is_meant(&alike(name.as_str()))).cloned().collect();
+        request.headers.keys().filter(|name| is_meant(&normalized_name(name.as_str()))).cloned().collect();
     for name in &meant {
         request.remove_header(name);
     }

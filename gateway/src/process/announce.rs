@@ -10,19 +10,19 @@ use super::pid_file::{PidFile, PidFileError};
 use super::systemd;
 
 /// All of it.
-pub struct Presence {
+pub struct Announcer {
     pid_file: Option<PidFile>,
     terminal: Option<Terminal>,
 }
 
-impl Presence {
+impl Announcer {
     /// Nobody is told yet. The file at `pid_file` (none where that is empty) can be written.
     ///
     /// # Errors
     /// Where it cannot be.
     pub fn prepare(pid_file: &str, terminal: Option<Terminal>) -> Result<Self, PidFileError> {
         let pid_file = (!pid_file.is_empty()).then(|| PidFile::prepare(Path::new(pid_file))).transpose()?;
-        Ok(Presence { pid_file, terminal })
+        Ok(Announcer { pid_file, terminal })
     }
 
     /// This process serves.

@@ -7,8 +7,8 @@ use std::{io, thread};
 use signal_hook::consts::{SIGHUP, SIGQUIT, SIGUSR1};
 use tracing::{error, info, warn};
 
-use crate::process::Presence;
-use crate::process::signals::{CaughtSignals, RunError, Succession};
+use crate::process::Announcer;
+use crate::process::signals::{CaughtSignals, RunError, UpgradeState};
 use crate::process::upgrade::{Confirmed, HandOverError, Listener, TakeOverError, hand_over};
 use crate::telemetry::LogHandle;
 
@@ -32,8 +32,8 @@ pub(super) enum Stop {
 }
 
 /// What the main thread does while the process serves.
-pub(super) struct Office {
-    succession: Succession,
+pub(super) struct EventLoop {
+    upgrade_state: UpgradeState,
     /// Where events come from.
     event: Sender<Event>,
     /// Whether it serves, and is the only one that does.
@@ -43,15 +43,15 @@ pub(super) struct Office {
     handing_over: bool,
 }
 
-impl Office {
-    pub(super) fn new(succession: Succession, event: Sender<Event>) -> Self {
-        Office { succession, event, serves: false, asked: false, handing_over: false }
+impl EventLoop {
+    pub(super) fn new(upgrade_state: UpgradeState, event: Sender<Event>) -> Self {
+        EventLoop { upgrade_state, event, serves: false, asked: false, handing_over: false }
     }
 
     pub(super) fn until_stop(
         &mut self,
         events: &Receiver<Event>,
-        presence: &mut Presence,
+        announcer: &mut Announcer,
         on_sighup: impl Fn(),
     ) -> Result<Stop, RunError> {
         loop {
@@ -62,18 +62,18 @@ impl Office {
                     self.decline("it was told to stop");
                     return Ok(Stop::Signal(signal));
                 }
-                Ok(Event::Started(true)) => match self.succession.predecessor.take() {
+                Ok(Event::Started(true)) => match self.upgrade_state.predecessor.take() {
                     Some(predecessor) => {
                         let tell = self.event.clone();
                         tell_later(tell, || Event::TakenOver(predecessor.confirm()));
                     }
-                    None => self.serves(presence),
+                    None => self.serves(announcer),
                 },
                 Ok(Event::Started(false)) => {
                     self.decline(&RunError::NotListening.to_string());
                     return Err(RunError::NotListening);
                 }
-                Ok(Event::TakenOver(Ok(confirmed))) => self.taken_over(confirmed, presence),
+                Ok(Event::TakenOver(Ok(confirmed))) => self.taken_over(confirmed, announcer),
                 Ok(Event::TakenOver(Err(error))) => return Ok(Stop::NotNeeded(error)),
                 Ok(Event::HandedOver(Ok(successor))) => {
                     info!(successor, "the listeners were handed over");
@@ -81,7 +81,7 @@ impl Office {
                 }
                 Ok(Event::HandedOver(Err(error))) => {
                     self.handing_over = false;
-                    let [_, failed] = &self.succession.counts;
+                    let [_, failed] = &self.upgrade_state.counts;
                     failed.inc();
                     error!("SIGQUIT: this process serves on: {error}");
                 }
@@ -93,20 +93,20 @@ impl Office {
         }
     }
 
-    fn taken_over(&mut self, confirmed: Confirmed, presence: &mut Presence) {
+    fn taken_over(&mut self, confirmed: Confirmed, announcer: &mut Announcer) {
         match confirmed {
             Confirmed::Stops => info!("the listeners were taken over from the process before"),
             Confirmed::Ended => info!("the process before has ended; the listeners are ours"),
             Confirmed::Silent => warn!("the process before does not say whether it stops: both may serve"),
         }
-        let [taken_over, _] = &self.succession.counts;
+        let [taken_over, _] = &self.upgrade_state.counts;
         taken_over.inc();
-        self.serves(presence);
+        self.serves(announcer);
     }
 
-    fn serves(&mut self, presence: &mut Presence) {
+    fn serves(&mut self, announcer: &mut Announcer) {
         self.serves = true;
-        presence.announce();
+        announcer.announce();
         if std::mem::take(&mut self.asked) {
             self.hand_over();
         }
@@ -114,7 +114,7 @@ impl Office {
 
     /// The predecessor, if there is one that waits, need not wait any longer.
     fn decline(&mut self, why: &str) {
-        if let Some(predecessor) = self.succession.predecessor.take() {
+        if let Some(predecessor) = self.upgrade_state.predecessor.take() {
             predecessor.fail(why);
         }
     }
@@ -127,7 +127,7 @@ impl Office {
             warn!("SIGQUIT: the listeners are being handed over already");
         } else {
             self.handing_over = true;
-            let (place, listeners) = (self.succession.place.clone(), &self.succession.listeners);
+            let (place, listeners) = (self.upgrade_state.place.clone(), &self.upgrade_state.listeners);
             let duplicates: io::Result<Vec<Listener>> = listeners.iter().map(Listener::duplicate).collect();
             let handing_over = move || {
                 let listeners = duplicates.map_err(HandOverError::NoDescriptor);

@@ -14,6 +14,6 @@ pub mod start;
 pub mod systemd;
 pub mod upgrade;
 
-pub use announce::Presence;
+pub use announce::Announcer;
 pub use identity::{Identity, IdentityError};
 pub use pid_file::{PidFile, PidFileError, parse_running, running_gateway};

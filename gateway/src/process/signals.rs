@@ -22,13 +22,13 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::admin::Readiness;
-use crate::drain::{LINGER, Leaving, Starting};
+use crate::drain::{Drain, LINGER, StartupBarrier};
 use crate::listener::Connections;
 use crate::process::upgrade::{Listener, TakeOver, TakeOverError};
-use crate::process::{Presence, systemd};
+use crate::process::{Announcer, systemd};
 use crate::telemetry::LogHandle;
 
-use crate::process::event_loop::{Event, Office, Stop, TellOnDrop, forward, tell_later};
+use crate::process::event_loop::{Event, EventLoop, Stop, TellOnDrop, forward, tell_later};
 
 /// How often the main thread looks whether everything is answered.
 const LOOK: Duration = Duration::from_millis(5);
@@ -68,7 +68,7 @@ pub enum RunError {
 }
 
 /// Who came before, and who may come after.
-pub struct Succession {
+pub struct UpgradeState {
     /// The listeners' owner so far, where they were taken over.
     pub predecessor: Option<TakeOver>,
     /// Where a successor waits.
@@ -86,19 +86,19 @@ pub struct Lifecycle {
     /// What SIGUSR1 has opened again.
     pub log: LogHandle,
     /// When it serves.
-    pub starting: Starting,
+    pub starting: StartupBarrier,
     /// Who is told so.
-    pub presence: Presence,
+    pub announcer: Announcer,
     /// Whether traffic is welcome.
     pub readiness: Readiness,
     /// Whether its listeners are another process's.
-    pub leaving: Leaving,
+    pub leaving: Drain,
     /// Its clients.
     pub connections: Arc<Connections>,
     /// How long they are waited for when it stops.
     pub patience: Duration,
     /// Whom it replaces, and who replaces it.
-    pub succession: Succession,
+    pub upgrade_state: UpgradeState,
 }
 
 impl Lifecycle {
@@ -119,11 +119,11 @@ impl Lifecycle {
         let (starting, tell) = (self.starting, event.clone());
         tell_later(tell, move || Event::Started(starting.wait(LISTEN_WITHIN)));
 
-        let mut office = Office::new(self.succession, event);
-        let why = office.until_stop(&events, &mut self.presence, on_sighup)?;
+        let mut event_loop = EventLoop::new(self.upgrade_state, event);
+        let why = event_loop.until_stop(&events, &mut self.announcer, on_sighup)?;
         self.readiness.drain();
         // Another process may listen on them; this one does not, from now on.
-        drop(office);
+        drop(event_loop);
         let open_connections = self.connections.open();
         let (patience, settled) = match &why {
             Stop::Signal(signal) => {
@@ -132,7 +132,7 @@ impl Lifecycle {
                 (self.patience, Duration::ZERO)
             }
             Stop::HandedOver | Stop::NotNeeded(_) => {
-                self.presence.give_away();
+                self.announcer.give_away();
                 self.leaving.begin();
                 info!(open_connections, "stopping: another process has the listeners");
                 (self.patience + LINGER, SETTLED)
@@ -151,7 +151,7 @@ impl Lifecycle {
 fn drain(
     events: &Receiver<Event>,
     connections: &Connections,
-    leaving: &Leaving,
+    leaving: &Drain,
     patience: Duration,
     mut settled: Duration,
 ) {
@@ -160,9 +160,9 @@ fn drain(
     loop {
         match events.recv_timeout(LOOK) {
             // It was not told to stop so far, it did so by itself, and took its time.
-            Ok(Event::Signal(signal @ (SIGTERM | SIGINT))) if leaving.lets_linger() => {
+            Ok(Event::Signal(signal @ (SIGTERM | SIGINT))) if leaving.allows_linger() => {
                 info!(signal = signal_name(signal), open_connections = connections.open(), "stopping");
-                leaving.hurry();
+                leaving.skip_linger();
                 settled = Duration::ZERO;
             }
             Ok(Event::Signal(signal @ (SIGTERM | SIGINT))) => {
@@ -174,7 +174,7 @@ fn drain(
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}
         }
         // Operators are waited for only where nobody has told this process to stop.
-        let drained = connections.are_drained() && (settled.is_zero() || leaving.is_alone());
+        let drained = connections.are_drained() && (settled.is_zero() || leaving.is_idle());
         // Looked at twice: a connection accepted last is counted only when its task first runs.
         match drained_since {
             Some(since) if drained && since.elapsed() >= settled => {

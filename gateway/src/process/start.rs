@@ -9,14 +9,14 @@ use tracing::info;
 use crate::config::{Config, LogOutput};
 use crate::listener::BindError;
 use crate::process::daemon::{self, DaemonError, Terminal};
-use crate::process::signals::Succession;
+use crate::process::signals::UpgradeState;
 use crate::process::upgrade::{Listener, Listeners, TakeOver, TakeOverError, socket};
-use crate::process::{Identity, IdentityError, PidFileError, Presence};
+use crate::process::{Announcer, Identity, IdentityError, PidFileError};
 use crate::telemetry::Metrics;
 
 /// How a gateway comes to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct How {
+pub struct StartOptions {
     /// It takes the listeners over from the one that runs.
     pub upgrade: bool,
     /// It is the process in the background.
@@ -60,7 +60,7 @@ impl Start {
     ///
     /// # Errors
     /// See [`PrepareError`].
-    pub fn prepare(config: &Config, how: How) -> Result<Self, PrepareError> {
+    pub fn prepare(config: &Config, how: StartOptions) -> Result<Self, PrepareError> {
         let to_console = config.logging.output == LogOutput::Console;
         if how.daemon && to_console && !daemon::console_outlives_terminal() {
             return Err(DaemonError::LogsToConsole.into());
@@ -81,22 +81,22 @@ impl Start {
     ///
     /// # Errors
     /// See [`PrepareError`].
-    pub fn settle(&mut self, config: &Config) -> Result<Presence, PrepareError> {
+    pub fn settle(&mut self, config: &Config) -> Result<Announcer, PrepareError> {
         let listeners = std::mem::take(&mut self.listeners);
         if listeners.took_none() {
             return Err(TakeOverError::NothingInCommon.into());
         }
         (self.for_successor, self.closed) = listeners.finish();
         self.identity.assume()?;
-        Ok(Presence::prepare(&config.proxy.pid_file, self.terminal.take())?)
+        Ok(Announcer::prepare(&config.proxy.pid_file, self.terminal.take())?)
     }
 
     /// Whom it replaces, and what it has for who replaces it.
-    pub fn succession(&mut self, metrics: &Metrics) -> Succession {
+    pub fn upgrade_state(&mut self, metrics: &Metrics) -> UpgradeState {
         for address in &self.closed {
             info!("not listening on {address} any more, as the process before did");
         }
-        Succession {
+        UpgradeState {
             predecessor: self.predecessor.take(),
             place: std::mem::take(&mut self.place),
             listeners: std::mem::take(&mut self.for_successor),

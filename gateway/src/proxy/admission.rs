@@ -10,8 +10,8 @@ use pingora::proxy::Session;
 
 use crate::downstream::{session, stream};
 use crate::live::Route;
-use crate::policy::auth::{Asked, Auth, Checked};
-use crate::policy::rate_limit::{Asker, Windows};
+use crate::policy::auth::{Auth, AuthRequest, Checked};
+use crate::policy::rate_limit::{RateLimitSubject, Windows};
 use crate::policy::{Verdict, content_length, cors, hygiene};
 use crate::proxy::ctx::RequestCtx;
 use crate::proxy::errors;
@@ -121,7 +121,10 @@ async fn count(windows: &Windows, request: &RequestHeader, ctx: &mut RequestCtx)
     let checked = {
         let identity = ctx.identity.as_ref();
         let claim = |name: &str| identity?.claim(name);
-        windows.check(&Asker { address: ctx.client, headers: &request.headers, claim: &claim }, ctx.started)
+        windows.check(
+            &RateLimitSubject { address: ctx.client, headers: &request.headers, claim: &claim },
+            ctx.started,
+        )
     };
     match checked.verdict().await {
         Verdict::Continue(quota) => {
@@ -142,7 +145,7 @@ async fn authenticate(auth: &Auth, session: &mut Session, ctx: &mut RequestCtx) 
     let host = route::authority(request).ok().flatten();
     // As the backend will get it: whoever decides must not read another path than was routed.
     let path = ctx.paths.as_ref().map_or(request.uri.path(), |paths| &paths.sent);
-    let asked = Asked { request, path, client: ctx.client, is_https: ctx.is_https, host, id: &ctx.id };
+    let asked = AuthRequest { request, path, client: ctx.client, is_https: ctx.is_https, host, id: &ctx.id };
     let verdict = match auth.check(&asked) {
         Checked::AtOnce(verdict) => verdict,
         Checked::Later(mut verdict) => tokio::select! {
@@ -172,7 +175,7 @@ fn grpc(route: &Route, request: &RequestHeader, ctx: &RequestCtx) -> Verdict {
 fn websocket(route: &Route, session: &Session, ctx: &mut RequestCtx) -> Verdict {
     let is_asked_for = stream::websocket(session).is_some() && websocket::is_asked_for(session.req_header());
     ctx.wants_websocket = is_asked_for && !route.peers.is_http2();
-    if is_asked_for && stream::is_ahead(session) {
+    if is_asked_for && stream::has_pipelined_data(session) {
         return Verdict::Reply(errors::ahead_of_upgrade());
     }
     Verdict::Continue(())

@@ -11,7 +11,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use prometheus::IntGauge;
 
 use crate::config::Paths;
-use crate::downstream::request_limit::LeftOpen;
+use crate::downstream::request_limit::UnfinishedRequest;
 use crate::grpc::Call;
 use crate::live::{Route, Snapshot};
 use crate::policy::auth::Identity;
@@ -23,8 +23,10 @@ use crate::policy::security_headers::SecurityHeaders;
 use crate::telemetry::Phase;
 use crate::telemetry::handles::RouteMetrics;
 use crate::telemetry::timeline::{Timeline, Way};
-use crate::upstream::{Arm, Attempt, BackendState, Draw, MirrorCopy, Outcome, Pool, Refusal, Wanted};
-use crate::websocket::{Passed, Upgrade};
+use crate::upstream::{
+    Attempt, BackendState, MirrorCopy, NoBackend, Outcome, Pool, Selection, SplitBucket, WeightedPool,
+};
+use crate::websocket::{TunnelStats, Upgrade};
 
 /// What is known about a request.
 pub struct RequestCtx {
@@ -49,7 +51,7 @@ pub struct RequestCtx {
     /// The path that the backend gets to see, where the route makes another one of it. (`request_filter`)
     pub rewritten: Option<String>,
     /// Which share of the route's requests it belongs to. (`request_filter`)
-    pub draw: Draw,
+    pub draw: SplitBucket,
     /// Whether the client has yet to be told that share. (`request_filter`)
     pub draw_is_new: bool,
     /// When it had been let through. (`request_filter`)
@@ -61,9 +63,9 @@ pub struct RequestCtx {
     /// The client's quota; `None` without a rate limit. (`request_filter`)
     pub quota: Option<Quota>,
     /// The mark of the backend that its client got before. (`request_filter`)
-    pub known_mark: Option<String>,
+    pub sticky_id: Option<String>,
     /// Whether a backend was looked for. (`proxy_upstream_filter`)
-    pub sought: bool,
+    pub selection_started: bool,
     /// The attempt that is under way, or the last one. (`proxy_upstream_filter`, `upstream_peer`)
     pub attempt: Option<Attempt>,
     /// How many attempts there were. (`upstream_peer`)
@@ -74,7 +76,7 @@ pub struct RequestCtx {
     pub upgrade: Option<Arc<Upgrade>>,
     /// Whether one of them met a kept connection at its end, and another one is made that costs nothing.
     /// (`error_while_proxy`)
-    pub raced: bool,
+    pub stale_conn_retried: bool,
     /// Whether that one must be made on a new connection. (`error_while_proxy`)
     pub on_new_connection: bool,
     /// Whether the attempt has a connection that was kept from an earlier request. (`connected_to_upstream`)
@@ -84,7 +86,7 @@ pub struct RequestCtx {
     /// Backends whose attempt came to nothing. (`fail_to_connect`, `error_while_proxy`, `upstream_response_filter`)
     pub failed: Vec<Arc<BackendState>>,
     /// Its body, as it comes. (`upstream_request_filter`, `request_body_filter`)
-    pub arrival: Option<Arrival>,
+    pub body_progress: Option<Arrival>,
     /// A copy for the mirror, whose body is passing by. (`upstream_request_filter`)
     pub copy: Option<MirrorCopy>,
     /// Whether a copy has been sent. (`request_body_filter`)
@@ -99,7 +101,7 @@ pub struct RequestCtx {
     /// That the response began before the request was whole; `None` where it did not. (`response_filter`)
     pub early: Option<EarlyAnswer>,
     /// That the response is over and the request is not, over HTTP/2. (`response_filter`, `response_body_filter`)
-    pub left_open: Option<LeftOpen>,
+    pub left_open: Option<UnfinishedRequest>,
     /// What compresses the response; `None`: it passes as it is. (`response_filter`)
     pub encoder: Option<Encoder>,
     /// When it came to which phase; `None` where nobody can ask. (every phase that has something to tell)
@@ -125,22 +127,22 @@ impl RequestCtx {
             rewritten: None,
             admitted: None,
             sent: None,
-            draw: Draw::default(),
+            draw: SplitBucket::default(),
             draw_is_new: false,
             identity: None,
             quota: None,
-            known_mark: None,
-            sought: false,
+            sticky_id: None,
+            selection_started: false,
             attempt: None,
             attempts: 0,
             wants_websocket: false,
             upgrade: None,
-            raced: false,
+            stale_conn_retried: false,
             on_new_connection: false,
             is_on_kept_connection: false,
             is_inspected: false,
             failed: Vec::new(),
-            arrival: None,
+            body_progress: None,
             copy: None,
             mirrored: false,
             responded: None,
@@ -162,12 +164,12 @@ impl RequestCtx {
             self.draw_is_new = known.is_none() && route.split_cookie.is_some();
             self.draw = known.unwrap_or_else(|| route.split.draw());
         }
-        self.known_mark = route.known_mark(headers).map(str::to_owned);
+        self.sticky_id = route.sticky_id(headers).map(str::to_owned);
         self.route = Some(route);
     }
 
     /// The tag whose backends get it.
-    pub fn arm(&self) -> Option<&Arm> {
+    pub fn arm(&self) -> Option<&WeightedPool> {
         self.route.as_ref().map(|route| route.split.arm(self.draw))
     }
 
@@ -228,7 +230,7 @@ impl RequestCtx {
         }
         let mark = self.backend().map(|backend| &backend.mark);
         if let (Some(cookie), Some(mark)) = (&route.sticky_cookie, mark)
-            && self.known_mark.as_ref() != Some(mark)
+            && self.sticky_id.as_ref() != Some(mark)
         {
             cookie.on_response(mark, self.is_https, response)?;
         }
@@ -254,12 +256,12 @@ impl RequestCtx {
     ///
     /// # Errors
     /// Why there is none.
-    pub fn begin_attempt(&mut self, request: &RequestHeader) -> Result<(), Refusal> {
-        self.sought = true;
+    pub fn begin_attempt(&mut self, request: &RequestHeader) -> Result<(), NoBackend> {
+        self.selection_started = true;
         // The one before is over.
         self.attempt = None;
         let chosen = self.with_pool(request, |pool, wanted| pool.begin_attempt(wanted, &self.failed));
-        self.attempt = Some(chosen.unwrap_or(Err(Refusal::NoneUsable(None)))?);
+        self.attempt = Some(chosen.unwrap_or(Err(NoBackend::NoneUsable(None)))?);
         Ok(())
     }
 
@@ -269,10 +271,14 @@ impl RequestCtx {
     }
 
     /// The pool that the request is for, and what it wants of it.
-    fn with_pool<R>(&self, request: &RequestHeader, ask: impl FnOnce(&Pool, &Wanted<'_>) -> R) -> Option<R> {
+    fn with_pool<R>(
+        &self,
+        request: &RequestHeader,
+        ask: impl FnOnce(&Pool, &Selection<'_>) -> R,
+    ) -> Option<R> {
         let (route, arm) = (self.route.as_ref()?, self.arm()?);
         let mut room = [0; 16];
-        let wanted = route.wanted(request, self.client, self.known_mark.as_deref(), &mut room);
+        let wanted = route.wanted(request, self.client, self.sticky_id.as_deref(), &mut room);
         Some(ask(&arm.pool, &wanted))
     }
 
@@ -285,13 +291,13 @@ impl RequestCtx {
     /// Returns true where there may be another attempt that counts as none: the first one has not reached a backend. A
     /// request has one such attempt.
     pub fn takes_free_retry(&mut self) -> bool {
-        !std::mem::replace(&mut self.raced, true)
+        !std::mem::replace(&mut self.stale_conn_retried, true)
     }
 
     /// Whether there may be another attempt. If so, it is taken from the budget.
     pub fn takes_retry(&self) -> bool {
         let (Some(route), Some(arm)) = (&self.route, self.arm()) else { return false };
-        let paid = self.attempts - u32::from(self.raced);
+        let paid = self.attempts - u32::from(self.stale_conn_retried);
         if !route.retry.allows_another(paid) || self.time_left().is_zero() {
             return false;
         }
@@ -314,7 +320,7 @@ impl RequestCtx {
     }
 
     /// What has passed through its tunnel, where it has become one.
-    pub fn tunnel(&self) -> Option<Passed> {
+    pub fn tunnel(&self) -> Option<TunnelStats> {
         self.upgrade.as_ref().map(|upgrade| upgrade.passed()).filter(|passed| passed.ending.is_some())
     }
 

@@ -13,7 +13,7 @@ use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
-use crate::downstream::request_limit::LeftOpen;
+use crate::downstream::request_limit::UnfinishedRequest;
 use crate::downstream::{read_deadline, request_limit, session};
 use crate::proxy::ctx::{EarlyAnswer, RequestCtx};
 use crate::proxy::errors;
@@ -69,7 +69,7 @@ fn over(session: &Session, ctx: &mut RequestCtx) {
 }
 
 /// The client has so long for the rest of a request that has been answered, where that is not whole.
-fn open_for(session: &Session, ctx: &RequestCtx, patience: Duration) -> Option<LeftOpen> {
+fn open_for(session: &Session, ctx: &RequestCtx, patience: Duration) -> Option<UnfinishedRequest> {
     if ctx.sent.is_some() { None } else { request_limit::leave_open(session, patience) }
 }
 

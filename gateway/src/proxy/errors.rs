@@ -8,7 +8,7 @@ use crate::downstream::stream::Refusal as Refused;
 use crate::policy::body_limit;
 use crate::reply::{Problem, Reply};
 use crate::telemetry::Limit;
-use crate::upstream::Refusal;
+use crate::upstream::NoBackend;
 use crate::upstream::connection::{MalformedResponse, SPEAKS_HTTP2};
 use crate::util::http1::Fault;
 
@@ -16,14 +16,14 @@ use crate::util::http1::Fault;
 const RETRY_AFTER_SECS: u32 = 5;
 
 /// The answer where there is no backend.
-pub fn no_backend(refusal: Refusal) -> Reply {
+pub fn no_backend(refusal: NoBackend) -> Reply {
     let (reply, secs) = match refusal {
-        Refusal::NoneUsable(after) => {
+        NoBackend::NoneUsable(after) => {
             let reply = Reply::new(Problem::NoBackend, "every backend of this service is down");
             let secs = after.map_or(RETRY_AFTER_SECS, |after| after.as_secs_f64().ceil() as u32);
             (reply.proxy_error("destination_unavailable"), secs)
         }
-        Refusal::AllBusy => {
+        NoBackend::AllBusy => {
             let detail = "every backend of this service has as many requests as it may";
             (Reply::new(Problem::LimitReached, detail).proxy_error("connection_limit_reached"), 1)
         }
@@ -32,10 +32,10 @@ pub fn no_backend(refusal: Refusal) -> Reply {
 }
 
 /// The error that ends a request for which no backend is left, between two attempts.
-pub fn no_backend_left(refusal: Refusal) -> Box<Error> {
+pub fn no_backend_left(refusal: NoBackend) -> Box<Error> {
     match refusal {
-        Refusal::NoneUsable(_) => Error::explain(NO_BACKEND_LEFT, "no backend is left"),
-        Refusal::AllBusy => Error::explain(ALL_BUSY, "every backend that is left is busy"),
+        NoBackend::NoneUsable(_) => Error::explain(NO_BACKEND_LEFT, "no backend is left"),
+        NoBackend::AllBusy => Error::explain(ALL_BUSY, "every backend that is left is busy"),
     }
 }
 
@@ -192,8 +192,8 @@ pub fn overdue() -> Reply {
 /// The answer to an error that ends a request; `None` where nobody is left to be told.
 pub fn reply(error: &Error) -> Option<Reply> {
     match *error.etype() {
-        NO_BACKEND_LEFT => return Some(no_backend(Refusal::NoneUsable(None))),
-        ALL_BUSY => return Some(no_backend(Refusal::AllBusy)),
+        NO_BACKEND_LEFT => return Some(no_backend(NoBackend::NoneUsable(None))),
+        ALL_BUSY => return Some(no_backend(NoBackend::AllBusy)),
         DEADLINE_EXCEEDED => {
             return Some(Reply::new(Problem::DeadlineExceeded, "the call took longer than its client waits"));
         }

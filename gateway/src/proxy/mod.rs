@@ -24,14 +24,14 @@ use pingora::upstreams::peer::H1UpgradePolicy;
 use tokio::sync::watch;
 use tracing::debug;
 
+use self::ctx::RequestCtx;
+use self::request_log::RequestLog;
 use crate::downstream::{read_deadline, request_limit, session, stream};
-use crate::drain::Leaving;
+use crate::drain::Drain;
 use crate::grpc::Call;
 use crate::live::Store;
 use crate::policy::forwarded::{self, Client};
 use crate::policy::{Verdict, connection_login, cookie_crumbs, hygiene, request_id, rewrite};
-use crate::proxy::ctx::RequestCtx;
-use crate::proxy::request_log::Books;
 use crate::reply::{self, Reply};
 use crate::route;
 use crate::telemetry::{Limit, Phase};
@@ -39,27 +39,27 @@ use crate::tls::acme::Challenges;
 use crate::upstream::connection::{self, BackendConnector, HeadLimits};
 use crate::upstream::retry::{self, Sent};
 use crate::upstream::{
-    Attempt, BackendState, MirrorCopy, Mirrors, Occasion, Outcome, Pooling, check_address, explain_in_log,
+    Attempt, BackendState, MirrorCopy, Mirrors, Outcome, PeerOptions, Pooling, check_address, explain_in_log,
     response_check,
 };
 use crate::websocket::{self, Upgrade, intercept_upgrade};
 
 /// The gateway as Pingora sees it.
 pub struct Gateway {
-    parts: Parts,
+    parts: GatewayDeps,
     mirrors: Mirrors,
 }
 
 /// What it works with.
-pub struct Parts {
+pub struct GatewayDeps {
     /// What runs.
     pub live: Arc<Store>,
     /// Where it says what has become of requests.
-    pub books: Books,
+    pub books: RequestLog,
     /// What ACME servers find that check names.
     pub challenges: Arc<Challenges>,
     /// Whether another process serves by now, and clients shall go there.
-    pub leaving: Leaving,
+    pub leaving: Drain,
     /// True once this process stops.
     pub stopping: watch::Receiver<bool>,
     /// Connects to backends.
@@ -68,7 +68,7 @@ pub struct Parts {
 
 impl Gateway {
     /// A gateway that works with these.
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(parts: GatewayDeps) -> Self {
         Gateway { mirrors: Mirrors::new(&parts.connector), parts }
     }
 
@@ -84,7 +84,12 @@ impl Gateway {
     }
 
     /// Leads a request for a WebSocket to its backend in a way that can become a tunnel.
-    fn lend(&self, peer: Box<HttpPeer>, session: &Session, ctx: &mut RequestCtx) -> Box<HttpPeer> {
+    fn intercept_upgrade(
+        &self,
+        peer: Box<HttpPeer>,
+        session: &Session,
+        ctx: &mut RequestCtx,
+    ) -> Box<HttpPeer> {
         let (Some(client), Some(route)) = (stream::websocket(session), &ctx.route) else { return peer };
         let upgrade = Upgrade::new(websocket::Terms {
             idle: route.peers.stream_idle_timeout(),
@@ -266,10 +271,10 @@ impl ProxyHttp for Gateway {
                 fresh |= ctx.wants_websocket || ctx.attempt.as_ref().is_some_and(Attempt::is_trial);
                 let pooling = pooling(session, backend, fresh);
                 let left = ctx.time_left();
-                let occasion = Occasion { left, timed, pooling, is_stream, is_inspected: true };
+                let occasion = PeerOptions { left, timed, pooling, is_stream, is_inspected: true };
                 let mut peer = route.peers.peer(backend, occasion)?;
                 if ctx.wants_websocket {
-                    return Ok(self.lend(peer, session, ctx));
+                    return Ok(self.intercept_upgrade(peer, session, ctx));
                 }
                 peer.options.http_upstream_request_policy.h1_upgrade = H1UpgradePolicy::Deny;
                 Ok(peer)
@@ -485,8 +490,9 @@ impl ProxyHttp for Gateway {
         let may_resend = retry::may_resend(sent);
         // No failure of the backend's: it has not seen the request, for certain or most likely.
         let refused = errors::is_unprocessed(&error) && sent.body_at_hand && !sent.answered;
-        let raced = may_resend && errors::is_race(&error, client_reused, ctx.responded.is_some());
-        if (refused || raced) && ctx.takes_free_retry() {
+        let stale_conn_retried =
+            may_resend && errors::is_race(&error, client_reused, ctx.responded.is_some());
+        if (refused || stale_conn_retried) && ctx.takes_free_retry() {
             ctx.on_new_connection = true;
             error.set_retry(true);
             return error;
@@ -588,7 +594,7 @@ impl ProxyHttp for Gateway {
             // The client must not send another request on a connection that is about to close.
             session.set_keepalive(None);
         }
-        session::spare_chunks(session, response).await
+        session::close_delimit_for_http10(session, response).await
     }
     // ANCHOR_END: way_down
 
@@ -687,7 +693,7 @@ impl ProxyHttp for Gateway {
     /// The request is over, well or not: it is counted and logged.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
         stream::request_over(session);
-        request_limit::give_back(session);
+        request_limit::request_finished(session);
         self.parts.books.enter(session, error, ctx);
         if ctx.is_answered_early() || stream::is_broken_off(session) {
             // The backend has nothing to do any more with what its client still sends.

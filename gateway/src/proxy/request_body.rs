@@ -12,18 +12,18 @@ use crate::proxy::errors;
 
 /// From now on the body is waited for.
 pub fn begin(session: &mut Session, ctx: &mut RequestCtx) {
-    let route = ctx.route.as_ref().filter(|_| is_timed(ctx) && ctx.arrival.is_none());
+    let route = ctx.route.as_ref().filter(|_| is_timed(ctx) && ctx.body_progress.is_none());
     let Some(route) = route else { return };
-    let arrival = route.body_limit.begin(stream::waited(session), Instant::now());
+    let body_progress = route.body_limit.begin(stream::waited(session), Instant::now());
     // Over HTTP/2 Pingora waits for a body for ever; there it is the backend's silence that ends the request.
-    session.set_read_timeout(Some(arrival.left()));
-    ctx.arrival = Some(arrival);
+    session.set_read_timeout(Some(body_progress.left()));
+    ctx.body_progress = Some(body_progress);
 }
 
 /// The client has been told to go on, and is waited for from now on. How long it has been until then is known once
 /// something has come, and the count begins with that.
 pub fn awaited(session: &mut Session, ctx: &RequestCtx) {
-    let route = ctx.route.as_ref().filter(|_| is_timed(ctx) && ctx.arrival.is_none());
+    let route = ctx.route.as_ref().filter(|_| is_timed(ctx) && ctx.body_progress.is_none());
     if let Some(route) = route {
         session.set_read_timeout(Some(route.body_limit.patience()));
     }
@@ -47,10 +47,10 @@ pub fn came(session: &mut Session, ctx: &mut RequestCtx, bytes: usize) -> Result
         return Err(errors::body_too_long());
     }
     let waited = stream::waited(session);
-    match &mut ctx.arrival {
-        Some(arrival) => {
-            arrival.came(bytes, waited, Instant::now()).map_err(|_| errors::body_too_slow())?;
-            session.set_read_timeout(Some(arrival.left()));
+    match &mut ctx.body_progress {
+        Some(body_progress) => {
+            body_progress.came(bytes, waited, Instant::now()).map_err(|_| errors::body_too_slow())?;
+            session.set_read_timeout(Some(body_progress.left()));
         }
         // Its client had waited for 100 (Continue).
         None => begin(session, ctx),

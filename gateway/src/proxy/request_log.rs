@@ -17,7 +17,7 @@ use crate::upstream::Outcome;
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// Where it is entered.
-pub struct Books {
+pub struct RequestLog {
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where each request has a line; `None`: nowhere.
@@ -26,7 +26,7 @@ pub struct Books {
     pub timelines: Option<Arc<Timelines>>,
 }
 
-impl Books {
+impl RequestLog {
     /// Enters a request that is over; `error` is what has ended it, where it was not its answer.
     pub fn enter(&self, session: &Session, error: Option<&Error>, ctx: &mut RequestCtx) {
         let duration = ctx.started.elapsed();
@@ -45,7 +45,7 @@ impl Books {
         self.metrics.response(metrics, status);
         let responded = ctx.responded.map_or(duration, |at| at.duration_since(ctx.started));
         metrics.latency.observe(responded.as_secs_f64());
-        if let Some(tag) = ctx.arm().filter(|_| ctx.sought).and_then(|arm| arm.metrics.as_ref()) {
+        if let Some(tag) = ctx.arm().filter(|_| ctx.selection_started).and_then(|arm| arm.metrics.as_ref()) {
             tag.response(status, responded.as_secs_f64());
         }
         if let Some(call) = &ctx.grpc {
@@ -64,7 +64,7 @@ impl Books {
         let record = Record {
             method: request.method.as_str(),
             host: request.uri.host().or(host).unwrap_or("-"),
-            path: if stream::is_in_place(session) { "-" } else { request.uri.path() },
+            path: if stream::is_substituted(session) { "-" } else { request.uri.path() },
             status,
             grpc_status: ctx.grpc.as_ref().and_then(|call| call.status()).map(|status| status.code()),
             duration,

@@ -41,12 +41,12 @@ const TICKET_KEY_LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// Makes handshakes with clients.
 pub struct Acceptor {
-    current: ArcSwap<Dated>,
+    current: ArcSwap<TicketEpoch>,
 }
 
 /// OpenSSL makes up a key for tickets with each context. A new context in time, and the keys are rotated;
 /// tickets from before lead to a whole handshake.
-struct Dated {
+struct TicketEpoch {
     acceptor: SslAcceptor,
     since: Instant,
 }
@@ -83,11 +83,11 @@ pub(super) fn settings() -> std::result::Result<SslAcceptorBuilder, ErrorStack> 
     Ok(settings)
 }
 
-impl Dated {
+impl TicketEpoch {
     fn new() -> std::result::Result<Self, ErrorStack> {
         let mut settings = settings()?;
         settings.set_session_id_context(SESSIONS)?;
-        Ok(Dated { acceptor: settings.build(), since: Instant::now() })
+        Ok(TicketEpoch { acceptor: settings.build(), since: Instant::now() })
     }
 }
 
@@ -97,7 +97,7 @@ impl Acceptor {
     /// # Errors
     /// Where OpenSSL does not know what it must, which is a defect of the build.
     pub fn new() -> std::result::Result<Self, ErrorStack> {
-        Ok(Acceptor { current: ArcSwap::from_pointee(Dated::new()?) })
+        Ok(Acceptor { current: ArcSwap::from_pointee(TicketEpoch::new()?) })
     }
 
     /// Makes a handshake, in which the client is shown what `certificates` have for it. Where some host wants to see
@@ -116,15 +116,15 @@ impl Acceptor {
         let asks = host.as_ref().and_then(|host| host.client.as_ref());
         let current = self.current();
         let acceptor = asks.map_or(&current.acceptor, |client| &client.acceptor);
-        handshake_with_callback(acceptor, stream, &Presenting { certificates, asks }).await
+        handshake_with_callback(acceptor, stream, &CertSelector { certificates, asks }).await
     }
 
-    fn current(&self) -> Arc<Dated> {
+    fn current(&self) -> Arc<TicketEpoch> {
         let current = self.current.load_full();
         if current.since.elapsed() < TICKET_KEY_LIFETIME {
             return current;
         }
-        match Dated::new() {
+        match TicketEpoch::new() {
             Ok(next) => {
                 let next = Arc::new(next);
                 // Two that come at once make two, and the later one stays.
@@ -137,14 +137,14 @@ impl Acceptor {
 }
 
 /// One handshake's view of the certificates.
-struct Presenting<'c> {
+struct CertSelector<'c> {
     certificates: Arc<Certificates>,
     /// Whose certificates the client is asked for.
     asks: Option<&'c ClientAuthority>,
 }
 
 #[async_trait]
-impl TlsAccept for Presenting<'_> {
+impl TlsAccept for CertSelector<'_> {
     async fn certificate_callback(&self, ssl: &mut TlsRef) {
         let Some(host) = self.certificates.find(ssl.servername(NameType::HOST_NAME)) else { return };
         if let Err(error) = host.present(ssl) {
@@ -184,7 +184,7 @@ mod tests {
         let first = acceptor.current();
         assert!(Arc::ptr_eq(&first, &acceptor.current()));
         let Some(past) = Instant::now().checked_sub(TICKET_KEY_LIFETIME) else { return };
-        acceptor.current.store(Arc::new(Dated { acceptor: first.acceptor.clone(), since: past }));
+        acceptor.current.store(Arc::new(TicketEpoch { acceptor: first.acceptor.clone(), since: past }));
         assert!(acceptor.current().since > past);
     }
 }

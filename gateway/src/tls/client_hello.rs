@@ -27,7 +27,7 @@ pub enum Hello {
 }
 
 /// Looks at the first bytes of a connection.
-pub fn look_at(bytes: &[u8]) -> Hello {
+pub fn classify(bytes: &[u8]) -> Hello {
     match whole(bytes) {
         Ok(hello) if offers(&hello, ACME_TLS) => Hello::Validation,
         Ok(_) => Hello::Other,
@@ -176,12 +176,12 @@ mod tests {
 
     #[test]
     fn a_validation_is_told_from_other_handshakes() {
-        assert_eq!(look_at(&hello(b"\x0aacme-tls/1")), Hello::Validation);
-        assert_eq!(look_at(&hello(b"\x02h2\x0aacme-tls/1")), Hello::Validation);
+        assert_eq!(classify(&hello(b"\x0aacme-tls/1")), Hello::Validation);
+        assert_eq!(classify(&hello(b"\x02h2\x0aacme-tls/1")), Hello::Validation);
         for other in [&b""[..], b"\x02h2\x08http/1.1", b"\x0aacme-tls/2", b"\x0bacme-tls/1x"] {
-            assert_eq!(look_at(&hello(other)), Hello::Other, "{other:?}");
+            assert_eq!(classify(&hello(other)), Hello::Other, "{other:?}");
         }
-        assert_eq!(look_at(b"GET / HTTP/1.1\r\n\r\n"), Hello::Other);
+        assert_eq!(classify(b"GET / HTTP/1.1\r\n\r\n"), Hello::Other);
     }
 
     #[test]
@@ -194,7 +194,7 @@ mod tests {
     fn each_beginning_of_it_is_one_that_more_bytes_will_tell() {
         let whole = hello(b"\x0aacme-tls/1");
         for end in 0..whole.len() {
-            assert_eq!(look_at(&whole[..end]), Hello::Incomplete, "{end}");
+            assert_eq!(classify(&whole[..end]), Hello::Incomplete, "{end}");
         }
     }
 
@@ -205,7 +205,7 @@ mod tests {
             .chunks(7)
             .flat_map(|part| [&[22, 3, 1, 0, u8::try_from(part.len()).unwrap()], part].concat())
             .collect();
-        assert_eq!(look_at(&records), Hello::Validation);
+        assert_eq!(classify(&records), Hello::Validation);
     }
 
     #[test]
@@ -215,12 +215,12 @@ mod tests {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut bytes = whole.clone();
                 bytes[at] = value;
-                look_at(&bytes);
+                classify(&bytes);
                 server_name(&bytes);
             }
         }
         let endless = [22, 3, 1, 0, 1, 1].repeat(20_000);
-        assert_eq!(look_at(&endless), Hello::Other);
-        assert_eq!(look_at(&[22, 3, 1, 0, 0].repeat(1000)), Hello::Other, "empty records without end");
+        assert_eq!(classify(&endless), Hello::Other);
+        assert_eq!(classify(&[22, 3, 1, 0, 0].repeat(1000)), Hello::Other, "empty records without end");
     }
 }

@@ -16,5 +16,5 @@ pub use acceptor::{Acceptor, Handshake};
 pub use certificate::{BadPair, Certificate, Pair};
 pub use certificates::{Certificates, HostCertificates};
 pub use client_authority::{ClientAuthority, ClientIdentity};
-pub use client_hello::{Hello, look_at, server_name};
+pub use client_hello::{Hello, classify, server_name};
 pub use self_signed::{SelfSignedError, self_signed};

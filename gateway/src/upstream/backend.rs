@@ -264,7 +264,7 @@ impl SlowStart {
 
 /// What an attempt heeds of a backend's circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heed {
+pub enum CircuitMode {
     /// It goes elsewhere while that is open, and may be the one that tries.
     Circuit,
     /// It may be the one that tries, and goes there in any case: too few backends are left.
@@ -288,13 +288,13 @@ pub struct Attempt {
 impl Attempt {
     /// Begins an attempt, where fewer than `limit` are in flight and the circuit lets it through, as far as that
     /// is heeded.
-    pub fn begin(backend: Arc<BackendState>, limit: u32, heed: Heed) -> Option<Self> {
+    pub fn begin(backend: Arc<BackendState>, limit: u32, heed: CircuitMode) -> Option<Self> {
         let one_more = |inflight: u32| (inflight < limit).then_some(inflight + 1);
         backend.inflight.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more).ok()?;
         let entered = match heed {
-            Heed::Circuit => backend.breaker.enter(clock::now),
-            Heed::Panic => backend.breaker.enter(clock::now).or(Some(false)),
-            Heed::Nothing => Some(false),
+            CircuitMode::Circuit => backend.breaker.enter(clock::now),
+            CircuitMode::Panic => backend.breaker.enter(clock::now).or(Some(false)),
+            CircuitMode::Nothing => Some(false),
         };
         let Some(tries) = entered else {
             backend.inflight.fetch_sub(1, Ordering::AcqRel);
@@ -370,7 +370,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::upstream) fn begin(backend: &Arc<BackendState>) -> Attempt {
-        Attempt::begin(backend.clone(), u32::MAX, Heed::Circuit).unwrap()
+        Attempt::begin(backend.clone(), u32::MAX, CircuitMode::Circuit).unwrap()
     }
 
     /// Has its circuit open.
@@ -384,8 +384,8 @@ pub(super) mod tests {
         let metrics = Metrics::new().unwrap();
         let backend = backend(&metrics, "a");
         let first = begin(&backend);
-        let second = Attempt::begin(backend.clone(), 2, Heed::Circuit).unwrap();
-        assert!(Attempt::begin(backend.clone(), 2, Heed::Circuit).is_none(), "no more than the limit");
+        let second = Attempt::begin(backend.clone(), 2, CircuitMode::Circuit).unwrap();
+        assert!(Attempt::begin(backend.clone(), 2, CircuitMode::Circuit).is_none(), "no more than the limit");
         assert_eq!((backend.inflight(), backend.metrics.requests_active.get()), (2, 2));
         drop(first);
         assert_eq!((backend.inflight(), backend.metrics.requests_active.get()), (1, 1));
@@ -401,8 +401,11 @@ pub(super) mod tests {
         trip(&backend);
         assert!(!backend.is_usable() && backend.is_healthy());
         assert_eq!((backend.circuit(), backend.metrics.circuit.get()), (CircuitState::Open, 2));
-        assert!(Attempt::begin(backend.clone(), u32::MAX, Heed::Circuit).is_none());
-        assert!(Attempt::begin(backend.clone(), u32::MAX, Heed::Nothing).is_some(), "unless nobody heeds it");
+        assert!(Attempt::begin(backend.clone(), u32::MAX, CircuitMode::Circuit).is_none());
+        assert!(
+            Attempt::begin(backend.clone(), u32::MAX, CircuitMode::Nothing).is_some(),
+            "unless nobody heeds it"
+        );
         let left = backend.circuit_open_for().unwrap();
         assert!(left <= Duration::from_secs(10) && left > Duration::from_secs(8), "{left:?}");
     }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::connection::{BackendConnector, HttpConnector};
-use super::{Occasion, PeerSettings, Pool, Pooling, Wanted};
+use super::{PeerOptions, PeerSettings, Pool, Pooling, Selection};
 use crate::telemetry::handles::MirrorMetrics;
 use crate::upstream::subrequest::call;
 
@@ -71,11 +71,11 @@ impl Mirrors {
     /// would: neither as in flight nor for a circuit, in case the backends serve clients too.
     pub fn send(&self, copy: MirrorCopy, mirror: &Mirror, limit: Duration, metrics: &MirrorMetrics) {
         let wanted =
-            Wanted { key: b"", known: None, limit: mirror.peers.max_inflight(), heeds_circuits: true };
+            Selection { key: b"", known: None, limit: mirror.peers.max_inflight(), heeds_circuits: true };
         let (Some(body), Ok(permit)) = (copy.body, self.room.clone().try_acquire_owned()) else {
             return metrics.dropped.inc();
         };
-        let occasion = Occasion {
+        let occasion = PeerOptions {
             left: limit,
             timed: false,
             pooling: Pooling::Shared,

@@ -61,7 +61,7 @@ pub struct BadFile {
 
 /// What a connection is for, besides the request.
 #[derive(Clone, Copy, Debug)]
-pub struct Occasion {
+pub struct PeerOptions {
     /// How long the response may take to begin.
     pub left: Duration,
     /// Whether somebody else watches that. If not, it bounds each read.
@@ -160,8 +160,8 @@ impl PeerSettings {
     ///
     /// # Errors
     /// Where the path of a socket is none, which validation has ruled out.
-    pub fn peer(&self, backend: &BackendState, occasion: Occasion) -> Result<Box<HttpPeer>> {
-        let Occasion { left, timed, pooling, is_stream, is_inspected } = occasion;
+    pub fn peer(&self, backend: &BackendState, occasion: PeerOptions) -> Result<Box<HttpPeer>> {
+        let PeerOptions { left, timed, pooling, is_stream, is_inspected } = occasion;
         let tls = self.tls.as_ref();
         let host = backend.host.as_deref().unwrap_or_default().trim_end_matches('.');
         let sni = tls.map_or("", |tls| if tls.sni.is_empty() { host } else { &tls.sni }).to_owned();
@@ -300,7 +300,7 @@ mod tests {
     use crate::telemetry::Metrics;
     use crate::upstream::backend::tests::backend;
 
-    const OCCASION: Occasion = Occasion {
+    const OCCASION: PeerOptions = PeerOptions {
         left: Duration::from_secs(5),
         timed: true,
         pooling: Pooling::Shared,
@@ -308,7 +308,7 @@ mod tests {
         is_inspected: true,
     };
 
-    fn hash(config: &Upstream, occasion: Occasion) -> u64 {
+    fn hash(config: &Upstream, occasion: PeerOptions) -> u64 {
         use pingora::upstreams::peer::Peer;
         let metrics = Metrics::new().unwrap();
         PeerSettings::new(config).unwrap().peer(&backend(&metrics, "a"), occasion).unwrap().reuse_hash()
@@ -333,8 +333,8 @@ mod tests {
         let slower = Upstream { read_timeout_secs: 60.try_into().unwrap(), ..tls.clone() };
         assert_eq!(hash(&slower, OCCASION), hash(&tls, OCCASION), "timeouts make no other connection");
         let pooled = [Pooling::Shared, Pooling::Fresh, Pooling::Pinned(0), Pooling::Pinned(1)]
-            .map(|pooling| hash(&tls, Occasion { pooling, ..OCCASION }));
-        let again = hash(&tls, Occasion { pooling: Pooling::Fresh, ..OCCASION });
+            .map(|pooling| hash(&tls, PeerOptions { pooling, ..OCCASION }));
+        let again = hash(&tls, PeerOptions { pooling: Pooling::Fresh, ..OCCASION });
         assert!(!pooled.contains(&again), "a new connection is nobody else's, not even for a moment");
         assert_eq!(pooled.iter().collect::<std::collections::HashSet<_>>().len(), pooled.len());
     }

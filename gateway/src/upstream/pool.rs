@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::balance::{Group, Member};
 use super::retry::RetryBudget;
-use super::{Attempt, BackendState, Heed};
+use super::{Attempt, BackendState, CircuitMode};
 use crate::config::{Algorithm, Percent};
 
 /// How often a backend is chosen again that was taken by others in the meantime.
@@ -13,7 +13,7 @@ const CHOICES: usize = 3;
 
 /// What is known about a request that looks for a backend.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'r> {
+pub struct Selection<'r> {
     /// What consistent hashing goes by.
     pub key: &'r [u8],
     /// The mark of the backend that the client got before; see [`BackendState::mark`].
@@ -26,7 +26,7 @@ pub struct Wanted<'r> {
 
 /// Why there is no backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum NoBackend {
     /// None is usable; perhaps after this time, if that is known.
     NoneUsable(Option<Duration>),
     /// Each that is usable has as many requests in flight as it may.
@@ -72,7 +72,7 @@ impl Pool {
     }
 
     /// The backend on which an attempt would begin now; it is nobody's turn by that.
-    pub fn next(&self, wanted: &Wanted<'_>) -> Option<&Arc<BackendState>> {
+    pub fn next(&self, wanted: &Selection<'_>) -> Option<&Arc<BackendState>> {
         let panics = self.panics();
         let is_free = |member: &Member| is_free(member, wanted, panics);
         let mut groups = [&self.primaries, &self.backups].into_iter();
@@ -81,7 +81,7 @@ impl Pool {
     }
 
     /// The same, and it was its turn; no attempt of a client's request begins there.
-    pub fn take_turn(&self, wanted: &Wanted<'_>) -> Option<&Arc<BackendState>> {
+    pub fn take_turn(&self, wanted: &Selection<'_>) -> Option<&Arc<BackendState>> {
         self.primaries.turn();
         self.next(wanted)
     }
@@ -94,14 +94,14 @@ impl Pool {
     /// Why there is none.
     pub fn begin_attempt(
         &self,
-        wanted: &Wanted<'_>,
+        wanted: &Selection<'_>,
         failed: &[Arc<BackendState>],
-    ) -> Result<Attempt, Refusal> {
+    ) -> Result<Attempt, NoBackend> {
         let panics = self.panics();
         let heed = match (wanted.heeds_circuits, panics) {
-            (false, _) => Heed::Nothing,
-            (true, true) => Heed::Panic,
-            (true, false) => Heed::Circuit,
+            (false, _) => CircuitMode::Nothing,
+            (true, true) => CircuitMode::Panic,
+            (true, false) => CircuitMode::Circuit,
         };
         // Where all have failed: one that was not the last.
         let last = failed.last().map_or(&[][..], std::slice::from_ref);
@@ -124,13 +124,13 @@ impl Pool {
         Err(self.refusal(wanted, panics))
     }
 
-    fn refusal(&self, wanted: &Wanted<'_>, panics: bool) -> Refusal {
+    fn refusal(&self, wanted: &Selection<'_>, panics: bool) -> NoBackend {
         if self.all().any(|member| usable(&member.backend, wanted, panics)) {
-            return Refusal::AllBusy;
+            return NoBackend::AllBusy;
         }
         let well = self.all().map(|member| &member.backend);
         let well = well.filter(|backend| backend.is_healthy() && !backend.is_drained());
-        Refusal::NoneUsable(well.filter_map(|backend| backend.circuit_open_for()).min())
+        NoBackend::NoneUsable(well.filter_map(|backend| backend.circuit_open_for()).min())
     }
 
     /// Whether too few are usable for what is known to be true of all of them, and no backup is.
@@ -148,7 +148,12 @@ impl Pool {
 
 impl Group {
     /// The member that the client got before, where that may be chosen, or else whose turn it is.
-    fn choose(&self, turn: usize, wanted: &Wanted<'_>, may_be: impl Fn(&Member) -> bool) -> Option<&Member> {
+    fn choose(
+        &self,
+        turn: usize,
+        wanted: &Selection<'_>,
+        may_be: impl Fn(&Member) -> bool,
+    ) -> Option<&Member> {
         let marked = |mark| self.members().iter().find(|member| member.backend.mark == mark);
         let known = wanted.known.and_then(marked).filter(|member| may_be(member));
         known.or_else(|| self.pick(turn, wanted.key, may_be))
@@ -156,11 +161,11 @@ impl Group {
 }
 
 /// Whether it may be sent another request.
-fn is_free(member: &Member, wanted: &Wanted<'_>, panics: bool) -> bool {
+fn is_free(member: &Member, wanted: &Selection<'_>, panics: bool) -> bool {
     usable(&member.backend, wanted, panics) && member.backend.inflight() < wanted.limit
 }
 
-fn usable(backend: &BackendState, wanted: &Wanted<'_>, panics: bool) -> bool {
+fn usable(backend: &BackendState, wanted: &Selection<'_>, panics: bool) -> bool {
     if panics || !wanted.heeds_circuits {
         return !backend.is_drained() && (panics || backend.is_healthy());
     }
@@ -173,7 +178,7 @@ mod tests {
     use crate::telemetry::Metrics;
     use crate::upstream::backend::tests::{backend, begin, trip};
 
-    const WANTED: Wanted<'_> = Wanted { key: b"", known: None, limit: u32::MAX, heeds_circuits: true };
+    const WANTED: Selection<'_> = Selection { key: b"", known: None, limit: u32::MAX, heeds_circuits: true };
 
     struct Fixture {
         a: Arc<BackendState>,
@@ -197,7 +202,7 @@ mod tests {
     }
 
     impl Fixture {
-        fn begin(&self, wanted: &Wanted<'_>, failed: &[&Arc<BackendState>]) -> Result<String, Refusal> {
+        fn begin(&self, wanted: &Selection<'_>, failed: &[&Arc<BackendState>]) -> Result<String, NoBackend> {
             let failed: Vec<_> = failed.iter().map(|backend| (*backend).clone()).collect();
             self.pool.begin_attempt(wanted, &failed).map(|attempt| attempt.backend().name.clone())
         }
@@ -228,34 +233,34 @@ mod tests {
         assert_eq!(names(), ["backup"; 10]);
         fixture.backup.set_failing(true, Duration::ZERO);
         let refusal = fixture.begin(&WANTED, &[]).unwrap_err();
-        assert!(matches!(refusal, Refusal::NoneUsable(Some(_))), "the circuit's time is told: {refusal:?}");
+        assert!(matches!(refusal, NoBackend::NoneUsable(Some(_))), "the circuit's time is told: {refusal:?}");
         fixture.b.set_failing(true, Duration::ZERO);
-        assert_eq!(fixture.begin(&WANTED, &[]), Err(Refusal::NoneUsable(None)));
+        assert_eq!(fixture.begin(&WANTED, &[]), Err(NoBackend::NoneUsable(None)));
     }
 
     #[test]
     fn a_client_gets_the_backend_that_it_had_while_that_is_usable() {
         let fixture = fixture(0);
         let mark = fixture.b.mark.clone();
-        let wanted = Wanted { known: Some(&mark), ..WANTED };
+        let wanted = Selection { known: Some(&mark), ..WANTED };
         for _ in 0..4 {
             assert_eq!(fixture.begin(&wanted, &[]).unwrap(), "b");
         }
         assert_eq!(fixture.begin(&wanted, &[&fixture.b]).unwrap(), "a");
         fixture.b.set_drained(true);
         assert_eq!(fixture.begin(&wanted, &[]).unwrap(), "a");
-        assert!(fixture.begin(&Wanted { known: Some("unknown"), ..WANTED }, &[]).is_ok());
+        assert!(fixture.begin(&Selection { known: Some("unknown"), ..WANTED }, &[]).is_ok());
     }
 
     #[test]
     fn beyond_the_limit_nobody_is_asked() {
         let fixture = fixture(0);
-        let wanted = Wanted { limit: 1, ..WANTED };
+        let wanted = Selection { limit: 1, ..WANTED };
         let _first = fixture.pool.begin_attempt(&wanted, &[]).unwrap();
         let second = fixture.pool.begin_attempt(&wanted, &[]).unwrap();
         assert_eq!(fixture.begin(&wanted, &[]).unwrap(), "backup", "it is there for this");
         let _third = begin(&fixture.backup);
-        assert_eq!(fixture.begin(&wanted, &[]), Err(Refusal::AllBusy));
+        assert_eq!(fixture.begin(&wanted, &[]), Err(NoBackend::AllBusy));
         drop(second);
         assert!(fixture.begin(&wanted, &[]).is_ok());
     }
@@ -285,7 +290,7 @@ mod tests {
         let fixture = fixture(0);
         trip(&fixture.a);
         trip(&fixture.b);
-        let wanted = Wanted { heeds_circuits: false, ..WANTED };
+        let wanted = Selection { heeds_circuits: false, ..WANTED };
         assert_ne!(fixture.begin(&wanted, &[]).unwrap(), "backup");
     }
 }

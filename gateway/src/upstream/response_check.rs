@@ -33,13 +33,13 @@ pub fn check(response: &mut ResponseHeader, upgrade: bool, limits: &HeadLimits) 
             return Err(Error::explain(InvalidHTTPHeader, "101, which HTTP/1.0 does not have").into_up());
         }
     }
-    of_one_hop(response);
+    strip_hop_by_hop(response);
     if response.status == StatusCode::NO_CONTENT || response.status.is_informational() {
         // RFC 9110 8.6, RFC 9112 6.1: there is nothing whose length it could be, or that could be in chunks.
         response.remove_header(&header::CONTENT_LENGTH);
         response.remove_header(&header::TRANSFER_ENCODING);
     }
-    one_length(response)
+    dedupe_content_length(response)
 }
 
 /// Refuses fields of a response or of its trailers over HTTP/2 that h2 lets through, and HTTP/1.1 does not have (RFC
@@ -75,7 +75,7 @@ const AROUND_FIELD: usize = 4;
 
 /// Takes away what is about the connection to the backend alone: the fields that its `Connection` names, and those
 /// that always are (RFC 9110 7.6.1). What frames the body stays, and what a WebSocket begins with.
-fn of_one_hop(response: &mut ResponseHeader) {
+fn strip_hop_by_hop(response: &mut ResponseHeader) {
     let always = ["keep-alive", "proxy-connection", "te"];
     always.iter().for_each(|name| drop(response.remove_header(*name)));
     if response.status == StatusCode::SWITCHING_PROTOCOLS
@@ -99,7 +99,7 @@ pub(super) fn switched_unasked() -> Box<Error> {
 
 /// Writes a length that is there several times, or with leading zeros, as one number (RFC 9110 8.6). Lengths that
 /// differ have been refused by now.
-fn one_length(response: &mut ResponseHeader) -> Result<()> {
+fn dedupe_content_length(response: &mut ResponseHeader) -> Result<()> {
     let mut lines = response.headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = lines.next() else { return Ok(()) };
     let is_plain = matches!(first.as_bytes(), b"0" | [b'1'..=b'9', ..]) && !first.as_bytes().contains(&b',');
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn what_is_about_the_connection_to_the_backend_stays_there() {
-        let mut of_one_hop = response(200, &["5"]);
+        let mut strip_hop_by_hop = response(200, &["5"]);
         for (name, value) in [
             ("Connection", "close, X-Private"),
             ("Connection", "x-other,content-length"),
@@ -199,10 +199,10 @@ mod tests {
             ("Proxy-Connection", "close"),
             ("X-Kept", "1"),
         ] {
-            of_one_hop.append_header(name, value).unwrap();
+            strip_hop_by_hop.append_header(name, value).unwrap();
         }
-        check(&mut of_one_hop, false, &LIMITS).unwrap();
-        let mut left: Vec<_> = of_one_hop.headers.keys().map(HeaderName::as_str).collect();
+        check(&mut strip_hop_by_hop, false, &LIMITS).unwrap();
+        let mut left: Vec<_> = strip_hop_by_hop.headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["connection", "content-length", "x-kept"]);
     }

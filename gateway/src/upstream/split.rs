@@ -9,14 +9,14 @@ use crate::telemetry::handles::{Lazy, TagMetrics};
 /// A place among all requests, from 0 to 9 999: whoever has the same draw gets the same tag, as long as the
 /// shares are the same. Where a share grows, the draws that it had keep it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Draw(u16);
+pub struct SplitBucket(u16);
 
-impl Draw {
+impl SplitBucket {
     const ALL: u16 = 10_000;
 
     /// The draw with this number, if it is one.
     pub fn new(number: u16) -> Option<Self> {
-        (number < Draw::ALL).then_some(Draw(number))
+        (number < SplitBucket::ALL).then_some(SplitBucket(number))
     }
 
     /// Its number.
@@ -26,7 +26,7 @@ impl Draw {
 }
 
 /// A tag's share of the requests.
-pub struct Arm {
+pub struct WeightedPool {
     /// The tag.
     pub tag: String,
     /// The backends that bear it.
@@ -40,16 +40,16 @@ pub struct Arm {
 }
 
 /// The tags between which requests are shared. There is always one, and most of the time no other.
-pub struct Split {
-    first: Arm,
-    others: Vec<Arm>,
+pub struct TrafficSplit {
+    first: WeightedPool,
+    others: Vec<WeightedPool>,
     turn: AtomicU32,
 }
 
-impl Split {
+impl TrafficSplit {
     /// Shares requests between `first`, which gets what is left, and `others`.
-    pub fn new(first: Arm, others: Vec<Arm>) -> Self {
-        Split { first, others, turn: AtomicU32::new(0) }
+    pub fn new(first: WeightedPool, others: Vec<WeightedPool>) -> Self {
+        TrafficSplit { first, others, turn: AtomicU32::new(0) }
     }
 
     /// Whether a request may get one of several tags.
@@ -58,38 +58,38 @@ impl Split {
     }
 
     /// The tags, the one that gets what is left first.
-    pub fn arms(&self) -> impl Iterator<Item = &Arm> {
+    pub fn arms(&self) -> impl Iterator<Item = &WeightedPool> {
         std::iter::once(&self.first).chain(&self.others)
     }
 
     /// The next draw. Draws follow each other so that any number of them in a row is spread evenly (steps of
     /// the golden ratio around a circle): shares hold over few requests too, and no run gets one tag alone.
-    pub fn draw(&self) -> Draw {
+    pub fn draw(&self) -> SplitBucket {
         at(self.turn.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The draw that would be next; it is nobody's by that.
-    pub fn peek(&self) -> Draw {
+    pub fn peek(&self) -> SplitBucket {
         at(self.turn.load(Ordering::Relaxed))
     }
 
     /// Who gets the requests with this draw. The others come first, so that their shares can grow.
-    pub fn arm(&self, Draw(draw): Draw) -> &Arm {
+    pub fn arm(&self, SplitBucket(draw): SplitBucket) -> &WeightedPool {
         let mut below = 0;
         let mut others = self.others.iter();
         let found = others.find(|arm| {
-            below += u16::from(arm.percent) * (Draw::ALL / 100);
+            below += u16::from(arm.percent) * (SplitBucket::ALL / 100);
             draw < below
         });
         found.unwrap_or(&self.first)
     }
 }
 
-fn at(turn: u32) -> Draw {
+fn at(turn: u32) -> SplitBucket {
     /// 2³² divided by the golden ratio.
     const STEP: u32 = 0x9E37_79B9;
     let around = u64::from(turn.wrapping_mul(STEP));
-    Draw(((around * u64::from(Draw::ALL)) >> 32) as u16)
+    SplitBucket(((around * u64::from(SplitBucket::ALL)) >> 32) as u16)
 }
 
 #[cfg(test)]
@@ -97,8 +97,8 @@ mod tests {
     use super::*;
     use crate::config::{Algorithm, Percent};
 
-    fn split(others: &[(&str, u8)]) -> Split {
-        let arm = |&(tag, percent): &(&str, u8)| Arm {
+    fn split(others: &[(&str, u8)]) -> TrafficSplit {
+        let arm = |&(tag, percent): &(&str, u8)| WeightedPool {
             tag: tag.to_owned(),
             pool: Arc::new(Pool::new(
                 Vec::new(),
@@ -111,10 +111,10 @@ mod tests {
             provisional: false,
             metrics: None,
         };
-        Split::new(arm(&("a", 100)), others.iter().map(arm).collect())
+        TrafficSplit::new(arm(&("a", 100)), others.iter().map(arm).collect())
     }
 
-    fn count(split: &Split, requests: usize, tag: &str) -> usize {
+    fn count(split: &TrafficSplit, requests: usize, tag: &str) -> usize {
         (0..requests).filter(|_| split.arm(split.draw()).tag == tag).count()
     }
 
@@ -134,10 +134,10 @@ mod tests {
     #[test]
     fn who_had_a_share_keeps_it_when_it_grows() {
         let (small, large) = (split(&[("b", 10)]), split(&[("b", 50)]));
-        let draws = || (0..Draw::ALL).filter_map(Draw::new);
+        let draws = || (0..SplitBucket::ALL).filter_map(SplitBucket::new);
         assert_eq!(draws().count(), 10_000);
         assert!(draws().filter(|draw| small.arm(*draw).tag == "b").all(|draw| large.arm(draw).tag == "b"));
-        assert_eq!(Draw::new(10_000), None);
+        assert_eq!(SplitBucket::new(10_000), None);
     }
 
     #[test]

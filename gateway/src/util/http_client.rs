@@ -25,7 +25,7 @@ use crate::util::files;
 pub type Http<B> = Client<HttpsConnector<HttpConnector>, B>;
 
 /// The same for requests without a body.
-pub type Asking = Http<Empty<Bytes>>;
+pub type BodilessClient = Http<Empty<Bytes>>;
 
 /// Roots that certificates are believed by (DER); none: those of the system.
 pub type Roots = Vec<Vec<u8>>;
@@ -101,7 +101,7 @@ pub struct Answer {
 /// # Errors
 /// Why there is none, on one line.
 pub async fn ask(
-    http: &Asking,
+    http: &BodilessClient,
     request: Request<Empty<Bytes>>,
     limit: Duration,
     max_bytes: usize,

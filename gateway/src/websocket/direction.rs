@@ -31,7 +31,7 @@ pub(super) enum DirectionState {
     #[default]
     Open,
     /// The sender has said all.
-    Ending,
+    CloseReason,
     /// And the other side knows.
     Over,
 }
@@ -89,7 +89,7 @@ impl Direction {
                         return self.poll_flush(to, cx).map(|_| ());
                     }
                 }
-                DirectionState::Ending => match Pin::new(&mut *to).poll_shutdown(cx) {
+                DirectionState::CloseReason => match Pin::new(&mut *to).poll_shutdown(cx) {
                     // One that is gone need not be told.
                     Poll::Ready(_) => self.state = DirectionState::Over,
                     Poll::Pending => return Ok(()),
@@ -141,7 +141,7 @@ impl Direction {
             }
             let mut chunk = read.filled();
             if chunk.is_empty() {
-                self.state = DirectionState::Ending;
+                self.state = DirectionState::CloseReason;
                 return Ok(Poll::Ready(()));
             }
             if matches!(follow, Follow::Drop) {

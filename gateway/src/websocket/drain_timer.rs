@@ -9,13 +9,13 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 /// Ready when it is time to go, and from then on.
-pub(super) struct Going(Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>);
+pub(super) struct DrainTimer(Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>);
 
-impl Going {
+impl DrainTimer {
     /// Once `stopping` is true, half of `patience` is for both ends to come to an end by themselves, and the last
     /// quarter for the farewell. In between each has its own moment, or all would come back in the same.
     pub(super) fn new(stopping: watch::Receiver<bool>, patience: Duration) -> Self {
-        Going(Some(Box::pin(wait(stopping, patience.mul_f64(0.5 + 0.25 * fastrand::f64())))))
+        DrainTimer(Some(Box::pin(wait(stopping, patience.mul_f64(0.5 + 0.25 * fastrand::f64())))))
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -40,7 +40,7 @@ async fn wait(mut stopping: watch::Receiver<bool>, pause: Duration) {
     sleep(pause).await;
 }
 
-impl fmt::Debug for Going {
+impl fmt::Debug for DrainTimer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Going").field(&self.is_over()).finish()
     }

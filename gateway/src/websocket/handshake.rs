@@ -44,43 +44,43 @@ pub fn intercept_upgrade(
     // The one that connects has the timeouts.
     lent.options.connection_timeout = None;
     lent.options.total_connection_timeout = None;
-    let lender = Lender { connector: connector.clone(), peer: *peer, upgrade: upgrade.clone() };
+    let lender = UpgradeConnector { connector: connector.clone(), peer: *peer, upgrade: upgrade.clone() };
     lent.options.custom_l4 = Some(Arc::new(lender));
     lent
 }
 
-struct Lender {
+struct UpgradeConnector {
     connector: BackendConnector,
     peer: HttpPeer,
     upgrade: Arc<Upgrade>,
 }
 
-impl fmt::Debug for Lender {
+impl fmt::Debug for UpgradeConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lender").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
-impl Connect for Lender {
+impl Connect for UpgradeConnector {
     async fn connect(&self, _address: &SocketAddr) -> Result<TcpStream> {
         let connection = self.connector.connect(&self.peer).await?;
         self.upgrade.state.lock().backend = Some(connection);
-        let socket = Lent { upgrade: self.upgrade.clone(), flushes: 0, waits: None };
+        let socket = GatedStream { upgrade: self.upgrade.clone(), flushes: 0, waits: None };
         Ok(VirtualSocketStream::new(Box::new(socket)).into())
     }
 }
 
 /// What Pingora has of the connection.
 #[derive(Debug)]
-struct Lent {
+struct GatedStream {
     upgrade: Arc<Upgrade>,
     flushes: u8,
     /// Who waits for the request to be behind us.
     waits: Option<Waker>,
 }
 
-impl AsyncRead for Lent {
+impl AsyncRead for GatedStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.flushes < FLUSHES {
@@ -96,7 +96,7 @@ impl AsyncRead for Lent {
     }
 }
 
-impl AsyncWrite for Lent {
+impl AsyncWrite for GatedStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.upgrade.state.lock().backend {
             Some(backend) => Pin::new(backend).poll_write(cx, bytes),
@@ -127,14 +127,14 @@ impl AsyncWrite for Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for GatedStream {
     fn drop(&mut self) {
         // Whatever the tunnel has not taken goes with it.
         self.upgrade.state.lock().backend = None;
     }
 }
 
-impl VirtualSocket for Lent {
+impl VirtualSocket for GatedStream {
     fn set_socket_option(&self, _option: VirtualSockOpt) -> io::Result<()> {
         // The connection was made with its options.
         Ok(())

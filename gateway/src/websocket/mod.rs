@@ -28,7 +28,7 @@ use crate::upstream::connection::BackendStream;
 pub use client::ClientSide;
 pub use handshake::intercept_upgrade;
 pub use request::is_asked_for;
-pub use tunnel::{Ending, Tunnel};
+pub use tunnel::{CloseReason, Tunnel};
 
 /// What holds for a tunnel.
 #[derive(Clone, Debug)]
@@ -57,18 +57,18 @@ struct State {
     backend: Option<BackendStream>,
     /// Whether the 101 has been passed on.
     agreed: bool,
-    passed: Passed,
+    passed: TunnelStats,
 }
 
 /// What has become of a tunnel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Passed {
+pub struct TunnelStats {
     /// Bytes that the client sent.
     pub received: u64,
     /// Bytes that it was sent.
     pub sent: u64,
     /// How it ended; `None` as long as it has not.
-    pub ending: Option<Ending>,
+    pub ending: Option<CloseReason>,
 }
 
 impl Upgrade {
@@ -87,7 +87,7 @@ impl Upgrade {
     }
 
     /// What has passed through the tunnel.
-    pub fn passed(&self) -> Passed {
+    pub fn passed(&self) -> TunnelStats {
         self.state.lock().passed
     }
 

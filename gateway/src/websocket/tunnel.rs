@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::direction::{Direction, Failed, Follow};
 use super::frames::{Frames, GOING_AWAY};
 use super::{Terms, Upgrade};
-use crate::websocket::drain_timer::Going;
+use crate::websocket::drain_timer::DrainTimer;
 
 /// How long a backend may be silent once its client has said all.
 const LINGER: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How a tunnel ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum CloseReason {
     /// Both sides had said all.
     Closed,
     /// Nothing passed for too long.
@@ -37,14 +37,14 @@ pub enum Ending {
     BackendLost,
 }
 
-impl Ending {
+impl CloseReason {
     /// What went wrong, in one word.
     pub fn error(self) -> Option<&'static str> {
         match self {
-            Ending::Closed => None,
-            Ending::Idle => Some("idle_timeout"),
-            Ending::ClientLost => Some("client_closed"),
-            Ending::BackendLost => Some("connection_terminated"),
+            CloseReason::Closed => None,
+            CloseReason::Idle => Some("idle_timeout"),
+            CloseReason::ClientLost => Some("client_closed"),
+            CloseReason::BackendLost => Some("connection_terminated"),
         }
     }
 }
@@ -65,9 +65,9 @@ pub struct Tunnel {
     down: Direction,
     frames: Frames,
     /// Whether the client has been told to go; what the backend sends from then on is dropped.
-    told_to_go: bool,
+    close_sent: bool,
     /// When it will be; runs once the process stops.
-    going: Going,
+    going: DrainTimer,
     last_passed: Instant,
     idle: Pin<Box<Sleep>>,
     _counted: Counted,
@@ -86,8 +86,8 @@ impl Tunnel {
             up: Direction::beginning_with(held()),
             down: Direction::beginning_with(early),
             frames: Frames::default(),
-            told_to_go: false,
-            going: Going::new(stopping, patience),
+            close_sent: false,
+            going: DrainTimer::new(stopping, patience),
             last_passed: now,
             idle: Box::pin(sleep_until(now + idle)),
             _counted: Counted::begin(active),
@@ -95,28 +95,28 @@ impl Tunnel {
     }
 
     /// Passes on what there is. Ready when it is over; then nothing more may be asked of it.
-    pub(super) fn poll(&mut self, client: &mut Stream, cx: &mut Context<'_>) -> Poll<Ending> {
+    pub(super) fn poll(&mut self, client: &mut Stream, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let ending = ready!(self.poll_ending(client, cx));
         self.upgrade.state.lock().passed.ending = Some(ending);
         Poll::Ready(ending)
     }
 
-    fn poll_ending(&mut self, client: &mut Stream, cx: &mut Context<'_>) -> Poll<Ending> {
+    fn poll_ending(&mut self, client: &mut Stream, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let before = (self.up.passed, self.down.passed, self.up.state, self.down.state);
         let mut follow = if self.down.is_ending() { Follow::Drop } else { Follow::Nothing };
         if let Err(failed) = self.up.poll(client, &mut self.backend, cx, &mut follow) {
             let is_late = self.down.is_ending();
-            return Poll::Ready(if is_late { Ending::Closed } else { lost(failed, Sender::Client) });
+            return Poll::Ready(if is_late { CloseReason::Closed } else { lost(failed, Sender::Client) });
         }
-        if !self.told_to_go && self.going.poll(cx).is_ready() {
+        if !self.close_sent && self.going.poll(cx).is_ready() {
             self.tell_to_go();
         }
-        let mut follow = if self.told_to_go { Follow::Drop } else { Follow::Frames(&mut self.frames) };
+        let mut follow = if self.close_sent { Follow::Drop } else { Follow::Frames(&mut self.frames) };
         if let Err(failed) = self.down.poll(&mut self.backend, client, cx, &mut follow) {
             return Poll::Ready(lost(failed, Sender::Backend));
         }
         // It may have come to the end of a frame only now.
-        if !self.told_to_go && self.going.is_over() && self.tell_to_go() {
+        if !self.close_sent && self.going.is_over() && self.tell_to_go() {
             cx.waker().wake_by_ref();
         }
         if before != (self.up.passed, self.down.passed, self.up.state, self.down.state) {
@@ -125,9 +125,10 @@ impl Tunnel {
             (state.passed.received, state.passed.sent) = (self.up.passed, self.down.passed);
         }
         if self.up.is_over() && self.down.is_over() {
-            return Poll::Ready(Ending::Closed);
+            return Poll::Ready(CloseReason::Closed);
         }
-        self.poll_idle(cx).map(|()| if self.down.is_ending() { Ending::Closed } else { Ending::Idle })
+        self.poll_idle(cx)
+            .map(|()| if self.down.is_ending() { CloseReason::Closed } else { CloseReason::Idle })
     }
 
     /// Puts a Close between two frames for the client, which will answer it, and then be answered by the backend.
@@ -135,7 +136,7 @@ impl Tunnel {
         let can = self.frames.is_between() && self.down.pending.is_empty() && !self.down.is_ending();
         if can {
             self.down.pending.extend(GOING_AWAY);
-            self.told_to_go = true;
+            self.close_sent = true;
         }
         can
     }
@@ -161,10 +162,10 @@ impl Tunnel {
     }
 }
 
-fn lost(failed: Failed, sender: Sender) -> Ending {
+fn lost(failed: Failed, sender: Sender) -> CloseReason {
     match (failed, sender) {
-        (Failed::Reading, Sender::Client) | (Failed::Writing, Sender::Backend) => Ending::ClientLost,
-        (Failed::Reading, Sender::Backend) | (Failed::Writing, Sender::Client) => Ending::BackendLost,
+        (Failed::Reading, Sender::Client) | (Failed::Writing, Sender::Backend) => CloseReason::ClientLost,
+        (Failed::Reading, Sender::Backend) | (Failed::Writing, Sender::Client) => CloseReason::BackendLost,
     }
 }
 

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::thread;
 
 use gateway::config::Overrides;
-use gateway::process::start::How;
+use gateway::process::start::StartOptions;
 use gateway::{demo, server};
 use testkit::{Client, Process, eventually, free_address};
 use tokio::net::TcpStream;
@@ -23,7 +23,7 @@ async fn six_requests_reach_three_origins() {
         assert!(welcome.contains(&origin), "{origin} not in {welcome}");
     }
 
-    thread::spawn(move || server::run(source, parsed, Some(origins), How::default()).unwrap());
+    thread::spawn(move || server::run(source, parsed, Some(origins), StartOptions::default()).unwrap());
     eventually!(TcpStream::connect(address).await.is_ok());
     let mut seen = HashSet::new();
     for _ in 0..6 {

@@ -38,7 +38,7 @@ use tracing::{error, info};
 
 use super::serve::{Door, serve};
 use crate::config::Config;
-use crate::live::{Applied, Change, Keeping, Rollouts, Snapshot, Store};
+use crate::live::{Applied, Change, Persistence, Rollouts, Snapshot, Store};
 use crate::telemetry::{Metrics, Timelines};
 use crate::tls::acme::Statuses;
 
@@ -145,7 +145,7 @@ impl Caller {
             by: &self.who,
             expected: self.if_match.as_deref(),
             dry_run: self.options.dry_run,
-            keeping: Keeping::Required,
+            keeping: Persistence::Required,
         }
     }
 

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use http::{HeaderName, header};
 
-use crate::config::alike;
 use crate::config::auth::{Auth, AuthKind};
+use crate::config::normalized_name;
 
 /// Everything that is wrong with the fields that `auth` names.
 pub(super) fn identity_fields(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
@@ -19,7 +19,7 @@ pub(super) fn identity_fields(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
                 "",
                 &format!("the field {name} says something else than who asks; take another, as in X-User"),
             );
-        } else if !seen.insert(alike(name.as_str())) {
+        } else if !seen.insert(normalized_name(name.as_str())) {
             add("", &format!("the field {name} is there twice"));
         }
     }
@@ -50,7 +50,7 @@ fn is_taken(name: &HeaderName) -> bool {
         "x-original-",
         "x-sendfile",
     ];
-    let name = alike(name.as_str());
+    let name = normalized_name(name.as_str());
     match &*name {
         "host" | "expect" | "via" | "max-forwards" | "date" | "forwarded" | "early-data" | "priority" => true,
         "accept" | "range" | "cache-control" | "pragma" | "prefer" | "last-event-id" => true,

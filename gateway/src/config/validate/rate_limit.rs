@@ -72,7 +72,7 @@ pub(super) fn idle(config: &Config, faults: &mut Faults) {
         }
     }
     for (at, table) in tables.iter().filter(|(_, table)| table.0.len() <= MAX_RATE_LIMITS) {
-        alike(at, table, faults);
+        normalized_name(at, table, faults);
     }
     for (at, table) in &tables {
         let known = known.get(at).map_or(&[][..], Vec::as_slice);
@@ -99,7 +99,7 @@ fn unclaimed(key: &RateLimitKey, known: &[&Auth]) -> Option<&'static str> {
     )
 }
 
-fn alike(at: &str, table: &RateLimits, faults: &mut Faults) {
+fn normalized_name(at: &str, table: &RateLimits, faults: &mut Faults) {
     let counts =
         |window: &RateLimit| (window.key.clone(), window.scope, window.window_secs, window.store.clone());
     for (i, window) in table.0.iter().enumerate() {

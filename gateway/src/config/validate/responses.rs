@@ -4,9 +4,9 @@
 use http::{HeaderName, Method, header};
 
 use super::Faults;
-use crate::config::alike;
 use crate::config::auth::Auth;
 use crate::config::fields::{FieldName, Fields};
+use crate::config::normalized_name;
 use crate::config::origin::AllowedOrigin;
 use crate::config::policies::Headers;
 use crate::config::responses::{Compression, Cors, FieldOrAny};
@@ -54,8 +54,9 @@ fn who_asks<'c>(headers: &'c Headers, auth: Option<&Auth>, add: &mut impl FnMut(
         ("request_add", names(&headers.request_add)),
         ("request_remove", headers.request_remove.iter().map(|name| &name.0).collect()),
     ] {
-        let is_told =
-            |name: &HeaderName| told.iter().any(|told| alike(told.as_str()) == alike(name.as_str()));
+        let is_told = |name: &HeaderName| {
+            told.iter().any(|told| normalized_name(told.as_str()) == normalized_name(name.as_str()))
+        };
         if let Some(name) = names.into_iter().find(|name| is_told(name)) {
             add(
                 key,

@@ -122,12 +122,12 @@ impl Inspector {
     }
 
     /// Whether what Pingora has is not what has come.
-    pub(super) fn is_in_place(&self) -> bool {
+    pub(super) fn is_substituted(&self) -> bool {
         matches!(self.state, State::Refused(_))
     }
 
     /// Whether something is there that has not been given.
-    pub(super) fn is_ahead(&self) -> bool {
+    pub(super) fn has_pipelined_data(&self) -> bool {
         !self.held.is_empty()
     }
 

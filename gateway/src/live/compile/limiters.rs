@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::{Config, CounterStore, PathFault, RateLimit, RateLimitScope, RateLimits, VirtualHost};
-use crate::live::effective::{Found, Policies};
+use crate::live::effective::{Effective, EffectivePolicies};
 use crate::live::snapshot::{Level, Snapshot};
-use crate::policy::rate_limit::{BadStore, Counters, Means, RateLimiter, Roots, Store, StoreSettings};
+use crate::policy::rate_limit::{BadStore, Counters, LimiterDeps, RateLimiter, Roots, Store, StoreSettings};
 use crate::telemetry::Metrics;
 use crate::util::secrets::Secrets;
 
@@ -53,10 +53,10 @@ impl<'c> Limiters<'c> {
         &mut self,
         at: &str,
         host: &VirtualHost,
-        policies: &Policies<'_>,
+        policies: &EffectivePolicies<'_>,
         name: &str,
     ) -> Result<Option<RateLimiter>, Vec<PathFault>> {
-        let Some(Found { table: limits, level }) = policies.rate_limit else { return Ok(None) };
+        let Some(Effective { table: limits, level }) = policies.rate_limit else { return Ok(None) };
         let store = self.store(limits).map_err(|(key, bad)| {
             let at = match level {
                 Level::Route => at,
@@ -72,7 +72,7 @@ impl<'c> Limiters<'c> {
             Level::Route | Level::Default => route.clone(),
         };
         let new = || Counters::new(self.clients, self.metrics.rate_limits.evicted.clone()).into();
-        let means = Means {
+        let means = LimiterDeps {
             scope: &|scope| if scope == RateLimitScope::Global { &shared } else { &route },
             counters: self.counters.get_or_init(new),
             store: store.as_ref(),

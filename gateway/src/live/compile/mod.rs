@@ -10,12 +10,12 @@ pub(in crate::live) mod warnings;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::snapshot::{Entrance, Instance, Route, Snapshot};
+use super::snapshot::{HostPolicies, Instance, Route, Snapshot};
 use crate::config::{self, Config, Domain, PathFault, VirtualHost};
 use crate::live::compile::certificates::certificates;
 use crate::live::compile::limiters::Limiters;
 use crate::live::compile::pools::Pools;
-use crate::live::effective::{Defaults, Found, Policies};
+use crate::live::effective::{Defaults, Effective, EffectivePolicies};
 use crate::policy::access::Access;
 use crate::policy::auth::{self, Auth, IdentityFields};
 use crate::policy::body_limit::BodyLimit;
@@ -35,7 +35,8 @@ use crate::telemetry::Metrics;
 use crate::tls::Certificates;
 use crate::tls::acme::AcmePlan;
 use crate::upstream::{
-    Arm, BackendState, BreakerRules, Endpoint, Mirror, Place, Places, RetryRules, Split, fixed,
+    BackendState, BreakerRules, Endpoint, Mirror, ResolvedAddress, ResolvedAddresses, RetryRules,
+    TrafficSplit, WeightedPool, fixed,
 };
 use crate::util::secrets::Secrets;
 
@@ -43,11 +44,11 @@ use crate::util::secrets::Secrets;
 const WHOLE_HOST: &str = "/";
 
 /// What a snapshot is compiled with, besides the configuration.
-pub(super) struct Surroundings<'s> {
+pub(super) struct CompileInput<'s> {
     pub(super) metrics: &'s Arc<Metrics>,
     pub(super) cookie_key: &'s Arc<CookieKey>,
     /// Where names of backends lead.
-    pub(super) places: Arc<Places>,
+    pub(super) places: Arc<ResolvedAddresses>,
     /// What it will take the place of.
     pub(super) before: Option<&'s Snapshot>,
     /// The revision that it will be.
@@ -61,7 +62,7 @@ pub(super) struct Surroundings<'s> {
 ///
 /// # Errors
 /// Files that it names and that are no good.
-pub(super) fn compile(config: &Config, with: &Surroundings<'_>) -> Result<Snapshot, Vec<PathFault>> {
+pub(super) fn compile(config: &Config, with: &CompileInput<'_>) -> Result<Snapshot, Vec<PathFault>> {
     let backends = backends(config, with)?;
     let new: Vec<Arc<BackendState>> =
         backends.iter().flatten().map(|instance| instance.state.clone()).collect();
@@ -78,7 +79,7 @@ pub(super) fn compile(config: &Config, with: &Surroundings<'_>) -> Result<Snapsh
 fn compile_with(
     backends: Vec<Vec<Instance>>,
     config: &Config,
-    with: &Surroundings<'_>,
+    with: &CompileInput<'_>,
 ) -> Result<Snapshot, Vec<PathFault>> {
     let defaults = Defaults::new(config);
     let acme = AcmePlan::new(config).map_err(|bad| {
@@ -110,7 +111,7 @@ fn compile_with(
             hosts.insert(domain, rules.clone());
         }
     }
-    let top = Policies::of_top(&defaults);
+    let top = EffectivePolicies::of_top(&defaults);
     let (health, budgets) = compiler.pools.finish(&top, &backends)?;
     let (counters, stores) = compiler.limiters.finish();
     let security_headers = SecurityHeaders::from(top.security_headers.table);
@@ -165,11 +166,11 @@ pub(super) fn not_validated(what: &str) -> Vec<PathFault> {
 }
 
 /// The instances of every backend, in the order of the configuration.
-fn backends(config: &Config, with: &Surroundings<'_>) -> Result<Vec<Vec<Instance>>, Vec<PathFault>> {
+fn backends(config: &Config, with: &CompileInput<'_>) -> Result<Vec<Vec<Instance>>, Vec<PathFault>> {
     let known = with.before.iter().flat_map(|before| before.instances());
     let known: HashMap<_, _> =
         known.map(|instance| ((&*instance.state.name, &instance.state.endpoint), &instance.state)).collect();
-    let state = |name: String, place: &Place| match known.get(&(&*name, &place.endpoint)) {
+    let state = |name: String, place: &ResolvedAddress| match known.get(&(&*name, &place.endpoint)) {
         Some(state) => (*state).clone(),
         None => {
             let metrics = with.metrics.backends.handles(&name);
@@ -183,7 +184,7 @@ fn backends(config: &Config, with: &Surroundings<'_>) -> Result<Vec<Vec<Instance
         let named = address.name().is_some();
         let places = fixed.as_ref().or_else(|| with.places.get(address));
         let places = places.ok_or_else(|| not_validated("nobody has looked a backend's name up"))?;
-        let instance = |place: &Place| {
+        let instance = |place: &ResolvedAddress| {
             let name = match &place.endpoint {
                 Endpoint::Inet(address) if named => format!("{}@{address}", backend.id),
                 _ => backend.id.clone(),
@@ -236,12 +237,12 @@ impl<'c> Compiler<'c> {
     }
 
     /// What holds at the door of `host`.
-    fn entrance(&self, host: &VirtualHost) -> Entrance {
+    fn entrance(&self, host: &VirtualHost) -> HostPolicies {
         // Looked for only where there is one: hosts may be many.
         let mut shown = self.certificates.all().iter().filter(|_| !host.client_ca_file.is_empty());
         let shown = shown.find(|shown| shown.domain == host.domain);
         let authority = shown.and_then(|shown| shown.client.as_ref());
-        Entrance {
+        HostPolicies {
             https_redirect: host.http_to_https.then(|| HttpsRedirect::new(self.https_port)),
             client_certificate: authority
                 .map(|authority| ClientCertificates::new(authority.id, host.client_certificate)),
@@ -252,7 +253,7 @@ impl<'c> Compiler<'c> {
         &mut self,
         at: &str,
         host: &'c VirtualHost,
-        entrance: &Arc<Entrance>,
+        entrance: &Arc<HostPolicies>,
         route: Option<&'c config::Route>,
     ) -> Result<Arc<Route>, Vec<PathFault>> {
         let name = route.map_or_else(|| WHOLE_HOST.to_owned(), config::Route::name);
@@ -266,14 +267,14 @@ impl<'c> Compiler<'c> {
         &mut self,
         at: &str,
         host: &'c VirtualHost,
-        entrance: &Arc<Entrance>,
+        entrance: &Arc<HostPolicies>,
         route: Option<&'c config::Route>,
         name: &str,
     ) -> Result<Route, Vec<PathFault>> {
-        let policies = Policies::of(self.defaults, host, route);
+        let policies = EffectivePolicies::of(self.defaults, host, route);
         let own_tag = route.map(|route| route.enabled_backends_tag.as_str()).filter(|tag| !tag.is_empty());
         let split = match own_tag {
-            Some(tag) => Split::new(self.arm(at, &policies, tag)?, Vec::new()),
+            Some(tag) => TrafficSplit::new(self.arm(at, &policies, tag)?, Vec::new()),
             None => self.split(at, &policies, host)?,
         };
         let cookie = Some(&*host.split_cookie).filter(|name| !name.is_empty() && split.is_shared());
@@ -324,41 +325,46 @@ impl<'c> Compiler<'c> {
     fn split(
         &mut self,
         at: &str,
-        policies: &Policies<'c>,
+        policies: &EffectivePolicies<'c>,
         host: &VirtualHost,
-    ) -> Result<Split, Vec<PathFault>> {
+    ) -> Result<TrafficSplit, Vec<PathFault>> {
         let shares = host.split.iter().map(|share| (&share.tag, share.percent, false));
         let rollout = host.rollout.iter().filter_map(|rollout| Some((&rollout.to, rollout.share()?, true)));
         let mut others = Vec::new();
         for (tag, percent, provisional) in shares.chain(rollout) {
             let arm = self.compared_arm(at, policies, host, tag)?;
-            others.push(Arm { percent: percent.get(), provisional, ..arm });
+            others.push(WeightedPool { percent: percent.get(), provisional, ..arm });
         }
         let tag = &host.enabled_backends_tag;
         if others.is_empty() {
-            return Ok(Split::new(self.arm(at, policies, tag)?, others));
+            return Ok(TrafficSplit::new(self.arm(at, policies, tag)?, others));
         }
         let percent = others.iter().map(|arm| arm.percent).fold(100_u8, u8::saturating_sub);
-        Ok(Split::new(Arm { percent, ..self.compared_arm(at, policies, host, tag)? }, others))
+        Ok(TrafficSplit::new(WeightedPool { percent, ..self.compared_arm(at, policies, host, tag)? }, others))
     }
 
     /// All requests for the backends with `tag`.
-    fn arm(&mut self, at: &str, policies: &Policies<'c>, tag: &str) -> Result<Arm, Vec<PathFault>> {
+    fn arm(
+        &mut self,
+        at: &str,
+        policies: &EffectivePolicies<'c>,
+        tag: &str,
+    ) -> Result<WeightedPool, Vec<PathFault>> {
         let pool = self.pools.pool(tag, policies)?;
         self.pools.probe(at, tag, policies)?;
-        Ok(Arm { tag: tag.to_owned(), pool, percent: 100, provisional: false, metrics: None })
+        Ok(WeightedPool { tag: tag.to_owned(), pool, percent: 100, provisional: false, metrics: None })
     }
 
     /// The same, counted, to be compared with others.
     fn compared_arm(
         &mut self,
         at: &str,
-        policies: &Policies<'c>,
+        policies: &EffectivePolicies<'c>,
         host: &VirtualHost,
         tag: &str,
-    ) -> Result<Arm, Vec<PathFault>> {
+    ) -> Result<WeightedPool, Vec<PathFault>> {
         let arm = self.arm(at, policies, tag)?;
-        Ok(Arm { metrics: Some(self.metrics.lazy_tag(&host.domain, tag)), ..arm })
+        Ok(WeightedPool { metrics: Some(self.metrics.lazy_tag(&host.domain, tag)), ..arm })
     }
 
     /// The cookie that keeps a client with a backend. Routes with another tag have another one, or each of
@@ -367,7 +373,7 @@ impl<'c> Compiler<'c> {
         &self,
         host: &VirtualHost,
         own_tag: Option<&str>,
-        policies: &Policies<'_>,
+        policies: &EffectivePolicies<'_>,
     ) -> Option<SignedCookie> {
         let name = Some(&policies.balancing.table.sticky_cookie).filter(|name| !name.is_empty())?;
         let name = match own_tag {
@@ -386,8 +392,12 @@ impl<'c> Compiler<'c> {
         made.or_insert_with(|| Access::new(table).map(Arc::new)).clone()
     }
 
-    fn auth(&mut self, at: &str, policies: &Policies<'c>) -> Result<Option<Arc<Auth>>, Vec<PathFault>> {
-        let Some(Found { table, level }) = policies.auth else { return Ok(None) };
+    fn auth(
+        &mut self,
+        at: &str,
+        policies: &EffectivePolicies<'c>,
+    ) -> Result<Option<Arc<Auth>>, Vec<PathFault>> {
+        let Some(Effective { table, level }) = policies.auth else { return Ok(None) };
         let compiled = self.auth.compile(table);
         compiled.map_err(|bad| {
             vec![PathFault { path: format!("{}auth/{}", level.part_of(at), bad.key), detail: bad.detail }]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::config::{Config, HealthCheck, PathFault};
 use crate::live::compile::not_validated;
-use crate::live::effective::Policies;
+use crate::live::effective::EffectivePolicies;
 use crate::live::snapshot::{Instance, Snapshot};
 use crate::upstream::{HealthPlan, Member, PeerSettings, Pool, RetryBudget};
 
@@ -68,7 +68,7 @@ impl<'c> Pools<'c> {
     pub(in crate::live) fn pool(
         &mut self,
         tag: &str,
-        policies: &Policies<'c>,
+        policies: &EffectivePolicies<'c>,
     ) -> Result<Arc<Pool>, Vec<PathFault>> {
         let (tag, members) = self.members(tag)?;
         let (balancing, health_check) = (policies.balancing.table, policies.health_check.table);
@@ -99,7 +99,7 @@ impl<'c> Pools<'c> {
     pub(in crate::live) fn peers(
         &mut self,
         at: &str,
-        policies: &Policies<'c>,
+        policies: &EffectivePolicies<'c>,
     ) -> Result<Arc<PeerSettings>, Vec<PathFault>> {
         let table = policies.upstream.table;
         if let Some(made) = self.peers.get(&which(table)) {
@@ -119,7 +119,7 @@ impl<'c> Pools<'c> {
         &mut self,
         at: &str,
         tag: &str,
-        policies: &Policies<'c>,
+        policies: &EffectivePolicies<'c>,
     ) -> Result<(), Vec<PathFault>> {
         let (tag, _) = self.members(tag)?;
         let key = (tag, which(policies.health_check.table), which(policies.upstream.table));
@@ -133,7 +133,7 @@ impl<'c> Pools<'c> {
     fn add_checks(
         &mut self,
         at: &str,
-        policies: &Policies<'c>,
+        policies: &EffectivePolicies<'c>,
         instances: &[Instance],
     ) -> Result<(), Vec<PathFault>> {
         let peers = self.peers(at, policies)?;
@@ -149,7 +149,7 @@ impl<'c> Pools<'c> {
     /// the budgets.
     pub(in crate::live) fn finish(
         mut self,
-        top: &Policies<'c>,
+        top: &EffectivePolicies<'c>,
         backends: &[Vec<Instance>],
     ) -> Result<(HealthPlan, Budgets), Vec<PathFault>> {
         let used: HashSet<usize> = self

@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use tracing::warn;
 
 use crate::config::{Address, Config, PathFault};
-use crate::upstream::{Endpoint, LookupError, Place, Places, look_up_now};
+use crate::upstream::{Endpoint, LookupError, ResolvedAddress, ResolvedAddresses, look_up_now};
 
 /// What becomes of backends that have a name in place of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Names {
+pub enum Resolution {
     /// Each is looked up. One that leads nowhere is a fault, unless it is known where it led before. One that
     /// DNS does not answer for leads nowhere so far.
     Resolved,
@@ -26,17 +26,18 @@ pub enum Names {
 /// Names that lead nowhere.
 pub(in crate::live) fn resolve(
     config: &Config,
-    names: Names,
-    before: &Places,
-) -> Result<Places, Vec<PathFault>> {
+    names: Resolution,
+    before: &ResolvedAddresses,
+) -> Result<ResolvedAddresses, Vec<PathFault>> {
     let addresses = config.backends.iter().filter_map(|backend| backend.address.as_ref());
     let named: HashSet<&Address> = addresses.filter(|address| address.name().is_some()).collect();
-    if names == Names::Unresolved {
+    if names == Resolution::Unresolved {
         return Ok(named.into_iter().map(|name| (name.clone(), vec![unknown(name)])).collect());
     }
     let (known, unknown): (Vec<&Address>, Vec<&Address>) =
-        named.into_iter().partition(|name| names == Names::Known && before.contains_key(*name));
-    let mut places: Places = known.into_iter().map(|name| (name.clone(), before[name].clone())).collect();
+        named.into_iter().partition(|name| names == Resolution::Known && before.contains_key(*name));
+    let mut places: ResolvedAddresses =
+        known.into_iter().map(|name| (name.clone(), before[name].clone())).collect();
     if unknown.is_empty() {
         return Ok(places);
     }
@@ -73,6 +74,6 @@ fn leads_nowhere(config: &Config, name: &Address, reason: &str) -> Vec<PathFault
 }
 
 /// One place, of which nothing is known.
-fn unknown(name: &Address) -> Place {
-    Place { endpoint: Endpoint::Unresolved(name.to_string()), host: None, weight: 1, backup: false }
+fn unknown(name: &Address) -> ResolvedAddress {
+    ResolvedAddress { endpoint: Endpoint::Unresolved(name.to_string()), host: None, weight: 1, backup: false }
 }

@@ -16,7 +16,7 @@ use crate::config::{AuthKind, Paths};
 use crate::policy::{Verdict, content_length, cors, hygiene};
 use crate::reply::{self, Problem, Reply};
 use crate::route::{self, Outcome, RuleTable};
-use crate::upstream::{Arm, Member};
+use crate::upstream::{Member, WeightedPool};
 
 use explanation::{Backend, Policy, Pool, RateLimit, Rule, Taken};
 pub use explanation::{BackendCondition, Explanation};
@@ -173,14 +173,14 @@ fn taken(route: &Route, request: &RequestHeader, upstream_path: String) -> Taken
         backup,
         state: BackendCondition::from(&*member.backend),
     };
-    let pool = |arm: &Arm| Pool {
+    let pool = |arm: &WeightedPool| Pool {
         tag: arm.tag.clone(),
         percent: arm.percent,
         by_rollout: arm.provisional,
         backends: arm.pool.members().map(backend).collect(),
     };
     let chosen = route.split.arm(route.known_draw(&request.headers).unwrap_or_else(|| route.split.peek()));
-    let known = route.known_mark(&request.headers);
+    let known = route.sticky_id(&request.headers);
     let next = chosen.pool.next(&route.wanted(request, None, known, &mut [0; 16]));
     Taken {
         name: route.name.clone(),

@@ -9,7 +9,7 @@ use http::HeaderMap;
 
 use super::cache::Digest;
 use super::challenge::{Challenge, too_many, unavailable};
-use super::hashing::{HASHING, NoTurn};
+use super::hashing::{HASHING, Overloaded};
 use super::users::Users;
 use super::{Checked, Credentials, Identity, authorization};
 use crate::reply::Verdict;
@@ -54,10 +54,10 @@ impl Basic {
     async fn prove(&self, pair: String, digest: Digest, client: Option<IpAddr>) -> Verdict<Arc<Identity>> {
         let turn = match HASHING.turn(client).await {
             Ok(turn) => turn,
-            Err(NoTurn::TooManyOfOne) => {
+            Err(Overloaded::TooManyOfOne) => {
                 return Verdict::Reply(too_many("too many passwords from this address wait to be checked"));
             }
-            Err(NoTurn::TooMany) => {
+            Err(Overloaded::TooMany) => {
                 return Verdict::Reply(unavailable("too many passwords are being checked"));
             }
         };

@@ -12,10 +12,10 @@ use openssl::sha::sha256;
 use super::jwks::{KeySet, Pace};
 use super::keys::Key;
 use super::users::Users;
-use super::{Auth, Means, api_key, basic, forward, jwt};
+use super::{Auth, AuthMethod, api_key, basic, forward, jwt};
 use crate::config::{self, AuthKind};
 use crate::telemetry::KeySetMetrics;
-use crate::util::http_client::{Asking, Roots};
+use crate::util::http_client::{BodilessClient, Roots};
 use crate::util::secrets::Secrets;
 use crate::util::{files, http_client};
 
@@ -33,11 +33,11 @@ const REFRESH: Duration = Duration::from_secs(300);
 
 /// What outlives a change, by what makes it what it is.
 #[derive(Clone, Default)]
-pub struct Kept {
+pub struct AuthCaches {
     /// A file and the field in which a backend is told: its users, and who of them has proved it.
     users: HashMap<(String, Option<HeaderName>), Known>,
     /// Roots, and the connections to servers that they vouch for.
-    clients: HashMap<Roots, Asking>,
+    clients: HashMap<Roots, BodilessClient>,
     key_sets: HashMap<KeySource, Arc<KeySet>>,
 }
 
@@ -47,7 +47,7 @@ type Known = ([u8; 32], Arc<Users>);
 /// A URL, the roots that vouch for it, and how often keys are fetched from there.
 type KeySource = (String, Roots, Duration);
 
-impl Kept {
+impl AuthCaches {
     /// Every set of keys that is to be fetched.
     pub fn key_sets(&self) -> impl Iterator<Item = &Arc<KeySet>> {
         self.key_sets.values()
@@ -56,8 +56,8 @@ impl Kept {
 
 /// Compiles the tables of a configuration. One that holds for several routes is compiled once.
 pub struct Compiler<'c> {
-    before: Kept,
-    kept: Kept,
+    before: AuthCaches,
+    kept: AuthCaches,
     made: HashMap<usize, Option<Arc<Auth>>>,
     metrics: Box<dyn Fn(&str) -> KeySetMetrics + 'c>,
     secrets: &'c Secrets,
@@ -65,12 +65,22 @@ pub struct Compiler<'c> {
 
 impl<'c> Compiler<'c> {
     /// Takes over from what was `before`; fetches of keys are counted by `metrics`, for each URL.
-    pub fn new(before: Kept, metrics: impl Fn(&str) -> KeySetMetrics + 'c, secrets: &'c Secrets) -> Self {
-        Compiler { before, kept: Kept::default(), made: HashMap::new(), metrics: Box::new(metrics), secrets }
+    pub fn new(
+        before: AuthCaches,
+        metrics: impl Fn(&str) -> KeySetMetrics + 'c,
+        secrets: &'c Secrets,
+    ) -> Self {
+        Compiler {
+            before,
+            kept: AuthCaches::default(),
+            made: HashMap::new(),
+            metrics: Box::new(metrics),
+            secrets,
+        }
     }
 
     /// What will outlive the next change.
-    pub fn finish(self) -> Kept {
+    pub fn finish(self) -> AuthCaches {
         self.kept
     }
 
@@ -87,18 +97,18 @@ impl<'c> Compiler<'c> {
         let means = match table.kind {
             AuthKind::None => None,
             AuthKind::Basic => {
-                Some(Means::Basic(basic::Basic::new(self.users(table, user_header)?, &table.realm)))
+                Some(AuthMethod::Basic(basic::Basic::new(self.users(table, user_header)?, &table.realm)))
             }
             AuthKind::ApiKey => {
                 let text = read("keys_file", &table.keys_file)?;
                 let keys =
                     api_key::Keys::read(&table.keys_file, &text, user_header).map_err(bad("keys_file"))?;
-                Some(Means::ApiKey(api_key::ApiKey::new(table.key_header(), keys, &table.realm)))
+                Some(AuthMethod::ApiKey(api_key::ApiKey::new(table.key_header(), keys, &table.realm)))
             }
-            AuthKind::Jwt => Some(Means::Jwt(jwt::Jwt::new(table, self.jwt_keys(table)?))),
+            AuthKind::Jwt => Some(AuthMethod::Jwt(jwt::Jwt::new(table, self.jwt_keys(table)?))),
             AuthKind::Forward => {
                 let (uri, http) = (uri("url", &table.url)?, self.client(table)?.1);
-                Some(Means::Forward(Box::new(forward::Forward::new(table, uri, http))))
+                Some(AuthMethod::Forward(Box::new(forward::Forward::new(table, uri, http))))
             }
         };
         let removed = table.proof();
@@ -155,7 +165,7 @@ impl<'c> Compiler<'c> {
         Ok(set)
     }
 
-    fn client(&mut self, table: &config::Auth) -> Result<(Roots, Asking), BadAuth> {
+    fn client(&mut self, table: &config::Auth) -> Result<(Roots, BodilessClient), BadAuth> {
         let roots = http_client::roots(&table.ca_file).map_err(bad("ca_file"))?;
         let known = self.kept.clients.get(&roots).or_else(|| self.before.clients.get(&roots)).cloned();
         let made = known.map_or_else(|| http_client::client(&roots), Ok);
@@ -201,7 +211,7 @@ mod tests {
         format!("{name}:{}\n", hash.format_for_version(bcrypt::Version::TwoY))
     }
 
-    fn compiled(table: &config::Auth, before: Kept) -> (Arc<Auth>, Kept) {
+    fn compiled(table: &config::Auth, before: AuthCaches) -> (Arc<Auth>, AuthCaches) {
         let metrics = Metrics::new().unwrap();
         let secrets = Secrets::required();
         let mut compiler = Compiler::new(before, |url| metrics.auth.key_set(url), &secrets);
@@ -210,7 +220,7 @@ mod tests {
     }
 
     fn check<'a>(auth: &'a Auth, pair: &str) -> Checked<'a> {
-        let Means::Basic(basic) = &auth.means else { panic!("this is basic") };
+        let AuthMethod::Basic(basic) = &auth.means else { panic!("this is basic") };
         let value = format!("Basic {}", STANDARD.encode(pair)).parse().unwrap();
         Basic::check(basic, &HeaderMap::from_iter([(header::AUTHORIZATION, value)]), None)
     }
@@ -222,7 +232,7 @@ mod tests {
         let write = |lines: &[String]| std::fs::write(&file, lines.concat()).unwrap();
         let table = config::Auth { users_file: file.display().to_string(), ..config::Auth::default() };
         write(&[line("alice", "a"), line("bob", "b")]);
-        let (auth, kept) = compiled(&table, Kept::default());
+        let (auth, kept) = compiled(&table, AuthCaches::default());
         for pair in ["alice:a", "bob:b"] {
             assert!(matches!(check(&auth, pair).verdict().await, Verdict::Continue(_)));
         }

@@ -22,7 +22,7 @@ use super::{Checked, Credentials, Identity, one};
 use crate::config::{normalise_host, shown_url};
 use crate::reply::{Problem, Reply, Verdict};
 use crate::util::http_client;
-use crate::util::http_client::{Answer, Asking};
+use crate::util::http_client::{Answer, BodilessClient};
 
 /// The longest answer whose connection is kept; nobody reads it.
 const MAX_BYTES: usize = 64 * 1024;
@@ -39,7 +39,7 @@ const MAX_INFLIGHT: usize = 256;
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the server is told besides the request's own credentials.
-pub struct Asked<'a> {
+pub struct AuthRequest<'a> {
     /// The request.
     pub request: &'a RequestHeader,
     /// Its path as it was routed, and as the backend gets it before the route changes it.
@@ -57,7 +57,7 @@ pub struct Asked<'a> {
 /// The compiled table, of this kind.
 pub(super) struct Forward {
     url: Uri,
-    http: Asking,
+    http: BodilessClient,
     limit: Duration,
     response_headers: Vec<HeaderName>,
     challenge: Challenge,
@@ -80,7 +80,7 @@ impl Seldom {
 }
 
 impl Forward {
-    pub(super) fn new(config: &crate::config::Auth, url: Uri, http: Asking) -> Self {
+    pub(super) fn new(config: &crate::config::Auth, url: Uri, http: BodilessClient) -> Self {
         Forward {
             url,
             http,
@@ -93,7 +93,7 @@ impl Forward {
     }
 
     /// Who asks.
-    pub(super) fn check(&self, asked: &Asked<'_>) -> Checked<'_> {
+    pub(super) fn check(&self, asked: &AuthRequest<'_>) -> Checked<'_> {
         if let Credentials::Several = one(&asked.request.headers, &header::AUTHORIZATION) {
             // It might look at one of them, and the backend at another.
             return Checked::refused(self.challenge.several("there are several Authorization fields"));
@@ -129,7 +129,7 @@ impl Forward {
         }
     }
 
-    fn question(&self, asked: &Asked<'_>) -> http::Result<Request<Empty<Bytes>>> {
+    fn question(&self, asked: &AuthRequest<'_>) -> http::Result<Request<Empty<Bytes>>> {
         let query = asked.request.uri.query();
         let target = query.map_or_else(|| asked.path.to_owned(), |query| format!("{}?{query}", asked.path));
         let mut question = Request::get(self.url.clone())

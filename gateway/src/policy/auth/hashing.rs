@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::config::customer;
+use crate::config::client_network;
 
 /// So many may be hashed or wait. A place that waits is a future of some hundred bytes, which is less than its
 /// connection: with fewer of them, a few addresses could keep everybody else from getting one.
@@ -46,7 +46,7 @@ struct Client {
 
 /// Why there is no turn.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum NoTurn {
+pub(super) enum Overloaded {
     /// This client has as many places as one may have, or waits for itself.
     TooManyOfOne,
     /// So have all clients together.
@@ -54,17 +54,17 @@ pub(super) enum NoTurn {
 }
 
 /// A place among all, and among those of its client; it is given back when this is dropped.
-struct Place {
+struct WaitingPermit {
     hashing: Arc<Hashing>,
     of: Option<IpAddr>,
     _among_all: OwnedSemaphorePermit,
 }
 
 /// The right to hash one password, until it is dropped.
-pub(super) struct Turn {
+pub(super) struct HashPermit {
     _running: OwnedSemaphorePermit,
     _running_of_one: OwnedSemaphorePermit,
-    _place: Place,
+    _place: WaitingPermit,
 }
 
 impl Hashing {
@@ -82,8 +82,8 @@ impl Hashing {
     ///
     /// # Errors
     /// Where there are too many.
-    pub(super) async fn turn(self: &Arc<Self>, client: Option<IpAddr>) -> Result<Turn, NoTurn> {
-        let (place, own) = self.place(client.map(customer))?;
+    pub(super) async fn turn(self: &Arc<Self>, client: Option<IpAddr>) -> Result<HashPermit, Overloaded> {
+        let (place, own) = self.place(client.map(client_network))?;
         let mut is_in_front = false;
         let turn = async {
             let own = own.acquire_owned().await.ok()?;
@@ -91,27 +91,29 @@ impl Hashing {
             Some((own, self.running.clone().acquire_owned().await.ok()?))
         };
         match timeout(self.patience, turn).await {
-            Ok(Some((own, running))) => Ok(Turn { _running: running, _running_of_one: own, _place: place }),
-            _ if is_in_front => Err(NoTurn::TooMany),
-            _ => Err(NoTurn::TooManyOfOne),
+            Ok(Some((own, running))) => {
+                Ok(HashPermit { _running: running, _running_of_one: own, _place: place })
+            }
+            _ if is_in_front => Err(Overloaded::TooMany),
+            _ => Err(Overloaded::TooManyOfOne),
         }
     }
 
     /// A place for a client, and the queue of that client's own.
-    fn place(self: &Arc<Self>, of: Option<IpAddr>) -> Result<(Place, Arc<Semaphore>), NoTurn> {
+    fn place(self: &Arc<Self>, of: Option<IpAddr>) -> Result<(WaitingPermit, Arc<Semaphore>), Overloaded> {
         let mut clients = self.clients.lock();
         if clients.get(&of).is_some_and(|client| client.places >= MAX_OF_ONE) {
-            return Err(NoTurn::TooManyOfOne);
+            return Err(Overloaded::TooManyOfOne);
         }
-        let among_all = self.places.clone().try_acquire_owned().map_err(|_| NoTurn::TooMany)?;
+        let among_all = self.places.clone().try_acquire_owned().map_err(|_| Overloaded::TooMany)?;
         let new = || Client { running: Arc::new(Semaphore::new(self.running_of_one)), places: 0 };
         let client = clients.entry(of).or_insert_with(new);
         client.places += 1;
-        Ok((Place { hashing: self.clone(), of, _among_all: among_all }, client.running.clone()))
+        Ok((WaitingPermit { hashing: self.clone(), of, _among_all: among_all }, client.running.clone()))
     }
 }
 
-impl Drop for Place {
+impl Drop for WaitingPermit {
     fn drop(&mut self) {
         let mut clients = self.hashing.clients.lock();
         if let Some(client) = clients.get_mut(&self.of) {
@@ -145,7 +147,7 @@ mod tests {
         let first = hashing.turn(of(1)).await.ok().unwrap();
         let mut waiting = pin!(hashing.turn(of(2)));
         assert!(poll!(&mut waiting).is_pending());
-        assert_eq!(hashing.turn(of(3)).await.err(), Some(NoTurn::TooMany), "nobody else may wait");
+        assert_eq!(hashing.turn(of(3)).await.err(), Some(Overloaded::TooMany), "nobody else may wait");
         drop(first);
         assert!(waiting.await.is_ok());
         assert!(hashing.clients.lock().is_empty(), "nobody is remembered");
@@ -159,7 +161,7 @@ mod tests {
         for waiting in &mut queue {
             assert!(poll!(waiting).is_pending());
         }
-        assert_eq!(hashing.turn(of(1)).await.err(), Some(NoTurn::TooManyOfOne));
+        assert_eq!(hashing.turn(of(1)).await.err(), Some(Overloaded::TooManyOfOne));
         let mut another = pin!(hashing.turn(of(2)));
         assert!(poll!(&mut another).is_pending());
         drop(running);
@@ -194,7 +196,7 @@ mod tests {
         for waiting in &mut queue[1..] {
             assert!(poll!(waiting).is_pending());
         }
-        assert_eq!(hashing.turn(address("2001:db8::ffff")).await.err(), Some(NoTurn::TooManyOfOne));
+        assert_eq!(hashing.turn(address("2001:db8::ffff")).await.err(), Some(Overloaded::TooManyOfOne));
         drop(first);
         assert!(hashing.turn(address("2001:db8:0:1::1")).await.is_ok());
     }
@@ -217,7 +219,7 @@ mod tests {
     async fn nobody_waits_for_long() {
         let hashing = Arc::new(Hashing::new(1, MAX_PLACES, Duration::from_millis(1)));
         let _held = hashing.turn(of(1)).await.ok().unwrap();
-        assert_eq!(hashing.turn(of(1)).await.err(), Some(NoTurn::TooManyOfOne), "it waits for itself");
-        assert_eq!(hashing.turn(of(2)).await.err(), Some(NoTurn::TooMany));
+        assert_eq!(hashing.turn(of(1)).await.err(), Some(Overloaded::TooManyOfOne), "it waits for itself");
+        assert_eq!(hashing.turn(of(2)).await.err(), Some(Overloaded::TooMany));
     }
 }

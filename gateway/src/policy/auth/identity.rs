@@ -8,7 +8,7 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use serde_json::{Map, Value};
 
-use crate::config::alike;
+use crate::config::normalized_name;
 use crate::policy::remove_where;
 use crate::util::cache_control;
 
@@ -120,7 +120,7 @@ pub struct IdentityFields(Vec<String>);
 impl IdentityFields {
     /// These fields; `None` where there are none.
     pub fn new<'n>(names: impl Iterator<Item = &'n HeaderName>) -> Option<Self> {
-        let mut names: Vec<String> = names.map(|name| alike(name.as_str()).into_owned()).collect();
+        let mut names: Vec<String> = names.map(|name| normalized_name(name.as_str()).into_owned()).collect();
         names.sort_unstable();
         names.dedup();
         (!names.is_empty()).then_some(IdentityFields(names))

@@ -20,7 +20,7 @@ use super::keys::Key;
 use crate::config::shown_url;
 use crate::telemetry::KeySetMetrics;
 use crate::util::http_client;
-use crate::util::http_client::Asking;
+use crate::util::http_client::BodilessClient;
 
 pub use service::KeySetService;
 
@@ -55,7 +55,7 @@ pub struct KeySet {
     /// Where they are.
     pub url: String,
     uri: Uri,
-    http: Asking,
+    http: BodilessClient,
     pace: Pace,
     keys: ArcSwapOption<Arc<[Key]>>,
     /// The keys that were passed over the last time, so that each is told of once.
@@ -77,7 +77,7 @@ struct State {
 
 impl KeySet {
     /// The keys at `url`, of which none is there yet.
-    pub fn new(url: &str, uri: Uri, http: Asking, pace: Pace, metrics: KeySetMetrics) -> Self {
+    pub fn new(url: &str, uri: Uri, http: BodilessClient, pace: Pace, metrics: KeySetMetrics) -> Self {
         KeySet {
             url: url.to_owned(),
             uri,

@@ -30,21 +30,21 @@ use super::Verdict;
 use crate::config::AuthKind;
 use crate::reply::Reply;
 
-pub use compile::{BadAuth, Compiler, Kept};
-pub use forward::Asked;
+pub use compile::{AuthCaches, BadAuth, Compiler};
+pub use forward::AuthRequest;
 pub use identity::{Identity, IdentityFields};
 pub use jwks::{KeySet, KeySetService};
 
 /// The compiled `[auth]` table.
 pub struct Auth {
-    means: Means,
+    means: AuthMethod,
     /// The field that proves it, which ends here; `None` where it goes on.
     removed: Option<HeaderName>,
     /// Which kind it is.
     pub kind: AuthKind,
 }
 
-enum Means {
+enum AuthMethod {
     Basic(basic::Basic),
     Jwt(jwt::Jwt),
     ApiKey(api_key::ApiKey),
@@ -75,13 +75,13 @@ impl Checked<'_> {
 
 impl Auth {
     /// Who asks, or the answer to somebody who is not let through.
-    pub fn check(&self, asked: &Asked<'_>) -> Checked<'_> {
+    pub fn check(&self, asked: &AuthRequest<'_>) -> Checked<'_> {
         let headers = &asked.request.headers;
         match &self.means {
-            Means::Basic(basic) => basic.check(headers, asked.client),
-            Means::Jwt(jwt) => jwt.check(headers),
-            Means::ApiKey(api_key) => Checked::AtOnce(api_key.check(headers)),
-            Means::Forward(forward) => forward.check(asked),
+            AuthMethod::Basic(basic) => basic.check(headers, asked.client),
+            AuthMethod::Jwt(jwt) => jwt.check(headers),
+            AuthMethod::ApiKey(api_key) => Checked::AtOnce(api_key.check(headers)),
+            AuthMethod::Forward(forward) => forward.check(asked),
         }
     }
 

@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use http::HeaderMap;
 
-use crate::config::{RateLimitKey, customer};
+use crate::config::{RateLimitKey, client_network};
 use crate::policy::cookies;
 
 /// What is known about who asks.
 #[derive(Clone, Copy)]
-pub struct Asker<'r> {
+pub struct RateLimitSubject<'r> {
     /// Its address; `None` on a Unix socket.
     pub address: Option<IpAddr>,
     /// What its request bears.
@@ -28,7 +28,7 @@ pub(super) enum Client<'r> {
 
 impl<'r> Client<'r> {
     /// Who asks, going by `key`; who has no such name, or an empty one, goes by its address.
-    pub(super) fn of(key: &RateLimitKey, asker: &Asker<'r>) -> Self {
+    pub(super) fn of(key: &RateLimitKey, asker: &RateLimitSubject<'r>) -> Self {
         let name = match key {
             RateLimitKey::ClientIp => None,
             RateLimitKey::Header(name) => {
@@ -42,7 +42,7 @@ impl<'r> Client<'r> {
         match name.filter(|name| !name.is_empty()) {
             Some(name) => Client::Named(name),
             // Clients without an address (on a Unix socket) count as one.
-            None => Client::Address(asker.address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), customer)),
+            None => Client::Address(asker.address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), client_network)),
         }
     }
 
@@ -74,7 +74,8 @@ mod tests {
         headers.insert("x-empty", "".parse().unwrap());
         headers.insert("cookie", "x=1; session=s1".parse().unwrap());
         let claim = |name: &str| (name == "sub").then_some(Cow::Borrowed("ann"));
-        let asker = Asker { address: Some([192, 0, 2, 1].into()), headers: &headers, claim: &claim };
+        let asker =
+            RateLimitSubject { address: Some([192, 0, 2, 1].into()), headers: &headers, claim: &claim };
         let client = |key: &str| Client::of(&RateLimitKey::try_from(key.to_owned()).unwrap(), &asker);
         let address = client("client_ip");
         assert_eq!(client("header:X-Key"), Client::Named(Cow::Borrowed(b"192.0.2.1")));
@@ -89,7 +90,7 @@ mod tests {
 
     #[test]
     fn ipv6_counts_by_64_bits() {
-        let of = |address: &str| customer(address.parse().unwrap());
+        let of = |address: &str| client_network(address.parse().unwrap());
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_ne!(of("192.0.2.1"), of("192.0.2.2"));

@@ -21,9 +21,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 
-pub use client::Asker;
+pub use client::RateLimitSubject;
 pub use counters::{Count, Counters};
-pub use shared_check::{Checked, Waiting};
+pub use shared_check::{CheckOutcome, Waiting};
 pub use store::{BadStore, Roots, Store, StoreKeeper, StoreSettings};
 pub use window::Window;
 
@@ -59,7 +59,7 @@ pub struct Windows {
 }
 
 /// What a compiled rate limit is made with.
-pub struct Means<'m> {
+pub struct LimiterDeps<'m> {
     /// What is counted together, in words that no other scope has.
     pub scope: &'m dyn Fn(RateLimitScope) -> &'m str,
     /// Where this gateway counts.
@@ -72,7 +72,7 @@ pub struct Means<'m> {
 
 impl RateLimiter {
     /// A limiter for all requests of a scope together; `None` where there is no window.
-    pub fn new(config: &RateLimits, means: &Means<'_>) -> Option<Self> {
+    pub fn new(config: &RateLimits, means: &LimiterDeps<'_>) -> Option<Self> {
         let is_by_claim = |window: &RateLimit| matches!(window.key, RateLimitKey::Claim(_));
         let limiter = RateLimiter {
             on_arrival: Windows::new(config, means, |window| !is_by_claim(window)),
@@ -88,7 +88,11 @@ impl RateLimiter {
 }
 
 impl Windows {
-    fn new(config: &RateLimits, means: &Means<'_>, belongs: impl Fn(&RateLimit) -> bool) -> Option<Self> {
+    fn new(
+        config: &RateLimits,
+        means: &LimiterDeps<'_>,
+        belongs: impl Fn(&RateLimit) -> bool,
+    ) -> Option<Self> {
         let mut windows: Vec<_> = config.named().filter(|(_, window)| belongs(window)).collect();
         let is_local = |window: &RateLimit| window.store == CounterStore::Local;
         windows.sort_by_key(|(_, window)| !is_local(window));
@@ -113,7 +117,7 @@ impl Windows {
 
     /// Counts a request. Where all windows are counted here, or one of these refuses it, the verdict is there at
     /// once; else the store has to be waited for.
-    pub fn check(&self, asker: &Asker<'_>, now: Instant) -> Checked<'_> {
+    pub fn check(&self, asker: &RateLimitSubject<'_>, now: Instant) -> CheckOutcome<'_> {
         let mut tally = Tally::default();
         for (key, window) in tally.keys.iter_mut().zip(&self.windows) {
             *key = window.key(asker, &self.counters);
@@ -122,10 +126,10 @@ impl Windows {
         match &self.store {
             None => {
                 self.take(here, &mut tally, now);
-                Checked::Done(self.verdict(&tally))
+                CheckOutcome::Done(self.verdict(&tally))
             }
             Some(_) if self.is_known_to_be_refused(&mut tally, now) || !self.take(here, &mut tally, now) => {
-                Checked::Done(self.verdict(&tally))
+                CheckOutcome::Done(self.verdict(&tally))
             }
             Some(store) => {
                 let ask = |window: &Window| Ask {
@@ -134,7 +138,7 @@ impl Windows {
                     window_ms: window.ms,
                 };
                 let asks = self.windows[self.local..].iter().map(ask).collect();
-                Checked::Waits(Waiting { windows: self, store, tally, asks, now })
+                CheckOutcome::Waits(Waiting { windows: self, store, tally, asks, now })
             }
         }
     }

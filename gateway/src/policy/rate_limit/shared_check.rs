@@ -6,19 +6,19 @@ use super::store::Ask;
 use super::{Count, Quota, Store, Tally, Verdict, Windows};
 
 /// What has become of a check.
-pub enum Checked<'w> {
+pub enum CheckOutcome<'w> {
     /// The verdict.
     Done(Verdict<Quota>),
     /// The store must be asked.
     Waits(Waiting<'w>),
 }
 
-impl Checked<'_> {
+impl CheckOutcome<'_> {
     /// The verdict, when it is there.
     pub async fn verdict(self) -> Verdict<Quota> {
         match self {
-            Checked::Done(verdict) => verdict,
-            Checked::Waits(waiting) => waiting.verdict().await,
+            CheckOutcome::Done(verdict) => verdict,
+            CheckOutcome::Waits(waiting) => waiting.verdict().await,
         }
     }
 }

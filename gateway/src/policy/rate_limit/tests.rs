@@ -25,7 +25,7 @@ impl Bench {
 
     fn limiter(&self, toml: &str, scope: &str) -> RateLimiter {
         let mut table: BTreeMap<String, RateLimits> = toml::from_str(toml).unwrap();
-        let means = Means {
+        let means = LimiterDeps {
             scope: &|_| scope,
             counters: &self.counters,
             store: None,
@@ -47,10 +47,10 @@ fn ask(windows: &Windows, client: &str, key: &str, now: Instant) -> Verdict<Quot
     let mut headers = HeaderMap::new();
     headers.insert("x-key", key.parse().unwrap());
     let address: Option<IpAddr> = client.parse().ok();
-    let asker = Asker { address, headers: &headers, claim: &|_| None };
+    let asker = RateLimitSubject { address, headers: &headers, claim: &|_| None };
     match windows.check(&asker, now) {
-        Checked::Done(verdict) => verdict,
-        Checked::Waits(_) => panic!("there is no store"),
+        CheckOutcome::Done(verdict) => verdict,
+        CheckOutcome::Waits(_) => panic!("there is no store"),
     }
 }
 
@@ -196,13 +196,13 @@ fn windows_by_claim_are_asked_in_their_turn() {
     let (arrival, claim) = (limiter.on_arrival.unwrap(), limiter.by_claim.unwrap());
     let now = Instant::now();
     let tenant = |name: &'static str, address: [u8; 4]| {
-        let asker = Asker {
+        let asker = RateLimitSubject {
             address: Some(address.into()),
             headers: &HeaderMap::new(),
             claim: &|asked| (asked == "tenant" && !name.is_empty()).then_some(name.into()),
         };
         match claim.check(&asker, now) {
-            Checked::Done(Verdict::Continue(quota)) => Some(quota),
+            CheckOutcome::Done(Verdict::Continue(quota)) => Some(quota),
             _ => None,
         }
     };
@@ -224,7 +224,7 @@ fn what_is_shared_is_the_same_for_each_gateway_and_says_nothing_of_clients() {
         let limiter = bench.limiter(toml, scope);
         let mut headers = HeaderMap::new();
         headers.insert("x-key", name.parse().unwrap());
-        let asker = Asker { address: Some(address.into()), headers: &headers, claim: &|_| None };
+        let asker = RateLimitSubject { address: Some(address.into()), headers: &headers, claim: &|_| None };
         limiter.windows().next().unwrap().shared_key(&asker)
     };
     let here = [192, 0, 2, 1];
@@ -239,7 +239,7 @@ fn what_is_shared_is_the_same_for_each_gateway_and_says_nothing_of_clients() {
 #[test]
 fn no_window_is_no_limit() {
     let bench = Bench::new();
-    let means = Means {
+    let means = LimiterDeps {
         scope: &|_| "",
         counters: &bench.counters,
         store: None,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use openssl::sha::Sha256;
 
-use super::client::{Asker, Client};
+use super::client::{Client, RateLimitSubject};
 use super::counters::{Count, Counters};
 use crate::config::{CounterStore, RateLimit, RateLimitKey};
 use crate::telemetry::Refusals;
@@ -55,13 +55,13 @@ impl Window {
     }
 
     /// The key of whoever asks, in the gateway's own table.
-    pub(super) fn key(&self, asker: &Asker<'_>, counters: &Counters) -> u64 {
+    pub(super) fn key(&self, asker: &RateLimitSubject<'_>, counters: &Counters) -> u64 {
         counters.key((self.scope, Client::of(&self.key, asker)))
     }
 
     /// The same in Redis: part of a hash, the same for each gateway, so that what clients are called stands
     /// nowhere in the clear.
-    pub(super) fn shared_key(&self, asker: &Asker<'_>) -> String {
+    pub(super) fn shared_key(&self, asker: &RateLimitSubject<'_>) -> String {
         let client = Client::of(&self.key, asker);
         let (kind, address, name) = client.bytes();
         let mut hash = self.shared_scope.clone();

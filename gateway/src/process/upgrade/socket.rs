@@ -60,12 +60,12 @@ pub fn path(configured: &str) -> PathBuf {
 
 /// A socket on which this process waits. On drop it goes.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct UpgradeSocket {
     pub(super) listener: UnixListener,
     path: PathBuf,
 }
 
-impl Place {
+impl UpgradeSocket {
     /// Begins to wait at `path` for a process of the user `uid`, or of this one's.
     pub(super) fn open(path: &Path, uid: Uid) -> Result<Self, PlaceError> {
         let failed = |error| PlaceError::Io { path: path.display().to_string(), error };
@@ -87,7 +87,7 @@ impl Place {
             Err(_) => {}
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
-        let place = Place { listener, path: path.to_owned() };
+        let place = UpgradeSocket { listener, path: path.to_owned() };
         let settle = || {
             fs::set_permissions(path, Permissions::from_mode(0o600))?;
             if uid != geteuid() {
@@ -100,7 +100,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for UpgradeSocket {
     fn drop(&mut self) {
         // Somebody may have cleared the directory.
         let _ = fs::remove_file(&self.path);
@@ -141,10 +141,10 @@ mod tests {
     fn it_is_for_us_alone_and_gone_afterwards() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("below").join(NAME);
-        let place = Place::open(&path, own()).unwrap();
+        let place = UpgradeSocket::open(&path, own()).unwrap();
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
         assert_eq!(path.parent().unwrap().metadata().unwrap().mode() & 0o777, 0o700);
-        let taken = Place::open(&path, own()).unwrap_err().to_string();
+        let taken = UpgradeSocket::open(&path, own()).unwrap_err().to_string();
         assert!(taken.starts_with(&format!("another process waits on {}", path.display())), "{taken}");
         drop(place);
         assert!(!path.exists());
@@ -156,7 +156,7 @@ mod tests {
         let path = directory.path().join(NAME);
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        Place::open(&path, own()).unwrap();
+        UpgradeSocket::open(&path, own()).unwrap();
     }
 
     #[test]
@@ -164,7 +164,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(NAME);
         fs::write(&path, "precious").unwrap();
-        let error = Place::open(&path, own()).unwrap_err().to_string();
+        let error = UpgradeSocket::open(&path, own()).unwrap_err().to_string();
         assert!(error.starts_with("cannot wait on "), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     }
@@ -173,9 +173,9 @@ mod tests {
     fn a_directory_that_others_may_write_to_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).unwrap();
-        let error = Place::open(&directory.path().join(NAME), own()).unwrap_err().to_string();
+        let error = UpgradeSocket::open(&directory.path().join(NAME), own()).unwrap_err().to_string();
         assert!(error.contains("others may write to it (mode 777)"), "{error}");
-        let error = Place::open(Path::new("/nowhere/at/all"), own()).unwrap_err().to_string();
+        let error = UpgradeSocket::open(Path::new("/nowhere/at/all"), own()).unwrap_err().to_string();
         assert!(error.starts_with("cannot wait on /nowhere/at/all (proxy.upgrade_sock): "), "{error}");
     }
 

@@ -12,7 +12,7 @@ use nix::unistd::{Pid, Uid, geteuid};
 use super::listeners::Listener;
 use super::peer::Peer;
 use super::wire::{Channel, Message, WireError};
-use crate::process::upgrade::socket::{Place, PlaceError};
+use crate::process::upgrade::socket::{PlaceError, UpgradeSocket};
 use crate::process::{parse_running, running_gateway};
 
 /// The variable with the id of the service's main process (`systemd.exec(5)`).
@@ -31,7 +31,7 @@ const GO_WITHIN: Duration = Duration::from_secs(60);
 pub enum TakeOverError {
     /// Nobody can be waited for.
     #[error(transparent)]
-    Place(#[from] PlaceError),
+    UpgradeSocket(#[from] PlaceError),
     /// Nobody came.
     #[error(
         "--upgrade: no gateway has handed its listeners over within {} s; is one running, with the same \
@@ -88,7 +88,7 @@ impl TakeOver {
         uid: Uid,
     ) -> Result<(Self, Vec<Listener>), TakeOverError> {
         let failed = |error| TakeOverError::Io { path: path.display().to_string(), error };
-        let place = Place::open(path, uid)?;
+        let place = UpgradeSocket::open(path, uid)?;
         ask(path, pid_file);
         let until = Instant::now() + SIGQUIT_WITHIN;
         while Instant::now() < until {

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::orders::{Fulfilled, Orders};
 use super::problem::OrderError;
 use super::schedule::renewal;
-use super::{AcmePlan, AcmeState, AcmeStatus, Cache, Certificate, Pace, Server, Wanted};
+use super::{AcmePlan, AcmeState, AcmeStatus, Cache, Certificate, Server, Timing, Wanted};
 use crate::telemetry::{AcmeMetrics, Metrics};
 
 /// Whatever is due is looked at so often at least: a machine that slept, or was given another time, has timers that
@@ -30,7 +30,7 @@ pub(super) struct Book {
     ordered: HashMap<Id, (Arc<Server>, Wanted)>,
     orders: Arc<Orders>,
     metrics: Arc<Metrics>,
-    pace: Pace,
+    pace: Timing,
 }
 
 /// What is known of one certificate.
@@ -51,7 +51,7 @@ struct Entry {
 
 impl Book {
     /// Nothing is wanted yet.
-    pub(super) fn new(orders: Orders, metrics: Arc<Metrics>, pace: Pace) -> Self {
+    pub(super) fn new(orders: Orders, metrics: Arc<Metrics>, pace: Timing) -> Self {
         Book {
             entries: BTreeMap::new(),
             under_way: JoinSet::new(),
@@ -208,7 +208,7 @@ impl Entry {
         }
     }
 
-    fn succeeded(&mut self, certificate: Certificate, now: SystemTime, pace: &Pace) {
+    fn succeeded(&mut self, certificate: Certificate, now: SystemTime, pace: &Timing) {
         self.due = renewal(&certificate);
         self.certificate = Some(certificate);
         if self.due <= now {

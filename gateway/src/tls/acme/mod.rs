@@ -27,7 +27,7 @@ pub use cache::{Cache, CacheError};
 pub use certificate::{BadCertificate, Certificate};
 pub use challenges::{Challenges, Published};
 pub use plan::{AcmePlan, BadRoots, Server, Wanted};
-pub use schedule::Pace;
+pub use schedule::Timing;
 pub use service::AcmeService;
 pub use status::{AcmeState, AcmeStatus, Statuses};
 pub(super) use tls_alpn::ACME_TLS;

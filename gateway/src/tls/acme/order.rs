@@ -14,7 +14,7 @@ use tracing::debug;
 
 use super::client::Client;
 use super::problem::{OrderError, persist, problem_text};
-use super::{Cache, Challenges, Pace, Published, Server, Wanted, tls_alpn};
+use super::{Cache, Challenges, Published, Server, Timing, Wanted, tls_alpn};
 use crate::config::ChallengeKind;
 
 /// An order under way.
@@ -23,7 +23,7 @@ pub(super) struct OneOrder<'o> {
     pub(super) wanted: &'o Wanted,
     pub(super) cache: Cache,
     pub(super) client: Client,
-    pub(super) pace: &'o Pace,
+    pub(super) pace: &'o Timing,
     /// The account that it was made with first.
     pub(super) account_url: OnceLock<String>,
 }

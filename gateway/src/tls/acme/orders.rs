@@ -11,12 +11,12 @@ use super::cache::Claim;
 use super::client::Client;
 use super::order::OneOrder;
 use super::problem::OrderError;
-use super::{Cache, CacheError, Certificate, Challenges, Pace, Server, Wanted};
+use super::{Cache, CacheError, Certificate, Challenges, Server, Timing, Wanted};
 
 /// What orders are made with.
 pub(super) struct Orders {
     challenges: Arc<Challenges>,
-    pace: Pace,
+    pace: Timing,
     /// Held by whoever looks for the account, so that two orders do not make two.
     account: Mutex<()>,
     /// The directories that nobody else orders into.
@@ -33,7 +33,7 @@ pub(super) enum Fulfilled {
 
 impl Orders {
     /// Nothing is ordered yet.
-    pub(super) fn new(challenges: Arc<Challenges>, pace: Pace) -> Self {
+    pub(super) fn new(challenges: Arc<Challenges>, pace: Timing) -> Self {
         Orders { challenges, pace, account: Mutex::new(()), claims: parking_lot::Mutex::default() }
     }
 
@@ -120,7 +120,7 @@ mod tests {
         });
         let names = BTreeSet::from(["a.example".to_owned()]);
         let wanted = Wanted { vhost: "a.example".to_owned(), domain: "a.example".to_owned(), names };
-        let orders = Orders::new(Arc::default(), Pace::default());
+        let orders = Orders::new(Arc::default(), Timing::default());
         orders.fulfil(&server, &wanted).await.err().unwrap()
     }
 

@@ -6,7 +6,7 @@ use super::{Certificate, Wanted};
 
 /// How fast things go. Tests are in more of a hurry than servers that others share.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct Timing {
     /// After the first failure, an order is tried again in this time, and after each more in twice as long.
     pub retry_first: Duration,
     /// But never later than this, unless the server asks for it.
@@ -19,9 +19,9 @@ pub struct Pace {
     pub at_once: usize,
 }
 
-impl Default for Pace {
+impl Default for Timing {
     fn default() -> Self {
-        Pace {
+        Timing {
             retry_first: Duration::from_secs(60),
             retry_most: Duration::from_secs(6 * 60 * 60),
             patience: Duration::from_secs(5 * 60),
@@ -34,7 +34,7 @@ impl Default for Pace {
 /// The longest that a server can ask to be left alone: Let's Encrypt's longest limit counts a week.
 const LONGEST_WAIT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-impl Pace {
+impl Timing {
     /// How long to wait after the `failures`th failure in a row. `share`, from 0 to 1, is chance: it takes up to half
     /// of the time away, so that what failed together is not tried again together. The server may have asked
     /// for more (RFC 8555 6.6), and gets that and a little.
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn failures_are_tried_again_later_and_later() {
-        let pace = Pace::default();
+        let pace = Timing::default();
         let minutes = |failures| pace.after_failure(failures, 0.0, None).as_secs() / 60;
         assert_eq!([1, 2, 3, 4, 9, 10, 1000].map(minutes), [1, 2, 4, 8, 256, 360, 360]);
         assert_eq!(pace.after_failure(1, 1.0, None), Duration::from_secs(30));
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_server_is_left_alone_for_as_long_as_it_asks() {
-        let pace = Pace::default();
+        let pace = Timing::default();
         let hour = Duration::from_secs(3600);
         assert_eq!(pace.after_failure(1, 0.0, Some(hour)), hour);
         assert!(pace.after_failure(1, 0.9, Some(hour)) > hour, "not all of them at that very moment");

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::orders::Orders;
-use super::{AcmePlan, Challenges, Pace, Statuses};
+use super::{AcmePlan, Challenges, Statuses, Timing};
 use crate::telemetry::Metrics;
 use crate::tls::acme::manager::Book;
 
@@ -27,7 +27,7 @@ pub struct AcmeService {
     /// Where orders are counted.
     pub metrics: Arc<Metrics>,
     /// How fast things go.
-    pub pace: Pace,
+    pub pace: Timing,
 }
 
 #[async_trait]

@@ -42,7 +42,7 @@ pub enum ValidationError {
 
 impl Challenges {
     /// Makes the handshake of a validation on a connection whose ClientHello offers `acme-tls/1`
-    /// ([`look_at`](crate::tls::look_at) tells), and closes it. Nothing of the ClientHello must have been read.
+    /// ([`classify`](crate::tls::look_at) tells), and closes it. Nothing of the ClientHello must have been read.
     ///
     /// # Errors
     /// Where it is not completed. There is nothing to do about it: the server will say what it missed.

@@ -16,7 +16,7 @@ use crate::upstream::Endpoint;
 
 /// Somewhere that an address leads.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct ResolvedAddress {
     /// Where to connect.
     pub endpoint: Endpoint,
     /// The host name by which it was found.
@@ -27,7 +27,7 @@ pub struct Place {
     pub backup: bool,
 }
 
-impl Place {
+impl ResolvedAddress {
     fn port(&self) -> Option<u16> {
         match &self.endpoint {
             Endpoint::Inet(address) => Some(address.port()),
@@ -37,16 +37,16 @@ impl Place {
 }
 
 /// Where names lead.
-pub type Places = HashMap<Address, Vec<Place>>;
+pub type ResolvedAddresses = HashMap<Address, Vec<ResolvedAddress>>;
 
 /// Where an address leads that is no name.
-pub fn fixed(address: &Address) -> Option<Place> {
+pub fn fixed(address: &Address) -> Option<ResolvedAddress> {
     let endpoint = match address {
         Address::Unix(path) => Endpoint::Unix(path.clone()),
         Address::Host(host) => SocketAddr::from((host.ip()?, host.port)).into(),
         Address::Service(_) => return None,
     };
-    Some(Place { endpoint, host: None, weight: 1, backup: false })
+    Some(ResolvedAddress { endpoint, host: None, weight: 1, backup: false })
 }
 
 /// Asks DNS where each of `names` leads, and waits for all the answers. `servers`: which are asked; empty: the
@@ -54,7 +54,7 @@ pub fn fixed(address: &Address) -> Option<Place> {
 pub fn look_up_now<'n>(
     names: &[&'n Address],
     servers: &[SocketAddr],
-) -> Vec<(&'n Address, Result<Vec<Place>, LookupError>)> {
+) -> Vec<(&'n Address, Result<Vec<ResolvedAddress>, LookupError>)> {
     let all = async || {
         let resolver = Resolvers::new(servers)?;
         let answers = names.iter().map(|name| look_up(&resolver, name, &[]));
@@ -81,7 +81,7 @@ pub fn look_up_now<'n>(
 #[derive(Debug)]
 pub(super) struct Found {
     /// In an order of their own, so that the same answer in another order is no change.
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<ResolvedAddress>,
     pub(super) valid_for: Duration,
 }
 
@@ -89,7 +89,7 @@ pub(super) struct Found {
 pub(super) async fn look_up(
     resolver: &Resolvers,
     name: &Address,
-    before: &[Place],
+    before: &[ResolvedAddress],
 ) -> Result<Found, LookupError> {
     let mut found = match name {
         Address::Host(host) => look_up_host(resolver, host, before).await?,
@@ -104,7 +104,11 @@ pub(super) async fn look_up(
     Ok(found)
 }
 
-async fn look_up_host(resolver: &Resolvers, host: &HostPort, before: &[Place]) -> Result<Found, LookupError> {
+async fn look_up_host(
+    resolver: &Resolvers,
+    host: &HostPort,
+    before: &[ResolvedAddress],
+) -> Result<Found, LookupError> {
     let name = host.host.as_str();
     let v4 = resolver.lookup(name, RecordType::A);
     let v6 = async {
@@ -129,7 +133,7 @@ async fn look_up_host(resolver: &Resolvers, host: &HostPort, before: &[Place]) -
                         _ => continue,
                     };
                     found.valid_for = found.valid_for.min(Duration::from_secs(record.ttl.into()));
-                    found.places.push(Place {
+                    found.places.push(ResolvedAddress {
                         endpoint: SocketAddr::from((ip, host.port)).into(),
                         host: Some(without_dot(name).to_owned()),
                         weight: 1,
@@ -140,7 +144,7 @@ async fn look_up_host(resolver: &Resolvers, host: &HostPort, before: &[Place]) -
             Err(error) if error.is_final => reasons.push(error),
             Err(error) => {
                 // What is known of the one kind of address stays, though the other kind was answered.
-                let is_kind = |place: &&Place| matches!(place.endpoint, Endpoint::Inet(address) if address.is_ipv4() == is_v4);
+                let is_kind = |place: &&ResolvedAddress| matches!(place.endpoint, Endpoint::Inet(address) if address.is_ipv4() == is_v4);
                 found.places.extend(before.iter().filter(is_kind).cloned());
                 found.valid_for = SOONEST;
                 failures.push(error);
@@ -160,7 +164,7 @@ async fn look_up_host(resolver: &Resolvers, host: &HostPort, before: &[Place]) -
 async fn look_up_service(
     resolver: &Resolvers,
     service: &str,
-    before: &[Place],
+    before: &[ResolvedAddress],
 ) -> Result<Found, LookupError> {
     let answer = resolver.lookup(service, RecordType::SRV).await?;
     let mut valid_for = LATEST;
@@ -178,13 +182,13 @@ async fn look_up_service(
         let host = HostPort { host: record.target.to_ascii(), port: record.port };
         let name = without_dot(&host.host);
         let is_target =
-            |place: &&Place| place.host.as_deref() == Some(name) && place.port() == Some(host.port);
-        let known: Vec<Place> = before.iter().filter(is_target).cloned().collect();
+            |place: &&ResolvedAddress| place.host.as_deref() == Some(name) && place.port() == Some(host.port);
+        let known: Vec<ResolvedAddress> = before.iter().filter(is_target).cloned().collect();
         let found = match look_up_host(resolver, &host, &known).await {
             Err(_) if !known.is_empty() => Found { places: known, valid_for: SOONEST },
             found => found?,
         };
-        let place = |place: Place| Place {
+        let place = |place: ResolvedAddress| ResolvedAddress {
             weight: u32::from(record.weight).max(1),
             backup: Some(record.priority) != first,
             ..place

@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 pub use error::LookupError;
 use lookup::{Found, look_up};
-pub use lookup::{Place, Places, fixed, look_up_now};
+pub use lookup::{ResolvedAddress, ResolvedAddresses, fixed, look_up_now};
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use prometheus::IntCounter;
@@ -36,11 +36,11 @@ const LATEST: Duration = Duration::from_secs(300);
 /// Follows where the names of backends lead, until the server stops.
 pub struct Discoverer {
     /// Where those of the running configuration lead.
-    pub known: watch::Receiver<Arc<Places>>,
+    pub known: watch::Receiver<Arc<ResolvedAddresses>>,
     /// Which servers are asked; empty: the system's.
     pub servers: Vec<SocketAddr>,
     /// Told where names lead now; it may take its time.
-    pub tell: Arc<dyn Fn(Places) + Send + Sync>,
+    pub tell: Arc<dyn Fn(ResolvedAddresses) + Send + Sync>,
     /// Counts answers.
     pub answered: IntCounter,
     /// Counts lookups that failed.
@@ -113,7 +113,7 @@ impl Discoverer {
                     if let Some(found) = found.filter(|found| Some(found) != places.get(&name)) {
                         let tell = self.tell.clone();
                         // Where that fails, it is said there.
-                        let _ = tokio::task::spawn_blocking(move || tell(Places::from([(name, found)]))).await;
+                        let _ = tokio::task::spawn_blocking(move || tell(ResolvedAddresses::from([(name, found)]))).await;
                     }
                 }
             }
@@ -126,7 +126,7 @@ impl Discoverer {
         name: &Address,
         answer: Result<Found, LookupError>,
         next: &mut Next,
-    ) -> Option<Vec<Place>> {
+    ) -> Option<Vec<ResolvedAddress>> {
         match answer {
             Ok(found) => {
                 self.answered.inc();

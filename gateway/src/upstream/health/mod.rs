@@ -135,13 +135,13 @@ impl Watches {
     }
 
     fn begin(&self, check: Check) -> Watch {
-        let belief = Belief::new(&check);
+        let belief = HealthState::new(&check);
         let task = tokio::spawn(watch_backend(check.clone(), belief, self.connector.clone()));
         Watch { check, task: task.abort_handle() }
     }
 }
 
-async fn watch_backend(check: Check, mut belief: Belief, connector: Arc<HttpConnector>) {
+async fn watch_backend(check: Check, mut belief: HealthState, connector: Arc<HttpConnector>) {
     let limit = check.config.timeout_secs.duration();
     let probe = Probe::new(&check.config, &check.backend, &check.peers);
     loop {
@@ -158,7 +158,7 @@ async fn watch_backend(check: Check, mut belief: Belief, connector: Arc<HttpConn
 }
 
 /// What one kind of probe has found out about a backend. When it is dropped, it counts no more.
-struct Belief {
+struct HealthState {
     backend: Arc<BackendState>,
     thresholds: Thresholds,
     slow_start: Duration,
@@ -166,7 +166,7 @@ struct Belief {
     streak: Streak,
 }
 
-impl Belief {
+impl HealthState {
     /// Begins with what is believed already: that it is probed in another way is no news about a backend.
     fn new(check: &Check) -> Self {
         let config = &check.config;
@@ -174,7 +174,7 @@ impl Belief {
         if !healthy {
             check.backend.set_failing(true, Duration::ZERO);
         }
-        Belief {
+        HealthState {
             backend: check.backend.clone(),
             thresholds: Thresholds {
                 unhealthy: config.unhealthy_threshold,
@@ -209,7 +209,7 @@ impl Belief {
     }
 }
 
-impl Drop for Belief {
+impl Drop for HealthState {
     fn drop(&mut self) {
         if !self.healthy {
             self.backend.set_failing(false, Duration::ZERO);
@@ -282,10 +282,10 @@ mod tests {
         let config = HealthCheck { unhealthy_threshold: NonZeroU32::MIN, ..HealthCheck::default() };
         let peers = PeerSettings::new(&Upstream::default()).unwrap();
         let check = Check { backend: backend.clone(), config: config.into(), peers: peers.into() };
-        let mut first = Belief::new(&check);
+        let mut first = HealthState::new(&check);
         first.learn(Err("no".to_owned()));
         assert!(!backend.is_healthy());
-        let second = Belief::new(&check);
+        let second = HealthState::new(&check);
         drop(first);
         assert!(!backend.is_healthy(), "another probe begins with what was believed");
         drop(second);

@@ -10,7 +10,7 @@ use crate::config::{HealthCheck, ProbeKind, StatusSet};
 use crate::upstream::certificate::{check_address, why_refused};
 use crate::upstream::connection::HttpConnector;
 use crate::upstream::subrequest::call;
-use crate::upstream::{BackendState, Occasion, PeerSettings, Pooling};
+use crate::upstream::{BackendState, PeerOptions, PeerSettings, Pooling};
 
 /// The method that gRPC servers tell their health by
 /// (<https://github.com/grpc/grpc/blob/master/doc/health-checking.md>).
@@ -38,7 +38,7 @@ impl Probe {
     pub(super) fn new(config: &HealthCheck, backend: &BackendState, peers: &PeerSettings) -> Self {
         let limit = config.timeout_secs.duration();
         // Each probe finds out whether a new connection can be had.
-        let occasion = Occasion {
+        let occasion = PeerOptions {
             left: limit,
             timed: false,
             pooling: Pooling::Fresh,

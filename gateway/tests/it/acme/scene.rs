@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::config::{ChallengeKind, Config, Source};
-use gateway::drain::Leaving;
-use gateway::live::{Names, Store};
+use gateway::drain::Drain;
+use gateway::live::{Resolution, Store};
 use gateway::proxy;
-use gateway::proxy::request_log::Books;
+use gateway::proxy::request_log::RequestLog;
 use gateway::telemetry::Metrics;
-use gateway::tls::acme::{AcmePlan, AcmeService, AcmeState, AcmeStatus, Cache, Challenges, Pace, Statuses};
-use gateway::tls::{Hello, look_at};
+use gateway::tls::acme::{AcmePlan, AcmeService, AcmeState, AcmeStatus, Cache, Challenges, Statuses, Timing};
+use gateway::tls::{Hello, classify};
 use gateway::upstream::connection::{BackendConnector, HeadLimits, ResponseLimits};
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -27,7 +27,7 @@ use super::pebble::{Options, Pebble, Place};
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// How fast it is tried again here.
-const PACE: Pace = Pace {
+const PACE: Timing = Timing {
     retry_first: Duration::from_millis(200),
     retry_most: Duration::from_millis(800),
     patience: Duration::from_secs(30),
@@ -61,13 +61,13 @@ impl Scene {
         );
         let source = Source::built_in("scene", text);
         let parsed = source.read().unwrap();
-        let store = Arc::new(Store::new(source, parsed, Names::Resolved, metrics.clone()).unwrap());
+        let store = Arc::new(Store::new(source, parsed, Resolution::Resolved, metrics.clone()).unwrap());
         let challenges = Arc::<Challenges>::default();
-        let proxy = serve(proxy::Gateway::new(proxy::Parts {
+        let proxy = serve(proxy::Gateway::new(proxy::GatewayDeps {
             live: store,
-            books: Books { metrics: metrics.clone(), access_log: None, timelines: None },
+            books: RequestLog { metrics: metrics.clone(), access_log: None, timelines: None },
             challenges: challenges.clone(),
-            leaving: Leaving::default(),
+            leaving: Drain::default(),
             stopping: watch::channel(false).1,
             connector: BackendConnector::new(ResponseLimits::new(|| HeadLimits {
                 bytes: 65_536,
@@ -183,7 +183,7 @@ async fn listen_for_validations(challenges: Arc<Challenges>) -> SocketAddr {
                 let mut peeked = [0; 4096];
                 loop {
                     let length = stream.peek(&mut peeked).await.unwrap();
-                    match look_at(&peeked[..length]) {
+                    match classify(&peeked[..length]) {
                         Hello::Incomplete if length > 0 => tokio::task::yield_now().await,
                         Hello::Validation if challenges.has_tls() => {
                             return challenges.validate(stream).await.unwrap();

@@ -90,7 +90,7 @@ impl Store {
             self.metrics.away.inc();
             return None;
         };
-        let Some(_place) = Place::take(&self.waiting) else {
+        let Some(_place) = StorePermit::take(&self.waiting) else {
             self.metrics.busy.inc();
             return None;
         };
@@ -173,16 +173,16 @@ fn counts(answer: &[i64], asks: &[Ask]) -> Option<Vec<Count>> {
 }
 
 /// A place among those that wait, given back when it is dropped.
-struct Place<'s>(&'s AtomicUsize);
+struct StorePermit<'s>(&'s AtomicUsize);
 
-impl<'s> Place<'s> {
+impl<'s> StorePermit<'s> {
     fn take(waiting: &'s AtomicUsize) -> Option<Self> {
-        let place = Place(waiting);
+        let place = StorePermit(waiting);
         (waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING).then_some(place)
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for StorePermit<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -211,11 +211,11 @@ mod tests {
     #[test]
     fn only_so_many_wait() {
         let waiting = AtomicUsize::new(0);
-        let places: Vec<_> = (0..MAX_WAITING).map_while(|_| Place::take(&waiting)).collect();
+        let places: Vec<_> = (0..MAX_WAITING).map_while(|_| StorePermit::take(&waiting)).collect();
         assert_eq!(places.len(), MAX_WAITING);
-        assert!(Place::take(&waiting).is_none());
+        assert!(StorePermit::take(&waiting).is_none());
         drop(places);
-        assert!(Place::take(&waiting).is_some());
+        assert!(StorePermit::take(&waiting).is_some());
         assert_eq!(waiting.into_inner(), 0);
     }
 }
