@@ -1,8 +1,9 @@
-//! What clients notice while backends die, stall and come back: `cargo bench --bench chaos`.
+//! Measures the responses that clients get while backends fail and recover: `cargo bench --bench chaos`.
 //!
-//! 64 clients ask for a minute, one request after another, over five backends. Every second one of these is killed
-//! (connections are reset and refused), stalled (connections are taken, requests never answered) or restored;
-//! two are always left. Printed is how the requests ended. Another number of seconds may follow `--`.
+//! For a minute, 64 clients send one request after another to a gateway with five backends. Every second one
+//! backend is killed (its connections are reset and new ones refused), stalled (it accepts connections and
+//! never responds) or restored. At least two backends are always healthy. The program prints how the requests
+//! ended. Another number of seconds may follow `--`.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "it prints figures; a panic is the report")]
 
@@ -20,7 +21,7 @@ const CLIENTS: usize = 64;
 const BACKENDS: usize = 5;
 const ALWAYS_LEFT: usize = 2;
 
-/// What an operator would set up for backends that answer within a second.
+/// Configuration that an operator would choose for backends that respond within a second.
 const CONFIG: &str = r#"
 [proxy]
 listen_addr_http = "127.0.0.1:0"
@@ -96,7 +97,8 @@ async fn main() {
     println!("the slowest took {slowest:.1?}");
 }
 
-/// Asks one request after another; how they ended, and how long the slowest took.
+/// Sends one request after another until `stop` is set. Returns how often each result occurred, and the longest
+/// response time.
 async fn ask(url: String, stop: Arc<AtomicBool>) -> (BTreeMap<String, usize>, Duration) {
     let client = Client::new();
     let (mut ended, mut slowest) = (BTreeMap::new(), Duration::ZERO);
@@ -113,7 +115,7 @@ async fn ask(url: String, stop: Arc<AtomicBool>) -> (BTreeMap<String, usize>, Du
     (ended, slowest)
 }
 
-/// Kills, stalls or restores a backend every second; says how often it did which.
+/// Kills, stalls or restores a backend every second. Returns how often each of them happened, as text.
 async fn play(origins: &mut [Origin], secs: u64) -> String {
     let mut states = [State::Well; BACKENDS];
     let (mut killed, mut stalled, mut restored) = (0, 0, 0);
@@ -141,7 +143,7 @@ async fn play(origins: &mut [Origin], secs: u64) -> String {
                 State::Well
             }
         };
-        // What they have received is of no interest here, and adds up.
+        // The origins record every request. The benchmark does not need the records, and they would use up memory.
         origins.iter().for_each(Origin::forget);
     }
     format!("{killed} killed, {stalled} stalled, {restored} restored")

@@ -1,10 +1,10 @@
-//! What others notice of two thousand clients that hold connections as long as they can:
-//! `cargo bench --bench slowloris`.
+//! Measures the effect of 2 000 slow clients on other clients: `cargo bench --bench slowloris`.
 //!
-//! For a minute 2 000 connections are held open: heads that drip, bodies that drip, answers that nobody takes, over
-//! HTTP/1 and HTTP/2. Whoever is cut off comes back. Meanwhile a few clients ask as they did before, when it was quiet.
-//! Printed is how long they waited, what the gateway held, and when the last of the others was gone. Another number
-//! of seconds may follow `--`.
+//! For a minute, 2 000 attackers hold connections open over HTTP/1 and HTTP/2: heads that arrive byte by byte,
+//! bodies that arrive byte by byte, and responses that the attacker does not read. An attacker that the gateway
+//! disconnects comes back. Meanwhile a few ordinary clients send the same requests as before the attack. The
+//! program prints the response times of the ordinary clients, the memory and connections of the gateway, and
+//! the time until the last attacker is disconnected. Another number of seconds may follow `--`.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "it prints figures; a panic is the report")]
 
@@ -26,43 +26,46 @@ const OTHERS: usize = 8;
 const SECS: u64 = 60;
 const QUIET_SECS: u64 = 10;
 
-/// How often one of the others asks.
+/// Pause between two requests of an ordinary client.
 const PACE: Duration = Duration::from_millis(20);
 
-/// They are slow, and no flood: it takes so long until all are there.
+/// Time in which all attackers connect. The attack is slow, not a flood.
 const RAMP: Duration = Duration::from_secs(10);
 
-/// The longest pause until one that was cut off is back.
+/// Longest pause until a disconnected attacker comes back.
 const PAUSE_MS: u64 = 5_000;
 
-/// How often an attacker does something.
+/// Interval at which an attacker sends its next bytes.
 const DRIP: Duration = Duration::from_secs(1);
 
-/// The longest that any of them is borne: a stream of HTTP/2 that is given up, and then a connection without any.
+/// Longest time that the gateway tolerates an attacker: the send timeout of an HTTP/2 stream, followed by the
+/// idle timeout of a connection without streams.
 const LONGEST: Duration = Duration::from_secs(SEND_SECS + KEEPALIVE_SECS);
 const SEND_SECS: u64 = 10;
 const KEEPALIVE_SECS: u64 = 10;
 
-/// Shorter than by default, so that each comes back several times.
+/// Configuration with shorter timeouts than the defaults, so that each attacker is disconnected several times.
 const CONFIG: &str = "[proxy]\nlisten_addr_http = \"127.0.0.1:0\"\nmanagement_api = false\n\
     http2_cleartext = true\nheader_timeout_secs = 5\nsend_timeout_secs = 10\nkeepalive_timeout_secs = 10\n\
     [limits]\nbody_timeout_secs = 10\n[metrics]\nlisten_addr = \"127.0.0.1:0\"\n\
     [health_check]\nenabled = false\n[upstream]\nconnect_timeout_ms = 5000\n[[virtual_hosts]]\ndomain = \"*\"\nenabled_backends_tag = \"all\"\n\
     [[virtual_hosts.routes]]\npath = \"/large\"\nenabled_backends_tag = \"large\"\n";
 
-/// What an attacker sends first, and then once a second, for as long as it takes.
+/// Bytes that an attacker sends first, and bytes that it then sends once a second until it is disconnected.
 struct Attack {
     name: &'static str,
     first: Vec<u8>,
     drip: &'static [u8],
-    /// Whether it gives up by itself: nothing tells it that the other side is gone.
+    /// True if the attacker gives up by itself after [`LONGEST`], because it cannot detect that the gateway has
+    /// closed the connection.
     for_now: bool,
 }
 
 fn attacks() -> Vec<Attack> {
     let text = |name, first: &str, drip, for_now| Attack { name, first: first.into(), drip, for_now };
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    // No window for answers; `:method: GET`, `:scheme: http`, `:path: /large`, `:authority: a`.
+    // SETTINGS without a window for responses. The heads below have `:method: GET`, `:scheme: http`, `:path:
+    // /large`, `:authority: a`.
     let settings = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
     let head = b"\0\0\x0d\x01\x05\0\0\0\x01\x82\x86\x04\x06/large\x41\x01a";
     let dripping_head = b"\0\0\xff\x01\x05\0\0\0\x01\x82\x86\x04\x06/large\x41\x01a";
@@ -131,17 +134,18 @@ async fn measure() {
     }
     let (again, ..) = ask_and_watch(&url, QUIET_SECS, &metrics, gateway.id()).await;
     println!("quiet again, {QUIET_SECS} s: {}", figures(&again));
-    // The machine may be as noisy as it likes, if it is so all the time.
+    // The comparison is valid on a noisy machine if the noise is the same before, during and after the attack.
     let of_quiet = percentile(&quiet, 99).max(percentile(&again, 99)).as_secs_f64();
     let share = percentile(&attacked, 99).as_secs_f64() / of_quiet;
     println!("the 99th percentile was {share:.2} of a quiet one");
 }
 
-/// What has this program attack.
+/// Command line argument that starts this program as the attacker.
 const ATTACK: &str = "attack";
 
-/// Those who attack, and the backend that has more for them than they take: another process, and the last to get a
-/// processor. They would have machines of their own, and the others are to wait for the gateway alone.
+/// Process of the attackers and of the backend that sends more than they read. It is a separate process with
+/// the lowest priority: real attackers would have machines of their own, and the ordinary clients must wait
+/// only for the gateway.
 struct Attackers {
     process: Child,
     said: BufReader<std::process::ChildStdout>,
@@ -158,12 +162,13 @@ impl Attackers {
         Attackers { process, said, origin }
     }
 
-    /// Has them attack the gateway at `address`.
+    /// Starts the attack on the gateway at `address`.
     fn begin(&mut self, address: &str) {
         writeln!(self.process.stdin.as_mut().unwrap(), "{address}").unwrap();
     }
 
-    /// Has none of them come back that is cut off; how often they were so far.
+    /// Tells disconnected attackers not to come back. Returns how many of them were disconnected so far, for
+    /// each kind of attack.
     fn stay_away(&mut self) -> String {
         drop(self.process.stdin.take());
         line(&mut self.said)
@@ -182,7 +187,8 @@ fn line(read: &mut impl BufRead) -> String {
     line.trim_end().to_owned()
 }
 
-/// Waits until nobody's connection is open: how long that took, and how many were left all the same.
+/// Waits until no client connection is open. Returns the time that took, and the number of connections that
+/// were still open after twice [`LONGEST`].
 async fn all_gone(metrics: &str) -> (Duration, usize) {
     let began = Instant::now();
     loop {
@@ -194,7 +200,8 @@ async fn all_gone(metrics: &str) -> (Duration, usize) {
     }
 }
 
-/// Attacks, as the other process says: where, and until when; then waits to be killed.
+/// Runs the attack in the attacker process. The address and the end of the attack come from standard input.
+/// Afterwards it waits until the parent kills it.
 fn attack() {
     println!("{}", origin());
     let mut told = std::io::stdin().lock();
@@ -222,11 +229,11 @@ fn attack() {
     std::thread::park();
 }
 
-/// Holds a connection as long as it is let, again and again.
+/// Holds connections open, each as long as the gateway allows, until `over` is set.
 async fn hold(address: SocketAddr, attack: Arc<Attack>, cut: Arc<AtomicUsize>, over: Arc<AtomicBool>) {
     while !over.load(Ordering::Relaxed) {
         let socket = TcpSocket::new_v4().unwrap();
-        // Whoever does not read does not offer much room either.
+        // A client that does not read would also have a small receive buffer.
         socket.set_recv_buffer_size(4096).unwrap();
         let Ok(mut stream) = socket.connect(address).await else { continue };
         let mut waited = Duration::ZERO;
@@ -241,7 +248,8 @@ async fn hold(address: SocketAddr, attack: Arc<Attack>, cut: Arc<AtomicUsize>, o
     }
 }
 
-/// Whether the other side has not closed the connection, as far as one can see without taking what was asked for.
+/// Returns true if the gateway has not closed the connection, as far as the attacker can tell without reading
+/// the response.
 async fn is_open(stream: &mut TcpStream, attack: &Attack) -> bool {
     let mut seen = [0; 512];
     if attack.first.ends_with(b"\r\n\r\n") && attack.drip.is_empty() {
@@ -256,7 +264,7 @@ async fn is_open(stream: &mut TcpStream, attack: &Attack) -> bool {
     }
 }
 
-/// Asks at a steady pace, as the others do; how long each answer took.
+/// Sends requests at a steady pace, as an ordinary client. Returns the time that each response took.
 async fn ask(url: &str, secs: u64) -> Vec<Duration> {
     let until = Instant::now() + Duration::from_secs(secs);
     let asking = (0..OTHERS).map(|_| async {
@@ -277,8 +285,8 @@ async fn ask(url: &str, secs: u64) -> Vec<Duration> {
     took
 }
 
-/// Asks, and watches the gateway meanwhile, in the same way whether it is attacked or not: how long each answer took, the
-/// most connections that were open, and the most memory that was held, in MiB.
+/// Sends requests and observes the gateway meanwhile, in the same way with and without an attack. Returns the
+/// response times, the highest number of open connections, and the highest memory in MiB.
 async fn ask_and_watch(url: &str, secs: u64, metrics: &str, process: u32) -> (Vec<Duration>, usize, u64) {
     let (mut open, mut held) = (0, 0);
     let watch = async {
@@ -299,7 +307,7 @@ async fn text(metrics: &str) -> String {
     Client::new().get(metrics).await.text()
 }
 
-/// How many connections of clients are open.
+/// Returns the number of open client connections.
 async fn connections(metrics: &str) -> usize {
     let text = text(metrics).await;
     let line = text.lines().find_map(|line| line.strip_prefix("proxy_connections_active "));
@@ -319,17 +327,17 @@ fn resident(process: &Process) -> u64 {
     resident_of(process.id())
 }
 
-/// How much processor time a process has used, in seconds.
+/// Returns the processor time that a process has used, in seconds.
 fn cpu_secs(process: &Process) -> f64 {
-    /// The kernel counts in hundredths of a second, whatever its own clock does.
+    /// Unit of the times in `/proc/PID/stat`: the kernel reports hundredths of a second on every clock setting.
     const TICKS: f64 = 100.0;
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap_or_default();
-    // User and system time are the 14th and 15th field; the second, in parentheses, may have spaces.
+    // User time and system time are the 14th and 15th field. The second field, in parentheses, may contain spaces.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
     fields.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS
 }
 
-/// What a process has in memory, in MiB.
+/// Returns the resident memory of a process, in MiB.
 fn resident_of(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -337,8 +345,9 @@ fn resident_of(process: u32) -> u64 {
     kib.unwrap_or(0) / 1024
 }
 
-/// A backend that answers as soon as it has a head: with a little, or with more than anybody takes. It has a thread of
-/// its own, so that nobody waits for what it does for others.
+/// Starts a backend that responds as soon as it has the head of a request, with a small body or with more than
+/// an attacker reads. The backend runs on a separate thread, so that its work for one client does not delay the
+/// others.
 fn origin() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -367,7 +376,7 @@ async fn answer(mut stream: TcpStream) {
             }
         }
         if seen.starts_with(b"POST") {
-            // Its body never comes.
+            // The attackers never complete this body.
             while matches!(stream.read_buf(&mut seen).await, Ok(1..)) {
                 seen.clear();
             }

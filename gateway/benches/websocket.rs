@@ -1,8 +1,9 @@
-//! A thousand WebSockets at once, with large messages and long silence: `cargo bench --bench websocket`.
+//! Measures a thousand WebSockets at once, with large messages and a long silence: `cargo bench --bench websocket`.
 //!
-//! Each of 1 000 clients sends messages of 64 KiB through the gateway to a backend that echoes them, and checks what
-//! comes back; then nobody says anything for 90 seconds; then each sends one more. Printed is what was lost, how long
-//! it took, and what the gateway held in memory. Another number of silent seconds may follow `--`.
+//! Each of 1 000 clients sends messages of 64 KiB through the gateway to a backend that echoes them, and checks
+//! the echo. Then all clients are silent for 90 seconds. Then each client sends one more message. The program
+//! prints how many sockets were lost, the times, and the memory of the gateway. Another number of silent
+//! seconds may follow `--`.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "it prints figures; a panic is the report")]
 
@@ -27,7 +28,7 @@ type Socket = WebSocketStream<TcpStream>;
 #[tokio::main]
 async fn main() {
     let silent = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(SILENT_SECS);
-    // Each socket has two ends in this process.
+    // Both ends of each socket are in this process, so it needs many file descriptors.
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     let config = format!(
@@ -52,7 +53,7 @@ async fn main() {
     let began = Instant::now();
     let mut sockets = Vec::new();
     while sockets.len() < SOCKETS {
-        // As many as a backlog holds.
+        // At most as many connections at once as fit into a listen backlog.
         sockets.extend(join_all((0..100).map(|_| connect(address))).await);
     }
     println!("open after {:.1?}: the gateway holds {}", began.elapsed(), memory(&gateway));
@@ -69,7 +70,7 @@ async fn main() {
     println!("one more message each: {lost} sockets lost, {:.1?}", began.elapsed());
 }
 
-/// A backend that echoes.
+/// Starts a backend that echoes messages.
 async fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -93,7 +94,7 @@ async fn connect(address: SocketAddr) -> Socket {
     client_async("ws://gateway.test/", stream).await.unwrap().0
 }
 
-/// Has all sockets echo so many messages at once; how many of them failed.
+/// Sends `messages` messages on all sockets at once and checks the echoes. Returns the number of sockets that failed.
 async fn talk(sockets: &mut [Socket], messages: usize) -> usize {
     let talks = sockets.iter_mut().enumerate().map(|(n, socket)| async move {
         let message = Message::binary(vec![n as u8; LENGTH]);
@@ -110,7 +111,7 @@ async fn talk(sockets: &mut [Socket], messages: usize) -> usize {
     join_all(talks).await.into_iter().filter(|is_whole| !is_whole).count()
 }
 
-/// What a process has in memory.
+/// Returns the resident memory of a process, as text.
 fn memory(process: &Process) -> String {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,5 +1,5 @@
-//! What runs when nothing is configured: three origins in this process and a configuration that balances
-//! over them, so that the first command a newcomer types shows something.
+//! The demo, which runs when nothing is configured: three origins in this process, and a configuration that balances
+//! over them. With it, the first command of a newcomer shows a working gateway.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -13,20 +13,20 @@ use tracing::error;
 use crate::config::{Address, Config, ConfigError, HostPort, Overrides, Parsed, Source};
 use crate::listener::{self, BindError};
 
-/// The configuration, as a learner can read it.
+/// Configuration of the demo, written for learners.
 const CONFIG: &str = include_str!("../config/demo.toml");
 
-/// The origins, bound and not yet served.
+/// Origins of the demo, bound but not yet served.
 pub struct DemoOrigins {
-    /// Taken when the service starts.
+    /// Listener, address and label of each origin, taken when the service starts.
     listeners: Mutex<Vec<(TcpListener, SocketAddr, String)>>,
 }
 
-/// The demo: its configuration, and its origins. `variables` and `overrides` say at most where to listen, and what is
-/// logged.
+/// Prepares the demo: its configuration and its origins. `variables` and `overrides` change at most the addresses to
+/// listen on and the log.
 ///
 /// # Errors
-/// Where no port is free at all; where `config/demo.toml` is wrong, which a test excludes.
+/// Returns an error if no port is free, or if `config/demo.toml` is wrong, which a test excludes.
 pub fn prepare(
     variables: BTreeMap<String, String>,
     overrides: Overrides,
@@ -39,21 +39,21 @@ pub fn prepare(
     Ok((source, parsed, origins))
 }
 
-/// Why there is no demo.
+/// Reason why the demo cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// No port is free.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// Its configuration is wrong.
+    /// The configuration of the demo is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
 
 impl DemoOrigins {
-    /// Binds an origin for each backend of `config`. Where its port is taken (by the origins of a lesson,
-    /// say) the origin moves to a free one, and the configuration with it. So do the listeners for
-    /// metrics and management: a newcomer may well have something on their ports.
+    /// Binds an origin for each backend of `config`. If its port is in use, for example by the origins of a lesson, the
+    /// origin moves to a free port, and `config` changes with it. The listeners for metrics and management move in the
+    /// same way, because a newcomer may already use their ports.
     fn bind(config: &mut Config) -> Result<Self, BindError> {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         for address in [&mut config.metrics.listen_addr, &mut config.proxy.management_api_addr] {
@@ -73,7 +73,7 @@ impl DemoOrigins {
         Ok(DemoOrigins { listeners: Mutex::new(listeners) })
     }
 
-    /// What a newcomer wants to know: what is where, and what to try.
+    /// Returns the text for a newcomer: the addresses of the demo, and commands to try.
     pub fn welcome(
         &self,
         gateway: SocketAddr,
@@ -108,7 +108,7 @@ impl DemoOrigins {
 
 #[async_trait]
 impl BackgroundService for DemoOrigins {
-    /// Runs to the end of the process: requests in flight still need their origin.
+    /// Serves the origins until the process ends, because requests in flight still need them.
     async fn start(&self, _shutdown: ShutdownWatch) {
         let listeners = std::mem::take(&mut *self.listeners.lock());
         let serve = |(listener, address, label): (TcpListener, SocketAddr, String)| async move {
@@ -133,9 +133,9 @@ mod tests {
         assert_eq!(Config::parse("demo.toml", CONFIG).unwrap().backends.len(), 3);
     }
 
-    /// Whoever wants to learn has perhaps a Prometheus running.
+    /// Case of a newcomer who already runs Prometheus.
     #[test]
-    fn taken_ports_do_not_stop_it() {
+    fn demo_moves_from_ports_in_use() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut config = Config::parse("demo.toml", CONFIG).unwrap();
         config.metrics.listen_addr = taken.local_addr().unwrap();

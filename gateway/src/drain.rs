@@ -1,6 +1,6 @@
-//! How the services of the process begin and end together. A process that takes over from another one may say
-//! that it serves only when all of its accept loops run; and one that has handed its listeners over lets
-//! clients go that do not know about it yet.
+//! The start and the drain of a process, seen by all its services. A process that takes over from another one may
+//! report that it serves only when all of its accept loops run. A process that has handed its listeners over closes the
+//! connections of clients that still use it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-/// How long an idle connection stays open after a hand-over, when nothing is in flight any more. A request that
-/// its client sends meanwhile is answered, and the answer says `Connection: close`: closed at once, the connection
-/// might meet the request on its way.
+/// Time for which an idle connection stays open after a hand-over, when nothing is in flight any more. A request that
+/// arrives on it meanwhile is answered, with `Connection: close`. If the connection were closed at once, the close
+/// might meet a request on its way.
 pub const LINGER: Duration = Duration::from_secs(5);
 
-/// Waits for the accept loops of a process that starts.
+/// Barrier that waits for the accept loops of a process that starts.
 pub struct StartupBarrier {
     says: Sender<()>,
     said: Receiver<()>,
     parts: usize,
 }
 
-/// One of those accept loops.
+/// Accept loop that a [`StartupBarrier`] waits for.
 pub struct Part(Sender<()>);
 
 impl Default for StartupBarrier {
@@ -32,16 +32,16 @@ impl Default for StartupBarrier {
 }
 
 impl StartupBarrier {
-    /// One more to wait for.
+    /// Adds an accept loop to wait for.
     pub fn part(&mut self) -> Part {
         self.parts += 1;
         Part(self.says.clone())
     }
 
-    /// Waits until all of them listen. False where one has ended without, or has not come to it in time.
+    /// Waits until all accept loops listen. Returns false if one has ended before that, or does not listen in time.
     pub fn wait(self, within: Duration) -> bool {
         let StartupBarrier { says, said, parts } = self;
-        // Whoever is left has not said it yet: without anybody left, there is nothing to wait for.
+        // Only the accept loops that have not reported hold a sender now. If none does, the wait ends.
         drop(says);
         let until = Instant::now() + within;
         (0..parts).all(|_| said.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok())
@@ -49,27 +49,28 @@ impl StartupBarrier {
 }
 
 impl Part {
-    /// It does.
+    /// Reports that the accept loop listens.
     pub fn listens(self) {
-        // Nobody waits where the process stops already.
+        // The receiver is gone if the process stops already.
         let _ = self.0.send(());
     }
 }
 
-/// Whether the listeners belong to another process by now, and who is still being served by this one.
+/// Drain state of a process whose listeners another process has taken over. It also counts the connections of
+/// operators, which are still served.
 #[derive(Clone)]
 pub struct Drain(Arc<State>);
 
 struct State {
-    /// For who waits for it.
+    /// State for tasks that wait for the drain.
     begun: watch::Sender<bool>,
-    /// For who asks at each response.
+    /// State for the check at each response.
     has_begun: AtomicBool,
     hurries: AtomicBool,
     staying: AtomicUsize,
 }
 
-/// Somebody who is served; counted until this is dropped.
+/// Guard of a connection that is still served; the connection counts until the guard is dropped.
 pub struct DrainGuard(Drain);
 
 impl Default for Drain {
@@ -84,40 +85,40 @@ impl Default for Drain {
 }
 
 impl Drain {
-    /// From now on they do.
+    /// Begins the drain, because the listeners now belong to another process.
     pub fn begin(&self) {
         self.0.has_begun.store(true, Ordering::Release);
         self.0.begun.send_replace(true);
     }
 
-    /// Whether they do.
+    /// Returns true if the drain has begun.
     pub fn has_begun(&self) -> bool {
         self.0.has_begun.load(Ordering::Acquire)
     }
 
-    /// The process was told to stop all the same.
+    /// Ends the linger time of idle connections, because the process was told to stop.
     pub fn skip_linger(&self) {
         self.0.hurries.store(true, Ordering::Release);
     }
 
-    /// Whether idle connections may stay open for a while.
+    /// Returns true if idle connections may stay open for a while.
     pub fn allows_linger(&self) -> bool {
         self.has_begun() && !self.0.hurries.load(Ordering::Acquire)
     }
 
-    /// Waits until they do.
+    /// Waits until the drain begins.
     pub async fn begun(&self) {
-        // The sender is in here.
+        // `self` holds the sender, so the wait cannot fail.
         let _ = self.0.begun.subscribe().wait_for(|begun| *begun).await;
     }
 
-    /// Counts somebody who is served.
+    /// Counts a connection that is served, until the guard is dropped.
     pub fn stay(&self) -> DrainGuard {
         self.0.staying.fetch_add(1, Ordering::AcqRel);
         DrainGuard(self.clone())
     }
 
-    /// Whether nobody is.
+    /// Returns true if no counted connection is left.
     pub fn is_idle(&self) -> bool {
         self.0.staying.load(Ordering::Acquire) == 0
     }
@@ -134,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_parts_are_waited_for() {
+    fn barrier_waits_for_all_accept_loops() {
         let mut starting = StartupBarrier::default();
         let (one, other) = (starting.part(), starting.part());
         one.listens();
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_ends_without_listening_is_not_waited_for() {
+    fn barrier_fails_on_ended_or_late_accept_loop() {
         let mut starting = StartupBarrier::default();
         let (one, other) = (starting.part(), starting.part());
         one.listens();
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn leaving_begins_once_and_counts_who_stays() {
+    async fn drain_begins_once_and_counts_guards() {
         let leaving = Drain::default();
         let staying = leaving.stay();
         assert!(!leaving.has_begun() && !leaving.is_idle());

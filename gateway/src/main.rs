@@ -1,16 +1,18 @@
-//! The gateway's command: parse, do, and turn an error into an exit code. Everything else is in the library.
+//! The gateway's command: parses the arguments, runs the command, and turns an error into an exit code. The rest of the
+//! code is in the library.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use gateway::cli::{self, Cli};
 
-/// About a seventh less CPU time a request than with the system's allocator, under the load of `make bench`.
+/// Allocator of the process. It takes about a seventh less CPU time a request than the system's allocator, under the
+/// load of `make bench`.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // Wrong usage ends in here, with exit code 2.
+    // Wrong usage ends the process here, with exit code 2.
     let cli = Cli::parse();
     match cli::run(cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! Puts everything together: listeners, proxy, background services, on one Pingora server.
+//! Assembly of the gateway: listeners, proxy and background services on one Pingora server.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::tls::acme::{AcmeService, Challenges, Timing};
 use crate::upstream::connection::{self, BackendConnector, HeadLimits, ResponseLimits};
 use crate::upstream::{Discoverer, HealthChecker};
 
-/// Why the gateway could not start, or go on.
+/// Reason why the gateway could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be listened on.
@@ -42,7 +42,7 @@ pub enum StartError {
     /// The configuration cannot run here.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The management API would be open to everybody.
+    /// The management API would be open to every client.
     #[error(transparent)]
     Access(#[from] AccessError),
     /// The system does not let signals be caught.
@@ -54,29 +54,30 @@ pub enum StartError {
     /// A metric was defined twice.
     #[error("cannot set up metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// It had started, and has ended.
+    /// The server had started, and has ended by itself.
     #[error(transparent)]
     Ended(#[from] RunError),
-    /// There would be too many connections.
+    /// The connections need more file descriptors than the system allows.
     #[error(transparent)]
     Descriptors(#[from] TooFewDescriptors),
-    /// It does not get as far as its first service.
+    /// The preparation before the first service has failed.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
 }
 
-/// Serves what `parsed` says until a signal ends the process, and follows changes of the `source` that it was
-/// read from. With `demo`, its origins are served as well, and the newcomer is welcomed on standard error.
+/// Runs the gateway with the configuration `parsed` until a signal ends the process. Follows changes of the `source`
+/// from which `parsed` was read. With `demo`, serves the demo origins too, and prints a welcome on standard error.
 ///
 /// # Errors
-/// Where it cannot start, or stops without having been asked to: see [`StartError`].
+/// Returns an error if the gateway cannot start, or if it stops without a request to stop: see [`StartError`].
 pub fn run(
     source: Source,
     parsed: Parsed,
     demo: Option<DemoOrigins>,
     how: StartOptions,
 ) -> Result<(), StartError> {
-    // Before anybody else uses it: OpenSSL then cleans nothing up at exit, while other threads may still read it.
+    // This call comes before any other use of OpenSSL. It keeps OpenSSL from a cleanup at exit, while other threads may
+    // still read its data.
     openssl::init();
     let mut start = Start::prepare(&parsed.config, how)?;
     let served = serve(source, parsed, demo, &mut start);
@@ -129,7 +130,7 @@ fn serve(
         connector: connector.clone(),
     });
     let mut options = HttpServerOptions::default();
-    // It is refused like everything else that is, and not unseen.
+    // CONNECT must reach the gateway, so that its refusal is sent and recorded like any other.
     options.allow_connect_method_proxying = true;
     let proxy = connection::http_proxy(&server.configuration, gateway, connector.clone(), options);
     let opener = Opener::new(live.clone(), metrics.clone(), challenges.clone(), listening.clone())?;
@@ -194,7 +195,7 @@ fn serve(
     Ok(lifecycle.run(server, on_sighup)?)
 }
 
-/// Follows where names of backends lead, and has `live` take it over.
+/// Creates the service that resolves the host names of backends, and passes new addresses to `live`.
 fn discoverer(live: &Arc<Store>, config: &Config, metrics: &Metrics) -> Discoverer {
     let [answered, failed] = metrics.lookups();
     let (known, live) = (live.feeds().places(), live.clone());
@@ -202,7 +203,7 @@ fn discoverer(live: &Arc<Store>, config: &Config, metrics: &Metrics) -> Discover
     Discoverer { known, servers, tell: Arc::new(move |news| live.follow_names(news)), answered, failed }
 }
 
-/// Gets certificates by ACME.
+/// Creates the service that obtains certificates by ACME.
 fn certificates(live: &Arc<Store>, challenges: Arc<Challenges>, metrics: &Arc<Metrics>) -> AcmeService {
     let store = live.clone();
     let tell = move |domain: &str| {
@@ -222,11 +223,12 @@ fn certificates(live: &Arc<Store>, challenges: Arc<Challenges>, metrics: &Arc<Me
 
 type Bound = (TcpListener, SocketAddr);
 
-/// Everything that is listened on, bound before anything starts.
+/// Listening sockets of the process, all bound before any service starts.
 struct Sockets {
     proxy: Vec<Socket>,
-    /// Where they are switched on.
+    /// Listener of the management API; `None` if the API is off.
     management: Option<Bound>,
+    /// Listener of the metrics; `None` if they are off.
     metrics: Option<Bound>,
 }
 
@@ -254,7 +256,7 @@ impl Sockets {
     }
 }
 
-/// Tells which backends are served, as far as a person would want to read it.
+/// Logs the backends that are served, in a list that is short enough for a person.
 fn announce(snapshot: &Snapshot) {
     const SHOWN: usize = 8;
     let instances = snapshot.instances().map(|instance| &instance.state);
@@ -275,12 +277,12 @@ fn announce(snapshot: &Snapshot) {
 
 fn server_conf(config: &Config) -> ServerConf {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    // The main thread ends the process when everything is answered; Pingora only has to wait longer.
+    // The main thread ends the process when everything is answered. Pingora's grace period only has to be longer.
     let grace_period = config.proxy.shutdown_timeout_secs.duration() + Duration::from_secs(60);
     ServerConf {
         threads: if config.proxy.threads == 0 { cores() } else { config.proxy.threads },
         upstream_keepalive_pool_size: config.keepalive_pool_size().get(),
-        // Each route has a number of its own; this is only the ceiling.
+        // Each route has its own number of attempts. This is only the upper bound.
         max_retries: MAX_ATTEMPTS as usize,
         grace_period_seconds: Some(grace_period.as_secs()),
         ..ServerConf::default()

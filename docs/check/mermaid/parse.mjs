@@ -1,15 +1,15 @@
-// Parses every mermaid diagram in the repository's Markdown with mermaid itself: what GitHub and the book
-// could not draw is said with its file and line, and ends in exit code 1.
+// Parses every mermaid diagram in the repository's Markdown with mermaid itself. A diagram that GitHub and
+// the book could not draw is reported with its file and line, and the exit code is 1.
 //
-//   node parse.mjs [FILE.md ...]      without a file: all that git does not ignore
+// node parse.mjs [FILE.md ...]      without a file: all files that git does not ignore
 //
-// Before anything else it proves that it would notice: it parses one diagram that is right and one that is not.
+// First, the script checks that it would notice an error: it parses one valid diagram and one that is not.
 
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { JSDOM } from "jsdom";
 
-// mermaid cleans labels with DOMPurify, which needs a browser's window even where nothing is drawn.
+// mermaid cleans labels with DOMPurify, which needs a browser's window even if no diagram is drawn.
 const { window } = new JSDOM("");
 globalThis.window = window;
 globalThis.document = window.document;
@@ -40,7 +40,7 @@ async function fault(diagram) {
     await mermaid.parse(diagram.lines.join("\n"));
     return null;
   } catch (error) {
-    // mermaid counts lines from the diagram's first, without those that are comments.
+    // mermaid counts lines from the first line of the diagram, and skips comments.
     const isComment = (line) => /^\s*%%(?!\{)/.test(line);
     const counted = [...diagram.lines.entries()].filter(([, line]) => !isComment(line));
     const first = counted.findIndex(([, line]) => line.trim() !== "");

@@ -1,13 +1,14 @@
-//! The changelog's newest entry must be about the version that the workspace has, so that neither is raised without the
-//! other.
+//! Check that the newest entry of the changelog is for the workspace's version, so that neither is changed
+//! without the other.
 
 use crate::repository::Repository;
 use crate::{Fault, Pattern, pattern};
 
-/// The page.
+/// Page with the changelog.
 const PAGE: &str = "docs/src/changelog.md";
 
-/// Returns what is wrong between `[workspace.package] version` and the headings of the changelog, newest first.
+/// Returns a fault for each difference between `[workspace.package] version` and the headings of the
+/// changelog, which must be sorted with the newest first.
 pub fn check(repository: &Repository) -> Vec<Fault> {
     let manifest = repository.find("Cargo.toml").and_then(|text| text.parse::<toml::Table>().ok());
     let version = manifest.as_ref().and_then(|manifest| {
@@ -67,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_entry_is_the_version_of_the_workspace() {
+    fn newest_entry_must_match_the_workspace_version() {
         assert_eq!(
             said("# C\n\n## 0.2.0\n\n- a\n\n## 0.1.10\n\n## 0.1.9\n\n## What usually goes wrong\n"),
             [""; 0]
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_page_is_found() {
+    fn missing_changelog_is_found() {
         let directory = tempfile::tempdir().and_then(|directory| {
             let manifest = "[workspace.package]\nversion = \"1.0.0\"\n";
             std::fs::write(directory.path().join("Cargo.toml"), manifest).map(|()| directory)

@@ -1,15 +1,15 @@
-//! Every page of the book begins with its goal and its minutes, and ends with what usually goes wrong: so a
-//! reader knows what to expect, and where to look when it turns out otherwise.
+//! Check that every page of the book begins with its goal and its minutes, and ends with the section on
+//! frequent errors, so that a reader knows what to expect and where to look for help.
 
 use crate::Fault;
 use crate::markdown::Document;
 
-/// The pages.
+/// Directory of the pages.
 const DIRECTORY: &str = "docs/src/";
-/// The last section of each.
+/// Title of the last section of each page.
 const END: &str = "What usually goes wrong";
 
-/// Every page that lacks one of the three.
+/// Returns a fault for each page that lacks one of the three parts.
 pub fn check(documents: &[Document]) -> Vec<Fault> {
     let pages = documents.iter().filter(|page| page.path.starts_with(DIRECTORY));
     pages.filter(|page| !page.path.ends_with("/SUMMARY.md")).flat_map(faults).collect()
@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_without_goal_minutes_or_end_is_found() {
+    fn page_without_goal_minutes_or_end_is_found() {
         let whole = format!(
             "# T\n\n**Goal**: to know. **Minutes**: 5.\n\n## A\n\n## {END}\n\n- **Nothing.** It works.\n"
         );

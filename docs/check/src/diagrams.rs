@@ -1,5 +1,5 @@
-//! What diagrams say of the code: every method that one names is a `fn` in a file that it names itself,
-//! in a line `%% code: path` (a comment to mermaid). That the diagrams parse is `mermaid/parse.mjs`'s part.
+//! Check of the method names in diagrams: each must be a `fn` in a file that the diagram lists in a line
+//! `%% code: path` (a comment for mermaid). The script `mermaid/parse.mjs` checks that the diagrams parse.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +8,9 @@ use syn::visit::{self, Visit};
 use crate::markdown::{Block, Document};
 use crate::{Fault, Pattern, pattern};
 
-/// Every name in the page's diagrams that no source has. `read` finds a file of this repository or, as
-/// `package/path`, of a dependency; `packages` are the workspace's, which diagrams name as they like.
+/// Returns a fault for each name in the page's diagrams that the listed sources do not have. `read` finds a
+/// file of this repository or, with `package/path`, of a dependency. `packages` are the workspace's packages,
+/// which diagrams may name.
 pub fn check(
     document: &Document,
     packages: &BTreeSet<String>,
@@ -46,14 +47,15 @@ pub fn check(
     faults
 }
 
-/// The files whose methods a diagram names.
+/// Returns the files that a diagram lists as sources of its methods.
 fn code(block: &Block) -> Vec<String> {
     let lines = block.text.lines().filter_map(|line| line.trim().strip_prefix("%% code:"));
     lines.flat_map(|files| files.split(',')).map(|file| file.trim().to_owned()).collect()
 }
 
-/// The names of methods in a diagram, with their lines: whatever is written in snake case, and a single
-/// word that opens a note, as in `Note over P: logging: the access log`. Participants are none.
+/// Returns the method names in a diagram, with their lines. A name in snake case is a method, and so is a
+/// single word at the start of a note, as in `Note over P: logging: the access log`. Participants are left
+/// out.
 fn names(block: &Block) -> Vec<(usize, String)> {
     static SNAKE: Pattern = Pattern::new(|| pattern(r"\b[a-z][a-z0-9]*(?:_[a-z0-9]+)+\b"));
     static NOTE: Pattern = Pattern::new(|| pattern(r"^\s*[Nn]ote [^:]+:\s*([a-z]+)\s*(?::|$)"));
@@ -78,7 +80,7 @@ fn names(block: &Block) -> Vec<(usize, String)> {
     names
 }
 
-/// The names of all functions and methods in a source.
+/// Returns the names of all functions and methods in a source.
 fn functions(source: &str) -> syn::Result<BTreeSet<String>> {
     struct Functions(BTreeSet<String>);
     impl<'ast> Visit<'ast> for Functions {
@@ -96,7 +98,7 @@ fn functions(source: &str) -> syn::Result<BTreeSet<String>> {
 mod tests {
     use super::*;
 
-    /// What is wrong with a page of one diagram, whose first line is the page's fourth.
+    /// Returns the faults of a page with one diagram, whose first line is line 4 of the page.
     fn faults(diagram: &str) -> Vec<String> {
         let page = format!("# T\n\n```mermaid\n{diagram}```\n");
         let packages = BTreeSet::from(["simple_proxy".to_owned()]);
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_code_has_may_be_named() {
+    fn existing_methods_may_be_named() {
         let diagram = "sequenceDiagram\n  %% code: main.rs, core/proxy.rs\n  participant P as simple_proxy\n\
                        \x20 participant the_client\n  the_client->>P: GET /\n  Note over P: upstream_peer: to A\n\
                        \x20 Note over P,A: logging\n  Note over P: fail_to_connect<br/>again\n  Note left of P: A dies\n";
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_code_lacks_is_found() {
+    fn unknown_methods_are_found() {
         let header = "%% code: main.rs\n";
         for (line, fault) in [
             (
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_diagram_says_where_its_names_are_from() {
+    fn diagram_must_list_the_files_of_its_methods() {
         for (diagram, fault) in [
             ("Note over P: upstream_peer\n", "page.md:4: the diagram names upstream_peer: say in a line"),
             ("%% code: other.rs\n", "page.md:3: the diagram's `%% code: other.rs` is not there"),

@@ -1,5 +1,5 @@
-//! The exercises as their manifests describe them, and what each must have: names that workshop-runner
-//! accepts too, a starter with something to do, a solution that is not long, a hint, its minutes.
+//! The exercises, as their manifests describe them, and the check that each is complete: a name that
+//! workshop-runner accepts, a starter with a task, a short solution, a hint, and its minutes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,25 +8,25 @@ use similar::{ChangeTag, TextDiff};
 
 use crate::{Fault, Pattern, pattern};
 
-/// Where they are.
+/// Directory of all exercises.
 pub const DIRECTORY: &str = "docs/exercises";
-/// How many lines a learner writes, at most.
+/// Maximum number of lines that a learner writes.
 const LONGEST_PART: usize = 30;
 
-/// An exercise.
+/// Exercise of the workshop, as its manifest describes it.
 #[derive(Debug, Clone)]
 pub struct Exercise {
-    /// `docs/exercises/NN_topic/NN_name`.
+    /// Directory of the exercise: `docs/exercises/NN_topic/NN_name`.
     pub directory: String,
-    /// `exNNNN`.
+    /// Name of the package: `exNNNN`.
     pub package: String,
-    /// What it is called.
+    /// Title of the exercise.
     pub title: String,
-    /// How long it takes, for somebody who is new to it.
+    /// Time that a beginner needs, in minutes.
     pub minutes: u32,
-    /// The packages of the exercises to do first.
+    /// Packages of the exercises that must be done before.
     pub needs: Vec<String>,
-    /// What one learns.
+    /// Topic that the learner studies.
     pub learn: String,
     hint: String,
     features: BTreeMap<String, Vec<String>>,
@@ -61,7 +61,7 @@ struct Workshop {
 }
 
 impl Exercise {
-    /// The directory of its chapter, `NN_topic`.
+    /// Returns the directory of the exercise's chapter, `NN_topic`.
     pub fn chapter(&self) -> &str {
         self.directory.split('/').nth(2).unwrap_or("")
     }
@@ -74,7 +74,8 @@ impl Exercise {
     }
 }
 
-/// All exercises among `files`, in order, and what cannot be read as one.
+/// Returns all exercises among `files`, in order, and a fault for each directory that is not a valid
+/// exercise.
 pub fn find(files: &[String], read: impl Fn(&str) -> Option<String>) -> (Vec<Exercise>, Vec<Fault>) {
     static INSIDE: Pattern = Pattern::new(|| pattern(&format!("^({DIRECTORY}/[^/]+/[^/]+)/")));
     let inside = files.iter().filter_map(|file| INSIDE.captures(file));
@@ -93,7 +94,7 @@ pub fn find(files: &[String], read: impl Fn(&str) -> Option<String>) -> (Vec<Exe
     (exercises, faults)
 }
 
-/// What is missing or wrong in the exercises, each by itself and as a series.
+/// Returns the faults of the exercises, of each one and of the series.
 pub fn check(files: &[String], read: impl Fn(&str) -> Option<String>) -> Vec<Fault> {
     let (exercises, mut faults) = find(files, &read);
     faults.extend(numbers(&exercises));
@@ -120,7 +121,7 @@ pub fn check(files: &[String], read: impl Fn(&str) -> Option<String>) -> Vec<Fau
     faults
 }
 
-/// Names that are not what workshop-runner accepts, and numbers that are left out.
+/// Returns a fault for each name that workshop-runner does not accept, and for each gap in the numbers.
 fn numbers(exercises: &[Exercise]) -> Vec<Fault> {
     static NAME: Pattern = Pattern::new(|| pattern(r"^(\d{2})_\w+$"));
     let mut chapters = BTreeMap::<&str, Vec<&str>>::new();
@@ -146,7 +147,7 @@ fn numbers(exercises: &[Exercise]) -> Vec<Fault> {
     faults
 }
 
-/// What is wrong in a manifest; `earlier` are the exercises before this one.
+/// Returns the faults of a manifest; `earlier` are the exercises before this one.
 fn manifest_faults(exercise: &Exercise, earlier: &[Exercise], manifest: &str) -> Vec<String> {
     let mut faults = Vec::new();
     let mut require = |fine: bool, what: String| {
@@ -171,7 +172,7 @@ fn manifest_faults(exercise: &Exercise, earlier: &[Exercise], manifest: &str) ->
         let known = earlier.iter().any(|exercise| exercise.package == *need);
         require(known, format!("`needs` names {need}, which is no earlier exercise"));
     }
-    // testkit reads it so, without a TOML parser in every exercise's test.
+    // testkit reads the hint from a single line, so that an exercise's test needs no TOML parser.
     let on_a_line =
         manifest.lines().any(|line| line.starts_with("hint = \"") && !line.starts_with("hint = \"\"\""));
     require(
@@ -185,7 +186,7 @@ fn manifest_faults(exercise: &Exercise, earlier: &[Exercise], manifest: &str) ->
     faults
 }
 
-/// What is wrong between a starter and its solution.
+/// Returns the faults of a starter and its solution.
 fn part_faults(directory: &str, starter: &str, solution: &str) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut fault =
@@ -208,7 +209,8 @@ fn part_faults(directory: &str, starter: &str, solution: &str) -> Vec<Fault> {
     faults
 }
 
-/// How many lines a learner writes to get from the starter to the solution: of code, imports aside.
+/// Returns the number of lines that a learner adds to the starter to get the solution. Comments, empty lines
+/// and imports are not counted.
 fn part(starter: &str, solution: &str) -> usize {
     let diff = TextDiff::from_lines(starter, solution);
     let added = diff.iter_all_changes().filter(|change| change.tag() == ChangeTag::Insert);
@@ -224,7 +226,7 @@ mod tests {
                             [package.metadata.workshop]\ntitle = \"First\"\nminutes = 10\nneeds = []\n\
                             hint = \"do it\"\n\n[features]\nsolution = []\n";
 
-    /// The faults of one exercise, where `change` has changed its files.
+    /// Returns the faults of one exercise after `change` has changed its files.
     fn faults(change: impl Fn(&mut BTreeMap<String, String>)) -> Vec<String> {
         let directory = "docs/exercises/01_upstream/01_first";
         let mut files = BTreeMap::new();
@@ -242,7 +244,7 @@ mod tests {
         check(&names, |file| files.get(file).cloned()).iter().map(Fault::to_string).collect()
     }
 
-    /// The same, where in one file a text is replaced.
+    /// Returns the faults of one exercise after a text in one file was replaced.
     fn with(file: &str, old: &str, new: &str) -> Vec<String> {
         faults(|files| {
             let file = files.iter_mut().find(|(name, _)| name.ends_with(file)).unwrap().1;
@@ -252,12 +254,12 @@ mod tests {
     }
 
     #[test]
-    fn an_exercise_that_has_everything_is_fine() {
+    fn complete_exercise_has_no_faults() {
         assert_eq!(faults(|_| ()), [""; 0]);
     }
 
     #[test]
-    fn what_a_manifest_lacks_is_found() {
+    fn incomplete_manifest_is_found() {
         for (old, new, fault) in [
             ("ex0101", "ex0102", "the package is ex0102, expected ex0101"),
             ("minutes = 10\n", "", "missing field `minutes`"),
@@ -278,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_an_exercise_lacks_are_found() {
+    fn missing_files_of_an_exercise_are_found() {
         for file in ["src/exercise.rs", "src/solution.rs", "src/lib.rs", "tests/check.rs", "Cargo.toml"] {
             let faults = faults(|files| files.retain(|name, _| !name.ends_with(file)));
             assert!(faults[0].contains(file), "{file}: {faults:?}");
@@ -288,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_part_is_found_and_comments_are_not_counted() {
+    fn long_solution_is_found_and_comments_do_not_count() {
         let lines = |line: &str, count| format!("{}\n", vec![line; count].join("\n"));
         assert_eq!(with("solution.rs", "it();\n", &lines("it();", 30)), [""; 0]);
         assert!(with("solution.rs", "it();\n", &lines("it();", 31))[0].contains("a learner writes 31 lines"));
@@ -296,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_numbers_are_those_of_workshop_runner() {
+    fn names_and_numbers_match_workshop_runner() {
         let moved = |to: &str| {
             faults(|files| {
                 let old = std::mem::take(files);

@@ -1,5 +1,5 @@
-//! Links between the repository's own files: each leads to a file that is there and, where it names a
-//! heading, to one that the page has. Links to other sites are not followed: tests need no internet.
+//! Check of the links between the repository's files. The target file must exist and, if the link names a
+//! heading, have this heading. Links to other sites are not followed, so that tests need no internet.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::markdown::Document;
 use crate::repository::{Repository, relative_to};
 use crate::{Fault, Pattern, pattern};
 
-/// Every link that leads nowhere.
+/// Returns a fault for each broken link.
 pub fn check(documents: &[Document], repository: &Repository) -> Vec<Fault> {
     let pages = documents.iter().map(|page| (page.path.as_str(), page)).collect();
     let mut faults = Vec::new();
@@ -51,8 +51,8 @@ fn follow(
     }
 }
 
-/// A link to another site, which must not be one to a file of this repository: it would show the branch
-/// on GitHub rather than what the reader has. Cloudflare's repositories are not this one.
+/// Checks a link to another site. It must not lead to a file of this repository, because it would show the
+/// branch on GitHub and not the reader's files. Cloudflare's repositories are other repositories.
 fn elsewhere(target: &str, repository: &Repository) -> Result<(), String> {
     static FILE: Pattern =
         Pattern::new(|| pattern(r"^https://github\.com/([^/]+)/[^/]+/(?:blob|tree|raw)/[^/]+/([^#?]+)"));
@@ -68,7 +68,7 @@ fn elsewhere(target: &str, repository: &Repository) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    /// What is wrong with the links of a page that stands beside `docs/other.md` and `docs/src/lib.rs`.
+    /// Returns the faults of a page's links. The page lies beside `docs/other.md` and `docs/src/lib.rs`.
     fn faults(page: &str) -> Vec<String> {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(directory.path().join("docs/src")).unwrap();
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn links_that_lead_somewhere_are_fine() {
+    fn valid_links_have_no_faults() {
         let page = "# Here\n[a](other.md) [b](other.md#the-other-one) [c](#here) [d](src/lib.rs) [e](src) \
                     [f](https://example.com/x) [g](mailto:a@b) \
                     [h](https://github.com/cloudflare/pingora/blob/main/docs/other.md)\n";
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn links_that_lead_nowhere_are_found() {
+    fn broken_links_are_found() {
         for (target, what) in [
             ("nothing.md", "leads to docs/nothing.md, which is not there"),
             ("../../etc/passwd", "leads out of the repository"),

@@ -1,7 +1,7 @@
-//! For authors: `cargo run -p check -- transcript README.md` plays a page's transcripts, and with `BLESS=1`
-//! rewrites them. Without a page, all of them.
+//! Command for authors: `cargo run -p check -- transcript README.md` plays a page's transcripts, and with
+//! `BLESS=1` rewrites them. Without a page, it plays all pages.
 //!
-//! (`check play PAGE` is how each page gets a process, and with it a network, of its own.)
+//! The command `check play PAGE` is for internal use: it gives each page a separate process and network.
 
 use std::io::Write;
 use std::path::Path;
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Plays a page here and answers with its faults, as JSON.
+/// Plays a page in this process and prints its faults as JSON.
 fn play(page: &str, program: &Path) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let Ok(runtime) = runtime else { return ExitCode::FAILURE };

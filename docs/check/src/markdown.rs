@@ -1,5 +1,5 @@
-//! A Markdown file as the checks see it: fenced blocks, the marks (HTML comments such as
-//! `<!-- source: path -->`) that stand right above them, links, and what a link can lead to.
+//! Parser for a Markdown file: fenced blocks, the marks (HTML comments such as `<!-- source: path -->`)
+//! directly above them, links, and the anchors that links can lead to.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -8,53 +8,53 @@ use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
 use crate::{Fix, Pattern, pattern};
 
-/// A parsed page.
+/// Parsed page.
 pub struct Document {
-    /// Its path, from the repository's root.
+    /// Path of the page, from the repository's root.
     pub path: String,
-    /// What it says.
+    /// Text of the page.
     pub text: String,
-    /// Its fenced blocks, in order.
+    /// Fenced blocks of the page, in order.
     pub blocks: Vec<Block>,
-    /// Its marks, in order.
+    /// Marks of the page, in order.
     pub marks: Vec<Mark>,
-    /// Its links and images.
+    /// Links and images of the page.
     pub links: Vec<Link>,
-    /// What `#fragment`s may name in it.
+    /// Anchors that a `#fragment` can name.
     pub anchors: BTreeSet<String>,
 }
 
-/// A fenced block.
+/// Fenced block.
 pub struct Block {
-    /// What stands behind the opening fence.
+    /// Text after the opening fence.
     pub info: String,
-    /// The line of the opening fence.
+    /// Line of the opening fence.
     pub line: usize,
-    /// What is in it, without the block's own indentation.
+    /// Text of the block, without the block's own indentation.
     pub text: String,
     body: Range<usize>,
     indentation: String,
 }
 
-/// A comment `<!-- key: value -->` on a line of its own.
+/// Comment `<!-- key: value -->` on a separate line.
 pub struct Mark {
-    /// What it asks for.
+    /// Key of the mark, which names the check.
     pub key: String,
-    /// Of what; may be empty.
+    /// Value of the mark; may be empty.
     pub value: String,
-    /// Where it stands.
+    /// Line of the mark.
     pub line: usize,
-    /// Its bytes, with the end of its line.
+    /// Bytes of the mark, including the end of its line.
     pub range: Range<usize>,
-    /// Which of the page's blocks stands right below.
+    /// Index of the page's block directly below the mark.
     pub block: Option<usize>,
 }
 
-/// A link or an image.
+/// Link or image.
 pub struct Link {
-    /// Where it leads.
+    /// Target of the link.
     pub target: String,
-    /// Where it stands.
+    /// Line of the link.
     pub line: usize,
 }
 
@@ -70,7 +70,7 @@ impl Document {
             anchors: BTreeSet::new(),
         };
         let mut heading = None;
-        // The first of the marks that only other marks stand below.
+        // Index of the first mark that is followed only by other marks so far.
         let mut open = 0;
         let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_FOOTNOTES;
         for (event, range) in Parser::new_ext(text, options).into_offset_iter() {
@@ -101,13 +101,13 @@ impl Document {
         document
     }
 
-    /// The blocks below marks with this key, with the marks.
+    /// Returns the blocks below marks with this key, with the marks.
     pub fn marked(&self, key: &str) -> impl Iterator<Item = (&Mark, &Block)> {
         let marks = self.marks.iter().filter(move |mark| mark.key == key);
         marks.filter_map(|mark| Some((mark, &self.blocks[mark.block?])))
     }
 
-    /// Keeps a comment if it is a mark. `<!-- a remark: like this -->` is none.
+    /// Keeps a comment if it is a mark. `<!-- a remark: like this -->` is not a mark.
     fn comment(&mut self, html: &str, range: Range<usize>) {
         static MARK: Pattern = Pattern::new(|| pattern(r"^\s*<!--\s*(/?[a-z]+)(?::\s*(.*?))?\s*-->\s*$"));
         let Some(found) = MARK.captures(html) else { return };
@@ -116,7 +116,7 @@ impl Document {
         self.marks.push(Mark { key: found[1].to_owned(), value, line, range, block: None });
     }
 
-    /// Keeps what links and anchors stand in a piece of HTML.
+    /// Keeps the links and anchors in a piece of HTML.
     fn html(&mut self, html: &str, range: Range<usize>) {
         static ATTRIBUTE: Pattern = Pattern::new(|| pattern(r#"\b(href|src|id|name)="([^"]*)""#));
         for found in ATTRIBUTE.captures_iter(html) {
@@ -132,7 +132,7 @@ impl Document {
         self.links.push(Link { target: target.to_owned(), line });
     }
 
-    /// Keeps a heading's anchor as GitHub makes it; one that is there already gets a number.
+    /// Keeps a heading's anchor in GitHub's form. If the anchor already exists, it gets a number.
     fn anchor(&mut self, heading: &str) {
         let kept = heading.trim().to_lowercase();
         let kept = kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
@@ -147,7 +147,7 @@ impl Block {
     fn new(page: &str, info: String, range: Range<usize>) -> Self {
         let start = page[..range.start].rfind('\n').map_or(0, |end| end + 1);
         let before = &page[start..range.start];
-        // In a list there may be a bullet before the fence: what follows is indented as far.
+        // In a list, a bullet may precede the fence, and the block is indented by its width.
         let indentation = " ".repeat(before.chars().count());
         let whole = page[range.clone()].trim_end();
         let body = match (whole.find('\n'), whole.rfind('\n')) {
@@ -160,7 +160,7 @@ impl Block {
         Block { info, line: line_at(page, range.start), text, body, indentation }
     }
 
-    /// The change after which the block says `text`.
+    /// Returns the fix that replaces the text of the block with `text`.
     pub fn rewrite(&self, text: &str) -> Fix {
         let line = |line: &str| match line {
             "" => "\n".to_owned(),
@@ -170,7 +170,7 @@ impl Block {
     }
 }
 
-/// The line, from 1, of a byte.
+/// Returns the line of a byte, from 1.
 pub fn line_at(text: &str, byte: usize) -> usize {
     text[..byte].matches('\n').count() + 1
 }
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_belong_to_the_block_right_below() {
+    fn marks_belong_to_the_block_directly_below() {
         let text = "# T\n\n<!-- file: a.toml -->\n<!-- ANCHOR: x -->\n<!-- source: b.toml#part -->\n```toml\nx = 1\n\n  y = 2\n```\n\n\
                     <!-- transcript: run -->\nSome text\n\n```sh\n```\n<!-- a remark: none of ours -->\n";
         let document = Document::parse("a.md", text);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_rewritten_where_it_stands() {
+    fn block_is_rewritten_in_place() {
         for (page, then) in [
             ("a\n\n```sh\nold\n```\nb\n", "a\n\n```sh\nnew\n\nline\n```\nb\n"),
             ("1. a\n   ```sh\n   old\n   ```\n", "1. a\n   ```sh\n   new\n\n   line\n   ```\n"),
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn links_and_anchors_are_those_of_github() {
+    fn links_and_anchors_match_github() {
         let text = "# Say `what?` & why\n## Twice\n## Twice\n<a id=\"here\"></a>\n\n| [a](b.md) | x |\n|---|---|\n\
                     | y | ![p](p.png) |\n\n[r]: c.md#d\n\nsee [r] and <img src=\"i.svg\">\n";
         let document = Document::parse("a.md", text);

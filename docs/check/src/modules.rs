@@ -1,8 +1,9 @@
-//! Who may use whom in the gateway: the architecture page lists, in a block below `<!-- rules: gateway -->`,
-//! for each top-level module those that it uses; this reads the sources and compares, both ways.
+//! Rules for dependencies between the gateway's modules. The architecture page has a block below
+//! `<!-- rules: gateway -->` that lists, for each top-level module, the modules that it uses. This check reads
+//! the sources and compares both.
 //!
-//! Besides, whatever the page says: there is no circle, policies do not know one another, and `config`
-//! knows neither the rest of the gateway nor Pingora. Tests in the sources may use what they like.
+//! Some rules do not depend on the page: there is no cycle, policies do not use one another, and `config`
+//! uses neither the rest of the gateway nor Pingora. Tests in the sources may use any module.
 
 mod source;
 
@@ -14,11 +15,11 @@ use crate::{Fault, diff};
 
 use source::{Sources, Use};
 
-/// Which top-level modules each of them uses.
+/// Map from each top-level module to the top-level modules that it uses.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// What is wrong with the crate in the directory `sources`, whatever its page allows, and where the page is
-/// not true.
+/// Checks the crate in the directory `sources`. Returns a fault for each violation of a fixed rule, and for
+/// each difference from the rules on the page.
 pub fn check(documents: &[Document], directory: &str, read: impl Fn(&str) -> Option<String>) -> Vec<Fault> {
     let sources = match source::sources(directory, read) {
         Ok(sources) => sources,
@@ -47,7 +48,8 @@ pub fn check(documents: &[Document], directory: &str, read: impl Fn(&str) -> Opt
     faults
 }
 
-/// What no page can allow: a policy that knows another, a configuration that knows what runs.
+/// Returns a fault for a use that no page can allow: a policy that uses another policy, or a configuration
+/// that uses running code.
 fn forbidden(found: &Use, sources: &Sources) -> Option<Fault> {
     let is_module =
         |path: &[String]| sources.modules.contains(path) || path.last().is_some_and(|name| name == "*");
@@ -68,7 +70,7 @@ fn forbidden(found: &Use, sources: &Sources) -> Option<Fault> {
     }
 }
 
-/// Which top-level modules use which; what stands in `lib.rs` itself belongs to none.
+/// Returns the graph of uses between top-level modules. The code of `lib.rs` itself belongs to no module.
 fn graph(sources: &Sources) -> Graph {
     let top = sources.modules.iter().filter(|module| module.len() == 1);
     let mut graph: Graph = top.map(|module| (module[0].clone(), BTreeSet::new())).collect();
@@ -81,7 +83,7 @@ fn graph(sources: &Sources) -> Graph {
     graph
 }
 
-/// The first circle, as a walk that ends where it began.
+/// Returns the first cycle, as a path that ends at its start.
 fn circle(graph: &Graph) -> Option<Vec<String>> {
     fn walk<'a>(
         graph: &'a Graph,
@@ -110,7 +112,7 @@ fn circle(graph: &Graph) -> Option<Vec<String>> {
     graph.keys().find_map(|module| walk(graph, &mut vec![module], &mut done))
 }
 
-/// Where the page's table is not what the code does.
+/// Returns a fault if the page's table differs from the code.
 fn compare(page: &str, line: usize, block: &Block, graph: &Graph, sources: &Sources) -> Vec<Fault> {
     let (rules, order) = match parse(page, block) {
         Ok(parsed) => parsed,
@@ -135,7 +137,7 @@ fn compare(page: &str, line: usize, block: &Block, graph: &Graph, sources: &Sour
     vec![Fault::fixable(page, line, format!("{what}\n{diff}"), block.rewrite(&right))]
 }
 
-/// The table on the page, with the order of its lines.
+/// Parses the table on the page. Returns the rules and the order of their lines.
 fn parse(page: &str, block: &Block) -> Result<(Graph, Vec<String>), Fault> {
     let (mut rules, mut order) = (Graph::new(), Vec::new());
     for (line, text) in (block.line + 1..).zip(block.text.lines()).filter(|(_, text)| !text.trim().is_empty())
@@ -152,7 +154,8 @@ fn parse(page: &str, block: &Block) -> Result<(Graph, Vec<String>), Fault> {
     Ok((rules, order))
 }
 
-/// The table that is true, in the page's order; modules that are new to it follow, users before the used.
+/// Returns the table that matches the code, in the page's order. New modules follow at the end, users before
+/// the modules that they use.
 fn table(graph: &Graph, order: &[String]) -> String {
     let place = |module: &String| order.iter().position(|known| known == module).unwrap_or(usize::MAX);
     let mut modules: Vec<&String> = graph.keys().collect();
@@ -165,7 +168,7 @@ fn table(graph: &Graph, order: &[String]) -> String {
     modules.into_iter().map(row).collect()
 }
 
-/// How many layers stand below a module. Where there is a circle, `limit` ends the count.
+/// Returns the number of layers below a module. In a cycle, `limit` ends the count.
 fn height(graph: &Graph, module: &str, limit: usize) -> usize {
     let below = graph.get(module).into_iter().flatten().filter(|_| limit > 0);
     below.map(|used| 1 + height(graph, used, limit - 1)).max().unwrap_or(0)
@@ -175,7 +178,7 @@ fn height(graph: &Graph, module: &str, limit: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// A crate of a few lines, and the faults of a page with these rules about it.
+    /// Checks a small crate against a page with these rules, and returns the faults.
     fn faults(sources: &[(&str, &str)], rules: &str) -> Vec<Fault> {
         let page = format!("<!-- rules: gateway -->\n```text\n{rules}```\n");
         let read = |file: &str| Some(sources.iter().find(|(name, _)| *name == file)?.1.to_owned());
@@ -196,12 +199,12 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_says_what_the_code_does_is_fine() {
+    fn page_that_matches_the_code_has_no_faults() {
         assert_eq!(faults(&FINE, RULES), []);
     }
 
     #[test]
-    fn a_page_that_allows_too_little_or_too_much_is_rewritten_in_its_order() {
+    fn wrong_rules_are_rewritten_in_the_order_of_the_page() {
         for (rules, part) in [
             (
                 "proxy -> config\npolicy -> config\nconfig ->\n",
@@ -219,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_is_readable_and_there_is_one_for_a_module() {
+    fn rules_must_be_readable_and_unique_for_a_module() {
         for (rules, part) in [("proxy: config\n", "is no rule"), ("a -> b\na -> c\n", "is a second rule")] {
             let faults = faults(&FINE, rules);
             assert!(faults.len() == 1 && faults[0].what.contains(part), "{faults:?}");
@@ -233,14 +236,14 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_is_found() {
+    fn cycle_between_modules_is_found() {
         let sources = with(("src/policy/auth.rs", "fn f() { crate::proxy::go(crate::config::x) }"));
         let faults = faults(&sources, "proxy -> config, policy\npolicy -> config, proxy\nconfig ->\n");
         assert!(faults.len() == 1 && faults[0].what.ends_with("policy -> proxy -> policy"), "{faults:?}");
     }
 
     #[test]
-    fn policies_do_not_know_one_another() {
+    fn policy_that_uses_another_policy_is_found() {
         for source in
             ["use crate::policy::auth::A;", "fn f(a: super::auth::A) {}", "use super::{Verdict, auth};"]
         {
@@ -251,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn config_knows_neither_the_gateway_nor_pingora() {
+    fn config_that_uses_gateway_or_pingora_is_found() {
         let faults_of = |source| faults(&with(("src/config.rs", source)), RULES);
         for source in ["use pingora::prelude::*;", "fn f() { info!(\"{}\", pingora_core::x()) }"] {
             let faults = faults_of(source);

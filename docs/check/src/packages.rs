@@ -1,5 +1,5 @@
-//! The workspace as cargo resolves it: its packages, where a dependency's sources are, and which packages
-//! a program that people run is made of.
+//! The workspace as cargo resolves it: its packages, the sources of a dependency, and the packages that a
+//! shipped program is built from.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -10,7 +10,8 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 use crate::Fault;
 use crate::repository::Repository;
 
-/// Cargo, to be run at the root as a person would: without the variables that it has set for this test.
+/// Returns a command that runs cargo at the root as a user would, without the variables that cargo has set
+/// for this test.
 pub fn cargo(repository: &Repository) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     command.current_dir(repository.root());
@@ -26,31 +27,31 @@ pub fn cargo(repository: &Repository) -> Command {
     command
 }
 
-/// What `cargo metadata` says.
+/// Returns the result of `cargo metadata`.
 ///
 /// # Panics
-/// Where cargo cannot tell.
+/// Panics if cargo fails.
 pub fn metadata(repository: &Repository) -> Metadata {
     let metadata = MetadataCommand::new().current_dir(repository.root()).exec();
     metadata.unwrap_or_else(|error| panic!("cargo metadata, in {}: {error}", repository.root().display()))
 }
 
-/// The names of the workspace's packages.
+/// Returns the names of the workspace's packages.
 pub fn members(metadata: &Metadata) -> BTreeSet<String> {
     metadata.workspace_packages().into_iter().map(|package| package.name.to_string()).collect()
 }
 
-/// The file that `package/path` names in the sources of a dependency.
+/// Returns the file that `package/path` names in the sources of a dependency.
 pub fn dependency_file(metadata: &Metadata, path: &str) -> Option<PathBuf> {
     let (name, path) = path.split_once('/')?;
     let package = metadata.packages.iter().find(|package| package.name == name)?;
     Some(package.manifest_path.parent()?.join(path).into()).filter(|file: &PathBuf| file.is_file())
 }
 
-/// The names of all packages that `package`'s library and programs are built from.
+/// Returns the names of all packages that `package`'s library and programs are built from.
 ///
 /// # Panics
-/// Where the workspace has no such package.
+/// Panics if the workspace has no such package.
 pub fn built_from(metadata: &Metadata, package: &str) -> BTreeSet<String> {
     let Some(resolve) = &metadata.resolve else { panic!("cargo metadata resolved nothing") };
     let name = |id: &PackageId| metadata[id].name.to_string();
@@ -72,7 +73,7 @@ pub fn built_from(metadata: &Metadata, package: &str) -> BTreeSet<String> {
     seen.into_iter().map(name).collect()
 }
 
-/// Every program of `shipped` that is built from one of `helpers`.
+/// Returns a fault for each program of `shipped` that is built from one of `helpers`.
 pub fn helpers_in(metadata: &Metadata, shipped: &[&str], helpers: &[&str]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for package in shipped {
@@ -91,9 +92,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_helper_in_a_program_is_found() {
+    fn helper_in_a_program_is_found() {
         let metadata = metadata(&Repository::here());
-        // Not what people run, but it shows that the graph is walked: check uses testkit, which uses pingora.
+        // `check` is not shipped, but it shows that the graph is walked: it uses testkit, which uses pingora.
         let faults = helpers_in(&metadata, &["check", "gateway"], &["testkit", "pingora-core"]);
         let faults: Vec<_> = faults.iter().map(Fault::to_string).collect();
         assert_eq!(faults.len(), 3, "{faults:?}");
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_a_dependency_is_found() {
+    fn dependency_file_is_found() {
         let metadata = metadata(&Repository::here());
         assert!(dependency_file(&metadata, "pingora-proxy/src/proxy_trait.rs").is_some());
         assert!(dependency_file(&metadata, "pingora-proxy/src/nothing.rs").is_none());

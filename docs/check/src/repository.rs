@@ -1,4 +1,4 @@
-//! The files of the repository: which there are, what they say, and how a fix is written back.
+//! The files of the repository: their list, their text, and the repair of faults.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,34 +7,35 @@ use std::path::{Component, Path, PathBuf};
 use crate::Fault;
 use crate::markdown::Document;
 
-/// Directories that tools make, all of them ignored by git.
+/// Directories that tools create and git ignores.
 const MADE: [&str; 4] = [".git", "target", "node_modules", "docs/book"];
 
-/// A directory with this repository's files, or a test's own.
+/// Directory with the files of this repository, or with the files of a test.
 pub struct Repository {
     root: PathBuf,
 }
 
 impl Repository {
-    /// This one.
+    /// Returns this repository.
     pub fn here() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let root = root.canonicalize();
         Repository::at(root.unwrap_or_else(|error| panic!("the workspace's root is not there: {error}")))
     }
 
-    /// Any directory.
+    /// Returns a repository in any directory.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Repository { root: root.into() }
     }
 
-    /// Its root directory.
+    /// Returns the root directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Every file that people wrote, from the root, sorted. They are read from the disk and not from git: so
-    /// a check says the same before a commit as after it, and in an archive without git.
+    /// Returns the paths of all files that people wrote, from the root, sorted. They are read from the disk
+    /// and not from git, so that a check has the same result before and after a commit, and in an archive
+    /// without git.
     pub fn files(&self) -> Vec<String> {
         let mut files = Vec::new();
         let mut directories = vec![self.root.clone()];
@@ -57,27 +58,27 @@ impl Repository {
         files
     }
 
-    /// Every Markdown file, parsed.
+    /// Returns all Markdown files, parsed.
     pub fn documents(&self) -> Vec<Document> {
         let files = self.files();
         let pages = files.iter().filter(|file| file.ends_with(".md"));
         pages.map(|file| Document::parse(file, &self.read(file))).collect()
     }
 
-    /// A file's text.
+    /// Returns the text of a file.
     ///
     /// # Panics
-    /// Where it cannot be read.
+    /// Panics if the file cannot be read.
     pub fn read(&self, file: &str) -> String {
         self.find(file).unwrap_or_else(|| panic!("cannot read {file}"))
     }
 
-    /// A file's text, if it is there.
+    /// Returns the text of a file, if it exists and is text.
     pub fn find(&self, file: &str) -> Option<String> {
         fs::read_to_string(self.root.join(file)).ok()
     }
 
-    /// Writes every fix that comes with a fault; what is left is for a person.
+    /// Applies the fixes of the faults. Returns the faults that a person must repair.
     pub fn mend(&self, faults: Vec<Fault>) -> Vec<Fault> {
         let (mut fixes, mut left) = (BTreeMap::<String, Vec<_>>::new(), Vec::new());
         for mut fault in faults {
@@ -88,7 +89,7 @@ impl Repository {
         }
         for (file, mut fixes) in fixes {
             let mut text = self.read(&file);
-            // From the last to the first: what stands before a fix keeps its place.
+            // The last fix is applied first, so that the positions of earlier ones stay valid.
             fixes.sort_by_key(|fix| std::cmp::Reverse(fix.range.start));
             // Two faults in one block have the same fix.
             fixes.dedup();
@@ -103,7 +104,8 @@ impl Repository {
     }
 }
 
-/// The path, from the root, of what `file` calls `target`; none where that lies outside the repository.
+/// Resolves `target`, a path relative to `file`, to a path from the root; `None` if it lies outside the
+/// repository.
 pub fn relative_to(file: &str, target: &str) -> Option<String> {
     let mut parts: Vec<&str> = file.split('/').collect();
     parts.pop();
@@ -118,7 +120,7 @@ pub fn relative_to(file: &str, target: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// How a link in `file` names `target`; both are paths from the root.
+/// Returns the link from `file` to `target`; both are paths from the root.
 pub fn link_from(file: &str, target: &str) -> String {
     let here: Vec<&str> = file.split('/').collect();
     let there: Vec<&str> = target.split('/').collect();
@@ -133,7 +135,7 @@ mod tests {
     use crate::Fix;
 
     #[test]
-    fn files_are_those_that_people_wrote() {
+    fn files_excludes_directories_that_tools_create() {
         let directory = tempfile::tempdir().unwrap();
         for file in
             ["a.md", ".ci/run", "target/b.md", "docs/book/c.md", "docs/x/node_modules/d.md", "src/book/e.md"]
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn fixes_are_written_and_other_faults_left() {
+    fn mend_applies_fixes_and_returns_other_faults() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("a.md"), "one two three").unwrap();
         let repository = Repository::at(directory.path());
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_go_both_ways() {
+    fn relative_to_reverses_link_from() {
         for (file, target, link) in [
             ("README.md", "gateway/src/lib.rs", "gateway/src/lib.rs"),
             ("docs/src/a.md", "docs/src/b.md", "b.md"),

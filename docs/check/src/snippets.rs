@@ -1,5 +1,6 @@
-//! Code on a page that stands in a source too: a block below `<!-- source: path#anchor -->` equals the file,
-//! or the region of it between two comments as mdBook defines them, and what mdBook includes is there.
+//! Check of code on a page that also exists in a source. A block below `<!-- source: path#anchor -->` must
+//! equal the file, or the region of it between two comments of mdBook's form. Files that mdBook includes must
+//! exist.
 
 use std::collections::BTreeSet;
 
@@ -7,14 +8,14 @@ use crate::markdown::{Document, line_at};
 use crate::repository::{Repository, relative_to};
 use crate::{Fault, Pattern, diff, pattern};
 
-/// mdBook's own expression: what follows the word is the region's name.
+/// mdBook's own expression for the comments; the name of the region follows the keyword.
 static ANCHOR: Pattern = Pattern::new(|| pattern(r"ANCHOR(_END)?:\s*([\w-]+)"));
 
-/// The marks that some check knows.
+/// Keys of the marks that stand above a block.
 const BELOW: [&str; 4] = ["source", "transcript", "file", "rules"];
 const ALONE: [&str; 2] = ["generated", "/generated"];
 
-/// Every block that does not say what its source says.
+/// Returns a fault for each block that differs from its source.
 pub fn check(document: &Document, repository: &Repository) -> Vec<Fault> {
     let mut faults = marks(document);
     for (mark, block) in document.marked("source") {
@@ -31,7 +32,7 @@ pub fn check(document: &Document, repository: &Repository) -> Vec<Fault> {
     faults
 }
 
-/// Marks that ask for nothing, because they are misspelt or stand above no block.
+/// Returns a fault for each mark without effect, because it is misspelt or not above a block.
 fn marks(document: &Document) -> Vec<Fault> {
     let mut faults = Vec::new();
     for mark in &document.marks {
@@ -48,7 +49,7 @@ fn marks(document: &Document) -> Vec<Fault> {
     faults
 }
 
-/// What `path` or `path#anchor` names.
+/// Returns the text that `path` or `path#anchor` names.
 fn snippet(spec: &str, read: impl Fn(&str) -> Option<String>) -> Result<String, String> {
     let (path, anchor) = spec.split_once('#').map_or((spec, None), |(path, anchor)| (path, Some(anchor)));
     let text = read(path).ok_or_else(|| format!("there is no file {path} in the repository"))?;
@@ -60,7 +61,7 @@ fn snippet(spec: &str, read: impl Fn(&str) -> Option<String>) -> Result<String, 
     Ok(flush_left(&region))
 }
 
-/// The lines of a region, without those that mark it or another inside it.
+/// Returns the lines of a region, without the comments that mark this or an inner region.
 fn region<'a>(text: &'a str, name: &str) -> Option<Vec<&'a str>> {
     let (mut lines, mut inside, mut found) = (Vec::new(), false, false);
     for line in text.lines() {
@@ -73,20 +74,21 @@ fn region<'a>(text: &'a str, name: &str) -> Option<Vec<&'a str>> {
     found.then_some(lines)
 }
 
-/// The lines, without the indentation that all of them have.
+/// Removes the indentation that all lines share.
 fn flush_left(lines: &[&str]) -> String {
     let indented = lines.iter().filter(|line| !line.trim().is_empty());
     let common = indented.map(|line| line.len() - line.trim_start().len()).min().unwrap_or(0);
     lines.iter().map(|line| format!("{}\n", line.get(common..).unwrap_or(""))).collect()
 }
 
-/// Every include of mdBook that names no file or no region. Numbers of lines are none: they rot.
+/// Returns a fault for each mdBook include of a missing file or region. Line numbers are not accepted,
+/// because they become wrong when the file changes.
 pub fn includes(document: &Document, repository: &Repository) -> Vec<Fault> {
     static INCLUDE: Pattern = Pattern::new(|| {
         pattern(r"(\\?)\{\{\s*#(?:rustdoc_include|include|playground)\s+([^\s:}]+)(?::([^\s}]*))?")
     });
     let mut faults = Vec::new();
-    // With a backslash before it, mdBook shows an include as it is written.
+    // mdBook does not expand an include after a backslash.
     for found in INCLUDE.captures_iter(&document.text).filter(|found| found[1].is_empty()) {
         let text = relative_to(&document.path, &found[2]).and_then(|path| repository.find(&path));
         let what = match (text, found.get(3).map(|anchor| anchor.as_str())) {
@@ -102,7 +104,7 @@ pub fn includes(document: &Document, repository: &Repository) -> Vec<Fault> {
     faults
 }
 
-/// Every region of a source that does not end, begins twice, or ends without a beginning.
+/// Returns a fault for each region of a source that does not end, begins twice, or ends without a beginning.
 pub fn anchors(file: &str, text: &str) -> Vec<Fault> {
     static COMMENT: Pattern =
         Pattern::new(|| pattern(r"^\s*(?://|#|<!--)\s*ANCHOR(_END)?:\s*([\w-]+)\s*(?:-->)?\s*$"));
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_is_cut_out_as_mdbook_does_and_moved_left() {
+    fn region_is_extracted_and_moved_left() {
         let read = |_: &str| Some(SOURCE.to_owned());
         assert_eq!(snippet("a.rs#outer", read).unwrap(), "one();\n\nif two() {\n    three();\n}\n");
         assert_eq!(snippet("a.rs#inner", read).unwrap(), "if two() {\n    three();\n}\n");
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_block_is_found_and_can_be_rewritten() {
+    fn stale_block_is_found_and_can_be_rewritten() {
         let (_directory, repository) = repository();
         let page = "x\n\n<!-- source: src/a.rs#inner -->\n```rust\nif two() {\n    four();\n}\n```\n";
         let faults = check(&Document::parse("page.md", page), &repository);
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_that_asks_for_nothing_is_found() {
+    fn mark_without_effect_is_found() {
         let (_directory, repository) = repository();
         let page =
             "<!-- sorce: src/a.rs -->\n```\n```\n\n<!-- source: src/a.rs -->\n\ntext\n\n<!-- lint: off -->\n";
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn an_include_names_a_file_and_a_region() {
+    fn include_must_name_a_file_and_a_region() {
         let (_directory, repository) = repository();
         let page = "{{#include ../src/a.rs}}\n{{#rustdoc_include ../src/a.rs:inner}}\n\\{{#include nothing}}\n\
                     {{#include b.rs}}\n{{#rustdoc_include ../src/a.rs:other}}\n{{#include ../src/a.rs:2:4}}\n";
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_has_a_beginning_and_an_end() {
+    fn region_must_have_a_beginning_and_an_end() {
         assert_eq!(anchors("a.rs", SOURCE), []);
         let bad = "// ANCHOR: a\n# ANCHOR: a\n// ANCHOR_END: a\n<!-- ANCHOR_END: b -->\n";
         let faults: Vec<_> = anchors("a.rs", bad).iter().map(Fault::to_string).collect();

@@ -1,8 +1,9 @@
-//! Every starter compiles without a warning and fails at its test, in a way that helps: with what is
-//! expected, what came instead, and the hint, and not by a panic of its own, a hang or a closed connection.
+//! Check that every starter compiles without a warning, and fails its test with a helpful message: the
+//! expected value, the actual value and the hint. A panic in the starter, a hang or a closed connection is
+//! not helpful.
 //!
-//! All are built at once and with the whole workspace selected. So the dependencies have the features
-//! that every other build gives them, and nothing of Pingora is compiled again.
+//! All starters are built at once with the whole workspace selected. So the dependencies have the same
+//! features as in every other build, and Pingora is not compiled again.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -18,13 +19,13 @@ use crate::packages::cargo;
 use crate::repository::Repository;
 use crate::{Fault, Pattern, in_parallel, pattern};
 
-/// The longest that a starter's tests may take together.
+/// Maximum time for all tests of a starter together.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a failure of testkit's `expect!` consists of.
+/// Parts of a failure message of testkit's `expect!`.
 const FAILURE: [&str; 3] = ["\n  expected: ", "\n  got: ", "\n  hint: "];
 
-/// What came instead, where nothing came: no learner can do anything with that.
+/// Actual values that mean that no response came. They do not help a learner.
 const NOTHING: [&str; 6] = [
     "no whole answer within",
     "connection closed",
@@ -34,22 +35,22 @@ const NOTHING: [&str; 6] = [
     "Broken pipe",
 ];
 
-/// Builds and runs every starter: those that warn, pass, or fail without help.
+/// Builds and runs every starter. Returns a fault for each one that warns, passes, or fails without help.
 ///
 /// # Panics
-/// Where cargo cannot be run, or something besides the exercises does not compile.
+/// Panics if cargo cannot be run, or code outside the exercises does not compile.
 pub fn check(repository: &Repository) -> Vec<Fault> {
     let build = build(repository, &["test", "--test", "check", "--no-run"]);
     let mut faults: Vec<Fault> = build.messages.iter().filter_map(|m| warning(repository, m)).collect();
     let starters: Vec<_> = build.artifacts.iter().filter_map(|a| program(repository, a, "test")).collect();
-    // Four on two cores: they mostly wait, some for what a starter never does.
+    // Four run at once on two cores, because they mostly wait.
     faults.extend(
         in_parallel(4, &starters, |(directory, program)| run(repository, directory, program))
             .into_iter()
             .flatten(),
     );
-    // A program of an exercise has one place for starter and solution: `cargo test --features solution`, of
-    // which this may be a part, still needs the solution there.
+    // The starter and the solution of a program share one output file. This check may be a part of
+    // `cargo test --features solution`, which needs the solution there, so it is built again.
     let programs = build.artifacts.iter().filter(|artifact| program(repository, artifact, "bin").is_some());
     for artifact in programs {
         self::build(repository, &["build", "--features", "solution", "--bin", &artifact.target.name]);
@@ -82,7 +83,7 @@ fn build(repository: &Repository, arguments: &[&str]) -> Build {
     build
 }
 
-/// The directory of the exercise to which a source belongs.
+/// Returns the directory of the exercise that a source belongs to.
 fn exercise(repository: &Repository, source: &Path) -> Option<String> {
     let path = source.strip_prefix(repository.root()).ok()?;
     let parts: Vec<_> = path.components().take(4).collect();
@@ -90,26 +91,26 @@ fn exercise(repository: &Repository, source: &Path) -> Option<String> {
     (parts.len() == 4 && path.starts_with(DIRECTORY)).then(|| directory.display().to_string())
 }
 
-/// The exercise's directory and what was built, if it is an exercise's program of this kind.
+/// Returns the exercise's directory and the built program, if it is an exercise's program of this kind.
 fn program(repository: &Repository, artifact: &Artifact, kind: &str) -> Option<(String, PathBuf)> {
     let directory = exercise(repository, artifact.target.src_path.as_std_path())?;
     let is_kind = artifact.target.kind.iter().any(|of| of.to_string() == kind);
     Some((directory, artifact.executable.clone().filter(|_| is_kind)?.into()))
 }
 
-/// A warning about a starter. Cargo repeats those of builds that it need not do again.
+/// Returns a fault if the message is a warning about a starter. Cargo repeats the warnings of cached builds.
 fn warning(repository: &Repository, message: &CompilerMessage) -> Option<Fault> {
     let directory = exercise(repository, message.target.src_path.as_std_path())?;
     let place = message.message.spans.first().map(|span| (span.file_name.clone(), span.line_start));
     let (file, line) = place.unwrap_or((directory, 0));
-    // "1 warning emitted" and the like stand nowhere, and say nothing more.
+    // Summaries such as "1 warning emitted" have no place and add no information.
     let says = DiagnosticLevel::Warning == message.message.level && line != 0;
     says.then(|| {
         Fault::new(&file, line, format!("the starter does not compile cleanly: {}", message.message.message))
     })
 }
 
-/// Runs a starter's tests where cargo would run them.
+/// Runs a starter's tests in the directory in which cargo would run them.
 fn run(repository: &Repository, directory: &str, program: &Path) -> Vec<Fault> {
     let ended = run_for(PATIENCE, &repository.root().join(directory), program);
     let faults = match ended {
@@ -121,7 +122,7 @@ fn run(repository: &Repository, directory: &str, program: &Path) -> Vec<Fault> {
     faults.into_iter().map(|what| Fault::new(&file, 0, format!("the starter {what}"))).collect()
 }
 
-/// How it ended, if it did, and what it said.
+/// Runs a program for at most `time`. Returns its exit status, if it exited, and its output.
 fn run_for(
     time: Duration,
     directory: &Path,
@@ -147,7 +148,7 @@ fn run_for(
     Ok((status, said))
 }
 
-/// What a learner could not use in what a starter's tests said.
+/// Returns the faults in the output of a starter's tests, as reasons why it does not help a learner.
 fn judge(code: Option<i32>, said: &str) -> Vec<String> {
     static SECTION: Pattern = Pattern::new(|| pattern(r"(?m)^---- (.+) stdout ----$"));
     static PANIC: Pattern = Pattern::new(|| pattern(r"(?m)^thread '.*panicked at .*:$"));
@@ -164,7 +165,7 @@ fn judge(code: Option<i32>, said: &str) -> Vec<String> {
     let names: Vec<&str> = SECTION.captures_iter(said).map(|found| found.extract::<1>().1[0]).collect();
     let mut faults = Vec::new();
     for (name, section) in names.iter().zip(SECTION.split(said).skip(1)) {
-        // Behind the last one stands the list of all.
+        // After the last section, libtest prints the list of all failures.
         let section = section.split("\nfailures:\n").next().unwrap_or(section);
         let panics: Vec<&str> = PANIC.split(section).skip(1).collect();
         let fine = |panic: &&str| FAILURE.iter().all(|part| panic.contains(part));
@@ -188,7 +189,7 @@ fn judge(code: Option<i32>, said: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// What libtest prints where tests fail with these messages.
+    /// Returns the output of libtest for tests that fail with these messages.
     fn output(panics: &[&str]) -> String {
         let mut said = "\nrunning 3 tests\ntest fine ... ok\n\nfailures:\n".to_owned();
         for (number, panic) in panics.iter().enumerate() {
@@ -207,19 +208,19 @@ mod tests {
     }
 
     #[test]
-    fn a_starter_that_fails_and_helps_is_fine() {
+    fn starter_that_fails_helpfully_has_no_faults() {
         assert_eq!(faults(101, &[HELPS, HELPS]), [""; 0]);
     }
 
     #[test]
-    fn a_starter_that_passes_or_crashes_is_found() {
+    fn starter_that_passes_or_crashes_is_found() {
         assert!(faults(0, &[])[0].starts_with("passes its tests"));
         assert!(judge(None, "")[0].starts_with("ends with None"));
         assert!(faults(101, &[])[0].starts_with("fails without a failed test"));
     }
 
     #[test]
-    fn a_failure_that_does_not_help_is_found() {
+    fn failure_without_help_is_found() {
         for (panic, fault) in [
             ("not yet implemented", "fails 'test_1' in another way than by testkit's expect!"),
             ("GET http://127.0.0.1:1/: no whole answer within 5s", "fails 'test_1' in another way"),
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_about_a_starter_is_found() {
+    fn warning_about_a_starter_is_found() {
         let message = |file: &str, level: &str| {
             let source = format!("/w/{file}");
             let span = serde_json::json!({
@@ -264,10 +265,10 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_hangs_is_ended() {
+    fn program_that_hangs_is_killed() {
         let (status, said) =
             run_for(Duration::from_millis(100), Path::new("/"), Path::new("/bin/cat")).unwrap();
-        // cat reads an empty input and ends; yes never does.
+        // cat reads an empty input and exits; yes never exits.
         assert!(status.unwrap().success() && said.is_empty());
         let (status, said) =
             run_for(Duration::from_millis(100), Path::new("/"), Path::new("/usr/bin/yes")).unwrap();
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exercise_is_known_by_its_sources() {
+    fn exercise_is_recognized_by_its_source_path() {
         let repository = Repository::at("/w");
         let of = |file: &str| exercise(&repository, Path::new(file));
         assert_eq!(of("/w/docs/exercises/01_a/01_b/src/lib.rs").unwrap(), "docs/exercises/01_a/01_b");

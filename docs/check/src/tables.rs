@@ -1,15 +1,15 @@
-//! Tables that are made from the exercises' manifests: what stands between `<!-- generated: exercises -->`
-//! (or `schedule`, for an instructor) and `<!-- /generated -->` on a page.
+//! Tables that are generated from the exercises' manifests, on a page between `<!-- generated: exercises -->`
+//! (or `schedule`, for an instructor) and `<!-- /generated -->`.
 
 use crate::exercises::Exercise;
 use crate::markdown::Document;
 use crate::repository::link_from;
 use crate::{Fault, Fix, diff};
 
-/// The page that must list every exercise.
+/// Page that must list every exercise.
 pub const LIST: &str = "docs/exercises/README.md";
 
-/// Every generated region that is not what the exercises make it.
+/// Returns a fault for each generated region that differs from the exercises' manifests.
 pub fn check(documents: &[Document], exercises: &[Exercise]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for document in documents {
@@ -56,18 +56,18 @@ fn regions(document: &Document, exercises: &[Exercise]) -> Vec<Fault> {
     faults
 }
 
-/// The exercises by chapter.
+/// Returns the exercises by chapter.
 fn chapters(exercises: &[Exercise]) -> Vec<&[Exercise]> {
     exercises.chunk_by(|one, next| one.chapter() == next.chapter()).collect()
 }
 
-/// `01_upstream` as a person writes it.
+/// Returns the name of a chapter for people, such as `1 upstream` for `01_upstream`.
 fn name(chapter: &str) -> String {
     let (number, topic) = chapter.split_once('_').unwrap_or(("", chapter));
     format!("{} {}", number.trim_start_matches('0'), topic.replace('_', " "))
 }
 
-/// A table a chapter, with links from `page`.
+/// Returns a table for each chapter, with links relative to `page`.
 fn table(page: &str, exercises: &[Exercise]) -> String {
     let mut text = String::new();
     for chapter in chapters(exercises) {
@@ -84,7 +84,7 @@ fn table(page: &str, exercises: &[Exercise]) -> String {
     text.trim_end().to_owned() + "\n"
 }
 
-/// A row a chapter, with the time that has passed at its end; breaks are a person's to add.
+/// Returns a table with a row for each chapter and the total time after it. The instructor adds the breaks.
 fn schedule(exercises: &[Exercise]) -> String {
     let mut text = "| chapter | exercises | minutes | in all |\n|---|---|---|---|\n".to_owned();
     let mut passed = 0;
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_made_and_then_right() {
+    fn list_is_generated_and_then_accepted() {
         let page = "# E\n\n<!-- generated: exercises -->\n<!-- /generated -->\n";
         let found = faults(LIST, page);
         assert_eq!((found.len(), found[0].line), (1, 3), "{found:?}");
@@ -153,14 +153,14 @@ mod tests {
     }
 
     #[test]
-    fn a_schedule_adds_up() {
+    fn schedule_adds_up_the_minutes() {
         let text = schedule(&exercises());
         assert!(text.contains("| 1 up | 2: ex0101 to ex0102 | 75 | 1:15 |\n"), "{text}");
         assert!(text.contains("| 2 filter | 1: ex0201 to ex0201 | 50 | 2:05 |\n"), "{text}");
     }
 
     #[test]
-    fn what_nothing_is_made_of_is_found() {
+    fn invalid_generated_regions_are_found() {
         for (page, fault) in [
             ("<!-- generated: weather -->\n<!-- /generated -->\n", "nothing is generated as 'weather'"),
             ("<!-- generated: schedule -->\n", "the region has no end"),

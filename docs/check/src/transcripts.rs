@@ -1,9 +1,10 @@
-//! Console blocks that are true: those marked `<!-- transcript: run -->` or `<!-- transcript: serve NAME -->`
-//! are typed, in the order of their page, into a shell beside the real programs, and what comes back is
-//! compared with what the page shows ([`session`] does it, [`script`] reads the page).
+//! Check of the console blocks on pages. The commands of blocks marked `<!-- transcript: run -->` or
+//! `<!-- transcript: serve NAME -->` are run in a shell with the real programs, in the order of the page. Their
+//! output is compared with the page ([`script`] reads the page, [`session`] runs it).
 //!
-//! Pages name fixed ports, and two pages the same ones. So each page has a network of its own, a namespace
-//! of Linux with nothing in it but loopback; where there is no such thing, pages take turns on the host's.
+//! Pages use fixed ports, and two pages may use the same ones. So each page runs in a separate network
+//! namespace of Linux that only has loopback. If namespaces are not available, the pages run one after
+//! another on the host's network.
 
 pub mod compare;
 pub mod script;
@@ -17,22 +18,22 @@ use crate::packages::{cargo, metadata};
 use crate::repository::Repository;
 use crate::{Fault, exercises, in_parallel};
 
-/// The ports that pages speak of: origins, samples, gateway, its management, its metrics.
+/// Ports that pages use: origins, samples, the gateway, its management API, its metrics.
 const PORTS: [u16; 8] = [3001, 3002, 3003, 6188, 8080, 8081, 8443, 9090];
 
-/// Where a page's programs may listen.
+/// Network in which a page's programs listen.
 enum Place {
-    /// In a network namespace that this command makes.
+    /// Network namespace that this command creates.
     Namespace(&'static [&'static str]),
-    /// Where everybody else listens.
+    /// Network of the host.
     Host,
 }
 
-/// Plays the pages at `paths` (all that have transcripts, if there are none) and says what they show wrong.
-/// `program` is the command `check`, which plays a page where it is told to.
+/// Runs the transcripts of the pages at `paths` (if it is empty, of all pages with transcripts) and returns
+/// the differences. `program` is the command `check`, which runs a single page in a separate process.
 ///
 /// # Panics
-/// Where the programs cannot be built.
+/// Panics if the programs cannot be built.
 pub fn check(repository: &Repository, program: &Path, paths: &[String]) -> Vec<Fault> {
     let mut pages: Vec<String> = paths.to_vec();
     if pages.is_empty() {
@@ -48,7 +49,7 @@ pub fn check(repository: &Repository, program: &Path, paths: &[String]) -> Vec<F
         }
         Err(why) => {
             let what = format!("the transcripts of {} were not played: {why}", pages.join(", "));
-            // Past the test harness, which would keep it to itself.
+            // The message is written directly to standard error, because the test harness would capture it.
             let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("check: {what}\n").as_bytes());
             let in_ci = std::env::var_os("CI").is_some();
             in_ci.then(|| Fault::new("docs/check", 0, what)).into_iter().collect()
@@ -56,9 +57,10 @@ pub fn check(repository: &Repository, program: &Path, paths: &[String]) -> Vec<F
     }
 }
 
-/// Builds what the pages run; within `make test` everything is fresh. The whole workspace is selected, so
-/// that dependencies keep their features, but not every program: `check` is running, the place of an exercise's
-/// may hold the starter or the solution, which other tests rely on, and some programs need features of their own.
+/// Builds the programs that the pages run; within `make test` they are already built. The whole workspace is
+/// selected, so that dependencies keep their features. Some programs are left out: `check`, because it is
+/// running; programs of exercises, because their file may hold the starter or the solution, which other tests
+/// rely on; and programs that need features.
 fn build(repository: &Repository) {
     let metadata = metadata(repository);
     let packages = metadata.workspace_packages().into_iter();
@@ -76,7 +78,7 @@ fn build(repository: &Repository) {
     }
 }
 
-/// Where pages can be played, or why nowhere.
+/// Returns the network for the pages, or the reason why there is none.
 fn place() -> Result<Place, String> {
     const AS_ROOT: &[&str] = &["unshare", "--net"];
     const AS_ANYBODY: &[&str] = &["unshare", "--map-root-user", "--net"];
@@ -95,7 +97,7 @@ fn place() -> Result<Place, String> {
     }
 }
 
-/// `program`, to be run in a namespace that `enter` makes, on whose loopback one can listen.
+/// Returns a command that runs `program` in the namespace that `enter` creates, with loopback enabled.
 fn inside(enter: &[&str], program: impl AsRef<Path>) -> Command {
     let mut words = enter.iter();
     let Some(first) = words.next() else { return Command::new(program.as_ref()) };
@@ -104,7 +106,7 @@ fn inside(enter: &[&str], program: impl AsRef<Path>) -> Command {
     command
 }
 
-/// Plays one page in a process of its own, since a namespace is a process's.
+/// Runs one page in a separate process, because a namespace belongs to a process.
 fn play(enter: &[&str], program: &Path, page: &str) -> Vec<Fault> {
     let fault = |what: String| vec![Fault::new(page, 0, what)];
     match inside(enter, program).args(["play", page]).output() {

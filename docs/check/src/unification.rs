@@ -1,6 +1,7 @@
-//! One build serves all. Cargo gives a dependency the features that the selected packages ask for together:
-//! if `cargo test -p ex0101` asked for fewer than the whole workspace does, a learner's first command would
-//! compile Pingora a second time. So testkit asks for what the workspace has, and this says what it forgot.
+//! Check that all packages share one build. Cargo gives a dependency the union of the features that the
+//! selected packages ask for. If `cargo test -p ex0101` asked for fewer features than the whole workspace, a
+//! learner's first command would compile Pingora a second time. So testkit asks for all features of the
+//! workspace, and this check reports the ones that are missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,11 +9,11 @@ use crate::packages::cargo;
 use crate::repository::Repository;
 use crate::{Fault, in_parallel};
 
-/// The features of each package that is built for the target, and not only for the compiler's own use.
+/// Features of each package that is built for the target, and not only for the compiler's use.
 type Features = BTreeMap<String, BTreeSet<String>>;
 
-/// Every set of features that `cargo test -p PACKAGE` alone would give to Pingora or to what it is built on,
-/// and that the whole workspace does not.
+/// Returns a fault for each set of features that `cargo test -p PACKAGE` alone would give to Pingora or its
+/// dependencies, if it differs from the features of the whole workspace.
 pub fn check(repository: &Repository, packages: &[String]) -> Vec<Fault> {
     let pingora: BTreeSet<String> =
         features(&tree(repository, &["-p", "pingora"], "normal")).into_keys().collect();
@@ -46,9 +47,9 @@ fn tree(repository: &Repository, select: &[&str], edges: &str) -> String {
     }
 }
 
-/// Reads lines of depth, package and features. A package that was shown before is shown with `(*)` and
-/// without what is below it, so this is first made a graph. Below a procedural macro stands what the
-/// compiler uses itself, which is built apart and with features of its own.
+/// Parses lines of depth, package and features. A package that was shown before is shown with `(*)` and
+/// without its dependencies, so the lines are first turned into a graph. Dependencies of a procedural macro
+/// are left out, because cargo builds them separately for the compiler, with other features.
 fn features(tree: &str) -> Features {
     let mut below = BTreeMap::<(&str, &str), Vec<(&str, &str)>>::new();
     let (mut path, mut roots) = (Vec::new(), Vec::new());
@@ -75,7 +76,7 @@ fn features(tree: &str) -> Features {
     found
 }
 
-/// What differs between the workspace's features and those that a package asks for alone.
+/// Returns the differences between the workspace's features and those that a package asks for alone.
 fn different(whole: &Features, alone: &Features) -> Vec<String> {
     let words = |sets: &BTreeSet<String>| -> BTreeSet<String> {
         sets.iter()
@@ -103,7 +104,7 @@ mod tests {
                         3|deep v1|\n0|c v1|\n1|log v1|std (*)\n";
 
     #[test]
-    fn what_only_the_compiler_uses_is_left_out() {
+    fn packages_for_the_compiler_only_are_left_out() {
         let features = features(TREE);
         let packages: Vec<_> = features.keys().map(String::as_str).collect();
         assert_eq!(packages, ["a v1", "b v1", "c v1", "deep v1", "log v1"]);

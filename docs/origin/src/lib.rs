@@ -1,20 +1,20 @@
-//! The local upstream that every lesson talks to: a small web server whose answers say which instance
-//! gave them, and which can be slow, large, broken or unhealthy on request.
+//! The local upstream of every lesson: a small web server whose responses name the instance that sent them,
+//! and which can be slow, large, broken or unhealthy on request.
 //!
-//! [`app`] builds one labelled instance as an axum [`Router`]; [`serve`] runs it on a listener over
-//! HTTP/1.1 and HTTP/2 with prior knowledge (h2c). The binary runs several, one a port; tests and the
+//! [`app`] builds one labelled instance as an axum [`Router`]. [`serve`] runs it on a listener over HTTP/1.1
+//! and HTTP/2 with prior knowledge (h2c). The binary runs several instances, one for each port. Tests and the
 //! gateway's demo run them in-process.
 //!
-//! | path | answer |
+//! | path | response |
 //! |---|---|
-//! | `/` | which instance this is |
+//! | `/` | the name of the instance |
 //! | `/anything`, `/anything/…` | the request as JSON: method, path, query, headers, body |
-//! | `/status/{code}` | that status |
-//! | `/delay/{ms}` | 200 after that many milliseconds |
+//! | `/status/{code}` | an empty response with this status |
+//! | `/delay/{ms}` | 200 after this number of milliseconds |
 //! | `/bytes/{n}` | `n` bytes with a Content-Length |
-//! | `/stream/{n}?interval_ms=0` | `n` chunks, one a line, that long apart |
-//! | `/events?interval_ms=1000` | server-sent events, without end |
-//! | `/ws` | a WebSocket that echoes |
+//! | `/stream/{n}?interval_ms=0` | `n` chunks of one line each, with this interval between them |
+//! | `/events?interval_ms=1000` | endless server-sent events |
+//! | `/ws` | a WebSocket that echoes every message |
 //! | `/health` | 200, or 503 after `POST /health/down` until `POST /health/up` |
 
 use std::convert::Infallible;
@@ -39,19 +39,20 @@ use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
-/// The header in which every answer names its instance.
+/// Header field in which every response names its instance.
 pub const ORIGIN_HEADER: HeaderName = HeaderName::from_static("x-origin");
 
-/// The largest answer that `/bytes/{n}` gives, and the most that `/anything` reads: 64 MiB.
+/// Maximum size of a response to `/bytes/{n}`, and of a request body that `/anything` reads: 64 MiB.
 const MAX_BYTES: usize = 64 << 20;
 
-/// What the instance remembers between requests.
+/// State of an instance.
 struct Instance {
     label: String,
     healthy: AtomicBool,
 }
 
-/// One instance called `label` (ASCII letters and digits; anything else is left out of the header).
+/// Builds an instance with the label `label`. The label should have only ASCII letters and digits; a label
+/// that is not a valid field value is left out of the header.
 pub fn app(label: &str) -> Router {
     let instance = Arc::new(Instance { label: label.to_owned(), healthy: AtomicBool::new(true) });
     Router::new()
@@ -70,7 +71,7 @@ pub fn app(label: &str) -> Router {
         .with_state(instance)
 }
 
-/// The same instance, printing one line a request on standard output, as an access log does.
+/// Builds an instance that prints one line for each request on standard output, as an access log.
 pub fn app_with_log(label: &str) -> Router {
     let label: Arc<str> = label.into();
     app(&label).layer(middleware::from_fn(move |request: Request, next: Next| {
@@ -81,7 +82,7 @@ pub fn app_with_log(label: &str) -> Router {
 /// Serves `app` on `listener` until the task is dropped.
 ///
 /// # Errors
-/// Where the listener fails for good.
+/// Returns an error if the listener fails permanently.
 pub async fn serve(listener: TcpListener, app: Router) -> std::io::Result<()> {
     let service = app.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, service).await
@@ -93,7 +94,7 @@ async fn name_origin(State(instance): State<Arc<Instance>>, request: Request, ne
     if let Ok(label) = HeaderValue::from_str(&instance.label) {
         headers.insert(ORIGIN_HEADER, label);
     }
-    // As most servers do, so that a lesson has something to remove.
+    // Most servers send this field; with it, a lesson has a field to remove.
     headers.insert(header::SERVER, HeaderValue::from_static("origin"));
     response
 }
@@ -139,7 +140,7 @@ async fn echo(State(instance): State<Arc<Instance>>, request: Request) -> Respon
         "headers": headers,
         "body": String::from_utf8_lossy(&body),
     });
-    // Indented, since it is mostly people who read it.
+    // The JSON is indented, because mostly people read it.
     let content_type = [(header::CONTENT_TYPE, "application/json")];
     (content_type, format!("{echo:#}\n")).into_response()
 }
@@ -150,7 +151,7 @@ fn text(value: &HeaderValue) -> String {
 
 async fn status(Path(code): Path<u16>) -> Response {
     match StatusCode::from_u16(code) {
-        // 1xx are interim responses, which a handler cannot give as its answer.
+        // Responses with 1xx are interim, and a handler cannot return one.
         Ok(code) if !code.is_informational() => code.into_response(),
         _ => (StatusCode::BAD_REQUEST, format!("{code} is no final status: 200 to 999\n")).into_response(),
     }
@@ -186,7 +187,7 @@ async fn events(Query(pace): Query<Pace>) -> impl IntoResponse {
     }))
 }
 
-/// One item of `range` after another, `interval` apart, the first at once.
+/// Returns a stream of the items of `range`, `interval` apart; the first comes at once.
 fn ticks<T>(
     range: std::ops::RangeInclusive<u64>,
     interval: Duration,

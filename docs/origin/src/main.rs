@@ -1,7 +1,7 @@
-//! Runs local origins to learn and test against: `cargo run -p origin [-- PORT…]`.
+//! Runs local origins for lessons and tests: `cargo run -p origin [-- PORT…]`.
 //!
-//! Each port (3001, 3002 and 3003 if none is given) is an instance of its own on 127.0.0.1, labelled
-//! A, B, C and so on. What they answer stands at the top of `lib.rs`.
+//! Each port (3001, 3002 and 3003 by default) is a separate instance on 127.0.0.1, labelled A, B, C and so
+//! on. The top of `lib.rs` lists their paths.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -43,7 +43,7 @@ async fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The ports on the command line, or the default ones; at most 26, one a letter.
+/// Returns the ports of the command line, or the default ones. At most 26 are allowed, one for each letter.
 fn ports(arguments: impl Iterator<Item = String>) -> Result<Vec<u16>, String> {
     let ports = arguments
         .map(|argument| {
@@ -70,13 +70,13 @@ mod tests {
     }
 
     #[test]
-    fn ports_come_from_the_command_line_or_are_the_default() {
+    fn ports_are_those_of_the_command_line_or_default() {
         assert_eq!(parse(&[]).unwrap(), DEFAULT_PORTS);
         assert_eq!(parse(&["4000", "0"]).unwrap(), [4000, 0]);
     }
 
     #[test]
-    fn what_is_no_port_is_named_in_the_error() {
+    fn invalid_port_is_named_in_the_error() {
         assert!(parse(&["3001", "seventy"]).unwrap_err().contains("'seventy'"));
         assert!(parse(&["65536"]).unwrap_err().contains("'65536'"));
         assert!(parse(&["1"; 27]).unwrap_err().contains("27 ports"));

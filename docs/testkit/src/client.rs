@@ -1,4 +1,5 @@
-//! A small HTTP client: it keeps connections alive, follows nothing, and gives up after [`DEADLINE`].
+//! Small HTTP client for tests. It keeps connections alive, follows no redirects, and gives up after
+//! [`DEADLINE`].
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -17,30 +18,30 @@ use tokio::time::timeout;
 use crate::DEADLINE;
 use crate::tls::Authority;
 
-/// A client with a pool of kept-alive connections of its own. Cloning shares the pool.
+/// HTTP client with a pool of connections, which its clones share.
 #[derive(Clone)]
 pub struct Client {
     inner: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
-/// A whole answer, body included.
+/// Complete response, including its body.
 #[derive(Debug)]
 pub struct Response {
-    /// The status of the final response.
+    /// Status of the final response.
     pub status: StatusCode,
-    /// Its header fields.
+    /// Header fields of the response.
     pub headers: HeaderMap,
-    /// Its body, whole.
+    /// Complete body of the response.
     pub body: Bytes,
 }
 
 impl Response {
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON; fails the test where it is not.
+    /// Returns the body as JSON. Fails the test if it is not JSON.
     pub fn json(&self) -> serde_json::Value {
         match serde_json::from_slice(&self.body) {
             Ok(value) => value,
@@ -48,7 +49,7 @@ impl Response {
         }
     }
 
-    /// The value of a header field, or "" where it is absent.
+    /// Returns the value of a header field, or "" if it is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap_or("(not ASCII)"))
     }
@@ -61,12 +62,12 @@ impl Default for Client {
 }
 
 impl Client {
-    /// A client with an empty pool, which trusts nobody over TLS.
+    /// Creates a client with an empty pool that trusts no server over TLS.
     pub fn new() -> Self {
         Client::with_trust(|_| Ok(()))
     }
 
-    /// The same, and https works with servers whose certificate `authority` has issued.
+    /// Creates a client that trusts servers whose certificate was issued by `authority`.
     pub fn trusting(authority: &Authority) -> Self {
         Client::with_trust(|tls| tls.cert_store_mut().add_cert(authority.certificate()))
     }
@@ -83,36 +84,36 @@ impl Client {
         Client { inner: hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector) }
     }
 
-    /// A GET of `url`, whole.
+    /// Sends a GET request for `url` and returns the whole response.
     pub async fn get(&self, url: impl AsRef<str>) -> Response {
         let request = Request::get(url.as_ref()).body(Bytes::new());
         self.expect(request).await
     }
 
-    /// A POST of `body` to `url`.
+    /// Sends a POST request with `body` to `url` and returns the whole response.
     pub async fn post(&self, url: impl AsRef<str>, body: impl Into<Bytes>) -> Response {
         let request = Request::post(url.as_ref()).body(body.into());
         self.expect(request).await
     }
 
-    /// The status of a GET of `url`.
+    /// Sends a GET request for `url` and returns the status of the response.
     ///
     /// # Errors
-    /// As of [`Client::try_send`].
+    /// Returns the errors of [`Client::try_send`].
     pub async fn status(&self, url: impl AsRef<str>) -> Result<u16, String> {
         let request = Request::get(url.as_ref()).body(Bytes::new()).map_err(|error| error.to_string())?;
         Ok(self.try_send(request).await?.status.as_u16())
     }
 
-    /// Any request; fails the test where it is not answered.
+    /// Sends a request and returns the response. Fails the test if there is no complete response.
     pub async fn send(&self, request: Request<Bytes>) -> Response {
         self.expect(Ok(request)).await
     }
 
-    /// Any request, with what went wrong where it is not answered whole within [`DEADLINE`].
+    /// Sends a request and returns the response, which must be complete within [`DEADLINE`].
     ///
     /// # Errors
-    /// Connect, protocol and body errors, and the deadline, as text.
+    /// Returns the error as text if the connection, the protocol or the body fails, or the deadline passes.
     pub async fn try_send(&self, request: Request<Bytes>) -> Result<Response, String> {
         let exchange = async {
             let response = self.inner.request(request.map(Full::new)).await.map_err(|e| chain(&e))?;
@@ -136,20 +137,20 @@ impl Client {
     }
 }
 
-/// Sends raw bytes on a connection of its own and returns all that comes back until the other side
-/// closes or, where it does not, until [`DEADLINE`]. For what no well-behaved client would send.
+/// Sends raw bytes on a new connection and returns all received bytes. Reading ends when the server closes
+/// the connection, or after [`DEADLINE`]. It is meant for requests that no well-behaved client sends.
 pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
     exchange_from(IpAddr::V4(Ipv4Addr::LOCALHOST), address, bytes).await
 }
 
-/// The same as another client: one with the address `source`, which must be one of loopback.
+/// Does the same as [`exchange`] from the address `source`, which must be on loopback.
 pub async fn exchange_from(source: IpAddr, address: SocketAddr, bytes: &[u8]) -> String {
-    // Errors are part of an answer: a reset ends it like a close does.
+    // Errors are part of the result: a reset ends the response in the same way as a close.
     exchange_over(connect(source, address).await, bytes).await
 }
 
-/// Sends several requests on one connection, each once the answer to the one before is whole, and returns
-/// all that comes back. The last one must ask for the close.
+/// Sends several requests on one connection, each after the whole response to the previous one. Returns all
+/// received bytes. The last request must ask the server to close the connection.
 pub async fn converse(address: SocketAddr, requests: &[&str]) -> String {
     let mut stream = connect(IpAddr::V4(Ipv4Addr::LOCALHOST), address).await;
     let mut answers = String::new();
@@ -174,7 +175,7 @@ async fn connect(source: IpAddr, address: SocketAddr) -> TcpStream {
     }
 }
 
-/// The same on a connection that is there already.
+/// Does the same as [`exchange`] on an open connection.
 pub async fn exchange_over(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> String {
     let _ = stream.write_all(bytes).await;
     rest(stream).await
@@ -186,7 +187,7 @@ async fn rest(mut stream: impl AsyncRead + Unpin) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Reads a head, and as much body as its Content-Length says.
+/// Reads a response head, and as many bytes of body as its Content-Length says.
 async fn one_answer(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     let mut byte = [0];
@@ -211,13 +212,13 @@ fn content_length(head: &[u8]) -> usize {
     value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
 }
 
-/// An error and what caused it, on one line.
+/// Returns an error and its causes on one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let more = error.to_string();
-        // Many an error repeats what caused it.
+        // Many errors repeat the text of their cause.
         if !text.contains(&more) {
             text.push_str(": ");
             text.push_str(&more);

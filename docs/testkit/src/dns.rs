@@ -1,4 +1,4 @@
-//! A DNS server for tests: it knows the names that a test has set, over UDP, and fails where it is told to.
+//! DNS server for tests, over UDP. It knows the names that a test has set, and fails on request.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,43 +11,43 @@ use parking_lot::Mutex;
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
-/// A server on loopback. A name that it was not told about does not exist.
+/// DNS server on loopback. A name that the test has not set does not exist.
 pub struct Dns {
     address: SocketAddr,
     zone: Arc<Mutex<Zone>>,
     serving: JoinHandle<()>,
 }
 
-/// How questions for a name fail.
+/// Way in which queries for a name fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// There is no such name (NXDOMAIN).
+    /// The name does not exist (NXDOMAIN).
     NotFound,
     /// The server itself has failed (SERVFAIL).
     ServerFailure,
-    /// No answer comes.
+    /// The server sends no response.
     Silence,
 }
 
-/// A place where a service is, as in an SRV record (RFC 2782).
+/// Host and port of a service, as in an SRV record (RFC 2782).
 #[derive(Clone, Copy, Debug)]
 pub struct Service<'a> {
-    /// The lowest comes first.
+    /// Priority of the service; the lowest is used first.
     pub priority: u16,
-    /// Its share among those of the same priority.
+    /// Weight of the service among those of the same priority.
     pub weight: u16,
-    /// The port.
+    /// Port of the service.
     pub port: u16,
-    /// The host's name.
+    /// Name of the service's host.
     pub target: &'a str,
 }
 
 #[derive(Default)]
 struct Zone {
     names: HashMap<String, Entry>,
-    /// Every name that was asked for, in lower case and with the dot at its end.
+    /// Names of all queries, in lower case and with the dot at the end.
     asked: Vec<String>,
-    /// With what questions with an EDNS record are answered.
+    /// Response code for queries with an EDNS record.
     edns_refusal: Option<u8>,
 }
 
@@ -58,7 +58,7 @@ enum Entry {
 }
 
 impl Dns {
-    /// Starts a server on a free port.
+    /// Starts a server on a free port of loopback.
     pub async fn start() -> Dns {
         let bound = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let bound = bound.and_then(|socket| Ok((socket.local_addr()?, socket)));
@@ -67,12 +67,12 @@ impl Dns {
         Dns { address, zone: zone.clone(), serving: tokio::spawn(serve(socket, zone)) }
     }
 
-    /// Where it listens.
+    /// Returns the server's address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From now on `name` has these addresses, for `ttl` seconds.
+    /// Gives `name` these addresses, for `ttl` seconds, from the next query on.
     pub fn addresses(&self, name: &str, ttl: u32, addresses: &[IpAddr]) {
         let data = addresses.iter().map(|address| match *address {
             IpAddr::V4(address) => RData::A(address.into()),
@@ -81,7 +81,7 @@ impl Dns {
         self.set(name, Entry::Records { ttl, data: data.collect() });
     }
 
-    /// From now on `name` leads to these services, for `ttl` seconds.
+    /// Gives `name` these services (SRV), for `ttl` seconds, from the next query on.
     pub fn services(&self, name: &str, ttl: u32, services: &[Service<'_>]) {
         let data = services
             .iter()
@@ -89,18 +89,18 @@ impl Dns {
         self.set(name, Entry::Records { ttl, data: data.collect() });
     }
 
-    /// From now on questions for `name` fail.
+    /// Makes queries for `name` fail, from the next one on.
     pub fn fail(&self, name: &str, failure: Failure) {
         self.set(name, Entry::Fails(failure));
     }
 
-    /// Refuses questions with an EDNS record: answers them with this response code and a header alone, as a server
-    /// does that knows no such record (RFC 6891 7).
+    /// Refuses queries with an EDNS record. The response has this code and a header only, as from a server
+    /// that does not know the record (RFC 6891 7).
     pub fn refuse_edns(&self, code: u8) {
         self.zone.lock().edns_refusal = Some(code & 0x0f);
     }
 
-    /// How many questions there have been for `name`, of any type.
+    /// Returns the number of queries for `name`, of any type.
     pub fn asked(&self, name: &str) -> usize {
         let name = key(&absolute(name));
         self.zone.lock().asked.iter().filter(|asked| **asked == name).count()
@@ -123,14 +123,14 @@ async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
         let Ok(question) = Message::from_vec(&datagram[..length]) else { continue };
         let answer = zone.lock().answer(&question);
         if let Some(answer) = answer {
-            // Whoever asked may be gone.
+            // The client may have closed its socket.
             let _ = socket.send_to(&answer, client).await;
         }
     }
 }
 
 impl Zone {
-    /// The answer to `question`, where there is to be one.
+    /// Returns the response to `question`, if the server sends one.
     fn answer(&mut self, question: &Message) -> Option<Vec<u8>> {
         let name = key(question.queries.first()?.name());
         match self.edns_refusal.filter(|_| question.edns.is_some()) {
@@ -174,7 +174,7 @@ fn absolute(name: &str) -> Name {
     }
 }
 
-/// Names are the same in any case.
+/// Returns a name in lower case, because names are case-insensitive.
 fn key(name: &Name) -> String {
     name.to_ascii().to_ascii_lowercase()
 }

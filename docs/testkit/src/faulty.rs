@@ -1,5 +1,5 @@
-//! An upstream that is broken in one way at a time. It speaks raw TCP, reads requests itself and counts those
-//! that it has seen, so that it can do what no HTTP library would, exactly when a test wants it.
+//! An upstream with one fault at a time. It uses raw TCP, parses requests itself and counts them. So it can
+//! do things that no HTTP library does, at the moment that a test chooses.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,72 +16,73 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::origin::{bound_socket, listener, reserved};
 
-/// The body of every 200, unless its fault says otherwise.
+/// Body of every response with status 200, unless the fault changes it.
 const BODY: &str = "hello";
 
-/// A whole answer that nobody asked for; what a client gets of it, it must not get.
+/// Complete response that belongs to no request. A client must not receive any part of it.
 const POISON: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
 
-/// What a [`Faulty`] does with each request, probes of `/health` apart (see [`Health`]).
+/// Behaviour of a [`Faulty`] for each request, except probes of `/health` (see [`Health`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Answers 200 with the body `hello`, and keeps the connection. A request that expects 100 (Continue)
-    /// gets it before its body is read.
+    /// Answers 200 with the body `hello` and keeps the connection open. If the request expects 100
+    /// (Continue), this is sent before the body is read.
     None,
-    /// Answers this status with no body.
+    /// Answers with this status and no body.
     Status(u16),
     /// Resets a connection as soon as it is accepted.
     ResetOnAccept,
-    /// Resets when a request has begun to arrive, and reads nothing of it.
+    /// Resets the connection when the first byte of a request has arrived, and reads none of it.
     ResetUnread,
-    /// Reads the request and resets.
+    /// Reads the request and resets the connection.
     Reset,
-    /// Resets after two of the five bytes of the body.
+    /// Resets the connection after two of the five bytes of the body.
     ResetInBody,
-    /// Reads the request and says nothing.
+    /// Reads the request and never answers.
     Silence,
     /// Sends the body one byte at a time, with this pause after each.
     Drip(Duration),
-    /// Sends the body one byte for each [`Faulty::step`].
+    /// Sends one byte of the body for each call of [`Faulty::step`].
     Stepped,
-    /// Announces a body of ten bytes, sends five and closes.
+    /// Announces a body of ten bytes, sends five and closes the connection.
     LengthTooLong,
-    /// Sends a whole other answer behind the body that it announced.
+    /// Sends a whole second response after the announced body.
     LengthTooShort,
-    /// Announces two different lengths.
+    /// Announces two different lengths of the body.
     LengthsDiffer,
     /// Announces the same length in two fields.
     LengthsRepeat,
     /// Announces the same length twice in one field.
     LengthsListed,
-    /// Switches protocols unasked.
+    /// Switches protocols, although the request does not ask for it.
     SwitchUnasked,
-    /// Says something that is not HTTP.
+    /// Sends bytes that are not HTTP.
     Garbage,
-    /// Answers a connection's first request as with [`Fault::None`], and closes it when the first byte of
-    /// another one has arrived.
+    /// Answers the first request of a connection as [`Fault::None`] does, and closes the connection when the
+    /// first byte of a second request has arrived.
     CloseReused,
-    /// Answers after the request's head, and reads the body then.
+    /// Answers after the request's head, and then reads the body.
     AnswerEarly,
-    /// Answers after the request's head and closes at once, whatever is still to come.
+    /// Answers after the request's head and closes the connection at once, although the body may still
+    /// arrive.
     AnswerEarlyAndClose,
-    /// Answers as with [`Fault::None`], and sends no 100 (Continue).
+    /// Answers as [`Fault::None`] does, but never sends 100 (Continue).
     IgnoreExpectation,
 }
 
-/// What a [`Faulty`] answers a GET of `/health` with. Faults that strike before a request is read strike
-/// probes as well.
+/// Response of a [`Faulty`] to a GET of `/health`. Faults that occur before a request is read also affect
+/// probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// 200.
+    /// Every probe gets 200.
     Passes,
-    /// 500.
+    /// Every probe gets 500.
     Fails,
-    /// 500 and 200, in turn.
+    /// Probes get 500 and 200 in turn.
     Flaps,
 }
 
-/// Such an upstream, on loopback. Its port stays its own while it is dead.
+/// Upstream on loopback with a fault. It keeps its port reserved while it is down.
 pub struct Faulty {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -99,7 +100,7 @@ struct Shared {
 }
 
 impl Faulty {
-    /// Starts one with this fault on a free port.
+    /// Starts an upstream with this fault on a free port.
     pub async fn start(fault: Fault) -> Faulty {
         let mut faulty = Faulty::dead();
         faulty.behave(fault);
@@ -107,18 +108,18 @@ impl Faulty {
         faulty
     }
 
-    /// One that is dead so far, and without fault: its port is its own, and refuses.
+    /// Creates an upstream without fault that is down: its port is reserved, and refuses connections.
     pub fn dead() -> Faulty {
         Faulty::at(reserved(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))))
     }
 
-    /// Two without fault on the same port of two addresses, 127.0.0.1 and 127.0.0.2: what the addresses of
-    /// one name have to have in common.
+    /// Starts two upstreams without fault on the same port of 127.0.0.1 and 127.0.0.2, because the addresses
+    /// of one name must share a port.
     pub async fn twins() -> [Faulty; 2] {
         loop {
             let mut first = Faulty::dead();
             let beside = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), first.address.port()));
-            // Somebody else may have it.
+            // Another process may use this port.
             let Ok(socket) = bound_socket(beside) else { continue };
             let mut second = Faulty::at((socket, beside));
             first.revive();
@@ -138,51 +139,51 @@ impl Faulty {
         Faulty { address, shared, accepting: None, _reserved: reserved }
     }
 
-    /// Where it listens.
+    /// Returns the upstream's address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it does from the next request on.
+    /// Sets the fault, from the next request on.
     pub fn behave(&self, fault: Fault) {
         *self.shared.fault.lock() = fault;
     }
 
-    /// How it answers probes from the next one on.
+    /// Sets the response to probes, from the next probe on.
     pub fn health(&self, health: Health) {
         *self.shared.health.lock() = health;
     }
 
-    /// Lets it send the next byte, where it is [`Fault::Stepped`].
+    /// Lets an upstream with [`Fault::Stepped`] send the next byte.
     pub fn step(&self) {
         self.shared.steps.add_permits(1);
     }
 
-    /// How many requests with this method and path it has seen: their heads were complete.
+    /// Returns the number of requests with this method and path whose heads were complete.
     pub fn seen(&self, method: &str, path: &str) -> usize {
         self.shared.seen.lock().iter().filter(|(m, p)| m == method && p == path).count()
     }
 
-    /// How many probes it has seen.
+    /// Returns the number of probes.
     pub fn probes(&self) -> usize {
         self.seen("GET", "/health")
     }
 
-    /// How many connections it has accepted.
+    /// Returns the number of accepted connections.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
-    /// Dies: open connections are closed, new ones refused.
+    /// Takes the upstream down: open connections are closed, and new ones are refused.
     pub async fn die(&mut self) {
         if let Some(accepting) = self.accepting.take() {
             accepting.abort();
-            // It is dead only when its task is gone, and its sockets with it.
+            // The sockets are closed only when the task has ended.
             let _ = accepting.await;
         }
     }
 
-    /// Comes back on the same port.
+    /// Starts the upstream again on the same port.
     pub fn revive(&mut self) {
         if self.accepting.is_none() {
             self.accepting = Some(tokio::spawn(accept(listener(self.address), self.shared.clone())));
@@ -198,7 +199,7 @@ impl Drop for Faulty {
     }
 }
 
-/// Accepts until it is aborted, which ends every connection with it.
+/// Accepts connections until the task is aborted, which also ends every connection.
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
@@ -212,7 +213,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// What becomes of a connection after a request.
+/// Fate of a connection after a request.
 enum Next {
     Keep,
     Close,
@@ -220,7 +221,7 @@ enum Next {
 }
 
 async fn connection(stream: TcpStream, shared: Arc<Shared>) {
-    // Each byte of a body that drips leaves at once.
+    // Without Nagle's algorithm, each byte is sent at once.
     let _ = stream.set_nodelay(true);
     let mut stream = BufReader::new(stream);
     for requests in 0.. {
@@ -230,13 +231,13 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
                 let _ = stream.get_ref().set_zero_linger();
                 return;
             }
-            // How the other side ends it is its own business.
+            // The client may end the connection in any way.
             Ok(Next::Close) | Err(_) => return,
         }
     }
 }
 
-/// Reads a request, unless its fault comes before that, and does what is to be done with it.
+/// Reads a request, unless the fault occurs before that, and answers it as the fault demands.
 async fn one_request(stream: &mut BufReader<TcpStream>, shared: &Shared, before: usize) -> io::Result<Next> {
     if *shared.fault.lock() == Fault::ResetOnAccept {
         return Ok(Next::Reset);
@@ -295,7 +296,7 @@ async fn answer(stream: &mut BufReader<TcpStream>, fault: Fault, shared: &Shared
         Fault::Stepped => {
             stream.write_all(ok("Content-Length: 5", "").as_bytes()).await?;
             for byte in BODY.bytes() {
-                // Nobody closes the semaphore.
+                // An error is impossible, because the semaphore is never closed.
                 shared.steps.acquire().await.map_err(io::Error::other)?.forget();
                 stream.write_u8(byte).await?;
             }
@@ -330,7 +331,7 @@ impl Shared {
     }
 }
 
-/// As much of a request's head as matters here.
+/// Parts of a request's head that this upstream needs.
 struct Head {
     method: String,
     path: String,
@@ -338,7 +339,7 @@ struct Head {
     body: Framing,
 }
 
-/// Where a request's body ends.
+/// Framing of a request's body.
 enum Framing {
     Length(usize),
     Chunked,
@@ -364,7 +365,7 @@ impl Head {
 }
 
 impl Framing {
-    /// Reads the body, and keeps nothing of it.
+    /// Reads the body and discards it.
     async fn read(&self, stream: &mut BufReader<TcpStream>) -> io::Result<()> {
         match self {
             Framing::Length(length) => skip(stream, *length).await,
@@ -372,7 +373,7 @@ impl Framing {
                 let size = line(stream).await?;
                 let size = number(size.split(';').next().unwrap_or_default(), 16)?;
                 if size == 0 {
-                    // Trailers, if any, and an empty line.
+                    // After the last chunk there may be trailers, then an empty line.
                     while !line(stream).await?.is_empty() {}
                     return Ok(());
                 }
@@ -382,7 +383,7 @@ impl Framing {
     }
 }
 
-/// The next line, without its end.
+/// Returns the next line without its line ending.
 async fn line(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
     let mut line = String::new();
     stream.read_line(&mut line).await?;

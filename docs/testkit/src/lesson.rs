@@ -1,11 +1,12 @@
-//! How an exercise tells a learner what is missing: what it looks at, what it expects, what came instead,
-//! and where to write. The hint comes from the exercise's manifest, so that it stands once.
+//! Messages of an exercise's tests for the learner: the checked behaviour, the expected value, the actual
+//! value, and the file to write in. The hint is read from the exercise's manifest, so that it is written only
+//! once.
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
-/// Compares what came with what an exercise asks for; where they differ, the test ends with both of them,
-/// the file to work in and the exercise's hint.
+/// Compares an actual value with the value that an exercise expects. If they differ, the test fails, with
+/// both values, the file to work in and the exercise's hint.
 ///
 /// ```text
 /// expect!(answer.status, 200, "GET / is answered by the upstream");
@@ -35,7 +36,7 @@ macro_rules! expect {
     };
 }
 
-/// Ends the test unless the two are equal.
+/// Fails the test unless the two values are equal.
 #[doc(hidden)]
 #[track_caller]
 pub fn compare<A, E>(actual: &A, expected: &E, what: &str, exercise: &str)
@@ -48,7 +49,7 @@ where
     }
 }
 
-/// Ends the test unless `part` stands in `actual`.
+/// Fails the test unless `actual` contains `part`.
 #[doc(hidden)]
 #[track_caller]
 pub fn contains(actual: &str, part: &str, what: &str, exercise: &str) {
@@ -69,14 +70,14 @@ fn fail(what: &str, expected: &str, got: &str, exercise: &str) -> ! {
     );
 }
 
-/// The value of `hint = "…"`.
+/// Returns the value of `hint = "…"` in a manifest.
 fn hint(manifest: &str) -> Option<String> {
     let line = manifest.lines().find_map(|line| line.strip_prefix("hint = "))?;
     let quoted = line.trim().strip_prefix('"')?.strip_suffix('"')?;
     Some(quoted.replace("\\\"", "\""))
 }
 
-/// The path as seen from the workspace's root, which is where a learner stands.
+/// Returns the path relative to the workspace's root, which is the learner's working directory.
 fn relative(file: &Path) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let root = root.canonicalize().unwrap_or(root);
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_says_what_was_expected_what_came_and_where_to_write() {
+    fn failure_shows_expected_and_actual_value_and_file() {
         let exercise = concat!(env!("CARGO_MANIFEST_DIR"), "/../exercises/01_upstream/01_first_peer");
         let said = said(|| compare(&501, &200, "GET / is forwarded", exercise));
         for part in ["GET / is forwarded\n", "expected: 200\n", "got:      501\n", "src/exercise.rs\n"] {
@@ -103,14 +104,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_as_expected_says_nothing() {
+    fn expected_values_do_not_fail_the_test() {
         compare(&200, &200, "", "");
         contains("hello from origin A", "origin A", "", "");
         assert!(said(|| contains("hello", "bye", "", "")).contains("something with \"bye\" in it"));
     }
 
     #[test]
-    fn a_hint_may_quote() {
+    fn hint_may_contain_quotes() {
         assert_eq!(hint("title = \"t\"\nhint = \"say \\\"x\\\"\"\n").unwrap(), "say \"x\"");
         assert_eq!(hint("title = \"t\"\n"), None);
     }

@@ -1,9 +1,9 @@
-//! What tests on real sockets need, and nothing else: upstreams that misbehave on request ([`Origin`])
-//! or that break HTTP itself ([`Faulty`]), a DNS server ([`Dns`]), proxies run in this process ([`serve()`]) or as a child ([`Process`]), a [`Client`] that never waits
-//! longer than [`DEADLINE`], [`eventually!`] in place of sleeps, certificates ([`tls`]), and for exercises
-//! [`expect!`], whose failures tell a learner what to do.
+//! Helpers for tests on real sockets: upstreams that misbehave on request ([`Origin`]) or violate HTTP itself
+//! ([`Faulty`]), a DNS server ([`Dns`]), proxies in this process ([`serve()`]) or in a child process
+//! ([`Process`]), a [`Client`] that never waits longer than [`DEADLINE`], [`eventually!`] in place of sleeps,
+//! and certificates ([`tls`]). For exercises there is [`expect!`], whose failures tell a learner what to do.
 //!
-//! These helpers panic with a clear message where the test's world is broken: that is how a test ends.
+//! A helper that cannot do its work panics with a clear message, which ends the test.
 
 #![allow(clippy::panic, reason = "a helper that cannot help ends the test")]
 
@@ -26,15 +26,15 @@ pub use origin::{Behaviour, Origin, Received};
 pub use process::{Process, free_address};
 pub use serve::{Background, ServedProxy, background, serve, serve_on};
 
-/// The longest that any helper waits before it fails the test.
+/// Maximum time that a helper waits before it fails the test.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// How often a condition is looked at again.
+/// Interval between two checks of a condition.
 #[doc(hidden)]
 pub const POLL: Duration = Duration::from_millis(10);
 
-/// Waits until an expression (which may `.await`) is true, and fails the test if it is still false
-/// after [`DEADLINE`], or after the duration given first as `within`.
+/// Waits until an expression (which may `.await`) is true. Fails the test if it is still false after
+/// [`DEADLINE`], or after the duration that is given first as `within`.
 ///
 /// ```text
 /// eventually!(origin.received().len() == 3);

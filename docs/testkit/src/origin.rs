@@ -1,4 +1,4 @@
-//! An upstream on a port of its own that records what it received and misbehaves on request.
+//! An upstream on its own port that records the requests it receives and misbehaves on request.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -29,52 +29,52 @@ use tokio_openssl::SslStream;
 use crate::POLL;
 use crate::tls::{Authority, Identity};
 
-/// What an [`Origin`] does with the next requests that reach it.
+/// Behaviour of an [`Origin`] for the next requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behaviour {
     /// Answers as the `origin` crate does (see its list of paths).
     Answer,
     /// Answers every request with this status and no body.
     Status(u16),
-    /// Takes the request and never answers.
+    /// Reads the request and never answers.
     Stall,
-    /// Takes the request and resets the connection.
+    /// Reads the request and resets the connection.
     Reset,
-    /// Answers as with [`Behaviour::Answer`], and adds this header field.
+    /// Answers as [`Behaviour::Answer`] does, and adds this header field.
     Header(&'static str, &'static str),
-    /// Answers 200 with these pieces of text, each in a chunk and a segment of its own.
+    /// Answers 200 with these pieces of text, each in a separate chunk and TCP segment.
     Chunks(&'static [&'static str]),
 }
 
-/// A request as it arrived.
+/// Request as it was received.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// Its method.
+    /// Method of the request.
     pub method: Method,
-    /// Its target.
+    /// Target of the request.
     pub uri: Uri,
-    /// The version of HTTP that it came by.
+    /// Version of HTTP that the client used.
     pub version: Version,
-    /// Its header fields.
+    /// Header fields of the request.
     pub headers: HeaderMap,
-    /// Its body, whole.
+    /// Complete body of the request.
     pub body: Bytes,
 }
 
 impl Received {
-    /// The value of a header field, or "" where it is absent.
+    /// Returns the value of a header field, or "" if it is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap_or("(not ASCII)"))
     }
 }
 
-/// A real origin on loopback. Its port stays its own while it is dead, so that it can come back there.
+/// Real origin on loopback. It keeps its port reserved while it is down, so that it can return there.
 pub struct Origin {
     address: SocketAddr,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
-    /// Bound and never listening: connections are refused while the origin is dead, and nobody else
-    /// can be given the port.
+    /// Bound socket that never listens: while the origin is down, connections are refused, and the kernel
+    /// gives the port to no other process.
     _reserved: Socket,
 }
 
@@ -82,33 +82,33 @@ struct Shared {
     behaviour: Mutex<Behaviour>,
     received: Mutex<Vec<Received>>,
     app: Router,
-    /// What it proves to be, where it speaks TLS.
+    /// TLS acceptor with the origin's certificate; `None` without TLS.
     tls: Option<SslAcceptor>,
 }
 
 impl Origin {
-    /// Starts an origin on a free port. Its answers bear its port as label.
+    /// Starts an origin on a free port. Its label is the port.
     pub async fn start() -> Origin {
         let mut origin = Origin::dead();
         origin.revive();
         origin
     }
 
-    /// The same over TLS.
+    /// Starts an origin over TLS with the certificate of `identity`.
     pub async fn start_tls(identity: &Identity) -> Origin {
         let mut origin = Origin::reserve(Some(identity.acceptor(None)));
         origin.revive();
         origin
     }
 
-    /// The same, for clients alone that show a certificate of `clients`.
+    /// Starts an origin over TLS that only accepts clients with a certificate of `clients`.
     pub async fn start_mutual_tls(identity: &Identity, clients: &Authority) -> Origin {
         let mut origin = Origin::reserve(Some(identity.acceptor(Some(clients))));
         origin.revive();
         origin
     }
 
-    /// An origin that is dead so far: its port is its own, and refuses.
+    /// Creates an origin that is down: its port is reserved, and refuses connections.
     pub fn dead() -> Origin {
         Origin::reserve(None)
     }
@@ -124,46 +124,46 @@ impl Origin {
         Origin { address, shared, accepting: None, _reserved: reserved }
     }
 
-    /// Where it listens.
+    /// Returns the origin's address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The label in its answers (and in their `x-origin` header).
+    /// Returns the label in the origin's responses (and in their `x-origin` header).
     pub fn label(&self) -> String {
         self.address.port().to_string()
     }
 
-    /// What it does from the next request on.
+    /// Sets the behaviour, from the next request on.
     pub fn behave(&self, behaviour: Behaviour) {
         *self.shared.behaviour.lock() = behaviour;
     }
 
-    /// Every request so far, oldest first; those that it stalled or reset too.
+    /// Returns all requests so far, oldest first, including those that were stalled or reset.
     pub fn received(&self) -> Vec<Received> {
         self.shared.received.lock().clone()
     }
 
-    /// How many requests have reached it for `path`.
+    /// Returns the number of requests for `path`.
     pub fn count(&self, path: &str) -> usize {
         self.shared.received.lock().iter().filter(|request| request.uri.path() == path).count()
     }
 
-    /// Forgets what it has received.
+    /// Clears the list of received requests.
     pub fn forget(&self) {
         self.shared.received.lock().clear();
     }
 
-    /// Dies: open connections are reset, new ones refused.
+    /// Takes the origin down: open connections are reset, and new ones are refused.
     pub async fn die(&mut self) {
         if let Some(accepting) = self.accepting.take() {
             accepting.abort();
-            // It is dead only when its task is gone, and its sockets with it.
+            // The sockets are closed only when the task has ended.
             let _ = accepting.await;
         }
     }
 
-    /// Comes back on the same port.
+    /// Starts the origin again on the same port.
     pub fn revive(&mut self) {
         if self.accepting.is_some() {
             return;
@@ -180,7 +180,8 @@ impl Drop for Origin {
     }
 }
 
-/// A socket that is bound and never listens, and its address: while it is there, nobody else is given the port.
+/// Returns a socket that is bound and never listens, and its address. While the socket exists, the kernel
+/// gives the port to no other process.
 pub(crate) fn reserved(address: SocketAddr) -> (Socket, SocketAddr) {
     let socket = bound_socket(address).unwrap_or_else(|error| panic!("cannot bind {address}: {error}"));
     match socket.local_addr().map(|address| address.as_socket()) {
@@ -189,7 +190,7 @@ pub(crate) fn reserved(address: SocketAddr) -> (Socket, SocketAddr) {
     }
 }
 
-/// A listener beside the socket that is [`reserved`].
+/// Returns a listener on the address of a [`reserved`] socket.
 pub(crate) fn listener(address: SocketAddr) -> TcpListener {
     let listening = bound_socket(address).and_then(|socket| {
         socket.listen(1024)?;
@@ -207,7 +208,7 @@ pub(crate) fn bound_socket(address: SocketAddr) -> std::io::Result<Socket> {
     Ok(socket)
 }
 
-/// Accepts until it is aborted, which ends every connection with it.
+/// Accepts connections until the task is aborted, which also ends every connection.
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
@@ -222,9 +223,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     let Ok(handle) = stream.as_fd().try_clone_to_owned() else { return };
-    // Until the connection has ended well, its end is a reset.
+    // The connection is reset on drop, unless it ends normally.
     let ending = ResetOnDrop { handle, armed: true };
-    // Each chunk of an answer leaves in a segment of its own.
+    // Without Nagle's algorithm, each chunk is sent in a separate segment.
     let _ = stream.set_nodelay(true);
     let reset = Arc::new(Notify::new());
     let serving = async {
@@ -233,7 +234,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
             Some(acceptor) => {
                 let accepted = Ssl::new(acceptor.context()).and_then(|ssl| SslStream::new(ssl, stream));
                 let Ok(mut stream) = accepted else { return };
-                // A client that speaks no TLS, or does not trust us, has no connection.
+                // A client that does not speak TLS, or does not trust the origin, gets no connection.
                 if Pin::new(&mut stream).accept().await.is_ok() {
                     serve(stream, &shared, &reset).await;
                 }
@@ -256,11 +257,11 @@ where
         .layer(middleware::from_fn_with_state(shared.clone(), misbehave))
         .layer(Extension(reset.clone()));
     let server = auto::Builder::new(TokioExecutor::new());
-    // How a connection ends is the other side's business.
+    // The client may end the connection in any way.
     let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app)).await;
 }
 
-/// Makes the kernel answer the close of a socket with RST, as a process that was killed would.
+/// Guard that makes the kernel close a socket with RST, as it does for a killed process.
 struct ResetOnDrop {
     handle: OwnedFd,
     armed: bool,
@@ -275,7 +276,7 @@ impl ResetOnDrop {
 impl Drop for ResetOnDrop {
     fn drop(&mut self) {
         if self.armed {
-            // A socket that is gone already needs no reset.
+            // The call fails if the socket is already closed, which is fine.
             let _ = SockRef::from(&self.handle).set_linger(Some(std::time::Duration::ZERO));
         }
     }
@@ -316,7 +317,7 @@ async fn misbehave(
     }
 }
 
-/// The pieces one by one, with a turn of the runtime between them, in which the one before is sent.
+/// Returns the pieces one by one, with a pause between them in which the runtime sends the previous one.
 fn in_pieces(pieces: &'static [&'static str]) -> impl Stream<Item = Result<Bytes, Infallible>> {
     stream::iter(pieces).then(|piece| async {
         tokio::time::sleep(POLL).await;

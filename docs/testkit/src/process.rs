@@ -1,4 +1,5 @@
-//! Real child processes: started on a free port, waited for, listened to, and ended with the test.
+//! Real child processes for tests: started on a free port, observed through their output, and ended with the
+//! test.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::{DEADLINE, POLL};
 
-/// A child process. It is killed on drop, and what it printed is shown when the test fails.
+/// Child process. It is killed on drop, and its output is printed if the test fails.
 pub struct Process {
     child: Child,
     output: Arc<Mutex<Vec<String>>>,
@@ -23,9 +24,9 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program` with `arguments` and, besides the test's own environment, `variables`. What the
-    /// person who runs the tests has set for the programs under test is left out. Its signals do what they do by
-    /// default, even those that the test's own process ignores.
+    /// Starts `program` with `arguments`. The child's environment is the test's own plus `variables`. Variables
+    /// that the developer has set for the programs under test are left out. Every signal has its default action
+    /// in the child, even if the test's own process ignores it.
     pub fn spawn(program: impl AsRef<Path>, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
         default_signals_in_children();
         let program = program.as_ref();
@@ -53,10 +54,10 @@ impl Process {
         Process { child, output, readers }
     }
 
-    /// Starts a program that listens where the variable `LISTEN_ADDR` says, as the samples do, and
-    /// returns once it accepts connections there.
+    /// Starts a program that listens on the address in the variable `LISTEN_ADDR`, as the samples do. Returns
+    /// once it accepts connections there.
     pub async fn spawn_listening(program: impl AsRef<Path>, arguments: &[&str]) -> (Process, SocketAddr) {
-        // Between the look for a free port and the child's own bind somebody else may take it.
+        // Another process may take the port between the search for it and the child's bind.
         for _ in 0..5 {
             let address = free_address();
             let listen = address.to_string();
@@ -64,7 +65,8 @@ impl Process {
             let until = Instant::now() + DEADLINE;
             let mut answered_before = false;
             while process.is_running() && Instant::now() < until {
-                // Looked at twice: a program may bind for a moment, only to see whether it can.
+                // The test connects twice: a program may bind the port for a moment, only to see if it is
+                // free.
                 let answers = TcpStream::connect(address).is_ok() && process.is_running();
                 if answers && answered_before {
                     return (process, address);
@@ -77,7 +79,8 @@ impl Process {
         panic!("{}: found no free port in five tries", program.as_ref().display());
     }
 
-    /// Runs `program` to its end, which must come within [`DEADLINE`]: its exit code, and what it printed.
+    /// Runs `program` until it exits, which must happen within [`DEADLINE`]. Returns its exit code and its
+    /// output.
     pub async fn run(
         program: impl AsRef<Path>,
         arguments: &[&str],
@@ -88,17 +91,17 @@ impl Process {
         (status.code(), process.output())
     }
 
-    /// Its id.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it has not ended yet.
+    /// Returns true if the process has not exited yet.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         let id = Pid::from_raw(self.child.id().cast_signed());
         if let Err(error) = kill(id, signal) {
@@ -106,13 +109,13 @@ impl Process {
         }
     }
 
-    /// Waits for its end; fails the test where it still runs after `deadline`.
+    /// Waits until the process exits. Fails the test if it still runs after `deadline`.
     pub async fn ended(&mut self, deadline: Duration) -> ExitStatus {
         let until = Instant::now() + deadline;
         loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => {
-                    // What it said last is still in the pipes; their end ends the readers.
+                    // The last lines may still be in the pipes; the readers end at the end of the pipes.
                     for reader in self.readers.drain(..) {
                         let _ = reader.join();
                     }
@@ -125,7 +128,7 @@ impl Process {
         }
     }
 
-    /// What it has printed so far, both streams.
+    /// Returns the output so far, of both streams.
     pub fn output(&self) -> String {
         self.output.lock().join("\n")
     }
@@ -144,13 +147,13 @@ impl Process {
 }
 
 impl Process {
-    /// Ends it in its own way where coverage is measured: a process that is killed writes no profile, and what it did
-    /// would not count.
+    /// Ends the process with SIGTERM if coverage is measured. A process that is killed writes no profile, and
+    /// its coverage would be lost.
     fn let_write_profile(&mut self) {
         if std::env::var_os("LLVM_PROFILE_FILE").is_none() {
             return;
         }
-        // The second signal ends a gateway that waits for what is in flight.
+        // The second signal ends a gateway that drains.
         for _ in 0..2 {
             if self.is_running() {
                 self.signal(Signal::SIGTERM);
@@ -166,7 +169,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.let_write_profile();
-        // One that has ended already cannot be killed, which is fine.
+        // The kill fails if the process has already exited, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
@@ -175,26 +178,26 @@ impl Drop for Process {
     }
 }
 
-/// Has children begin with the default action for every signal.
+/// Makes child processes start with the default action for every signal.
 ///
-/// A signal that a process ignores is ignored by its children as well (POSIX, `exec`): a shell without job control
-/// starts background commands with SIGINT and SIGQUIT ignored, and `nohup` ignores SIGHUP. A child that a test wants
-/// to end with Ctrl-C would stay. What is *caught* is reset by `exec`: each signal that is ignored gets a handler
-/// that does nothing, so that this process ignores it as before. The standard library takes care of SIGPIPE and of
-/// the mask of blocked signals.
+/// A child process also ignores the signals that its parent ignores (POSIX, `exec`). A shell without job
+/// control starts background commands with SIGINT and SIGQUIT ignored, and `nohup` ignores SIGHUP. A child
+/// that a test ends with Ctrl-C would then keep running. `exec` resets only signals that are *caught*. So
+/// each ignored signal gets a handler that does nothing: this process still ignores the signal, but its
+/// children do not. The standard library handles SIGPIPE and the mask of blocked signals.
 fn default_signals_in_children() {
     static CAUGHT: OnceLock<()> = OnceLock::new();
     CAUGHT.get_or_init(|| {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         for signal in ignored_signals(&status) {
-            // Not all can be caught (SIGKILL), and those cannot be ignored either.
+            // Some signals cannot be caught (SIGKILL), but those cannot be ignored either.
             let _ = signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)));
         }
     });
 }
 
-/// The ignored signals of a process by its `/proc/PID/status`: the standard ones, which end a program by default, but
-/// for SIGPIPE, which every Rust program ignores.
+/// Returns the standard signals that a process ignores, from its `/proc/PID/status`. SIGPIPE is left out,
+/// because every Rust program ignores it.
 fn ignored_signals(status: &str) -> Vec<i32> {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
@@ -210,13 +213,13 @@ fn keep_lines(stream: Option<impl Read + Send + 'static>, output: Arc<Mutex<Vec<
     })
 }
 
-/// An address on loopback that nobody listens on now, below the range from which the kernel gives
-/// ports to outgoing connections, so that none of those can take it first.
+/// Returns an address on loopback with a port that is free now. The port is below the range from which the
+/// kernel gives ports to outgoing connections, so that no such connection can take it first.
 pub fn free_address() -> SocketAddr {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 12_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Tests run in several processes at once: each starts to look somewhere else.
+    // Tests run in several processes at once, so each process starts its search at another port.
     let start = (std::process::id() % u32::from(COUNT / 50)) as u16 * 50;
     for _ in 0..COUNT {
         let port = FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
@@ -233,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mask_of_ignored_signals_is_read() {
+    fn ignored_signals_are_read_from_proc_status() {
         let status = "Name:\tx\nSigBlk:\t0000000000000007\nSigIgn:\t0000000180001007\nSigCgt:\t0\n";
         assert_eq!(ignored_signals(status), [1, 2, 3]);
         assert_eq!(ignored_signals("Name:\tx\n"), [0; 0]);

@@ -1,4 +1,4 @@
-//! A `ProxyHttp` served in the test's own process: no `Server`, no signals, no forks.
+//! A `ProxyHttp` served in the test's own process, without a `Server`, signals or forks.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
@@ -14,19 +14,19 @@ use pingora::services::background::BackgroundService;
 use pingora::services::listening::Service;
 use tokio::sync::watch;
 
-/// A proxy that serves until it is dropped.
+/// Proxy that serves until it is dropped.
 pub struct ServedProxy {
     address: SocketAddr,
     stop: watch::Sender<bool>,
 }
 
 impl ServedProxy {
-    /// Where it listens.
+    /// Returns the proxy's address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A URL on it.
+    /// Returns a URL of the proxy with this path.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
@@ -34,12 +34,12 @@ impl ServedProxy {
 
 impl Drop for ServedProxy {
     fn drop(&mut self) {
-        // Nobody is left to stop where the service has ended already.
+        // The send fails if the service has already ended, which is fine.
         let _ = self.stop.send(true);
     }
 }
 
-/// Serves `proxy` on a free port of loopback, on the runtime of the test that calls.
+/// Serves `proxy` on a free port of loopback, on the runtime of the calling test.
 pub fn serve<P>(proxy: P) -> ServedProxy
 where
     P: ProxyHttp + Send + Sync + 'static,
@@ -48,10 +48,10 @@ where
     serve_on(proxy, |service, address| service.add_tcp(address))
 }
 
-/// The same, behind the listener that `listen` adds to the service for the address it is given.
+/// Serves `proxy` on the listener that `listen` adds to the service for the given address.
 ///
-/// Pingora can bind port 0 but not say which port it got. So the socket is bound here and handed over
-/// in the table through which a new process takes over the listeners of an old one.
+/// Pingora can bind port 0, but it does not report the port that it got. So the socket is bound here, and
+/// passed to Pingora in the table through which a new process takes over the listeners of an old one.
 pub fn serve_on<P>(proxy: P, listen: impl FnOnce(&mut Service<HttpProxy<P>>, &str)) -> ServedProxy
 where
     P: ProxyHttp + Send + Sync + 'static,
@@ -71,19 +71,19 @@ where
     ServedProxy { address, stop }
 }
 
-/// A background service that runs until this is dropped.
+/// Background service that runs until this value is dropped.
 pub struct Background {
     stop: watch::Sender<bool>,
 }
 
 impl Drop for Background {
     fn drop(&mut self) {
-        // Nobody is left to stop where the service has ended already.
+        // The send fails if the service has already ended, which is fine.
         let _ = self.stop.send(true);
     }
 }
 
-/// Runs `task` as Pingora would, on the runtime of the test that calls.
+/// Runs `task` as Pingora does, on the runtime of the calling test.
 pub fn background<T>(task: Arc<T>) -> Background
 where
     T: BackgroundService + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! A certificate authority for one test, and the files and contexts that are made from it.
+//! Certificate authority for one test, and the files and TLS contexts that are made from it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,24 +25,24 @@ use tokio_openssl::SslStream;
 
 use crate::{DEADLINE, exchange_over};
 
-/// An authority that nobody trusts, except those who are given its certificate.
+/// Certificate authority that only clients and servers with its certificate trust.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     directory: TempDir,
 }
 
-/// A certificate and its key, issued by an [`Authority`], in memory and as two PEM files.
+/// Certificate and key, issued by an [`Authority`], in memory and as two PEM files.
 pub struct Identity {
     certificate: String,
     key: String,
     directory: TempDir,
 }
 
-/// Makes a TLS handshake as a client, in which `name` is asked for (SNI) where there is one. Nobody is trusted unless
-/// `setup` says so, and the certificate's name is not compared.
+/// Makes a TLS handshake as a client, and asks for `name` (SNI) if there is one. The client trusts the
+/// servers that `setup` configures, and does not verify the server's name.
 ///
 /// # Errors
-/// Why there was none.
+/// Returns the reason as text if the handshake fails.
 pub async fn handshake(
     address: SocketAddr,
     name: Option<&str>,
@@ -51,11 +51,11 @@ pub async fn handshake(
     connect(address, ssl(&connector(setup)?, name)?).await
 }
 
-/// Makes a handshake, sends `request` and reads the answer to its end; then makes another one that takes the session
-/// of the first up again. Returns whether the server has agreed to that, and the second answer.
+/// Makes a handshake, sends `request` and reads the whole response. Then makes a second handshake that
+/// resumes the session of the first. Returns true if the server resumed the session, and the second response.
 ///
 /// # Errors
-/// As of [`handshake`], and where the server has given no session.
+/// Returns the errors of [`handshake`], and an error if the server gives no session.
 pub async fn return_visit(
     address: SocketAddr,
     names: [&str; 2],
@@ -71,7 +71,7 @@ pub async fn return_visit(
     })?;
     let mut first = connect(address, ssl(&connector, Some(names[0]))?).await?;
     exchange_over(&mut first, request).await;
-    // A session of TLS 1.2 that did not end well is none to go back to.
+    // OpenSSL does not resume a TLS 1.2 session that was not shut down properly.
     let _ = first.shutdown().await;
     let mut again = ssl(&connector, Some(names[1]))?;
     let session = session.lock().take().ok_or("the server gives no session")?;
@@ -120,11 +120,12 @@ impl Default for Authority {
 }
 
 impl Authority {
-    /// A new one.
+    /// Creates an authority with a new key.
     pub fn new() -> Authority {
         let made = KeyPair::generate().and_then(|key| {
             let mut params = CertificateParams::new(Vec::new())?;
-            // A name of its own: a certificate whose issuer has the same name would pass as self-signed.
+            // The authority has a distinct name: a certificate whose issuer has the same name would pass as
+            // self-signed.
             params.distinguished_name.push(DnType::CommonName, "testkit authority");
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             CertifiedIssuer::self_signed(params, key)
@@ -138,29 +139,30 @@ impl Authority {
         Authority { issuer, directory }
     }
 
-    /// The file with its certificate. It is there as long as the authority is.
+    /// Returns the path of the file with the authority's certificate. The file exists as long as the
+    /// authority.
     pub fn certificate_file(&self) -> PathBuf {
         self.directory.path().join("authority.pem")
     }
 
-    /// Its certificate, for those who are to trust it.
+    /// Returns the authority's certificate, for clients and servers that trust it.
     pub fn certificate(&self) -> X509 {
         parsed(self.issuer.pem().as_bytes())
     }
 
-    /// A certificate for the host name `name`, with an ECDSA key.
+    /// Issues a certificate for the host name `name`, with an ECDSA key.
     pub fn issue(&self, name: &str) -> Identity {
         self.issue_for(name, KeyPair::generate(), |_| ())
     }
 
-    /// The same, for a time that is long over.
+    /// Issues a certificate for `name` that has expired.
     pub fn issue_expired(&self, name: &str) -> Identity {
         self.issue_for(name, KeyPair::generate(), |params| {
             (params.not_before, params.not_after) = (date_time_ymd(2015, 1, 1), date_time_ymd(2021, 9, 30));
         })
     }
 
-    /// The same with an RSA key.
+    /// Issues a certificate for `name` with an RSA key.
     pub fn issue_rsa(&self, name: &str) -> Identity {
         self.issue_for(name, KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048), |_| ())
     }
@@ -190,20 +192,20 @@ impl Authority {
 }
 
 impl Identity {
-    /// The file with the certificate. It is there as long as the identity is.
+    /// Returns the path of the file with the certificate. The file exists as long as the identity.
     pub fn certificate_file(&self) -> PathBuf {
         self.directory.path().join("certificate.pem")
     }
 
-    /// The file with the key.
+    /// Returns the path of the file with the key.
     pub fn key_file(&self) -> PathBuf {
         self.directory.path().join("key.pem")
     }
 
-    /// Makes a handshake as a server that speaks `protocols` (ALPN, as on the wire).
+    /// Makes a handshake as a server that speaks `protocols` (ALPN, in wire format).
     ///
     /// # Errors
-    /// Why there was none.
+    /// Returns an error if the handshake fails.
     pub async fn accept(
         &self,
         stream: TcpStream,
@@ -215,8 +217,8 @@ impl Identity {
         Ok(stream)
     }
 
-    /// What a server needs to prove to be this; with `clients`, it wants to see a certificate of theirs. It
-    /// speaks HTTP/2 with those who ask for it (ALPN).
+    /// Returns a TLS acceptor with this certificate. With `clients`, it requires a client certificate of that
+    /// authority. It offers HTTP/2 to clients that ask for it (ALPN).
     pub(crate) fn acceptor(&self, clients: Option<&Authority>) -> SslAcceptor {
         self.acceptor_for(b"\x02h2\x08http/1.1", clients)
     }

@@ -1,7 +1,7 @@
-//! What it costs to know who asks.
+//! Measures the cost of authentication.
 //!
-//! A password or a token that was right a moment ago (the usual case: clients send them with each request), a key, and
-//! tokens by each family of algorithms that nobody has seen before.
+//! The cases are: a password or a token that was accepted before (the usual case, since clients send it with
+//! each request), an API key, and new tokens for each family of signature algorithms.
 
 use std::cell::LazyCell;
 use std::hint::black_box;
@@ -26,7 +26,8 @@ use crate::compiled;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const ALGORITHMS: [&str; 4] = ["HS256", "RS256", "ES256", "EdDSA"];
-/// Tokens that are made. After the last one a policy that has not seen any of them yet begins with the first.
+/// Number of tokens to make. After the last token, the benchmark continues with the first token and a new
+/// policy, which has not cached any of them.
 const TOKENS: usize = 1_000;
 
 pub fn benchmarks(criterion: &mut Criterion) {
@@ -52,7 +53,7 @@ pub fn benchmarks(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The policy of a gateway with this `[auth]` table.
+/// Returns the policy of a gateway with this `[auth]` table.
 fn policy(table: &str) -> Arc<Auth> {
     let text = format!(
         "[auth]\n{table}\n[[virtual_hosts]]\ndomain = \"a\"\nenabled_backends_tag = \"a\"\n\
@@ -68,14 +69,14 @@ fn file(directory: &TempDir, text: impl AsRef<[u8]>) -> String {
     file.display().to_string()
 }
 
-/// A request that proves who asks by this field.
+/// Returns a request with this header field as its credentials.
 fn request(name: &'static str, value: &str) -> RequestHeader {
     let mut request = RequestHeader::build("GET", b"/", None).unwrap();
     request.insert_header(name, value).unwrap();
     request
 }
 
-/// A policy with a file of its own, and a request that it lets pass.
+/// Directory of the policy's file, the policy, and a request that it accepts.
 type Scene = (TempDir, Arc<Auth>, RequestHeader);
 
 fn password() -> Scene {
@@ -93,7 +94,7 @@ fn api_key() -> Scene {
     (directory, policy, request("x-api-key", "key"))
 }
 
-/// Checks the requests in turn.
+/// Measures a check of the requests, one after the other, by the same policy.
 fn measure(bencher: &mut Bencher<'_>, policy: &Auth, requests: &[RequestHeader]) {
     let runtime = Runtime::new().unwrap();
     let id = HeaderValue::from_static("id");
@@ -101,7 +102,8 @@ fn measure(bencher: &mut Bencher<'_>, policy: &Auth, requests: &[RequestHeader])
     bencher.iter(|| check(&runtime, policy, turn.next().unwrap(), &id));
 }
 
-/// Checks each request once by the policy of an `[auth]` table, and goes on with another one of the same kind.
+/// Measures checks in which the policy sees each request for the first time. Replaces the policy, made from the
+/// same `[auth]` table, after the last request.
 fn measure_new(bencher: &mut Bencher<'_>, table: &str, requests: &[RequestHeader]) {
     let runtime = Runtime::new().unwrap();
     let id = HeaderValue::from_static("id");
@@ -123,7 +125,8 @@ fn check(runtime: &Runtime, policy: &Auth, request: &RequestHeader, id: &HeaderV
     assert!(runtime.block_on(policy.check(black_box(&asked)).verdict()).passed().is_ok());
 }
 
-/// The table of a policy that believes tokens by this algorithm, and requests with some of them.
+/// Returns the `[auth]` table of a policy that accepts tokens signed with `algorithm`, and `count` requests
+/// with such tokens.
 fn tokens(algorithm: &str, count: usize) -> (TempDir, String, Vec<RequestHeader>) {
     let directory = tempfile::tempdir().unwrap();
     let algorithm: Algorithm = algorithm.parse().unwrap();
@@ -141,7 +144,7 @@ fn tokens(algorithm: &str, count: usize) -> (TempDir, String, Vec<RequestHeader>
     (directory, table, (0..count).map(token).collect())
 }
 
-/// A key to sign with, and what verifies it where that is another one.
+/// Returns a signing key, and the public key that verifies its signatures if the algorithm is asymmetric.
 fn key(algorithm: Algorithm) -> (EncodingKey, Option<Vec<u8>>) {
     let pkcs8 = |key: PKey<Private>| (key.private_key_to_pkcs8().unwrap(), key.public_key_to_pem().unwrap());
     match algorithm {

@@ -1,7 +1,7 @@
-//! What choosing a backend costs, and how even the choice is.
+//! Measures the cost of choosing a backend, and prints how even the choice is.
 //!
-//! First the shares that weights and keys lead to are printed, then the time of one attempt is measured: choosing the
-//! backend, counting the request in, and counting it out again.
+//! The benchmark first prints the shares that result from weights and keys. Then it measures one attempt: it
+//! chooses the backend, counts the request as started, and counts it as finished.
 
 #![allow(clippy::print_stdout, reason = "it prints figures")]
 
@@ -35,7 +35,7 @@ pub fn benchmarks(criterion: &mut Criterion) {
             let weights: Vec<u32> = (0..backends).map(|i| 1 + i as u32 % 5).collect();
             let pool = LazyCell::new(|| pool(algorithm, &weights));
             group.bench_function(BenchmarkId::new(name, backends), |bencher| {
-                // Here, and not before: only where one of these was asked for.
+                // Printed only if a benchmark of this group is selected on the command line.
                 FIGURES.call_once(print_shares);
                 attempts(bencher, &pool);
             });
@@ -83,7 +83,7 @@ fn wanted(key: &[u8]) -> Selection<'_> {
     Selection { key, known: None, limit: u32::MAX, heeds_circuits: true }
 }
 
-/// Who gets the key.
+/// Returns the name of the backend that is chosen for the key.
 fn owner(pool: &Pool, key: usize) -> String {
     let key = key.to_string();
     pool.begin_attempt(&wanted(key.as_bytes()), &[]).unwrap().backend().name.clone()
@@ -105,8 +105,8 @@ fn shares(counts: &HashMap<String, usize>) -> String {
     names.iter().map(share).collect::<Vec<_>>().join(" ")
 }
 
-/// The percentage of keys that have another owner when one backend is drained, and how many of them had not
-/// been its own.
+/// Returns the percentage of keys that move to another backend when one backend is drained, and how many of the
+/// moved keys had not belonged to the drained backend.
 fn moved(weights: &[u32]) -> (f64, usize) {
     let pool = pool(Algorithm::ConsistentHash, weights);
     let before: Vec<String> = (0..KEYS).map(|key| owner(&pool, key)).collect();

@@ -1,5 +1,8 @@
-//! What a change of the configuration costs, by the number of virtual hosts: reading and compiling it, changing it
-//! through the management API, comparing it. 10 000 hosts with a route each must be compiled in under two seconds.
+//! Measures the cost of a configuration change by the number of virtual hosts.
+//!
+//! The cases are: reading and compiling the configuration, changing it through the management API, and
+//! comparing two configurations. The target is to compile 10 000 virtual hosts with one route each in under two
+//! seconds.
 
 use std::cell::LazyCell;
 use std::hint::black_box;

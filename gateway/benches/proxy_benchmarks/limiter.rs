@@ -1,7 +1,7 @@
-//! What rate limits cost, in time and in memory.
+//! Measures the cost of rate limits in time and in memory.
 //!
-//! Ten million clients must take no more memory than the table that was there for the first. A check costs a little
-//! more with each window, and the same for a client that is known and for one that is not.
+//! Ten million clients must take no more memory than the table that was allocated for the first client. A check
+//! costs a little more with each window. It costs the same for a known client and for a new one.
 
 use std::cell::LazyCell;
 use std::hint::black_box;
@@ -34,7 +34,7 @@ pub fn benchmarks(criterion: &mut Criterion) {
         let windows = &*shared;
         bencher.iter_custom(|checks| two_threads(windows, checks));
     });
-    // Always another client, in a table that is full.
+    // Each check is for a new client, and the table is full.
     let full = LazyCell::new(ten_million_clients);
     let mut client = CLIENTS;
     group.bench_function("newcomers", |bencher| {
@@ -47,7 +47,7 @@ pub fn benchmarks(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The time that it takes two threads to check the same client so often, each.
+/// Returns the time in which two threads each check the same client `checks` times.
 fn two_threads(windows: &Windows, checks: u64) -> Duration {
     let (headers, begun) = (HeaderMap::new(), Instant::now());
     thread::scope(|scope| {
@@ -69,7 +69,7 @@ impl Table {
         Table { counters: Arc::new(Counters::new(1 << 18, metrics.rate_limits.evicted.clone())), metrics }
     }
 
-    /// So many windows that hold together.
+    /// Returns `number` windows that apply together.
     fn windows(&self, number: usize) -> Windows {
         let window = serde_json::json!({ "requests": 1000, "window_secs": 3600 });
         let limits: RateLimits = serde_json::from_value(vec![window; number].into()).unwrap();
@@ -89,14 +89,14 @@ fn check(windows: &Windows, headers: &HeaderMap, client: u32, now: Instant) {
     black_box(verdict);
 }
 
-/// Bytes of this process that are in memory.
+/// Returns the resident memory of this process, in bytes.
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: Option<u64> = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
     pages.unwrap_or_default() * 4096
 }
 
-/// A table that has counted so many clients, in no more memory than for the first one.
+/// Returns a full table that has counted [`CLIENTS`] clients. Fails if the memory has grown since the first client.
 fn ten_million_clients() -> (Table, Windows) {
     let (table, headers, now) = (Table::new(), HeaderMap::new(), Instant::now());
     let windows = table.windows(1);

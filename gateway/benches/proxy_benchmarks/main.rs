@@ -1,10 +1,11 @@
-//! What the parts of a request cost, by criterion: `cargo bench --bench proxy_benchmarks`.
+//! Measures the steps of a request with criterion: `cargo bench --bench proxy_benchmarks`.
 //!
-//! Each module is a group, and a word behind `cargo bench` chooses: `cargo bench metrics`, `cargo bench config/load`.
-//! Criterion compares with the run before, and writes `target/criterion/report/index.html`. A machine that does other
-//! work shows changes that are none. `make bench` measures the gateway as a whole.
+//! Each module is a benchmark group. A word after `cargo bench` selects benchmarks: `cargo bench metrics`,
+//! `cargo bench config/load`. Criterion compares the results with the previous run and writes
+//! `target/criterion/report/index.html`. If the machine does other work at the same time, criterion reports
+//! changes that are not real. `make bench` measures the gateway as a whole.
 
-// What `criterion_group!` makes is public and has no documentation.
+// `criterion_group!` generates public items without documentation.
 #![allow(missing_docs, unreachable_pub, clippy::panic, clippy::unwrap_used, reason = "a panic is the report")]
 
 mod auth;
@@ -24,7 +25,7 @@ use gateway::telemetry::Metrics;
 
 criterion_group! {
     name = benches;
-    // There are many: all of them together take a few minutes.
+    // Short times, because there are many benchmarks: a full run takes a few minutes.
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
@@ -38,14 +39,14 @@ criterion_group! {
 }
 criterion_main!(benches);
 
-/// A configuration, read, validated and compiled.
+/// Reads, validates and compiles a configuration.
 fn compiled(text: &str) -> Store {
     let source = Source::built_in("bench", text.to_owned());
     let parsed = source.read().unwrap();
     Store::new(source, parsed, Resolution::Resolved, Arc::new(Metrics::new().unwrap())).unwrap()
 }
 
-/// A configuration with so many virtual hosts, each with a route of its own, every tenth of them a wildcard.
+/// Returns a configuration with `number` virtual hosts, each with one route. Every tenth virtual host is a wildcard.
 fn hosts(number: usize) -> String {
     let mut text = "[[backends]]\nid = \"a\"\naddress = \"127.0.0.1:3001\"\ntags = [\"a\"]\n".to_owned();
     for i in 0..number {

@@ -1,4 +1,5 @@
-//! What counting costs: a request with all its handles, and what Prometheus asks for every few seconds.
+//! Measures the cost of metrics: counting one request with all its handles, and the scrape that Prometheus asks
+//! for every few seconds.
 
 use std::cell::LazyCell;
 use std::hint::black_box;
@@ -37,7 +38,7 @@ pub fn benchmarks(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Metrics of so many routes, each of which has been asked once.
+/// Returns metrics of `number` routes. Each route has counted one request.
 fn with_routes(number: usize) -> (Arc<Metrics>, Vec<Lazy<RouteMetrics>>) {
     let metrics = Arc::new(Metrics::new().unwrap());
     let routes = (0..number).map(|i| metrics.lazy_route(&format!("h{i}.example.com"), "/"));

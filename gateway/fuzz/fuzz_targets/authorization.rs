@@ -1,4 +1,4 @@
-//! Looks for an input for which [`fuzz::authorization`] does not hold.
+//! Fuzz target that searches for an input for which the check of [`fuzz::authorization`] fails.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Looks for an input for which [`fuzz::chunked_body`] does not hold.
+//! Fuzz target that searches for an input for which the check of [`fuzz::chunked_body`] fails.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Looks for an input for which [`fuzz::config`] does not hold.
+//! Fuzz target that searches for an input for which the check of [`fuzz::config`] fails.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Looks for an input for which [`fuzz::forwarded_for`] does not hold.
+//! Fuzz target that searches for an input for which the check of [`fuzz::forwarded_for`] fails.
 
 #![no_main]
 

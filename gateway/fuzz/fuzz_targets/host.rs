@@ -1,4 +1,4 @@
-//! Looks for an input for which [`fuzz::host`] does not hold.
+//! Fuzz target that searches for an input for which the check of [`fuzz::host`] fails.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Looks for an input for which [`fuzz::hpack`] does not hold.
+//! Fuzz target that searches for an input for which the check of [`fuzz::hpack`] fails.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Looks for an input for which [`fuzz::http2_frames`] does not hold.
+//! Fuzz target that searches for an input for which the check of [`fuzz::http2_frames`] fails.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Looks for an input for which [`fuzz::proxy_protocol`] does not hold.
+//! Fuzz target that searches for an input for which the check of [`fuzz::proxy_protocol`] fails.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Looks for an input for which [`fuzz::request_head`] does not hold.
+//! Fuzz target that searches for an input for which the check of [`fuzz::request_head`] fails.
 
 #![no_main]
 

@@ -1,6 +1,7 @@
-//! What proves who asks: names with passwords, keys and tokens, which anybody can write. The first line of input says
-//! of which kind, each further one is a field; in `signed`, they are a token's header and claims, which are signed
-//! here with the right key.
+//! Checks of credentials, which any client can forge: user names with passwords, API keys and tokens.
+//!
+//! The first line of the input names the kind of credentials. Each further line is the value of a header field.
+//! With the kind `signed`, the lines are a token's header and claims, which are signed here with the right key.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,16 +22,17 @@ use pingora::http::RequestHeader;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// `alice`, and what "secret" hashes to with as few rounds as bcrypt has.
+/// The user `alice`, and the hash of "secret" with the lowest cost that bcrypt allows.
 const USERS: &str = "alice:$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n";
 const PAIR: &[u8] = b"alice:secret";
-/// What "a-key-of-the-fuzzer" hashes to.
+/// The key of `bob`: the hash of "a-key-of-the-fuzzer".
 const KEYS: &str = "bob:6811fd4eeabf785d6a58a70d2dd62ec3e406ae5e7816b7351b6b19f773e15bba\n";
 const KEY: &[u8] = b"a-key-of-the-fuzzer";
 const SECRET: &str =
     "a secret of the fuzzer that is long enough to sign with, by any of the three algorithms";
 
-/// Whoever is let in has said the right thing, in one field, as somebody else who reads it leniently finds too.
+/// Checks that the gateway accepts a request only if it has exactly one field with credentials, and an
+/// independent, more lenient reader finds them right, too.
 pub fn check(input: &[u8]) {
     let mut lines = input.split(|byte| *byte == b'\n');
     let (kind, rest) = (lines.next().unwrap_or_default(), lines.collect::<Vec<_>>());
@@ -55,7 +57,7 @@ fn fields(auth: &Auth, name: &'static str, values: &[&[u8]], is_right: impl Fn(&
     }
 }
 
-/// A token with the right signature may still be wrong.
+/// Checks that a token with the right signature is accepted only if its header and claims are right.
 fn signed(parts: &[&[u8]]) {
     let [header, claims] = parts else { return };
     let encode = |part: &[u8]| engine(URL_SAFE, DecodePaddingMode::RequireNone, false).encode(part);
@@ -97,7 +99,7 @@ fn is_let_in(auth: &Auth, name: &'static str, values: &[HeaderValue]) -> bool {
     matches!(runtime.block_on(auth.check(&asked).verdict()), Verdict::Continue(_))
 }
 
-/// What follows the scheme, however it is written.
+/// Returns the text after the scheme. The case of the scheme does not matter.
 fn after<'v>(scheme: &str, value: &'v [u8]) -> Option<&'v [u8]> {
     let (given, rest) = value.trim_ascii().split_at_checked(scheme.len())?;
     given.eq_ignore_ascii_case(scheme.as_bytes()).then(|| rest.trim_ascii())
@@ -132,7 +134,7 @@ fn engine(alphabet: base64::alphabet::Alphabet, padding: DecodePaddingMode, leni
     GeneralPurpose::new(&alphabet, config)
 }
 
-/// One of each kind.
+/// Policies for all kinds of credentials.
 struct Policies {
     basic: Arc<Auth>,
     key: Arc<Auth>,
@@ -162,7 +164,8 @@ fn compiled(table: &config::Auth) -> Arc<Auth> {
     }
 }
 
-/// A file that a table can name; it is read at once.
+/// Writes a file that an `[auth]` table can name, and returns its path. The file must exist only while the
+/// table is compiled.
 fn file(directory: &TempDir, name: &str, text: &str) -> String {
     let file = directory.path().join(name);
     if let Err(error) = std::fs::write(&file, text) {
@@ -175,9 +178,9 @@ fn file(directory: &TempDir, name: &str, text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Otherwise nobody would be let in, and whatever is checked above would hold.
+    /// Checks the premise of the checks above, which would also pass if no client were ever accepted.
     #[test]
-    fn whoever_is_right_is_let_in() {
+    fn valid_credentials_are_accepted() {
         let Policies { basic, key, token } = policies();
         for (auth, name, seed) in [
             (basic, "authorization", include_str!("../seeds/authorization/basic_right")),

@@ -1,9 +1,10 @@
-//! The framing of a chunked body, which everybody behind the gateway must read as the gateway does.
+//! Checks of the framing of a chunked body. A server or proxy after the gateway must find the same end of the body.
 
 use gateway::util::http1::chunked::Chunked;
 
-/// A body that is taken ends where it ends, in whatever pieces it comes and whatever follows it; and other readers, one
-/// that wants lines to end with CRLF and one that is content with LF, find the same end.
+/// Checks that an accepted body has one end. The end depends neither on the pieces in which the bytes arrive
+/// nor on the bytes that follow. Two other readers find the same end: one requires lines to end with CRLF, the
+/// other accepts LF alone.
 pub fn check(input: &[u8]) {
     let Ok(Some(end)) = Chunked::default().read(input) else { return };
     let body = &input[..end];
@@ -27,7 +28,8 @@ pub fn check(input: &[u8]) {
     }
 }
 
-/// Where the body ends, and what is in it, for whoever reads on until an empty line behind the last chunk.
+/// Returns the end of the body and its data, as an independent reader finds them. The reader stops at the empty
+/// line after the last chunk.
 pub(crate) fn read_lines(body: &[u8], line_end: &[u8]) -> Option<(usize, Vec<u8>)> {
     let (mut at, mut data) = (0, Vec::new());
     let line = |at: &mut usize| {
@@ -47,7 +49,7 @@ pub(crate) fn read_lines(body: &[u8], line_end: &[u8]) -> Option<(usize, Vec<u8>
                 at += size;
             }
         }
-        // What ends the chunk is an empty line.
+        // An empty line must follow the data of the chunk.
         if !line(&mut at)?.is_empty() {
             return None;
         }

@@ -1,4 +1,4 @@
-//! Configurations, which are parsed and validated whole, and written anew by every change.
+//! Checks of configurations, which are parsed and validated as a whole, and rewritten by every change.
 
 use std::sync::Arc;
 
@@ -6,12 +6,13 @@ use gateway::config::{ConfigError, Parsed, Source};
 use gateway::live::{Resolution, Store};
 use gateway::telemetry::Metrics;
 
-/// From which the configuration can be changed to any other.
+/// Another configuration, which the checks change into the one under test.
 const ANOTHER: &str = "# Ours.\n[[virtual_hosts]]\ndomain = \"another.example\" # the other\n\
     enabled_backends_tag = \"another\"\n[[backends]]\nid = \"another\"\naddress = \"127.0.0.1:1\"\ntags = [\"another\"]\n";
 
-/// A text that is wrong is refused with a line for each fault, in a place that there is. One that is right can run,
-/// and can be written by a change of another one; and a change that changes nothing leaves it as it was.
+/// Checks that an invalid text is refused with one line for each fault, at a position that exists. A valid text
+/// must be able to run. It must also be possible to write it as a change of another configuration, and a change
+/// without effect must leave the text unchanged.
 pub fn check(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let source = Source::built_in("file", String::new());
@@ -30,7 +31,7 @@ fn is_clear(error: &ConfigError, text: &str) {
         let said = fault.to_string();
         assert_eq!(said.lines().count(), 1, "a fault, a line: {said:?}");
         let Some(position) = fault.position else { continue };
-        // The end of a text that ends with a line has a line of its own.
+        // A text that ends with a newline has an empty last line, where a position may be.
         let line = text.split('\n').nth(position.line.wrapping_sub(1));
         let columns = line.map_or(0, |line| line.chars().count() + 1);
         assert!((1..=columns).contains(&position.column), "there is no such place: {said:?}");
@@ -39,7 +40,7 @@ fn is_clear(error: &ConfigError, text: &str) {
 
 fn can_be_written(source: &Source, parsed: &Parsed, text: &str) {
     let json = parsed.config.to_json();
-    // In a change, *** stands for a secret that is there.
+    // In a change, *** stands for the secret that is already there.
     if text.contains("***") || json.to_string().contains("***") {
         return;
     }
@@ -61,7 +62,8 @@ fn can_be_written(source: &Source, parsed: &Parsed, text: &str) {
     }
 }
 
-/// Where no file and no variable has a say in it, and no test of its own, whatever is valid can run.
+/// Checks that a valid configuration can run. Skips texts that depend on files or environment variables, and
+/// texts with tests of their own, because these may fail.
 fn can_run(source: Source, parsed: Parsed, text: &str) {
     if ["file", "_env", "tests", "acme", "lets_encrypt", "\\"].iter().any(|word| text.contains(word)) {
         return;

@@ -1,5 +1,7 @@
-//! `X-Forwarded-For`, which proxies write and clients forge. A line of input is a field; two lines before them say
-//! who the peer is and which networks are trusted.
+//! Checks of `X-Forwarded-For`, which proxies write and clients forge.
+//!
+//! The first line of the input is the address of the peer. The second line has the trusted networks. Each
+//! further line is the value of a field.
 
 use std::net::IpAddr;
 
@@ -10,13 +12,13 @@ use pingora::http::RequestHeader;
 
 const FIELD: &str = "x-forwarded-for";
 
-/// Nobody who is not trusted is believed; the client that is found is one whom somebody trusted has named; and what
-/// the backend is told of it can be read by the next proxy.
+/// Checks that the gateway believes only trusted peers, that the client address is the peer's or one that a
+/// trusted proxy has named, and that the next proxy can read the field that the gateway writes.
 pub fn check(input: &[u8]) {
     let mut lines = input.split(|byte| *byte == b'\n');
     let mut next_text = || lines.next().and_then(|line| std::str::from_utf8(line).ok());
     let (Some(peer), Some(networks)) = (next_text(), next_text()) else { return };
-    // As `downstream` has it.
+    // The gateway itself makes the address canonical in the same way (see `downstream`).
     let Ok(peer) = peer.parse::<IpAddr>().map(|peer| peer.to_canonical()) else { return };
     let trusted: Vec<Cidr> = networks.split(' ').filter_map(|network| network.parse().ok()).collect();
     let fields: Vec<HeaderValue> = lines.filter_map(|line| HeaderValue::from_bytes(line).ok()).collect();
@@ -46,7 +48,8 @@ fn headers(fields: &[HeaderValue]) -> HeaderMap {
     headers
 }
 
-/// Whatever looks like an address, in a way that is none of the gateway's: parts between anything else.
+/// Returns each part of the fields that looks like an address. The method is independent of the gateway's
+/// parser: it takes the parts between any separators.
 fn named(fields: &[HeaderValue]) -> Vec<IpAddr> {
     let texts: Vec<_> = fields.iter().map(|field| String::from_utf8_lossy(field.as_bytes())).collect();
     let entries = texts.iter().flat_map(|text| text.split(',')).map(str::trim);
@@ -61,7 +64,8 @@ fn named(fields: &[HeaderValue]) -> Vec<IpAddr> {
         .collect()
 }
 
-/// A proxy behind the gateway that trusts it finds the same client.
+/// Checks that another proxy, which trusts the gateway, reads the same client address from the field that the
+/// gateway writes.
 fn told(client: IpAddr) {
     let Ok(mut request) = RequestHeader::build("GET", b"/", None) else { panic!("a request cannot be made") };
     let told = forwarded::apply(&mut request, &Client { address: Some(client), is_https: true, host: None });

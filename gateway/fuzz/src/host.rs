@@ -1,9 +1,10 @@
-//! Hosts, as clients write them: each has one form, by which its virtual host is found.
+//! Checks of host names as clients write them. Each host has one normal form, by which its virtual host is found.
 
 use gateway::config::{Domain, normalise_host};
 use gateway::route::HostTable;
 
-/// Whatever is a host has one form, which is its own form and the name of a virtual host that is found by both.
+/// Checks that every valid host has one normal form, that the normal form of the normal form is the same, and
+/// that both spellings find the virtual host of that name.
 pub fn check(input: &[u8]) {
     let Ok(written) = std::str::from_utf8(input) else { return };
     let Ok(form) = normalise_host(written) else {
@@ -22,7 +23,8 @@ pub fn check(input: &[u8]) {
     }
 }
 
-/// Lower case, with no port, no dot at its end, and nothing that means something in a URL, a log or a path.
+/// Returns true if `form` is in lower case, has no port and no dot at its end, and no character with a meaning
+/// in a URL, a log or a path.
 fn is_plain(form: &str) -> bool {
     let name =
         |name: &str| name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'));

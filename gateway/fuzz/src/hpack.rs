@@ -1,25 +1,27 @@
-//! Blocks of header fields over HTTP/2 (HPACK), which h2 reads behind the gateway's own decoder.
+//! Checks of HTTP/2 header blocks (HPACK). The gateway's decoder reads them first, then h2 does.
 
 use gateway::downstream::http2::hpack::{Decoder, Error, Fields, MAX_LIST};
 
 use crate::http2_frames::{self, CONTINUATION, END_HEADERS, END_STREAM, HEADERS, PADDED, PRIORITY};
 
-/// What a field counts besides its bytes (RFC 7541 4.1).
+/// Size that each field counts in addition to its name and value (RFC 7541 4.1).
 const OVERHEAD: usize = 32;
 
-/// What a decoder holds between two blocks: the table's entries, what describes them, and two buffers of 1 KiB.
+/// Memory that a decoder may hold between two blocks: the entries of the table, their descriptions, and two
+/// buffers of 1 KiB.
 const MAX_DECODER: usize = 4096 + 4096 + 2 * 1024;
 
-/// What the fields of a block hold: buffers that have grown to twice of what is in them.
+/// Memory that the fields of a block may hold. A buffer may have grown to twice the size of its content.
 const MAX_FIELDS: usize = 4 * MAX_LIST;
 
-/// A field that is found in the static table, as it is written and as it is read.
+/// A field of the static table, encoded and decoded.
 const GET: (&[u8], (&[u8], &[u8])) = (&[0x82], (b":method", b"GET"));
 
 type List = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Checks that the gateway decodes what another, more lenient decoder does, over all blocks of a connection and up to the
-/// limits. The memory held stays within its bounds. h2 is given the same fields, in whatever frames a block comes.
+/// Checks that the gateway decodes the same fields as another, more lenient decoder, over all blocks of a
+/// connection and up to the limits. The memory held must stay within its bounds. h2 must get the same fields
+/// for every division of a block into frames.
 pub fn check(input: &[u8]) {
     let (mut decoder, mut fields) = (Decoder::default(), Fields::default());
     let mut other = loona_hpack::Decoder::new();
@@ -40,7 +42,7 @@ pub fn check(input: &[u8]) {
     is_the_same_in_all_frames(input, &lists);
 }
 
-/// The blocks of one connection: two bytes say how long each is.
+/// Splits the input into the blocks of one connection. Two bytes before each block are its length.
 fn blocks(mut input: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (length, rest) = input.split_first_chunk::<2>()?;
@@ -63,7 +65,8 @@ fn size(list: &[(Vec<u8>, Vec<u8>)]) -> usize {
 }
 
 fn is_what_another_finds(block: &[u8], fields: &Fields, other: &mut loona_hpack::Decoder<'_>) {
-    // A block of nothing but new sizes of the table is a valid one, which the other decoder refuses.
+    // A block that only changes the size of the table is valid, but the other decoder refuses it. Hence one
+    // more field.
     let found = other.decode(&[block, GET.0].concat());
     let Ok(mut all) = found else { panic!("another refuses ({found:?}) {}", said(block)) };
     assert_eq!(all.pop(), Some((GET.1.0.to_vec(), GET.1.1.to_vec())), "it ends elsewhere: {}", said(block));
@@ -84,8 +87,8 @@ fn is_what_another_finds(block: &[u8], fields: &Fields, other: &mut loona_hpack:
     );
 }
 
-/// The gateway refuses what the other decoder does, and of what that takes, a list that is far too large, and a table
-/// that gets another size behind a field (RFC 7541 4.2).
+/// Checks that the gateway has a reason for a refusal. It may refuse a block that the other decoder refuses as
+/// well, a list that is far too large, and a change of the table size after a field (RFC 7541 4.2).
 fn is_refused_for_a_reason(block: &[u8], error: Error, other: &mut loona_hpack::Decoder<'_>) {
     let Ok(all) = other.decode(block) else { return };
     let is_right = match error {
@@ -95,7 +98,7 @@ fn is_refused_for_a_reason(block: &[u8], error: Error, other: &mut loona_hpack::
     assert!(is_right, "another takes what is refused ({error:?}): {}", said(block));
 }
 
-/// Whether the table gets another size behind a field.
+/// Returns true if the block changes the table size after a field.
 fn resizes_late(block: &[u8]) -> bool {
     representations(block).skip_while(|bytes| is_resize(bytes)).any(is_resize)
 }
@@ -104,7 +107,7 @@ fn is_resize(representation: &[u8]) -> bool {
     representation[0] & 0xe0 == 0x20
 }
 
-/// Each field and each new size of the table, as it is written (RFC 7541 6).
+/// Splits a block into its encoded fields and changes of the table size (RFC 7541 6).
 fn representations(mut block: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let mut rest = block;
@@ -126,7 +129,7 @@ fn representations(mut block: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// An integer whose first byte has so many bits of it (RFC 7541 5.1).
+/// Reads an integer whose first byte holds `bits` bits of it (RFC 7541 5.1).
 fn integer(bytes: &mut &[u8], bits: u32) -> Option<usize> {
     let most = (1 << bits) - 1;
     let (first, mut rest) = bytes.split_first()?;
@@ -142,7 +145,7 @@ fn integer(bytes: &mut &[u8], bits: u32) -> Option<usize> {
     Some(value)
 }
 
-/// What h2 is given does not depend on the frames that the blocks come in, and is what was decoded.
+/// Checks that h2 gets the decoded fields, and that they do not depend on the frames in which the blocks arrive.
 fn is_the_same_in_all_frames(input: &[u8], lists: &[(List, bool)]) {
     let few = http2_frames::inspect(&connection(input, few_frames), 10_000);
     let many = http2_frames::inspect(&connection(input, many_frames), 1000);
@@ -162,7 +165,7 @@ fn is_the_same_in_all_frames(input: &[u8], lists: &[(List, bool)]) {
     }
 }
 
-/// The frames in which all blocks come, each on a stream of its own.
+/// Returns the frames of all blocks, each block on its own stream.
 fn connection(input: &[u8], frames: impl Fn(u32, &[u8]) -> Vec<u8>) -> Vec<u8> {
     (0..).zip(blocks(input)).flat_map(|(number, block)| frames(2 * number + 1, block)).collect()
 }
@@ -173,7 +176,7 @@ fn few_frames(stream: u32, block: &[u8]) -> Vec<u8> {
     spread(stream, END_STREAM, first, &parts)
 }
 
-/// Padding, a priority, and as many parts as there may be.
+/// Returns frames with padding, a priority, and the highest number of parts that the gateway allows.
 fn many_frames(stream: u32, block: &[u8]) -> Vec<u8> {
     let parts: Vec<&[u8]> = block.chunks(block.len().div_ceil(16).max(1)).collect();
     spread(stream, END_STREAM | PADDED | PRIORITY, &[2, 0, 0, 0, 0, 9, 0, 0], &parts)

@@ -1,4 +1,4 @@
-//! What a client sends over HTTP/2, which h2 reads behind the gateway's inspector.
+//! Checks of the bytes that a client sends over HTTP/2. The gateway's inspector reads them first, then h2 does.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use gateway::downstream::http2::{OpenStreams, StreamLimit};
 use prometheus::{IntCounter, IntGauge};
 use tokio::io::ReadBuf;
 
-/// What a client sends first (RFC 9113 3.4).
+/// Preface of a client's connection (RFC 9113 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The size of a frame's head, and of its payload.
+/// Size of a frame's head, and the largest payload, in bytes.
 const FRAME_HEAD: usize = 9;
 const MAX_PAYLOAD: usize = 16 * 1024;
 
@@ -24,24 +24,25 @@ pub(crate) const END_HEADERS: u8 = 0x4;
 pub(crate) const PADDED: u8 = 0x8;
 pub(crate) const PRIORITY: u8 = 0x20;
 
-/// The size of a head as it is sent and as it is decoded, in how many frames it comes behind the first, and how many heads
-/// h2 is given at once.
+/// Limits of a head: its encoded size, the number of CONTINUATION frames, its decoded size, and the number of
+/// heads that h2 gets at once.
 const MAX_BLOCK: usize = 80 * 1024;
 const MAX_CONTINUATIONS: usize = 16;
 const MAX_LIST: usize = 64 * 1024;
 const HEADS_AT_ONCE: usize = 8;
 
-/// Padding with its length, and a priority.
+/// Largest size of padding with its length byte, and of a priority.
 const MAX_AROUND_BLOCK: usize = 1 + 255 + 5;
 
-/// What an inspector holds where nothing is under way: its buffers and the decoder's table.
+/// Memory that an inspector may hold between heads: its buffers and the table of the decoder.
 const AT_REST: usize = 32 * 1024;
 
-/// As long as this, time gives a connection nothing back of what it may do.
+/// Longest run time in which the budgets of a connection are not yet refilled.
 const NO_TIME: Duration = Duration::from_millis(10);
 
-/// Checks that the pieces in which bytes come change neither what h2 is given nor the verdict. h2 is given whole heads, which
-/// another decoder can read and HTTP/1 can carry, and all other frames as they came. The memory held stays within its bounds.
+/// Checks that neither the bytes that h2 gets nor the verdict depend on the pieces in which the bytes arrive.
+/// h2 must get whole heads, which another decoder can read and HTTP/1 can carry, and all other frames
+/// unchanged. The memory held must stay within its bounds.
 pub fn check(input: &[u8]) {
     let begun = Instant::now();
     let whole = inspect(input, usize::MAX);
@@ -58,19 +59,19 @@ pub fn check(input: &[u8]) {
     }
 }
 
-/// What has become of a connection.
+/// Result of the inspection of one connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Inspected {
-    /// What h2 is given, behind the preface.
+    /// Bytes that h2 gets after the preface.
     pub(crate) passed: Vec<u8>,
-    /// Why the connection is over.
+    /// Reason why the connection ends, if it does.
     pub(crate) fatal: Option<Fatal>,
-    /// What the client has done too much of.
+    /// Limit that the client has exceeded, if any.
     abuse: Option<Fatal>,
     malformed: u32,
 }
 
-/// Inspects what a client sends in pieces of this size, as a connection does that h2 reads from.
+/// Inspects the bytes of a client in pieces of `size` bytes, as a connection from which h2 reads.
 pub(crate) fn inspect(input: &[u8], size: usize) -> Inspected {
     let verdict = Arc::<Verdict>::default();
     let mut ledger = Ledger::new(verdict.clone(), open_streams());
@@ -105,7 +106,7 @@ pub(crate) fn inspect(input: &[u8], size: usize) -> Inspected {
     Inspected { passed, fatal, abuse: verdict.wait().now_or_never(), malformed: inspector.take_malformed() }
 }
 
-/// The streams of a connection that is the only one.
+/// Returns the stream count of a gateway with only this connection.
 fn open_streams() -> Arc<OpenStreams> {
     let (open, refused) = (IntGauge::new("open", "open"), IntCounter::new("refused", "refused"));
     let (Ok(open), Ok(refused)) = (open, refused) else { panic!("no metrics can be made") };
@@ -120,14 +121,16 @@ fn give(inspector: &mut Inspector, passed: &mut Vec<u8>) -> bool {
     has_given
 }
 
-/// Checks the memory held. Buffers grow to twice of what is in them: a head as it is sent, heads for h2, what has come.
+/// Checks the memory held. Buffers grow to twice the size of their content: an encoded head, heads for h2, and
+/// bytes that have arrived.
 fn is_bounded(inspector: &Inspector, came: usize) {
     let heads = HEADS_AT_ONCE * (MAX_LIST + 1024);
     let most = AT_REST + 2 * (MAX_BLOCK + heads + 2 * came);
     assert!(inspector.held() <= most, "it holds {} bytes, of which {came} have come", inspector.held());
 }
 
-/// Every head is passed on, on its stream, unless the connection is over, and so is every other frame, as it came.
+/// Checks that the inspector passes on every head on its stream, and every other frame unchanged. Heads and
+/// frames may be missing only if the connection ends.
 fn is_complete(input: &[u8], inspected: &Inspected) {
     let others = |bytes| -> Vec<Frame<'_>> { frames(bytes).filter(|frame| !frame.is_of_block()).collect() };
     let begun = |bytes| -> Vec<_> {
@@ -150,7 +153,7 @@ fn is_complete(input: &[u8], inspected: &Inspected) {
     }
 }
 
-/// Returns how many bytes each block has, with what is around it, and how many frames behind the first.
+/// Returns, for each block, its size with padding and priority, and its number of CONTINUATION frames.
 fn blocks(bytes: &[u8]) -> Vec<(usize, usize)> {
     let (mut blocks, mut is_open) = (Vec::<(usize, usize)>::new(), false);
     for frame in frames(bytes).filter(Frame::is_of_block) {
@@ -170,13 +173,14 @@ fn is_unambiguous(name: &[u8], value: &[u8]) {
     let is_name =
         !name.is_empty() && name.iter().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase());
     let has_control = value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
-    // Those h2 makes a method and a URI of, or refuses.
+    // h2 makes a method and a URI of pseudo-header fields, or refuses them.
     let is_pseudo = name.starts_with(b":");
     assert!(is_name && (is_pseudo || !name.contains(&b':')), "the name {} is passed on", name.escape_ascii());
     assert!(is_pseudo || !has_control, "{} has the value {}", name.escape_ascii(), value.escape_ascii());
 }
 
-/// Returns the fields of each head among frames that need no table, and have no padding and no priority.
+/// Returns the fields of each head. The frames must not need the dynamic table, and must have no padding and no
+/// priority.
 pub(crate) fn heads(bytes: &[u8]) -> Vec<Vec<(Vec<u8>, Vec<u8>)>> {
     let (mut heads, mut block, mut stream) = (Vec::new(), Vec::new(), 0);
     for frame in frames(bytes).filter(Frame::is_of_block) {
@@ -196,7 +200,7 @@ pub(crate) fn heads(bytes: &[u8]) -> Vec<Vec<(Vec<u8>, Vec<u8>)>> {
     heads
 }
 
-/// A frame, as far as it is there.
+/// A frame, which may be cut off at the end of the input.
 #[derive(Debug, PartialEq, Eq)]
 struct Frame<'b> {
     length: usize,
@@ -228,7 +232,7 @@ fn frames(mut bytes: &[u8]) -> impl Iterator<Item = Frame<'_>> {
     })
 }
 
-/// Writes a frame.
+/// Encodes a frame.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let [.., high, middle, low] = payload.len().to_be_bytes();
     [&[high, middle, low, kind, flags][..], &stream.to_be_bytes(), payload].concat()

@@ -1,8 +1,9 @@
-//! What must hold for every input of the gateway that somebody else writes: a module a parser, each with one
-//! function, `check`, that takes bytes and panics where something does not hold.
+//! Properties that must hold for every input of the gateway that comes from outside.
 //!
-//! The targets in `fuzz_targets/` have libFuzzer look for such bytes (`make fuzz`). What was found once, and what
-//! shows it the way, stands in `seeds/` under a name that says what it is; the test below tries all of it each time.
+//! Each module covers one parser. Its function `check` takes bytes and panics if a property does not hold. The
+//! targets in `fuzz_targets/` let libFuzzer search for such bytes (`make fuzz`). `seeds/` has inputs that
+//! failed once and inputs that lead the fuzzer to interesting code, in files named after their content. The
+//! tests below check all seeds.
 
 #![allow(clippy::panic, reason = "here, a panic is the report")]
 
@@ -39,7 +40,7 @@ mod tests {
         ("response_head", super::response_head::check),
     ];
 
-    /// The files in a directory of this package, and what they say.
+    /// Returns the names and contents of the files in a directory of this package.
     fn files(directory: &str) -> Vec<(String, Vec<u8>)> {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
         let entries =
@@ -52,7 +53,7 @@ mod tests {
         files
     }
 
-    /// Tries every file in `directory`; what went wrong stands above, once for each.
+    /// Checks every file in `directory`. The message of each failed check is printed before the final panic.
     fn hold(check: Check, directory: &str) {
         let files = files(directory);
         assert!(!files.is_empty(), "{directory} has no seed");
@@ -62,14 +63,14 @@ mod tests {
     }
 
     #[test]
-    fn what_must_hold_does_for_every_seed() {
+    fn every_seed_passes_its_check() {
         for (target, check) in TARGETS {
             hold(*check, &format!("seeds/{target}"));
         }
     }
 
     #[test]
-    fn and_for_the_configurations_of_this_repository() {
+    fn repository_configurations_pass_the_config_check() {
         hold(super::config::check, "../config");
     }
 

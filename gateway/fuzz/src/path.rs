@@ -1,11 +1,12 @@
-//! Paths, as clients write them: each has one form, by which routes and their policies are found.
+//! Checks of paths as clients write them. Each path has one normal form, by which routes and their policies are
+//! found.
 
 use std::fmt::Write as _;
 
 use gateway::config::{BadPath, ReadPath, read_path};
 
-/// Every path that is let through has one form, which leads nowhere else; however it is written, it is the same; and
-/// it is the same that the backend gets.
+/// Checks that every accepted path has one normal form without dot segments, that all spellings of a path have
+/// the same form, and that the path sent to the backend has it, too.
 pub fn check(input: &[u8]) {
     let Ok(written) = std::str::from_utf8(input) else { return };
     let Ok(read) = read_path(written) else { return };
@@ -32,12 +33,12 @@ fn compared<'r>(read: &'r Result<ReadPath<'_>, BadPath>) -> Result<&'r str, BadP
     read.as_ref().map(|read| &*read.compared).map_err(|bad| *bad)
 }
 
-/// The path with everything encoded that can be without another meaning.
+/// Percent-encodes every character of the path that has the same meaning when it is encoded.
 fn all_encoded(path: &str) -> String {
     let mut encoded = String::new();
     let mut left = 0;
     for c in path.chars() {
-        // The two digits behind a percent sign are no characters of their own.
+        // The two hexadecimal digits after a percent sign are part of the encoding.
         match (c, left) {
             ('%', _) => left = 2,
             (_, 1..) => left -= 1,

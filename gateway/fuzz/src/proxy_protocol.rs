@@ -1,4 +1,4 @@
-//! The header of the PROXY protocol, which says in front of a connection's bytes for whom it is.
+//! Checks of the PROXY protocol header, which precedes the bytes of a connection and names the client.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use futures::FutureExt as _;
 use gateway::listener::proxy_protocol::{OnBehalfOf, read};
 
-/// Where `input` begins with a header, that much of it is read and no more, whatever follows; without its last byte
-/// it is none; and who it is for can be said again.
+/// Checks that the reader consumes exactly the header at the start of `input`, independently of the bytes that
+/// follow. A header without its last byte must be incomplete. The client's address must survive a round trip.
 pub fn check(input: &[u8]) {
     let Ok((found, length)) = header(input) else { return };
     let written = &input[..length];
@@ -28,7 +28,7 @@ pub fn check(input: &[u8]) {
     }
 }
 
-/// For whom the header in front of `bytes` is, and how long it is.
+/// Returns the client that the header at the start of `bytes` names, and the length of the header.
 fn header(bytes: &[u8]) -> Result<(OnBehalfOf, usize), ErrorKind> {
     let mut stream = bytes;
     match read(&mut stream).now_or_never() {
@@ -37,7 +37,7 @@ fn header(bytes: &[u8]) -> Result<(OnBehalfOf, usize), ErrorKind> {
     }
 }
 
-/// What version 1 says of a client.
+/// Returns a header of version 1 that names a client.
 fn line(address: SocketAddr) -> String {
     let (family, ip, port) = (if address.is_ipv4() { "TCP4" } else { "TCP6" }, address.ip(), address.port());
     format!("PROXY {family} {ip} {ip} {port} 80\r\n")

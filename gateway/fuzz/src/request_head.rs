@@ -1,11 +1,12 @@
-//! The head of a request of HTTP/1, which everybody behind the gateway must read as the gateway does.
+//! Checks of HTTP/1 request heads. A server or proxy after the gateway must read a head in the same way as the
+//! gateway.
 
 use gateway::config::Limits;
 use gateway::downstream::http1::head::{Framing, Head, HeadReader};
 use gateway::policy::head_size::HeadSize;
 
-/// A head that is taken ends where it ends, in whatever pieces it comes and whatever follows it; and another reader,
-/// which is lenient, finds the same end in it, and the same body behind it.
+/// Checks that an accepted head has one end, which depends neither on the pieces in which the bytes arrive nor
+/// on the bytes that follow. Another, lenient reader must find the same end and the same body framing.
 pub fn check(input: &[u8]) {
     let bounds = HeadSize::from(&Limits::default());
     let Ok(Some(head)) = HeadReader::default().read(input, &bounds) else { return };

@@ -1,4 +1,4 @@
-//! The responses of a backend over HTTP/1, which Pingora must read as the gateway does.
+//! Checks of HTTP/1 responses of a backend. Pingora must read them in the same way as the gateway.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -16,15 +16,15 @@ use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
 
 use crate::chunked_body;
 
-/// So small that a short input can go beyond them.
+/// Small limits, which a short input can exceed.
 const LIMITS: HeadLimits = HeadLimits { bytes: 1000, fields: 12 };
 
-/// How many interim responses there may be.
+/// Largest number of interim responses.
 const MAX_INTERIM: usize = 32;
 
-/// Checks that a head that is accepted is the same in whatever pieces it comes, and that a strict and a lenient reader find
-/// the same in it. Pingora reads of the whole response what they do, and fails only where the inspector refuses it. What
-/// the client is told of the length has one meaning.
+/// Checks that an accepted head does not depend on the pieces in which it arrives, and that a strict and a
+/// lenient reader find the same in it. Pingora must read the same response as these readers, and may fail only
+/// if the inspector refuses it. The length that the client gets must have one meaning.
 pub fn check(input: &[u8]) {
     let read = read_head(input, input.len().max(1));
     assert_eq!(read.ok(), read_head(input, 1).ok(), "in pieces it is another: {}", input.escape_ascii());
@@ -56,7 +56,7 @@ fn is_what_others_read(bytes: &[u8], head: Head) {
         [b'\r', b'\n'].iter().all(|end| bytes.iter().filter(|byte| *byte == end).count() == line_ends);
     assert!(is_strict, "a line ends otherwise than all: {said}");
     let mut lenient = httparse::ParserConfig::default();
-    // As Pingora's is.
+    // The same options as Pingora's parser.
     lenient.allow_spaces_after_header_name_in_responses(true);
     lenient.allow_obsolete_multiline_headers_in_responses(true);
     for parser in [httparse::ParserConfig::default(), lenient] {
@@ -77,13 +77,13 @@ fn is_what_others_read(bytes: &[u8], head: Head) {
     }
 }
 
-/// A line, split where the first colon is.
+/// Splits a line at its first colon.
 fn split(line: &[u8]) -> (&[u8], &[u8]) {
     let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
     (&line[..colon], line.get(colon + 1..).unwrap_or_default().trim_ascii())
 }
 
-/// What another reader finds in a head.
+/// Head as another reader parses it.
 struct ReadByOthers<'b> {
     length: usize,
     status: u16,
@@ -111,7 +111,7 @@ impl<'b> ReadByOthers<'b> {
         self.values(name).any(|value| value.eq_ignore_ascii_case(option))
     }
 
-    /// How the body ends, where that can be read in one way only.
+    /// Returns the framing of the body, if the head has only one interpretation.
     fn framing(&self) -> Option<Framing> {
         let number = |value: &[u8]| std::str::from_utf8(value).ok()?.parse::<u64>().ok();
         let (lengths, codings): (Vec<_>, Vec<_>) =
@@ -142,21 +142,21 @@ impl<'b> ReadByOthers<'b> {
     }
 }
 
-/// What is read of a response and those that come before it.
+/// Response with the interim responses before it, as far as they were read.
 #[derive(Debug, Default, PartialEq)]
 struct Response {
     heads: Vec<(u16, HeaderMap)>,
     body: Vec<u8>,
 }
 
-/// How it ends.
+/// End of a response.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
-    /// With its last byte.
+    /// The last byte was read.
     Whole,
-    /// It is refused.
+    /// The response was refused.
     Refused,
-    /// The connection is closed before.
+    /// The connection was closed before the last byte.
     CutOff,
 }
 
@@ -165,7 +165,7 @@ fn is_read_by_pingora(input: &[u8], method: &'static str) {
     let said = input.escape_ascii();
     for size in [1, 7] {
         let pieces = read(input, method, size);
-        // Of a part in which something is wrong nothing is passed on, however large it is.
+        // The reader passes on nothing of a piece with a fault, so larger pieces may deliver less.
         let is_same = pieces == whole
             || (pieces.1, &whole.1) == (End::Refused, &End::Refused)
                 && pieces.0.heads.starts_with(&whole.0.heads)
@@ -182,7 +182,7 @@ fn is_read_by_pingora(input: &[u8], method: &'static str) {
     }
 }
 
-/// Returns what a strict reader finds.
+/// Returns the response that a strict reader finds.
 fn response(input: &[u8], method: &str) -> Option<Response> {
     let (mut rest, mut heads) = (input, Vec::new());
     loop {
@@ -202,7 +202,7 @@ fn response(input: &[u8], method: &str) -> Option<Response> {
     }
 }
 
-/// Returns what Pingora reads of a response that comes in pieces of this size.
+/// Returns the response that Pingora reads if it arrives in pieces of `size` bytes.
 fn read(input: &[u8], method: &'static str, size: usize) -> (Response, End) {
     let (mut backend, ours) = duplex(64 * 1024);
     let stream = BackendStream::new(Box::new(ours), ResponseLimits::new(|| LIMITS));
@@ -253,7 +253,7 @@ async fn read_to_end(
         let head = session.read_resp_header_parts().await?;
         response.heads.push((head.status.as_u16(), head.headers.clone()));
         if head.status.as_u16() == 101 {
-            // Not one that was asked for.
+            // A protocol switch that the request did not ask for: there is no body to read.
             return Ok(());
         }
         has_one_length(*head);
@@ -267,7 +267,7 @@ async fn read_to_end(
     Ok(())
 }
 
-/// Whatever a client is told of the length is one number, or that it comes in chunks.
+/// Checks that the head for the client has at most one length, or is chunked.
 fn has_one_length(mut head: ResponseHeader) {
     if let Err(error) = response_check::check(&mut head, false, &LIMITS) {
         panic!("{head:?} is refused behind Pingora: {error}");

@@ -1,5 +1,5 @@
-//! The metrics listener: `/metrics` (and `/api/v1/metrics`) for Prometheus, `/health` and `/livez` for
-//! whoever wants to know that the process lives, `/readyz` for whoever sends it traffic.
+//! The metrics listener: `/metrics` and `/api/v1/metrics` for Prometheus, `/health` and `/livez` for checks
+//! that the process lives, `/readyz` for load balancers that send it traffic.
 
 use std::sync::Arc;
 
@@ -18,19 +18,19 @@ use tracing::error;
 use super::serve::{Door, serve};
 use crate::telemetry::{LogHandle, Metrics, keep_rates};
 
-/// Whether new traffic is welcome.
+/// Readiness for new traffic, which `/readyz` reports.
 #[derive(Clone, Default)]
 pub struct Readiness {
     draining: watch::Sender<bool>,
 }
 
 impl Readiness {
-    /// From now on it is not: the process is stopping.
+    /// Makes the gateway not ready, because the process is stopping.
     pub fn drain(&self) {
         self.draining.send_replace(true);
     }
 
-    /// Becomes true when the process is stopping.
+    /// Returns a receiver whose value becomes true when the process is stopping.
     pub fn stopping(&self) -> watch::Receiver<bool> {
         self.draining.subscribe()
     }
@@ -40,9 +40,9 @@ impl Readiness {
     }
 }
 
-/// Serves the metrics listener, in a runtime of its own, and keeps the metrics that are rates.
+/// Service that serves the metrics listener in a runtime of its own, and updates the metrics that are rates.
 pub struct MetricsServer {
-    /// Taken when the service starts.
+    /// Listener, which is taken when the service starts.
     door: Mutex<Option<Door>>,
     shared: Shared,
     log: LogHandle,
@@ -55,7 +55,7 @@ struct Shared {
 }
 
 impl MetricsServer {
-    /// A server; without a listener it only keeps the rates.
+    /// Creates a server. Without a listener it only updates the rates.
     pub fn new(door: Option<Door>, metrics: Arc<Metrics>, readiness: Readiness, log: LogHandle) -> Self {
         MetricsServer { door: Mutex::new(door), shared: Shared { metrics, readiness }, log }
     }
@@ -63,7 +63,7 @@ impl MetricsServer {
 
 #[async_trait]
 impl BackgroundService for MetricsServer {
-    /// Runs to the end of the process: while it stops, `/readyz` says so.
+    /// Runs until the process ends, so that `/readyz` can report the drain.
     async fn start(&self, _shutdown: ShutdownWatch) {
         let door = self.door.lock().take();
         let serving = async {

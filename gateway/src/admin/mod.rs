@@ -1,4 +1,4 @@
-//! What operators ask the gateway, on listeners of their own: how it does, and to be another one.
+//! Listeners for operators: metrics of the gateway, and the management API that changes its configuration.
 
 mod api;
 mod metrics_server;

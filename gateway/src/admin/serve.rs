@@ -1,5 +1,5 @@
-//! How the listeners for operators are served: few connections at a time, and an end to whatever a client may
-//! draw out, so that nobody who asks about the gateway takes from it what traffic needs.
+//! Serves the listeners for operators. The number of connections and the time of each are limited, so that
+//! operators' requests do not take resources from traffic.
 
 use std::net::TcpListener;
 use std::pin::pin;
@@ -20,28 +20,28 @@ use tracing::warn;
 
 use crate::drain::{Drain, LINGER, Part};
 
-/// Connections that are open at a time; further ones wait to be accepted.
+/// Maximum number of open connections; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 128;
-/// How long a request's head may take, from the end of the one before.
+/// Maximum time for a request head, from the end of the request before.
 const HEAD: Duration = Duration::from_secs(15);
-/// How long a connection may be used.
+/// Maximum age of a connection.
 const CONNECTION: Duration = Duration::from_secs(600);
 
 /// A listener for operators.
 pub struct Door {
-    /// Bound already.
+    /// Socket, which is already bound.
     pub listener: TcpListener,
-    /// Told when it is served.
+    /// Handle that tells the start-up that the listener accepts connections.
     pub starts: Part,
-    /// Says when it is another process's.
+    /// Signals that another process has taken over the listener.
     pub leaving: Drain,
 }
 
-/// Serves `app` to the end of the process, or until the listener is another process's. Handlers find their
-/// client's address in [`ConnectInfo`].
+/// Serves `app` until the process ends or another process takes over the listener. Handlers find the client's
+/// address in [`ConnectInfo`].
 ///
 /// # Errors
-/// Where the listener cannot be used at all.
+/// Returns an error if the listener cannot be used at all.
 pub(super) async fn serve(door: Door, app: Router) -> std::io::Result<()> {
     let Door { listener, starts, leaving } = door;
     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -69,7 +69,7 @@ async fn accept(listener: &tokio::net::TcpListener, app: Router, leaving: &Drain
                 });
             }
             Err(error) => {
-                // There may be no file for it at the moment.
+                // The process may have no free file descriptor at the moment.
                 warn!(%error, "a connection of an operator cannot be accepted");
                 sleep(Duration::from_millis(100)).await;
             }
@@ -77,7 +77,8 @@ async fn accept(listener: &tokio::net::TcpListener, app: Router, leaving: &Drain
     }
 }
 
-/// The next request shall come to the process that has the listener by then.
+/// Adds `Connection: close` to a response during a hand-over. The client's next request then reaches the
+/// process that has the listener by then.
 async fn ask_to_leave(State(leaving): State<Drain>, mut response: Response) -> Response {
     if leaving.has_begun() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -95,7 +96,7 @@ async fn converse(stream: TcpStream, app: Router, leaving: &Drain) {
     };
     tokio::select! {
         biased;
-        // How a client leaves is its own affair.
+        // The way in which a client ends its connection does not matter here.
         _ = connection.as_mut() => return,
         () = sleep(CONNECTION) => {}
         () = handed_over => {}

@@ -1,4 +1,4 @@
-//! What a configuration would change: compared with another file, or with what a gateway runs.
+//! Compares a configuration with another file, or with the configuration that a gateway runs.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use serde_json::Value;
 
 use crate::config::{Config, ConfigError, Overrides, Source, difference, reveal_secrets};
 
-/// How long a gateway may take to answer.
+/// Maximum time for the answer of a gateway.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why there is nothing to compare with.
+/// Reason why there is no configuration to compare with.
 #[derive(Debug, thiserror::Error)]
 pub enum AgainstError {
-    /// The other file is wrong.
+    /// The other file is invalid.
     #[error("--against: {0}")]
     File(ConfigError),
     /// The gateway does not answer.
@@ -21,22 +21,22 @@ pub enum AgainstError {
         "--against {url}: {error}; expected the management API of a gateway, as in http://127.0.0.1:8081"
     )]
     Unreachable {
-        /// What was asked.
+        /// URL of the request.
         url: String,
-        /// What went wrong.
+        /// Error of the HTTP client.
         error: ureq::Error,
     },
-    /// What it answers is no configuration of this version.
+    /// The answer of the gateway is not a configuration of this version.
     #[error("--against {url}: the answer is no configuration that this version understands: {error}")]
     NotUnderstood {
-        /// What was asked.
+        /// URL of the request.
         url: String,
-        /// What is wrong with it.
+        /// Description of the fault.
         error: String,
     },
 }
 
-/// What `config` changes of the configuration at `against`, a URL or a file; a line each.
+/// Returns the changes that `config` makes to the configuration at `against`, a URL or a file; a line each.
 ///
 /// # Errors
 /// See [`AgainstError`].
@@ -52,10 +52,11 @@ pub fn changes_against(config: &Config, against: &str) -> Result<Vec<String>, Ag
     Ok(if changes.is_empty() { vec!["no change".to_owned()] } else { changes })
 }
 
-/// What the gateway with this management API runs. Secrets, which it does not show, count as those of `config`.
+/// Fetches the running configuration from the management API at `url`. The API hides secrets, so they are taken
+/// from `config`.
 fn running_at(url: &str, config: &Config) -> Result<Config, AgainstError> {
     let url = format!("{}/api/v1/config", url.trim_end_matches('/'));
-    // Asked directly, and not for ever.
+    // The request uses no proxy and has a timeout.
     let agent = ureq::Agent::config_builder().proxy(None).timeout_global(Some(TIMEOUT)).build().new_agent();
     let mut request = agent.get(&url);
     let token = match config.admin.token_file.as_str() {

@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line: parses the arguments and runs the command that they name.
 
 pub mod diff;
 
@@ -102,7 +102,7 @@ enum Output {
     Json,
 }
 
-/// "Name: value", as curl takes it.
+/// Parses a header field in the form "Name: value", as curl takes it.
 fn header_field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or("expected something like \"X-Beta: 1\"")?;
     let name = name.trim().parse().map_err(|_| format!("'{name}' is no name of a header field"))?;
@@ -128,25 +128,25 @@ struct Sources {
     log_level: Option<String>,
 }
 
-/// Why a command failed.
+/// Reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// The configuration is wrong; a line for each fault.
+    /// The configuration is invalid; the message has a line for each fault.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// There is nothing to compare it with.
+    /// There is no configuration to compare with.
     #[error("gateway check: {0}")]
     Against(#[from] AgainstError),
-    /// It cannot be asked about this request.
+    /// The request cannot be explained.
     #[error("gateway explain: {0}")]
     Explain(String),
-    /// There is no certificate.
+    /// The certificate cannot be made.
     #[error("gateway dev-cert: {0}")]
     DevCert(#[from] SelfSignedError),
     /// The gateway cannot start.
     #[error("gateway: {0}")]
     Start(#[from] StartError),
-    /// It cannot start in the background.
+    /// The gateway cannot start in the background.
     #[error("gateway: {0}")]
     Daemon(#[from] DaemonError),
 }
@@ -160,10 +160,10 @@ impl From<DemoError> for CliError {
     }
 }
 
-/// Does what the command line says.
+/// Runs the command that the command line names.
 ///
 /// # Errors
-/// What went wrong, for the person at the terminal.
+/// Returns the error to show to the person at the terminal.
 #[expect(clippy::print_stdout, reason = "`check`, `explain` and `version` answer on standard output")]
 pub fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command.unwrap_or(Command::Run(cli.run)) {
@@ -173,7 +173,8 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
             let snapshot = compiled(&sources)?.load();
             let config = snapshot.config.clone();
             let access_warning = access_warning(&config)?;
-            // What the default is lowered to is this machine's business; the file is as good as any.
+            // Only the limits of this machine decide how far the default number of connections is lowered. That
+            // is no fault of the file, so there is no warning.
             descriptors::make_room(&config).map_err(StartError::Descriptors)?;
             warn(snapshot.warnings().iter().chain(&access_warning));
             for line in
@@ -220,8 +221,8 @@ fn warn<'w>(warnings: impl IntoIterator<Item = &'w String>) {
     }
 }
 
-/// What keeps the management API from being served here, where that may be different on the machine that the
-/// configuration is for: the token is not there.
+/// Returns a warning if the management API cannot be served here because its token is missing. The machine that
+/// the configuration is meant for may have the token.
 fn access_warning(config: &Config) -> Result<Option<String>, CliError> {
     let access =
         config.proxy.management_api.then(|| Access::new(&config.admin, config.proxy.management_api_addr));
@@ -247,7 +248,8 @@ fn serve(run: &Run) -> Result<(), CliError> {
     Ok(server::run(source, parsed, None, how)?)
 }
 
-/// What a configuration would run as: no backend has been probed, and all count as healthy.
+/// Compiles the configuration to a store that serves nothing. No backend has been probed, so all count as
+/// healthy.
 fn compiled(sources: &Sources) -> Result<Store, CliError> {
     let source = Source::new(sources.file(), variables(), sources.overrides());
     let parsed = source.read()?;
@@ -256,8 +258,8 @@ fn compiled(sources: &Sources) -> Result<Store, CliError> {
 }
 
 impl Sources {
-    /// The configuration file: the one that is named, or else the one that is found. Whoever names backends serves
-    /// these, and no file is looked for.
+    /// Returns the configuration file: the one that is named, or else the one that is found. If backends are
+    /// named by options or variables, no file is looked for.
     fn file(&self) -> Option<PathBuf> {
         if self.config.is_some() || !self.backend.is_empty() || config::name_backends(&variables()) {
             return self.config.clone();
@@ -273,10 +275,10 @@ impl Sources {
     }
 }
 
-/// The variables of this process.
+/// Returns the environment variables of this process that the gateway uses.
 fn variables() -> BTreeMap<String, String> {
     let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-    // What is not UTF-8 is kept, spoilt, so that it is refused like any other bad value.
+    // Values that are not UTF-8 are kept in a damaged form, so that they are refused like any other bad value.
     config::set_variables(std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))))
 }
 
@@ -292,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn run_is_what_happens_without_a_subcommand() {
+    fn missing_subcommand_means_run() {
         let run = |arguments: &[&str]| {
             let cli = Cli::try_parse_from([&["gateway"], arguments].concat()).unwrap();
             match cli.command {

@@ -1,4 +1,4 @@
-//! Where a backend is: `host:port`, a name whose SRV records say more, or a Unix socket.
+//! Address of a backend: `host:port`, a name with SRV records, or a Unix socket.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,23 +9,23 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::values::is_host_name;
 
-/// Where a backend is.
+/// Address of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Address {
-    /// At a host's port. Each address of a name is a backend of its own.
+    /// Host and port. Each address of a host name is a separate backend.
     Host(HostPort),
-    /// Where the SRV records of this name say (RFC 2782): `srv:_http._tcp.example.com`.
+    /// Name whose SRV records list the hosts and ports (RFC 2782): `srv:_http._tcp.example.com`.
     Service(String),
-    /// At a socket of this machine: `unix:/run/app.sock`.
+    /// Unix socket on this machine: `unix:/run/app.sock`.
     Unix(PathBuf),
 }
 
-/// The longest path of a socket, in bytes (`sun_path` in unix(7), without the NUL).
+/// Maximum length of a Unix socket's path, in bytes (`sun_path` in unix(7), without the NUL).
 const MAX_SOCKET_PATH: usize = 107;
 
 impl Address {
-    /// The name that has to be looked up in DNS, if there is one.
+    /// Returns the name that must be resolved by DNS, if there is one.
     pub fn name(&self) -> Option<&str> {
         match self {
             Address::Host(host) => host.ip().is_none().then_some(&host.host),
@@ -81,17 +81,17 @@ impl Serialize for Address {
     }
 }
 
-/// `host:port`. The host is an address (IPv6 in brackets) or a name.
+/// `host:port`. The host is an IP address (IPv6 in brackets) or a name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostPort {
-    /// The host as it was written, without brackets.
+    /// Host as written, without brackets.
     pub host: String,
-    /// The port, not 0.
+    /// Port; never 0.
     pub port: u16,
 }
 
 impl HostPort {
-    /// The host where it is an address, so that nothing has to be resolved.
+    /// Returns the host's IP address if it is written as one, so that no name must be resolved.
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_names_or_numbers_with_a_port() {
+    fn valid_addresses_are_parsed_and_displayed() {
         for text in [
             "127.0.0.1:3001",
             "localhost:80",
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_with_the_reason() {
+    fn invalid_address_is_refused_with_the_reason() {
         for (text, why) in [
             ("nonsense", "no port"),
             ("127.0.0.1", "no port"),
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_what_has_to_be_looked_up() {
+    fn only_host_and_srv_names_need_dns() {
         for (text, name) in [
             ("127.0.0.1:80", None),
             ("[::1]:80", None),

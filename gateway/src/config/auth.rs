@@ -1,4 +1,4 @@
-//! `[access]` and `[auth]`: from where a request may come, and what it must prove.
+//! `[access]` and `[auth]`: the networks from which clients may send requests, and the authentication of requests.
 
 use std::collections::BTreeMap;
 
@@ -10,83 +10,89 @@ use super::fields::FieldName;
 use super::network::Cidr;
 use super::values::{Millis, OneOrMany, Secs, is_default};
 
-/// `[access]`, a policy: the addresses from which clients may come.
+/// `[access]`, a policy: the networks from which clients may send requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Access {
-    /// The networks that may; none: every one.
+    /// Allowed networks; empty: every network.
     pub allow: Vec<Cidr>,
-    /// The networks that may not, also where `allow` names them.
+    /// Denied networks; they win over `allow`.
     pub deny: Vec<Cidr>,
 }
 
-/// `[auth]`, a policy: what a request must bear to be let through. Which keys mean something depends on the kind;
-/// the others are refused.
+/// `[auth]`, a policy: the credentials that a request needs. Each kind uses some of the keys; a key of another kind
+/// is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
-    /// What proves who asks.
+    /// Method of authentication.
     pub kind: AuthKind,
-    /// What clients are told that they need credentials for.
+    /// Realm that clients are shown when they need credentials.
     pub realm: String,
-    /// Whether the credentials go on to the backend, which could then use them elsewhere.
+    /// True if the credentials are passed on to the backend. The backend could then use them elsewhere.
     #[serde(skip_serializing_if = "is_default")]
     pub pass_credentials: bool,
-    /// The field that tells the backend who asks (`basic`, `api_key`). Nobody else's is passed on.
+    /// Request field that tells the backend the user's name (`basic`, `api_key`). The same field from the client is
+    /// removed.
     #[serde(skip_serializing_if = "is_default")]
     pub user_header: Option<FieldName>,
-    /// `basic`: the file with a line `name:hash` for each user, the hash bcrypt or argon2.
+    /// `basic`: the file with one line `name:hash` per user; the hash is bcrypt or argon2.
     #[serde(skip_serializing_if = "is_default")]
     pub users_file: String,
-    /// `api_key`: the field with the key; absent: `X-Api-Key`.
+    /// `api_key`: the request field with the key; absent: `X-Api-Key`.
     #[serde(skip_serializing_if = "is_default")]
     pub header: Option<FieldName>,
-    /// `api_key`: the file with a line `name:sha256` for each key, the SHA-256 of the key in hexadecimal digits.
+    /// `api_key`: the file with one line `name:sha256` per key; the second part is the key's SHA-256 in hexadecimal
+    /// digits.
     #[serde(skip_serializing_if = "is_default")]
     pub keys_file: String,
-    /// `jwt`: where the issuer has its public keys (RFC 7517 5); https, or http on this machine.
+    /// `jwt`: the URL of the issuer's public keys (RFC 7517 5); https, or http on this machine.
     #[serde(skip_serializing_if = "is_default")]
     pub jwks_url: String,
-    /// `jwt`: how often they are fetched, whether or not a token bears an unknown one.
+    /// `jwt`: the interval at which the keys are fetched, even if no token has an unknown key.
     #[serde(skip_serializing_if = "is_default")]
     pub jwks_refresh_secs: Option<Secs>,
     /// `jwt`: a file with public keys or certificates (PEM), in place of `jwks_url`.
     #[serde(skip_serializing_if = "is_default")]
     pub public_key_file: String,
-    /// `jwt`: the environment variable with the secret that tokens are signed with, in place of a public key.
+    /// `jwt`: the environment variable with the secret that signs tokens, in place of a public key.
     #[serde(skip_serializing_if = "is_default")]
     pub secret_env: String,
-    /// `jwt`: a file with that secret.
+    /// `jwt`: a file with the secret that signs tokens.
     #[serde(skip_serializing_if = "is_default")]
     pub secret_file: String,
-    /// `jwt`: the algorithms that count; none: all that the keys are made for.
+    /// `jwt`: the accepted algorithms; empty: every algorithm that the keys can be used for.
     #[serde(skip_serializing_if = "is_default")]
     pub algorithms: Vec<JwtAlgorithm>,
-    /// `jwt`: whose tokens count (`iss`); none: anybody's who can sign.
+    /// `jwt`: the accepted issuers (`iss`); empty: any issuer with a valid signature.
     #[serde(skip_serializing_if = "is_default")]
     pub issuer: OneOrMany<String>,
-    /// `jwt`: for whom a token must be (`aud`); none: only tokens for nobody in particular count.
+    /// `jwt`: the accepted audiences (`aud`); empty: only tokens without an audience are accepted.
     #[serde(skip_serializing_if = "is_default")]
     pub audience: OneOrMany<String>,
-    /// `jwt`: how far the issuer's clock may be off; absent: 30.
+    /// `jwt`: the tolerated difference of the issuer's clock, in seconds; absent: 30.
     #[serde(skip_serializing_if = "is_default")]
     pub leeway_secs: Option<u16>,
-    /// `jwt`: which claims backends are told, and in which fields. Nobody else's such fields are passed on.
+    /// `jwt`: the claims that are passed to backends, and their request fields. The same fields from the client are
+    /// removed.
     #[serde(skip_serializing_if = "is_default")]
     pub forward_claims: BTreeMap<String, FieldName>,
-    /// `jwt`: claims that must have this value, or one of these; `scope` a word of it.
+    /// `jwt`: claims that must have the given value, or one of the given values. For `scope`, one word of the claim
+    /// must match.
     #[serde(skip_serializing_if = "is_default")]
     pub require: BTreeMap<String, OneOrMany<String>>,
-    /// `forward`: who is asked whether a request may pass. Cookies of its answer go to the client.
+    /// `forward`: the URL of the auth server, which decides whether a request may pass. Cookies of its response go to
+    /// the client.
     #[serde(skip_serializing_if = "is_default")]
     pub url: String,
-    /// `forward`: the fields of the answer that backends are told; each comes once. Nobody else's are passed on.
+    /// `forward`: the fields of the auth server's response that are passed to backends, each at most once. The same
+    /// fields from the client are removed.
     #[serde(skip_serializing_if = "is_default")]
     pub response_headers: Vec<FieldName>,
-    /// `forward`: how long the answer may take; absent: 1000.
+    /// `forward`: the timeout for the auth server's response; absent: 1000.
     #[serde(skip_serializing_if = "is_default")]
     pub timeout_ms: Option<Millis>,
-    /// `jwt`, `forward`: the roots for an https server (PEM); empty: the system's.
+    /// `jwt`, `forward`: the root certificates for an https server (PEM); empty: the system's roots.
     #[serde(skip_serializing_if = "is_default")]
     pub ca_file: String,
 }
@@ -121,7 +127,8 @@ impl Default for Auth {
 }
 
 impl Auth {
-    /// The field with what proves who asks, where that ends here and is for no backend.
+    /// Returns the request field with the credentials, if the gateway must remove it before the request goes to the
+    /// backend.
     pub fn proof(&self) -> Option<HeaderName> {
         let field = match self.kind {
             AuthKind::Basic | AuthKind::Jwt => Some(header::AUTHORIZATION),
@@ -131,41 +138,41 @@ impl Auth {
         field.filter(|_| !self.pass_credentials)
     }
 
-    /// The field with the key of `api_key`.
+    /// Returns the request field with the key of `api_key`.
     pub fn key_header(&self) -> HeaderName {
         self.header.as_ref().map_or(HeaderName::from_static("x-api-key"), |name| name.0.clone())
     }
 
-    /// Every field in which a backend is told who asks.
+    /// Returns every request field that tells the backend about the user.
     pub fn identity_headers(&self) -> impl Iterator<Item = &HeaderName> {
         let names = self.forward_claims.values().chain(&self.response_headers).chain(&self.user_header);
         names.map(|name| &name.0)
     }
 
-    /// Every file that it depends on.
+    /// Returns every file that the table can name; the path of an unused file is empty.
     pub fn files(&self) -> [&String; 5] {
         [&self.users_file, &self.keys_file, &self.public_key_file, &self.secret_file, &self.ca_file]
     }
 }
 
-/// What proves who asks.
+/// Method of authentication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthKind {
-    /// Nothing need be proved, whatever an outer table demands.
+    /// No authentication, even if an outer table requires it.
     None,
-    /// A name and a password (RFC 7617).
+    /// Name and password (RFC 7617).
     Basic,
-    /// A signed token (RFC 7519) as bearer token (RFC 6750).
+    /// Signed token (RFC 7519), sent as a bearer token (RFC 6750).
     Jwt,
-    /// A key in a header field.
+    /// Key in a header field.
     ApiKey,
-    /// Another server is asked.
+    /// Decision of another server.
     Forward,
 }
 
 impl AuthKind {
-    /// As it is written.
+    /// Returns the kind's name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             AuthKind::None => "none",
@@ -177,7 +184,7 @@ impl AuthKind {
     }
 }
 
-/// An algorithm by which tokens are signed (RFC 7518 3.1, RFC 8037 3.1). There is no `none`.
+/// Algorithm that signs tokens (RFC 7518 3.1, RFC 8037 3.1). There is no `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "they are called as the RFCs call them")]
 pub enum JwtAlgorithm {
@@ -196,7 +203,7 @@ pub enum JwtAlgorithm {
 }
 
 impl JwtAlgorithm {
-    /// Whether signer and verifier share a secret.
+    /// Returns true if signer and verifier share a secret.
     pub fn is_symmetric(self) -> bool {
         matches!(self, JwtAlgorithm::HS256 | JwtAlgorithm::HS384 | JwtAlgorithm::HS512)
     }

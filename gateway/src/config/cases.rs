@@ -1,5 +1,5 @@
-//! `[[tests]]`: what must become of certain requests. They stand beside the configuration that they are
-//! about, and one that breaks them is refused like any other that is wrong.
+//! `[[tests]]`: expected results of certain requests. The tests are part of the configuration that they check. A
+//! configuration that fails one of its tests is refused like any other invalid configuration.
 
 use http::{Method, Uri};
 use schemars::JsonSchema;
@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::fields::Fields;
 use super::values::is_default;
 
-/// A request, and what is expected to become of it.
+/// Test: a request and its expected result.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Case {
-    /// Method and URL, as in `GET http://app.example.com/api`.
+    /// Method and URL, such as `GET http://app.example.com/api`.
     pub request: CaseRequest,
-    /// Its header fields.
+    /// Header fields of the request.
     #[serde(skip_serializing_if = "is_default")]
     pub headers: Fields,
-    /// What is looked at; at least one thing.
+    /// Expected result, with at least one key.
     pub expect: Expect,
 }
 
@@ -25,32 +25,32 @@ pub struct Case {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct CaseRequest {
-    /// The method.
+    /// Method of the request.
     pub method: Method,
-    /// The URL, host included.
+    /// URL of the request, including the host.
     pub url: Uri,
 }
 
-/// What is expected to become of a request; what is left out is not looked at.
+/// Expected result of a request; keys that are left out are not checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Expect {
-    /// The domain of the virtual host that serves it.
+    /// Domain of the virtual host that serves the request.
     #[serde(skip_serializing_if = "is_default")]
     pub virtual_host: Option<String>,
-    /// The route that it takes; "/" where it takes none of its virtual host's.
+    /// Route that matches the request; "/" if no route of the virtual host matches.
     #[serde(skip_serializing_if = "is_default")]
     pub route: Option<String>,
-    /// A tag whose backends may get it.
+    /// Tag whose backends may get the request.
     #[serde(skip_serializing_if = "is_default")]
     pub tag: Option<String>,
-    /// The path that a backend gets to see.
+    /// Path that the backend gets.
     #[serde(skip_serializing_if = "is_default")]
     pub path: Option<String>,
-    /// Where the client is sent instead.
+    /// Target of the redirect that the client gets.
     #[serde(skip_serializing_if = "is_default")]
     pub redirect: Option<String>,
-    /// The status with which the gateway itself answers.
+    /// Status code of the gateway's local reply.
     #[serde(skip_serializing_if = "is_default")]
     pub status: Option<u16>,
 }

@@ -1,6 +1,6 @@
-//! Where requests are counted: in the gateway itself, or in a Redis that several gateways share.
+//! Store of the rate-limit counters: the gateway's own memory, or a Redis that several gateways share.
 //!
-//! Errors here never repeat what was written: somebody may have put a password into it.
+//! Errors in this file never repeat the configured text, because it may contain a password.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,37 +10,37 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::address::HostPort;
 
 const PORT: u16 = 6379;
-/// The longest path of a socket, in bytes (`sun_path` in unix(7), without the NUL).
+/// Maximum length of a Unix socket's path, in bytes (`sun_path` in unix(7), without the NUL).
 const MAX_SOCKET_PATH: usize = 107;
 
-/// Where requests are counted.
+/// Store of the counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub enum CounterStore {
-    /// In this process.
+    /// Memory of this process.
     #[default]
     Local,
-    /// In a Redis.
+    /// Redis database.
     Redis(Redis),
 }
 
-/// A database of a Redis.
+/// Redis server and the number of a database on it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Redis {
-    /// Where it listens.
+    /// Address of the Redis server.
     pub place: RedisPlace,
-    /// Its number.
+    /// Number of the database.
     pub database: u16,
 }
 
-/// Where a Redis listens.
+/// Address of a Redis server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RedisPlace {
-    /// At a host's port: `redis://HOST:PORT/DB`.
+    /// Host and port: `redis://HOST:PORT/DB`.
     Plain(HostPort),
-    /// The same, over TLS: `rediss://HOST:PORT/DB`.
+    /// Host and port with TLS: `rediss://HOST:PORT/DB`.
     Tls(HostPort),
-    /// At a socket of this machine: `unix:///PATH?db=DB`, also written `redis+unix://`.
+    /// Unix socket on this machine: `unix:///PATH?db=DB`, or `redis+unix://`.
     Unix(PathBuf),
 }
 
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_form_is_read_and_shown() {
+    fn every_store_form_is_parsed_and_displayed() {
         for (text, shown) in [
             ("local", "local"),
             ("redis://redis.internal", "redis://redis.internal:6379"),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_store_is_refused_and_never_repeated() {
+    fn error_for_invalid_store_never_repeats_its_text() {
         for text in [
             "redis",
             "memcached://sesame",

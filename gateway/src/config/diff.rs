@@ -1,4 +1,4 @@
-//! What is different between two configurations, in words.
+//! Difference between two configurations, as lines of text.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use super::rewrite::{identity, matches};
 use super::schema::Config;
 use super::secrets::{hide_secrets, is_of_fields, is_secret};
 
-/// What `new` changes: a line for each thing that is added (`+`), removed (`-`) or another one (`~`).
+/// Returns one line for each item that `new` adds (`+`), removes (`-`) or changes (`~`).
 pub fn difference(old: &Config, new: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     if let (Value::Object(old), Value::Object(new)) = (old.to_json(), new.to_json()) {
@@ -37,7 +37,7 @@ fn tables(at: &str, old: &Map<String, Value>, new: &Map<String, Value>, lines: &
     }
 }
 
-/// A value as anybody may read it.
+/// Returns a value as text, without its secrets.
 fn shown(of_fields: bool, key: &str, value: &Value) -> String {
     if of_fields && is_secret(key) {
         return "***".to_owned();
@@ -52,7 +52,7 @@ fn hidden(mut value: Value) -> Value {
     value
 }
 
-/// Whether it is an array of tables.
+/// Returns true if `value` is an array that contains a table.
 fn is_list(value: Option<&Value>) -> bool {
     value.and_then(Value::as_array).is_some_and(|items| items.iter().any(Value::is_object))
 }
@@ -60,7 +60,7 @@ fn is_list(value: Option<&Value>) -> bool {
 fn lists(kind: &str, old: Option<&Value>, new: Option<&Value>, lines: &mut Vec<String>) {
     let items = |value: Option<&Value>| match value {
         Some(Value::Array(items)) => items.clone(),
-        // One of what may be several, written alone.
+        // A single table is allowed in place of an array of tables.
         Some(one @ Value::Object(_)) => vec![one.clone()],
         _ => Vec::new(),
     };
@@ -91,7 +91,7 @@ fn name(item: &Value) -> String {
     }
 }
 
-/// What one of them is called.
+/// Returns the name of a single item of the array at `key`.
 fn one(key: &str) -> &str {
     match key {
         "virtual_hosts" => "virtual host",
@@ -110,7 +110,7 @@ mod tests {
     use crate::config::tests::COMPLETE;
 
     #[test]
-    fn secrets_are_not_told() {
+    fn difference_hides_secrets() {
         let text = |token: &str| {
             format!("[headers]\nrequest_set = {{ \"Authorization\" = \"{token}\" }}\n{COMPLETE}")
         };
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_routes_backends_and_policies() {
+    fn difference_lists_hosts_routes_backends_and_policies() {
         let old = format!(
             "[rate_limit]\nrequests = 5\n[[virtual_hosts]]\ndomain = \"a.example\"\n\
              enabled_backends_tag = \"a\"\n[[virtual_hosts.routes]]\npath_prefix = \"/old\"\n\
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn one_table_that_becomes_several() {
+    fn difference_handles_one_table_becoming_several() {
         let old = format!("[rate_limit]\nname = \"burst\"\nrequests = 5\n{COMPLETE}");
         let new = format!(
             "[[rate_limit]]\nname = \"day\"\nwindow_secs = 86400\n[[rate_limit]]\nname = \"burst\"\n{COMPLETE}"

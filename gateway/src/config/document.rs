@@ -1,7 +1,7 @@
-//! A TOML text as a tree that knows where everything stood.
+//! TOML text as a tree that keeps the position of every value.
 //!
-//! A deserializer stops at the first error. Here an offending key is noted, cut off the tree, and the rest
-//! read again, so that one look shows everything that is wrong.
+//! A deserializer stops at the first error. To report every error at once, this module records a faulty key, removes
+//! it from the tree, and deserializes the rest again.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -13,22 +13,23 @@ use toml::de::{DeTable, DeValue, Deserializer};
 use super::error::{Fault, Position};
 use super::not_yet;
 
-/// Enough to see a pattern in; a file with more faults than this is not a configuration.
+/// Maximum number of faults that are reported. They are enough to see a pattern, and a file with more faults is not a
+/// configuration.
 const MAX_FAULTS: usize = 100;
 
-/// A text and what was understood of it.
+/// Text, and the part of it that could be parsed.
 pub(super) struct Document<'t> {
     name: &'t str,
     text: &'t str,
     tree: Spanned<DeTable<'t>>,
-    /// The tables at the top that something had to be cut off.
+    /// Top-level tables from which faulty parts were removed.
     cut: BTreeSet<String>,
     well_formed: bool,
     given_up: bool,
 }
 
 impl<'t> Document<'t> {
-    /// Parses as much as can be understood; `name` is what faults call the text.
+    /// Parses as much of `text` as possible; `name` is the text's name in faults.
     pub(super) fn parse(name: &'t str, text: &'t str) -> (Self, Vec<Fault>) {
         let (tree, errors) = DeTable::parse_recoverable(text);
         let well_formed = errors.is_empty();
@@ -39,7 +40,7 @@ impl<'t> Document<'t> {
         (document, faults)
     }
 
-    /// Reads a `T`, leaving out what cannot be read. Every field of `T` must have a default.
+    /// Deserializes a `T` without the parts that cannot be read. Every field of `T` must have a default.
     pub(super) fn decode<T: DeserializeOwned + Default>(&mut self) -> (T, Vec<Fault>) {
         let mut faults = Vec::new();
         while faults.len() < MAX_FAULTS {
@@ -58,17 +59,17 @@ impl<'t> Document<'t> {
         (T::default(), faults)
     }
 
-    /// What faults call the text.
+    /// Returns the text's name in faults.
     pub(super) fn name(&self) -> &str {
         self.name
     }
 
-    /// Whether there were so many faults that the rest was not looked at.
+    /// Returns true if decoding stopped early because of too many faults.
     pub(super) fn is_given_up(&self) -> bool {
         self.given_up
     }
 
-    /// Whether everything that stands in `table` was understood.
+    /// Returns true if every part of `table` could be read.
     pub(super) fn is_whole(&self, table: &str) -> bool {
         self.well_formed && !self.cut.contains(table)
     }
@@ -78,7 +79,8 @@ impl<'t> Document<'t> {
         Fault { source: self.name.to_owned(), position, pointer: String::new(), detail }
     }
 
-    /// Where the value at `path` stands, or the innermost table around it: `["backends", "0", "address"]`.
+    /// Returns the position of the value at `path`, or of the innermost table around it. Example of a path:
+    /// `["backends", "0", "address"]`.
     pub(super) fn locate(&self, path: &[&str]) -> Option<Position> {
         let mut place = None;
         let (first, rest) = path.split_first()?;
@@ -89,7 +91,7 @@ impl<'t> Document<'t> {
                 DeValue::Table(_) => inside(value.get_ref(), step),
                 DeValue::Array(items) => match step.parse::<usize>() {
                     Ok(index) => items.get(index),
-                    // One of what may be several is spoken of as if it stood alone.
+                    // A path has no index if the array holds a single table, such as one rate-limit window.
                     Err(_) if items.len() == 1 => items.first().and_then(|one| inside(one.get_ref(), step)),
                     Err(_) => None,
                 },
@@ -103,7 +105,7 @@ impl<'t> Document<'t> {
     }
 }
 
-/// What stands in a table under `key`.
+/// Returns the value of `key` in a table.
 fn inside<'t, 'a>(table: &'t DeValue<'a>, key: &str) -> Option<&'t Spanned<DeValue<'a>>> {
     table.as_table()?.iter().find(|(known, _)| known.get_ref() == key).map(|(_, value)| value)
 }
@@ -112,17 +114,18 @@ fn is_index(step: &str) -> bool {
     step.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// As RFC 6901 writes a path.
+/// Returns a path as a JSON pointer (RFC 6901).
 fn pointer(path: &[String]) -> String {
     path.iter().map(|step| format!("/{}", step.replace('~', "~0").replace('/', "~1"))).collect()
 }
 
-/// Cuts the key or value at `span` off `table`, and returns the keys and indices that led there.
+/// Removes the key or value at `span` from `table`, and returns the keys and indices of its path.
 fn cut(table: &mut DeTable<'_>, span: &Range<usize>) -> Option<Vec<String>> {
     let mut doomed = None;
     for (key, value) in table.iter_mut() {
         let name = key.get_ref().to_string();
-        // An unknown key is at fault as a key; otherwise look inside before blaming the whole value.
+        // An unknown key is a fault of the key. For any other fault, look inside the value before removing the whole
+        // value.
         if key.span() != *span {
             if let Some(mut path) = cut_inside(value, span) {
                 path.insert(0, name);
@@ -158,7 +161,7 @@ fn cut_inside(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<V
     }
 }
 
-/// What a deserializer says about the key at `path`, in the words of people who write configurations.
+/// Translates a deserializer's message about the key at `path` into words for operators.
 pub(super) fn describe(message: &str, path: &[String]) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
     if message.starts_with("unknown field") {
@@ -181,7 +184,7 @@ pub(super) fn describe(message: &str, path: &[String]) -> String {
     }
 }
 
-/// Rust's words for things, and ours.
+/// Terms in the deserializer's messages, and their replacements.
 const WORDS: &[(&str, &str)] = &[
     ("a nonzero usize", "a whole number from 1"),
     ("a nonzero u32", "a whole number from 1"),
@@ -200,13 +203,13 @@ fn listed(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
 }
 
-/// " (did you mean `…`?)" where one of `known` is `found` with few letters wrong, swapped, missing or too many
-/// (one in three), else nothing.
+/// Returns " (did you mean `…`?)" if one of `known` is close to `found`, otherwise an empty string. Close names
+/// differ in at most a third of their letters, which are wrong, swapped, missing or extra.
 pub fn did_you_mean<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> String {
     closest(found, known).map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"))
 }
 
-/// Returns the one of `known` that somebody most likely meant who wrote `found`.
+/// Returns the name in `known` that is closest to the misspelt name `found`.
 pub(super) fn closest<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|name| (strsim::damerau_levenshtein(found, name), name))
@@ -236,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flaw_is_found_with_its_place() {
+    fn every_fault_is_reported_with_its_position() {
         let text = r#"
 [proxy]
 listen_adr_http = "127.0.0.1:80"
@@ -267,13 +270,13 @@ algorithm = "rownd_robin"
     }
 
     #[test]
-    fn syntax_errors_do_not_hide_each_other() {
+    fn several_syntax_errors_are_all_reported() {
         let faults = faults("[proxy]\nthreads = = 1\n[logging]\nlevel = \"info\nformat = 1.2.3\n");
         assert!(faults.len() >= 2, "{}", faults.join("\n"));
     }
 
     #[test]
-    fn a_key_given_twice_is_a_flaw() {
+    fn duplicate_key_is_refused() {
         let faults = faults("[proxy]\nthreads = 1\nthreads = 2\n");
         assert!(
             faults.iter().any(|fault| fault.starts_with("file:3:1: duplicate key")),
@@ -283,7 +286,7 @@ algorithm = "rownd_robin"
     }
 
     #[test]
-    fn only_what_is_close_is_proposed() {
+    fn did_you_mean_proposes_only_close_names() {
         let propose = |found| did_you_mean(found, ["web", "rate_limit", "retry", "a", "b"].into_iter());
         assert_eq!(propose("wbe"), " (did you mean `web`?)");
         assert_eq!(propose("ratelimits"), " (did you mean `rate_limit`?)");
@@ -296,7 +299,7 @@ algorithm = "rownd_robin"
     }
 
     #[test]
-    fn what_a_table_cannot_be_is_cut_off_whole() {
+    fn wrong_value_for_a_table_is_removed_whole() {
         assert_eq!(faults("proxy = 3\nbackends = \"x\"\n").len(), 2);
         assert_eq!(faults("[[proxy]]\nthreads = 1\n").len(), 1);
         assert_eq!(faults("[[backends]]\n[[backends]]\naddress = []\n").len(), 1);

@@ -1,26 +1,26 @@
-//! What is wrong with a configuration, and where.
+//! Faults of a configuration, and their positions.
 
 use std::fmt::{self, Write as _};
 
-/// A place in a text: both count from 1, columns in characters.
+/// Position in a text; line and column count from 1, and columns count characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// The line.
+    /// Line.
     pub line: usize,
-    /// The character in the line.
+    /// Character in the line.
     pub column: usize,
 }
 
-/// One thing that is wrong.
+/// Single fault of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Where it was written: a file's name, or a variable's or option's.
+    /// Name of the file, variable or option that holds the fault.
     pub source: String,
-    /// Where in the file, if it is one and the place is known.
+    /// Position in the file, if the source is a file and the position is known.
     pub position: Option<Position>,
-    /// Where in the configuration, as a JSON pointer (RFC 6901); empty where that is not known.
+    /// JSON pointer to the key (RFC 6901); empty if it is not known.
     pub pointer: String,
-    /// What is wrong and, where that is clear, what to write instead.
+    /// Description of the fault and, if known, the correct value.
     pub detail: String,
 }
 
@@ -30,7 +30,8 @@ impl fmt::Display for Fault {
             Some(Position { line, column }) => write!(f, "{}:{line}:{column}: ", self.source)?,
             None => write!(f, "{}: ", self.source)?,
         }
-        // A detail quotes what was written, and whoever wrote a line break wrote no second line of the log.
+        // A detail may quote a line break from the configuration. Escaping keeps such text from forging a line of the
+        // log.
         self.detail.chars().try_for_each(|c| match c.is_control() {
             true => write!(f, "{}", c.escape_default()),
             false => f.write_char(c),
@@ -38,15 +39,15 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Everything that is wrong with a configuration, in the order in which it was written; a line each.
+/// Every fault of a configuration, in the order of the file; displayed with one line per fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
-    /// Never empty.
+    /// Faults; never empty.
     pub faults: Vec<Fault>,
 }
 
 impl ConfigError {
-    /// What has no place in the file comes after what has.
+    /// Creates an error with its faults sorted by position; faults without a position come last.
     pub(super) fn in_order(mut faults: Vec<Fault>) -> Self {
         faults.sort_by_key(|fault| (fault.position.is_none(), fault.position));
         ConfigError { faults }
@@ -68,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_has_one_line_whatever_it_quotes() {
+    fn fault_with_line_break_is_displayed_in_one_line() {
         let position = Some(Position { line: 2, column: 3 });
         let detail = "unknown key `ä\n\u{1b}[2J`".to_owned();
         let fault = Fault { source: "file".to_owned(), position, pointer: String::new(), detail };

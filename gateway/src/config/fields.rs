@@ -1,4 +1,4 @@
-//! Header fields as a configuration may name them.
+//! Header fields that a configuration may name.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,10 +8,10 @@ use http::{HeaderName, HeaderValue, header};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// The name of a header field that a rule may change.
+/// Name of a header field that a rule may change.
 ///
-/// Fields that say where a message ends or what becomes of the connection are the proxy's own business
-/// (RFC 9110 7.6.1): a rule that could change them could smuggle a request.
+/// Fields that frame a message or control the connection belong to the proxy alone (RFC 9110 7.6.1). A rule that
+/// changed them could make request smuggling possible.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct FieldName(pub HeaderName);
@@ -44,12 +44,12 @@ impl TryFrom<String> for FieldName {
     }
 }
 
-/// Whether a cookie can be called so: a token (RFC 6265 4.1.1), as the name of a header field is.
+/// Returns true if a cookie can have this name: a token (RFC 6265 4.1.1), like the name of a header field.
 pub(super) fn is_cookie_name(name: &str) -> bool {
     HeaderName::from_str(name).is_ok()
 }
 
-/// The value of a header field.
+/// Value of a header field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldValue(pub HeaderValue);
 
@@ -68,8 +68,8 @@ impl<'de> Deserialize<'de> for FieldValue {
     }
 }
 
-/// Header fields and their values, in the order in which they were written. A name may stand there once,
-/// however it is written: of two values, nobody could tell which holds.
+/// Header fields and their values, in the order of the text. A name is allowed once, regardless of case:
+/// with two values, it would be unclear which one counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fields(pub Vec<(FieldName, FieldValue)>);
 
@@ -110,8 +110,9 @@ impl Serialize for Fields {
     }
 }
 
-/// The name that stands for all that some backend would take for the same: in the environment of a CGI program every
-/// character but letters and digits is an underscore (RFC 3875 4.1.18).
+/// Returns the form of a field name that is equal for all names that a backend may confuse. In the environment of a
+/// CGI program, every character except letters and digits becomes an underscore (RFC 3875 4.1.18). Here, it becomes a
+/// hyphen.
 pub fn normalized_name(name: &str) -> Cow<'_, str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     if name.bytes().all(is_plain) {
@@ -125,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_that_frame_the_message_are_off_limits() {
+    fn message_framing_fields_are_refused() {
         assert!(FieldName::try_from("X-Any".to_owned()).is_ok());
         for name in ["Content-Length", "transfer-encoding", "Connection", "a b", ""] {
             assert!(FieldName::try_from(name.to_owned()).is_err(), "{name}");

@@ -1,4 +1,4 @@
-//! Hosts as routing compares them: what a client may write in many ways has one form here.
+//! Normalised host names for routing: clients may write a host in many ways, and all of them have one form here.
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
@@ -6,15 +6,15 @@ use std::str::FromStr;
 
 use super::values::is_host_name;
 
-/// A `Host` or `:authority` that is none (RFC 9110 4.2.3, RFC 3986 3.2.2).
+/// Error for a `Host` or `:authority` that is not a valid host (RFC 9110 4.2.3, RFC 3986 3.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid host")]
 pub struct InvalidHost;
 
-/// What a virtual host is called: a host in its one form, or many at once.
+/// Domain of a virtual host: one normalised host, or a set of hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Domain {
-    /// This host.
+    /// Exactly this host.
     Exact(String),
     /// Every host below this one: `*.example.com` is `Wildcard("example.com")`.
     Wildcard(String),
@@ -41,11 +41,12 @@ impl FromStr for Domain {
     }
 }
 
-/// The host of an authority in its one form: no port, no trailing dot, lower case, IPv6 literals in
-/// brackets and as short as they go. Borrows where the client has written it so already.
+/// Returns the host of an authority in its normalised form: no port, no trailing dot, lower case. IPv6 literals are
+/// in brackets and as short as possible. Borrows if the client has already written the normalised form.
 ///
 /// # Errors
-/// [`InvalidHost`] for everything that is no host, with or without a port; user information too.
+/// Returns [`InvalidHost`] if `authority` is not a host, with or without a port. User information is not allowed
+/// either.
 pub fn normalise_host(authority: &str) -> Result<Cow<'_, str>, InvalidHost> {
     if let Some(rest) = authority.strip_prefix('[') {
         let (literal, port) = rest.split_once(']').ok_or(InvalidHost)?;
@@ -70,7 +71,7 @@ pub fn normalise_host(authority: &str) -> Result<Cow<'_, str>, InvalidHost> {
     Ok(Cow::Borrowed(host))
 }
 
-/// RFC 3986 3.2.3: any number of digits, none included; more than 65535 is no port of ours.
+/// Returns true if `port` is a valid port: any number of digits, or none (RFC 3986 3.2.3), but at most 65535.
 fn is_port(port: &str) -> bool {
     port.is_empty() || (port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok())
 }
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_form_for_every_way_to_write_a_host() {
+    fn host_spellings_have_one_normalised_form() {
         for (written, form) in [
             ("example.com", "example.com"),
             ("Example.COM", "example.com"),
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn domains() {
+    fn domains_are_exact_wildcard_or_catch_all() {
         let domain = |text: &str| text.parse::<Domain>();
         assert_eq!(domain("*"), Ok(Domain::CatchAll));
         assert_eq!(domain("*.Example.com."), Ok(Domain::Wildcard("example.com".to_owned())));
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_refused() {
+    fn invalid_host_is_refused() {
         for written in [
             "",
             ".",

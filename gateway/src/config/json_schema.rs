@@ -1,5 +1,6 @@
-//! The configuration's JSON Schema, for editors, and for whoever writes to the management API. What is a type
-//! in the configuration is a definition there; here is how its small types look.
+//! JSON Schema of the configuration, for editors and for clients of the management API. A Rust type of the
+//! configuration is a definition in the schema. This file defines the schemas of the small types that are one value
+//! in the text.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -22,13 +23,13 @@ use super::schema::Config;
 use super::upstream::HashKey;
 use super::values::{Millis, OneOrMany, Percent, Secs, StatusSet, Weight};
 
-/// The schema of a whole configuration (JSON Schema 2020-12).
+/// Returns the schema of a complete configuration (JSON Schema 2020-12).
 pub fn json_schema() -> Value {
     let generator = SchemaSettings::draft2020_12().into_generator();
     generator.into_root_schema_for::<Config>().to_value()
 }
 
-/// Types that are one value in the text.
+/// Implements `JsonSchema` for types that are one value in the text.
 macro_rules! small_types {
     ($($type:ty => { $($schema:tt)+ })+) => {$(
         impl JsonSchema for $type {

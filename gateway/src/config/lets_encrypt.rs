@@ -1,30 +1,30 @@
-//! `[lets_encrypt]`: where certificates come from that nobody has to fetch by hand.
+//! `[lets_encrypt]`: automatic certificates from an ACME server.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::values::is_default;
 
-/// `[lets_encrypt]`: the ACME server (RFC 8555) that virtual hosts with `acme = true` get their certificates from.
-/// Whoever has this table agrees to that server's terms of service.
+/// `[lets_encrypt]`: the ACME server (RFC 8555) that issues the certificates of virtual hosts with `acme = true`. An
+/// operator who writes this table agrees to the server's terms of service.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LetsEncrypt {
-    /// Where the server may write to about certificates; empty: nowhere.
+    /// Email address for messages of the server about certificates; empty: no messages.
     #[serde(skip_serializing_if = "is_default")]
     pub email: String,
-    /// Whether the certificates are those of Let's Encrypt's staging server: browsers do not trust them, and
-    /// mistakes cost nothing.
+    /// True if the certificates come from Let's Encrypt's staging server. Browsers do not trust them, and mistakes
+    /// have no consequences.
     pub staging: bool,
-    /// The directory with the account and the certificates.
+    /// Directory for the account and the certificates.
     pub cache_dir: String,
-    /// The directory of another ACME server, an https URL; empty: Let's Encrypt.
+    /// Directory URL of another ACME server (https); empty: Let's Encrypt.
     #[serde(skip_serializing_if = "is_default")]
     pub directory_url: String,
-    /// A file with the roots by which that server proves who it is; empty: the system's.
+    /// File with the root certificates for that server; empty: the system's roots.
     #[serde(skip_serializing_if = "is_default")]
     pub ca_file: String,
-    /// How the server is shown that a name leads here.
+    /// Challenge that proves to the server that a name leads to this gateway.
     pub challenge: ChallengeKind,
 }
 
@@ -41,19 +41,19 @@ impl Default for LetsEncrypt {
     }
 }
 
-/// How an ACME server is shown that a name leads here.
+/// Challenge that proves to an ACME server that a name leads to this gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum ChallengeKind {
-    /// By an answer over plain HTTP on port 80 (RFC 8555 8.3).
+    /// Response over plain HTTP on port 80 (RFC 8555 8.3).
     #[serde(rename = "http-01")]
     Http01,
-    /// By a handshake on port 443 (RFC 8737).
+    /// TLS handshake on port 443 (RFC 8737).
     #[serde(rename = "tls-alpn-01")]
     TlsAlpn01,
 }
 
 impl ChallengeKind {
-    /// As it is written.
+    /// Returns the challenge's name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             ChallengeKind::Http01 => "http-01",

@@ -1,4 +1,5 @@
-//! From files, variables and options to a configuration that can run, or to everything that is wrong.
+//! Loads a configuration from a file, environment variables and command-line options. The result is a configuration
+//! that can run, or every fault that was found.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -17,21 +18,21 @@ use super::validate::{self, PathFault};
 use super::values::OneOrMany;
 use super::variables::{DEFAULT_BACKEND, Variables, WITHOUT_FILE, name_backends};
 
-/// The tag of the backends that do not come from a file.
+/// Tag of the backends that do not come from a file.
 const TAG: &str = "default";
 
-/// What the command line says in place of the other sources.
+/// Values of the command line, which override the other sources.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
-    /// In place of every listener.
+    /// Addresses that replace every plain HTTP listener.
     pub listen: Vec<SocketAddr>,
-    /// In place of every virtual host and backend.
+    /// Backends that replace every virtual host and backend.
     pub backends: Vec<Address>,
-    /// In place of what is logged.
+    /// Level that replaces the log level.
     pub log_level: Option<String>,
 }
 
-/// Where a configuration comes from. It can be read again, and what was read can be changed.
+/// Sources of a configuration. They can be read again, and the text can be changed.
 #[derive(Clone, Debug)]
 pub struct Source {
     text: Text,
@@ -41,27 +42,29 @@ pub struct Source {
 
 #[derive(Clone, Debug)]
 enum Text {
-    /// Read again each time.
+    /// File, which is read again each time.
     File(PathBuf),
-    /// Part of the program.
+    /// Text that is part of the program.
     BuiltIn { name: String, text: String },
 }
 
-/// A configuration, and the text in which it stands.
+/// Configuration, and the text from which it was read.
 #[derive(Clone, Debug)]
 pub struct Parsed {
-    /// The text. Of what variables and options say, only who is served is part of it.
+    /// Text of the configuration. Of the values from variables and options, it only contains the virtual hosts and
+    /// backends.
     pub text: String,
-    /// What it means, together with variables and options.
+    /// Configuration from the text, the variables and the options.
     pub config: Config,
-    /// Which path of the configuration was set by what.
+    /// Paths of the configuration, each with the variable or option that set it.
     set_by: SetBy,
 }
 
 type SetBy = Vec<(String, &'static str)>;
 
 impl Source {
-    /// A file if there is one, `variables` (see [`set_variables`](super::set_variables)), and the command line.
+    /// Creates a source from an optional file, `variables` (see [`set_variables`](super::set_variables)), and the
+    /// command line.
     pub fn new(file: Option<PathBuf>, variables: BTreeMap<String, String>, overrides: Overrides) -> Self {
         let text = match file {
             Some(file) => Text::File(file),
@@ -70,18 +73,19 @@ impl Source {
         Source { text, variables, overrides }
     }
 
-    /// A text that is part of the program, and nothing else; `name` is what errors call it.
+    /// Creates a source from a text that is part of the program, without variables or options. `name` is the text's
+    /// name in errors.
     pub fn built_in(name: &str, text: String) -> Self {
         let text = Text::BuiltIn { name: name.to_owned(), text };
         Source { text, variables: BTreeMap::new(), overrides: Overrides::default() }
     }
 
-    /// The same, with variables and a command line.
+    /// Returns the source with these variables and options.
     pub fn with(self, variables: BTreeMap<String, String>, overrides: Overrides) -> Self {
         Source { variables, overrides, ..self }
     }
 
-    /// The file that can be read again, if there is one. What came through a pipe is gone.
+    /// Returns the file, if it can be read again. A pipe cannot be read twice, so it does not count.
     pub fn file(&self) -> Option<&Path> {
         match &self.text {
             Text::File(file) if file.metadata().is_ok_and(|found| !found.is_file()) => None,
@@ -90,7 +94,7 @@ impl Source {
         }
     }
 
-    /// What errors call the text.
+    /// Returns the text's name in errors.
     fn name(&self) -> String {
         match &self.text {
             Text::File(path) => path.display().to_string(),
@@ -98,18 +102,17 @@ impl Source {
         }
     }
 
-    /// The file in which changes can be kept: none where variables or options say who is served.
+    /// Returns the file to which changes can be written. Returns `None` if variables or options name the backends.
     pub fn keeps_changes_in(&self) -> Option<&Path> {
         let elsewhere = !self.overrides.backends.is_empty() || name_backends(&self.variables);
         self.file().filter(|_| !elsewhere)
     }
 
-    /// Reads the configuration: the defaults, then the text, then the variables, then the command line.
-    /// Without a file, or where variables or command line name backends, one catch-all virtual host serves
-    /// them.
+    /// Reads the configuration: the defaults, then the text, then the variables, then the command line. If variables
+    /// or options name backends, or if there is no file, one catch-all virtual host serves the backends.
     ///
     /// # Errors
-    /// Everything that is wrong, from all sources at once; or that the file cannot be read.
+    /// Returns every fault of all sources at once, or an error if the file cannot be read.
     pub fn read(&self) -> Result<Parsed, ConfigError> {
         let (text, served) = match &self.text {
             Text::File(path) => (read(path)?, Served::Named),
@@ -122,23 +125,24 @@ impl Source {
         written.virtual_hosts.clone_from(&parsed.config.virtual_hosts);
         parsed.without_certificates_of_variables(&mut written);
         written.backends.clone_from(&parsed.config.backends);
-        // Changes begin with a text that says who is served. Where it does, this is the text as it was.
+        // Changes start from a text that names the virtual hosts and backends. If `text` already names them, it stays
+        // the same.
         parsed.text = rewrite(&text, &old, &written.to_json()).unwrap_or(text);
         Ok(parsed)
     }
 
-    /// Reads `text` in place of the one that was read.
+    /// Parses `text` in place of the text that was read.
     ///
     /// # Errors
-    /// Everything that is wrong.
+    /// Returns every fault that was found.
     pub fn parse(&self, text: &str) -> Result<Parsed, ConfigError> {
         self.assemble(text, Served::Written)
     }
 
-    /// `parsed`, changed so that it means `new`, with the fewest possible changes of its text.
+    /// Changes `parsed` to the configuration `new`, with as few changes of its text as possible.
     ///
     /// # Errors
-    /// Everything that is wrong with `new`; or that variables or options set what it would change.
+    /// Returns every fault of `new`, or an error if a variable or option sets a value that `new` would change.
     pub fn change(&self, parsed: &Parsed, new: &Value) -> Result<Parsed, ConfigError> {
         let old = parsed.config.to_json();
         let differs =
@@ -159,12 +163,12 @@ impl Source {
         }
         match rewrite(&parsed.text, &old, new) {
             Ok(text) => self.parse(&text),
-            // The text was parsed before: this says that it is none.
+            // Parsing the text again reports why it is not TOML.
             Err(_) => self.parse(&parsed.text),
         }
     }
 
-    /// Faults that were found in `parsed` later, with the places where they stand in its text.
+    /// Returns an error with faults that were found in `parsed` later, and their positions in its text.
     pub fn locate(&self, parsed: &Parsed, faults: Vec<PathFault>) -> ConfigError {
         let name = self.name();
         let (document, _) = Document::parse(&name, &parsed.text);
@@ -178,7 +182,7 @@ impl Source {
         faults.extend(unreadable);
         let set_by = self.override_with(served, &mut config, &mut faults);
         if document.is_given_up() {
-            // What was not understood is not missing.
+            // A value that could not be read must not be reported as missing.
             return Err(ConfigError { faults });
         }
         let mut wrong = validate::values(&config);
@@ -195,7 +199,8 @@ impl Source {
         Err(ConfigError::in_order(faults))
     }
 
-    /// Applies what wins over the text, and returns which path of the configuration was set by what.
+    /// Applies variables and options, which override the text. Returns each path that was set, with the variable or
+    /// option that set it.
     fn override_with(&self, served: Served, config: &mut Config, faults: &mut Vec<Fault>) -> SetBy {
         let mut variables = Variables::new(&self.variables);
         let by_variables = variables.apply(config);
@@ -231,8 +236,8 @@ impl Source {
 }
 
 impl Parsed {
-    /// Takes the certificates that variables have given to virtual hosts out of `written`: where they are is not for
-    /// the file to say.
+    /// Removes the certificates that come from variables from `written`, because the file must not contain their
+    /// paths.
     fn without_certificates_of_variables(&self, written: &mut Config) {
         let is_set = |path: String| self.set_by.iter().any(|(set, _)| *set == path);
         for (i, host) in written.virtual_hosts.iter_mut().enumerate() {
@@ -244,30 +249,30 @@ impl Parsed {
     }
 }
 
-/// Who is served.
+/// Source of the virtual hosts and backends.
 #[derive(Clone, Copy)]
 enum Served {
-    /// Whom the text names.
+    /// Virtual hosts and backends of the text.
     Written,
-    /// Whom variables and options name, if they do.
+    /// Backends of variables and options; if there are none, those of the text.
     Named,
-    /// The same, or else the default backend.
+    /// Backends of variables and options; if there are none, the default backend.
     NamedOrDefault,
 }
 
 impl Config {
-    /// Reads a configuration from a text alone; `name` is what errors call it.
+    /// Parses a configuration from a text alone; `name` is the text's name in errors.
     ///
     /// # Errors
-    /// Everything that is wrong.
+    /// Returns every fault that was found.
     pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
         let parsed = Source::built_in(name, String::new()).parse(text)?;
         Ok(parsed.config)
     }
 
-    /// As JSON, with every default; what is off is left out.
+    /// Returns the configuration as JSON, with every default. Optional parts that are not set are left out.
     pub fn to_json(&self) -> Value {
-        // Every key is a string, and every value one that JSON has.
+        // Serialization cannot fail: every key is a string, and every value exists in JSON.
         serde_json::to_value(self).unwrap_or_default()
     }
 }
@@ -302,7 +307,7 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-/// One catch-all virtual host over these backends.
+/// Replaces the virtual hosts with one catch-all virtual host that uses these backends.
 fn serve_only(config: &mut Config, addresses: Vec<Address>) {
     config.virtual_hosts = vec![VirtualHost {
         domain: "*".to_owned(),

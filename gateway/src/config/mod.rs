@@ -1,9 +1,9 @@
-//! What a person writes: the configuration's schema, where it comes from, and what is wrong with it.
+//! Configuration that the operator writes: its schema, its sources and its validation.
 //!
-//! A [`Config`] is plain data. Sources are read in [`Source::read`], later ones winning: defaults, the file, the
-//! `PINGORA_*` variables, the command line. Whatever cannot work is found here, before anything runs,
-//! and reported with its place in the file, all of it at once (names that lead nowhere only where all hosts
-//! and backends could be read). Nothing here knows Pingora.
+//! A [`Config`] is plain data. [`Source::read`] reads the sources in this order: defaults, the file, the `PINGORA_*`
+//! variables, the command line. A later source wins. Every fault is found here, before anything runs, and is reported
+//! with its position in the file. All faults are reported at once. References to unknown names are only checked if
+//! all hosts and backends could be read. Nothing in this module depends on Pingora.
 
 mod address;
 mod auth;

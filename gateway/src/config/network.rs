@@ -1,4 +1,4 @@
-//! Networks as a configuration names them.
+//! Networks in a configuration, and the network that identifies a client.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,29 +7,29 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer};
 
-/// A network, as in `10.0.0.0/8`, or one address.
+/// Network, such as `10.0.0.0/8`, or a single address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Cidr(IpNet);
 
 impl Cidr {
-    /// Its first address and its last.
+    /// Returns the first and the last address of the network.
     pub fn range(&self) -> (IpAddr, IpAddr) {
         (self.0.network(), self.0.broadcast())
     }
 
-    /// The same addresses in as few networks as can be: two halves become a whole.
+    /// Returns the same addresses in as few networks as possible: two halves become one network.
     pub fn joined(networks: &[Cidr]) -> Vec<Cidr> {
         let networks: Vec<IpNet> = networks.iter().map(|network| network.0).collect();
         IpNet::aggregate(&networks).into_iter().map(Cidr).collect()
     }
 
-    /// Whether all of `other` belongs to it.
+    /// Returns true if the network contains every address of `other`.
     pub fn covers(&self, other: &Cidr) -> bool {
         self.0.contains(&other.0)
     }
 
-    /// Whether `address` belongs to it. IPv4 is IPv4, also where it came over a socket of IPv6.
+    /// Returns true if the network contains `address`. An IPv4 address from an IPv6 socket counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
@@ -47,7 +47,7 @@ impl FromStr for Cidr {
     }
 }
 
-/// IPv4 is IPv4, also where it is written as IPv6 (`::ffff:10.0.0.0/104`, RFC 4291 2.5.5.2).
+/// Converts an IPv4 network that is written as IPv6 (`::ffff:10.0.0.0/104`, RFC 4291 2.5.5.2) to IPv4.
 fn as_ipv4(network: IpNet) -> IpNet {
     let IpNet::V6(mapped) = network else { return network };
     let length = mapped.prefix_len().checked_sub(96);
@@ -67,7 +67,7 @@ impl TryFrom<String> for Cidr {
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // One address is written as people write it.
+        // A single address is written without a prefix length.
         if self.0.prefix_len() == self.0.max_prefix_len() { self.0.addr().fmt(f) } else { self.0.fmt(f) }
     }
 }
@@ -78,8 +78,8 @@ impl Serialize for Cidr {
     }
 }
 
-/// Whom an address belongs to: itself, and for IPv6 its /64, which is the least that one customer is given and in which
-/// it could change addresses at will.
+/// Returns the network that stands for one client: the IPv4 address itself, or the /64 of an IPv6 address. A /64 is
+/// the smallest network that a provider assigns, and a client can change its address within it at will.
 pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (!0 << 64)).into(),
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_and_single_addresses() {
+    fn network_contains_its_addresses_and_no_others() {
         let contains = |network: &str, address: &str| {
             network.parse::<Cidr>().unwrap().contains(address.parse().unwrap())
         };

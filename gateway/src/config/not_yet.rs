@@ -1,8 +1,8 @@
-//! What the schema names and this version does not do yet. Such a key is refused with these words rather
-//! than ignored; it leaves the lists with the change that builds it.
+//! Keys that are planned but not supported yet. Such a key is refused with its own message instead of being ignored.
+//! The change that implements a key removes it from the list.
 
-/// Whether the key at `path` is one of them. Tables that may also stand in a virtual host or a route count there
-/// too.
+/// Returns true if the key at `path` is not supported yet. Tables that may also stand in a virtual host or a route
+/// are found there, too.
 pub(super) fn key(path: &[String]) -> bool {
     let path = path.join(".");
     let inside =

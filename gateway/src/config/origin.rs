@@ -1,17 +1,18 @@
-//! Origins of pages as a configuration names them, kept as browsers write them, so that they can be compared as they are.
+//! Origins of pages in a configuration. They are stored as browsers write them, so that they can be compared
+//! directly.
 
 use http::uri::Authority;
 use serde::{Deserialize, Serialize};
 
-/// Whose pages.
+/// Allowed origin of pages.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum AllowedOrigin {
-    /// Everybody's.
+    /// Every origin.
     Any,
-    /// Those of one origin, as browsers write it (RFC 6454 6.2).
+    /// Single origin, as browsers write it (RFC 6454 6.2).
     Exact(String),
-    /// Those of every host below one: what comes before the host, and what it ends with.
+    /// Every host below one: the text before the host, and the end of the host.
     Below(String, String),
 }
 
@@ -54,7 +55,7 @@ impl TryFrom<String> for AllowedOrigin {
         if !is_host(host) {
             return Err(wrong(""));
         }
-        // Browsers leave out the port that the scheme has anyway.
+        // Browsers leave out the scheme's default port.
         let usual = match scheme {
             "https" => ":443",
             "http" => ":80",
@@ -74,7 +75,7 @@ fn is_scheme(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphabetic()) && text.bytes().all(rest)
 }
 
-/// Whether it is a host, perhaps with a port.
+/// Returns true if `text` is a host, with or without a port.
 fn is_host(text: &str) -> bool {
     let Ok(authority) = text.parse::<Authority>() else { return false };
     let host = authority.host();
@@ -87,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn origins_are_kept_as_browsers_write_them() {
+    fn origins_are_stored_as_browsers_write_them() {
         for (written, kept) in [
             ("*", "*"),
             ("https://app.example.com", "https://app.example.com"),
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_browser_would_send_is_no_origin() {
+    fn invalid_origin_is_refused_with_a_hint() {
         for (written, hint) in [
             ("https://app.example.com/", "did you mean `https://app.example.com`?"),
             ("https://app.example.com/path?x", "did you mean `https://app.example.com`?"),

@@ -1,4 +1,4 @@
-//! The tables of the configuration that say what happens to requests.
+//! Configuration tables for requests: limits, header fields and fault injection.
 
 use std::num::NonZeroU32;
 
@@ -9,21 +9,23 @@ use serde::{Deserialize, Serialize};
 use super::fields::{FieldName, FieldValue, Fields};
 use super::values::{Percent, Secs};
 
-/// `[limits]`, a policy: how large a request may be, and how slowly its body may come.
+/// `[limits]`, a policy: the maximum size of a request, and the minimum speed of its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Its target, as the client writes it; a longer one is answered with 414.
+    /// Maximum length of the request target as the client wrote it, in bytes; a longer one is answered with 414.
     pub max_uri_bytes: NonZeroU32,
-    /// Its head: the request line and the header fields; a larger one is answered with 431.
+    /// Maximum size of the request head (request line and header fields), in bytes; a larger one is answered with
+    /// 431.
     pub max_header_bytes: NonZeroU32,
-    /// Header fields; more are answered with 431.
+    /// Maximum number of header fields; more are answered with 431.
     pub max_header_fields: NonZeroU32,
-    /// Its body; a longer one is answered with 413. 0: any length.
+    /// Maximum length of the request body, in bytes; a longer one is answered with 413. 0: no limit.
     pub max_request_body_bytes: u64,
-    /// How long its body is waited for, as long as nothing of it comes; then 408.
+    /// Maximum time that the gateway waits for more of the request body; then the client gets 408.
     pub body_timeout_secs: Secs,
-    /// So many bytes of it buy another second; 0: any do.
+    /// Minimum rate of the request body, in bytes per second: that many bytes allow one more second of waiting. 0:
+    /// any number of bytes resets the waiting time.
     pub min_body_bytes_per_sec: u32,
 }
 
@@ -40,23 +42,23 @@ impl Default for Limits {
     }
 }
 
-/// `[headers]`, a policy: which header fields are changed.
+/// `[headers]`, a policy: changes to header fields.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Headers {
-    /// Set on the way up, whatever was there.
+    /// Request fields that are set; they replace existing fields.
     pub request_set: Fields,
-    /// Added on the way up.
+    /// Request fields that are added.
     pub request_add: Fields,
-    /// Removed on the way up.
+    /// Request fields that are removed.
     pub request_remove: Vec<FieldName>,
-    /// Set on the way down, whatever was there.
+    /// Response fields that are set; they replace existing fields.
     pub response_set: Fields,
-    /// Added on the way down.
+    /// Response fields that are added.
     pub response_add: Fields,
-    /// Removed on the way down.
+    /// Response fields that are removed.
     pub response_remove: Vec<FieldName>,
-    /// Whether `X-Backend` tells the client which backend answered.
+    /// True if `X-Backend` tells the client which backend answered.
     pub expose_backend: bool,
 }
 
@@ -76,20 +78,21 @@ impl Default for Headers {
     }
 }
 
-/// `[security_headers]`, a policy: which fields tell browsers to be careful. A backend that sends one of them
-/// itself knows better, and an empty one is left out.
+/// `[security_headers]`, a policy: response fields that make browsers stricter. A field that the backend sends itself
+/// is kept, because the backend knows better. A field with an empty value is not sent.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SecurityHeaders {
-    /// `X-Content-Type-Options`: "nosniff" has scripts and styles be what they are called.
+    /// `X-Content-Type-Options`: "nosniff" makes browsers trust the declared type of scripts and styles.
     pub x_content_type_options: FieldValue,
-    /// `X-Frame-Options`: who may show the page in a frame.
+    /// `X-Frame-Options`: the pages that may show this page in a frame.
     pub x_frame_options: FieldValue,
-    /// `Referrer-Policy`: how much of the address other sites are told.
+    /// `Referrer-Policy`: the part of the page's address that other sites may see.
     pub referrer_policy: FieldValue,
-    /// `Content-Security-Policy`: what the page may load.
+    /// `Content-Security-Policy`: the resources that the page may load.
     pub content_security_policy: FieldValue,
-    /// `Strict-Transport-Security` (RFC 6797): for how long browsers come by HTTPS only. Sent over HTTPS only.
+    /// `Strict-Transport-Security` (RFC 6797): the time for which browsers use HTTPS only. This field is only sent
+    /// over HTTPS.
     pub strict_transport_security: FieldValue,
 }
 
@@ -106,16 +109,16 @@ impl Default for SecurityHeaders {
     }
 }
 
-/// `fault`: what a route does wrong on purpose, to see how clients bear it.
+/// `fault`: faults that a route injects on purpose, to test how clients handle them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FaultInjection {
-    /// How long a request is held up.
+    /// Delay of a request, in milliseconds.
     pub delay_ms: u32,
-    /// The share of requests that are.
+    /// Share of requests that are delayed.
     pub delay_percent: Percent,
-    /// The status of an answer in place of the backend's.
+    /// Status code of the local reply in place of the backend's response.
     pub abort_status: u16,
-    /// The share of requests that get it.
+    /// Share of requests that get the local reply.
     pub abort_percent: Percent,
 }

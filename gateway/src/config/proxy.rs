@@ -1,4 +1,4 @@
-//! `[proxy]`: where the process listens, what holds for every connection, and how the process lives.
+//! `[proxy]`: the listeners, the settings for every connection, and the process itself.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -9,93 +9,94 @@ use serde::{Deserialize, Serialize};
 use super::network::Cidr;
 use super::values::{OneOrMany, Secs, is_default};
 
-/// `[proxy]`
+/// `[proxy]`: listeners, connection limits, timeouts and process settings.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Proxy {
-    /// The plain HTTP listeners.
+    /// Plain HTTP listeners.
     pub listen_addr_http: OneOrMany<SocketAddr>,
-    /// The HTTPS listeners: HTTP/1.1 and, by ALPN, HTTP/2. None: no TLS.
+    /// HTTPS listeners, for HTTP/1.1 and (by ALPN) HTTP/2. Empty: no TLS.
     #[serde(skip_serializing_if = "is_default")]
     pub listen_addr: OneOrMany<SocketAddr>,
-    /// Whether a virtual host without a certificate is shown over HTTPS with a self-signed one, made at the start.
+    /// True if a virtual host without a certificate uses a self-signed one over HTTPS, which is made at startup.
     pub self_signed: bool,
-    /// The port to which `http_to_https` sends clients; 0: that of `listen_addr`, or else 443.
+    /// Port to which `http_to_https` redirects clients; 0: the port of `listen_addr`, or else 443.
     #[serde(skip_serializing_if = "is_default")]
     pub https_port: u16,
-    /// Whether the plain listeners take HTTP/2 from clients that know it (h2c with prior knowledge, RFC 9113
-    /// 3.3).
+    /// True if the plain listeners accept HTTP/2 from clients with prior knowledge (h2c, RFC 9113 3.3).
     #[serde(skip_serializing_if = "is_default")]
     pub http2_cleartext: bool,
-    /// Whether every connection begins with a PROXY protocol header (version 1 or 2), from one of
+    /// True if every connection must begin with a PROXY protocol header (version 1 or 2) from one of
     /// `trusted_proxies`; any other connection is closed.
     #[serde(skip_serializing_if = "is_default")]
     pub proxy_protocol: bool,
-    /// Who may say whom it speaks for, by `trusted_field` and PROXY headers.
+    /// Networks of proxies that may name the original client, by `trusted_field` and PROXY headers.
     #[serde(skip_serializing_if = "is_default")]
     pub trusted_proxies: Vec<Cidr>,
-    /// By which field they say it; the other one is not believed.
+    /// Field in which these proxies name the client; the other field is ignored.
     #[serde(skip_serializing_if = "is_default")]
     pub trusted_field: TrustedField,
-    /// The listener for the management API and its page.
+    /// Listener for the management API and its page.
     pub management_api_addr: SocketAddr,
-    /// Whether there is one.
+    /// True if the management API is served.
     pub management_api: bool,
-    /// The environment variable with the key that signs cookies. Where it is not set, the key is made anew at
-    /// each start, and cookies from before count as none.
+    /// Environment variable with the key that signs cookies. If it is not set, each start makes a new key, and older
+    /// cookies become invalid.
     pub cookie_key_env: String,
-    /// Open client connections; more are closed at once.
+    /// Maximum number of open client connections; further ones are closed at once.
     pub max_connections: NonZeroUsize,
-    /// The same from one address (IPv6: from one /64); 0: no limit of its own.
+    /// Maximum number of open connections from one address (IPv6: from one /64); 0: no separate limit.
     #[serde(skip_serializing_if = "is_default")]
     pub max_connections_per_ip: u32,
-    /// Requests on one connection, which then ends; 0: any number.
+    /// Maximum number of requests on one connection, which is then closed; 0: no limit.
     pub max_requests_per_connection: u32,
-    /// Open HTTP/2 streams of all client connections together; more are refused, and may be sent again.
+    /// Maximum number of open HTTP/2 streams on all client connections together. Further streams are refused, and
+    /// clients may send them again.
     pub max_http2_streams: NonZeroU32,
-    /// How many clients rate limits tell apart, over all windows; 17 bytes each.
+    /// Number of clients that rate limits distinguish, over all windows; each takes 17 bytes.
     pub rate_limit_clients: NonZeroUsize,
-    /// From a request's last byte to the response's first byte.
+    /// Time limit from a request's last byte to the response's first byte.
     pub request_timeout_secs: Secs,
-    /// How long a client may take for the head of a request, from its first byte.
+    /// Time limit for the head of a request, from its first byte.
     pub header_timeout_secs: Secs,
-    /// How long an idle client connection stays open.
+    /// Maximum idle time of a client connection.
     pub keepalive_timeout_secs: Secs,
-    /// How long a client may take nothing of what it is sent.
+    /// Maximum time for which a client may accept no data while the gateway sends.
     pub send_timeout_secs: Secs,
-    /// So many bytes that it takes buy another second; 0: any do.
+    /// Minimum rate at which a client must accept data, in bytes per second: that many bytes allow one more second of
+    /// waiting. 0: any number of bytes resets the waiting time.
     pub min_send_bytes_per_sec: u32,
-    /// Largest head of a backend's response, in bytes, with its status line; a larger one is answered with 502.
+    /// Maximum size of a backend's response head, in bytes, including its status line; a larger one is answered with
+    /// 502.
     pub max_response_header_bytes: NonZeroU32,
-    /// Largest number of header fields in a backend's response; more are answered with 502.
+    /// Maximum number of header fields in a backend's response; more are answered with 502.
     pub max_response_header_fields: NonZeroU32,
-    /// How long requests in flight may take when the gateway stops.
+    /// Time that requests in flight get to finish when the gateway stops.
     pub shutdown_timeout_secs: Secs,
-    /// Where the page about problems is that answers link to; empty: the gateway's own page, on every host.
+    /// URL of the page about problems, to which error responses link; empty: the gateway's own page, on every host.
     #[serde(skip_serializing_if = "is_default")]
     pub problems_url: String,
-    /// The DNS servers that are asked for backends' names; none: those of the system.
+    /// DNS servers that resolve the backends' names; empty: the system's servers.
     #[serde(skip_serializing_if = "is_default")]
     pub nameservers: Vec<SocketAddr>,
-    /// Worker threads; 0 is one per core.
+    /// Number of worker threads; 0: one per core.
     pub threads: usize,
-    /// The file with the process's id, as long as it serves; empty: none.
+    /// File that holds the process id while the gateway serves; empty: no file.
     pub pid_file: String,
-    /// The Unix socket over which a process takes the listeners over from the one that runs; empty: the usual
-    /// place.
+    /// Unix socket over which a new process takes the listeners over from the running one; empty: the default path.
     pub upgrade_sock: String,
-    /// The user that the process becomes once its ports are bound; empty: the one that starts it.
+    /// User that the process becomes after its ports are bound; empty: the user that started it.
     pub user: String,
-    /// The same for the group; empty: the user's own.
+    /// Group that the process gets after its ports are bound; empty: the group of `user`.
     pub group: String,
 }
 
-/// The field in which proxies write down whom they speak for. One is believed and not both: a proxy that adds to the
-/// one passes the other on as the client has written it.
+/// Field in which proxies name the client. Only one of the two fields is trusted: a proxy that adds to one field
+/// passes the other field on as the client wrote it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TrustedField {
-    /// `X-Forwarded-For`, and `X-Forwarded-Proto` beside it.
+    /// `X-Forwarded-For`, with `X-Forwarded-Proto` beside it.
     #[default]
     XForwardedFor,
     /// `Forwarded` (RFC 7239).

@@ -1,5 +1,5 @@
-//! `[rate_limit]`, a policy: how much a client may ask. One table is one window, `[[rate_limit]]` are several, and
-//! a request must find room in each of them.
+//! `[rate_limit]`, a policy: the number of requests that a client may send. One table is one window, and
+//! `[[rate_limit]]` tables are several windows. A request must be within the limit of each window.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,35 +13,36 @@ use super::counter_store::CounterStore;
 use super::fields::{FieldName, is_cookie_name};
 use super::values::{Millis, Secs, is_default};
 
-/// One window.
+/// Window of a rate limit.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateLimit {
-    /// Its name in `RateLimit` fields and metrics; empty: "default", of several "default-1" and so on.
+    /// Name of the window in `RateLimit` fields and metrics. Empty: "default", or "default-1" and so on if there are
+    /// several windows.
     #[serde(skip_serializing_if = "is_default")]
     pub name: String,
-    /// Requests that a client may make in a window.
+    /// Maximum number of requests of a client in a window.
     pub requests: NonZeroU32,
-    /// How long a window is; it opens with the client's first request.
+    /// Length of a window; it begins with the client's first request.
     pub window_secs: Secs,
-    /// What makes a client.
+    /// Identity of a client.
     pub key: RateLimitKey,
-    /// What is counted together.
+    /// Requests that are counted together.
     pub scope: RateLimitScope,
-    /// Where is counted.
+    /// Store of the counters.
     #[serde(skip_serializing_if = "is_default")]
     pub store: CounterStore,
-    /// The user that Redis knows the gateway as; empty: Redis' default user.
+    /// Redis user of the gateway; empty: Redis' default user.
     #[serde(skip_serializing_if = "is_default")]
     pub store_user: String,
-    /// The environment variable with that user's password; empty: there is none.
+    /// Environment variable with the Redis user's password; empty: no password.
     #[serde(skip_serializing_if = "is_default")]
     pub store_password_env: String,
-    /// Certificates (PEM) that those of a `rediss://` store must lead to; empty: the system's.
+    /// Root certificates (PEM) for a `rediss://` store; empty: the system's roots.
     #[serde(skip_serializing_if = "is_default")]
     pub store_ca_file: String,
-    /// How long a request waits for the store. One that has waited in vain has all of them counted here until the
-    /// store answers again.
+    /// Maximum time that a request waits for the store. After a timeout, all requests are counted in this process
+    /// until the store answers again.
     #[serde(skip_serializing_if = "is_store_timeout")]
     pub store_timeout_ms: Millis,
 }
@@ -69,7 +70,7 @@ impl Default for RateLimit {
     }
 }
 
-/// The windows that hold together. None lifts the limit of the level above.
+/// Windows that apply together. An empty list lifts the limit of the outer level.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RateLimits(pub Vec<RateLimit>);
 
@@ -80,7 +81,7 @@ impl Default for RateLimits {
 }
 
 impl RateLimits {
-    /// Each window with its name. They are told apart by these, in fields, metrics and counters.
+    /// Returns each window with its name. The names distinguish the windows in fields, metrics and counters.
     pub fn named(&self) -> impl Iterator<Item = (Cow<'_, str>, &RateLimit)> {
         let is_one = self.0.len() == 1;
         self.0.iter().enumerate().map(move |(i, window)| {
@@ -93,7 +94,7 @@ impl RateLimits {
         })
     }
 
-    /// Where the key of a window stands, below `rate_limit`.
+    /// Returns the path of a window's key, relative to `rate_limit`.
     pub fn path(&self, window: usize, key: &str) -> String {
         if self.0.len() == 1 { key.to_owned() } else { format!("{window}/{key}") }
     }
@@ -127,7 +128,7 @@ impl<'de> Deserialize<'de> for RateLimits {
     }
 }
 
-/// One is written as a table, as most people write it.
+/// Writes a single window as a table, as most operators write it.
 impl Serialize for RateLimits {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0.as_slice() {
@@ -151,17 +152,17 @@ impl JsonSchema for RateLimits {
     }
 }
 
-/// What makes a client. One without the field, the cookie or the claim goes by its address.
+/// Identity of a client. A client without the field, the cookie or the claim is identified by its address.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum RateLimitKey {
-    /// Its address; of IPv6 the first 64 bits, which is what one customer is given.
+    /// Address of the client; for IPv6 only its first 64 bits, because one customer gets a whole /64.
     ClientIp,
-    /// The value of a header field.
+    /// Value of a header field.
     Header(FieldName),
-    /// The value of a cookie.
+    /// Value of a cookie.
     Cookie(String),
-    /// A claim of the token by which it was let in.
+    /// Claim of the token that authenticated the client.
     Claim(String),
 }
 
@@ -201,12 +202,12 @@ impl Serialize for RateLimitKey {
     }
 }
 
-/// What is counted together.
+/// Requests that are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RateLimitScope {
-    /// Each route counts for itself.
+    /// Separate counters for each route.
     Route,
-    /// One counter for all that the table holds for.
+    /// Single counter for all routes to which the table applies.
     Global,
 }

@@ -1,5 +1,5 @@
-//! Where a route sends clients: a path, or a URL, made from a template. No part of a request becomes a part of the host
-//! that they are sent to, but for its own host.
+//! Target of a route's redirect: a path or a URL, made from a template. The client cannot choose the host of the
+//! target. Only the host of the request itself can become a part of it.
 
 use http::StatusCode;
 use http::uri::Authority;
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::template::{Part, Template, Value};
 
-/// The status of a redirect.
+/// Status code of a redirect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "i64")]
 pub struct RedirectStatus(pub StatusCode);
 
 impl Default for RedirectStatus {
-    /// 308, which keeps method and body (RFC 9110 15.4.9).
+    /// Returns 308, which keeps method and body (RFC 9110 15.4.9).
     fn default() -> Self {
         RedirectStatus(StatusCode::PERMANENT_REDIRECT)
     }
@@ -37,40 +37,40 @@ impl Serialize for RedirectStatus {
     }
 }
 
-/// Where in a URL something stands.
+/// Section of a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
-    /// Before and in the host.
+    /// Scheme and host.
     Host,
-    /// In the path.
+    /// Path.
     Path,
-    /// Behind the question mark.
+    /// Query, after the question mark.
     Query,
-    /// Behind the number sign.
+    /// Fragment, after the number sign.
     Fragment,
 }
 
-/// Where clients are sent.
+/// Target to which clients are redirected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedirectTarget {
-    /// Its parts, each within one section.
+    /// Parts of the target, each within one section.
     pub parts: Vec<(Section, Part)>,
-    /// True where it has no host: it is a path on the same one.
+    /// True if the target has no host and is a path on the same host.
     pub is_path: bool,
 }
 
 impl RedirectTarget {
-    /// Reads a target; the groups that it names are those of `pattern`.
+    /// Parses a target; the groups named in it belong to `pattern`.
     ///
     /// # Errors
-    /// Why no client can be sent there, or not safely.
+    /// Returns the reason if clients cannot be redirected to the target, or not safely.
     pub fn parse(text: &str, pattern: Option<&Regex>) -> Result<Self, String> {
         let nowhere = || {
             format!(
                 "{text:?} is nowhere to send clients; expected a path or a URL, as in \"https://new.example.com/\""
             )
         };
-        // A browser takes a backslash for a slash.
+        // A browser treats a backslash as a slash.
         if text.chars().any(|c| !c.is_ascii_graphic() || c == '\\') {
             return Err(nowhere());
         }
@@ -92,7 +92,7 @@ impl RedirectTarget {
                 Part::Value(value) => reader.value(value)?,
             }
         }
-        // Each `$host` is some host.
+        // An `h` stands for `$host`, so only a target without a host has an empty host here.
         if !reader.is_path && reader.host.parse::<Authority>().is_ok_and(|it| it.host().is_empty()) {
             return Err(nowhere());
         }
@@ -103,12 +103,12 @@ impl RedirectTarget {
     }
 }
 
-/// Knows in which section a template has come to.
+/// Reader of a template that tracks the current section of the URL.
 struct Reader {
     parts: Vec<(Section, Part)>,
     section: Section,
     is_path: bool,
-    /// The host so far, with an `h` where the request's would be.
+    /// Host read so far, with an `h` in place of the request's host.
     host: String,
 }
 
@@ -119,7 +119,7 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// The text with which a target begins; `None` where it is neither a path nor a URL.
+    /// Reads the first text of a target. Returns `None` if the text begins neither a path nor a URL.
     fn begin(&mut self, text: String) -> Option<()> {
         if let Some(rest) = text.strip_prefix("//") {
             self.begin_host("//", rest);
@@ -161,7 +161,7 @@ impl Reader {
             '?' => Section::Query,
             _ => Section::Fragment,
         };
-        // The sign belongs to what it begins.
+        // The sign belongs to the section that it begins.
         self.push_text(&text[end..=end]);
         self.text(&text[end + 1..]);
     }
@@ -177,7 +177,7 @@ impl Reader {
     fn value(&mut self, value: Value) -> Result<(), String> {
         match (self.section, value) {
             (Section::Host, Value::Host) => self.host.push('h'),
-            // A path begins with a slash, which ends the host.
+            // A path begins with a slash, and the slash ends the host.
             (Section::Host, Value::Path) => self.section = Section::Path,
             (Section::Host, _) => {
                 return Err("what the client has written could become a part of the host that it is sent to; put a `/` \
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn sections_are_told_apart() {
+    fn target_parts_get_their_url_sections() {
         let target = parse("https://a.example$path?b=$1#c").unwrap();
         let text = |text: &str| Part::Text(text.to_owned());
         assert_eq!(
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_lead_to_another_host_is_refused() {
+    fn target_with_client_chosen_host_is_refused() {
         for (text, reason) in [
             ("https://$1/", "could become a part of the host"),
             ("https://new.example.com$1", "could become a part of the host"),
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_is_one_of_five() {
+    fn redirect_status_is_one_of_five_codes() {
         for status in [301, 302, 303, 307, 308] {
             assert_eq!(RedirectStatus::try_from(status).unwrap().0.as_u16(), status as u16);
         }

@@ -1,4 +1,4 @@
-//! The tables of the configuration that say what browsers may do with responses, and which are compressed.
+//! Configuration tables for responses: cross-origin access by browsers, and compression.
 
 use http::{HeaderName, Method};
 use schemars::JsonSchema;
@@ -8,23 +8,23 @@ use super::origin::AllowedOrigin;
 use super::routes::MethodName;
 use super::values::Secs;
 
-/// `[cors]`, a policy: which pages of other origins may use a response (the fetch standard, 3.2). Absent: what
-/// backends say is passed on.
+/// `[cors]`, a policy: the pages of other origins that may use a response (the fetch standard, 3.2). Absent: the
+/// backends' own fields are passed on.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cors {
-    /// Whose pages: `"https://app.example.com"`, `"https://*.example.com"` for every host below one, or "*" for
-    /// everybody's.
+    /// Allowed origins: `"https://app.example.com"`, `"https://*.example.com"` for every host below one, or "*" for
+    /// every origin.
     pub allow_origins: Vec<AllowedOrigin>,
-    /// With which methods, besides GET, HEAD and POST, which need no leave; "*": any.
+    /// Allowed methods besides GET, HEAD and POST, which need no permission; "*": any method.
     pub allow_methods: Vec<MethodName>,
-    /// With which request fields; "*": any but `Authorization`.
+    /// Allowed request fields; "*": any field except `Authorization`.
     pub allow_headers: Vec<FieldOrAny>,
-    /// Which response fields they may read, besides those that are always readable; "*": all.
+    /// Response fields that pages may read, besides those that are always readable; "*": all fields.
     pub expose_headers: Vec<FieldOrAny>,
-    /// Whether they may send and get cookies and the like.
+    /// True if pages may send and receive credentials, such as cookies.
     pub allow_credentials: bool,
-    /// How long a browser remembers what it may do.
+    /// Time for which a browser remembers the permissions.
     pub max_age_secs: Secs,
 }
 
@@ -41,13 +41,13 @@ impl Default for Cors {
     }
 }
 
-/// The name of a header field, or "*" for all of them.
+/// Name of a header field, or "*" for all fields.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum FieldOrAny {
-    /// All of them.
+    /// Every field.
     Any,
-    /// This one.
+    /// This field.
     Field(HeaderName),
 }
 
@@ -71,17 +71,17 @@ impl TryFrom<String> for FieldOrAny {
     }
 }
 
-/// `[compression]`, a policy: which responses are compressed on their way down. Absent: none.
+/// `[compression]`, a policy: the responses that are compressed for the client. Absent: none.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Compression {
-    /// In which way, the best first; the client's wishes come before that.
+    /// Content codings, in order of preference; the client's preferences have priority.
     pub algorithms: Vec<Coding>,
-    /// How much work that may be.
+    /// Compression level.
     pub level: CompressionLevel,
-    /// Which media types: "text/html", "text/*" for all of a kind, "+json" for all that end so.
+    /// Media types: "text/html", "text/*" for all subtypes, "+json" for every type with that suffix.
     pub types: Vec<MediaTypes>,
-    /// How long a body must be, where that is known.
+    /// Minimum length of a body, in bytes; only applies if the length is known.
     pub min_bytes: u64,
 }
 
@@ -109,42 +109,42 @@ impl Default for Compression {
     }
 }
 
-/// How a body is compressed.
+/// Content coding of a compressed body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Coding {
-    /// RFC 8878.
+    /// Zstandard (RFC 8878).
     Zstd,
-    /// RFC 7932.
+    /// Brotli (RFC 7932).
     Br,
-    /// RFC 1952.
+    /// Gzip (RFC 1952).
     Gzip,
 }
 
-/// How much work that may be.
+/// Compression level: CPU time against size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CompressionLevel {
-    /// Little.
+    /// Least CPU time.
     Fast,
-    /// What is gained by more is hardly worth it.
+    /// Medium CPU time; more would save little.
     Balanced,
-    /// Several times as much, for a few percent.
+    /// Several times the CPU time of `balanced`, for a few percent less data.
     Small,
 }
 
-/// Media types: one, all of a kind, or all that end in the same way.
+/// Media types: one type, all subtypes of a type, or all types with the same suffix.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MediaTypes(String);
 
 impl MediaTypes {
-    /// Whether it is one type, and not all of a kind.
+    /// Returns true if this is a single media type, not a group.
     pub fn is_one(&self) -> bool {
         !self.0.ends_with('*') && !self.0.starts_with('+')
     }
 
-    /// Whether `kind` is one of them: a media type without parameters.
+    /// Returns true if the group contains `kind`, a media type without parameters.
     pub fn contains(&self, kind: &str) -> bool {
         let ends = |text: &str, end: &str| {
             let at = text.len().checked_sub(end.len());
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn media_types_are_one_or_a_kind_or_an_ending() {
+    fn media_types_match_type_group_or_suffix() {
         let types = |text: &str| MediaTypes::try_from(text.to_owned()).unwrap();
         assert!(types("text/*").contains("Text/Plain") && !types("text/*").contains("texts/plain"));
         assert!(types("+json").contains("application/problem+JSON") && !types("+json").contains("json"));

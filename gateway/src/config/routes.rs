@@ -1,4 +1,4 @@
-//! `[[virtual_hosts.routes]]`: what holds for a part of a virtual host.
+//! `[[virtual_hosts.routes]]`: the settings of one part of a virtual host.
 
 use http::Method;
 use regex::{Regex, RegexBuilder};
@@ -14,91 +14,90 @@ use super::responses::{Compression, Cors};
 use super::upstream::{Balancing, CircuitBreaker, HealthCheck, Retry, Upstream};
 use super::values::is_default;
 
-/// A part of a virtual host: its requests with such a path, method and header fields.
+/// Route: the requests of a virtual host with a certain path, method and header fields.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
-    /// Exactly this path.
+    /// Path that must match exactly.
     #[serde(skip_serializing_if = "is_default")]
     pub path: Option<String>,
-    /// This path and everything below it.
+    /// Path prefix: this path and every path below it.
     #[serde(skip_serializing_if = "is_default")]
     pub path_prefix: Option<String>,
-    /// Every path in which this is found.
+    /// Regular expression that must match a part of the path.
     #[serde(skip_serializing_if = "is_default")]
     pub path_regex: Option<Pattern>,
-    /// One of these methods; empty: all. GET stands for HEAD, too.
+    /// Allowed methods; empty: all methods. GET includes HEAD.
     #[serde(skip_serializing_if = "is_default")]
     pub methods: Vec<MethodName>,
-    /// Every field named here has this value.
+    /// Header fields that the request must have, each with its value.
     #[serde(skip_serializing_if = "is_default")]
     pub header_match: Fields,
-    /// The tag of the backends that serve it; empty: the virtual host's.
+    /// Tag of the backends that serve the route; empty: the virtual host's tag.
     #[serde(skip_serializing_if = "is_default")]
     pub enabled_backends_tag: String,
-    /// Whether `path_prefix` is taken off the path on the way up.
+    /// True if `path_prefix` is removed from the path that the backend gets.
     #[serde(skip_serializing_if = "is_default")]
     pub strip_prefix: bool,
-    /// What the part of the path that `path_regex` matches becomes on the way up, a template; empty: it stays.
+    /// Template that replaces the match of `path_regex` in the path that the backend gets; empty: the path is kept.
     #[serde(skip_serializing_if = "is_default")]
     pub rewrite: String,
-    /// Where clients are sent in place of an answer, a template; empty: nowhere.
+    /// Template of the URL or path to which clients are redirected; empty: no redirect.
     #[serde(skip_serializing_if = "is_default")]
     pub redirect: String,
-    /// The status with which they are sent there.
+    /// Status code of the redirect.
     #[serde(skip_serializing_if = "is_default")]
     pub redirect_status: RedirectStatus,
-    /// The tag of backends that get a copy of each idempotent request, and whose answers are dropped; empty:
-    /// none.
+    /// Tag of backends that get a copy of each idempotent request; their responses are dropped. Empty: no copies.
     #[serde(skip_serializing_if = "is_default")]
     pub mirror_tag: String,
-    /// What it does wrong on purpose.
+    /// Faults that the route injects on purpose.
     #[serde(skip_serializing_if = "is_default")]
     pub fault: FaultInjection,
-    /// In place of the virtual host's table, or the one at the top.
+    /// Probes of backends; replaces the virtual host's or the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub health_check: Option<HealthCheck>,
-    /// In place of the virtual host's table, or the one at the top.
+    /// Choice of a backend; replaces the virtual host's or the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub balancing: Option<Balancing>,
-    /// In place of the virtual host's table, or the one at the top.
+    /// Connections to backends; replaces the virtual host's or the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub upstream: Option<Upstream>,
-    /// In place of the virtual host's table, or the one at the top.
+    /// Retries; replaces the virtual host's or the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub retry: Option<Retry>,
-    /// In place of the virtual host's table, or the one at the top.
+    /// Circuit breaker; replaces the virtual host's or the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub circuit_breaker: Option<CircuitBreaker>,
-    /// In place of the virtual host's table, or the one at the top.
+    /// Rate limits of a client; replaces the virtual host's or the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub rate_limit: Option<RateLimits>,
-    /// In place of the virtual host's table, or the one at the top.
+    /// Size limits of a request; replaces the virtual host's or the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub limits: Option<Limits>,
-    /// In place of the virtual host's table, or the one at the top.
+    /// Changes to header fields; replaces the virtual host's or the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub headers: Option<Headers>,
-    /// In place of the virtual host's table, or the one at the top.
+    /// Security fields for browsers; replaces the virtual host's or the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub security_headers: Option<SecurityHeaders>,
-    /// In place of the virtual host's table, or the one at the top.
+    /// Networks from which clients may send requests; replaces the virtual host's or the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub access: Option<Access>,
-    /// In place of the virtual host's table, or the one at the top.
+    /// Authentication of requests; replaces the virtual host's or the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub auth: Option<Auth>,
-    /// In place of the virtual host's table, or the one at the top.
+    /// Pages of other origins that may use responses (CORS); replaces the virtual host's or the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub cors: Option<Cors>,
-    /// In place of the virtual host's table, or the one at the top.
+    /// Compression of responses; replaces the virtual host's or the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub compression: Option<Compression>,
 }
 
 impl Route {
-    /// Its name in metrics, logs and counters: the path as it was written (an exact one behind `=`, a pattern
-    /// behind `~`, as nginx writes them), and the conditions.
+    /// Returns the route's name in metrics, logs and counters. The name is the path as written and the conditions. As
+    /// in nginx, `=` precedes an exact path and `~` precedes a pattern.
     pub fn name(&self) -> String {
         let mut name = match (&self.path, &self.path_regex, &self.path_prefix) {
             (Some(path), _, _) => format!("= {path}"),
@@ -117,10 +116,10 @@ impl Route {
     }
 }
 
-/// The most memory that a compiled pattern may take: the library's limit is forty times that, for each.
+/// Maximum memory of one compiled pattern, in bytes. The default limit of the `regex` crate is forty times as large.
 const MAX_PATTERN_BYTES: usize = 256 * 1024;
 
-/// A regular expression.
+/// Regular expression.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Pattern(pub Regex);
@@ -140,7 +139,7 @@ impl PartialEq for Pattern {
 impl TryFrom<String> for Pattern {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
-        // What the library says is several lines with a drawing; the last one is the reason.
+        // The error of the `regex` crate has several lines and a drawing; the last line is the reason.
         let reason = |error: regex::Error| {
             let text = error.to_string();
             text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
@@ -153,7 +152,7 @@ impl TryFrom<String> for Pattern {
     }
 }
 
-/// The name of a method.
+/// Name of an HTTP method.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct MethodName(pub Method);
@@ -168,7 +167,7 @@ impl TryFrom<String> for MethodName {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
         match Method::from_bytes(text.as_bytes()) {
-            // Methods are case-sensitive (RFC 9110 9.1), and those that are used are in capitals.
+            // Methods are case-sensitive (RFC 9110 9.1), and the methods in use are in capitals.
             Ok(_) if text.bytes().any(|byte| byte.is_ascii_lowercase()) => {
                 Err(format!("'{text}' is no method (did you mean `{}`?)", text.to_ascii_uppercase()))
             }

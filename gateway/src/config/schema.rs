@@ -1,7 +1,7 @@
-//! The keys of the configuration and their defaults; `gateway/config/reference.toml` explains each one.
+//! Keys of the configuration and their defaults; `gateway/config/reference.toml` explains each key.
 //!
-//! Everything has a default, so that a file holds only what its writer decided. What must be there (a
-//! backend's `id`, say) defaults to empty, and [`validate`](super::validate) asks for it.
+//! Every key has a default, so a file only holds what its author decided. A key that must be set (a backend's `id`,
+//! for example) defaults to empty, and [`validate`](super::validate) reports it as missing.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -22,74 +22,77 @@ use super::shares::{Rollout, Share};
 use super::upstream::{Balancing, CircuitBreaker, HealthCheck, Retry, Upstream};
 use super::values::{OneOrMany, Weight, is_default};
 
-/// A whole configuration.
+/// Complete configuration of the gateway.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Tags that may be without a backend: requests for them are answered with 503. Any other tag that no
-    /// backend bears is a mistake.
+    /// Tags that may have no backend; requests for them are answered with 503. Any other tag that no backend has is
+    /// an error.
     #[serde(skip_serializing_if = "is_default")]
     pub empty_tags: Vec<String>,
-    /// Listeners, and what holds for every connection.
+    /// Listeners, and settings for every connection.
     pub proxy: Proxy,
-    /// The process log and the access log.
+    /// Process log and access log.
     pub logging: Logging,
-    /// The listener for metrics and health.
+    /// Listener for metrics and health checks.
     pub metrics: Metrics,
-    /// The management API.
+    /// Management API.
     pub admin: Admin,
-    /// How backends are probed, where a virtual host does not say.
+    /// Probes of backends; the default for virtual hosts without this table.
     pub health_check: HealthCheck,
-    /// How a backend is chosen, where a virtual host does not say.
+    /// Choice of a backend; the default for virtual hosts without this table.
     pub balancing: Balancing,
-    /// How backends are spoken to, where a virtual host does not say.
+    /// Connections to backends; the default for virtual hosts without this table.
     #[serde(skip_serializing_if = "is_default")]
     pub upstream: Option<Upstream>,
-    /// What is tried again, where a virtual host does not say.
+    /// Retries; the default for virtual hosts without this table.
     #[serde(skip_serializing_if = "is_default")]
     pub retry: Option<Retry>,
-    /// When a backend that fails requests gets none for a while, where a virtual host does not say.
+    /// Circuit breaker, which sends no requests to a failing backend for a while; the default for virtual hosts
+    /// without this table.
     #[serde(skip_serializing_if = "is_default")]
     pub circuit_breaker: Option<CircuitBreaker>,
-    /// How much a client may ask, where a virtual host does not say. Absent: any number.
+    /// Rate limits of a client; the default for virtual hosts without this table. Absent: no limit.
     #[serde(skip_serializing_if = "is_default")]
     pub rate_limit: Option<RateLimits>,
-    /// How large a request may be, where a virtual host does not say.
+    /// Size limits of a request; the default for virtual hosts without this table.
     #[serde(skip_serializing_if = "is_default")]
     pub limits: Option<Limits>,
-    /// Which header fields are changed, where a virtual host does not say.
+    /// Changes to header fields; the default for virtual hosts without this table.
     #[serde(skip_serializing_if = "is_default")]
     pub headers: Option<Headers>,
-    /// Which fields tell browsers to be careful, where a virtual host does not say.
+    /// Security fields for browsers; the default for virtual hosts without this table.
     #[serde(skip_serializing_if = "is_default")]
     pub security_headers: Option<SecurityHeaders>,
-    /// From where clients may come, where a virtual host does not say. Absent: from everywhere.
+    /// Networks from which clients may send requests; the default for virtual hosts without this table. Absent: every
+    /// network.
     #[serde(skip_serializing_if = "is_default")]
     pub access: Option<Access>,
-    /// What a request must prove, where a virtual host does not say. Absent: nothing.
+    /// Authentication of requests; the default for virtual hosts without this table. Absent: no authentication.
     #[serde(skip_serializing_if = "is_default")]
     pub auth: Option<Auth>,
-    /// Which pages of other origins may use responses, where a virtual host does not say. Absent: as backends say.
+    /// Pages of other origins that may use responses (CORS); the default for virtual hosts without this table.
+    /// Absent: the backends' own fields are passed on.
     #[serde(skip_serializing_if = "is_default")]
     pub cors: Option<Cors>,
-    /// Which responses are compressed, where a virtual host does not say. Absent: none.
+    /// Compression of responses; the default for virtual hosts without this table. Absent: no compression.
     #[serde(skip_serializing_if = "is_default")]
     pub compression: Option<Compression>,
-    /// Where virtual hosts with `acme = true` get their certificates from.
+    /// ACME server from which virtual hosts with `acme = true` get their certificates.
     #[serde(skip_serializing_if = "is_default")]
     pub lets_encrypt: Option<LetsEncrypt>,
-    /// Which hosts are served.
+    /// Hosts that are served.
     pub virtual_hosts: Vec<VirtualHost>,
-    /// By whom.
+    /// Backends that serve the virtual hosts.
     pub backends: Vec<Backend>,
-    /// What must become of certain requests; a configuration in which that is otherwise is refused.
+    /// Expected results of certain requests; a configuration with any other result is refused.
     #[serde(skip_serializing_if = "is_default")]
     pub tests: Vec<Case>,
 }
 
 impl Config {
-    /// The keys in which `new` differs from this configuration, which the process started with, and that
-    /// nothing can change while it runs.
+    /// Returns the keys that differ in `new` and that only take effect after a restart. `self` is the configuration
+    /// with which the process started.
     pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
         let keys = [
             ("proxy.listen_addr_http", self.proxy.listen_addr_http != new.proxy.listen_addr_http),
@@ -117,12 +120,12 @@ impl Config {
         keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
 
-    /// The virtual host with this domain, as it is written.
+    /// Returns the virtual host whose `domain` is written exactly so.
     pub fn virtual_host(&self, domain: &str) -> Option<&VirtualHost> {
         self.virtual_hosts.iter().find(|host| host.domain == domain)
     }
 
-    /// Every table that says how backends are probed.
+    /// Returns every `[health_check]` table: of the routes, the virtual hosts and the top level.
     pub fn health_checks(&self) -> impl Iterator<Item = &HealthCheck> {
         let of_hosts = self.virtual_hosts.iter().flat_map(|host| {
             let of_routes = host.routes.iter().filter_map(|route| route.health_check.as_ref());
@@ -131,8 +134,8 @@ impl Config {
         of_hosts.chain([&self.health_check])
     }
 
-    /// How many idle connections to backends are kept. Pingora has one pool for all of them, so the largest
-    /// number of any `[upstream]` that holds somewhere counts.
+    /// Returns the maximum number of idle connections to backends. Pingora has one pool for all backends, so the
+    /// largest number of any `[upstream]` table in use counts.
     pub fn keepalive_pool_size(&self) -> NonZeroUsize {
         let size = |upstream: &Upstream| upstream.keepalive_pool_size;
         let at_top = self.upstream.as_ref().map_or(Upstream::default().keepalive_pool_size, size);
@@ -145,19 +148,19 @@ impl Config {
     }
 }
 
-/// `[logging]`
+/// `[logging]`: level, format and output of the process log and the access log.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Logging {
-    /// trace, debug, info, warn, error, or a filter such as "info,gateway=debug".
+    /// Log level: trace, debug, info, warn, error, or a filter such as "info,gateway=debug".
     pub level: String,
-    /// How a line looks.
+    /// Format of a log line.
     pub format: LogFormat,
-    /// Where lines go.
+    /// Destination of log lines.
     pub output: LogOutput,
-    /// The file, when they go to one.
+    /// Path of the log file, used if `output` is a file.
     pub file_path: String,
-    /// Whether each request is a line.
+    /// True if each request is logged in one line.
     pub access_log: bool,
 }
 
@@ -173,33 +176,33 @@ impl Default for Logging {
     }
 }
 
-/// How a log line looks.
+/// Format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// For people.
+    /// Text for human readers.
     Text,
-    /// One JSON object a line.
+    /// JSON, one object per line.
     Json,
 }
 
-/// Where log lines go.
+/// Destination of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogOutput {
     /// Standard output.
     Console,
-    /// The file at `file_path`, appended to.
+    /// File at `file_path`; lines are appended.
     File,
 }
 
-/// `[metrics]`
+/// `[metrics]`: the listener for metrics and health checks.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
-    /// Whether they are served.
+    /// True if metrics are served.
     pub enabled: bool,
-    /// Where, together with `/health`, `/livez` and `/readyz`.
+    /// Address of the listener for metrics, `/health`, `/livez` and `/readyz`.
     pub listen_addr: SocketAddr,
 }
 
@@ -209,18 +212,18 @@ impl Default for Metrics {
     }
 }
 
-/// `[admin]`: who may use the management API, and what becomes of changes made through it.
+/// `[admin]`: access to the management API, and storage of the changes made through it.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// The environment variable with the token that every request must bear. Where there is no token, only
-    /// this machine may ask.
+    /// Environment variable with the token that every request must carry. Without a token, only clients on this
+    /// machine may use the API.
     pub token_env: String,
-    /// A file with the token, in place of the variable.
+    /// File with the token, in place of the variable.
     pub token_file: String,
-    /// Whether changes are written to the file that the configuration came from.
+    /// True if changes are written to the file from which the configuration was read.
     pub persist: bool,
-    /// How many earlier configurations are kept, to go back to.
+    /// Number of earlier configurations that are kept for a rollback.
     pub history: usize,
 }
 
@@ -235,129 +238,130 @@ impl Default for Admin {
     }
 }
 
-/// `[[virtual_hosts]]`: a host that is served.
+/// `[[virtual_hosts]]`: one served host.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct VirtualHost {
-    /// The host, "*.example.com" for every host below one, or "*" for every host that no other virtual host
-    /// names.
+    /// Host name; "*.example.com" for every host below `example.com`, or "*" for every host that no other virtual
+    /// host names.
     pub domain: String,
-    /// Other names for it, in the same forms.
+    /// Additional names of the host, in the same forms as `domain`.
     #[serde(skip_serializing_if = "is_default")]
     pub aliases: Vec<String>,
-    /// The tag of the backends that serve it.
+    /// Tag of the backends that serve the host.
     pub enabled_backends_tag: String,
-    /// Whether clients that come without TLS are sent to HTTPS (308).
+    /// True if clients without TLS are redirected to HTTPS (308).
     pub http_to_https: bool,
-    /// Whether it gets its certificate by itself, as `[lets_encrypt]` says.
+    /// True if the gateway gets the host's certificate by ACME, with the settings of `[lets_encrypt]`.
     #[serde(skip_serializing_if = "is_default")]
     pub acme: bool,
-    /// Its certificates, each followed by what leads to its root (PEM); one with an RSA key and one with an
-    /// ECDSA key go together.
+    /// Certificate files of the host (PEM). Each file holds a certificate and the chain to its root. One certificate
+    /// with an RSA key and one with an ECDSA key can be used together.
     #[serde(skip_serializing_if = "is_default")]
     pub cert_file: OneOrMany<String>,
-    /// Their keys, in the same order.
+    /// Key files of the certificates, in the same order.
     #[serde(skip_serializing_if = "is_default")]
     pub key_file: OneOrMany<String>,
-    /// Whether clients that name no host, or one without a certificate, are shown this one.
+    /// True if this host's certificate is shown to clients that name no host or a host without a certificate.
     #[serde(skip_serializing_if = "is_default")]
     pub default: bool,
-    /// The authorities whose client certificates are believed (PEM); empty: none is asked for.
+    /// Certificate authorities that client certificates must come from (PEM). Empty: no client certificate is
+    /// requested.
     #[serde(skip_serializing_if = "is_default")]
     pub client_ca_file: String,
-    /// Whether a client must have one.
+    /// Requirement of a client certificate.
     #[serde(skip_serializing_if = "is_default")]
     pub client_certificate: ClientCertificate,
-    /// Other tags that get a share of its requests; the rest goes to `enabled_backends_tag`.
+    /// Other tags that get a share of the host's requests; the rest goes to `enabled_backends_tag`.
     #[serde(skip_serializing_if = "is_default")]
     pub split: Vec<Share>,
-    /// The name of a signed cookie that keeps a client where its share once fell; empty: each request for
-    /// itself.
+    /// Name of a signed cookie that keeps a client with the tag that its first request got. Empty: each request gets
+    /// a tag independently.
     #[serde(skip_serializing_if = "is_default")]
     pub split_cookie: String,
-    /// A guarded move to another tag, step by step, under way or ended.
+    /// Monitored step-by-step move to another tag; it may be running or ended.
     #[serde(skip_serializing_if = "is_default")]
     pub rollout: Option<Rollout>,
-    /// Parts of it for which something else holds.
+    /// Routes: parts of the host that have their own settings.
     #[serde(skip_serializing_if = "is_default")]
     pub routes: Vec<Route>,
-    /// In place of the table at the top.
+    /// Probes of backends; replaces the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub health_check: Option<HealthCheck>,
-    /// In place of the table at the top.
+    /// Choice of a backend; replaces the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub balancing: Option<Balancing>,
-    /// In place of the table at the top.
+    /// Connections to backends; replaces the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub upstream: Option<Upstream>,
-    /// In place of the table at the top.
+    /// Retries; replaces the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub retry: Option<Retry>,
-    /// In place of the table at the top.
+    /// Circuit breaker; replaces the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub circuit_breaker: Option<CircuitBreaker>,
-    /// In place of the table at the top.
+    /// Rate limits of a client; replaces the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub rate_limit: Option<RateLimits>,
-    /// In place of the table at the top.
+    /// Size limits of a request; replaces the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub limits: Option<Limits>,
-    /// In place of the table at the top.
+    /// Changes to header fields; replaces the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub headers: Option<Headers>,
-    /// In place of the table at the top.
+    /// Security fields for browsers; replaces the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub security_headers: Option<SecurityHeaders>,
-    /// In place of the table at the top.
+    /// Networks from which clients may send requests; replaces the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub access: Option<Access>,
-    /// In place of the table at the top.
+    /// Authentication of requests; replaces the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub auth: Option<Auth>,
-    /// In place of the table at the top.
+    /// Pages of other origins that may use responses (CORS); replaces the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub cors: Option<Cors>,
-    /// In place of the table at the top.
+    /// Compression of responses; replaces the top-level table.
     #[serde(skip_serializing_if = "is_default")]
     pub compression: Option<Compression>,
 }
 
 impl VirtualHost {
-    /// Whether it has a certificate of its own, or gets one by ACME.
+    /// Returns true if the host has its own certificate or gets one by ACME.
     pub fn has_certificate(&self) -> bool {
         self.acme || !self.cert_file.0.is_empty()
     }
 }
 
-/// Whether a client must show a certificate.
+/// Requirement of a client certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientCertificate {
-    /// Without one, or with one that is not valid, it gets 403.
+    /// Every client needs a valid certificate; a client without one gets 403.
     #[default]
     Required,
-    /// It may; backends are told.
+    /// Clients may send a certificate; backends are told about it.
     Optional,
 }
 
-/// `[[backends]]`: one instance of a service, or all that a name leads to.
+/// `[[backends]]`: one instance of a service, or all instances that a name resolves to.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Backend {
-    /// Its name in logs, metrics and answers.
+    /// Name of the backend in logs, metrics and responses.
     pub id: String,
-    /// Where it listens. Required; absent only until validation.
+    /// Address of the backend. Required; only absent before validation.
     #[serde(skip_serializing_if = "is_default")]
     #[schemars(with = "Address")]
     pub address: Option<Address>,
-    /// The pools to which it belongs.
+    /// Pools of the backend.
     pub tags: Vec<String>,
-    /// Its share, beside those of the others, whatever the algorithm is.
+    /// Weight of the backend relative to the other backends of its pool, for every algorithm.
     pub weight: Weight,
-    /// Whether it is used only where no other backend of the tag is usable.
+    /// True if the backend is only used while no other backend of the tag is usable.
     #[serde(skip_serializing_if = "is_default")]
     pub backup: bool,
-    /// Whether it gets no new requests; those in flight end.
+    /// True if the backend gets no new requests; requests in flight may finish.
     #[serde(skip_serializing_if = "is_default")]
     pub drained: bool,
 }

@@ -1,8 +1,8 @@
-//! Where a configuration file is looked for that nobody has named.
+//! Search for the configuration file if the operator has not named one.
 
 use std::path::{Path, PathBuf};
 
-/// The places, the first one that has a file first.
+/// Paths that are searched; the first existing file is used.
 const PLACES: [&str; 3] = ["config.toml", "gateway.toml", "/etc/gateway/gateway.toml"];
 
 /// Returns the configuration file of the current directory, or else that of the machine.
@@ -10,7 +10,8 @@ pub fn search() -> Option<PathBuf> {
     first_of(PLACES.into_iter().map(Path::new))
 }
 
-/// What is no file (a directory that is called so) is passed over; what cannot be read is not, for its reader to say why.
+/// Returns the first place with a file. A directory of that name is skipped. A file that cannot be read is not
+/// skipped, so that the reader can report why.
 fn first_of<'p>(mut places: impl Iterator<Item = &'p Path>) -> Option<PathBuf> {
     places.find(|place| place.metadata().is_ok_and(|found| found.is_file())).map(Path::to_owned)
 }
@@ -20,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_place_with_a_file_counts() {
+    fn first_place_with_a_file_is_used() {
         let directory = tempfile::tempdir().unwrap();
         let places = ["config.toml", "gateway.toml", "etc.toml"].map(|name| directory.path().join(name));
         let found = || first_of(places.iter().map(PathBuf::as_path));

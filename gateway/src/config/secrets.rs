@@ -1,4 +1,4 @@
-//! What is secret in a configuration: shown as `***`, and `***` in a change stands for what is there.
+//! Secrets in a configuration. They are shown as `***`, and `***` in a change stands for the existing secret.
 
 use std::borrow::Cow;
 
@@ -6,25 +6,25 @@ use serde_json::{Map, Value};
 
 use super::rewrite::matches;
 
-/// What is shown in place of a secret.
+/// Placeholder that is shown in place of a secret.
 const HIDDEN: &str = "***";
 
-/// Whether the table that `key` leads to is one of header fields, whose values may be credentials.
+/// Returns true if the table at `key` holds header fields, whose values may be credentials.
 ///
-/// Not `header_match`: what a route is taken by is part of its name, and no place for a secret.
+/// `header_match` does not count: the values that a route matches are part of its name, so they must not be secrets.
 pub(super) fn is_of_fields(key: &str, table: &Map<String, Value>) -> bool {
     match key {
         "request_set" | "request_add" | "response_set" | "response_add" => true,
-        // Those of one of the `[[tests]]`; else it is the table of all of these.
+        // A test's `headers` holds header fields. Any other `headers` is the table that contains all of these tables.
         "headers" => table.values().all(Value::is_string),
         _ => false,
     }
 }
 
-/// Keys with a URL, in whose query a secret may stand.
+/// Keys whose value is a URL with a possible secret in its query.
 const URLS: [&str; 2] = ["url", "jwks_url"];
 
-/// A URL as anybody may read it: its query, and whatever stands before its host, may be secret.
+/// Returns a URL without its possible secrets: the query, and the user information before the host.
 pub fn shown_url(url: &str) -> Cow<'_, str> {
     let shown = match url.split_once('?') {
         Some((url, _)) => Cow::Owned(format!("{url}?{HIDDEN}")),
@@ -42,7 +42,7 @@ fn is_url(key: &str) -> bool {
     URLS.contains(&key)
 }
 
-/// Whether the field of this name may hold a credential.
+/// Returns true if the header field with this name may hold a credential.
 pub(super) fn is_secret(field: &str) -> bool {
     const WORDS: [&str; 11] =
         ["auth", "bearer", "cookie", "credential", "key", "pass", "pwd", "secret", "session", "sig", "token"];
@@ -50,12 +50,12 @@ pub(super) fn is_secret(field: &str) -> bool {
     WORDS.iter().any(|word| field.contains(word))
 }
 
-/// Puts `***` in the place of every secret.
+/// Replaces every secret with `***`.
 pub fn hide_secrets(json: &mut Value) {
     walk(json, &mut |value| *value = Value::from(HIDDEN));
 }
 
-/// Puts what `old` holds in the place of every `***`.
+/// Replaces every `***` with the value that `old` has at the same place.
 pub fn reveal_secrets(new: &mut Value, old: &Value) {
     match (new, old) {
         (Value::Object(new), Value::Object(old)) => {
@@ -83,7 +83,7 @@ pub fn reveal_secrets(new: &mut Value, old: &Value) {
     }
 }
 
-/// Where `***` stands for nothing, as a JSON pointer: there is no secret that it could stand for.
+/// Returns the JSON pointer of a `***` that stands for no known secret, if there is one.
 pub(super) fn unrevealed(json: &Value, at: &str) -> Option<String> {
     let inside = |at: String, value: &Value| unrevealed(value, &at);
     match json {
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_route_keeps_its_own() {
+    fn reordered_routes_keep_their_own_secrets() {
         let route = |kind: &str, token: &str| json!({ kind: "/x", "headers": { "request_set": { "x-token": token } } });
         let old = json!({ "routes": [route("path", "one"), route("path_prefix", "two")] });
         let mut shown = old.clone();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn queries_of_urls_are_hidden_and_come_back() {
+    fn url_queries_are_hidden_and_restored() {
         for (url, shown) in [
             ("https://a.example/keys", "https://a.example/keys"),
             ("https://a.example/keys?code=s3cret&x=?", "https://a.example/keys?***"),
@@ -162,14 +162,14 @@ mod tests {
         reveal_secrets(&mut back, &old);
         assert_eq!(back, old);
         assert_eq!(unrevealed(&back, ""), None);
-        // For another server nobody knows a secret.
+        // No secret is known for another server.
         shown["auth"]["url"] = json!("https://b.example/check?***");
         reveal_secrets(&mut shown, &old);
         assert_eq!(unrevealed(&shown, "").as_deref(), Some("/auth/url"));
     }
 
     #[test]
-    fn credentials_are_hidden_and_come_back() {
+    fn credentials_are_hidden_and_restored() {
         let old = json!({
             "headers": { "request_set": { "authorization": "Bearer x", "x-proxy": "gateway" } },
             "tests": [{ "request": "GET http://a/", "headers": { "cookie": "session=x", "x-a": "b" } }],

@@ -1,4 +1,4 @@
-//! How the requests of a virtual host are shared between tags: by percent, or moved step by step.
+//! Distribution of a virtual host's requests between tags: by percent, or moved step by step.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,34 +9,34 @@ use super::values::{Percent, Secs};
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Share {
-    /// The tag of the backends that get it.
+    /// Tag of the backends that get the share.
     pub tag: String,
-    /// How much of the requests that is.
+    /// Share of the requests.
     pub percent: Percent,
 }
 
-/// `[virtual_hosts.rollout]`: a move from `enabled_backends_tag` to another tag, step by step, that goes back by
-/// itself where the new tag does worse than the old one.
+/// `[virtual_hosts.rollout]`: a step-by-step move from `enabled_backends_tag` to another tag. The move is rolled back
+/// automatically if the new tag does worse than the old one.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rollout {
-    /// The tag to move to.
+    /// Tag to which the requests move.
     pub to: String,
-    /// Its share at each step; the last one is 100.
+    /// Share of the new tag at each step; the last step is 100.
     pub steps: Vec<Percent>,
-    /// How long a step lasts at least.
+    /// Minimum duration of a step.
     pub pause_secs: Secs,
-    /// By how many points the share of 5xx answers may be higher than with the old tag.
+    /// Maximum difference between the tags' shares of 5xx responses, in percentage points.
     pub max_error_gap_percent: f64,
-    /// By how much of the old tag's mean latency the new tag's may be higher.
+    /// Maximum increase of the new tag's mean latency over the old tag's, in percent.
     pub max_latency_gap_percent: f64,
-    /// How many requests the new tag must have answered before a step is judged.
+    /// Number of requests that the new tag must have answered before a step is judged.
     pub min_requests: u64,
-    /// Which step it is at, counted from 0.
+    /// Index of the current step, from 0.
     pub step: usize,
-    /// Whether it goes on, or how it ended.
+    /// State of the rollout.
     pub state: RolloutState,
-    /// Why it ended as it did.
+    /// Reason why the rollout ended.
     pub reason: String,
 }
 
@@ -56,23 +56,23 @@ impl Default for Rollout {
     }
 }
 
-/// Whether a rollout goes on, or how it ended.
+/// State of a rollout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RolloutState {
-    /// It goes on.
+    /// Rollout is running.
     #[default]
     Running,
-    /// The new tag has everything.
+    /// Rollout is complete: the new tag gets all requests.
     Done,
-    /// The new tag did worse, and the old one has everything again.
+    /// Rollout was undone because the new tag did worse; the old tag gets all requests again.
     RolledBack,
-    /// Somebody ended it, and the old tag has everything again.
+    /// Rollout was ended by an operator; the old tag gets all requests again.
     Aborted,
 }
 
 impl Rollout {
-    /// The new tag's share now, where the rollout goes on.
+    /// Returns the current share of the new tag, if the rollout is running.
     pub fn share(&self) -> Option<Percent> {
         let running = self.state == RolloutState::Running;
         running.then(|| self.steps.get(self.step).copied()).flatten()

@@ -1,50 +1,51 @@
-//! Templates: what a path or a URL becomes, with parts of the request put into it. `rewrite` and `redirect` have the
-//! same ones, and whatever a template names is known when it is read, so that none loses text while requests come.
+//! Templates for paths and URLs, into which parts of the request are inserted. `rewrite` and `redirect` share the
+//! syntax. Every name in a template is checked when the template is parsed, so that no text is lost while requests
+//! are served.
 
 use regex::Regex;
 
-/// A template that has been read.
+/// Parsed template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
-    /// Its parts, in their order.
+    /// Parts of the template, in order.
     pub parts: Vec<Part>,
 }
 
-/// A part of a template.
+/// Part of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Text as it is.
+    /// Literal text.
     Text(String),
-    /// A part of the request.
+    /// Value from the request.
     Value(Value),
 }
 
-/// A part of the request that a template can name.
+/// Part of the request that a template can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// What this group of `path_regex` has matched; 0 is all that it has matched.
+    /// Text that this group of `path_regex` matched; group 0 is the whole match.
     Group(usize),
-    /// The path.
+    /// Path.
     Path,
-    /// The query, without its question mark.
+    /// Query, without its question mark.
     Query,
-    /// The host, without its port.
+    /// Host, without its port.
     Host,
-    /// `http` or `https`.
+    /// Scheme: `http` or `https`.
     Scheme,
 }
 
-/// The values that have names of their own.
+/// Values that have a name.
 const VARIABLES: [(&str, Value); 4] =
     [("path", Value::Path), ("query", Value::Query), ("host", Value::Host), ("scheme", Value::Scheme)];
 
 impl Template {
-    /// Reads `$1`, `${1}`, `$name`, `${name}`, and `$$` for a dollar sign. A digit is a name of its own, so that
-    /// `$1_old` is the first group and `_old`. Groups are those of `pattern`; `variables` says whether the request's
-    /// other parts can be named, too.
+    /// Parses a template with `$1`, `${1}`, `$name`, `${name}`, and `$$` for a dollar sign. Without braces, a number
+    /// has one digit, so `$1_old` is the first group and `_old`. Groups belong to `pattern`. If `variables` is true,
+    /// other parts of the request can be named, too.
     ///
     /// # Errors
-    /// What is named that does not exist.
+    /// Returns the reason if a name is unknown or ambiguous.
     pub fn parse(text: &str, variables: bool, pattern: Option<&Regex>) -> Result<Self, String> {
         let names = Names { variables, pattern };
         let (mut parts, mut literal, mut rest) = (Vec::new(), String::new(), text);
@@ -69,7 +70,7 @@ impl Template {
         Ok(Template { parts })
     }
 
-    /// Its text, with `stand_in` for each value.
+    /// Returns the template's text, with `stand_in` in place of each value.
     pub(super) fn with(&self, stand_in: &str) -> String {
         let text = |part: &Part| match part {
             Part::Text(text) => text.clone(),
@@ -79,14 +80,14 @@ impl Template {
     }
 }
 
-/// What can be named.
+/// Names that a template can use.
 struct Names<'p> {
     variables: bool,
     pattern: Option<&'p Regex>,
 }
 
 impl Names<'_> {
-    /// The value that is named where `text` begins, behind its `$`; and what follows.
+    /// Reads the name at the beginning of `text`, after its `$`. Returns the named value and the remaining text.
     fn read<'t>(&self, text: &'t str) -> Result<(Value, &'t str), String> {
         if let Some(braced) = text.strip_prefix('{') {
             let (name, after) =
@@ -147,7 +148,7 @@ impl Names<'_> {
         }
     }
 
-    /// What was probably meant, where a name runs into the text behind it.
+    /// Returns a hint if `name` begins with a known name and continues with the text after it.
     fn hint(&self, name: &str) -> String {
         let groups = self.pattern.into_iter().flat_map(|pattern| pattern.capture_names().flatten());
         let variables = VARIABLES.iter().filter(|_| self.variables).map(|(name, _)| *name);
@@ -159,8 +160,8 @@ impl Names<'_> {
     }
 }
 
-/// Writes `value` into a URL: what has no place there (RFC 3986 3.3) is percent-encoded, and what is encoded already
-/// stays so. In a query, what would end a parameter is encoded, too.
+/// Appends `value` to a URL. Bytes that are not allowed there (RFC 3986 3.3) are percent-encoded, and encoded bytes
+/// stay as they are. In a query, bytes that would end a parameter are encoded, too.
 pub fn push_encoded(into: &mut String, value: &[u8], in_query: bool) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for byte in value {
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_is_read() {
+    fn every_template_form_is_parsed() {
         let two = "^/(?<year>[0-9]+)/(.*)$";
         for (template, parts) in [
             ("", vec![]),
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_nothing_is_refused_with_the_reason() {
+    fn unknown_template_name_is_refused_with_the_reason() {
         let two = "^/(?<year>[0-9]+)/(.*)$";
         let ten = "(a)".repeat(10);
         for (template, pattern, reason) in [
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_encoded_where_they_could_be_something_else() {
+    fn push_encoded_encodes_bytes_with_a_meaning_in_urls() {
         let encoded = |value: &[u8], in_query| {
             let mut text = String::new();
             push_encoded(&mut text, value, in_query);

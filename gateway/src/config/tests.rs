@@ -1,11 +1,10 @@
-//! The configuration as a whole: each thing that can be wrong with a file, and the reference file beside
-//! the schema.
+//! Tests of the whole configuration: every possible fault of a file, and the reference file compared with the schema.
 
 use serde_json::Value;
 
 use super::{Auth, Config};
 
-/// What makes a file complete.
+/// Virtual host and backend that make a file complete.
 pub(super) const COMPLETE: &str = "
 [[virtual_hosts]]
 domain = \"*\"
@@ -16,7 +15,7 @@ address = \"127.0.0.1:3001\"
 tags = [\"a\"]
 ";
 
-/// Text, and what the one line of error says.
+/// Invalid texts, each with a part of its single line of error.
 const BAD: &[(&str, &str)] = &[
     ("", "file: there is no virtual host"),
     ("[proxy]\nlisten_addr_http = []\n", "file:2:20: there is no listener"),
@@ -299,7 +298,7 @@ const BAD: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn each_bad_file_has_its_own_clear_error() {
+fn each_bad_file_gets_one_clear_error() {
     for (text, expected) in BAD {
         let whole = if text.is_empty() { String::new() } else { format!("{text}{COMPLETE}") };
         let error = Config::parse("file", &whole).expect_err(text).to_string();
@@ -312,13 +311,13 @@ fn each_bad_file_has_its_own_clear_error() {
 }
 
 #[test]
-fn a_file_with_nothing_but_faults_is_not_read_to_its_end() {
+fn decoding_stops_after_one_hundred_faults() {
     let error = Config::parse("file", &"[[virtual_hosts]]\ndomian = \"a\"\n".repeat(500)).unwrap_err();
     assert_eq!(error.faults.len(), 100);
     assert!(error.faults.iter().all(|fault| fault.detail.starts_with("unknown key `domian`")), "{error}");
 }
 
-/// The same for the keys of a route, which begin in the fifth line.
+/// Invalid keys of a route, each with a part of its error; the keys begin in the fifth line.
 const BAD_ROUTES: &[(&str, &str)] = &[
     ("", "file:4:1: a route needs a condition"),
     (
@@ -392,7 +391,7 @@ const BAD_ROUTES: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn each_bad_route_has_its_own_clear_error() {
+fn each_bad_route_gets_one_clear_error() {
     for (route, expected) in BAD_ROUTES {
         let text = format!(
             "[[virtual_hosts]]\ndomain = \"b\"\nenabled_backends_tag = \"a\"\n[[virtual_hosts.routes]]\n{route}{COMPLETE}"
@@ -423,7 +422,7 @@ fn the_reference_shows_the_defaults() {
     cors.allow_origins.clear();
     assert_eq!(cors, Default::default());
     assert_eq!(reference.lets_encrypt.take(), Some(Default::default()));
-    // What has no default is an example.
+    // Keys without a default hold examples.
     reference.proxy.listen_addr.0.clear();
     reference.health_check.kind = None;
     reference.health_check.path = None;
@@ -435,7 +434,7 @@ fn the_reference_shows_the_defaults() {
 }
 
 #[test]
-fn what_the_reference_calls_not_supported_yet_is_refused_as_such() {
+fn unsupported_keys_of_the_reference_are_refused() {
     let (mut expected, mut in_refused_table) = (Vec::new(), false);
     for line in REFERENCE.lines() {
         let (refused, line) = line.strip_prefix("#- ").map_or((false, line), |line| (true, line));
@@ -462,7 +461,7 @@ fn what_the_reference_calls_not_supported_yet_is_refused_as_such() {
 }
 
 #[test]
-fn the_largest_pool_that_holds_somewhere_counts() {
+fn keepalive_pool_size_is_the_largest_in_use() {
     let size = |text: &str| Config::parse("file", text).unwrap().keepalive_pool_size().get();
     let table = |at: &str, size: usize| format!("[{at}upstream]\nkeepalive_pool_size = {size}\n");
     let host = "[[virtual_hosts]]\ndomain = \"*\"\nenabled_backends_tag = \"a\"\n";
@@ -475,7 +474,7 @@ fn the_largest_pool_that_holds_somewhere_counts() {
     assert_eq!(size(&format!("{top}{host}{inner}{route}{innermost}{backend}")), 20);
 }
 
-/// Every key of the schema by the path on which it stands, with its description and its default.
+/// Collects every key of the schema with its path, its description and its default.
 fn schema_keys(schema: &Value, root: &Value, at: &str, keys: &mut Vec<(String, Value)>) {
     let resolved = match schema["$ref"].as_str() {
         Some(reference) => root.pointer(reference.trim_start_matches('#')).unwrap(),
@@ -493,7 +492,7 @@ fn schema_keys(schema: &Value, root: &Value, at: &str, keys: &mut Vec<(String, V
 }
 
 #[test]
-fn the_schema_the_reference_and_the_defaults_are_one() {
+fn schema_reference_and_defaults_agree() {
     let schema = super::json_schema();
     let reference: toml::Table = REFERENCE.parse().unwrap();
     let reference = serde_json::to_value(reference).unwrap();
@@ -537,15 +536,15 @@ fn the_schema_the_reference_and_the_defaults_are_one() {
 }
 
 #[test]
-fn whatever_is_shown_as_json_is_read_again() {
+fn config_as_json_is_read_back_unchanged() {
     let config = Config::parse("reference.toml", REFERENCE).unwrap();
     let again: Config = serde_json::from_value(config.to_json()).unwrap();
     assert_eq!(again, config);
 }
 
-/// The configuration with which the project was asked for.
+/// Loads the configuration from the project's original requirements.
 #[test]
-fn the_sample_of_two_versions_loads_as_it_stands() {
+fn sample_with_two_backend_versions_loads_unchanged() {
     let text = r#"
         [proxy]
         listen_addr_http = "0.0.0.0:80"

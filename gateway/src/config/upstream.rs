@@ -1,4 +1,4 @@
-//! The tables of the configuration that say how backends are chosen, probed, spoken to, and given up.
+//! Configuration tables about backends: probes, load balancing, connections, retries and the circuit breaker.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
@@ -8,39 +8,40 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::fields::{FieldName, is_cookie_name};
 use super::values::{Millis, Percent, Secs, StatusSet, is_default};
 
-/// What an HTTP probe asks for where nothing is configured.
+/// Default path of an HTTP probe.
 const DEFAULT_PATH: &str = "/health";
 
-/// `[health_check]`, a policy: how backends are probed.
+/// `[health_check]`, a policy: probes of backends.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthCheck {
-    /// Whether backends are probed; where not, all count as healthy.
+    /// True if backends are probed. Otherwise, all backends count as healthy.
     pub enabled: bool,
-    /// What a probe is. Absent: http where a path is given, else tcp.
+    /// Kind of probe. Absent: `http` if a path is given, otherwise `tcp`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<ProbeKind>,
-    /// What an HTTP probe asks for.
+    /// Path that an HTTP probe requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The Host of an HTTP probe; empty: the backend's address.
+    /// Host of an HTTP probe; empty: the backend's address.
     #[serde(skip_serializing_if = "is_default")]
     pub host: String,
-    /// Which answers pass. Absent: 200 to 399 where `path` is given, else every answer below 500.
+    /// Status codes with which a probe passes. Absent: 200 to 399 if `path` is given, otherwise every status below
+    /// 500.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_status: Option<StatusSet>,
-    /// From one probe of a backend to the next; a tenth more or less, so that they do not fall together.
+    /// Time between two probes of a backend. The actual time varies by a tenth, so that probes do not coincide.
     pub interval_secs: Secs,
-    /// How long a probe may take in all.
+    /// Timeout of a whole probe.
     pub timeout_secs: Secs,
-    /// So many failures in a row make a backend unhealthy.
+    /// Number of consecutive failures after which a backend is unhealthy.
     pub unhealthy_threshold: NonZeroU32,
-    /// So many passes in a row make it healthy again.
+    /// Number of consecutive passes after which a backend is healthy again.
     pub healthy_threshold: NonZeroU32,
-    /// Over this time a backend that has come back gets a growing share of its requests; 0: all at once.
+    /// Time during which a recovered backend gets a growing share of its requests; 0: it gets its full share at once.
     pub slow_start_secs: u32,
-    /// Where fewer than this share of a pool's backends are usable, and no backup is, all of them are used,
-    /// whatever is known about them; 0: never.
+    /// Minimum share of usable backends in a pool. If fewer are usable and no backup is usable, requests go to
+    /// all backends of the pool, regardless of their health; 0: never.
     pub panic_threshold_percent: Percent,
 }
 
@@ -62,38 +63,38 @@ impl Default for HealthCheck {
     }
 }
 
-/// What a probe is.
+/// Kind of probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProbeKind {
-    /// A GET whose status must be an expected one.
+    /// GET request whose status must be an expected one.
     Http,
-    /// A connection that opens; with TLS, one that is agreed on.
+    /// TCP connection that can be opened; with TLS, also a TLS handshake.
     Tcp,
-    /// A call of `grpc.health.v1.Health/Check`, answered with SERVING; the backend speaks HTTP/2.
+    /// Call of `grpc.health.v1.Health/Check` that is answered with SERVING; the backend must use HTTP/2.
     Grpc,
 }
 
 impl HealthCheck {
-    /// What a probe is, decided.
+    /// Returns the kind of probe, with the default applied.
     pub fn probe_kind(&self) -> ProbeKind {
         let by_path = if self.path.is_some() { ProbeKind::Http } else { ProbeKind::Tcp };
         self.kind.unwrap_or(by_path)
     }
 
-    /// What an HTTP probe asks for.
+    /// Returns the path that an HTTP probe requests.
     pub fn http_path(&self) -> &str {
         self.path.as_deref().unwrap_or(DEFAULT_PATH)
     }
 
-    /// The statuses with which an HTTP probe passes. A path that is not configured may well not exist on a backend:
-    /// even "not found" says that it serves.
+    /// Returns the status codes with which an HTTP probe passes. A default path may not exist on a backend, so even
+    /// "not found" proves that the backend serves.
     pub fn passing_status(&self) -> StatusSet {
         let default = if self.path.is_some() { 200..=399 } else { 100..=499 };
         self.expected_status.clone().unwrap_or_else(|| StatusSet::range(default))
     }
 
-    /// Whether HTTP probes pass with any answer that is not a server's error, for want of a path.
+    /// Returns true if HTTP probes pass with any response below 500, because no path is configured.
     pub fn passes_any_answer(&self) -> bool {
         self.enabled
             && self.probe_kind() == ProbeKind::Http
@@ -102,48 +103,48 @@ impl HealthCheck {
     }
 }
 
-/// `[balancing]`, a policy: how a backend is chosen.
+/// `[balancing]`, a policy: the choice of a backend.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Balancing {
-    /// How a backend is chosen.
+    /// Load-balancing algorithm.
     pub algorithm: Algorithm,
-    /// What consistent hashing goes by.
+    /// Key of consistent hashing.
     pub hash_key: HashKey,
-    /// The name of a signed cookie that keeps a client with the backend that it got first; empty: none.
+    /// Name of a signed cookie that keeps a client with its first backend; empty: no cookie.
     #[serde(skip_serializing_if = "is_default")]
     pub sticky_cookie: String,
 }
 
-/// How a backend is chosen.
+/// Load-balancing algorithm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Algorithm {
-    /// One after the other, the heavier ones more often, and evenly spread.
+    /// Each backend in turn; backends with a larger weight get more turns, evenly spread.
     #[default]
     RoundRobin,
     /// Another name for `round_robin`.
     Weighted,
-    /// The one with the fewest requests in flight for its weight.
+    /// Backend with the fewest requests in flight relative to its weight.
     LeastConnections,
-    /// Of two at random, the one with fewer requests in flight for its weight.
+    /// Better of two random backends: the one with fewer requests in flight relative to its weight.
     RandomTwoChoices,
-    /// The same one for the same key, as long as it is there.
+    /// Same backend for the same key, as long as the backend is available.
     ConsistentHash,
 }
 
-/// What consistent hashing goes by. A request without the field or the cookie goes by its client's address.
+/// Key of consistent hashing. A request without the field or the cookie uses the client's address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum HashKey {
-    /// The client's address.
+    /// Address of the client.
     #[default]
     ClientIp,
-    /// The path and the query.
+    /// Path and query.
     Uri,
-    /// The value of a header field.
+    /// Value of a header field.
     Header(FieldName),
-    /// The value of a cookie.
+    /// Value of a cookie.
     Cookie(String),
 }
 
@@ -172,50 +173,53 @@ impl Serialize for HashKey {
     }
 }
 
-/// `[upstream]`, a policy: how backends are spoken to.
+/// `[upstream]`, a policy: connections to backends.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Upstream {
-    /// How long a connection may take to open.
+    /// Timeout for opening a connection.
     pub connect_timeout_ms: Millis,
-    /// How long a backend may be silent while it answers.
+    /// Timeout while the gateway waits for more of a response.
     pub read_timeout_secs: Secs,
-    /// How long a backend may refuse to take more of a request.
+    /// Timeout while the gateway waits for a backend to accept more of a request.
     pub write_timeout_secs: Secs,
-    /// How long an idle connection is kept for the next request.
+    /// Time for which an idle connection is kept for the next request.
     pub idle_timeout_secs: Secs,
-    /// How long a stream may be silent, in place of `read_timeout_secs`: a WebSocket (in both directions together), a
-    /// call of gRPC, or server-sent events that were asked for.
+    /// Maximum idle time of a stream, in place of `read_timeout_secs`. Streams are WebSockets (both directions count
+    /// together), gRPC calls, and server-sent events that the client has requested.
     pub stream_idle_timeout_secs: Secs,
-    /// Time after which the system asks a silent peer whether it is still there (TCP keep-alive), three times a third of
-    /// it apart; a connection on which nothing comes back is closed. 0: never.
+    /// Time after which the system probes a silent peer (TCP keep-alive). It probes three times, at intervals of a
+    /// third of this time. A connection without any reply is closed. 0: no probes.
     pub tcp_keepalive_secs: u32,
-    /// Time between two PINGs on a connection of HTTP/2; one that is not answered within 5 s closes the connection. 0:
-    /// none are sent.
+    /// Time between two PINGs on an HTTP/2 connection. A PING without an acknowledgement within 5 s closes the
+    /// connection. 0: no PINGs.
     pub h2_ping_interval_secs: u32,
-    /// How many bytes of a response over HTTP/2 a backend may send before they are read (RFC 9113 6.9.1).
+    /// HTTP/2 flow-control window: bytes of a response that a backend may send before the gateway reads them
+    /// (RFC 9113 6.9.1).
     pub h2_window_bytes: NonZeroU32,
-    /// How many idle connections are kept, all backends together; the largest number of any table holds.
+    /// Maximum number of idle connections to all backends together. The largest number of any table counts.
     pub keepalive_pool_size: NonZeroUsize,
-    /// Which version of HTTP is spoken.
+    /// HTTP version of connections to backends.
     pub protocol: UpstreamProtocol,
-    /// Whether it is spoken over TLS.
+    /// True if connections to backends use TLS.
     pub tls: bool,
-    /// The name, or the IP address, that the backend must have a certificate for; empty: the host name in its address.
+    /// Name or IP address that the backend's certificate must be valid for; empty: the host name in the backend's
+    /// address.
     #[serde(skip_serializing_if = "is_default")]
     pub sni: String,
-    /// Certificates (PEM) that the backend's must lead to; empty: the system's.
+    /// Root certificates (PEM) for the backend's certificate; empty: the system's roots.
     #[serde(skip_serializing_if = "is_default")]
     pub ca_file: String,
-    /// The certificate (PEM, with what leads to its root) that the gateway shows; empty: none.
+    /// Client certificate of the gateway (PEM, with the chain to its root); empty: no client certificate.
     #[serde(skip_serializing_if = "is_default")]
     pub client_cert_file: String,
-    /// The key (PEM) of that certificate.
+    /// Key (PEM) of the client certificate.
     #[serde(skip_serializing_if = "is_default")]
     pub client_key_file: String,
-    /// Whether the backend's certificate is verified. Where not, anybody in between can read along.
+    /// True if the backend's certificate is verified. Without verification, an attacker on the network path can read
+    /// the traffic.
     pub verify: bool,
-    /// How many requests a backend may have in flight; more are answered with 503. 0: any number.
+    /// Maximum number of requests in flight to a backend; further requests are answered with 503. 0: no limit.
     pub max_inflight_per_backend: u32,
 }
 
@@ -243,36 +247,34 @@ impl Default for Upstream {
     }
 }
 
-/// Which version of HTTP is spoken to backends.
+/// HTTP version of connections to backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UpstreamProtocol {
     /// HTTP/1.1.
     #[default]
     Http1,
-    /// HTTP/2; without TLS, with prior knowledge (RFC 9113 3.3).
+    /// HTTP/2. Without TLS, with prior knowledge (RFC 9113 3.3).
     Http2,
-    /// HTTP/2 where the backend takes it (ALPN, so it needs TLS), else HTTP/1.1.
+    /// HTTP/2 if the backend supports it, otherwise HTTP/1.1. ALPN decides, so TLS is required.
     Auto,
 }
 
-/// `[retry]`, a policy: what is tried again.
+/// `[retry]`, a policy: retries of failed requests.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
-    /// Attempts in all, the first included. One more is free where a kept connection has just been closed: the
-    /// backend has most likely not seen the request.
+    /// Maximum number of attempts, including the first. If a reused connection has just been closed, one more attempt
+    /// is free: the backend has most likely not seen the request.
     pub attempts: NonZeroU32,
-    /// Answers with these statuses are not passed on while there may be another attempt; idempotent requests
-    /// alone.
+    /// Status codes that cause a retry, if another attempt is possible. Only idempotent requests are retried.
     pub on_status: Vec<u16>,
-    /// Before the first retry there is a pause of anything up to this; before each further one, up to twice as
-    /// much.
+    /// Maximum pause before the first retry; the actual pause is random. The maximum doubles with each further retry.
     pub backoff_base_ms: Millis,
-    /// No pause is longer.
+    /// Upper limit of every pause.
     pub backoff_max_ms: Millis,
-    /// Retries may add at most this share to the requests for the same tag, over ten seconds; ten are always
-    /// allowed.
+    /// Retry budget: the share that retries may add to the requests for a tag, over ten seconds. Ten retries are
+    /// always allowed.
     pub budget_percent: Percent,
 }
 
@@ -288,26 +290,26 @@ impl Default for Retry {
     }
 }
 
-/// `[circuit_breaker]`, a policy: when a backend that fails requests gets none for a while. A failure is a
-/// connection that cannot be opened, an answer that does not come, is broken, or is 5xx; of gRPC one that ends with
-/// UNKNOWN, INTERNAL, UNAVAILABLE or DATA_LOSS.
+/// `[circuit_breaker]`, a policy: a backend that fails requests gets no requests for a while. A failure is a
+/// connection that cannot be opened, or a response that is missing, broken or 5xx. A gRPC response fails if it ends
+/// with UNKNOWN, INTERNAL, UNAVAILABLE or DATA_LOSS.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CircuitBreaker {
-    /// Whether this happens at all.
+    /// True if the circuit breaker is enabled.
     pub enabled: bool,
-    /// So many failures in a row open the circuit.
+    /// Number of consecutive failures that opens the circuit.
     pub consecutive_failures: NonZeroU32,
-    /// And so does this share of failures, in `window_secs`.
+    /// Share of failures within `window_secs` that opens the circuit, too.
     pub failure_percent: Percent,
-    /// Where there were at least so many requests.
+    /// Minimum number of requests within `window_secs` before `failure_percent` counts.
     pub min_requests: NonZeroU32,
-    /// Over which time that share is taken.
+    /// Time window of `failure_percent`.
     pub window_secs: Secs,
-    /// How long the circuit stays open. Then one request tries: where it fails, the circuit is open again, for
-    /// twice as long.
+    /// Time for which the circuit stays open. After that, one trial request is sent. If the request fails, the
+    /// circuit opens again, for twice as long.
     pub open_secs: Secs,
-    /// But never longer than this.
+    /// Maximum time for which the circuit stays open.
     pub max_open_secs: Secs,
 }
 

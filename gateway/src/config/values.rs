@@ -1,5 +1,5 @@
-//! The small types of the schema: each can only hold what makes sense, so that a wrong value is found
-//! where it is read, with its line, and never again.
+//! Small value types of the schema. Each type can only hold valid values. A wrong value is thus reported while the
+//! text is read, with its line, and later code needs no checks.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -10,34 +10,34 @@ use std::time::Duration;
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// The longest time that a key takes: a year. More is a mistake, and adding it to a clock may overflow.
+/// Maximum time in seconds for a key: one year. A longer time is a mistake, and adding it to a clock may overflow.
 const MAX_SECS: u64 = 365 * 24 * 60 * 60;
 
-/// A time in whole seconds, from 1 to a year.
+/// Time in whole seconds, from 1 second to one year.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "i64")]
 pub struct Secs(NonZeroU64);
 
-/// A time in whole milliseconds, from 1 to a year.
+/// Time in whole milliseconds, from 1 millisecond to one year.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "i64")]
 pub struct Millis(NonZeroU64);
 
-/// A share in whole percent, from 0 to 100.
+/// Share in whole percent, from 0 to 100.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(try_from = "i64")]
 pub struct Percent(u8);
 
 impl Percent {
-    /// All of it.
+    /// Share of 100 percent.
     pub const ALL: Percent = Percent(100);
 
-    /// A constant of the defaults; more than all counts as all.
+    /// Creates a constant for the defaults; a value above 100 becomes 100.
     pub(super) const fn of(percent: u8) -> Self {
         Percent(if percent > 100 { 100 } else { percent })
     }
 
-    /// As it was written.
+    /// Returns the number of percent.
     pub fn get(self) -> u8 {
         self.0
     }
@@ -51,16 +51,16 @@ impl TryFrom<i64> for Percent {
     }
 }
 
-/// The share of a backend, beside those of the others, from 1 to 1000.
+/// Weight of a backend relative to the others, from 1 to 1000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "i64")]
 pub struct Weight(u32);
 
 impl Weight {
-    /// That of a backend with the same share as any other.
+    /// Default weight, which gives each backend the same share.
     pub const ONE: Weight = Weight(1);
 
-    /// As it was written.
+    /// Returns the weight as a number.
     pub fn get(self) -> u32 {
         self.0
     }
@@ -71,7 +71,7 @@ impl TryFrom<i64> for Weight {
     fn try_from(value: i64) -> Result<Self, String> {
         match u32::try_from(value) {
             Ok(weight @ 1..=1000) => Ok(Weight(weight)),
-            // In HAProxy that is how a backend gets nothing new.
+            // HAProxy uses weight 0 for a backend without new requests.
             Ok(0) => {
                 Err("0 is out of range; a backend that shall get no requests has `drained = true`".to_owned())
             }
@@ -80,7 +80,7 @@ impl TryFrom<i64> for Weight {
     }
 }
 
-/// Whether a value is what it would be if it were left out.
+/// Returns true if `value` equals its type's default, so that it can be left out.
 pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -105,29 +105,29 @@ impl TryFrom<i64> for Millis {
 }
 
 impl Secs {
-    /// A constant of the defaults; zero counts as one.
+    /// Creates a constant for the defaults; zero becomes one.
     pub(super) const fn new(secs: u64) -> Self {
         Secs(at_least_one(secs))
     }
 
-    /// As the clock takes it.
+    /// Returns the time as a [`Duration`].
     pub fn duration(self) -> Duration {
         Duration::from_secs(self.0.get())
     }
 
-    /// As it was written.
+    /// Returns the number of seconds.
     pub fn get(self) -> u64 {
         self.0.get()
     }
 }
 
 impl Millis {
-    /// A constant of the defaults; zero counts as one.
+    /// Creates a constant for the defaults; zero becomes one.
     pub(super) const fn new(millis: u64) -> Self {
         Millis(at_least_one(millis))
     }
 
-    /// As the clock takes it.
+    /// Returns the time as a [`Duration`].
     pub fn duration(self) -> Duration {
         Duration::from_millis(self.0.get())
     }
@@ -140,7 +140,8 @@ const fn at_least_one(n: u64) -> NonZeroU64 {
     }
 }
 
-/// Whether `host` can be a DNS name (RFC 1123 2.1, and underscores, which service names use) or IPv4.
+/// Returns true if `host` is an IPv4 address or can be a DNS name (RFC 1123 2.1). Underscores are allowed, because
+/// service names contain them.
 pub(super) fn is_host_name(host: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -151,7 +152,7 @@ pub(super) fn is_host_name(host: &str) -> bool {
     host.len() <= 253 && host.strip_suffix('.').unwrap_or(host).split('.').all(label)
 }
 
-/// A set of status codes: "200-399", or "200,204,301-302".
+/// Set of status codes: "200-399", or "200,204,301-302".
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct StatusSet(Vec<RangeInclusive<u16>>);
@@ -161,7 +162,7 @@ impl StatusSet {
         StatusSet(vec![range])
     }
 
-    /// Whether `status` belongs to it.
+    /// Returns true if the set contains `status`.
     pub fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|range| range.contains(&status))
     }
@@ -193,7 +194,7 @@ impl TryFrom<String> for StatusSet {
     }
 }
 
-/// One value, or an array of them.
+/// Single value, or an array of values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OneOrMany<T>(pub Vec<T>);
 
@@ -232,7 +233,7 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for OneOrMany<T> {
     }
 }
 
-/// One is written alone, as most people write it.
+/// Writes a single value without an array, as most operators write it.
 impl<T: Serialize> Serialize for OneOrMany<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if let [one] = self.0.as_slice() {
@@ -246,7 +247,7 @@ impl<T: Serialize> Serialize for OneOrMany<T> {
     }
 }
 
-/// An element of an array, read by `FromStr`, so that an error bears the element's place.
+/// Array element that is read by `FromStr`, so that an error has the element's position.
 struct Item<T>(T);
 
 impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Item<T> {
@@ -261,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn status_sets() {
+    fn status_set_contains_listed_codes_and_refuses_bad_text() {
         let set = StatusSet::try_from("200,204,301-302".to_owned()).unwrap();
         let members: Vec<u16> = (100..600).filter(|status| set.contains(*status)).collect();
         assert_eq!(members, [200, 204, 301, 302]);
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_bounds() {
+    fn durations_out_of_bounds_are_refused() {
         assert!(Secs::try_from(0).unwrap_err().contains("expected 1 to 31536000 seconds"));
         assert!(Secs::try_from(-1).is_err());
         assert!(Secs::try_from(i64::MAX).is_err());

@@ -1,4 +1,4 @@
-//! The environment: `PINGORA_*`, for setups that want no file, and `RUST_LOG`.
+//! Environment variables: `PINGORA_*`, for setups without a configuration file, and `RUST_LOG`.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,13 +15,13 @@ use super::schema::Config;
 use super::upstream::Algorithm;
 use super::values::{OneOrMany, Secs};
 
-/// What the variables of the gateway begin with.
+/// Prefix of the gateway's variables.
 const PREFIX: &str = "PINGORA_";
 
-/// The variable by which Rust programs are told what to log. It holds where no more particular one is set.
+/// Variable that sets the log level of Rust programs. It only counts if `PINGORA_LOG_LEVEL` is not set.
 const RUST_LOG: &str = "RUST_LOG";
 
-/// Every variable of the gateway.
+/// Names of the gateway's variables.
 pub const VARIABLES: [&str; 18] = [
     "PINGORA_LISTEN_ADDR",
     "PINGORA_BACKEND_ADDR",
@@ -48,29 +48,30 @@ const TLS_ADDR: &str = "PINGORA_TLS_ADDR";
 const TLS_CERT_FILE: &str = "PINGORA_TLS_CERT_FILE";
 const TLS_KEY_FILE: &str = "PINGORA_TLS_KEY_FILE";
 
-/// Those that say who is served.
+/// Variables that name the backends.
 pub(super) const BACKEND_VARIABLES: [&str; 2] = ["PINGORA_BACKEND_ADDR", "PINGORA_BACKEND_SERVERS"];
 
-/// Those of `environment` that mean something to the gateway. One that is empty counts as not set: Compose files leave
-/// them so. A name that begins with `PINGORA_` and is none of [`VARIABLES`] is kept, to be refused.
+/// Returns the variables of `environment` that concern the gateway. An empty variable counts as not set, because
+/// Compose files leave unset variables empty. An unknown name that begins with `PINGORA_` is kept and refused later.
 pub fn set_variables(environment: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
     let set = environment.into_iter().map(|(name, value)| (name, value.trim().to_owned()));
     let is_ours = |name: &str| name.starts_with(PREFIX) || name == RUST_LOG;
     set.filter(|(name, value)| is_ours(name) && !value.is_empty() && !is_service_link(name, value)).collect()
 }
 
-/// Whether any of them configures the gateway; `RUST_LOG` alone does not.
+/// Returns true if one of the variables configures the gateway; `RUST_LOG` alone does not.
 pub fn configure(variables: &BTreeMap<String, String>) -> bool {
     variables.keys().any(|name| name.starts_with(PREFIX))
 }
 
-/// Whether any of them says which backends are served.
+/// Returns true if one of the variables names backends.
 pub fn name_backends(variables: &BTreeMap<String, String>) -> bool {
     BACKEND_VARIABLES.iter().any(|name| variables.contains_key(*name))
 }
 
-/// Whether Kubernetes or Docker has set it, to tell where a service is that is called "pingora" or "pingora-…":
-/// `PINGORA_SERVICE_HOST`, `PINGORA_SERVICE_PORT_HTTP`, `PINGORA_PORT=tcp://…`, `PINGORA_PORT_80_TCP_ADDR`.
+/// Returns true if Kubernetes or Docker set the variable. They announce the address of a service named "pingora" or
+/// "pingora-…" in variables such as `PINGORA_SERVICE_HOST`, `PINGORA_SERVICE_PORT_HTTP`, `PINGORA_PORT=tcp://…` and
+/// `PINGORA_PORT_80_TCP_ADDR`.
 fn is_service_link(name: &str, value: &str) -> bool {
     let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
     let of_port = ["_TCP", "_UDP", "_SCTP"].iter().any(|protocol| name.contains(protocol));
@@ -80,10 +81,10 @@ fn is_service_link(name: &str, value: &str) -> bool {
         || name.contains("_PORT_") && of_port
 }
 
-/// The backend where none is given.
+/// Address of the backend if none is configured.
 pub(super) const DEFAULT_BACKEND: &str = "127.0.0.1:3000";
 
-/// What holds without a file, before the variables are looked at.
+/// Configuration text that is used without a file, before the variables are applied.
 pub(super) const WITHOUT_FILE: &str = "\
 [health_check]
 kind = \"http\"
@@ -93,12 +94,12 @@ interval_secs = 30
 response_set = { \"X-Forwarded-By\" = \"rust-pingora\", \"X-Proxy\" = \"gateway\", \"X-Load-Balancer\" = \"pingora\" }
 ";
 
-/// The environment, as it is applied to a configuration.
+/// Environment variables that are applied to a configuration.
 pub(super) struct Variables<'a> {
     values: &'a BTreeMap<String, String>,
-    /// Which path of the configuration was set by which variable.
+    /// Paths of the configuration, each with the variable that set it.
     pub(super) set_by: Vec<(String, &'static str)>,
-    /// What is wrong: variable and detail.
+    /// Faults: the variable and the detail.
     pub(super) faults: Vec<(String, String)>,
 }
 
@@ -107,7 +108,7 @@ impl<'a> Variables<'a> {
         Variables { values, set_by: Vec::new(), faults: Vec::new() }
     }
 
-    /// Sets what is set, and returns the backends where any are given.
+    /// Applies the variables to `config`, and returns the backends if variables name any.
     pub(super) fn apply(&mut self, config: &mut Config) -> Option<Vec<Address>> {
         self.refuse_unknown();
         let proxy = &mut config.proxy;
@@ -163,8 +164,7 @@ impl<'a> Variables<'a> {
         backends
     }
 
-    /// A variable that nothing reads would be ignored in silence, and the gateway would not do what its operator
-    /// believes.
+    /// Refuses unknown variables. The gateway would ignore them silently and not do what its operator expects.
     fn refuse_unknown(&mut self) {
         let known = |name: &&String| VARIABLES.contains(&name.as_str()) || *name == RUST_LOG;
         for name in self.values.keys().filter(|name| !known(name)) {
@@ -175,7 +175,7 @@ impl<'a> Variables<'a> {
         }
     }
 
-    /// HTTPS beside HTTP.
+    /// Applies the variables for HTTPS listeners.
     fn https(&mut self, listen_addr: &mut OneOrMany<SocketAddr>) {
         let mut enabled = None;
         self.set(ENABLE_TLS, "proxy/listen_addr", &mut enabled, |text| switch(text).map(Some));
@@ -202,7 +202,7 @@ impl<'a> Variables<'a> {
         }
     }
 
-    /// Gives the certificate of the variables to every virtual host that has none of its own.
+    /// Gives the certificate named by the variables to every virtual host without its own certificate.
     pub(super) fn certify(&mut self, config: &mut Config) {
         let (certificate, key) = match (self.values.get(TLS_CERT_FILE), self.values.get(TLS_KEY_FILE)) {
             (Some(certificate), Some(key)) => (certificate, key),
@@ -234,7 +234,7 @@ impl<'a> Variables<'a> {
         ));
     }
 
-    /// One variable.
+    /// Applies one variable.
     fn set<T>(
         &mut self,
         variable: &'static str,

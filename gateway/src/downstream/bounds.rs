@@ -1,5 +1,5 @@
-//! What bounds the head of a request, and the silence before it; over HTTP/2, how long a head may take. It may change
-//! while a connection is open, so it is asked for.
+//! Limits of a request head: its size, its time, and the idle time before it. Over HTTP/2 only the time applies. The
+//! configuration may change while a connection is open, so the limits are read anew for each head.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,23 +7,23 @@ use std::time::Duration;
 
 use crate::policy::head_size::HeadSize;
 
-/// What bounds the head of a request.
+/// Limits of a request head.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// How large it may be, whichever route it takes.
+    /// Maximum size of a head, for the route that allows the most.
     pub size: HeadSize,
-    /// How long it may take, from its first byte.
+    /// Maximum time for a whole head, from its first byte.
     pub time: Duration,
-    /// How long a connection of HTTP/1 may be idle before that byte.
+    /// Maximum idle time of an HTTP/1 connection before that first byte.
     pub idle: Duration,
 }
 
-/// Tells the bounds that hold at the time.
+/// Source of the limits that are in force now.
 #[derive(Clone)]
 pub struct HeadTerms(Arc<dyn Fn() -> Bounds + Send + Sync>);
 
 impl HeadTerms {
-    /// Those that `tell` tells.
+    /// Creates a source that calls `tell` for the current limits.
     pub fn new(tell: impl Fn() -> Bounds + Send + Sync + 'static) -> Self {
         HeadTerms(Arc::new(tell))
     }

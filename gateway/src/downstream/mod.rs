@@ -1,5 +1,5 @@
-//! The client's side of a request: its connection as a stream that is inspected before Pingora reads it, and what a
-//! session says of the client.
+//! Client's side of a request: the client's connection, as a stream that inspects each request before Pingora reads
+//! it, and helpers for a Pingora session that concern the client.
 
 pub mod bounds;
 pub mod http1;

@@ -1,9 +1,9 @@
-//! What bounds how long Pingora waits for a backend: a deadline on reads from the client.
+//! Deadline for reads from the client, which limits the time that Pingora waits for a backend.
 //!
-//! Pingora has a timeout for each read from a backend, which bounds neither a head that drips nor all
-//! attempts together, and which holds for the body as well. But while it waits for the backend it also reads from
-//! the client, to see whether it leaves, and past the deadline that read fails. The request then ends like any
-//! other that fails, with an answer.
+//! Pingora has a timeout for each single read from a backend. That timeout limits neither a response head that
+//! arrives byte by byte nor the sum of all attempts, and it applies to the body too. But while Pingora waits for the
+//! backend it also reads from the client, to notice a client that leaves. After the deadline that read fails. The
+//! request then ends like any other failed request, with a response.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,43 +15,43 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::downstream::stream::stream_of;
 
-/// No deadline.
+/// Value of `at` without a deadline.
 const NEVER: u64 = u64::MAX;
 
-/// A deadline that a read has failed at.
+/// Value of `at` after a read has failed at the deadline.
 const PASSED: u64 = u64::MAX - 1;
 
-/// When reads from a client fail, if they do.
+/// Deadline after which reads from a client fail.
 #[derive(Debug)]
 pub(super) struct Deadline {
-    /// What it is counted from.
+    /// Time from which `at` is counted.
     opened: Instant,
-    /// Milliseconds after `opened`, [`NEVER`] or [`PASSED`]. Atomic because Pingora lends the stream out shared
-    /// only; nobody else writes it.
+    /// Milliseconds after `opened`, [`NEVER`] or [`PASSED`]. The value is atomic because Pingora gives access to the
+    /// stream by shared reference only. No other task writes it.
     at: AtomicU64,
-    /// Made when a read first waits, and left to run from one request to the next: setting a timer for each
-    /// request would cost more than waking up once in vain.
+    /// Timer that is created when a read first waits. It runs on from one request to the next: setting a timer for
+    /// each request would cost more than a wake-up without effect.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadline {
-    /// None so far.
+    /// Creates a deadline that is not set.
     pub(super) fn never() -> Self {
         Deadline { opened: Instant::now(), at: AtomicU64::new(NEVER), timer: None }
     }
 
-    /// It passes after `left`.
+    /// Sets the deadline to `left` from now.
     pub(super) fn set(&self, left: Duration) {
         let at = u64::try_from((self.opened.elapsed() + left).as_millis()).unwrap_or(NEVER);
         self.at.store(at, Ordering::Relaxed);
     }
 
-    /// It never passes.
+    /// Removes the deadline.
     pub(super) fn lift(&self) {
         self.at.store(NEVER, Ordering::Relaxed);
     }
 
-    /// Whether a read has failed at it.
+    /// Returns true if a read has failed at the deadline.
     pub(super) fn has_passed(&self) -> bool {
         self.at.load(Ordering::Relaxed) == PASSED
     }
@@ -63,7 +63,7 @@ impl Deadline {
         }
     }
 
-    /// Ready once it has passed, where there is one.
+    /// Becomes ready when the deadline has passed. Stays pending without a deadline.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.instant() else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
@@ -75,25 +75,25 @@ impl Deadline {
                 self.at.store(PASSED, Ordering::Relaxed);
                 return Poll::Ready(());
             }
-            // It was set for an earlier request.
+            // The timer was set for an earlier request.
             timer.as_mut().reset(deadline);
         }
         Poll::Pending
     }
 }
 
-/// From now on, reads from the client of `session` fail when `left` has passed. False where its stream cannot
-/// have a deadline (a stream of HTTP/2 has none of its own).
+/// Makes reads from the client of `session` fail after `left`. Returns false if its stream cannot have a deadline: an
+/// HTTP/2 stream shares the connection with other streams.
 pub fn arm(session: &Session, left: Duration) -> bool {
     stream_of(session).inspect(|stream| stream.deadline.set(left)).is_some()
 }
 
-/// From now on, reads from the client of `session` may take any time. False as for [`arm`].
+/// Removes the deadline for reads from the client of `session`. Returns false in the same case as [`arm`].
 pub fn disarm(session: &Session) -> bool {
     stream_of(session).inspect(|stream| stream.deadline.lift()).is_some()
 }
 
-/// Whether a read from the client of `session` has failed at its deadline.
+/// Returns true if a read from the client of `session` has failed at its deadline.
 pub fn has_passed(session: &Session) -> bool {
     stream_of(session).is_some_and(|stream| stream.deadline.has_passed())
 }
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_read_fails_at_the_deadline_and_not_before() {
+    async fn read_fails_at_deadline_and_not_before() {
         let (client, mut other) = duplex(64);
         let mut stream = ClientStream::new(Box::new(client));
         let start = Instant::now();
@@ -120,12 +120,13 @@ mod tests {
         assert_eq!(stream.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(start.elapsed().as_millis(), 100);
 
-        // A later request has a later deadline, whatever the timer was set for.
+        // A later request has a later deadline, although the timer was set for the earlier one.
         at(&stream, 300);
         assert_eq!(stream.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(start.elapsed().as_millis(), 300);
 
-        // Or an earlier one, or none; and what is there can be read past any.
+        // A later request may also have an earlier deadline or none. Bytes that have arrived can be read after any
+        // deadline.
         at(&stream, 5_000);
         let waiting = tokio::time::timeout(Duration::from_millis(100), stream.read_u8()).await;
         assert!(waiting.is_err());

@@ -1,12 +1,12 @@
-//! When a connection of HTTP/2 has had its time.
+//! Request limit of an HTTP/2 connection, and the other reasons to close one.
 //!
-//! It may make so many requests (`proxy.max_requests_per_connection`). Pingora counts those of HTTP/1 itself. For HTTP/2
-//! it knows one occasion to have a client go, with GOAWAY and all that is under way answered (RFC 9113 6.8): that the
-//! process stops. So each connection gets a notice of its own for that, which is given earlier where its requests are
-//! used up.
+//! A connection may make a limited number of requests (`proxy.max_requests_per_connection`). Pingora counts the
+//! requests of HTTP/1 itself. For HTTP/2, Pingora sends GOAWAY and finishes the requests in flight (RFC 9113 6.8) in
+//! one case only: when the process stops. So each connection has its own shutdown signal, which is also sent when its
+//! requests are used up.
 //!
-//! And it may not leave a request open that has been answered. Pingora waits for the rest for ever, and cannot be woken
-//! but by the end of the connection.
+//! A client may not leave a request unfinished after it has been answered. Pingora waits for the rest of such a
+//! request without a timeout, and only the end of the connection wakes it.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -24,28 +24,28 @@ use tokio::time::sleep;
 
 use super::http2::OpenStreams;
 
-/// How many requests may come after the notice: they may have been on their way. (A client that keeps the rules sends
-/// none, once it has seen the notice.)
+/// Maximum number of requests that may arrive after the GOAWAY, because they may have been on their way. A client
+/// that follows the RFC sends none after it has seen the GOAWAY.
 const ON_THEIR_WAY: u32 = 1_000;
 
-/// The requests that a connection may still make, and those that it leaves open.
+/// Request limit of a connection, with its requests in flight and its unfinished requests.
 pub struct RequestLimit {
     left: AtomicU64,
-    /// How many have come since there are none left.
+    /// Number of requests that have arrived since the limit was reached.
     beyond: AtomicU32,
-    /// How many are under way.
+    /// Number of requests in flight.
     open: AtomicU32,
-    /// How long nothing may be under way after the notice.
+    /// Time without a request in flight, after the GOAWAY, until the connection is closed.
     patience: Duration,
     over: watch::Sender<bool>,
-    /// That one was left open for too long.
+    /// Notified when a request has been left unfinished for too long.
     overdue: Arc<Notify>,
     streams: Arc<OpenStreams>,
 }
 
 impl RequestLimit {
-    /// So many; 0: more than anybody can make. When they are used up, and nothing has been under way for `patience`, the
-    /// connection has had its time.
+    /// Creates a limit of `requests` requests; 0 means no limit. The connection must close when the limit is reached
+    /// and no request has been in flight for `patience`.
     pub(super) fn new(requests: u32, patience: Duration, streams: Arc<OpenStreams>) -> Self {
         RequestLimit {
             left: AtomicU64::new(if requests == 0 { u64::MAX } else { requests.into() }),
@@ -58,12 +58,12 @@ impl RequestLimit {
         }
     }
 
-    /// What Pingora takes for the process's end.
+    /// Returns the watch that Pingora takes for the shutdown of the process.
     pub fn watch(&self) -> ShutdownWatch {
         self.over.subscribe()
     }
 
-    /// Passes on that the process stops. Never returns.
+    /// Forwards the shutdown of the process to the connection. Never returns.
     pub async fn end_with(&self, mut shutdown: ShutdownWatch) {
         if shutdown.wait_for(|stops| *stops).await.is_ok() {
             self.over.send_replace(true);
@@ -71,7 +71,7 @@ impl RequestLimit {
         std::future::pending().await
     }
 
-    /// Ready once the connection has had its time.
+    /// Waits until the connection must be closed.
     pub async fn should_close(&self) {
         tokio::select! {
             () = self.is_outstayed() => {}
@@ -79,8 +79,8 @@ impl RequestLimit {
         }
     }
 
-    /// Ready once the client stays although it has been told to go. Pingora waits for it to take note of that, and a
-    /// client that never does would stay for ever.
+    /// Waits until the client has stayed too long after the GOAWAY. Pingora waits for the client to react to the
+    /// GOAWAY, so a client that never reacts would stay for ever.
     async fn is_outstayed(&self) {
         if self.watch().wait_for(|over| *over).await.is_err() {
             return std::future::pending().await;
@@ -96,7 +96,7 @@ impl RequestLimit {
         }
     }
 
-    /// One more is made.
+    /// Counts a request that begins.
     fn take(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);
         let before = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
@@ -107,14 +107,14 @@ impl RequestLimit {
         }
     }
 
-    /// One is over.
+    /// Counts a request that has ended.
     fn request_finished(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// A request that has been answered and is not whole: its connection ends with its time, if this is not dropped
-/// before.
+/// Request that has been answered, and whose body has not arrived completely. Its connection is closed after a
+/// timeout, unless this value is dropped before.
 pub struct UnfinishedRequest(AbortHandle);
 
 impl UnfinishedRequest {
@@ -134,28 +134,30 @@ impl Drop for UnfinishedRequest {
     }
 }
 
-/// Where the streams of a connection find them: of all that Pingora keeps with one, only this is free to be used.
+/// Wraps the request limit in a proxy digest, in which the streams of a connection find it. Of the values that
+/// Pingora keeps with a connection, only the proxy digest is free to be used.
 pub(super) fn digest(turns: &Arc<RequestLimit>) -> pingora::Result<ProxyDigest> {
     let response = ResponseHeader::build(StatusCode::OK, Some(0))?;
     Ok(ProxyDigest::new(Box::new(response), Some(Box::new(turns.clone()) as Box<dyn Any + Send + Sync>)))
 }
 
-/// The connection of `session` makes one more request.
+/// Counts a new request on the connection of `session`.
 pub fn take(session: &Session) {
     of(session).inspect(|turns| turns.take());
 }
 
-/// That request is over.
+/// Counts the end of the request of `session`.
 pub fn request_finished(session: &Session) {
     of(session).inspect(|turns| turns.request_finished());
 }
 
-/// The request of `session` has been answered, and its client has so long to end it; `None` over HTTP/1.
+/// Gives the client of `session` the time `patience` to finish a request that has been answered. Returns `None` over
+/// HTTP/1.
 pub fn leave_open(session: &Session, patience: Duration) -> Option<UnfinishedRequest> {
     of(session).map(|turns| UnfinishedRequest::new(turns, patience))
 }
 
-/// Returns how many streams of the connection of `session` are open; `None` over HTTP/1.
+/// Returns the number of open streams on the connection of `session`; `None` over HTTP/1.
 pub fn open_streams(session: &Session) -> Option<u32> {
     of(session).map(|turns| turns.streams.count())
 }
@@ -174,7 +176,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn the_last_request_gives_notice_and_those_that_come_all_the_same_do_no_harm() {
+    fn last_request_sends_goaway_and_later_ones_do_no_harm() {
         let turns = RequestLimit::new(2, PATIENCE, OpenStreams::alone());
         let watch = turns.watch();
         turns.take();
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_that_is_left_open_ends_the_connection_and_one_that_is_ended_does_not() {
+    async fn only_request_left_unfinished_closes_connection() {
         let turns = RequestLimit::new(0, PATIENCE, OpenStreams::alone());
         turns.take();
         for _ in 0..2 {
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_the_process_is_one_too() {
+    async fn process_shutdown_is_forwarded_to_connection() {
         let (stops, shutdown) = watch::channel(false);
         let turns = RequestLimit::new(2, PATIENCE, OpenStreams::alone());
         let mut watch = turns.watch();
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_stays_all_the_same_has_its_time_and_who_is_still_answered_more() {
+    async fn client_that_ignores_goaway_is_closed_when_idle_or_flooding() {
         let turns = RequestLimit::new(1, PATIENCE, OpenStreams::alone());
         assert!(timeout(10 * PATIENCE, turns.is_outstayed()).await.is_err(), "it has a turn left");
         turns.take();

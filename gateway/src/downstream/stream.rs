@@ -1,11 +1,11 @@
-//! A client's stream, between its socket and Pingora: what is no valid request over HTTP/1 does not pass ([`http1`]),
-//! over HTTP/2 neither ([`http2`]), reads can have a [`deadline`], what has been written goes out while Pingora waits
-//! for a backend, and a WebSocket takes it over.
+//! Client stream, between a client's socket and Pingora. It lets only valid requests pass, over HTTP/1 (`http1`) and
+//! over HTTP/2 (`http2`). Its reads can have a deadline (`read_deadline`). It flushes written bytes while Pingora
+//! waits for a backend. A WebSocket tunnel can take it over.
 //!
-//! Pingora leaves the parts of a body of known length in a buffer until that is full, or the body whole; a backend
-//! that sends a little at a time would be silent for its client. But while it waits for the backend it also reads
-//! from the client, to see whether it leaves, and by those reads the stream knows that nothing more is there to be
-//! written for now.
+//! Pingora keeps the chunks of a body of known length in a buffer until the buffer is full or the body is complete.
+//! So a client would receive nothing from a backend that sends a little at a time. But while Pingora waits for the
+//! backend it also reads from the client, to notice a client that leaves. From such a read the stream knows that
+//! Pingora has nothing more to write for now.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -32,44 +32,46 @@ use crate::reply::Problem;
 use crate::util::min_rate;
 use crate::websocket::ClientSide;
 
-/// How long, and how much, is read of what nobody wants before the connection is closed. A close with something
-/// unread would be a reset, and might take the answer with it (RFC 9112 9.6).
+/// Maximum time for reading and dropping unwanted bytes before the connection is closed. A close with unread bytes
+/// would be a reset, and the response might be lost with it (RFC 9112 9.6).
 pub(super) const LINGER: Duration = Duration::from_secs(2);
+/// Maximum number of unwanted bytes that are read and dropped before an HTTP/1 connection is closed.
 pub(super) const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
-/// What a client is told whose head takes too long.
+/// Refusal for a client whose head takes too long.
 pub const LATE_HEAD: Refusal = Refusal {
     problem: Problem::RequestTimeout,
     detail: "the header did not arrive whole in time (proxy.header_timeout_secs)",
 };
 
-/// The same over HTTP/2, where no upload can be under way that is larger than a connection's windows.
+/// Maximum number of unwanted bytes over HTTP/2, where the part of an upload that is on its way is no larger than the
+/// windows of the connection.
 pub(super) const LINGER_BYTES_HTTP2: usize = 256 * 1024;
 
-/// A client's stream.
+/// Stream of a client.
 #[derive(Debug)]
 pub struct ClientStream {
     pub(super) inner: Stream,
     pub(super) deadline: Deadline,
-    /// How it takes what it is sent; `None`: as it likes.
+    /// Minimum write rate; `None` disables the check.
     sending: Option<WriteRate>,
-    /// Whether something written may still be in the buffer.
+    /// True if written bytes may still be in the buffer.
     unflushed: bool,
-    /// How many bytes must come before its first deadline.
+    /// Number of bytes that must still arrive before the first deadline.
     awaited: usize,
-    /// Whether HTTP/2 is spoken on it, though nobody has agreed on that in TLS.
+    /// True if the client speaks HTTP/2 without an agreement in TLS (prior knowledge).
     pub(super) prior_knowledge: bool,
-    /// The requests that it may still make, where HTTP/2 is spoken.
+    /// Request limit of an HTTP/2 connection, in a proxy digest.
     pub(super) turns: Option<Arc<ProxyDigest>>,
-    /// What looks at requests; `None` where HTTP/2 is spoken.
+    /// Inspection of requests; `None` over HTTP/2.
     http1: Option<Http1>,
-    /// What watches heads where HTTP/2 is spoken.
+    /// Inspection of frames over HTTP/2; `None` over HTTP/1.
     pub(super) http2: Option<Box<Http2>>,
-    /// The client's side of a WebSocket, where one is asked for.
+    /// Client's side of a WebSocket, if the client asks for one.
     websocket: ClientSide,
-    /// How much may still be read to be dropped, once all has been said.
+    /// Number of bytes that may still be read and dropped before the close; `None` while the stream is open.
     linger_budget: Option<usize>,
-    /// Number of the client, once it has connections to backends of its own; 0: it has none.
+    /// Id of the client's own backend connections; 0 if it has none.
     own_connections: AtomicU64,
 }
 
@@ -77,13 +79,13 @@ pub struct ClientStream {
 struct Http1 {
     inspector: Inspector,
     terms: HeadTerms,
-    /// What the deadline is for, where it is set here.
+    /// Input that the deadline is for, if the deadline was set here.
     timed: Awaited,
 }
 
 impl Http1 {
-    /// Sets the deadline for what the client is waited for now; `deadline` is the stream's. Pingora has no timeout of its
-    /// own for it: it knows one for idle connections, which would bound a head as well, and none for the first request.
+    /// Sets the stream's deadline for the input that the gateway waits for now. Pingora has no suitable timeout: its
+    /// timeout for idle connections would limit a head too, and it has none for the first request.
     fn time(&mut self, awaited: Awaited, deadline: &Deadline) {
         if awaited == std::mem::replace(&mut self.timed, awaited) {
             return;
@@ -97,7 +99,7 @@ impl Http1 {
 }
 
 impl ClientStream {
-    /// A stream without a deadline so far, on which nothing is looked at.
+    /// Creates a stream without a deadline and without inspection.
     pub fn new(inner: Stream) -> Self {
         ClientStream {
             inner,
@@ -115,15 +117,15 @@ impl ClientStream {
         }
     }
 
-    /// One on which HTTP/1 is spoken, on these terms.
+    /// Enables HTTP/1 inspection with the given limits.
     #[must_use]
     pub fn with_http1(self, terms: HeadTerms) -> Self {
         let http1 = Http1 { inspector: Inspector::default(), terms, timed: Awaited::Other };
         ClientStream { http1: Some(http1), ..self }
     }
 
-    /// One on which HTTP/2 is spoken, after its preface; a head must come whole in the time of these terms, its streams
-    /// count among `streams`, and `malformed` counts requests that are none.
+    /// Enables HTTP/2 inspection, after a preface of `preface` bytes. A whole head must arrive within the time of
+    /// `terms`. The streams of the connection count towards `streams`, and `malformed` counts malformed requests.
     #[must_use]
     pub fn with_http2_heads(
         self,
@@ -135,7 +137,7 @@ impl ClientStream {
         ClientStream { http2: Some(Box::new(Http2::new(terms, preface, streams, malformed))), ..self }
     }
 
-    /// One whose first request is refused, whatever it is.
+    /// Refuses the first request, without regard to its content.
     #[must_use]
     pub fn refusing(mut self, refusal: Refusal) -> Self {
         if let Some(http1) = &mut self.http1 {
@@ -144,30 +146,30 @@ impl ClientStream {
         self
     }
 
-    /// One on which the first `bytes` must come within `patience`: Pingora waits for the preface of HTTP/2 for ever.
+    /// Sets a deadline for the first `bytes` bytes, because Pingora waits for the preface of HTTP/2 for ever.
     #[must_use]
     pub fn awaiting(self, bytes: usize, patience: Duration) -> Self {
         self.deadline.set(patience);
         ClientStream { awaited: bytes, ..self }
     }
 
-    /// One on which HTTP/2 is spoken with prior knowledge (RFC 9113 3.3).
+    /// Marks the stream as HTTP/2 with prior knowledge (RFC 9113 3.3).
     #[must_use]
     pub fn with_http2(self) -> Self {
         ClientStream { prior_knowledge: true, ..self }
     }
 
-    /// One whose client must take what it is sent by these terms; `too_slow` counts those that do not.
+    /// Sets the minimum rate at which the client must read. `too_slow` counts the clients that do not.
     #[must_use]
     pub fn with_min_write_rate(self, terms: min_rate::Terms, too_slow: IntCounter) -> Self {
         ClientStream { sending: Some(WriteRate::new(terms, too_slow)), ..self }
     }
 
-    /// Counts its requests, of which there may be so many (0: any number), where HTTP/2 is spoken. A client that is told
-    /// to go then, and stays, has `patience`.
+    /// Limits the number of requests over HTTP/2; 0 means no limit. A client that stays after the GOAWAY may be idle
+    /// for `patience`. Returns `None` over HTTP/1.
     ///
     /// # Errors
-    /// Where Pingora does not make a response, which it does.
+    /// Returns an error if Pingora cannot make a response header, which does not happen here.
     pub fn count(&mut self, requests: u32, patience: Duration) -> pingora::Result<Option<Arc<RequestLimit>>> {
         let Some(http2) = &self.http2 else { return Ok(None) };
         let turns = Arc::new(RequestLimit::new(requests, patience, http2.streams()));
@@ -175,12 +177,12 @@ impl ClientStream {
         Ok(Some(turns))
     }
 
-    /// How it takes what it is sent, where that counts: a WebSocket has terms of its own.
+    /// Returns the write rate check; `None` for a WebSocket, which has its own timeouts.
     fn sending(&mut self) -> Option<&mut WriteRate> {
         self.sending.as_mut().filter(|_| !self.websocket.is_concerned())
     }
 
-    /// Takes note of bytes, of which some may have been awaited.
+    /// Counts bytes that have arrived. The deadline is removed when the awaited bytes are complete.
     fn came(&mut self, bytes: usize) {
         self.awaited = self.awaited.saturating_sub(bytes);
         if self.awaited == 0 {
@@ -188,15 +190,15 @@ impl ClientStream {
         }
     }
 
-    /// Reads frames of HTTP/2, or whatever else is not looked at.
+    /// Reads frames of HTTP/2, or bytes that are not inspected.
     fn poll_frames(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Some(http2) = &mut self.http2 else { return Pin::new(&mut self.inner).poll_read(cx, buf) };
-        // Until those are there, the deadline is that of the first bytes.
+        // Until the awaited bytes are complete, the deadline is theirs.
         let deadline = (self.awaited == 0).then_some(&self.deadline);
         http2.poll_read(&mut self.inner, cx, buf, deadline)
     }
 
-    /// So much of these has been written.
+    /// Shows the written part of `bufs` to the HTTP/2 inspection.
     fn on_write(&mut self, written: &Poll<io::Result<usize>>, bufs: &[io::IoSlice<'_>]) {
         let (Some(http2), Poll::Ready(Ok(written))) = (&mut self.http2, written) else { return };
         let mut left = *written;
@@ -207,13 +209,13 @@ impl ClientStream {
         }
     }
 
-    /// Returns true if the client may still send what nobody reads.
+    /// Returns true if the client may still send bytes that the gateway does not want.
     fn must_linger(&self) -> bool {
         self.http1.as_ref().is_some_and(|http1| http1.inspector.has_unread())
             || self.http2.as_ref().is_some_and(|http2| http2.ends_in_error())
     }
 
-    /// Reads what is for Pingora, however long that takes.
+    /// Reads the bytes that are for Pingora, without regard to the deadline.
     fn poll_inside(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Some(http1) = &mut self.http1 else { return self.poll_frames(cx, buf) };
         if self.websocket.is_concerned() {
@@ -229,13 +231,14 @@ impl ClientStream {
         read
     }
 
-    /// The deadline has passed: ends an idle connection, has a late head answered, and fails any other read.
+    /// Handles a deadline that has passed. Ends an idle connection, has a late head answered, and fails any other
+    /// read.
     fn poll_overdue(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let timed = self.http1.as_mut().map(|http1| std::mem::take(&mut http1.timed)).unwrap_or_default();
         match (timed, &mut self.http1) {
             (Awaited::Request, _) => {
-                // Over TLS its end is announced (RFC 8446 6.1), if there is room for that; nobody waits for it. To
-                // Pingora it is as if the client had closed it.
+                // Over TLS the close is announced (RFC 8446 6.1) if there is room for it. The gateway does not wait
+                // for that. Pingora sees a connection that the client has closed.
                 let _ = Pin::new(&mut self.inner).poll_shutdown(cx);
                 Poll::Ready(Ok(()))
             }
@@ -248,7 +251,7 @@ impl ClientStream {
         }
     }
 
-    /// All has been said: reads for a while what the client still sends.
+    /// Reads and drops bytes of the client for a while, after the last write.
     fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(left) = self.linger_budget {
             let mut chunk = [const { MaybeUninit::uninit() }; 4096];
@@ -264,48 +267,49 @@ impl ClientStream {
     }
 }
 
-/// Why the request of `session` is refused, where what has come is none (over HTTP/1).
+/// Returns the reason why the request of `session` is refused; `None` if it is valid, and over HTTP/2.
 pub fn refusal(session: &Session) -> Option<Refusal> {
     stream_of(session)?.http1.as_ref()?.inspector.refusal()
 }
 
-/// Whether the request of `session` is not the one that has come, but stands for one that is refused.
+/// Returns true if the request of `session` is a substitute for a refused request of the client.
 pub fn is_substituted(session: &Session) -> bool {
     let http1 = stream_of(session).and_then(|stream| stream.http1.as_ref());
     http1.is_some_and(|http1| http1.inspector.is_substituted())
 }
 
-/// Whether the request of `session` was refused in the middle of its body.
+/// Returns true if the request of `session` was refused in the middle of its body.
 pub fn is_broken_off(session: &Session) -> bool {
     refusal(session).is_some() && !is_substituted(session)
 }
 
-/// The request of `session` is over: what its client sends now belongs to the next one.
+/// Marks the request of `session` as over. Later bytes of its client belong to the next request.
 pub fn request_over(session: &Session) {
     if let Some(http1) = stream_of(session).and_then(|stream| stream.http1.as_ref()) {
         http1.inspector.request_over();
     }
 }
 
-/// Whether the client of `session` has sent something behind its request.
+/// Returns true if the client of `session` has sent bytes after its request.
 pub fn has_pipelined_data(session: &Session) -> bool {
     let http1 = stream_of(session).and_then(|stream| stream.http1.as_ref());
     http1.is_some_and(|http1| http1.inspector.has_pipelined_data())
 }
 
-/// The client's side of a WebSocket of `session`; `None` where its stream can have none (one of HTTP/2 cannot).
+/// Returns the client's side of a WebSocket; `None` if the stream of `session` cannot have one (HTTP/2).
 pub fn websocket(session: &Session) -> Option<&ClientSide> {
     stream_of(session).map(|stream| &stream.websocket)
 }
 
-/// How long has been waited for the client of `session` to send something, since its connection opened; `None` where
-/// its stream does not know (one of HTTP/2 shares the connection with others).
+/// Returns the time that the gateway has waited for bytes from the client of `session`, since its connection opened;
+/// `None` over HTTP/2, where the connection is shared with other requests.
 pub fn waited(session: &Session) -> Option<Duration> {
     stream_of(session).map(GetTimingDigest::get_read_pending_time)
 }
 
-/// Returns the number under which the client of `session` has connections to backends of its own; `None` where it has none,
-/// or shares its connection with other requests (HTTP/2). `begins`: it has from now on, until its connection ends.
+/// Returns the id of the client's own backend connections; `None` if the client of `session` has none, or shares its
+/// connection with other requests (HTTP/2). If `begins` is true, the client gets an id, which it keeps until its
+/// connection ends.
 pub fn own_connections(session: &Session, begins: bool) -> Option<u64> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let own = &stream_of(session)?.own_connections;
@@ -315,7 +319,7 @@ pub fn own_connections(session: &Session, begins: bool) -> Option<u64> {
     Some(own.load(Ordering::Relaxed)).filter(|number| *number > 0)
 }
 
-/// The stream of `session`, where it has one of its own.
+/// Returns the stream of `session`; `None` if it shares the connection with other requests (HTTP/2).
 pub(super) fn stream_of(session: &Session) -> Option<&ClientStream> {
     session.as_downstream().stream().and_then(|stream| stream.as_ref().as_any().downcast_ref())
 }
@@ -364,7 +368,7 @@ impl AsyncWrite for ClientStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger_budget.is_none() {
-            // Over TLS there is something to be said first, and it must be taken.
+            // Over TLS the close is announced first, and the client must read that.
             let shut = Pin::new(&mut self.inner).poll_shutdown(cx);
             ready!(match self.sending() {
                 Some(sending) => sending.on_flush(cx, shut),

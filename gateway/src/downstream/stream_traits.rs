@@ -1,4 +1,5 @@
-//! What Pingora asks of a stream besides bytes: passed on to the stream inside.
+//! Implementations of the traits that Pingora requires of a stream besides reading and writing. They forward each
+//! call to the inner stream. Only the ALPN protocol and the proxy digest may come from the client stream itself.
 
 use std::io;
 use std::sync::Arc;

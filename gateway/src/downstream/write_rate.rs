@@ -1,8 +1,9 @@
-//! How slowly a client may take what it is sent: `proxy.send_timeout_secs` and `proxy.min_send_bytes_per_sec`. One that
-//! takes nothing has the gateway hold what a backend has sent long ago.
+//! Minimum rate at which a client must read a response: `proxy.send_timeout_secs` and `proxy.min_send_bytes_per_sec`.
+//! A client that does not read makes the gateway hold data that a backend sent long ago.
 //!
-//! Pingora bounds the writes of a response, but not those of a connection of HTTP/2, on which streams that have ended
-//! may have much left to be written. So it is the socket that is looked at, and the time that it lets wait.
+//! Pingora limits the time of the writes of a response. It does not limit the writes of an HTTP/2 connection, which
+//! may still have much data of streams that have ended. So this module watches the socket, and measures the time that
+//! the gateway waits for it.
 
 use std::io;
 use std::pin::Pin;
@@ -13,17 +14,17 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::util::min_rate::{Pace, Terms};
 
-/// How a client takes what it is sent.
+/// Check of the rate at which a client reads.
 #[derive(Debug)]
 pub(super) struct WriteRate {
     pace: Pace,
-    /// Since when it is waited for.
+    /// Start of the current wait for the client; `None` while the gateway does not wait.
     since: Option<Instant>,
-    /// What has been given to the stream since it was waited for, or was all written.
+    /// Number of bytes written to the stream since the last wait ended, or since the last flush was complete.
     bytes: usize,
-    /// Made when it is first waited for.
+    /// Timer of the current wait, created at the first wait.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Counts clients that are too slow.
+    /// Counter of clients that are too slow.
     too_slow: IntCounter,
 }
 
@@ -32,7 +33,7 @@ impl WriteRate {
         WriteRate { pace: Pace::new(terms), since: None, bytes: 0, timer: None, too_slow }
     }
 
-    /// What becomes of a write that the stream has made of it: an error where the client is too slow.
+    /// Checks the result of a write to the stream. Returns an error if the client is too slow.
     pub(super) fn on_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -51,7 +52,7 @@ impl WriteRate {
         }
     }
 
-    /// The same for a flush.
+    /// Checks the result of a flush of the stream. Returns an error if the client is too slow.
     pub(super) fn on_flush(
         &mut self,
         cx: &mut Context<'_>,
@@ -67,7 +68,8 @@ impl WriteRate {
         }
     }
 
-    /// So much has been taken, after whatever wait. That it came to an end is good enough: see `wait`.
+    /// Counts the bytes that the client has taken, and ends the current wait. The result of the rate check is
+    /// ignored: a wait that has ended is good enough, and only `wait` gives up a client.
     fn settle(&mut self) {
         let waited = self.since.take().map(|since| since.elapsed());
         if waited.is_some() || !self.pace.is_full() {
@@ -101,7 +103,8 @@ mod tests {
 
     const TERMS: Terms = Terms { patience: Duration::from_secs(10), bytes_per_sec: 100 };
 
-    /// How long it takes until a client that reads `bytes` every `secs` is given up, of an hour.
+    /// Returns the seconds until a client that reads `bytes` bytes every `secs` seconds is given up; `None` if it is
+    /// not given up within an hour.
     async fn given_up_after(bytes: usize, secs: u64) -> Option<u64> {
         let (inner, mut other) = duplex(64);
         let too_slow = IntCounter::new("a", "b").unwrap();
@@ -136,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_takes_nothing_or_little_is_given_up_and_who_takes_enough_is_not() {
+    async fn silent_or_slow_client_times_out_and_fast_client_does_not() {
         assert_eq!(given_up_after(0, 1).await, Some(10));
         assert_eq!(given_up_after(200, 1).await, None);
         let drip = given_up_after(1, 9).await.unwrap();

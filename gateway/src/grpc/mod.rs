@@ -1,7 +1,7 @@
-//! What is particular about a call of gRPC. It is a POST over HTTP/2 whose outcome is not its HTTP status, which
-//! is 200, but the field `grpc-status` in its trailers; which may be a stream in either direction or in both, and
-//! last for hours; and which says itself how long it may take. See "gRPC over HTTP2" (PROTOCOL-HTTP2) and
-//! "gRPC Web" (PROTOCOL-WEB) in the documentation of gRPC.
+//! Calls of gRPC, and their differences from other requests. A call is a POST over HTTP/2. Its HTTP status is 200,
+//! and its outcome is the field `grpc-status` in its trailers. A call may be a stream in one direction or in both,
+//! and last for hours. The client states the timeout of the call. See "gRPC over HTTP2" (PROTOCOL-HTTP2) and "gRPC
+//! Web" (PROTOCOL-WEB) in the documentation of gRPC.
 
 mod status;
 mod timeout;
@@ -17,42 +17,42 @@ use pingora::http::{RequestHeader, ResponseHeader};
 pub use status::{MESSAGE, STATUS, Status, message};
 use web::Bridge;
 
-/// The field in which a client says how long its call may take.
+/// Field in which a client states the timeout of its call.
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// How long a call may take that does not say. What really bounds it is how long it may be silent.
+/// Timeout of a call whose client states none. In practice the idle timeout of the stream limits such a call.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// How long after its deadline a call is given up here. By then client and backend should both have done so
-/// themselves, which costs less: Pingora takes a connection out of use on which a read has timed out.
+/// Time between the deadline of a call and its end by the gateway. Client and backend should have ended the call
+/// before. That costs less, because Pingora does not reuse a connection on which a read has timed out.
 const GRACE: Duration = Duration::from_millis(50);
 
-/// As what a client calls.
+/// Variant of gRPC that a client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
-    /// gRPC, over HTTP/2 all the way.
+    /// gRPC over HTTP/2, from the client to the backend.
     Native,
-    /// gRPC-Web, from a browser: trailers stand at the end of the body.
+    /// gRPC-Web, from a browser. Trailers stand at the end of the body.
     Web,
-    /// The same, and the body is base64.
+    /// gRPC-Web with a body in base64.
     WebText,
 }
 
-/// A call of gRPC that is under way.
+/// Call of gRPC that is in flight.
 #[derive(Debug)]
 pub struct Call {
     flavour: Flavour,
     timeout: Option<Duration>,
     bridge: Option<Bridge>,
-    /// Whether the client has been sent the head of a response of gRPC, so that only trailers can follow.
+    /// True if the client has been sent the head of a gRPC response, so that only trailers can follow.
     is_answered: bool,
     status: Option<Status>,
-    /// The HTTP status that a reply of the gateway's own would have had.
+    /// HTTP status that a local reply would have had without gRPC.
     replied: Option<u16>,
 }
 
 impl Call {
-    /// The call that a request makes, if it makes one.
+    /// Returns the call that a request with these headers makes; `None` if it is not a call of gRPC.
     pub fn of(headers: &HeaderMap) -> Option<Box<Self>> {
         let flavour = Flavour::of(headers.get(header::CONTENT_TYPE)?)?;
         let timeout = headers.get(TIMEOUT).and_then(timeout::parse).filter(|timeout| *timeout < FOREVER);
@@ -66,22 +66,22 @@ impl Call {
         }))
     }
 
-    /// Whether its client speaks gRPC itself, which nobody can over HTTP/1.
+    /// Returns true if the client uses native gRPC, which is impossible over HTTP/1.
     pub fn needs_http2(&self) -> bool {
         self.flavour == Flavour::Native
     }
 
-    /// How long it may still take, `elapsed` after it began.
+    /// Returns the time that is left for the call, `elapsed` after it began.
     pub fn time_left(&self, elapsed: Duration) -> Duration {
         self.timeout.map_or(FOREVER, |timeout| (timeout + GRACE).saturating_sub(elapsed))
     }
 
-    /// Whether it has been under way for longer than its client wants to wait.
+    /// Returns true if the timeout that the client stated is over.
     pub fn is_overdue(&self, elapsed: Duration) -> bool {
         self.timeout.is_some_and(|timeout| elapsed >= timeout)
     }
 
-    /// The type of the body that its client expects.
+    /// Returns the content type that the client expects.
     pub fn content_type(&self) -> &'static str {
         match self.flavour {
             Flavour::Native => "application/grpc",
@@ -90,85 +90,87 @@ impl Call {
         }
     }
 
-    /// An attempt on a backend begins: makes the request what a backend of HTTP/2 expects.
+    /// Makes the request of a new attempt the one that an HTTP/2 backend expects.
     ///
     /// # Errors
-    /// Where Pingora refuses a field, which it does not do for these.
+    /// Returns an error if Pingora refuses a field, which does not happen for these fields.
     pub fn on_request(&mut self, elapsed: Duration, request: &mut RequestHeader) -> Result<()> {
         self.bridge = None;
         if let Some(timeout) = self.timeout {
-            // Some of it has been spent here, and with backends that were tried before.
+            // A part of the timeout has been spent in the gateway, and on earlier attempts.
             request.insert_header(TIMEOUT, timeout::format(timeout.saturating_sub(elapsed)))?;
         }
         if request.version != Version::HTTP_2 {
-            // The backend may speak gRPC-Web itself, over HTTP/1 too.
+            // The backend may speak gRPC-Web itself, also over HTTP/1.
             return Ok(());
         }
         if self.flavour != Flavour::Native {
             self.bridge = Some(Bridge::new(self.flavour == Flavour::WebText, request)?);
         }
-        // By this field a backend knows that nobody in between swallows trailers.
+        // This field tells a backend that no proxy in between drops trailers.
         request.insert_header(header::TE, "trailers")
     }
 
-    /// A part of the request's body passes by.
+    /// Translates a chunk of the request's body.
     ///
     /// # Errors
-    /// Where it should be base64 and is not.
+    /// Returns an error if the chunk should be base64 and is not.
     pub fn on_request_body(&mut self, body: &mut Option<Bytes>, end: bool) -> Result<()> {
         self.bridge.as_mut().map_or(Ok(()), |bridge| bridge.on_request_body(body, end))
     }
 
-    /// The head of the response is there.
+    /// Records the status in the head of the response, and translates the head.
     ///
     /// # Errors
-    /// Where Pingora refuses a field, which it does not do for these.
+    /// Returns an error if Pingora refuses a field, which does not happen for these fields.
     pub fn on_response(&mut self, response: &mut ResponseHeader) -> Result<()> {
         let content_type = response.headers.get(header::CONTENT_TYPE);
         self.is_answered = content_type.and_then(Flavour::of).is_some();
-        // What fails at once is all in the head ("Trailers-Only").
+        // A call that fails at once has its status in the head ("Trailers-Only").
         self.status = Status::of(&response.headers);
         self.bridge.as_mut().map_or(Ok(()), |bridge| bridge.on_response(response))
     }
 
-    /// A part of the response's body passes by.
+    /// Translates a chunk of the response's body.
     pub fn on_response_body(&mut self, body: &mut Option<Bytes>) {
         if let Some(bridge) = &mut self.bridge {
             bridge.on_response_body(body);
         }
     }
 
-    /// The trailers are there. What is returned goes to the end of the body, in their place.
+    /// Records the status in the trailers. Returns the bytes that stand at the end of the body in place of the
+    /// trailers; `None` if the call is not translated.
     ///
     /// # Errors
-    /// Where they are longer than a body can say.
+    /// Returns an error if the trailers are longer than a body can state.
     pub fn on_trailers(&mut self, trailers: &mut HeaderMap) -> Result<Option<Bytes>> {
         self.status = Status::of(trailers).or(self.status);
         self.bridge.as_mut().map_or(Ok(None), |bridge| bridge.on_trailers(trailers))
     }
 
-    /// The gateway answers in place of a backend: as what, where otherwise it would be with this HTTP status.
+    /// Records a local reply: its gRPC status, and the HTTP status that it would have had without gRPC.
     pub fn on_reply(&mut self, http_status: u16, status: Status) {
         self.replied = Some(http_status);
         self.status = Some(status);
     }
 
-    /// The client has left.
+    /// Records that the client has left.
     pub fn on_cancel(&mut self) {
         self.status = Some(Status::CANCELLED);
     }
 
-    /// Whether the client has the head of a response and waits for its trailers.
+    /// Returns true if the client has the head of a response and waits for its trailers.
     pub fn awaits_trailers(&self) -> bool {
         self.is_answered
     }
 
-    /// How it has ended, as far as that was seen.
+    /// Returns the status with which the call has ended; `None` if it is not known.
     pub fn status(&self) -> Option<Status> {
         self.status
     }
 
-    /// The HTTP status that says what its outcome is, where the client has been `sent` this one.
+    /// Returns the HTTP status that stands for the outcome of the call. `sent` is the HTTP status that the client has
+    /// been sent.
     pub fn http_status(&self, sent: u16) -> u16 {
         let said = self.status.filter(|_| sent == 200).map(Status::http);
         self.replied.or(said).unwrap_or(sent)
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_known_by_its_content_type() {
+    fn content_type_decides_the_flavour_of_a_call() {
         use Flavour::{Native, Web, WebText};
         for (content_type, flavour) in [
             ("application/grpc", Some(Native)),
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_may_take_as_long_as_its_client_says() {
+    fn grpc_timeout_field_limits_a_call() {
         let grpc = (header::CONTENT_TYPE, "application/grpc");
         let secs = Duration::from_secs;
         let with = call(&[grpc.clone(), (TIMEOUT, "5S")]).unwrap();
@@ -243,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_is_told_what_is_left_of_the_time() {
+    fn backend_gets_the_remaining_timeout() {
         let mut call = call(&[(header::CONTENT_TYPE, "application/grpc"), (TIMEOUT, "5S")]).unwrap();
         let mut request = RequestHeader::build("POST", b"/a.B/C", None).unwrap();
         request.set_version(Version::HTTP_2);

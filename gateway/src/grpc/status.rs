@@ -1,49 +1,49 @@
-//! How a call ends: `grpc-status`, a number, and which HTTP status says the same.
+//! Status of a gRPC call (`grpc-status`, a number), and the HTTP status that has the same meaning.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-/// The field with the status.
+/// Field that holds the status.
 pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// The field with what a person is told about it.
+/// Field that holds a message about the status, for people.
 pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// The status of a call; those that the gateway itself gives have a name.
+/// Status of a gRPC call. The statuses that the gateway itself gives have a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status(u8);
 
 impl Status {
-    /// How many there are.
+    /// Number of statuses that gRPC defines.
     pub const COUNT: usize = 17;
-    /// The client did not want to wait any more.
+    /// The client has cancelled the call.
     pub const CANCELLED: Status = Status(1);
-    /// Something went wrong that has no status of its own.
+    /// No other status fits the error.
     pub const UNKNOWN: Status = Status(2);
-    /// The client waited as long as it wanted to.
+    /// The deadline of the client has passed.
     pub const DEADLINE_EXCEEDED: Status = Status(4);
-    /// The client may not do this.
+    /// The client may not make this call.
     pub const PERMISSION_DENIED: Status = Status(7);
-    /// There is too much of something.
+    /// A limit has been exceeded.
     pub const RESOURCE_EXHAUSTED: Status = Status(8);
-    /// There is nobody here who could do this.
+    /// No server here can do this.
     pub const UNIMPLEMENTED: Status = Status(12);
-    /// Somebody did not keep to the protocol.
+    /// A side has broken the protocol.
     pub const INTERNAL: Status = Status(13);
-    /// It may work later.
+    /// The call may succeed later.
     pub const UNAVAILABLE: Status = Status(14);
-    /// The client must say who it is.
+    /// The client must authenticate itself.
     pub const UNAUTHENTICATED: Status = Status(16);
 
-    /// The status in a head or in trailers; `None` where there is none. One that gRPC does not know is
-    /// UNKNOWN, as it is for clients.
+    /// Returns the status in a head or in trailers; `None` if there is none. A status that gRPC does not define
+    /// becomes UNKNOWN, as it does for clients.
     pub fn of(fields: &HeaderMap) -> Option<Self> {
         let value = fields.get(STATUS)?.to_str().ok().and_then(|text| text.parse().ok());
         Some(value.filter(|code| usize::from(*code) < Self::COUNT).map_or(Status::UNKNOWN, Status))
     }
 
-    /// What the gateway's own reply with this HTTP status is for a client of gRPC: what the client would make of
-    /// it itself ("HTTP to gRPC Status Code Mapping"), and of two statuses something better than UNKNOWN.
+    /// Returns the gRPC status of a local reply with this HTTP status. It is the one that a client would derive
+    /// ("HTTP to gRPC Status Code Mapping"). Two HTTP statuses get a better one than UNKNOWN.
     pub fn of_http(status: StatusCode) -> Self {
         match status {
             StatusCode::BAD_REQUEST => Status::INTERNAL,
@@ -59,7 +59,7 @@ impl Status {
         }
     }
 
-    /// The HTTP status that says the same (as in `google/rpc/code.proto`), for logs and metrics.
+    /// Returns the HTTP status with the same meaning (as in `google/rpc/code.proto`), for logs and metrics.
     pub fn http(self) -> u16 {
         match self.0 {
             0 => 200,
@@ -77,28 +77,29 @@ impl Status {
         }
     }
 
-    /// Whether it says that the backend fails: UNKNOWN (what a handler that panics ends with), INTERNAL, UNAVAILABLE or
-    /// DATA_LOSS. Not DEADLINE_EXCEEDED and UNIMPLEMENTED, which a client can bring about with any backend.
+    /// Returns true if the status shows that the backend fails: UNKNOWN (the status of a handler that panics),
+    /// INTERNAL, UNAVAILABLE or DATA_LOSS. DEADLINE_EXCEEDED and UNIMPLEMENTED do not show that, because a client can
+    /// cause them with any backend.
     pub fn is_failure(self) -> bool {
         matches!(self.0, 2 | 13 | 14 | 15)
     }
 
-    /// Its number.
+    /// Returns the number of the status.
     pub fn code(self) -> u8 {
         self.0
     }
 
-    /// Its number, as the value of a field.
+    /// Returns the number of the status as a field value.
     pub fn value(self) -> HeaderValue {
         HeaderValue::from(u16::from(self.0))
     }
 }
 
-/// `text` as the value of `grpc-message`: whatever is not printable ASCII is percent-encoded.
+/// Returns `text` as the value of `grpc-message`. Characters that are not printable ASCII are percent-encoded.
 pub fn message(text: &str) -> HeaderValue {
     const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
     let encoded = utf8_percent_encode(text, ENCODED).to_string();
-    // Nothing is left in it that a field may not hold.
+    // After the encoding, each character is allowed in a field value.
     HeaderValue::from_str(&encoded).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
@@ -107,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_is_a_number_that_is_known() {
+    fn unknown_or_malformed_status_is_unknown() {
         for (text, status) in [("0", 0), ("14", 14), ("16", 16), ("17", 2), ("999", 2), ("ok", 2), ("", 2)] {
             let fields = HeaderMap::from_iter([(STATUS, HeaderValue::from_static(text))]);
             assert_eq!(Status::of(&fields), Some(Status(status)), "{text}");
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_what_clients_would_make_of_them() {
+    fn http_statuses_map_to_the_statuses_that_clients_derive() {
         for (http, grpc) in [
             (400, 13),
             (401, 16),
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_the_backend_is_a_server_error_too() {
+    fn backend_failures_map_to_http_server_errors() {
         for code in 0..Status::COUNT {
             let status = Status(u8::try_from(code).unwrap());
             assert!(!status.is_failure() || status.http() >= 500, "{status:?}");

@@ -1,13 +1,13 @@
-//! The field `grpc-timeout`: at most eight digits and a unit, as in `250m`.
+//! Field `grpc-timeout`: its parser and its formatter. A value has at most eight digits and a unit, as in `250m`.
 
 use std::time::Duration;
 
 use http::HeaderValue;
 
-/// The most that eight digits say.
+/// Largest number of eight digits.
 const MOST: u128 = 99_999_999;
 
-/// How long the client waits; `None` where that is not what the field says.
+/// Returns the timeout in a field value; `None` if the value is malformed.
 pub(super) fn parse(value: &HeaderValue) -> Option<Duration> {
     let (digits, unit) = value.as_bytes().split_at_checked(value.len().checked_sub(1)?)?;
     let is_number = (1..=8).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
@@ -23,7 +23,7 @@ pub(super) fn parse(value: &HeaderValue) -> Option<Duration> {
     })
 }
 
-/// The same, as exactly as eight digits allow.
+/// Formats a timeout, as exactly as eight digits allow.
 pub(super) fn format(left: Duration) -> String {
     if left.as_micros() <= MOST {
         format!("{}u", left.as_micros())
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_what_was_read_as_far_as_digits_reach() {
+    fn formatted_timeout_is_exact_to_eight_digits_and_not_longer() {
         for (time, text) in [
             (Duration::ZERO, "0u"),
             (Duration::from_nanos(1999), "1u"),

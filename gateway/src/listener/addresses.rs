@@ -1,8 +1,9 @@
-//! How many connections are open from each address, so that one client cannot have all of them
+//! Number of open connections from each address, so that one client cannot take all connections
 //! (`proxy.max_connections_per_ip`).
 //!
-//! An address is there only while a connection of it is, so the table is never larger than `max_connections`. It is
-//! locked in parts, and only as a connection opens and ends: no request sees it.
+//! An address is in the table only while it has an open connection, so the table is never larger than
+//! `max_connections`. The table is locked in parts, and only when a connection opens and when it ends. A request does
+//! not lock it.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -13,25 +14,25 @@ use parking_lot::Mutex;
 
 use crate::config::client_network;
 
-/// How many parts it is locked in.
+/// Number of parts of the table, each with its own lock.
 const PARTS: usize = 16;
 
-/// The open connections of each address.
+/// Open connections of each address.
 #[derive(Default)]
 pub(super) struct Addresses {
-    /// Has a key of its own, so that nobody can choose addresses that all fall into one part.
+    /// Hasher with a random key, so that a client cannot choose addresses that all fall into one part.
     hasher: RandomState,
     parts: [Mutex<HashMap<IpAddr, u32>>; PARTS],
 }
 
-/// A connection's place among those of its address, which it gives back when this is dropped.
+/// Permit for one connection from an address. It is given back when this value is dropped.
 pub(super) struct AddressPermit {
     addresses: Arc<Addresses>,
     of: IpAddr,
 }
 
 impl Addresses {
-    /// A place for a connection from `address`; `None` where `limit` of them are open.
+    /// Takes a permit for a connection from `address`. Returns `None` if `limit` connections from it are open.
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr, limit: u32) -> Option<AddressPermit> {
         let of = client_network(address);
         let mut part = self.part(of).lock();
@@ -69,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn each_address_has_so_many_and_ipv6_by_its_network() {
+    fn limit_counts_ipv4_by_address_and_ipv6_by_network() {
         let addresses = Arc::<Addresses>::default();
         for (ours, also_ours, anothers) in [
             ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"),
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_connections_that_are_over() {
+    fn closed_connections_leave_an_empty_table() {
         let addresses = Arc::<Addresses>::default();
         let places: Vec<_> =
             (0..200).map(|n| addresses.enter(IpAddr::from([192, 0, 2, n]), 1).unwrap()).collect();

@@ -1,17 +1,18 @@
-//! Binding of listening sockets, before anything else starts.
+//! Binding of listening sockets, before any other part of the gateway starts.
 //!
-//! A socket for every IPv6 address (`[::]:80`) takes IPv4 too, unless it is told otherwise before it is bound. So it
-//! serves both alone, and keeps `0.0.0.0:80` from being bound. Where the configuration has both, each takes its own.
+//! A socket for the IPv6 wildcard (`[::]:80`) takes IPv4 too, unless an option is set before it is bound. So it
+//! serves both alone, and prevents the binding of `0.0.0.0:80`. If the configuration has both, each socket takes its
+//! own IP version only.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-/// Connections that wait to be accepted; the system makes it `net.core.somaxconn` where that is less.
+/// Maximum number of connections that wait to be accepted. The system uses `net.core.somaxconn` if that is less.
 const BACKLOG: i32 = 4096;
 
-/// An address that cannot be listened on.
+/// Address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} ({key}): {source}")]
 pub struct BindError {
@@ -20,19 +21,19 @@ pub struct BindError {
     pub(crate) source: io::Error,
 }
 
-/// Binds `address`, which the configuration has under `key`. Port 0 becomes a free one.
+/// Binds `address`, which the configuration has under `key`. Port 0 becomes a free port.
 ///
 /// # Errors
-/// Where the address is taken, not of this machine, or not permitted.
+/// Returns an error if the address is in use, does not belong to this machine, or is not permitted.
 pub fn bind(address: SocketAddr, key: &'static str) -> Result<(TcpListener, SocketAddr), BindError> {
     bind_beside(address, key, &[])
 }
 
-/// Binds `address` beside `all` the addresses that are listened on: where it is the IPv6 wildcard and the IPv4
-/// wildcard is among them, it takes IPv6 only.
+/// Binds `address`, where `all` has the addresses that are listened on. The IPv6 wildcard takes IPv6 only if `all`
+/// has the IPv4 wildcard too.
 ///
 /// # Errors
-/// As for [`bind`].
+/// Returns the same errors as [`bind`].
 pub fn bind_beside(
     address: SocketAddr,
     key: &'static str,
@@ -50,22 +51,23 @@ pub fn bind_beside(
     bound.map_err(|source| BindError { address, key, source })
 }
 
-/// Returns true if a listener on `address` leaves IPv4 to another one of `all`: both are the wildcards of one port.
+/// Returns true if a listener on `address` leaves IPv4 to another address of `all`: the two are the wildcards of one
+/// port.
 pub fn leaves_ipv4(address: SocketAddr, all: &[SocketAddr]) -> bool {
     let is_wildcard = address.is_ipv6() && address.ip().is_unspecified() && address.port() != 0;
     is_wildcard && all.contains(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
 }
 
-/// Returns true if an IPv6 socket takes no IPv4.
+/// Returns true if `listener` is an IPv6 socket that does not take IPv4.
 pub fn is_ipv6_only(listener: &TcpListener) -> bool {
     SockRef::from(listener).only_v6().unwrap_or(false)
 }
 
-/// What the standard library does for a listener, and the option in between.
+/// Binds a listener as the standard library does, but sets the IPv6 option before.
 fn bind_ipv6_only(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
     socket.set_only_v6(true)?;
-    // Connections of the process before may still be closing there.
+    // Connections of an earlier process may still be closing on this address.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -86,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn only_beside_the_ipv4_wildcard_of_its_port_an_ipv6_wildcard_leaves_ipv4() {
+    fn ipv6_wildcard_leaves_ipv4_only_beside_ipv4_wildcard() {
         let addresses =
             |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
         for (all, expected) in [
@@ -105,7 +107,7 @@ mod tests {
         assert!(!leaves_ipv4(any[1], &any), "these are two ports");
     }
 
-    /// Both wildcards of a port that is free for both.
+    /// Returns listeners for both wildcards of a port that is free for both.
     fn both_wildcards() -> (TcpListener, TcpListener) {
         for _ in 0..100 {
             let ipv4 = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
@@ -114,7 +116,7 @@ mod tests {
             let all = [ipv6, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))];
             match bind_beside(ipv6, "proxy.listen_addr", &all) {
                 Ok((ipv6, _)) => return (ipv4, ipv6),
-                // Something else has it.
+                // Another socket has the port.
                 Err(error) => assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse, "{error}"),
             }
         }

@@ -1,6 +1,5 @@
-//! From an accepted socket to a stream on which HTTP is spoken: for whom it is (PROXY protocol), TLS, and
-//! whether it begins with HTTP/2. The first two have a time in which they must be done. A connection on which they are,
-//! and which says nothing, is idle.
+//! Preparation of an accepted connection, up to a stream that carries HTTP: the PROXY header, TLS, and the detection
+//! of HTTP/2. The first two have a timeout. After them, a connection on which the client sends nothing is idle.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -25,54 +24,55 @@ use crate::tls::acme::Challenges;
 use crate::tls::{Acceptor, Hello, classify, server_name};
 use crate::util::min_rate;
 
-/// How long a client may take until it can send its first request: for the PROXY header and the TLS handshake. Over HTTP/2
-/// a client begins by itself (RFC 9113 3.4), so the preface is awaited for no longer.
+/// Maximum time for the PROXY header and the TLS handshake, after which a client can send its first request. The
+/// preface of HTTP/2 has the same timeout, because a client sends it by itself (RFC 9113 3.4).
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How a client of HTTP/2 begins (RFC 9113 3.4).
+/// Preface of a client of HTTP/2 (RFC 9113 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What a client is told that speaks HTTP where TLS is spoken.
+/// Refusal for a client that speaks HTTP without TLS on a TLS port.
 const WITHOUT_TLS: Refusal = Refusal {
     problem: Problem::BadRequest,
     detail: "this port speaks HTTPS, and the client sent a request without TLS",
 };
 
-/// Opens connections.
+/// Opener of accepted connections.
 pub struct Opener {
     live: Arc<Store>,
     metrics: Arc<Metrics>,
     acceptor: Acceptor,
     challenges: Arc<Challenges>,
-    /// What bounds heads.
+    /// Limits of request heads.
     head: HeadTerms,
-    /// Where is listened, and whether TLS is spoken there.
+    /// Addresses of the listeners, each with true if TLS is spoken there.
     listeners: Vec<(bool, SocketAddr)>,
     addresses: Arc<Addresses>,
 }
 
-/// What HTTP is spoken on.
+/// Connection that carries HTTP.
 pub(super) struct Opened {
     pub(super) stream: ClientStream,
-    /// Given back when the connection is over.
+    /// Permit of the client's address, given back when the connection is over.
     pub(super) place: Option<AddressPermit>,
-    /// Where HTTP/2 is spoken: the requests that it may make, and how long it may be idle.
+    /// Request limit and maximum idle time over HTTP/2; `None` over HTTP/1.
     pub(super) turns: Option<(Arc<RequestLimit>, Duration)>,
 }
 
-/// A connection of which it is known for whom it is.
+/// Connection whose client is known.
 enum Prepared {
-    /// HTTP is spoken on it, of a version that TLS has agreed on, or in vain.
+    /// Stream with the HTTP version that TLS has agreed on, or a stream whose request will be refused.
     Http(ClientStream),
-    /// Nothing has been agreed on.
+    /// Stream without TLS, whose HTTP version is not known yet.
     Cleartext(TcpStream),
 }
 
 impl Opener {
-    /// Opens connections as `live` says, to these `listeners`; over TLS to those with which it is true.
+    /// Creates an opener for connections to `listeners`, with the configuration of `live`. A listener with true
+    /// speaks TLS.
     ///
     /// # Errors
-    /// Where OpenSSL does not know what it must.
+    /// Returns an error if OpenSSL does not support a feature that the gateway needs.
     pub fn new(
         live: Arc<Store>,
         metrics: Arc<Metrics>,
@@ -93,7 +93,7 @@ impl Opener {
         Ok(Opener { live, metrics, acceptor: Acceptor::new()?, challenges, head, listeners, addresses })
     }
 
-    /// What HTTP is spoken on; `None` where it does not come to that.
+    /// Prepares `stream` for HTTP. Returns `None` if the connection is over before that.
     pub(super) async fn open(&self, stream: Stream) -> Option<Opened> {
         let Ok(stream) = stream.into_any().downcast::<TcpStream>() else { return None };
         let snapshot = self.live.load();
@@ -119,7 +119,7 @@ impl Opener {
         Some(Opened { stream, place, turns: turns.map(|turns| (turns, idle)) })
     }
 
-    /// Finds out for whom the connection is, and has TLS begin.
+    /// Finds out the client of the connection, and begins TLS.
     async fn prepare(
         &self,
         mut stream: TcpStream,
@@ -137,7 +137,7 @@ impl Opener {
         };
         let limit = proxy.max_connections_per_ip;
         let place = match client.filter(|_| limit > 0).map(|client| self.addresses.enter(client, limit)) {
-            // Closed unread, as where there are too many of all: see `Counted`.
+            // The connection is closed unread, as if there were too many connections in total: see `Counted`.
             Some(None) => {
                 self.metrics.connections_refused_of_address.inc();
                 return None;
@@ -151,7 +151,7 @@ impl Opener {
         Some((prepared, place))
     }
 
-    /// Has TLS begin, and takes the protocol that it agrees on.
+    /// Begins TLS, and prepares the stream for the protocol that TLS agrees on.
     async fn begin_tls(&self, mut stream: TcpStream, snapshot: &Snapshot) -> Option<ClientStream> {
         if begins_with_text(&mut stream).await {
             self.metrics.tls_handshakes_failed.inc();
@@ -159,7 +159,7 @@ impl Opener {
         }
         let peer = peer::address(&stream);
         let certificates = snapshot.certificates.clone();
-        // What the client wants must be known before where an ACME server is awaited, and where a host asks its
+        // The ClientHello must be known before the handshake if an ACME server is expected, or if a host asks its
         // clients for certificates.
         let hello = match self.challenges.has_tls() || certificates.asks_clients() {
             true => peek_at_hello(&mut stream).await,
@@ -194,8 +194,8 @@ impl Opener {
         }
     }
 
-    /// Finds out whether it is HTTP/2 that a client speaks without TLS. Until its first byte the connection is idle, and
-    /// what begins then is a head. `None`: it has been idle for too long.
+    /// Finds out whether a client without TLS speaks HTTP/2. The connection is idle until its first byte, and that
+    /// byte begins a head. Returns `None` if the connection has been idle for too long.
     async fn cleartext(&self, mut stream: TcpStream, proxy: &Proxy) -> Option<ClientStream> {
         if !proxy.http2_cleartext {
             return Some(self.plain(stream));
@@ -232,7 +232,7 @@ impl Opener {
     }
 
     fn is_https(&self, stream: &TcpStream) -> bool {
-        // Nobody need be asked where all listeners are of one kind.
+        // If no listener speaks TLS, the local address does not matter.
         if self.listeners.iter().all(|(is_https, _)| !is_https) {
             return false;
         }
@@ -244,8 +244,8 @@ impl Opener {
     }
 }
 
-/// Whether the listener that took a connection to `local` speaks TLS: the one with just this address, else the one
-/// for every address of its kind, else the one for every address.
+/// Returns true if the listener that accepted a connection to `local` speaks TLS. A listener with exactly this
+/// address comes first, then the wildcard of the same IP version, then the IPv6 wildcard.
 fn speaks_tls(listeners: &[(bool, SocketAddr)], local: SocketAddr) -> bool {
     let ip = local.ip().to_canonical();
     let fits = |listener: IpAddr| match listener.to_canonical() {
@@ -260,13 +260,14 @@ fn speaks_tls(listeners: &[(bool, SocketAddr)], local: SocketAddr) -> bool {
     best.is_some_and(|(fit, is_https)| fit > 0 && is_https)
 }
 
-/// The first bytes of a handshake, as far as they are its ClientHello. They are there to be read.
+/// Returns the first bytes of a handshake, as far as they belong to its ClientHello. They can still be read after
+/// that.
 async fn peek_at_hello(stream: &mut TcpStream) -> Vec<u8> {
     let mut seen = Vec::with_capacity(2048);
     while classify(&seen) == Hello::Incomplete {
         match stream.read_buf(&mut seen).await {
             Ok(1..) => {}
-            // Whoever reads next will see the same.
+            // The next reader will see the same end or error.
             _ => break,
         }
     }
@@ -282,26 +283,27 @@ async fn await_first_byte(stream: &mut TcpStream) {
     }
 }
 
-/// Whether it is no handshake but a request: that begins with a letter, and a handshake with byte 22 (RFC 8446 5.1).
+/// Returns true if the connection begins with a request in place of a handshake. A request begins with a letter, and
+/// a handshake with byte 22 (RFC 8446 5.1).
 async fn begins_with_text(stream: &mut TcpStream) -> bool {
     let mut first = [0; 1];
     match stream.read(&mut first).await {
         Ok(1..) => stream.rewind(&first),
-        // Whoever reads next will see the same.
+        // The next reader will see the same end or error.
         _ => return false,
     }
     first[0].is_ascii_alphabetic()
 }
 
-/// Whether HTTP/2 is spoken. Looks no further than it must: a request of HTTP/1.0 may be shorter than the
-/// preface, and whoever sent it waits for an answer.
+/// Returns true if the client speaks HTTP/2. Reads no further than necessary: a request of HTTP/1.0 may be shorter
+/// than the preface, and its client waits for a response.
 async fn begins_with_preface(stream: &mut TcpStream) -> bool {
     let mut seen = [0; PREFACE.len()];
     let mut length = 0;
     while length < seen.len() && PREFACE.starts_with(&seen[..length]) {
         match stream.read(&mut seen[length..]).await {
             Ok(read @ 1..) => length += read,
-            // Whoever reads next will see the same.
+            // The next reader will see the same end or error.
             _ => break,
         }
     }
@@ -314,7 +316,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_listener_that_fits_best_took_it() {
+    fn most_specific_listener_decides_about_tls() {
         let at = |text: &str| text.parse::<SocketAddr>().unwrap();
         let listeners = [
             (true, at("0.0.0.0:443")),

@@ -1,7 +1,7 @@
-//! Listening sockets, and what holds for a connection before its first request.
+//! Listening sockets, and the part of a connection before its first request.
 //!
-//! Sockets are bound before anything starts, so that a taken port is one clear error. (Pingora binds in a
-//! service's task, tries for half a minute, and panics there.) They are then handed to Pingora in the table
+//! Sockets are bound before any service starts, so that a port in use is one clear error. (Pingora binds in the task
+//! of a service, retries for half a minute, and panics there.) The sockets are then handed to Pingora in the table
 //! through which a new process takes over the listeners of an old one.
 
 mod addresses;
@@ -40,37 +40,37 @@ use crate::proxy::Gateway;
 use crate::telemetry::{Limit, Metrics};
 use crate::upstream::connection::BackendConnector;
 
-/// Pingora's default is to hold 64 KiB for what is read from each client, idle ones included. Over plain TCP
-/// that buys nothing: heads and bodies are read into buffers of their own, which are as large.
+/// Buffers over plain TCP. By default Pingora holds 64 KiB for the reads from each client, idle clients included.
+/// Over plain TCP this has no use: heads and bodies are read into their own buffers, which are as large.
 const PLAIN_BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(0), write: None };
 
-/// OpenSSL reads the first bytes of a record to learn its length, then the rest: a small buffer makes one call to
-/// the system of the two for all but large bodies.
+/// Buffers over TLS. OpenSSL reads the first bytes of a record to learn its length, and then the rest. A small buffer
+/// makes one system call of the two, except for large bodies.
 const TLS_BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(4 * 1024), write: None };
 
-/// A socket that is listened on.
+/// Socket that is listened on.
 pub struct Socket {
-    /// The socket.
+    /// Listener of the socket.
     pub listener: TcpListener,
-    /// Where it is bound.
+    /// Address to which the socket is bound.
     pub address: SocketAddr,
-    /// Whether TLS is spoken there.
+    /// True if TLS is spoken on the socket.
     pub is_https: bool,
 }
 
-/// The client connections that are open, and how many may be.
+/// Open client connections, and their maximum number.
 pub struct Connections {
     open: AtomicUsize,
     limit: usize,
     accepting: AtomicBool,
     metrics: Arc<Metrics>,
     leaving: Drain,
-    /// True once idle connections are closed.
+    /// True when idle connections must close.
     closes_idle: watch::Sender<bool>,
 }
 
 impl Connections {
-    /// None are open, and no more than `limit` will be.
+    /// Creates a count without open connections. `limit` is their maximum number.
     pub fn new(limit: usize, metrics: Arc<Metrics>, leaving: Drain) -> Self {
         Connections {
             open: AtomicUsize::new(0),
@@ -82,10 +82,10 @@ impl Connections {
         }
     }
 
-    /// Nothing is accepted any more. Returns when idle connections may be closed: at once, or after a hand-over
-    /// when nothing has been in flight for [`LINGER`].
+    /// Records that no connection is accepted any more. Returns when idle connections may be closed: at once, or
+    /// after a hand-over when no request has been in flight for [`LINGER`].
     async fn let_go(&self) {
-        /// How often it is looked whether something is in flight.
+        /// Interval of the checks for requests in flight.
         const LOOK: Duration = Duration::from_millis(20);
         self.accepting.store(false, Ordering::Release);
         let mut quiet_since = Instant::now();
@@ -97,18 +97,18 @@ impl Connections {
         }
     }
 
-    /// Whether nothing is accepted any more and nothing is open.
+    /// Returns true if no connection is accepted any more and none is open.
     pub fn are_drained(&self) -> bool {
         !self.accepting.load(Ordering::Acquire) && self.open.load(Ordering::Acquire) == 0
     }
 
-    /// How many are open.
+    /// Returns the number of open connections.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Ready when connections on which nothing is in flight are closed: when the process stops, or some time after another
-    /// process has taken its place.
+    /// Waits until connections without a request in flight must close. This is when the process stops, or some time
+    /// after another process has replaced it.
     async fn are_cut_off(&self, mut shutdown: ShutdownWatch) {
         let stops = async {
             let stops = shutdown.wait_for(|stops| *stops).await.is_ok();
@@ -123,7 +123,7 @@ impl Connections {
         }
     }
 
-    /// Counts a connection until the guard is dropped; `None` where too many are open.
+    /// Counts a connection until the guard is dropped. Returns `None` if too many are open.
     fn enter(&self) -> Option<OpenConnection<'_>> {
         let before = self.open.fetch_add(1, Ordering::AcqRel);
         self.metrics.connections_active.inc();
@@ -141,7 +141,7 @@ impl Drop for OpenConnection<'_> {
     }
 }
 
-/// The proxy behind the count of its connections.
+/// Proxy with a count of its connections.
 struct Counted {
     proxy: Arc<HttpProxy<Gateway, BackendConnector>>,
     connections: Arc<Connections>,
@@ -149,9 +149,9 @@ struct Counted {
 }
 
 impl Counted {
-    /// Serves the requests of a connection of HTTP/1, one after another, as `process_new` of Pingora's `HttpServerApp`
-    /// does. But that has a minute pass before a first request, whatever is configured; here the stream says how long it
-    /// may be idle (`client`).
+    /// Serves the requests of an HTTP/1 connection, one after another, as `process_new` of Pingora's `HttpServerApp`
+    /// does. Pingora's function waits up to a minute for a first request, regardless of the configuration. Here the
+    /// stream limits the idle time (`downstream::stream`).
     async fn serve_http1(&self, stream: Stream, shutdown: &ShutdownWatch) {
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive(if *shutdown.borrow() { None } else { session::KEPT });
@@ -165,7 +165,7 @@ impl Counted {
         }
     }
 
-    /// Counts a connection of HTTP/2 that had to be ended.
+    /// Counts an HTTP/2 connection that had to be ended because of abuse.
     fn count(&self, abuse: Option<Abuse>) {
         let limit = match abuse {
             Some(Abuse::Resets) => Limit::Http2Resets,
@@ -181,16 +181,17 @@ impl Counted {
 
 #[async_trait]
 impl ServerApp for Counted {
-    /// A connection, from its first byte to its close.
+    /// Serves a connection from its first byte to its close.
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let Some(_open) = self.connections.enter() else {
-            // Closed unread: whoever is over the limit gets none of the resources that it protects.
+            // The connection is closed unread: a client over the limit gets none of the resources that the limit
+            // protects.
             self.connections.metrics.connections_refused.inc();
             return None;
         };
         let opened = tokio::select! {
             opened = self.opener.open(stream) => opened?,
-            // Nothing of it is in flight: it has yet to say what it wants.
+            // No request is in flight: the client has not sent one yet.
             () = self.connections.are_cut_off(shutdown.clone()) => return None,
         };
         let Opened { stream, place: _place, turns } = opened;
@@ -206,7 +207,7 @@ impl ServerApp for Counted {
         None
     }
 
-    /// The listeners have been closed.
+    /// Ends idle connections after the listeners have been closed.
     async fn cleanup(&self) {
         self.connections.let_go().await;
         self.connections.closes_idle.send_replace(true);
@@ -214,16 +215,17 @@ impl ServerApp for Counted {
     }
 }
 
-/// The proxy as a service of Pingora's on sockets that are bound already.
+/// Pingora service that runs the proxy on sockets which are already bound.
 pub struct ProxyService {
     service: Service<Counted>,
     sockets: Vec<Socket>,
-    /// Until it listens.
+    /// Part of the startup that ends when the service listens.
     starts: Option<Part>,
 }
 
 impl ProxyService {
-    /// Serves `proxy` on `sockets`, to whoever `opener` lets in, and tells `starts` when it does.
+    /// Creates a service that serves `proxy` on `sockets`. `opener` decides which connections are served. `starts` is
+    /// told when the service listens.
     pub fn new(
         proxy: HttpProxy<Gateway, BackendConnector>,
         sockets: Vec<Socket>,
@@ -258,8 +260,8 @@ impl ServiceWithDependents for ProxyService {
         }
         let starts = self.starts.take();
         let mut serving = pin!(self.service.start_service(fds, shutdown, listeners_per_fd, ready));
-        // The sockets are there, so Pingora waits for nothing before it has spawned its accept loops. After its
-        // first step they are there too; or it has panicked, and nobody is told anything.
+        // The sockets are in the table, so Pingora waits for nothing before it has spawned its accept loops. They
+        // exist after its first step. If that step has panicked, `starts` is not told.
         if futures::poll!(serving.as_mut()).is_pending() {
             starts.into_iter().for_each(Part::listens);
             serving.await;

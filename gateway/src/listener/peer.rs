@@ -1,4 +1,4 @@
-//! Whom a connection is for: its other end, or the client for whom a load balancer says that it is (PROXY protocol).
+//! Client of a connection: the other end of the socket, or the client that a load balancer names (PROXY protocol).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,8 +9,8 @@ use pingora::protocols::{GetSocketDigest, SocketDigest, UniqueID};
 use super::proxy_protocol::{self, OnBehalfOf};
 use crate::config::Proxy;
 
-/// Whom a connection is for, as far as one can tell, so that it counts as that client's. Who is trusted speaks for
-/// many, and is nobody's.
+/// Returns the address of the client for which the connection counts; `None` if it counts for no client. A trusted
+/// proxy sends the requests of many clients, so its connections count for none of them.
 pub(super) async fn client(stream: &mut TcpStream, proxy: &Proxy) -> Result<Option<IpAddr>, String> {
     let is_trusted = |peer: IpAddr| proxy.trusted_proxies.iter().any(|network| network.contains(peer));
     if proxy.proxy_protocol {
@@ -26,22 +26,23 @@ pub(super) async fn client(stream: &mut TcpStream, proxy: &Proxy) -> Result<Opti
     })
 }
 
-/// Has the load balancer at the other end say for whom the connection is.
+/// Reads from the load balancer the client for which it has made the connection.
 async fn introduce(stream: &mut TcpStream) -> Result<Option<IpAddr>, String> {
     let client = match proxy_protocol::read(stream).await.map_err(|error| error.to_string())? {
         OnBehalfOf::Itself => return Ok(None),
         OnBehalfOf::Client(client) => Some(client),
-        // Nobody who could be trusted: what comes is the client's, and not the load balancer's.
+        // Without an address the client cannot be trusted: the bytes come from the client, and not from the load
+        // balancer.
         OnBehalfOf::Somebody => None,
     };
     let digest = SocketDigest::from_raw_fd(stream.id());
-    // It is new, and so has none yet.
+    // The digest is new, so its address is not set yet.
     let _ = digest.peer_addr.set(client.map(AnySocketAddr::Inet));
     stream.set_socket_digest(digest);
     Ok(client.map(|client| client.ip()))
 }
 
-/// The other end of a connection.
+/// Returns the address of the other end of a connection.
 pub(super) fn address(stream: &TcpStream) -> Option<SocketAddr> {
     let digest = stream.get_socket_digest()?;
     digest.peer_addr()?.as_inet().copied()

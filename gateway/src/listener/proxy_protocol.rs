@@ -1,8 +1,8 @@
-//! The PROXY protocol, versions 1 and 2 (HAProxy's `proxy-protocol.txt`): a load balancer that passes on bytes
-//! tells in front of them for whom.
+//! PROXY protocol, versions 1 and 2 (HAProxy's `proxy-protocol.txt`). A load balancer that forwards bytes sends a
+//! header before them, which names the client.
 //!
-//! A listener that expects such a header expects it on every connection: where it guessed, any client could write
-//! one itself.
+//! A listener that expects this header expects it on every connection. If the listener guessed, any client could
+//! write such a header itself.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,32 +10,33 @@ use std::net::SocketAddr;
 use ppp::{v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// The longest header of version 1, line end included.
+/// Maximum length of a version 1 header, including the line end.
 const MAX_LINE: usize = 107;
 
-/// The most that follows the fixed part of a version 2 header: addresses take 216 bytes, extensions the rest.
+/// Maximum length of the rest after the fixed part of a version 2 header: addresses take 216 bytes, extensions the
+/// rest.
 const MAX_REST: usize = 4096;
 
-/// The fixed part of a version 2 header: the signature, what it is, and how long the rest is.
+/// Length of the fixed part of a version 2 header: the signature, the kind of the header, and the length of the rest.
 const FIXED: usize = 16;
 
-/// For whom a connection is.
+/// Origin of a connection, as the load balancer names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnBehalfOf {
-    /// The load balancer itself: it looks whether somebody is here.
+    /// Load balancer itself, which checks that the gateway is there.
     Itself,
-    /// Somebody of whom it cannot tell the address.
+    /// Client whose address the load balancer cannot tell.
     Somebody,
-    /// A client with this address.
+    /// Client with this address.
     Client(SocketAddr),
 }
 
-/// Reads the header in front of `stream`, and not a byte more.
+/// Reads the header in front of `stream`, and no byte after it.
 ///
 /// # Errors
-/// Where there is none, or one that is malformed (`InvalidData`), and where the stream fails.
+/// Returns an error if the header is missing or malformed (`InvalidData`), or if the stream fails.
 pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<OnBehalfOf> {
-    // Neither version is shorter: "PROXY UNKNOWN\r\n" has 15 bytes.
+    // Both versions are at least this long: "PROXY UNKNOWN\r\n" has 15 bytes.
     let mut start = [0; v2::PROTOCOL_PREFIX.len()];
     stream.read_exact(&mut start).await?;
     if start == *v2::PROTOCOL_PREFIX {
@@ -50,7 +51,7 @@ async fn version_1(stream: &mut (impl AsyncRead + Unpin), start: &[u8]) -> io::R
         return Err(malformed("it does not begin with a PROXY header"));
     }
     let mut line = start.to_vec();
-    // Byte by byte: what follows the line is not ours.
+    // The line is read byte by byte, because the bytes after it belong to the next reader.
     while !line.ends_with(b"\r\n") {
         if line.len() == MAX_LINE {
             return Err(malformed("its PROXY line has no end"));
@@ -93,7 +94,7 @@ fn malformed(what: &str) -> io::Error {
 mod tests {
     use super::*;
 
-    /// What is read from `bytes`, and what is left of them.
+    /// Returns the result of a read from `bytes`, and the bytes that are left.
     async fn outcome(bytes: &[u8]) -> (Result<String, io::ErrorKind>, Vec<u8>) {
         let mut stream = bytes;
         let read = read(&mut stream).await.map(|found| match found {
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_versions_say_who_it_is_and_leave_the_rest() {
+    async fn both_versions_name_the_client_and_leave_the_rest() {
         let v4 = [192, 0, 2, 1, 192, 0, 2, 2, 0x30, 0x39, 0, 80];
         let v6: Vec<u8> = [[0; 15].as_slice(), &[1], &[0; 15], &[2], &[0x30, 0x39, 0, 80]].concat();
         let extended: Vec<u8> = [v4.as_slice(), &[4, 0, 1, 42]].concat();
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_malformed_is_refused() {
+    async fn malformed_or_cut_off_header_is_an_error() {
         let v4 = [192, 0, 2, 1, 192, 0, 2, 2, 0x30, 0x39, 0, 80];
         let long = [b"PROXY UNKNOWN ".as_slice(), &[b'x'; 200]].concat();
         for bytes in [

@@ -1,10 +1,12 @@
-//! Rollouts that have ended stay ended, also where a text is taken over in which they are still running.
+//! Keeps ended rollouts ended. A configuration text that is taken over may still list a rollout as running that
+//! has ended since; this file marks it as ended.
 
 use serde_json::{Value, json};
 
 use crate::config::{Config, Rollout, RolloutState, VirtualHost};
 
-/// An earlier configuration that is gone back to: of its rollouts, only those that run now go on.
+/// Returns the earlier configuration for a rollback to `revision`. A running rollout in it stays running only
+/// if its virtual host has a running rollout `now`. The other running rollouts are aborted.
 pub(super) fn gone_back_to(earlier: &Config, now: &Config, revision: u64) -> Value {
     with_ends(earlier, |host| {
         let now = now.virtual_host(&host.domain).and_then(|now| now.rollout.as_ref());
@@ -14,7 +16,8 @@ pub(super) fn gone_back_to(earlier: &Config, now: &Config, revision: u64) -> Val
     })
 }
 
-/// A file that was edited while it could not be written to: what ended meanwhile has ended there too.
+/// Returns the configuration of a `file` that was edited while the gateway could not write to it. A rollout
+/// that has ended since is marked as ended in it, too.
 pub(super) fn edited_meanwhile(file: &Config, now: &Config) -> Value {
     with_ends(file, |host| {
         let now = now.virtual_host(&host.domain)?.rollout.as_ref()?;
@@ -23,7 +26,8 @@ pub(super) fn edited_meanwhile(file: &Config, now: &Config) -> Value {
     })
 }
 
-/// The configuration, with those of its running rollouts ended for which `end` says how.
+/// Returns `config` as JSON. A running rollout gets the end state and the reason that `end` returns for its
+/// host; `None` leaves it running.
 fn with_ends(config: &Config, end: impl Fn(&VirtualHost) -> Option<(RolloutState, String)>) -> Value {
     let mut json = config.to_json();
     for (i, host) in config.virtual_hosts.iter().enumerate() {
@@ -54,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn going_back_starts_none_again_and_stops_none() {
+    fn roll_back_restarts_and_stops_no_rollout() {
         let running = config("rollout = { to = \"b\" }");
         assert_eq!(state(&gone_back_to(&running, &config(""), 3)), "aborted");
         assert_eq!(
@@ -65,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edited_file_revives_none_but_may_begin_another() {
+    fn edited_file_restarts_no_rollout_but_may_begin_one() {
         let ended = config("rollout = { to = \"b\", state = \"rolled_back\", reason = \"slow\" }");
         let file = edited_meanwhile(&config("rollout = { to = \"b\" }"), &ended);
         assert_eq!(

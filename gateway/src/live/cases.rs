@@ -1,13 +1,14 @@
-//! The `[[tests]]` of a configuration: each request is explained, and compared with what is expected.
+//! The `[[tests]]` of a configuration: each request is explained, and the explanation is compared with the
+//! expected values.
 
 use super::explain::{Explanation, asked, explain};
 use super::snapshot::Snapshot;
 use crate::config::{Case, PathFault};
 
-/// Tries `snapshot` on the tests of its own configuration.
+/// Runs the `[[tests]]` of the configuration of `snapshot` on `snapshot` itself.
 ///
 /// # Errors
-/// What is otherwise than expected.
+/// Returns a fault for each test whose result differs from the expected one.
 pub(super) fn try_on(snapshot: &Snapshot) -> Result<(), Vec<PathFault>> {
     let faults = snapshot.config.tests.iter().enumerate().filter_map(|(i, case)| {
         let detail = fault(case, snapshot)?;
@@ -33,10 +34,10 @@ fn differences(case: &Case, explanation: &Explanation) -> Vec<String> {
     let expect = &case.expect;
     let route = explanation.route.as_ref();
     let pools = route.into_iter().flat_map(|route| &route.pools);
-    // A test must hold without a rollout too, or it would keep one from going back.
+    // A test must also pass without the rollout. Otherwise it would block the rollback.
     let tags: Vec<&str> = pools.filter(|pool| !pool.by_rollout).map(|pool| &*pool.tag).collect();
     let tag = expect.tag.as_deref();
-    // Of tags that share a route's requests, each is right.
+    // If several tags share the route's requests, any of them is a right answer.
     let tag_found = tag.filter(|tag| tags.contains(tag)).or(tags.first().copied());
     let status = |status: Option<u16>| status.map(|status| status.to_string());
     let (status_expected, status_found) = (status(expect.status), status(explanation.answered));

@@ -1,4 +1,5 @@
-//! What a change is: asked for, made, refused, and written down.
+//! Types that describe a change of the configuration: the request for it, its result, its error, and the
+//! revision that the history keeps.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -7,81 +8,81 @@ use super::snapshot::Snapshot;
 use crate::config::ConfigError;
 use crate::live::persist::KeepError;
 
-/// A configuration that ran or runs.
+/// A configuration that runs now or ran earlier.
 pub struct Revision {
-    /// Counts the changes of this process, from 1.
+    /// Number of the revision. The first configuration of this process is 1, and each change adds one.
     pub number: u64,
-    /// Since when.
+    /// Time at which the configuration started to run.
     pub at: SystemTime,
-    /// Who made the change.
+    /// Author of the change: an address, "file", "SIGHUP", "start" or a rollout.
     pub by: String,
-    /// What was changed, a line each.
+    /// Differences from the revision before, a line each.
     pub changes: Vec<String>,
     pub(super) text: String,
 }
 
 impl<'a> Change<'a> {
-    /// A change without conditions.
+    /// Returns a change by `by` that expects no particular revision and is no dry run.
     pub fn by(by: &'a str, keeping: Persistence) -> Self {
         Change { by, expected: None, dry_run: false, keeping }
     }
 }
 
-/// A change that somebody asks for.
+/// A requested change.
 #[derive(Clone, Copy)]
 pub struct Change<'a> {
-    /// Who.
+    /// Author of the change, as the log and the history name it.
     pub by: &'a str,
-    /// The entity tags, of which one must be that of what runs; `None`: whatever runs.
+    /// Entity tags of which one must belong to the running revision; `None` accepts any revision.
     pub expected: Option<&'a [String]>,
-    /// Whether everything is done but the change.
+    /// Dry run: everything is prepared and checked, but the running configuration stays.
     pub dry_run: bool,
-    /// Whether it may happen without being written to the file.
+    /// Requirement for writing the change to the file.
     pub keeping: Persistence,
 }
 
-/// Whether a change may happen without being written to the file.
+/// Requirement for writing a change to the configuration's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persistence {
-    /// Where it cannot be written, nothing changes.
+    /// A change that cannot be written does not happen.
     Required,
-    /// Where it cannot be written, it happens all the same, and the log says so.
+    /// A change that cannot be written happens all the same, and a warning is logged.
     Attempted,
 }
 
-/// What a change has come to.
+/// Result of a change.
 pub struct Applied {
-    /// The revision that ran before.
+    /// Number of the revision that ran before the change.
     pub before: u64,
-    /// What runs now; of a dry run, what would run.
+    /// Snapshot that runs now. For a dry run: the snapshot that would run.
     pub snapshot: Arc<Snapshot>,
-    /// What was changed, a line each.
+    /// Differences from the configuration before, a line each.
     pub changes: Vec<String>,
-    /// Keys whose new value holds only after a restart.
+    /// Keys whose new value takes effect only after a restart.
     pub after_restart: Vec<&'static str>,
 }
 
-/// Why a change has not happened. Everything is as it was.
+/// Reason why a change did not happen. No part of the change took effect.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError<R> {
-    /// Whoever made the change has found that it makes no sense.
+    /// The author's own edit function rejected the change.
     #[error("{0}")]
     Refused(R),
-    /// It is about a configuration that runs no more.
+    /// The change expects a revision that no longer runs. The field is the number of the running revision.
     #[error("the configuration has changed since it was read; it is revision {0} now")]
     OutOfDate(u64),
-    /// The configuration that it would come to is wrong.
+    /// The resulting configuration is invalid.
     #[error(transparent)]
     Invalid(ConfigError),
-    /// The file has been edited meanwhile, and what it says is wrong: writing to it would lose the edit.
+    /// The file was edited in the meantime and is invalid now. Writing the change to it would lose that edit.
     #[error("the file was edited and cannot be taken over, so nothing is written to it: {0}")]
     FileIsWrong(ConfigError),
     /// The file cannot be written.
     #[error("cannot write {file}: {error}; the running configuration is as it was")]
     NotKept {
-        /// The file.
+        /// Path of the file.
         file: String,
-        /// Why.
+        /// Reason of the failure.
         error: KeepError,
     },
 }

@@ -1,4 +1,5 @@
-//! Of a policy's tables, the one that holds: the innermost, whole.
+//! Selects the effective table of each policy: the innermost table applies as a whole, and tables are never
+//! merged.
 
 use http::HeaderName;
 
@@ -8,7 +9,7 @@ use crate::config::{
     RateLimits, Retry, SecurityHeaders, Upstream, VirtualHost,
 };
 
-/// The table that holds, and where it was written.
+/// The effective table of a policy, and the level that it comes from.
 pub(super) struct Effective<'c, T> {
     pub(super) table: &'c T,
     pub(super) level: Level,
@@ -22,8 +23,8 @@ impl<T> Clone for Effective<'_, T> {
 
 impl<T> Copy for Effective<'_, T> {}
 
-/// What holds where no virtual host or route says anything: the tables at the top, or else the defaults. Some
-/// have none: then nothing is done.
+/// Tables for virtual hosts and routes that have none: the tables at the top, or else the defaults. An optional
+/// policy without a table is off.
 pub(super) struct Defaults {
     health_check: (HealthCheck, Level),
     balancing: (Balancing, Level),
@@ -43,7 +44,8 @@ pub(super) struct Defaults {
 impl Defaults {
     pub(super) fn new(config: &Config) -> Self {
         Defaults {
-            // These two are always there; one that says nothing is as good as none.
+            // These two tables always exist in the configuration. A table with default values only counts as
+            // absent.
             health_check: or_default(said(&config.health_check)),
             balancing: or_default(said(&config.balancing)),
             upstream: or_default(config.upstream.as_ref()),
@@ -69,7 +71,7 @@ fn or_default<T: Clone + Default>(at_top: Option<&T>) -> (T, Level) {
     at_top.map_or_else(|| (T::default(), Level::Default), |table| (table.clone(), Level::Top))
 }
 
-/// The tables that hold for a route.
+/// Effective tables of a route.
 pub(super) struct EffectivePolicies<'c> {
     pub(super) health_check: Effective<'c, HealthCheck>,
     pub(super) balancing: Effective<'c, Balancing>,
@@ -79,20 +81,20 @@ pub(super) struct EffectivePolicies<'c> {
     pub(super) limits: Effective<'c, Limits>,
     pub(super) headers: Effective<'c, Headers>,
     pub(super) security_headers: Effective<'c, SecurityHeaders>,
-    /// `None`: any number of requests.
+    /// `None` sets no limit.
     pub(super) rate_limit: Option<Effective<'c, RateLimits>>,
-    /// `None`: from everywhere.
+    /// `None` admits every address.
     pub(super) access: Option<Effective<'c, Access>>,
-    /// `None`: nothing need be proved.
+    /// `None` requires no authentication.
     pub(super) auth: Option<Effective<'c, Auth>>,
-    /// `None`: as backends say.
+    /// `None` leaves CORS to the backend.
     pub(super) cors: Option<Effective<'c, Cors>>,
-    /// `None`: nothing is compressed.
+    /// `None` compresses nothing.
     pub(super) compression: Option<Effective<'c, Compression>>,
 }
 
 impl<'c> EffectivePolicies<'c> {
-    /// Those at the top.
+    /// Returns the tables at the top of the configuration.
     pub(super) fn of_top(defaults: &'c Defaults) -> Self {
         EffectivePolicies {
             health_check: at_top(&defaults.health_check),
@@ -111,7 +113,7 @@ impl<'c> EffectivePolicies<'c> {
         }
     }
 
-    /// Those that hold for `route`, or for the requests of `host` that no route takes.
+    /// Returns the effective tables of `route`, or of the requests of `host` that no route takes.
     pub(super) fn of(
         defaults: &'c Defaults,
         host: &'c VirtualHost,
@@ -140,9 +142,11 @@ impl<'c> EffectivePolicies<'c> {
         }
     }
 
-    /// The fields with what proves who asks by the `[auth]` tables that the one which holds has taken the place of: what
-    /// is around a part of a host or of the gateway. Clients send that everywhere, and no backend of this part shall get
-    /// it. Not those of the parts beside it, where such a field may be the backend's own.
+    /// Returns the header fields that carry credentials for outer `[auth]` tables, which the effective `[auth]`
+    /// table of this part replaces. Clients send these credentials to every part of the host or of the gateway,
+    /// and no backend of this part may get them. Fields of sibling parts are not included: here, such a field
+    /// may belong to the backend. The result is empty if there is no effective table, or if that table passes
+    /// credentials on.
     pub(super) fn foreign_proofs(&self, defaults: &Defaults, host: &VirtualHost) -> Box<[HeaderName]> {
         let Some(Effective { table: own, level }) = self.auth.filter(|found| !found.table.pass_credentials)
         else {
@@ -157,7 +161,7 @@ impl<'c> EffectivePolicies<'c> {
         proofs.into()
     }
 
-    /// Where each of them was written, in the order in which a request meets them.
+    /// Returns the level of each table, in the order in which a request meets the policies.
     pub(super) fn levels(&self) -> [(&'static str, Level); 13] {
         fn of<T>(found: Option<Effective<'_, T>>) -> Level {
             found.map_or(Level::Default, |found| found.level)

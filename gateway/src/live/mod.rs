@@ -1,10 +1,10 @@
-//! What is running: a configuration, compiled, in a place where a request gets at it without a lock; and the
-//! one way in which it changes.
+//! The running configuration: compiled into a [`Snapshot`], which a request reads without a lock, and replaced
+//! in one single way.
 //!
-//! A change is a new configuration, whole: it is validated, compiled to a new [`Snapshot`], tried on its own
-//! `[[tests]]`, written to its file, and takes the old one's place in one step. It happens whole or not at all,
-//! whoever asks for it: the file and SIGHUP ([`Reloader`]), the management API, or a guarded rollout
-//! ([`Rollouts`]).
+//! A change is a complete new configuration. It is validated, compiled to a new [`Snapshot`], tried on its own
+//! `[[tests]]` and written to its file. Then it replaces the old snapshot in one step. A change happens
+//! completely or not at all. This holds for each source of changes: the file and SIGHUP ([`Reloader`]), the
+//! management API, and guarded rollouts ([`Rollouts`]).
 
 mod carry_over;
 mod cases;

@@ -1,6 +1,7 @@
-//! Writes a configuration to its file, so that whoever reads it, at whatever moment, finds the old one or the
-//! new one: into a file beside it, which reaches the disk before it takes the other's place. Only a file that is a mount
-//! of its own cannot be replaced in this way, and is written over.
+//! Writes a configuration to its file atomically: a reader finds the old text or the new text, at any moment.
+//!
+//! The new text goes into a draft file in the same directory. The draft reaches the disk before it replaces the
+//! file. Only a file that is itself a mount point cannot be replaced in this way; it is overwritten in place.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -12,19 +13,19 @@ use tracing::{info, warn};
 use crate::util::files;
 use crate::util::files::Replaced;
 
-/// Why a configuration was not written to its file. The file is as it was.
+/// Reason why a configuration was not written to its file. The file is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum KeepError {
-    /// It was edited at the same time.
+    /// The file was edited between the last check and the write.
     #[error("it was edited at this very moment; ask again")]
     Edited,
-    /// The system's reason.
+    /// Error of the operating system.
     #[error(transparent)]
     System(#[from] io::Error),
 }
 
-/// Replaces what is in `file`, where `is_as_known` holds at the last moment. A link stays one: what it leads
-/// to is replaced.
+/// Replaces the content of `file` with `text`, if `is_as_known` returns true just before the replacement. A
+/// symbolic link stays a link; its target is replaced.
 ///
 /// # Errors
 /// See [`KeepError`].
@@ -33,7 +34,7 @@ pub(super) fn keep(file: &Path, text: &str, is_as_known: impl Fn() -> bool) -> R
     let draft = draft(&file);
     let replaced = match write(&draft, &file, text) {
         Ok(()) if is_as_known() => files::replace(&file, &draft, text.as_bytes()).map_err(KeepError::from),
-        // Where the file can be written to and its directory cannot, the file is a mount.
+        // If the file is writable but its directory is read-only, the file is a mount point.
         Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem && is_writable(&file) => {
             match is_as_known() {
                 true => files::overwrite(&file, text.as_bytes())
@@ -46,7 +47,7 @@ pub(super) fn keep(file: &Path, text: &str, is_as_known: impl Fn() -> bool) -> R
         Err(error) => Err(error.into()),
     };
     let replaced = replaced.inspect_err(|_| {
-        // What is left of it would only take up space.
+        // A leftover draft would only take up space.
         let _ = fs::remove_file(&draft);
     })?;
     let shown = file.display();
@@ -56,7 +57,8 @@ pub(super) fn keep(file: &Path, text: &str, is_as_known: impl Fn() -> bool) -> R
         );
         return Ok(());
     }
-    // The new name reaches the disk with its directory. The file is another one already, whatever comes of it.
+    // The rename reaches the disk only when the directory is synced. A failure here is only a warning: the file
+    // is already replaced.
     let synced = file.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all());
     if let Err(error) = synced {
         warn!(%error, file = %shown, "the file is written, and may be the old one again after a power cut");
@@ -68,7 +70,8 @@ fn is_writable(file: &Path) -> bool {
     OpenOptions::new().append(true).open(file).is_ok()
 }
 
-/// Always the same name, so that a process that was killed while it wrote leaves one draft and not many.
+/// Returns the path of the draft beside `file`. The name is fixed, so that processes killed during a write
+/// leave one draft at most.
 fn draft(file: &Path) -> PathBuf {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     file.with_file_name(format!(".{name}.draft"))
@@ -80,12 +83,13 @@ fn write(draft: &Path, file: &Path, text: &str) -> io::Result<()> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    // Made anew, so that nothing is written through a link or into a pipe, and read by nobody meanwhile.
+    // `create_new` keeps the text from going through a link or into a pipe. Mode 0600 keeps others from reading
+    // the draft until it gets the file's permissions.
     let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
     let (owner, group) = (before.uid(), before.gid());
     let made = new.metadata()?;
     if (made.uid(), made.gid()) != (owner, group) {
-        // Who may not give files away has one of their own from now on.
+        // Without the right to change owners, the file belongs to this process's user from now on.
         let _ = fchown(&new, Some(owner), Some(group));
     }
     new.set_permissions(before.permissions())?;
@@ -118,12 +122,12 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_leaves_the_file_as_it_was() {
+    fn failed_write_leaves_file_unchanged() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("gateway.toml");
         assert!(always(&file, "new").is_err());
         fs::write(&file, "old").unwrap();
-        // Somebody has put a directory where the draft would be.
+        // A directory stands where the draft would be.
         fs::create_dir(draft(&file)).unwrap();
         assert!(always(&file, "new").is_err());
         fs::remove_dir(draft(&file)).unwrap();
@@ -134,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_draft_that_is_a_link_or_a_pipe_is_not_written_to() {
+    fn draft_that_is_link_or_pipe_is_not_written_to() {
         let directory = tempfile::tempdir().unwrap();
         let (file, victim) = (directory.path().join("gateway.toml"), directory.path().join("victim"));
         fs::write(&file, "old").unwrap();

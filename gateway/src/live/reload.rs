@@ -1,9 +1,9 @@
-//! Reads the configuration again: when SIGHUP asks for it, and when its file has changed; and certificates and
-//! keys when theirs have.
+//! Reads the configuration again after SIGHUP or when its file has changed. Also reads certificates and keys
+//! again when their files have changed.
 //!
-//! The directory of a file is watched, not the file: editors write a new one and rename it over the old,
-//! and Kubernetes swaps a symlink beside it. Whatever changed there, a look at the file tells whether it is
-//! another one; and only a configuration that differs from the one that runs is taken over.
+//! The watch is on the directory of a file, not on the file: editors write a new file and rename it over the
+//! old one, and Kubernetes swaps a symlink beside it. After any event in the directory, a look at the file
+//! tells if it has changed. Only a configuration that differs from the running one is taken over.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -19,36 +19,37 @@ use super::{Change, Persistence, Store};
 use crate::telemetry::Metrics;
 use crate::util::files::Fingerprint;
 
-/// A file that is being written changes several times: it is read when it has been quiet for so long.
+/// Quiet time after the last event before the files are read. A file that is being written causes several
+/// events.
 const QUIET: Duration = Duration::from_millis(100);
-/// In a directory where it is never quiet, it is read all the same after this time.
+/// Longest wait for a quiet moment. After this time the files are read even if events keep coming.
 const BUSY: Duration = Duration::from_secs(1);
-/// Some file systems tell nobody of changes, and a change through the management API may name new files: so
-/// often a look is taken unasked.
+/// Interval of looks while no event comes. Some file systems report no changes, and a change through the
+/// management API may name new files.
 const LOOK: Duration = Duration::from_secs(5);
-/// How often the same warning is said.
+/// Interval after which a warning is logged again.
 const SAY_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Why the configuration is read again.
+/// Reason for which the configuration is read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trigger {
-    /// Somebody asked for it.
+    /// The operator sent SIGHUP.
     Sighup,
-    /// Something has changed in the directory of the file.
+    /// An event came from the directory of a file, or it is time for a regular look.
     FileChanged,
 }
 
-/// Asks for the configuration to be read again.
+/// Handle that requests a new read of the configuration.
 #[derive(Clone)]
 pub struct Reloader {
     triggers: Sender<Trigger>,
 }
 
 impl Reloader {
-    /// Starts a thread that has `store` read its source again.
+    /// Starts the thread that makes `store` read its source and files again.
     pub fn start(store: Arc<Store>, metrics: Arc<Metrics>) -> Reloader {
         let (triggers, awaited) = mpsc::channel();
-        // What has changed between the first reading and the beginning of the watch must be noticed, too.
+        // A change between the first read and the start of the watch must not be missed.
         let _ = triggers.send(Trigger::FileChanged);
         let mut following = Following {
             watch: Watch::new(triggers.clone()),
@@ -69,22 +70,22 @@ impl Reloader {
         Reloader { triggers }
     }
 
-    /// Asks for it.
+    /// Requests a reload, as SIGHUP does.
     pub fn request(&self) {
         // The thread ends only with the process.
         let _ = self.triggers.send(Trigger::Sighup);
     }
 }
 
-/// What the thread knows.
+/// State of the thread.
 struct Following {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
     watch: Watch,
-    /// How each file was when it was last looked at.
+    /// Fingerprint of each file at the last look.
     seen: HashMap<PathBuf, Option<Fingerprint>>,
     last_error: Option<String>,
-    /// Of what has been warned, and when.
+    /// Warnings that were logged, and the time of each.
     told: HashMap<String, Instant>,
 }
 
@@ -93,7 +94,7 @@ impl Following {
     fn look(&mut self, trigger: Trigger) {
         let file = self.store.source().file().map(Path::to_owned);
         let config_changed = file.is_some_and(|file| self.has_changed(&file));
-        // Not `any`: each must be looked at.
+        // `any` would stop at the first change, but the fingerprint of each file must be updated.
         let others = self.store.files();
         let others_changed = others.iter().filter(|file| self.has_changed(file)).count() > 0
             || self.store.load().has_self_signed_to_renew();
@@ -111,7 +112,7 @@ impl Following {
         if error.is_none() && self.last_error.is_some() {
             info!("the files are in order again");
         }
-        // One who edits a file step by step is not told the same thing at every step.
+        // An operator who edits a file step by step does not get the same error at each step.
         if let Some(error) = &error
             && (trigger == Trigger::Sighup || self.last_error.as_ref() != Some(error))
         {
@@ -120,7 +121,7 @@ impl Following {
         self.last_error = error;
     }
 
-    /// Whether `file` is another one than when it was last looked at.
+    /// Returns true if `file` has changed since the last look.
     fn has_changed(&mut self, file: &Path) -> bool {
         let now = Fingerprint::of(file);
         let before = self.seen.insert(file.to_owned(), now.clone());
@@ -150,7 +151,7 @@ fn reload(store: &Store) -> Result<(), String> {
     applied.map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// The next trigger, when the files have been quiet for a while; `None` when nobody is left who could ask.
+/// Waits for the next trigger and for a quiet moment after it. Returns `None` once every sender is gone.
 fn next(awaited: &Receiver<Trigger>) -> Option<Trigger> {
     let mut trigger = match awaited.recv_timeout(LOOK) {
         Ok(trigger) => trigger,
@@ -169,7 +170,7 @@ fn next(awaited: &Receiver<Trigger>) -> Option<Trigger> {
     Some(trigger)
 }
 
-/// Sends a trigger whenever something happens in one of the directories that it follows.
+/// Watcher that sends a trigger for each event in its directories.
 struct Watch {
     watcher: Option<RecommendedWatcher>,
     directories: BTreeSet<PathBuf>,
@@ -190,11 +191,11 @@ impl Watch {
         Watch { watcher: watcher.ok(), directories: BTreeSet::new() }
     }
 
-    /// Follows these directories, and no others.
+    /// Watches exactly these directories from now on.
     fn follow(&mut self, directories: BTreeSet<PathBuf>) {
         let Some(watcher) = &mut self.watcher else { return };
         for gone in self.directories.difference(&directories) {
-            // One that has been deleted is not watched any more.
+            // A deleted directory is not watched any more, so an error has no meaning here.
             let _ = watcher.unwatch(gone);
         }
         self.directories.retain(|directory| directories.contains(directory));
@@ -208,7 +209,7 @@ impl Watch {
     }
 }
 
-/// The directory of `file`, and that of what it is a link to.
+/// Returns the directory of `file` and, if it is a link, the directory of its target.
 fn directories(file: &Path) -> BTreeSet<PathBuf> {
     let target = file.canonicalize().ok();
     let parents = [Some(file), target.as_deref()].into_iter().flatten().filter_map(Path::parent);
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn triggers_close_together_are_one() {
+    fn triggers_close_together_are_merged() {
         let (triggers, awaited) = mpsc::channel();
         for trigger in [Trigger::FileChanged, Trigger::Sighup, Trigger::FileChanged] {
             triggers.send(trigger).unwrap();

@@ -1,4 +1,5 @@
-//! What goes with a snapshot that another one takes the place of, and what people are told of that.
+//! Clean-up after a snapshot is replaced: log lines about what changed, and removal of metrics that are no
+//! longer in use.
 
 use std::collections::HashSet;
 
@@ -8,7 +9,7 @@ use super::snapshot::{Instance, Snapshot};
 use crate::live::compile::certificates::tell_of_certificates;
 use crate::telemetry::Metrics;
 
-/// Tells which addresses of names, and which certificates, have come and gone.
+/// Logs the addresses of names that appeared or disappeared, and the certificates that are new.
 pub(super) fn tell(before: &Snapshot, now: &Snapshot) {
     let names = |snapshot: &Snapshot| -> HashSet<String> {
         let of_names = snapshot.instances().filter(|instance| instance.state.host.is_some());
@@ -24,7 +25,7 @@ pub(super) fn tell(before: &Snapshot, now: &Snapshot) {
     tell_of_certificates(before, now);
 }
 
-/// Ends the metrics of what `before` has and `now` has not.
+/// Removes the metrics of everything that is in `before` and not in `now`.
 pub(super) fn forget(metrics: &Metrics, before: &Snapshot, now: &Snapshot) {
     for (vhost, route) in before.routes.keys().filter(|key| !now.routes.contains_key(*key)) {
         metrics.forget_route(vhost, route);

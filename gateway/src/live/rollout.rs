@@ -1,9 +1,9 @@
-//! Guarded rollouts: a virtual host moves to another tag step by step, and goes back by itself where the new
-//! tag does worse than the old one.
+//! Guarded rollouts: a virtual host moves to another tag step by step. The gateway rolls it back by itself if
+//! the new tag does worse than the old one.
 //!
-//! How far a rollout has come stands in the configuration, so that it is seen, kept and undone like anything
-//! else, and goes on after a restart. Here is who takes the next step, and what it is judged by: the answers
-//! of both tags since the step began.
+//! The state of a rollout is part of the configuration. So it is visible, saved and undone like any other
+//! setting, and it continues after a restart. This file decides when the next step is taken. It judges each
+//! step by the responses of both tags since the step began.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -24,12 +24,13 @@ use crate::config::{Rollout, RolloutState, VirtualHost};
 use crate::telemetry::Metrics;
 use crate::telemetry::handles::TagTotals;
 
-/// How often rollouts are looked at.
+/// Interval between two looks at the rollouts.
 const LOOK: Duration = Duration::from_millis(200);
-/// Latencies that differ by less than this are the same, whatever share of them it is.
+/// Largest difference of mean latencies, in milliseconds, that counts as noise, no matter how large it is in
+/// percent.
 const NOISE_MS: f64 = 1.0;
 
-/// The rollouts that are under way.
+/// Rollouts in progress.
 pub struct Rollouts {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
@@ -38,51 +39,51 @@ pub struct Rollouts {
 
 #[derive(Default)]
 struct Steps {
-    /// By domain.
+    /// Current step of each running rollout, by domain.
     known: HashMap<String, Step>,
-    /// The domains for which another rollout has begun since the last look.
+    /// Domains whose rollout was replaced by a new one since the last look.
     begun: HashSet<String>,
 }
 
-/// A step of a rollout.
+/// Current step of a rollout.
 #[derive(Clone)]
 struct Step {
     number: usize,
     to: String,
     began: Instant,
-    /// What each tag had answered when it began.
+    /// Totals of the old tag and the new tag when the step began.
     at_start: [TagTotals; 2],
-    /// How the old tag did when it last had requests.
+    /// Measurements of the old tag from the last time it had requests.
     baseline: Option<Measured>,
     progress: Progress,
 }
 
-/// How a step stands.
+/// Progress of a rollout's current step.
 #[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub struct Progress {
-    /// How long the step has lasted, in seconds.
+    /// Duration of the step so far, in seconds.
     pub step_secs: u64,
-    /// The tag that the rollout comes from, since the step began; where it has had no requests since, when it last
-    /// had.
+    /// Measurements of the old tag since the step began. If it has had no requests since then, its last
+    /// measurements.
     pub old: Measured,
-    /// The tag that it goes to, since the step began.
+    /// Measurements of the new tag since the step began.
     pub new: Measured,
-    /// What the next step waits for.
+    /// Condition that the next step waits for.
     pub waiting_for: String,
 }
 
-/// How a tag does.
+/// Measurements of a tag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Measured {
-    /// Answers.
+    /// Number of responses.
     pub requests: u64,
-    /// The share of them that were 5xx.
+    /// Percentage of responses with a 5xx status.
     pub error_percent: f64,
-    /// The mean time to the answer's head, in milliseconds.
+    /// Mean time until the response head, in milliseconds.
     pub latency_ms: f64,
 }
 
-/// What becomes of a step.
+/// Decision about a step.
 #[derive(Clone, Debug, PartialEq)]
 enum Judgement {
     Wait(String),
@@ -91,30 +92,31 @@ enum Judgement {
 }
 
 impl Rollouts {
-    /// Those of the configuration that `store` holds.
+    /// Creates the state of the rollouts of the configuration in `store`.
     pub fn new(store: Arc<Store>, metrics: Arc<Metrics>) -> Self {
         Rollouts { store, metrics, steps: Mutex::default() }
     }
 
-    /// How the rollout of `domain` stands, where one is under way.
+    /// Returns the progress of the rollout of `domain`, or `None` if no rollout is running.
     pub fn progress(&self, domain: &str) -> Option<Progress> {
         self.steps.lock().known.get(domain).map(|step| step.progress.clone())
     }
 
-    /// Forgets what was measured of the rollout of `domain`: another one begins.
+    /// Forgets the measurements of the rollout of `domain`, because a new rollout begins.
     pub fn begin(&self, domain: &str) {
         let mut steps = self.steps.lock();
         steps.known.remove(domain);
         steps.begun.insert(domain.to_owned());
     }
 
-    /// Looks at every rollout once, and takes the steps that are due.
+    /// Looks at every running rollout once, and takes the steps that are due.
     fn look(&self) {
         let snapshot = self.store.load();
         let running = snapshot.config.virtual_hosts.iter().filter_map(|host| {
             host.rollout.as_ref().filter(|rollout| rollout.state == RolloutState::Running).map(|r| (host, r))
         });
-        // Whoever asks for progress does not wait for a change that is made here.
+        // The steps are copied, and the lock is released: a caller of `progress` must not wait for a change
+        // that is made here.
         let mut before = {
             let mut steps = self.steps.lock();
             let begun = std::mem::take(&mut steps.begun);
@@ -134,7 +136,7 @@ impl Rollouts {
         self.store.write_again();
     }
 
-    /// The step that is under way: the one that is known, or one that begins now.
+    /// Returns the current step: `known` if it is still the current one, or else a new step that begins now.
     fn step(&self, host: &VirtualHost, rollout: &Rollout, known: Option<Step>) -> Step {
         let baseline = match known.filter(|step| step.to == rollout.to) {
             Some(step) if step.number == rollout.step => return step,
@@ -150,12 +152,12 @@ impl Rollouts {
         }
     }
 
-    /// What the old and the new tag have answered so far.
+    /// Returns the totals of the old tag and the new tag so far.
     fn totals(&self, host: &VirtualHost, rollout: &Rollout) -> [TagTotals; 2] {
         [&host.enabled_backends_tag, &rollout.to].map(|tag| self.metrics.tag(&host.domain, tag).totals())
     }
 
-    /// Does what was judged; where that has to wait, `waiting_for` says for what.
+    /// Carries out a judgement. If it has to wait, `waiting_for` receives the reason.
     fn act(&self, host: &VirtualHost, rollout: &Rollout, judgement: Judgement, waiting_for: &mut String) {
         let domain = host.domain.as_str();
         let next = rollout.step + 1;
@@ -174,14 +176,15 @@ impl Rollouts {
             Judgement::RollBack(reason) => {
                 warn!(domain, to = rollout.to, reason, "the rollout goes back");
                 let ended = json!({ "state": RolloutState::RolledBack, "reason": reason });
-                // A full disk shall not hold users where they are served worse.
+                // Rollback goes on even if the file cannot be written: a full disk must not hold users on a
+                // worse tag.
                 (Persistence::Attempted, json!({ "rollout": ended }))
             }
         };
         match self.change(domain, rollout, keeping, &patch) {
             Ok(()) if keeping == Persistence::Attempted => {}
             Ok(()) => info!(domain, to = rollout.to, step = rollout.step, "the rollout has taken this step"),
-            // Somebody has changed it meanwhile: the next look sees what it is now.
+            // The rollout was changed in the meantime. The next look sees its new state.
             Err(ChangeError::Refused(())) => {}
             Err(ChangeError::Invalid(error)) if keeping == Persistence::Required => {
                 let reason = format!("its next step is refused: {error}");
@@ -197,7 +200,7 @@ impl Rollouts {
         }
     }
 
-    /// Changes the virtual host as `patch` says, where the rollout is still what it was when it was judged.
+    /// Applies `patch` to the virtual host, if the rollout is still the one that was judged.
     fn change(
         &self,
         domain: &str,
@@ -218,7 +221,7 @@ impl Rollouts {
     }
 }
 
-/// Sets what `patch` has, also in tables within.
+/// Sets the values of `patch` in `json`, recursively for nested tables.
 fn patched(json: &mut Value, patch: &Value) {
     match patch {
         Value::Object(patch) => patch.iter().for_each(|(key, patch)| patched(&mut json[key], patch)),
@@ -236,7 +239,7 @@ fn error_text(error: &ChangeError<()>) -> String {
 }
 
 impl Step {
-    /// Takes in what both tags have answered so far, and says what that means.
+    /// Updates the measurements with `totals`, and judges the step by them.
     fn judge(&mut self, rollout: &Rollout, totals: [TagTotals; 2], old_tag: &str) -> Judgement {
         let elapsed = self.began.elapsed();
         let [old, new] = [0, 1].map(|i| Measured::between(self.at_start[i], totals[i]));
@@ -250,7 +253,7 @@ impl Step {
 }
 
 impl Measured {
-    /// What was answered between two counts.
+    /// Returns the measurements between two totals.
     fn between(before: TagTotals, after: TagTotals) -> Self {
         let requests = after.answered.saturating_sub(before.answered);
         let failed = after.failed.saturating_sub(before.failed);
@@ -304,7 +307,7 @@ fn judge(
     Judgement::Next
 }
 
-/// Looks at rollouts for as long as the process serves.
+/// Background service that looks at the rollouts until the process shuts down.
 pub struct RolloutService(pub Arc<Rollouts>);
 
 #[async_trait]
@@ -318,7 +321,7 @@ impl BackgroundService for RolloutService {
                 _ = shutdown.changed() => return,
             }
             let rollouts = self.0.clone();
-            // A change may have to wait for the disk.
+            // A change writes to the disk, so it must not block the async runtime.
             if tokio::task::spawn_blocking(move || rollouts.look()).await.is_err() {
                 warn!("a look at the rollouts has failed; the next one comes");
             }
@@ -340,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_waits_for_requests_and_for_its_pause() {
+    fn step_waits_for_min_requests_and_its_pause() {
         let old = Some(measured(1000, 0.0, 10.0));
         assert_eq!(
             judged(old, measured(49, 100.0, 0.0), 600),
@@ -352,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_worse_goes_back_at_once_and_says_why() {
+    fn worse_new_tag_is_rolled_back_at_once_with_reason() {
         let old = Some(measured(1000, 2.0, 10.0));
         let Judgement::RollBack(reason) = judged(old, measured(100, 3.5, 10.0), 1) else { panic!("stays") };
         assert_eq!(
@@ -367,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_is_no_gap_and_without_a_baseline_errors_count() {
+    fn noise_is_ignored_and_errors_count_without_baseline() {
         let fast = Some(measured(1000, 0.0, 0.2));
         assert_eq!(judged(fast, measured(100, 0.0, 0.9), 60), Judgement::Next);
         assert_eq!(judged(None, measured(100, 0.5, 500.0), 60), Judgement::Next);
@@ -375,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_measured_is_what_came_since() {
+    fn measurements_cover_the_time_between_two_totals() {
         let before = TagTotals { answered: 100, failed: 10, latency_secs: 5.0 };
         let after = TagTotals { answered: 300, failed: 20, latency_secs: 7.0 };
         assert_eq!(Measured::between(before, after), measured(200, 5.0, 10.0));

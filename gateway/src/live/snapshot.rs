@@ -1,4 +1,5 @@
-//! A compiled configuration: everything that a request looks up, in the form in which it is needed.
+//! Defines the compiled configuration: everything that a request looks up, in the form in which the request
+//! needs it.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -38,22 +39,23 @@ use crate::upstream::{
     SplitBucket, TrafficSplit,
 };
 
-/// Where in a configuration something was written.
+/// Level of the configuration at which a table was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// In the route.
+    /// The table stands in the route.
     Route,
-    /// In its virtual host.
+    /// The table stands in the virtual host.
     VirtualHost,
-    /// At the top.
+    /// The table stands at the top of the configuration.
     Top,
-    /// Nowhere: the default holds, which may be that there is none.
+    /// No table was written, so the default applies. The default may be that the policy is off.
     Default,
 }
 
 impl Level {
-    /// Of the path of a route's tables, as in `virtual_hosts/0/routes/1/`, the part on which the table stands.
+    /// Returns the part of `at` that leads to the table. `at` is the path of a route's tables, as in
+    /// `virtual_hosts/0/routes/1/`.
     pub(super) fn part_of(self, at: &str) -> &str {
         match self {
             Level::Route => at,
@@ -63,139 +65,144 @@ impl Level {
     }
 }
 
-/// One instance of a backend. There are several where its address is a name that leads to several.
+/// An address of a backend, with its state. A backend has several instances if its name resolves to several
+/// addresses.
 #[derive(Clone)]
 pub struct Instance {
-    /// How it is.
+    /// State of the instance: health, circuit, requests in flight. Successive snapshots share it.
     pub state: Arc<BackendState>,
-    /// Its share, beside those of the others.
+    /// Weight relative to the other instances.
     pub weight: u32,
-    /// Whether it is used only where no other is usable.
+    /// True if the instance gets requests only while no primary instance is usable.
     pub backup: bool,
 }
 
-/// A compiled configuration. It never changes; a new one takes its place.
+/// A compiled configuration. A snapshot never changes; a change of the configuration makes a new one.
 pub struct Snapshot {
-    /// What it was compiled from.
+    /// Configuration that the snapshot was compiled from.
     pub config: Arc<Config>,
-    /// Counts the changes of this process, from 1.
+    /// Number of the revision. The first configuration of this process is 1, and each change adds one.
     pub revision: u64,
-    /// The virtual hosts, and the rules by which each of them routes.
+    /// Virtual hosts by domain, each with its table of routes.
     pub hosts: HostTable<Arc<RuleTable<Arc<Route>>>>,
-    /// Every route, by its virtual host's domain and its name.
+    /// Every route, by the domain of its virtual host and its own name.
     pub routes: HashMap<(String, String), Arc<Route>>,
-    /// Which certificate is shown to whom.
+    /// Certificates by the server name that a client asks for.
     pub certificates: Arc<Certificates>,
-    /// The instances of every backend, in the order of the configuration.
+    /// Instances of every backend, in the order of the configuration.
     pub backends: Vec<Vec<Instance>>,
-    /// Where the names among their addresses lead.
+    /// Addresses that the names of backends resolve to.
     pub places: Arc<ResolvedAddresses>,
-    /// Which certificates are to be had by ACME.
+    /// Plan of certificates to obtain by ACME.
     pub(super) acme: Arc<AcmePlan>,
-    /// Who is probed, and how.
+    /// Plan of health checks: the backends that are probed, and their settings.
     pub(super) health: HealthPlan,
-    /// What bounds retries, by tag.
+    /// Retry budgets by tag.
     pub(super) budgets: Budgets,
-    /// What all rate limits count in; `None` where there has never been one.
+    /// Counters that all rate limits use; `None` if this process has never had a rate limit.
     pub counters: Option<Arc<Counters>>,
-    /// What counts for several gateways.
+    /// Stores that count requests for several gateways.
     pub(super) stores: Vec<Arc<Store>>,
-    /// The bounds of heads that some route would take.
+    /// Loosest limits of a request head over all routes. Every route refuses a head that is larger.
     pub largest_head: HeadSize,
-    /// The fields in which a backend is told who asks, and clients are not listened to; `None`: there are none.
+    /// Header fields that tell a backend the client's identity; `None` if no `[auth]` table names any. The
+    /// gateway removes the values that a client sends in them.
     pub identity_fields: Option<IdentityFields>,
-    /// What was found out about who asks, for the next one.
+    /// Authentication caches, which the next snapshot takes over.
     pub(super) kept: AuthCaches,
-    /// From a request's last byte to the response's first byte.
+    /// Maximum time from the last byte of the request to the first byte of the response.
     pub request_timeout: Duration,
-    /// Which fields tell browsers to be careful, in answers to requests that no route takes.
+    /// Security header fields of responses to requests that no route takes.
     pub security_headers: SecurityHeaders,
-    /// Who may use answers to requests that no route takes.
+    /// CORS policy of responses to requests that no route takes.
     pub cors: Option<Cors>,
-    /// Counts requests that no route takes.
+    /// Metrics of requests that no route takes.
     pub unrouted: Lazy<RouteMetrics>,
-    /// Secrets that it would need to run, a line each: none where it runs.
+    /// Secrets that are missing, a line each. The list is empty in a snapshot that serves requests.
     pub(super) missing_secrets: Vec<String>,
 }
 
-/// What holds for the requests of a virtual host, or of a part of it.
+/// Compiled settings for the requests of a virtual host, or for a part of them.
 pub struct Route {
-    /// The domain of its virtual host.
+    /// Domain of its virtual host.
     pub domain: String,
-    /// Its name in that virtual host; "/" is that of the requests which no other takes.
+    /// Name of the route within its virtual host; "/" for requests that no other route takes.
     pub name: String,
-    /// What holds at the door of its virtual host.
+    /// Policies that all routes of its virtual host share.
     pub entrance: Arc<HostPolicies>,
-    /// Its policies, and at which level of the configuration each was written.
+    /// Policies of the route, each with the level of the configuration that it comes from.
     pub policies: [(&'static str, Level); 13],
-    /// Where clients are sent in place of an answer; `None`: nowhere.
+    /// Redirect that answers the request; `None` redirects nothing.
     pub redirect: Option<Redirect>,
-    /// What it does wrong on purpose.
+    /// Injected fault; `None` injects nothing.
     pub fault: Option<Fault>,
-    /// What becomes of the path on its way up.
+    /// Rewrite of the path before the request goes to the backend.
     pub rewrite: Rewrite,
-    /// The backends that serve it: one tag's, or several that share its requests.
+    /// Backends of the route: those of one tag, or of several tags that share its requests.
     pub split: TrafficSplit,
-    /// Keeps a client with the tag that it got first; `None`: each request for itself.
+    /// Cookie that keeps a client on the tag of its first request; `None` chooses the tag for each request
+    /// anew.
     pub split_cookie: Option<SignedCookie>,
-    /// How one of them is chosen.
+    /// Load balancing algorithm.
     pub algorithm: Algorithm,
-    /// What consistent hashing goes by.
+    /// Source of the hash key for consistent hashing.
     pub hash_key: HashKey,
-    /// Keeps a client with the backend that it got first; `None`: each request for itself.
+    /// Cookie that keeps a client on the backend of its first request; `None` chooses the backend for each
+    /// request anew.
     pub sticky_cookie: Option<SignedCookie>,
-    /// How they are spoken to.
+    /// Settings of connections to the backends.
     pub peers: Arc<PeerSettings>,
-    /// What is tried again.
+    /// Rules for retries.
     pub retry: RetryRules,
-    /// When a backend gets no requests for a while.
+    /// Rules of the circuit breaker.
     pub breaker: BreakerRules,
-    /// Who gets a copy of each request.
+    /// Mirror that gets a copy of each request.
     pub mirror: Option<Mirror>,
-    /// From where clients may come; `None`: from everywhere.
+    /// Addresses that clients may come from; `None` admits every address.
     pub access: Option<Arc<Access>>,
-    /// What a request must bear; `None`: nothing.
+    /// Authentication that the route requires; `None` requires none.
     pub auth: Option<Arc<Auth>>,
-    /// The fields with what is proved around this route, which no backend of it shall get.
+    /// Header fields with credentials for `[auth]` tables around this route. The gateway removes them, so that
+    /// no backend of the route gets them.
     pub foreign_proofs: Box<[HeaderName]>,
-    /// How much a client may ask; `None`: any number.
+    /// Rate limit per client; `None` sets no limit.
     pub rate_limit: Option<RateLimiter>,
-    /// How large the head of a request may be.
+    /// Size limits of a request head.
     pub head_size: HeadSize,
-    /// How long its body may be, and how slowly it may come.
+    /// Maximum size and minimum speed of a request body.
     pub body_limit: BodyLimit,
-    /// Which header fields are changed.
+    /// Changes of header fields.
     pub headers: HeaderRules,
-    /// Which fields tell browsers to be careful.
+    /// Security header fields of responses.
     pub security_headers: SecurityHeaders,
-    /// Which pages of other origins may use responses; `None`: as the backend says.
+    /// CORS policy; `None` leaves CORS to the backend.
     pub cors: Option<Cors>,
-    /// Which responses are compressed; `None`: none.
+    /// Compression of responses; `None` compresses nothing.
     pub compression: Option<Compression>,
-    /// Its counters.
+    /// Metrics of the route.
     pub metrics: Lazy<RouteMetrics>,
 }
 
-/// What holds for every request of a virtual host, whichever route it takes.
+/// Policies for every request of a virtual host, on any of its routes.
 pub struct HostPolicies {
-    /// Where clients are sent that come without TLS; `None`: they are let in.
+    /// Redirect for requests without TLS; `None` serves these requests.
     pub https_redirect: Option<HttpsRedirect>,
-    /// What clients must prove; `None`: nothing.
+    /// Requirement for client certificates; `None` requires none.
     pub client_certificate: Option<ClientCertificates>,
 }
 
 impl Snapshot {
-    /// Every instance of every backend.
+    /// Returns every instance of every backend.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.backends.iter().flatten()
     }
 
-    /// Returns a line for each secret that is missing and that it would need to run.
+    /// Returns a line for each missing secret that the snapshot would need to serve requests.
     pub fn missing_secrets(&self) -> &[String] {
         &self.missing_secrets
     }
 
-    /// The tags that are counted, each with its virtual host's domain.
+    /// Returns the tags that have metrics of their own, each with its virtual host's domain.
     pub(super) fn compared_tags(&self) -> HashSet<(&str, &str)> {
         let arms = self.routes.values().flat_map(|route| route.split.arms().map(|arm| (&*route.domain, arm)));
         arms.filter(|(_, arm)| arm.metrics.is_some())
@@ -203,7 +210,7 @@ impl Snapshot {
             .collect()
     }
 
-    /// The windows of rate limits, each with its virtual host's domain and its route's name.
+    /// Returns the windows of rate limits, each with its virtual host's domain and its route's name.
     pub(super) fn windows(&self) -> HashSet<(&str, &str, &str)> {
         let limited = self.routes.values().filter_map(|route| Some((route, route.rate_limit.as_ref()?)));
         limited
@@ -213,18 +220,19 @@ impl Snapshot {
             .collect()
     }
 
-    /// The keys of issuers of tokens that are to be fetched.
+    /// Returns the key sets of token issuers that must be fetched.
     pub(super) fn key_sets(&self) -> Arc<Vec<Arc<KeySet>>> {
         Arc::new(self.kept.key_sets().cloned().collect())
     }
 
-    /// The certificates, each by its virtual host's domain and the kind of its key.
+    /// Returns the certificates, each as its virtual host's domain and the kind of its key.
     pub(super) fn shown_certificates(&self) -> impl Iterator<Item = (&str, &str)> {
         let hosts = self.certificates.all().iter();
         hosts.flat_map(|host| host.certificates.iter().map(|certificate| (&*host.domain, certificate.kind)))
     }
 
-    /// Has the backends be as the configuration says, from now on, and tells how long certificates last.
+    /// Applies the configured drain state to the backends, and updates the metrics of certificates and of
+    /// health.
     pub(super) fn take_effect(&self, metrics: &Metrics) {
         for host in self.certificates.all() {
             for certificate in &host.certificates {
@@ -242,14 +250,14 @@ impl Snapshot {
     }
 }
 
-/// A request's path as it was routed, and as it goes up.
+/// Returns the path that was routed, and the path that is sent upstream.
 fn both<'r>(request: &'r RequestHeader, paths: Option<&'r Paths>) -> (&'r str, &'r str) {
     let written = request.uri.path();
     paths.map_or((written, written), |paths| (&*paths.compared, &*paths.sent))
 }
 
 impl Route {
-    /// Sends a client that has come without TLS to the same place with it, where its virtual host says so.
+    /// Redirects a request without TLS to HTTPS, if its virtual host demands that.
     pub fn to_https(&self, request: &RequestHeader, is_https: bool) -> Verdict {
         let Some(https_redirect) = &self.entrance.https_redirect else { return Verdict::Continue(()) };
         let host = route::authority(request).ok().flatten();
@@ -257,7 +265,7 @@ impl Route {
         https_redirect.check(is_https, host, target)
     }
 
-    /// Sends a client somewhere else, where the route says so; `paths` as in [`Route::rewritten`].
+    /// Redirects the request, if the route has a redirect. `paths` is as in [`Route::rewritten`].
     pub fn to_elsewhere(&self, request: &RequestHeader, paths: Option<&Paths>, is_https: bool) -> Verdict {
         let Some(redirect) = &self.redirect else { return Verdict::Continue(()) };
         let (compared, sent) = both(request, paths);
@@ -267,26 +275,26 @@ impl Route {
         Verdict::Reply(redirect.answer(&Asked { compared, sent, query, host, is_https }))
     }
 
-    /// Returns the path that the backend gets to see where it is another one than goes up anyway. `paths` says by what
-    /// the request was routed; `None`: by its path as it is.
+    /// Returns the rewritten path for the backend, or `None` if the rewrite changes nothing. `paths` are the
+    /// paths that the request was routed by; `None` if its path was used as it is.
     pub fn rewritten(&self, request: &RequestHeader, paths: Option<&Paths>) -> Verdict<Option<String>> {
         let (compared, sent) = both(request, paths);
         self.rewrite.check(compared, sent)
     }
 
-    /// The draw that a client has brought along in its cookie.
+    /// Returns the split bucket from the client's cookie.
     pub fn known_draw(&self, headers: &HeaderMap) -> Option<SplitBucket> {
         let number = self.split_cookie.as_ref()?.read(headers)?;
         SplitBucket::new(number.parse().ok()?)
     }
 
-    /// The mark of the backend that a client has brought along in its cookie.
+    /// Returns the sticky id of a backend from the client's cookie.
     pub fn sticky_id<'h>(&'h self, headers: &'h HeaderMap) -> Option<&'h str> {
         self.sticky_cookie.as_ref()?.read(headers)
     }
 
-    /// What a request wants of a pool; `known` is the mark that it has brought along, and `room` is where an
-    /// address becomes a key.
+    /// Returns the criteria by which a backend of the pool is chosen. `known` is the sticky id of the request.
+    /// `room` is a buffer in which an address becomes a hash key.
     pub fn wanted<'r>(
         &'r self,
         request: &'r RequestHeader,

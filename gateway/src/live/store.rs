@@ -1,4 +1,5 @@
-//! Holds what runs, and changes it.
+//! Holds the running snapshot and carries out every change of it. Changes run one after another under a lock;
+//! requests read the snapshot without a lock.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -28,34 +29,35 @@ use crate::upstream::ResolvedAddresses;
 use crate::util::secrets::Secrets;
 
 // ANCHOR: store
-/// Holds the snapshot that new requests start with.
+/// Holder of the snapshot that new requests start with.
 pub struct Store {
     current: ArcSwap<Snapshot>,
-    /// Changes happen one after another.
+    /// State that a change reads and updates. The lock makes changes happen one after another.
     book: Mutex<StoreState>,
     source: Source,
-    /// What the process started with: some of it holds to its end.
+    /// Configuration that the process started with. Some of its keys stay in effect until the process ends.
     started_with: Config,
     metrics: Arc<Metrics>,
     cookie_key: Arc<CookieKey>,
     feeds: Watches,
-    /// What tells the revisions of this process from those of another one.
+    /// Part of every entity tag that differs between processes.
     process: String,
 }
 
-/// What is written down about the configuration that runs.
+/// State of the configuration's text, file and history.
 struct StoreState {
     parsed: Parsed,
-    /// What the file held when it was last read or written.
+    /// Text of the file when it was last read or written.
     in_file: Option<String>,
-    /// Whether what runs should be in the file and could not be written.
+    /// True if the running configuration belongs in the file but could not be written to it.
     unwritten: bool,
-    /// Earlier configurations, and the one that runs; the newest last.
+    /// Earlier revisions and the running one; the newest is last.
     history: VecDeque<Arc<Revision>>,
 }
 // ANCHOR_END: store
 
-/// The key that cookies are signed with.
+/// Returns the key that signs cookies: from its environment variable, or a random one if the variable is not
+/// set.
 fn cookie_key(source: &Source, parsed: &Parsed) -> Result<CookieKey, ConfigError> {
     let variable = &parsed.config.proxy.cookie_key_env;
     CookieKey::from_variable(variable).map_err(|error| {
@@ -65,11 +67,11 @@ fn cookie_key(source: &Source, parsed: &Parsed) -> Result<CookieKey, ConfigError
 }
 
 impl Store {
-    /// A store that begins with `parsed`, which `source` has been read to, and which changes go back to.
+    /// Creates a store that runs `parsed`, the configuration that was read from `source`.
     ///
     /// # Errors
-    /// Names of backends that lead nowhere, `[[tests]]` that fail, and a system that has no random bytes for the key of
-    /// cookies.
+    /// Returns an error if a name of a backend does not resolve, if the configuration does not compile, if a
+    /// `[[tests]]` entry fails, or if the system has no random bytes for the key that signs cookies.
     pub fn new(
         source: Source,
         parsed: Parsed,
@@ -116,35 +118,37 @@ impl Store {
     }
 
     // ANCHOR: load
-    /// The current snapshot. A request keeps it to its end, whatever comes after.
+    /// Returns the current snapshot. A request keeps its snapshot to the end, even if a change happens
+    /// meanwhile.
     pub fn load(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
     // ANCHOR_END: load
 
-    /// What tells this revision from all others, of other processes too (RFC 9110 8.8.3, without the quotes).
+    /// Returns the entity tag of the revision, without the quotes. It differs from those of other revisions and
+    /// of other processes (RFC 9110 8.8.3).
     pub fn etag(&self, snapshot: &Snapshot) -> String {
         format!("{}-{}", self.process, snapshot.revision)
     }
 
-    /// Where the configuration comes from.
+    /// Returns the source of the configuration.
     pub fn source(&self) -> &Source {
         &self.source
     }
 
-    /// What background services follow.
+    /// Returns the channels that background services subscribe to.
     pub fn feeds(&self) -> &Watches {
         &self.feeds
     }
 
-    /// The configurations that can be gone back to, and the one that runs; the newest last.
+    /// Returns the revisions that a rollback can go back to, and the running one; the newest is last.
     pub fn history(&self) -> Vec<Arc<Revision>> {
         self.book.lock().history.iter().cloned().collect()
     }
 
     // ANCHOR: change
-    /// Changes the configuration as `edit` changes its JSON, whole or not at all. When this returns, every new
-    /// request starts with it.
+    /// Changes the configuration by an `edit` of its JSON, completely or not at all. When this function
+    /// returns, every new request starts with the new configuration.
     ///
     /// # Errors
     /// See [`ChangeError`].
@@ -162,10 +166,11 @@ impl Store {
     }
     // ANCHOR_END: change
 
-    /// Goes back to an earlier configuration.
+    /// Goes back to the configuration of an earlier `revision`.
     ///
     /// # Errors
-    /// See [`ChangeError`]; refused with the oldest revision that is known, where this one is not.
+    /// See [`ChangeError`]. If the revision is not in the history, the error is `Refused` with the number of
+    /// the oldest revision that is.
     pub fn roll_back(&self, change: Change<'_>, revision: u64) -> Result<Applied, ChangeError<u64>> {
         let mut book = self.book.lock();
         let writable = self.begin(&mut book, change)?;
@@ -178,10 +183,11 @@ impl Store {
         self.replace(&mut book, parsed, change, writable)
     }
 
-    /// Reads the source again and takes it over, whether or not it has changed: names are resolved again.
+    /// Reads the source again and makes it the running configuration, even if it is unchanged. Names of
+    /// backends are resolved again.
     ///
     /// # Errors
-    /// See [`ChangeError`]; nothing is refused.
+    /// See [`ChangeError`]; the error is never `Refused`.
     pub fn reload(&self, change: Change<'_>) -> Result<Applied, ChangeError<Infallible>> {
         let mut book = self.book.lock();
         self.is_expected(change)?;
@@ -190,23 +196,24 @@ impl Store {
         self.take_over(&mut book, parsed, read, change.by, Resolution::Resolved).map_err(ChangeError::Invalid)
     }
 
-    /// Takes the file over where it says something else than it did.
+    /// Makes the file's configuration the running one, if the file has changed since it was last read or
+    /// written.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// Returns every fault of the file.
     pub fn follow_file(&self) -> Result<(), ConfigError> {
         self.catch_up(&mut self.book.lock())
     }
 
-    /// Every file besides the configuration's own that what runs depends on.
+    /// Returns every file that the running configuration depends on, except the configuration file itself.
     pub fn files(&self) -> Vec<PathBuf> {
         files(&self.load())
     }
 
-    /// Reads certificates, keys and users again. The configuration, and its revision, stay as they are.
+    /// Reads certificates, keys and users again. The configuration and its revision stay the same.
     ///
     /// # Errors
-    /// Every file that is no good; then nothing changes.
+    /// Returns the faults of files that cannot be used. Then nothing changes.
     pub fn follow_files(&self) -> Result<(), ConfigError> {
         let book = self.book.lock();
         let before = self.load();
@@ -216,12 +223,13 @@ impl Store {
         Ok(())
     }
 
-    /// Takes over where names of backends lead now. The configuration, and its revision, stay as they are.
+    /// Takes over the `news`: addresses that names of backends resolve to now. The configuration and its
+    /// revision stay the same.
     pub fn follow_names(&self, news: ResolvedAddresses) {
         let book = self.book.lock();
         let before = self.load();
         let mut places = (*before.places).clone();
-        // A name that has left the configuration in the meantime is nobody's.
+        // A name may have left the configuration in the meantime. Then its addresses are dropped.
         places.extend(news.into_iter().filter(|(name, _)| before.places.contains_key(name)));
         let with = self.surroundings(&before, places, before.revision);
         match compile(&book.parsed.config, &with) {
@@ -249,7 +257,7 @@ impl Store {
         }
     }
 
-    /// Has new requests start with `next`.
+    /// Makes `next` the snapshot of new requests.
     fn swap(&self, next: Arc<Snapshot>) {
         let before = self.current.swap(next.clone());
         next.take_effect(&self.metrics);
@@ -258,7 +266,7 @@ impl Store {
         forget(&self.metrics, &before, &next);
     }
 
-    /// Writes what could not be written before, if there is anything.
+    /// Tries again to write the running configuration to its file, if an earlier write failed.
     pub fn write_again(&self) {
         let mut book = self.book.lock();
         if book.unwritten && !self.is_edited(&book) {
@@ -276,7 +284,8 @@ impl Store {
         }
         let before = book.in_file.as_ref().and_then(|text| self.source.parse(text).ok());
         if before.is_some_and(|before| before.config == read.config) {
-            // Comments and layout are others; what has been changed since, and only in memory, goes on.
+            // Only comments or layout of the file have changed. Changes made since then, in memory only, stay
+            // in effect.
             book.in_file = Some(read.text.clone());
             if read.config == book.parsed.config {
                 book.parsed = read;
@@ -296,12 +305,13 @@ impl Store {
     fn read(&self, book: &StoreState) -> Result<Parsed, ConfigError> {
         match self.source.file() {
             Some(_) => self.source.read(),
-            // What is built in, or came through a pipe, does not change; what was made of it goes on.
+            // A built-in configuration, or one read from a pipe, cannot change at its source. The running
+            // configuration stays.
             None => Ok(book.parsed.clone()),
         }
     }
 
-    /// Takes over `parsed`, which is or comes from the text `read`.
+    /// Makes `parsed` the running configuration. `parsed` is the text `read` itself, or was derived from it.
     fn take_over(
         &self,
         book: &mut StoreState,
@@ -311,17 +321,18 @@ impl Store {
         names: Resolution,
     ) -> Result<Applied, ConfigError> {
         let (next, applied) = self.prepare(book, &parsed, names)?;
-        // Not before: of an edit that cannot be taken over, a change must know that it is there.
+        // These fields are set only after `prepare` succeeds. After an edit that cannot be taken over, the next
+        // change must still see that the file was edited.
         book.unwritten = book.unwritten && parsed.text != read;
         book.in_file = Some(read);
         self.commit(book, parsed, next, by, &applied);
         Ok(applied)
     }
 
-    /// Before a change: what is in the file counts, also where nobody has noticed yet that it was edited.
-    /// Otherwise the change would be made to something else, and the edit be lost when it is written.
+    /// Prepares a change: takes over an edit of the file that no other part has noticed yet. Otherwise the
+    /// change would start from an old configuration, and writing it would lose the edit.
     ///
-    /// Returns whether the file may be written.
+    /// Returns true if the file may be written.
     fn begin<R>(&self, book: &mut StoreState, change: Change<'_>) -> Result<bool, ChangeError<R>> {
         let edited = self.keeps_in(&book.parsed).is_some() && self.is_edited(book);
         let caught_up = if edited { self.catch_up(book) } else { Ok(()) };
@@ -347,20 +358,21 @@ impl Store {
         }
     }
 
-    /// Whether the file says something else than when it was last looked at.
+    /// Returns true if the file has changed since it was last read or written.
     fn is_edited(&self, book: &StoreState) -> bool {
         let now = self.source.keeps_changes_in().and_then(|file| std::fs::read_to_string(file).ok());
         now != book.in_file
     }
 
-    /// The file that changes are written to, if there is one: that they no longer are is written, too.
+    /// Returns the file that changes are written to, if there is one. The change that turns `admin.persist` off
+    /// is still written.
     fn keeps_in(&self, next: &Parsed) -> Option<&Path> {
         let persists = next.config.admin.persist || self.load().config.admin.persist;
         self.source.keeps_changes_in().filter(|_| persists)
     }
 
     // ANCHOR: replace
-    /// Compiles, writes, swaps.
+    /// Compiles the new configuration, writes it to its file, and swaps the snapshots.
     fn replace<R>(
         &self,
         book: &mut StoreState,
@@ -369,7 +381,7 @@ impl Store {
         writable: bool,
     ) -> Result<Applied, ChangeError<R>> {
         if parsed.text == book.parsed.text {
-            // What runs already need not be taken over again.
+            // The configuration is the running one already.
             let snapshot = self.load();
             let before = snapshot.revision;
             return Ok(Applied { before, snapshot, changes: Vec::new(), after_restart: Vec::new() });
@@ -397,7 +409,7 @@ impl Store {
     }
     // ANCHOR_END: replace
 
-    /// Everything of a change that may fail, but for writing it down.
+    /// Does the parts of a change that may fail, except writing the file.
     fn prepare(
         &self,
         book: &StoreState,
@@ -422,7 +434,7 @@ impl Store {
         Ok((next, applied))
     }
 
-    /// Writes a configuration to the file that it belongs to, if there is one.
+    /// Writes a configuration to its file, if it has one.
     fn write(&self, book: &mut StoreState, parsed: &Parsed) -> Result<(), (String, KeepError)> {
         let Some(file) = self.keeps_in(parsed) else { return Ok(()) };
         keep(file, &parsed.text, || !self.is_edited(book))
@@ -432,7 +444,7 @@ impl Store {
         Ok(())
     }
 
-    /// What cannot fail.
+    /// Does the last part of a change, which cannot fail: swaps the snapshots and records the revision.
     fn commit(
         &self,
         book: &mut StoreState,
@@ -464,7 +476,8 @@ impl Store {
     }
 }
 
-/// What is only looked at need not have the secrets of the machine that it will run on.
+/// Returns the reader of secrets. Secrets are optional if names are unresolved: such a configuration is only
+/// checked, and the machine that will run it may have secrets that this one lacks.
 fn secrets(names: Resolution) -> Secrets {
     if names == Resolution::Unresolved { Secrets::optional() } else { Secrets::required() }
 }

@@ -1,4 +1,5 @@
-//! What background services follow: each is told of its part of whatever runs, when it changes.
+//! Channels that tell background services about changes. Each service receives its part of the running snapshot
+//! whenever a new snapshot is swapped in.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::policy::rate_limit;
 use crate::tls::acme::AcmePlan;
 use crate::upstream::{HealthPlan, ResolvedAddresses};
 
-/// The parts that somebody follows.
+/// The parts of the running snapshot that background services follow.
 pub struct Watches {
     health: watch::Sender<HealthPlan>,
     places: watch::Sender<Arc<ResolvedAddresses>>,
@@ -20,7 +21,7 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Those of `first`, with which the process begins.
+    /// Creates the channels with the values of `first`, the snapshot that the process starts with.
     pub(super) fn new(first: &Snapshot) -> Self {
         Watches {
             health: watch::Sender::new(first.health.clone()),
@@ -31,7 +32,7 @@ impl Watches {
         }
     }
 
-    /// Tells everybody that `now` runs.
+    /// Sends the parts of `now`, the new running snapshot, to every subscriber.
     pub(super) fn send(&self, now: &Snapshot) {
         self.health.send_replace(now.health.clone());
         self.places.send_replace(now.places.clone());
@@ -40,27 +41,27 @@ impl Watches {
         self.key_sets.send_replace(now.key_sets());
     }
 
-    /// Which backends are probed, and how.
+    /// Subscribes to the plan of health checks: the backends that are probed, and their settings.
     pub fn health_plan(&self) -> watch::Receiver<HealthPlan> {
         self.health.subscribe()
     }
 
-    /// Where names of backends lead.
+    /// Subscribes to the addresses that the names of backends resolve to.
     pub fn places(&self) -> watch::Receiver<Arc<ResolvedAddresses>> {
         self.places.subscribe()
     }
 
-    /// Which certificates are to be had by ACME.
+    /// Subscribes to the plan of certificates to obtain by ACME.
     pub fn acme_plan(&self) -> watch::Receiver<Arc<AcmePlan>> {
         self.acme.subscribe()
     }
 
-    /// Which stores count for rate limits.
+    /// Subscribes to the list of shared stores that count requests for rate limits.
     pub fn counter_stores(&self) -> watch::Receiver<Vec<Arc<rate_limit::Store>>> {
         self.counter_stores.subscribe()
     }
 
-    /// The keys of issuers that are to be fetched.
+    /// Subscribes to the issuers' key sets that must be fetched.
     pub fn key_sets(&self) -> watch::Receiver<Arc<Vec<Arc<KeySet>>>> {
         self.key_sets.subscribe()
     }

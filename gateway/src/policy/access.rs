@@ -1,5 +1,5 @@
-//! `[access]`: the addresses from which clients may come. Networks become ranges without overlap, so that a list of
-//! thousands costs a request a dozen comparisons.
+//! `[access]`: allows or refuses clients by their address. The networks are merged into sorted ranges without
+//! overlap, so that a list of thousands of networks costs a request about a dozen comparisons.
 
 use std::net::IpAddr;
 
@@ -9,25 +9,27 @@ use crate::reply::{Problem, Reply};
 
 /// The compiled `[access]` table.
 pub struct Access {
-    /// `None`: everyone.
+    /// Addresses that are allowed; `None` allows every address.
     allow: Option<Ranges>,
     deny: Ranges,
 }
 
 impl Access {
-    /// Compiles the table; `None` where it lets everyone in.
+    /// Compiles the table. Returns `None` if the table allows every client.
     pub fn new(config: &config::Access) -> Option<Self> {
         let allow = Some(&config.allow).filter(|allow| !allow.is_empty()).map(|allow| Ranges::new(allow));
         let access = Access { allow, deny: Ranges::new(&config.deny) };
         (access.allow.is_some() || !access.deny.0.is_empty()).then_some(access)
     }
 
-    /// Whether a client may come from `address`. One on a Unix socket has none, which no list of addresses names.
+    /// Refuses a client whose `address` is not allowed. A client on a Unix socket has no address (`None`), and
+    /// no network of a list matches it.
     pub fn check(&self, address: Option<IpAddr>) -> Verdict {
         let is_in = |ranges: &Ranges| address.is_some_and(|address| ranges.contain(address));
         let is_denied = is_in(&self.deny);
         if is_denied || self.allow.as_ref().is_some_and(|allow| !is_in(allow)) {
-            // Not which list: that is nobody's business out there.
+            // The reply does not say which list refused the client: clients have no need to know the
+            // configuration.
             return Verdict::Reply(Reply::new(
                 Problem::AddressDenied,
                 "clients may not come from this address",
@@ -37,7 +39,7 @@ impl Access {
     }
 }
 
-/// Addresses from the first to the last, in order and without overlap. All of IPv4 comes before IPv6.
+/// Ranges of addresses (first and last), sorted and without overlap. IPv4 sorts before IPv6.
 struct Ranges(Vec<(IpAddr, IpAddr)>);
 
 impl Ranges {
@@ -47,7 +49,7 @@ impl Ranges {
         let mut ranges: Vec<(IpAddr, IpAddr)> = Vec::with_capacity(sorted.len());
         for (first, last) in sorted {
             match ranges.last_mut() {
-                // Networks are inside one another or apart.
+                // Two networks are either nested or disjoint.
                 Some((_, end)) if first <= *end => *end = last.max(*end),
                 _ => ranges.push((first, last)),
             }
@@ -116,12 +118,12 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_says_nothing_costs_nothing() {
+    fn empty_table_compiles_to_none() {
         assert!(access("").is_none());
     }
 
     #[test]
-    fn ranges_say_what_their_networks_say() {
+    fn ranges_contain_the_addresses_of_their_networks() {
         let networks: Vec<Cidr> = (0..4000)
             .map(|_| {
                 format!(

@@ -1,5 +1,6 @@
-//! How much body a request may have, and how slowly it may come: `[limits]`. What is announced as too long is
-//! refused before a backend hears of it (RFC 9110 15.5.14); what is not announced is counted as it passes.
+//! `[limits]`: maximum size and minimum speed of a request body. A request whose announced length is too large
+//! is refused before a backend gets any of it (RFC 9110 15.5.14). A body without an announced length is counted
+//! as it passes.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,10 @@ use crate::util::decimal::NotANumber;
 use crate::util::min_rate::{Pace, Terms, TooSlow};
 use crate::util::{decimal, field_list};
 
-/// What a body that is too long is answered with.
+/// Detail of the local reply to a body that is too long.
 pub const TOO_LONG: &str = "the body is longer than limits.max_request_body_bytes allows";
 
-/// The bounds of a request's body.
+/// Limits of a request body.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimit {
     max: u64,
@@ -34,12 +35,13 @@ impl From<&Limits> for BodyLimit {
 }
 
 impl BodyLimit {
-    /// Refuses a body that is announced as too long. What is no number has been refused before.
+    /// Refuses a request whose announced length is too large. An earlier check has refused a Content-Length
+    /// that is not a number.
     pub fn check(&self, request: &HeaderMap) -> Verdict {
         let length = request.get(header::CONTENT_LENGTH).and_then(|length| {
             match decimal::strict(length.as_bytes()) {
                 Ok(length) => Some(length),
-                // A number that is too large for us is too large.
+                // A number that does not fit into 64 bits is above every limit.
                 Err(NotANumber::TooLarge) => Some(u64::MAX),
                 Err(NotANumber::NotDigits | NotANumber::LeadingZero) => None,
             }
@@ -48,7 +50,8 @@ impl BodyLimit {
             return Verdict::Continue(());
         }
         let reply = Reply::new(Problem::ContentTooLarge, TOO_LONG);
-        // Who waits for 100 (Continue) does not send the body, and what it sends next could be taken for it.
+        // A client that waits for 100 (Continue) does not send the body. The gateway could then mistake the
+        // client's next request for that body.
         Verdict::Reply(if field_list::has(request, header::EXPECT, "100-continue") {
             reply.and_close()
         } else {
@@ -56,17 +59,17 @@ impl BodyLimit {
         })
     }
 
-    /// Whether a body of which so many bytes have come is not too long yet.
+    /// Returns true if a body of `bytes` bytes so far is within the limit.
     pub fn allows(&self, bytes: usize) -> bool {
         u64::try_from(bytes).is_ok_and(|bytes| bytes <= self.max)
     }
 
-    /// The longest that it is waited for.
+    /// Returns the maximum time that the gateway waits for the next part of a body.
     pub fn patience(&self) -> Duration {
         self.terms.patience
     }
 
-    /// A body that begins to come now; `waited` is how long has been waited for its client so far, where that is
+    /// Starts to watch a body at `now`. `waited` is the time spent waiting for the client so far, if that is
     /// known.
     pub fn begin(&self, waited: Option<Duration>, now: Instant) -> Arrival {
         Arrival {
@@ -78,31 +81,33 @@ impl BodyLimit {
     }
 }
 
-/// A request's body as it comes.
+/// Progress of a request body.
 #[derive(Debug)]
 pub struct Arrival {
     pace: Pace,
-    /// How long has been waited for the client, when the last part came.
+    /// Time spent waiting for the client up to the last part.
     waited: Duration,
-    /// When that was.
+    /// Time at which the last part came.
     last: Instant,
     was_late: bool,
 }
 
 impl Arrival {
-    /// How long the next part may be waited for.
+    /// Returns how long the gateway may wait for the next part.
     pub fn left(&self) -> Duration {
         self.pace.left()
     }
 
-    /// A part has come. `waited` is how long has been waited for its client so far.
+    /// Records a part of `bytes` bytes that came at `now`. `waited` is the time spent waiting for the client so
+    /// far.
     ///
-    /// Over HTTP/2 nobody knows that: it may have been the backend that took no more. Then the time since the last
-    /// part is taken for it, and it is forgiven once until the client is back at its rate. A client that had to wait
-    /// has its window full of what comes next, and is.
+    /// Over HTTP/2 that time is not known (`None`), because the backend may have been the slow side. The time
+    /// since the last part then counts as waiting. A part that is late by this measure is forgiven once, until
+    /// the client is back at its rate. A client that the backend kept waiting gets back to its rate: it has a
+    /// full window of data to send.
     ///
     /// # Errors
-    /// Where it has come too late.
+    /// Returns an error if the part came too late.
     pub fn came(&mut self, bytes: usize, waited: Option<Duration>, now: Instant) -> Result<(), TooSlow> {
         let since = now.saturating_duration_since(self.last);
         self.last = now;
@@ -127,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_announced_as_too_long_is_refused() {
+    fn content_length_above_limit_gets_413() {
         let status = |toml: &str, length: &str| {
             let request = HeaderMap::from_iter([(header::CONTENT_LENGTH, length.parse().unwrap())]);
             match limit(toml).check(&request) {
@@ -154,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_announced_is_counted() {
+    fn body_without_content_length_is_counted() {
         let ten = limit("max_request_body_bytes = 10");
         assert!(ten.allows(0) && ten.allows(10) && !ten.allows(11));
         assert!(limit("max_request_body_bytes = 0").allows(usize::MAX));
@@ -163,23 +168,23 @@ mod tests {
     const SLOW: &str = "body_timeout_secs = 10\nmin_body_bytes_per_sec = 100";
 
     #[test]
-    fn only_time_spent_waiting_for_the_client_counts_where_it_is_known() {
+    fn known_client_wait_alone_counts_against_the_timeout() {
         let (start, secs) = (Instant::now(), Duration::from_secs);
         let mut arrival = limit(SLOW).begin(Some(secs(5)), start);
-        // An hour went by, of which 4 s were the client's.
+        // An hour passed, and the gateway waited 4 s of it for the client.
         arrival.came(100, Some(secs(9)), start + secs(3600)).unwrap();
         assert_eq!(arrival.left(), secs(7));
         assert_eq!(arrival.came(100, Some(secs(17)), start + secs(3608)), Err(TooSlow));
     }
 
     #[test]
-    fn where_it_is_not_a_wait_is_forgiven_once_until_the_client_is_back_at_its_rate() {
+    fn unknown_wait_is_forgiven_once_until_client_is_at_rate() {
         let (start, secs) = (Instant::now(), Duration::from_secs);
         let mut arrival = limit(SLOW).begin(None, start);
         arrival.came(1, None, start + secs(29)).unwrap();
         assert_eq!(arrival.came(1, None, start + secs(58)), Err(TooSlow));
 
-        // It was the backend: the client had more to send all the time.
+        // Here the backend was slow: the client had more to send all the time.
         let mut arrival = limit(SLOW).begin(None, start);
         for n in 1..10 {
             arrival.came(100, None, start + secs(29 * n)).unwrap();

@@ -1,4 +1,5 @@
-//! `client_ca_file`: who a client is, by the certificate that it has shown in its TLS handshake.
+//! `client_ca_file`: identifies a client by the certificate that it sent in its TLS handshake, and tells the
+//! backend the identity.
 
 use http::HeaderName;
 use pingora::Result;
@@ -10,32 +11,32 @@ use crate::reply::{Problem, Reply};
 use crate::tls::{ClientIdentity, Handshake};
 
 const SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
-/// RFC 9440 2.2.
+/// Field that carries the client's certificate (RFC 9440 2.2).
 const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 
-/// What clients of a virtual host must prove.
+/// Certificate requirement for the clients of a virtual host.
 pub struct ClientCertificates {
-    /// Whose certificates are believed.
+    /// Identifier of the certificate authority whose certificates are accepted.
     authority: [u8; 32],
     required: bool,
 }
 
 impl ClientCertificates {
-    /// Certificates of `authority` are believed.
+    /// Creates the check, which accepts certificates of `authority`.
     pub fn new(authority: [u8; 32], certificate: ClientCertificate) -> Self {
         ClientCertificates { authority, required: certificate == ClientCertificate::Required }
     }
 
-    /// Whether nobody is let in without one.
+    /// Returns true if a client without a valid certificate is refused.
     pub fn is_required(&self) -> bool {
         self.required
     }
 
-    /// Whether a client is let in, by its handshake; without TLS there was none.
+    /// Accepts or refuses a client by its TLS handshake. `handshake` is `None` for a connection without TLS.
     pub fn check(&self, handshake: Option<&Handshake>) -> Verdict {
         if handshake.is_some_and(|handshake| handshake.asked_for != Some(self.authority)) {
-            // It was asked for nothing, or for what was believed when the connection was made, or for what another
-            // host believes. On a new connection it may be otherwise (RFC 9110 15.5.20).
+            // The handshake asked for no certificate, or for one of an authority that was configured earlier or
+            // belongs to another host. A new connection may succeed, hence 421 (RFC 9110 15.5.20).
             let detail = "the TLS connection was made before a change, or without the name of this host";
             return Verdict::Reply(Reply::new(Problem::Misdirected, detail));
         }
@@ -52,10 +53,11 @@ impl ClientCertificates {
         }
     }
 
-    /// Tells the backend who the client is. Whatever the client says itself in these fields has been taken out.
+    /// Tells the backend who the client is. The fields with these names that the client sent have been removed
+    /// before.
     ///
     /// # Errors
-    /// Never in practice: the values are valid.
+    /// Returns an error if Pingora refuses a field, which does not happen: the values are valid.
     pub fn on_request(&self, identity: Option<&ClientIdentity>, request: &mut RequestHeader) -> Result<()> {
         if let Some(identity) = identity.filter(|identity| identity.fault.is_none()) {
             request.insert_header(SUBJECT, identity.subject.clone())?;
@@ -86,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn who_must_have_one_and_who_may() {
+    fn required_certificate_is_enforced_and_optional_is_not() {
         let asked = |client| Some(Handshake { asked_for: Some(OURS), client, ..Handshake::default() });
         let elsewhere =
             Handshake { asked_for: Some([2; 32]), client: Some(identity(None)), ..Handshake::default() };
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn backends_hear_only_of_those_who_are_believed() {
+    fn backend_gets_only_valid_client_identities() {
         let told = |identity| {
             let mut request = RequestHeader::build("GET", b"/", None).unwrap();
             let policy = ClientCertificates::new(OURS, ClientCertificate::Optional);

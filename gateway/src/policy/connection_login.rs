@@ -1,11 +1,12 @@
-//! Logins that belong to a connection and not to a request: NTLM, and Negotiate as many servers take it (RFC 4559 6).
-//! What such a backend is sent next on the connection it takes for the same user's. So a client that logs in like this
-//! has connections to backends of its own, as long as its own connection lasts.
+//! Recognises logins that belong to a connection instead of a request: NTLM, and Negotiate as many servers
+//! treat it (RFC 4559 6). The backend attributes every later request on that connection to the same user. A
+//! client that logs in like this therefore gets connections to backends that no other client uses, as long as
+//! the client's own connection lasts.
 
 use http::header::AUTHORIZATION;
 use pingora::http::RequestHeader;
 
-/// Returns true for a request with such a login.
+/// Returns true if the request logs its connection in.
 pub fn is_in(request: &RequestHeader) -> bool {
     request.headers.get_all(AUTHORIZATION).iter().any(|value| {
         let scheme = value.as_bytes().split(|byte| *byte == b' ').next().unwrap_or_default();
@@ -18,7 +19,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_login_by_connection_is_told_by_its_scheme() {
+    fn connection_login_is_recognised_by_its_scheme() {
         for (value, is_login) in [
             ("NTLM TlRMTVNTUAAB", true),
             ("negotiate YII", true),

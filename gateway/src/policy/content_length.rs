@@ -1,7 +1,8 @@
-//! One request, one length. Whoever reads `Content-Length: 5, 5`, or two fields that are equal, may take the first
-//! number, the last, or none; where two readers differ, one sees a request that the other does not (RFC 9112
-//! 11.2). The same holds for `010`: ten, or eight. Over HTTP/1 such a request has been refused before; over HTTP/2 Pingora
-//! lets equal ones pass as they came, and zeros in front.
+//! Refuses a request whose length is ambiguous. A recipient that reads `Content-Length: 5, 5`, or two equal
+//! fields, may take the first number, the last, or none. If two recipients differ, one sees a request that the
+//! other does not see (request smuggling, RFC 9112 11.2). The same holds for `010`, which is ten or eight. Over
+//! HTTP/1 such a request has been refused earlier. Over HTTP/2 Pingora accepts equal fields and leading zeros
+//! unchanged.
 
 use http::{HeaderMap, header};
 
@@ -10,10 +11,10 @@ use crate::reply::{Problem, Reply};
 use crate::util::decimal;
 use crate::util::decimal::NotANumber;
 
-/// Returns the length that a Content-Length field says.
+/// Returns the length in the value of a Content-Length field.
 ///
 /// # Errors
-/// What is wrong with it, for the client.
+/// Returns a description of the fault, meant for the client.
 pub fn read(value: &[u8]) -> Result<u64, &'static str> {
     decimal::strict(value).map_err(|fault| match fault {
         NotANumber::NotDigits => "the Content-Length field is not one number",
@@ -24,7 +25,7 @@ pub fn read(value: &[u8]) -> Result<u64, &'static str> {
     })
 }
 
-/// Refuses a request with several lengths, or with one that is no number.
+/// Refuses a request with several lengths, or with a length that is not a valid number.
 pub fn check(headers: &HeaderMap) -> Verdict {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(length) = lengths.next() else { return Verdict::Continue(()) };
@@ -33,7 +34,7 @@ pub fn check(headers: &HeaderMap) -> Verdict {
         (Some(_), _) => "there are several Content-Length fields",
         (None, Err(detail)) => detail,
     };
-    // Nor is it known what follows a body of which the length is in doubt.
+    // The connection must close: without a certain length, the end of the body is unknown.
     Verdict::Reply(Reply::new(Problem::BadRequest, detail).and_close())
 }
 
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_number_or_none() {
+    fn content_length_is_one_valid_number_or_absent() {
         for (lengths, passes) in [
             (&[][..], true),
             (&["0"], true),

@@ -1,15 +1,16 @@
-//! A client of HTTP/2 may send each cookie in a field of its own, which compresses better. HTTP/1 has one field
-//! for all, so for a backend of HTTP/1 they are joined again (RFC 9113 8.2.3).
+//! Joins cookies for backends that speak HTTP/1. An HTTP/2 client may send each cookie in a separate field,
+//! which compresses better. HTTP/1 has one field for all cookies, so the gateway joins them again (RFC 9113
+//! 8.2.3).
 
 use bytes::BytesMut;
 use http::{HeaderValue, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
 
-/// Makes one Cookie field of several.
+/// Joins several Cookie fields into one.
 ///
 /// # Errors
-/// Where Pingora refuses the field, which it does not do for this one.
+/// Returns an error if Pingora refuses the field, which does not happen for this one.
 pub fn join(request: &mut RequestHeader) -> Result<()> {
     let mut crumbs = request.headers.get_all(header::COOKIE).iter();
     let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return Ok(()) };
@@ -20,7 +21,7 @@ pub fn join(request: &mut RequestHeader) -> Result<()> {
     }
     match HeaderValue::from_maybe_shared(all.freeze()) {
         Ok(cookie) => request.insert_header(header::COOKIE, cookie),
-        // Of parts that a field may hold, the whole is one too.
+        // Unreachable: valid field values joined by `; ` are a valid field value.
         Err(_) => Ok(()),
     }
 }

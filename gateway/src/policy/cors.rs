@@ -1,6 +1,6 @@
-//! `[cors]`: which pages of other origins may use a response, as the fetch standard has browsers ask (3.2). The gateway
-//! answers for its backends: whatever they say about it themselves is replaced, and its own answers say the same, or
-//! a script could not read why it was refused.
+//! `[cors]`: decides which pages of other origins may use a response (CORS, section 3.2 of the fetch standard).
+//! The gateway answers for its backends: it replaces the CORS fields of a backend's response. Local replies
+//! carry the same fields, because a script could otherwise not read the reason of a refusal.
 
 use std::collections::HashSet;
 
@@ -18,7 +18,7 @@ use crate::config::{self, AllowedOrigin, FieldOrAny};
 use crate::reply::{Problem, Reply};
 use crate::util::field_list;
 
-/// What an answer to a preflight depends on besides the origin.
+/// Request fields, besides Origin, on which the reply to a preflight depends (for Vary).
 const ASKED: &str = "Access-Control-Request-Method, Access-Control-Request-Headers";
 
 const ANY: HeaderValue = HeaderValue::from_static("*");
@@ -27,7 +27,7 @@ const ANY: HeaderValue = HeaderValue::from_static("*");
 pub struct Cors {
     any_origin: bool,
     origins: HashSet<String>,
-    /// What comes before a host and what it ends with.
+    /// Origins with a wildcard: the text before the subdomain, and the text after it.
     below: Vec<(String, String)>,
     methods: Allowed<Method>,
     headers: Allowed<HeaderName>,
@@ -36,7 +36,7 @@ pub struct Cors {
     max_age: HeaderValue,
 }
 
-/// What is allowed, and how that is said.
+/// Allowed values, with the field value that lists them.
 struct Allowed<T> {
     any: bool,
     these: Vec<T>,
@@ -86,13 +86,14 @@ impl From<&config::Cors> for Cors {
     }
 }
 
-/// The method that a browser asks leave for, where the request is such a question (a preflight).
+/// Returns the method that a preflight asks for. Returns `None` if the request is not a preflight.
 pub fn asks_for(method: &Method, request: &HeaderMap) -> Option<Method> {
     if *method != Method::OPTIONS || !request.contains_key(ORIGIN) {
         return None;
     }
     let mut asked = request.get_all(ACCESS_CONTROL_REQUEST_METHOD).iter();
-    // No browser asks for two at once, and it is the method that the route is found by.
+    // A browser asks for one method. The gateway refuses to choose between two, because the method selects the
+    // route.
     match (asked.next(), asked.next()) {
         (Some(one), None) => Method::from_bytes(one.as_bytes()).ok(),
         _ => None,
@@ -100,7 +101,8 @@ pub fn asks_for(method: &Method, request: &HeaderMap) -> Option<Method> {
 }
 
 impl Cors {
-    /// The answer to a preflight for `method`. Who may read it, [`Cors::on_reply`] says.
+    /// Returns the reply to a preflight for `method`. [`Cors::on_reply`] adds the fields that say who may read
+    /// the reply.
     pub fn answer(&self, method: &Method, request: &HeaderMap) -> Reply {
         let refused = |what: &str| {
             Reply::new(Problem::OriginNotAllowed, format!("pages of other origins may not {what}"))
@@ -124,25 +126,26 @@ impl Cors {
     }
 
     fn has_method(&self, method: &Method) -> bool {
-        // The last three need no leave (fetch, 2.2.1).
+        // GET, HEAD and POST need no permission (CORS-safelisted methods, fetch 2.2.1).
         self.methods.any
             || self.methods.these.contains(method)
             || matches!(*method, Method::GET | Method::HEAD | Method::POST)
     }
 
-    /// The first field that is asked for and not allowed.
+    /// Returns the first field name that the preflight asks for and the table does not allow.
     fn forbidden_field<'r>(&self, request: &'r HeaderMap) -> Option<&'r str> {
         let names = field_list::members(request, ACCESS_CONTROL_REQUEST_HEADERS);
         let mut names = names.map(|name| std::str::from_utf8(name).unwrap_or("?"));
         let is_allowed = |name: &&str| {
             let listed = self.headers.these.iter().any(|allowed| allowed.as_str().eq_ignore_ascii_case(name));
-            // The star does not stand for this one (fetch, 3.2.4).
+            // The wildcard does not include Authorization (fetch, 3.2.4).
             listed || self.headers.any && !name.eq_ignore_ascii_case(AUTHORIZATION.as_str())
         };
         names.find(|name| !is_allowed(name))
     }
 
-    /// The origin that may use the response, as it is told.
+    /// Returns the value of Access-Control-Allow-Origin for `origin`. Returns `None` if the origin is not
+    /// allowed.
     fn allowed(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
         if self.any_origin && !self.credentials {
             return Some(ANY);
@@ -157,7 +160,7 @@ impl Cors {
         origin.filter(|_| is_allowed).cloned()
     }
 
-    /// Whether responses are the same for everybody.
+    /// Returns true if the CORS fields are the same for every origin.
     fn is_for_all(&self) -> bool {
         self.any_origin && !self.credentials
     }
@@ -174,13 +177,14 @@ impl Cors {
         fields.into_iter().filter_map(|(name, value)| Some((name, value?)))
     }
 
-    /// Says on a response who may use it, in place of what the backend says; `origin` is where the page is from that
-    /// asks.
+    /// Replaces the CORS fields of a backend's response. `origin` is the origin of the page that sent the
+    /// request.
     ///
     /// # Errors
-    /// Never in practice: the values are valid.
+    /// Returns an error if Pingora refuses a field, which does not happen: the values are valid.
     pub fn on_response(&self, origin: Option<&HeaderValue>, response: &mut ResponseHeader) -> Result<()> {
-        // Whatever else there is or will be of the kind, such as Access-Control-Allow-Private-Network.
+        // The prefix also covers other CORS fields, present and future, such as
+        // Access-Control-Allow-Private-Network.
         let is_of_cors = |name: &&HeaderName| name.as_str().starts_with("access-control-");
         let theirs: Vec<HeaderName> = response.headers.keys().filter(is_of_cors).cloned().collect();
         for name in &theirs {
@@ -192,7 +196,7 @@ impl Cors {
         if self.is_for_all() { Ok(()) } else { add_vary(response, "Origin") }
     }
 
-    /// The same on an answer of the gateway's own.
+    /// Adds the CORS fields to a local reply.
     pub fn on_reply(&self, origin: Option<&HeaderValue>, fields: &mut HeaderMap) {
         fields.extend(self.fields(origin));
         if !self.is_for_all() {
@@ -249,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preflight_is_told_what_it_may() {
+    fn preflight_reply_lists_what_is_allowed() {
         let cors = cors(&format!(
             "{APP}allow_methods = [\"PUT\"]\nallow_headers = [\"X-Token\", \"Content-Type\"]\n"
         ));
@@ -277,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_question_is_a_preflight() {
+    fn only_options_with_origin_and_method_is_a_preflight() {
         let full = [("origin", "https://a.example"), ("access-control-request-method", "PUT")];
         assert_eq!(asks_for(&Method::OPTIONS, &request(&full)), Some(Method::PUT));
         assert_eq!(asks_for(&Method::GET, &request(&full)), None);
@@ -302,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_backend_says_is_replaced() {
+    fn cors_fields_of_the_backend_are_replaced() {
         let cors = cors(&format!("{APP}allow_credentials = true\nexpose_headers = [\"X-Total\"]\n"));
         let mut response = ResponseHeader::build(200, None).unwrap();
         for (name, value) in [
@@ -338,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_gets_the_same_where_everybody_may() {
+    fn any_origin_without_credentials_gets_star_and_no_vary() {
         let mut fields = HeaderMap::new();
         cors("allow_origins = [\"*\"]\n").on_reply(None, &mut fields);
         assert_eq!((&fields["access-control-allow-origin"], fields.len()), (&ANY, 1));

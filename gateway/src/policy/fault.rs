@@ -1,4 +1,5 @@
-//! Fault injection: a route does wrong on purpose, for a share of its requests, to see how clients bear it.
+//! Fault injection: delays or aborts a share of a route's requests on purpose, so that the operator sees how
+//! clients cope.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,7 +18,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// What `config` says, if it says that anything is to go wrong.
+    /// Compiles the table. Returns `None` if both percentages are zero.
     pub fn new(config: FaultInjection) -> Option<Self> {
         let nothing = Percent::default();
         (config.delay_percent > nothing || config.abort_percent > nothing).then(|| Fault {
@@ -28,12 +29,13 @@ impl Fault {
         })
     }
 
-    /// How long a request is held up; `draw` is any number below 100.
+    /// Returns the delay of a request, if it is delayed. `draw` is a random number below 100.
     pub fn delay(&self, draw: u8) -> Option<Duration> {
         (draw < self.delay_percent).then_some(self.delay)
     }
 
-    /// The answer in place of the backend's; `draw` is any number below 100.
+    /// Returns the local reply that replaces the backend's response, if the request is aborted. `draw` is a
+    /// random number below 100.
     pub fn abort(&self, draw: u8) -> Option<Reply> {
         let status = self.abort.filter(|_| draw < self.abort_percent)?;
         let detail = "this route answers so on purpose (fault injection)";
@@ -57,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_happens_to_its_share() {
+    fn delay_and_abort_hit_their_share_of_requests() {
         let config = FaultInjection {
             delay_ms: 100,
             delay_percent: Percent::try_from(30).unwrap(),

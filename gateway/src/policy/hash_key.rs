@@ -1,5 +1,5 @@
-//! What consistent hashing goes by: a part of the request that is the same each time the same client, or the
-//! same thing, is asked for.
+//! Key for consistent hashing: a part of the request that stays the same for the same client, or for the same
+//! resource.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,8 @@ use pingora::http::RequestHeader;
 use super::cookies;
 use crate::config::HashKey;
 
-/// The key of a request of `client`. `room` is where an address becomes bytes.
+/// Returns the hash key of a request. Falls back to the address of `client` if the request lacks the configured
+/// part. `room` is a buffer for the bytes of the address.
 pub fn of<'r>(
     key: &'r HashKey,
     request: &'r RequestHeader,

@@ -1,5 +1,5 @@
-//! How large the head of a request may be: `[limits]`. Whoever sends an endless target, or fields without number,
-//! is told so (RFC 9110 15.5.15, RFC 6585 5) before anything is made of them.
+//! `[limits]`: maximum size of the head of a request. A request with an overlong target or too many fields gets
+//! a local reply (RFC 9110 15.5.15, RFC 6585 5) before the gateway processes it further.
 
 use http::header;
 use pingora::http::RequestHeader;
@@ -8,21 +8,21 @@ use super::Verdict;
 use crate::config::Limits;
 use crate::reply::{Problem, Reply};
 
-/// What a target that is too long is answered with.
+/// Detail of the local reply to a target that is too long.
 pub const URI_TOO_LONG: &str = "the target is longer than limits.max_uri_bytes allows";
-/// What a head that is too large is answered with.
+/// Detail of the local reply to a head that is too large.
 pub const HEAD_TOO_LARGE: &str = "the header is larger than limits.max_header_bytes allows";
-/// What a head with too many fields is answered with.
+/// Detail of the local reply to a head with too many fields.
 pub const TOO_MANY_FIELDS: &str = "there are more header fields than limits.max_header_fields allows";
 
-/// The bounds of a request's head.
+/// Limits of a request's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadSize {
-    /// Of the target, in bytes.
+    /// Maximum length of the target, in bytes.
     pub uri: usize,
-    /// Of all of it, in bytes.
+    /// Maximum size of the whole head, in bytes.
     pub bytes: usize,
-    /// How many fields.
+    /// Maximum number of header fields.
     pub fields: usize,
 }
 
@@ -37,7 +37,7 @@ impl From<&Limits> for HeadSize {
 }
 
 impl HeadSize {
-    /// The bounds that let through whatever one of the two would.
+    /// Returns the wider of both limits, for each value.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         HeadSize {
@@ -47,14 +47,15 @@ impl HeadSize {
         }
     }
 
-    /// Refuses a head that is larger. It is measured as HTTP/1 would write it, whichever version it came by: all cookies
-    /// in one field, though a browser sends each in one of its own over HTTP/2 (RFC 9113 8.2.3).
+    /// Refuses a head that exceeds the limits. The size is that of the head in HTTP/1 form, for every HTTP
+    /// version. All cookies count as one field, although a browser sends each in a separate field over HTTP/2
+    /// (RFC 9113 8.2.3).
     pub fn check(&self, request: &RequestHeader) -> Verdict {
-        /// A colon, a space, and the end of the line.
+        /// Length of the colon, the space, and the end of the line.
         const AROUND_FIELD: usize = 4;
-        /// What a name with all that is around it is longer than the `; ` between two cookies.
+        /// Number of bytes by which a cookie's field name and punctuation exceed the `; ` between two cookies.
         const SPARED_BY_CRUMB: usize = "cookie".len() + AROUND_FIELD - "; ".len();
-        /// Two spaces, the version, and the ends of the line and of the head.
+        /// Length of two spaces, the version, and the ends of the line and of the head.
         const AROUND_LINE: usize = 14;
         let target = request.raw_path().len();
         if target > self.uri {
@@ -81,8 +82,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_just_fits_passes_and_one_more_does_not() {
-        // "GET /abc HTTP/1.1", "a: b" twice, and an empty line.
+    fn head_at_limit_passes_and_one_more_is_refused() {
+        // The head is "GET /abc HTTP/1.1", "a: b" twice, and an empty line.
         let mut request = RequestHeader::build("GET", b"/abc", None).unwrap();
         request.append_header("a", "b").unwrap();
         request.append_header("a", "b").unwrap();
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn crumbs_of_cookies_are_one_field() {
+    fn cookie_crumbs_count_as_one_field() {
         let joined = "GET / HTTP/1.1\r\ncookie: a=1; b=22; c=3\r\n\r\n";
         let mut request = RequestHeader::build("GET", b"/", None).unwrap();
         for crumb in ["a=1", "b=22", "c=3"] {
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_bounds_the_wider_lets_through() {
+    fn combined_limits_are_the_wider_of_both() {
         let (one, other) =
             (HeadSize { uri: 1, bytes: 20, fields: 3 }, HeadSize { uri: 10, bytes: 2, fields: 3 });
         assert_eq!(one.or(other), HeadSize { uri: 10, bytes: 20, fields: 3 });

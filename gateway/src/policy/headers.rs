@@ -1,5 +1,5 @@
-//! Header fields that the operator sets, adds or removes, on the way up and on the way down. Removed
-//! first, then set, then added, so that no rule undoes another.
+//! `[headers]`: sets, adds or removes header fields of requests and responses as the operator configures. The
+//! gateway first removes, then sets, then adds, so that no rule undoes another.
 
 use http::{HeaderName, HeaderValue};
 use pingora::Result;
@@ -7,7 +7,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::config::{FieldName, Fields, Headers};
 
-/// The field that names the backend, where it is exposed.
+/// Response field that names the backend, if `expose_backend` is set.
 const X_BACKEND: HeaderName = HeaderName::from_static("x-backend");
 
 /// The compiled `[headers]` table.
@@ -48,10 +48,10 @@ impl From<&Headers> for HeaderRules {
 }
 
 impl HeaderRules {
-    /// On the way up.
+    /// Applies the rules to a request for the backend.
     ///
     /// # Errors
-    /// Where Pingora refuses a field, which the configuration has excluded.
+    /// Returns an error if Pingora refuses a field. Validation of the configuration has excluded that.
     pub fn on_request(&self, request: &mut RequestHeader) -> Result<()> {
         for name in &self.request.remove {
             request.remove_header(name);
@@ -65,10 +65,10 @@ impl HeaderRules {
         Ok(())
     }
 
-    /// On the way down, for a response of `backend`.
+    /// Applies the rules to a response of `backend`.
     ///
     /// # Errors
-    /// Where Pingora refuses a field, which the configuration has excluded.
+    /// Returns an error if Pingora refuses a field. Validation of the configuration has excluded that.
     pub fn on_response(&self, response: &mut ResponseHeader, backend: Option<&str>) -> Result<()> {
         for name in &self.response.remove {
             response.remove_header(name);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn by_default_servers_do_not_show_what_they_run() {
+    fn server_and_powered_by_are_removed_by_default() {
         let rules = rules("");
         let mut response = ResponseHeader::build(200, None).unwrap();
         response.insert_header("Server", "nginx").unwrap();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_backend_is_shown_only_on_demand() {
+    fn backend_name_is_sent_if_expose_backend_is_set() {
         let mut response = ResponseHeader::build(200, None).unwrap();
         rules("expose_backend = true").on_response(&mut response, Some("web-1")).unwrap();
         assert_eq!(fields(&response.headers), [("x-backend", "web-1")]);

@@ -1,4 +1,4 @@
-//! `http_to_https`: clients that come without TLS are sent to the same place with it.
+//! `http_to_https`: redirects clients without TLS to the same URL over HTTPS.
 
 use http::HeaderValue;
 
@@ -6,20 +6,20 @@ use super::Verdict;
 use crate::config::normalise_host;
 use crate::reply::{Problem, Reply};
 
-/// Sends clients to HTTPS.
+/// Redirect to HTTPS.
 pub struct HttpsRedirect {
-    /// Where it is spoken.
+    /// Port on which the gateway speaks HTTPS.
     port: u16,
 }
 
 impl HttpsRedirect {
-    /// To this port.
+    /// Creates a redirect to this port.
     pub fn new(port: u16) -> Self {
         HttpsRedirect { port }
     }
 
-    /// A request without TLS is answered with 308, which keeps method and body (RFC 9110 15.4.9); `host` is that of
-    /// the request, and `target` its path and query.
+    /// Answers a request without TLS with 308, which keeps method and body (RFC 9110 15.4.9). `host` is the
+    /// host of the request, and `target` its path and query.
     pub fn check(&self, is_https: bool, host: Option<&str>, target: &str) -> Verdict {
         if is_https {
             return Verdict::Continue(());
@@ -30,7 +30,7 @@ impl HttpsRedirect {
                 "there is no Host to be sent to over HTTPS",
             ));
         };
-        // What begins otherwise is no path of a request that could be made again ("OPTIONS *").
+        // A target without a leading slash ("OPTIONS *") is not a path that the client could request again.
         let target = if target.starts_with('/') { target } else { "/" };
         let location = match self.port {
             443 => format!("https://{host}{target}"),
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_there_already_is_let_in() {
+    fn request_over_https_passes() {
         let verdict = HttpsRedirect::new(443).check(true, Some("a.test"), "/");
         assert!(matches!(verdict, Verdict::Continue(())));
     }

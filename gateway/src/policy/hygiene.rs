@@ -1,8 +1,9 @@
-//! What no backend gets to see, although it is well-formed: methods that are not served, expectations that nobody
-//! meets, fields that would take other fields away behind our back or pass for them.
+//! Refuses well-formed requests that no backend should see: methods that the gateway does not serve,
+//! expectations that it cannot meet, fields that would remove other fields without the gateway's knowledge, and
+//! fields that a backend could mistake for others.
 //!
-//! How a request over HTTP/1 is written has been seen to by the time that this is asked (`client::http1`); over HTTP/2
-//! it is asked here, as far as h2 and Pingora leave something to ask.
+//! The syntax of an HTTP/1 request has been checked before (`client::http1`). The syntax of an HTTP/2 request
+//! is checked here, as far as h2 and Pingora do not check it.
 
 use http::header::{CONNECTION, EXPECT, MAX_FORWARDS, ORIGIN, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
@@ -14,14 +15,14 @@ use super::Verdict;
 use crate::reply::{Problem, Reply};
 use crate::util::{decimal, field_list};
 
-/// What may be asked of a resource, as far as the gateway is concerned.
+/// Methods that the gateway serves, as the value of Allow.
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
-/// How many options a `Connection` may have; Pingora takes no more.
+/// Maximum number of options in `Connection`; Pingora accepts no more.
 const MAX_OPTIONS: usize = 9;
 
-/// Fields that are for whoever is at the end, or that a decision here was founded on: no `Connection` may take them
-/// away (RFC 9110 7.6.1).
+/// Fields that `Connection` must not name and so remove (RFC 9110 7.6.1). They are meant for the final
+/// recipient, or the gateway has based a decision on them.
 const NOT_FOR_ONE_HOP: [&str; 16] = [
     "authorization",
     "cache-control",
@@ -41,11 +42,11 @@ const NOT_FOR_ONE_HOP: [&str; 16] = [
     "x-request-id",
 ];
 
-/// Names that programs which know names with `_` only (CGI, WSGI) cannot tell from those with `-`.
+/// Field names with `_` that CGI and WSGI programs cannot distinguish from the names with `-`.
 const TWINS: [&str; 5] =
     ["content_length", "transfer_encoding", "x_forwarded_for", "x_forwarded_host", "x_forwarded_proto"];
 
-/// Fields that are about one connection, of which HTTP/2 has none (RFC 9113 8.2.2).
+/// Connection-specific fields, which HTTP/2 does not have (RFC 9113 8.2.2).
 const NOT_IN_HTTP2: [HeaderName; 5] = [
     CONNECTION,
     TRANSFER_ENCODING,
@@ -54,18 +55,19 @@ const NOT_IN_HTTP2: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Length of the longest method that is passed on, in bytes. Of those that are registered, the longest has 17; RFC 9112 3
-/// wants 501 for one that is longer than any that is known.
+/// Length of the longest method that is passed on, in bytes. The longest registered method has 17 bytes. RFC
+/// 9112 3 wants 501 for a method that is longer than any that the server knows.
 pub const MAX_METHOD: usize = 32;
 
-/// What the client is told whose method is longer.
+/// Detail of the local reply to a longer method.
 pub const METHOD_TOO_LONG: &str = "the method is longer than any that is known";
 
-/// Writes lists that have one meaning and several ways to write it in the way that Pingora and backends read: without
-/// empty members (RFC 9110 5.6.1), and without the field where nothing is left. Pingora compares these values whole.
+/// Rewrites list fields that can express one meaning in several forms. The result is the form that Pingora and
+/// backends read: no empty members (RFC 9110 5.6.1), and no field if the list is empty. Pingora compares the
+/// whole value of these fields.
 ///
 /// # Errors
-/// Where Pingora refuses a value, which it does not do for part of one that it has accepted.
+/// Returns an error if Pingora refuses a value, which it does not do for a part of an accepted value.
 pub fn simplify_lists(request: &mut RequestHeader) -> Result<()> {
     for name in [EXPECT, UPGRADE, TE] {
         let mut lines = request.headers.get_all(&name).iter();
@@ -85,7 +87,7 @@ pub fn simplify_lists(request: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what no route is asked about.
+/// Refuses a request that must not reach a route.
 pub fn check(request: &RequestHeader) -> Verdict {
     let verdict = if request.version == Version::HTTP_2 { http2(request) } else { http1(request) };
     if let Verdict::Reply(_) = verdict {
@@ -95,7 +97,7 @@ pub fn check(request: &RequestHeader) -> Verdict {
         return bad("the name of a header field passes for that of another one");
     }
     if request.headers.get_all(ORIGIN).iter().nth(1).is_some() {
-        // RFC 6454 7.3. A backend might go by the other one than `[cors]` does.
+        // RFC 6454 7.3. A backend might use one of the fields, and `[cors]` another.
         return bad("there are several Origin fields");
     }
     match method(request) {
@@ -104,16 +106,16 @@ pub fn check(request: &RequestHeader) -> Verdict {
     }
 }
 
-/// What the backend gets of what [`check`] has let through.
+/// Prepares a request that [`check`] has accepted for the backend. `version` is the client's HTTP version.
 ///
 /// # Errors
-/// Where Pingora refuses a field, which it does not do for a number.
+/// Returns an error if Pingora refuses a field, which it does not do for a number.
 pub fn on_request(version: Version, request: &mut RequestHeader) -> Result<()> {
     if let Some(left) = max_forwards(&request.headers).filter(|_| request.method == Method::OPTIONS) {
         request.insert_header(MAX_FORWARDS, left.saturating_sub(1).to_string())?;
     }
     if version <= Version::HTTP_10 {
-        // RFC 9110 10.1.1: such a client means nothing by it.
+        // RFC 9110 10.1.1: Expect has no meaning in a request of HTTP/1.0.
         request.remove_header(&EXPECT);
     }
     if version <= Version::HTTP_11 && !matches!(request.raw_path(), [b'/', ..] | b"*") {
@@ -124,21 +126,23 @@ pub fn on_request(version: Version, request: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
-/// Whether a path may have this byte, over either version: what came over the one may go up over the other.
+/// Returns true if a path may contain `byte`. The rule is the same for both HTTP versions, because a request
+/// that came over one version may go to the backend over the other.
 ///
-/// That is more than RFC 3986 2 allows: browsers leave `|`, `^` and brackets as they are (the URL standard's
-/// percent-encode sets), and programs leave braces. But no fragment (RFC 9110 7.1), and nothing that browsers encode and
-/// the `http` crate does not take for part of a URI: over HTTP/1 Pingora would answer that itself.
+/// The set is larger than RFC 3986 2 allows: browsers leave `|`, `^` and brackets unencoded (percent-encode
+/// sets of the URL standard), and programs leave braces unencoded. The set has no `#`, because a target has no
+/// fragment (RFC 9110 7.1). The set also lacks every character that browsers encode and the `http` crate
+/// refuses in a URI: over HTTP/1 Pingora would answer such a request itself.
 pub const fn is_path_byte(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'#' | b'"' | b'<' | b'>' | b'`')
 }
 
-/// The same for a query, in which browsers leave a backtick as it is as well.
+/// Returns true if a query may contain `byte`. Browsers also leave a backtick unencoded in a query.
 pub const fn is_query_byte(byte: u8) -> bool {
     is_path_byte(byte) || byte == b'`'
 }
 
-/// Returns where the first byte is that a request's target may not have.
+/// Returns the position of the first byte that a request target must not contain.
 pub fn foreign_byte(target: &[u8]) -> Option<usize> {
     let path = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
     let (path, query) = target.split_at(path);
@@ -147,14 +151,14 @@ pub fn foreign_byte(target: &[u8]) -> Option<usize> {
 }
 
 fn bad(detail: &'static str) -> Verdict {
-    // Whoever writes such a thing may write anything behind it.
+    // The connection closes: a client that sends such a request may send anything after it.
     Verdict::Reply(Reply::new(Problem::BadRequest, detail).and_close())
 }
 
-/// The answer to methods that no route serves.
+/// Returns the local reply to a method that no route serves.
 fn method(request: &RequestHeader) -> Option<Reply> {
     if request.method == Method::TRACE {
-        // RFC 9110 9.3.8: it would show whatever was added on the way.
+        // RFC 9110 9.3.8: the response would show the client the fields that were added on the way.
         let reply = Reply::new(Problem::MethodNotAllowed, "TRACE is not allowed");
         return Some(reply.field(header::ALLOW, ALLOW));
     }
@@ -167,7 +171,7 @@ fn method(request: &RequestHeader) -> Option<Reply> {
             "CONNECT is not implemented: this is no forward proxy",
         ));
     }
-    // RFC 9110 7.6.2: it was asked of us.
+    // RFC 9110 7.6.2: with Max-Forwards 0 the gateway is the final recipient.
     let is_ours = request.method == Method::OPTIONS && max_forwards(&request.headers) == Some(0);
     is_ours.then(|| Reply::content("text/plain", "").field(header::ALLOW, ALLOW))
 }
@@ -176,7 +180,8 @@ fn max_forwards(headers: &HeaderMap) -> Option<u64> {
     decimal::strict(headers.get(MAX_FORWARDS)?.as_bytes()).ok()
 }
 
-/// Of expectations there is one (RFC 9110 10.1.1); who sends an empty list expects nothing.
+/// Refuses any expectation other than 100-continue, the only one defined (RFC 9110 10.1.1). An empty list is no
+/// expectation.
 fn expectation(request: &RequestHeader) -> Verdict {
     if request.version <= Version::HTTP_10 {
         return Verdict::Continue(());
@@ -186,17 +191,17 @@ fn expectation(request: &RequestHeader) -> Verdict {
         return Verdict::Continue(());
     }
     let detail = "nothing but 100-continue can be expected";
-    // Nor can it be known whether its body comes.
+    // The connection closes, because the gateway cannot know if the client sends the body.
     Verdict::Reply(Reply::new(Problem::ExpectationFailed, detail).and_close())
 }
 
-/// `Connection` names options and fields, and none that matters to anybody else.
+/// Refuses an HTTP/1 request whose `Connection` field is malformed or names a field that other recipients need.
 fn http1(request: &RequestHeader) -> Verdict {
     for (i, option) in field_list::members(&request.headers, CONNECTION).enumerate() {
         if i == MAX_OPTIONS {
             return bad("the Connection field has too many options");
         }
-        // Which takes more than a name may have, and so only what would not be found below.
+        // `from_bytes` also accepts some options that are not tokens. They match no name below.
         let Ok(name) = HeaderName::from_bytes(option) else {
             return bad("the Connection field has an option that is no token");
         };
@@ -208,7 +213,8 @@ fn http1(request: &RequestHeader) -> Verdict {
     Verdict::Continue(())
 }
 
-/// What makes a request malformed (RFC 9113 8.2, 8.3), where neither h2 nor Pingora finds so.
+/// Refuses an HTTP/2 request that is malformed (RFC 9113 8.2, 8.3) in a way that neither h2 nor Pingora
+/// detects.
 fn http2(request: &RequestHeader) -> Verdict {
     let headers = &request.headers;
     if NOT_IN_HTTP2.iter().any(|name| headers.contains_key(name)) {
@@ -224,7 +230,7 @@ fn http2(request: &RequestHeader) -> Verdict {
     if headers.values().any(is_padded) {
         return bad("the value of a header field has white space around it");
     }
-    // Where there is a Host in place of an :authority, h2 keeps no scheme.
+    // If the client sends Host instead of :authority, h2 drops the scheme.
     if request.method != Method::CONNECT
         && request.uri.scheme_str().is_some_and(|it| it != "http" && it != "https")
     {
@@ -263,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_for_one_connection_cannot_be_named_by_connection() {
+    fn connection_field_naming_an_end_to_end_field_gets_400() {
         for (connection, expected) in [
             ("close", 0),
             ("keep-alive, X-Mine", 0),
@@ -289,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_comes_from_one_origin() {
+    fn several_origin_fields_get_400() {
         let (one, other) = (("Origin", "https://a.example"), ("Origin", "https://evil.example"));
         for version in [Version::HTTP_11, Version::HTTP_2] {
             assert_eq!(status(&request(version, "GET", &[one])), 0);
@@ -299,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn one_expectation_is_met_and_http_1_0_has_none() {
+    fn unknown_expectation_gets_417_except_in_http_1_0() {
         for (version, value, expected) in [
             (Version::HTTP_11, "100-continue", 0),
             (Version::HTTP_11, "100-Continue", 0),
@@ -325,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_written_in_one_way() {
+    fn list_fields_are_rewritten_without_empty_members() {
         for (name, lines, simple) in [
             ("expect", &["100-continue"][..], &["100-continue"][..]),
             ("expect", &["100-continue,", ""], &["100-continue"]),
@@ -345,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_has_what_browsers_send() {
+    fn target_accepts_the_bytes_that_browsers_send() {
         for (target, foreign) in [
             ("/a|b^c[d]{e}'f?q=`g`|^{}[]\\'%", None),
             ("/a?b??c=/?", None),
@@ -364,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn methods_that_are_not_served() {
+    fn method_that_is_not_served_gets_a_local_reply() {
         for (method, fields, expected) in [
             ("TRACE", &[][..], 405),
             ("TRACE", &[("Max-Forwards", "0")], 405),
@@ -387,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn http2_has_no_fields_about_a_connection() {
+    fn http2_request_with_connection_fields_gets_400() {
         for (fields, expected) in [
             (&[("te", "trailers")][..], 0),
             (&[("te", "gzip")], 400),

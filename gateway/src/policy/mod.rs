@@ -1,7 +1,8 @@
-//! What the gateway does to requests and responses besides passing them on: one file a policy.
+//! Policies that the gateway applies to requests and responses besides forwarding them: one file for each
+//! policy.
 //!
-//! A policy is compiled from its table in the configuration, takes plain parts rather than a session, and
-//! knows no other policy.
+//! A policy is compiled from its table in the configuration. It takes plain parts of a request instead of a
+//! session, and does not know any other policy.
 
 pub mod access;
 pub mod auth;
@@ -34,10 +35,10 @@ use crate::config::normalized_name;
 pub use crate::reply::Verdict;
 use crate::util::field_list;
 
-/// Removes the fields that only the gateway may fill in, in any way of writing that a backend may take for them;
-/// `is_meant` is asked for names as [`normalized_name`] has them.
+/// Removes the fields that only the gateway may set, in every spelling that a backend may accept. `is_meant`
+/// gets each name as [`normalized_name`] returns it.
 fn remove_where(request: &mut RequestHeader, is_meant: impl Fn(&str) -> bool) {
-    // Mostly there is none, and nothing is collected.
+    // Most requests have no such field, so the vector rarely allocates.
     let meant: Vec<HeaderName> =
         request.headers.keys().filter(|name| is_meant(&normalized_name(name.as_str()))).cloned().collect();
     for name in &meant {
@@ -45,14 +46,14 @@ fn remove_where(request: &mut RequestHeader, is_meant: impl Fn(&str) -> bool) {
     }
 }
 
-/// The values of the cookies called `name` (RFC 6265 4.2.1).
+/// Returns the values of the cookies called `name` (RFC 6265 4.2.1).
 fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h str> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.filter(move |(named, _)| *named == name).map(|(_, value)| value)
 }
 
-/// Notes that a response would be another one where `field` is another one in the request (RFC 9110 12.5.5).
+/// Adds `field` to Vary: the response depends on that request field (RFC 9110 12.5.5).
 fn add_vary(response: &mut ResponseHeader, field: &'static str) -> Result<()> {
     let is_there = |name| field_list::has(&response.headers, header::VARY, name);
     if is_there("*") || is_there(field) {

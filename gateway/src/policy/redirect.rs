@@ -1,4 +1,4 @@
-//! `redirect`: clients are sent somewhere else, with what the route's template takes from their request.
+//! `redirect`: sends clients to another URL. The route's template builds the URL from parts of the request.
 
 use http::{HeaderValue, StatusCode};
 use regex::{Captures, Regex};
@@ -6,34 +6,35 @@ use regex::{Captures, Regex};
 use crate::config::{self, Part, RedirectTarget, Section, Value, normalise_host, push_encoded};
 use crate::reply::{Problem, Reply};
 
-/// Sends clients somewhere else.
+/// Redirect of a route.
 #[derive(Debug)]
 pub struct Redirect {
     target: RedirectTarget,
-    /// The pattern whose groups the target names.
+    /// Pattern whose groups the target names.
     pattern: Option<Regex>,
     status: StatusCode,
 }
 
-/// The parts of a request that a target can name.
+/// Parts of a request that a target can name.
 pub struct Asked<'r> {
-    /// The path as it was routed.
+    /// Path by which the request was routed.
     pub compared: &'r str,
-    /// The path as the client has written it, but for dot segments.
+    /// Path as the client has written it, without dot segments.
     pub sent: &'r str,
-    /// What follows the question mark.
+    /// Query: the bytes after the question mark.
     pub query: &'r [u8],
-    /// The host, as the client has written it.
+    /// Host, as the client has written it.
     pub host: Option<&'r str>,
-    /// Whether it came over TLS.
+    /// True if the request came over TLS.
     pub is_https: bool,
 }
 
 impl Redirect {
-    /// Where `route` sends clients; `None` where it does not.
+    /// Compiles the redirect of `route`. Returns `None` if the route has no redirect.
     ///
     /// # Errors
-    /// What is wrong with its target, which the configuration has excluded.
+    /// Returns a description of the fault if the target is invalid. Validation of the configuration has
+    /// excluded that.
     pub fn new(route: &config::Route) -> Result<Option<Self>, String> {
         if route.redirect.is_empty() {
             return Ok(None);
@@ -43,7 +44,8 @@ impl Redirect {
         Ok(Some(Redirect { target, pattern, status: route.redirect_status.0 }))
     }
 
-    /// The answer to a request.
+    /// Returns the local reply to a request: the redirect, or 400 if the request lacks a valid Host that the
+    /// target needs.
     pub fn answer(&self, asked: &Asked<'_>) -> Reply {
         let location = self.location(asked).and_then(|location| HeaderValue::from_str(&location).ok());
         match location {
@@ -55,11 +57,12 @@ impl Redirect {
         }
     }
 
-    /// Where its client is sent; `None` where the target names the host, and the request has none.
+    /// Returns the URL to which the client is sent. Returns `None` if the target names the host, and the
+    /// request has no valid one.
     fn location(&self, asked: &Asked<'_>) -> Option<String> {
         let mut values = Values { asked, captures: None, pattern: self.pattern.as_ref() };
         let mut location = String::new();
-        // Whether a separator waits for a query that was empty.
+        // True while the last separator stands before a query that was empty.
         let mut is_open = false;
         for (section, part) in &self.target.parts {
             match part {
@@ -88,7 +91,7 @@ impl Redirect {
             close(&mut location);
         }
         if self.target.is_path {
-            // Behind two slashes stands a host (RFC 3986 4.2).
+            // A host follows two slashes (RFC 3986 4.2), so a path keeps one.
             let doubled = location.len() - location.trim_start_matches('/').len();
             location.drain(1..doubled.max(1));
         }
@@ -96,14 +99,14 @@ impl Redirect {
     }
 }
 
-/// Nothing follows the question mark.
+/// Removes a question mark that nothing follows.
 fn close(location: &mut String) {
     if location.ends_with('?') {
         location.pop();
     }
 }
 
-/// The values for one request. The pattern is only asked where a group of it is named.
+/// Values for one request. The pattern runs only if the target names one of its groups.
 struct Values<'r> {
     asked: &'r Asked<'r>,
     captures: Option<Captures<'r>>,
@@ -122,7 +125,7 @@ impl Values<'_> {
                 let group = self.captures.as_ref().and_then(|captures| captures.get(number));
                 push_encoded(into, group.map_or("", |group| group.as_str()).as_bytes(), in_query);
             }
-            // What begins otherwise is no path of a request that could be made again ("OPTIONS *").
+            // A path without a leading slash ("OPTIONS *") is not one that the client could request again.
             Value::Path => {
                 let path = if asked.sent.starts_with('/') { asked.sent } else { "/" };
                 push_encoded(into, path.as_bytes(), in_query);
@@ -137,7 +140,7 @@ impl Values<'_> {
     }
 }
 
-/// A query as it came, but for what has no place in a URL.
+/// Appends a query unchanged, except for bytes that a URL must not contain: they are percent-encoded.
 fn push_query(into: &mut String, query: &[u8]) {
     for byte in query {
         match byte {
@@ -175,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_is_filled_in() {
+    fn target_values_are_filled_in() {
         let asked = at("/blog/42/a%20b&c", "x=1&y=2");
         for (target, expected) in [
             ("/new", "/new"),
@@ -240,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_gets_out_of_the_field() {
+    fn control_bytes_are_encoded_in_location() {
         let query = b"a=\r\nSet-Cookie: b=1\0\xff\"<>`#\\|{}";
         let asked = Asked { query, ..at("/old\r\nX: 1", "") };
         assert_eq!(
@@ -250,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_a_host_is_told_so_where_it_is_needed() {
+    fn request_without_host_gets_400_if_target_needs_it() {
         for host in [None, Some("a b"), Some("")] {
             let asked = Asked { host, ..ASKED };
             assert_eq!(redirect("", "https://www.$host/").answer(&asked).status(), 400, "{host:?}");

@@ -1,13 +1,14 @@
-//! An id for every request: sent up, returned to the client and logged, so that all of them can be found
-//! again by it. What a client sends as `X-Request-Id` is not believed; it could be anybody's.
+//! Request ids. The gateway sends the id to the backend, returns it to the client and logs it, so that a
+//! request can be found again by its id. The gateway ignores an `X-Request-Id` that the client sends, because a
+//! client could choose the id of another request.
 
 use http::HeaderValue;
 use uuid::{NoContext, Timestamp, Uuid};
 
 pub use crate::reply::X_REQUEST_ID;
 
-/// A new id: a UUIDv7 (RFC 9562 5.7), so that ids sort by time. Made without the library's shared counter,
-/// which would take a lock.
+/// Returns a new id: a UUIDv7 (RFC 9562 5.7), so that ids sort by time. The function avoids the library's
+/// shared counter, which would take a lock.
 pub fn generate() -> HeaderValue {
     let id = Uuid::new_v7(Timestamp::now(NoContext));
     let mut buffer = Uuid::encode_buffer();
@@ -26,7 +27,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_uuids_and_never_the_same() {
+    fn ids_are_unique_uuids_of_version_7() {
         let ids: HashSet<String> = (0..1000).map(|_| text(&generate()).to_owned()).collect();
         assert_eq!(ids.len(), 1000);
         assert!(ids.iter().all(|id| Uuid::parse_str(id).is_ok_and(|id| id.get_version_num() == 7)));

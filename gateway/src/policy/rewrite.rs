@@ -1,4 +1,4 @@
-//! The path that a backend gets to see, where a route changes it.
+//! Rewrites the path of a request before the backend gets it, if the route says so.
 
 use http::Uri;
 use http::uri::PathAndQuery;
@@ -10,22 +10,24 @@ use super::Verdict;
 use crate::config::{self, Part, Paths, Template, Value, read_path};
 use crate::reply::{Problem, Reply};
 
-/// What becomes of a path on its way up.
+/// Change of the path on its way to the backend.
 #[derive(Debug)]
 pub enum Rewrite {
-    /// It stays.
+    /// The path stays.
     Keep,
-    /// This prefix is taken off.
+    /// The gateway removes this prefix.
     Strip(String),
-    /// What the pattern matches first is replaced by what the template makes of its groups.
+    /// The gateway replaces the first match of the pattern by the template, filled with the groups of the
+    /// match.
     Replace(Regex, Template),
 }
 
 impl Rewrite {
-    /// What `route` makes of paths.
+    /// Compiles the path rewrite of `route`.
     ///
     /// # Errors
-    /// What is wrong with its template, which the configuration has excluded.
+    /// Returns a description of the fault if the template is invalid. Validation of the configuration has
+    /// excluded that.
     pub fn new(route: &config::Route) -> Result<Self, String> {
         Ok(match (&route.path_prefix, &route.path_regex) {
             (Some(prefix), _) if route.strip_prefix => Rewrite::Strip(prefix.clone()),
@@ -37,9 +39,12 @@ impl Rewrite {
         })
     }
 
-    /// Returns the new path for one that was routed as `compared` and would go up as `sent`; `None` where it does.
-    /// Refuses a request whose new path has dot segments: what is no such segment before may have become one, as `/f../x` does
-    /// where `/f` becomes `/files/`, and a backend would take it for a path that another route is for.
+    /// Returns the new path of a request that was routed by `compared` and would otherwise go to the backend as
+    /// `sent`. Returns `None` if the path stays as `sent`.
+    ///
+    /// Refuses a request whose new path has dot segments. A replacement can create one: `/f../x` becomes
+    /// `/files/../x` if `/f` becomes `/files/`. A backend would resolve it to a path that belongs to another
+    /// route.
     pub fn check(&self, compared: &str, sent: &str) -> Verdict<Option<String>> {
         let path = self.apply(compared, sent);
         let is_replaced = matches!(self, Rewrite::Replace(..));
@@ -52,27 +57,30 @@ impl Rewrite {
         }
     }
 
-    /// The new path, whatever is in it.
+    /// Returns the new path, without a check for dot segments.
     fn apply(&self, compared: &str, sent: &str) -> Option<String> {
         let rest = match self {
             Rewrite::Keep => return None,
-            // What is below the prefix stays as it came, unless the prefix was written in another way.
+            // The rest of the path stays as the client has written it. If the client spelled the prefix
+            // differently, the routed path is used.
             Rewrite::Strip(prefix) => {
                 let below = |path: &'_ str| path.strip_prefix(prefix.as_str()).map(str::to_owned);
                 below(sent).filter(|rest| is_whole(prefix, rest)).or_else(|| below(compared))?
             }
             Rewrite::Replace(pattern, template) => replace(pattern, template, compared),
         };
-        // Not two slashes either: `//host/` is where a backend that redirects might send the client.
+        // The path must not begin with two slashes: a backend that redirects might send the client to the host
+        // in `//host/`.
         Some(format!("/{}", rest.trim_start_matches('/')))
     }
 }
 
-/// Changes the path of a request, whose query stays: to `rewritten`, or where that is `None`, to what goes up of the
-/// `paths` by which it was routed; where they are `None` too, it is as the client has written it.
+/// Changes the path of a request and keeps the query. The new path is `rewritten`. If that is `None`, the new
+/// path is the one to send in `paths`, by which the request was routed. If both are `None`, the path stays as
+/// the client has written it.
 ///
 /// # Errors
-/// Where what comes out is no path, which the configuration has excluded.
+/// Returns an error if the new path is not valid. Validation of the configuration has excluded that.
 pub fn on_request(request: &mut RequestHeader, rewritten: Option<&str>, paths: Option<&Paths>) -> Result<()> {
     let written = request.uri.path();
     let resolved = || paths.map(|paths| &*paths.sent).filter(|sent| *sent != written);
@@ -89,7 +97,7 @@ pub fn on_request(request: &mut RequestHeader, rewritten: Option<&str>, paths: O
     Ok(())
 }
 
-/// `path` with what `pattern` matches first replaced.
+/// Returns `path` with the first match of `pattern` replaced.
 fn replace(pattern: &Regex, template: &Template, path: &str) -> String {
     let Some(groups) = pattern.captures(path) else { return path.to_owned() };
     let (start, end) = groups.get(0).map_or((0, 0), |all| (all.start(), all.end()));
@@ -100,7 +108,7 @@ fn replace(pattern: &Regex, template: &Template, path: &str) -> String {
             Part::Value(Value::Group(number)) => {
                 replaced.push_str(groups.get(*number).map_or("", |group| group.as_str()));
             }
-            // Only groups can be named.
+            // A template of a rewrite can name only groups.
             Part::Value(_) => {}
         }
     }
@@ -108,12 +116,12 @@ fn replace(pattern: &Regex, template: &Template, path: &str) -> String {
     replaced
 }
 
-/// Whether some server would see a dot segment in a path.
+/// Returns true if some servers would see a dot segment in `path`.
 fn has_dot_segments(path: &str) -> bool {
     path.split('/').any(|segment| matches!(segment, "." | "..")) || read_path(path).is_err()
 }
 
-/// Whether a prefix ends where a segment does.
+/// Returns true if the prefix ends at the end of a segment.
 fn is_whole(prefix: &str, rest: &str) -> bool {
     prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/')
 }
@@ -129,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_is_taken_off() {
+    fn prefix_is_removed() {
         for (prefix, path, rest) in [
             ("/api", "/api", "/"),
             ("/api", "/api/", "/"),
@@ -144,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_below_a_prefix_stays_as_it_came() {
+    fn rest_after_prefix_stays_as_sent() {
         let strip = Rewrite::Strip("/api".to_owned());
         for (compared, sent, rest) in [
             ("/api/a@b/c", "/api/a%40b//c", "/a%40b//c"),
@@ -156,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_up_unchanged_is_still_without_dots() {
+    fn unchanged_path_goes_up_without_dot_segments() {
         let mut request = RequestHeader::build("GET", b"/x/../a%40b?q=/../", None).unwrap();
         let paths = Paths { compared: "/a@b".to_owned(), sent: "/a%40b".to_owned() };
         on_request(&mut request, None, Some(&paths)).unwrap();
@@ -190,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_becomes_a_dot_segment_is_refused() {
+    fn rewrite_that_creates_a_dot_segment_gets_400() {
         let files = replace("^/f(.*)$", "/files/$1");
         for path in ["/f../secret", "/f./secret", "/f..%2Fsecret", "/f..", "/f/..;/secret", "/f..;a/secret"] {
             match files.check(path, path) {

@@ -1,4 +1,4 @@
-//! `[security_headers]`: fields that tell browsers to be careful, on every answer.
+//! `[security_headers]`: adds fields that make browsers more careful, to every response and local reply.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora::Result;
@@ -6,10 +6,11 @@ use pingora::http::ResponseHeader;
 
 use crate::config;
 
-/// The fields, ready to be set.
+/// Security fields, ready to be set.
 pub struct SecurityHeaders {
     always: Vec<(HeaderName, HeaderValue)>,
-    /// Strict-Transport-Security means nothing where anybody could have changed it (RFC 6797 7.2).
+    /// Value of Strict-Transport-Security, for HTTPS only: over plain HTTP anyone on the path could have
+    /// changed it (RFC 6797 7.2).
     over_https: Option<HeaderValue>,
 }
 
@@ -31,17 +32,17 @@ impl From<&config::SecurityHeaders> for SecurityHeaders {
 }
 
 impl SecurityHeaders {
-    /// The fields of an answer over HTTPS, or without it.
+    /// Returns the fields for a response over HTTPS, or over plain HTTP.
     pub fn fields(&self, is_https: bool) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         let always = self.always.iter().map(|(name, value)| (name, value));
         let hsts = self.over_https.as_ref().filter(|_| is_https);
         always.chain(hsts.map(|value| (&header::STRICT_TRANSPORT_SECURITY, value)))
     }
 
-    /// Sets those that the backend has not set itself.
+    /// Sets the fields that the backend has not set. Over plain HTTP, removes Strict-Transport-Security.
     ///
     /// # Errors
-    /// Never in practice: the values are valid.
+    /// Returns an error if Pingora refuses a field, which does not happen: the values are valid.
     pub fn on_response(&self, is_https: bool, response: &mut ResponseHeader) -> Result<()> {
         if !is_https {
             response.remove_header(&header::STRICT_TRANSPORT_SECURITY);
@@ -54,7 +55,7 @@ impl SecurityHeaders {
         Ok(())
     }
 
-    /// The same for an answer of the gateway's own.
+    /// Sets the fields that a local reply does not have yet.
     pub fn on_reply(&self, is_https: bool, fields: &mut HeaderMap) {
         for (name, value) in self.fields(is_https) {
             fields.entry(name).or_insert_with(|| value.clone());
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_knows_better_and_what_is_empty_is_left_out() {
+    fn backend_value_is_kept_and_empty_value_is_not_sent() {
         let config = config::SecurityHeaders { referrer_policy: value(""), ..Default::default() };
         let headers = applied(&config, true, &[("X-Frame-Options", "SAMEORIGIN")]);
         assert_eq!(headers["x-content-type-options"], "nosniff");

@@ -1,5 +1,5 @@
-//! A cookie that a client keeps for the gateway and cannot make up: its value bears a signature
-//! (HMAC-SHA-256) over what it is for and what it says.
+//! Cookies that a client keeps for the gateway and cannot forge: the value carries a signature (HMAC-SHA-256)
+//! over the cookie's purpose and its content.
 
 use std::sync::Arc;
 
@@ -15,25 +15,25 @@ use super::cookies;
 use crate::util::random::NoRandomBytes;
 use crate::util::{cache_control, random};
 
-/// How long a client keeps it: 30 days.
+/// Time that a client keeps the cookie, in seconds: 30 days.
 const MAX_AGE_SECS: u32 = 30 * 24 * 60 * 60;
 
-/// What cookies are signed with.
+/// Key that signs cookies.
 pub struct CookieKey(Vec<u8>);
 
 impl CookieKey {
-    /// The key in this environment variable; one that is empty counts as not set.
+    /// Reads the key from an environment variable. A random key replaces a variable that is empty or not set.
     ///
     /// # Errors
-    /// Where it is not set, and the system has no random bytes for another one.
+    /// Returns an error if the variable is not set and the system has no random bytes.
     pub fn from_variable(name: &str) -> std::result::Result<Self, NoRandomBytes> {
         CookieKey::new(std::env::var(name).ok().filter(|secret| !secret.trim().is_empty()))
     }
 
-    /// The key that is `secret`; without one, a random key of this process.
+    /// Creates a key from `secret`. Without a secret, creates a random key that lasts as long as the process.
     ///
     /// # Errors
-    /// Where there is no `secret`, and the system has no random bytes.
+    /// Returns an error if there is no `secret` and the system has no random bytes.
     pub fn new(secret: Option<String>) -> std::result::Result<Self, NoRandomBytes> {
         Ok(CookieKey(match secret {
             Some(secret) => secret.into_bytes(),
@@ -44,15 +44,15 @@ impl CookieKey {
     fn sign(&self, purpose: &str, value: &str) -> std::result::Result<String, ErrorStack> {
         let key = PKey::hmac(&self.0)?;
         let mut signer = Signer::new(MessageDigest::sha256(), &key)?;
-        // A purpose is a name and holds no line break, so the two cannot run into each other.
+        // A purpose is a name without line breaks, so the line break separates purpose and value without doubt.
         signer.update(format!("{purpose}\n{value}").as_bytes())?;
         let signature = signer.sign_to_vec()?;
-        // 128 bits are more than anybody guesses.
+        // 128 bits are too many to guess.
         Ok(signature.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
     }
 }
 
-/// A cookie with one purpose.
+/// Cookie with one purpose.
 pub struct SignedCookie {
     name: String,
     purpose: String,
@@ -60,12 +60,12 @@ pub struct SignedCookie {
 }
 
 impl SignedCookie {
-    /// A cookie called `name`; one that was signed for another `purpose` counts as none.
+    /// Creates a cookie called `name`. A cookie that was signed for another `purpose` is ignored.
     pub fn new(name: &str, purpose: String, key: Arc<CookieKey>) -> Self {
         SignedCookie { name: name.to_owned(), purpose, key }
     }
 
-    /// What the client's cookie says, where it has one and we have signed it.
+    /// Returns the content of the client's cookie, if the gateway has signed it.
     pub fn read<'h>(&'h self, headers: &'h HeaderMap) -> Option<&'h str> {
         cookies(headers, &self.name).find_map(|signed| {
             let (value, signature) = signed.rsplit_once('.')?;
@@ -76,11 +76,12 @@ impl SignedCookie {
         })
     }
 
-    /// Gives the client a cookie that says `value`; one that it got over HTTPS it sends over HTTPS only. No cache may give
-    /// it to other clients, which would all come to the same backend.
+    /// Sets a cookie with the content `value` on the response. A client that gets the cookie over HTTPS sends
+    /// it over HTTPS only. The response becomes private, so that no cache gives the cookie to other clients:
+    /// all of them would go to the same backend.
     ///
     /// # Errors
-    /// Where Pingora refuses the field, which it does not do for this one.
+    /// Returns an error if Pingora refuses the field, which does not happen for this one.
     pub fn on_response(&self, value: &str, is_https: bool, response: &mut ResponseHeader) -> Result<()> {
         let Ok(signature) = self.key.sign(&self.purpose, value) else { return Ok(()) };
         let (name, secure) = (&self.name, if is_https { "; Secure" } else { "" });
@@ -109,7 +110,7 @@ mod tests {
         )
     }
 
-    /// What a browser would send after a response with this cookie.
+    /// Returns the Cookie field that a browser would send after a response with this cookie.
     fn given(cookie: &SignedCookie, value: &str) -> String {
         let mut response = ResponseHeader::build(200, None).unwrap();
         cookie.on_response(value, false, &mut response).unwrap();
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_signed_is_read_again() {
+    fn signed_value_is_read_again() {
         let cookie = cookie(Some("secret"), "split a.example");
         let given = given(&cookie, "1234");
         assert_eq!(cookie.read(&headers(&given)), Some("1234"));
@@ -133,10 +134,10 @@ mod tests {
     }
 
     #[test]
-    fn a_key_without_a_secret_is_random_and_whole() {
+    fn key_without_a_secret_is_random_in_every_byte() {
         let key = || CookieKey::new(None).unwrap().0;
         assert_eq!(key().len(), random::SECRET_BYTES);
-        // Of keys made at the same moment no part is the same: what a clock says would be.
+        // Keys made at the same moment differ in every byte. A key derived from a clock would have equal bytes.
         let keys: Vec<Vec<u8>> = (0..32).map(|_| key()).collect();
         for at in 0..random::SECRET_BYTES {
             assert!(keys.iter().any(|key| key[at] != keys[0][at]), "byte {at} of every key is the same");
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_signed_for_this_counts_as_none() {
+    fn cookie_with_a_wrong_signature_is_ignored() {
         let cookie = cookie(Some("secret"), "split a.example");
         let given = given(&cookie, "1234");
         for other in [self::cookie(Some("secret"), "split b.example"), self::cookie(None, "split a.example")]

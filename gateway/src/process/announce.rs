@@ -1,5 +1,5 @@
-//! By what the process is found while it serves: its file, its word to the service manager, and the command that
-//! waits for it to be in the background.
+//! Announces that the process serves. It writes the pid file, notifies the service manager, and ends the command that
+//! waits until the gateway runs in the background.
 
 use std::path::Path;
 
@@ -9,23 +9,24 @@ use super::daemon::Terminal;
 use super::pid_file::{PidFile, PidFileError};
 use super::systemd;
 
-/// All of it.
+/// Receivers of the announcement that the process serves.
 pub struct Announcer {
     pid_file: Option<PidFile>,
     terminal: Option<Terminal>,
 }
 
 impl Announcer {
-    /// Nobody is told yet. The file at `pid_file` (none where that is empty) can be written.
+    /// Prepares the announcement, and checks that the file `pid_file` can be written. An empty `pid_file` means no
+    /// file.
     ///
     /// # Errors
-    /// Where it cannot be.
+    /// Returns an error if the file cannot be written.
     pub fn prepare(pid_file: &str, terminal: Option<Terminal>) -> Result<Self, PidFileError> {
         let pid_file = (!pid_file.is_empty()).then(|| PidFile::prepare(Path::new(pid_file))).transpose()?;
         Ok(Announcer { pid_file, terminal })
     }
 
-    /// This process serves.
+    /// Announces that this process serves.
     pub fn announce(&mut self) {
         if let Some(file) = &mut self.pid_file {
             file.publish();
@@ -36,7 +37,7 @@ impl Announcer {
         }
     }
 
-    /// Another process serves in its place, and has told so itself.
+    /// Leaves the pid file to the successor, which has announced itself.
     pub fn give_away(&mut self) {
         if let Some(file) = &mut self.pid_file {
             file.give_away();

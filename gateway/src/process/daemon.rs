@@ -1,12 +1,13 @@
-//! `--daemon`: the command returns when the gateway serves, and the gateway goes on in the background.
+//! The `--daemon` option: the command returns when the gateway serves, and the gateway continues in the background.
 //!
-//! A process with threads cannot be forked safely, so the program is started again with the same arguments, in a
-//! session of its own. Until it serves, its errors go where the command's go; then it lets go of the terminal
-//! and says so, over a socket that it has got as its standard input.
+//! A process with threads cannot be forked safely, so the program is started again with the same arguments, in a new
+//! session. Until it serves, it writes its errors where the command writes them. Then it lets go of the terminal, and
+//! tells the command so over a socket, which it received as its standard input.
 //!
-//! Between the command and the daemon is a launcher, which ends at once, so that the daemon is the child of the system's
-//! first process before it is announced. systemd looks at that moment: it does not wait for a main process that is not
-//! its child, and kills it right after SIGTERM when the service is stopped.
+//! A launcher process stands between the command and the daemon. The launcher ends at once, so that the daemon is a
+//! child of the system's first process before it is announced. systemd checks the parent at that moment: it does not
+//! wait for a main process that is not its child, and kills such a process right after SIGTERM when the service is
+//! stopped.
 
 use std::env;
 use std::fs::OpenOptions;
@@ -19,24 +20,24 @@ use std::process::Command;
 use nix::unistd::setsid;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-/// Says to a process that was started again which one it is.
+/// Environment variable that tells a restarted process its role.
 const CHILD: &str = "GATEWAY_DAEMON_CHILD";
 const LAUNCHER: &str = "launcher";
 const DAEMON: &str = "daemon";
 
-/// Why there is no daemon.
+/// Reason why the gateway does not run in the background.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// The program cannot be started again.
     #[error("--daemon: cannot start in the background: {0}")]
     Start(io::Error),
-    /// It was started, and has failed.
+    /// The gateway was started in the background and has failed.
     #[error("--daemon: the gateway has not started; what it said stands above")]
     Failed,
-    /// It has no session of its own.
+    /// The process cannot leave the session of the terminal.
     #[error("--daemon: cannot leave the terminal's session: {0}")]
     Session(nix::errno::Errno),
-    /// Its log would go nowhere.
+    /// The log would be lost, because the process lets go of the console.
     #[error(
         "--daemon: the log has nowhere to go with logging.output = \"console\"; set logging.output = \"file\" and \
          logging.file_path"
@@ -44,7 +45,7 @@ pub enum DaemonError {
     LogsToConsole,
 }
 
-/// Whether this process is the one in the background.
+/// Returns true if this process is the daemon.
 pub fn is_child() -> bool {
     is(DAEMON)
 }
@@ -53,17 +54,17 @@ fn is(role: &str) -> bool {
     env::var_os(CHILD).is_some_and(|known| known == role)
 }
 
-/// Starts the gateway in the background, and returns when it serves.
+/// Starts the gateway in the background, and returns when the gateway serves.
 ///
 /// # Errors
-/// Where it cannot be started, or fails before it serves.
+/// Returns an error if the gateway cannot be started, or fails before it serves.
 pub fn start() -> Result<(), DaemonError> {
     if is(LAUNCHER) {
-        // The daemon gets this process's standard input, and with it the socket.
+        // The daemon inherits this process's standard input, and with it the socket.
         return again(DAEMON)?.spawn().map(drop).map_err(DaemonError::Start);
     }
     let (mut ready, its_end) = UnixStream::pair().map_err(DaemonError::Start)?;
-    // The command is dropped at the end of this, and with it our hold on the other end.
+    // The `Command` is dropped at the end of this statement, and closes this process's copy of the other end.
     let launched = again(LAUNCHER)?.stdin(OwnedFd::from(its_end)).status().map_err(DaemonError::Start)?;
     match ready.read(&mut [0]) {
         Ok(1..) if launched.success() => Ok(()),
@@ -71,21 +72,21 @@ pub fn start() -> Result<(), DaemonError> {
     }
 }
 
-/// This program, with the same arguments, in another role.
+/// Returns a command that runs this program with the same arguments in another role.
 fn again(role: &str) -> Result<Command, DaemonError> {
     let mut command = Command::new(env::current_exe().map_err(DaemonError::Start)?);
     command.args(env::args_os().skip(1)).env(CHILD, role);
     Ok(command)
 }
 
-/// The daemon's hold on the terminal and on the command that started it.
+/// Connection of the daemon to the terminal and to the command that started it.
 pub struct Terminal(());
 
 impl Terminal {
-    /// Leaves the terminal's session: its end, and Ctrl-C, are no affair of this process any more.
+    /// Leaves the session of the terminal. After that, Ctrl-C and the end of the terminal do not reach this process.
     ///
     /// # Errors
-    /// Where the system refuses.
+    /// Returns an error if the system refuses.
     pub fn leave_session() -> Result<Self, DaemonError> {
         setsid().map_err(DaemonError::Session)?;
         Ok(Terminal(()))
@@ -94,7 +95,7 @@ impl Terminal {
     /// Lets go of the terminal, and ends the command that waits.
     ///
     /// # Errors
-    /// Where `/dev/null` cannot be opened.
+    /// Returns an error if `/dev/null` cannot be opened.
     pub fn let_go(self) -> io::Result<()> {
         let nowhere = OpenOptions::new().read(true).write(true).open("/dev/null")?;
         if !goes_to_journal(1) {
@@ -105,18 +106,18 @@ impl Terminal {
         }
         let command = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
         dup2_stdin(&nowhere)?;
-        // Who started it may have been interrupted.
+        // The user may have interrupted the command that waits.
         let _ = (&command).write_all(b"!");
         Ok(())
     }
 }
 
-/// Whether what is written on standard output outlives the terminal: where systemd reads it.
+/// Returns true if standard output outlives the terminal, because systemd reads it.
 pub fn console_outlives_terminal() -> bool {
     goes_to_journal(1)
 }
 
-/// Whether this descriptor is the stream to systemd's journal that `JOURNAL_STREAM` names (`systemd.exec(5)`).
+/// Returns true if the descriptor is the stream to systemd's journal that `JOURNAL_STREAM` names (`systemd.exec(5)`).
 fn goes_to_journal(descriptor: u32) -> bool {
     let Some(stream) = env::var_os("JOURNAL_STREAM") else { return false };
     let found = std::fs::metadata(format!("/proc/self/fd/{descriptor}"));

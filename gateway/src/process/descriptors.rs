@@ -1,18 +1,18 @@
-//! How many connections the process can have open: each is a file descriptor, and the system gives a process only so
-//! many of those (`ulimit -n`). Counted before anything is served, because a process that runs out of them later
-//! can neither take clients nor reach backends.
+//! The number of connections that the process can have open. Each connection is a file descriptor, and the system
+//! limits the descriptors of a process (`ulimit -n`). The number is checked before the gateway serves, because a
+//! process that runs out of descriptors later can neither accept clients nor reach backends.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{Config, Proxy};
 
-/// Listeners, logs, runtimes, probes, files that are being read.
+/// Descriptors for listeners, logs, runtimes, probes, and files that are being read.
 const RESERVE: u64 = 100;
 
-/// The fewest client connections that are worth a start.
+/// Minimum number of client connections that justifies a start.
 const FEWEST: u64 = 16;
 
-/// More connections are asked for than the system allows.
+/// Error of a configuration that asks for more connections than the system allows.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "proxy.max_connections = {connections} may need {needed} open files, and the system allows this process \
@@ -23,11 +23,11 @@ pub struct TooFewDescriptors {
     connections: u64,
     needed: u64,
     allowed: u64,
-    /// `None`: not even the fewest do.
+    /// Number of connections that fit; `None` if not even the minimum fits.
     fitting: Option<u64>,
 }
 
-/// What to do, behind that the limit can be raised.
+/// Returns the end of the error message, which follows the advice to raise the limit.
 fn remedy(fitting: Option<u64>) -> String {
     match fitting {
         Some(fitting) => format!(", or set max_connections to {fitting} at most"),
@@ -35,28 +35,28 @@ fn remedy(fitting: Option<u64>) -> String {
     }
 }
 
-/// How many client connections there may be.
+/// Number of client connections that the process can serve.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Room {
-    /// So many.
+    /// Maximum number of client connections.
     pub connections: usize,
-    /// What to tell whoever has not said how many, where that is fewer than by default.
+    /// Warning for an operator who has not set the number, if the default had to be lowered.
     pub warning: Option<String>,
 }
 
-/// Raises the limit of open files as far as the process may, and sees whether the connections of `config` fit in. The
-/// default number of them is lowered to what does; one that somebody has chosen is not.
+/// Raises the limit of open files as far as possible, and checks that the connections of `config` fit. The default
+/// number of connections is lowered to the number that fits. A number that the operator has set is not lowered.
 ///
 /// # Errors
-/// Where it does not fit.
+/// Returns an error if the number that the operator has set does not fit.
 pub fn make_room(config: &Config) -> Result<Room, TooFewDescriptors> {
     room(config, raise_limit())
 }
 
-/// The limit of open files, once it is as high as it may be.
+/// Raises the limit of open files to its maximum, and returns the new limit.
 fn raise_limit() -> u64 {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((0, 0));
-    // Some systems call the hard limit infinite, and take none that is.
+    // Some systems report an infinite hard limit, and refuse to set it.
     if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft }
 }
 
@@ -82,13 +82,14 @@ fn room(config: &Config, allowed: u64) -> Result<Room, TooFewDescriptors> {
     Ok(Room { connections: usize::try_from(fitting).unwrap_or(connections), warning: Some(warning) })
 }
 
-/// So many files may be open with so many client connections: each is one, and one more while a backend works for
-/// it; and a connection to another backend may be kept from before.
+/// Returns the number of files that may be open with so many client connections. Each client takes one file, and a
+/// second one while a backend works for it. Idle connections to other backends may be kept as well, at most one for
+/// each client.
 fn needed(connections: u64, kept: u64) -> u64 {
     connections.saturating_mul(2).saturating_add(kept.min(connections)).saturating_add(RESERVE)
 }
 
-/// The most connections that so many files are enough for.
+/// Returns the largest number of connections for which `allowed` files are enough.
 fn fitting(allowed: u64, kept: u64) -> u64 {
     let left = allowed.saturating_sub(RESERVE);
     let with_as_many_kept = left / 3;
@@ -109,8 +110,8 @@ mod tests {
     }
 
     #[test]
-    fn a_client_takes_two_and_the_rest_is_kept_for_backends_and_ourselves() {
-        // 2 × 1000, 512 kept, 100 for ourselves.
+    fn client_needs_two_files_beside_pool_and_reserve() {
+        // 2 × 1000 for clients, 512 idle connections, and the reserve of 100.
         assert_eq!(room(&with(1000), 2612), Ok(Room { connections: 1000, warning: None }));
         let error = room(&with(1000), 2611).unwrap_err();
         assert_eq!(
@@ -118,7 +119,7 @@ mod tests {
             TooFewDescriptors { connections: 1000, needed: 2612, allowed: 2611, fitting: Some(999) }
         );
         assert!(room(&with(usize::MAX), 1 << 20).is_err());
-        // No more are kept than there ever were.
+        // No more idle connections are kept than there were clients.
         assert_eq!(room(&with(100), 400), Ok(Room { connections: 100, warning: None }));
         assert!(room(&with(100), 399).is_err());
         for (allowed, kept) in [(151, 512), (1024, 512), (1636, 512), (1639, 512), (4096, 1), (1 << 20, 512)]
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_has_chosen_is_lowered_to_what_fits() {
+    fn default_max_connections_is_lowered_to_fit() {
         let by_default = Config::default();
         let room = |allowed| room(&by_default, allowed).unwrap();
         assert_eq!(room(1 << 20), Room { connections: 10_000, warning: None });
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn where_not_even_the_fewest_fit_it_is_said_how_much_they_need() {
+    fn error_says_how_many_files_the_minimum_needs() {
         for (allowed, error) in [
             (147, "LimitNOFILE= of systemd) to 148 at least, which is enough for 16 connections"),
             (148, "LimitNOFILE= of systemd), or set max_connections to 16 at most"),

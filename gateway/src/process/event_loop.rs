@@ -1,5 +1,4 @@
-//! What happens to the main thread while the process serves, and what it does about it, until there is a reason to
-//! stop.
+//! The event loop of the main thread. It handles events while the process serves, until there is a reason to stop.
 
 use std::sync::mpsc::{Receiver, Sender};
 use std::{io, thread};
@@ -12,33 +11,33 @@ use crate::process::signals::{CaughtSignals, RunError, UpgradeState};
 use crate::process::upgrade::{Confirmed, HandOverError, Listener, TakeOverError, hand_over};
 use crate::telemetry::LogHandle;
 
-/// What happens to the main thread.
+/// Event that the main thread handles.
 pub(super) enum Event {
     Signal(i32),
-    /// Whether all accept loops run.
+    /// The server has started; the value is true if all accept loops run.
     Started(bool),
     TakenOver(Result<Confirmed, TakeOverError>),
     HandedOver(Result<Option<u32>, HandOverError>),
     ServerEnded,
 }
 
-/// Why it stops.
+/// Reason why the process stops.
 pub(super) enum Stop {
     Signal(i32),
     /// A successor serves.
     HandedOver,
-    /// The predecessor serves on.
+    /// The predecessor continues to serve.
     NotNeeded(TakeOverError),
 }
 
-/// What the main thread does while the process serves.
+/// State of the main thread while the process serves.
 pub(super) struct EventLoop {
     upgrade_state: UpgradeState,
-    /// Where events come from.
+    /// Sender of events to the main thread.
     event: Sender<Event>,
-    /// Whether it serves, and is the only one that does.
+    /// True if this process serves, and no predecessor serves beside it.
     serves: bool,
-    /// Whether it got SIGQUIT before it served.
+    /// True if SIGQUIT arrived before this process served.
     asked: bool,
     handing_over: bool,
 }
@@ -112,14 +111,14 @@ impl EventLoop {
         }
     }
 
-    /// The predecessor, if there is one that waits, need not wait any longer.
+    /// Tells a waiting predecessor that this process does not take over.
     fn decline(&mut self, why: &str) {
         if let Some(predecessor) = self.upgrade_state.predecessor.take() {
             predecessor.fail(why);
         }
     }
 
-    /// Begins to hand the listeners over. Meanwhile everything goes on.
+    /// Begins to hand the listeners over. The process continues to serve meanwhile.
     fn hand_over(&mut self) {
         if !self.serves {
             self.asked = true;
@@ -138,7 +137,7 @@ impl EventLoop {
     }
 }
 
-/// Tells the main thread when the server's thread ends, by a panic too.
+/// Guard that tells the main thread when the server's thread ends, even by a panic.
 pub(super) struct TellOnDrop(pub(super) Sender<Event>);
 
 impl Drop for TellOnDrop {
@@ -148,7 +147,7 @@ impl Drop for TellOnDrop {
     }
 }
 
-/// Does `work` beside the main thread, and tells that what has come of it.
+/// Runs `work` in a thread, and sends its result to the main thread.
 pub(super) fn tell_later(tell: Sender<Event>, work: impl FnOnce() -> Event + Send + 'static) {
     thread::spawn(move || {
         // The main thread stops listening only when the process ends.
@@ -156,8 +155,8 @@ pub(super) fn tell_later(tell: Sender<Event>, work: impl FnOnce() -> Event + Sen
     });
 }
 
-/// Makes events of signals; but for SIGUSR1, which is the log's affair and means the same at any time, also while the
-/// process drains.
+/// Turns signals into events. SIGUSR1 is the exception: it concerns only the log, and means the same at any time, even
+/// while the process drains.
 pub(super) fn forward(mut caught: CaughtSignals, log: LogHandle, event: Sender<Event>) {
     thread::spawn(move || {
         for signal in caught.signals.forever() {

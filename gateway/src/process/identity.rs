@@ -1,5 +1,5 @@
-//! The user and the group that the process becomes (`proxy.user`, `proxy.group`) once its ports are bound: ports
-//! below 1024 take root, what comes in over them should not meet it.
+//! The user and the group that the process becomes (`proxy.user`, `proxy.group`) after its ports are bound. Ports below
+//! 1024 need root, but the bytes of clients should not reach a process with the rights of root.
 
 use std::ffi::CString;
 
@@ -8,54 +8,54 @@ use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getuid, setgid, setui
 
 use crate::config::Proxy;
 
-/// Whom the process is to become. Default: whom it is.
+/// User and group that the process must become. By default, it stays as it is.
 #[derive(Debug)]
 pub struct Identity {
     user: Option<User>,
     group: Option<Gid>,
 }
 
-/// Why it cannot become that.
+/// Reason why the process cannot become the configured user or group.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// There is no such user or group.
+    /// The user or group does not exist.
     #[error("{key}: there is no {kind} '{name}' on this machine")]
     Unknown {
-        /// The key.
+        /// Configuration key.
         key: &'static str,
-        /// "user" or "group".
+        /// Kind of the name: "user" or "group".
         kind: &'static str,
-        /// What it says.
+        /// Configured name.
         name: String,
     },
-    /// The system's list of them cannot be read.
+    /// The system's list of users or groups cannot be read.
     #[error("{key}: cannot look '{name}' up: {error}")]
     LookUp {
-        /// The key.
+        /// Configuration key.
         key: &'static str,
-        /// What it says.
+        /// Configured name.
         name: String,
-        /// What the system said.
+        /// Error of the system.
         error: Errno,
     },
-    /// Only root can become somebody else.
+    /// The process is not root, and only root can become another user or group.
     #[error(
         "{key} = \"{name}\" takes root, and this process has the {own}: start it as root, or leave the key out"
     )]
     NotRoot {
-        /// The key.
+        /// Configuration key.
         key: &'static str,
-        /// What it says.
+        /// Configured name.
         name: String,
-        /// Who it is.
+        /// Current user id or group id of the process.
         own: String,
     },
-    /// The system refused.
+    /// The system refused the change.
     #[error("cannot become what proxy.user and proxy.group say ({step}): {error}")]
     Refused {
-        /// What was tried.
+        /// System call that failed.
         step: &'static str,
-        /// What the system said.
+        /// Error of the system.
         error: Errno,
     },
 }
@@ -64,10 +64,10 @@ const USER: &str = "proxy.user";
 const GROUP: &str = "proxy.group";
 
 impl Identity {
-    /// Whom `proxy` names, if this process may become that.
+    /// Returns the user and group that `proxy` names, if this process may become them.
     ///
     /// # Errors
-    /// Names that are unknown here; that it may not.
+    /// Returns an error if a name is unknown on this machine, or if this process may not become that user or group.
     pub fn of(proxy: &Proxy) -> Result<Self, IdentityError> {
         let user = named(USER, "user", &proxy.user, User::from_name)?;
         let group = named(GROUP, "group", &proxy.group, Group::from_name)?;
@@ -85,16 +85,17 @@ impl Identity {
         Ok(Identity { user, group })
     }
 
-    /// The id of the user that the process will run as.
+    /// Returns the id of the user that the process will run as.
     pub fn uid(&self) -> Uid {
         self.user.as_ref().map_or(geteuid(), |user| user.uid)
     }
 
-    /// Becomes that, for good: first the groups, then the user, who could not change them any more. Where it is
-    /// that already, nothing is done.
+    /// Changes the process to this user and group, for good. The groups come first, because the new user could not
+    /// change them any more. If the process is not root, nothing is done: [`Identity::of`] has checked that it has this
+    /// identity already.
     ///
     /// # Errors
-    /// Where the system refuses.
+    /// Returns an error if the system refuses.
     pub fn assume(&self) -> Result<(), IdentityError> {
         if !geteuid().is_root() {
             return Ok(());
@@ -122,13 +123,13 @@ fn supplementary_groups(user: &User, group: Gid) -> nix::Result<()> {
     nix::unistd::initgroups(&name, group)
 }
 
-/// macOS keeps them elsewhere, and has no call for it.
+/// Does nothing: macOS keeps supplementary groups in another place, and has no call for them.
 #[cfg(target_vendor = "apple")]
 fn supplementary_groups(_user: &User, _group: Gid) -> nix::Result<()> {
     Ok(())
 }
 
-/// What the system knows by `name`; `None` where that is empty.
+/// Looks up `name` in the system's list; returns `None` if `name` is empty.
 fn named<T>(
     key: &'static str,
     kind: &'static str,
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_nobody_has_are_named_with_their_key() {
+    fn unknown_user_or_group_error_names_the_key() {
         assert_eq!(
             of("no-such-user", "").unwrap_err(),
             "proxy.user: there is no user 'no-such-user' on this machine"
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn to_be_who_one_is_takes_nothing() {
+    fn own_user_needs_no_root() {
         let own = User::from_uid(geteuid()).unwrap().unwrap();
         let identity = of(&own.name, "").unwrap();
         assert_eq!(identity.uid(), geteuid());

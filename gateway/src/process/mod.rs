@@ -1,7 +1,7 @@
-//! The life of the process: how it starts ([`start`]), hands its listeners over to another one ([`upgrade`]), and
-//! stops ([`shutdown`]). And how the system sees it: in the background ([`daemon`]), under which user
-//! ([`Identity`]), with its id in a file ([`PidFile`]), how many files it may have open ([`descriptors`]), and what it
-//! tells the service manager ([`systemd`]).
+//! The life of the process: its start ([`start`]), the hand-over of its listeners to another process ([`upgrade`]), and
+//! its end ([`signals`]). Also the process as the system sees it: in the background ([`daemon`]), its user
+//! ([`Identity`]), the file with its id ([`PidFile`]), the number of its open files ([`descriptors`]), and its
+//! notifications to the service manager ([`systemd`]).
 
 mod announce;
 pub mod daemon;

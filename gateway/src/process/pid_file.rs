@@ -1,5 +1,4 @@
-//! The file with the process's id (`proxy.pid_file`), for whoever wants to signal it: scripts, and the process
-//! that is to take over from it.
+//! The pid file (`proxy.pid_file`). Scripts read it to signal the process, and so does the process that takes over.
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,16 +11,16 @@ use tracing::warn;
 
 use crate::util::files;
 
-/// A file with this process's id. On drop it goes, if it still holds that.
+/// File with the id of this process. On drop the file is removed, if it still holds that id.
 pub struct PidFile {
     path: PathBuf,
-    /// What becomes the file; `None` when it has.
+    /// Temporary file that becomes the pid file; `None` after that.
     draft: Option<PathBuf>,
-    /// Whether it is no longer this process's to remove.
+    /// True if the file belongs to the successor, so that this process must not remove it.
     given_away: bool,
 }
 
-/// The file cannot be written.
+/// Error of a pid file that cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "cannot write {path} (proxy.pid_file): {source}; its directory must exist, and be writable for the user that \
@@ -33,15 +32,15 @@ pub struct PidFileError {
 }
 
 impl PidFile {
-    /// Writes all but the name, so that a directory that cannot be written is found before anything serves.
+    /// Writes the temporary file, so that an unwritable directory is found before the gateway serves.
     ///
     /// # Errors
-    /// Where it cannot be.
+    /// Returns an error if the file cannot be written.
     pub fn prepare(path: &Path) -> Result<Self, PidFileError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let draft = path.with_file_name(format!(".{name}.{}", std::process::id()));
         let written = match fs::remove_file(&draft) {
-            // Left behind by a process of the same id, which is no more.
+            // A process with the same id, which is gone, left this file.
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => fs::File::create_new(&draft).and_then(|mut file| writeln!(file, "{}", std::process::id())),
         };
@@ -49,7 +48,7 @@ impl PidFile {
         Ok(PidFile { path: path.to_owned(), draft: Some(draft), given_away: false })
     }
 
-    /// Puts it in its place, in one step.
+    /// Moves the file to its final path, in one step.
     pub fn publish(&mut self) {
         let Some(draft) = self.draft.take() else { return };
         let text = format!("{}\n", std::process::id());
@@ -60,7 +59,7 @@ impl PidFile {
         }
     }
 
-    /// It is the successor's from now on.
+    /// Leaves the file to the successor.
     pub fn give_away(&mut self) {
         self.given_away = true;
     }
@@ -81,17 +80,17 @@ impl Drop for PidFile {
     }
 }
 
-/// The gateway whose id the file at `path` holds: `None` where there is no such file, and where no process of that
-/// id runs, or another program has got it since.
+/// Returns the id of the running gateway that the file at `path` names. Returns `None` if the file is missing, if no
+/// process has that id, or if the id now belongs to another program.
 pub fn running_gateway(path: &Path) -> Option<i32> {
     parse_running(&fs::read_to_string(path).ok()?)
 }
 
-/// The same for the id that `text` is.
+/// Returns the id in `text`, if it is the id of a running gateway.
 pub fn parse_running(text: &str) -> Option<i32> {
     let pid = text.trim().parse().ok().filter(|pid| *pid > 1 && *pid != Pid::this().as_raw())?;
     match kill(Pid::from_raw(pid), None) {
-        // It runs, and whoever signals it will hear that only its user or root may.
+        // The process runs. If only its user or root may signal it, the caller gets that error when it sends a signal.
         Ok(()) | Err(Errno::EPERM) => {}
         Err(_) => return None,
     }
@@ -100,7 +99,7 @@ pub fn parse_running(text: &str) -> Option<i32> {
     is_gateway.then_some(pid)
 }
 
-/// Removes the file, or empties it where it is a mount of its own, which cannot be removed.
+/// Removes the file. If the file is a mount point, which cannot be removed, it is emptied.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => files::overwrite(path, b""),
@@ -117,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_there_from_publish_to_drop() {
+    fn pid_file_exists_from_publish_to_drop() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("gateway.pid");
         let mut file = PidFile::prepare(&path).unwrap();
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_process_wrote_stays_and_so_does_what_was_given_away() {
+    fn drop_keeps_foreign_and_given_away_pid_files() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("gateway.pid");
         let mut file = PidFile::prepare(&path).unwrap();
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_is_no_running_gateway_is_not_signalled() {
+    fn id_of_no_running_gateway_yields_none() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("gateway.pid");
         assert_eq!(running_gateway(&path), None);
@@ -158,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_not_there_is_a_clear_error() {
+    fn missing_directory_error_names_file_and_key() {
         let error = PidFile::prepare(Path::new("/nowhere/gateway.pid")).err().unwrap().to_string();
         assert!(error.starts_with("cannot write /nowhere/gateway.pid (proxy.pid_file): "), "{error}");
     }

@@ -1,11 +1,13 @@
-//! The process's signals, and stopping well: on SIGTERM or SIGINT nothing more is accepted, what is in flight is answered, and the
-//! process ends as soon as nothing is left, at the latest after the configured time. A second signal ends
-//! it at once. SIGHUP asks for the configuration to be read again, and for the log to be opened again; SIGUSR1 for the
-//! latter alone. SIGQUIT hands the listeners to a process that waits for them, and once that one serves, this one
-//! stops.
+//! Signals of the process, and its graceful stop:
 //!
-//! Pingora closes the listeners and idle connections, then sleeps its whole grace period even if nothing is
-//! in flight. So its server runs in a thread of its own, and the main thread decides when it has been enough.
+//! - SIGTERM or SIGINT: the gateway accepts nothing new, answers what is in flight, and ends as soon as nothing is
+//!   left, at the latest after the configured time. A second signal ends it at once.
+//! - SIGHUP: the gateway reads the configuration again and opens the log again.
+//! - SIGUSR1: the gateway only opens the log again.
+//! - SIGQUIT: the gateway hands the listeners to a process that waits for them, and stops once that process serves.
+//!
+//! Pingora closes the listeners and idle connections, and then sleeps for its whole grace period even if nothing is in
+//! flight. So its server runs in a separate thread, and the main thread decides when the process ends.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,83 +32,85 @@ use crate::telemetry::LogHandle;
 
 use crate::process::event_loop::{Event, EventLoop, Stop, TellOnDrop, forward, tell_later};
 
-/// How often the main thread looks whether everything is answered.
+/// Interval at which the main thread checks that everything is answered.
 const LOOK: Duration = Duration::from_millis(5);
-/// How long that has to last after a hand-over. A connection that was accepted last counts only when its task
-/// first runs, or when its TLS handshake is done, which takes a while on a machine that has two processes to run.
+/// Time for which everything must stay answered after a hand-over, before the process ends. The last accepted
+/// connection counts only when its task first runs, or when its TLS handshake is done. That takes a while on a machine
+/// that runs two processes.
 const SETTLED: Duration = Duration::from_secs(1);
-/// How long the accept loops may take from the start of the server.
+/// Maximum time from the start of the server until all accept loops run.
 const LISTEN_WITHIN: Duration = Duration::from_secs(30);
 
-/// The signals that the process answers to, caught from the moment this exists.
+/// Signals that the process handles, caught as long as this value exists.
 pub struct CaughtSignals {
     pub(super) signals: Signals,
 }
 
 impl CaughtSignals {
-    /// Catches them from now on.
+    /// Installs the handlers for the signals.
     ///
     /// # Errors
-    /// Where the system does not let a handler be installed.
+    /// Returns an error if the system refuses a handler.
     pub fn catch() -> io::Result<Self> {
         Ok(CaughtSignals { signals: Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1])? })
     }
 }
 
-/// Why a server that was started has ended although nobody asked it to.
+/// Reason why a started server has ended without a request to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// A defect, of Pingora or of ours.
+    /// The server ended by itself, because of a defect in Pingora or in the gateway.
     #[error("the server has ended by itself; the log says more")]
     ServerEnded,
-    /// It does not listen.
+    /// The server does not listen on every address.
     #[error("the server does not accept connections on every listener; the log says more")]
     NotListening,
-    /// The process that it was to replace serves on.
+    /// The process that was to be replaced continues to serve.
     #[error(transparent)]
     TakeOver(#[from] TakeOverError),
 }
 
-/// Who came before, and who may come after.
+/// Predecessor and possible successor of this process in a binary upgrade.
 pub struct UpgradeState {
-    /// The listeners' owner so far, where they were taken over.
+    /// Process that owned the listeners before; `None` if none were taken over.
     pub predecessor: Option<TakeOver>,
-    /// Where a successor waits.
+    /// Path of the socket on which a successor waits.
     pub place: PathBuf,
-    /// A duplicate of each listener, for it.
+    /// Duplicate of each listener, for a successor.
     pub listeners: Vec<Listener>,
-    /// Counts listeners taken over, and hand-overs that failed.
+    /// Counters of successful takeovers and of failed hand-overs.
     pub counts: [IntCounter; 2],
 }
 
-/// What is needed to end the process well, besides its server.
+/// Dependencies of the main thread, which runs the server and ends the process gracefully.
 pub struct Lifecycle {
-    /// What it listens to.
+    /// Signals that the main thread handles.
     pub signals: CaughtSignals,
-    /// What SIGUSR1 has opened again.
+    /// Log that SIGUSR1 opens again.
     pub log: LogHandle,
-    /// When it serves.
+    /// Barrier that tells when all accept loops run.
     pub starting: StartupBarrier,
-    /// Who is told so.
+    /// Announcer that reports that the process serves.
     pub announcer: Announcer,
-    /// Whether traffic is welcome.
+    /// Readiness of the process for traffic.
     pub readiness: Readiness,
-    /// Whether its listeners are another process's.
+    /// Drain state: it begins when another process has the listeners.
     pub leaving: Drain,
-    /// Its clients.
+    /// Open connections of clients.
     pub connections: Arc<Connections>,
-    /// How long they are waited for when it stops.
+    /// Maximum time to wait for the connections when the process stops.
     pub patience: Duration,
-    /// Whom it replaces, and who replaces it.
+    /// Predecessor and possible successor of this process.
     pub upgrade_state: UpgradeState,
 }
 
 impl Lifecycle {
-    /// Runs `server` until it is to stop and all connections are drained, or the patience is at its end. For each
-    /// SIGHUP until then, `on_sighup` is called.
+    /// Runs `server` until the process must stop and all connections are drained, or until `patience` is over. Calls
+    /// `on_sighup` for each SIGHUP before that.
     ///
     /// # Errors
-    /// Where the server ends before it is told to, does not begin, or is not needed.
+    /// Returns an error if the server ends by itself, does not begin to listen, or is not needed because the
+    /// predecessor serves on.
     pub fn run(mut self, server: Server, on_sighup: impl Fn()) -> Result<(), RunError> {
         let (stop, stopped) = watch::channel(false);
         let (event, events) = mpsc::channel();
@@ -122,7 +126,7 @@ impl Lifecycle {
         let mut event_loop = EventLoop::new(self.upgrade_state, event);
         let why = event_loop.until_stop(&events, &mut self.announcer, on_sighup)?;
         self.readiness.drain();
-        // Another process may listen on them; this one does not, from now on.
+        // Another process may listen on these sockets. This process stops listening now.
         drop(event_loop);
         let open_connections = self.connections.open();
         let (patience, settled) = match &why {
@@ -159,7 +163,7 @@ fn drain(
     let mut drained_since: Option<Instant> = None;
     loop {
         match events.recv_timeout(LOOK) {
-            // It was not told to stop so far, it did so by itself, and took its time.
+            // The process drains after a hand-over and takes its time. This signal asks it to stop sooner.
             Ok(Event::Signal(signal @ (SIGTERM | SIGINT))) if leaving.allows_linger() => {
                 info!(signal = signal_name(signal), open_connections = connections.open(), "stopping");
                 leaving.skip_linger();
@@ -173,9 +177,9 @@ fn drain(
             Ok(Event::ServerEnded) | Err(RecvTimeoutError::Disconnected) => return,
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}
         }
-        // Operators are waited for only where nobody has told this process to stop.
+        // Connections of operators are waited for only after a hand-over, and not after a signal.
         let drained = connections.are_drained() && (settled.is_zero() || leaving.is_idle());
-        // Looked at twice: a connection accepted last is counted only when its task first runs.
+        // The check must succeed twice: the last accepted connection counts only when its task first runs.
         match drained_since {
             Some(since) if drained && since.elapsed() >= settled => {
                 info!("stopped; everything was answered");
@@ -196,7 +200,7 @@ fn signal_name(signal: i32) -> &'static str {
     if signal == SIGINT { "SIGINT" } else { "SIGTERM" }
 }
 
-/// Tells Pingora to stop gracefully, whichever signal it was.
+/// Shutdown signal for Pingora, which is always asked for a graceful stop.
 struct Requested(watch::Receiver<bool>);
 
 #[async_trait]

@@ -1,5 +1,5 @@
-//! What comes before the first service: a place in the background, the listeners of the process that is to be
-//! replaced, and the user that the process becomes.
+//! Preparation before the first service starts. The process moves to the background, gets the listeners of the process
+//! that it replaces, and becomes the configured user.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,52 +14,52 @@ use crate::process::upgrade::{Listener, Listeners, TakeOver, TakeOverError, sock
 use crate::process::{Announcer, Identity, IdentityError, PidFileError};
 use crate::telemetry::Metrics;
 
-/// How a gateway comes to run.
+/// Options for the start of the gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StartOptions {
-    /// It takes the listeners over from the one that runs.
+    /// True if the gateway takes the listeners over from the running gateway.
     pub upgrade: bool,
-    /// It is the process in the background.
+    /// True if this process is the daemon in the background.
     pub daemon: bool,
 }
 
-/// Why it does not come so far.
+/// Reason why the preparation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
-    /// It cannot run in the background.
+    /// The process cannot run in the background.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
-    /// It cannot become the user that it should.
+    /// The process cannot become the configured user.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// Its id cannot be written.
+    /// The pid file cannot be written.
     #[error(transparent)]
     PidFile(#[from] PidFileError),
-    /// It gets no listeners.
+    /// The listeners cannot be taken over.
     #[error(transparent)]
     TakeOver(#[from] TakeOverError),
-    /// It cannot listen.
+    /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
 }
 
-/// A process that is about to serve.
+/// Process that is about to serve.
 pub struct Start {
     identity: Identity,
     terminal: Option<Terminal>,
     place: PathBuf,
     predecessor: Option<TakeOver>,
-    /// Its listeners.
+    /// Listeners of this process.
     pub listeners: Listeners,
     for_successor: Vec<Listener>,
     closed: Vec<SocketAddr>,
 }
 
 impl Start {
-    /// Checks what can be checked, and waits for the listeners of the process that it is to replace.
+    /// Checks what can be checked so early, and waits for the listeners of the process that it replaces.
     ///
     /// # Errors
-    /// See [`PrepareError`].
+    /// Returns an error for the reasons in [`PrepareError`].
     pub fn prepare(config: &Config, how: StartOptions) -> Result<Self, PrepareError> {
         let to_console = config.logging.output == LogOutput::Console;
         if how.daemon && to_console && !daemon::console_outlives_terminal() {
@@ -67,7 +67,7 @@ impl Start {
         }
         let identity = Identity::of(&config.proxy)?;
         let terminal = how.daemon.then(Terminal::leave_session).transpose()?;
-        // Before the process becomes another user, for whom the usual place may be another one.
+        // The default path depends on the user, so it is read before the process becomes another user.
         let place = socket::path(&config.proxy.upgrade_sock);
         let pid_file = Some(Path::new(&config.proxy.pid_file)).filter(|file| !file.as_os_str().is_empty());
         let taken = how.upgrade.then(|| TakeOver::wait(&place, pid_file, identity.uid())).transpose()?;
@@ -77,10 +77,10 @@ impl Start {
         Ok(Start { identity, terminal, place, predecessor, listeners, for_successor, closed })
     }
 
-    /// All listeners have been opened: the process becomes the user that it should.
+    /// Changes the process to the configured user, after all listeners have been opened.
     ///
     /// # Errors
-    /// See [`PrepareError`].
+    /// Returns an error for the reasons in [`PrepareError`].
     pub fn settle(&mut self, config: &Config) -> Result<Announcer, PrepareError> {
         let listeners = std::mem::take(&mut self.listeners);
         if listeners.took_none() {
@@ -91,7 +91,7 @@ impl Start {
         Ok(Announcer::prepare(&config.proxy.pid_file, self.terminal.take())?)
     }
 
-    /// Whom it replaces, and what it has for who replaces it.
+    /// Returns the predecessor of this process, and the listeners for a successor.
     pub fn upgrade_state(&mut self, metrics: &Metrics) -> UpgradeState {
         for address in &self.closed {
             info!("not listening on {address} any more, as the process before did");
@@ -104,7 +104,7 @@ impl Start {
         }
     }
 
-    /// It has failed. The process that it was to replace serves on.
+    /// Reports a failed start to the predecessor, which continues to serve.
     pub fn fail(self, why: &str) {
         if let Some(predecessor) = self.predecessor {
             predecessor.fail(why);

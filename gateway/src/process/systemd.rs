@@ -1,22 +1,22 @@
-//! What a service manager of systemd's kind is told, over the socket that it names in `NOTIFY_SOCKET`
-//! (`sd_notify(3)`). Without that variable nothing happens.
+//! Notifications to a service manager such as systemd, over the socket that `NOTIFY_SOCKET` names (`sd_notify(3)`).
+//! Without that variable, nothing is sent.
 
 use sd_notify::NotifyState;
 use tracing::warn;
 
-/// This process serves, and is the one that counts.
+/// Reports that this process serves, and that it is the main process of the service.
 pub fn ready() {
     let own = std::process::id();
     tell(&[NotifyState::MainPid(own), NotifyState::Ready]);
 }
 
-/// Another process is about to be the one that counts. Only that one which counts so far is believed, so it is
-/// the predecessor that says it.
+/// Reports that the process `pid` becomes the main process of the service. The service manager believes only the
+/// current main process, so the predecessor must report it.
 pub fn successor(pid: u32) {
     tell(&[NotifyState::MainPid(pid)]);
 }
 
-/// It stops, and nobody takes its place.
+/// Reports that this process stops and has no successor.
 pub fn stopping() {
     tell(&[NotifyState::Stopping]);
 }

@@ -1,5 +1,5 @@
-//! Whether a request is let through, and which route it takes: everything that may be said about it before a backend
-//! is looked for.
+//! Admission: the checks that a request passes before a backend is chosen, and the choice of its route. A request that
+//! does not pass gets a local reply.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::proxy::errors;
 use crate::reply::{Problem, Reply};
 use crate::{route, websocket};
 
-/// Whether it is a request that anybody may be asked about; where not, the answer.
+/// Checks that the request is well-formed HTTP, and returns a reply if it is not.
 pub fn inspect(session: &Session) -> Verdict {
     match stream::refusal(session) {
         Some(refusal) => Verdict::Reply(errors::refused(refusal)),
@@ -26,11 +26,11 @@ pub fn inspect(session: &Session) -> Verdict {
     }
 }
 
-/// How a request ends that is not let through.
+/// Reason why a request is not let through.
 enum Ending {
-    /// It is answered here.
+    /// The gateway sends a local reply.
     Answered(Box<Reply>),
-    /// Nobody is there any more to be answered.
+    /// The client has closed the connection, so no reply can be sent.
     Left,
 }
 
@@ -40,10 +40,10 @@ impl From<Box<Reply>> for Ending {
     }
 }
 
-/// Finds the route and asks the policies that may refuse, each in its turn.
+/// Finds the route, and runs each policy that can refuse the request, in a fixed order.
 ///
 /// # Errors
-/// Where the client has left meanwhile.
+/// Returns an error if the client closes the connection meanwhile.
 pub async fn admit(session: &mut Session, ctx: &mut RequestCtx) -> Result<Verdict> {
     match ask_each(session, ctx).await {
         Ok(()) => Ok(Verdict::Continue(())),
@@ -52,8 +52,8 @@ pub async fn admit(session: &mut Session, ctx: &mut RequestCtx) -> Result<Verdic
     }
 }
 
-/// The order is part of what is promised: what costs little refuses before what costs much, an address is looked at
-/// before a password, and who asks is known before anything else is said.
+/// Runs the checks in an order that operators can rely on. A cheap check refuses before an expensive one, the address
+/// is checked before a password, and the client is authenticated before the checks that follow can reply.
 async fn ask_each(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Ending> {
     let (route, preflight) = find_route(session, ctx)?;
     route.head_size.check(session.req_header()).passed()?;
@@ -80,9 +80,9 @@ async fn ask_each(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), End
     Ok(())
 }
 
-/// The route, and whether the request is no more than a browser's question whether it may send another one (a
-/// preflight). That is asked of the route of the request that is meant, and before anybody asks who the client is:
-/// browsers send nothing along that would say so.
+/// Finds the route, and returns a reply if the request is a CORS preflight. With a preflight, a browser asks whether it
+/// may send another request. The route of that other request answers it. The answer comes before authentication,
+/// because browsers send no credentials with a preflight.
 fn find_route(session: &Session, ctx: &mut RequestCtx) -> Result<(Arc<Route>, Verdict), Box<Reply>> {
     let request = session.req_header();
     let server_name = session::handshake(session).and_then(|handshake| handshake.server_name.as_deref());
@@ -107,7 +107,7 @@ fn client_certificate(route: &Route, session: &Session) -> Verdict {
     policy.map_or(Verdict::Continue(()), |policy| policy.check(session::handshake(session)))
 }
 
-/// Whether the client may come from its address.
+/// Checks the client's address against the access list of the route.
 fn access(route: &Route, ctx: &RequestCtx) -> Verdict {
     let verdict = route.access.as_ref().map_or(Verdict::Continue(()), |access| access.check(ctx.client));
     if let Verdict::Reply(reply) = &verdict {
@@ -116,7 +116,7 @@ fn access(route: &Route, ctx: &RequestCtx) -> Verdict {
     verdict
 }
 
-/// Whether the client has requests left. This may wait: for a store that several gateways share.
+/// Counts the request against the rate limit of the client. This may wait for a store that several gateways share.
 async fn count(windows: &Windows, request: &RequestHeader, ctx: &mut RequestCtx) -> Verdict {
     let checked = {
         let identity = ctx.identity.as_ref();
@@ -138,12 +138,12 @@ async fn count(windows: &Windows, request: &RequestHeader, ctx: &mut RequestCtx)
     }
 }
 
-/// Who asks. This may wait: for a password to be hashed, for an issuer's keys, for another server; but not for the sake
-/// of a client that has left.
+/// Authenticates the client. This may wait for the hashing of a password, for the keys of an issuer, or for another
+/// server. The wait ends early if the client closes the connection.
 async fn authenticate(auth: &Auth, session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Ending> {
     let request = session.req_header();
     let host = route::authority(request).ok().flatten();
-    // As the backend will get it: whoever decides must not read another path than was routed.
+    // The path as the backend receives it: the decision must not rest on another path than the route was chosen by.
     let path = ctx.paths.as_ref().map_or(request.uri.path(), |paths| &paths.sent);
     let asked = AuthRequest { request, path, client: ctx.client, is_https: ctx.is_https, host, id: &ctx.id };
     let verdict = match auth.check(&asked) {
@@ -160,18 +160,18 @@ async fn authenticate(auth: &Auth, session: &mut Session, ctx: &mut RequestCtx) 
     Ok(())
 }
 
-/// Whether a call of gRPC could ever have an outcome.
+/// Refuses a gRPC call if its status could not reach the client.
 fn grpc(route: &Route, request: &RequestHeader, ctx: &RequestCtx) -> Verdict {
     let needs_http2 = ctx.grpc.as_ref().is_some_and(|call| call.needs_http2());
     if needs_http2 && (route.peers.is_http1() || request.version != Version::HTTP_2) {
-        // Over HTTP/1 Pingora passes no trailers on, and the outcome stands there.
+        // Over HTTP/1, Pingora forwards no trailers, and the status of a gRPC call is in the trailers.
         let detail = "gRPC needs HTTP/2 from the client to the backend (upstream.protocol)";
         return Verdict::Reply(Reply::new(Problem::UnsupportedMediaType, detail));
     }
     Verdict::Continue(())
 }
 
-/// Whether a WebSocket is asked for, in a way that can become one.
+/// Records whether the request asks for a WebSocket, and refuses one that cannot become a tunnel.
 fn websocket(route: &Route, session: &Session, ctx: &mut RequestCtx) -> Verdict {
     let is_asked_for = stream::websocket(session).is_some() && websocket::is_asked_for(session.req_header());
     ctx.wants_websocket = is_asked_for && !route.peers.is_http2();
@@ -181,7 +181,7 @@ fn websocket(route: &Route, session: &Session, ctx: &mut RequestCtx) -> Verdict 
     Verdict::Continue(())
 }
 
-/// Does wrong on purpose, where the route says so.
+/// Injects the delay or the error that the route configures for fault injection.
 pub async fn inject_fault(ctx: &RequestCtx) -> Verdict {
     let Some(fault) = ctx.route.as_ref().and_then(|route| route.fault.as_ref()) else {
         return Verdict::Continue(());

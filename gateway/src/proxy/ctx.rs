@@ -1,4 +1,4 @@
-//! One request's state, from its first phase to its last. Each field says which phase writes it.
+//! State of one request, from its first phase to its last. The comment of each field names the phase that writes it.
 
 use std::net::IpAddr;
 use std::os::fd::RawFd;
@@ -28,92 +28,96 @@ use crate::upstream::{
 };
 use crate::websocket::{TunnelStats, Upgrade};
 
-/// What is known about a request.
+/// State of one request.
 pub struct RequestCtx {
-    /// When its head had been read. (`new_ctx`)
+    /// Time at which the request's head had been read. (`new_ctx`)
     pub started: Instant,
-    /// The configuration that holds for it to its end. (`new_ctx`)
+    /// Configuration that applies to the request until its end. (`new_ctx`)
     pub snapshot: Arc<Snapshot>,
-    /// The id under which it can be found again. (`early_request_filter`)
+    /// Request id, by which the request can be found in logs. (`early_request_filter`)
     pub id: HeaderValue,
-    /// Who asks. (`early_request_filter`)
+    /// Address of the client. (`early_request_filter`)
     pub client: Option<IpAddr>,
-    /// Whether the client came by HTTPS, to the gateway or to a trusted proxy in front of it.
+    /// True if the client uses HTTPS, to the gateway or to a trusted proxy in front of the gateway.
     /// (`early_request_filter`)
     pub is_https: bool,
-    /// What is particular about it as a call of gRPC; `None` where it is none. (`early_request_filter`, and every
-    /// phase in which something passes by)
+    /// State of the gRPC call; `None` if the request is no gRPC call. (`early_request_filter`, and every phase that
+    /// passes a part of the request or response on)
     pub grpc: Option<Box<Call>>,
-    /// The route that it takes; `None` where none does. (`request_filter`)
+    /// Route of the request; `None` if no route matches. (`request_filter`)
     pub route: Option<Arc<Route>>,
-    /// Its path, where that is not both compared and sent as the client has written it. (`request_filter`)
+    /// Path for matching and path for the backend; `None` if both are the path as the client wrote it.
+    /// (`request_filter`)
     pub paths: Option<Box<Paths>>,
-    /// The path that the backend gets to see, where the route makes another one of it. (`request_filter`)
+    /// Path that the backend receives, if the route rewrites the path. (`request_filter`)
     pub rewritten: Option<String>,
-    /// Which share of the route's requests it belongs to. (`request_filter`)
+    /// Bucket of the route's traffic split that the request belongs to. (`request_filter`)
     pub draw: SplitBucket,
-    /// Whether the client has yet to be told that share. (`request_filter`)
+    /// True if the client has yet to receive a cookie with its bucket. (`request_filter`)
     pub draw_is_new: bool,
-    /// When it had been let through. (`request_filter`)
+    /// Time at which the request was admitted. (`request_filter`)
     pub admitted: Option<Instant>,
-    /// When its last byte had been passed on, for the first time. (`request_body_filter`)
+    /// Time at which the request's last byte was passed on for the first time. (`request_body_filter`)
     pub sent: Option<Instant>,
-    /// Who asks, where that had to be proved. (`request_filter`)
+    /// Identity of the client, if the route requires authentication. (`request_filter`)
     pub identity: Option<Arc<Identity>>,
-    /// The client's quota; `None` without a rate limit. (`request_filter`)
+    /// Rate-limit quota of the client; `None` without a rate limit. (`request_filter`)
     pub quota: Option<Quota>,
-    /// The mark of the backend that its client got before. (`request_filter`)
+    /// Sticky id that the client sent: it names the backend of an earlier request. (`request_filter`)
     pub sticky_id: Option<String>,
-    /// Whether a backend was looked for. (`proxy_upstream_filter`)
+    /// True if the gateway has looked for a backend. (`proxy_upstream_filter`)
     pub selection_started: bool,
-    /// The attempt that is under way, or the last one. (`proxy_upstream_filter`, `upstream_peer`)
+    /// Current attempt, or the last one. (`proxy_upstream_filter`, `upstream_peer`)
     pub attempt: Option<Attempt>,
-    /// How many attempts there were. (`upstream_peer`)
+    /// Number of attempts so far. (`upstream_peer`)
     pub attempts: u32,
-    /// Whether it asks for a WebSocket, and may have one. (`request_filter`)
+    /// True if the request asks for a WebSocket and may have one. (`request_filter`)
     pub wants_websocket: bool,
-    /// The attempt to have one. (`upstream_peer`)
+    /// Upgrade to a WebSocket that the current attempt tries. (`upstream_peer`)
     pub upgrade: Option<Arc<Upgrade>>,
-    /// Whether one of them met a kept connection at its end, and another one is made that costs nothing.
-    /// (`error_while_proxy`)
+    /// True if the request has used its free retry, which counts against no limit. One case is an attempt on a reused
+    /// connection that the backend had just closed. (`fail_to_connect`, `error_while_proxy`)
     pub stale_conn_retried: bool,
-    /// Whether that one must be made on a new connection. (`error_while_proxy`)
+    /// True if the next attempt must use a new connection. (`error_while_proxy`)
     pub on_new_connection: bool,
-    /// Whether the attempt has a connection that was kept from an earlier request. (`connected_to_upstream`)
+    /// True if the attempt reuses a connection from an earlier request. (`connected_to_upstream`)
     pub is_on_kept_connection: bool,
-    /// Whether responses are inspected on it, where it speaks HTTP/1. (`connected_to_upstream`)
+    /// True if responses on the attempt's connection are inspected when it speaks HTTP/1. (`connected_to_upstream`)
     pub is_inspected: bool,
-    /// Backends whose attempt came to nothing. (`fail_to_connect`, `error_while_proxy`, `upstream_response_filter`)
+    /// Backends whose attempt failed. (`fail_to_connect`, `error_while_proxy`, `upstream_response_filter`)
     pub failed: Vec<Arc<BackendState>>,
-    /// Its body, as it comes. (`upstream_request_filter`, `request_body_filter`)
+    /// Progress of the request's body as it arrives. (`upstream_request_filter`, `request_body_filter`)
     pub body_progress: Option<Arrival>,
-    /// A copy for the mirror, whose body is passing by. (`upstream_request_filter`)
+    /// Copy of the request for the mirror; the body is added as it passes. (`upstream_request_filter`)
     pub copy: Option<MirrorCopy>,
-    /// Whether a copy has been sent. (`request_body_filter`)
+    /// True if a copy has been sent to the mirror. (`request_body_filter`)
     pub mirrored: bool,
-    /// When the response's head was there. (`response_filter`)
+    /// Time at which the response's head arrived. (`response_filter`)
     pub responded: Option<Instant>,
-    /// Whether that is all of it, whatever follows. (`response_filter`)
+    /// True if the response ends with its head, even if the backend sends a body. (`response_filter`)
     pub has_no_content: bool,
-    /// Its connection to the backend, as long as it may be for the gateway to end it with the answer.
+    /// Socket of the connection to the backend, as long as the gateway may have to close it at the end of the response.
     /// (`connected_to_upstream`, `response_filter`)
     pub backend_socket: Option<RawFd>,
-    /// That the response began before the request was whole; `None` where it did not. (`response_filter`)
+    /// State of a response that began before the request was complete; `None` for any other response.
+    /// (`response_filter`)
     pub early: Option<EarlyAnswer>,
-    /// That the response is over and the request is not, over HTTP/2. (`response_filter`, `response_body_filter`)
+    /// Time limit of a request that is incomplete although its response is over, on HTTP/2. (`response_filter`,
+    /// `response_body_filter`)
     pub left_open: Option<UnfinishedRequest>,
-    /// What compresses the response; `None`: it passes as it is. (`response_filter`)
+    /// Encoder that compresses the response; `None` if the response passes unchanged. (`response_filter`)
     pub encoder: Option<Encoder>,
-    /// When it came to which phase; `None` where nobody can ask. (every phase that has something to tell)
+    /// Times at which the request reached each phase; `None` if the management API, which shows them, is off. (every
+    /// phase that is part of the timeline)
     pub timeline: Option<Timeline>,
-    /// What went wrong, in one word. (whoever replies)
+    /// Reason why the request failed, in one word. (every phase that sends a reply)
     pub error: Option<&'static str>,
-    /// Counts it as active until it is dropped, even by a panic. (`new_ctx`)
+    /// Guard that counts the request as active until it is dropped, even by a panic. (`new_ctx`)
     _active: Active,
 }
 
 impl RequestCtx {
-    /// The state of a request whose head has just been read; `timed`: with a timeline.
+    /// Creates the state of a request whose head has just been read; `timed` adds a timeline.
     pub fn new(snapshot: Arc<Snapshot>, active: &IntGauge, timed: bool) -> Self {
         RequestCtx {
             started: Instant::now(),
@@ -157,7 +161,7 @@ impl RequestCtx {
         }
     }
 
-    /// Has it take `route` and, where several tags share that, the share of one.
+    /// Assigns `route` to the request. If several tags share the route, the request also gets a bucket of the split.
     pub fn take(&mut self, route: Arc<Route>, headers: &HeaderMap) {
         if route.split.is_shared() {
             let known = route.known_draw(headers);
@@ -168,26 +172,26 @@ impl RequestCtx {
         self.route = Some(route);
     }
 
-    /// The tag whose backends get it.
+    /// Returns the pool, with its tag, that serves the request.
     pub fn arm(&self) -> Option<&WeightedPool> {
         self.route.as_ref().map(|route| route.split.arm(self.draw))
     }
 
-    /// Where it was sent.
+    /// Returns the virtual host, the route and the tag of the request.
     pub fn way(&self) -> Way<'_> {
         let Some(route) = &self.route else { return Way::default() };
         Way { virtual_host: &route.domain, route: &route.name, tag: &route.split.arm(self.draw).tag }
     }
 
-    /// Notes that it has come to `phase`.
+    /// Records the time at which the request reached `phase`.
     pub fn reached(&mut self, phase: Phase) {
         if let Some(timeline) = &mut self.timeline {
             timeline.mark(phase, self.started.elapsed());
         }
     }
 
-    /// How long the response may still take to begin: counted from the request's last byte, or as long as none
-    /// of it has been passed on, from when it was let through. A call of gRPC says itself how long it may take.
+    /// Returns the time that is left until the response must begin. The time counts from the request's last byte. As
+    /// long as the last byte has not been passed on, it counts from the admission. A gRPC call states its own timeout.
     pub fn time_left(&self) -> Duration {
         if let Some(call) = &self.grpc {
             return call.time_left(self.started.elapsed());
@@ -196,12 +200,12 @@ impl RequestCtx {
         self.snapshot.request_timeout.saturating_sub(since.elapsed())
     }
 
-    /// Whether its client has waited for longer than it wanted to: a call of gRPC with a deadline.
+    /// Returns true if the request is a gRPC call whose deadline has passed.
     pub fn is_overdue(&self) -> bool {
         self.grpc.as_ref().is_some_and(|call| call.is_overdue(self.started.elapsed()))
     }
 
-    /// What an answer with this status says of its backend. A call of gRPC has a status of its own.
+    /// Returns the outcome of an attempt whose response has `status`. A gRPC call is judged by its gRPC status.
     pub fn outcome(&self, status: StatusCode) -> Outcome {
         let is_failure = match self.grpc.as_ref().and_then(|call| call.status()) {
             Some(status) => status.is_failure(),
@@ -210,16 +214,16 @@ impl RequestCtx {
         if is_failure { Outcome::Failure } else { Outcome::Success }
     }
 
-    /// Where it is counted.
+    /// Returns the metrics that count the request.
     pub fn metrics(&self) -> &RouteMetrics {
         self.route.as_ref().map_or(&self.snapshot.unrouted, |route| &route.metrics)
     }
 
-    /// Gives the client the cookies that are for it: those of the auth server, and those by which it comes back to its
-    /// share of the route's requests and to its backend.
+    /// Adds the client's cookies to the response: those of the auth server, the cookie of the traffic split and the
+    /// sticky cookie. The last two lead the client back to the same bucket and the same backend.
     ///
     /// # Errors
-    /// Where Pingora refuses a field, which it does not do for cookies.
+    /// Returns an error if Pingora refuses a header field, which does not happen for cookies.
     pub fn keep_client(&self, response: &mut ResponseHeader) -> Result<()> {
         if let Some(identity) = &self.identity {
             identity.on_response(response)?;
@@ -237,12 +241,12 @@ impl RequestCtx {
         Ok(())
     }
 
-    /// Who may use the answer, where that is for the gateway to say.
+    /// Returns the CORS policy of the request, if the gateway has one.
     pub fn cors(&self) -> Option<&Cors> {
         self.route.as_ref().map_or(self.snapshot.cors.as_ref(), |route| route.cors.as_ref())
     }
 
-    /// Which fields tell the client's browser to be careful.
+    /// Returns the security header fields for the client's browser.
     pub fn security_headers(&self) -> &SecurityHeaders {
         self.route.as_ref().map_or(&self.snapshot.security_headers, |route| &route.security_headers)
     }
@@ -252,25 +256,25 @@ impl RequestCtx {
         self.attempt.as_ref().map(Attempt::backend)
     }
 
-    /// Begins an attempt on a backend of its route.
+    /// Begins an attempt on a backend of the route.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Returns the reason if no backend can be chosen.
     pub fn begin_attempt(&mut self, request: &RequestHeader) -> Result<(), NoBackend> {
         self.selection_started = true;
-        // The one before is over.
+        // The previous attempt is over.
         self.attempt = None;
         let chosen = self.with_pool(request, |pool, wanted| pool.begin_attempt(wanted, &self.failed));
         self.attempt = Some(chosen.unwrap_or(Err(NoBackend::NoneUsable(None)))?);
         Ok(())
     }
 
-    /// Whether there is a backend for another attempt.
+    /// Returns true if a backend is left for another attempt.
     pub fn has_backend_left(&self, request: &RequestHeader) -> bool {
         self.with_pool(request, |pool, wanted| pool.next(wanted).is_some()).unwrap_or(false)
     }
 
-    /// The pool that the request is for, and what it wants of it.
+    /// Calls `ask` with the pool of the request and with the request's criteria for a backend.
     fn with_pool<R>(
         &self,
         request: &RequestHeader,
@@ -282,19 +286,19 @@ impl RequestCtx {
         Some(ask(&arm.pool, &wanted))
     }
 
-    /// Notes that the attempt under way has come to nothing, and what that says of its backend.
+    /// Records that the current attempt has failed, and what `outcome` this is for its backend.
     pub fn attempt_ended(&mut self, outcome: Outcome) {
         self.record(outcome);
         self.failed.extend(self.backend().cloned());
     }
 
-    /// Returns true where there may be another attempt that counts as none: the first one has not reached a backend. A
-    /// request has one such attempt.
+    /// Returns true if the request may have its free retry, and marks that retry as used. A request has one free retry.
+    /// It does not count as an attempt, because no backend has processed the attempt before.
     pub fn takes_free_retry(&mut self) -> bool {
         !std::mem::replace(&mut self.stale_conn_retried, true)
     }
 
-    /// Whether there may be another attempt. If so, it is taken from the budget.
+    /// Returns true if another attempt is allowed, and takes it from the retry budget.
     pub fn takes_retry(&self) -> bool {
         let (Some(route), Some(arm)) = (&self.route, self.arm()) else { return false };
         let paid = self.attempts - u32::from(self.stale_conn_retried);
@@ -308,23 +312,23 @@ impl RequestCtx {
         is_left
     }
 
-    /// The pause before another attempt.
+    /// Returns the pause before the next attempt.
     pub fn backoff(&self) -> Duration {
         let pause = self.route.as_ref().map_or(Duration::ZERO, |route| route.retry.backoff(self.attempts));
         pause.min(self.time_left())
     }
 
-    /// Whether it has been answered, whole, before it was whole itself: what is left of it is for nobody.
+    /// Returns true if the response was complete before the request was. The rest of the request has no receiver then.
     pub fn is_answered_early(&self) -> bool {
         self.early.is_some_and(|early| early.is_over)
     }
 
-    /// What has passed through its tunnel, where it has become one.
+    /// Returns the statistics of the request's tunnel after its end; `None` if the request did not become a tunnel.
     pub fn tunnel(&self) -> Option<TunnelStats> {
         self.upgrade.as_ref().map(|upgrade| upgrade.passed()).filter(|passed| passed.ending.is_some())
     }
 
-    /// Tells the backend's circuit how the attempt went. Only the first time counts.
+    /// Reports the attempt's outcome to the circuit breaker of the backend. Only the first report counts.
     pub fn record(&mut self, outcome: Outcome) {
         if let (Some(route), Some(attempt)) = (&self.route, &mut self.attempt) {
             attempt.record(outcome, &route.breaker);
@@ -332,12 +336,12 @@ impl RequestCtx {
     }
 }
 
-/// An answer that began before its request was whole.
+/// State of a response that began before its request was complete.
 #[derive(Clone, Copy, Debug)]
 pub struct EarlyAnswer {
-    /// Whether the backend was asked whether it wants a body, and has answered without saying so.
+    /// True if the client waited for 100 (Continue) and the backend sent a final response instead.
     pub is_refusal: bool,
-    /// Whether all of it is here.
+    /// True if the response is complete.
     pub is_over: bool,
 }
 

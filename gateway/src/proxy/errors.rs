@@ -1,5 +1,5 @@
-//! What a client is told when a backend fails: which error of Pingora's is which status and which error type
-//! of RFC 9209 (Proxy-Status) 2.3.
+//! Maps errors of Pingora to local replies: each error gets a status and an error type of RFC 9209 (Proxy-Status) 2.3.
+//! Also defines the gateway's own errors that end a request or an attempt.
 
 use http::{HeaderValue, StatusCode, header};
 use pingora::prelude::*;
@@ -12,10 +12,10 @@ use crate::upstream::NoBackend;
 use crate::upstream::connection::{MalformedResponse, SPEAKS_HTTP2};
 use crate::util::http1::Fault;
 
-/// How soon a client may ask again when no backend is usable.
+/// `Retry-After` in seconds when no backend is usable.
 const RETRY_AFTER_SECS: u32 = 5;
 
-/// The answer where there is no backend.
+/// Returns the reply for a request that no backend can take.
 pub fn no_backend(refusal: NoBackend) -> Reply {
     let (reply, secs) = match refusal {
         NoBackend::NoneUsable(after) => {
@@ -31,7 +31,7 @@ pub fn no_backend(refusal: NoBackend) -> Reply {
     reply.field(header::RETRY_AFTER, HeaderValue::from(secs.max(1)))
 }
 
-/// The error that ends a request for which no backend is left, between two attempts.
+/// Creates the error that ends a request if no backend is left for another attempt.
 pub fn no_backend_left(refusal: NoBackend) -> Box<Error> {
     match refusal {
         NoBackend::NoneUsable(_) => Error::explain(NO_BACKEND_LEFT, "no backend is left"),
@@ -42,7 +42,7 @@ pub fn no_backend_left(refusal: NoBackend) -> Box<Error> {
 const NO_BACKEND_LEFT: ErrorType = ErrorType::new("NoBackendLeft");
 const ALL_BUSY: ErrorType = ErrorType::new("AllBackendsBusy");
 
-/// The error that has an answer not be passed on, because of its status, and another attempt be made.
+/// Creates the error that discards a response because of its status and starts another attempt.
 pub fn retry_on_status(status: StatusCode) -> Box<Error> {
     let mut error = Error::explain(RETRY_ON_STATUS, format!("answered with {status}")).into_up();
     error.set_retry(true);
@@ -51,107 +51,110 @@ pub fn retry_on_status(status: StatusCode) -> Box<Error> {
 
 const RETRY_ON_STATUS: ErrorType = ErrorType::new("RetryOnStatus");
 
-/// Whether it is that error.
+/// Returns true for the error of [`retry_on_status`].
 pub fn is_retry_on_status(error: &Error) -> bool {
     *error.etype() == RETRY_ON_STATUS
 }
 
-/// Whether the backend has refused a request over HTTP/2 before it looked at it (RFC 9113 8.7): any method may be
-/// sent again.
+/// Returns true if the backend refused an HTTP/2 request before it processed it (RFC 9113 8.7). Such a request may be
+/// sent again with any method.
 pub fn is_unprocessed(error: &Error) -> bool {
     *error.etype() == H2Error && matches!(error.retry, RetryType::Decided(true))
 }
 
-/// The error that ends an attempt on a backend that does not speak the version that it must.
+/// Creates the error that ends an attempt on a backend that does not speak the required HTTP/2.
 pub fn no_http2() -> Box<Error> {
     Error::explain(H2Downgrade, "the backend does not speak HTTP/2").into_up()
 }
 
-/// The answer to what is no valid request; what follows it on its connection cannot be told for certain.
+/// Returns the reply to a request that is not valid HTTP. The connection closes, because the gateway cannot tell where
+/// the next request begins.
 pub fn refused(refusal: Refused) -> Reply {
     Reply::new(refusal.problem, refusal.detail).and_close()
 }
 
-/// The answer to a client that sends what belongs behind a 101 before it has one (RFC 6455 4.1).
+/// Returns the reply to a client that sends WebSocket frames before it has received the 101 response (RFC 6455 4.1).
 pub fn ahead_of_upgrade() -> Reply {
     let detail = "the client has not waited for the answer to its request for a WebSocket";
-    // What it has sent may be frames: nobody shall take it for a request.
+    // The bytes that follow may be frames. They must not be read as a request.
     Reply::new(Problem::BadRequest, detail).and_close()
 }
 
-/// The error of a backend's 101 on a connection that cannot become a tunnel.
+/// Creates the error for a backend's 101 on a connection that cannot become a tunnel.
 pub fn no_tunnel() -> Box<Error> {
     Error::explain(InvalidHTTPHeader, "101, on a connection that cannot become a tunnel").into_up()
 }
 
-/// The error that ends an attempt on a backend that chose HTTP/1.1, so that another one can have it inspected.
+/// Creates the error that ends an attempt on a backend that chose HTTP/1.1. The next attempt inspects the response.
 pub fn speaks_http1() -> Box<Error> {
     Error::explain(SPEAKS_HTTP1, "the backend has come to speak HTTP/1.1").into_up()
 }
 
 const SPEAKS_HTTP1: ErrorType = ErrorType::new("BackendSpeaksHttp1");
 
-/// Returns true for an error of a backend that chose another version of HTTP than it did before. Nothing was sent.
+/// Returns true if the backend chose another version of HTTP than it did before. Nothing was sent.
 pub fn is_other_version(error: &Error) -> bool {
     matches!(*error.etype(), SPEAKS_HTTP1 | SPEAKS_HTTP2)
 }
 
-/// Returns what is wrong with a backend's response, where that is why a request failed.
+/// Returns the fault in a backend's response, if that fault made the request fail.
 pub fn malformed_response(error: &Error) -> Option<Fault> {
     let io = error.root_cause().downcast_ref::<std::io::Error>()?;
     io.get_ref()?.downcast_ref::<MalformedResponse>().map(|malformed| malformed.0)
 }
 
-/// Whether a connection that was kept had been closed by the backend as the request came: it was never read.
+/// Returns true if the backend had closed a reused connection when the request arrived. The backend has not read the
+/// request.
 pub fn is_race(error: &Error, reused: bool, answered: bool) -> bool {
     let closed = matches!(error.etype(), ConnectionClosed | ReadError | WriteError);
     let is_closed = closed && malformed_response(error).is_none();
     reused && is_closed && !answered && *error.esource() == ErrorSource::Upstream
 }
 
-/// Whether it was the client that let the backend wait: the backend's silence says nothing about it while it
-/// has not been sent the whole request.
+/// Returns true if the client made the backend wait. A backend that has not received the whole request is not at fault
+/// if it stays silent.
 pub fn is_clients_fault(error: &Error, request_sent: bool) -> bool {
     *error.esource() == ErrorSource::Upstream && *error.etype() == ReadTimedout && !request_sent
 }
 
-/// The error that ends a request whose body is longer than it may be.
+/// Creates the error that ends a request whose body is longer than allowed.
 pub fn body_too_long() -> Box<Error> {
     Error::explain(BODY_TOO_LONG, body_limit::TOO_LONG).into_down()
 }
 
 const BODY_TOO_LONG: ErrorType = ErrorType::new("BodyTooLong");
 
-/// Whether it is that error.
+/// Returns true for the error of [`body_too_long`].
 pub fn is_body_too_long(error: &Error) -> bool {
     *error.etype() == BODY_TOO_LONG
 }
 
-/// The error that ends a request of which more comes once it has been answered. Nobody is told: see `early_answer`.
+/// Creates the error that ends a request of which more arrives after its response is complete. The client gets no reply
+/// to it: see `early_response`.
 pub fn answered_early() -> Box<Error> {
     Error::explain(ANSWERED_EARLY, "answered before it was whole").into_down()
 }
 
 const ANSWERED_EARLY: ErrorType = ErrorType::new("AnsweredEarly");
 
-/// The error that ends a request whose body comes too slowly.
+/// Creates the error that ends a request whose body arrives too slowly.
 pub fn body_too_slow() -> Box<Error> {
     Error::explain(ReadTimedout, "the body comes too slowly").into_down()
 }
 
-/// Which limit a request has met that is answered so, before it has been sent anywhere.
+/// Returns the limit that the client exceeded, for a local reply that was sent before any backend got the request.
 pub fn limit_of_reply(reply: &Reply) -> Option<Limit> {
     match reply.problem()? {
         Problem::UriTooLong => Some(Limit::Uri),
         Problem::HeadTooLarge => Some(Limit::Header),
-        // As long as nothing has been sent anywhere, it is the head that took too long.
+        // Before a backend got anything, only the head can have taken too long.
         Problem::RequestTimeout => Some(Limit::HeaderTimeout),
         Problem::ContentTooLarge => Some(Limit::RequestBody),
         _ => None,
     }
 }
 
-/// Which limit the client has met where its request ends so.
+/// Returns the limit that the client exceeded, for an error that ended the request.
 pub fn limit(error: &Error) -> Option<Limit> {
     let by_client = *error.esource() == ErrorSource::Downstream;
     match *error.etype() {
@@ -162,34 +165,34 @@ pub fn limit(error: &Error) -> Option<Limit> {
     }
 }
 
-/// The error that ends a request whose client let the backend wait.
+/// Creates the error that ends a request whose client made the backend wait.
 pub fn request_timeout() -> Box<Error> {
     Error::explain(ReadTimedout, "the client stopped sending its request").into_down()
 }
 
-/// The error that ends a request whose client has left before anybody was asked to answer it.
+/// Creates the error that ends a request whose client has left before a backend got it.
 pub fn client_left() -> Box<Error> {
     Error::explain(ConnectionClosed, "the client has left").into_down()
 }
 
-/// The error that ends a call of gRPC at the deadline that its client has set.
+/// Creates the error that ends a gRPC call at the deadline of its client.
 pub fn deadline_exceeded() -> Box<Error> {
     Error::explain(DEADLINE_EXCEEDED, "the call took longer than its client waits").into_up()
 }
 
 const DEADLINE_EXCEEDED: ErrorType = ErrorType::new("DeadlineExceeded");
 
-/// Whether it was a wait that came to its end.
+/// Returns true if the error is a timeout.
 pub fn is_timeout(error: &Error) -> bool {
     matches!(error.etype(), ReadTimedout | WriteTimedout | ConnectTimedout | TLSHandshakeTimedout)
 }
 
-/// The answer where the time for a response to begin is up.
+/// Returns the reply for a request whose response did not begin in time.
 pub fn overdue() -> Reply {
     upstream(&ReadTimedout)
 }
 
-/// The answer to an error that ends a request; `None` where nobody is left to be told.
+/// Returns the reply for an error that ends a request; `None` if the client can no longer be told.
 pub fn reply(error: &Error) -> Option<Reply> {
     match *error.etype() {
         NO_BACKEND_LEFT => return Some(no_backend(NoBackend::NoneUsable(None))),
@@ -254,7 +257,7 @@ fn downstream(error: &ErrorType) -> Option<Reply> {
     match error {
         // The connection to the client is gone.
         ReadError | WriteError | ConnectionClosed | WriteTimedout => None,
-        // It, or its stream. What is not HTTP/2 never comes to be a request.
+        // The connection to the client or its stream is gone. Bytes that are not HTTP/2 never become a request.
         H2Error => None,
         ReadTimedout => Some(Reply::new(Problem::RequestTimeout, "the request did not arrive whole in time")),
         _ => Some(Reply::new(Problem::BadRequest, "the request is not valid HTTP")),
@@ -294,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_told_where_the_client_is_gone() {
+    fn no_reply_once_the_client_is_gone() {
         for gone in [ConnectionClosed, H2Error] {
             let mut error = Error::new(gone);
             error.as_down();

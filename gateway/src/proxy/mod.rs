@@ -1,4 +1,4 @@
-//! A request's life, phase by phase, in the order in which the phases run. Read it from top to bottom.
+//! The life of a request, phase by phase, in the order in which Pingora runs the phases. Read it from top to bottom.
 
 pub mod admission;
 pub mod ctx;
@@ -44,36 +44,36 @@ use crate::upstream::{
 };
 use crate::websocket::{self, Upgrade, intercept_upgrade};
 
-/// The gateway as Pingora sees it.
+/// Gateway as Pingora sees it: an implementation of its proxy trait.
 pub struct Gateway {
     parts: GatewayDeps,
     mirrors: Mirrors,
 }
 
-/// What it works with.
+/// Dependencies of the gateway.
 pub struct GatewayDeps {
-    /// What runs.
+    /// Store of the running configuration.
     pub live: Arc<Store>,
-    /// Where it says what has become of requests.
+    /// Log and metrics of finished requests.
     pub books: RequestLog,
-    /// What ACME servers find that check names.
+    /// Challenges by which ACME servers validate host names.
     pub challenges: Arc<Challenges>,
-    /// Whether another process serves by now, and clients shall go there.
+    /// Drain state: after a hand-over, clients must move to the process that serves now.
     pub leaving: Drain,
     /// True once this process stops.
     pub stopping: watch::Receiver<bool>,
-    /// Connects to backends.
+    /// Connector for connections to backends.
     pub connector: BackendConnector,
 }
 
 impl Gateway {
-    /// A gateway that works with these.
+    /// Creates a gateway with the given dependencies.
     pub fn new(parts: GatewayDeps) -> Self {
         Gateway { mirrors: Mirrors::new(&parts.connector), parts }
     }
 
-    /// What the gateway itself is asked for, on every host: by an ACME server that checks a name, or by somebody who
-    /// wants to know what an answer means.
+    /// Returns the reply to a request for the gateway itself, on any host. An ACME server asks for a challenge, and a
+    /// reader of a local reply asks for the explanation of its problem type.
     fn own_answer(&self, session: &Session, ctx: &RequestCtx) -> Option<Reply> {
         let request = session.req_header();
         let is_elsewhere = !ctx.snapshot.config.proxy.problems_url.is_empty();
@@ -83,7 +83,7 @@ impl Gateway {
             .or_else(|| reply::problems(&request.method, request.uri.path()).filter(|_| !is_elsewhere))
     }
 
-    /// Leads a request for a WebSocket to its backend in a way that can become a tunnel.
+    /// Prepares a WebSocket request so that its connection to the backend can become a tunnel.
     fn intercept_upgrade(
         &self,
         peer: Box<HttpPeer>,
@@ -103,10 +103,10 @@ impl Gateway {
         peer
     }
 
-    /// The request has been sent whole: from now on it is the backend that is waited for.
+    /// Handles the end of a request's body. From here on, the gateway waits for the backend.
     fn request_sent(&self, session: &Session, ctx: &mut RequestCtx) {
         self.mirror(ctx);
-        // A backend may answer before it has the whole body: then the head that was awaited is there.
+        // A backend may respond before it has the whole body. Then the response's head is no longer awaited.
         if ctx.responded.is_none() {
             ctx.sent.get_or_insert_with(Instant::now);
             if ctx.grpc.is_none() {
@@ -115,12 +115,12 @@ impl Gateway {
         }
     }
 
-    /// Counts a client that has met a limit.
+    /// Counts a client that has exceeded a limit.
     fn met(&self, limit: Option<Limit>) {
         limit.iter().for_each(|limit| self.parts.books.metrics.limits.counter(*limit).inc());
     }
 
-    /// Sends the copy of a request that has passed by, if there is one.
+    /// Sends the request's copy to the mirror, if there is a copy.
     fn mirror(&self, ctx: &mut RequestCtx) {
         let mirror = ctx.route.as_ref().and_then(|route| Some((&route.metrics, route.mirror.as_ref()?)));
         if let (Some((metrics, mirror)), Some(copy)) = (mirror, ctx.copy.take()) {
@@ -130,29 +130,30 @@ impl Gateway {
     }
 }
 
-/// A WebSocket that was asked for begins with this answer, or there is none.
+/// Decides with the response's head whether a requested WebSocket begins.
 ///
 /// # Errors
-/// Where the backend has agreed on a connection that cannot become a tunnel: the client must not be told.
+/// Returns an error if the backend agreed on a connection that cannot become a tunnel. The client must not receive this
+/// 101.
 fn settle_upgrade(status: StatusCode, session: &mut Session, ctx: &RequestCtx) -> Result<()> {
     if status == StatusCode::SWITCHING_PROTOCOLS {
         if !ctx.upgrade.as_ref().is_some_and(|upgrade| upgrade.agree()) {
             return Err(errors::no_tunnel());
         }
-        // Whatever Pingora would bound: the tunnel has bounds of its own.
+        // No read timeout of Pingora applies to a tunnel: the tunnel has timeouts that it enforces itself.
         session.set_read_timeout(None);
     } else if let Some(client) = stream::websocket(session) {
         client.give_up();
         if ctx.wants_websocket {
-            // Whatever the client sends next it may mean as frames: nobody shall take it for a request.
+            // The client may send WebSocket frames next. They must not be read as a request.
             session.set_keepalive(None);
         }
     }
     Ok(())
 }
 
-/// Returns the connections to `backend` that the request of `session` may use; `fresh`: it needs a new one. A login that
-/// holds for a connection is not shared with other clients.
+/// Returns the connections to `backend` that the request of `session` may use; `fresh` demands a new one. A connection
+/// that a login authenticates is not shared with other clients.
 fn pooling(session: &Session, backend: &BackendState, fresh: bool) -> Pooling {
     let logs_in = connection_login::is_in(session.req_header());
     if logs_in {
@@ -160,13 +161,13 @@ fn pooling(session: &Session, backend: &BackendState, fresh: bool) -> Pooling {
     }
     match stream::own_connections(session, logs_in) {
         Some(client) if !fresh => Pooling::Pinned(client),
-        // A stream of HTTP/2 has no connection of its own.
+        // An HTTP/2 stream has no connection for itself alone.
         _ if fresh || logs_in => Pooling::Fresh,
         _ => Pooling::Shared,
     }
 }
 
-/// What is known about a request that has gone to a backend.
+/// Returns the facts about a sent request that decide whether it may be sent again.
 fn sent(session: &Session) -> Sent<'_> {
     Sent {
         method: &session.req_header().method,
@@ -180,7 +181,7 @@ impl ProxyHttp for Gateway {
     type CTX = RequestCtx;
 
     // ANCHOR: arrival
-    /// The request's head has been read. From here on the request has its snapshot.
+    /// Creates the context of a request whose head has been read. From here on, the request has its snapshot.
     fn new_ctx(&self) -> RequestCtx {
         RequestCtx::new(
             self.parts.live.load(),
@@ -189,10 +190,10 @@ impl ProxyHttp for Gateway {
         )
     }
 
-    /// No module is switched on; Pingora's default would be to carry one for compression.
+    /// Installs no module. Pingora's default would install one for compression.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    /// Who asks, under which id, and how long the connection may wait.
+    /// Resolves the client's address, assigns the request id, and sets the timeouts of the connection.
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
         session::settle(session, &ctx.snapshot.config.proxy);
         hygiene::simplify_lists(session.req_header_mut())?;
@@ -208,7 +209,7 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    /// Is this request let through? `true` means that it has been answered.
+    /// Admits the request or replies to it. `true` means that the request has been replied to.
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
         let mut verdict = Ok(admission::inspect(session));
         if let Ok(Verdict::Reply(reply)) = &verdict {
@@ -237,8 +238,8 @@ impl ProxyHttp for Gateway {
     // ANCHOR_END: arrival
 
     // ANCHOR: where_to
-    /// Is there a backend for it? Answered here, and not in `upstream_peer`, where Pingora would close the
-    /// client's connection with the error.
+    /// Chooses a backend, or replies if there is none. `upstream_peer` comes too late for that reply: on an error
+    /// there, Pingora would close the client's connection.
     async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
         if let Some(arm) = ctx.arm() {
             arm.pool.budget.request(ctx.started);
@@ -249,11 +250,11 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    /// Where to? Called again for every retry.
+    /// Returns the peer for the next attempt. Pingora calls this again for every retry.
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
         let retrying = ctx.attempts > 0;
         ctx.attempts += 1;
-        // Whether it was this request that met a kept connection at its end: on another one it goes at once.
+        // A request that met a reused connection at its end goes to another connection without a pause.
         let mut fresh = std::mem::take(&mut ctx.on_new_connection);
         if retrying {
             ctx.metrics().retries.inc();
@@ -267,7 +268,8 @@ impl ProxyHttp for Gateway {
             (Some(route), Some(backend)) => {
                 let timed = read_deadline::disarm(session) && ctx.grpc.is_none();
                 let is_stream = ctx.grpc.is_some() || session::wants_events(&session.req_header().headers);
-                // A tunnel has a connection of its own; and what kept ones are worth says nothing about a backend on trial.
+                // A tunnel needs a connection for itself. A backend on trial needs a new connection, because a reused
+                // one says nothing about the backend.
                 fresh |= ctx.wants_websocket || ctx.attempt.as_ref().is_some_and(Attempt::is_trial);
                 let pooling = pooling(session, backend, fresh);
                 let left = ctx.time_left();
@@ -283,7 +285,7 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    /// The backend could not be reached. Nothing was sent, so any method may try another.
+    /// Handles a failure to reach the backend. Nothing was sent, so a request with any method may try another backend.
     fn fail_to_connect(
         &self,
         _session: &mut Session,
@@ -306,7 +308,7 @@ impl ProxyHttp for Gateway {
             explain_in_log(backend, peer);
         }
         if errors::is_timeout(&error) && ctx.is_overdue() {
-            // A backend cannot be reached faster because a client is in a hurry.
+            // A short deadline of the client does not make the backend slow.
             return errors::deadline_exceeded();
         }
         ctx.attempt_ended(Outcome::Failure);
@@ -315,7 +317,7 @@ impl ProxyHttp for Gateway {
     }
     // ANCHOR_END: where_to
 
-    /// The backend was reached, on a new connection or on one from the pool.
+    /// Handles a connection to the backend, which is new or reused from the pool.
     async fn connected_to_upstream(
         &self,
         session: &mut Session,
@@ -337,7 +339,7 @@ impl ProxyHttp for Gateway {
     }
 
     // ANCHOR: way_up
-    /// What the backend gets to see: a copy of the request, about to be sent.
+    /// Prepares the backend's copy of the request, right before it is sent.
     async fn upstream_request_filter(
         &self,
         session: &mut Session,
@@ -351,7 +353,7 @@ impl ProxyHttp for Gateway {
             return Err(errors::no_http2());
         }
         if !speaks_http2 && !ctx.is_inspected {
-            // Another attempt gets a connection on which responses are inspected.
+            // The next attempt gets a connection on which responses are inspected.
             ctx.backend().inspect(|backend| backend.set_speaks_http1(true));
             return Err(errors::speaks_http1());
         }
@@ -366,7 +368,8 @@ impl ProxyHttp for Gateway {
         let host = route::authority(session.req_header()).ok().flatten();
         let is_named = host.is_none() || session.req_header().version < Version::HTTP_11;
         if is_named && !request.headers.contains_key(header::HOST) {
-            // HTTP/1.1 requires a Host, and HTTP/2 an authority, even for a client of HTTP/1.0 that sent none.
+            // HTTP/1.1 requires a Host field, and HTTP/2 an authority, even if the client speaks HTTP/1.0 and sent
+            // none.
             let backend = ctx.backend().map(|backend| backend.authority());
             request.insert_header(header::HOST, host.or(backend.as_deref()).unwrap_or_default())?;
         }
@@ -375,7 +378,7 @@ impl ProxyHttp for Gateway {
         let (name, via) = forwarded::via(session.req_header().version);
         request.append_header(name, via)?;
         if !speaks_http2 && !ctx.wants_websocket && request.headers.contains_key(header::EXPECT) {
-            // The body may be on its way while the backend says that it wants none: it shall not read on.
+            // The body may be on its way when the backend refuses it. The backend must not read the body as a request.
             request.insert_header(header::CONNECTION, "close")?;
         }
         if let Some(identity_fields) = &ctx.snapshot.identity_fields {
@@ -400,10 +403,10 @@ impl ProxyHttp for Gateway {
             ctx.copy = Some(MirrorCopy::new(request));
         }
         if session.is_body_empty() {
-            // Over HTTP/2 Pingora passes no body on that there is not, and says nothing of its end.
+            // Over HTTP/2, Pingora forwards no empty body, and so it does not report the end of the body.
             self.request_sent(session, ctx);
         } else if session::awaits_continue(session) {
-            // It is the backend's turn.
+            // The backend decides next: it sends 100 (Continue) or a final response.
             read_deadline::arm(session, ctx.time_left());
         } else {
             request_body::begin(session, ctx);
@@ -412,7 +415,7 @@ impl ProxyHttp for Gateway {
     }
     // ANCHOR_END: way_up
 
-    /// The request's body passes by. When it has passed, the time until the response's head is counted.
+    /// Forwards a part of the request's body. After the last part, the time until the response's head counts.
     async fn request_body_filter(
         &self,
         session: &mut Session,
@@ -426,28 +429,28 @@ impl ProxyHttp for Gateway {
             call.on_request_body(body, end_of_stream)?;
         }
         if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
-            // Pingora would write an empty part as the last chunk, and then the last chunk.
+            // Pingora would write an empty part as the last chunk, and then write the last chunk again.
             *body = None;
         }
         if let (Some(copy), Some(part)) = (&mut ctx.copy, body.as_ref()) {
             copy.add(part);
         }
-        // Pingora knows nothing of trailers of a request, and does not say that one ends where there are some.
+        // Pingora does not know request trailers, and does not report the end of a request that has trailers.
         let is_before_trailers = body.is_none() && session.req_header().version == Version::HTTP_2;
         if ctx.upgrade.is_some() && ctx.responded.is_some() {
-            // The end of a tunnel.
+            // The body of a tunnel has ended, and not that of a request.
         } else if end_of_stream || is_before_trailers {
             ctx.reached(Phase::RequestBodyFilter);
             self.request_sent(session, ctx);
         } else if ctx.early.is_none() {
-            // It may have waited for 100 (Continue), with a deadline; now it takes its time.
+            // The client may have waited for 100 (Continue), with a deadline. That deadline ends now.
             read_deadline::disarm(session);
         }
         Ok(())
     }
 
     // ANCHOR: broken
-    /// The connection broke, or what came over it was not HTTP. The request may have been acted upon.
+    /// Handles a broken connection, or bytes that are not HTTP. The backend may have acted on the request.
     fn error_while_proxy(
         &self,
         peer: &HttpPeer,
@@ -478,7 +481,7 @@ impl ProxyHttp for Gateway {
             backend.kept().fell_silent();
         }
         if ctx.grpc.is_some() && errors::is_timeout(&error) {
-            // Silence on a stream is no failure of the backend's, however long it was.
+            // Silence on a stream is no failure of the backend, however long it lasts.
             return if ctx.is_overdue() { errors::deadline_exceeded() } else { error };
         }
         let is_backends_turn =
@@ -488,7 +491,7 @@ impl ProxyHttp for Gateway {
         }
         let sent = sent(session);
         let may_resend = retry::may_resend(sent);
-        // No failure of the backend's: it has not seen the request, for certain or most likely.
+        // The backend has not seen the request, either for certain or most likely. This is no failure of the backend.
         let refused = errors::is_unprocessed(&error) && sent.body_at_hand && !sent.answered;
         let stale_conn_retried =
             may_resend && errors::is_race(&error, client_reused, ctx.responded.is_some());
@@ -503,7 +506,8 @@ impl ProxyHttp for Gateway {
         }
         let by_backend = *error.esource() == ErrorSource::Upstream;
         if is_silent {
-            // Perhaps it was the connection that was dead and not the backend: the next attempt tells, on a new one.
+            // The connection may be dead, and not the backend. The next attempt uses a new connection and shows which
+            // one it was.
             ctx.attempt.iter_mut().for_each(Attempt::abandon);
             ctx.on_new_connection = true;
         }
@@ -515,8 +519,8 @@ impl ProxyHttp for Gateway {
     }
     // ANCHOR_END: broken
 
-    /// The head of an answer: is it one, and is it passed on? Not while the route would rather have another
-    /// attempt than this status.
+    /// Checks the head of a response, and decides whether the response is passed on. It is not passed on if the route
+    /// retries on its status and another attempt is possible.
     async fn upstream_response_filter(
         &self,
         session: &mut Session,
@@ -538,7 +542,7 @@ impl ProxyHttp for Gateway {
     }
 
     // ANCHOR: way_down
-    /// What the client gets to see of the backend's response.
+    /// Prepares the response's head for the client.
     async fn response_filter(
         &self,
         session: &mut Session,
@@ -571,7 +575,7 @@ impl ProxyHttp for Gateway {
         let (name, via) = forwarded::via(response.version);
         response.append_header(name, via)?;
         if response.version < Version::HTTP_11 {
-            // What goes down is our own version (RFC 9110 6.2), whatever the backend speaks.
+            // The gateway sends its own HTTP version to the client (RFC 9110 6.2), not the version of the backend.
             response.set_version(Version::HTTP_11);
         }
         if let Some(quota) = &ctx.quota {
@@ -598,7 +602,7 @@ impl ProxyHttp for Gateway {
     }
     // ANCHOR_END: way_down
 
-    /// A part of the response's body passes by.
+    /// Forwards a part of the response's body.
     fn response_body_filter(
         &self,
         session: &mut Session,
@@ -608,7 +612,7 @@ impl ProxyHttp for Gateway {
     ) -> Result<Option<Duration>> {
         early_response::came(session, ctx, end_of_stream);
         if ctx.has_no_content {
-            // Over HTTP/1 nobody would write it; over HTTP/2 Pingora does.
+            // Pingora does not write such a body over HTTP/1, but it does over HTTP/2.
             *body = None;
         }
         if let Some(encoder) = &mut ctx.encoder {
@@ -620,7 +624,7 @@ impl ProxyHttp for Gateway {
         Ok(None)
     }
 
-    /// The trailers of a response over HTTP/2. Those of a call of gRPC say how it ended.
+    /// Forwards the trailers of a response over HTTP/2. The trailers of a gRPC call carry its status.
     async fn response_trailer_filter(
         &self,
         session: &mut Session,
@@ -628,19 +632,20 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestCtx,
     ) -> Result<Option<Bytes>> {
         if response_check::check_fields(trailers, &HeadLimits::from(&ctx.snapshot.config.proxy)).is_err() {
-            // The body is whole. What is malformed behind it reaches no client; Pingora would end the stream well all the same.
+            // The body is complete. Malformed trailers do not reach the client. Pingora would end the stream without an
+            // error anyway.
             trailers.clear();
         }
         early_response::came(session, ctx, true);
         if let Some(encoder) = &mut ctx.encoder {
-            // The end of the body goes before what follows it, which nobody has announced.
+            // The encoder's last bytes go before the trailers. Pingora has not announced the end of the body.
             return Ok(encoder.end()?.map(Bytes::from));
         }
         ctx.grpc.as_mut().map_or(Ok(None), |call| call.on_trailers(trailers))
     }
 
     // ANCHOR: told
-    /// Nothing more can be tried: the client is told why, if it has not been told anything yet.
+    /// Replies to a request that has failed for good, if the client has not received a response yet.
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
         if let Some(answer) = session::final_response(session).filter(|_| ctx.is_answered_early()) {
             ctx.record(ctx.outcome(answer));
@@ -669,8 +674,9 @@ impl ProxyHttp for Gateway {
     }
     // ANCHOR_END: told
 
-    /// What clients do is nobody's error, and a line for each time would be theirs to write. Where the access log tells
-    /// what happened to a backend, Pingora need not; it does what went wrong in here.
+    /// Suppresses Pingora's error line in two cases. An error of the client is not the gateway's, and a client could
+    /// fill the log with such lines. An error of a backend is in the access log already, if that is on. Pingora logs
+    /// errors of the gateway itself.
     fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, error: &Error) -> bool {
         match error.esource() {
             ErrorSource::Downstream => true,
@@ -679,7 +685,7 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    /// The same for retries, which the access log counts.
+    /// Suppresses Pingora's warning about a retry if the access log is on, because that log counts the attempts.
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,
@@ -690,13 +696,13 @@ impl ProxyHttp for Gateway {
         self.parts.books.access_log.is_some()
     }
 
-    /// The request is over, well or not: it is counted and logged.
+    /// Counts and logs the request at its end, after success and after failure.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
         stream::request_over(session);
         request_limit::request_finished(session);
         self.parts.books.enter(session, error, ctx);
         if ctx.is_answered_early() || stream::is_broken_off(session) {
-            // The backend has nothing to do any more with what its client still sends.
+            // The backend takes no part in the bytes that the client still sends.
             ctx.attempt = None;
             early_response::leave(session, ctx, error.is_some()).await;
         }

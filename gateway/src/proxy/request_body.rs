@@ -1,4 +1,4 @@
-//! A request's body on its way to a backend: how long it gets, and how slowly it comes.
+//! Limits on a request's body on its way to a backend: the maximum length and the minimum rate.
 
 use std::time::Instant;
 
@@ -10,18 +10,19 @@ use crate::downstream::stream;
 use crate::proxy::ctx::RequestCtx;
 use crate::proxy::errors;
 
-/// From now on the body is waited for.
+/// Begins to measure the rate of the body.
 pub fn begin(session: &mut Session, ctx: &mut RequestCtx) {
     let route = ctx.route.as_ref().filter(|_| is_timed(ctx) && ctx.body_progress.is_none());
     let Some(route) = route else { return };
     let body_progress = route.body_limit.begin(stream::waited(session), Instant::now());
-    // Over HTTP/2 Pingora waits for a body for ever; there it is the backend's silence that ends the request.
+    // Over HTTP/2, Pingora waits for a body without end. There, the timeout for the backend's response ends the
+    // request.
     session.set_read_timeout(Some(body_progress.left()));
     ctx.body_progress = Some(body_progress);
 }
 
-/// The client has been told to go on, and is waited for from now on. How long it has been until then is known once
-/// something has come, and the count begins with that.
+/// Begins to wait for the body after 100 (Continue). The gateway does not know yet how long the client itself has
+/// waited. The rate is measured from the first part of the body on.
 pub fn awaited(session: &mut Session, ctx: &RequestCtx) {
     let route = ctx.route.as_ref().filter(|_| is_timed(ctx) && ctx.body_progress.is_none());
     if let Some(route) = route {
@@ -29,15 +30,15 @@ pub fn awaited(session: &mut Session, ctx: &RequestCtx) {
     }
 }
 
-/// Streams that may be silent for as long as they like are not: calls of gRPC, WebSockets.
+/// Returns true unless the request may be silent without a limit, as gRPC calls and WebSockets may.
 fn is_timed(ctx: &RequestCtx) -> bool {
     !ctx.wants_websocket && !ctx.grpc.as_ref().is_some_and(|call| call.needs_http2())
 }
 
-/// A part of it has come.
+/// Handles a part of the body.
 ///
 /// # Errors
-/// Where it is too much, or comes too slowly.
+/// Returns an error if the body is too long or arrives too slowly.
 pub fn came(session: &mut Session, ctx: &mut RequestCtx, bytes: usize) -> Result<()> {
     if ctx.wants_websocket || bytes == 0 {
         return Ok(());
@@ -52,14 +53,15 @@ pub fn came(session: &mut Session, ctx: &mut RequestCtx, bytes: usize) -> Result
             body_progress.came(bytes, waited, Instant::now()).map_err(|_| errors::body_too_slow())?;
             session.set_read_timeout(Some(body_progress.left()));
         }
-        // Its client had waited for 100 (Continue).
+        // The client waited for 100 (Continue), so the measurement begins with this part.
         None => begin(session, ctx),
     }
     Ok(())
 }
 
-/// Whether the rest of it is read, in vain, before the connection is closed: a close with bytes unread is a reset,
-/// which may take the answer away with it (RFC 9112 9.6). HTTP/2 can end a stream without.
+/// Returns true if the gateway reads and discards the rest of the body before it closes the connection. A close with
+/// unread bytes is a reset, which may destroy the reply on its way (RFC 9112 9.6). HTTP/2 can end a stream without
+/// that.
 pub fn is_drained(session: &Session, error: &pingora::Error) -> bool {
     errors::is_body_too_long(error) && session.req_header().version != Version::HTTP_2
 }

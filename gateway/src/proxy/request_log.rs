@@ -1,4 +1,5 @@
-//! The books of the gateway: what has become of each request, counted, logged, and kept for a while.
+//! Record of finished requests: each request is counted in the metrics, written to the access log, and kept for a while
+//! with its timeline.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,21 +14,21 @@ use crate::telemetry::access_log::Record;
 use crate::telemetry::{AccessLog, Metrics, Timelines};
 use crate::upstream::Outcome;
 
-/// The status in logs and metrics of a client that left before its answer, as nginx counts it.
+/// Status in logs and metrics if the client left before its response, as in nginx.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Where it is entered.
+/// Destinations of the record of a finished request.
 pub struct RequestLog {
-    /// What is counted.
+    /// Metrics of the gateway.
     pub metrics: Arc<Metrics>,
-    /// Where each request has a line; `None`: nowhere.
+    /// Access log, with a line for each request; `None` if the log is off.
     pub access_log: Option<AccessLog>,
-    /// Where recent requests are kept; `None`: nowhere.
+    /// Timelines of recent requests; `None` if they are not kept.
     pub timelines: Option<Arc<Timelines>>,
 }
 
 impl RequestLog {
-    /// Enters a request that is over; `error` is what has ended it, where it was not its answer.
+    /// Records a finished request; `error` is the reason if the request did not end with its response.
     pub fn enter(&self, session: &Session, error: Option<&Error>, ctx: &mut RequestCtx) {
         let duration = ctx.started.elapsed();
         let status = session::final_response(session).map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
@@ -52,7 +53,7 @@ impl RequestLog {
             metrics.grpc.ended(call.status());
         }
         if ctx.tunnel().is_none() {
-            // How long somebody keeps a socket open says nothing of how quick anything was.
+            // The lifetime of a tunnel depends on the client and says nothing about speed.
             metrics.duration_ms.observe(duration.as_secs_f64() * 1000.0);
         }
     }

@@ -1,4 +1,5 @@
-//! How the gateway's own answers get to a client: with the fields that its policies add, and so that they arrive.
+//! Sends local replies to the client: adds the header fields of the policies, and closes the connection so that the
+//! reply arrives.
 
 use http::{Version, header};
 use pingora::prelude::*;
@@ -9,10 +10,10 @@ use crate::proxy::ctx::RequestCtx;
 use crate::proxy::request_body;
 use crate::reply::{self, Recipient, Reply};
 
-/// Answers a request here.
+/// Sends a local reply.
 ///
 /// # Errors
-/// Where the client is gone.
+/// Returns an error if the client is gone.
 pub async fn send(mut reply: Reply, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
     ctx.error = reply.reason();
     ctx.security_headers().on_reply(ctx.is_https, reply.fields_mut());
@@ -23,7 +24,7 @@ pub async fn send(mut reply: Reply, session: &mut Session, ctx: &mut RequestCtx)
         quota.on_reply(reply.fields_mut());
     }
     if let Some(identity) = &ctx.identity {
-        // A session that was renewed is renewed whatever became of the request.
+        // A renewed session is stored at the client even if the request itself fails.
         identity.on_reply(reply.fields_mut());
     }
     let help = match ctx.snapshot.config.proxy.problems_url.as_str() {
@@ -31,23 +32,24 @@ pub async fn send(mut reply: Reply, session: &mut Session, ctx: &mut RequestCtx)
         elsewhere => elsewhere,
     };
     if session::awaits_continue(session) {
-        // It need not send its body any more, and may as well: nobody could tell that from another request.
+        // The client need not send its body any more, but may do so. The gateway could not tell that body from another
+        // request.
         session.set_keepalive(None);
     }
     let sent = reply.send(session, Recipient { id: &ctx.id, help, call: ctx.grpc.as_deref_mut() }).await;
-    // Where it is gone, that is nothing that has gone wrong in here.
+    // A client that is gone is no error of the gateway.
     sent.map_err(Error::into_down)
 }
 
-/// Tells a client why its request has come to nothing, by `error`. Its connection ends with that.
+/// Sends the local reply for a failed request, whose reason is `error`, and ends the client's connection.
 pub async fn tell(reply: Reply, error: &Error, session: &mut Session, ctx: &mut RequestCtx) {
-    // Pingora closes it, so the answer says so.
+    // Pingora closes the connection, so the reply must announce it.
     session.set_keepalive(None);
     let mut told = send(reply, session, ctx).await;
     let is_stream = ctx.grpc.is_some() && session.req_header().version == Version::HTTP_2;
     let is_ours = *error.esource() != ErrorSource::Downstream || request_body::is_drained(session, error);
     if told.is_ok() && is_ours && !is_stream {
-        // A close with the rest of a body unread would be a reset, and might take the answer with it.
+        // A close with unread bytes of the body would be a reset, which might destroy the reply on its way.
         told = session.drain_request_body().await;
     }
     if let Err(error) = told {

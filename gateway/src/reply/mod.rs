@@ -1,6 +1,6 @@
-//! The only writer of responses that the gateway makes itself: what went wrong, as
-//! `application/problem+json` (RFC 9457) or as a page for a person, and where to go instead; all with the id under
-//! which the request is in the log. To a call of gRPC the same is told as `grpc-status`.
+//! Local replies: the only place where the gateway writes responses of its own. A reply reports a problem, as
+//! `application/problem+json` (RFC 9457) or as a page for a person, or redirects the client, or carries content. Each
+//! reply carries the id under which the request is in the log. A gRPC call receives a reply as `grpc-status`.
 
 mod page;
 mod problem;
@@ -17,30 +17,30 @@ use crate::grpc::Call;
 pub use page::{PROBLEMS, problems};
 pub use problem::Problem;
 
-/// The field in which a request's id travels.
+/// Header field that carries the request id.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The policy that a page of the gateway's own brings, in place of the operator's.
+/// Header field for the policy of the gateway's own pages, which replaces the operator's policy.
 const CSP: HeaderName = header::CONTENT_SECURITY_POLICY;
 
-/// The most bytes of a detail: where it repeats what the client has sent, it is not for the client to say how long the
-/// answer is.
+/// Maximum length of a detail in bytes. A detail may repeat text of the client, and the client must not determine the
+/// length of the reply.
 const MAX_DETAIL: usize = 400;
 
-/// What becomes of a request, after somebody has looked at it.
+/// Result of a check on a request.
 #[derive(Debug)]
 pub enum Verdict<T = ()> {
-    /// It goes on, with what was found out.
+    /// The request continues, with the value that the check has found.
     Continue(T),
-    /// It is answered here.
+    /// The gateway sends a local reply.
     Reply(Reply),
 }
 
 impl<T> Verdict<T> {
-    /// What was found out, where the request goes on; for `?`, where several are asked in turn.
+    /// Returns the value if the request continues. The operator `?` then chains several checks.
     ///
     /// # Errors
-    /// The answer, where it does not.
+    /// Returns the reply if the request does not continue.
     pub fn passed(self) -> std::result::Result<T, Box<Reply>> {
         match self {
             Verdict::Continue(found) => Ok(found),
@@ -49,7 +49,7 @@ impl<T> Verdict<T> {
     }
 }
 
-/// A response of the gateway's own.
+/// Local reply: a response that the gateway makes itself.
 #[derive(Debug)]
 pub struct Reply {
     about: About,
@@ -57,65 +57,65 @@ pub struct Reply {
     detail: Cow<'static, str>,
     fields: HeaderMap,
     proxy_error: Option<&'static str>,
-    /// What only few say besides: apart, so that the others stay small.
+    /// Members that only few replies have, in a box so that the other replies stay small.
     more: Option<Box<More>>,
     closes: bool,
 }
 
-/// What it says.
+/// Content of a reply.
 #[derive(Debug)]
 enum About {
-    /// This is wrong.
+    /// Description of a problem.
     Problem(Problem),
-    /// Here is what was asked for: its media type, and itself. Apart, so that the others stay small.
+    /// Content that the client asked for: its media type and its bytes. The box keeps the other replies small.
     Content(Box<(&'static str, Bytes)>),
-    /// All is in the head.
+    /// No content: the head of the reply is enough.
     Nothing,
 }
 
-/// To whom a reply goes.
+/// Recipient of a reply.
 pub struct Recipient<'r> {
-    /// The request's id.
+    /// Id of the request.
     pub id: &'r HeaderValue,
-    /// Where problems are explained: the address of a page with an anchor for each.
+    /// Address of a page that explains problems, with an anchor for each problem.
     pub help: &'r str,
-    /// The call that the request is, where it is one of gRPC.
+    /// State of the gRPC call, if the request is one.
     pub call: Option<&'r mut Call>,
 }
 
-/// Members of a problem that only some kinds have (RFC 9457 3.2).
+/// Members of a problem that only some problem types have (RFC 9457 3.2).
 #[derive(Debug, Serialize)]
 struct More {
-    /// The windows that had no room, as draft-ietf-httpapi-ratelimit-headers-10 names them.
+    /// Names of the windows that had no room, as in draft-ietf-httpapi-ratelimit-headers-10.
     #[serde(rename = "violated-policies")]
     violated_policies: Vec<String>,
 }
 
 impl Reply {
-    /// A reply about `problem`; `detail` says what happened to this request.
+    /// Creates a reply about `problem`; `detail` says what happened to this request.
     pub fn new(problem: Problem, detail: impl Into<Cow<'static, str>>) -> Self {
         let about = About::Problem(problem);
         Reply { about, detail: bounded(detail.into()), ..Reply::blank(problem.status()) }
     }
 
-    /// Sends the client to `location`, with the method and the body that it has: 308 (RFC 9110 15.4.9).
+    /// Creates a redirect to `location` that keeps the method and the body: 308 (RFC 9110 15.4.9).
     pub fn redirect(location: HeaderValue) -> Self {
         let fields = HeaderMap::from_iter([(header::LOCATION, location)]);
         Reply { fields, ..Reply::blank(StatusCode::PERMANENT_REDIRECT) }
     }
 
-    /// Sends the client to `location` with a status of somebody else's choice.
+    /// Creates a redirect to `location` with the status that the caller chooses.
     pub fn redirect_with(status: StatusCode, location: HeaderValue) -> Self {
         Reply { status, ..Reply::redirect(location) }
     }
 
-    /// What the client has asked for, where it is the gateway that has it.
+    /// Creates a reply with content that the client asked the gateway itself for.
     pub fn content(media_type: &'static str, content: impl Into<Bytes>) -> Self {
         let about = About::Content(Box::new((media_type, content.into())));
         Reply { about, ..Reply::blank(StatusCode::OK) }
     }
 
-    /// All is well, and there is nothing more to say than header fields do.
+    /// Creates a successful reply without content, for which header fields are enough.
     pub fn no_content() -> Self {
         Reply::blank(StatusCode::NO_CONTENT)
     }
@@ -132,57 +132,57 @@ impl Reply {
         }
     }
 
-    /// With this status in place of the problem's own.
+    /// Replaces the status of the problem by `status`.
     #[must_use]
     pub fn with_status(mut self, status: StatusCode) -> Self {
         self.status = status;
         self
     }
 
-    /// The connection ends with it: what follows this request on it cannot be told for certain.
+    /// Makes the connection end after the reply, because the gateway cannot tell where the next request begins.
     #[must_use]
     pub fn and_close(mut self) -> Self {
         self.closes = true;
         self
     }
 
-    /// With one more header field.
+    /// Sets a header field.
     #[must_use]
     pub fn field(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.fields.insert(name, value);
         self
     }
 
-    /// With a `Proxy-Status` that says why a backend could not answer: an error type of RFC 9209 2.3.
+    /// Adds a `Proxy-Status` that says why a backend could not answer. `error` is an error type of RFC 9209 2.3.
     #[must_use]
     pub fn proxy_error(mut self, error: &'static str) -> Self {
         self.proxy_error = Some(error);
         self
     }
 
-    /// With the names of the windows that had no room for the request.
+    /// Adds the names of the windows that had no room for the request.
     #[must_use]
     pub fn violated_policies(mut self, names: Vec<String>) -> Self {
         self.more = Some(Box::new(More { violated_policies: names }));
         self
     }
 
-    /// Its status code.
+    /// Returns the status code.
     pub fn status(&self) -> u16 {
         self.status.as_u16()
     }
 
-    /// The fields that it bears besides those that every reply does.
+    /// Returns the header fields besides those that every reply has.
     pub fn fields(&self) -> &HeaderMap {
         &self.fields
     }
 
-    /// The same, for whoever adds to them.
+    /// Returns the header fields besides those that every reply has, so that the caller can add to them.
     pub fn fields_mut(&mut self) -> &mut HeaderMap {
         &mut self.fields
     }
 
-    /// What is wrong; `None` where nothing is.
+    /// Returns the problem; `None` if the reply is about no problem.
     pub fn problem(&self) -> Option<Problem> {
         match self.about {
             About::Problem(problem) => Some(problem),
@@ -190,18 +190,18 @@ impl Reply {
         }
     }
 
-    /// What happened to this request.
+    /// Returns the description of what happened to this request.
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// One word for the log: the error of the `Proxy-Status`, or the problem's name, if there is one.
+    /// Returns one word for the log: the error of the `Proxy-Status`, or the problem's name, if there is one.
     pub fn reason(&self) -> Option<&'static str> {
         self.proxy_error.or(self.problem().map(Problem::name))
     }
 }
 
-/// `detail`, or its beginning.
+/// Returns `detail`, or its beginning if `detail` is too long.
 fn bounded(detail: Cow<'static, str>) -> Cow<'static, str> {
     if detail.len() <= MAX_DETAIL {
         return detail;

@@ -1,5 +1,5 @@
-//! What the gateway answers people with: a page about what went wrong, and the list of all that can. They load
-//! nothing, so that they look the same wherever they are shown, and allow nothing but their own style.
+//! Pages for people: a page about a problem, and the list of all problems. The pages load nothing, so that they look
+//! the same on every host. Their policy allows nothing but their own style.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -13,10 +13,10 @@ use http::{HeaderValue, Method};
 use super::Reply;
 use super::problem::{Problem, Row};
 
-/// The media type of both.
+/// Media type of both pages.
 pub(super) const HTML: &str = "text/html; charset=utf-8";
 
-/// Where the list of problems is, on every host.
+/// Path of the list of problems, on every host.
 pub const PROBLEMS: &str = "/.well-known/gateway/problems";
 
 const STYLE: &str = ":root{color-scheme:light dark;--ink:light-dark(#17211f,#e4ebe8);\
@@ -27,7 +27,7 @@ const STYLE: &str = ":root{color-scheme:light dark;--ink:light-dark(#17211f,#e4e
     small{color:var(--soft)}div{background:var(--card);padding:.7rem 1rem;margin:.7rem 0;border-radius:8px}\
     :target{outline:2px solid var(--accent)}";
 
-/// What these pages may do: show themselves, with the style that they bring.
+/// Content security policy of the pages, which allows only the style that they contain.
 pub(super) static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let hash = STANDARD.encode(openssl::sha::sha256(STYLE.as_bytes()));
     let policy = format!(
@@ -39,13 +39,13 @@ pub(super) static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 
 static LIST: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(list()));
 
-/// The list of problems, where it is asked for.
+/// Returns the list of problems, if the request asks for it.
 pub fn problems(method: &Method, path: &str) -> Option<Reply> {
     let is_asked_for = path == PROBLEMS && matches!(*method, Method::GET | Method::HEAD);
     is_asked_for.then(|| Reply::content(HTML, LIST.clone()).field(super::CSP, POLICY.clone()))
 }
 
-/// A page about `problem`; `help` is where there is more.
+/// Returns a page about `problem`; `help` is the address of a page with more information.
 pub(super) fn of(problem: Problem, status: u16, detail: &str, request_id: &str, help: &str) -> Bytes {
     let Row { title, cause, cure, .. } = problem.row();
     let (detail, request_id, help) = (escape(detail), escape(request_id), escape(help));
@@ -78,7 +78,7 @@ fn page(title: &str, body: &str) -> String {
     )
 }
 
-/// A row's text: what stands between backticks is code.
+/// Converts the text of a row to HTML. The text between backticks becomes code.
 fn prose(text: &str) -> String {
     let part = |(i, part)| match i % 2 {
         0 => escape(part).into_owned(),
@@ -87,7 +87,7 @@ fn prose(text: &str) -> String {
     text.split('`').enumerate().map(part).collect()
 }
 
-/// Text that is nothing but text, in an element or in an attribute.
+/// Escapes text for an element or an attribute, so that no part of it is read as markup.
 fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(['&', '<', '>', '"', '\'']) {
         return Cow::Borrowed(text);
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_a_client_wrote_is_text() {
+    fn text_of_the_client_is_escaped() {
         let detail = "the host '<script>alert(1)</script>' & \"more\"";
         let page = of(Problem::UnknownHost, 404, detail, "id-1", "/x?a=\"b\"#unknown_host");
         let page = String::from_utf8(page.to_vec()).unwrap();
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_is_there_for_those_who_read() {
+    fn problem_list_is_served_for_get_and_head_only() {
         assert!(problems(&Method::GET, PROBLEMS).is_some() && problems(&Method::HEAD, PROBLEMS).is_some());
         assert!(problems(&Method::POST, PROBLEMS).is_none());
         assert!(problems(&Method::GET, "/.well-known/gateway/problems/").is_none());

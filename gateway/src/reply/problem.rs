@@ -1,22 +1,22 @@
-//! What can be wrong, from the client's point of view: one row a problem, with its status, what it comes from and
-//! what to do about it. The answers, the page that they link to and the book's page are all made from these rows.
+//! The problems that a client can meet. Each problem has one row, with its status, its cause and its remedy. Replies,
+//! the page that they link to and a page of the book are all made from these rows.
 
 use http::StatusCode;
 
-/// What is said about a problem.
+/// Description of a problem.
 #[derive(Debug)]
 pub struct Row {
-    /// The status of answers about it.
+    /// Status of replies about the problem.
     pub status: StatusCode,
-    /// Its name: the last part of the problem's `type`, and the word in the log.
+    /// Name of the problem: the last part of its `type`, and the word in the log.
     pub name: &'static str,
-    /// What it is, in a few words.
+    /// Title of the problem, in a few words.
     pub title: &'static str,
-    /// Its error type in `Proxy-Status` (RFC 9209 2.3), unless an answer knows a better one.
+    /// Error type in `Proxy-Status` (RFC 9209 2.3), unless the reply has a more exact one.
     pub proxy_error: &'static str,
-    /// What it comes from.
+    /// Cause of the problem.
     pub cause: &'static str,
-    /// What to do about it.
+    /// Remedy for the problem.
     pub cure: &'static str,
 }
 
@@ -26,17 +26,17 @@ macro_rules! problems {
         cause: $cause:literal,
         cure: $cure:literal,
     })+) => {
-        /// What can be wrong.
+        /// Problem that the gateway reports to a client.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Problem {
             $(#[doc = $title] $variant,)+
         }
 
         impl Problem {
-            /// All of them.
+            /// List of all problems.
             pub const ALL: &[Problem] = &[$(Problem::$variant),+];
 
-            /// What is said about it.
+            /// Returns the description of the problem.
             pub const fn row(self) -> &'static Row {
                 match self {
                     $(Problem::$variant => &Row {
@@ -192,12 +192,12 @@ problems! {
 }
 
 impl Problem {
-    /// The status that says so.
+    /// Returns the status of replies about the problem.
     pub const fn status(self) -> StatusCode {
         self.row().status
     }
 
-    /// Its name, as in the problem's `type`.
+    /// Returns the name, as in the problem's `type`.
     pub const fn name(self) -> &'static str {
         self.row().name
     }
@@ -210,7 +210,7 @@ mod tests {
 
     use super::*;
 
-    /// RFC 9209 2.3.
+    /// Error types of RFC 9209 2.3.
     const ERROR_TYPES: &str = "dns_timeout dns_error destination_not_found destination_unavailable \
         destination_ip_prohibited destination_ip_unroutable connection_refused connection_terminated \
         connection_timeout connection_read_timeout connection_write_timeout connection_limit_reached \
@@ -219,7 +219,7 @@ mod tests {
         proxy_internal_response proxy_internal_error proxy_configuration_error proxy_loop_detected";
 
     #[test]
-    fn each_problem_is_told_apart_and_says_what_to_do() {
+    fn each_problem_is_unique_and_has_a_remedy() {
         let names: HashSet<&str> = Problem::ALL.iter().map(|problem| problem.name()).collect();
         assert_eq!(names.len(), Problem::ALL.len());
         for problem in Problem::ALL {

@@ -1,4 +1,4 @@
-//! How a reply goes to its client: as a problem for a program, as a page for a person, as the outcome of a call of gRPC.
+//! Writes a reply for its client: as a problem for a program, as a page for a person, or as the status of a gRPC call.
 
 use std::time::SystemTime;
 
@@ -27,11 +27,11 @@ struct Body<'a> {
 }
 
 impl Reply {
-    /// Writes it; as the outcome of a call, where the request is one of gRPC. The connection stays open where the
-    /// session allows it and the reply does.
+    /// Sends the reply. A gRPC call receives it as its status. The connection stays open if the session and the reply
+    /// allow it.
     ///
     /// # Errors
-    /// Where the client is gone.
+    /// Returns an error if the client is gone.
     pub async fn send(self, session: &mut Session, to: Recipient<'_>) -> Result<()> {
         if self.closes {
             session.set_keepalive(None);
@@ -49,7 +49,8 @@ impl Reply {
         session.write_response_body(Some(body), true).await
     }
 
-    /// The outcome of a call: all in one head ("Trailers-Only"), or in the trailers that its client waits for.
+    /// Sends the status of a gRPC call, in a single head ("Trailers-Only") or in the trailers that the client waits
+    /// for.
     async fn end(self, call: &mut Call, session: &mut Session, id: &HeaderValue) -> Result<()> {
         let status = self.grpc_status();
         call.on_reply(self.status(), status);
@@ -84,10 +85,10 @@ impl Reply {
         }
     }
 
-    /// The body and its type; `as_page`: for a person.
+    /// Returns the media type and the body; `as_page` selects the page for a person.
     fn body(&self, to: &Recipient<'_>, as_page: bool) -> (Option<&'static str>, Bytes) {
         let problem = match &self.about {
-            // A fault may be injected with any status; these have no body (RFC 9110 15.3.5, 15.4.5).
+            // An injected fault may have any status, and these statuses have no body (RFC 9110 15.3.5, 15.4.5).
             _ if matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) => {
                 return (None, Bytes::new());
             }
@@ -108,7 +109,7 @@ impl Reply {
             request_id,
             more: self.more.as_deref(),
         };
-        // Strings and a number always make JSON.
+        // Strings and a number can always be written as JSON.
         let json = serde_json::to_vec(&body).map(Bytes::from).unwrap_or_default();
         (Some("application/problem+json"), json)
     }
@@ -127,7 +128,7 @@ impl Reply {
         if !matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             response.insert_header(header::CONTENT_LENGTH, length)?;
         }
-        // A redirect may be taken back like any other change: no client shall remember it for ever.
+        // An operator may remove a redirect like any other setting, so no client may remember it for ever.
         response.insert_header(header::CACHE_CONTROL, "no-store")?;
         response.insert_header(X_REQUEST_ID, to.id)?;
         if let Some(problem) = self.problem() {
@@ -137,7 +138,7 @@ impl Reply {
         }
         self.common_fields(&mut response)?;
         if media_type == Some(page::HTML) {
-            // Whatever else may be shown here: this page needs its own style and nothing else.
+            // This policy replaces the operator's, because the page needs its own style and nothing else.
             response.insert_header(CSP, page::POLICY.clone())?;
         }
         Ok(response)
@@ -149,7 +150,8 @@ impl Reply {
         }
         let mut before = None;
         for (name, value) in &self.fields {
-            // Those of one name stand together, and may be several: Set-Cookie. Of others one from here is among them.
+            // Values of one name follow each other, and a name such as Set-Cookie may have several. `Vary` and `Link`
+            // may have a value from the gateway already, which must stay.
             let is_another = before.replace(name) == Some(name);
             if is_another || matches!(*name, header::VARY | header::LINK) {
                 response.append_header(name, value)?;
@@ -160,7 +162,8 @@ impl Reply {
         Ok(())
     }
 
-    /// Why it is the gateway that answers (RFC 9209): what failed behind it, or what it has refused.
+    /// Returns the `Proxy-Status` (RFC 9209), which says why the gateway replies: a backend has failed, or the gateway
+    /// has refused the request.
     fn proxy_status(&self) -> Option<String> {
         let problem = self.problem()?;
         Some(match self.proxy_error {
@@ -170,8 +173,8 @@ impl Reply {
     }
 }
 
-/// Sends a response that is nothing but its head. Over HTTP/2 Pingora ends the stream with it only where it is told in
-/// this way, and resets the stream later where it is not and the request has failed.
+/// Sends a response that consists of its head alone. Over HTTP/2, Pingora ends the stream with the head only if it
+/// receives the head as this task. Otherwise, Pingora resets the stream later if the request has failed.
 async fn head_alone(session: &mut Session, response: ResponseHeader) -> Result<()> {
     let response = Box::new(response);
     if session.req_header().version == Version::HTTP_2 {
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_does_not_say_how_long_its_answer_is() {
+    fn long_detail_is_shortened() {
         for long in ["x".repeat(20_000), "ä".repeat(20_000)] {
             let (_, body) = sent(Reply::new(Problem::OriginNotAllowed, format!("no {long}")), false);
             assert!(body.len() < 700, "{}", body.len());
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_says_so_to_other_proxies() {
+    fn refusal_sets_proxy_status() {
         let (header, _) = sent(Reply::new(Problem::RateLimited, ""), false);
         let status = "gateway; error=http_request_denied; details=\"rate_limited\"";
         assert_eq!(header.headers["proxy-status"], status);
@@ -233,7 +236,7 @@ mod tests {
     #[test]
     fn a_person_gets_a_page_that_brings_its_own_policy() {
         let mut reply = Reply::new(Problem::UnknownHost, "no such host");
-        // As the operator's security headers do.
+        // The operator's security headers set a policy like this one.
         reply.fields_mut().insert(CSP, HeaderValue::from_static("default-src 'self'"));
         let (header, body) = sent(reply, true);
         assert_eq!(header.headers["content-type"], "text/html; charset=utf-8");
@@ -246,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn several_fields_of_one_name_are_several() {
+    fn repeated_fields_are_all_sent() {
         let status = StatusCode::SEE_OTHER;
         let mut reply = Reply::redirect_with(status, HeaderValue::from_static("/login"));
         for cookie in ["a=1", "b=2"] {
@@ -272,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_about_the_length_of_no_content() {
+    fn no_content_has_no_content_length() {
         // RFC 9110 8.6.
         let (header, body) = sent(Reply::no_content(), false);
         assert_eq!((header.status.as_u16(), body), (204, Bytes::new()));

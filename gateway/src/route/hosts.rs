@@ -1,14 +1,14 @@
-//! Virtual hosts by their host. A lookup costs the same however many there are: one hash for an exact name,
-//! and for wildcards one for each label of the host that was asked for.
+//! Virtual hosts by their host name. The cost of a lookup does not depend on the number of virtual hosts. An exact name
+//! takes one hash, and wildcards take one hash for each label of the requested host.
 
 use std::collections::HashMap;
 
 use crate::config::{Domain, InvalidHost, normalise_host};
 
-/// Virtual hosts by the names that they serve.
+/// Table of virtual hosts by the names that they serve.
 pub struct HostTable<T> {
     exact: HashMap<String, T>,
-    /// `*.example.com` by what comes after the `*.`.
+    /// Values of wildcards: `*.example.com` is stored under the part after the `*.`.
     wildcard: HashMap<String, T>,
     catch_all: Option<T>,
 }
@@ -20,7 +20,7 @@ impl<T> Default for HostTable<T> {
 }
 
 impl<T> HostTable<T> {
-    /// Adds a name; the value that had it before, if any, is gone.
+    /// Adds a name, and replaces the previous value of that name.
     pub fn insert(&mut self, domain: Domain, value: T) {
         match domain {
             Domain::Exact(host) => drop(self.exact.insert(host, value)),
@@ -29,12 +29,11 @@ impl<T> HostTable<T> {
         }
     }
 
-    /// The virtual host for `authority`, as the client wrote it: the one with exactly this name, else the one
-    /// with the longest wildcard, else the catch-all. `None` stands for a request of HTTP/1.0 that names no
-    /// host.
+    /// Returns the virtual host for `authority`, as the client wrote it. An exact name comes first, then the longest
+    /// wildcard, then the catch-all. `None` stands for a request over HTTP/1.0 that names no host.
     ///
     /// # Errors
-    /// [`InvalidHost`] where it is no host.
+    /// Returns [`InvalidHost`] if `authority` is no host.
     pub fn find(&self, authority: Option<&str>) -> Result<Option<&T>, InvalidHost> {
         let Some(authority) = authority else { return Ok(self.catch_all.as_ref()) };
         let host = normalise_host(authority)?;
@@ -42,7 +41,8 @@ impl<T> HostTable<T> {
         Ok(found.or(self.catch_all.as_ref()))
     }
 
-    /// `*.example.com` serves `a.example.com` and `a.b.example.com`, and not `example.com` itself.
+    /// Returns the virtual host with the longest wildcard that matches. `*.example.com` serves `a.example.com` and
+    /// `a.b.example.com`, but not `example.com` itself.
     fn by_wildcard(&self, host: &str) -> Option<&T> {
         if self.wildcard.is_empty() {
             return None;
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_catch_all_there_may_be_nobody() {
+    fn unknown_host_without_catch_all_finds_none() {
         let table = table(&["*.example.com", "[0::1]"]);
         assert_eq!(table.find(Some("[::1]:80")), Ok(Some(&"[0::1]")));
         assert_eq!(table.find(Some("other.example")), Ok(None));

@@ -1,5 +1,5 @@
-//! Which route a request takes: first the virtual host by the host that the request is for ([`HostTable`]),
-//! then a rule of that virtual host by path, method and header fields ([`RuleTable`]).
+//! The route of a request. First, the host of the request selects the virtual host ([`HostTable`]). Then path, method
+//! and header fields select a rule of that virtual host ([`RuleTable`]).
 
 mod hosts;
 #[cfg(test)]
@@ -18,11 +18,11 @@ use crate::reply::{Problem, Reply, Verdict};
 pub use hosts::HostTable;
 pub use rules::{Asked, Outcome, PathRule, Rule, RuleTable};
 
-/// The host that a request is for, as the client wrote it: of its target where that names one (HTTP/2, and
-/// the absolute form), else of its `Host` (RFC 9112 3.2.2). `None` for HTTP/1.0 without one.
+/// Returns the host that a request is for, as the client wrote it. If the target names a host (HTTP/2, and the absolute
+/// form), the target counts, otherwise the `Host` field (RFC 9112 3.2.2). `None` stands for HTTP/1.0 without a host.
 ///
 /// # Errors
-/// What is wrong with it, for the client.
+/// Returns a text for the client if the host is missing, repeated or invalid.
 pub fn authority(request: &RequestHeader) -> Result<Option<&str>, &'static str> {
     if let Some(authority) = request.uri.authority() {
         return Ok(Some(authority.as_str()));
@@ -36,24 +36,24 @@ pub fn authority(request: &RequestHeader) -> Result<Option<&str>, &'static str> 
     }
 }
 
-/// The host of a target in absolute form, which Pingora leaves as it came (RFC 9112 3.2.2).
+/// Returns the host of a target in absolute form, which Pingora leaves as it came (RFC 9112 3.2.2).
 fn absolute_form(request: &RequestHeader) -> Option<&str> {
     let target = std::str::from_utf8(request.raw_path()).ok()?;
     let (_, rest) = target.split_once("://").filter(|_| !target.starts_with('/'))?;
     rest.split(['/', '?', '#']).next()
 }
 
-/// Where a request goes.
+/// Result of routing a request.
 #[derive(Debug)]
 pub struct Found<'t, T> {
-    /// The target of the rule that it takes.
+    /// Target of the rule that the request takes.
     pub target: &'t T,
-    /// Its path, where that is not both compared and sent as it was written.
+    /// Path for matching and path for the backend; `None` if both are the path as the client wrote it.
     pub paths: Option<Box<Paths>>,
 }
 
-/// Where a request goes, or the answer where no virtual host serves it; `server_name` is the host that the client
-/// has asked for in its TLS handshake.
+/// Routes a request, or returns a reply if the request cannot be routed. `server_name` is the host that the client
+/// asked for in its TLS handshake.
 pub fn find<'t, T>(
     hosts: &'t HostTable<Arc<RuleTable<T>>>,
     request: &RequestHeader,
@@ -72,15 +72,16 @@ pub fn find<'t, T>(
     }
 }
 
-/// Whether the handshake was for another virtual host than the request is (RFC 9110 15.5.20): what one of them
-/// demands in it, say a client certificate, must not be got around by way of the other.
+/// Returns true if the TLS handshake was for another virtual host than the request (RFC 9110 15.5.20). A virtual host
+/// may demand something in the handshake, for example a client certificate. A handshake for another virtual host must
+/// not bypass that demand.
 fn is_misdirected<T>(
     hosts: &HostTable<Arc<RuleTable<T>>>,
     request: &RequestHeader,
     rules: &Arc<RuleTable<T>>,
     server_name: Option<&str>,
 ) -> bool {
-    // A client that names none has been shown the default certificate, and that is all.
+    // A client that names no host in the handshake has received the default certificate and nothing more.
     let Some(server_name) = server_name else { return false };
     if authority(request).is_ok_and(|host| host == Some(server_name)) {
         return false;
@@ -88,10 +89,10 @@ fn is_misdirected<T>(
     !matches!(hosts.find(Some(server_name)), Ok(Some(named)) if Arc::ptr_eq(named, rules))
 }
 
-/// Where a request goes within a virtual host.
+/// Routes a request within a virtual host.
 ///
 /// # Errors
-/// Where its path is none, or could be taken for another one.
+/// Returns an error if the path is invalid, or if a server could read it as another path.
 pub fn within<'t, T>(rules: &'t RuleTable<T>, request: &RequestHeader) -> Result<Found<'t, T>, BadPath> {
     let path = read_path(path(request)?)?;
     let find = |path: &str| rules.find(&asked(request, path));
@@ -99,27 +100,29 @@ pub fn within<'t, T>(rules: &'t RuleTable<T>, request: &RequestHeader) -> Result
     if path.is_plain() {
         return Ok(Found { target, paths: None });
     }
-    // A backend may read it in another way than rules do: then the route would be another one, with other policies.
+    // A backend may read the path in another way than the rules do. If another route with other policies fits that
+    // reading, the path is refused.
     if path.others.iter().any(|other| !std::ptr::eq(find(other), target)) {
         return Err(BadPath::Ambiguous);
     }
-    // Or not at all: then it gets to see what rules have seen.
+    // A backend may also use the path as it is. If another route fits that path, the backend gets the path that the
+    // rules saw.
     let is_as_sent = std::ptr::eq(find(&path.sent), target) || path.sent == "*";
     let compared = path.compared.into_owned();
     let sent = if is_as_sent { path.sent.into_owned() } else { compared.clone() };
     Ok(Found { target, paths: Some(Box::new(Paths { compared, sent })) })
 }
 
-/// A request with this path, as rules look at it.
+/// Returns the parts of a request that rules look at, with this path.
 pub fn asked<'r>(request: &'r RequestHeader, path: &'r str) -> Asked<'r> {
     Asked { method: &request.method, path, headers: &request.headers }
 }
 
-/// The path of a request as it was written.
+/// Returns the path of a request as the client wrote it.
 fn path(request: &RequestHeader) -> Result<&str, BadPath> {
     let (path, target) = (request.uri.path(), request.raw_path());
-    // Pingora takes what is neither a path nor a URL for "/", and passes it on as it is (RFC 9112 3.2); and so a
-    // URL with a backslash, which it does not believe to be one.
+    // Pingora reads a target that is neither a path nor a URL as "/", and forwards it unchanged (RFC 9112 3.2). The
+    // same applies to a URL with a backslash, which Pingora does not accept as a URL.
     let has_scheme =
         |scheme: &[u8]| target.get(..scheme.len()).is_some_and(|it| it.eq_ignore_ascii_case(scheme));
     let is_url = || (has_scheme(b"http://") || has_scheme(b"https://")) && !target.contains(&b'\\');
@@ -127,12 +130,12 @@ fn path(request: &RequestHeader) -> Result<&str, BadPath> {
     if !(target.starts_with(b"/") || is_for_server || is_url()) {
         return Err(BadPath::NoSlash);
     }
-    // Nor is it what goes up where it is not UTF-8.
+    // If the target is not UTF-8, the path that Pingora has read also differs from the path that it forwards.
     let is_lossy = !request.raw_path_is_utf8() && path.contains(char::REPLACEMENT_CHARACTER);
     if is_lossy { Err(BadPath::Overlong) } else { Ok(path) }
 }
 
-/// The virtual host that a request is for, or the answer where none is.
+/// Returns the virtual host that a request is for, or a reply if there is none.
 pub fn virtual_host<'t, T>(hosts: &'t HostTable<T>, request: &RequestHeader) -> Verdict<&'t T> {
     let bad = |detail| Verdict::Reply(Reply::new(Problem::BadRequest, detail));
     let authority = match authority(request) {
@@ -180,7 +183,7 @@ mod tests {
         table
     }
 
-    /// The target found, or the status of the answer.
+    /// Returns the target, or the status of the reply.
     fn outcome(table: &Table, request: &RequestHeader) -> Result<&'static str, u16> {
         match find(table, request, None) {
             Verdict::Continue(found) => Ok(*found.target),
@@ -189,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_found_however_they_are_written() {
+    fn host_is_found_in_any_spelling() {
         let table = table();
         for host in ["example.com", "EXAMPLE.COM.", "example.com:8080"] {
             assert_eq!(outcome(&table, &request(Version::HTTP_11, &[host])), Ok("example"), "{host}");
@@ -210,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_or_missing_is_400() {
+    fn missing_or_invalid_host_gets_400() {
         let mut table = table();
         insert(&mut table, "*", "all");
         for hosts in [&[][..], &[""], &["a b"], &["a", "a"], &["a/b"], &["user@example.com"]] {
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_routed_however_it_is_written() {
+    fn path_is_routed_in_any_spelling() {
         for (path, found) in [
             ("/api", "api"),
             ("/api/users?x=/other", "api"),

@@ -1,5 +1,5 @@
-//! Whether anybody gets past a route by writing a path in a way that the backend reads and rules do not. Servers are
-//! modelled here in a few lines each; what they see is compared with the route that was taken.
+//! Tests that no client bypasses a route with a path that a backend reads in another way than the rules. Each server is
+//! modelled in a few lines. The path that a server reads is compared with the route that was taken.
 
 use fastrand::Rng;
 use http::{Method, Uri};
@@ -7,7 +7,7 @@ use pingora::http::RequestHeader;
 
 use super::{PathRule, Rule, RuleTable, within};
 
-/// What a server makes of a path, and which ones do so.
+/// Model of a server: a description with examples, and the function that reads a path as the server does.
 type Reader = (&'static str, fn(&str) -> Vec<u8>);
 
 const READERS: [Reader; 15] = [
@@ -37,7 +37,7 @@ const READERS: [Reader; 15] = [
     }),
 ];
 
-/// What the URL standard's parser makes of a path.
+/// Returns the path as the parser of the URL standard reads it.
 fn parsed(path: &[u8]) -> Vec<u8> {
     let mut path: Vec<u8> = path.into();
     path.retain(|byte| !matches!(byte, b'\t' | b'\r' | b'\n'));
@@ -89,7 +89,8 @@ fn is_below(path: &[u8], prefix: &str) -> bool {
     path.strip_prefix(prefix.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-/// Sends `path` through `rules`, and has each server look at what goes up, if it does. Returns whether it did.
+/// Routes `path` by `rules`. If the request is forwarded, checks the path that each server reads. Returns true if the
+/// request is forwarded.
 fn goes_up(rules: &RuleTable<&'static str>, path: &str, is_right: impl Fn(&str, &[u8]) -> bool) -> bool {
     let Ok(uri) = path.parse::<Uri>() else { return false };
     let mut request = RequestHeader::build("GET", b"/", None).unwrap();
@@ -118,7 +119,7 @@ fn rules(paths: &[PathRule]) -> RuleTable<&'static str> {
     RuleTable::new(paths.iter().map(rule).collect(), "host")
 }
 
-/// Paths of parts that some server treats in a way of its own.
+/// Returns random paths, made of parts that some servers read in a particular way.
 fn paths(seed: u64, names: &'static [&'static str]) -> impl Iterator<Item = String> {
     const PARTS: [&str; 41] = [
         "%0d", "%0a", "%0D%0A", "%09", "%1f", "%250a", "%7f", "/", "/", "/", "/", "//", "..", "..", ".",
@@ -145,7 +146,7 @@ fn no_server_sees_another_path_than_the_route_was_chosen_for() {
 }
 
 #[test]
-fn nor_where_the_rule_is_exact_or_a_pattern() {
+fn no_server_bypasses_an_exact_rule_or_a_pattern() {
     let exact = rules(&[PathRule::Exact("/admin".to_owned())]);
     let pattern = rules(&[PathRule::Regex(regex::Regex::new("^/admin(/|$)").unwrap())]);
     let names = &["admin", "%61dmin", "public", "adm"];
@@ -158,10 +159,10 @@ fn nor_where_the_rule_is_exact_or_a_pattern() {
 }
 
 #[test]
-fn a_rule_with_characters_that_may_be_encoded_is_no_hole() {
+fn rule_with_encodable_characters_is_not_bypassed() {
     let rules = rules(&[PathRule::Prefix("/@me/x".to_owned())]);
     let is_right = |target: &str, seen: &[u8]| (target == "rule") == is_below(seen, "/@me/x");
-    // A server that does not decode at all does not serve what is written so; it has no rule to be got around.
+    // A server that does not decode does not serve paths in this spelling, so it has no rule to bypass.
     let names = &["@me", "%40me", "/x", "%78"];
     for path in paths(9, names).take(6_000) {
         goes_up(&rules, &path, |target, seen| {
@@ -171,7 +172,7 @@ fn a_rule_with_characters_that_may_be_encoded_is_no_hole() {
 }
 
 #[test]
-fn what_is_data_to_the_backend_goes_up_as_it_came() {
+fn encoded_data_is_forwarded_unchanged() {
     let rules = rules(&[PathRule::Prefix("/bucket".to_owned())]);
     for path in [
         "/bucket//key",

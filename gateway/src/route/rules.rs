@@ -1,6 +1,6 @@
-//! The rules by which one virtual host routes: by path, method and header fields. Of those that match, the
-//! one whose path matches the longest part wins; of equals an exact path comes before a prefix, a prefix
-//! before a pattern, and the one with more conditions before the one with fewer.
+//! The rules by which a virtual host routes: by path, method and header fields. Of the rules that match, the one whose
+//! path matches the longest part wins. Of equally long matches, an exact path wins over a prefix, and a prefix over a
+//! pattern. Of rules that are still equal, the one with more conditions wins.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -8,61 +8,62 @@ use std::collections::HashMap;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use regex::Regex;
 
-/// A request, as far as rules look at it.
+/// Parts of a request that rules look at.
 pub struct Asked<'r> {
-    /// Its method.
+    /// Method of the request.
     pub method: &'r Method,
-    /// Its path in its one form.
+    /// Normalized path of the request.
     pub path: &'r str,
-    /// Its header fields.
+    /// Header fields of the request.
     pub headers: &'r HeaderMap,
 }
 
-/// What a path must be.
+/// Condition on the path of a request.
 #[derive(Clone, Debug)]
 pub enum PathRule {
-    /// Exactly this.
+    /// Exactly this path.
     Exact(String),
-    /// This or something below it: `/api` is also `/api/users`, and not `/apix`.
+    /// This path or a path below it: `/api` matches `/api/users`, but not `/apix`.
     Prefix(String),
-    /// Something in which this is found.
+    /// Any path in which the pattern is found.
     Regex(Regex),
 }
 
-/// When `target` is where a request goes.
+/// Rule that sends matching requests to `target`.
 pub struct Rule<T> {
-    /// What its path must be.
+    /// Condition on the path.
     pub path: PathRule,
-    /// What its method must be one of; empty: any. GET stands for HEAD, too.
+    /// Allowed methods; an empty list allows any method. GET stands for HEAD, too.
     pub methods: Vec<Method>,
-    /// Fields that it must have, with these values.
+    /// Header fields that the request must have, with these values.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Where it goes.
+    /// Target of the requests that match.
     pub target: T,
 }
 
-/// What became of a rule when a request was routed.
+/// Outcome of a rule when a request was routed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The request goes where it says.
+    /// The request takes this rule.
     Taken,
-    /// It matches, and another one matches more.
+    /// The rule matches, but another rule matches better.
     Outdone,
-    /// The path is another one.
+    /// The path does not match.
     Path,
-    /// The method is another one.
+    /// The method does not match.
     Method,
-    /// This field is missing, or has another value.
+    /// The named header field is missing, or has another value.
     Header(HeaderName),
 }
 
 impl<T> Rule<T> {
-    /// Whether method and header fields are as the rule asks.
+    /// Returns true if the request's method and header fields match the rule.
     fn admits(&self, asked: &Asked<'_>) -> bool {
         self.has_method(asked) && self.missing_header(asked).is_none()
     }
 
-    /// Whoever may ask by GET may ask by HEAD, and nobody else: it is the same without the content (RFC 9110 9.3.2).
+    /// Returns true if the method matches. A rule for GET also matches HEAD, which is GET without the content (RFC 9110
+    /// 9.3.2). A rule for HEAD does not match GET.
     fn has_method(&self, asked: &Asked<'_>) -> bool {
         let is_named = |method: &Method| self.methods.contains(method);
         self.methods.is_empty()
@@ -70,8 +71,8 @@ impl<T> Rule<T> {
             || *asked.method == Method::HEAD && is_named(&Method::GET)
     }
 
-    /// The first field that is not as the rule asks. Of one that is there several times, one value has to be
-    /// the right one.
+    /// Returns the first header field that does not match the rule. If a request has a field several times, one
+    /// matching value is enough.
     fn missing_header(&self, asked: &Asked<'_>) -> Option<&HeaderName> {
         let has = |name: &HeaderName, value: &HeaderValue| {
             asked.headers.get_all(name).iter().any(|found| found == value)
@@ -92,8 +93,8 @@ impl<T> Rule<T> {
     }
 }
 
-/// The rules of a virtual host, and where its other requests go. A lookup costs one hash for each segment of
-/// the path, as far as prefixes are long, and one search for each pattern.
+/// Rules of a virtual host, with a target for the requests that match no rule. A lookup costs one hash for each segment
+/// of the path, up to the length of the longest prefix, and one search for each pattern.
 pub struct RuleTable<T> {
     exact: HashMap<String, Vec<Rule<T>>>,
     prefix: HashMap<String, Vec<Rule<T>>>,
@@ -103,9 +104,9 @@ pub struct RuleTable<T> {
 }
 
 impl<T> RuleTable<T> {
-    /// A table of `rules`, in the order in which they were written.
+    /// Creates a table of `rules`, which must be in the order of the configuration.
     pub fn new(mut rules: Vec<Rule<T>>, otherwise: T) -> Self {
-        // The sort is stable: of equals, the one that was written first.
+        // The sort is stable, so of equal rules the first one in the configuration stays first.
         rules.sort_by_key(|rule| Reverse(rule.conditions()));
         let mut table = RuleTable {
             exact: HashMap::new(),
@@ -127,7 +128,7 @@ impl<T> RuleTable<T> {
         table
     }
 
-    /// Where a request goes.
+    /// Returns the target of a request.
     pub fn find(&self, asked: &Asked<'_>) -> &T {
         if let Some(rule) = self.exact.get(asked.path).and_then(|rules| admitted(rules, asked)) {
             return &rule.target;
@@ -141,13 +142,13 @@ impl<T> RuleTable<T> {
         }
     }
 
-    /// Where requests go that no rule takes.
+    /// Returns the target of requests that match no rule.
     pub fn otherwise(&self) -> &T {
         &self.otherwise
     }
 
-    /// What becomes of each rule when a request is routed. Which one is taken, [`RuleTable::find`] says; this
-    /// finds the reasons for the others.
+    /// Returns the outcome of each rule for a request. [`RuleTable::find`] decides which rule is taken, and this
+    /// function finds the reasons for the others.
     pub fn explain(&self, asked: &Asked<'_>) -> Vec<(&T, Outcome)> {
         let taken = self.find(asked);
         let maps = self.exact.values().chain(self.prefix.values()).flatten();
@@ -166,26 +167,27 @@ impl<T> RuleTable<T> {
         rules.map(|rule| (&rule.target, outcome(rule))).collect()
     }
 
-    /// The pattern that matches the longest part, and how long that is; of equals the first.
+    /// Returns the pattern that matches the longest part of the path, and the length of that part. Of equal lengths,
+    /// the first pattern wins.
     fn by_regex(&self, asked: &Asked<'_>) -> Option<(usize, &Rule<T>)> {
         let matching = self.regex.iter().filter_map(|rule| match &rule.path {
             PathRule::Regex(regex) if rule.admits(asked) => Some((regex.find(asked.path)?.len(), rule)),
             _ => None,
         });
-        // `max_by_key` would return the last of equals.
+        // `max_by_key` would return the last of several equal lengths.
         matching.reduce(|best, next| if next.0 > best.0 { next } else { best })
     }
 }
 
-/// The first of these rules that admits the request.
+/// Returns the first rule whose conditions on method and header fields match the request.
 fn admitted<'t, T>(rules: &'t [Rule<T>], asked: &Asked<'_>) -> Option<&'t Rule<T>> {
     rules.iter().find(|rule| rule.admits(asked))
 }
 
-/// Every prefix of `path` that ends at a border of segments, with and without its slash, longest first; none
-/// that is longer than `longest`.
+/// Returns every prefix of `path` that ends at a border of segments, with and without its slash, the longest first. No
+/// prefix is longer than `longest`.
 fn prefixes(path: &str, longest: usize) -> impl Iterator<Item = &str> {
-    // Beyond `longest` there is nothing to find: the walk is as long as the configuration's paths are.
+    // No rule is longer than `longest`. So the configuration bounds the work, and not the length of the client's path.
     let head = &path.as_bytes()[..path.len().min(longest + 1)];
     let slashes = (0..head.len()).rev().filter(|at| head[*at] == b'/');
     let borders = slashes.flat_map(|slash| [slash + 1, slash]).filter(|end| *end < path.len());
@@ -313,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_has_its_reason() {
+    fn explain_gives_a_reason_for_each_rule() {
         let post = Rule { methods: vec![Method::POST], ..prefix("/api/users") };
         let beta = Rule {
             headers: vec![(HeaderName::from_static("x-beta"), HeaderValue::from_static("1"))],

@@ -1,4 +1,4 @@
-//! One line a request, text or JSON, in the same place as the process log.
+//! Access log: one line for each request, as text or JSON. The lines go to the same output as the process log.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -13,45 +13,46 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::config::LogFormat;
 
-/// So much of a user's name is told, in bytes: others have chosen it.
+/// Maximum length of a user's name in the log, in bytes. Names are limited because others have chosen them.
 const MAX_USER: usize = 128;
 
-/// Writes the lines.
+/// Writer of the access log.
 pub struct AccessLog {
     format: LogFormat,
     writer: NonBlocking,
 }
 
-/// What is told about a request. Nothing in it is secret: no query, no credentials, no body.
+/// Facts about a request for its log line. None of them is secret: no query, no credentials, no body.
 pub struct Record<'a> {
-    /// The request's method.
+    /// Method of the request.
     pub method: &'a str,
-    /// The host that it was for, as the client wrote it.
+    /// Host that the request is for, as the client wrote it.
     pub host: &'a str,
-    /// The path of its target, without the query.
+    /// Path of the request's target, without the query.
     pub path: &'a str,
-    /// The status that the client got; 499 where it left before. For a call of gRPC, which mostly gets 200, the one
-    /// that says how it ended.
+    /// Status that the client got; 499 if the client closed the connection before. Most calls of gRPC get 200; for
+    /// them, this is the HTTP status that stands for the call's result.
     pub status: u16,
-    /// The `grpc-status` of a call of gRPC.
+    /// `grpc-status` of a call of gRPC.
     pub grpc_status: Option<u8>,
-    /// From the request's head to the response's last byte.
+    /// Time from the request's head to the last byte of the response.
     pub duration: Duration,
-    /// The id that went up and down with it.
+    /// Id of the request, which is also sent to the backend and to the client.
     pub request_id: &'a str,
-    /// Who asked.
+    /// Address of the client.
     pub client: Option<IpAddr>,
-    /// By which name, where that had to be proved.
+    /// Name of the user, if the client had to authenticate.
     pub user: Option<&'a str>,
-    /// Which backend answered, or was asked last.
+    /// Backend that answered, or that the last attempt was sent to.
     pub backend: Option<&'a str>,
-    /// The bytes of the response's body that were sent; of a WebSocket, all that the client was sent.
+    /// Number of bytes of the response's body that were sent; for a WebSocket, all bytes that were sent to the
+    /// client.
     pub bytes: u64,
-    /// The bytes of the request's body that came; of a WebSocket, all that the client sent.
+    /// Number of bytes of the request's body that arrived; for a WebSocket, all bytes that the client sent.
     pub bytes_received: u64,
-    /// How many attempts there were to have a backend answer it.
+    /// Number of attempts to have a backend answer the request.
     pub attempts: u32,
-    /// What went wrong.
+    /// Description of the error, if there was one.
     pub error: Option<&'a str>,
 }
 
@@ -88,7 +89,7 @@ struct Buffers {
 }
 
 thread_local! {
-    /// Lines are put together here, so that a line costs one allocation: its place in the queue.
+    /// Buffers in which a line is composed, so that a line needs only one allocation: its place in the queue.
     static BUFFERS: RefCell<Buffers> = RefCell::default();
 }
 
@@ -101,7 +102,7 @@ impl AccessLog {
     pub fn write(&self, record: &Record<'_>) {
         BUFFERS.with_borrow_mut(|buffers| {
             if format_line(self.format, record, buffers).is_ok() {
-                // The queue takes a line or drops and counts it; it never fails and never waits.
+                // The queue either takes the line, or drops and counts it. It never fails and never waits.
                 let _ = self.writer.clone().write(&buffers.line);
             }
         });
@@ -113,7 +114,7 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
     timestamp.clear();
     message.clear();
     line.clear();
-    // Writing to a string does not fail.
+    // A write to a string does not fail.
     let _ = SystemTime.format_time(&mut Writer::new(timestamp));
     let duration_ms = (record.duration.as_secs_f64() * 1_000_000.0).round() / 1000.0;
     let Record { method, host, path, status, grpc_status, request_id, backend, .. } = *record;
@@ -148,8 +149,8 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
             )?;
         }
         LogFormat::Text => {
-            // A host may hold whatever the client sent, and a path more than ASCII; escaped and quoted, they can
-            // forge neither a line nor a field.
+            // The client may send any bytes in the host, and more than ASCII in the path. Escaped and quoted, they
+            // can forge neither a line nor a field.
             let path = path.escape_debug();
             write!(line, "{timestamp}  INFO access: {method} {path} {status} {duration_ms:.1}ms")?;
             write!(line, " backend={} bytes={bytes} client=", backend.unwrap_or("-"))?;
@@ -179,7 +180,7 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
     Ok(())
 }
 
-/// At most the first `most` bytes of `text`.
+/// Returns the first bytes of `text`, at most `most`, without splitting a character.
 fn beginning(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.get(..end.unwrap_or_default()).unwrap_or_default()
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_told_of_and_forges_nothing() {
+    fn user_name_is_shortened_and_cannot_forge_fields() {
         let name = format!("a\" error=\"x\n{}", "é".repeat(200));
         let mut record = record();
         record.user = Some(&name);

@@ -1,4 +1,4 @@
-//! What is counted of certificates by ACME.
+//! Metrics of certificates that are obtained by ACME.
 
 use prometheus::{IntCounter, IntCounterVec};
 
@@ -6,16 +6,16 @@ use super::families::{Families, gone};
 
 const RESULTS: [&str; 2] = ["issued", "failed"];
 
-/// The metrics of all certificates by ACME.
+/// Metrics of all ACME certificates.
 pub struct AcmeFamilies {
     orders: IntCounterVec,
 }
 
-/// The handles of one certificate.
+/// Metric handles of one certificate.
 pub struct AcmeMetrics {
-    /// Orders that brought a certificate.
+    /// Number of orders that brought a certificate.
     pub issued: IntCounter,
-    /// Orders that did not.
+    /// Number of orders that failed.
     pub failed: IntCounter,
 }
 
@@ -30,15 +30,15 @@ impl AcmeFamilies {
         })
     }
 
-    /// The handles of a virtual host's certificate.
+    /// Returns the metric handles of a virtual host's certificate.
     pub fn of(&self, vhost: &str) -> AcmeMetrics {
         let [issued, failed] = RESULTS.map(|result| self.orders.with_label_values(&[vhost, result]));
         AcmeMetrics { issued, failed }
     }
 
-    /// Forgets a virtual host that has no certificate by ACME any more.
+    /// Removes the metrics of a virtual host that no longer has a certificate by ACME.
     pub fn forget(&self, vhost: &str) {
-        // A series that was never there need not go.
+        // A series that was never created cannot be removed, which is fine.
         for result in RESULTS {
             gone(self.orders.remove_label_values(&[vhost, result]));
         }

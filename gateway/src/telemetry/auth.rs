@@ -1,4 +1,4 @@
-//! What is counted of who is not let through, and of the keys of issuers of tokens.
+//! Metrics of requests that are denied, and of the keys of token issuers.
 
 use std::sync::OnceLock;
 
@@ -6,7 +6,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::families::{Families, gone};
 
-/// Why a request is not let through: the names of problems.
+/// Reasons to deny a request: the names of problems.
 const REASONS: [&str; 7] = [
     "address_denied",
     "credentials_missing",
@@ -16,17 +16,17 @@ const REASONS: [&str; 7] = [
     "rate_limited",
     "other",
 ];
-/// What becomes of a fetch.
+/// Results of a fetch, as labels.
 const RESULTS: [&str; 2] = ["fetched", "failed"];
 
-/// The metrics of all routes, and of all issuers.
+/// Metrics of denied requests of all routes, and of the keys of all issuers.
 pub struct AuthFamilies {
     refused: IntCounterVec,
     fetches: IntCounterVec,
     fetched_at: IntGaugeVec,
 }
 
-/// The handles of one route: most routes refuse nobody, so each is looked up when it is needed first.
+/// Metric handles of one route. Most routes deny no request, so each counter is looked up when it is first needed.
 pub struct RefusalMetrics {
     family: IntCounterVec,
     labels: [String; 2],
@@ -34,7 +34,7 @@ pub struct RefusalMetrics {
 }
 
 impl RefusalMetrics {
-    /// Counts a request that is not let through, by the name of the problem that it is answered with.
+    /// Counts a request that is denied. `reason` is the name of the problem in its response.
     pub fn refused(&self, reason: Option<&str>) {
         let known = REASONS.iter().position(|known| Some(*known) == reason);
         let index = known.unwrap_or(REASONS.len() - 1);
@@ -44,13 +44,13 @@ impl RefusalMetrics {
     }
 }
 
-/// The handles of the keys at one URL.
+/// Metric handles of the keys at one URL.
 pub struct KeySetMetrics {
-    /// Fetches that brought keys.
+    /// Number of fetches that brought keys.
     pub fetched: IntCounter,
-    /// Fetches that did not.
+    /// Number of fetches that failed.
     pub failed: IntCounter,
-    /// When keys were fetched last, in seconds since 1970; 0: never.
+    /// Time of the last successful fetch, in seconds since 1970; 0 if there was none.
     pub fetched_at: IntGauge,
 }
 
@@ -75,28 +75,28 @@ impl AuthFamilies {
         })
     }
 
-    /// The handles of a route.
+    /// Returns the metric handles of a route.
     pub(super) fn of_route(&self, vhost: &str, route: &str) -> RefusalMetrics {
         let labels = [vhost, route].map(str::to_owned);
         RefusalMetrics { family: self.refused.clone(), labels, counters: Default::default() }
     }
 
-    /// Forgets a route that is gone.
+    /// Removes the metrics of a route that no longer exists.
     pub(super) fn forget_route(&self, vhost: &str, route: &str) {
         for reason in REASONS {
-            // A series that was never there need not go.
+            // A series that was never created cannot be removed, which is fine.
             gone(self.refused.remove_label_values(&[vhost, route, reason]));
         }
     }
 
-    /// The handles of the keys at `url`, whose query is nobody's business.
+    /// Returns the metric handles of the keys at `url`. The query is left out, because it may be confidential.
     pub fn key_set(&self, url: &str) -> KeySetMetrics {
         let url = without_query(url);
         let [fetched, failed] = RESULTS.map(|result| self.fetches.with_label_values(&[url, result]));
         KeySetMetrics { fetched, failed, fetched_at: self.fetched_at.with_label_values(&[url]) }
     }
 
-    /// Forgets keys that nobody asks for any more.
+    /// Removes the metrics of keys that are no longer fetched.
     pub fn forget_key_set(&self, url: &str) {
         let url = without_query(url);
         for result in RESULTS {

@@ -1,10 +1,10 @@
-//! What is counted of backends: how they are reached, what they are asked, and what is thought of them.
+//! Metrics of backends: connections, requests, health, and circuits.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::families::{Families, gone};
 
-/// The metrics of all backends.
+/// Metrics of all backends.
 pub struct BackendFamilies {
     connections: IntCounterVec,
     connection_errors: IntCounterVec,
@@ -16,25 +16,25 @@ pub struct BackendFamilies {
     probes: IntCounterVec,
 }
 
-/// The handles of one backend.
+/// Metric handles of one backend.
 pub struct BackendMetrics {
-    /// Attempts to have it answer a request.
+    /// Number of attempts to have the backend answer a request.
     pub requests: IntCounter,
-    /// Connections opened.
+    /// Number of opened connections.
     pub connections: IntCounter,
-    /// Connections that could not be opened.
+    /// Number of connections that could not be opened.
     pub connection_errors: IntCounter,
-    /// Requests that it is serving now.
+    /// Number of requests that the backend is serving now.
     pub requests_active: IntGauge,
-    /// 1 healthy, 0 not.
+    /// Health: 1 if the backend is healthy, else 0.
     pub health: IntGauge,
-    /// 0 closed, 1 half-open, 2 open.
+    /// State of the circuit: 0 closed, 1 half-open, 2 open.
     pub circuit: IntGauge,
-    /// How often its circuit opened.
+    /// Number of times that the circuit has opened.
     pub circuit_opened: IntCounter,
-    /// Probes that passed.
+    /// Number of probes that passed.
     pub probes_passed: IntCounter,
-    /// Probes that failed.
+    /// Number of probes that failed.
     pub probes_failed: IntCounter,
 }
 
@@ -69,7 +69,7 @@ impl BackendFamilies {
         })
     }
 
-    /// The handles of a backend.
+    /// Returns the metric handles of a backend.
     pub fn handles(&self, id: &str) -> BackendMetrics {
         BackendMetrics {
             connections: self.connections.with_label_values(&[id]),
@@ -84,7 +84,7 @@ impl BackendFamilies {
         }
     }
 
-    /// Forgets a backend that is gone.
+    /// Removes the metrics of a backend that no longer exists.
     pub fn forget(&self, id: &str) {
         for counters in [&self.requests, &self.connections, &self.connection_errors, &self.circuit_opened] {
             gone(counters.remove_label_values(&[id]));

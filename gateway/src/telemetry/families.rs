@@ -1,4 +1,4 @@
-//! How metrics are made: registered as they are created, so that none is forgotten.
+//! Constructors of metrics. They register each metric as they create it, so that none is forgotten.
 
 use std::sync::OnceLock;
 
@@ -8,10 +8,10 @@ use prometheus::{
     Result,
 };
 
-/// What is said of a series that is removed: one that was never there need not go.
+/// Ignores the result of a removal: a series that was never created cannot be removed, which is fine.
 pub(super) fn gone(_removed: Result<()>) {}
 
-/// Makes metrics that belong to a registry.
+/// Constructor of metrics in a registry.
 pub(super) struct Families<'r>(pub(super) &'r Registry);
 
 impl Families<'_> {
@@ -31,7 +31,7 @@ impl Families<'_> {
         self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
     }
 
-    /// A gauge with a fraction.
+    /// Returns a gauge for fractions.
     pub(super) fn rate(&self, name: &str, help: &str) -> Result<Gauge> {
         self.add(Gauge::new(name, help)?)
     }
@@ -46,7 +46,7 @@ impl Families<'_> {
         self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?)
     }
 
-    /// A metric whose labels are the message.
+    /// Creates a metric that is always 1 and carries its information in its labels.
     pub(super) fn constant(&self, name: &str, labels: &[(&str, &str)]) -> Result<()> {
         let opts = Opts::new(name, "1; the labels say what is running");
         let opts = labels.iter().fold(opts, |opts, (name, value)| opts.const_label(*name, *value));
@@ -60,7 +60,7 @@ impl Families<'_> {
     }
 }
 
-/// A counter for each status code, looked up when the code is seen first.
+/// Counter for each status code, looked up when the code is first seen.
 pub(super) struct ByStatus {
     counters: IntCounterVec,
     cells: [OnceLock<IntCounter>; 500],
@@ -73,14 +73,14 @@ impl ByStatus {
         ByStatus { counters, cells: [const { OnceLock::new() }; 500] }
     }
 
-    /// The counter of a status. Codes that HTTP does not define count as the nearest one that it does.
+    /// Returns the counter of a status. A code outside the range of HTTP counts as the nearest code within it.
     pub(super) fn counter(&self, status: u16) -> &IntCounter {
         let index = usize::from(status.saturating_sub(Self::FIRST)).min(self.cells.len() - 1);
         let label = || (usize::from(Self::FIRST) + index).to_string();
         self.cells[index].get_or_init(|| self.counters.with_label_values(&[&label()]))
     }
 
-    /// All responses so far, and those among them that were 5xx.
+    /// Returns the number of responses so far, and the number of 5xx responses among them.
     pub(super) fn totals(&self) -> (u64, u64) {
         let sum = |cells: &[OnceLock<IntCounter>]| {
             cells.iter().filter_map(OnceLock::get).map(IntCounter::get).sum()

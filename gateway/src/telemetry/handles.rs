@@ -1,4 +1,4 @@
-//! What a request counts with: handles of metrics, looked up once, so that counting is one atomic addition.
+//! Handles of the metrics that a request counts. They are looked up once, so that counting is one atomic addition.
 
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
@@ -10,14 +10,14 @@ use super::Metrics;
 use super::auth::RefusalMetrics;
 use crate::grpc::Status;
 
-/// The methods that have a label of their own; all others share `other`, or a client could make labels.
+/// Methods with a separate label. Other methods share `other`: otherwise clients could create any number of labels.
 pub(super) const METHODS: [&str; 9] =
     ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
-/// The classes of status, as labels.
+/// Classes of status, as labels.
 pub(super) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// A counter for each class of status.
+/// Counter for each class of status.
 pub(super) struct ByClass(pub(super) [IntCounter; CLASSES.len()]);
 
 impl ByClass {
@@ -29,42 +29,42 @@ impl ByClass {
     }
 }
 
-/// The handles of one route.
+/// Metric handles of one route.
 pub struct RouteMetrics {
     pub(super) requests: [IntCounter; METHODS.len() + 1],
     pub(super) responses: ByClass,
-    /// From the request's head to the response's head, in seconds.
+    /// Time from the request's head to the response's head, in seconds.
     pub latency: Histogram,
-    /// From the request's head to the response's last byte, in milliseconds.
+    /// Time from the request's head to the response's last byte, in milliseconds.
     pub duration_ms: Histogram,
-    /// Attempts after the first.
+    /// Number of attempts after the first.
     pub retries: IntCounter,
-    /// Retries that there was no budget for.
+    /// Number of retries that the budget did not allow.
     pub retries_refused: IntCounter,
-    /// Requests not let through because of who asks.
+    /// Denied requests, by reason.
     pub refusals: RefusalMetrics,
-    /// Requests held up on purpose.
+    /// Number of requests that were delayed on purpose.
     pub faults_delayed: IntCounter,
-    /// Requests answered in place of a backend, on purpose.
+    /// Number of requests that the gateway answered with an error on purpose, in place of a backend.
     pub faults_aborted: IntCounter,
-    /// Copies of requests.
+    /// Copies of requests, by result.
     pub mirror: MirrorMetrics,
-    /// How calls of gRPC ended.
+    /// Calls of gRPC, by status.
     pub grpc: GrpcMetrics,
 }
 
-/// A counter for each status of gRPC. Most routes see no call at all, and a call ends in one of two or three ways:
-/// each is looked up when it is needed first.
+/// Counter for each status of gRPC. Most routes see no calls at all, and calls end with only two or three statuses:
+/// each counter is looked up when it is first needed.
 pub struct GrpcMetrics {
     pub(super) family: IntCounterVec,
     pub(super) labels: [String; 2],
     pub(super) counters: [OnceLock<IntCounter>; GRPC_STATUSES],
 }
 
-/// So many ways there are to end, as labels: the numbers, and "none" where no status was seen.
+/// Number of label values for the end of a call: the status codes, and "none" if no status was seen.
 pub(super) const GRPC_STATUSES: usize = Status::COUNT + 1;
 
-/// The label of the one at `index`.
+/// Returns the label value at `index`.
 pub(super) fn grpc_label(index: usize) -> String {
     if index < Status::COUNT { index.to_string() } else { "none".to_owned() }
 }
@@ -79,14 +79,14 @@ impl GrpcMetrics {
     }
 }
 
-/// What became of copies of requests.
+/// Counters of copies of requests, by result.
 #[derive(Clone)]
 pub struct MirrorMetrics {
-    /// They were answered, and not with 5xx.
+    /// Copies that were answered, and not with 5xx.
     pub answered: IntCounter,
-    /// They were not.
+    /// Copies that got no response, or a 5xx.
     pub failed: IntCounter,
-    /// They were not sent: too many were under way, too much body, or no backend.
+    /// Copies that were not sent: too many were in flight, the body was too large, or no backend was usable.
     pub dropped: IntCounter,
 }
 
@@ -98,32 +98,32 @@ impl RouteMetrics {
     }
 }
 
-/// The handles of one tag of a virtual host that shares its requests.
+/// Metric handles of one tag, for a virtual host that divides its requests among tags.
 pub struct TagMetrics {
     pub(super) responses: ByClass,
-    /// From the request's head to the response's head, in seconds.
+    /// Time from the request's head to the response's head, in seconds.
     pub(super) latency: Histogram,
 }
 
-/// What a tag has answered so far.
+/// Totals of a tag's responses so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TagTotals {
-    /// Answers.
+    /// Number of responses.
     pub answered: u64,
-    /// Those among them that were 5xx.
+    /// Number of 5xx responses among them.
     pub failed: u64,
-    /// The time that their heads took, all together, in seconds.
+    /// Sum of the times from the request's head to the response's head, in seconds.
     pub latency_secs: f64,
 }
 
 impl TagMetrics {
-    /// Counts a response, and how long its head took, in seconds.
+    /// Counts a response, and the time until its head in seconds.
     pub fn response(&self, status: u16, latency_secs: f64) {
         self.responses.count(status);
         self.latency.observe(latency_secs);
     }
 
-    /// What has been counted so far.
+    /// Returns the totals so far.
     pub fn totals(&self) -> TagTotals {
         let ByClass([.., failed]) = &self.responses;
         TagTotals {
@@ -134,8 +134,8 @@ impl TagMetrics {
     }
 }
 
-/// Handles that are looked up when they are needed first: a host that nobody asks for costs nothing, of ten
-/// thousand hosts either.
+/// Metric handles that are looked up when they are first needed. A host without requests costs nothing, even if there
+/// are ten thousand such hosts.
 pub struct Lazy<T> {
     metrics: Arc<Metrics>,
     labels: [String; 2],

@@ -1,38 +1,38 @@
-//! How often which limit was met. One family: whoever watches the gateway sees in one place which of its limits
-//! is at work, and whether it turns away attackers or customers.
+//! Counters of limits that were met. They are one family, so that the operator sees in one place which limits are at
+//! work, and can judge whether they stop attackers or customers.
 
 use prometheus::{IntCounter, Result};
 
 use super::families::Families;
 
-/// A limit that a client has met.
+/// A limit that a client or its request has met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// The request's target is too long.
     Uri,
     /// The request's head is too large, or has too many fields.
     Header,
-    /// The request's head comes too slowly.
+    /// The request's head arrives too slowly.
     HeaderTimeout,
     /// The request's body is too long.
     RequestBody,
-    /// The request's body comes too slowly.
+    /// The request's body arrives too slowly.
     BodyRate,
-    /// The client takes its answers too slowly.
+    /// The client reads its responses too slowly.
     SendRate,
-    /// A connection of HTTP/2 has reset too many requests before they were answered.
+    /// The client has reset too many requests of an HTTP/2 connection before they were answered.
     Http2Resets,
-    /// A connection of HTTP/2 has broken the rules of too many streams.
+    /// The client has broken the rules of too many streams of an HTTP/2 connection.
     Http2Faults,
-    /// A connection of HTTP/2 has sent too many frames that ask for nothing.
+    /// The client has sent too many frames without effect on an HTTP/2 connection.
     Http2Frames,
-    /// The head of a request over HTTP/2 is far too large, or comes in too many parts.
+    /// The head of an HTTP/2 request is far too large, or arrives in too many parts.
     Http2Head,
-    /// A connection of HTTP/2 has broken a rule of the connection.
+    /// The client has broken a rule of the HTTP/2 connection as a whole.
     Http2Protocol,
-    /// A request over HTTP/2 is malformed, and reset.
+    /// An HTTP/2 request is malformed, and its stream is reset.
     Http2Malformed,
-    /// All connections of HTTP/2 together have too many streams open, and one more is refused.
+    /// Too many HTTP/2 streams are open on all connections together, and another one is refused.
     Http2Streams,
 }
 
@@ -53,7 +53,7 @@ impl Limit {
         Limit::Http2Streams,
     ];
 
-    /// Its name, as a label.
+    /// Returns the name of the limit, as a label.
     fn label(self) -> &'static str {
         match self {
             Limit::Uri => "uri",
@@ -73,7 +73,7 @@ impl Limit {
     }
 }
 
-/// A counter for each limit.
+/// Counter for each limit.
 pub struct LimitMetrics([IntCounter; Limit::ALL.len()]);
 
 impl LimitMetrics {
@@ -83,9 +83,9 @@ impl LimitMetrics {
         Ok(LimitMetrics(Limit::ALL.map(|limit| family.with_label_values(&[limit.label()]))))
     }
 
-    /// The counter of `limit`.
+    /// Returns the counter of `limit`.
     pub fn counter(&self, limit: Limit) -> &IntCounter {
-        // In the order in which they are declared.
+        // `ALL` has the limits in the order of their declaration.
         &self.0[limit as usize]
     }
 }

@@ -1,8 +1,8 @@
-//! Where log lines are written: standard output, or a file, which is opened again when the operator asks for it
-//! (logrotate has renamed it). All of it happens on the log's own thread.
+//! Output of log lines: standard output, or a file. The file is opened again when the operator asks for it, because
+//! logrotate has renamed it. Both are written by the log's thread.
 //!
-//! A line that cannot be written (a full disk, a reader that has gone) is lost, and counted. Standard error says when
-//! that begins and when it is over, and so does the log as soon as it can.
+//! A line that cannot be written (a full disk, a reader that has closed the pipe) is lost, and counted. Standard
+//! error reports when such an outage begins and ends. The log reports it too, as soon as it can be written again.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -13,31 +13,31 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
-/// Bytes that are gathered before they are written, when lines come faster than they can be.
+/// Maximum size of a batch, in bytes. Lines that arrive faster than they can be written are collected in a batch.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Time without a failed write after which an outage is over. On a disk that is almost full, short lines pass while
-/// long ones fail: standard error is not to have two lines for each of them.
+/// Time without a failed write after which an outage is over. On a disk that is almost full, short lines can be
+/// written while long ones fail: standard error must not get two messages for each of these.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// What the log's thread shares with the rest of the process.
+/// State that the log's thread shares with the rest of the process.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shared {
-    /// Set by the operator's signal, cleared by the thread when it has opened the file again.
+    /// Set by the operator's signal. The log's thread clears it and opens the file again.
     pub(super) reopen: Arc<AtomicBool>,
     /// Number of lines that could not be written.
     pub(super) unwritten: Arc<AtomicUsize>,
 }
 
-/// The writer at the end of the log's queue. It never fails: what cannot be written is counted.
+/// Writer at the end of the log's queue. It never fails: lines that cannot be written are counted.
 pub(super) struct Output {
     target: Target,
     shared: Shared,
     batch: Vec<u8>,
-    /// Whether the last write ended in the middle of a line.
+    /// True if the last write ended in the middle of a line.
     is_torn: bool,
     outage: Option<Outage>,
-    /// Tells the operator where the log cannot: on standard error.
+    /// Reports to the operator on standard error, when the log cannot be used.
     tell: fn(&str),
     quiet: Duration,
 }
@@ -47,7 +47,7 @@ enum Target {
     File { path: PathBuf, file: File },
 }
 
-/// A time in which lines are lost.
+/// Period in which lines are lost.
 struct Outage {
     began: Instant,
     last_failure: Instant,
@@ -55,15 +55,15 @@ struct Outage {
 }
 
 impl Output {
-    /// A writer to standard output.
+    /// Returns a writer to standard output.
     pub(super) fn console(shared: Shared) -> Self {
         Output::new(Target::Console, shared)
     }
 
-    /// A writer to the end of the file at `path`.
+    /// Returns a writer that appends to the file at `path`.
     ///
     /// # Errors
-    /// The system's, where it cannot be opened or made.
+    /// Returns the system's error if the file cannot be opened or created.
     pub(super) fn file(path: &Path, shared: Shared) -> io::Result<Self> {
         let target = Target::File { path: path.to_owned(), file: open(path)? };
         Ok(Output::new(target, shared))
@@ -74,7 +74,7 @@ impl Output {
         Output { target, shared, batch, is_torn: false, outage: None, tell: tell_on_stderr, quiet: QUIET }
     }
 
-    /// Opens the file again, where the operator has asked for it. Lines that are not written yet go to the new one.
+    /// Opens the file again, if the operator has asked for it. Lines that are not written yet go to the new file.
     fn reopen(&mut self) {
         if !self.shared.reopen.swap(false, Ordering::AcqRel) {
             return;
@@ -108,7 +108,7 @@ impl Output {
         if self.batch.is_empty() {
             return;
         }
-        // The rest of a line that was cut off must not be the beginning of another one.
+        // The rest of a line that was cut off must not look like the beginning of another line.
         let mended = usize::from(self.is_torn);
         if self.is_torn {
             self.batch.insert(0, b'\n');
@@ -167,7 +167,7 @@ impl Write for Output {
         Ok(lines.len())
     }
 
-    /// Called whenever the queue is empty, so that nothing stays in the batch.
+    /// Called when the queue is empty, so that no line stays in the batch.
     fn flush(&mut self) -> io::Result<()> {
         self.write_batch();
         Ok(())
@@ -182,7 +182,7 @@ impl Target {
         }
     }
 
-    /// Writes as much of `bytes` as it can; returns how much that was and, where it was not all, why.
+    /// Writes as much of `bytes` as possible. Returns the number of written bytes, and the error if bytes are left.
     fn write_all(&mut self, bytes: &[u8]) -> (usize, Option<io::Error>) {
         let mut written = 0;
         while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
@@ -198,7 +198,7 @@ impl Target {
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            // Past the standard library's buffer, which would keep what could not be written.
+            // Bypasses the standard library's buffer, which would keep lines that could not be written.
             Target::Console => Ok(rustix::io::write(io::stdout(), bytes)?),
             Target::File { file, .. } => file.write(bytes),
         }
@@ -210,7 +210,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 fn tell_on_stderr(what: &str) {
-    // There is nowhere left to say that this has failed as well.
+    // If standard error fails too, the message cannot be reported anywhere.
     let _ = writeln!(io::stderr(), "{what}");
 }
 

@@ -1,8 +1,8 @@
 //! The process log, and the writer that it shares with the access log.
 //!
-//! Lines are handed to a thread of their own over a bounded queue and written there in batches, so that no
-//! request ever waits for a disk or a terminal. When the queue is full, lines are dropped and counted, as are those
-//! that cannot be written.
+//! Lines go through a bounded queue to a separate thread, which writes them in batches, so that no request waits for
+//! a disk or a terminal. If the queue is full, lines are dropped and counted. Lines that cannot be written are
+//! counted too.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -15,30 +15,34 @@ use super::AccessLog;
 use super::log_output::{Output, Shared};
 use crate::config::{LogFormat, LogOutput, Logging};
 
-/// The lines of libraries below this are about their inner life, or about what clients do, who could fill a log with
-/// them: resets of streams (`h2`), an answer that comes before the request is whole (`pingora_proxy::proxy_h1`, `_h2`).
-/// What becomes of a request says the access log. Of `pingora_core::connectors` the line is that a connection was closed
-/// as it was about to be used again, and another one is made; what a backend sends unasked `pingora_pool` tells as well.
-/// What of DNS fails is said once, by ourselves. Of `pingora_core::apps` there is one line: that a client that agreed on
-/// HTTP/2 does not speak it, which is an error of its own.
+/// Log filter for libraries. It hides lines about a library's internals, and lines that clients cause, because
+/// clients could fill the log with them. Reasons for the stricter entries:
+/// - `h2`: resets of streams by clients.
+/// - `pingora_proxy::proxy_h1` and `proxy_h2`: a response that arrives before the request is complete. The access log
+///   has the result of each request.
+/// - `pingora_core::connectors`: a connection was closed just as it was to be reused, and another one is opened. Data
+///   that a backend sends without a request is reported by `pingora_pool` too.
+/// - `hickory_net` and `hickory_resolver`: the gateway itself reports a DNS failure, once.
+/// - `pingora_core::apps`: a client that agreed on HTTP/2 does not speak it, which is an error of the client. The
+///   module has no other line.
 const LIBRARIES: &str = "pingora_core=warn,pingora_core::apps=off,pingora_core::connectors=off,pingora_proxy=warn,\
                          pingora_proxy::proxy_h1=error,pingora_proxy::proxy_h2=error,h2=error,\
                          pingora_load_balancing=warn,hickory_net=error,hickory_resolver=error";
 
-/// Keeps the log's thread alive; what is still queued is written when this is dropped.
+/// Guard that keeps the log's thread alive. Queued lines are written when it is dropped.
 pub struct LogGuard {
     _worker: WorkerGuard,
     handle: LogHandle,
 }
 
 impl LogGuard {
-    /// What the rest of the process can ask of the log.
+    /// Returns the handle by which the rest of the process controls the log.
     pub fn handle(&self) -> LogHandle {
         self.handle.clone()
     }
 }
 
-/// What the rest of the process can ask of the log.
+/// Handle by which the rest of the process controls the log.
 #[derive(Clone)]
 pub struct LogHandle {
     writer: NonBlocking,
@@ -47,47 +51,49 @@ pub struct LogHandle {
 }
 
 impl LogHandle {
-    /// Has the log's thread open its file again, because the one that it has was renamed. Returns at once.
+    /// Makes the log's thread open its file again, because the file was renamed. Returns at once.
     pub fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Release);
-        // Nothing to write: it only wakes the thread. Where the queue is full the thread is awake, and looks by itself.
+        // The empty write only wakes the thread. If the queue is full, the thread is awake and sees the flag by
+        // itself.
         let _ = self.writer.clone().write(b"");
     }
 
-    /// Returns the number of lines that were lost since the start: dropped because the queue was full, or not written.
+    /// Returns the number of lines lost since the start: those dropped because the queue was full, and those not
+    /// written.
     pub fn lost_lines(&self) -> usize {
         self.refused.dropped_lines().saturating_add(self.shared.unwritten.load(Ordering::Relaxed))
     }
 }
 
-/// Why logging could not start.
+/// Reason why logging could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
     /// The file cannot be opened for appending.
     #[error("cannot open the log file {path} (logging.file_path): {source}")]
     File {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
     /// The filter cannot be read.
     #[error("cannot read the log filter '{level}' (logging.level): {source}")]
     Level {
-        /// The filter.
+        /// Text of the filter.
         level: String,
-        /// What is wrong with it.
+        /// Error in the filter.
         source: tracing_subscriber::filter::ParseError,
     },
-    /// Something else logs in this process already.
+    /// Another logger is already set in this process.
     #[error("cannot start logging: {0}")]
     Taken(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Starts the process log, and the access log where it is switched on.
+/// Starts the process log, and the access log if it is enabled.
 ///
 /// # Errors
-/// See [`LoggingError`]; nothing has been started then.
+/// Returns a [`LoggingError`] if logging cannot start. The log's settings then have no effect.
 pub fn start(config: &Logging) -> Result<(LogGuard, Option<AccessLog>), LoggingError> {
     let filter = EnvFilter::builder()
         .parse(filter(&config.level))
@@ -108,7 +114,8 @@ pub fn start(config: &Logging) -> Result<(LogGuard, Option<AccessLog>), LoggingE
     Ok((LogGuard { _worker: worker, handle }, access_log))
 }
 
-/// A plain level is about the gateway; the lines of its libraries come with a filter, which is taken as it is.
+/// Returns the filter for `level`. A plain level is for the gateway, and gets the filter for libraries added. Any
+/// other text is used unchanged.
 fn filter(level: &str) -> String {
     match level {
         "info" | "debug" | "trace" => format!("{level},{LIBRARIES}"),
@@ -126,7 +133,7 @@ fn output(config: &Logging, shared: Shared) -> Result<Output, LoggingError> {
 }
 
 fn queue(output: Output) -> (NonBlocking, WorkerGuard) {
-    // The thread flushes whenever its queue is empty, so nothing stays in the batch.
+    // The log's thread flushes when its queue is empty, so no line stays in the batch.
     NonBlockingBuilder::default().lossy(true).thread_name("log").finish(output)
 }
 
@@ -135,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_levels_leave_the_libraries_inner_life_out() {
+    fn plain_log_level_adds_filter_for_libraries() {
         assert_eq!(filter("debug"), format!("debug,{LIBRARIES}"));
         assert_eq!(filter("error"), "error");
         assert_eq!(filter("info,pingora_proxy=debug"), "info,pingora_proxy=debug");

@@ -1,6 +1,6 @@
-//! Prometheus metrics. Every label has few values (a host, a backend, a method, a status), and every handle
-//! that a request touches is looked up when a configuration is compiled, or by the first request of a route, so
-//! that counting is one atomic addition.
+//! Prometheus metrics. Every label has few values (a host, a backend, a method, a status). The handles that a request
+//! needs are looked up when a configuration is compiled, or by the first request of a route, so that counting is one
+//! atomic addition.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,58 +22,58 @@ use super::limits::LimitMetrics;
 use super::rate_limits::RateLimitFamilies;
 use crate::PINGORA_VERSION;
 
-/// From a loopback answer to a long poll, in seconds.
+/// Buckets of latency histograms in seconds: from a response on loopback to a long poll.
 const BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 
-/// The kinds of injected faults, as labels.
+/// Kinds of injected faults, as labels.
 const FAULTS: [&str; 2] = ["delay", "abort"];
 
-/// What becomes of copies of requests, as labels.
+/// Results of copies of requests, as labels.
 const MIRRORED: [&str; 3] = ["answered", "failed", "dropped"];
 
-/// Every metric of the process.
+/// Metrics of the process, with their registry.
 pub struct Metrics {
     registry: Registry,
-    /// Requests that are being served now.
+    /// Number of requests that are being served now.
     pub requests_active: IntGauge,
-    /// WebSockets that are open now.
+    /// Number of WebSockets that are open now.
     pub websockets_active: IntGauge,
-    /// Client connections that are open now.
+    /// Number of client connections that are open now.
     pub connections_active: IntGauge,
-    /// Streams of HTTP/2 that clients have opened, and that are not answered yet.
+    /// Number of HTTP/2 streams that clients have opened and that are not answered yet.
     pub http2_streams: IntGauge,
-    /// Connections closed at once because `max_connections` were open.
+    /// Number of connections closed at once because `max_connections` were open.
     pub connections_refused: IntCounter,
-    /// Connections closed at once because their client had `max_connections_per_ip` open.
+    /// Number of connections closed at once because their client had `max_connections_per_ip` open.
     pub connections_refused_of_address: IntCounter,
-    /// Connections closed because they took too long to open.
+    /// Number of connections closed because they took too long to open.
     pub connections_abandoned: IntCounter,
-    /// Connections closed because of their PROXY header, or for want of one.
+    /// Number of connections closed because their PROXY header was wrong or missing.
     pub proxy_headers_refused: IntCounter,
-    /// TLS handshakes with clients.
+    /// Number of successful TLS handshakes with clients.
     pub tls_handshakes: IntCounter,
-    /// TLS handshakes with clients that came to nothing.
+    /// Number of failed TLS handshakes with clients.
     pub tls_handshakes_failed: IntCounter,
-    /// Requests a second, over the last seconds.
+    /// Responses per second, over the last seconds.
     pub requests_per_second: Gauge,
-    /// The share of answers that were not 5xx, over the last seconds.
+    /// Share of responses that were not 5xx, over the last seconds.
     pub success_rate: Gauge,
-    /// 1 where the last attempt to take over a configuration succeeded, else 0.
+    /// Result of the last attempt to load a configuration: 1 if it succeeded, else 0.
     pub last_reload_successful: IntGauge,
-    /// Log lines that were lost because the log could not be written fast enough.
+    /// Number of log lines that were lost because the log could not be written fast enough.
     pub log_lines_dropped: IntGauge,
-    /// Virtual hosts that are shown with a self-signed certificate, for want of one of their own.
+    /// Number of virtual hosts that use a self-signed certificate, because they have no other.
     pub self_signed: IntGauge,
-    /// Certificates by ACME.
+    /// Metrics of certificates by ACME.
     pub acme: AcmeFamilies,
-    /// Which limits were met.
+    /// Counters of limits that were met.
     pub limits: LimitMetrics,
-    /// Rate limits.
+    /// Metrics of rate limits.
     pub rate_limits: RateLimitFamilies,
-    /// Who is not let through, and the keys of issuers.
+    /// Metrics of denied requests, and of the keys of issuers.
     pub auth: AuthFamilies,
-    /// Backends.
+    /// Metrics of backends.
     pub backends: BackendFamilies,
     api_requests: IntCounterVec,
     api_latency: HistogramVec,
@@ -96,7 +96,7 @@ pub struct Metrics {
     tag_latency: HistogramVec,
 }
 
-/// Why a request may be refused before a route is looked for: the names of problems, and `other`.
+/// Reasons to refuse an invalid request: the names of problems, and `other`.
 const REFUSED: [&str; 9] = [
     "bad_request",
     "expectation_failed",
@@ -110,10 +110,10 @@ const REFUSED: [&str; 9] = [
 ];
 
 impl Metrics {
-    /// All metrics, at zero.
+    /// Returns all metrics, with the value zero.
     ///
     /// # Errors
-    /// Where two metrics bear the same name, which is a mistake in this file.
+    /// Returns an error if two metrics have the same name, which is a mistake in this module.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         #[cfg(target_os = "linux")]
@@ -257,13 +257,13 @@ impl Metrics {
         })
     }
 
-    /// Counts what was no request that anybody may be asked about.
+    /// Counts a request that is refused because it is invalid. `reason` is the name of the problem.
     pub fn refused(&self, reason: &str) {
         let known = REFUSED.iter().position(|known| *known == reason);
         self.refused[known.unwrap_or(REFUSED.len() - 1)].inc();
     }
 
-    /// The handles of a route, when they are needed.
+    /// Returns the metric handles of a route, which are looked up when they are first needed.
     pub fn lazy_route(self: &Arc<Self>, vhost: &str, route: &str) -> Lazy<RouteMetrics> {
         Lazy::new(self.clone(), [vhost, route], Metrics::route)
     }
@@ -294,12 +294,12 @@ impl Metrics {
         }
     }
 
-    /// The handles of a tag, when they are needed.
+    /// Returns the metric handles of a tag, which are looked up when they are first needed.
     pub fn lazy_tag(self: &Arc<Self>, vhost: &str, tag: &str) -> Lazy<TagMetrics> {
         Lazy::new(self.clone(), [vhost, tag], Metrics::tag)
     }
 
-    /// The handles of a tag of a virtual host.
+    /// Returns the metric handles of a tag of a virtual host.
     pub fn tag(&self, vhost: &str, tag: &str) -> TagMetrics {
         let responses = |class: &str| self.tag_responses.with_label_values(&[vhost, tag, class]);
         TagMetrics {
@@ -308,7 +308,7 @@ impl Metrics {
         }
     }
 
-    /// Forgets a tag that gets no share any more.
+    /// Removes the metrics of a tag that no longer has a share.
     pub fn forget_tag(&self, vhost: &str, tag: &str) {
         for class in CLASSES {
             gone(self.tag_responses.remove_label_values(&[vhost, tag, class]));
@@ -316,7 +316,7 @@ impl Metrics {
         gone(self.tag_latency.remove_label_values(&[vhost, tag]));
     }
 
-    /// Forgets a route that is gone: what is not forgotten is kept, and served, for ever.
+    /// Removes the metrics of a route that no longer exists. Otherwise they would be kept and served for ever.
     pub fn forget_route(&self, vhost: &str, route: &str) {
         for method in METHODS.iter().copied().chain(["other"]) {
             gone(self.requests.remove_label_values(&[vhost, route, method]));
@@ -341,7 +341,7 @@ impl Metrics {
         }
     }
 
-    /// Tells from when to when a certificate of a virtual host counts; `key` is the kind of its key.
+    /// Sets the period in which a certificate of a virtual host is valid. `key` is the kind of the certificate's key.
     pub fn certificate(&self, vhost: &str, key: &str, not_before: SystemTime, not_after: SystemTime) {
         for (family, at) in [(&self.certificates_begin, not_before), (&self.certificates, not_after)] {
             let secs = at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -349,45 +349,46 @@ impl Metrics {
         }
     }
 
-    /// Forgets a certificate that is gone.
+    /// Removes the metrics of a certificate that no longer exists.
     pub fn forget_certificate(&self, vhost: &str, key: &str) {
         gone(self.certificates.remove_label_values(&[vhost, key]));
         gone(self.certificates_begin.remove_label_values(&[vhost, key]));
     }
 
-    /// Counts lookups of backends' names: those that were answered, and those that were not.
+    /// Returns the counters of lookups of backends' names: those that were answered, and those that failed.
     pub fn lookups(&self) -> [IntCounter; 2] {
         ["answered", "failed"].map(|result| self.lookups.with_label_values(&[result]))
     }
 
-    /// Counts what becomes of upgrades: listeners taken over at the start, and hand-overs that failed. (After one
-    /// that did not, the count is the successor's.)
+    /// Returns the counters of upgrades: listeners taken over at the start, and hand-overs that failed. A hand-over
+    /// that succeeds is counted by the new process.
     pub fn upgrades(&self) -> [IntCounter; 2] {
         ["taken_over", "failed"].map(|result| self.upgrades.with_label_values(&[result]))
     }
 
-    /// Counts the response that a request got.
+    /// Counts the response to a request.
     pub fn response(&self, route: &RouteMetrics, status: u16) {
         self.by_status.counter(status).inc();
         route.responses.count(status);
     }
 
-    /// Counts a request to the management API; `path` is that of its description, not what was asked.
+    /// Counts a request to the management API. `path` is the path template of the API description, not the requested
+    /// path.
     pub fn api_request(&self, method: &Method, path: &str, status: u16, seconds: f64) {
         let method = METHODS.iter().find(|known| **known == method.as_str()).unwrap_or(&"other");
         self.api_requests.with_label_values(&[method, path, &status.to_string()]).inc();
         self.api_latency.with_label_values(&[method, path]).observe(seconds);
     }
 
-    /// All answers so far, and those among them that were 5xx.
+    /// Returns the number of responses so far, and the number of 5xx responses among them.
     pub fn answered(&self) -> (u64, u64) {
         self.by_status.totals()
     }
 
-    /// Everything in Prometheus' text format, and its content type.
+    /// Returns all metrics in Prometheus' text format, and the content type of that format.
     ///
     /// # Errors
-    /// Where a metric cannot be encoded, which is a mistake in this file.
+    /// Returns an error if a metric cannot be encoded, which is a mistake in this module.
     pub fn encode(&self) -> prometheus::Result<(String, String)> {
         let encoder = TextEncoder::new();
         let text = encoder.encode_to_string(&self.registry.gather())?;
@@ -400,7 +401,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_stay_few_whatever_clients_send() {
+    fn unknown_methods_and_statuses_add_no_labels() {
         let metrics = Metrics::new().unwrap();
         let route = metrics.route("example.com", "/");
         for method in ["GET", "PROPFIND", "X-1", "X-2", "get"] {

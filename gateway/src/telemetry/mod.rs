@@ -1,5 +1,4 @@
-//! What the gateway tells about itself: metrics, the process log, the access log and the timelines
-//! of recent requests.
+//! Observability: metrics, the process log, the access log, and the timelines of recent requests.
 
 pub mod access_log;
 mod acme;

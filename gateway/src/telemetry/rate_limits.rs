@@ -1,4 +1,4 @@
-//! What is counted of rate limits.
+//! Metrics of rate limits.
 
 use std::sync::OnceLock;
 
@@ -6,42 +6,43 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::families::{Families, gone};
 
-/// Why a request was counted here in place of the store, as labels: it is away, it had too many to answer, it was
-/// too late, or it answered with an error.
+/// Reasons to count a request in this process and not in the store, as labels: the store is not reachable, has too
+/// many waiting requests, answers too late, or answers with an error.
 const REASONS: [&str; 4] = ["away", "busy", "too_late", "failed"];
 
-/// The metrics of all rate limits.
+/// Metrics of all rate limits.
 pub struct RateLimitFamilies {
-    /// Clients that were forgotten within their windows, for want of room.
+    /// Number of clients that were forgotten within their window, because there was no room for more.
     pub evicted: IntCounter,
     refused: IntCounterVec,
     store_up: IntGaugeVec,
     counted_here: IntCounterVec,
 }
 
-/// Counts what a window refuses. Most of them never do: the counter is looked up when it is needed first.
+/// Counter of requests that a window refuses. Most windows refuse none: the counter is looked up when it is first
+/// needed.
 pub struct Refusals {
     family: IntCounterVec,
     labels: [String; 3],
     counter: OnceLock<IntCounter>,
 }
 
-/// The handles of a store of counters.
+/// Metric handles of a store of counters.
 pub struct StoreMetrics {
-    /// 1 while it answers, else 0.
+    /// State of the store: 1 while it answers, else 0.
     pub up: IntGauge,
-    /// Requests counted here because it was away.
+    /// Number of requests counted in this process because the store was not reachable.
     pub away: IntCounter,
-    /// Because too many waited for it.
+    /// Number of requests counted in this process because too many requests waited for the store.
     pub busy: IntCounter,
-    /// Because it let them wait in vain.
+    /// Number of requests counted in this process because the store did not answer in time.
     pub too_late: IntCounter,
-    /// Because it answered with an error, or its connection broke.
+    /// Number of requests counted in this process because the store answered with an error, or its connection broke.
     pub failed: IntCounter,
 }
 
 impl Refusals {
-    /// Counts a request.
+    /// Counts a refused request.
     pub fn inc(&self) {
         self.counter.get_or_init(|| self.family.with_label_values(&self.labels)).inc();
     }
@@ -72,26 +73,26 @@ impl RateLimitFamilies {
         })
     }
 
-    /// Counts what a window of a route refuses.
+    /// Returns the counter of requests that a window of a route refuses.
     pub fn refusals(&self, vhost: &str, route: &str, policy: &str) -> Refusals {
         let labels = [vhost, route, policy].map(str::to_owned);
         Refusals { family: self.refused.clone(), labels, counter: OnceLock::new() }
     }
 
-    /// Forgets a window that is gone.
+    /// Removes the metrics of a window that no longer exists.
     pub fn forget(&self, vhost: &str, route: &str, policy: &str) {
-        // A series that was never there need not go.
+        // A series that was never created cannot be removed, which is fine.
         gone(self.refused.remove_label_values(&[vhost, route, policy]));
     }
 
-    /// The handles of a store; its name holds no secret.
+    /// Returns the metric handles of a store. `name` must hold no secret.
     pub fn store(&self, name: &str) -> StoreMetrics {
         let [away, busy, too_late, failed] =
             REASONS.map(|reason| self.counted_here.with_label_values(&[name, reason]));
         StoreMetrics { up: self.store_up.with_label_values(&[name]), away, busy, too_late, failed }
     }
 
-    /// Forgets a store that nobody counts in any more.
+    /// Removes the metrics of a store that is no longer used.
     pub fn forget_store(&self, name: &str) {
         gone(self.store_up.remove_label_values(&[name]));
         for reason in REASONS {

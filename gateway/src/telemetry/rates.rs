@@ -1,20 +1,20 @@
-//! Metrics that are rates: taken once a second from counters, over the last seconds.
+//! Metrics that are rates: computed every second from counters, over the last seconds.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{LogHandle, Metrics};
 
-/// Over how many seconds the rates are taken.
+/// Length of the window of a rate, in seconds.
 const WINDOW_SECS: usize = 10;
 
-/// Keeps the rates up to date, for ever; and the count of lost log lines, which nobody else can see.
+/// Updates the rates every second, for ever. Also updates the number of lost log lines, which only the log knows.
 pub async fn keep_rates(metrics: &Metrics, log: &LogHandle) {
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
-    // Totals a second apart, oldest first.
+    // Totals at intervals of a second, the oldest first.
     let mut history: VecDeque<(u64, u64)> = VecDeque::new();
     loop {
-        // The first tick is at once: it only takes the totals to begin with.
+        // The first tick comes at once, and only records the initial totals.
         every_second.tick().await;
         let (answered, failed) = metrics.answered();
         let (answered_then, failed_then) = history.front().copied().unwrap_or((answered, failed));

@@ -1,8 +1,8 @@
-//! Recent requests, and when each of them came to which phase, for whoever asks the management API.
+//! Recent requests with the times at which they reached their phases, for the management API.
 //!
-//! The last requests are kept in a ring. Writing takes no lock that anybody waits for and, once the ring has
-//! been filled, next to no memory: a slot's strings are used again. A slot that is being read at the very
-//! moment is skipped, and that request is not in the list.
+//! The last requests are kept in a ring. A writer never waits for a lock. Once the ring is full, a write needs almost
+//! no memory, because the strings of a slot are reused. If a slot is being read at the moment of a write, the request
+//! is left out.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,41 +14,41 @@ use serde::Serialize;
 
 use super::access_log::Record;
 
-/// How many requests are kept.
+/// Number of requests that are kept.
 const KEPT: usize = 512;
-/// How many phases of one request are kept; a request that is retried more often loses the later ones.
+/// Maximum number of phases of one request. If a request is retried more often, its later phases are not recorded.
 const PHASES: usize = 16;
 
-/// A phase, by the name that Pingora has for it.
+/// Phase of a request, by Pingora's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// The request has been routed, and the policies have let it through.
+    /// The request has been routed, and the policies have admitted it.
     RequestFilter,
     /// A backend has been chosen.
     UpstreamPeer,
-    /// It took a connection, or one was there.
+    /// A connection to the backend has been opened or reused.
     ConnectedToUpstream,
-    /// It could not be reached.
+    /// The backend could not be reached.
     FailToConnect,
-    /// The connection to it broke.
+    /// The connection to the backend broke.
     ErrorWhileProxy,
-    /// The request's last byte has passed.
+    /// The last byte of the request has been forwarded.
     RequestBodyFilter,
-    /// The response's head has come.
+    /// The head of the response has arrived.
     ResponseFilter,
-    /// The response's last byte has been sent.
+    /// The last byte of the response has been sent.
     Logging,
 }
 
-/// When one request came to which phase.
+/// Times at which one request reached its phases.
 #[derive(Clone, Copy, Default)]
 pub struct Timeline {
     marks: [Option<(Phase, Duration)>; PHASES],
 }
 
 impl Timeline {
-    /// Notes that a phase was reached, so long after the request's head.
+    /// Records that a phase was reached. `after` is the time since the request's head.
     pub fn mark(&mut self, phase: Phase, after: Duration) {
         if let Some(free) = self.marks.iter_mut().find(|mark| mark.is_none()) {
             *free = Some((phase, after));
@@ -56,27 +56,27 @@ impl Timeline {
     }
 }
 
-/// Where a request was sent; empty where it got nowhere.
+/// Virtual host, route and tag of a request; empty for a request that was not routed.
 #[derive(Clone, Copy, Default)]
 pub struct Way<'a> {
-    /// The domain of its virtual host.
+    /// Domain of the virtual host.
     pub virtual_host: &'a str,
-    /// The name of its route.
+    /// Name of the route.
     pub route: &'a str,
-    /// The tag of its backends.
+    /// Tag of the backends.
     pub tag: &'a str,
 }
 
-/// The last requests.
+/// Ring of the last requests.
 pub struct Timelines {
     slots: Box<[Mutex<Option<Entry>>]>,
     next: AtomicUsize,
 }
 
-/// What is kept of a request.
+/// Stored data of one request.
 #[derive(Default)]
 struct Entry {
-    /// The how-manieth request of the process it was.
+    /// Sequence number of the request in this process.
     number: usize,
     ended: Option<SystemTime>,
     request_id: String,
@@ -98,44 +98,44 @@ struct Entry {
 /// A recent request.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RecentRequest {
-    /// The id that went up and down with it.
+    /// Id of the request, which is also sent to the backend and to the client.
     pub request_id: String,
-    /// When it was over, in seconds since 1970.
+    /// Time at which the request ended, in seconds since 1970.
     pub ended_at: f64,
-    /// Its method.
+    /// Method of the request.
     pub method: String,
-    /// The host that it was for.
+    /// Host that the request is for.
     pub host: String,
-    /// Its path, without the query.
+    /// Path of the request, without the query.
     pub path: String,
-    /// Who asked.
+    /// Address of the client.
     pub client: Option<IpAddr>,
-    /// The domain of the virtual host that served it.
+    /// Domain of the virtual host that served the request.
     pub virtual_host: Option<String>,
-    /// The route that it took.
+    /// Route of the request.
     pub route: Option<String>,
-    /// The tag whose backends it was for.
+    /// Tag of the backends that the request was for.
     pub tag: Option<String>,
-    /// The backend that answered, or was asked last.
+    /// Backend that answered, or that the last attempt was sent to.
     pub backend: Option<String>,
-    /// The status that the client got; 499 where it left before.
+    /// Status that the client got; 499 if the client closed the connection before.
     pub status: u16,
-    /// The bytes of the response's body.
+    /// Number of bytes of the response's body.
     pub bytes: u64,
-    /// How many attempts there were to have a backend answer.
+    /// Number of attempts to have a backend answer.
     pub attempts: u32,
-    /// What went wrong.
+    /// Description of the error, if there was one.
     pub error: Option<String>,
-    /// When it came to which phase.
+    /// Times at which the request reached its phases.
     pub timeline: Vec<Mark>,
 }
 
-/// When a request came to a phase.
+/// Time at which a request reached a phase.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub struct Mark {
-    /// The phase.
+    /// Phase that was reached.
     pub phase: Phase,
-    /// Milliseconds after the request's head.
+    /// Milliseconds since the request's head.
     pub at_ms: f64,
 }
 
@@ -147,7 +147,7 @@ impl Default for Timelines {
 }
 
 impl Timelines {
-    /// Keeps a request that is over.
+    /// Adds a request that has ended.
     pub fn keep(&self, record: &Record<'_>, way: Way<'_>, timeline: &Timeline) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let Some(mut slot) = self.slots[number % KEPT].try_lock() else { return };
@@ -183,7 +183,7 @@ impl Timelines {
         entry.timeline.mark(Phase::Logging, record.duration);
     }
 
-    /// All of them, the newest first.
+    /// Returns all kept requests, the newest first.
     pub fn recent(&self) -> Vec<RecentRequest> {
         let read =
             |slot: &Mutex<Option<Entry>>| slot.lock().as_ref().map(|entry| (entry.number, entry.into()));
@@ -192,7 +192,7 @@ impl Timelines {
         numbered.into_iter().map(|(_, request)| request).collect()
     }
 
-    /// The one with this id.
+    /// Returns the request with this id.
     pub fn find(&self, request_id: &str) -> Option<RecentRequest> {
         let find = |slot: &Mutex<Option<Entry>>| {
             slot.lock().as_ref().filter(|entry| entry.request_id == request_id).map(RecentRequest::from)

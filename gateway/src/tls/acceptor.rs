@@ -1,4 +1,4 @@
-//! Handshakes with clients: TLS 1.2 and 1.3, and what a handshake has found out.
+//! Handshakes with clients over TLS 1.2 and 1.3, and their results.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -20,64 +20,68 @@ use tracing::debug;
 
 use super::{Certificates, ClientAuthority, ClientIdentity};
 
-/// With an ephemeral key exchange and authenticated encryption, and nothing else: Mozilla's "intermediate" without
-/// finite-field Diffie-Hellman, which is slow and of no use to any client that is left.
+/// Cipher suites for TLS 1.2. All have an ephemeral key exchange and authenticated encryption. The list is
+/// Mozilla's "intermediate" without finite-field Diffie-Hellman, which is slow and which no client in use
+/// needs.
 const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
                        ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
                        ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
 
-/// A hybrid that a quantum computer does not break comes first; the others are Mozilla's "intermediate".
+/// Key exchange groups. The first is a hybrid that a quantum computer does not break; the others are
+/// Mozilla's "intermediate".
 const GROUPS: &str = "X25519MLKEM768:X25519:P-256:P-384";
 
-/// The versions of HTTP that are spoken over TLS, the preferred one first (RFC 7301 3.1).
+/// Versions of HTTP that are offered over TLS, the preferred one first (RFC 7301 3.1).
 const PROTOCOLS: &[u8] = b"\x02h2\x08http/1.1";
 
-/// What session tickets of the listener are good for.
+/// Session id context: the gateway accepts only session tickets that carry it.
 const SESSIONS: &[u8] = b"gateway";
 
-/// How long session tickets are made with the same key. Whoever steals it reads what was sent with those
-/// tickets under TLS 1.2, so it does not last.
+/// Lifetime of a key for session tickets. An attacker who steals the key can read TLS 1.2 traffic of sessions
+/// with those tickets, so the lifetime is short.
 const TICKET_KEY_LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// Makes handshakes with clients.
+/// Acceptor of TLS handshakes with clients.
 pub struct Acceptor {
     current: ArcSwap<TicketEpoch>,
 }
 
-/// OpenSSL makes up a key for tickets with each context. A new context in time, and the keys are rotated;
-/// tickets from before lead to a whole handshake.
+/// OpenSSL context and the time when it was made. OpenSSL makes a new ticket key for each context, so a new
+/// context rotates the key. A client with a ticket from an older context makes a full handshake.
 struct TicketEpoch {
     acceptor: SslAcceptor,
     since: Instant,
 }
 
-/// What a handshake has found out about a client.
+/// Result of a handshake with a client.
 #[derive(Clone, Debug, Default)]
 pub struct Handshake {
-    /// The host that it asked for (SNI).
+    /// Host that the client asked for (SNI).
     pub server_name: Option<String>,
-    /// Whose certificates it was asked for; `None`: for none.
+    /// Id of the authorities ([`ClientAuthority::id`]) whose certificates the client was asked for; `None` if
+    /// it was asked for none.
     pub asked_for: Option<[u8; 32]>,
-    /// The certificate that it has shown.
+    /// Certificate that the client has presented.
     pub client: Option<ClientIdentity>,
 }
 
-/// What holds for every handshake, whatever host it is for.
+/// Returns the settings that all handshakes share.
 pub(super) fn settings() -> std::result::Result<SslAcceptorBuilder, ErrorStack> {
     let mut settings = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
     settings.set_min_proto_version(Some(SslVersion::TLS1_2))?;
     settings.set_cipher_list(CIPHERS)?;
     settings.set_groups_list(GROUPS)?;
-    // In our order of ciphers; but a client that puts ChaCha20 first has no hardware for AES, and gets it.
+    // The server's order of ciphers is used. A client that puts ChaCha20 first has no hardware for AES, and
+    // gets ChaCha20.
     settings.set_options(
         SslOptions::NO_RENEGOTIATION | SslOptions::CIPHER_SERVER_PREFERENCE | SslOptions::PRIORITIZE_CHACHA,
     );
-    // Sessions are in tickets, which clients keep.
+    // Sessions are stored in tickets, which the clients keep.
     settings.set_session_cache_mode(SslSessionCacheMode::OFF);
-    // A session keeps the name that its client has asked for only where somebody takes note of it.
+    // OpenSSL stores the server name in a session only if a callback is set.
     settings.set_servername_callback(|_, _| Ok(()));
     settings.set_alpn_select_callback(|_, offered| {
-        // Without a version in common there can be no request (RFC 7301 3.2).
+        // Without a common version of HTTP no request is possible (RFC 7301 3.2).
         select_next_proto(PROTOCOLS, offered).ok_or(AlpnError::ALERT_FATAL)
     });
     Ok(settings)
@@ -92,20 +96,22 @@ impl TicketEpoch {
 }
 
 impl Acceptor {
-    /// One with new keys for session tickets.
+    /// Creates an acceptor with new keys for session tickets.
     ///
     /// # Errors
-    /// Where OpenSSL does not know what it must, which is a defect of the build.
+    /// Returns an error if OpenSSL does not know a required cipher or group, which is a defect of the build.
     pub fn new() -> std::result::Result<Self, ErrorStack> {
         Ok(Acceptor { current: ArcSwap::from_pointee(TicketEpoch::new()?) })
     }
 
-    /// Makes a handshake, in which the client is shown what `certificates` have for it. Where some host wants to see
-    /// a certificate of the client's, `asked_for` is the host that it asks for, so that the handshake is made for that
-    /// one from its beginning. The result travels in the stream's digest, as a [`Handshake`].
+    /// Makes a handshake, in which the gateway presents the certificate that `certificates` holds for the
+    /// client's host. If some virtual host asks for client certificates, `asked_for` is the host that the
+    /// client asks for, so that the handshake uses the settings of this host from its start. The result is
+    /// stored in the stream's digest, as a [`Handshake`].
     ///
     /// # Errors
-    /// Where the two do not agree, or there is nothing to show.
+    /// Returns an error if the client and the gateway agree on no parameters, or there is no certificate to
+    /// present.
     pub async fn accept(
         &self,
         stream: TcpStream,
@@ -127,7 +133,7 @@ impl Acceptor {
         match TicketEpoch::new() {
             Ok(next) => {
                 let next = Arc::new(next);
-                // Two that come at once make two, and the later one stays.
+                // Two connections at the same time may each make a context; the later one stays.
                 self.current.store(next.clone());
                 next
             }
@@ -136,10 +142,10 @@ impl Acceptor {
     }
 }
 
-/// One handshake's view of the certificates.
+/// Callbacks that choose the certificates for one handshake.
 struct CertSelector<'c> {
     certificates: Arc<Certificates>,
-    /// Whose certificates the client is asked for.
+    /// Authorities whose certificates the client is asked for.
     asks: Option<&'c ClientAuthority>,
 }
 
@@ -148,7 +154,7 @@ impl TlsAccept for CertSelector<'_> {
     async fn certificate_callback(&self, ssl: &mut TlsRef) {
         let Some(host) = self.certificates.find(ssl.servername(NameType::HOST_NAME)) else { return };
         if let Err(error) = host.present(ssl) {
-            // The handshake fails, as it does where there is no certificate.
+            // The handshake fails in the same way as without a certificate.
             debug!(domain = host.domain, %error, "cannot show a certificate");
         }
     }
@@ -163,7 +169,7 @@ impl TlsAccept for CertSelector<'_> {
 }
 
 impl Handshake {
-    /// That of the connection with this digest; `None` where it is without TLS.
+    /// Returns the handshake of the connection with this digest; `None` if the connection is without TLS.
     pub fn of(digest: &pingora::protocols::Digest) -> Option<&Handshake> {
         digest.ssl_digest.as_ref()?.extension.get()
     }
@@ -174,12 +180,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_settings_are_known_to_openssl() {
+    fn openssl_accepts_the_acceptor_settings() {
         assert!(Acceptor::new().is_ok());
     }
 
     #[test]
-    fn ticket_keys_change_in_time() {
+    fn ticket_key_past_its_lifetime_is_replaced() {
         let acceptor = Acceptor::new().unwrap();
         let first = acceptor.current();
         assert!(Arc::ptr_eq(&first, &acceptor.current()));

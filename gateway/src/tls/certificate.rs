@@ -1,4 +1,4 @@
-//! A certificate with its key and with what leads to its root, as two files hold them.
+//! A certificate with its key and its chain of issuers, read from two files.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,51 +14,52 @@ use super::acceptor;
 use crate::util::files;
 use crate::util::files::Fingerprint;
 
-/// The longest time before its end at which a certificate is worth a warning.
+/// Maximum time before its end at which a certificate causes a warning.
 const EXPIRES_SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// The part of a certificate's life, one in so many, that is worth a warning where it is shorter: one that lives ten days
-/// is not about to expire on its first. By ACME it has been renewed by then.
+/// Divisor of a certificate's lifetime. Its last third causes a warning, if that is shorter than
+/// [`EXPIRES_SOON`]: a certificate with a lifetime of ten days must not cause a warning on its first day.
+/// ACME renews certificates before that point.
 const LAST_PART: u32 = 3;
 
-/// The two files that hold a certificate.
+/// Pair of files that hold a certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pair {
-    /// The chain: the certificate first, each one followed by the one that issued it (PEM).
+    /// File with the chain in PEM: the certificate first, then each certificate's issuer.
     pub certificate: PathBuf,
-    /// The key of the first one (PEM). It may be the same file.
+    /// File with the private key of the first certificate (PEM). It may be the same file as the chain.
     pub key: PathBuf,
 }
 
-/// What is wrong with a pair of files.
+/// Error in a pair of files.
 #[derive(Debug, PartialEq, Eq)]
 pub enum BadPair {
-    /// With the file of the certificate.
+    /// The file of the certificate is unusable.
     Certificate(String),
-    /// With the file of the key, or it belongs to another certificate.
+    /// The file of the key is unusable, or the key belongs to another certificate.
     Key(String),
 }
 
-/// A certificate that can be shown.
+/// Certificate that can be presented to clients.
 pub struct Certificate {
     pub(super) chain: Vec<X509>,
     pub(super) key: PKey<Private>,
-    /// The algorithm of its key: "rsa", "ecdsa" or "other".
+    /// Algorithm of the key: "rsa", "ecdsa" or "other".
     pub kind: &'static str,
-    /// The names that it is for.
+    /// Names that the certificate is valid for.
     pub names: Vec<String>,
-    /// From when it counts.
+    /// Start of the certificate's validity.
     pub not_before: SystemTime,
-    /// Until when.
+    /// End of the certificate's validity.
     pub not_after: SystemTime,
-    /// Where it comes from.
+    /// Origin of the certificate.
     pub(super) source: Source,
 }
 
-/// Where a certificate comes from.
+/// Origin of a certificate.
 pub(super) enum Source {
-    /// Two files, and how they were when they were read.
+    /// Two files, and their fingerprints at the time when they were read.
     Files(Pair, [Option<Fingerprint>; 2]),
-    /// The gateway has made it.
+    /// The gateway has generated the certificate.
     Generated,
 }
 
@@ -70,9 +71,10 @@ impl Pair {
     /// Reads and checks both files.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// Returns an error that names the file that cannot be read or used, and the reason.
     pub fn read(&self) -> Result<Certificate, BadPair> {
-        // Before they are read: what changes meanwhile is read again.
+        // The fingerprints are taken before the files are read, so that a change during the read causes
+        // another read.
         let read_as = self.look();
         let (file, key_file) = (self.certificate.display(), self.key.display());
         let pem = files::read(&self.certificate).map_err(BadPair::Certificate)?;
@@ -83,7 +85,7 @@ impl Pair {
         };
         check_chain(&chain).map_err(|wrong| BadPair::Certificate(format!("'{file}': {wrong}")))?;
         let pem = files::read(&self.key).map_err(BadPair::Key)?;
-        // The callback is for keys that are encrypted: nobody is there to ask for a passphrase.
+        // OpenSSL calls this for encrypted keys: there is no operator to ask for a passphrase.
         let key = PKey::private_key_from_pem_callback(&pem, |_| Ok(0));
         let key = key.map_err(|error| {
             let reason = reason(&error);
@@ -108,7 +110,7 @@ impl Pair {
 }
 
 impl Certificate {
-    /// The files that hold it; `None` where the gateway has made it.
+    /// Returns the files that hold the certificate; `None` if the gateway has generated it.
     pub fn pair(&self) -> Option<&Pair> {
         match &self.source {
             Source::Files(pair, _) => Some(pair),
@@ -116,12 +118,12 @@ impl Certificate {
         }
     }
 
-    /// Whether the gateway has made it, for a virtual host that has none.
+    /// Returns true if the gateway has generated the certificate, for a virtual host that has none.
     pub fn is_generated(&self) -> bool {
         matches!(self.source, Source::Generated)
     }
 
-    /// Whether its files are as they were when they were read.
+    /// Returns true if the files have not changed since they were read.
     pub fn is_current(&self) -> bool {
         match &self.source {
             Source::Files(pair, read_as) => read_as.iter().all(Option::is_some) && *read_as == pair.look(),
@@ -129,13 +131,14 @@ impl Certificate {
         }
     }
 
-    /// Whether the gateway has made it, and should make another one by `now`.
+    /// Returns true if the gateway has generated the certificate and should replace it at the time `now`.
     pub fn needs_renewal(&self, now: SystemTime) -> bool {
         let left = self.not_after.duration_since(now).unwrap_or_default();
         self.is_generated() && left < EXPIRES_SOON
     }
 
-    /// What its owner should know at the time `now`.
+    /// Returns a warning for the operator about the certificate's validity at the time `now`, if there is a
+    /// reason for one.
     pub fn warning(&self, now: SystemTime) -> Option<String> {
         let file = self.pair()?.certificate.display();
         let what = match (self.not_before.duration_since(now), self.not_after.duration_since(now)) {
@@ -147,13 +150,14 @@ impl Certificate {
         Some(format!("the certificate in '{file}' {what}"))
     }
 
-    /// The time before its end at which it should have been renewed.
+    /// Returns the time before the certificate's end at which it should have been renewed.
     fn expires_soon(&self) -> Duration {
         let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
         EXPIRES_SOON.min(life / LAST_PART)
     }
 
-    /// Whether it is for `host`, or for every host below it where that is a wildcard (RFC 9525 6.3).
+    /// Returns true if the certificate is valid for `host`. If `host` is a wildcard, the certificate must be
+    /// valid for the same wildcard (RFC 9525 6.3).
     pub fn covers(&self, host: &str) -> bool {
         let covers = |name: &String| {
             let below = name.strip_prefix("*.").zip(host.split_once('.'));
@@ -164,7 +168,8 @@ impl Certificate {
     }
 }
 
-/// Tries what each handshake will do with them: OpenSSL refuses keys that are too weak only then.
+/// Tries the steps of a handshake with the certificate and the key: OpenSSL refuses weak keys only at that
+/// point.
 fn can_be_shown(leaf: &X509, key: &PKey<Private>) -> Result<(), String> {
     const CURVES: [Nid; 3] = [Nid::X9_62_PRIME256V1, Nid::SECP384R1, Nid::SECP521R1];
     let tried = acceptor::settings().and_then(|mut settings| {
@@ -183,7 +188,7 @@ fn can_be_shown(leaf: &X509, key: &PKey<Private>) -> Result<(), String> {
     }
 }
 
-/// Each certificate must be followed by the one that issued it: clients take what they get.
+/// Checks that each certificate is followed by its issuer, because clients use the chain as they receive it.
 fn check_chain(chain: &[X509]) -> Result<(), String> {
     for (i, pair) in chain.windows(2).enumerate() {
         let [below, above] = pair else { continue };
@@ -214,7 +219,7 @@ fn names(leaf: &X509) -> Vec<String> {
         .collect()
 }
 
-/// A time as the clock has it; what cannot be read counts as over long ago.
+/// Converts an ASN.1 time to a system time. A time that cannot be converted becomes 1970, long expired.
 pub(super) fn system_time(time: &Asn1TimeRef) -> SystemTime {
     let since = Asn1Time::from_unix(0).and_then(|epoch| epoch.diff(time));
     let secs = since.map_or(0, |since| i64::from(since.days) * 86_400 + i64::from(since.secs));
@@ -226,7 +231,7 @@ pub(super) fn reason(error: &ErrorStack) -> String {
     said.unwrap_or("it is not what it should be").to_owned()
 }
 
-/// A time as people say it.
+/// Duration in the form that people use: days, hours or minutes.
 struct Span(Duration);
 
 impl fmt::Display for Span {
@@ -253,7 +258,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_pair_is_read_and_known_again_until_it_changes() {
+    fn pair_is_current_until_a_file_changes() {
         let authority = Authority::new();
         let (_files, pair) = pair(&authority, "web.test");
         let certificate = pair.read().unwrap();
@@ -266,7 +271,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn whoever_is_at_fault_is_named() {
+    fn error_names_the_file_at_fault() {
         let authority = Authority::new();
         let ((_a, one), (_b, other)) = (pair(&authority, "one.test"), pair(&authority, "other.test"));
         let swapped = Pair { key: other.key.clone(), ..one.clone() };
@@ -281,7 +286,7 @@ pub(super) mod tests {
         assert!(
             matches!(exchanged.read(), Err(BadPair::Certificate(detail)) if detail.contains("no certificate"))
         );
-        // Leaf, then another leaf, where its issuer should be.
+        // The second certificate is another leaf and not the issuer of the first.
         let both = [&one.certificate, &other.certificate].map(|file| std::fs::read(file).unwrap()).concat();
         std::fs::write(&one.certificate, both).unwrap();
         let wrong = one.read().err();
@@ -291,7 +296,7 @@ pub(super) mod tests {
         );
     }
 
-    /// A certificate that vouches for itself, with this key.
+    /// Writes a self-signed certificate with this key.
     fn self_signed_with(key: &PKey<Private>) -> (tempfile::TempDir, Pair) {
         let mut certificate = X509::builder().unwrap();
         certificate.set_pubkey(key).unwrap();
@@ -306,7 +311,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_no_handshake_would_accept_is_refused_before() {
+    fn certificate_with_weak_key_is_refused_when_read() {
         use openssl::ec::{EcGroup, EcKey};
         let rsa = |bits| PKey::from_rsa(openssl::rsa::Rsa::generate(bits).unwrap()).unwrap();
         let ec = |curve| {
@@ -329,7 +334,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_end_that_is_near_is_worth_a_warning() {
+    fn certificate_that_expires_soon_gets_a_warning() {
         let authority = Authority::new();
         let certificate = pair(&authority, "web.test").1;
         let certificate = certificate.read();
@@ -344,7 +349,7 @@ pub(super) mod tests {
         };
         assert_eq!(warning(now - 365 * day, now + 31 * day), None);
         assert_eq!(warning(now - 365 * day, now + 29 * day).as_deref(), Some("expires in 29 days"));
-        // A third of its life, where that is less than 30 days.
+        // The limit is a third of the lifetime if that is less than 30 days.
         for days in [1, 6, 10, 47, 89] {
             let life = days * day;
             let (begins, ends) = (now - life * 65 / 100, now + life * 35 / 100);
@@ -359,7 +364,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_wildcard_covers_one_label() {
+    fn wildcard_certificate_covers_exactly_one_label() {
         let authority = Authority::new();
         let (_files, pair) = pair(&authority, "*.Example.com");
         let certificate = pair.read().unwrap();

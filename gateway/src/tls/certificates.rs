@@ -1,4 +1,4 @@
-//! Which certificate is shown to whom.
+//! Choice of the certificate that the gateway presents to a client.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::{Certificate, ClientAuthority};
 use crate::config::Domain;
 use crate::route::HostTable;
 
-/// Certificates by the names that clients ask for.
+/// Certificates by the server names that clients ask for.
 #[derive(Default)]
 pub struct Certificates {
     by_name: HostTable<Arc<HostCertificates>>,
@@ -19,18 +19,20 @@ pub struct Certificates {
     asks_clients: bool,
 }
 
-/// What a virtual host shows, and asks for.
+/// Certificates of a virtual host, and the authorities of its clients.
 pub struct HostCertificates {
-    /// The virtual host's domain.
+    /// Domain of the virtual host.
     pub domain: String,
-    /// Its certificates: one for each kind of key. OpenSSL takes the one that the client can check.
+    /// Certificates of the virtual host, one for each kind of key. OpenSSL chooses one that the client can
+    /// verify.
     pub certificates: Vec<Arc<Certificate>>,
-    /// Whose client certificates are believed; `None`: none is asked for.
+    /// Authorities whose client certificates are trusted; `None` if clients are not asked for a certificate.
     pub client: Option<ClientAuthority>,
 }
 
 impl Certificates {
-    /// Adds what a virtual host shows to clients that ask for one of `domains`, and as the default to all others.
+    /// Adds the certificates of a virtual host, for clients that ask for one of `domains`. If `is_default` is
+    /// true, they are also used for clients without a server name, and for names that match no domain.
     pub fn insert(
         &mut self,
         domains: impl IntoIterator<Item = Domain>,
@@ -47,37 +49,38 @@ impl Certificates {
         self.all.push(host);
     }
 
-    /// What a client is shown that asks for `server_name`, or for none; `None` where there is nothing to show.
+    /// Returns the certificates for a client that asks for `server_name`, or for no name; `None` if there are
+    /// none.
     pub fn find(&self, server_name: Option<&str>) -> Option<&Arc<HostCertificates>> {
         let named = server_name.and_then(|name| self.by_name.find(Some(name)).ok().flatten());
         let catch_all = || self.by_name.find(None).ok().flatten();
         named.or(self.default.as_ref()).or_else(catch_all)
     }
 
-    /// Whether there is something to show to clients that ask for `domain`: by its own name, a wildcard, as the default
-    /// or as the catch-all.
+    /// Returns true if there is a certificate for clients that ask for `domain`: by the exact name, a
+    /// wildcard, the default or the catch-all.
     pub fn cover(&self, domain: &Domain) -> bool {
         match domain {
             Domain::Exact(name) => self.find(Some(name)).is_some(),
-            // Any host below it.
+            // Any host below the wildcard's parent gives the answer.
             Domain::Wildcard(parent) => self.find(Some(&format!("any.{parent}"))).is_some(),
             Domain::CatchAll => self.find(None).is_some(),
         }
     }
 
-    /// Whether some host wants to see a certificate of its clients.
+    /// Returns true if at least one virtual host asks its clients for a certificate.
     pub fn asks_clients(&self) -> bool {
         self.asks_clients
     }
 
-    /// Those of every virtual host that has any.
+    /// Returns the certificates of all virtual hosts.
     pub fn all(&self) -> &[Arc<HostCertificates>] {
         &self.all
     }
 }
 
 impl HostCertificates {
-    /// Has a handshake go on with these.
+    /// Sets these certificates for the handshake of `ssl`.
     pub(super) fn present(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
         for certificate in &self.certificates {
             let Some((leaf, issuers)) = certificate.chain.split_first() else { continue };
@@ -112,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn exact_then_wildcard_then_the_default() {
+    fn find_prefers_exact_then_wildcard_then_default() {
         let table = table(&["a.test", "*.a.test", "b.test"], "b.test");
         assert_eq!(found(&table, Some("a.test")), Some("a.test"));
         assert_eq!(found(&table, Some("A.Test")), Some("a.test"));
@@ -123,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_covered_where_a_client_that_asks_for_it_is_shown_something() {
+    fn cover_is_true_for_names_that_find_a_certificate() {
         let table = table(&["a.test", "*.a.test"], "");
         for (domain, is_covered) in
             [("a.test", true), ("b.a.test", true), ("*.b.a.test", true), ("b.test", false), ("*", false)]
@@ -134,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_catch_all_is_for_those_who_are_nobody_elses() {
+    fn catch_all_serves_names_of_no_other_host() {
         let both = table(&["*", "b.test"], "b.test");
         assert_eq!((found(&both, Some("c.test")), found(&both, None)), (Some("*"), Some("b.test")));
         let no_default = table(&["*", "b.test"], "");

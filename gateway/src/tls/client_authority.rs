@@ -1,4 +1,5 @@
-//! Client certificates (mTLS): who issues those that are believed, and what one of them says.
+//! Client certificates (mTLS): the authorities that the gateway trusts to issue them, and the identity in a
+//! certificate.
 
 use std::path::Path;
 
@@ -12,23 +13,24 @@ use openssl::x509::{X509, X509NameRef, X509Ref, X509VerifyResult};
 use super::acceptor;
 use super::certificate::reason;
 
-/// Whose client certificates are believed.
+/// Certificate authorities whose client certificates are trusted.
 pub struct ClientAuthority {
-    /// Tells these authorities from others.
+    /// SHA-256 of the authorities' file, which distinguishes these authorities from others.
     pub id: [u8; 32],
-    /// What handshakes are made with in which a certificate is asked for. They begin anew each time: a session that
-    /// is taken up again would let in whoever was believed when it began, or under another name.
+    /// Acceptor for handshakes in which the client is asked for a certificate. It resumes no sessions: a
+    /// resumed session would let in a client whose certificate is no longer trusted, or a client under
+    /// another name.
     pub(super) acceptor: SslAcceptor,
 }
 
-/// What a client has shown.
+/// Certificate that a client has presented.
 #[derive(Clone, Debug)]
 pub struct ClientIdentity {
-    /// Why it is not believed; `None` where it is.
+    /// Reason why the certificate is not trusted; `None` if it is trusted.
     pub fault: Option<&'static str>,
-    /// Its subject (RFC 4514).
+    /// Subject of the certificate (RFC 4514).
     pub subject: HeaderValue,
-    /// The whole certificate, as `Client-Cert` has it (RFC 9440 2.2).
+    /// Whole certificate, in the form of the `Client-Cert` field (RFC 9440 2.2).
     pub certificate: HeaderValue,
 }
 
@@ -36,7 +38,7 @@ impl ClientAuthority {
     /// Reads the authorities in `file` (PEM).
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns an error if the file cannot be read, is not PEM, holds no certificate, or OpenSSL refuses it.
     pub fn read(file: &Path) -> Result<Self, String> {
         let shown = file.display();
         let pem = std::fs::read(file).map_err(|error| format!("cannot read '{shown}': {error}"))?;
@@ -55,8 +57,8 @@ impl ClientAuthority {
             }
             context.set_cert_store(store.build());
             context.set_session_id_context(&id)?;
-            // A certificate that is not valid does not end the handshake: over HTTP the client can be told what is
-            // wrong.
+            // An invalid certificate does not end the handshake: over HTTP the gateway can tell the client
+            // what is wrong.
             context.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
             context.set_options(SslOptions::NO_TICKET);
             context.set_num_tickets(0)?;
@@ -68,7 +70,7 @@ impl ClientAuthority {
         Ok(ClientAuthority { id, acceptor })
     }
 
-    /// What the client has shown; `None` where it has shown nothing.
+    /// Returns the certificate that the client has presented; `None` if it has presented none.
     pub(super) fn shown(ssl: &SslRef) -> Option<ClientIdentity> {
         let certificate = ssl.peer_certificate()?;
         let result = ssl.verify_result();
@@ -80,17 +82,17 @@ impl ClientAuthority {
     }
 }
 
-/// All that is put in here is visible ASCII.
+/// Makes a field value of `text`, which must be visible ASCII.
 fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// A byte sequence of structured fields (RFC 8941 3.3.5).
+/// Returns the certificate as a byte sequence of structured fields (RFC 8941 3.3.5).
 fn structured(certificate: &X509Ref) -> String {
     format!(":{}:", base64::encode_block(&certificate.to_der().unwrap_or_default()))
 }
 
-/// A name as RFC 4514 writes it, the innermost part first, in visible ASCII.
+/// Returns the name in the form of RFC 4514, the innermost part first, in visible ASCII.
 fn distinguished_name(name: &X509NameRef) -> String {
     let parts: Vec<String> = name
         .entries()
@@ -103,7 +105,7 @@ fn distinguished_name(name: &X509NameRef) -> String {
     parts.into_iter().rev().collect::<Vec<_>>().join(",")
 }
 
-/// RFC 4514 2.4; and what is not visible ASCII becomes `\HH` for each byte.
+/// Escapes a value as RFC 4514 2.4 says. Each byte that is not visible ASCII becomes `\HH`.
 fn escaped(value: &str) -> String {
     let mut text = String::with_capacity(value.len());
     let last = value.len().saturating_sub(1);
@@ -127,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_written_so_that_nothing_passes_for_something_else() {
+    fn distinguished_name_with_special_characters_is_escaped() {
         let mut name = X509Name::builder().unwrap();
         name.append_entry_by_nid(Nid::ORGANIZATIONNAME, "Ärger, CN=admin").unwrap();
         name.append_entry_by_nid(Nid::COMMONNAME, " a\r\nX-User: root#").unwrap();
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_good_is_named() {
+    fn unusable_ca_file_is_named_in_the_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let wrong = ClientAuthority::read(file.path()).err().unwrap();
         assert!(wrong.ends_with("holds no certificate"), "{wrong}");

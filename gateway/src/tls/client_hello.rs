@@ -1,32 +1,33 @@
-//! What a ClientHello says, in bytes that were peeked at and not read: which host it asks for (SNI), and whether it
-//! is that of an ACME server that checks a name, which offers the protocol `acme-tls/1` (RFC 8737 4). Only looked
-//! at where a handshake must be made in another way for that.
+//! Parser for a ClientHello in bytes that were peeked at and not read. It finds the host that the client asks
+//! for (SNI), and the protocol `acme-tls/1`, which an ACME server offers when it validates a name (RFC 8737
+//! 4). It is only used where the handshake depends on one of the two.
 
 use super::acme::ACME_TLS;
 
-/// The most that is looked at. One that is longer is no validation's: those offer one name and one protocol.
+/// Maximum size of a ClientHello that is examined. A longer one cannot be a validation: validations offer one
+/// name and one protocol.
 const MAX_BYTES: usize = 16 * 1024;
 
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
-/// RFC 6066 3.
+/// Extension type of `server_name` (RFC 6066 3).
 const SERVER_NAME: u16 = 0;
 const HOST_NAME: usize = 0;
-/// RFC 7301 3.1.
+/// Extension type of `application_layer_protocol_negotiation` (RFC 7301 3.1).
 const ALPN: u16 = 16;
 
-/// What the first bytes of a connection are.
+/// Kind of handshake that the first bytes of a connection begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hello {
-    /// The handshake of a validation.
+    /// Handshake of an ACME validation.
     Validation,
-    /// Anything else.
+    /// Any other handshake, or no handshake.
     Other,
-    /// More bytes will tell.
+    /// More bytes are needed to tell.
     Incomplete,
 }
 
-/// Looks at the first bytes of a connection.
+/// Classifies the first bytes of a connection.
 pub fn classify(bytes: &[u8]) -> Hello {
     match whole(bytes) {
         Ok(hello) if offers(&hello, ACME_TLS) => Hello::Validation,
@@ -35,22 +36,22 @@ pub fn classify(bytes: &[u8]) -> Hello {
     }
 }
 
-/// The host that is asked for in the first bytes of a connection, if they are a whole ClientHello that asks for one.
+/// Returns the host that the client asks for (SNI), if `bytes` hold a whole ClientHello that names one.
 pub fn server_name(bytes: &[u8]) -> Option<String> {
     let hello = whole(bytes).ok()?;
     let mut names = Fields(Fields(extension(&hello, SERVER_NAME)?).vector(2)?);
-    // There is one kind of name, and one name of a kind.
+    // The field holds a single name, and its only kind is a host name.
     if names.number(1)? != HOST_NAME {
         return None;
     }
     std::str::from_utf8(names.vector(2)?).ok().map(str::to_owned)
 }
 
-/// The ClientHello that `bytes` begin with, without its head.
+/// Returns the ClientHello at the beginning of `bytes`, without its message header.
 fn whole(bytes: &[u8]) -> Result<Vec<u8>, Hello> {
     let mut message = Vec::new();
     let mut rest = bytes;
-    // The message may be in several records (RFC 8446 5.1).
+    // The message may be split into several records (RFC 8446 5.1).
     loop {
         if let Some(read) = body(&message) {
             return read.map(<[u8]>::to_vec).ok_or(Hello::Other);
@@ -72,7 +73,8 @@ fn whole(bytes: &[u8]) -> Result<Vec<u8>, Hello> {
     }
 }
 
-/// The body of a handshake message: `None` where it is not there whole, `Some(None)` where it is no ClientHello.
+/// Returns the body of a handshake message: `None` if it is incomplete, `Some(None)` if it is not a
+/// ClientHello.
 fn body(message: &[u8]) -> Option<Option<&[u8]>> {
     let mut head = Fields(message);
     if head.number(1)? != usize::from(CLIENT_HELLO) {
@@ -90,7 +92,7 @@ fn offers(hello: &[u8], protocol: &[u8]) -> bool {
     listed.is_some_and(|protocols| Fields(protocols).lists(protocol))
 }
 
-/// An extension of a ClientHello (RFC 8446 4.1.2), if it is there.
+/// Returns the extension `wanted` of a ClientHello (RFC 8446 4.1.2), if it is present.
 fn extension(hello: &[u8], wanted: u16) -> Option<&[u8]> {
     const VERSION_AND_RANDOM: usize = 2 + 32;
     let mut hello = Fields(hello);
@@ -108,7 +110,7 @@ fn extension(hello: &[u8], wanted: u16) -> Option<&[u8]> {
     }
 }
 
-/// What is left to read.
+/// Bytes that are left to read.
 struct Fields<'b>(&'b [u8]);
 
 impl<'b> Fields<'b> {
@@ -118,18 +120,18 @@ impl<'b> Fields<'b> {
         Some(taken)
     }
 
-    /// A number of so many bytes.
+    /// Reads a big-endian number of `bytes` bytes.
     fn number(&mut self, bytes: usize) -> Option<usize> {
         Some(self.take(bytes)?.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
     }
 
-    /// Bytes after their length, which has so many bytes itself.
+    /// Reads a vector: a length of `length_bytes` bytes, then as many bytes.
     fn vector(&mut self, length_bytes: usize) -> Option<&'b [u8]> {
         let length = self.number(length_bytes)?;
         self.take(length)
     }
 
-    /// Whether the protocol is one of these.
+    /// Returns true if the list contains `protocol`.
     fn lists(mut self, protocol: &[u8]) -> bool {
         std::iter::from_fn(|| self.vector(1)).any(|listed| listed == protocol)
     }
@@ -143,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps what is written, and has nothing to read.
+    /// Stream that keeps the bytes written to it and has no bytes to read.
     #[derive(Debug, Default)]
     struct Recorder(Vec<u8>);
 
@@ -162,7 +164,7 @@ mod tests {
         }
     }
 
-    /// What OpenSSL sends first when it offers `protocols`.
+    /// Returns the ClientHello of OpenSSL, with `protocols` offered.
     fn hello(protocols: &[u8]) -> Vec<u8> {
         let mut tls = SslConnector::builder(SslMethod::tls_client()).unwrap();
         if !protocols.is_empty() {
@@ -175,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_validation_is_told_from_other_handshakes() {
+    fn acme_protocol_is_classified_as_validation() {
         assert_eq!(classify(&hello(b"\x0aacme-tls/1")), Hello::Validation);
         assert_eq!(classify(&hello(b"\x02h2\x0aacme-tls/1")), Hello::Validation);
         for other in [&b""[..], b"\x02h2\x08http/1.1", b"\x0aacme-tls/2", b"\x0bacme-tls/1x"] {
@@ -185,13 +187,13 @@ mod tests {
     }
 
     #[test]
-    fn the_host_that_is_asked_for_is_read() {
+    fn server_name_of_client_hello_is_returned() {
         assert_eq!(server_name(&hello(b"\x02h2")).as_deref(), Some("a.example"));
         assert_eq!(server_name(b"GET / HTTP/1.1\r\n\r\n"), None);
     }
 
     #[test]
-    fn each_beginning_of_it_is_one_that_more_bytes_will_tell() {
+    fn every_prefix_of_client_hello_is_incomplete() {
         let whole = hello(b"\x0aacme-tls/1");
         for end in 0..whole.len() {
             assert_eq!(classify(&whole[..end]), Hello::Incomplete, "{end}");
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn it_may_come_in_many_records() {
+    fn client_hello_split_into_records_is_reassembled() {
         let whole = hello(b"\x0aacme-tls/1");
         let records: Vec<u8> = whole[5..]
             .chunks(7)
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_bring_it_down() {
+    fn corrupt_bytes_cause_no_panic() {
         let whole = hello(b"\x0aacme-tls/1");
         for at in 0..whole.len() {
             for value in [0, 1, 0x7f, 0xff] {

@@ -1,4 +1,5 @@
-//! Certificates that are signed by themselves: for learning (`gateway dev-cert`), and for virtual hosts that have none.
+//! Self-signed certificates: for learning (`gateway dev-cert`), and for virtual hosts that have no
+//! certificate.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -20,35 +21,37 @@ use super::Pair;
 use super::certificate::{Certificate, Source, system_time};
 use crate::config::Domain;
 
-/// How long it counts. Browsers refuse much more.
+/// Validity of a self-signed certificate, in days. Browsers refuse certificates that are valid for much
+/// longer.
 const DAYS: u32 = 90;
 
-/// Why there is no certificate.
+/// Reason why no self-signed certificate could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SelfSignedError {
-    /// It cannot be for this name.
+    /// A certificate cannot be made for this name.
     #[error(
         "'{0}' cannot be the name of a certificate; expected something like \"localhost\" or \"*.example.test\""
     )]
     Name(String),
-    /// A file cannot be written, or is there already.
+    /// A file cannot be written, or already exists.
     #[error("cannot write '{}': {source}; nothing that is there is replaced", file.display())]
     Write {
-        /// Which one.
+        /// File that could not be written.
         file: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// OpenSSL refuses.
+    /// OpenSSL refused an operation.
     #[error("cannot make a certificate: {0}")]
     Openssl(#[from] ErrorStack),
 }
 
-/// Makes a certificate for `names` and its key (ECDSA, P-256), and writes them into `directory` under the first
-/// name.
+/// Makes a self-signed certificate for `names` with a new key (ECDSA, P-256), and writes both to `directory`,
+/// in files named after the first name.
 ///
 /// # Errors
-/// See [`SelfSignedError`]; no file is replaced.
+/// Returns an error if a name is invalid, a file cannot be written or already exists, or OpenSSL refuses an
+/// operation. No file is replaced.
 pub fn self_signed(names: &[String], directory: &Path) -> Result<Pair, SelfSignedError> {
     for name in names {
         let is_address = name.parse::<IpAddr>().is_ok();
@@ -73,10 +76,10 @@ fn write(file: &Path, mode: u32, content: &[u8]) -> Result<(), SelfSignedError> 
     written.map_err(|source| SelfSignedError::Write { file: file.to_owned(), source })
 }
 
-/// Makes a certificate for `names` that stays in memory.
+/// Makes a self-signed certificate for `names` that stays in memory.
 ///
 /// # Errors
-/// Where OpenSSL refuses.
+/// Returns an error if OpenSSL refuses an operation.
 pub fn in_memory(names: &[String]) -> Result<Certificate, SelfSignedError> {
     let (certificate, key) = generate(names)?;
     Ok(Certificate {
@@ -94,7 +97,8 @@ fn generate(names: &[String]) -> Result<(X509, PKey<Private>), ErrorStack> {
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
     let key = PKey::from_ec_key(EcKey::generate(&group)?)?;
     let mut subject = X509Name::builder()?;
-    // At most 64 characters (RFC 5280, ub-common-name); what counts is in the alternative names.
+    // The common name has at most 64 characters (RFC 5280, ub-common-name). Clients use the alternative names
+    // only.
     let common_name = names.first().filter(|name| name.len() <= 64);
     subject.append_entry_by_nid(Nid::COMMONNAME, common_name.map_or("gateway", String::as_str))?;
     let subject = subject.build();
@@ -115,7 +119,7 @@ fn generate(names: &[String]) -> Result<(X509, PKey<Private>), ErrorStack> {
     certificate.set_pubkey(&key)?;
     certificate.set_not_before(Asn1Time::days_from_now(0)?.as_ref())?;
     certificate.set_not_after(Asn1Time::days_from_now(DAYS)?.as_ref())?;
-    // It is its own authority, so that clients can be told to trust it.
+    // The certificate is its own authority, so that a client can be configured to trust it.
     certificate.append_extension(BasicConstraints::new().critical().ca().pathlen(0).build()?)?;
     certificate.append_extension(KeyUsage::new().critical().digital_signature().key_cert_sign().build()?)?;
     certificate.append_extension(ExtendedKeyUsage::new().server_auth().build()?)?;
@@ -132,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_can_be_shown_and_its_key_is_for_the_owner_alone() {
+    fn self_signed_pair_is_readable_and_key_is_owner_only() {
         let directory = tempfile::tempdir().unwrap();
         let names = ["localhost", "*.app.test", "127.0.0.1", "::1"].map(str::to_owned);
         let pair = self_signed(&names, directory.path()).unwrap();
@@ -146,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn one_in_memory_is_renewed_before_it_ends() {
+    fn generated_certificate_needs_renewal_before_expiry() {
         let names = ["localhost", "127.0.0.1"].map(str::to_owned);
         let certificate = in_memory(&names).unwrap();
         assert_eq!((certificate.kind, &certificate.names[..]), ("ecdsa", &names[..]));

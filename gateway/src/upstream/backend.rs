@@ -1,4 +1,5 @@
-//! One backend, as long as the process knows it: what outlives a change of the configuration is here.
+//! State of one backend. The process keeps it for as long as it knows the backend, so it outlives a change of the
+//! configuration: health, circuit, requests in flight, idle connections.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,17 +15,17 @@ use super::clock;
 use super::kept::KeptConnections;
 use crate::telemetry::BackendMetrics;
 
-/// Time between two warnings of logins that hold for a connection.
+/// Minimum time between two warnings about logins that hold for a connection (NTLM, Negotiate).
 const WARN_EVERY: Duration = Duration::from_secs(3600);
 
-/// Where a backend is connected to.
+/// Address at which the gateway connects to a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Endpoint {
-    /// Over TCP.
+    /// IP address and port of a TCP connection.
     Inet(SocketAddr),
-    /// At a socket of this machine.
+    /// Path of a Unix socket.
     Unix(PathBuf),
-    /// Wherever this name leads, which nobody has looked up: nothing can be sent there.
+    /// Host name that has not been looked up. No request can be sent there.
     Unresolved(String),
 }
 
@@ -44,25 +45,26 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
-/// A backend and all that is known about it now.
+/// A backend and its current state.
 pub struct BackendState {
-    /// Its name in logs, metrics and answers: its id in the configuration, and where that leads to several
-    /// addresses, which one this is.
+    /// Name of the backend in logs, metrics and API responses: its id in the configuration. If the id leads to
+    /// several addresses, the name also tells which of them this backend is.
     pub name: String,
-    /// Where it listens.
+    /// Address at which the backend listens.
     pub endpoint: Endpoint,
-    /// The host name by which it was found, if it was.
+    /// Host name by which the backend was found, if it was found by name.
     pub host: Option<String>,
-    /// What a client is told of it, to find back to it: nothing that says anything.
+    /// Sticky id: the value that a client is given, and sends back to reach this backend again. The value is a hash,
+    /// so it tells the client nothing about the backend.
     pub mark: String,
-    /// Its counters.
+    /// Metrics of the backend.
     pub metrics: BackendMetrics,
-    /// How many kinds of probes it fails.
+    /// Number of kinds of probes that the backend fails.
     failing: AtomicU32,
     drained: AtomicBool,
     inflight: AtomicU32,
     kept: KeptConnections,
-    /// Whether the backend spoke HTTP/1.1 the last time, where it has the choice.
+    /// True if the backend chose HTTP/1.1 the last time that it had the choice.
     speaks_http1: AtomicBool,
     breaker: Breaker,
     slow_start: SlowStart,
@@ -71,7 +73,7 @@ pub struct BackendState {
 }
 
 impl BackendState {
-    /// A backend that counts as healthy until probes say otherwise.
+    /// Returns a backend that counts as healthy until probes fail.
     pub fn new(name: String, endpoint: Endpoint, host: Option<String>, metrics: BackendMetrics) -> Self {
         let hash = openssl::sha::sha256(format!("{name} {endpoint}").as_bytes());
         BackendState {
@@ -92,7 +94,7 @@ impl BackendState {
         }
     }
 
-    /// What it is called in a request that names no host.
+    /// Returns the host name or address that stands for the backend in a request that names no host.
     pub fn authority(&self) -> String {
         match (&self.endpoint, &self.host) {
             (Endpoint::Inet(address), Some(host)) => format!("{host}:{}", address.port()),
@@ -101,43 +103,43 @@ impl BackendState {
         }
     }
 
-    /// Whether requests may be sent to it.
+    /// Returns true if requests may be sent to the backend.
     pub fn is_usable(&self) -> bool {
         self.is_healthy() && !self.is_drained() && self.breaker.lets_through(clock::now)
     }
 
-    /// What the probes found last.
+    /// Returns true if the backend passes every kind of probe.
     pub fn is_healthy(&self) -> bool {
-        // A request that sees the old state for a moment is retried elsewhere: no ordering is needed.
+        // A request that sees the old state for a moment is retried on another backend: no ordering is needed.
         self.failing.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether it gets no new requests, because somebody wants it so.
+    /// Returns true if the backend gets no new requests because it is drained.
     pub fn is_drained(&self) -> bool {
         self.drained.load(Ordering::Relaxed)
     }
 
-    /// Whether it gets no new requests from now on.
+    /// Starts or ends the drain of the backend: a drained backend gets no new requests.
     pub fn set_drained(&self, drained: bool) {
         self.drained.store(drained, Ordering::Relaxed);
     }
 
-    /// Requests that it is serving.
+    /// Returns the number of requests that the backend is serving.
     pub fn inflight(&self) -> u32 {
         self.inflight.load(Ordering::Relaxed)
     }
 
-    /// The connections to it that are kept for later requests.
+    /// Returns the state of the idle connections to the backend.
     pub fn kept(&self) -> &KeptConnections {
         &self.kept
     }
 
-    /// Limit to how often the log says why the backend's certificate is refused.
+    /// Returns the limit to how often the log explains why the backend's certificate is refused.
     pub(super) fn refused_certificates(&self) -> &clock::Every {
         &self.refused_certificates
     }
 
-    /// Says in the log, at most once an hour, that clients log in to the backend in a way that holds for a connection.
+    /// Logs a warning, at most once an hour, that clients log in to the backend in a way that holds for a connection.
     pub fn warn_of_connection_login(&self) {
         if self.connection_logins.is_due(clock::now(), WARN_EVERY) {
             warn!(
@@ -148,27 +150,29 @@ impl BackendState {
         }
     }
 
-    /// Returns true where the backend spoke HTTP/1.1 the last time that it had the choice.
+    /// Returns true if the backend chose HTTP/1.1 the last time that it had the choice.
     pub fn speaks_http1(&self) -> bool {
         self.speaks_http1.load(Ordering::Relaxed)
     }
 
-    /// Notes which version the backend has chosen.
+    /// Notes the version of HTTP that the backend has chosen.
     pub fn set_speaks_http1(&self, speaks_http1: bool) {
         self.speaks_http1.store(speaks_http1, Ordering::Relaxed);
     }
 
-    /// Its circuit.
+    /// Returns the state of the backend's circuit.
     pub fn circuit(&self) -> CircuitState {
         self.breaker.state(clock::now)
     }
 
-    /// How long its circuit stays open.
+    /// Returns how long the circuit stays open, or `None` if it is not open.
     pub fn circuit_open_for(&self) -> Option<Duration> {
         self.breaker.open_for(clock::now()).map(Duration::from_millis)
     }
 
-    /// A kind of probe has begun to fail, or to pass again; whether the backend is another one by that.
+    /// Notes that one kind of probe has begun to fail, or has begun to pass again. Returns true if this changes the
+    /// health of the backend. When the backend becomes healthy, a request may try its open circuit at once, and its
+    /// slow start begins and lasts for `slow_start`.
     pub(super) fn set_failing(&self, failing: bool, slow_start: Duration) -> bool {
         let before = if failing {
             self.failing.fetch_add(1, Ordering::Relaxed)
@@ -183,7 +187,7 @@ impl BackendState {
         before == if failing { 0 } else { 1 }
     }
 
-    /// Shows its state in the metrics: of another backend with that name it may be another one.
+    /// Writes health and circuit to the metrics. A backend that had the same name before may have left other values.
     pub fn show_health(&self) {
         self.metrics.health.set(self.is_healthy().into());
         self.show_circuit();
@@ -197,8 +201,8 @@ impl BackendState {
         });
     }
 
-    /// Whether it has not been back for long, and this request, one of many with numbers spread over all of
-    /// `u32`, is to go elsewhere so that its share grows slowly.
+    /// Returns true if the backend is in its slow start and this request is to go to another backend, so that the
+    /// backend's share grows slowly. Each request has a `draw`; the draws are spread over all of `u32`.
     pub(super) fn is_warming(&self, draw: u32) -> bool {
         self.slow_start.turns_away(draw)
     }
@@ -230,12 +234,12 @@ impl BackendState {
     }
 }
 
-/// The time after a recovery over which a backend's share grows.
+/// Slow start: the time after a recovery in which a backend's share of the requests grows.
 #[derive(Default)]
 struct SlowStart {
-    /// When it began, in milliseconds; 0: it is over.
+    /// Start of the slow start in milliseconds; 0 if there is no slow start.
     from: AtomicU64,
-    /// How long it lasts.
+    /// Length of the slow start in milliseconds.
     millis: AtomicU64,
 }
 
@@ -256,38 +260,39 @@ impl SlowStart {
             self.from.store(0, Ordering::Relaxed);
             return false;
         }
-        // A tenth at once, or it would never be known how it is.
+        // The share begins at a tenth: with no requests at all, the state of the backend would never be known.
         let share = (passed as f64 / lasts as f64).max(0.1);
         f64::from(draw) >= share * f64::from(u32::MAX)
     }
 }
 
-/// What an attempt heeds of a backend's circuit.
+/// Influence of a backend's circuit on an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CircuitMode {
-    /// It goes elsewhere while that is open, and may be the one that tries.
+    /// The attempt is refused while the circuit is open. It may become the trial that decides whether the circuit
+    /// closes.
     Circuit,
-    /// It may be the one that tries, and goes there in any case: too few backends are left.
+    /// The attempt may become the trial, and begins in any case: too few backends are left (panic).
     Panic,
-    /// Nothing, and it tells nothing either.
+    /// The attempt ignores the circuit, and its outcome does not change the circuit.
     Nothing,
 }
 
-/// One attempt to have a backend answer a request. It counts as in flight there until it is dropped, however the
-/// request ends.
+/// Attempt to have a backend answer a request. It counts as in flight until [`Attempt::over`] is called or it is
+/// dropped, however the request ends.
 pub struct Attempt {
     backend: Arc<BackendState>,
-    /// Whether it is the one that tries behind a circuit that was open.
+    /// True if this attempt is the trial of a circuit that was open.
     tries: bool,
-    /// Whether it has been told how it went.
+    /// True once the outcome of the attempt is recorded.
     recorded: bool,
-    /// Whether the backend works for it no more.
+    /// True once the backend no longer works for this attempt.
     is_over: bool,
 }
 
 impl Attempt {
-    /// Begins an attempt, where fewer than `limit` are in flight and the circuit lets it through, as far as that
-    /// is heeded.
+    /// Begins an attempt. Returns `None` if `limit` requests are already in flight on `backend`, or if the circuit
+    /// refuses the attempt. `heed` says whether the circuit may refuse it.
     pub fn begin(backend: Arc<BackendState>, limit: u32, heed: CircuitMode) -> Option<Self> {
         let one_more = |inflight: u32| (inflight < limit).then_some(inflight + 1);
         backend.inflight.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more).ok()?;
@@ -309,36 +314,37 @@ impl Attempt {
         Some(Attempt { backend, tries, recorded: false, is_over: false })
     }
 
-    /// Which backend is asked.
+    /// Returns the backend of the attempt.
     pub fn backend(&self) -> &Arc<BackendState> {
         &self.backend
     }
 
-    /// Returns true where this attempt decides whether an open circuit closes.
+    /// Returns true if this attempt decides whether an open circuit closes.
     pub fn is_trial(&self) -> bool {
         self.tries
     }
 
-    /// Ends the attempt without an outcome: it says nothing about the backend.
+    /// Ends the attempt without an outcome, because the attempt tells nothing about the backend.
     pub fn abandon(&mut self) {
         self.recorded = true;
     }
 
-    /// Tells how it went. Only the first time counts.
+    /// Records the outcome of the attempt. Only the first call counts.
     pub fn record(&mut self, outcome: Outcome, rules: &BreakerRules) {
         if !std::mem::replace(&mut self.recorded, true) {
             self.backend.record(outcome, std::mem::take(&mut self.tries), rules);
         }
     }
 
-    /// The head of a response is there. Where that is what was tried for, nothing more need be waited for.
+    /// Notes that the head of a response has arrived. A trial is decided by this: it need not wait for the body.
     pub fn answered(&mut self, outcome: Outcome, rules: &BreakerRules) {
         if self.tries {
             self.record(outcome, rules);
         }
     }
 
-    /// The backend works for it no more, however long the request goes on. Only the first time counts.
+    /// Ends the attempt's time in flight: the backend no longer works for it, even if the request goes on. Only the
+    /// first call counts.
     pub fn over(&mut self) {
         if !std::mem::replace(&mut self.is_over, true) {
             self.backend.inflight.fetch_sub(1, Ordering::AcqRel);
@@ -362,7 +368,7 @@ pub(super) mod tests {
     use crate::config::CircuitBreaker;
     use crate::telemetry::Metrics;
 
-    /// A backend to balance over, never spoken to.
+    /// Returns a backend for tests of load balancing. No test connects to it.
     pub(in crate::upstream) fn backend(metrics: &Metrics, name: &str) -> Arc<BackendState> {
         let port = name.bytes().fold(1, |hash: u16, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
         let endpoint = SocketAddr::from(([127, 0, 0, 1], port)).into();
@@ -373,7 +379,7 @@ pub(super) mod tests {
         Attempt::begin(backend.clone(), u32::MAX, CircuitMode::Circuit).unwrap()
     }
 
-    /// Has its circuit open.
+    /// Opens the circuit of `backend`.
     pub(in crate::upstream) fn trip(backend: &Arc<BackendState>) {
         let rules = BreakerRules::from(&CircuitBreaker::default());
         (0..5).for_each(|_| begin(backend).record(Outcome::Failure, &rules));
@@ -395,7 +401,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_open_circuit_makes_a_backend_unusable_and_shows() {
+    fn open_circuit_makes_backend_unusable_and_sets_metric() {
         let metrics = Metrics::new().unwrap();
         let backend = backend(&metrics, "a");
         trip(&backend);
@@ -411,7 +417,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn every_kind_of_probe_must_pass() {
+    fn backend_is_healthy_when_every_probe_kind_passes() {
         let metrics = Metrics::new().unwrap();
         let backend = backend(&metrics, "a");
         backend.set_failing(true, Duration::ZERO);

@@ -1,4 +1,4 @@
-//! The circuit breaker: a backend that fails requests gets none for a while, then one to try.
+//! Circuit breaker: a backend that fails requests gets none for a while, then a single request as a trial.
 //!
 //! ```text
 //!            failures in a row, or a share of them
@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::window::Window;
 use crate::config::CircuitBreaker;
 
-/// When a circuit opens and closes: the compiled `[circuit_breaker]` table.
+/// Rules for opening and closing a circuit: the compiled `[circuit_breaker]` table.
 #[derive(Clone, Debug)]
 pub struct BreakerRules {
     enabled: bool,
@@ -46,67 +46,67 @@ impl From<&CircuitBreaker> for BreakerRules {
 }
 
 impl BreakerRules {
-    /// Whether there is a circuit that could open.
+    /// Returns true if a circuit may open.
     pub fn is_enabled(&self) -> bool {
         self.enabled
     }
 }
 
-/// Whether a backend gets requests, as far as those before them tell.
+/// State of a backend's circuit, which follows the outcomes of earlier requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CircuitState {
-    /// It does.
+    /// The backend gets requests.
     Closed,
-    /// One request tries whether it answers again; the others go elsewhere.
+    /// A single request is the trial that tells whether the backend answers again. The others go to other backends.
     HalfOpen,
-    /// It gets none, until its time is up and one tries.
+    /// The backend gets no requests. When the time is over, one request becomes the trial.
     Open,
 }
 
-/// How long a request may try alone, in milliseconds. One that takes longer (a slow upload) must not keep a
-/// backend away that is well again: then another one may try as well.
+/// Time in milliseconds for which a trial excludes other requests. A trial that takes longer (a slow upload) must not
+/// keep other requests from a backend that works again. After this time, another request may become a trial too.
 const ALONE_FOR: u64 = 5000;
 
-/// What a change of state is to be told with.
+/// Change of a circuit's state, for the log.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Change {
-    /// It has opened, for so long.
+    /// The circuit has opened for the time `open_for`.
     Opened { open_for: Duration, why: Why },
-    /// The one request that tried has succeeded.
+    /// The trial has succeeded.
     Closed,
 }
 
-/// Why a circuit opened.
+/// Reason why a circuit opened.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Why {
-    /// So many failures in a row.
+    /// Number of consecutive failures.
     InARow(u32),
-    /// So many failures among so many requests.
+    /// Number of failures, and the number of requests among which they were.
     Share(u64, u64),
-    /// The request that tried has failed.
+    /// The trial has failed.
     TriedInVain,
 }
 
-/// How a request on a backend went.
+/// Outcome of a request on a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was answered, and not with 5xx.
+    /// The backend answered, and not with 5xx.
     Success,
-    /// It was not, or with 5xx.
+    /// The backend did not answer, or answered with 5xx.
     Failure,
 }
 
-/// A backend's circuit.
+/// Circuit of one backend.
 pub(super) struct Breaker {
-    /// Failures since the last success.
+    /// Number of failures since the last success.
     in_a_row: AtomicU32,
     window: Window,
-    /// Until when it is open, in milliseconds; 0: it is closed.
+    /// End of the open state in milliseconds; 0 if the circuit is closed.
     open_until: AtomicU64,
-    /// Since when a request tries, in milliseconds; 0: none does.
+    /// Start of the trial in milliseconds; 0 if no trial is under way.
     trying_since: AtomicU64,
-    /// How often it has opened without closing in between.
+    /// Number of times that the circuit has opened without closing in between.
     openings: AtomicU32,
 }
 
@@ -121,7 +121,7 @@ impl Breaker {
         }
     }
 
-    /// Whether a request may begin; `now` is only asked for where the circuit is not closed.
+    /// Returns true if a request may begin. `now` is called only if the circuit is not closed.
     pub(super) fn lets_through(&self, now: impl FnOnce() -> u64) -> bool {
         match self.open_until.load(Ordering::Relaxed) {
             0 => true,
@@ -132,7 +132,7 @@ impl Breaker {
         }
     }
 
-    /// Begins a request: `Some(true)` where it is the one that tries, `None` where it must go elsewhere.
+    /// Begins a request. Returns `Some(true)` if it is the trial, and `None` if it must go to another backend.
     pub(super) fn enter(&self, now: impl FnOnce() -> u64) -> Option<bool> {
         let until = self.open_until.load(Ordering::Relaxed);
         if until == 0 {
@@ -146,19 +146,19 @@ impl Breaker {
         taken.then_some(true)
     }
 
-    /// Lets a request try at once, where it is open: there is news from elsewhere.
+    /// Ends the waiting time of an open circuit, because a health check has found that the backend works again.
     pub(super) fn try_now(&self, now: u64) {
         let sooner = |until| (until > now).then_some(now);
-        // Where it is closed, or due already, there is nothing to do.
+        // In a closed circuit, or one whose time is over, there is nothing to do.
         let _ = self.open_until.fetch_update(Ordering::AcqRel, Ordering::Relaxed, sooner);
     }
 
-    /// The request that tried has ended without telling anything.
+    /// Ends a trial that has no outcome.
     pub(super) fn leave(&self) {
         self.trying_since.store(0, Ordering::Release);
     }
 
-    /// Takes in how a request went; `tried`: it was the one that tried.
+    /// Records the outcome of a request. `tried` is true if the request was the trial.
     pub(super) fn record(
         &self,
         outcome: Outcome,
@@ -172,7 +172,7 @@ impl Breaker {
             return Some(change);
         }
         if !rules.enabled || self.open_until.load(Ordering::Relaxed) != 0 {
-            // What was under way when it opened is no news.
+            // A request that began before the circuit opened tells nothing new.
             return None;
         }
         self.window.add(now, outcome == Outcome::Failure);
@@ -208,7 +208,7 @@ impl Breaker {
         Change::Closed
     }
 
-    /// Opens it, unless somebody else has; `until` is what `open_until` was.
+    /// Opens the circuit, unless another thread has done so. `until` is the earlier value of `open_until`.
     fn open(&self, why: Why, until: u64, rules: &BreakerRules, now: u64) -> Option<Change> {
         let openings = self.openings.load(Ordering::Relaxed);
         let open_for = rules.open.saturating_mul(1 << openings.min(16)).min(rules.max_open);
@@ -229,13 +229,13 @@ impl Breaker {
         }
     }
 
-    /// How long it stays open, in milliseconds.
+    /// Returns how long the circuit stays open, in milliseconds; `None` if it is not open.
     pub(super) fn open_for(&self, now: u64) -> Option<u64> {
         self.open_until.load(Ordering::Relaxed).checked_sub(now).filter(|left| *left > 0)
     }
 }
 
-/// Whether a request that has tried since then tries alone.
+/// Returns true if a trial that began at `since` still excludes other requests.
 fn is_trying(since: u64, now: u64) -> bool {
     since != 0 && now < since + ALONE_FOR
 }
@@ -246,7 +246,8 @@ mod tests {
 
     use super::*;
 
-    /// Three in a row, or half of at least ten; open for ten seconds, then twenty, then twenty-five.
+    /// Returns rules for three consecutive failures, or half of at least ten requests. The circuit opens for 10, then
+    /// 20, then 25 seconds.
     fn rules() -> BreakerRules {
         let of = |n| NonZeroU32::new(n).unwrap();
         let config =
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_in_a_row_open_it_and_a_success_breaks_the_row() {
+    fn consecutive_failures_open_circuit_unless_a_success_comes() {
         use Outcome::{Failure, Success};
         let breaker = Breaker::new();
         for outcome in [Failure, Failure, Success, Failure, Failure] {
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_of_failures_opens_it_where_there_were_enough_requests() {
+    fn share_of_failures_opens_circuit_after_min_requests() {
         let breaker = Breaker::new();
         let mut changes = Vec::new();
         for i in 0..10 {
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn one_request_tries_and_decides() {
+    fn trial_request_decides_whether_circuit_closes() {
         let breaker = Breaker::new();
         (0..2).for_each(|_| assert_eq!(record(&breaker, Outcome::Failure, 1000), None));
         assert!(record(&breaker, Outcome::Failure, 1000).is_some());
@@ -311,7 +312,7 @@ mod tests {
         assert_eq!(tried(Outcome::Failure, 11_500), opened(20, Why::TriedInVain));
         assert_eq!(breaker.enter(|| 31_499), None);
 
-        // One that takes too long does not keep others from trying, nor does one that ends without an outcome.
+        // Neither a trial that takes too long nor one that ends without an outcome keeps other requests from a trial.
         assert_eq!(breaker.enter(|| 25_000 + 1_500), None);
         assert_eq!(breaker.enter(|| 31_500), Some(true));
         assert_eq!(breaker.enter(|| 36_499), None);
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_switched_off_never_opens() {
+    fn disabled_breaker_never_opens() {
         let breaker = Breaker::new();
         let off = BreakerRules { enabled: false, ..rules() };
         for _ in 0..100 {
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_threads_one_tells_that_it_opened() {
+    fn circuit_opened_by_many_threads_is_reported_once() {
         let breaker = Breaker::new();
         let told: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)

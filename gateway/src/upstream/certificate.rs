@@ -1,5 +1,5 @@
-//! The certificate of a TLS backend, where Pingora leaves something to be done: it compares certificates with host
-//! names only, not with IP addresses (RFC 9110 4.3.5), and does not say why it refuses one.
+//! Certificates of TLS backends: two checks that Pingora does not make. Pingora compares certificates only with host
+//! names, not with IP addresses (RFC 9110 4.3.5), and does not say why it refuses one.
 
 use std::any::Any;
 use std::net::IpAddr;
@@ -21,16 +21,16 @@ use tracing::warn;
 use super::{BackendState, clock};
 use crate::util::http_client;
 
-/// Time between two explanations of the certificate of one backend.
+/// Minimum time between two explanations about the certificate of one backend.
 const EXPLAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// Longest handshake that is made to find out why a certificate is refused.
+/// Timeout of the handshake that finds out why a certificate is refused.
 const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a handshake has found out about a certificate that must be for an IP address.
+/// Result of a handshake: true if the certificate is for the IP address that it must be for.
 struct IsForAddress(bool);
 
-/// What Pingora calls once a handshake is complete; what it returns is kept with the connection.
+/// Function that Pingora calls when a handshake is complete. Pingora keeps the returned value with the connection.
 pub(super) type Hook = Arc<dyn Fn(&SslRef) -> Option<Arc<dyn Any + Send + Sync>> + Send + Sync>;
 
 /// Returns the hook that compares a certificate with `address`.
@@ -51,11 +51,11 @@ fn names_address(certificate: &X509Ref, address: IpAddr) -> bool {
     same.next().is_some()
 }
 
-/// Checks that the certificate shown on a connection is for the IP address that it must be for, where it must be for
-/// one. Nothing has been sent yet.
+/// Checks that the certificate of a connection is for the required IP address, if an IP address is required. No
+/// request has been sent on the connection yet.
 ///
 /// # Errors
-/// `InvalidCert` where it is for others.
+/// Returns `InvalidCert` if the certificate is for other addresses.
 pub fn check_address(digest: Option<&Digest>, peer: &HttpPeer) -> Result<()> {
     let tls = digest.and_then(|digest| digest.ssl_digest.as_ref());
     match tls.and_then(|tls| tls.extension.get::<IsForAddress>()) {
@@ -67,7 +67,7 @@ pub fn check_address(digest: Option<&Digest>, peer: &HttpPeer) -> Result<()> {
     }
 }
 
-/// Says in the log why the certificate of `backend` is refused, at most once a minute.
+/// Logs why the certificate of `backend` is refused, at most once a minute.
 pub fn explain_in_log(backend: &Arc<BackendState>, peer: &HttpPeer) {
     if !backend.refused_certificates().is_due(clock::now(), EXPLAIN_EVERY) {
         return;
@@ -84,7 +84,7 @@ pub fn explain_in_log(backend: &Arc<BackendState>, peer: &HttpPeer) {
     });
 }
 
-/// Finds out why the certificate of `peer` is refused, by another handshake. `None`: it is not.
+/// Makes another handshake to find out why the certificate of `peer` is refused. Returns `None` if it is not refused.
 pub(super) async fn why_refused(peer: &HttpPeer) -> Option<String> {
     let handshake = async {
         match peer.address() {
@@ -114,7 +114,7 @@ async fn handshake(peer: &HttpPeer, socket: impl AsyncRead + AsyncWrite + Unpin)
     }
 }
 
-/// A client's side of TLS that verifies as Pingora does for `peer`, and says why it refuses a certificate.
+/// Returns a TLS client that verifies as Pingora does for `peer`, and reports why it refuses a certificate.
 fn client(
     peer: &HttpPeer,
     refused: impl Fn(String) + Send + Sync + 'static,
@@ -137,11 +137,11 @@ fn client(
         tls.set_private_key(pair.key())?;
     }
     let connect = tls.build().configure()?;
-    // An IP address is compared with the addresses in the certificate, and is not sent as a name.
+    // An IP address is compared with the addresses in the certificate, and is not sent as a name (SNI).
     connect.into_ssl(&peer.sni)
 }
 
-/// The names and addresses in a certificate, as far as a person would want to read them.
+/// Returns the first names and addresses in a certificate, as a text for the log.
 fn names(certificate: &X509Ref) -> String {
     const SHOWN: usize = 5;
     let names = certificate.subject_alt_names();

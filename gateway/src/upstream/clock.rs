@@ -1,4 +1,4 @@
-//! Time as a number, so that it fits into an atomic.
+//! Time as a number of milliseconds, so that it fits into an atomic.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,22 +6,23 @@ use std::time::{Duration, Instant};
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Milliseconds from a moment near the process's start, which is 1: 0 never is a time.
+/// Returns the milliseconds since a moment near the start of the process. That moment is 1, so 0 is never a time.
 pub(super) fn millis(at: Instant) -> u64 {
     u64::try_from(at.saturating_duration_since(*START).as_millis()).unwrap_or(u64::MAX - 1) + 1
 }
 
-/// The same, now.
+/// Returns the current time in milliseconds, as [`millis`] counts.
 pub(super) fn now() -> u64 {
     millis(Instant::now())
 }
 
-/// Limit to something that is done at most once in some time.
+/// Limit to an action that is done at most once in a period.
 #[derive(Debug, Default)]
 pub(super) struct Every(AtomicU64);
 
 impl Every {
-    /// Returns true where it was done last at least `period` before `now` (milliseconds), and counts it as done.
+    /// Returns true if the action was last done at least `period` before `now` (milliseconds), and counts it as done
+    /// now.
     pub(super) fn is_due(&self, now: u64, period: Duration) -> bool {
         let period = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
         let next = |due: u64| (now >= due).then_some(now.saturating_add(period));
@@ -34,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_due_once_in_a_period() {
+    fn action_is_due_once_per_period() {
         let every = Every::default();
         let minute = Duration::from_secs(60);
         let due = [5, 6, 60_004, 60_005, 60_006].map(|now| every.is_due(now, minute));

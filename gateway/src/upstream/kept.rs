@@ -1,41 +1,41 @@
-//! What is known about the connections to a backend that are kept for later requests.
+//! State of the idle connections to a backend.
 //!
-//! A firewall or an address translator forgets a connection on which nothing passes, and drops what comes on it later
-//! without a word. To the gateway the backend then looks silent, on this connection and on all others of that age,
-//! while new ones work. So a silence on a kept connection is not charged to the backend, and where several are silent
-//! one after the other, none that is kept is used again.
+//! A firewall or an address translator forgets a connection that has been idle for long, and later drops packets on
+//! it without notice. To the gateway the backend then looks silent on this connection and on all others of that age,
+//! while new connections work. Therefore a silent idle connection does not count as a failure of the backend. If
+//! several are silent in a row, all idle connections are given up.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Silent connections, with no answer on a kept one in between, after which all kept ones are given up.
+/// Number of silent connections after which all idle connections are given up, if no response came on one in between.
 const SILENT: u32 = 2;
 
-/// The connections to one backend that are kept for later requests.
+/// State of the idle connections to one backend.
 #[derive(Debug, Default)]
 pub struct KeptConnections {
-    /// Number of times that all kept connections were given up. Part of the key in Pingora's pool: those with an older
-    /// number are not found any more, and close when their idle time is over.
+    /// Number of times that all idle connections were given up. It is part of the key in Pingora's pool: connections
+    /// with an older number are not found any more, and close when their idle timeout is over.
     generation: AtomicU32,
-    /// Kept connections that were silent since one was answered on.
+    /// Number of reused connections that were silent since the last response on one.
     silent: AtomicU32,
 }
 
 impl KeptConnections {
-    /// Number of times that all kept connections were given up.
+    /// Returns the number of times that all idle connections were given up.
     pub fn generation(&self) -> u32 {
         self.generation.load(Ordering::Relaxed)
     }
 
-    /// Notes that a request on a kept connection was answered.
+    /// Notes that a request on a reused connection got a response.
     pub fn answered(&self) {
-        // A load costs nothing where the line is shared; a store would.
+        // A load of a cache line that other cores share is cheap; a store is not.
         if self.silent.load(Ordering::Relaxed) != 0 {
             self.silent.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Notes that a request on a kept connection had no answer in time. Returns true where all kept connections are
-    /// given up by that.
+    /// Notes that a request on a reused connection got no response in time. Returns true if all idle connections are
+    /// given up for this.
     pub fn fell_silent(&self) -> bool {
         let gives_up = self.silent.fetch_add(1, Ordering::Relaxed) + 1 == SILENT;
         if gives_up {
@@ -44,7 +44,7 @@ impl KeptConnections {
         gives_up
     }
 
-    /// Gives all kept connections up: the next requests are sent on new ones.
+    /// Gives up all idle connections: the next requests are sent on new ones.
     fn give_up(&self) {
         self.silent.store(0, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Relaxed);
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_silent_ones_with_no_answer_in_between_give_all_up() {
+    fn silent_connections_in_a_row_give_up_all_idle_ones() {
         let kept = KeptConnections::default();
         for _ in 0..3 {
             assert!(!kept.fell_silent());

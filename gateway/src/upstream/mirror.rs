@@ -1,5 +1,5 @@
-//! Mirroring: a copy of a request goes to another pool, and what comes back is dropped. The copy is sent by a
-//! task of its own when the request has been sent whole, so it can neither slow nor fail the real answer.
+//! Mirroring: a copy of a request is sent to another pool, and the response is dropped. A separate task sends the
+//! copy after the request has been sent completely. The copy can neither delay the real response nor make it fail.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,36 +17,36 @@ use super::{PeerOptions, PeerSettings, Pool, Pooling, Selection};
 use crate::telemetry::handles::MirrorMetrics;
 use crate::upstream::subrequest::call;
 
-/// The most of a body that is copied. A request with more is not mirrored.
+/// Maximum size of a body that is copied, in bytes. A request with a larger body is not mirrored.
 const MAX_BODY: usize = 64 * 1024;
 
-/// Copies under way. More are dropped: what backs up behind a slow mirror must not fill the memory.
+/// Maximum number of copies in flight. Further copies are dropped: a slow mirror must not fill the memory.
 const MAX_INFLIGHT: usize = 256;
 
-/// Where copies of a route's requests go.
+/// Destination of the copies of a route's requests.
 pub struct Mirror {
-    /// Their tag.
+    /// Tag of the mirror's pool.
     pub tag: String,
-    /// The backends that get them.
+    /// Backends that get the copies.
     pub pool: Arc<Pool>,
-    /// How these are spoken to.
+    /// Settings of the connections to these backends.
     pub peers: Arc<PeerSettings>,
 }
 
-/// A copy of a request, whose body is still passing by.
+/// Copy of a request. Its body is added while the request is forwarded.
 pub struct MirrorCopy {
     request: RequestHeader,
-    /// `None`: there is more than is copied.
+    /// Body so far; `None` if it is larger than the maximum.
     body: Option<BytesMut>,
 }
 
 impl MirrorCopy {
-    /// A copy of the request's head, as a backend gets it.
+    /// Returns a copy of the request's head, as a backend gets it.
     pub fn new(request: &RequestHeader) -> Self {
         MirrorCopy { request: request.clone(), body: Some(BytesMut::new()) }
     }
 
-    /// Takes a part of the body in.
+    /// Adds a part of the body.
     pub fn add(&mut self, part: &Bytes) {
         self.body = self.body.take().filter(|body| body.len() + part.len() <= MAX_BODY);
         if let Some(body) = &mut self.body {
@@ -55,20 +55,20 @@ impl MirrorCopy {
     }
 }
 
-/// Sends copies.
+/// Sender of copies.
 pub struct Mirrors {
     connector: Arc<HttpConnector>,
     room: Arc<Semaphore>,
 }
 
 impl Mirrors {
-    /// None are under way; they will be sent over connections of their own, made by `connector`.
+    /// Returns a sender with no copies in flight. It uses separate connections, made by `connector`.
     pub fn new(connector: &BackendConnector) -> Self {
         Mirrors { connector: Arc::new(connector.http()), room: Arc::new(Semaphore::new(MAX_INFLIGHT)) }
     }
 
-    /// Sends `copy` to `mirror`, in the background, for at most `limit`. It counts nowhere as a client's request
-    /// would: neither as in flight nor for a circuit, in case the backends serve clients too.
+    /// Sends `copy` to `mirror` in the background, for at most `limit`. Unlike a client's request, the copy counts
+    /// neither as in flight nor for a circuit, because the backends may also serve clients.
     pub fn send(&self, copy: MirrorCopy, mirror: &Mirror, limit: Duration, metrics: &MirrorMetrics) {
         let wanted =
             Selection { key: b"", known: None, limit: mirror.peers.max_inflight(), heeds_circuits: true };
@@ -106,7 +106,7 @@ impl Mirrors {
     }
 }
 
-/// The request with a length in place of whatever framed its body: that is whole now.
+/// Returns the request with a Content-Length in place of its earlier framing, because the body is complete now.
 fn framed(mut request: RequestHeader, body: &[u8]) -> Result<RequestHeader> {
     request.remove_header(&header::TRANSFER_ENCODING);
     request.remove_header(&header::EXPECT);
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_has_a_length_and_not_too_much_body() {
+    fn mirror_copy_has_length_and_bounded_body() {
         let mut request = RequestHeader::build("PUT", b"/a", None).unwrap();
         request.insert_header("Transfer-Encoding", "chunked").unwrap();
         let mut copy = MirrorCopy::new(&request);

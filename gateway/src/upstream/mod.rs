@@ -1,4 +1,4 @@
-//! Backends: who they are, which of them is asked, how they are spoken to, and how their health is known.
+//! Backends: their state, the choice among them, the connections to them, and the checks of their health.
 
 mod backend;
 mod balance;

@@ -1,4 +1,5 @@
-//! How a backend is spoken to: connection, timeouts, keep-alive, TLS, and the version of HTTP.
+//! Settings of the connections to a backend: timeouts, keep-alive, TLS, and the version of HTTP. They are compiled
+//! from the `[upstream]` table, and turned into the peer that Pingora connects to.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -19,10 +20,10 @@ use super::connection::Offer;
 use super::{BackendState, Endpoint};
 use crate::config::{Upstream, UpstreamProtocol};
 
-/// Requests at once over one connection of HTTP/2.
+/// Maximum number of concurrent requests on one HTTP/2 connection.
 const MAX_H2_STREAMS: u16 = 100;
 
-/// Probes without an answer after which the system closes a connection.
+/// Number of TCP keep-alive probes without a response after which the system closes a connection.
 const KEEPALIVE_PROBES: u32 = 3;
 
 /// The compiled `[upstream]` table.
@@ -46,51 +47,52 @@ struct Tls {
     ca: Option<Arc<CaType>>,
     certificate: Option<Arc<CertKey>>,
     verify: bool,
-    /// Compares certificates with the address that `sni` is, where it is one.
+    /// Hook that compares the certificate with an IP address. `Some` if `sni` is an IP address and `verify` is true.
     address: Option<Hook>,
 }
 
-/// A file that the table names and that is no good.
+/// Error about a file that the table names.
 #[derive(Debug)]
 pub struct BadFile {
-    /// The key that names it.
+    /// Key of the table that names the file.
     pub key: &'static str,
-    /// What is wrong.
+    /// Description of the error.
     pub detail: String,
 }
 
-/// What a connection is for, besides the request.
+/// Properties of a connection that depend on the request.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerOptions {
-    /// How long the response may take to begin.
+    /// Time left until the response must begin.
     pub left: Duration,
-    /// Whether somebody else watches that. If not, it bounds each read.
+    /// True if the caller itself enforces `left`. If false, `left` bounds each read.
     pub timed: bool,
-    /// Which connections it may use.
+    /// Connections that the request may use.
     pub pooling: Pooling,
-    /// Whether it is for a stream, which may be silent for long and is no worse for it.
+    /// True for a stream. A stream may be silent for a long time without being at fault.
     pub is_stream: bool,
-    /// Whether responses must be inspected by the gateway where the backend speaks HTTP/1.1.
+    /// True if the gateway must inspect the responses of a backend that speaks HTTP/1.1.
     pub is_inspected: bool,
 }
 
-/// Which connections to a backend a request may use.
+/// Connections to a backend that a request may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
-    /// Those that are kept for all requests.
+    /// Idle connections that are shared by all requests.
     Shared,
-    /// A new one, which is not kept: a kept one has just turned out to be closed or silent, or the backend is on trial.
+    /// A new connection, which is not kept for later requests. Used if an idle connection has just turned out to be
+    /// closed or silent, or if the backend is on trial.
     Fresh,
-    /// Those of one client's connection, whose login (NTLM, Negotiate) belongs to the connection.
+    /// Connections of one client connection, whose login (NTLM, Negotiate) belongs to the connection.
     Pinned(u64),
 }
 
 impl Pooling {
-    /// A number that tells these connections apart from others.
+    /// Returns a number that distinguishes these connections from others.
     fn key(self) -> (u8, u64) {
         match self {
             Pooling::Shared => (0, 0),
-            // Even one that is closed at once is in Pingora's pool for a moment.
+            // Even a connection that is closed at once is in Pingora's pool for a moment.
             Pooling::Fresh => (1, next_group()),
             Pooling::Pinned(client) => (2, client),
         }
@@ -101,7 +103,7 @@ impl PeerSettings {
     /// Compiles the table, and reads the files that it names.
     ///
     /// # Errors
-    /// The first file that cannot be read, or does not hold what it should.
+    /// Returns an error for the first file that cannot be read, or does not hold what it should.
     pub fn new(config: &Upstream) -> std::result::Result<Self, BadFile> {
         let mut identity = DefaultHasher::new();
         (config.protocol, config.tls, config.verify, &config.sni, config.h2_window_bytes).hash(&mut identity);
@@ -126,40 +128,42 @@ impl PeerSettings {
         })
     }
 
-    /// Whether HTTP/1 is spoken, and nothing else.
+    /// Returns true if only HTTP/1 is spoken.
     pub fn is_http1(&self) -> bool {
         self.protocol == UpstreamProtocol::Http1
     }
 
-    /// How many requests a backend may have in flight.
+    /// Returns the maximum number of requests in flight on one backend.
     pub fn max_inflight(&self) -> u32 {
         self.max_inflight
     }
 
-    /// Whether HTTP/2 is spoken, and nothing else.
+    /// Returns true if only HTTP/2 is spoken.
     pub fn is_http2(&self) -> bool {
         self.protocol == UpstreamProtocol::Http2
     }
 
-    /// How long anything may be silent.
+    /// Returns the longest time that a request or a stream may be silent.
     pub fn longest_silence(&self) -> Duration {
         self.read_timeout.max(self.stream_idle_timeout)
     }
 
-    /// How long a stream may be silent.
+    /// Returns the longest time that a stream may be silent.
     pub fn stream_idle_timeout(&self) -> Duration {
         self.stream_idle_timeout
     }
 
-    /// Whether what these settings say of a connection (not of its timeouts) is the same as others say.
+    /// Returns true if `other` has the same settings of the connection. Timeouts are not compared.
     pub(super) fn connects_as(&self, other: &PeerSettings) -> bool {
         self.identity == other.identity
     }
 
-    /// What Pingora needs to connect to `backend`. Each of these timeouts would be infinite if it were not set.
+    /// Returns the peer by which Pingora connects to `backend`. Each of these timeouts would be infinite if it were
+    /// not set.
     ///
     /// # Errors
-    /// Where the path of a socket is none, which validation has ruled out.
+    /// Returns an error if the path of a Unix socket is invalid (validation has ruled that out), or if the name of
+    /// the backend has not been looked up.
     pub fn peer(&self, backend: &BackendState, occasion: PeerOptions) -> Result<Box<HttpPeer>> {
         let PeerOptions { left, timed, pooling, is_stream, is_inspected } = occasion;
         let tls = self.tls.as_ref();
@@ -172,8 +176,8 @@ impl PeerSettings {
                 return Error::e_explain(ConnectNoRoute, format!("nobody has looked up {name}"));
             }
         };
-        // Pingora tells connections apart by address, name and client certificate; by authorities and versions
-        // only where it is told to.
+        // Pingora distinguishes connections by address, name and client certificate. The group key adds what Pingora
+        // does not look at, such as certificate authorities and versions.
         peer.group_key = self.group_key(backend, pooling);
         peer.client_cert_key = tls.and_then(|tls| tls.certificate.clone());
         let options = &mut peer.options;
@@ -193,7 +197,8 @@ impl PeerSettings {
         options.h2_ping_interval = self.h2_ping_interval;
         options.max_h2_streams = MAX_H2_STREAMS.into();
         options.h2_stream_window_size = Some(self.h2_window);
-        // Were it smaller than those of all streams, responses that their clients do not take would stop all others.
+        // With a smaller window for the connection than for all its streams, responses that some clients do not read
+        // would block all other responses.
         options.h2_connection_window_size = Some(self.h2_window.saturating_mul(MAX_H2_STREAMS.into()));
         let offer = match self.protocol {
             UpstreamProtocol::Http1 => Offer::Http1,
@@ -211,7 +216,7 @@ impl PeerSettings {
         Ok(Box::new(peer))
     }
 
-    /// The key of the connections that a request may share, besides what Pingora tells them apart by.
+    /// Returns the key of the connections that a request may share, besides what Pingora distinguishes them by.
     fn group_key(&self, backend: &BackendState, pooling: Pooling) -> u64 {
         let mut key = AHasher::default();
         (self.identity, backend.kept().generation(), pooling.key()).hash(&mut key);
@@ -252,19 +257,20 @@ impl Tls {
     }
 }
 
-/// Returns a number for connections that no other request may share.
+/// Returns a number for connections that are not shared with any other request.
 fn next_group() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A time in seconds, where 0 is none.
+/// Returns a time in seconds; `None` for 0.
 fn seconds(secs: u32) -> Option<Duration> {
     (secs > 0).then(|| Duration::from_secs(secs.into()))
 }
 
-/// TCP keep-alive after so many seconds of silence; 0: none. For what has been sent and is not acknowledged the system's
-/// own patience holds: a bound of ours would end connections to backends that only read slowly.
+/// Returns the settings of TCP keep-alive after `secs` seconds of silence; `None` for 0. For data that was sent and
+/// is not acknowledged, the system's own limit holds: a limit of the gateway would end connections to backends that
+/// are only slow to read.
 fn tcp_keepalive(secs: u32) -> Option<TcpKeepalive> {
     let idle = seconds(secs)?;
     let interval = (idle / KEEPALIVE_PROBES).max(Duration::from_secs(1));
@@ -272,7 +278,7 @@ fn tcp_keepalive(secs: u32) -> Option<TcpKeepalive> {
     Some(TcpKeepalive { idle, interval, count, user_timeout: Duration::ZERO })
 }
 
-/// What is in the file at `path`, if there is a path.
+/// Returns the parsed content of the file at `path`; `None` if `path` is empty.
 fn file<T>(
     key: &'static str,
     path: &str,
@@ -340,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_no_good_are_named() {
+    fn unreadable_or_invalid_file_is_named_in_error() {
         let with = |set: fn(&mut Upstream, String), path: &str| {
             let mut config = Upstream { tls: true, ..Upstream::default() };
             set(&mut config, path.to_owned());

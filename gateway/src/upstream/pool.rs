@@ -1,4 +1,4 @@
-//! The backends that bear a tag, and the choice among them.
+//! Pools: the backends of one tag, and the choice among them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,44 +8,46 @@ use super::retry::RetryBudget;
 use super::{Attempt, BackendState, CircuitMode};
 use crate::config::{Algorithm, Percent};
 
-/// How often a backend is chosen again that was taken by others in the meantime.
+/// Number of choices within a group. Another request may take the last free place of a backend between the choice and
+/// the attempt; then another choice is made.
 const CHOICES: usize = 3;
 
-/// What is known about a request that looks for a backend.
+/// Properties of a request for which a backend is selected.
 #[derive(Clone, Copy, Debug)]
 pub struct Selection<'r> {
-    /// What consistent hashing goes by.
+    /// Key of consistent hashing.
     pub key: &'r [u8],
-    /// The mark of the backend that the client got before; see [`BackendState::mark`].
+    /// Sticky id that the client sent, of the backend that it got before; see [`BackendState::mark`].
     pub known: Option<&'r str>,
-    /// How many requests a backend may have in flight.
+    /// Maximum number of requests in flight on one backend.
     pub limit: u32,
-    /// Whether circuits count.
+    /// True if the states of circuits count.
     pub heeds_circuits: bool,
 }
 
-/// Why there is no backend.
+/// Reason why no backend was selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoBackend {
-    /// None is usable; perhaps after this time, if that is known.
+    /// No backend is usable. If the time is known, a circuit may let a request through after it.
     NoneUsable(Option<Duration>),
-    /// Each that is usable has as many requests in flight as it may.
+    /// Each usable backend has as many requests in flight as it may.
     AllBusy,
 }
 
 /// A pool of backends.
 pub struct Pool {
     primaries: Group,
-    /// Used where no other is usable.
+    /// Backends that are used if no primary is usable.
     backups: Group,
-    /// With fewer usable ones than this, all are used; 0: never.
+    /// Panic threshold, in percent of the primaries: with fewer usable ones, unhealthy backends are used too. 0
+    /// disables it.
     panic_below: u8,
-    /// Bounds the retries of all requests for the tag.
+    /// Limit to the retries of all requests for the tag.
     pub budget: Arc<RetryBudget>,
 }
 
 impl Pool {
-    /// A pool in which `algorithm` chooses.
+    /// Returns a pool in which `algorithm` chooses.
     pub fn new(
         primaries: Vec<Member>,
         backups: Vec<Member>,
@@ -61,7 +63,7 @@ impl Pool {
         }
     }
 
-    /// Its members, and whether each is a backup.
+    /// Returns each member, with `true` for a backup.
     pub fn members(&self) -> impl Iterator<Item = (&Member, bool)> {
         let primaries = self.primaries.members().iter().map(|member| (member, false));
         primaries.chain(self.backups.members().iter().map(|member| (member, true)))
@@ -71,7 +73,7 @@ impl Pool {
         self.members().map(|(member, _)| member)
     }
 
-    /// The backend on which an attempt would begin now; it is nobody's turn by that.
+    /// Returns the backend on which an attempt would begin now. No turn is taken.
     pub fn next(&self, wanted: &Selection<'_>) -> Option<&Arc<BackendState>> {
         let panics = self.panics();
         let is_free = |member: &Member| is_free(member, wanted, panics);
@@ -80,18 +82,19 @@ impl Pool {
         choice.map(|member| &member.backend)
     }
 
-    /// The same, and it was its turn; no attempt of a client's request begins there.
+    /// Takes a turn, and returns the backend that is next after it. No attempt of a client's request begins there.
     pub fn take_turn(&self, wanted: &Selection<'_>) -> Option<&Arc<BackendState>> {
         self.primaries.turn();
         self.next(wanted)
     }
 
-    /// Begins an attempt: on the backend that the client got before, else on one whose turn it is, else on a
-    /// backup. One that is among `failed` comes after all others (where it is the only one, a connection
-    /// that it closed as the request came is worth a second one).
+    /// Begins an attempt: on the backend that the client got before, else on the backend whose turn it is, else on a
+    /// backup. The backends in `failed` come after all others. A backend that failed is still used if it is the only
+    /// one: it may have closed an idle connection just as the request came, and then a second connection is worth a
+    /// try.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Returns the reason why there is no backend.
     pub fn begin_attempt(
         &self,
         wanted: &Selection<'_>,
@@ -103,14 +106,15 @@ impl Pool {
             (true, true) => CircuitMode::Panic,
             (true, false) => CircuitMode::Circuit,
         };
-        // Where all have failed: one that was not the last.
+        // If all backends have failed, the next choice is one that was not the last to fail.
         let last = failed.last().map_or(&[][..], std::slice::from_ref);
         let rounds = if failed.is_empty() { &[failed][..] } else { &[failed, last, &[]] };
         for avoided in rounds {
             let is_avoided = |member: &Member| avoided.iter().any(|one| Arc::ptr_eq(one, &member.backend));
             let may_be = |member: &Member| is_free(member, wanted, panics) && !is_avoided(member);
             for group in [&self.primaries, &self.backups] {
-                // A retry takes nobody's turn, or with two backends the same one would always be asked first.
+                // A retry takes no turn. Otherwise, with two backends, the first attempts would always go to the same
+                // one.
                 let turn = if failed.is_empty() { group.turn() } else { group.next_turn() };
                 for choice in 0..CHOICES {
                     let chosen = group.choose(turn.wrapping_add(choice), wanted, may_be);
@@ -133,7 +137,8 @@ impl Pool {
         NoBackend::NoneUsable(well.filter_map(|backend| backend.circuit_open_for()).min())
     }
 
-    /// Whether too few are usable for what is known to be true of all of them, and no backup is.
+    /// Returns true if fewer primaries are usable than the panic threshold requires, and no backup is usable. The
+    /// failing probes and circuits then probably do not tell the truth about all of them.
     fn panics(&self) -> bool {
         if self.panic_below == 0 {
             return false;
@@ -147,7 +152,7 @@ impl Pool {
 }
 
 impl Group {
-    /// The member that the client got before, where that may be chosen, or else whose turn it is.
+    /// Returns the member that the client got before if that may be chosen, else the member whose turn it is.
     fn choose(
         &self,
         turn: usize,
@@ -160,7 +165,7 @@ impl Group {
     }
 }
 
-/// Whether it may be sent another request.
+/// Returns true if the member may be sent another request.
 fn is_free(member: &Member, wanted: &Selection<'_>, panics: bool) -> bool {
     usable(&member.backend, wanted, panics) && member.backend.inflight() < wanted.limit
 }
@@ -209,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_failed_comes_last_and_a_backup_before_it() {
+    fn failed_backend_is_chosen_after_backup() {
         let fixture = fixture(0);
         let Fixture { a, b, backup, .. } = &fixture;
         for _ in 0..4 {
@@ -239,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_gets_the_backend_that_it_had_while_that_is_usable() {
+    fn sticky_client_keeps_backend_while_usable() {
         let fixture = fixture(0);
         let mark = fixture.b.mark.clone();
         let wanted = Selection { known: Some(&mark), ..WANTED };
@@ -253,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_limit_nobody_is_asked() {
+    fn backends_at_inflight_limit_are_all_busy() {
         let fixture = fixture(0);
         let wanted = Selection { limit: 1, ..WANTED };
         let _first = fixture.pool.begin_attempt(&wanted, &[]).unwrap();
@@ -266,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn with_too_few_usable_ones_all_are_used() {
+    fn pool_below_panic_threshold_uses_all_backends() {
         let fixture = fixture(60);
         let names = || {
             let mut names: Vec<_> = (0..10).map(|_| fixture.begin(&WANTED, &[]).unwrap()).collect();
@@ -286,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_without_a_circuit_breaker_does_not_heed_those_of_others() {
+    fn route_without_breaker_ignores_open_circuits() {
         let fixture = fixture(0);
         trip(&fixture.a);
         trip(&fixture.b);

@@ -1,5 +1,6 @@
-//! The check of a response before anything is made of it: what no client may get. What frames a response over HTTP/1
-//! is checked as it is read (see [`super::connection`]); what h2 lets through over HTTP/2, here.
+//! Check of a response before it is processed: responses that no client may get are refused. The framing of a
+//! response over HTTP/1 is checked as it is read (see [`super::connection`]). This module also checks what h2 accepts
+//! over HTTP/2 although HTTP/1.1 does not allow it.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
@@ -9,11 +10,12 @@ use super::connection::HeadLimits;
 use crate::util::http1::bytes::is_token;
 use crate::util::http1::{Fault, field};
 
-/// Refuses a response that no client may get, and brings what may be said in several ways into one form. `upgrade`:
-/// the client has asked for a WebSocket.
+/// Refuses a response that no client may get, and normalizes what may be written in several ways. `upgrade` is true
+/// if the client has asked for a WebSocket.
 ///
 /// # Errors
-/// A switch to a protocol that the client has not asked for (RFC 9110 7.8), and what HTTP/2 does not have.
+/// Returns an error for a switch to a protocol that the client has not asked for (RFC 9110 7.8), and for fields of an
+/// HTTP/2 response that [`check_fields`] refuses.
 pub fn check(response: &mut ResponseHeader, upgrade: bool, limits: &HeadLimits) -> Result<()> {
     if response.version == Version::HTTP_2 {
         check_fields(&response.headers, limits)?;
@@ -25,28 +27,28 @@ pub fn check(response: &mut ResponseHeader, upgrade: bool, limits: &HeadLimits) 
         let mut protocols = response.headers.get_all(header::UPGRADE).iter();
         let is_websocket = |protocol: &HeaderValue| protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
         if !protocols.next().is_some_and(is_websocket) || protocols.next().is_some() {
-            // RFC 6455 4.1: the tunnel's two ends have agreed on nothing.
+            // RFC 6455 4.1: the two ends of the tunnel have not agreed on a protocol.
             return Err(Error::explain(InvalidHTTPHeader, "101, and not to a WebSocket").into_up());
         }
         if response.version != Version::HTTP_11 {
-            // RFC 9110 7.8. To Pingora's half of the backend, nothing has been switched.
+            // RFC 9110 7.8. Pingora's connection to the backend does not count as switched either.
             return Err(Error::explain(InvalidHTTPHeader, "101, which HTTP/1.0 does not have").into_up());
         }
     }
     strip_hop_by_hop(response);
     if response.status == StatusCode::NO_CONTENT || response.status.is_informational() {
-        // RFC 9110 8.6, RFC 9112 6.1: there is nothing whose length it could be, or that could be in chunks.
+        // RFC 9110 8.6, RFC 9112 6.1: such a response has no body, so it has neither a length nor chunks.
         response.remove_header(&header::CONTENT_LENGTH);
         response.remove_header(&header::TRANSFER_ENCODING);
     }
     dedupe_content_length(response)
 }
 
-/// Refuses fields of a response or of its trailers over HTTP/2 that h2 lets through, and HTTP/1.1 does not have (RFC
-/// 9113 8.2.1 and 10.3), and more of them than a client may get.
+/// Refuses fields of a response or of its trailers over HTTP/2 that h2 accepts and HTTP/1.1 does not allow (RFC 9113
+/// 8.2.1 and 10.3). Refuses more fields than a client may get.
 ///
 /// # Errors
-/// What is wrong with them.
+/// Returns an error that says what is wrong with the fields.
 pub fn check_fields(fields: &HeaderMap, limits: &HeadLimits) -> Result<()> {
     let fault = || -> std::result::Result<(), Fault> {
         if fields.len() > limits.fields {
@@ -70,11 +72,12 @@ pub fn check_fields(fields: &HeaderMap, limits: &HeadLimits) -> Result<()> {
     fault().map_err(|detail| Error::explain(InvalidHTTPHeader, detail).into_up())
 }
 
-/// A colon, a space, and the end of the line: what HTTP/1 has around a field.
+/// Length of the colon, the space and the line end that HTTP/1 has around a field.
 const AROUND_FIELD: usize = 4;
 
-/// Takes away what is about the connection to the backend alone: the fields that its `Connection` names, and those
-/// that always are (RFC 9110 7.6.1). What frames the body stays, and what a WebSocket begins with.
+/// Removes the fields that concern only the connection to the backend: those that its `Connection` names, and those
+/// that are always hop-by-hop (RFC 9110 7.6.1). The fields that frame the body stay, and so do those that open a
+/// WebSocket.
 fn strip_hop_by_hop(response: &mut ResponseHeader) {
     let always = ["keep-alive", "proxy-connection", "te"];
     always.iter().for_each(|name| drop(response.remove_header(*name)));
@@ -92,13 +95,13 @@ fn strip_hop_by_hop(response: &mut ResponseHeader) {
     }
 }
 
-/// The error of a switch that was not asked for.
+/// Returns the error for a switch of protocols that the client did not ask for.
 pub(super) fn switched_unasked() -> Box<Error> {
     Error::explain(InvalidHTTPHeader, "101 to a request that asked for no other protocol").into_up()
 }
 
-/// Writes a length that is there several times, or with leading zeros, as one number (RFC 9110 8.6). Lengths that
-/// differ have been refused by now.
+/// Replaces a length that is there several times, or has leading zeros, by one number (RFC 9110 8.6). Lengths that
+/// differ have been refused before.
 fn dedupe_content_length(response: &mut ResponseHeader) -> Result<()> {
     let mut lines = response.headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = lines.next() else { return Ok(()) };
@@ -127,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_switches_to_what_was_not_asked_for() {
+    fn switch_to_unrequested_protocol_is_refused() {
         let switch = |protocols: &[&str]| {
             let mut switch = response(101, &[]);
             protocols.iter().for_each(|protocol| drop(switch.append_header("Upgrade", *protocol)));
@@ -152,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_body_has_no_length_and_no_coding() {
+    fn bodiless_response_loses_length_and_transfer_encoding() {
         for status in [204, 103] {
             let mut empty = response(status, &["5"]);
             empty.insert_header("Transfer-Encoding", "chunked").unwrap();
@@ -167,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_http2_lets_through_and_http1_does_not_have_is_refused() {
+    fn http2_field_invalid_in_http1_is_refused() {
         let with = |name: &str, value: &str| {
             let mut fields = HeaderMap::new();
             fields.append(HeaderName::from_lowercase(name.as_bytes()).unwrap(), value.parse().unwrap());
@@ -188,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_about_the_connection_to_the_backend_stays_there() {
+    fn hop_by_hop_fields_of_backend_are_removed() {
         let mut strip_hop_by_hop = response(200, &["5"]);
         for (name, value) in [
             ("Connection", "close, X-Private"),
@@ -208,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn one_length_is_left_of_several() {
+    fn repeated_content_length_becomes_one() {
         for lengths in [&["5"][..], &["5", "5"], &["5, 5"], &["5 ,5", "5"], &["005"], &["05", "5"]] {
             let mut response = response(200, lengths);
             check(&mut response, false, &LIMITS).unwrap();

@@ -1,4 +1,5 @@
-//! Whether a request that failed may be tried again, when, and how many may.
+//! Retries: the conditions under which a failed request may be sent again, the pause before that, and the budget that
+//! limits the number of retries.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +9,10 @@ use super::clock;
 use super::window::Window;
 use crate::config::Retry;
 
-/// The time over which the budget holds.
+/// Length of the budget's window, in seconds.
 const BUDGET_SECS: u64 = 10;
 
-/// Retries that are allowed in that time however few requests there are.
+/// Number of retries that are allowed in a window, however few requests there are.
 const ALWAYS_ALLOWED: u64 = 10;
 
 /// The compiled `[retry]` table.
@@ -36,25 +37,26 @@ impl From<&Retry> for RetryRules {
 }
 
 impl RetryRules {
-    /// Whether there may be another attempt after so many.
+    /// Returns true if another attempt is allowed after this number of attempts.
     pub fn allows_another(&self, attempts: u32) -> bool {
         attempts < self.attempts
     }
 
-    /// Whether an answer with this status is worth another attempt.
+    /// Returns true if a response with this status may be retried.
     pub fn is_on_status(&self, status: u16) -> bool {
         self.on_status.contains(&status)
     }
 
-    /// The pause before the next attempt, after so many: anything up to a bound that doubles. With the whole
-    /// of it left to chance ("full jitter"), those who failed together do not come back together.
+    /// Returns the pause before the next attempt: a random time up to a bound that doubles with each attempt. Because
+    /// the whole pause is random ("full jitter"), requests that failed together are not retried together.
     pub fn backoff(&self, attempts: u32) -> Duration {
         let doubled = self.backoff_base.saturating_mul(1 << attempts.saturating_sub(1).min(16));
         doubled.min(self.backoff_max).mul_f64(fastrand::f64())
     }
 }
 
-/// Keeps retries from multiplying an outage: they are only so many, beside the requests for the same tag.
+/// Budget of retries, which keeps retries from multiplying an outage. The number of retries is limited to a share of
+/// the requests for the same tag.
 pub struct RetryBudget(Window);
 
 impl Default for RetryBudget {
@@ -64,12 +66,12 @@ impl Default for RetryBudget {
 }
 
 impl RetryBudget {
-    /// Counts a request's first attempt.
+    /// Counts the first attempt of a request.
     pub fn request(&self, at: Instant) {
         self.0.add(clock::millis(at), false);
     }
 
-    /// Takes a retry from the budget, if there is one left.
+    /// Takes a retry from the budget. Returns false if the budget has none left.
     pub fn take(&self, rules: &RetryRules) -> bool {
         let now = clock::now();
         let (all, retries) = self.0.sum(now, BUDGET_SECS);
@@ -82,19 +84,19 @@ impl RetryBudget {
     }
 }
 
-/// What is known about a request that failed on a connection that was there.
+/// Properties of a request that failed on an open connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent<'a> {
-    /// The request's method.
+    /// Method of the request.
     pub method: &'a Method,
-    /// Whether its body, as far as it was sent, can be sent again from the buffer.
+    /// True if the part of the body that was sent can be sent again from the buffer.
     pub body_at_hand: bool,
-    /// Whether the client has been sent anything of an answer.
+    /// True if the client has been sent a part of a response.
     pub answered: bool,
 }
 
-/// Whether a request that may have reached a backend may be sent again (RFC 9110 9.2.2: only idempotent
-/// requests may be repeated once they may have been acted upon).
+/// Returns true if a request that may have reached a backend may be sent again. Only idempotent requests may be
+/// repeated once a backend may have acted upon them (RFC 9110 9.2.2).
 pub fn may_resend(sent: Sent<'_>) -> bool {
     sent.method.is_idempotent() && sent.body_at_hand && !sent.answered
 }
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn only_idempotent_requests_at_hand_and_unanswered() {
+    fn only_idempotent_buffered_unanswered_request_is_resent() {
         for (method, body_at_hand, answered, may) in [
             (Method::GET, true, false, true),
             (Method::PUT, true, false, true),
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_are_anything_up_to_a_bound_that_doubles() {
+    fn backoff_is_random_up_to_a_doubling_bound() {
         let rules = rules(20);
         for (attempts, bound) in [(1, 25), (2, 50), (3, 100), (6, 800), (7, 1000), (40, 1000)] {
             let bound = Duration::from_millis(bound);
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn retries_are_a_share_of_the_requests() {
+    fn retry_budget_is_a_share_of_requests() {
         let (budget, rules) = (RetryBudget::default(), rules(20));
         let taken = || (0..1000).filter(|_| budget.take(&rules)).count();
         assert_eq!(taken(), 10, "these are always allowed");
@@ -150,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_says_how_often_and_on_which_statuses() {
+    fn retry_rules_limit_attempts_and_statuses() {
         let rules = rules(20);
         assert!(rules.allows_another(2) && !rules.allows_another(3));
         assert!(rules.is_on_status(503) && !rules.is_on_status(500));

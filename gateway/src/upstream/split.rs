@@ -1,4 +1,4 @@
-//! Which tag's pool gets a request, where a virtual host shares its requests between tags.
+//! Traffic splits: the choice of a tag, for a virtual host that divides its requests among several tags.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,40 +6,40 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::Pool;
 use crate::telemetry::handles::{Lazy, TagMetrics};
 
-/// A place among all requests, from 0 to 9 999: whoever has the same draw gets the same tag, as long as the
-/// shares are the same. Where a share grows, the draws that it had keep it.
+/// Number from 0 to 9999 that decides which tag a request gets. Requests with the same number get the same tag, as
+/// long as the shares do not change. When a share grows, it keeps the numbers that it had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SplitBucket(u16);
 
 impl SplitBucket {
     const ALL: u16 = 10_000;
 
-    /// The draw with this number, if it is one.
+    /// Returns the bucket with this number; `None` if the number is too large.
     pub fn new(number: u16) -> Option<Self> {
         (number < SplitBucket::ALL).then_some(SplitBucket(number))
     }
 
-    /// Its number.
+    /// Returns the number of the bucket.
     pub fn number(self) -> u16 {
         self.0
     }
 }
 
-/// A tag's share of the requests.
+/// A pool with its share of the requests.
 pub struct WeightedPool {
-    /// The tag.
+    /// Tag of the pool.
     pub tag: String,
-    /// The backends that bear it.
+    /// Backends of the tag.
     pub pool: Arc<Pool>,
-    /// Its share.
+    /// Share of the requests, in percent.
     pub percent: u8,
-    /// Whether it has that only by a rollout, which may go back at any moment.
+    /// True if the share comes from a rollout, which may take it back at any moment.
     pub provisional: bool,
-    /// Counts its requests, so that tags can be compared; `None` where there is nothing to compare.
+    /// Metrics of the tag, so that tags can be compared; `None` if there is only one.
     pub metrics: Option<Lazy<TagMetrics>>,
 }
 
-/// The tags between which requests are shared. There is always one, and most of the time no other.
+/// The tags among which requests are divided. There is always one, and usually only one.
 pub struct TrafficSplit {
     first: WeightedPool,
     others: Vec<WeightedPool>,
@@ -47,33 +47,33 @@ pub struct TrafficSplit {
 }
 
 impl TrafficSplit {
-    /// Shares requests between `first`, which gets what is left, and `others`.
+    /// Returns a split in which `others` get their shares, and `first` gets the rest.
     pub fn new(first: WeightedPool, others: Vec<WeightedPool>) -> Self {
         TrafficSplit { first, others, turn: AtomicU32::new(0) }
     }
 
-    /// Whether a request may get one of several tags.
+    /// Returns true if there is more than one tag.
     pub fn is_shared(&self) -> bool {
         !self.others.is_empty()
     }
 
-    /// The tags, the one that gets what is left first.
+    /// Returns the tags. The tag that gets the rest is the first.
     pub fn arms(&self) -> impl Iterator<Item = &WeightedPool> {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// The next draw. Draws follow each other so that any number of them in a row is spread evenly (steps of
-    /// the golden ratio around a circle): shares hold over few requests too, and no run gets one tag alone.
+    /// Returns the next bucket. Any number of consecutive buckets is spread evenly (steps of the golden ratio around
+    /// a circle). Therefore the shares hold over few requests too, and no run of requests gets only one tag.
     pub fn draw(&self) -> SplitBucket {
         at(self.turn.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The draw that would be next; it is nobody's by that.
+    /// Returns the bucket that [`TrafficSplit::draw`] would return next, without taking it.
     pub fn peek(&self) -> SplitBucket {
         at(self.turn.load(Ordering::Relaxed))
     }
 
-    /// Who gets the requests with this draw. The others come first, so that their shares can grow.
+    /// Returns the tag of a bucket. The other tags have the lowest buckets, so that their shares can grow.
     pub fn arm(&self, SplitBucket(draw): SplitBucket) -> &WeightedPool {
         let mut below = 0;
         let mut others = self.others.iter();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn who_had_a_share_keeps_it_when_it_grows() {
+    fn bucket_keeps_its_tag_when_the_share_grows() {
         let (small, large) = (split(&[("b", 10)]), split(&[("b", 50)]));
         let draws = || (0..SplitBucket::ALL).filter_map(SplitBucket::new);
         assert_eq!(draws().count(), 10_000);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_at_the_next_draw_takes_nothing() {
+    fn peek_does_not_take_the_next_bucket() {
         let split = split(&[("b", 50)]);
         assert_eq!(split.peek(), split.peek());
         let next = split.peek();

@@ -1,5 +1,5 @@
-//! A request that the gateway makes itself, to probe a backend or to mirror a client's request: over the same
-//! connections, by the same settings, as requests of clients.
+//! Requests that the gateway makes itself, to probe a backend or to mirror a client's request. They use the same kind
+//! of connection and the same settings as requests of clients.
 
 use bytes::{Bytes, BytesMut};
 use http::{StatusCode, Version, header};
@@ -11,17 +11,17 @@ use super::certificate::check_address;
 use super::connection::HttpConnector;
 use crate::upstream::response_check::switched_unasked;
 
-/// What is kept of an answer's body; the rest is read and dropped.
+/// Number of bytes of a response's body that are kept. The rest is read and dropped.
 const KEPT_BODY: usize = 64 * 1024;
 
-/// What came back.
+/// Response to a request of the gateway.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
 }
 
-/// Sends `request`, and reads the answer to its end. Nothing bounds the time that this takes but the peer's
-/// own timeouts, which are for each read.
+/// Sends `request`, and reads the response to its end. Only the peer's own timeouts limit the time that this takes,
+/// and those hold for each read.
 pub(super) async fn call(
     connector: &HttpConnector,
     peer: &HttpPeer,
@@ -60,7 +60,8 @@ pub(super) async fn call(
     Ok(Answer { status, body: body.freeze() })
 }
 
-/// HTTP/2 has a scheme and an authority in place of Host (RFC 9113 8.3.1), and no connection fields.
+/// Converts the request for HTTP/2, which has a scheme and an authority in place of Host (RFC 9113 8.3.1), and no
+/// connection fields.
 fn for_http2(request: &mut RequestHeader, peer: &HttpPeer) -> Result<()> {
     let host = request.remove_header(&header::HOST);
     let host = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or("localhost");

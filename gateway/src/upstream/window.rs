@@ -1,17 +1,18 @@
-//! How often something happened in the last seconds, and how often in a certain way: failures among requests,
-//! retries among attempts. Counted without a lock, a number a second.
+//! Counts over the last seconds: how many events there were, and how many of them were marked. Marked are failures
+//! among requests, or retries among attempts. Counting takes no lock: there is one number for each second.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many seconds are remembered. A window has at most one less: the current second has just begun.
+/// Number of seconds for which counts are kept. A window has at most one second less, because the current one has
+/// just begun.
 const SLOTS: usize = 64;
 
-/// Counts of the last minute. Each slot holds a second's two counts, and which second that is.
+/// Counts of the last minute. Each slot holds the two counts of a second, and the number of that second.
 pub(super) struct Window {
     slots: [AtomicU64; SLOTS],
 }
 
-/// A slot's number: the second in 20 bits (it comes round in 12 days), and 22 bits for each count.
+/// Content of a slot: the second in 20 bits (they repeat after 12 days), and 22 bits for each count.
 #[derive(Clone, Copy)]
 struct Slot {
     second: u64,
@@ -37,7 +38,7 @@ impl Window {
         Window { slots: [const { AtomicU64::new(0) }; SLOTS] }
     }
 
-    /// Counts one thing, `marked` or not, at `now` (milliseconds).
+    /// Counts one event at `now` (milliseconds), which is `marked` or not.
     pub(super) fn add(&self, now: u64, marked: bool) {
         let second = (now / 1000) & SECOND;
         let counted = |number| {
@@ -49,7 +50,7 @@ impl Window {
         let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, counted);
     }
 
-    /// All that were counted in the last `secs` seconds, and those among them that were marked.
+    /// Returns the number of events in the last `secs` seconds, and the number of marked ones among them.
     pub(super) fn sum(&self, now: u64, secs: u64) -> (u64, u64) {
         let second = now / 1000;
         let seconds = (0..secs.min(SLOTS as u64 - 1)).map(|back| second.wrapping_sub(back) & SECOND);
@@ -60,7 +61,7 @@ impl Window {
         slots.fold((0, 0), |sum, slot| (sum.0 + slot.0, sum.1 + slot.1))
     }
 
-    /// Forgets everything.
+    /// Resets all counts.
     pub(super) fn clear(&self) {
         self.slots.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
     }
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_last_seconds_count() {
+    fn sum_counts_only_the_last_seconds() {
         let window = Window::new();
         for second in 10..20 {
             window.add(second * 1000, false);
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_lost_between_threads() {
+    fn concurrent_adds_are_all_counted() {
         let window = Window::new();
         std::thread::scope(|scope| {
             for thread in 0..4 {

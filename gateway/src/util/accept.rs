@@ -1,20 +1,19 @@
-//! What a client would rather have: the lists of `Accept` and `Accept-Encoding`, in which each entry may bear a weight
-//! (RFC 9110 12.4.2).
+//! Content negotiation: parser for the lists of `Accept` and `Accept-Encoding`, in which each entry may have
+//! a weight (RFC 9110 12.4.2).
 
 use http::{HeaderMap, HeaderName, header};
 
-/// The weight of an entry that bears none.
+/// Weight of an entry without a weight, in thousandths.
 const WHOLE: u16 = 1000;
 
-/// The entries of a list, in the order in which they stand there, each with its weight in thousandths; `None` for
-/// what is no entry.
+/// Returns the entries of a list in order, each with its weight in thousandths. A malformed entry is `None`.
 pub fn entries(request: &HeaderMap, name: HeaderName) -> impl Iterator<Item = Option<(&str, u16)>> {
     let lines = request.get_all(name).into_iter().map(|line| line.to_str().unwrap_or(";"));
     let entries = lines.flat_map(|line| line.split(',')).map(str::trim);
     entries.filter(|entry| !entry.is_empty()).map(entry)
 }
 
-/// One entry, without its parameters, and its weight.
+/// Parses an entry. Returns its value without parameters, and its weight.
 fn entry(text: &str) -> Option<(&str, u16)> {
     let mut parts = text.split(';').map(str::trim);
     let what = parts.next().filter(|what| !what.is_empty())?;
@@ -28,7 +27,7 @@ fn entry(text: &str) -> Option<(&str, u16)> {
     Some((what, weight))
 }
 
-/// A weight: from 0 to 1, with at most three decimals.
+/// Parses a weight: a number from 0 to 1 with at most three decimals. Returns thousandths.
 fn qvalue(text: &str) -> Option<u16> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     if decimals.len() > 3 || !decimals.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -42,8 +41,8 @@ fn qvalue(text: &str) -> Option<u16> {
     }
 }
 
-/// Whether a client would rather have HTML than JSON. Browsers say so; whoever says nothing, anything or nonsense
-/// is a program.
+/// Returns true if the client prefers HTML to JSON, as browsers do. A client without `Accept`, or with a
+/// malformed one, or one that accepts everything equally, is taken for a program and gets JSON.
 pub fn prefers_html(request: &HeaderMap) -> bool {
     let (mut html, mut json, mut other) = (0, 0, 0);
     for entry in entries(request, header::ACCEPT) {
@@ -76,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_bear_weights() {
+    fn entries_have_weights_and_malformed_ones_are_none() {
         let lines =
             ["gzip;q=0.5, br , ,zstd; Q=0", "*;q=1.000, identity;q=0.25;x=1", "a;q=2, b;q=, ;q=1, c;d"];
         let request = request(header::ACCEPT_ENCODING, &lines);
@@ -87,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn browsers_get_pages_and_programs_json() {
+    fn browsers_prefer_html_and_programs_json() {
         for (lines, html) in [
             (&["text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"][..], true),
             (&["text/html"], true),

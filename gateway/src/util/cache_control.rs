@@ -1,6 +1,6 @@
-//! Responses that bear something for one client alone, such as a cookie: no cache may keep them for others. A
-//! `Set-Cookie` says nothing about that by itself (RFC 9111 7.3), and a backend that calls its page public knows nothing
-//! of a cookie that is added behind it. (Local replies are kept by no cache at all: see `reply`.)
+//! Cache control for responses that contain data for one client only, such as a cookie: no shared cache may
+//! keep them. `Set-Cookie` alone does not prevent caching (RFC 9111 7.3), and a backend that calls its page
+//! public does not know that the gateway adds a cookie. (Local replies are never cached: see `reply`.)
 
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -9,13 +9,14 @@ use pingora::http::ResponseHeader;
 
 use crate::util::field_list;
 
-/// What shared caches look at before `Cache-Control`, beside the fields of RFC 9213 (`…-CDN-Cache-Control`).
+/// Field that shared caches read before `Cache-Control`, in addition to the fields of RFC 9213
+/// (`…-CDN-Cache-Control`).
 const SURROGATE_CONTROL: &str = "surrogate-control";
 
-/// Tells caches that this response is for its client alone.
+/// Keeps the response out of shared caches.
 ///
 /// # Errors
-/// Where Pingora refuses the field, which it does not do for parts of one that it has accepted.
+/// Returns an error if Pingora refuses the field. It does not refuse parts of a field that it has accepted.
 pub fn keep_private(response: &mut ResponseHeader) -> Result<()> {
     for name in targeted(&response.headers) {
         response.remove_header(&name);
@@ -26,8 +27,8 @@ pub fn keep_private(response: &mut ResponseHeader) -> Result<()> {
     }
 }
 
-/// Returns the `Cache-Control` that keeps a response with these fields out of shared caches; `None` where it stays out of
-/// them as it is. What it says for the client's own cache remains.
+/// Returns the `Cache-Control` value that keeps a response with these fields out of shared caches; `None` if
+/// the present value does so already. Directives for the client's own cache are kept.
 fn made_private(headers: &HeaderMap) -> Option<HeaderValue> {
     let says = |directive| field_list::has(headers, CACHE_CONTROL, directive);
     if says("private") || says("no-store") {
@@ -42,7 +43,7 @@ fn made_private(headers: &HeaderMap) -> Option<HeaderValue> {
     Some(HeaderValue::from_bytes(&directives.join(&b", "[..])).unwrap_or(HeaderValue::from_static("private")))
 }
 
-/// The fields that speak to shared caches alone.
+/// Returns the names of the fields that only shared caches read.
 fn targeted(headers: &HeaderMap) -> Vec<HeaderName> {
     let is_targeted =
         |name: &&HeaderName| name.as_str().ends_with("cdn-cache-control") || *name == SURROGATE_CONTROL;
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_clients_own_cache_may_keep_it() {
+    fn private_response_is_kept_out_of_shared_caches() {
         for (lines, expected) in [
             (&[][..], "private"),
             (&["public, max-age=60"], "max-age=60, private"),

@@ -1,22 +1,22 @@
-//! Numbers in header fields that frame a message or count something: digits, and nothing else. Rust's own parser takes
-//! `+5`, and a reader behind the gateway may take `010` for eight, as in C. What two readers can read in two ways is no
-//! number here.
+//! Strict parser for numbers in header fields that frame a message or count something: only digits are
+//! allowed. Rust's parser accepts `+5`, and a backend's parser may read `010` as eight, as in C. A value that
+//! two parsers could read differently is refused.
 
-/// Why a value is no number that every reader reads in the same way.
+/// Reason why a value is not a number that every parser reads in the same way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotANumber {
-    /// There is something else than digits in it, or nothing at all.
+    /// The value is empty, or contains a character other than a digit.
     NotDigits,
-    /// It begins with a zero that means nothing; some readers take it for octal.
+    /// The value begins with a redundant zero; some parsers read it as octal.
     LeadingZero,
-    /// It is larger than 2⁶³ − 1, which a reader with signed integers cannot hold.
+    /// The value is larger than 2⁶³ − 1, which a parser with signed integers cannot hold.
     TooLarge,
 }
 
-/// Returns the number that `value` is, in decimal digits.
+/// Parses a number of decimal digits.
 ///
 /// # Errors
-/// Where readers could take it for another number, or for none.
+/// Returns an error if another parser could read a different number, or none.
 pub fn strict(value: &[u8]) -> Result<u64, NotANumber> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(NotANumber::NotDigits);
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_is_read_in_one_way_or_not_at_all() {
+    fn ambiguous_numbers_are_refused() {
         use NotANumber::{LeadingZero, NotDigits, TooLarge};
         for (value, expected) in [
             ("0", Ok(0)),

@@ -1,17 +1,18 @@
-//! Header fields whose value is a list with commas (RFC 9110 5.6.1). Every reader of such a field goes through here, so
-//! that all of them agree: several lines are one list, white space around a member means nothing, and an empty member
-//! is none. (`Accept` and `Accept-Encoding`, whose members bear weights, are read by `preference`; lists with quoted
-//! commas, as `Forwarded`, by those who know their grammar.)
+//! Header fields whose value is a list with commas (RFC 9110 5.6.1). All code that reads such a field uses
+//! this parser, so that the results agree: several lines form one list, white space around a member is
+//! ignored, and empty members are skipped. Other modules parse other lists: `accept` parses `Accept` and
+//! `Accept-Encoding`, whose members have weights, and lists with quoted commas, such as `Forwarded`, have
+//! their own parsers.
 
 use http::header::AsHeaderName;
 use http::{HeaderMap, HeaderValue};
 
-/// Returns the members of the list called `name`, in the order in which they stand there.
+/// Returns the members of the list called `name`, in order.
 pub fn members(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &[u8]> {
     headers.get_all(name).into_iter().flat_map(members_of)
 }
 
-/// Returns true if `token` is a member of the list called `name`, in any case of its letters.
+/// Returns true if `token` is a member of the list called `name`. Upper and lower case are not distinguished.
 pub fn has(headers: &HeaderMap, name: impl AsHeaderName, token: &str) -> bool {
     members(headers, name).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
 }
@@ -29,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn empty_members_and_white_space_mean_nothing() {
+    fn empty_members_and_white_space_are_ignored() {
         for (lines, expected) in [
             (&["a, b", "c"][..], &["a", "b", "c"][..]),
             (&[",, a ,\t,b,", "", " ", ","], &["a", "b"]),

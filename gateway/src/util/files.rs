@@ -1,17 +1,18 @@
-//! Files that others write, and change while the gateway runs; and how the gateway replaces one that it writes itself.
+//! Files that other programs change while the gateway runs, and the replacement of files that the gateway
+//! writes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The most that a file may have which is read whole.
+/// Maximum size of a file that is read as a whole.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-/// What is in `file`. Nothing is waited for (a pipe), and nothing read without end (a device).
+/// Reads `file`. The function does not block on a pipe, and does not read without end from a device.
 ///
 /// # Errors
-/// Why it cannot be read, with its name.
+/// Returns an error with the file's name if it cannot be read, is not a regular file, or is too large.
 pub fn read(file: &Path) -> Result<Vec<u8>, String> {
     let shown = file.display();
     let found = std::fs::metadata(file);
@@ -21,32 +22,34 @@ pub fn read(file: &Path) -> Result<Vec<u8>, String> {
     found.and_then(|_| std::fs::read(file)).map_err(|error| format!("cannot read '{shown}': {error}"))
 }
 
-/// The text in `file`, without the mark at its beginning by which some editors say that it is UTF-8 (a "BOM"): it would
-/// be part of the first name.
+/// Reads the text in `file`. A byte order mark, with which some editors mark a file as UTF-8, is removed: it
+/// would become part of the first name.
 ///
 /// # Errors
-/// Why it cannot be read, with its name.
+/// Returns an error with the file's name if it cannot be read, or is not UTF-8.
 pub fn read_text(file: &Path) -> Result<String, String> {
     let text = String::from_utf8(read(file)?);
     let text = text.map_err(|_| format!("'{}' is no text in UTF-8", file.display()))?;
     Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
-/// How a file has got its new content.
+/// Method by which a file got its new content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replaced {
-    /// By a rename: who reads it finds the old content or the new one, also after a power cut.
+    /// The file was renamed. A reader finds the old content or the new one, even after a power cut.
     Renamed,
-    /// By writing over it, as it is a mount of its own. A crash in the middle leaves a part of it.
+    /// The file was overwritten, because it is a mount point. A crash during the write leaves a part of the
+    /// content.
     Overwritten,
 }
 
-/// Renames `draft`, which holds `content`, to `file`. A file that is mounted by itself into a container (`-v
-/// ./gateway.toml:/etc/gateway.toml`, a `subPath`) is a mount point, which the system does not let anybody replace
-/// (EBUSY): it is written over. The draft is gone either way, unless it fails.
+/// Renames `draft`, which holds `content`, to `file`. A single file that is mounted into a container
+/// (`-v ./gateway.toml:/etc/gateway.toml`, a `subPath`) is a mount point, which the system does not allow to
+/// replace (EBUSY). Such a file is overwritten. After a success, the draft does not exist any more.
 ///
 /// # Errors
-/// The system's; then the file is as it was.
+/// Returns the error of the operating system. The file is then unchanged, unless an overwrite failed and the
+/// previous content could not be written back.
 pub fn replace(file: &Path, draft: &Path, content: &[u8]) -> io::Result<Replaced> {
     match fs::rename(draft, file) {
         Ok(()) => Ok(Replaced::Renamed),
@@ -58,11 +61,11 @@ pub fn replace(file: &Path, draft: &Path, content: &[u8]) -> io::Result<Replaced
     }
 }
 
-/// Writes `content` over what is in `file`, which is a mount of its own. Where that fails in the middle, what was there
-/// before is written back.
+/// Overwrites the content of `file`, which is a mount point. If the write fails, the previous content is
+/// written back.
 ///
 /// # Errors
-/// The system's, with what may be done about it.
+/// Returns the error of the operating system, with advice for the operator.
 pub fn overwrite(file: &Path, content: &[u8]) -> io::Result<()> {
     let told = |error: io::Error, outcome: &str| {
         let detail = format!(
@@ -84,12 +87,13 @@ pub fn overwrite(file: &Path, content: &[u8]) -> io::Result<()> {
 fn write_over(file: &mut File, content: &[u8]) -> io::Result<()> {
     file.rewind()?;
     file.write_all(content)?;
-    // Not before: a disk that has no room for more still has what was there.
+    // The file is truncated last: if the disk has no room for more, the previous content can still be
+    // restored.
     file.set_len(content.len() as u64)?;
     file.sync_all()
 }
 
-/// What tells whether a file is still the same one, without reading it.
+/// Attributes that tell if a file has changed, without reading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
     path: PathBuf,
@@ -99,7 +103,7 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// That of the file that is there now; `None` where there is none.
+    /// Returns the fingerprint of the file; `None` if it does not exist.
     pub fn of(file: &Path) -> Option<Self> {
         let path = file.canonicalize().ok()?;
         let found = path.metadata().ok()?;
@@ -113,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_has_an_end_is_read() {
+    fn read_refuses_directories_devices_and_large_files() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         std::fs::write(&file, "text").unwrap();
@@ -131,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_written_over_whole_and_its_inode_stays() {
+    fn overwrite_replaces_whole_content_and_keeps_inode() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         std::fs::write(&file, "a longer text").unwrap();
@@ -149,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_draft_takes_the_place_of_a_file() {
+    fn replace_renames_draft_to_file() {
         let directory = tempfile::tempdir().unwrap();
         let (file, draft) = (directory.path().join("file"), directory.path().join("draft"));
         std::fs::write(&draft, "new").unwrap();

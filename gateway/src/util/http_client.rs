@@ -1,6 +1,6 @@
-//! How servers are asked that are no backends: an ACME server, an issuer of tokens, somebody who says who may pass.
-//! HTTP over the same OpenSSL as everything else, with the roots that the configuration names, and with a limit to
-//! everything that a server could do without end.
+//! HTTP client for servers that are not backends: an ACME server, a token issuer, an external authorization
+//! service. It uses the same OpenSSL as the rest of the gateway and trusts the roots that the configuration
+//! names. The time and the size of a response are limited, so that such a server cannot hold up the gateway.
 
 use std::error::Error as StdError;
 use std::path::Path;
@@ -21,19 +21,19 @@ use tokio::time::timeout;
 
 use crate::util::files;
 
-/// A client with connections that it keeps. Cloning it shares them. It follows no redirect.
+/// HTTP client with a pool of connections, which its clones share. It follows no redirects.
 pub type Http<B> = Client<HttpsConnector<HttpConnector>, B>;
 
-/// The same for requests without a body.
+/// HTTP client for requests without a body.
 pub type BodilessClient = Http<Empty<Bytes>>;
 
-/// Roots that certificates are believed by (DER); none: those of the system.
+/// Root certificates that a server's certificate must lead to (DER); empty for the system's roots.
 pub type Roots = Vec<Vec<u8>>;
 
-/// A client that believes a server as [`tls`] does.
+/// Creates a client that trusts servers as [`tls`] does.
 ///
 /// # Errors
-/// Where OpenSSL takes none of the roots.
+/// Returns an error if OpenSSL refuses a root.
 pub fn client<B>(roots: &[Vec<u8>]) -> Result<Http<B>, ErrorStack>
 where
     B: hyper::body::Body + Send,
@@ -45,15 +45,15 @@ where
     Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 
-/// TLS that believes a server whose certificate comes from one of `roots` (DER), or from one of the system's where
-/// there are none.
+/// Returns TLS settings that trust servers whose certificate was issued by one of `roots` (DER). If `roots`
+/// is empty, the system's roots are trusted.
 ///
 /// # Errors
-/// Where OpenSSL takes none of them.
+/// Returns an error if OpenSSL refuses a root.
 pub fn tls(roots: &[Vec<u8>]) -> Result<SslConnectorBuilder, ErrorStack> {
     let mut tls = SslConnector::builder(SslMethod::tls_client())?;
     if roots.is_empty() {
-        // An OpenSSL that was built here does not know where this system has them.
+        // An OpenSSL that was built with the gateway does not know the path of this system's roots.
         let system = openssl_probe::probe();
         if system.cert_file.is_some() || system.cert_dir.is_some() {
             tls.load_verify_locations(system.cert_file.as_deref(), system.cert_dir.as_deref())?;
@@ -68,10 +68,10 @@ pub fn tls(roots: &[Vec<u8>]) -> Result<SslConnectorBuilder, ErrorStack> {
     Ok(tls)
 }
 
-/// The roots in `file` (PEM), each as DER; none where there is no file.
+/// Reads the roots in `file` (PEM) and returns each as DER. Returns no roots if `file` is empty.
 ///
 /// # Errors
-/// Where it cannot be read, or holds no certificate.
+/// Returns an error if the file cannot be read, or holds no certificate.
 pub fn roots(file: &str) -> Result<Roots, String> {
     if file.is_empty() {
         return Ok(Vec::new());
@@ -86,20 +86,20 @@ pub fn roots(file: &str) -> Result<Roots, String> {
     }
 }
 
-/// What a server has answered.
+/// Response of a server.
 pub struct Answer {
-    /// Its status.
+    /// Status of the response.
     pub status: StatusCode,
-    /// Its header fields.
+    /// Header fields of the response.
     pub headers: HeaderMap,
-    /// Its body, whole.
+    /// Complete body of the response.
     pub body: Bytes,
 }
 
-/// Sends `request`, which has no body, and reads the answer to its end: within `limit`, and up to `max_bytes`.
+/// Sends `request`, which has no body, and reads the whole response, within `limit` and up to `max_bytes`.
 ///
 /// # Errors
-/// Why there is none, on one line.
+/// Returns the reason on one line if there is no complete response within these limits.
 pub async fn ask(
     http: &BodilessClient,
     request: Request<Empty<Bytes>>,
@@ -116,13 +116,13 @@ pub async fn ask(
     answered.unwrap_or_else(|_| Err(format!("no whole answer within {limit:?}")))
 }
 
-/// An error and what caused it, on one line.
+/// Returns an error and its causes on one line.
 pub fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let more = error.to_string();
-        // Many an error repeats what caused it.
+        // Many errors repeat the text of their cause.
         if !text.contains(&more) {
             text.push_str(": ");
             text.push_str(&more);

@@ -1,50 +1,51 @@
-//! How long somebody may let others wait. A client that sends or takes one byte a minute holds a connection, memory
-//! and perhaps a backend for hours, and no timeout between two bytes ever passes; a bound on the whole time would cut
-//! off those who have much to send. So waiting is paid for: there is so much patience at the beginning, each second
-//! that is waited takes a second of it, and so many bytes bring one back, but never more than there was.
+//! Minimum rate of a transfer. A client that sends or reads one byte a minute holds a connection, memory and
+//! perhaps a backend for hours, and a timeout between two bytes never expires. A limit on the total time
+//! would cut off clients with large transfers. So each transfer has a budget of waiting time. Each second of
+//! waiting uses up a second of the budget, and a number of bytes gives a second back, but never more than the
+//! budget had at first.
 
 use std::time::Duration;
 
-/// How patient to be.
+/// Minimum rate, and the budget of waiting time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// The longest that is waited for anything.
+    /// Maximum wait for the next bytes, which is the whole budget.
     pub patience: Duration,
-    /// So many bytes bring a second back; 0: any bring all of it back.
+    /// Number of bytes that give a second back to the budget; with 0, any byte restores the whole budget.
     pub bytes_per_sec: u32,
 }
 
-/// How much patience is left with somebody.
+/// Remaining waiting time of a transfer.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     terms: Terms,
     left: Duration,
 }
 
-/// There was none left.
+/// Error: the wait was longer than the remaining budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooSlow;
 
 impl Pace {
-    /// All of it.
+    /// Creates a watch with a full budget.
     pub fn new(terms: Terms) -> Self {
         Pace { terms, left: terms.patience }
     }
 
-    /// How long may be waited from now on.
+    /// Returns the time that the transfer may wait now.
     pub fn left(&self) -> Duration {
         self.left
     }
 
-    /// Whether that is as long as ever.
+    /// Returns true if the budget is full.
     pub fn is_full(&self) -> bool {
         self.left == self.terms.patience
     }
 
-    /// So many bytes have come after a wait.
+    /// Records that `bytes` bytes arrived after a wait.
     ///
     /// # Errors
-    /// Where the wait was longer than there was patience.
+    /// Returns an error if the wait was longer than the remaining budget.
     pub fn came(&mut self, bytes: usize, waited: Duration) -> Result<(), TooSlow> {
         let in_time = waited <= self.left;
         let back = match u64::from(self.terms.bytes_per_sec) {
@@ -62,24 +63,24 @@ mod tests {
 
     const TERMS: Terms = Terms { patience: Duration::from_secs(10), bytes_per_sec: 100 };
 
-    /// How many times `bytes` may come every `secs`, of a thousand.
+    /// Returns how many of a thousand transfers succeed, if `bytes` bytes arrive every `secs` seconds.
     fn times(terms: Terms, bytes: usize, secs: u64) -> usize {
         let mut pace = Pace::new(terms);
         (0..1000).take_while(|_| pace.came(bytes, Duration::from_secs(secs)).is_ok()).count()
     }
 
     #[test]
-    fn who_keeps_up_the_rate_goes_on_and_who_does_not_is_too_slow_in_the_end() {
+    fn rate_above_minimum_passes_and_below_runs_out() {
         assert_eq!(times(TERMS, 100, 1), 1000);
         assert_eq!(times(TERMS, 1000, 10), 1000);
-        // Half the rate: half a second lost with each.
+        // At half the rate, each transfer loses half a second.
         assert_eq!(times(TERMS, 50, 1), 19);
         assert_eq!(times(TERMS, 1, 9), 1);
         assert_eq!(times(TERMS, 1_000_000, 11), 0, "it may be waited for no longer");
     }
 
     #[test]
-    fn nothing_is_saved_up() {
+    fn fast_transfer_saves_up_no_waiting_time() {
         let mut pace = Pace::new(TERMS);
         pace.came(usize::MAX, Duration::ZERO).unwrap();
         assert_eq!(pace.left(), TERMS.patience);
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_rate_it_is_a_timeout_between_bytes() {
+    fn zero_rate_is_a_timeout_between_bytes() {
         let terms = Terms { bytes_per_sec: 0, ..TERMS };
         assert_eq!(times(terms, 1, 10), 1000);
         assert_eq!(times(terms, 1, 11), 0);

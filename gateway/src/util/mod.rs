@@ -1,5 +1,5 @@
-//! What several rooms need and none of them owns: how header fields are read, files are written, servers are asked, and
-//! rates are watched.
+//! Helpers that several modules share: parsers for header fields, access to files, an HTTP client, and
+//! minimum rates.
 
 pub mod accept;
 pub mod cache_control;

@@ -1,21 +1,21 @@
-//! Secrets that nobody can guess. They come from the operating system's generator and from nowhere else: an id that
-//! begins with a clock (UUIDv7), or a fast generator that is not made for secrets, can be foretold by a client that has seen
-//! enough of what it made.
+//! Secrets that cannot be guessed. They are made only from the operating system's random generator. An id
+//! that begins with a clock (UUIDv7), or a fast generator that is not made for secrets, can be predicted by a
+//! client that has seen enough of its output.
 
-/// Length of a secret, in bytes. As long as the output of SHA-256, so that a key of HMAC-SHA-256 is no weaker than the
-/// hash (RFC 2104 3).
+/// Length of a secret, in bytes. It is the length of a SHA-256 hash, so that a key of HMAC-SHA-256 is not
+/// weaker than the hash (RFC 2104 3).
 pub const SECRET_BYTES: usize = 32;
 
-/// The operating system gave no random bytes.
+/// Error: the operating system gave no random bytes.
 #[derive(Debug, thiserror::Error)]
 #[error("the operating system gives no random bytes: {0}")]
 pub struct NoRandomBytes(#[from] getrandom::Error);
 
-/// Makes a secret of the operating system's random bytes.
+/// Makes a secret from the operating system's random bytes.
 ///
 /// # Errors
-/// Where the system has none to give, which happens on a machine that has just started, or in a sandbox that forbids
-/// the system call.
+/// Returns an error if the system has no random bytes. This happens on a machine that has just started, or in
+/// a sandbox that forbids the system call.
 pub fn secret() -> Result<[u8; SECRET_BYTES], NoRandomBytes> {
     let mut secret = [0; SECRET_BYTES];
     getrandom::fill(&mut secret)?;
@@ -32,8 +32,8 @@ mod tests {
 
     #[test]
     fn every_bit_of_a_secret_is_random() {
-        // Of a clock and a version number most bits are the same each time. That one of 256 random bits is the same 96
-        // times happens once in 2^87 runs.
+        // In a clock and a version number, most bits are the same each time. The chance that any of 256
+        // random bits is the same 96 times is one in 2^87.
         let (mut ones, mut zeros) = ([0; SECRET_BYTES], [0; SECRET_BYTES]);
         for _ in 0..96 {
             for (at, byte) in secret().unwrap().iter().enumerate() {
@@ -44,7 +44,7 @@ mod tests {
         assert_eq!((ones, zeros), ([0xFF; SECRET_BYTES], [0xFF; SECRET_BYTES]));
     }
 
-    /// Where a generator is used whose numbers can be foretold, and what for. None of it is a secret.
+    /// Files that use a predictable generator, and the purpose. None of these values is a secret.
     const NOT_SECRET: [(&str, &str); 7] = [
         ("proxy/admission.rs", "which requests an injected fault hits"),
         ("policy/rate_limit/store/reconnect.rs", "pause before the store is connected to again"),
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_is_made_of_what_can_be_foretold() {
+    fn predictable_generators_are_used_only_where_listed() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let mut files = Vec::new();
         sources(&root, &mut files);

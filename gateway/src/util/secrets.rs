@@ -1,7 +1,8 @@
-//! Secrets that the configuration names and does not hold: in environment variables, and in files of their own.
+//! Secrets that the configuration names but does not contain: in environment variables, and in separate
+//! files.
 //!
-//! A gateway that runs needs them. `check` and `explain` also work where they are not (a pre-commit hook, CI), and
-//! tell the operator which are missing.
+//! A running gateway needs them. `check` and `explain` also work without them (in a pre-commit hook or CI),
+//! and list the missing ones for the operator.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -12,7 +13,7 @@ use nix::unistd::{AccessFlags, access};
 
 use crate::util::files;
 
-/// Reads secrets, and keeps a list of those that are missing.
+/// Reader of secrets that keeps a list of missing ones.
 #[derive(Debug)]
 pub struct Secrets {
     are_required: bool,
@@ -20,21 +21,21 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// Secrets for a gateway that runs: a missing one is an error.
+    /// Creates a reader for a running gateway: a missing secret is an error.
     pub fn required() -> Self {
         Secrets { are_required: true, missing: RefCell::default() }
     }
 
-    /// Secrets for a configuration that is only looked at: a missing one is noted.
+    /// Creates a reader for a configuration that is only checked: a missing secret is noted.
     pub fn optional() -> Self {
         Secrets { are_required: false, ..Secrets::required() }
     }
 
-    /// Returns the secret in the environment variable `name`, which the configuration names in `key`; `None` where it
-    /// is missing and need not be there.
+    /// Returns the secret in the environment variable `name`, which the configuration names in `key`; `None`
+    /// if it is missing and not required.
     ///
     /// # Errors
-    /// Why there is no secret.
+    /// Returns an error if a required secret is missing, or a secret is not UTF-8.
     pub fn variable(&self, key: &str, name: &str) -> Result<Option<String>, String> {
         match std::env::var(name) {
             Ok(secret) if !secret.trim().is_empty() => Ok(Some(secret)),
@@ -45,11 +46,12 @@ impl Secrets {
         }
     }
 
-    /// Returns the secret in `file`, which the configuration names in `key`; `None` where the file is not there, or not
-    /// for this user to read, and need not be. One that is there and is no good is an error in any case.
+    /// Returns the secret in `file`, which the configuration names in `key`; `None` if the file is missing or
+    /// not readable for this user, and not required.
     ///
     /// # Errors
-    /// Why there is no secret.
+    /// Returns an error if a required secret is missing. An existing file that is unusable is an error in any
+    /// case.
     pub fn file(&self, key: &str, file: &str) -> Result<Option<String>, String> {
         let path = Path::new(file);
         match access(path, AccessFlags::R_OK) {
@@ -68,7 +70,7 @@ impl Secrets {
         Ok(None)
     }
 
-    /// Returns a line for each secret that was asked for and is missing.
+    /// Returns a line for each secret that was read and is missing.
     pub fn missing(&self) -> Vec<String> {
         self.missing.borrow().iter().cloned().collect()
     }
@@ -79,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_secret_is_an_error_only_where_it_is_needed() {
+    fn missing_secret_is_an_error_only_if_required() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("secret").display().to_string();
         let required = Secrets::required();
@@ -92,7 +94,7 @@ mod tests {
         let optional = Secrets::optional();
         assert_eq!(optional.variable("auth.secret_env", "GATEWAY_TEST_NO_SUCH_VARIABLE"), Ok(None));
         assert_eq!(optional.file("auth.secret_file", &file), Ok(None));
-        // A directory is there, and is no secret.
+        // A directory exists, but is not a secret.
         assert!(optional.file("auth.secret_file", &directory.path().display().to_string()).is_err());
         assert_eq!(optional.variable("x", "PATH").unwrap(), std::env::var("PATH").ok());
         std::fs::write(&file, "s3cret\n").unwrap();

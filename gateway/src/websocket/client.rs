@@ -1,6 +1,6 @@
-//! The client's side of a WebSocket. While the backend has not answered, what the client sends is held back, as always
-//! behind a request. Once the backend has agreed, reading from the client is what drives the tunnel; to
-//! Pingora it looks as if the client said nothing until the end.
+//! Client's side of a WebSocket. Until the backend has answered, the bytes of the client are held, like any bytes
+//! after a request. After the backend has agreed, reads from the client drive the tunnel. To Pingora the client then
+//! seems to send nothing until the end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,38 +11,39 @@ use pingora::protocols::Stream;
 
 use super::{Tunnel, Upgrade};
 
-/// What a client's stream knows of WebSockets; next to nothing, as long as nobody asks for one.
+/// WebSocket state of a client's stream. It is almost empty unless the client asks for a WebSocket.
 #[derive(Debug, Default)]
 pub struct ClientSide {
-    /// Whether reads have to do with an upgrade, or with what is left of one.
+    /// True if reads belong to an upgrade, or to a tunnel that is over.
     is_concerned: AtomicBool,
-    /// The upgrade that is asked for. Set by whoever has the stream shared only.
+    /// Upgrade that the client asks for. It is locked because the session that sets it has only a shared reference to
+    /// the stream.
     asked: Mutex<Option<Arc<Upgrade>>>,
     tunnel: Option<Box<Tunnel>>,
-    /// Whether there was one.
+    /// True if there was a tunnel.
     is_over: bool,
 }
 
 impl ClientSide {
-    /// From now on the client waits for `upgrade`.
+    /// Makes the client wait for `upgrade`.
     pub fn await_upgrade(&self, upgrade: Arc<Upgrade>) {
         *self.asked.lock() = Some(upgrade);
         self.is_concerned.store(true, Ordering::Relaxed);
     }
 
-    /// The upgrade has come to nothing.
+    /// Removes the upgrade after it has failed.
     pub fn give_up(&self) {
         *self.asked.lock() = None;
     }
 
-    /// Whether [`ClientSide::poll_tunnel`] must be asked.
+    /// Returns true if reads must call [`ClientSide::poll_tunnel`].
     pub(crate) fn is_concerned(&self) -> bool {
         self.is_concerned.load(Ordering::Relaxed)
     }
 
-    /// Ready at the end of the tunnel, which to Pingora looks as if the client had closed; how it was is known to the
-    /// upgrade. `None` where there is no tunnel, so that reading goes on as always. `held` is what the client has
-    /// sent behind its request.
+    /// Drives the tunnel, and becomes ready at its end. To Pingora it then seems that the client has closed the
+    /// connection; the upgrade knows the real reason. Returns `None` if there is no tunnel, so that the caller reads
+    /// as usual. `held` returns the bytes that the client has sent after its request.
     pub(crate) fn poll_tunnel(
         &mut self,
         client: &mut Stream,

@@ -1,4 +1,5 @@
-//! One direction of a tunnel: read, write, and what could not be written yet.
+//! Direction of a tunnel: it reads from one side, writes to the other, and keeps the bytes that could not be written
+//! yet.
 
 use std::cell::RefCell;
 use std::io;
@@ -10,46 +11,46 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::Frames;
 
-/// How much is read at a time. As much as Pingora would hold for what it reads from a backend: so that is not used.
+/// Size of a read. It is the size of Pingora's buffer for reads from a backend, so that this buffer is not used.
 const CHUNK: usize = 64 * 1024;
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into());
 }
 
-/// What becomes of bytes besides being passed on.
+/// Treatment of the bytes of a direction, besides forwarding them.
 pub(super) enum Follow<'f> {
     Nothing,
     Frames(&'f mut Frames),
-    /// They are not passed on.
+    /// The bytes are dropped, and not forwarded.
     Drop,
 }
 
-/// How far a direction is.
+/// Progress of a direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum DirectionState {
     #[default]
     Open,
-    /// The sender has said all.
+    /// The sender has finished.
     CloseReason,
-    /// And the other side knows.
+    /// The sender has finished, and the other side has been told.
     Over,
 }
 
-/// One direction of a tunnel.
+/// Direction of a tunnel.
 #[derive(Debug, Default)]
 pub(super) struct Direction {
-    /// What has been read and could not be written yet.
+    /// Bytes that have been read and could not be written at once.
     pub(super) pending: Vec<u8>,
-    /// How much of that has been written.
+    /// Number of the pending bytes that have been written.
     written: usize,
     unflushed: bool,
     pub(super) state: DirectionState,
-    /// Bytes that have been written.
+    /// Total number of bytes that have been written.
     pub(super) passed: u64,
 }
 
-/// What failed in a direction.
+/// Operation that has failed in a direction.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Failed {
     Reading,
@@ -57,7 +58,7 @@ pub(super) enum Failed {
 }
 
 impl Direction {
-    /// A direction in which this comes first.
+    /// Creates a direction with `pending` as its first bytes.
     pub(super) fn beginning_with(pending: Vec<u8>) -> Self {
         Direction { pending, ..Direction::default() }
     }
@@ -70,7 +71,7 @@ impl Direction {
         self.state == DirectionState::Over
     }
 
-    /// Passes on what can be, until one of the streams has to be waited for.
+    /// Forwards bytes until one of the streams has to be waited for.
     pub(super) fn poll(
         &mut self,
         from: &mut Stream,
@@ -85,12 +86,12 @@ impl Direction {
             match self.state {
                 DirectionState::Open => {
                     if self.poll_chunk(from, to, cx, follow)?.is_pending() {
-                        // Nothing more for now: what is in a buffer goes.
+                        // Nothing more can be read for now, so the written bytes are flushed.
                         return self.poll_flush(to, cx).map(|_| ());
                     }
                 }
                 DirectionState::CloseReason => match Pin::new(&mut *to).poll_shutdown(cx) {
-                    // One that is gone need not be told.
+                    // If the shutdown fails, the other side is gone, and need not be told.
                     Poll::Ready(_) => self.state = DirectionState::Over,
                     Poll::Pending => return Ok(()),
                 },
@@ -118,12 +119,12 @@ impl Direction {
                 Poll::Pending => return Ok(Poll::Pending),
             }
         }
-        // Not kept for the next time: most sockets are idle most of the time.
+        // The buffer is not kept for the next time, because most WebSockets are idle most of the time.
         (self.pending, self.written) = (Vec::new(), 0);
         Ok(Poll::Ready(()))
     }
 
-    /// Reads once, and writes as much of that as will go.
+    /// Reads once, and writes as many of the bytes as possible.
     fn poll_chunk(
         &mut self,
         from: &mut Stream,
@@ -192,8 +193,8 @@ fn write(to: &mut Stream, cx: &mut Context<'_>, bytes: &[u8]) -> Result<Poll<usi
     }
 }
 
-/// Whether it is what TLS makes of a connection that was closed without `close_notify`. Whether a message was cut
-/// off shows in the frames.
+/// Returns true if `error` is the error of TLS for a connection that was closed without `close_notify`. The frames
+/// show whether a message was cut off.
 fn is_close(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof
 }

@@ -1,4 +1,5 @@
-//! When a client is told to go, once the process stops.
+//! Timer for the Close that a client is sent when the process stops. Clients get it at different times, so that they
+//! do not all reconnect at once.
 
 use std::fmt;
 use std::pin::Pin;
@@ -8,12 +9,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// Ready when it is time to go, and from then on.
+/// Future that becomes ready when the client must be sent a Close, and stays ready.
 pub(super) struct DrainTimer(Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>);
 
 impl DrainTimer {
-    /// Once `stopping` is true, half of `patience` is for both ends to come to an end by themselves, and the last
-    /// quarter for the farewell. In between each has its own moment, or all would come back in the same.
+    /// Creates a timer that starts when `stopping` becomes true. The first half of `patience` is for both sides to
+    /// finish by themselves, and the last quarter for the closing handshake. In the quarter between them, each client
+    /// gets a random time, so that they do not all reconnect at once.
     pub(super) fn new(stopping: watch::Receiver<bool>, patience: Duration) -> Self {
         DrainTimer(Some(Box::pin(wait(stopping, patience.mul_f64(0.5 + 0.25 * fastrand::f64())))))
     }
@@ -34,7 +36,7 @@ impl DrainTimer {
 
 async fn wait(mut stopping: watch::Receiver<bool>, pause: Duration) {
     if stopping.wait_for(|stopping| *stopping).await.is_err() {
-        // Nobody is left who could stop.
+        // The sender is gone, so the process will not announce its stop.
         std::future::pending::<()>().await;
     }
     sleep(pause).await;

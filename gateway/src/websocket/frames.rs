@@ -1,31 +1,31 @@
-//! Where one frame ends and the next begins (RFC 6455 5.2), in what a backend sends. Known so that a frame of
-//! our own can be put between two; nothing is changed, and nothing is kept but a few bytes of a frame's head.
+//! Boundaries of the frames that a backend sends (RFC 6455 5.2). The gateway must know them to put its own frame
+//! between two of them. It changes no frame, and keeps only a few bytes of a frame head.
 
-/// Going Away (RFC 6455 7.4.1), as a server sends it: FIN and Close, two bytes, 1001.
+/// Close frame with Going Away (RFC 6455 7.4.1), as a server sends it: FIN and Close, two bytes, 1001.
 pub const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xE9];
 
-/// The opcode of Close.
+/// Opcode of a Close frame.
 const CLOSE: u8 = 8;
 
-/// The longest head of a frame without a mask.
+/// Maximum length of a frame head without a mask.
 const LONGEST_HEAD: usize = 10;
 
-/// The place in a sequence of frames.
+/// Position in a sequence of frames.
 #[derive(Debug, Default)]
 pub struct Frames {
     head: [u8; LONGEST_HEAD],
-    /// How much of the head is there.
+    /// Number of bytes of the head that have arrived.
     length: usize,
-    /// What is left of the payload.
+    /// Number of bytes of the payload that have not arrived.
     payload: u64,
-    /// Whether a Close was among them, after which nothing may follow.
+    /// True after a Close, which no frame may follow.
     closing: bool,
-    /// Whether these were frames as no server sends them. Then nobody knows where one ends.
+    /// True after a frame that a server may not send. The end of a frame is then not known.
     lost: bool,
 }
 
 impl Frames {
-    /// Follows `bytes`.
+    /// Follows the next bytes of the sequence.
     pub fn follow(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && !self.lost {
             if self.payload > 0 {
@@ -46,7 +46,7 @@ impl Frames {
         }
     }
 
-    /// Whether a frame could begin here: the one before is whole, and was no Close.
+    /// Returns true if a frame could begin here: the previous frame is complete, and there was no Close.
     pub fn is_between(&self) -> bool {
         self.length == 0 && self.payload == 0 && !self.closing && !self.lost
     }
@@ -92,13 +92,13 @@ mod tests {
                 frame.extend((length as u64).to_be_bytes());
             }
         }
-        // Payload that would pass for heads.
+        // The payload bytes could be taken for heads.
         frame.extend(std::iter::repeat_n(0x88, length));
         frame
     }
 
     #[test]
-    fn boundaries_are_found_however_the_bytes_come() {
+    fn boundaries_are_found_in_chunks_of_any_size() {
         for pieces in [1, 2, 3, 7, 100_000] {
             let mut frames = Frames::default();
             for length in [0, 1, 125, 126, 0xFFFF, 0x1_0000] {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_follows_a_close_or_what_is_no_frame_of_a_server() {
+    fn no_frame_follows_a_close_or_a_masked_frame() {
         let mut frames = Frames::default();
         frames.follow(&frame(CLOSE, 2));
         assert!(!frames.is_between());

@@ -1,7 +1,8 @@
-//! The connection to a backend for a WebSocket: made here, and lent to Pingora as far as the 101.
+//! Connection to a backend for a WebSocket. The gateway makes it, and lends it to Pingora until the 101.
 //!
-//! Pingora gets a socket that passes on what is written, gives out the backend's answer only once the request has
-//! been dealt with to its end, and of that answer no byte behind the head of a 101: those belong to the tunnel.
+//! Pingora gets a socket that forwards the bytes that Pingora writes. The socket returns the backend's response only
+//! after the whole request has been sent. After the head of a 101 it returns no more bytes, because these belong to
+//! the tunnel.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,28 +21,29 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Upgrade;
 use crate::upstream::connection::BackendConnector;
 
-/// Flushes until the request is behind us: one by its head, one by the end of its body.
+/// Number of flushes until the request has been sent: one for its head, and one for the end of its body.
 const FLUSHES: u8 = 2;
 
-/// Returns a peer for Pingora that leads to `peer`, by a connection that `upgrade` can take back. TLS, where there is
-/// any, is seen to on the way.
+/// Returns a peer for Pingora that leads to `peer`, through a connection that `upgrade` can take back. The connector
+/// performs the TLS handshake if `peer` needs one.
 ///
-/// `peer` must be one of [`Pooling::Fresh`](crate::upstream::Pooling::Fresh): Pingora's pool does not know that it has a
-/// connector of its own, and would find it a connection that is kept for ordinary requests, on which no tunnel can begin.
+/// `peer` must be one of [`Pooling::Fresh`](crate::upstream::Pooling::Fresh). Pingora's pool does not know that
+/// `peer` has its own connector. The pool would find an idle connection for ordinary requests, on which no tunnel can
+/// begin.
 pub fn intercept_upgrade(
     mut peer: Box<HttpPeer>,
     upgrade: &Arc<Upgrade>,
     connector: &BackendConnector,
 ) -> Box<HttpPeer> {
-    // HTTP/2 knows no Upgrade (RFC 9113 8.6).
+    // HTTP/2 has no Upgrade (RFC 9113 8.6).
     peer.options.set_http_version(1, 1);
-    // As long as it may take until the 101, somebody else watches; and what comes after is not for Pingora.
+    // Other code limits the time until the 101, and Pingora does not read after the 101.
     peer.options.read_timeout = None;
     peer.options.idle_timeout = Some(std::time::Duration::ZERO);
     let mut lent = peer.clone();
     lent.scheme = Scheme::HTTP;
     lent.client_cert_key = None;
-    // The one that connects has the timeouts.
+    // The connector of the gateway has the timeouts.
     lent.options.connection_timeout = None;
     lent.options.total_connection_timeout = None;
     let lender = UpgradeConnector { connector: connector.clone(), peer: *peer, upgrade: upgrade.clone() };
@@ -71,12 +73,12 @@ impl Connect for UpgradeConnector {
     }
 }
 
-/// What Pingora has of the connection.
+/// Socket that Pingora has in place of the connection.
 #[derive(Debug)]
 struct GatedStream {
     upgrade: Arc<Upgrade>,
     flushes: u8,
-    /// Who waits for the request to be behind us.
+    /// Reader that waits until the request has been sent.
     waits: Option<Waker>,
 }
 
@@ -88,7 +90,7 @@ impl AsyncRead for GatedStream {
             return Poll::Pending;
         }
         match &mut this.upgrade.state.lock().backend {
-            // The tunnel's from here on. Pingora learns of its end from the client's side.
+            // From now on the bytes belong to the tunnel. Pingora learns of its end from the client's side.
             Some(backend) if backend.has_switched() => Poll::Pending,
             Some(backend) => Pin::new(backend).poll_read(cx, buf),
             None => Poll::Pending,
@@ -129,7 +131,7 @@ impl AsyncWrite for GatedStream {
 
 impl Drop for GatedStream {
     fn drop(&mut self) {
-        // Whatever the tunnel has not taken goes with it.
+        // If the tunnel has not taken the connection, it is closed here.
         self.upgrade.state.lock().backend = None;
     }
 }

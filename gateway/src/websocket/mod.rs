@@ -1,11 +1,11 @@
-//! WebSockets (RFC 6455) over HTTP/1.1: the request for one goes through all phases like any other, and once the
-//! backend has agreed, bytes pass both ways in a [`tunnel`] of our own.
+//! WebSockets (RFC 6455) over HTTP/1.1. The request for a WebSocket goes through the same phases as any other
+//! request. After the backend has agreed, bytes pass in both directions through a [`tunnel`] of the gateway.
 //!
-//! Pingora could carry them too. But it reads nothing from a side while it waits for that side to take more, so
-//! that two busy ends can wait for each other for ever; it ends the tunnel where the backend's 101 is there
-//! before the end of the request's (empty) body; and it knows only timeouts for each direction. So the
-//! connection to the backend is made by us ([`handshake`]) and lent to Pingora as far as the 101. Then the
-//! [`client`]'s stream takes it back, and Pingora sees nothing but the end.
+//! Pingora could forward WebSockets too, but in three respects that is not enough. It reads nothing from a side while
+//! it waits for that side to take more, so two busy sides can wait for each other for ever. It ends the tunnel if the
+//! backend's 101 arrives before the end of the request's (empty) body. Its timeouts are for each direction alone. So
+//! the gateway makes the connection to the backend itself ([`handshake`]), and lends it to Pingora until the 101.
+//! Then the [`client`]'s stream takes it back, and Pingora sees only the end.
 
 pub mod client;
 mod direction;
@@ -30,21 +30,21 @@ pub use handshake::intercept_upgrade;
 pub use request::is_asked_for;
 pub use tunnel::{CloseReason, Tunnel};
 
-/// What holds for a tunnel.
+/// Settings of a tunnel.
 #[derive(Clone, Debug)]
 pub struct Terms {
-    /// How long nothing may pass in either direction.
+    /// Maximum time without a byte in either direction.
     pub idle: Duration,
-    /// How long the process waits for open sockets when it stops.
+    /// Grace period for open WebSockets when the process stops.
     pub patience: Duration,
-    /// Becomes true when it stops.
+    /// Watch that becomes true when the process stops.
     pub stopping: watch::Receiver<bool>,
-    /// Where open tunnels are counted.
+    /// Gauge of open tunnels.
     pub active: IntGauge,
 }
 
-/// An attempt to have a backend switch to WebSocket: what the request, the connection to the backend and the
-/// client's stream know of each other.
+/// Attempt to have a backend switch to WebSocket. The request, the connection to the backend and the client's stream
+/// share it.
 #[derive(Debug)]
 pub struct Upgrade {
     terms: Terms,
@@ -53,32 +53,32 @@ pub struct Upgrade {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The connection to the backend, while Pingora has it.
+    /// Connection to the backend, while Pingora has it.
     backend: Option<BackendStream>,
-    /// Whether the 101 has been passed on.
+    /// True if the 101 of the backend is passed on to the client.
     agreed: bool,
     passed: TunnelStats,
 }
 
-/// What has become of a tunnel.
+/// Statistics of a tunnel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TunnelStats {
-    /// Bytes that the client sent.
+    /// Number of bytes that the client has sent.
     pub received: u64,
-    /// Bytes that it was sent.
+    /// Number of bytes that the client has been sent.
     pub sent: u64,
-    /// How it ended; `None` as long as it has not.
+    /// Reason why the tunnel ended; `None` while it is open.
     pub ending: Option<CloseReason>,
 }
 
 impl Upgrade {
-    /// An attempt that has not begun.
+    /// Creates an attempt that has not begun.
     pub fn new(terms: Terms) -> Arc<Self> {
         Arc::new(Upgrade { terms, state: Mutex::default() })
     }
 
-    /// Notes that the backend has agreed, before the client is told. Returns false where there is no connection that
-    /// could become a tunnel: then the client must not be told.
+    /// Records that the backend has agreed, before the client gets the 101. Returns false if no connection can become
+    /// a tunnel. The client must not get the 101 then.
     #[must_use]
     pub fn agree(&self) -> bool {
         let mut state = self.state.lock();
@@ -86,12 +86,12 @@ impl Upgrade {
         state.agreed
     }
 
-    /// What has passed through the tunnel.
+    /// Returns the statistics of the tunnel.
     pub fn passed(&self) -> TunnelStats {
         self.state.lock().passed
     }
 
-    /// Takes the connection to the backend away from Pingora, once the backend has agreed.
+    /// Takes the connection to the backend from Pingora. Returns `None` if the backend has not agreed.
     fn take(&self) -> Option<(Stream, Vec<u8>)> {
         let mut state = self.state.lock();
         if !state.agreed {

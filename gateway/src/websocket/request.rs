@@ -1,4 +1,4 @@
-//! Is it a request for a WebSocket?
+//! Detection of requests for a WebSocket. Other requests with an `Upgrade` field are ordinary requests.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, Version};
@@ -6,8 +6,8 @@ use pingora::http::RequestHeader;
 
 use crate::util::field_list;
 
-/// Whether `request` asks for a WebSocket (RFC 6455 4.1). What asks for another protocol, or asks in another way,
-/// is a request like any other: a server may ignore Upgrade (RFC 9110 7.8), and this one does.
+/// Returns true if `request` asks for a WebSocket (RFC 6455 4.1). A request for another protocol, or in another form,
+/// is an ordinary request: a server may ignore `Upgrade` (RFC 9110 7.8), and the gateway does so.
 pub fn is_asked_for(request: &RequestHeader) -> bool {
     let mut protocols = field_list::members(&request.headers, UPGRADE);
     let is_websocket = protocols.next().is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_asks_in_the_way_of_the_rfc_asks() {
+    fn only_requests_as_in_rfc_6455_ask_for_a_websocket() {
         let (connection, upgrade) = (("Connection", "Upgrade"), ("Upgrade", "websocket"));
         for (asks, fields) in [
             (true, &[connection, upgrade][..]),

@@ -1,7 +1,7 @@
-//! Bytes both ways between a client and a backend, until both have said all, nothing passes for too long, or one
-//! of them is gone. Each direction goes on while the other waits, and holds no more than it could not get rid
-//! of at once: whoever does not read has the other side stop sending. A tunnel on which nothing passes holds no
-//! buffer.
+//! Tunnel that forwards bytes in both directions between a client and a backend. It ends when both sides have
+//! finished, when no byte has passed for too long, or when one side is gone. Each direction goes on while the other
+//! waits. A direction holds only the bytes that it could not write at once, so a side that does not read makes the
+//! other side stop sending. An idle tunnel holds no buffer.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,19 +17,19 @@ use super::frames::{Frames, GOING_AWAY};
 use super::{Terms, Upgrade};
 use crate::websocket::drain_timer::DrainTimer;
 
-/// How long a backend may be silent once its client has said all.
+/// Maximum silence of a backend after its client has finished.
 const LINGER: Duration = Duration::from_secs(60);
 
-/// How long a client has to close once its backend has. What it still sends is read and dropped until then: a close
-/// with something unread would be a reset, and might take the backend's last words with it.
+/// Time for a client to close after its backend has closed. Bytes that the client still sends are read and dropped
+/// until then. A close with unread bytes would be a reset, and the last bytes of the backend might be lost with it.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How a tunnel ended.
+/// Reason why a tunnel ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// Both sides had said all.
+    /// Both sides had finished.
     Closed,
-    /// Nothing passed for too long.
+    /// No byte passed for too long.
     Idle,
     /// The connection to the client broke.
     ClientLost,
@@ -38,7 +38,7 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    /// What went wrong, in one word.
+    /// Returns the error in one word; `None` if both sides had finished.
     pub fn error(self) -> Option<&'static str> {
         match self {
             CloseReason::Closed => None,
@@ -49,14 +49,14 @@ impl CloseReason {
     }
 }
 
-/// Who sends in a direction.
+/// Side that sends in a direction.
 #[derive(Clone, Copy, Debug)]
 enum Sender {
     Client,
     Backend,
 }
 
-/// A tunnel, seen from the client's stream.
+/// Tunnel, as the client's stream sees it.
 #[derive(Debug)]
 pub struct Tunnel {
     upgrade: Arc<Upgrade>,
@@ -64,9 +64,9 @@ pub struct Tunnel {
     up: Direction,
     down: Direction,
     frames: Frames,
-    /// Whether the client has been told to go; what the backend sends from then on is dropped.
+    /// True if the client has been sent a Close by the gateway. Later bytes of the backend are dropped.
     close_sent: bool,
-    /// When it will be; runs once the process stops.
+    /// Timer for that Close, which runs when the process stops.
     going: DrainTimer,
     last_passed: Instant,
     idle: Pin<Box<Sleep>>,
@@ -74,8 +74,8 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// A tunnel to where `upgrade` has led; `None` as long as the backend has not agreed. `held` is what the client
-    /// has sent by then.
+    /// Creates the tunnel for `upgrade`. Returns `None` if the backend has not agreed. `held` returns the bytes that
+    /// the client has already sent.
     pub(super) fn begin(upgrade: &Arc<Upgrade>, held: impl FnOnce() -> Vec<u8>) -> Option<Box<Self>> {
         let (backend, early) = upgrade.take()?;
         let Terms { idle, patience, stopping, active } = upgrade.terms.clone();
@@ -94,7 +94,7 @@ impl Tunnel {
         }))
     }
 
-    /// Passes on what there is. Ready when it is over; then nothing more may be asked of it.
+    /// Forwards bytes, and becomes ready when the tunnel is over. It must not be called after that.
     pub(super) fn poll(&mut self, client: &mut Stream, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let ending = ready!(self.poll_ending(client, cx));
         self.upgrade.state.lock().passed.ending = Some(ending);
@@ -115,7 +115,7 @@ impl Tunnel {
         if let Err(failed) = self.down.poll(&mut self.backend, client, cx, &mut follow) {
             return Poll::Ready(lost(failed, Sender::Backend));
         }
-        // It may have come to the end of a frame only now.
+        // The bytes from the backend may have reached the end of a frame only now.
         if !self.close_sent && self.going.is_over() && self.tell_to_go() {
             cx.waker().wake_by_ref();
         }
@@ -131,7 +131,8 @@ impl Tunnel {
             .map(|()| if self.down.is_ending() { CloseReason::Closed } else { CloseReason::Idle })
     }
 
-    /// Puts a Close between two frames for the client, which will answer it, and then be answered by the backend.
+    /// Puts a Close between two frames for the client, which will answer it; the backend then answers the client.
+    /// Returns false if no frame can begin now.
     fn tell_to_go(&mut self) -> bool {
         let can = self.frames.is_between() && self.down.pending.is_empty() && !self.down.is_ending();
         if can {
@@ -169,7 +170,7 @@ fn lost(failed: Failed, sender: Sender) -> CloseReason {
     }
 }
 
-/// Counts a tunnel as open until it is dropped.
+/// Guard that counts a tunnel as open until it is dropped.
 #[derive(Debug)]
 struct Counted(IntGauge);
 

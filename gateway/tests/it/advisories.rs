@@ -1,6 +1,8 @@
-//! What advisories said of earlier releases of Pingora, tried on this gateway: each test is called after what must not
-//! happen. Those about HTTP/2 are in `http2/floods.rs`. A request for `/smuggled` that passes by the gateway would
-//! reach a backend, since only the gateway knows that it is not to.
+//! Security advisories about earlier releases of Pingora, tried on this gateway. Each test is named after what
+//! must not happen. Tests for the HTTP/2 advisories are in `http2/floods.rs`.
+//!
+//! The gateway answers requests for `/smuggled` itself. If such a request reaches the backend, it was smuggled
+//! past the gateway.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,10 +14,10 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Gateway, Setup};
 
-/// What nobody may get to see.
+/// A request that must never reach a backend.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// A backend that answers each head with 200, reads no bodies, and keeps every byte.
+/// A backend that answers each head with 200, reads no bodies, and records every byte.
 struct Recorder {
     address: SocketAddr,
     heard: Arc<Mutex<String>>,
@@ -35,7 +37,7 @@ impl Recorder {
         Recorder { address, heard }
     }
 
-    /// Everything so far, in lower case; it is forgotten.
+    /// Returns all bytes received since the last call, in lower case.
     fn heard(&self) -> String {
         std::mem::take(&mut *self.heard.lock()).to_ascii_lowercase()
     }
@@ -53,7 +55,7 @@ async fn answer(mut stream: TcpStream, heard: Arc<Mutex<String>>) {
     }
 }
 
-/// A gateway that sends requests for `/smuggled` elsewhere.
+/// Starts a gateway that redirects requests for `/smuggled`.
 async fn guarding(backend: SocketAddr) -> Gateway {
     let tables = "[health_check]\nenabled = false\n[retry]\nattempts = 1\n";
     let config = crate::support::config(&[backend], Setup { proxy: "keepalive_timeout_secs = 1", tables });
@@ -61,7 +63,7 @@ async fn guarding(backend: SocketAddr) -> Gateway {
     Gateway::start_with_config(&config.replace("enabled_backends_tag = \"all\"\n", guard)).await
 }
 
-/// CVE-2025-4366 (RUSTSEC-2025-0037): a request that is answered before its body was read.
+/// CVE-2025-4366 (RUSTSEC-2025-0037): the gateway answers a request before its body was read.
 #[tokio::test]
 async fn a_body_that_nobody_read_is_not_the_next_request() {
     let backend = Recorder::start().await;
@@ -80,7 +82,7 @@ async fn a_body_that_nobody_read_is_not_the_next_request() {
     }
 }
 
-/// CVE-2026-2833 (RUSTSEC-2026-0033): whoever asks for another protocol has not got it yet.
+/// CVE-2026-2833 (RUSTSEC-2026-0033): bytes after an Upgrade request are no tunnel until the backend agrees with 101.
 #[tokio::test]
 async fn what_follows_a_request_for_an_upgrade_does_not_pass_by_the_gateway() {
     let backend = Recorder::start().await;
@@ -99,7 +101,8 @@ async fn what_follows_a_request_for_an_upgrade_does_not_pass_by_the_gateway() {
     }
 }
 
-/// CVE-2026-2835 (RUSTSEC-2026-0034): what a message of HTTP/1.0, and one with an odd Transfer-Encoding, has for a body.
+/// CVE-2026-2835 (RUSTSEC-2026-0034): the body of an HTTP/1.0 message, and of a message with an invalid
+/// Transfer-Encoding.
 #[tokio::test]
 async fn nobody_disagrees_with_the_backend_where_a_body_ends() {
     let backend = Recorder::start().await;
@@ -145,7 +148,8 @@ async fn nobody_disagrees_with_the_backend_where_a_body_ends() {
     }
 }
 
-/// CVE-2026-105299: fields that `Connection` names are for the gateway, and which it names is not the client's to say.
+/// CVE-2026-105299: the gateway removes fields that `Connection` names. A client must not use this to remove
+/// the fields that the gateway adds.
 #[tokio::test]
 async fn connection_takes_nothing_away_that_the_gateway_says_and_lets_nothing_through() {
     let backend = Recorder::start().await;

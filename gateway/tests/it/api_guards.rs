@@ -1,5 +1,6 @@
-//! What the management API refuses for the operator's own good: a last backend that would be gone, a query that means
-//! nothing, a name that is a typo. And its description, which programs must be able to read.
+//! Requests that the management API refuses to protect the operator: removal of the last usable backend,
+//! unknown query parameters, names that are typos. Also its OpenAPI description, which programs must be able to
+//! read.
 
 use serde_json::{Value, json};
 use testkit::{Origin, Response, eventually};
@@ -10,7 +11,7 @@ async fn status(gateway: &Gateway, method: &str, path: &str, body: Option<Value>
     gateway.api(method, path, body).await.status.as_u16()
 }
 
-/// A request that must be refused with 409, and what it says.
+/// Sends a request that must be refused with 409, and returns the detail of the response.
 async fn refused(gateway: &Gateway, method: &str, path: &str, body: Option<Value>) -> String {
     let answer = gateway.api(method, path, body).await;
     assert_eq!(answer.status, 409, "{method} {path}: {answer:?}");
@@ -22,7 +23,7 @@ async fn served(gateway: &Gateway) -> Response {
 }
 
 #[tokio::test]
-async fn the_last_usable_backend_of_a_tag_in_use_gets_requests_unless_it_is_forced_away() {
+async fn last_usable_backend_of_used_tag_stays_unless_forced() {
     let (a, b) = (Origin::start().await, Origin::start().await);
     let config =
         two_tags(a.address(), b.address(), "").replace("tags = [\"b\"]", "tags = [\"a\", \"spare\"]");
@@ -53,7 +54,7 @@ async fn the_last_usable_backend_of_a_tag_in_use_gets_requests_unless_it_is_forc
 
     assert_eq!(status(&gateway, "POST", "/backends/web-b/drain?force=true", None).await, 200);
     assert_eq!(served(&gateway).await.status, 503);
-    // None is usable: whoever takes one of them away makes nothing worse.
+    // Without a usable backend, the removal of one makes nothing worse.
     assert_eq!(status(&gateway, "DELETE", "/backends/web-a", None).await, 204);
     assert_eq!(status(&gateway, "POST", "/backends/web-b/undrain", None).await, 200);
     assert_eq!(served(&gateway).await.status, 200);
@@ -64,7 +65,7 @@ async fn the_last_usable_backend_of_a_tag_in_use_gets_requests_unless_it_is_forc
 }
 
 #[tokio::test]
-async fn a_backend_that_fails_its_probes_does_not_count_as_one_that_is_left() {
+async fn unhealthy_backend_does_not_count_as_remaining() {
     let (a, dead) = (Origin::start().await, Origin::dead());
     let probes = "[health_check]\nkind = \"tcp\"\ninterval_secs = 1\nunhealthy_threshold = 1\n";
     let config = two_tags(a.address(), dead.address(), "").replace("tags = [\"b\"]", "tags = [\"a\"]");
@@ -123,7 +124,7 @@ async fn a_put_adds_with_201_and_tells_of_a_name_that_may_be_a_typo() {
     assert!(said.contains("no backend bears the tag 'bb'"), "{said}");
 }
 
-/// Every method of every path that the description has, with names put in the place of its parameters.
+/// Returns every operation of the description: method, path with its parameters filled in, and definition.
 fn operations(document: &Value) -> Vec<(String, String, Value)> {
     let mut operations = Vec::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
@@ -137,7 +138,7 @@ fn operations(document: &Value) -> Vec<(String, String, Value)> {
 }
 
 #[tokio::test]
-async fn a_query_that_means_nothing_is_refused_everywhere_and_changes_nothing() {
+async fn unknown_query_parameter_gets_400_and_changes_nothing() {
     let (a, b) = (Origin::start().await, Origin::start().await);
     let gateway = Gateway::start_with_config(&two_tags(a.address(), b.address(), "")).await;
     let operations = operations(&gateway.read("/openapi.json").await);
@@ -161,7 +162,7 @@ async fn a_query_that_means_nothing_is_refused_everywhere_and_changes_nothing() 
                 answer.text().contains(&format!("did you mean `{name}`?")),
                 "{method} {typo}: {answer:?}"
             );
-            // It is the query that is understood: what is wrong is something else, or nothing.
+            // The parameter must be accepted. The request may fail for another reason.
             let answer = gateway.api(method, &format!("{path}?{name}=false"), None).await;
             assert!(!answer.text().contains("is not understood"), "{method} {path}: {answer:?}");
         }
@@ -177,7 +178,7 @@ async fn a_query_that_means_nothing_is_refused_everywhere_and_changes_nothing() 
     );
 }
 
-/// Every schema with a default, where it stands.
+/// Collects every schema with a default, with its place in the document.
 fn defaults<'d>(value: &'d Value, at: &str, found: &mut Vec<(String, &'d Value)>) {
     match value {
         Value::Object(table) => {
@@ -192,7 +193,7 @@ fn defaults<'d>(value: &'d Value, at: &str, found: &mut Vec<(String, &'d Value)>
 }
 
 #[tokio::test]
-async fn the_description_says_where_it_holds_and_its_defaults_are_of_their_own_types() {
+async fn openapi_names_its_server_and_has_valid_defaults() {
     let (a, b) = (Origin::dead(), Origin::dead());
     let gateway = Gateway::start_with_config(&two_tags(a.address(), b.address(), "")).await;
     let document = gateway.read("/openapi.json").await;
@@ -206,7 +207,7 @@ async fn the_description_says_where_it_holds_and_its_defaults_are_of_their_own_t
         let validator = jsonschema::validator_for(&schema).unwrap();
         assert!(validator.is_valid(&schema["default"]), "{at}: {} is none of its values", schema["default"]);
     }
-    // Operations are called by their ids in programs that are made from this.
+    // Programs that generate code from the description name their functions after the operation ids.
     let operations = operations(&document);
     let mut ids: Vec<&Value> = operations.iter().map(|(_, _, operation)| &operation["operationId"]).collect();
     ids.sort_by_key(|id| id.to_string());

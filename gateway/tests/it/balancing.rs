@@ -4,7 +4,7 @@ use testkit::{Origin, eventually};
 
 use crate::support::{Gateway, Setup};
 
-/// Probes every second, and believes each one.
+/// Health checks every second, each of which changes the state.
 const QUICK_CHECKS: &str = "[health_check]\npath = \"/health\"\ninterval_secs = 1\ntimeout_secs = 1\n\
                             unhealthy_threshold = 1\nhealthy_threshold = 1\n";
 
@@ -89,7 +89,7 @@ async fn virtual_hosts_have_their_own_backends() {
     }
 }
 
-/// Three backends with these weights, under one algorithm, without probes.
+/// Starts a gateway over three backends with these weights and one algorithm, without health checks.
 async fn weighted(origins: &[&Origin], weights: &[u32], balancing: &str) -> Gateway {
     let mut config = crate::support::config(
         &[],
@@ -135,7 +135,8 @@ async fn the_one_with_the_fewest_requests_is_asked() {
             })
             .collect();
         eventually!(a.count("/stalled") + b.count("/stalled") == 40, "{algorithm}");
-        // Three times the weight, three times the requests in flight; of two choices a quarter is left to chance.
+        // The backend with three times the weight gets three times the requests in flight. With two random
+        // choices, a quarter of the choices is left to chance.
         let heavy = a.count("/stalled");
         let expected = if algorithm == "least_connections" { 28..=32 } else { 24..=34 };
         assert!(expected.contains(&heavy), "{algorithm}: {heavy} of 40");
@@ -214,7 +215,8 @@ async fn a_backup_is_used_only_where_no_other_is_usable() {
     for _ in 0..10 {
         assert_eq!(gateway.get("/").await.header("x-origin"), backup.label());
     }
-    // Its circuit is open by now; that its probes fail, and then pass, is what lets a request try soon.
+    // The circuit of the backend is open by now. A probe that fails and then passes lets the circuit try a
+    // request soon.
     eventually!(gateway.metric("health_check_status{backend=\"origin-0\"}").await == 0.0);
     a.revive();
     eventually!(gateway.get("/").await.header("x-origin") == a.label(), "it is not used any longer");

@@ -48,7 +48,7 @@ async fn check(text: &str, more: &[&str]) -> (Option<i32>, String) {
 }
 
 #[tokio::test]
-async fn cases_that_hold_are_ok_and_each_that_fails_is_told_with_its_line() {
+async fn passing_tests_are_ok_and_failing_ones_named_with_line() {
     assert_eq!(check(&text(), &[]).await, (Some(0), "ok".to_owned()));
     let broken = text().replace("path_prefix = \"/api\"", "path_prefix = \"/app\"");
     let (code, said) = check(&broken, &[]).await;
@@ -66,7 +66,7 @@ async fn cases_that_hold_are_ok_and_each_that_fails_is_told_with_its_line() {
 }
 
 #[tokio::test]
-async fn of_tags_that_share_requests_each_is_right() {
+async fn each_tag_of_a_split_satisfies_a_test() {
     let shared = text().replace("# the shop", "\nsplit = [{ tag = \"b\", percent = 50 }]");
     assert_eq!(check(&shared, &[]).await.0, Some(0));
     assert_eq!(check(&shared.replace("tag = \"a\" }", "tag = \"b\" }"), &[]).await.0, Some(0));
@@ -88,7 +88,7 @@ async fn a_case_without_sense_is_refused() {
 }
 
 #[tokio::test]
-async fn a_change_that_breaks_a_case_is_refused_wherever_it_comes_from() {
+async fn change_that_breaks_a_test_is_refused_by_api_and_reload() {
     let gateway = Gateway::start_with_config(&text()).await;
     let routes = json!({"routes": [{"path_prefix": "/app", "enabled_backends_tag": "b"}]});
     let refused = gateway.api("PUT", "/domains/shop.example", Some(routes)).await;
@@ -134,7 +134,7 @@ async fn check_says_what_a_file_would_change() {
     let (code, said) = check(&running, &["--against", &nobody]).await;
     assert_eq!(code, Some(1));
     assert!(said.contains(&format!("--against {nobody}/api/v1/config: ")), "{said}");
-    // Somebody else's server, which answers with JSON too.
+    // An unrelated server that also answers with JSON.
     let other = Origin::start().await;
     other.behave(Behaviour::Chunks(&["[]"]));
     let (code, said) = check(&running, &["--against", &format!("http://{}", other.address())]).await;

@@ -1,4 +1,4 @@
-//! The circuit breaker, the limit of requests in flight, and what the status API says of both.
+//! The circuit breaker, the limit of requests in flight, and their state in the status API.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn failures_in_a_row_open_the_circuit_and_one_request_closes_it() {
     );
     gateway.process.line("circuit opened: 3 failures in a row").await;
 
-    // The one that tries fails, and it is open again.
+    // The trial request fails, and the circuit opens again.
     eventually!(gateway.get("/").await.status == 500);
     assert_eq!(origin.count("/"), 4);
     gateway.process.line("circuit opened again").await;
@@ -48,7 +48,7 @@ async fn failures_in_a_row_open_the_circuit_and_one_request_closes_it() {
 }
 
 #[tokio::test]
-async fn while_one_tries_the_others_go_elsewhere() {
+async fn half_open_circuit_sends_one_trial_request() {
     let (bad, good) = (Origin::start().await, Origin::start().await);
     let gateway = Gateway::start(&[&bad, &good], Setup { tables: QUICK, ..Setup::default() }).await;
     bad.behave(Behaviour::Reset);
@@ -73,7 +73,7 @@ async fn while_one_tries_the_others_go_elsewhere() {
     let status = gateway.read("/backends/origin-0").await["status"].clone();
     assert_eq!(status["breaker"], "half_open", "{status}");
     tries.iter().for_each(|task| task.abort());
-    // It ends without an outcome, and leaves its place to another.
+    // The trial request ends without a result, so another request may become the trial.
     eventually!(
         bad.count("/") >= 1 && {
             bad.behave(Behaviour::Answer);
@@ -84,7 +84,7 @@ async fn while_one_tries_the_others_go_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_share_of_failures_opens_it_too_and_a_route_may_do_without() {
+async fn failure_percentage_opens_the_circuit_unless_disabled() {
     let origin = Origin::start().await;
     let tables = "[health_check]\nenabled = false\n\
                   [circuit_breaker]\nmin_requests = 10\nfailure_percent = 40\n\
@@ -100,7 +100,7 @@ async fn a_share_of_failures_opens_it_too_and_a_route_may_do_without() {
 }
 
 #[tokio::test]
-async fn beyond_the_requests_that_a_backend_may_have_in_flight_it_is_503() {
+async fn request_beyond_max_inflight_per_backend_gets_503() {
     let origin = Origin::start().await;
     let tables = "[health_check]\nenabled = false\n[upstream]\nmax_inflight_per_backend = 2\n";
     let gateway = Gateway::start(&[&origin], Setup { tables, ..Setup::default() }).await;

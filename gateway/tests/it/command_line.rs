@@ -31,7 +31,8 @@ async fn check_says_ok_or_everything_that_is_wrong() {
     }
 }
 
-/// A pre-commit hook or CI has no business with the secrets of the machine that the file is for. The gateway has.
+/// A pre-commit hook or a CI job does not have the secrets of the machine for which the file is made. The
+/// gateway has them.
 #[tokio::test]
 async fn check_and_explain_do_without_the_secrets_that_run_needs() {
     let directory = tempfile::tempdir().unwrap();
@@ -69,7 +70,7 @@ async fn check_and_explain_do_without_the_secrets_that_run_needs() {
         let (code, said) = run(&["explain", "-c", &path, "GET", "http://a.example/"], &[]).await;
         assert!(code == Some(0) && said.contains("pool          all"), "{said}");
         assert!(lacking[1..].iter().all(|lack| said.contains(lack)), "{said}");
-        // To run, each of them is needed.
+        // The command `run` needs each of them.
         let (code, said) = run(&["run", "-c", &path], &[]).await;
         assert!(code == Some(1) && said.contains(lacking[0]), "{said}");
     }
@@ -81,7 +82,7 @@ async fn check_and_explain_do_without_the_secrets_that_run_needs() {
         assert!(code == Some(1) && said.contains(&format!("variable {lacking} is not set")), "{said}");
     }
     assert_eq!(run(&["check", "-c", &path], &all).await, (Some(0), "ok".to_owned()));
-    // A file that is there and is no good is wrong wherever it is looked at.
+    // An existing file with invalid content is an error for both commands.
     let path = by_file.path().display().to_string();
     std::fs::write(&secret, "short").unwrap();
     let (code, said) = run(&["check", "-c", &path], &all).await;
@@ -93,7 +94,7 @@ async fn check_and_explain_do_without_the_secrets_that_run_needs() {
 }
 
 #[tokio::test]
-async fn check_warns_of_hosts_that_send_clients_where_no_certificate_is_for_them() {
+async fn check_warns_of_https_redirect_without_certificate() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().display().to_string();
     let (code, files) = run(&["dev-cert", "--out", &out, "one.example", "*.wild.example"], &[]).await;
@@ -105,7 +106,7 @@ async fn check_warns_of_hosts_that_send_clients_where_no_certificate_is_for_them
     };
     let hosts = [
         host("one.example", &format!("{files}\naliases = [\"a.wild.example\"]\ndefault = true")),
-        // The default certificate is for these.
+        // The default certificate covers these hosts.
         host("b.wild.example", ""),
         host("*.wild.example", ""),
         host("lacking.example", ""),
@@ -127,7 +128,7 @@ async fn check_warns_of_hosts_that_send_clients_where_no_certificate_is_for_them
 }
 
 #[tokio::test]
-async fn a_missing_file_a_bad_address_and_a_name_that_leads_nowhere_are_exit_code_1() {
+async fn missing_file_bad_address_unknown_name_are_exit_code_1() {
     let (code, said) = run(&["-c", "/nowhere/gateway.toml"], &[]).await;
     assert_eq!(code, Some(1));
     assert!(said.starts_with("/nowhere/gateway.toml: cannot read the configuration: "), "{said}");
@@ -204,7 +205,7 @@ async fn variables_and_options_alone_serve_backends() {
 }
 
 #[tokio::test]
-async fn a_management_api_for_everybody_needs_a_token() {
+async fn management_api_on_all_addresses_needs_a_token() {
     let open = config(&["127.0.0.1:1".parse().unwrap()], Setup::default())
         .replace("management_api_addr = \"127.0.0.1:0\"", "management_api_addr = \"0.0.0.0:0\"");
     let file = ConfigFile::new(&open);
@@ -213,7 +214,7 @@ async fn a_management_api_for_everybody_needs_a_token() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("0.0.0.0:0") && said.contains("set the variable GATEWAY_ADMIN_TOKEN"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
-    // The token may be there on the machine that the file is for.
+    // The token may exist on the machine for which the file is made.
     let (code, warned) = run(&["check", "-c", &path], &[]).await;
     let told = said.trim_start_matches("gateway: ");
     let expected = format!("warning: {told}; `gateway run` does not start without it");
@@ -246,7 +247,7 @@ async fn the_sample_and_the_reference_are_valid() {
     std::fs::write(directory.path().join("users.htpasswd"), format!("alice:{hash}\n")).unwrap();
     for file in ["proxy.toml", "demo.toml", "reference.toml", "config.example.toml"] {
         let text = std::fs::read_to_string(format!("{}/config/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
-        // The reference names three files, which are the reader's.
+        // The reference names three files that the reader is expected to have.
         let path = directory.path().join(file);
         std::fs::write(
             &path,

@@ -31,7 +31,7 @@ fn decoded(coding: &str, compressed: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn a_client_gets_the_coding_that_it_likes_best_and_the_whole_body() {
+async fn client_gets_preferred_coding_and_the_whole_body() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&[&origin], Setup { tables: ON, ..Setup::default() }).await;
     let body = "0123456789 abcdef ".repeat(20_000);
@@ -52,11 +52,12 @@ async fn a_client_gets_the_coding_that_it_likes_best_and_the_whole_body() {
 }
 
 #[tokio::test]
-async fn what_is_short_or_encoded_or_of_another_type_stays_as_it_is() {
+async fn short_encoded_or_binary_responses_stay_uncompressed() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&[&origin], Setup { tables: ON, ..Setup::default() }).await;
     let short = post(&gateway, "gzip", "").await;
-    // It says as much as a compressed one: its 304 could not say less.
+    // The response is not compressed, but its Vary field is that of a compressed one. A 304 for it has the same
+    // field.
     assert_eq!(
         (short.header("content-encoding"), short.header("vary")),
         ("", "Accept-Encoding"),
@@ -74,7 +75,8 @@ async fn what_is_short_or_encoded_or_of_another_type_stays_as_it_is() {
     assert_eq!((fixed.header("content-encoding"), fixed.header("vary")), ("", "Accept-Encoding"));
 }
 
-/// A backend with a page and an image of 4800 bytes, both with the tag `"v1"`, which knows ranges and conditions.
+/// A backend with a page and an image of 4800 bytes, both with the tag `"v1"`. It supports ranges and
+/// conditional requests.
 async fn library(mut stream: TcpStream) -> std::io::Result<()> {
     loop {
         let head = raw::head(&mut stream).await?.to_lowercase();
@@ -97,12 +99,12 @@ async fn library(mut stream: TcpStream) -> std::io::Result<()> {
 }
 
 #[tokio::test]
-async fn what_is_said_of_a_resource_is_the_same_in_each_answer_about_it() {
+async fn header_fields_of_a_resource_agree_in_200_206_and_304() {
     let tables = "[compression]\n[cors]\nallow_origins = [\"https://a.example\"]\n\
          [rate_limit]\nrequests = 1000\n[headers]\nresponse_add = { \"Content-Location\" = \"/there\" }\n";
     let gateway = over(raw::backend(library).await, "http2_cleartext = true", tables).await;
     let http2 = h2_peers::connect(gateway.address).await;
-    // What RFC 9110 15.3.7 and 15.4.5 name, and what these policies set.
+    // Fields that RFC 9110 15.3.7 and 15.4.5 name, and fields that these policies set.
     let names = [
         "cache-control",
         "content-location",
@@ -156,7 +158,8 @@ async fn what_is_said_of_a_resource_is_the_same_in_each_answer_about_it() {
             assert_eq!((status, &unchanged), (304, &whole), "{path} {accepted}");
             let (status, part, of_part) = said("GET", path, &[accept, range]).await;
             assert_eq!((status, of_part.contains_key("content-encoding")), (206, false), "{path} {accepted}");
-            // The 200 to the same request, where the backend sends all: as it is, and with the backend's own tag.
+            // A 206 is part of the uncompressed response, so it has the tag of the backend. Its Vary field is
+            // that of the 200.
             assert_eq!((&part[2], &part[4]), (&"\"v1\"".to_owned(), &whole[4]), "{path} {accepted}");
         }
     }
@@ -187,7 +190,7 @@ async fn a_strong_tag_becomes_weak_and_head_says_the_same() {
 }
 
 #[tokio::test]
-async fn http_1_0_gets_it_as_it_is() {
+async fn http_1_0_client_gets_no_compression() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&[&origin], Setup { tables: ON, ..Setup::default() }).await;
     let padding = "x".repeat(3000);
@@ -198,7 +201,7 @@ async fn http_1_0_gets_it_as_it_is() {
 }
 
 #[tokio::test]
-async fn what_has_not_changed_is_told_as_of_what_is_compressed() {
+async fn not_modified_response_has_weak_tag_and_vary() {
     async fn unchanged(mut stream: TcpStream) -> std::io::Result<()> {
         raw::head(&mut stream).await?;
         stream.write_all(b"HTTP/1.1 304 Not Modified\r\nETag: \"v1\"\r\n\r\n").await
@@ -211,7 +214,7 @@ async fn what_has_not_changed_is_told_as_of_what_is_compressed() {
 }
 
 #[tokio::test]
-async fn over_http2_too() {
+async fn http2_response_is_compressed() {
     let origin = Origin::start().await;
     let setup = Setup { proxy: "http2_cleartext = true", tables: ON };
     let gateway = Gateway::start(&[&origin], setup).await;
@@ -225,7 +228,7 @@ async fn over_http2_too() {
 }
 
 #[tokio::test]
-async fn what_comes_bit_by_bit_goes_on_bit_by_bit() {
+async fn streamed_response_is_compressed_as_it_arrives() {
     let (next, told) = unbounded_channel::<()>();
     let told = std::sync::Arc::new(tokio::sync::Mutex::new(told));
     let address = raw::backend(move |mut stream: TcpStream| {
@@ -247,7 +250,7 @@ async fn what_comes_bit_by_bit_goes_on_bit_by_bit() {
     let has = |read: &[u8], expected: &[u8]| {
         let Some(at) = read.windows(4).position(|end| end == b"\r\n\r\n") else { return false };
         let mut plain = Vec::new();
-        // Errs at what is not there yet, behind what is.
+        // The decoder returns an error at the missing end, after it has delivered all data before.
         let _ = flate2::read::GzDecoder::new(&*unchunked(&read[at + 4..])).read_to_end(&mut plain);
         plain == expected
     };
@@ -264,7 +267,7 @@ async fn what_comes_bit_by_bit_goes_on_bit_by_bit() {
     }
 }
 
-/// What is whole of a chunked body.
+/// Returns the data of the complete chunks in a chunked body.
 fn unchunked(mut body: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
     while let Some(at) = body.windows(2).position(|end| end == b"\r\n") {

@@ -1,4 +1,4 @@
-//! Connections to backends: which requests share them, what ends them, and how their certificates are verified.
+//! Connections to backends: which requests share them, what closes them, and how their certificates are verified.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ async fn over(backend: SocketAddr, upstream: &str) -> Gateway {
     Gateway::start_over(&[backend], Setup { tables: &tables, ..Setup::default() }).await
 }
 
-/// A backend of HTTP/1 by hand, over TLS as this identity where there is one, which answers every request by `answer`:
-/// what it is given are the number of the connection and the head.
+/// A backend that speaks HTTP/1 without a library, over TLS if it has an identity. It answers every request
+/// with `answer`, which gets the head.
 struct ByHand {
     address: SocketAddr,
-    /// The number of its connection and the first line, for each request.
+    /// Connection number and request line of each request.
     seen: Arc<Mutex<Vec<(usize, String)>>>,
 }
 
@@ -54,7 +54,7 @@ impl ByHand {
         ByHand { address, seen }
     }
 
-    /// The connections on which requests with `line` came.
+    /// Returns the connections that had requests with `line` in the request line.
     fn connections(&self, line: &str) -> Vec<usize> {
         let seen = self.seen.lock();
         seen.iter().filter(|(_, first)| first.contains(line)).map(|(number, _)| *number).collect()
@@ -90,7 +90,7 @@ async fn serve(
 const FINE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 #[tokio::test]
-async fn a_login_by_connection_is_not_shared_and_lasts_as_long_as_the_clients_connection() {
+async fn connection_based_login_is_bound_to_the_clients_connection() {
     let backend = ByHand::start(None, |_| FINE.to_owned()).await;
     let gateway = over(backend.address, "").await;
     let get = |path: &str, field: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n{field}\r\n");
@@ -135,7 +135,7 @@ async fn a_head_answered_without_a_length_ends_its_connection() {
 }
 
 #[tokio::test]
-async fn a_backend_that_chooses_http1_is_inspected_and_may_choose_anew() {
+async fn backend_that_negotiates_http1_is_inspected() {
     let authority = Authority::new();
     let broken = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n\r\n\r\n";
     let answer = move |head: &str| if head.contains("/broken") { broken } else { FINE }.to_owned();
@@ -189,7 +189,7 @@ async fn a_certificate_may_be_for_an_address() {
 }
 
 #[tokio::test]
-async fn the_log_says_why_a_certificate_is_refused_once_for_requests_and_for_probes() {
+async fn refused_certificate_is_logged_once_with_its_reason() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let ca = |authority: &Authority| format!("ca_file = \"{}\"", authority.certificate_file().display());
     for (identity, ca, reason) in [
@@ -221,7 +221,7 @@ async fn the_system_watches_connections_to_backends() {
     let gateway = over(origin.address(), "").await;
     assert_eq!(gateway.get("/").await.status, 200);
     let peer = format!("0100007F:{:04X}", origin.address().port());
-    // Of a socket's line: local address, peer, state, queues, and the timer that runs; 2 is that of keep-alive.
+    // A socket's line has its local address, peer, state, queues, and active timer. Timer 2 is keep-alive.
     let timers = || {
         let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
         let sockets = sockets.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());

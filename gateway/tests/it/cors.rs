@@ -22,7 +22,7 @@ async fn ask(gateway: &Gateway, method: &str, path: &str, fields: &[(&str, &str)
 }
 
 #[tokio::test]
-async fn the_gateway_answers_preflights_itself_and_counts_them_for_nobody() {
+async fn preflights_get_local_replies_and_are_not_rate_limited() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&[&origin], Setup { tables: TABLES, ..Setup::default() }).await;
     let put = ("Access-Control-Request-Method", "PUT");
@@ -50,7 +50,7 @@ async fn the_gateway_answers_preflights_itself_and_counts_them_for_nobody() {
 }
 
 #[tokio::test]
-async fn responses_say_who_may_read_them_and_so_do_the_gateways_own() {
+async fn cors_fields_are_on_responses_and_local_replies() {
     let origin = Origin::start().await;
     origin.behave(Behaviour::Header("access-control-allow-origin", "*"));
     let gateway = Gateway::start(&[&origin], Setup { tables: TABLES, ..Setup::default() }).await;
@@ -72,7 +72,7 @@ async fn responses_say_who_may_read_them_and_so_do_the_gateways_own() {
 }
 
 #[tokio::test]
-async fn options_that_are_no_preflight_go_to_the_backend() {
+async fn options_request_without_preflight_reaches_the_backend() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&[&origin], Setup { tables: TABLES, ..Setup::default() }).await;
     ask(&gateway, "OPTIONS", "/anything", &[("Origin", APP)]).await;

@@ -9,7 +9,8 @@ use tokio::net::TcpStream;
 
 use crate::support::GATEWAY;
 
-/// In this process, because the demo's own ports are fixed: a newcomer must know where to look.
+/// Runs the demo in the process of the test, because the demo's ports are fixed: a newcomer must know which
+/// ones to use.
 #[tokio::test]
 async fn six_requests_reach_three_origins() {
     let address = free_address();
@@ -38,7 +39,7 @@ async fn six_requests_reach_three_origins() {
 }
 
 #[tokio::test]
-async fn it_moves_where_listen_says() {
+async fn listen_option_moves_the_demo() {
     let address = free_address();
     let mut demo = Process::spawn(GATEWAY, &["--listen", &address.to_string()], &[]);
     demo.line(&format!("gateway   http://{address}")).await;

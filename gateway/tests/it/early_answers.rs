@@ -1,5 +1,5 @@
-//! Backends that answer before they have the whole request. What is left of it must not be anybody's next request,
-//! and the client must have its answer.
+//! Backends that answer before they have the whole request. The rest of the request must not become another
+//! client's request, and the client must get its response.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use tokio::time::timeout;
 use crate::frames::{DATA, END_STREAM, Frame, HEADERS, Wire};
 use crate::support::{Gateway, Setup};
 
-/// A backend that answers as soon as it has a head, and takes whatever follows for the next one. `/echo` it answers
-/// with what it reads, as it reads.
+/// A backend that answers as soon as it has a head, and reads the bytes that follow as the next request. For
+/// `/echo`, it sends the body back while it reads.
 struct Hasty {
     address: SocketAddr,
-    /// The request lines that it has read, each with the number of its connection.
+    /// Request lines that the backend has read, each with the number of its connection.
     seen: Arc<Mutex<Vec<(usize, String)>>>,
 }
 
@@ -36,14 +36,14 @@ impl Hasty {
         Hasty { address, seen }
     }
 
-    /// The connection on which a request line with this in it came.
+    /// Returns the connection of the first request line that contains `part`.
     fn connection_of(&self, part: &str) -> usize {
         let seen = self.seen.lock();
         let found = seen.iter().find(|(_, line)| line.contains(part));
         found.unwrap_or_else(|| panic!("no {part} in {seen:?}")).0
     }
 
-    /// The request lines of all connections, in the order in which they came.
+    /// Returns the request lines of all connections in order of arrival.
     fn lines(&self) -> Vec<String> {
         self.seen.lock().iter().map(|(_, line)| line.clone()).collect()
     }
@@ -66,7 +66,7 @@ async fn answer(stream: TcpStream, connection: usize, seen: Arc<Mutex<Vec<(usize
         let answered = if line.contains("/echo") {
             echo(&mut stream, &head).await
         } else if line.contains("/smuggled") {
-            // An answer that is there too early would end the connection as well.
+            // No response, because an unexpected response would also close the connection.
             Ok(())
         } else if line.contains(" /leaves") {
             let leaves = "Connection: keep-alive\r\nConnection: x, close";
@@ -86,7 +86,7 @@ async fn answer(stream: TcpStream, connection: usize, seen: Arc<Mutex<Vec<(usize
     }
 }
 
-/// Sends each part of the body back when it is there.
+/// Sends each part of the body back as soon as it arrives.
 async fn echo(stream: &mut BufReader<TcpStream>, head: &str) -> std::io::Result<()> {
     let length = head.to_ascii_lowercase().lines().find_map(|line| {
         line.strip_prefix("content-length:").and_then(|length| length.trim().parse::<usize>().ok())
@@ -112,7 +112,7 @@ async fn start(backend: &Hasty) -> Gateway {
     Gateway::start_over(&[backend.address], Setup { proxy: "http2_cleartext = true", tables }).await
 }
 
-/// Asks for `path`, which the backend must see on its own, and not on the connection of `before`.
+/// Sends a GET of `path`. The backend must receive it as a request on its own, on another connection than `before`.
 async fn next_is_whole(gateway: &Gateway, backend: &Hasty, path: &str, before: &str) {
     assert_eq!(gateway.get(path).await.text(), format!("saw {path}"));
     assert_ne!(backend.connection_of(path), backend.connection_of(before));
@@ -121,7 +121,7 @@ async fn next_is_whole(gateway: &Gateway, backend: &Hasty, path: &str, before: &
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[tokio::test]
-async fn the_rest_of_a_refused_request_is_nobodys_next_one() {
+async fn rest_of_refused_request_is_not_the_next_request() {
     let backend = Hasty::start().await;
     let gateway = start(&backend).await;
     let length = SMUGGLED.len();
@@ -139,7 +139,7 @@ async fn the_rest_of_a_refused_request_is_nobodys_next_one() {
         assert!(answer.starts_with("HTTP/1.1 413 ") && answer.ends_with("\r\n\r\nno"), "{fields}: {answer}");
         assert!(answer.contains("\r\nConnection: close\r\n"), "{fields}: {answer}");
         next_is_whole(&gateway, &backend, &format!("/next-{i}"), &format!("/refused-{i} ")).await;
-        // An answer is an answer: nothing is wrong with the client or the backend.
+        // The response is complete, so the log must not report an error of the client or the backend.
         let logged = gateway.process.line(&format!("POST /refused-{i} 413 ")).await;
         assert!(!logged.contains("error=") && logged.contains("backend="), "{logged}");
     }
@@ -148,13 +148,13 @@ async fn the_rest_of_a_refused_request_is_nobodys_next_one() {
 }
 
 #[tokio::test]
-async fn a_body_that_did_not_wait_for_100_is_on_a_connection_of_its_own() {
+async fn body_sent_without_waiting_for_100_is_not_the_next_request() {
     let backend = Hasty::start().await;
     let gateway = start(&backend).await;
     let length = SMUGGLED.len();
     let head =
         format!("POST /refused HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {length}");
-    // By the time that the backend refuses it the body may have gone up, and this one takes it for a request.
+    // The body may have reached the backend before it refuses the request. This backend reads the body as a request.
     let answer = exchange(gateway.address, format!("{head}\r\n\r\n{SMUGGLED}").as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     next_is_whole(&gateway, &backend, "/next", "/refused").await;
@@ -179,7 +179,7 @@ async fn a_client_that_goes_on_sending_has_its_answer() {
 }
 
 #[tokio::test]
-async fn an_answer_that_begins_early_may_need_the_rest() {
+async fn early_response_may_need_the_rest_of_the_request() {
     let backend = Hasty::start().await;
     let gateway = start(&backend).await;
     let mut stream = TcpStream::connect(gateway.address).await.unwrap();
@@ -196,23 +196,24 @@ async fn an_answer_that_begins_early_may_need_the_rest() {
     }
     timeout(DEADLINE, stream.read_to_string(&mut has)).await.unwrap().unwrap();
     assert!(has.ends_with("0\r\n\r\n"), "{has}");
-    // All of it was read and sent. But who answers early may do so by mistake.
+    // The backend has read the whole body. It may still have answered early by mistake, so its connection is
+    // not reused.
     next_is_whole(&gateway, &backend, "/next", "/echo").await;
 }
 
 #[tokio::test]
-async fn a_backend_that_says_somewhere_that_it_closes_is_not_sent_another_request() {
+async fn backend_that_announces_close_gets_no_second_request() {
     let backend = Hasty::start().await;
     let gateway = start(&backend).await;
     for path in ["/leaves-0", "/leaves-1"] {
         assert_eq!(gateway.get(path).await.text(), "ok");
-        // It keeps its connection open all the same.
+        // The backend announces a close but keeps its connection open.
         next_is_whole(&gateway, &backend, &format!("/after{path}"), &format!("GET {path}")).await;
     }
 }
 
 #[tokio::test]
-async fn over_http2_the_rest_is_nobodys_either() {
+async fn rest_of_refused_http2_request_is_not_the_next_request() {
     let backend = Hasty::start().await;
     let gateway = start(&backend).await;
     let mut wire = Wire::connect(gateway.address).await;
@@ -227,7 +228,7 @@ async fn over_http2_the_rest_is_nobodys_either() {
     wire.send(&[Frame::head(1, &head, false)]).await;
     assert_eq!(wire.status(1).await, 413);
     assert!(wire.find(|frame| frame.stream == 1 && frame.is_end()).await.is_some());
-    // Its backend has done with it, whether more comes or not.
+    // The request to the backend must end, although the client may still send.
     eventually!(gateway.metric("proxy_backend_requests_active").await == 0.0);
     wire.send(&[Frame::new(DATA, END_STREAM, 1, SMUGGLED)]).await;
     gateway.process.line("POST /refused 413 ").await;

@@ -1,4 +1,4 @@
-//! Answers over HTTP/2 to requests that are not whole: by backends that do not wait for the rest, and to clients that
+//! HTTP/2 responses to incomplete requests: from backends that do not wait for the rest, and to clients that
 //! never send it.
 
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use crate::support::{Gateway, Setup};
 
 const CANCEL: u32 = 8;
 
-/// How an answer ends.
+/// End of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ends {
     Body,
@@ -23,10 +23,10 @@ enum Ends {
     Head,
 }
 
-/// A backend of HTTP/2 that answers a stream as soon as it has its head.
+/// An HTTP/2 backend that answers a stream as soon as it has the head.
 struct Hasty {
     address: SocketAddr,
-    /// What it has read, each frame with the number of its connection.
+    /// Frames that the backend has read, each with the number of its connection.
     seen: Arc<Mutex<Vec<(usize, Frame)>>>,
 }
 
@@ -106,12 +106,12 @@ async fn a_client_of_http1_has_its_answer_at_once_and_the_stream_ends() {
             }
             assert!(answer.starts_with("HTTP/1.1 413 "), "{fields}: {answer}");
             assert!(answer.contains("\r\nConnection: close\r\n"), "{fields}: {answer}");
-            // The rest is not waited for.
+            // The gateway must cancel the stream without waiting for the rest of the body.
             eventually!(backend.count(|frame| frame.kind == RST_STREAM && frame.reason() == CANCEL) == i + 1);
             let logged = gateway.process.line(&format!("POST /early-{i} 413 ")).await;
             assert!(!logged.contains("error="), "{logged}");
         }
-        // The connection goes on.
+        // All requests must share one connection.
         assert!(backend.seen.lock().iter().all(|(connection, _)| *connection == 0));
         let logged = gateway.process.output();
         assert!(!logged.contains("ERROR") && !logged.contains("WARN pingora"), "{logged}");
@@ -119,7 +119,7 @@ async fn a_client_of_http1_has_its_answer_at_once_and_the_stream_ends() {
 }
 
 #[tokio::test]
-async fn of_a_client_of_http2_nothing_more_goes_up() {
+async fn http2_client_body_stops_after_early_response() {
     let backend = Hasty::start(Ends::Body).await;
     let gateway = start(&backend, "").await;
     let mut wire = Wire::connect(gateway.address).await;
@@ -135,7 +135,7 @@ async fn of_a_client_of_http2_nothing_more_goes_up() {
 }
 
 #[tokio::test]
-async fn a_connection_ends_whose_client_leaves_a_request_open_and_no_other() {
+async fn connection_with_unfinished_request_ends_and_no_other() {
     for ends in [Ends::Body, Ends::Trailers, Ends::Head] {
         let backend = Hasty::start(ends).await;
         let gateway = start(&backend, "[limits]\nbody_timeout_secs = 1\n").await;
@@ -150,7 +150,7 @@ async fn a_connection_ends_whose_client_leaves_a_request_open_and_no_other() {
         eventually!(gateway.metric("proxy_requests_active").await == 0.0);
         let logged = gateway.process.line("POST /other 413 ").await;
         assert!(ends == Ends::Head || !logged.contains("error="), "{logged}");
-        // Its time would have passed before.
+        // The body timeout of the first stream would have ended this connection before now.
         fair.send(&[post(3, "/next")]).await;
         assert!(fair.find(|frame| frame.stream == 3 && frame.kind == HEADERS).await.is_some(), "{ends:?}");
     }

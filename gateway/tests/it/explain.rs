@@ -103,7 +103,7 @@ async fn header_fields_count() {
 }
 
 #[tokio::test]
-async fn what_the_gateway_answers_itself_is_said() {
+async fn explain_reports_local_replies() {
     let unknown = json(&["GET", "http://elsewhere/"]).await;
     assert_eq!((&unknown["answered"], &unknown["virtual_host"]), (&404.into(), &Value::Null));
     let explained = json(&["GET", "http://elsewhere/.well-known/gateway/problems"]).await;
@@ -169,7 +169,7 @@ async fn guarded(arguments: &[&str]) -> String {
     said
 }
 
-/// The lines from the policies on, without these.
+/// Returns the lines that follow the first line of the policies.
 fn tail(said: &str) -> Vec<&str> {
     let lines = said.lines().skip_while(|line| !line.starts_with("  policies"));
     lines.skip(1).map(str::trim_start).collect()
@@ -202,7 +202,7 @@ async fn a_preflight_is_answered_by_the_route_that_it_is_about() {
 }
 
 #[tokio::test]
-async fn policies_are_told_of_in_the_order_in_which_they_are_asked() {
+async fn explain_lists_policies_in_order_of_evaluation() {
     let said = guarded(&["PUT", "http://a/put"]).await;
     let begins: Vec<&str> = tail(&said).iter().map(|line| line.split("  ").next().unwrap()).collect();
     assert_eq!(
@@ -230,7 +230,7 @@ async fn policies_are_told_of_in_the_order_in_which_they_are_asked() {
 }
 
 #[tokio::test]
-async fn what_is_refused_for_its_form_or_its_size_is_told_of() {
+async fn explain_reports_refused_methods_and_sizes() {
     for (arguments, refused) in [
         (
             &["CONNECT", "http://a/"][..],
@@ -254,7 +254,7 @@ async fn what_is_refused_for_its_form_or_its_size_is_told_of() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_asked_is_an_error() {
+async fn explain_rejects_invalid_requests() {
     let (code, said) = explain(&["GET", "/api"]).await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("'/api': there is no host; expected http://host/path"), "{said}");
@@ -269,7 +269,7 @@ async fn what_cannot_be_asked_is_an_error() {
 }
 
 #[tokio::test]
-async fn where_an_auth_servers_cookies_go_is_said() {
+async fn explain_reports_auth_server_cookies() {
     let table = "[auth]\nkind = \"forward\"\nurl = \"http://127.0.0.1:9/\"\n";
     for (auth, is_said) in [(table, true), ("[auth]\nkind = \"none\"\n", false)] {
         let file = ConfigFile::new(&format!("{auth}{CONFIG}"));

@@ -7,7 +7,7 @@ use testkit::{Behaviour, Client, Origin, eventually};
 
 use crate::support::{Gateway, Setup};
 
-/// The gateway finds out about failures by itself: nothing is probed.
+/// Configuration without health checks, so that only failed requests reveal a failure.
 const NO_CHECKS: Setup<'_> =
     Setup { proxy: "", tables: "[health_check]\nenabled = false\n[circuit_breaker]\nenabled = false\n" };
 
@@ -61,7 +61,7 @@ async fn attempts_bound_what_a_request_may_cost() {
 }
 
 #[tokio::test]
-async fn a_virtual_host_that_does_not_retry_does_not_keep_others_from_it() {
+async fn virtual_host_without_retries_does_not_affect_others() {
     let (dead, alive) = (Origin::dead(), Origin::start().await);
     let tables = format!(
         "[health_check]\nenabled = false\n[[virtual_hosts]]\ndomain = \"once\"\nenabled_backends_tag = \"once\"\n\
@@ -78,7 +78,7 @@ async fn a_virtual_host_that_does_not_retry_does_not_keep_others_from_it() {
 }
 
 #[tokio::test]
-async fn killing_one_of_three_under_load_loses_no_get_and_it_gets_traffic_again() {
+async fn killed_backend_loses_no_get_and_gets_traffic_again() {
     let (mut a, b, c) = (Origin::start().await, Origin::start().await, Origin::start().await);
     let tables = "[health_check]\ninterval_secs = 1\nunhealthy_threshold = 1\nhealthy_threshold = 1\n";
     let gateway = Gateway::start(&[&a, &b, &c], Setup { tables, ..Setup::default() }).await;

@@ -1,4 +1,5 @@
-//! Frames of HTTP/2 by hand (RFC 9113 4.1), for what no library would send, and to see what really comes back.
+//! HTTP/2 frames made by hand (RFC 9113 4.1), for bytes that no library would send, and to see exactly what
+//! comes back.
 
 use std::net::SocketAddr;
 
@@ -23,7 +24,7 @@ pub(crate) const PROTOCOL_ERROR: u32 = 1;
 pub(crate) const REFUSED_STREAM: u32 = 7;
 pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// One frame.
+/// An HTTP/2 frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
@@ -37,12 +38,12 @@ impl Frame {
         Frame { kind, flags, stream, payload: payload.into() }
     }
 
-    /// The reset of a stream.
+    /// Returns a RST_STREAM frame.
     pub(crate) fn reset(stream: u32, reason: u32) -> Frame {
         Frame::new(RST_STREAM, 0, stream, reason.to_be_bytes())
     }
 
-    /// A request's head, whole; `end`: and nothing follows.
+    /// Returns the whole head of a request. If `end` is true, the request has no body.
     pub(crate) fn head(stream: u32, fields: &[(&str, &str)], end: bool) -> Frame {
         let flags = END_HEADERS | if end { END_STREAM } else { 0 };
         Frame::new(HEADERS, flags, stream, block(fields))
@@ -60,8 +61,8 @@ impl Frame {
         bytes
     }
 
-    /// The status of a response's head, which comes first: one of the static table (RFC 7541 A), or its three digits
-    /// in Huffman code.
+    /// Returns the status of a response's head, whose first field is `:status`: an entry of the static table
+    /// (RFC 7541 A), or three digits in Huffman code.
     pub(crate) fn status(&self) -> u16 {
         match self.payload[..] {
             [0x88, ..] => 200,
@@ -76,14 +77,14 @@ impl Frame {
         }
     }
 
-    /// The reason in a RST_STREAM or a GOAWAY.
+    /// Returns the error code of a RST_STREAM or GOAWAY frame.
     pub(crate) fn reason(&self) -> u32 {
         let at = if self.kind == GOAWAY { 4 } else { 0 };
         u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
     }
 }
 
-/// A number of three digits (RFC 7541 B): up to 2 they have five bits, the others six.
+/// Decodes a number of three Huffman-coded digits (RFC 7541 B). The digits 0 to 2 have five bits, the others six.
 fn huffman_digits(bytes: &[u8]) -> u16 {
     let bits = bytes.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
     let mut left = 8 * bytes.len();
@@ -95,12 +96,12 @@ fn huffman_digits(bytes: &[u8]) -> u16 {
     })
 }
 
-/// A GET of `/` from `authority`, as fields.
+/// Returns the fields of a GET of `/` from `authority`.
 pub(crate) fn get(authority: &str) -> [(&str, &str); 4] {
     [(":method", "GET"), (":scheme", "http"), (":authority", authority), (":path", "/")]
 }
 
-/// A header block: each field spelled out, nothing compressed (RFC 7541 6.2.2).
+/// Encodes a header block with literal fields and without compression (RFC 7541 6.2.2).
 pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
@@ -124,11 +125,11 @@ pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-/// A connection on which frames are written and read.
+/// A connection on which the test writes and reads frames.
 pub(crate) struct Wire(TcpStream);
 
 impl Wire {
-    /// A new connection, with the preface and empty settings sent.
+    /// Opens a connection and sends the preface and empty settings.
     pub(crate) async fn connect(address: SocketAddr) -> Wire {
         let mut wire = Wire(TcpStream::connect(address).await.unwrap());
         wire.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
@@ -136,7 +137,7 @@ impl Wire {
         wire
     }
 
-    /// The other side of one, whose preface has been read.
+    /// Accepts the connection of a client, whose preface is read here.
     pub(crate) async fn accept(mut stream: TcpStream) -> Wire {
         let mut preface = [0; 24];
         stream.read_exact(&mut preface).await.unwrap();
@@ -145,13 +146,13 @@ impl Wire {
         wire
     }
 
-    /// Writes frames; whether somebody is there to take them.
+    /// Writes frames. Returns true if the connection accepted them.
     pub(crate) async fn send(&mut self, frames: &[Frame]) -> bool {
         let bytes: Vec<u8> = frames.iter().flat_map(Frame::bytes).collect();
         matches!(timeout(DEADLINE, self.0.write_all(&bytes)).await, Ok(Ok(())))
     }
 
-    /// The next frame; `None` at the end of the connection.
+    /// Returns the next frame; `None` at the end of the connection.
     pub(crate) async fn next(&mut self) -> Option<Frame> {
         let reading = async {
             let mut head = [0; 9];
@@ -166,7 +167,7 @@ impl Wire {
         next.unwrap_or_else(|_| panic!("no frame, and the connection does not end"))
     }
 
-    /// The next frame for which `is_it`; `None` where the connection ends before.
+    /// Returns the next frame for which `is_it` is true; `None` if the connection ends first.
     pub(crate) async fn find(&mut self, is_it: impl Fn(&Frame) -> bool) -> Option<Frame> {
         loop {
             let frame = self.next().await?;
@@ -176,7 +177,7 @@ impl Wire {
         }
     }
 
-    /// The status of the response on a stream, which must have one.
+    /// Returns the status of the response on a stream. Fails if no response arrives.
     pub(crate) async fn status(&mut self, stream: u32) -> u16 {
         let head =
             self.find(|frame| frame.stream == stream && [HEADERS, RST_STREAM].contains(&frame.kind)).await;
@@ -185,7 +186,7 @@ impl Wire {
         head.status()
     }
 
-    /// Reads until the connection ends; the reason of the last GOAWAY, if there was one.
+    /// Reads until the connection ends. Returns the error code of the last GOAWAY, if there was one.
     pub(crate) async fn ended(&mut self) -> Option<u32> {
         let mut reason = None;
         while let Some(frame) = self.next().await {

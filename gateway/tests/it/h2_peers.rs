@@ -1,5 +1,5 @@
-//! HTTP/2 spoken by the `h2` crate on both sides of the gateway, stream by stream: a client that sees how each
-//! stream ended, and backends that end streams as they please.
+//! Client and backends that use the `h2` crate. The client sees how each stream ended, and the backends end
+//! streams as the test asks.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,31 +16,31 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-/// How a stream ended, and what came before.
+/// End of a stream, and the response before it.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Option<HeaderMap>,
-    /// With what it was reset, if it was.
+    /// Error code of the reset, if the stream was reset.
     pub(crate) reset: Option<Reason>,
 }
 
 impl Exchange {
-    /// A field of the trailers, or of the head where there are none.
+    /// Returns a field of the trailers, or of the head if the response has no trailers.
     pub(crate) fn last_field(&self, name: &str) -> &str {
         let value = self.trailers.as_ref().unwrap_or(&self.headers).get(name);
         value.map_or("", |value| value.to_str().unwrap())
     }
 }
 
-/// A client on a new connection.
+/// Opens a connection and returns a client on it.
 pub(crate) async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
     connect_over(TcpStream::connect(address).await.unwrap()).await
 }
 
-/// A client on this connection.
+/// Returns a client on this connection.
 pub(crate) async fn connect_over(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
 ) -> SendRequest<Bytes> {
@@ -49,8 +49,8 @@ pub(crate) async fn connect_over(
     client
 }
 
-/// Sends a request, whole, and waits for the end of its stream; with what the stream or the connection was ended,
-/// where not even a head came.
+/// Sends a whole request and waits for the end of its stream. Returns the error of the stream or the connection
+/// if no head arrived.
 pub(crate) async fn send(
     client: &SendRequest<Bytes>,
     request: Request<()>,
@@ -59,7 +59,7 @@ pub(crate) async fn send(
     send_and(client, request, body, || ()).await
 }
 
-/// The same, and does something for each part of the response's body that comes.
+/// Sends a request like [`send`], and calls `on_part` for each part of the response's body.
 pub(crate) async fn send_and(
     client: &SendRequest<Bytes>,
     request: Request<()>,
@@ -105,36 +105,37 @@ async fn ended(response: h2::client::ResponseFuture, on_part: impl Fn()) -> Resu
     timeout(DEADLINE, reading).await.unwrap_or_else(|_| panic!("the stream does not end"))
 }
 
-/// What a [`Backend`] does with each stream.
+/// Reaction of a [`Backend`] to each stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Does {
-    /// Reads the request and says nothing.
+    /// Reads the request and never responds.
     Silence,
-    /// Sends the head and one message of a response of gRPC, and nothing after that.
+    /// Sends the head and one message of a gRPC response, and then nothing.
     BeginAndSilence,
     /// Resets the stream.
     Reset(Reason),
-    /// Refuses the first stream, and answers the next ones.
+    /// Refuses the first stream and answers the next ones.
     RefuseFirst,
-    /// Takes no more streams on this connection, and sends the head and one message of a response of gRPC; when it is
-    /// [told](Backend::go_on), the rest.
+    /// Sends GOAWAY, and the head and one message of a gRPC response. It sends the rest when the test calls
+    /// [`go_on`](Backend::go_on).
     BeginAndGoAway,
-    /// Sends the head and one message of a response of gRPC, and resets the stream.
+    /// Sends the head and one message of a gRPC response, and then resets the stream.
     ///
-    /// It does so when it is [told](Backend::go_on), since a reset overtakes what has not been written yet.
+    /// The reset waits for [`go_on`](Backend::go_on), because it would overtake data that has not been written yet.
     BeginAndReset(Reason),
-    /// The same, but closes the connection.
+    /// Sends the head and one message of a gRPC response, and closes the connection when the test calls
+    /// [`go_on`](Backend::go_on).
     BeginAndClose,
-    /// Answers with this status and no gRPC at all.
+    /// Answers with this status and an HTML page.
     Html(u16),
-    /// Sends the trailers of a response that is not of gRPC.
+    /// Sends trailers in a response that is not gRPC.
     Trailers,
 }
 
-/// A message of gRPC that says "hi".
+/// A gRPC message that says "hi".
 pub(crate) const MESSAGE: &[u8] = b"\0\0\0\0\x02hi";
 
-/// A backend of HTTP/2 without TLS, at an address of its own until it is dropped.
+/// An HTTP/2 backend without TLS, at a free address. It stops when this is dropped.
 pub(crate) struct Backend {
     pub(crate) address: SocketAddr,
     told: Arc<Notify>,
@@ -162,7 +163,7 @@ impl Backend {
         Backend { address, told, running: tokio::spawn(serving).abort_handle() }
     }
 
-    /// Has it go on where it waits.
+    /// Lets the backend continue at the point where it waits.
     pub(crate) fn go_on(&self) {
         self.told.notify_one();
     }
@@ -196,7 +197,7 @@ async fn serve(stream: TcpStream, does: Does, told: Arc<Notify>) {
     }
 }
 
-/// Answers a stream; whether the connection is to be closed.
+/// Answers a stream. Returns true if the connection must be closed.
 async fn answer(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,

@@ -10,7 +10,7 @@ async fn ask(gateway: &Gateway, fields: &str) -> String {
 }
 
 #[tokio::test]
-async fn one_field_is_believed_and_the_other_is_taken_out() {
+async fn trusted_field_is_believed_and_the_other_removed() {
     let origin = Origin::start().await;
     let both = "X-Forwarded-For: 6.6.6.6, 192.0.2.1\r\nX-Forwarded-Proto: https\r\n\
                 Forwarded: for=\"[2001:db8::1]:80\";proto=http\r\n";
@@ -61,7 +61,7 @@ async fn the_scheme_of_a_websocket_is_that_of_its_connection() {
 }
 
 #[tokio::test]
-async fn the_client_that_is_believed_is_the_one_that_is_counted() {
+async fn rate_limit_counts_the_forwarded_client_address() {
     let origin = Origin::start().await;
     let setup = Setup { proxy: TRUSTED, tables: "[rate_limit]\nrequests = 1\n" };
     let gateway = Gateway::start(&[&origin], setup).await;
@@ -73,7 +73,7 @@ async fn the_client_that_is_believed_is_the_one_that_is_counted() {
 }
 
 #[tokio::test]
-async fn nobody_passes_for_another_one_however_the_field_is_written() {
+async fn identity_fields_are_removed_in_every_spelling() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&[&origin], Setup::default()).await;
     ask(

@@ -31,7 +31,7 @@ async fn a_change_is_one_line_of_the_file_and_survives_a_restart() {
     assert_eq!(tag(&gateway.killed_and_started_again().await).await, "b");
 }
 
-/// A new text must not be read half, at whatever moment the process dies.
+/// The file must never contain half of a new text, at any time at which the process may die.
 #[tokio::test]
 async fn a_kill_at_any_moment_leaves_the_old_or_the_new_state() {
     const ROUNDS: usize = 10;
@@ -48,7 +48,7 @@ async fn a_kill_at_any_moment_leaves_the_old_or_the_new_state() {
             }
             let request = gateway.api_request("POST", SWITCH, json!({"new_tag": next}).to_string());
             let answer = tokio::spawn(async move { Client::new().try_send(request).await });
-            // Another moment each time; a write takes a millisecond or a few.
+            // Each round kills at another time. A write takes one to a few milliseconds.
             tokio::time::sleep(Duration::from_micros(400 * round as u64)).await;
             gateway = gateway.killed_and_started_again().await;
             let now = tag(&gateway).await;
@@ -62,7 +62,8 @@ async fn a_kill_at_any_moment_leaves_the_old_or_the_new_state() {
     }
 }
 
-/// Whether a test may mount a disk that nobody else sees. Where not, the test is skipped, but never in CI.
+/// Returns true if a test may mount a private file system. If not, the caller skips the test, but in CI the
+/// test fails.
 pub(crate) fn has_own_disks() -> bool {
     let possible =
         std::process::Command::new("unshare").args(["--mount", "--map-root-user", "true"]).status();
@@ -79,7 +80,7 @@ pub(crate) fn has_own_disks() -> bool {
     possible
 }
 
-/// In a mount namespace of its own, where the configuration is on a small disk that has no room left.
+/// Runs in a mount namespace, with the configuration on a small file system that is full.
 #[tokio::test]
 async fn a_full_disk_leaves_everything_as_it_was_and_is_told() {
     if !has_own_disks() {
@@ -116,7 +117,7 @@ pub(crate) fn text_of(gateway: &Gateway) -> String {
     std::fs::read_to_string(gateway.file()).unwrap()
 }
 
-/// Nobody has told the gateway yet that the file was edited when somebody else asks for a change.
+/// The file was edited, and the gateway does not know it yet when the API gets a change.
 #[tokio::test]
 async fn an_edit_of_the_file_is_not_lost_by_a_change() {
     let gateway = Gateway::start_with_config(&text()).await;
@@ -129,7 +130,8 @@ async fn an_edit_of_the_file_is_not_lost_by_a_change() {
     );
     assert_eq!(gateway.read("/config").await["empty_tags"], json!(["c"]));
 
-    // Neither is one that cannot be taken over, because a name leads nowhere or because a key is wrong.
+    // An edit that the gateway cannot accept must not be lost either, for example one with an unresolvable name
+    // or a wrong key.
     let before = text_of(&gateway);
     gateway.edit(&before.replace("[[backends]]\nid = \"web-b\"", "[[backends]]\nid = \"c\"\naddress = \"nowhere.invalid:1\"\ntags = [\"c\"]\n[[backends]]\nid = \"web-b\""));
     for _ in 0..2 {
@@ -156,9 +158,9 @@ async fn a_reload_can_be_asked_for() {
     gateway.process.line("by=\"127.0.0.1\"").await;
 }
 
-/// Not each change may depend on each name.
+/// A change must not depend on names that it does not concern.
 #[tokio::test]
-async fn a_name_that_leads_nowhere_for_a_while_holds_up_nothing_else() {
+async fn unresolvable_name_does_not_block_other_changes() {
     let origin = Origin::start().await;
     let address = origin.address().to_string();
     let by_name = address.replace("127.0.0.1", "localhost");
@@ -182,7 +184,7 @@ async fn a_name_that_leads_nowhere_for_a_while_holds_up_nothing_else() {
 }
 
 #[tokio::test]
-async fn without_persist_the_file_stays_and_a_restart_undoes() {
+async fn changes_without_persist_are_lost_at_a_restart() {
     let text = text().replace("[health_check]", "[admin]\npersist = false\n[health_check]");
     let gateway = Gateway::start_with_config(&text).await;
     assert_eq!(switch(&gateway, "b").await.status, 200);
@@ -194,9 +196,9 @@ async fn without_persist_the_file_stays_and_a_restart_undoes() {
     assert_eq!(tag(&gateway.killed_and_started_again().await).await, "a");
 }
 
-/// The sources that win over a file go on winning.
+/// Variables keep their precedence over the file when the API changes the configuration.
 #[tokio::test]
-async fn what_a_variable_sets_cannot_be_changed() {
+async fn keys_set_by_a_variable_cannot_be_changed() {
     let file = ConfigFile::new(&text());
     let gateway = Gateway::start_from(file, &[("PINGORA_TIMEOUT_SECONDS", "7")]).await;
     let mut config = gateway.read("/config").await;
@@ -211,9 +213,9 @@ async fn what_a_variable_sets_cannot_be_changed() {
     assert!(refused.text().contains("PINGORA_TIMEOUT_SECONDS"), "{refused:?}");
 }
 
-/// Neither waits a change for a pipe that has taken the file's place.
+/// The configuration file was replaced with a pipe. A change must not block on it.
 #[tokio::test]
-async fn what_came_through_a_pipe_is_changed_in_memory() {
+async fn configuration_from_a_pipe_is_changed_in_memory() {
     let gateway = Gateway::start_with_config(&text()).await;
     std::fs::remove_file(gateway.file()).unwrap();
     let made = std::process::Command::new("mkfifo").arg(gateway.file()).status().unwrap();
@@ -223,9 +225,9 @@ async fn what_came_through_a_pipe_is_changed_in_memory() {
     assert_eq!(tag(&gateway).await, "b");
 }
 
-/// With `--backend` there is a file for some things and not for who is served.
+/// With `--backend`, the file configures the gateway, but the backends and virtual hosts come from the option.
 #[tokio::test]
-async fn what_options_say_is_changed_in_memory() {
+async fn backends_from_options_are_changed_in_memory() {
     let origin = Origin::start().await;
     let file = ConfigFile::new(
         "[proxy]\nlisten_addr_http = \"127.0.0.1:0\"\nmanagement_api_addr = \"127.0.0.1:0\"\n\

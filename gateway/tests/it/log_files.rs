@@ -1,4 +1,4 @@
-//! The log file: opened again when logrotate has renamed it, and what becomes of lines where it cannot be written.
+//! The log file: reopened after logrotate has renamed it, and the handling of lines that cannot be written.
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
@@ -19,9 +19,10 @@ fn read(log: &Path) -> String {
     std::fs::read_to_string(log).unwrap_or_default()
 }
 
-/// Requests pass all the time, while the file is renamed again and again: each has its line, once, in one of the files.
+/// Requests continue while the file is renamed several times. Each request must have one line in exactly one of
+/// the files.
 #[tokio::test]
-async fn after_a_rename_and_sigusr1_lines_go_to_a_new_file_and_none_is_lost() {
+async fn sigusr1_after_rename_reopens_the_log_without_loss() {
     const ROUNDS: usize = 5;
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("gateway.log");
@@ -46,7 +47,7 @@ async fn after_a_rename_and_sigusr1_lines_go_to_a_new_file_and_none_is_lost() {
         eventually!(lines(&read(&log)) > 20);
         std::fs::rename(&log, directory.path().join(format!("gateway.log.{round}"))).unwrap();
         gateway.process.signal(Signal::SIGUSR1);
-        // A new file, without a request that would have to come first; and lines in it.
+        // The new file must exist without a request as the trigger, and must get lines.
         eventually!(read(&log).contains("was opened again"));
     }
     sender.0.send(true).unwrap();
@@ -67,7 +68,7 @@ async fn after_a_rename_and_sigusr1_lines_go_to_a_new_file_and_none_is_lost() {
     assert_eq!(gateway.metric("proxy_log_lines_dropped").await, 0.0);
 }
 
-/// The configuration is read again, and the log is opened again: whoever knows only SIGHUP gets both.
+/// SIGHUP reloads the configuration and also reopens the log, for operators and tools that send only this signal.
 #[tokio::test]
 async fn sighup_opens_the_log_again_as_well() {
     let directory = tempfile::tempdir().unwrap();
@@ -95,7 +96,7 @@ async fn without_a_file_sigusr1_changes_nothing() {
     assert!(gateway.process.ended(DEADLINE).await.success());
 }
 
-/// A process that drains still writes: its file may be renamed, too.
+/// A draining process still writes log lines, so its file may be renamed, too.
 #[tokio::test]
 async fn a_process_that_stops_opens_its_log_again_as_well() {
     let directory = tempfile::tempdir().unwrap();
@@ -118,8 +119,8 @@ async fn a_process_that_stops_opens_its_log_again_as_well() {
     );
 }
 
-/// A disk of its own that fills up: requests pass, lines are counted as lost, and standard error says when that begins
-/// and when it is over.
+/// The log is on a private file system that fills up. Requests must succeed and lost lines must be counted.
+/// Standard error must have a message when the loss begins and when it ends.
 #[tokio::test]
 async fn lines_that_a_full_disk_has_no_room_for_are_counted_and_told() {
     if !has_own_disks() {
@@ -142,9 +143,9 @@ async fn lines_that_a_full_disk_has_no_room_for_are_counted_and_told() {
     eventually!(read(&seen).contains("/anything/before"));
     assert_eq!(gateway.metric("proxy_log_lines_dropped").await, 0.0);
 
-    // Written until there is no room.
+    // Fills the file system.
     assert!(std::fs::write(&filler, vec![0; 1 << 20]).is_err());
-    // What is left of the log's last page takes some lines yet.
+    // The log's last page has room for some more lines.
     let mut sent = 0;
     eventually!({
         assert_eq!(gateway.get("/anything/lost").await.status, 200);
@@ -176,7 +177,7 @@ async fn lines_that_a_full_disk_has_no_room_for_are_counted_and_told() {
     assert!(lines + kept() == sent, "{lines} lost and {} kept of {sent}: {told}", kept());
     eventually!(gateway.metric("proxy_log_lines_dropped").await == lines as f64);
     eventually!(read(&seen).contains("log lines are missing here"));
-    // The line that was cut off has an end, so the next one begins a line.
+    // A line that was cut off must end with a newline, so that the next line is complete.
     let text = read(&seen);
     assert!(
         text.lines()
@@ -185,8 +186,9 @@ async fn lines_that_a_full_disk_has_no_room_for_are_counted_and_told() {
     );
 }
 
-/// Opened again as the user that the process has become: in a directory of that user's a new file, elsewhere the old one
-/// is used on, and standard error says why. Only root can become another user.
+/// After a change of user, the process reopens the log as that user. In a directory of the user it creates a
+/// new file. Elsewhere it continues with the old file, and standard error says why. Only root can change the
+/// user.
 #[tokio::test]
 async fn a_user_that_root_has_become_opens_its_log_again_where_it_may() {
     let Ok(Some(nobody)) = User::from_name("nobody") else { return };
@@ -216,7 +218,7 @@ async fn a_user_that_root_has_become_opens_its_log_again_where_it_may() {
     assert!(told.contains("Permission denied") && told.contains("send SIGUSR1 again"), "{told}");
     gateway.get("/anything/kept").await;
     eventually!(read(&second).contains("/anything/kept"));
-    // As logrotate's `create` does it.
+    // Like the option `create` of logrotate.
     std::fs::write(&log, "").unwrap();
     std::os::unix::fs::chown(&log, Some(nobody.uid.as_raw()), None).unwrap();
     gateway.process.signal(Signal::SIGUSR1);

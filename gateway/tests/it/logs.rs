@@ -87,7 +87,7 @@ async fn logs_go_to_a_file_and_the_access_log_can_be_off() {
 }
 
 #[tokio::test]
-async fn what_clients_do_is_no_error_of_ours() {
+async fn client_faults_are_not_logged_as_errors() {
     let origin = Origin::start().await;
     for access_log in [true, false] {
         let tables = format!("[logging]\naccess_log = {access_log}\n");
@@ -106,7 +106,7 @@ async fn what_clients_do_is_no_error_of_ours() {
                 client.set_zero_linger().unwrap();
             }
         }
-        // Those before it have been taken by then, and are over when no connection is left.
+        // The gateway has accepted all earlier connections by now. They are finished when no connection is open.
         exchange(gateway.address, b"GET /after HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
         eventually!(gateway.metric("proxy_connections_active").await == 0.0);
         let said = gateway.process.output();

@@ -1,4 +1,5 @@
-//! The gateway's real binary in front of real origins, over real sockets; a module a feature.
+//! Integration tests: the real gateway binary in front of real origins, over real sockets. Each module covers
+//! one feature.
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "in a test, a panic is the report")]
 

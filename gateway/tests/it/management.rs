@@ -13,7 +13,7 @@ async fn status(gateway: &Gateway, method: &str, path: &str, body: Option<Value>
     gateway.api(method, path, body).await.status.as_u16()
 }
 
-/// The label of the origin that answers `host`, or the status of what else answers.
+/// Returns the label of the origin that serves `host`, or the status of a local reply.
 async fn served_by(gateway: &Gateway, host: &str) -> String {
     let request = http::Request::get(gateway.url("/")).header("host", host).body(bytes::Bytes::new());
     let answer = Client::new().send(request.unwrap()).await;
@@ -67,7 +67,7 @@ async fn backends_come_change_and_go() {
     assert_eq!((&backend["id"], &backend["tags"]), (&json!("web-a"), &json!(["a"])));
     assert_eq!(backend["status"]["condition"], "usable");
     assert_eq!(backend["status"]["requests_total"], 1);
-    // It has been answered; that it is over is counted a moment later.
+    // The client has its response slightly before the gateway counts the request as finished.
     eventually!(gateway.read("/backends/web-a").await["status"]["requests_active"] == 0);
 
     let more = json!({"id": "web-c", "address": b.address().to_string(), "tags": ["a"]});
@@ -142,7 +142,7 @@ async fn a_drained_backend_gets_nothing_new_and_ends_what_it_has() {
 }
 
 #[tokio::test]
-async fn a_write_about_what_is_gone_is_refused() {
+async fn write_with_outdated_revision_is_refused() {
     let (gateway, ..) = gateway().await;
     let read = gateway.api("GET", "/domains/shop.example", None).await;
     let etag = read.header("etag").to_owned();
@@ -257,7 +257,7 @@ async fn earlier_configurations_can_be_gone_back_to() {
 }
 
 #[tokio::test]
-async fn what_would_become_of_a_request_can_be_asked() {
+async fn explain_endpoint_describes_a_request() {
     let (gateway, a, ..) = gateway().await;
     let ask = json!({"method": "GET", "url": "http://shop.example/x", "headers": {"X-A": "1"}});
     let answer = gateway.api("POST", "/explain", Some(ask)).await.json();
@@ -303,7 +303,7 @@ async fn recent_requests_have_their_timelines() {
 }
 
 #[tokio::test]
-async fn it_is_described_and_counted() {
+async fn api_is_described_by_openapi_and_counted() {
     let (gateway, ..) = gateway().await;
     let document = gateway.read("/openapi.json").await;
     assert_eq!(document["openapi"], "3.1.0");
@@ -355,7 +355,7 @@ async fn a_token_is_asked_for_where_there_is_one() {
 }
 
 #[tokio::test]
-async fn web_pages_get_no_answer_without_a_token() {
+async fn foreign_host_or_origin_without_token_gets_403() {
     let (gateway, ..) = gateway().await;
     let client = Client::new();
     for (name, value, status) in [
@@ -371,9 +371,9 @@ async fn web_pages_get_no_answer_without_a_token() {
     }
 }
 
-/// Who opens connections and says nothing takes neither traffic nor the API away.
+/// Silent connections must not block the traffic or the management API.
 #[tokio::test]
-async fn connections_that_say_nothing_are_few_and_end() {
+async fn silent_connections_do_not_block_traffic_or_api() {
     let (gateway, ..) = gateway().await;
     let mut silent = Vec::new();
     for _ in 0..120 {
@@ -383,8 +383,8 @@ async fn connections_that_say_nothing_are_few_and_end() {
     assert_ne!(served_by(&gateway, "shop.example").await, "503");
 }
 
-/// Method, path, body, the status, and what the answer says. A body that begins with a letter is sent as it
-/// stands, with the letter as its content type: `t` is text/plain.
+/// Method, path, body, expected status, and expected text in the response. A body that begins with a letter is
+/// sent unchanged, with a content type for that letter: `t` is text/plain.
 const MALFORMED: &[(&str, &str, &str, u16, &str)] = &[
     ("POST", "/domains", "", 400, "the body is no JSON: EOF"),
     ("POST", "/domains", "{", 400, "no JSON"),

@@ -11,7 +11,7 @@ async fn the_documented_metrics_are_served() {
     for _ in 0..4 {
         gateway.get("/?secret=1").await;
     }
-    // A request is counted when it is over, which its client can know a little before.
+    // The client has its response slightly before the gateway counts the request as finished.
     testkit::eventually!(gateway.metric("proxy_requests_active").await == 0.0);
     let text = gateway.monitor("/metrics").await.text();
     assert_eq!(gateway.monitor("/api/v1/metrics").await.status, 200);

@@ -8,7 +8,7 @@ use testkit::{Behaviour, Client, Origin, eventually};
 
 use crate::support::{Gateway, Setup};
 
-/// A gateway over `origin` that mirrors to `shadow`, with more keys of the route.
+/// Starts a gateway over `origin` that mirrors to `shadow`, with additional keys of the route.
 async fn start(origin: &Origin, shadow: &Origin, keys: &str) -> Gateway {
     let tables = format!(
         "[health_check]\nenabled = false\n[[virtual_hosts]]\ndomain = \"m\"\nenabled_backends_tag = \"all\"\n\

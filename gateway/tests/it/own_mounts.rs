@@ -1,15 +1,15 @@
-//! Files that are mounted by themselves, which no rename can replace: the configuration, and the file with the process's
-//! id. In a mount namespace of the test's own.
+//! Files that are bind mounts, which a rename cannot replace: the configuration and the pid file. The tests run
+//! the gateway in a separate mount namespace.
 
 use testkit::{DEADLINE, Origin, Process, Signal, eventually};
 
 use crate::keeping::{has_own_disks, switch, tag, text, text_of};
 use crate::support::{ConfigFile, GATEWAY, Gateway, Setup, config};
 
-/// A file that is mounted by itself, as containers do it (`-v ./gateway.toml:/etc/gateway.toml`, a `subPath`), cannot be
-/// replaced by a rename: the system says that it is busy. It is written over.
+/// A bind-mounted file, as containers use it (`-v ./gateway.toml:/etc/gateway.toml`, a `subPath`), cannot be
+/// replaced by a rename: the kernel returns EBUSY. The gateway must overwrite it in place.
 #[tokio::test]
-async fn a_file_that_is_a_mount_of_its_own_is_written_in_place_or_it_is_said_why_not() {
+async fn bind_mounted_file_is_written_in_place_or_error_says_why() {
     if !has_own_disks() {
         return;
     }
@@ -32,7 +32,7 @@ async fn a_file_that_is_a_mount_of_its_own_is_written_in_place_or_it_is_said_why
             let after = before.replace("enabled_backends_tag = \"a\"", "enabled_backends_tag = \"b\"");
             assert_eq!(text_of(&gateway), after, "and what it is mounted from has it");
             gateway.process.line("was written in place").await;
-            // It is the file that the gateway itself has written: nothing is taken over again.
+            // The gateway recognizes its own write, so it does not reload the file.
             assert_eq!(switch(&gateway, "a").await.status, 200);
             assert_eq!(text_of(&gateway), before);
             assert_eq!(gateway.read("/config/history").await.as_array().unwrap().len(), 3);
@@ -49,9 +49,9 @@ async fn a_file_that_is_a_mount_of_its_own_is_written_in_place_or_it_is_said_why
     }
 }
 
-/// A root directory that is read-only, with the file in it mounted to be written to.
+/// The directory is read-only, and the file in it is a writable mount.
 #[tokio::test]
-async fn a_file_that_can_be_written_to_in_a_directory_that_cannot_is_written_in_place() {
+async fn writable_file_in_read_only_directory_is_written_in_place() {
     if !has_own_disks() {
         return;
     }
@@ -70,7 +70,7 @@ async fn a_file_that_can_be_written_to_in_a_directory_that_cannot_is_written_in_
     assert!(text_of(&gateway).contains("enabled_backends_tag = \"b\""));
 }
 
-/// The id is written over what is in the file, and taken out of it at the end: the file cannot be removed.
+/// The gateway overwrites the file with its process id and empties it at the end, because it cannot remove the file.
 #[tokio::test]
 async fn a_pid_file_that_is_a_mount_of_its_own_is_written_and_emptied() {
     if !has_own_disks() {

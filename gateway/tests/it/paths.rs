@@ -17,7 +17,7 @@ async fn status(gateway: &Gateway, target: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn nobody_gets_past_a_route_by_writing_its_path_otherwise() {
+async fn odd_path_spelling_does_not_bypass_a_route() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&[&origin], Setup { tables: ADMIN, ..Setup::default() }).await;
     for (target, expected) in [
@@ -57,7 +57,7 @@ async fn nobody_gets_past_a_route_by_writing_its_path_otherwise() {
 }
 
 #[tokio::test]
-async fn nor_over_http2() {
+async fn odd_path_spelling_does_not_bypass_a_route_over_http2() {
     let origin = Origin::start().await;
     let setup = Setup { proxy: "http2_cleartext = true", tables: ADMIN };
     let gateway = Gateway::start(&[&origin], setup).await;
@@ -79,7 +79,7 @@ async fn nor_over_http2() {
 }
 
 #[tokio::test]
-async fn what_goes_up_is_unchanged_or_unambiguous() {
+async fn path_sent_to_the_backend_is_unchanged_or_unambiguous() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&[&origin], Setup { tables: ADMIN, ..Setup::default() }).await;
     for (target, expected) in [

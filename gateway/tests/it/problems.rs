@@ -64,7 +64,7 @@ async fn the_page_may_be_published_elsewhere() {
 }
 
 #[tokio::test]
-async fn what_is_refused_says_who_has_refused_it() {
+async fn refusal_names_its_reason_in_proxy_status() {
     let origin = Origin::start().await;
     let text =
         config(&[origin.address()], Setup::default()).replace("domain = \"*\"", "domain = \"a.example\"");
@@ -78,7 +78,7 @@ async fn what_is_refused_says_who_has_refused_it() {
 }
 
 #[tokio::test]
-async fn a_fault_may_be_an_answer_without_a_body() {
+async fn injected_fault_may_have_no_body() {
     let origin = Origin::start().await;
     let tables = "[[virtual_hosts]]\ndomain = \"a.example\"\nenabled_backends_tag = \"all\"\n\
                   [[virtual_hosts.routes]]\npath_prefix = \"/\"\nfault = { abort_status = 204, abort_percent = 100 }\n";

@@ -1,4 +1,4 @@
-//! PROXY headers in front of connections, with and without TLS.
+//! PROXY protocol headers before connections with and without TLS.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::support::Gateway;
 use crate::tls::{config, shows};
 
-/// What is said of the client in it is believed of nobody but the load balancer itself.
+/// A request with a forwarded address, which the gateway may believe only from the load balancer itself.
 const REQUEST: &str =
     "GET / HTTP/1.1\r\nHost: web.test\r\nX-Forwarded-For: 6.6.6.6\r\nConnection: close\r\n\r\n";
 
@@ -39,7 +39,7 @@ async fn the_client_is_who_the_header_says() {
     for (header, client) in [
         (b"PROXY TCP4 192.0.2.1 192.0.2.2 12345 80\r\n".to_vec(), "192.0.2.1"),
         (b"PROXY TCP6 2001:db8::1 2001:db8::2 12345 80\r\n".to_vec(), "2001:db8::1"),
-        // Somebody, and nobody knows who: what the client says itself is not the load balancer's word.
+        // The load balancer does not know the client. The client's own field must not be believed then.
         (b"PROXY UNKNOWN\r\n".to_vec(), ""),
         (b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec(), "6.6.6.6"),
         (binary([192, 0, 2, 9]), "192.0.2.9"),
@@ -52,11 +52,11 @@ async fn the_client_is_who_the_header_says() {
 }
 
 #[tokio::test]
-async fn it_comes_before_tls() {
+async fn proxy_header_comes_before_the_tls_handshake() {
     let origin = Origin::start().await;
     let gateway = start(&origin).await;
     let https = gateway.https().await;
-    // A relay in front, which says on whose behalf it comes.
+    // A relay in front of the gateway that sends a PROXY header for its client.
     let relay = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = relay.local_addr().unwrap();
     let relaying = tokio::spawn(async move {
@@ -73,7 +73,7 @@ async fn it_comes_before_tls() {
 }
 
 #[tokio::test]
-async fn without_a_header_or_from_a_stranger_there_is_no_connection() {
+async fn missing_or_untrusted_proxy_header_closes_the_connection() {
     let origin = Origin::start().await;
     let gateway = start(&origin).await;
     let stranger = "127.0.0.2".parse().unwrap();

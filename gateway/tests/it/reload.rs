@@ -50,7 +50,7 @@ async fn a_bad_file_changes_nothing_and_is_told() {
     eventually!(gateway.metric("proxy_config_last_reload_successful").await == 0.0);
     assert_eq!(answered_by(&gateway).await, a.label());
 
-    // So does one that is gone, and one whose backends cannot be resolved.
+    // A missing file, and a file with an unresolvable backend, must have the same effect.
     std::fs::remove_file(gateway.file()).unwrap();
     gateway.process.line("cannot read the configuration").await;
     gateway.edit(&over(&[&a], "").replace(&a.address().to_string(), "nowhere.invalid:1"));
@@ -63,7 +63,7 @@ async fn a_bad_file_changes_nothing_and_is_told() {
     assert!(gateway.process.is_running());
 }
 
-/// Kubernetes mounts a ConfigMap so: the file is a link through `..data`, which is swapped.
+/// Kubernetes mounts a ConfigMap in this way: the file is a symlink through `..data`, which is replaced.
 #[tokio::test]
 async fn a_swapped_symlink_is_noticed() {
     let (a, b) = (Origin::start().await, Origin::start().await);
@@ -100,7 +100,7 @@ async fn a_request_in_flight_ends_where_it_began() {
 }
 
 #[tokio::test]
-async fn what_is_known_survives() {
+async fn health_quota_and_connections_survive_a_reload() {
     let (a, b) = (Origin::start().await, Origin::dead());
     let checks = "[health_check]\nkind = \"tcp\"\ninterval_secs = 1\nunhealthy_threshold = 1\n\
                   [rate_limit]\nrequests = 4\n";
@@ -118,7 +118,7 @@ async fn what_is_known_survives() {
 }
 
 #[tokio::test]
-async fn what_is_gone_is_probed_and_counted_no_more() {
+async fn removed_backend_is_no_longer_probed_or_counted() {
     let (a, b) = (Origin::start().await, Origin::start().await);
     let checks = "[health_check]\npath = \"/health\"\ninterval_secs = 1\n";
     let two_hosts = |origins: &[&Origin]| {
@@ -154,7 +154,7 @@ async fn health_checks_can_be_changed_and_switched_off() {
 }
 
 #[tokio::test]
-async fn what_needs_a_restart_is_said_and_the_rest_applied() {
+async fn keys_that_need_a_restart_are_logged_and_the_rest_applied() {
     let (a, b) = (Origin::start().await, Origin::start().await);
     let gateway = Gateway::start_with_config(&over(&[&a], "")).await;
     let moved = over(&[&b], "").replace("[metrics]", "threads = 3\n[metrics]");

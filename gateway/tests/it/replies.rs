@@ -39,7 +39,7 @@ async fn a_slow_backend_is_504() {
 
 #[tokio::test]
 async fn a_head_that_drips_is_504_and_a_body_that_pauses_is_whole() {
-    // A backend that never gets to the end of its response's head.
+    // A backend that never finishes the head of its response.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let dripping = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -69,8 +69,8 @@ async fn a_head_that_drips_is_504_and_a_body_that_pauses_is_whole() {
 }
 
 #[tokio::test]
-async fn a_response_that_began_before_the_request_ended_may_take_its_time() {
-    // A backend that answers at once, reads on, and pauses longer than the deadline for a response's head.
+async fn early_response_outlives_the_head_timeout() {
+    // A backend that responds at once, reads on, and pauses longer than the timeout for a response's head.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -162,7 +162,7 @@ async fn connections_end_when_the_request_says_so_and_stay_otherwise() {
     let origin = Origin::start().await;
     let gateway =
         Gateway::start(&[&origin], Setup { proxy: "keepalive_timeout_secs = 1", ..Setup::default() }).await;
-    // `exchange` returns at the close: the fields show whether it was announced.
+    // `exchange` returns when the connection closes. The fields show whether the close was announced.
     for (request, connection) in [
         ("GET / HTTP/1.0\r\n\r\n", "close"),
         ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "close"),
@@ -225,10 +225,10 @@ async fn pipelined_requests_are_answered_in_turn() {
 }
 
 #[tokio::test]
-async fn what_follows_a_chunked_body_is_no_request() {
+async fn bare_lf_in_chunk_extension_smuggles_no_request() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&[&origin], Setup::default()).await;
-    // A bare LF in a chunk extension, which Pingora takes and others end the line at (RFC 9112 7.1.1).
+    // A bare LF in a chunk extension: Pingora accepts it, other parsers end the line there (RFC 9112 7.1.1).
     let smuggling = "POST /anything HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
                      2;\nxx\r\nab\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
     let answers = exchange(gateway.address, smuggling.as_bytes()).await;
@@ -251,7 +251,7 @@ async fn http_1_0_reaches_the_host_that_it_names_or_any() {
     assert_eq!(received[1].header("x-forwarded-host"), "");
 }
 
-/// A backend that opens a tunnel, says something, and resets once it has heard something.
+/// A backend that opens a tunnel, sends bytes, and resets the connection after it has received bytes.
 async fn breaking_tunnel(mut stream: TcpStream) {
     let mut request = [0; 1024];
     let _ = stream.read(&mut request).await;
@@ -273,8 +273,8 @@ async fn nothing_is_written_into_a_tunnel_that_breaks() {
     let gateway = Gateway::start_over(&[address], Setup { tables: NO_CHECKS, ..Setup::default() }).await;
     let upgrade = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    // Pingora 0.9.1 ends a tunnel at once where the 101 is there before it has passed on the end of the (empty)
-    // request body; a backend this quick can be first. Then it is opened again.
+    // Pingora 0.9.1 ends a tunnel at once if the 101 arrives before Pingora has passed on the end of the
+    // (empty) request body. This backend is fast enough for that. In this case the test tries again.
     let mut client = loop {
         let mut client = TcpStream::connect(gateway.address).await.unwrap();
         client.write_all(upgrade.as_bytes()).await.unwrap();
@@ -296,7 +296,7 @@ async fn nothing_is_written_into_a_tunnel_that_breaks() {
 }
 
 #[tokio::test]
-async fn a_host_that_nobody_serves_is_404() {
+async fn unknown_host_gets_404() {
     let origin = Origin::start().await;
     let tables = format!(
         "[proxy]\nlisten_addr_http = \"127.0.0.1:0\"\nmanagement_api_addr = \"127.0.0.1:0\"\n[metrics]\nlisten_addr = \"127.0.0.1:0\"\n\
@@ -314,7 +314,7 @@ async fn a_host_that_nobody_serves_is_404() {
 
 #[tokio::test]
 async fn garbage_from_a_backend_is_502() {
-    // A backend that answers every connection with something that is not HTTP.
+    // A backend that answers every connection with bytes that are not HTTP.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -362,7 +362,7 @@ async fn a_client_of_http_1_0_gets_no_chunks() {
     for backend in [raw::backend(chunked).await, raw::backend(until_close).await] {
         let gateway = over(backend, "", "").await;
         let request = b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
-        // It ends with the connection (RFC 9112 6.3).
+        // The body ends with the connection (RFC 9112 6.3).
         let answer = testkit::exchange(gateway.address, request).await;
         assert!(answer.ends_with("\r\n\r\nhelloworld"), "{answer}");
         let head = answer.to_ascii_lowercase();
@@ -371,7 +371,7 @@ async fn a_client_of_http_1_0_gets_no_chunks() {
 }
 
 #[tokio::test]
-async fn nor_where_the_backend_speaks_http_2_and_gives_no_length() {
+async fn http_1_0_client_gets_no_chunks_from_http2_backend() {
     let keep = "Connection: keep-alive\r\n";
     for (does, body) in [(Does::Html(200), "<html>"), (Does::Html(500), "<html>"), (Does::Trailers, "hello")]
     {
@@ -398,7 +398,7 @@ async fn nor_where_the_backend_speaks_http_2_and_gives_no_length() {
 }
 
 #[tokio::test]
-async fn who_is_answered_before_its_body_may_keep_it_and_is_not_asked_for_more() {
+async fn early_refusal_sends_no_100_continue() {
     let origin = Origin::start().await;
     let tables = "[health_check]\nenabled = false\n[access]\ndeny = [\"127.0.0.1\"]\n";
     let gateway = Gateway::start(&[&origin], Setup { tables, ..Setup::default() }).await;

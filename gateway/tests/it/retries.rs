@@ -1,4 +1,4 @@
-//! What is tried again, how often, and what it may cost.
+//! Retries: which requests are retried, how often, and at which cost.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::support::{Gateway, Setup};
 const ALONE: &str = "[health_check]\nenabled = false\n[circuit_breaker]\nenabled = false\n";
 
 #[tokio::test]
-async fn an_answer_with_a_listed_status_is_not_passed_on_while_another_may_do_better() {
+async fn listed_status_is_retried_on_another_backend() {
     let (bad, good) = (Origin::start().await, Origin::start().await);
     let tables = format!("{ALONE}[retry]\non_status = [503]\n");
     let gateway = Gateway::start(&[&bad, &good], Setup { tables: &tables, ..Setup::default() }).await;
@@ -45,7 +45,7 @@ async fn an_answer_with_a_listed_status_is_not_passed_on_while_another_may_do_be
 }
 
 #[tokio::test]
-async fn where_every_attempt_gets_it_the_last_answer_is_passed_on() {
+async fn last_response_is_passed_on_when_all_attempts_fail() {
     let (a, b) = (Origin::start().await, Origin::start().await);
     let tables = format!("{ALONE}[retry]\nattempts = 5\non_status = [503]\nbackoff_base_ms = 1\n");
     let gateway = Gateway::start(&[&a, &b], Setup { tables: &tables, ..Setup::default() }).await;
@@ -90,7 +90,7 @@ async fn pauses_grow_and_the_deadline_ends_them() {
     let answer = gateway.get("/").await;
     let took = started.elapsed();
     assert_eq!(answer.status, 502, "{}", answer.text());
-    // Sixteen attempts would have taken many minutes. Generous at the top: the machine may be busy.
+    // Sixteen attempts would take many minutes. The limit is generous, because the machine may be busy.
     assert!(took.as_secs_f64() < 4.0, "{took:?}");
     let attempts = gateway.metric("proxy_backend_connection_errors_total{backend=\"origin-0\"}").await;
     assert!((2.0..16.0).contains(&attempts), "{attempts}");

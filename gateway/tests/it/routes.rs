@@ -4,7 +4,7 @@ use testkit::{Client, Origin, Response};
 
 use crate::support::Gateway;
 
-/// Three origins under the tags `site`, `api` and `new`, behind these virtual hosts.
+/// Starts a gateway with these virtual hosts over three origins with the tags `site`, `api` and `new`.
 async fn start(hosts: &str) -> (Gateway, [Origin; 3]) {
     let origins = [Origin::start().await, Origin::start().await, Origin::start().await];
     let mut config = format!(
@@ -170,7 +170,7 @@ async fn a_redirect_is_made_from_the_request_and_stays_on_its_host() {
 }
 
 #[tokio::test]
-async fn a_group_and_the_text_behind_it_make_the_path_and_dots_lead_nowhere() {
+async fn rewrite_with_groups_makes_the_path_and_rejects_dots() {
     let (gateway, origins) = start(TEMPLATES).await;
     let seen = |path: &'static str| {
         let gateway = &gateway;

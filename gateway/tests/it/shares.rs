@@ -24,7 +24,7 @@ fn ask(url: &str, cookie: Option<&str>) -> Request<Bytes> {
     request.body(Bytes::new()).unwrap()
 }
 
-/// Asks again and again until it is dropped.
+/// Continuous requests until it is dropped.
 struct Traffic {
     stop: Arc<AtomicBool>,
 }
@@ -52,10 +52,10 @@ impl Drop for Traffic {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_the_answer_to_a_switch_on_nobody_gets_the_old_tag() {
+async fn no_request_gets_the_old_tag_after_a_switch() {
     let (gateway, a, b) = gateway("").await;
     let labels = [a.label(), b.label()];
-    // How many switches have been asked for, and how many have been answered.
+    // Number of switches requested, and number of switches answered.
     let (asked, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let done = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..4)
@@ -159,7 +159,7 @@ async fn a_cookie_keeps_a_client_with_its_tag_also_when_shares_grow() {
 }
 
 #[tokio::test]
-async fn a_switch_takes_shares_away() {
+async fn switch_removes_the_split() {
     let (gateway, a, b) = gateway("split = [{ tag = \"b\", percent = 50 }]").await;
     assert_eq!(gateway.api("POST", SWITCH, Some(json!({"new_tag": "b"}))).await.status, 200);
     for _ in 0..10 {
@@ -201,7 +201,7 @@ async fn a_rollout_goes_step_by_step_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_rollout_to_what_does_worse_goes_back_and_says_why() {
+async fn failing_rollout_rolls_back_with_a_reason() {
     let (gateway, a, b) = gateway("").await;
     b.behave(Behaviour::Status(500));
     let _traffic = Traffic::start(gateway.url("/"));
@@ -221,9 +221,9 @@ async fn a_rollout_to_what_does_worse_goes_back_and_says_why() {
     assert_eq!(gateway.api("GET", ROLLOUT, None).await.status, 404);
 }
 
-/// Users come before files.
+/// The rollback of a bad rollout must take effect even if it cannot be saved to the file.
 #[tokio::test]
-async fn a_rollout_goes_back_also_where_that_cannot_be_written() {
+async fn rollout_rolls_back_even_if_the_file_cannot_be_written() {
     let (gateway, a, b) = gateway("").await;
     let wanted = json!({"to": "b", "steps": [50, 100], "pause_secs": 600, "min_requests": 10});
     assert_eq!(gateway.api("POST", ROLLOUT, Some(wanted)).await.status, 201);
@@ -234,7 +234,7 @@ async fn a_rollout_goes_back_also_where_that_cannot_be_written() {
     eventually!(gateway.read(ROLLOUT).await["state"] == "rolled_back");
     gateway.process.line("the change is not in the file, which was edited").await;
     assert_eq!(std::fs::read_to_string(gateway.file()).unwrap(), broken);
-    // The one who repairs the file does not know that the rollout has gone back.
+    // The operator who repairs the file does not know that the rollout has gone back.
     gateway.edit(&broken.replace("[prxy]", "[proxy]"));
     eventually!(std::fs::read_to_string(gateway.file()).unwrap().contains("state = \"rolled_back\""));
     assert_eq!(gateway.read(ROLLOUT).await["state"], "rolled_back");
@@ -244,7 +244,7 @@ async fn a_rollout_goes_back_also_where_that_cannot_be_written() {
 }
 
 #[tokio::test]
-async fn a_rollout_to_nobody_goes_back() {
+async fn rollout_to_a_dead_backend_rolls_back() {
     let (a, b) = (Origin::start().await, Origin::dead());
     let gateway = Gateway::start_with_config(&two_tags(a.address(), b.address(), "")).await;
     let _traffic = Traffic::start(gateway.url("/"));
@@ -253,9 +253,9 @@ async fn a_rollout_to_nobody_goes_back() {
     eventually!(gateway.read(ROLLOUT).await["state"] == "rolled_back");
 }
 
-/// What is changed elsewhere, or only looked at, must not blind the guard.
+/// A change or a read of other parts must not reset the guard's measurements.
 #[tokio::test]
-async fn other_changes_do_not_lose_what_a_rollout_has_measured() {
+async fn rollout_measurements_survive_other_changes() {
     let more = "[[virtual_hosts.routes]]\npath_prefix = \"/old\"";
     let (gateway, _a, b) = gateway(more).await;
     let wanted = json!({"to": "b", "steps": [50, 100], "pause_secs": 600, "min_requests": 15});
@@ -278,9 +278,10 @@ async fn other_changes_do_not_lose_what_a_rollout_has_measured() {
     assert!(reason.contains("with b, 66.7 % of 15 requests failed"), "{reason}");
 }
 
-/// A test that holds only by the rollout would keep it from going back.
+/// Tests in the configuration must ignore the rollout. A test that passes only because of the rollout would
+/// block its rollback.
 #[tokio::test]
-async fn tests_look_past_a_rollout() {
+async fn configuration_tests_ignore_a_rollout() {
     let (gateway, ..) = gateway("").await;
     let wanted = json!({"to": "b", "steps": [50, 100], "pause_secs": 600});
     assert_eq!(gateway.api("POST", ROLLOUT, Some(wanted)).await.status, 201);
@@ -304,7 +305,7 @@ async fn an_ended_rollout_holds_nothing_up() {
 }
 
 #[tokio::test]
-async fn going_back_starts_no_rollout_again() {
+async fn configuration_rollback_does_not_restart_a_rollout() {
     let (gateway, ..) = gateway("").await;
     let wanted = json!({"to": "b", "steps": [50, 100], "pause_secs": 600});
     assert_eq!(gateway.api("POST", ROLLOUT, Some(wanted)).await.status, 201);

@@ -1,5 +1,5 @@
-//! Server-sent events pass as they come: over HTTP/1.1 and HTTP/2, however their body is framed, and with long
-//! silence in between.
+//! Server-sent events must pass as they arrive: over HTTP/1.1 and HTTP/2, with every framing of the body, and
+//! with long pauses.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::frames::{DATA, Frame, Wire};
 use crate::support::Gateway;
 use crate::websocket::{over, raw};
 
-/// How an answer says where it ends.
+/// Framing of a response's body.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Framing {
     Chunked,
@@ -24,7 +24,8 @@ enum Framing {
 const EVENTS: [&str; 4] =
     ["data: one\n\n", ": heartbeat\n\n", "id: 2\ndata: two\ndata: lines\n\n", "retry: 10\n\n"];
 
-/// A backend that sends an event only when it is told to: nobody can wait for the next one to pass this one on.
+/// Starts a backend that sends an event only when the test asks for it. A gateway that waited for the next
+/// event would never pass this one on.
 async fn backend(framing: Framing) -> (std::net::SocketAddr, UnboundedSender<()>) {
     let (next, told) = unbounded_channel();
     let told = std::sync::Arc::new(tokio::sync::Mutex::new(told));
@@ -72,7 +73,7 @@ async fn ask(gateway: &Gateway, fields: &str) -> TcpStream {
 
 const ACCEPT: &str = "Accept: text/event-stream\r\n";
 
-/// Reads until `expected` is there.
+/// Reads until the received text contains `expected`.
 async fn read_until(client: &mut TcpStream, expected: &str) -> String {
     let mut read = Vec::new();
     let reading = async {
@@ -129,7 +130,7 @@ async fn event_by_event_over_http2() {
 }
 
 #[tokio::test]
-async fn a_stream_that_was_asked_for_may_be_silent() {
+async fn requested_event_stream_may_be_silent() {
     let tables = "[upstream]\nread_timeout_secs = 1\n[retry]\nattempts = 1\n";
     for (fields, may_be_silent) in [
         (ACCEPT, true),
@@ -141,7 +142,7 @@ async fn a_stream_that_was_asked_for_may_be_silent() {
         let mut client = ask(&gateway, fields).await;
         next.send(()).unwrap();
         read_until(&mut client, EVENTS[0]).await;
-        // Longer than a read may take; there is nothing to wait for but time.
+        // The pause is longer than the read timeout. The test can only wait, because no event marks its end.
         sleep(Duration::from_millis(2_200)).await;
         next.send(()).unwrap();
         if may_be_silent {
@@ -155,7 +156,7 @@ async fn a_stream_that_was_asked_for_may_be_silent() {
 }
 
 #[tokio::test]
-async fn silence_has_an_end_too_and_a_stream_ends_with_its_client() {
+async fn event_stream_ends_after_idle_timeout_or_with_its_client() {
     let (address, next) = backend(Framing::Chunked).await;
     let gateway = over(address, "", "[upstream]\nstream_idle_timeout_secs = 1\n").await;
     let mut client = ask(&gateway, ACCEPT).await;

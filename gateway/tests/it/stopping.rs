@@ -14,7 +14,7 @@ async fn begin(gateway: &Gateway, origin: &Origin, path: &str) -> TcpStream {
 }
 
 #[tokio::test]
-async fn what_is_in_flight_is_answered_whole_and_then_the_process_is_gone() {
+async fn signal_drains_requests_in_flight_and_ends_the_process() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let origin = Origin::start().await;
         let mut gateway = Gateway::start(&[&origin], Setup::default()).await;
@@ -29,7 +29,7 @@ async fn what_is_in_flight_is_answered_whole_and_then_the_process_is_gone() {
         assert!(answer.contains("chunk 20"), "{answer}");
         let answered = Instant::now();
         assert!(gateway.process.ended(DEADLINE).await.success());
-        // Not a figure of speed: Pingora alone would sleep for its whole grace period.
+        // This is a check of correctness, not of speed: Pingora alone would sleep for its whole grace period.
         assert!(answered.elapsed() < DEADLINE);
         drop(idle);
     }

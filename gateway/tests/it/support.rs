@@ -1,4 +1,4 @@
-//! A gateway of a test's own: configured by a file, on free ports, ended with the test.
+//! A gateway for one test: configured by a file, on free ports, and stopped at the end of the test.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testkit::{Client, DEADLINE, Origin, Process, Response, Signal, eventually};
 
-/// The binary under test.
+/// Path of the binary under test.
 pub(crate) const GATEWAY: &str = env!("CARGO_BIN_EXE_gateway");
 
 /// A running gateway.
@@ -23,25 +23,25 @@ pub(crate) struct Gateway {
     file: ConfigFile,
 }
 
-/// A configuration file in a directory of its own.
+/// A configuration file in a temporary directory.
 pub(crate) struct ConfigFile {
     directory: TempDir,
 }
 
 impl ConfigFile {
-    /// A file with `text` in it.
+    /// Creates a file with this text.
     pub(crate) fn new(text: &str) -> ConfigFile {
         let file = ConfigFile { directory: tempfile::tempdir().unwrap() };
         file.replace(text);
         file
     }
 
-    /// Where it is.
+    /// Returns the path of the file.
     pub(crate) fn path(&self) -> PathBuf {
         self.directory.path().join("gateway.toml")
     }
 
-    /// Replaces it in one step, as editors do.
+    /// Replaces the file atomically, as editors do.
     pub(crate) fn replace(&self, text: &str) {
         let draft = self.directory.path().join(".draft");
         std::fs::write(&draft, text).unwrap();
@@ -49,39 +49,39 @@ impl ConfigFile {
     }
 }
 
-/// What a test adds to a configuration that is otherwise the default one.
+/// Additions of a test to the default configuration.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Setup<'a> {
-    /// Keys of `[proxy]`.
+    /// Keys of the `[proxy]` table.
     pub(crate) proxy: &'a str,
-    /// Whole tables.
+    /// Additional tables.
     pub(crate) tables: &'a str,
 }
 
 impl Gateway {
-    /// A gateway over `origins`, with the ids `origin-0`, `origin-1` and so on.
+    /// Starts a gateway over `origins`, whose backend ids are `origin-0`, `origin-1` and so on.
     pub(crate) async fn start(origins: &[&Origin], setup: Setup<'_>) -> Gateway {
         let addresses: Vec<SocketAddr> = origins.iter().map(|origin| origin.address()).collect();
         Gateway::start_over(&addresses, setup).await
     }
 
-    /// A gateway over whatever may be at `backends`.
+    /// Starts a gateway over any servers at the addresses `backends`.
     pub(crate) async fn start_over(backends: &[SocketAddr], setup: Setup<'_>) -> Gateway {
         Gateway::start_with_config(&config(backends, setup)).await
     }
 
-    /// A gateway with a configuration of the test's own; its listeners must have port 0.
+    /// Starts a gateway with this configuration, whose listeners must have port 0.
     pub(crate) async fn start_with_config(config: &str) -> Gateway {
         Gateway::start_from(ConfigFile::new(config), &[]).await
     }
 
-    /// A gateway with a file that is there, and with these variables.
+    /// Starts a gateway with an existing file and these environment variables.
     pub(crate) async fn start_from(file: ConfigFile, variables: &[(&str, &str)]) -> Gateway {
         let path = file.path().display().to_string();
         Gateway::from_process(Process::spawn(GATEWAY, &["--config", &path], variables), file).await
     }
 
-    /// A gateway that somebody has started with `file`.
+    /// Wraps a gateway process that the test has started with `file`.
     pub(crate) async fn from_process(process: Process, file: ConfigFile) -> Gateway {
         let address = address_in(&process.line("listening on http://").await);
         let management = address_in(&process.line("page on http://").await);
@@ -89,7 +89,7 @@ impl Gateway {
         Gateway { process, address, management, metrics, client: Client::new(), file }
     }
 
-    /// Ends it as a power cut would, and starts another one with what it has left.
+    /// Kills the gateway, as a power cut would, and starts another one with the same file.
     pub(crate) async fn killed_and_started_again(self) -> Gateway {
         let Gateway { mut process, file, .. } = self;
         process.signal(Signal::SIGKILL);
@@ -97,7 +97,7 @@ impl Gateway {
         Gateway::start_from(file, &[]).await
     }
 
-    /// A gateway over `origins` that logs to the file at `log`, as `tables` must say.
+    /// Starts a gateway over `origins` that logs to the file at `log`. The `tables` must configure this.
     pub(crate) async fn start_logging_to(log: &Path, origins: &[&Origin], tables: &str) -> Gateway {
         let addresses: Vec<SocketAddr> = origins.iter().map(|origin| origin.address()).collect();
         let file = ConfigFile::new(&config(&addresses, Setup { tables, ..Setup::default() }));
@@ -105,7 +105,7 @@ impl Gateway {
         Gateway::from_process_logging_to(process, file, log).await
     }
 
-    /// A gateway that somebody has started with `file`, and that logs to the file at `log`.
+    /// Wraps a gateway process that the test has started with `file`, and that logs to the file at `log`.
     pub(crate) async fn from_process_logging_to(process: Process, file: ConfigFile, log: &Path) -> Gateway {
         let said = || std::fs::read_to_string(log).unwrap_or_default();
         eventually!(said().contains("metrics on http://"));
@@ -116,17 +116,17 @@ impl Gateway {
         Gateway { process, address, management, metrics, client: Client::new(), file }
     }
 
-    /// Where it speaks HTTPS.
+    /// Returns the address of the HTTPS listener.
     pub(crate) async fn https(&self) -> SocketAddr {
         address_in(&self.process.line("listening on https://").await)
     }
 
-    /// Replaces the file that it was started with.
+    /// Replaces the configuration file.
     pub(crate) fn edit(&self, config: &str) {
         self.file.replace(config);
     }
 
-    /// Where that file is.
+    /// Returns the path of the configuration file.
     pub(crate) fn file(&self) -> PathBuf {
         self.file.path()
     }
@@ -135,53 +135,53 @@ impl Gateway {
         format!("http://{}{path}", self.address)
     }
 
-    /// A GET through the gateway, on a connection that is kept.
+    /// Sends a GET through the gateway, on a connection that is reused.
     pub(crate) async fn get(&self, path: &str) -> Response {
         self.client.get(self.url(path)).await
     }
 
-    /// A GET through the gateway from the virtual host `domain`.
+    /// Sends a GET through the gateway for the virtual host `domain`.
     pub(crate) async fn get_from(&self, domain: &str, path: &str) -> Response {
         let request = Request::get(self.url(path)).header("Host", domain).body(Bytes::new()).unwrap();
         self.client.send(request).await
     }
 
-    /// A POST through the gateway.
+    /// Sends a POST through the gateway.
     pub(crate) async fn post(&self, path: &str, body: &str) -> Response {
         self.client.post(self.url(path), body.to_owned()).await
     }
 
-    /// A request to the management API, with a JSON body if there is one.
+    /// Sends a request to the management API, with a JSON body if given.
     pub(crate) async fn api(&self, method: &str, path: &str, body: Option<Value>) -> Response {
         let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
         self.client.send(self.api_request(method, path, body)).await
     }
 
-    /// Such a request.
+    /// Returns a request to the management API.
     pub(crate) fn api_request(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Request<Bytes> {
         let url = format!("http://{}/api/v1{path}", self.management);
         let request = Request::builder().method(method).uri(url).header("content-type", "application/json");
         request.body(body.into()).unwrap()
     }
 
-    /// What the management API answers a GET with, which must be 200.
+    /// Returns the JSON of a GET from the management API. Fails if the status is not 200.
     pub(crate) async fn read(&self, path: &str) -> Value {
         let answer = self.api("GET", path, None).await;
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         answer.json()
     }
 
-    /// Where the metrics are.
+    /// Returns the address of the metrics listener.
     pub(crate) fn metrics_address(&self) -> SocketAddr {
         self.metrics
     }
 
-    /// A GET from the metrics listener.
+    /// Sends a GET to the metrics listener.
     pub(crate) async fn monitor(&self, path: &str) -> Response {
         self.client.get(format!("http://{}{path}", self.metrics)).await
     }
 
-    /// The value of the one series that begins with `series`.
+    /// Returns the value of the only series that begins with `series`.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
         let text = self.monitor("/metrics").await.text();
         let line = text.lines().find(|line| line.starts_with(series));
@@ -190,8 +190,8 @@ impl Gateway {
     }
 }
 
-/// A configuration for changes: the domain `shop.example`, served by the backends with the tag `a`; and those
-/// with the tag `b`, which serve nothing yet.
+/// Returns a configuration for tests of changes. The domain `shop.example` is served by the backends with the
+/// tag `a`. The backends with the tag `b` serve no domain yet.
 pub(crate) fn two_tags(a: SocketAddr, b: SocketAddr, more: &str) -> String {
     format!(
         "# Ours.\n[proxy]\nlisten_addr_http = \"127.0.0.1:0\"\nmanagement_api_addr = \"127.0.0.1:0\"\n\
@@ -202,7 +202,7 @@ pub(crate) fn two_tags(a: SocketAddr, b: SocketAddr, more: &str) -> String {
     )
 }
 
-/// A configuration with one catch-all virtual host over `backends`.
+/// Returns a configuration with one catch-all virtual host over `backends`.
 pub(crate) fn config(backends: &[SocketAddr], Setup { proxy, tables }: Setup<'_>) -> String {
     let mut config = format!(
         "[proxy]\nlisten_addr_http = \"127.0.0.1:0\"\nmanagement_api_addr = \"127.0.0.1:0\"\n{proxy}\n\
@@ -216,7 +216,7 @@ pub(crate) fn config(backends: &[SocketAddr], Setup { proxy, tables }: Setup<'_>
     config
 }
 
-/// The address in a line such as "listening on http://127.0.0.1:1234/metrics".
+/// Returns the address in a line such as "listening on http://127.0.0.1:1234/metrics".
 pub(crate) fn address_in(line: &str) -> SocketAddr {
     let address = line.split("://").nth(1).unwrap_or_default();
     let address = address.split(['/', '"']).next().unwrap_or_default();

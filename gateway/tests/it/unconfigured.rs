@@ -1,4 +1,4 @@
-//! What runs where no option names a configuration: a file that is found, variables, or the demo.
+//! Start without a configuration option: the gateway uses a file that it finds, variables, or the demo.
 
 use std::path::Path;
 
@@ -8,11 +8,11 @@ use tokio::net::TcpStream;
 
 use crate::support::{GATEWAY, Setup, address_in, config};
 
-/// The ports that are not looked at.
+/// Variables for the ports that the tests do not look at.
 const QUIET: [(&str, &str); 2] =
     [("PINGORA_ENABLE_METRICS", "false"), ("PINGORA_ENABLE_MANAGEMENT", "false")];
 
-/// The gateway, started in `directory`.
+/// Starts the gateway in `directory`.
 fn started_in(directory: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
     let directory = directory.display().to_string();
     let script = ["-c", "cd \"$1\" && shift && exec \"$0\" \"$@\"", GATEWAY, &directory];
@@ -24,7 +24,7 @@ async fn get(process: &Process) -> Response {
     Client::new().get(format!("http://{address}/")).await
 }
 
-/// A configuration by whose `X-Found` one knows that it runs.
+/// Returns a configuration that is recognizable by its `X-Found` field.
 fn named(origin: &Origin, name: &str) -> String {
     let tables = format!("[headers]\nresponse_set = {{ X-Found = \"{name}\" }}");
     config(&[origin.address()], Setup { tables: &tables, ..Setup::default() })
@@ -40,7 +40,7 @@ async fn the_file_of_the_current_directory_is_taken_and_named() {
         process.line(&format!("the configuration is {name} (--config names another one)")).await;
         assert_eq!(get(&process).await.header("x-found"), name);
     }
-    // A variable wins over it, and it can be named all the same.
+    // The option has precedence over a file that is found.
     let process = started_in(directory.path(), &["run", "-c", "gateway.toml"], &[("RUST_LOG", "info")]);
     assert_eq!(get(&process).await.header("x-found"), "gateway.toml");
     assert!(!process.output().contains("the configuration is"), "{}", process.output());
@@ -51,7 +51,7 @@ async fn the_file_of_the_current_directory_is_taken_and_named() {
 }
 
 #[tokio::test]
-async fn whoever_names_backends_needs_no_file() {
+async fn backends_from_variables_need_no_file() {
     let origin = Origin::start().await;
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("config.toml"), "title = \"another program's\"\n").unwrap();
@@ -69,7 +69,7 @@ async fn whoever_names_backends_needs_no_file() {
 }
 
 #[tokio::test]
-async fn an_unknown_variable_is_no_demo_but_an_error() {
+async fn unknown_variable_is_an_error_not_the_demo() {
     let variables = [("PINGORA_ENABEL_TLS", "true")];
     let (code, said) = Process::run(GATEWAY, &[], &variables).await;
     assert_eq!(code, Some(1), "{said}");
@@ -119,7 +119,7 @@ async fn https_by_a_variable_alone() {
 }
 
 #[tokio::test]
-async fn rust_log_counts_unless_something_nearer_says_otherwise() {
+async fn rust_log_applies_unless_option_or_variable_overrides_it() {
     let backend = Origin::start().await.address().to_string();
     let (off, ours) = (("RUST_LOG", "off"), ("PINGORA_LOG_LEVEL", "info"));
     for (arguments, variables, is_said) in [
@@ -136,16 +136,16 @@ async fn rust_log_counts_unless_something_nearer_says_otherwise() {
         if is_said {
             process.line("listening on").await;
         } else {
-            // Which it is only after it would have said so.
+            // The gateway responds only after it would have logged the line.
             Client::new().get(format!("http://{address}/")).await;
             assert!(!process.output().contains("listening on"), "{arguments:?}: {}", process.output());
         }
     }
 }
 
-/// A backend without a page for probes, as `python3 -m http.server` is one.
+/// A backend without a health page, such as `python3 -m http.server`.
 #[tokio::test]
-async fn a_backend_that_knows_no_health_path_is_healthy_unless_one_is_asked_for() {
+async fn backend_without_health_path_is_healthy_by_default() {
     let origin = Origin::start().await;
     origin.behave(Behaviour::Status(404));
     let backend = origin.address().to_string();
@@ -164,7 +164,7 @@ async fn a_backend_that_knows_no_health_path_is_healthy_unless_one_is_asked_for(
         let line = text.lines().find(|line| line.starts_with("health_check_status{"));
         line.map(|line| line.ends_with(" 1"))
     };
-    // One more than it takes to become unhealthy.
+    // One probe more than the number that makes the backend unhealthy.
     eventually!(within 2 * DEADLINE, origin.count("/health") >= 4, "it is not probed");
     assert_eq!(status().await, Some(true));
     assert_eq!(get(&process).await.status, 404, "the backend's own answer");
@@ -179,7 +179,7 @@ async fn a_backend_that_knows_no_health_path_is_healthy_unless_one_is_asked_for(
 }
 
 #[tokio::test]
-async fn responses_say_what_they_came_through() {
+async fn responses_have_the_gateway_identification_fields() {
     let origin = Origin::start().await;
     let backend = origin.address().to_string();
     let process = Process::spawn(GATEWAY, &["--backend", &backend, "--listen", "127.0.0.1:0"], &QUIET);

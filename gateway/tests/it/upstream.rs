@@ -1,4 +1,4 @@
-//! How backends are spoken to: TLS, HTTP/2, Unix sockets; and that probes speak to them in the same way.
+//! Connections to backends: TLS, HTTP/2 and Unix sockets, for requests and for probes.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use tokio::net::UnixListener;
 
 use crate::support::{Gateway, Setup};
 
-/// One attempt, and no probes: what is wrong with a connection shows at once.
+/// Tables with one attempt and without probes, so that a connection error is visible at once.
 const ONCE: &str = "[health_check]\nenabled = false\n[retry]\nattempts = 1\n";
 
 fn tables(keys: &str) -> String {
@@ -125,7 +125,7 @@ async fn a_file_that_is_no_good_is_named_with_its_place() {
     assert_eq!(gateway.get("/").await.status, 200, "what ran before goes on");
 }
 
-/// A backend at a socket, which answers each request on a connection.
+/// Starts a backend on a Unix socket, which answers one request after another on a connection.
 fn serve_at(path: &Path) {
     let listener = UnixListener::bind(path).unwrap();
     tokio::spawn(async move {
@@ -193,14 +193,14 @@ async fn probes_go_over_tls_and_ask_grpc_servers_in_their_way() {
     let probe = &grpc.received()[0];
     assert_eq!((probe.uri.path(), probe.version), ("/grpc.health.v1.Health/Check", Version::HTTP_2));
     assert_eq!((probe.header("content-type"), &probe.body[..]), ("application/grpc", &[0; 5][..]));
-    // NOT_SERVING.
+    // The gRPC health status NOT_SERVING.
     grpc.behave(Behaviour::Chunks(&["\0\0\0\0\u{2}\u{8}\u{2}"]));
     eventually!(gateway.metric(healthy).await == 0.0);
     grpc.behave(Behaviour::Chunks(&["\0\0\0\0\u{2}\u{8}\u{1}"]));
     eventually!(gateway.metric(healthy).await == 1.0);
 }
 
-/// Backends that send these bytes in answer to each request, and close.
+/// Starts a backend that answers each request with these bytes and closes the connection.
 async fn saying(bytes: &'static [u8]) -> std::net::SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -218,7 +218,7 @@ async fn saying(bytes: &'static [u8]) -> std::net::SocketAddr {
 }
 
 #[tokio::test]
-async fn what_an_older_backend_says_goes_down_in_our_own_version() {
+async fn http_1_0_response_is_sent_as_http_1_1() {
     for (answer, begins, contains) in [
         (&b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi"[..], "HTTP/1.1 200 ", "hi"),
         (b"HTTP/1.0 200 OK\r\n\r\nuntil the end", "HTTP/1.1 200 ", "until the end"),
@@ -239,7 +239,7 @@ async fn what_an_older_backend_says_goes_down_in_our_own_version() {
 }
 
 #[tokio::test]
-async fn over_http2_too_nothing_waits_for_ever_and_a_get_goes_elsewhere() {
+async fn http2_backend_failure_retries_get_but_not_post() {
     let (bad, good) = (Origin::start().await, Origin::start().await);
     let tables = "[health_check]\nenabled = false\n[upstream]\nprotocol = \"http2\"\nread_timeout_secs = 1\n";
     let setup = Setup { proxy: "request_timeout_secs = 3", tables };
@@ -259,7 +259,7 @@ async fn over_http2_too_nothing_waits_for_ever_and_a_get_goes_elsewhere() {
 }
 
 #[tokio::test]
-async fn over_http2_a_request_without_a_body_has_a_deadline_and_a_mirror_too() {
+async fn http2_bodiless_request_has_deadline_and_mirror() {
     let (origin, shadow) = (Origin::start().await, Origin::start().await);
     let tables = format!(
         "[health_check]\nenabled = false\n[upstream]\nprotocol = \"http2\"\n\

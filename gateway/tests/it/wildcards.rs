@@ -1,4 +1,4 @@
-//! Listening on every address: of both kinds through one socket, or through one for each.
+//! Listeners on wildcard addresses: IPv4 and IPv6 through one socket, or through one socket each.
 
 use std::net::SocketAddr;
 
@@ -6,14 +6,15 @@ use testkit::{Client, DEADLINE, Origin, Process, eventually, free_address};
 
 use crate::support::{ConfigFile, GATEWAY, Gateway, Setup, config};
 
-/// A configuration with these `keys` of `[proxy]` and of `[metrics]` for what is listened on.
+/// Returns a configuration with these `keys` of `[proxy]`, and these of `[metrics]`, for the listen addresses.
 fn listening(origin: &Origin, keys: &str, metrics: &str) -> ConfigFile {
     let text = config(&[origin.address()], Setup::default());
     let text = text.replace("listen_addr_http = \"127.0.0.1:0\"", keys);
     ConfigFile::new(&text.replace("\nlisten_addr = \"127.0.0.1:0\"", &format!("\n{metrics}")))
 }
 
-/// A gateway whose configuration `file` makes for a port; it is another port where one kind of it is taken.
+/// Starts a gateway with the configuration that `file` returns for a port. Tries another port if this one is
+/// already in use for IPv4 or IPv6.
 async fn start(file: impl Fn(u16) -> ConfigFile) -> (Gateway, u16) {
     for _ in 0..5 {
         let port = free_address().port();
@@ -34,13 +35,13 @@ async fn get(host: &str, port: u16, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn both_wildcards_of_a_port_serve_both_kinds_and_are_handed_over() {
+async fn ipv4_and_ipv6_wildcards_serve_both_and_are_handed_over() {
     let origin = Origin::start().await;
     let directory = tempfile::tempdir().unwrap();
     let (socket, pid) = (directory.path().join("upgrade.sock"), directory.path().join("gateway.pid"));
     let file = |port: u16| {
         let addresses = format!("listen_addr_http = [\"0.0.0.0:{port}\", \"[::]:{port}\"]");
-        // By the file the successor knows to whom it sends SIGQUIT.
+        // The successor reads the pid file to send SIGQUIT to the old process.
         let keys = format!("{addresses}\nupgrade_sock = {socket:?}\npid_file = {pid:?}");
         listening(&origin, &keys, "listen_addr = \"127.0.0.1:0\"")
     };

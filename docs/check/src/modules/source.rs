@@ -1,6 +1,6 @@
-//! What a crate's modules use, read from its sources: `use` trees, and paths in expressions, types,
-//! signatures and macros. The modules are found as the compiler does, from `lib.rs` on; what is compiled for
-//! tests alone is left out.
+//! Reader for the uses between a crate's modules: `use` trees, and paths in expressions, types, signatures
+//! and macros. It finds the modules as the compiler does, starting from `lib.rs`. Code that is compiled only
+//! for tests is left out.
 
 use std::collections::BTreeSet;
 
@@ -9,31 +9,31 @@ use syn::{Attribute, Item, ItemMod, ItemUse, UseTree};
 
 use crate::{Fault, Pattern, pattern};
 
-/// A path that leads out of the module in which it stands.
+/// Path that leads out of its module.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Use {
-    /// The file in which it stands.
+    /// File that contains the path.
     pub file: String,
-    /// The module in which it stands, from the crate's root.
+    /// Module that contains the path, from the crate's root.
     pub from: Vec<String>,
-    /// What it names, from the crate's root; empty where it leads to another crate.
+    /// Target of the path, from the crate's root; empty if it leads to another crate.
     pub to: Vec<String>,
-    /// The other crate's name, or empty.
+    /// Name of the other crate, or empty.
     pub external: String,
 }
 
-/// A crate's modules, and what they use.
+/// Modules of a crate and their uses.
 pub(super) struct Sources {
-    /// Every module's path from the crate's root.
+    /// Paths of all modules from the crate's root.
     pub modules: BTreeSet<Vec<String>>,
-    /// What they use of one another, and of other crates.
+    /// Uses of other modules and of other crates.
     pub uses: BTreeSet<Use>,
 }
 
 /// Reads the crate whose `lib.rs` is in `directory`.
 ///
 /// # Errors
-/// The first file that is missing or no Rust.
+/// Returns a fault for the first file that is missing or is not Rust.
 pub(super) fn sources(directory: &str, read: impl Fn(&str) -> Option<String>) -> Result<Sources, Fault> {
     let (mut modules, mut uses) = (BTreeSet::new(), BTreeSet::new());
     let mut next = vec![Vec::new()];
@@ -49,7 +49,7 @@ pub(super) fn sources(directory: &str, read: impl Fn(&str) -> Option<String>) ->
         let mut reader = Reader { module: module.clone(), paths: Vec::new(), children: Vec::new() };
         reader.visit_file(&syntax);
         next.extend(reader.children);
-        // What the root itself says (its docs' links, its re-exports) is nobody's use.
+        // Paths in the root itself (links in its docs, re-exports) are not counted as uses of a module.
         let paths = reader.paths.into_iter().filter(|(from, _)| !from.is_empty());
         uses.extend(paths.filter_map(|(from, path)| resolve(&file, from, path)));
         modules.insert(module);
@@ -66,7 +66,8 @@ fn candidates(directory: &str, module: &[String]) -> Vec<String> {
     }
 }
 
-/// What a path names. One that begins with the name of something in scope is taken for another crate's.
+/// Resolves a path. If its first segment is any other name in scope, the path is taken for one of another
+/// crate.
 fn resolve(file: &str, from: Vec<String>, path: Vec<String>) -> Option<Use> {
     let (mut base, mut external) = (Vec::new(), String::new());
     let mut rest = &path[..];
@@ -148,7 +149,7 @@ impl<'ast> Visit<'ast> for Reader {
         visit::visit_macro(self, called);
     }
 
-    // Derives and serde's functions are named in attributes, as text: nothing that this could follow.
+    // Attributes name derives and serde's functions as text, which this reader cannot resolve.
     fn visit_attribute(&mut self, _: &'ast Attribute) {}
 }
 

@@ -1,5 +1,5 @@
-//! Whether what came is what a page shows, apart from what differs every time: dates, ids, ephemeral ports,
-//! durations, curl's version, and lengths that depend on these.
+//! Comparison of a program's output with the output on a page. It ignores parts that differ in every run:
+//! dates, ids, ephemeral ports, durations, curl's version, and lengths that depend on these.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use regex::Regex;
 
 use crate::pattern;
 
-/// The lines without what differs every time.
+/// Replaces the parts that differ in every run.
 fn settled(lines: &[String]) -> Vec<String> {
     lines.iter().map(|line| settle(line)).collect()
 }
@@ -20,7 +20,7 @@ fn settle(line: &str) -> String {
             (r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "UUID"),
             (r"\bcurl/\d+(?:\.\d+)+", "curl/VERSION"),
             (r#"(?i)\b(content-length"?: "?)\d+"#, "${1}LENGTH"),
-            // The kernel gives these to whoever asks for any port.
+            // The kernel gives ports of this range to programs that ask for any port.
             (r"(\d+\.\d+\.\d+\.\d+|\[[0-9a-f:]+\]):(?:3[2-9]|[45]\d|6[0-5])\d{3}\b", "${1}:PORT"),
             (r"\b\d+(?:\.\d+)?(?:ns|µs|us|ms|s)\b", "DURATION"),
         ];
@@ -32,7 +32,7 @@ fn settle(line: &str) -> String {
         .fold(line, |line, (expression, instead)| expression.replace_all(&line, *instead).into_owned())
 }
 
-/// How the lines differ, if they do.
+/// Returns the difference between the lines as a diff, if there is one.
 pub fn difference(shown: &[String], came: &[String]) -> Option<String> {
     let (shown, came) = (settled(shown), settled(came));
     (shown != came).then(|| crate::diff(&lines(&shown), &lines(&came)))
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_every_time_is_left_aside() {
+    fn parts_that_differ_in_every_run_are_ignored() {
         for (shown, came) in [
             ("Date: Fri, 20 Nov 2026 14:17:39 GMT", "Date: Sat, 02 Jan 2027 00:00:00 GMT"),
             ("[2026-11-20T14:17:39Z INFO x] up", "[2027-01-02T01:02:03Z INFO x] up"),
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_a_difference() {
+    fn other_differences_are_reported() {
         for (shown, came) in [
             ("hello from origin A", "hello from origin B"),
             ("HTTP/1.1 200 OK", "HTTP/1.1 502 Bad Gateway"),

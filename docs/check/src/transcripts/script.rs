@@ -1,46 +1,46 @@
-//! A page's transcripts as a list of steps: the commands that a reader types, each with what the page shows
-//! below it, and the files that a reader writes.
+//! A page's transcripts as a list of steps: the commands that a reader types, each with the output on the
+//! page, and the files that a reader writes.
 
 use crate::markdown::{Block, Document};
 use crate::{Fault, Pattern, pattern};
 
-/// What `cargo run` means in the root (`default-members`).
+/// Package that `cargo run` starts in the root (`default-members`).
 const DEFAULT_MEMBER: &str = "gateway";
 
-/// What a reader does next.
+/// Next step of the reader.
 pub struct Step<'a> {
-    /// The block that says so.
+    /// Block that describes the step.
     pub block: &'a Block,
-    /// What it is.
+    /// Action of the step.
     pub action: Action,
 }
 
-/// What a reader does with a block.
+/// Action that a reader does with a block.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Writes it to a file of this name.
+    /// The reader writes the block to a file of this name.
     Write(String),
-    /// Types its commands, each after the end of the one before.
+    /// The reader types the commands of the block, each after the end of the previous one.
     Run(Vec<Typed>),
-    /// Does the same in the terminal of this name, in which the last one stays.
+    /// The reader types the commands in the terminal of this name, and the last command keeps running.
     Serve(String, Vec<Typed>),
 }
 
-/// A command and what the page shows below it.
+/// Command and the output on the page below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Typed {
-    /// Its line on the page.
+    /// Line of the command on the page.
     pub line: usize,
-    /// It, as it is written behind the prompt.
+    /// Command as it is written after the prompt.
     pub command: String,
-    /// The lines below.
+    /// Lines of output below the command.
     pub shown: Vec<String>,
 }
 
-/// Reads a page.
+/// Parses the steps of a page.
 ///
 /// # Errors
-/// Every mark and block that says nothing to do.
+/// Returns a fault for each mark or block that describes no valid step.
 pub fn steps(document: &Document) -> Result<Vec<Step<'_>>, Vec<Fault>> {
     let (mut steps, mut faults) = (Vec::new(), Vec::new());
     for mark in &document.marks {
@@ -62,7 +62,8 @@ pub fn steps(document: &Document) -> Result<Vec<Step<'_>>, Vec<Fault>> {
     if faults.is_empty() { Ok(steps) } else { Err(faults) }
 }
 
-/// The commands of a block, which begin with `$ ` and go on after a backslash.
+/// Parses the commands of a block. A command begins with `$ ` and continues on the next line after a
+/// backslash.
 fn typed(block: &Block) -> Result<Vec<Typed>, String> {
     let mut all: Vec<Typed> = Vec::new();
     for (line, text) in (block.line + 1..).zip(block.text.lines()) {
@@ -78,7 +79,7 @@ fn typed(block: &Block) -> Result<Vec<Typed>, String> {
     if all.is_empty() { Err("the block has no command".to_owned()) } else { Ok(all) }
 }
 
-/// The block's text, with these lines below its commands.
+/// Returns the block's text with these lines below its commands.
 pub fn text(commands: &[Typed], shown: &[Vec<String>]) -> String {
     let lines = |(typed, shown): (&Typed, &Vec<String>)| {
         let shown: String = shown.iter().map(|line| format!("{line}\n")).collect();
@@ -87,8 +88,8 @@ pub fn text(commands: &[Typed], shown: &[Vec<String>]) -> String {
     commands.iter().zip(shown).map(lines).collect()
 }
 
-/// The command as the shell is to run it: `cargo run -p X -- args` is the program that is built already, and without
-/// `-p` it is that of the workspace's default member.
+/// Returns the command for the shell: `cargo run -p X -- args` becomes the program that is already built.
+/// Without `-p`, it becomes the program of the workspace's default member.
 pub fn shell(command: &str, programs: &str) -> String {
     static CARGO_RUN: Pattern =
         Pattern::new(|| pattern(r"\bcargo run\b(?: -q\b)?(?: --release\b)?(?: -p (\w+))?(?: --(?: |$)| |$)"));
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_read_in_its_order() {
+    fn steps_are_in_the_order_of_the_page() {
         let page = "<!-- transcript: serve proxy -->\n```console\n$ make it\nok\n$ serve it\n```\n\
                     <!-- file: a.toml -->\n```toml\nx = 1\n```\n```console\n$ nobody runs this\n```\n\
                     <!-- transcript: run -->\n```console\n$ curl \\\n    -i x\none\n\ntwo\n```\n";
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nothing_to_do_is_found() {
+    fn invalid_transcripts_are_found() {
         for (page, fault) in [
             ("<!-- transcript: walk -->\n```\n$ x\n```\n", "page.md:1: a transcript is either"),
             ("<!-- transcript: run -->\n```\nx\n```\n", "page.md:1: line 3 is no command"),
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn cargo_run_is_the_program_that_is_built() {
+    fn cargo_run_becomes_the_built_program() {
         for (command, run) in [
             ("cargo run -p origin", "'/t/origin' "),
             ("cargo run", "'/t/gateway' "),

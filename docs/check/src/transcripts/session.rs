@@ -1,7 +1,7 @@
-//! A reader at the keyboard: types a page's commands beside the real programs, in a directory that looks
-//! like the repository's root, and compares what comes with what the page shows.
+//! A simulated reader: runs a page's commands with the real programs, in a directory that looks like the
+//! repository's root, and compares the output with the page.
 //!
-//! The current directory is the whole process's, which therefore plays one page and ends.
+//! The current directory belongs to the whole process, so a process plays one page and exits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -17,24 +17,24 @@ use crate::markdown::Document;
 use crate::repository::Repository;
 use crate::{Fault, Pattern, pattern};
 
-/// How often something awaited is looked at.
+/// Interval between two checks of a condition.
 const POLL: Duration = Duration::from_millis(10);
 
-/// A reader's terminals.
+/// Terminals of a reader.
 struct Session {
     page: String,
-    /// The directory of the programs that are built.
+    /// Directory of the built programs.
     programs: String,
-    /// What runs in the terminals that stay open, by their names.
+    /// Running programs of the terminals that stay open, by terminal name.
     serving: BTreeMap<String, Process>,
-    /// Where something answers since the last program was started.
+    /// Addresses that are known to answer since the last program was started.
     ready: BTreeSet<SocketAddr>,
 }
 
-/// Plays a page; `programs` is the directory with the built ones.
+/// Plays a page; `programs` is the directory with the built programs.
 ///
 /// # Panics
-/// Where there is no directory to play in.
+/// Panics if there is no directory to play in.
 pub async fn play(repository: &Repository, page: &str, programs: &Path) -> Vec<Fault> {
     let scratch = tempfile::tempdir().unwrap_or_else(|error| panic!("no scratch directory: {error}"));
     let entered =
@@ -58,17 +58,18 @@ pub async fn play(repository: &Repository, page: &str, programs: &Path) -> Vec<F
     faults
 }
 
-/// Makes the directory look like the repository's root, and keeps the user's own curl settings out of it.
+/// Makes the directory look like the repository's root, and replaces the user's own curl settings.
 fn furnish(scratch: &Path, root: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(root)? {
         let entry = entry?;
         std::os::unix::fs::symlink(entry.path(), scratch.join(entry.file_name()))?;
     }
-    // In a terminal curl shows no meter beside an answer; into a pipe it would.
+    // curl shows no progress meter in a terminal, but would show one here, because its output is a pipe.
     std::fs::write(scratch.join(".curlrc"), "no-progress-meter\nnoproxy = \"*\"\n")
 }
 
-/// Writes a page's file. Whatever else is called so is a link into the repository, which must stay as it is.
+/// Writes a file of a page. If a symbolic link has this name, it leads into the repository and must not be
+/// overwritten.
 fn write(name: &str, text: &str) -> Result<(), String> {
     if name.contains('/') || Path::new(name).is_symlink() {
         return Err("a page's file needs a name of its own, and no directory".to_owned());
@@ -97,7 +98,7 @@ impl Session {
             match lines {
                 Ok(lines) => {
                     let differs = difference(&typed.shown, &lines).map(|diff| (typed, diff));
-                    // What is the same but for its dates stays as it is written.
+                    // An output that differs only in its dates keeps the text on the page.
                     came.push(if differs.is_some() { lines } else { typed.shown.clone() });
                     differences.extend(differs);
                 }
@@ -111,10 +112,10 @@ impl Session {
         }));
     }
 
-    /// Runs a command to its end: the lines that it prints.
+    /// Runs a command until it exits, and returns the lines that it prints.
     async fn run(&mut self, typed: &Typed) -> Result<Vec<String>, Fault> {
         self.await_addresses(&typed.command).await;
-        // One stream, as a terminal shows it.
+        // Both streams are merged, as a terminal shows them.
         let mut process = self.spawn(&format!("exec 2>&1\n{}", shell(&typed.command, &self.programs)));
         let until = Instant::now() + DEADLINE;
         while process.is_running() {
@@ -125,13 +126,13 @@ impl Session {
             }
             tokio::time::sleep(POLL).await;
         }
-        // With its pipes at their end.
+        // This also waits for the end of the pipes.
         process.ended(DEADLINE).await;
         Ok(process.output().lines().map(str::to_owned).collect())
     }
 
-    /// Starts a program that stays, in place of the one that this terminal ran before: the first lines
-    /// that it prints, as many as the page shows.
+    /// Starts a program that keeps running, in place of the previous program of this terminal. Returns the
+    /// first lines that it prints, as many as the page shows.
     async fn serve(&mut self, name: &str, typed: &Typed) -> Result<Vec<String>, Fault> {
         if self.serving.contains_key(name) {
             self.stop(name, typed.line).await?;
@@ -149,7 +150,7 @@ impl Session {
         Ok(lines)
     }
 
-    /// Types Ctrl-C in a terminal and waits until its program has ended.
+    /// Sends Ctrl-C to a terminal and waits until its program has exited.
     async fn stop(&mut self, name: &str, line: usize) -> Result<(), Fault> {
         let Some(mut process) = self.serving.remove(name) else { return Ok(()) };
         let fault = |what: String| Err(Fault::new(&self.page, line, what));
@@ -174,8 +175,8 @@ impl Session {
         Process::spawn("sh", &["-c", script], &[("CURL_HOME", ".")])
     }
 
-    /// Waits until somebody answers at the addresses that a command names, where a program has just been
-    /// started. If nobody ever does, the command shall say so itself.
+    /// Waits until a server answers at each address in a command, if a program has just been started. If no
+    /// server answers, the command itself reports the error.
     async fn await_addresses(&mut self, command: &str) {
         static ADDRESS: Pattern = Pattern::new(|| pattern(r"\b(?:localhost|127\.0\.0\.\d+):\d+\b"));
         let addresses =
@@ -191,8 +192,8 @@ impl Session {
     }
 }
 
-/// Whether somebody listens for good. The samples bind their address for a moment to see whether it is free,
-/// and then let Pingora do it: a connection made in that moment ends with it.
+/// Returns true if a server listens permanently. The samples bind their address for a moment to see if it is
+/// free, and then let Pingora bind it. A connection made in that moment is closed.
 fn listens(address: SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect(address) else { return false };
     let asked = stream.set_read_timeout(Some(Duration::from_millis(50)));

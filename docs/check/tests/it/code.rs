@@ -1,12 +1,12 @@
-//! What the architecture page and the manifests promise of the code.
+//! Tests of promises about the code, on the architecture page and in the manifests.
 
 use check::{hold, modules, packages};
 
-/// What people run.
+/// Programs that are shipped to users.
 const SHIPPED: [&str; 5] = ["simple_proxy", "load_balancer", "header_filter", "gateway", "origin"];
 
 #[test]
-fn gateway_modules_use_whom_they_may() {
+fn gateway_modules_use_only_allowed_modules() {
     hold(|repository| modules::check(&repository.documents(), "gateway/src", |file| repository.find(file)));
 }
 

@@ -1,4 +1,4 @@
-//! Exercises are complete, starters fail in a way that helps, and no exercise has a build of its own.
+//! Tests that exercises are complete, starters fail helpfully, and all packages share one build.
 
 use check::exercises::{self, DIRECTORY};
 use check::{Fault, hold, packages, starters, tables, unification};
@@ -17,7 +17,7 @@ fn tables_are_made_from_the_manifests() {
 }
 
 #[test]
-fn workshop_runner_finds_them() {
+fn workshop_runner_finds_the_exercises() {
     hold(|repository| {
         let setting = format!("exercises_dir = \"{DIRECTORY}\"");
         let found = repository.find(".wr.toml").is_some_and(|text| text.lines().any(|line| line == setting));
@@ -27,12 +27,12 @@ fn workshop_runner_finds_them() {
 }
 
 #[test]
-fn starters_compile_and_fail_in_a_way_that_helps() {
+fn starters_compile_and_fail_with_a_helpful_message() {
     hold(starters::check);
 }
 
 #[test]
-fn one_build_serves_all() {
+fn all_packages_share_one_build_of_pingora() {
     hold(|repository| {
         let packages = packages::members(&packages::metadata(repository));
         unification::check(repository, &packages.into_iter().collect::<Vec<_>>())

@@ -1,5 +1,5 @@
-//! This repository, held to everything that its pages and manifests promise. Each module is a kind of
-//! promise; that the checks can fail is shown by the unit tests beside them.
+//! Tests that this repository keeps the promises of its pages and manifests. Each module is a kind of
+//! promise. The unit tests of the checks show that the checks can fail.
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "in a test, a panic is the report")]
 

@@ -1,9 +1,9 @@
-//! What stands on pages: snippets, tables, diagrams' names and links.
+//! Tests of the pages: snippets, tables, names in diagrams, and links.
 
 use check::{changelog, chapters, diagrams, hold, links, packages, snippets};
 
 #[test]
-fn blocks_with_a_source_say_what_it_says() {
+fn code_blocks_equal_their_sources() {
     hold(|repository| {
         let documents = repository.documents();
         documents.iter().flat_map(|document| snippets::check(document, repository)).collect()
@@ -11,13 +11,13 @@ fn blocks_with_a_source_say_what_it_says() {
 }
 
 #[test]
-fn what_the_book_includes_is_there() {
+fn included_files_and_regions_exist() {
     hold(|repository| {
         let mut faults = Vec::new();
         for document in repository.documents().iter().filter(|page| page.path.starts_with("docs/src/")) {
             faults.extend(snippets::includes(document, repository));
         }
-        // Regions stand in text files only; what is no text has none.
+        // Regions exist only in text files; other files are skipped.
         for file in repository.files() {
             let text = repository.find(&file);
             faults.extend(text.into_iter().flat_map(|text| snippets::anchors(&file, &text)));
@@ -27,22 +27,22 @@ fn what_the_book_includes_is_there() {
 }
 
 #[test]
-fn chapters_say_what_they_are_for() {
+fn chapters_have_goal_minutes_and_last_section() {
     hold(|repository| chapters::check(&repository.documents()));
 }
 
 #[test]
-fn the_changelog_tells_of_this_version() {
+fn changelog_has_an_entry_for_this_version() {
     hold(changelog::check);
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_have_existing_targets() {
     hold(|repository| links::check(&repository.documents(), repository));
 }
 
 #[test]
-fn diagrams_name_methods_that_there_are() {
+fn diagrams_name_existing_methods() {
     hold(|repository| {
         let metadata = packages::metadata(repository);
         let members = packages::members(&metadata);

@@ -1,4 +1,4 @@
-//! What pages show of a terminal is what a reader gets; and where it is not, that is said.
+//! Tests that a page's transcripts match the real output, and that a difference is reported.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,16 +8,17 @@ use check::{Fault, hold, transcripts};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_check");
 
 #[test]
-fn console_blocks_are_true() {
+fn console_blocks_match_the_real_output() {
     hold(|repository| transcripts::check(repository, Path::new(PROGRAM), &[]));
 }
 
-/// What is wrong with a page. Its commands are the shell's own: nothing listens, so it is played right here.
+/// Plays a page and returns its faults. Its commands only use the shell and no ports, so no separate network
+/// is needed.
 fn play(page: &str) -> Vec<Fault> {
     played_by(Command::new(PROGRAM).arg("play"), page)
 }
 
-/// The same, played by `command`, which is given the page's file.
+/// Plays a page with `command`, which gets the page's file as an argument.
 fn played_by(command: &mut Command, page: &str) -> Vec<Fault> {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("page.md");
@@ -28,7 +29,7 @@ fn played_by(command: &mut Command, page: &str) -> Vec<Fault> {
 }
 
 #[test]
-fn a_page_that_shows_what_comes_is_fine() {
+fn page_that_matches_the_output_has_no_faults() {
     let page = "<!-- file: a.txt -->\n```\nhello\n```\n\
                 <!-- transcript: serve one -->\n```console\n$ sh -c 'echo first; exec sleep 100'\nfirst\n```\n\
                 <!-- transcript: serve one -->\n```console\n$ echo a word before\na word before\n$ sleep 100\n```\n\
@@ -36,9 +37,10 @@ fn a_page_that_shows_what_comes_is_fine() {
     assert_eq!(play(page), []);
 }
 
-/// Programs on pages end by Ctrl-C, whatever started the tests: a shell that runs them in the background, or `nohup`.
+/// Ctrl-C must end the programs on pages, even if a shell started the tests in the background, or `nohup`
+/// did.
 #[test]
-fn a_parent_that_ignores_signals_changes_nothing() {
+fn parent_that_ignores_signals_has_no_effect() {
     let page = "<!-- transcript: serve one -->\n```console\n$ sleep 100\n```\n\
                 <!-- transcript: run -->\n```console\n\
                 $ grep SigIgn /proc/self/status | tail -c 8\n0000000\n```\n";
@@ -47,7 +49,7 @@ fn a_parent_that_ignores_signals_changes_nothing() {
 }
 
 #[test]
-fn what_does_not_come_is_found_and_can_be_rewritten() {
+fn wrong_output_is_found_and_can_be_rewritten() {
     let page = "<!-- transcript: run -->\n```console\n$ echo one\none\n$ echo two\nzwei\n```\n\
                 <!-- transcript: serve x -->\n```console\n$ sh -c 'echo three; exec sleep 100'\ndrei\n```\n";
     let faults = play(page);
@@ -63,7 +65,7 @@ fn what_does_not_come_is_found_and_can_be_rewritten() {
 }
 
 #[test]
-fn a_page_does_not_write_into_the_repository() {
+fn page_cannot_write_into_the_repository() {
     for name in ["LICENSE", "docs/new.txt"] {
         let faults = play(&format!("<!-- file: {name} -->\n```\n```\n"));
         assert!(faults.len() == 1 && faults[0].what.starts_with("cannot write"), "{faults:?}");
@@ -71,7 +73,7 @@ fn a_page_does_not_write_into_the_repository() {
 }
 
 #[test]
-fn a_program_that_does_not_stay_is_found() {
+fn program_that_does_not_stay_is_found() {
     let page = "<!-- transcript: serve x -->\n```console\n$ echo port is taken\n```\n\
                 <!-- transcript: run -->\n```console\n$ echo ok\nok\n```\n";
     let faults = play(page);

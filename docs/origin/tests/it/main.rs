@@ -1,4 +1,4 @@
-//! Every path of the origin, over real sockets.
+//! Tests of every path of the origin, over real sockets.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
-/// An instance called A, and its address.
+/// Starts an instance called A, and returns its task and its address.
 async fn start() -> (JoinHandle<std::io::Result<()>>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -19,7 +19,7 @@ async fn start() -> (JoinHandle<std::io::Result<()>>, String) {
 }
 
 #[tokio::test]
-async fn every_answer_says_which_instance_gave_it() {
+async fn every_response_names_its_instance() {
     let (_origin, address) = start().await;
     let answer = Client::new().get(format!("http://{address}/")).await;
     assert_eq!((answer.text().as_str(), answer.header("x-origin")), ("hello from origin A\n", "A"));
@@ -47,7 +47,7 @@ async fn anything_echoes_the_request() {
 }
 
 #[tokio::test]
-async fn statuses_delays_bytes_and_streams_are_as_ordered() {
+async fn statuses_delays_bytes_and_streams_match_the_request() {
     let (_origin, address) = start().await;
     let client = Client::new();
     let get = |path: &'static str| {
@@ -69,7 +69,7 @@ async fn statuses_delays_bytes_and_streams_are_as_ordered() {
 }
 
 #[tokio::test]
-async fn events_come_one_by_one() {
+async fn events_arrive_one_by_one() {
     let (_origin, address) = start().await;
     let mut response = tokio::net::TcpStream::connect(&address).await.unwrap();
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -94,7 +94,7 @@ async fn websockets_echo() {
 }
 
 #[tokio::test]
-async fn health_fails_on_purpose_and_comes_back() {
+async fn health_can_be_switched_down_and_up() {
     let (_origin, address) = start().await;
     let client = Client::new();
     let url = |path: &str| format!("http://{address}{path}");
@@ -108,9 +108,9 @@ async fn health_fails_on_purpose_and_comes_back() {
 }
 
 #[tokio::test]
-async fn http_2_with_prior_knowledge_is_understood() {
+async fn http2_with_prior_knowledge_is_served() {
     let (_origin, address) = start().await;
-    // The preface and an empty SETTINGS frame; a server answers with SETTINGS of its own.
+    // The client sends the preface and an empty SETTINGS frame. The server answers with a SETTINGS frame.
     let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     let answer = tokio::time::timeout(testkit::DEADLINE, async {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -124,7 +124,7 @@ async fn http_2_with_prior_knowledge_is_understood() {
 }
 
 #[tokio::test]
-async fn the_binary_serves_labelled_instances_and_logs_each_request() {
+async fn binary_serves_labelled_instances_and_logs_requests() {
     let binary = env!("CARGO_BIN_EXE_origin");
     let process = Process::spawn(binary, &["0", "0"], &[]);
     let line = process.line("origin B listens on http://").await;

@@ -1,4 +1,4 @@
-//! The DNS server, asked over a socket of its own.
+//! Tests of the DNS server over a real socket.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use testkit::{DEADLINE, Dns, Failure, Service};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-/// The answer to a question, within `patience`.
+/// Sends a query and returns the response; `None` if there is none within `patience`.
 async fn ask(dns: &Dns, name: &str, kind: RecordType, patience: Duration) -> Option<Message> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let mut question = Message::query();
@@ -23,7 +23,7 @@ async fn ask(dns: &Dns, name: &str, kind: RecordType, patience: Duration) -> Opt
     Some(answer)
 }
 
-/// The records in the answer, as text, or why there are none.
+/// Returns the records of a response as text, or its error code.
 async fn records(dns: &Dns, name: &str, kind: RecordType) -> Result<Vec<String>, ResponseCode> {
     let answer = ask(dns, name, kind, DEADLINE).await.unwrap();
     match answer.metadata.response_code {
@@ -35,7 +35,7 @@ async fn records(dns: &Dns, name: &str, kind: RecordType) -> Result<Vec<String>,
 }
 
 #[tokio::test]
-async fn a_name_has_what_the_test_says_and_it_can_change() {
+async fn name_has_the_records_that_the_test_sets() {
     let dns = Dns::start().await;
     assert_eq!(records(&dns, "web.test.", RecordType::A).await, Err(ResponseCode::NXDomain));
 
@@ -57,7 +57,7 @@ async fn a_name_has_what_the_test_says_and_it_can_change() {
 }
 
 #[tokio::test]
-async fn it_fails_as_it_is_told_to() {
+async fn dns_server_fails_on_request() {
     let dns = Dns::start().await;
     dns.fail("web.test", Failure::ServerFailure);
     assert_eq!(records(&dns, "web.test.", RecordType::A).await, Err(ResponseCode::ServFail));

@@ -1,4 +1,4 @@
-//! What each fault looks like from the other side of the connection.
+//! Tests of each fault, as a client sees it.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 const GET: &str = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
 const POST: &str = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
 
-/// Sends these bytes, and what comes back until it is `expected`, or the connection ends.
+/// Sends `bytes` and returns true if the received bytes begin with `expected`.
 async fn says(stream: &mut TcpStream, bytes: &str, expected: &str) -> bool {
     let _ = stream.write_all(bytes.as_bytes()).await;
     let mut said = vec![0; expected.len()];
@@ -25,7 +25,7 @@ fn hello(fields: &str) -> String {
 }
 
 #[tokio::test]
-async fn without_fault_it_answers_and_counts_what_it_has_seen() {
+async fn without_fault_requests_are_answered_and_counted() {
     let faulty = Faulty::start(Fault::None).await;
     let chunked = "POST /b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n0\r\n\r\n";
     let mut stream = connected(&faulty).await;
@@ -38,7 +38,7 @@ async fn without_fault_it_answers_and_counts_what_it_has_seen() {
 }
 
 #[tokio::test]
-async fn it_dies_refuses_and_comes_back_on_its_port() {
+async fn faulty_refuses_when_down_and_returns_on_its_port() {
     let mut faulty = Faulty::start(Fault::None).await;
     faulty.die().await;
     assert!(TcpStream::connect(faulty.address()).await.is_err());
@@ -49,7 +49,7 @@ async fn it_dies_refuses_and_comes_back_on_its_port() {
 }
 
 #[tokio::test]
-async fn resets_are_resets_and_come_where_they_are_told_to() {
+async fn resets_occur_at_the_chosen_point() {
     for (fault, seen, said) in [
         (Fault::ResetOnAccept, 0, ""),
         (Fault::ResetUnread, 0, ""),
@@ -60,7 +60,7 @@ async fn resets_are_resets_and_come_where_they_are_told_to() {
         let mut stream = connected(&faulty).await;
         let sent = stream.write_all(POST.as_bytes()).await;
         let mut answer = Vec::new();
-        // A reset is told once, to whoever is first.
+        // The kernel reports a reset only once, to the write or to the read.
         let read = stream.read_to_end(&mut answer).await;
         let end = sent.and(read);
         assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "{fault:?}");
@@ -69,7 +69,7 @@ async fn resets_are_resets_and_come_where_they_are_told_to() {
 }
 
 #[tokio::test]
-async fn answers_are_broken_as_they_are_told_to() {
+async fn faulty_responses_match_the_fault() {
     for (fault, said) in [
         (Fault::Status(500), "HTTP/1.1 500 So\r\nContent-Length: 0\r\n\r\n".to_owned()),
         (Fault::LengthTooLong, hello("Content-Length: 10")),
@@ -89,7 +89,7 @@ async fn answers_are_broken_as_they_are_told_to() {
 }
 
 #[tokio::test]
-async fn a_byte_is_sent_for_each_step() {
+async fn one_byte_is_sent_for_each_step() {
     let faulty = Faulty::start(Fault::Stepped).await;
     let mut stream = connected(&faulty).await;
     assert!(says(&mut stream, GET, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").await);
@@ -102,7 +102,7 @@ async fn a_byte_is_sent_for_each_step() {
 }
 
 #[tokio::test]
-async fn a_connection_is_closed_when_the_second_request_comes() {
+async fn close_reused_closes_on_the_second_request() {
     let faulty = Faulty::start(Fault::CloseReused).await;
     let mut stream = connected(&faulty).await;
     assert!(says(&mut stream, GET, &hello("Content-Length: 5")).await);
@@ -112,7 +112,7 @@ async fn a_connection_is_closed_when_the_second_request_comes() {
 }
 
 #[tokio::test]
-async fn early_answers_come_before_the_body() {
+async fn early_responses_arrive_before_the_body() {
     let (head, body) = POST.split_at(POST.len() - 3);
     let faulty = Faulty::start(Fault::AnswerEarly).await;
     let mut stream = connected(&faulty).await;
@@ -125,7 +125,7 @@ async fn early_answers_come_before_the_body() {
 }
 
 #[tokio::test]
-async fn an_expectation_is_met_or_ignored() {
+async fn expect_continue_is_honoured_or_ignored() {
     let head = "POST /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
     let faulty = Faulty::start(Fault::None).await;
     let mut stream = connected(&faulty).await;
@@ -138,7 +138,7 @@ async fn an_expectation_is_met_or_ignored() {
 }
 
 #[tokio::test]
-async fn probes_are_answered_apart() {
+async fn probes_are_answered_independently_of_the_fault() {
     let faulty = Faulty::start(Fault::Reset).await;
     let probe = "GET /health HTTP/1.1\r\n\r\n";
     let mut stream = connected(&faulty).await;

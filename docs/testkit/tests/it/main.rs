@@ -1,4 +1,5 @@
-//! The helpers, held to what their docs say: a test that relies on them fails for its own reasons only.
+//! Tests of the helpers, which must do what their documentation says, so that a test that uses them fails
+//! only for its own reasons.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -18,7 +19,7 @@ fn get(origin: &Origin) -> Request<Bytes> {
 }
 
 #[tokio::test]
-async fn an_origin_records_what_it_received() {
+async fn origin_records_received_requests() {
     let origin = Origin::start().await;
     let url = format!("http://{}/anything?a=b", origin.address());
     let request = Request::post(url).header("X-One", "1").body(Bytes::from("hello")).unwrap();
@@ -34,7 +35,7 @@ async fn an_origin_records_what_it_received() {
 }
 
 #[tokio::test]
-async fn an_origin_dies_refuses_and_comes_back_on_its_port() {
+async fn origin_refuses_when_down_and_returns_on_its_port() {
     let mut origin = Origin::start().await;
     let client = Client::new();
     assert!(client.try_send(get(&origin)).await.is_ok());
@@ -50,7 +51,7 @@ async fn an_origin_dies_refuses_and_comes_back_on_its_port() {
 }
 
 #[tokio::test]
-async fn an_origin_resets_stalls_and_answers_a_status_on_request() {
+async fn origin_resets_stalls_or_answers_status_on_request() {
     let origin = Origin::start().await;
     origin.behave(Behaviour::Status(503));
     assert_eq!(Client::new().send(get(&origin)).await.status, 503);
@@ -76,7 +77,7 @@ impl ProxyHttp for Forward {
 }
 
 #[tokio::test]
-async fn a_proxy_is_served_in_process_until_it_is_dropped() {
+async fn proxy_is_served_in_process_until_dropped() {
     let origin = Origin::start().await;
     let proxy = serve(Forward(origin.address()));
     let address = proxy.address();
@@ -86,7 +87,7 @@ async fn a_proxy_is_served_in_process_until_it_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_process_is_heard_signalled_and_awaited() {
+async fn process_output_signals_and_exit_are_observed() {
     let mut process = Process::spawn("/bin/sh", &["-c", "echo out; echo err >&2; exec sleep 600"], &[]);
     assert_eq!((process.line("out").await, process.line("err").await), ("out".to_owned(), "err".to_owned()));
     assert!(process.is_running());
@@ -99,7 +100,7 @@ async fn a_process_is_heard_signalled_and_awaited() {
 }
 
 #[tokio::test]
-async fn raw_bytes_are_exchanged_to_the_close() {
+async fn raw_exchange_returns_all_bytes_until_close() {
     let origin = Origin::start().await;
     let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     assert!(exchange(origin.address(), request.as_bytes()).await.starts_with("HTTP/1.1 200 OK"));

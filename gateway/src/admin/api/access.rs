@@ -1,5 +1,6 @@
-//! Who may ask: whoever bears the token; without one, only programs on this machine that mean this API, and no
-//! web page that a browser here has open.
+//! Access rule of the management API: a client must send the token. Without a configured token, the rule admits
+//! only programs on this machine that address the API by a local name. It refuses web pages of other origins
+//! that a browser here has open.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -9,52 +10,52 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use super::problem::Problem;
 use crate::config::{Admin, normalise_host};
 
-/// What a client without the right token is told (RFC 6750 3).
+/// `WWW-Authenticate` value for a client without the right token (RFC 6750 3).
 pub(super) const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"gateway\"");
 
-/// What everybody may ask.
+/// Path that needs no token.
 const HEALTH: &str = "/api/v1/health";
 
-/// The rule.
+/// Access rule of the management API.
 pub struct Access {
     token: Option<String>,
 }
 
-/// Why there is no rule.
+/// Reason why there is no safe access rule.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    /// The token's file cannot be read.
+    /// The token file cannot be read.
     #[error("cannot read {file} (admin.token_file): {error}")]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         file: String,
-        /// What the system says.
+        /// Error of the operating system.
         error: std::io::Error,
     },
-    /// There is nothing in it.
+    /// The token file is empty.
     #[error("{0} is empty; it must hold the token of the management API")]
     Empty(String),
-    /// Nobody could ever send it.
+    /// The token has a character that no header field can carry.
     #[error(
         "the token of the management API has a character that no header field can bear; use letters and digits"
     )]
     Unusable,
-    /// Everybody could change everything.
+    /// The API would accept changes from other machines without a token.
     #[error(
         "the management API would listen on {address}, which is not this machine alone, and there is no token: \
          set the variable {variable}, or admin.token_file, or proxy.management_api_addr = \"127.0.0.1:8081\""
     )]
     Open {
-        /// Where it would listen.
+        /// Address on which the API would listen.
         address: SocketAddr,
-        /// The variable that would hold the token.
+        /// Environment variable that would hold the token.
         variable: String,
     },
 }
 
 impl AccessError {
-    /// Returns true if there is no token for this process to read. Another process, on the machine that the
-    /// configuration is for, may have one.
+    /// Returns true if this process has no token to read. The machine that the configuration is meant for may
+    /// have one.
     pub fn lacks_token(&self) -> bool {
         match self {
             AccessError::Open { .. } => true,
@@ -70,7 +71,7 @@ impl AccessError {
 }
 
 impl Access {
-    /// The rule for a listener at `address`, with the token that `admin` names.
+    /// Creates the rule for a listener at `address`, with the token that `admin` names.
     ///
     /// # Errors
     /// See [`AccessError`].
@@ -96,7 +97,7 @@ impl Access {
         Ok(Access { token })
     }
 
-    /// Whether a request may be answered.
+    /// Checks if a request may be answered. Returns the problem if not.
     pub(super) fn admits(&self, path: &str, headers: &HeaderMap) -> Result<(), Problem> {
         match &self.token {
             _ if path == HEALTH => Ok(()),
@@ -117,14 +118,15 @@ fn bears(headers: &HeaderMap, token: &str) -> bool {
         return false;
     };
     let given = given.trim().as_bytes();
-    // How long the comparison takes must not tell how much of it is right; the length may be known.
+    // The comparison takes constant time, so that its duration does not reveal a correct prefix. The length may
+    // be known.
     scheme.eq_ignore_ascii_case("bearer")
         && given.len() == token.len()
         && openssl::memcmp::eq(given, token.as_bytes())
 }
 
-/// A web page can have its visitor's browser ask this machine: by a name of its own that leads here, which
-/// `Host` tells, or across origins, which `Origin` tells.
+/// Refuses requests that a web page makes through its visitor's browser. Such a page reaches this machine by
+/// its own domain, if that resolves to this machine (seen in `Host`), or across origins (seen in `Origin`).
 fn is_local(headers: &HeaderMap) -> Result<(), Problem> {
     let one = |name: &HeaderName| {
         let mut values = headers.get_all(name).iter();
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_and_nothing_else_lets_in() {
+    fn only_the_right_token_is_admitted() {
         let access = Access { token: Some("s3cret".to_owned()) };
         let ask = |authorization| status(&access, "/api/v1/config", &[("authorization", authorization)]);
         assert_eq!((ask("Bearer s3cret"), ask("bearer  s3cret ")), (200, 200));
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_only_this_machine_asks() {
+    fn without_token_only_loopback_hosts_are_admitted() {
         let access = Access { token: None };
         for host in ["127.0.0.1:8081", "localhost", "LOCALHOST:1", "[::1]:8081", "127.9.9.9", "a.localhost"] {
             assert_eq!(status(&access, "/", &[("host", host)]), 200, "{host}");
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_is_listened_to_without_a_token() {
+    fn listener_beyond_loopback_requires_usable_token() {
         let admin = |file: &str| Admin {
             token_env: "GATEWAY_TEST_NO_SUCH_VARIABLE".to_owned(),
             token_file: file.to_owned(),

@@ -1,4 +1,4 @@
-//! Backends: which there are, how they are, and whether they get requests.
+//! Endpoints for backends: list, add, change, remove, drain.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,54 +20,55 @@ use crate::live::{BackendCondition, Instance, Snapshot};
 use crate::telemetry::BackendMetrics;
 use crate::upstream::CircuitState;
 
-/// A backend, and how it is.
+/// A backend and its current state.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct BackendView {
     #[serde(flatten)]
     backend: Backend,
-    /// How it is now.
+    /// Current state of the backend.
     status: BackendStatus,
 }
 
-/// How a backend is now. Where its address is a name that leads to several, the numbers are those of all of
-/// them together.
+/// Current state of a backend. If its name resolves to several addresses, the numbers are sums over all of
+/// them.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct BackendStatus {
-    /// Whether requests are sent to it, or why not; of several the best.
+    /// Current condition of the backend: usable, or the reason why it gets no requests. Of several instances,
+    /// the best condition.
     condition: BackendCondition,
-    /// Whether probes pass; where there are none, true.
+    /// True if health checks pass; also true without health checks.
     healthy: bool,
-    /// Whether requests pass: its circuit breaker.
+    /// State of the circuit breaker.
     breaker: CircuitState,
-    /// Requests that it is serving.
+    /// Requests in flight to the backend.
     requests_active: u64,
-    /// Attempts to have it answer a request, since the gateway knows it.
+    /// Attempts to have the backend answer a request, since the gateway knows it.
     requests_total: u64,
-    /// Connections opened to it.
+    /// Connections opened to the backend.
     connections_total: u64,
-    /// Connections to it that could not be opened.
+    /// Attempts to open a connection that failed.
     connection_errors_total: u64,
-    /// Each address that is connected to.
+    /// State of each address of the backend.
     instances: Vec<InstanceStatus>,
 }
 
-/// How one address of a backend is.
+/// State of one address of a backend.
 #[derive(Serialize, JsonSchema)]
 struct InstanceStatus {
-    /// Its name in logs and metrics.
+    /// Name of the instance in logs and metrics.
     name: String,
-    /// The address.
+    /// Address of the instance.
     address: String,
-    /// Whether requests are sent to it, or why not.
+    /// Current condition of the instance: usable, or the reason why it gets no requests.
     condition: BackendCondition,
-    /// Whether probes pass.
+    /// True if health checks pass.
     healthy: bool,
-    /// Whether requests pass.
+    /// State of the circuit breaker.
     breaker: CircuitState,
-    /// In how many seconds a request tries whether it answers again, where its circuit is open.
+    /// Seconds until a request tries the instance again, while its circuit is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     open_for_secs: Option<f64>,
-    /// Requests that it is serving.
+    /// Requests in flight to the instance.
     requests_active: u32,
 }
 
@@ -105,7 +106,7 @@ impl From<&[Instance]> for BackendStatus {
     }
 }
 
-/// Every backend
+/// Lists every backend
 #[utoipa::path(get, path = "/api/v1/backends", tag = "backends",
     responses((status = 200, body = ref("#/components/schemas/BackendViewList"))))]
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Response {
@@ -114,7 +115,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Response {
     api.read(&snapshot, axum::Json(views))
 }
 
-/// One backend
+/// Shows one backend
 #[utoipa::path(get, path = "/api/v1/backends/{id}", tag = "backends", params(("id" = String, Path)),
     responses((status = 200, body = ref("#/components/schemas/BackendView")), (status = 404)))]
 pub(super) async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Answer {
@@ -123,7 +124,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) ->
     Ok(api.read(&snapshot, axum::Json(view)))
 }
 
-/// Add a backend
+/// Adds a backend
 #[utoipa::path(post, path = "/api/v1/backends", tag = "backends",
     request_body(content = ref("#/components/schemas/Backend")),
     responses((status = 201, body = ref("#/components/schemas/BackendView")), (status = 409)))]
@@ -141,7 +142,9 @@ pub(super) async fn create(State(api): State<Arc<Api>>, caller: Caller, body: Js
     answer(&api, &api.write(caller, edit).await?, &id)
 }
 
-/// Change a backend, or add it; keys that are left out keep their value
+/// Changes a backend, or adds it
+///
+/// Keys that are left out keep their value.
 #[utoipa::path(put, path = "/api/v1/backends/{id}", tag = "backends",
     params(("id" = String, Path), ("force" = Option<bool>, Query)),
     request_body(content = ref("#/components/schemas/Backend")),
@@ -174,8 +177,10 @@ pub(super) async fn replace(
     answer(&api, &api.write(caller, edit).await?, &id)
 }
 
-/// Take a backend away. The last usable one of a tag that is in use stays, unless it is forced: requests for the tag
-/// are then answered with 503
+/// Removes a backend
+///
+/// The last usable backend of a tag in use is not removed, unless the removal is forced. After a forced
+/// removal, requests for the tag get 503.
 #[utoipa::path(delete, path = "/api/v1/backends/{id}", tag = "backends",
     params(("id" = String, Path), ("force" = Option<bool>, Query)),
     responses((status = 204), (status = 404), (status = 409)))]
@@ -204,8 +209,10 @@ pub(super) async fn remove(State(api): State<Arc<Api>>, Path(id): Path<String>, 
     Ok(api.read(&written.applied.snapshot, StatusCode::NO_CONTENT))
 }
 
-/// Send a backend no new requests; those in flight end. The last usable one of a tag that is in use serves on, unless
-/// it is forced: requests for the tag are then answered with 503
+/// Drains a backend: it gets no new requests, and requests in flight are completed
+///
+/// The last usable backend of a tag in use is not drained, unless the drain is forced. After a forced drain,
+/// requests for the tag get 503.
 #[utoipa::path(post, path = "/api/v1/backends/{id}/drain", tag = "backends",
     params(("id" = String, Path), ("force" = Option<bool>, Query)),
     responses((status = 200, body = ref("#/components/schemas/BackendView")), (status = 404), (status = 409)))]
@@ -213,7 +220,7 @@ pub(super) async fn drain(State(api): State<Arc<Api>>, Path(id): Path<String>, c
     set_drained(&api, id, caller, true).await
 }
 
-/// Send a backend requests again
+/// Ends the drain of a backend: it gets requests again
 #[utoipa::path(post, path = "/api/v1/backends/{id}/undrain", tag = "backends", params(("id" = String, Path)),
     responses((status = 200, body = ref("#/components/schemas/BackendView")), (status = 404)))]
 pub(super) async fn undrain(State(api): State<Arc<Api>>, Path(id): Path<String>, caller: Caller) -> Answer {
@@ -242,7 +249,7 @@ fn not_found(config: &Config, id: &str) -> Problem {
     Problem::not_found_among("backend", id, config.backends.iter().map(|backend| &*backend.id))
 }
 
-/// The tags that nobody else bears, and that some virtual host or route uses.
+/// Returns the tags in use that no backend except `id` bears.
 fn last_of(config: &Config, id: &str) -> Vec<String> {
     let used = used_tags(config);
     let (own, others): (Vec<&Backend>, Vec<&Backend>) =
@@ -252,7 +259,7 @@ fn last_of(config: &Config, id: &str) -> Vec<String> {
     tags.filter(|tag| !borne.contains(tag) && used.contains(tag.as_str())).cloned().collect()
 }
 
-/// Tags that a backend is about to bear are not empty any more.
+/// Removes the tags of `backend` from `empty_tags`, because they are not empty any more.
 fn fill_tags(json: &mut Value, backend: &Map<String, Value>) {
     let Some(tags) = backend.get("tags").and_then(Value::as_array) else { return };
     if let Some(empty) = json.get_mut("empty_tags").and_then(Value::as_array_mut) {
@@ -270,7 +277,7 @@ fn view(snapshot: &Snapshot, id: &str) -> Result<BackendView, Problem> {
     views(snapshot).find(|view| view.backend.id == id).ok_or_else(|| not_found(&snapshot.config, id))
 }
 
-/// The backend as it is now.
+/// Returns the response to a write: the backend as it is now.
 fn answer(api: &Api, written: &Written, id: &str) -> Answer {
     let view = view(&written.applied.snapshot, id)?;
     Ok(api.written(written, "backends", id, view))

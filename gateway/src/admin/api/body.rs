@@ -1,4 +1,4 @@
-//! What a request brings along: who asks, under which condition, and a JSON body.
+//! Extractors for requests: the caller, the condition of a write, and a JSON body.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use super::problem::Problem;
 use super::query::Options;
 use crate::util::field_list;
 
-/// How long a body may take.
+/// Maximum time for receiving a body.
 const BODY: Duration = Duration::from_secs(15);
 
-/// Who wants something written, and under which condition.
+/// Caller of a write, with its condition and options.
 pub(super) struct Caller {
-    /// The address that it asks from.
+    /// Address of the client.
     pub(super) who: String,
-    /// Method and path.
+    /// Method and path of the request.
     pub(super) what: String,
-    /// The tags of `If-Match`, of which one must be current; `None` where any will do.
+    /// Entity tags of `If-Match`, of which one must be current; `None` accepts any revision.
     pub(super) if_match: Option<Vec<String>>,
-    /// How it wants that done.
+    /// Options from the query.
     pub(super) options: Options,
 }
 
@@ -46,7 +46,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// RFC 9110 13.1.1. Weak tags match nothing.
+/// Returns the strong entity tags of `If-Match` (RFC 9110 13.1.1), or `None` without the field or for `*`. Weak
+/// tags never match, so they are left out.
 fn if_match(headers: &HeaderMap) -> Option<Vec<String>> {
     headers.get(header::IF_MATCH)?;
     let tags = field_list::members(headers, header::IF_MATCH);
@@ -94,7 +95,7 @@ fn is_json(content_type: &str) -> bool {
 }
 
 impl Json {
-    /// The body, where it is an object.
+    /// Returns the body if it is an object.
     pub(super) fn object(self) -> Result<Map<String, Value>, Problem> {
         match self.0 {
             Value::Object(object) => Ok(object),
@@ -102,7 +103,7 @@ impl Json {
         }
     }
 
-    /// The body as a `T`.
+    /// Returns the body as a `T`.
     pub(super) fn read<T: DeserializeOwned>(self) -> Result<T, Problem> {
         serde_path_to_error::deserialize(self.0).map_err(|error| {
             let pointer: String = error.path().iter().map(|segment| format!("/{segment}")).collect();
@@ -129,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn conditions() {
+    fn if_match_keeps_strong_tags_only() {
         let condition = |lines: &[&str]| {
             let field = |line: &&str| (header::IF_MATCH, HeaderValue::from_str(line).unwrap());
             if_match(&lines.iter().map(field).collect())
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn content_types() {
+    fn only_application_json_is_json() {
         for json in ["application/json", "Application/JSON; charset=utf-8"] {
             assert!(is_json(json), "{json}");
         }

@@ -1,4 +1,4 @@
-//! The certificates that clients are shown.
+//! Endpoint for the certificates of the gateway.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,33 +11,33 @@ use super::{Answer, Api};
 use crate::tls::acme::AcmeStatus;
 use crate::tls::{Certificate, HostCertificates};
 
-/// All certificates.
+/// List of certificates.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct CertificatesView {
-    /// Those that clients are shown.
+    /// Certificates in use.
     shown: Vec<ShownCertificate>,
-    /// How those are that come by ACME, shown or not yet.
+    /// State of the certificates by ACME, in use or not yet.
     acme: Vec<AcmeStatus>,
 }
 
-/// A certificate that clients are shown.
+/// A certificate in use.
 #[derive(Serialize, JsonSchema)]
 struct ShownCertificate {
-    /// The virtual host that shows it.
+    /// Domain of the virtual host that uses it.
     virtual_host: String,
-    /// The kind of its key: rsa, ecdsa or other.
+    /// Kind of its key: rsa, ecdsa or other.
     key: &'static str,
-    /// The names that it is for.
+    /// Names that the certificate is valid for.
     names: Vec<String>,
-    /// From when it counts, in seconds since 1970.
+    /// Start of its validity, in seconds since 1970.
     not_before: u64,
-    /// Until when.
+    /// End of its validity, in seconds since 1970.
     not_after: u64,
-    /// The file that it was read from; empty where it is self-signed.
+    /// File that the certificate was read from; empty if it is self-signed.
     file: String,
-    /// Whether the gateway has made it, because the virtual host has none.
+    /// True if the gateway made it, because the virtual host has no certificate.
     self_signed: bool,
-    /// What its owner should know: that it ends soon, or has ended.
+    /// Warning for the operator: the certificate ends soon, or has ended.
     warning: Option<String>,
 }
 
@@ -60,7 +60,7 @@ fn seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// The certificates that clients are shown, until when they count, and how those are that come by ACME
+/// Lists the certificates in use, and the state of those by ACME
 #[utoipa::path(get, path = "/api/v1/certificates", tag = "observe",
     responses((status = 200, body = ref("#/components/schemas/CertificatesView"))))]
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Answer {

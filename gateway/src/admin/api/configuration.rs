@@ -1,4 +1,4 @@
-//! The configuration as a whole: shown, replaced, read again, taken back.
+//! Endpoints for the configuration as a whole: show it, replace it, reload it, roll it back.
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -17,35 +17,37 @@ use super::{Answer, Api, run};
 use crate::config::{Config, hide_secrets, reveal_secrets};
 use crate::live::{Applied, ChangeError, Revision};
 
-/// What a change has come to.
+/// Result of a change.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct ChangeView {
-    /// The revision that runs now.
+    /// Number of the revision that runs now.
     revision: u64,
-    /// Whether nothing was changed, because nothing was to be.
+    /// True if the change was a dry run, which changes nothing.
     dry_run: bool,
-    /// What is different, a line each.
+    /// Differences from the configuration before, a line each.
     changes: Vec<String>,
-    /// Keys whose new value holds only after a restart.
+    /// Keys whose new value takes effect only after a restart.
     after_restart: Vec<&'static str>,
 }
 
-/// A configuration that ran, or runs.
+/// A configuration that runs now or ran earlier.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct RevisionView {
-    /// Its number.
+    /// Number of the revision.
     revision: u64,
-    /// Since when it ran, in seconds since 1970.
+    /// Time at which it started to run, in seconds since 1970.
     at: f64,
-    /// Who made it: an address, "file", "SIGHUP", a rollout.
+    /// Author of the change: an address, "file", "SIGHUP", "start" or a rollout.
     by: String,
-    /// What was different from the one before, a line each.
+    /// Differences from the revision before, a line each.
     changes: Vec<String>,
-    /// Whether it runs now.
+    /// True if the revision runs now.
     current: bool,
 }
 
-/// The whole configuration, with every default; secrets are ***
+/// Shows the whole configuration
+///
+/// The result includes every default. Secrets are shown as `***`.
 #[utoipa::path(get, path = "/api/v1/config", tag = "config",
     responses((status = 200, body = ref("#/components/schemas/Config"))))]
 pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
@@ -55,8 +57,10 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
     api.read(&snapshot, axum::Json(json))
 }
 
-/// Replace the whole configuration; what is left out is as by default, and *** stands for the secret that is
-/// there
+/// Replaces the whole configuration
+///
+/// A key that is left out gets its default. `***` stands for the secret that the running configuration has
+/// there.
 #[utoipa::path(put, path = "/api/v1/config", tag = "config", params(("dry_run" = Option<bool>, Query)),
     request_body(content = ref("#/components/schemas/Config")),
     responses((status = 200, body = ref("#/components/schemas/ChangeView"))))]
@@ -72,7 +76,7 @@ pub(super) async fn replace(State(api): State<Arc<Api>>, caller: Caller, body: J
     Ok(changed(&api, &written.applied, dry_run))
 }
 
-/// Read the file again, and resolve the names of backends again
+/// Reads the file again, and resolves the names of backends again
 #[utoipa::path(post, path = "/api/v1/config/reload", tag = "config",
     responses((status = 200, body = ref("#/components/schemas/ChangeView")), (status = 422)))]
 pub(super) async fn reload(State(api): State<Arc<Api>>, caller: Caller) -> Answer {
@@ -89,12 +93,12 @@ pub(super) async fn reload(State(api): State<Arc<Api>>, caller: Caller) -> Answe
     Ok(changed(&api, &applied, false))
 }
 
-/// Earlier configurations that can be gone back to, and the one that runs; the newest first
+/// Lists the revisions that a rollback can go back to, and the running one; the newest first
 #[utoipa::path(get, path = "/api/v1/config/history", tag = "config",
     responses((status = 200, body = ref("#/components/schemas/RevisionViewList"))))]
 pub(super) async fn history(State(api): State<Arc<Api>>) -> Answer {
     let store = api.store.clone();
-    // A change that is under way is waited for.
+    // The history is locked during a change, so this may have to wait for one.
     let history = run(move || Ok(store.history())).await?;
     let snapshot = api.store.load();
     let view = |revision: &Arc<Revision>| RevisionView {
@@ -108,15 +112,15 @@ pub(super) async fn history(State(api): State<Arc<Api>>) -> Answer {
     Ok(api.read(&snapshot, axum::Json(views)))
 }
 
-/// Where to go back to.
+/// Target of a rollback.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rollback {
-    /// The number of an earlier configuration.
+    /// Number of an earlier revision.
     revision: u64,
 }
 
-/// Go back to an earlier configuration
+/// Goes back to an earlier configuration
 #[utoipa::path(post, path = "/api/v1/config/rollback", tag = "config",
     request_body(content = ref("#/components/schemas/Rollback")),
     responses((status = 200, body = ref("#/components/schemas/ChangeView")), (status = 404)))]

@@ -1,4 +1,5 @@
-//! Virtual hosts, here called domains: which there are, which tag serves them, and how they share requests.
+//! Endpoints for virtual hosts, which the API calls domains: list, add, change, remove, switch to another tag,
+//! split between tags.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use super::problem::Problem;
 use super::{Answer, Api, Written};
 use crate::config::{Config, Domain, Percent, RolloutState, Share, VirtualHost, did_you_mean, hide_secrets};
 
-/// Every domain
+/// Lists every domain
 #[utoipa::path(get, path = "/api/v1/domains", tag = "domains",
     responses((status = 200, body = ref("#/components/schemas/VirtualHostList"))))]
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Response {
@@ -24,7 +25,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Response {
     api.read(&snapshot, axum::Json(hosts))
 }
 
-/// One domain
+/// Shows one domain
 #[utoipa::path(get, path = "/api/v1/domains/{domain}", tag = "domains", params(("domain" = String, Path)),
     responses((status = 200, body = ref("#/components/schemas/VirtualHost")), (status = 404)))]
 pub(super) async fn show(State(api): State<Arc<Api>>, Path(domain): Path<String>) -> Answer {
@@ -33,7 +34,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>, Path(domain): Path<String>
     Ok(api.read(&snapshot, axum::Json(shown(host))))
 }
 
-/// Serve another domain
+/// Adds a domain
 #[utoipa::path(post, path = "/api/v1/domains", tag = "domains",
     request_body(content = ref("#/components/schemas/VirtualHost")),
     responses((status = 201, body = ref("#/components/schemas/VirtualHost")), (status = 409)))]
@@ -48,7 +49,9 @@ pub(super) async fn create(State(api): State<Arc<Api>>, caller: Caller, body: Js
     answer(&api, &api.write(caller, edit).await?, &domain)
 }
 
-/// Change a domain, or serve another one; keys that are left out keep their value, and null takes one away
+/// Changes a domain, or adds it
+///
+/// Keys that are left out keep their value. A key whose value is null is removed.
 #[utoipa::path(put, path = "/api/v1/domains/{domain}", tag = "domains", params(("domain" = String, Path)),
     request_body(content = ref("#/components/schemas/VirtualHost")),
     responses((status = 200, body = ref("#/components/schemas/VirtualHost")),
@@ -77,7 +80,7 @@ pub(super) async fn replace(
     answer(&api, &api.write(caller, edit).await?, &domain)
 }
 
-/// Serve a domain no more
+/// Removes a domain
 #[utoipa::path(delete, path = "/api/v1/domains/{domain}", tag = "domains", params(("domain" = String, Path)),
     responses((status = 204), (status = 404)))]
 pub(super) async fn remove(
@@ -93,16 +96,17 @@ pub(super) async fn remove(
     Ok(api.read(&written.applied.snapshot, StatusCode::NO_CONTENT))
 }
 
-/// Where a domain is to go.
+/// Target of a switch.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Switch {
-    /// The tag of the backends that are to serve it.
+    /// Tag of the backends that will serve the domain.
     new_tag: String,
 }
 
-/// Move a domain to the backends with another tag, all of it at once; from the answer on, no request gets the
-/// old one
+/// Moves a domain to the backends with another tag, all requests at once
+///
+/// After the response, no new request goes to the old tag.
 #[utoipa::path(post, path = "/api/v1/domains/{domain}/switch", tag = "domains", params(("domain" = String, Path)),
     request_body(content = ref("#/components/schemas/Switch")),
     responses((status = 200, body = ref("#/components/schemas/VirtualHost")), (status = 404), (status = 409)))]
@@ -118,9 +122,9 @@ pub(super) async fn switch(
         let (index, host) = find(config, &wanted)?;
         is_not_rolled_out(host)?;
         is_served(config, &new_tag)?;
-        // Shares that other tags had would keep requests from going there.
+        // The shares of other tags would keep requests away from the new tag.
         let mut change = only("split", Value::Null);
-        // What was rolled out before is past.
+        // The record of an ended rollout no longer applies.
         change.insert("rollout".to_owned(), Value::Null);
         change.insert("enabled_backends_tag".to_owned(), json!(new_tag));
         Ok(merge(json, "virtual_hosts", index, change))
@@ -128,7 +132,7 @@ pub(super) async fn switch(
     answer(&api, &api.write(caller, edit).await?, &domain)
 }
 
-/// The shares that other tags have
+/// Shows the shares of other tags
 #[utoipa::path(get, path = "/api/v1/domains/{domain}/split", tag = "domains", params(("domain" = String, Path)),
     responses((status = 200, body = ref("#/components/schemas/ShareList")), (status = 404)))]
 pub(super) async fn split(State(api): State<Arc<Api>>, Path(domain): Path<String>) -> Answer {
@@ -137,7 +141,9 @@ pub(super) async fn split(State(api): State<Arc<Api>>, Path(domain): Path<String
     Ok(api.read(&snapshot, axum::Json(shares)))
 }
 
-/// Give other tags a share; the rest goes to the enabled tag
+/// Gives other tags a share of the requests
+///
+/// The rest goes to the enabled tag.
 #[utoipa::path(put, path = "/api/v1/domains/{domain}/split", tag = "domains", params(("domain" = String, Path)),
     request_body(content = ref("#/components/schemas/ShareList")),
     responses((status = 200, body = ref("#/components/schemas/ShareList")), (status = 404), (status = 409)))]
@@ -153,7 +159,7 @@ pub(super) async fn set_split(
     Ok(api.read(snapshot, axum::Json(shares(find(&snapshot.config, &domain)?.1))))
 }
 
-/// Give everything to the enabled tag
+/// Removes the shares of other tags: all requests go to the enabled tag
 #[utoipa::path(delete, path = "/api/v1/domains/{domain}/split", tag = "domains", params(("domain" = String, Path)),
     responses((status = 204), (status = 404), (status = 409)))]
 pub(super) async fn remove_split(
@@ -165,7 +171,7 @@ pub(super) async fn remove_split(
     Ok(api.read(&written.applied.snapshot, StatusCode::NO_CONTENT))
 }
 
-/// The shares that other tags have now, those by a rollout included.
+/// Returns the current shares of other tags, including the share of a rollout.
 fn shares(host: &VirtualHost) -> Vec<Share> {
     let share = |(tag, percent): (&String, Percent)| Share { tag: tag.clone(), percent };
     let rolled_out = host.rollout.iter().filter_map(|rollout| Some((&rollout.to, rollout.share()?)));
@@ -179,7 +185,7 @@ fn share(config: &Config, json: &mut Value, domain: &str, shares: Value) -> Resu
     Ok(Edited { at: format!("{}/split", edited.at), ..edited })
 }
 
-/// A domain and where it stands in the configuration.
+/// Returns a domain and its index in the configuration.
 pub(super) fn find<'c>(config: &'c Config, domain: &str) -> Result<(usize, &'c VirtualHost), Problem> {
     let mut hosts = config.virtual_hosts.iter().enumerate();
     hosts.find(|(_, host)| is_same(&host.domain, domain)).ok_or_else(|| not_found(config, domain))
@@ -193,7 +199,7 @@ fn is_same(one: &str, other: &str) -> bool {
     one == other || matches!((one.parse::<Domain>(), other.parse()), (Ok(one), Ok(other)) if one == other)
 }
 
-/// Refuses a tag that requests are to go to and that no backend would serve: none bears it, or all are drained.
+/// Refuses a new target tag that no backend would serve: no backend bears it, or all of them are drained.
 pub(super) fn is_served(config: &Config, tag: &str) -> Result<(), Problem> {
     let bearers = || config.backends.iter().filter(|backend| backend.tags.iter().any(|borne| borne == tag));
     if bearers().any(|backend| !backend.drained) {
@@ -224,13 +230,13 @@ pub(super) fn is_not_rolled_out(host: &VirtualHost) -> Result<(), Problem> {
 }
 
 fn shown(host: &VirtualHost) -> Value {
-    // Every key is a string, and every value one that JSON has.
+    // All keys are strings and all values exist in JSON, so this cannot fail.
     let mut json = serde_json::to_value(host).unwrap_or_default();
     hide_secrets(&mut json);
     json
 }
 
-/// The domain as it is now.
+/// Returns the response to a write: the domain as it is now.
 fn answer(api: &Api, written: &Written, domain: &str) -> Answer {
     let host = find(&written.applied.snapshot.config, domain)?.1;
     Ok(api.written(written, "domains", domain, shown(host)))

@@ -1,17 +1,20 @@
-//! How handlers edit the configuration, which they get as JSON: in arrays of virtual hosts and of backends.
+//! Helpers by which handlers edit the JSON of the configuration: in the arrays of virtual hosts and of
+//! backends.
 
 use serde_json::{Map, Value};
 
 use crate::config::reveal_secrets;
 
-/// What an edit has touched.
+/// Result of an edit.
 #[derive(Default)]
 pub(super) struct Edited {
-    /// Where the request's body has gone, so that faults can be told by their place in it.
+    /// JSON pointer to the place of the request's body in the configuration, so that faults can be reported by
+    /// their place in the body.
     pub(super) at: String,
-    /// Whether something is there now that was not before.
+    /// True if the edit added a new element.
     pub(super) created: bool,
-    /// What a PUT that adds something has not found, in case that was not meant: said where the rest is wrong.
+    /// Message that a PUT found no such element and would add one. The response includes it only if the body is
+    /// invalid, because the name in the path may be the mistake.
     pub(super) not_found: Option<String>,
 }
 
@@ -25,7 +28,7 @@ pub(super) fn push(json: &mut Value, array: &str, element: Map<String, Value>) -
     Edited { at: format!("/{array}/{index}"), created: true, not_found: None }
 }
 
-/// Sets the keys of an element of an array, and takes away those that are null.
+/// Sets keys of an element of an array. A key whose new value is null is removed.
 pub(super) fn merge(json: &mut Value, array: &str, index: usize, body: Map<String, Value>) -> Edited {
     let at = format!("/{array}/{index}");
     if let Some(element) = json.pointer_mut(&at).and_then(Value::as_object_mut) {
@@ -47,7 +50,7 @@ fn set(element: &mut Map<String, Value>, key: String, mut value: Value) {
     element.insert(key, value);
 }
 
-/// Takes an element out of an array.
+/// Removes an element from an array.
 pub(super) fn take_out(json: &mut Value, array: &str, index: usize) -> Edited {
     if let Some(items) = json.get_mut(array).and_then(Value::as_array_mut) {
         items.remove(index);
@@ -55,7 +58,7 @@ pub(super) fn take_out(json: &mut Value, array: &str, index: usize) -> Edited {
     Edited::default()
 }
 
-/// An object with one key.
+/// Returns an object with one key.
 pub(super) fn only(key: &str, value: Value) -> Map<String, Value> {
     Map::from_iter([(key.to_owned(), value)])
 }
@@ -67,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn elements_come_change_and_go() {
+    fn elements_are_added_changed_and_removed() {
         let mut json = json!({ "backends": [{ "id": "a", "drained": true }] });
         let new = push(&mut json, "backends", only("id", json!("b")));
         assert_eq!((new.at.as_str(), new.created), ("/backends/1", true));
@@ -80,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_was_not_shown_stays() {
+    fn masked_secret_keeps_its_value() {
         let mut json =
             json!({ "virtual_hosts": [{ "headers": { "request_set": { "authorization": "s3cret" } } }] });
         let shown = json!({ "request_set": { "Authorization": "***", "X-A": "1" } });

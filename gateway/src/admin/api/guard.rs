@@ -1,5 +1,5 @@
-//! What a write may not do unasked: take the last backend away that the requests of a tag can go to. All of them would
-//! be answered with 503 (Service Unavailable).
+//! Guards against a write that takes the last usable backend from a tag in use. All requests for the tag would
+//! get 503 (Service Unavailable). `?force=true` permits such a write.
 
 use std::collections::HashSet;
 
@@ -9,18 +9,18 @@ use super::problem::Problem;
 use crate::config::{Backend, Config};
 use crate::live::{BackendCondition, Snapshot};
 
-/// What is to become of a backend.
+/// Intended change of a backend.
 pub(super) enum Fate<'a> {
-    /// It gets no requests any more.
+    /// The backend gets no new requests.
     Drained,
-    /// It leaves the configuration.
+    /// The backend is removed from the configuration.
     Removed,
-    /// These keys of it change.
+    /// These keys of the backend change.
     Changed(&'a Map<String, Value>),
 }
 
 impl Fate<'_> {
-    /// Returns the tags whose requests the backend `own` still gets.
+    /// Returns the tags whose requests the backend `own` still gets after the change.
     fn tags_left(&self, own: &Backend) -> HashSet<String> {
         match self {
             Fate::Drained | Fate::Removed => HashSet::new(),
@@ -41,8 +41,8 @@ impl Fate<'_> {
     }
 }
 
-/// Refuses a change of the backend `id` that leaves a tag in use without a usable backend, where it has one now.
-/// `snapshot` is what runs, with `config`.
+/// Refuses a change of the backend `id` that leaves a tag in use without a usable backend, if the tag has one
+/// now. `snapshot` is the running snapshot of `config`.
 pub(super) fn keeps_serving(
     config: &Config,
     snapshot: &Snapshot,
@@ -65,7 +65,7 @@ pub(super) fn keeps_serving(
     let Some(tag) = lost else { return Ok(()) };
     let is_borne = others.iter().any(|other| other.tags.contains(tag));
     if !is_borne && matches!(fate, Fate::Changed(keys) if keys.get("drained") != Some(&Value::Bool(true))) {
-        // A tag that no backend bears is refused by validation, which says it better.
+        // Validation refuses a tag without any backend, with a better message.
         return Ok(());
     }
     let unusable = others.iter().filter(|other| bears(other, tag));
@@ -80,7 +80,7 @@ pub(super) fn keeps_serving(
     )))
 }
 
-/// The tags that some virtual host or route sends requests to.
+/// Returns the tags that a virtual host or route sends requests to.
 pub(super) fn used_tags(config: &Config) -> HashSet<&str> {
     let of_hosts = config.virtual_hosts.iter().flat_map(|host| {
         let rollout = host.rollout.iter().filter(|rollout| rollout.share().is_some());
@@ -91,7 +91,8 @@ pub(super) fn used_tags(config: &Config) -> HashSet<&str> {
     of_hosts.map(String::as_str).collect()
 }
 
-/// The best condition of the instances of `backend`. One whose name leads nowhere yet cannot be asked.
+/// Returns the best condition of the instances of `backend`. A backend whose name has no address yet counts as
+/// unhealthy.
 pub(super) fn condition(snapshot: &Snapshot, backend: &Backend) -> BackendCondition {
     if backend.drained {
         return BackendCondition::Drained;

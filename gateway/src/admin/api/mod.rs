@@ -1,8 +1,8 @@
-//! The management API, on axum: the page of the book on changing the gateway lists what it answers, and
-//! `GET /api/v1/openapi.json` says it to programs.
+//! The management API, on axum. The book's page on changing the gateway lists the endpoints. Programs find
+//! their description at `/api/v1/openapi.json`.
 //!
-//! A file is about one kind of thing. Every write goes through [`Api::write`]: it is a change of the
-//! configuration's JSON, and becomes what runs as an edit of the file does.
+//! Each file is about one kind of resource. Every write goes through [`Api::write`]: it edits the JSON of the
+//! configuration, and takes effect in the same way as an edit of the file.
 
 mod access;
 mod backends;
@@ -47,44 +47,44 @@ use body::Caller;
 use edit::Edited;
 use problem::Problem;
 
-/// The most that a request may bring along.
+/// Maximum size of a request body.
 const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// The page, which is one file, so that it works without the internet.
+/// The web page of the API. It is a single file, so that it works without the internet.
 const PAGE: &str = include_str!("../page.html");
 
-/// What the API answers from.
+/// State that the handlers of the API share.
 pub struct Api {
-    /// What runs, and how it changes.
+    /// Running configuration, and the way to change it.
     pub store: Arc<Store>,
-    /// The rollouts that are under way.
+    /// Rollouts in progress.
     pub rollouts: Arc<Rollouts>,
-    /// All metrics.
+    /// Metrics of the gateway.
     pub metrics: Arc<Metrics>,
     /// Recent requests.
     pub timelines: Arc<Timelines>,
-    /// How certificates by ACME are.
+    /// State of the certificates by ACME.
     pub acme_statuses: Arc<Statuses>,
-    /// Who may ask.
+    /// Access rule for clients of the API.
     pub access: Access,
 }
 
-/// A handler's answer: what it answers, or what is wrong.
+/// Result of a handler: a response, or the problem to report.
 type Answer = Result<Response, Problem>;
 
 impl Api {
-    /// An answer to a read: with the tag of what it was read from.
+    /// Returns the response to a read, with the entity tag of the snapshot that was read.
     fn read(&self, snapshot: &Snapshot, answer: impl IntoResponse) -> Response {
         ([(header::ETAG, quoted(&self.store.etag(snapshot)))], answer).into_response()
     }
 
-    /// An answer to a write of one thing: what it is now and, where it is new, where it is.
+    /// Returns the response to a write of one element: its new state and, if it was added, its location.
     fn written(&self, written: &Written, kind: &str, name: &str, body: impl Serialize) -> Response {
         let status = if written.created { StatusCode::CREATED } else { StatusCode::OK };
         let mut response = self.read(&written.applied.snapshot, (status, axum::Json(body)));
         if written.created {
             let location = format!("/api/v1/{kind}/{}", utf8_percent_encode(name, NON_ALPHANUMERIC));
-            // Encoded, it is ASCII.
+            // A percent-encoded name is ASCII.
             if let Ok(location) = HeaderValue::from_str(&location) {
                 response.headers_mut().insert(header::LOCATION, location);
             }
@@ -92,14 +92,14 @@ impl Api {
         response
     }
 
-    /// Changes the configuration as `edit` changes its JSON.
+    /// Changes the configuration by an `edit` of its JSON.
     async fn write(
         self: &Arc<Self>,
         caller: Caller,
         edit: impl FnOnce(&Config, &mut Value) -> Result<Edited, Problem> + Send + 'static,
     ) -> Result<Written, Problem> {
         let api = self.clone();
-        // Names are resolved and a disk is written: other requests shall not wait for that.
+        // A change resolves names and writes to the disk. Other requests must not wait for that.
         run(move || {
             let mut edited = Edited::default();
             let applied = api.store.change(caller.change(), |config, json| {
@@ -116,14 +116,14 @@ impl Api {
     }
 }
 
-/// What a write has come to.
+/// Result of a write.
 struct Written {
     applied: Applied,
-    /// Whether something is there now that was not before.
+    /// True if the write added a new element.
     created: bool,
 }
 
-/// Does what may take its time where nobody waits for it.
+/// Runs blocking work on a thread that no other request waits for.
 async fn run<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
@@ -133,13 +133,13 @@ async fn run<T: Send + 'static>(
     }
 }
 
-/// A strong entity tag (RFC 9110 8.8.3).
+/// Returns the header field value of a strong entity tag (RFC 9110 8.8.3).
 fn quoted(etag: &str) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{etag}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
 impl Caller {
-    /// What it asks for.
+    /// Returns the change that the caller requests.
     fn change(&self) -> Change<'_> {
         Change {
             by: &self.who,
@@ -155,15 +155,15 @@ impl Caller {
     }
 }
 
-/// Serves the API, in a runtime of its own, so that a slow client of it slows no traffic.
+/// Service that serves the API in a runtime of its own, so that its slow clients slow no traffic.
 pub struct ApiServer {
-    /// Taken when the service starts.
+    /// Listener, which is taken when the service starts.
     door: Mutex<Option<Door>>,
     api: Arc<Api>,
 }
 
 impl ApiServer {
-    /// A server on a listener that is bound already.
+    /// Creates a server on a listener that is already bound.
     pub fn new(door: Door, api: Api) -> Self {
         ApiServer { door: Mutex::new(Some(door)), api: Arc::new(api) }
     }
@@ -171,7 +171,7 @@ impl ApiServer {
 
 #[async_trait]
 impl BackgroundService for ApiServer {
-    /// Runs to the end of the process: a gateway that stops can still be asked.
+    /// Runs until the process ends, so that the API still answers while the gateway drains.
     async fn start(&self, _shutdown: ShutdownWatch) {
         let Some(door) = self.door.lock().take() else { return };
         if let Err(error) = serve(door, app(self.api.clone())).await {
@@ -180,7 +180,7 @@ impl BackgroundService for ApiServer {
     }
 }
 
-/// Everything that is answered.
+/// Returns the router with all endpoints and the web page.
 fn app(api: Arc<Api>) -> Router {
     let (routes, document) = openapi::routes().split_for_parts();
     let document = openapi::complete(&document);
@@ -197,7 +197,7 @@ fn app(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// Lets in whoever may ask.
+/// Checks the client's access and the query before the handler of the request runs.
 async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let is_page = request.uri().path() == "/";
     match api.access.admits(request.uri().path(), request.headers()) {
@@ -205,7 +205,7 @@ async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
             Ok(()) => described(next.run(request).await),
             Err(problem) => problem.into_response(),
         },
-        // Whoever looks with a browser is asked for the token there.
+        // A browser gets the page itself, which asks for the token.
         Err(problem) if is_page && problem.status == StatusCode::UNAUTHORIZED => {
             let mut response = page(StatusCode::UNAUTHORIZED);
             response.headers_mut().insert(header::WWW_AUTHENTICATE, access::CHALLENGE);
@@ -215,7 +215,7 @@ async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
     }
 }
 
-/// What axum answers by itself has no body: here is one.
+/// Adds a problem body to a response that axum makes by itself, which has no useful body.
 fn described(response: Response) -> Response {
     let status = response.status();
     let content_type = response.headers().get(header::CONTENT_TYPE);
@@ -236,7 +236,7 @@ fn described(response: Response) -> Response {
 }
 
 fn page(status: StatusCode) -> Response {
-    // Nothing from elsewhere, nothing that was written into it.
+    // The page loads nothing from other origins, sends nothing to them, and cannot be framed by other pages.
     const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                           connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
                           frame-ancestors 'none'";
@@ -244,7 +244,7 @@ fn page(status: StatusCode) -> Response {
     (status, fields, Html(PAGE)).into_response()
 }
 
-/// Counts what is asked, by the path's description.
+/// Counts requests to the API and their latency, by the path template.
 async fn measure(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().clone();

@@ -1,4 +1,4 @@
-//! What can be asked about requests: what would become of one, what became of the last ones.
+//! Endpoints about health, requests and metrics: explain a request, show the recent ones.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,27 +14,27 @@ use super::problem::Problem;
 use super::{Answer, Api};
 use crate::live;
 
-/// Whether the process lives
+/// Reports that the process lives
 #[utoipa::path(get, path = "/api/v1/health", tag = "observe", security(()),
     responses((status = 200, body = String, content_type = "text/plain")))]
 pub(super) async fn health() -> &'static str {
     "OK"
 }
 
-/// A request that might be made.
+/// A request to explain.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ask {
-    /// Its method.
+    /// Method of the request.
     method: String,
-    /// Its URL, host included.
+    /// URL of the request, with the host.
     url: String,
-    /// Its header fields; one that is there several times has an array of values.
+    /// Header fields. A field that occurs several times has an array of values.
     #[serde(default)]
     headers: BTreeMap<String, FieldValues>,
 }
 
-/// What a header field says.
+/// Value or values of a header field.
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum FieldValues {
@@ -42,7 +42,9 @@ enum FieldValues {
     Many(Vec<String>),
 }
 
-/// What would become of a request; nothing is sent, and nothing is counted
+/// Explains what the gateway would do with a request
+///
+/// Nothing is sent, and nothing is counted.
 #[utoipa::path(post, path = "/api/v1/explain", tag = "observe",
     request_body(content = ref("#/components/schemas/Ask")),
     responses((status = 200, body = ref("#/components/schemas/Explanation"))))]
@@ -74,14 +76,14 @@ pub(super) async fn explain(State(api): State<Arc<Api>>, body: Json) -> Answer {
     Ok(api.read(&snapshot, axum::Json(explanation)))
 }
 
-/// The last requests, the newest first, each with the timeline of its phases
+/// Lists the recent requests, the newest first, each with the timeline of its phases
 #[utoipa::path(get, path = "/api/v1/requests", tag = "observe",
     responses((status = 200, body = ref("#/components/schemas/RecentRequestList"))))]
 pub(super) async fn requests(State(api): State<Arc<Api>>) -> Answer {
     Ok(api.read(&api.store.load(), axum::Json(api.timelines.recent())))
 }
 
-/// One of the last requests
+/// Shows one of the recent requests
 #[utoipa::path(get, path = "/api/v1/requests/{request_id}", tag = "observe",
     params(("request_id" = String, Path)),
     responses((status = 200, body = ref("#/components/schemas/RecentRequest")), (status = 404)))]
@@ -90,7 +92,7 @@ pub(super) async fn request(State(api): State<Arc<Api>>, Path(id): Path<String>)
     Ok(api.read(&api.store.load(), axum::Json(found)))
 }
 
-/// All metrics, in Prometheus' text format
+/// Returns all metrics in the text format of Prometheus
 #[utoipa::path(get, path = "/api/v1/metrics", tag = "observe",
     responses((status = 200, body = String, content_type = "text/plain")))]
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Answer {

@@ -1,5 +1,5 @@
-//! The API's description: paths from the handlers (utoipa), schemas from the types that are read and written
-//! (schemars), which are those of the configuration.
+//! OpenAPI description of the API. The paths come from the handlers (utoipa). The schemas come from the types
+//! that are read and written (schemars), which include those of the configuration.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::config::{Backend, Config, Rollout, Share, VirtualHost};
 use crate::live::Explanation;
 use crate::telemetry::timeline::RecentRequest;
 
-/// What the description says about the API as a whole.
+/// General part of the description.
 #[derive(utoipa::OpenApi)]
 #[openapi(info(
     title = "Gateway management API",
@@ -26,7 +26,7 @@ use crate::telemetry::timeline::RecentRequest;
 ))]
 struct Description;
 
-/// Every path, with its handler.
+/// Returns a router with every path and its handler.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(observe::health))
@@ -50,16 +50,17 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(observe::metrics))
 }
 
-/// The description with its schemas, and with the answers that every path may give.
+/// Returns the description, completed with the schemas and with the responses that every path may give.
 pub(super) fn complete(document: &OpenApi) -> Value {
-    // Strings, numbers and maps always make JSON.
+    // Strings, numbers and maps can always be written as JSON.
     let mut json = serde_json::to_value(document).unwrap_or_default();
     json["components"] = json!({
         "schemas": schemas(),
         "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
     });
     json["security"] = json!([{ "token": [] }, {}]);
-    // Relative to where the description was read: behind a proxy or a forwarded port, nobody knows better.
+    // The URL is relative to the address of the description. Behind a proxy or a forwarded port, the gateway
+    // does not know its own address.
     json["servers"] = json!([{ "url": "/", "description": "The gateway that this description comes from" }]);
     let paths = json.get_mut("paths").and_then(Value::as_object_mut);
     for item in paths.into_iter().flat_map(|paths| paths.values_mut()) {
@@ -71,7 +72,7 @@ pub(super) fn complete(document: &OpenApi) -> Value {
 }
 
 fn add_answers(method: &str, operation: &mut Value) {
-    // Handlers are called by what they do; what they do it to is the tag.
+    // The name of a handler is a verb, and the tag is its object. Only both together are unique.
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     operation["operationId"] = json!(text(&operation["operationId"]) + "_" + &text(&operation["tags"][0]));
     let is_open = operation.get("security").is_some();
@@ -79,7 +80,7 @@ fn add_answers(method: &str, operation: &mut Value) {
     let writes = operation["tags"][0] != "observe" && method != "get";
     let mut statuses = vec![];
     if !is_open {
-        // An unknown query parameter; no token, or the wrong one.
+        // 400: unknown query parameter. 401 and 403: no token, or the wrong one.
         statuses.extend(["400", "401", "403"]);
     }
     if has_body {
@@ -111,10 +112,10 @@ fn add_answers(method: &str, operation: &mut Value) {
     }
 }
 
-/// What is also answered several at a time.
+/// Types that some endpoint returns or takes as a list.
 const LISTED: [&str; 5] = ["VirtualHost", "Share", "BackendView", "RevisionView", "RecentRequest"];
 
-/// Every schema that the description names.
+/// Returns every schema that the description refers to.
 fn schemas() -> Map<String, Value> {
     let settings = SchemaSettings::draft2020_12();
     let settings = settings.with(|settings| settings.definitions_path = "/components/schemas".into());

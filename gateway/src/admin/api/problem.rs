@@ -1,4 +1,4 @@
-//! What is wrong, as `application/problem+json` (RFC 9457).
+//! Error responses of the management API, as `application/problem+json` (RFC 9457).
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -10,7 +10,7 @@ use super::edit::Edited;
 use crate::config::{ConfigError, Fault, did_you_mean};
 use crate::live::{ChangeError, KeepError};
 
-/// An answer that says what is wrong.
+/// An error response.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
@@ -18,29 +18,30 @@ pub(super) struct Problem {
     errors: Vec<BodyError>,
 }
 
-/// A thing that is wrong with the request's body.
+/// A fault in the request's body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(super) struct BodyError {
-    /// Where in the body, as a JSON pointer (RFC 6901); empty: the body as a whole, or what it leads to.
+    /// Place in the body, as a JSON pointer (RFC 6901). An empty pointer means the whole body, or another part
+    /// of the resulting configuration.
     pub(super) pointer: String,
-    /// What is wrong there.
+    /// Description of the fault.
     pub(super) detail: String,
 }
 
-/// What is wrong (RFC 9457).
+/// Body of an error response (RFC 9457).
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Problem")]
 pub(super) struct ProblemBody<'a> {
-    /// What kind of problem it is.
+    /// URN of the problem's kind.
     #[serde(rename = "type")]
     kind: &'a str,
-    /// The same for people.
+    /// Short title of the problem's kind, for people.
     title: &'a str,
-    /// The status of the answer.
+    /// Status code of the response.
     status: u16,
-    /// What happened to this request.
+    /// Description of what happened to this request.
     detail: &'a str,
-    /// What is wrong with the body, where that is at fault.
+    /// Faults in the request's body, if the body is the problem.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[schemars(default)]
     errors: &'a [BodyError],
@@ -55,7 +56,7 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, format!("there is no {kind} '{name}'"))
     }
 
-    /// Nothing is called `name`; what is, is `known`.
+    /// Returns a 404 problem: no element is called `name`. The `known` names serve for a suggestion.
     pub(super) fn not_found_among<'k>(kind: &str, name: &str, known: impl Iterator<Item = &'k str>) -> Self {
         let meant = did_you_mean(name, known);
         Problem::new(StatusCode::NOT_FOUND, format!("there is no {kind} '{name}'{meant}"))
@@ -65,7 +66,7 @@ impl Problem {
         Problem::new(StatusCode::CONFLICT, detail)
     }
 
-    /// The body can be read and makes no sense.
+    /// Returns a 422 problem: the body is valid JSON, but has a fault at `pointer`.
     pub(super) fn invalid(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Problem::invalid_in(vec![BodyError { pointer: pointer.into(), detail: detail.into() }])
     }
@@ -77,25 +78,27 @@ impl Problem {
         Problem { errors, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
     }
 
-    /// A configuration that is wrong; the request's body stands in it at the pointer `at`.
+    /// Returns a 422 problem for an invalid configuration. `at` is the JSON pointer to the request's body in
+    /// it.
     pub(super) fn invalid_config(error: &ConfigError, at: &str) -> Self {
         Problem::invalid_in(error.faults.iter().map(|fault| in_body(fault, at)).collect())
     }
 
-    /// A text that is wrong and did not come with the request: faults bear their places in it.
+    /// Returns a 422 problem for an invalid text that did not come with the request. Each fault includes its
+    /// place in that text.
     pub(super) fn invalid_file(error: &ConfigError) -> Self {
         let told = |fault: &Fault| BodyError { pointer: fault.pointer.clone(), detail: fault.to_string() };
         Problem::invalid_in(error.faults.iter().map(told).collect())
     }
 
-    /// A change that has not happened, after what it `edited`.
+    /// Returns the problem for a change that did not happen. `edited` is the result of the edit.
     pub(super) fn of_change(error: ChangeError<Problem>, edited: &Edited) -> Self {
         match error {
             ChangeError::Refused(problem) => problem,
             ChangeError::Invalid(error) => {
                 let problem = Problem::invalid_config(&error, &edited.at);
                 match &edited.not_found {
-                    // It may be the name that is wrong, and not the body.
+                    // The name in the path may be the mistake, and not the body.
                     Some(why) => {
                         let detail = format!("{why}, so this would add it: {}", problem.detail);
                         Problem { detail, ..problem }
@@ -107,7 +110,8 @@ impl Problem {
         }
     }
 
-    /// A change that is neither wrong nor refused, and has not happened.
+    /// Returns the problem for a change that failed for another reason than its own content: it is out of date,
+    /// the file is invalid, or the file cannot be written.
     pub(super) fn of_other<R: std::fmt::Display>(error: &ChangeError<R>) -> Self {
         let status = match error {
             ChangeError::OutOfDate(_) => StatusCode::PRECONDITION_FAILED,
@@ -120,14 +124,15 @@ impl Problem {
     }
 }
 
-/// `ChangeError` says it by its `Display`.
+/// Writes the detail, because the `Display` of `ChangeError` needs it.
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.detail)
     }
 }
 
-/// A fault by its place in the body, or in words where it is elsewhere in the configuration.
+/// Returns the fault with its place in the body. The detail names the place if it is elsewhere in the
+/// configuration.
 fn in_body(fault: &Fault, at: &str) -> BodyError {
     let rest = fault.pointer.strip_prefix(at).filter(|rest| rest.is_empty() || rest.starts_with('/'));
     match rest {
@@ -151,7 +156,7 @@ impl IntoResponse for Problem {
             detail: &self.detail,
             errors: &self.errors,
         };
-        // Strings and a number always make JSON.
+        // Strings and numbers can always be written as JSON.
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let mut response =
             (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();

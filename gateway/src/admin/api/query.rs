@@ -1,5 +1,5 @@
-//! What a request's query may say. Most requests have none, and one that is not known is an error: whoever writes
-//! `?dryrun=true` must not find the change made.
+//! Query parameters of requests. Most requests take none. An unknown parameter is an error: a client that
+//! writes `?dryrun=true` by mistake must not find the change made.
 
 use axum::extract::{MatchedPath, Query, Request};
 use axum::http::{Method, StatusCode, Uri};
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::problem::Problem;
 use crate::config::did_you_mean;
 
-/// Every query parameter that there is: of which method and path, and its name.
+/// Every query parameter: method, path, name.
 pub(super) const PARAMETERS: [(&str, &str, &str); 4] = [
     ("PUT", "/api/v1/config", "dry_run"),
     ("DELETE", "/api/v1/backends/{id}", "force"),
@@ -16,29 +16,29 @@ pub(super) const PARAMETERS: [(&str, &str, &str); 4] = [
     ("POST", "/api/v1/backends/{id}/drain", "force"),
 ];
 
-/// Paths that take any query: the page, which browsers and bookmarks add to, and what asks only whether the process
-/// lives, which must not depend on what a prober adds.
+/// Paths that accept any query. Browsers and bookmarks may add to the query of the page. The health check must
+/// not depend on what a prober adds.
 const ANY: [&str; 2] = ["/", "/api/v1/health"];
 
-/// What a query may ask of a write.
+/// Options of a write.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Options {
-    /// Whether it is only said what would happen: for the whole configuration.
+    /// Dry run: the response says what would change, and nothing changes. Only for the whole configuration.
     pub(super) dry_run: bool,
-    /// Whether it is done although requests are left without a backend: for the last one of a tag.
+    /// Force: the write happens even if it leaves a tag in use without a usable backend.
     pub(super) force: bool,
 }
 
 impl Options {
-    /// Reads them from a query whose parameters are known.
+    /// Reads the options from a query whose parameters are known.
     pub(super) fn read(uri: &Uri) -> Result<Self, Problem> {
         let Query(options) = Query::try_from_uri(uri).map_err(|error| wrong(uri, &error.to_string()))?;
         Ok(options)
     }
 }
 
-/// Refuses a query with a parameter that means nothing to the request.
+/// Refuses a query with a parameter that the request's method and path do not take.
 pub(super) fn check(request: &Request) -> Result<(), Problem> {
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     if path.is_empty() || ANY.contains(&path) {
@@ -58,7 +58,7 @@ fn wrong(uri: &Uri, why: &str) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, format!("the query '{query}' is not understood: {why}"))
 }
 
-/// Why the parameter `name` means nothing to this request, if it does not.
+/// Returns the reason why this request does not take the parameter `name`, or `None` if it does.
 fn unknown(method: &Method, path: &str, name: &str) -> Option<String> {
     let here = || PARAMETERS.iter().filter(|known| (known.0, known.1) == (method.as_str(), path));
     if here().any(|known| known.2 == name) {
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_parameter_is_known_only_where_it_means_something() {
+    fn parameter_is_known_only_for_its_method_and_path() {
         let unknown = |method: Method, path, name| unknown(&method, path, name);
         for (method, path, name) in PARAMETERS {
             assert_eq!(unknown(method.parse().unwrap(), path, name), None, "{method} {path}");

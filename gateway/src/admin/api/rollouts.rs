@@ -1,4 +1,4 @@
-//! Guarded rollouts of a domain: started, watched, ended.
+//! Endpoints for the guarded rollout of a domain: start it, show it, end it.
 
 use std::sync::Arc;
 
@@ -16,26 +16,29 @@ use super::{Answer, Api};
 use crate::config::{Config, Percent, Rollout, RolloutState};
 use crate::live::{Progress, Snapshot};
 
-/// A rollout, and how it stands.
+/// A rollout and its state.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct RolloutView {
-    /// The tag that it comes from; none when it is done, and there is no way back.
+    /// Old tag of the rollout; absent once the rollout is done, because there is no way back.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
-    /// The new tag's share now.
+    /// Current share of the new tag.
     percent: Percent,
-    /// As it was asked for, with the step that it is at.
+    /// Rollout as it was requested, with its current step.
     #[serde(flatten)]
     rollout: Rollout,
-    /// What has been measured in this step, while it goes on.
+    /// Measurements of the current step; only while the rollout runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<Progress>,
 }
 
-/// What the gateway itself writes down about a rollout.
+/// Keys of a rollout that only the gateway itself writes.
 const OURS: [&str; 3] = ["step", "state", "reason"];
 
-/// Move a domain to another tag step by step, and back where that does worse
+/// Starts a guarded rollout
+///
+/// Moves the domain to another tag step by step. The gateway moves it back if the new tag does worse than the
+/// old one.
 #[utoipa::path(post, path = "/api/v1/domains/{domain}/rollout", tag = "rollouts",
     params(("domain" = String, Path)), request_body(content = ref("#/components/schemas/Rollout")),
     responses((status = 201, body = ref("#/components/schemas/RolloutView")), (status = 404), (status = 409)))]
@@ -70,7 +73,7 @@ pub(super) async fn start(
     Ok(api.read(&written.applied.snapshot, (StatusCode::CREATED, axum::Json(view))))
 }
 
-/// How a rollout stands, or how it ended
+/// Shows the progress or the result of a rollout
 #[utoipa::path(get, path = "/api/v1/domains/{domain}/rollout", tag = "rollouts",
     params(("domain" = String, Path)),
     responses((status = 200, body = ref("#/components/schemas/RolloutView")), (status = 404)))]
@@ -80,7 +83,10 @@ pub(super) async fn show(State(api): State<Arc<Api>>, Path(domain): Path<String>
     Ok(api.read(&snapshot, axum::Json(view)))
 }
 
-/// End a rollout: everything goes back to the old tag. One that has ended is forgotten
+/// Ends a rollout
+///
+/// A running rollout is aborted, and all requests go to the old tag again. The record of a rollout that has
+/// already ended is deleted.
 #[utoipa::path(delete, path = "/api/v1/domains/{domain}/rollout", tag = "rollouts",
     params(("domain" = String, Path)), responses((status = 204), (status = 404)))]
 pub(super) async fn abort(State(api): State<Arc<Api>>, Path(domain): Path<String>, caller: Caller) -> Answer {

@@ -1,4 +1,4 @@
-//! Which source wins, and what is wrong with variables.
+//! Tests of the order of the sources, and of faults in variables.
 
 use std::io::Write;
 
@@ -49,7 +49,7 @@ fn without_a_file_one_catch_all_host_serves_the_backends() {
 }
 
 #[test]
-fn every_variable_does_something() {
+fn every_variable_changes_the_config() {
     let values = [
         "127.0.0.1:1",
         "127.0.0.1:2",
@@ -123,7 +123,7 @@ fn every_bad_variable_is_named() {
 }
 
 #[test]
-fn a_variable_that_is_empty_is_not_set() {
+fn empty_variable_counts_as_not_set() {
     let set =
         [("PINGORA_LISTEN_ADDR", " "), ("PINGORA_LOG_LEVEL", " debug"), ("RUST_LOG", ""), ("PATH", "x")];
     let set = crate::config::set_variables(environment(&set));
@@ -131,7 +131,7 @@ fn a_variable_that_is_empty_is_not_set() {
 }
 
 #[test]
-fn a_variable_that_there_is_not_is_refused_and_the_one_that_was_meant_is_named() {
+fn unknown_variable_is_refused_with_the_closest_name() {
     for (name, hint) in [
         ("PINGORA_ENABEL_TLS", " (did you mean `PINGORA_ENABLE_TLS`?)"),
         ("PINGORA_LISTEN_ADDRESS", " (did you mean `PINGORA_LISTEN_ADDR`?)"),
@@ -144,9 +144,9 @@ fn a_variable_that_there_is_not_is_refused_and_the_one_that_was_meant_is_named()
     }
 }
 
-/// Kubernetes sets them in every container of a namespace that has a service with this name.
+/// Kubernetes sets these variables in every container of a namespace that has a service named "pingora".
 #[test]
-fn what_tells_of_a_service_called_pingora_is_no_variable_of_ours() {
+fn service_link_variables_are_ignored() {
     let links = [
         ("PINGORA_SERVICE_HOST", "10.0.0.1"),
         ("PINGORA_SERVICE_PORT", "80"),
@@ -162,7 +162,7 @@ fn what_tells_of_a_service_called_pingora_is_no_variable_of_ours() {
 }
 
 #[test]
-fn https_by_variables() {
+fn variables_enable_https_listeners() {
     let enabled = ("PINGORA_ENABLE_TLS", "true");
     let config = load_variables(&[enabled]).unwrap();
     assert_eq!(config.proxy.listen_addr.0, ["127.0.0.1:8443".parse().unwrap()]);
@@ -181,7 +181,7 @@ fn https_by_variables() {
 }
 
 #[test]
-fn certificates_of_variables_are_for_hosts_without_one_and_stay_out_of_the_file() {
+fn variable_certificates_stay_out_of_the_file() {
     let variables =
         [("PINGORA_ENABLE_TLS", "1"), ("PINGORA_TLS_CERT_FILE", "a.crt"), ("PINGORA_TLS_KEY_FILE", "a.key")];
     let own = "[[virtual_hosts]]\ndomain = \"own.example\"\nenabled_backends_tag = \"a\"\n\
@@ -206,7 +206,7 @@ fn certificates_of_variables_are_for_hosts_without_one_and_stay_out_of_the_file(
 }
 
 #[test]
-fn what_is_logged_says_the_option_then_our_variable_then_rust_log_then_the_file() {
+fn log_level_order_is_option_variable_rust_log_file() {
     let level = |text: &str, variables: &[(&str, &str)], option: Option<&str>| {
         let overrides = Overrides { log_level: option.map(str::to_owned), ..Overrides::default() };
         let source = Source::built_in("file", text.to_owned()).with(environment(variables), overrides);
@@ -225,14 +225,14 @@ fn what_is_logged_says_the_option_then_our_variable_then_rust_log_then_the_file(
 }
 
 #[test]
-fn a_file_that_is_not_there_or_no_text() {
+fn missing_or_invalid_file_is_an_error() {
     let missing = Source::new(Some("/nowhere/gateway.toml".into()), BTreeMap::new(), Overrides::default());
     assert!(missing.read().unwrap_err().to_string().starts_with("/nowhere/gateway.toml: cannot read"));
     assert!(load_text("\u{0}", &[]).is_err());
 }
 
 #[test]
-fn faults_come_in_the_order_of_the_file() {
+fn faults_are_sorted_by_position() {
     let error =
         load_text(&format!("[proxy]\nthreads = 5000\nport = 1\n{COMPLETE}cors = 1\n"), &[]).unwrap_err();
     let lines: Vec<&str> = error.lines().collect();

@@ -1,33 +1,34 @@
-//! Paths as routing compares them, and as backends get them. What a client may write in many ways has one form here,
-//! as it has for a backend; otherwise `/%61dmin` or `/x/../admin` would pass by the route `/admin`, and by its
-//! policies. What servers do not agree on, as whether `%2F` is a slash, is read in each of their ways ([`readings`]):
-//! routing makes sure that all of them come to the same route.
+//! Normalised paths for routing, and the paths that backends get. Clients may write a path in many ways, and all of
+//! them have one form here, as they have for a backend. Otherwise, `/%61dmin` or `/x/../admin` would bypass the route
+//! `/admin` and its policies. Servers disagree about some paths, for example about whether `%2F` is a slash. Such a
+//! path is read in each of these ways ([`readings`]), and routing makes sure that all of them lead to the same route.
 
 mod readings;
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Why a path is not looked at any further.
+/// Reason why a path is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadPath {
-    /// It does not begin with a slash.
+    /// Path does not begin with a slash.
     NoSlash,
-    /// What no path has (RFC 3986 3.3): some servers take it for a slash, or for the path's end.
+    /// Path contains a character that no path may contain (RFC 3986 3.3). Some servers treat it as a slash or as the
+    /// end of the path.
     Delimiter(char),
-    /// A percent sign without two hexadecimal digits behind it.
+    /// Percent sign without two hexadecimal digits after it.
     Percent,
-    /// A control character that is not percent-encoded.
+    /// Control character that is not percent-encoded.
     Control,
-    /// An encoded NUL, at which a path ends for programs in C (RFC 3986 7.3).
+    /// Encoded NUL; a path ends at it for programs in C (RFC 3986 7.3).
     Nul,
-    /// A character in more bytes than it takes (RFC 3629 10), by which some servers let a slash pass.
+    /// Character in more bytes than it needs (RFC 3629 10). Some servers decode it to a slash.
     Overlong,
-    /// More `..` than there is above.
+    /// Path leaves its root through too many `..`.
     AboveRoot,
-    /// A dot segment that only some servers see.
+    /// Dot segment that only some servers recognise.
     HiddenDots,
-    /// What some servers take for another path, for which another route holds.
+    /// Path that some servers read as another path, which has another route.
     Ambiguous,
 }
 
@@ -47,46 +48,48 @@ impl fmt::Display for BadPath {
     }
 }
 
-/// A path that has been read.
+/// Parsed path.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ReadPath<'p> {
-    /// As rules compare it: what need not be percent-encoded is not (RFC 3986 6.2.2, and the delimiters that a
-    /// segment may have), what must be is, with capital digits; dot segments are resolved, slashes merged.
+    /// Path that rules compare. Characters that need no percent-encoding are decoded (RFC 3986 6.2.2, and the
+    /// delimiters that a segment may contain). All others are encoded with capital digits. Dot segments are resolved,
+    /// and slashes are merged.
     pub compared: Cow<'p, str>,
-    /// As a backend gets it: as it came, but with dot segments resolved and letters decoded, about which servers
-    /// do not agree with each other.
+    /// Path that the backend gets: the client's path, with dot segments resolved. Unreserved characters are decoded,
+    /// because servers disagree about them.
     pub sent: Cow<'p, str>,
-    /// What servers make of it that take more for a slash, leave parameters or line ends out, or decode twice.
+    /// Readings of other servers, which treat more characters as a slash, remove parameters or line ends, or decode
+    /// twice.
     pub others: Vec<String>,
 }
 
 impl ReadPath<'_> {
-    /// Whether it is compared and sent as it was written, and there is no other way to read it.
+    /// Returns true if the path is compared and sent as the client wrote it, and no server reads it in another way.
     pub fn is_plain(&self) -> bool {
         matches!((&self.compared, &self.sent), (Cow::Borrowed(_), Cow::Borrowed(_)))
     }
 }
 
-/// What has become of a path that is not both compared and sent as it was written.
+/// Paths for comparison and for the backend, if one of them differs from the client's path.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Paths {
-    /// As rules compare it.
+    /// Path that rules compare.
     pub compared: String,
-    /// As a backend gets it.
+    /// Path that the backend gets.
     pub sent: String,
 }
 
-/// Reads a path. Allocates nothing where there is only one way to read it and the client has written it so.
+/// Parses a path. Allocates nothing if there is only one way to read the path and the client wrote it in that form.
 ///
 /// # Errors
-/// Where servers might take it for something that it does not look like.
+/// Returns the reason if servers might read the path as another one.
 pub fn read_path(path: &str) -> Result<ReadPath<'_>, BadPath> {
     if is_plain(path) {
         let path = Cow::Borrowed(path);
         return Ok(ReadPath { compared: path.clone(), sent: path, others: Vec::new() });
     }
     if path.is_empty() || path == "*" {
-        // The second is for the server as a whole (RFC 9112 3.2.4).
+        // `*` addresses the server as a whole (RFC 9112 3.2.4).
         let compared = if path.is_empty() { "/" } else { "/*" };
         let compared = Cow::Owned(compared.to_owned());
         return Ok(ReadPath { compared, sent: Cow::Borrowed(path), others: Vec::new() });
@@ -103,7 +106,7 @@ pub fn read_path(path: &str) -> Result<ReadPath<'_>, BadPath> {
     Ok(ReadPath { compared: Cow::Owned(compared), sent, others })
 }
 
-/// Whether there is nothing about a path that anybody could read in another way.
+/// Returns true if every server reads the path in the same way.
 fn is_plain(path: &str) -> bool {
     let mut before = 0;
     let mut bytes = path.bytes().peekable();
@@ -119,24 +122,25 @@ fn is_plain(path: &str) -> bool {
     path.starts_with('/')
 }
 
-/// What stands in a segment as it is (RFC 3986 3.3), but for the semicolon, behind which some see parameters.
+/// Returns true if a segment may contain the byte unencoded (RFC 3986 3.3). The semicolon is excluded, because some
+/// servers read parameters after it.
 fn is_pchar(byte: u8) -> bool {
     is_unreserved(byte) || matches!(byte, b'!' | b'$' | b'&'..=b'*' | b'+' | b',' | b'=' | b':' | b'@')
 }
 
-/// RFC 3986 2.3.
+/// Returns true if the byte is an unreserved character (RFC 3986 2.3).
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// The byte that stands percent-encoded at the beginning of `text`.
+/// Returns the byte whose percent-encoding begins `text`.
 fn escape(text: &[u8]) -> Option<u8> {
     let digit = |at: usize| char::from(*text.get(at)?).to_digit(16);
     let (b'%', high, low) = (*text.first()?, digit(1)?, digit(2)?) else { return None };
     u8::try_from(high * 16 + low).ok()
 }
 
-/// Decodes what need not be encoded, and makes sure that the rest can be decoded.
+/// Decodes characters that need no encoding, and checks that the rest can be decoded.
 fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, BadPath> {
     if path.bytes().any(|byte| byte.is_ascii_control()) {
         return Err(BadPath::Control);
@@ -173,7 +177,7 @@ fn resolve_dots(path: Cow<'_, str>) -> Result<Cow<'_, str>, BadPath> {
             "." => {}
             ".." => match segments.pop() {
                 None => return Err(BadPath::AboveRoot),
-                // For a server that merges slashes first, it takes away another one.
+                // A server that merges slashes first would remove another segment.
                 Some("") => return Err(BadPath::HiddenDots),
                 Some(_) => {}
             },
@@ -190,7 +194,7 @@ fn has_dot_segment(path: &[u8]) -> bool {
     path.split(|byte| *byte == b'/').any(|segment| matches!(segment, b"." | b".."))
 }
 
-/// The one form of a path, but for its slashes.
+/// Returns the normalised form of a path, without merging its slashes.
 fn canonical(path: &[u8]) -> String {
     let mut form = String::with_capacity(path.len());
     let mut at = 0;
@@ -214,7 +218,7 @@ fn push_escaped(form: &mut String, byte: u8) {
     form.extend(['%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
 }
 
-/// A path without empty segments, but for the last.
+/// Merges consecutive slashes, which removes empty segments except the last.
 fn merge_slashes(path: &str) -> String {
     let mut merged = String::with_capacity(path.len());
     for c in path.chars() {
@@ -230,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_form_for_every_way_to_write_a_path() {
+    fn path_spellings_have_one_normalised_form() {
         for (written, compared, sent) in [
             ("/", "/", "/"),
             ("/a/b/", "/a/b/", "/a/b/"),
@@ -264,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_two_servers_agree_on_is_refused() {
+    fn ambiguous_or_invalid_path_is_refused() {
         for (path, why) in [
             ("a", BadPath::NoSlash),
             ("/100%", BadPath::Percent),
@@ -288,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_its_form_is_not_copied() {
+    fn normalised_path_is_borrowed() {
         for path in ["/", "/api/users", "/.well-known/x", "/@me/a:b,c=(1)", "/a/.b/c..", "/a.b./c"] {
             assert!(read_path(path).unwrap().is_plain(), "{path}");
         }

@@ -1,14 +1,15 @@
-//! How servers read what others do not read in the same way. Some decode `%2F` and `%5C` before they look for slashes,
-//! and take `\` for one (IIS); some leave out what follows a `;` in a segment, before they decode (Tomcat) or after;
-//! where two stand in a row, a path may be decoded twice; and who gives a decoded path to a parser of URLs, to a protocol
-//! of lines or to a pattern that ends with `$` may lose the line ends in it, or what stands behind them.
+//! Paths that servers read in different ways. Some servers decode `%2F` and `%5C` before they look for slashes, and
+//! treat `\` as a slash (IIS). Some remove the text after a `;` in a segment, before they decode (Tomcat) or after.
+//! With two servers in a row, a path may be decoded twice. A server may also pass a decoded path to a URL parser, to
+//! a line-based protocol, or to a pattern that ends with `$`. These may lose the line ends in the path, or the text
+//! after them.
 
 use super::{BadPath, canonical, escape, has_dot_segment, merge_slashes};
 
-/// Every other way to read `path`, which is compared as `compared`, each in the form that rules compare.
+/// Returns every other reading of `path` in the form that rules compare; `compared` is the path's own form.
 ///
 /// # Errors
-/// Where one of them has a dot segment in it, or something else that nobody writes who means no harm.
+/// Returns the reason if a reading contains a dot segment or other content that only an attacker sends.
 pub(super) fn of(path: &str, compared: &str) -> Result<Vec<String>, BadPath> {
     if !path.contains(['%', ';']) {
         return Ok(Vec::new());
@@ -30,7 +31,7 @@ pub(super) fn of(path: &str, compared: &str) -> Result<Vec<String>, BadPath> {
     for path in &decoded {
         check(path)?;
         others.add_decoded(path)?;
-        // Who puts a path together again from its decoded parts may look for a query in it.
+        // A server that builds a path from decoded parts may find a query in it.
         let beginning = path.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
         if beginning.len() < path.len() {
             others.add_decoded(beginning)?;
@@ -39,20 +40,20 @@ pub(super) fn of(path: &str, compared: &str) -> Result<Vec<String>, BadPath> {
     Ok(others.found)
 }
 
-/// What has been found that is not as the path is compared anyhow.
+/// Collector of the readings that differ from the compared path.
 struct Others<'p> {
     compared: &'p str,
     found: Vec<String>,
 }
 
 impl Others<'_> {
-    /// A path that has been decoded, and what is left of it without the control characters in it.
+    /// Adds a decoded path, and the same path without its control characters.
     fn add_decoded(&mut self, path: &[u8]) -> Result<(), BadPath> {
         self.add(literal(path))?;
         if !path.iter().any(u8::is_ascii_control) {
             return Ok(());
         }
-        // Parsers of URLs drop these wherever they stand (URL standard, 4.4).
+        // URL parsers drop these characters everywhere (URL standard, 4.4).
         let dropped: Vec<u8> =
             path.iter().copied().filter(|byte| !matches!(byte, b'\t' | b'\r' | b'\n')).collect();
         self.add(literal(&dropped))?;
@@ -74,7 +75,7 @@ impl Others<'_> {
     }
 }
 
-/// Refuses what would do harm where it is decoded.
+/// Refuses decoded content that could harm a backend.
 fn check(decoded: &[u8]) -> Result<(), BadPath> {
     if decoded.contains(&0) {
         return Err(BadPath::Nul);
@@ -85,13 +86,13 @@ fn check(decoded: &[u8]) -> Result<(), BadPath> {
     Ok(())
 }
 
-/// The form of a path that has been decoded, and in which a backslash is a slash.
+/// Returns the normalised form of a decoded path; a backslash counts as a slash.
 fn literal(path: &[u8]) -> String {
     let mut encoded = Vec::with_capacity(path.len());
     for byte in path {
         match byte {
             b'\\' => encoded.push(b'/'),
-            // A percent sign that is one, and no escape.
+            // This percent sign is literal and begins no escape.
             b'%' => encoded.extend(*b"%25"),
             byte => encoded.push(*byte),
         }
@@ -99,12 +100,12 @@ fn literal(path: &[u8]) -> String {
     canonical(&encoded)
 }
 
-/// Whether a character begins with these two bytes that would fit into fewer (RFC 3629 3).
+/// Returns true if these two bytes begin a character that would fit into fewer bytes (RFC 3629 3).
 fn is_overlong(bytes: &[u8]) -> bool {
     matches!(bytes, [0xC0 | 0xC1, 0x80..=0xBF] | [0xE0, 0x80..=0x9F] | [0xF0, 0x80..=0x8F])
 }
 
-/// Every percent-encoded byte as it is.
+/// Decodes every percent-encoded byte.
 fn decode(path: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut at = 0;
@@ -116,7 +117,7 @@ fn decode(path: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// The path without what follows a semicolon, in each segment; `slashes` end one.
+/// Removes the text after a semicolon from each segment; the bytes in `slashes` end a segment.
 fn without_parameters(path: &[u8], slashes: &[u8]) -> Vec<u8> {
     let mut inside = false;
     let keep = |byte: &&u8| {
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_to_read_a_path_is_found() {
+    fn every_other_reading_of_a_path_is_found() {
         assert_eq!(others("/a%2fb"), ["/a/b"]);
         assert_eq!(others("/a%5Cb"), ["/a/b"]);
         assert_eq!(others("/a%252fb"), ["/a/b"]);
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn dots_that_only_some_see_are_refused() {
+    fn hidden_dot_segments_are_refused() {
         for path in [
             "/a%2f..%2fb",
             "/a%2f../b",

@@ -1,11 +1,11 @@
-//! Arrays within a line or over several, whose elements keep their comments wherever they go.
+//! Arrays in one line or in several lines; their elements keep their comments when they move.
 
 use serde_json::Value as Json;
 use toml_edit::{Array, Item, Value};
 
 use super::{Keys, Place, matches, update_item, value};
 
-/// Has `array`, whose content is `old`, hold `new`. What is still there keeps what was written about it.
+/// Changes `array` so that its content is `new` instead of `old`. Elements that still exist keep their comments.
 pub(super) fn update_array(array: &mut Array, old: &[Json], new: &[Json]) {
     let (mut pieces, end) = taken_apart(array);
     let layout = pieces.last().map_or_else(String::new, indentation);
@@ -29,17 +29,17 @@ pub(super) fn update_array(array: &mut Array, old: &[Json], new: &[Json]) {
     put_together(array, written, &end);
 }
 
-/// An element of an array, with what stands around it.
+/// Array element, with the text around it.
 struct Piece {
-    /// Before it: the lines above, and its indentation.
+    /// Text before the element: the lines above, and its indentation.
     lead: String,
     value: Value,
-    /// Behind its comma, in the same line: what is said about it.
+    /// Comment after the element's comma, in the same line.
     tail: String,
 }
 
-/// An array's elements, and what stands before its closing bracket. The parser keeps what stands behind a comma
-/// with the element that follows; here it goes back to the one before.
+/// Returns an array's elements, and the text before its closing bracket. The parser attaches the text after a comma
+/// to the next element. This function moves it back to the element before.
 fn taken_apart(array: &Array) -> (Vec<Option<Piece>>, String) {
     let text = |raw: Option<&str>| raw.unwrap_or_default().to_owned();
     let mut leads: Vec<String> =
@@ -73,13 +73,13 @@ fn put_together(array: &mut Array, pieces: Vec<Piece>, end: &str) {
         tail = next;
     }
     if !tail.is_empty() {
-        // Behind the last element a comment needs a comma to stand behind.
+        // A comment after the last element needs a comma before it.
         array.set_trailing_comma(true);
     }
     array.set_trailing(after(&tail, end));
 }
 
-/// Of what stands before an element, the part that puts it into its line.
+/// Returns the line break and the indentation before an element.
 fn indentation(lead: &Option<Piece>) -> String {
     let lead = lead.as_ref().map(|piece| piece.lead.as_str()).unwrap_or_default();
     match lead.rfind('\n') {

@@ -1,5 +1,5 @@
-//! A TOML text, changed as a person would change it: what is different is written, and everything else stays
-//! as it is, comments, order and layout included.
+//! Rewrites a TOML text as an operator would edit it: only the differences are written. All other text stays the
+//! same, including comments, order and layout.
 
 mod arrays;
 
@@ -11,14 +11,14 @@ use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike,
 use self::arrays::update_array;
 use super::secrets::is_of_fields;
 
-/// Objects with more keys than this get a table of their own, smaller ones are written in one line.
+/// Maximum number of keys of an object that is written in one line; larger objects get their own table.
 const ONE_LINE: usize = 3;
 
-/// `text`, whose content is `old`, changed so that its content is `new`. A key that `old` has and `text` has
-/// not is a default, and is written only where `new` differs.
+/// Changes `text` so that its content is `new` instead of `old`. A key of `old` that `text` does not contain is a
+/// default. It is only written if `new` has another value.
 ///
 /// # Errors
-/// Where `text` is no TOML.
+/// Returns an error if `text` is not TOML.
 pub(super) fn rewrite(text: &str, old: &Json, new: &Json) -> Result<String, TomlError> {
     if old == new {
         return Ok(text.to_owned());
@@ -30,8 +30,8 @@ pub(super) fn rewrite(text: &str, old: &Json, new: &Json) -> Result<String, Toml
     Ok(in_the_manner_of(text, document.to_string()))
 }
 
-/// What the parser does not keep, or keeps with the table that follows: a byte order mark, the ends of lines,
-/// and what the file says about itself above its first blank line.
+/// Restores parts of the text that the parser loses or attaches to the next table: a byte order mark, the line ends,
+/// and the file's header comment above its first blank line.
 fn in_the_manner_of(before: &str, mut after: String) -> String {
     let (mark, body) = before.strip_prefix('\u{feff}').map_or(("", before), |body| ("\u{feff}", body));
     let unix = body.replace("\r\n", "\n");
@@ -46,28 +46,28 @@ fn in_the_manner_of(before: &str, mut after: String) -> String {
     format!("{mark}{}", after.trim_start_matches('\u{feff}'))
 }
 
-/// Where something stands, which decides how it can be written.
+/// Place of an item in the text, which decides the way it can be written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// At the top of the text: tables have headers.
+    /// Top of the text: tables have headers.
     Top,
-    /// In a table with a header: small tables fit into a line.
+    /// Table with a header: small tables fit into a line.
     Table,
-    /// Within a line, where everything is.
+    /// Within a line: every value is in the same line.
     Line,
 }
 
-/// How keys are compared.
+/// Comparison of keys.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Keys {
-    /// As they are written.
+    /// Exact comparison.
     Exact,
-    /// As the names of header fields: without regard to case.
+    /// Names of header fields: comparison without regard to case.
     Fields,
 }
 
 impl Keys {
-    /// How those of the table are that `key` leads to.
+    /// Returns the comparison for the keys of the table at `key`.
     fn of(key: &str, table: &Json) -> Self {
         let is_of_fields = table.as_object().is_some_and(|table| is_of_fields(key, table));
         if is_of_fields || key == "header_match" { Keys::Fields } else { Keys::Exact }
@@ -129,13 +129,13 @@ fn update_item(item: &mut Item, place: Place, keys: Keys, old: Option<&Json>, ne
     let place = if item.is_value() { Place::Line } else { place };
     let mut fresh = fresh_item(place, None, new);
     if let (Some(before), Some(after)) = (item.as_value(), fresh.as_value_mut()) {
-        // A comment behind the value is still about it.
+        // A comment after the value still describes it.
         *after.decor_mut() = before.decor().clone();
     }
     *item = fresh;
 }
 
-/// Elements that are still there keep what was written, wherever they are now.
+/// Updates an array of tables. Elements that still exist keep their text, even if they move.
 fn update_tables(tables: &mut ArrayOfTables, old: &[Json], new: &[Json]) {
     let mut before: Vec<Option<Table>> = tables.iter().cloned().map(Some).collect();
     let matches = matches(old, new);
@@ -154,7 +154,7 @@ fn update_tables(tables: &mut ArrayOfTables, old: &[Json], new: &[Json]) {
     }
 }
 
-/// For each element of `new`, which one of `old` it was.
+/// Returns for each element of `new` the index of its counterpart in `old`.
 pub(super) fn matches(old: &[Json], new: &[Json]) -> Vec<Option<usize>> {
     let mut known: HashMap<String, Vec<usize>> = HashMap::new();
     for (index, value) in old.iter().enumerate().rev() {
@@ -163,7 +163,7 @@ pub(super) fn matches(old: &[Json], new: &[Json]) -> Vec<Option<usize>> {
     new.iter().map(|value| known.get_mut(&identity(value))?.pop()).collect()
 }
 
-/// What an element of an array is called; what has no name is what it holds.
+/// Returns the identity of an array element: its name, or its content if it has no name.
 pub(super) fn identity(value: &Json) -> String {
     const NAMES: [&str; 5] = ["id", "domain", "tag", "request", "name"];
     const ROUTE: [&str; 5] = ["path", "path_prefix", "path_regex", "methods", "header_match"];
@@ -175,7 +175,8 @@ pub(super) fn identity(value: &Json) -> String {
     name.map(str::to_ascii_lowercase).or_else(route).unwrap_or_else(|| value.to_string())
 }
 
-/// What stands for `new` where nothing stood before; of a table, only what `old`, the defaults, does not say.
+/// Returns an item for the new value `new`. Of a table, only the keys that differ from `old`, the defaults, are
+/// written.
 fn fresh_item(place: Place, old: Option<&Json>, new: &Json) -> Item {
     let fits = |object: &Map<String, Json>| {
         let is_flat = !object.values().any(|value| value.is_object() || value.is_array());
@@ -213,7 +214,7 @@ fn inline_table(object: &Map<String, Json>) -> InlineTable {
     object.iter().filter_map(|(key, json)| Some((key.as_str(), value(json)?))).collect()
 }
 
-/// TOML has no null: it stands for what is left out.
+/// Converts a JSON value to TOML. TOML has no null, so null returns `None` and is left out.
 fn value(json: &Json) -> Option<Value> {
     Some(match json {
         Json::Null => return None,
@@ -228,7 +229,8 @@ fn value(json: &Json) -> Option<Value> {
     })
 }
 
-/// Has a table and those in it written where they stand in their array, and not where they stood in the text.
+/// Clears the positions of a table and its inner tables, so that they follow the order of their array and not of the
+/// old text.
 fn forget_position(table: &mut Table) {
     table.set_position(None);
     for (_, item) in table.iter_mut() {
@@ -274,7 +276,7 @@ tags = [
 ]
 "#;
 
-    /// `text` after `change` of its content; also holds the result to that.
+    /// Applies `change` to the content of `text`, checks that the new text has that content, and returns it.
     fn changed(text: &str, change: impl FnOnce(&mut Json)) -> String {
         let content = |text: &str| serde_json::to_value(Config::parse("file", text).unwrap()).unwrap();
         let old = content(text);
@@ -286,19 +288,19 @@ tags = [
         rewritten
     }
 
-    /// The lines that are only in `after`, and those that are only in `before`.
+    /// Returns the lines that are only in `after`, and the lines that are only in `before`.
     fn difference<'t>(before: &'t str, after: &'t str) -> (Vec<&'t str>, Vec<&'t str>) {
         let only = |a: &'t str, b: &'t str| a.lines().filter(|line| !b.lines().any(|l| l == *line)).collect();
         (only(after, before), only(before, after))
     }
 
     #[test]
-    fn nothing_changes_where_nothing_is_different() {
+    fn equal_content_leaves_the_text_unchanged() {
         assert_eq!(changed(TEXT, |_| {}), TEXT);
     }
 
     #[test]
-    fn a_value_changes_and_its_comment_stays() {
+    fn changed_value_keeps_its_comment() {
         let text = changed(TEXT, |json| json["virtual_hosts"][0]["http_to_https"] = json!(false));
         assert_eq!(text, TEXT, "a default is not written");
         let text = changed(TEXT, |json| json["proxy"]["threads"] = json!(3));
@@ -310,7 +312,7 @@ tags = [
     }
 
     #[test]
-    fn what_is_new_stands_where_it_belongs() {
+    fn new_values_are_written_in_their_tables() {
         let text = changed(TEXT, |json| {
             json["empty_tags"] = json!(["c"]);
             json["health_check"]["interval_secs"] = json!(3);
@@ -331,7 +333,7 @@ tags = [
     }
 
     #[test]
-    fn what_goes_takes_its_comment_along() {
+    fn removed_item_loses_its_comment() {
         let text = changed(TEXT, |json| drop(json["virtual_hosts"].as_array_mut().unwrap().remove(0)));
         assert!(!text.contains("shop") && text.contains("# The blog."), "{text}");
         let text = changed(TEXT, |json| {
@@ -342,7 +344,7 @@ tags = [
     }
 
     #[test]
-    fn what_moves_keeps_what_was_written() {
+    fn moved_table_keeps_its_text() {
         let text = changed(TEXT, |json| json["virtual_hosts"].as_array_mut().unwrap().reverse());
         assert!(text.find("# The blog.") < text.find("# The shop."), "{text}");
         assert!(text.find("# Its API.") > text.find("# The shop."), "{text}");
@@ -350,7 +352,7 @@ tags = [
     }
 
     #[test]
-    fn comments_in_arrays_go_with_what_they_are_about() {
+    fn array_comments_move_with_their_elements() {
         let tags = |lines: &str| TEXT.replace("    \"a\", # blue\n", lines);
         let text = tags("    \"a\", # blue\n    \"b\", # green\n    # for a few\n    \"c\", # canary\n");
         let set = |tags: Json| changed(&text, |json| json["backends"][0]["tags"] = tags);
@@ -368,7 +370,7 @@ tags = [
     }
 
     #[test]
-    fn a_files_manners_stay() {
+    fn byte_order_mark_line_ends_and_header_are_kept() {
         let unix = format!("# About this file.\n\n{TEXT}");
         let text = changed(&unix, |json| drop(json["virtual_hosts"].as_array_mut().unwrap().remove(0)));
         assert!(text.starts_with("# About this file.\n\n# Ours.\n[proxy]"), "{text}");
@@ -383,7 +385,7 @@ tags = [
     }
 
     #[test]
-    fn arrays_in_one_line_stay_there() {
+    fn one_line_arrays_stay_in_one_line() {
         let text = "virtual_hosts = [{ domain = \"*\", enabled_backends_tag = \"a\" }]\n\
                     backends = [\n  { id = \"x\", address = \"127.0.0.1:1\", tags = [\"a\"] }, # first\n]\n";
         let new = changed(text, |json| {

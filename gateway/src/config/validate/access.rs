@@ -1,9 +1,9 @@
-//! What `[access]` must be, wherever it stands: whoever is let in by one list must not be kept out by the other.
+//! Validation of `[access]`: a network that one list allows must not be denied completely by the other list.
 
 use super::Faults;
 use crate::config::{Access, Cidr};
 
-/// Everything that is wrong with a table; `at` is where it stands.
+/// Adds every fault of an `[access]` table; `at` is the path of the table around it.
 pub(super) fn access(at: &str, access: &Access, faults: &mut Faults) {
     let denied = Cidr::joined(&access.deny);
     for (i, allowed) in access.allow.iter().enumerate() {

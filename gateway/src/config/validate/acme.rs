@@ -1,4 +1,5 @@
-//! What `[lets_encrypt]` and `acme = true` need: a server that can be asked, and names that it can check.
+//! Validation of `[lets_encrypt]` and `acme = true`: a server that can be reached, and names that the server can
+//! check.
 
 use std::net::IpAddr;
 
@@ -8,10 +9,10 @@ use super::Faults;
 use crate::config::schema::{Config, VirtualHost};
 use crate::config::{Domain, LetsEncrypt};
 
-/// The most names that Let's Encrypt puts into one certificate.
+/// Maximum number of names that Let's Encrypt puts into one certificate.
 const MAX_NAMES: usize = 100;
 
-/// Everything that is wrong with them.
+/// Adds every fault of `[lets_encrypt]` and of virtual hosts with `acme = true`.
 pub(super) fn acme(config: &Config, faults: &mut Faults) {
     if let Some(settings) = &config.lets_encrypt {
         lets_encrypt(settings, faults);
@@ -73,7 +74,7 @@ fn lets_encrypt(settings: &LetsEncrypt, faults: &mut Faults) {
 fn names(host: &VirtualHost, at: &str, faults: &mut Faults) {
     let names = std::iter::once(&host.domain).chain(&host.aliases);
     for name in names.clone() {
-        // What is no domain at all has been said elsewhere.
+        // An invalid domain is reported by another check.
         let Ok(domain) = name.parse::<Domain>() else { continue };
         let detail = match &domain {
             Domain::Wildcard(_) => format!(
@@ -108,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_catch_all_and_too_many_names_are_refused_where_acme_is_asked_for() {
+    fn acme_host_with_catch_all_or_too_many_names_is_refused() {
         let mut config = Config { lets_encrypt: Some(LetsEncrypt::default()), ..Config::default() };
         config.proxy.listen_addr.0.push(([127, 0, 0, 1], 8443).into());
         let host = VirtualHost { domain: "*".to_owned(), acme: true, ..VirtualHost::default() };

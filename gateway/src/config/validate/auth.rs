@@ -1,5 +1,5 @@
-//! What `[access]` and `[auth]` must be, wherever they stand: one kind, with all that it needs and nothing that
-//! means something for another kind alone.
+//! Validation of `[auth]`: the table has one kind and every key that this kind needs. Keys that only have a meaning
+//! for another kind are refused.
 
 use std::net::IpAddr;
 
@@ -9,12 +9,12 @@ use super::Faults;
 use super::identity_fields::identity_fields;
 use crate::config::auth::{Auth, AuthKind};
 
-/// The most by which an issuer's clock may be off (RFC 7519 4.1.4: "no more than a few minutes").
+/// Maximum tolerance for an issuer's clock, in seconds (RFC 7519 4.1.4: "no more than a few minutes").
 const MAX_LEEWAY_SECS: u16 = 300;
-/// The longest time for which another server may be waited for.
+/// Maximum timeout for another server, in milliseconds.
 const MAX_TIMEOUT_MS: u64 = 60_000;
 
-/// Everything that is wrong with a table; `at` is where it stands.
+/// Adds every fault of an `[auth]` table; `at` is the path of the table around it.
 pub(super) fn auth(at: &str, auth: &Auth, faults: &mut Faults) {
     let at = format!("{at}auth");
     foreign_keys(&at, auth, faults);
@@ -40,7 +40,7 @@ pub(super) fn auth(at: &str, auth: &Auth, faults: &mut Faults) {
     identity_fields(auth, &mut add);
 }
 
-/// Keys that mean nothing with this kind: most likely somebody thinks that they do.
+/// Refuses keys that have no meaning for this kind, because the operator most likely expects an effect.
 fn foreign_keys(at: &str, auth: &Auth, faults: &mut Faults) {
     use AuthKind::{ApiKey, Basic, Forward, Jwt};
     let keys: [(&str, bool, &[AuthKind]); 20] = [
@@ -88,7 +88,7 @@ fn jwt(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
     if !auth.jwks_url.is_empty() {
         match url(&auth.jwks_url) {
             Err(detail) => add("jwks_url", &detail),
-            // Whoever could change the keys on their way could sign whatever he likes.
+            // An attacker who could change the keys in transit could sign any token.
             Ok(url) if url.scheme_str() == Some("http") && !is_this_machine(&url) => {
                 add("jwks_url", "keys are fetched over https; http is for this machine alone");
             }
@@ -100,7 +100,7 @@ fn jwt(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
     let is_secret = !auth.secret_env.is_empty() || !auth.secret_file.is_empty();
     for (i, algorithm) in auth.algorithms.iter().enumerate() {
         if algorithm.is_symmetric() && !is_secret {
-            // A public key taken for a secret is one that everybody knows (RFC 8725 2.1).
+            // A public key that is used as a secret is known to every attacker (RFC 8725 2.1).
             add(
                 &format!("algorithms/{i}"),
                 &format!("{algorithm:?} is for a secret, and the keys are public"),
@@ -124,7 +124,7 @@ fn jwt(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
         if claim.is_empty() || values.0.is_empty() || values.0.iter().any(String::is_empty) {
             add(&format!("require/{claim}"), "expected a value, or an array of those of which one is enough");
         } else if claim == "scope" && values.0.iter().any(|value| value.contains(char::is_whitespace)) {
-            // RFC 6749 3.3: a token's `scope` is words, and each is compared by itself.
+            // A token's `scope` is a list of words (RFC 6749 3.3), and each word is compared separately.
             let detail = "a scope is one word, which nothing with white space in it can be; an array names those of \
                           which one is enough";
             add(&format!("require/{claim}"), detail);
@@ -143,17 +143,17 @@ fn forward(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
     }
 }
 
-/// A URL that can be asked.
+/// Parses a URL to which a request can be sent.
 fn url(text: &str) -> Result<Uri, String> {
     let wrong = |what: &str| format!("{what}; expected something like \"https://login.example.com/keys\"");
-    // Not shown: there may be a secret in it.
+    // The URL is not shown, because it may contain a secret.
     let url: Uri = text.parse().map_err(|_| wrong("it is no URL"))?;
     let authority = url.authority().ok_or_else(|| wrong("there is no host"))?;
     if !matches!(url.scheme_str(), Some("http" | "https")) {
         return Err(wrong("it is neither https nor http"));
     }
     if authority.as_str().contains('@') {
-        // Not shown: what stands there is secret.
+        // The credentials are not shown, because they are secret.
         return Err(wrong("there are credentials in it, which everybody would see"));
     }
     Ok(url)
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_needs_its_own_and_nothing_else() {
+    fn auth_kind_needs_its_own_keys_and_refuses_others() {
         for good in [
             "kind = \"none\"",
             "users_file = \"u\"",

@@ -1,4 +1,4 @@
-//! What virtual hosts and their routes must be: named once, and each with something that can be matched.
+//! Validation of virtual hosts and their routes: each name is used once, and each route can match a request.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use crate::config::schema::{Config, VirtualHost};
 use crate::config::template::Template;
 use crate::config::{Domain, read_path};
 
-/// Everything that is wrong with them, but for tags that lead nowhere.
+/// Adds every fault of virtual hosts and routes, except references to unknown tags.
 pub(super) fn virtual_hosts(config: &Config, faults: &mut Faults) {
     if config.virtual_hosts.is_empty() {
         faults.add(
@@ -84,14 +84,14 @@ fn route(route: &Route, at: &str, faults: &mut Faults) {
         };
         faults.add(format!("{at}/{key}"), detail);
     }
-    // Which groups there are is known where the pattern could be read; see `incomplete`.
+    // The groups are only known if the pattern could be read; see `incomplete`.
     if route.path_regex.is_some() {
         templates(route, at, faults);
     }
     only_redirected(route, at, faults);
 }
 
-/// What a route lacks. Only worth asking where all of it could be read.
+/// Adds faults of missing values in a route. Callers only check this if the whole route could be read.
 pub(super) fn incomplete(route: &Route, at: &str, faults: &mut Faults) {
     let has_path = route.path.is_some() || route.path_prefix.is_some() || route.path_regex.is_some();
     if !has_path && route.methods.is_empty() && route.header_match.0.is_empty() {
@@ -112,11 +112,11 @@ pub(super) fn incomplete(route: &Route, at: &str, faults: &mut Faults) {
     }
 }
 
-/// The templates of a route: whatever they name is there, and what they make is a path, or somewhere to send clients.
+/// Checks the templates of a route: every name in them exists, and they make a path or a target for a redirect.
 fn templates(route: &Route, at: &str, faults: &mut Faults) {
     let pattern = route.path_regex.as_ref().map(|pattern| &pattern.0);
     if !route.rewrite.is_empty() {
-        // A group is a part of a path already.
+        // The text of a group is already part of a path.
         let fits = |template: &Template| {
             let path = format!("/{}", template.with("x"));
             let has_dots = path.split('/').any(|segment| matches!(segment, "." | ".."));
@@ -155,7 +155,7 @@ fn only_redirected(route: &Route, at: &str, faults: &mut Faults) {
     }
 }
 
-/// Whether a request can have this path, without a query.
+/// Returns true if a request can have this path, without a query.
 fn is_path(path: &str) -> bool {
     let parsed = PathAndQuery::try_from(path);
     path.starts_with('/') && !path.contains(['?', '#']) && parsed.is_ok_and(|parsed| parsed.path() == path)

@@ -1,4 +1,5 @@
-//! Which fields tell backends who asks, and which one bears a key: none that says something else already.
+//! Validation of the fields that tell backends about the user and of the field that holds an API key. These fields
+//! must not have another meaning.
 
 use std::collections::HashSet;
 
@@ -7,7 +8,7 @@ use http::{HeaderName, header};
 use crate::config::auth::{Auth, AuthKind};
 use crate::config::normalized_name;
 
-/// Everything that is wrong with the fields that `auth` names.
+/// Adds every fault of the fields that `auth` names.
 pub(super) fn identity_fields(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
     let mut seen = HashSet::new();
     for name in auth.identity_headers() {
@@ -32,8 +33,9 @@ pub(super) fn identity_fields(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
     }
 }
 
-/// Whether a field says something else than who asks, to HTTP, to the gateway or to many a backend: what the request is
-/// (its method, its path, its body), which answer is wanted, what a browser vouches for, how it came.
+/// Returns true if a field already has a meaning for HTTP, for the gateway or for many backends. Such fields describe
+/// the request (its method, path or body), the wanted response, a browser's own statements, or the way that the
+/// request took.
 fn is_taken(name: &HeaderName) -> bool {
     const BEGINNINGS: [&str; 13] = [
         "accept-",
@@ -76,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_is_told_in_a_field_that_says_nothing_else() {
+    fn identity_field_with_another_meaning_is_refused() {
         for name in [
             "Host",
             "Content-Type",

@@ -1,4 +1,4 @@
-//! What the policy tables must be, wherever they stand.
+//! Validation of the policy tables at the top level, in virtual hosts and in routes.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -21,23 +21,23 @@ use crate::config::upstream::{
 };
 use crate::config::{Access, Address, Auth};
 
-/// The most attempts that one request may cost.
+/// Maximum number of attempts for one request.
 pub const MAX_ATTEMPTS: u32 = 16;
-/// The most idle upstream connections.
+/// Maximum number of idle upstream connections.
 const MAX_POOL_SIZE: usize = 1_000_000;
-/// The largest request heads that Pingora reads, and the most fields in one.
+/// Maximum size of a request head that Pingora reads, in bytes, and the maximum number of its fields.
 const MAX_HEADER_BYTES: u32 = 1024 * 1024;
 const MAX_HEADER_FIELDS: u32 = 256;
-/// The most that a client can be asked to keep up: those on mobile networks have less.
+/// Maximum rate that can be demanded of a client, in bytes per second. Clients on mobile networks are often slower.
 pub(super) const MAX_RATE: u32 = 1024 * 1024;
-/// The longest target that has a form with which routes can be found.
+/// Maximum length of a request target, in bytes, that can be normalised for routing.
 const MAX_URI_BYTES: u32 = 65_000;
-/// The longest time over which a circuit breaker counts: it remembers a minute.
+/// Maximum time window of a circuit breaker, in seconds: the breaker remembers one minute.
 const MAX_WINDOW_SECS: u64 = 60;
-/// The longest time for which a route holds up a request on purpose: ten minutes.
+/// Maximum injected delay of a route, in milliseconds: ten minutes.
 const MAX_DELAY_MS: u32 = 600_000;
 
-/// Everything that is wrong with them.
+/// Adds every fault of the policy tables.
 pub(super) fn policies(config: &Config, faults: &mut Faults) {
     health_check("", &config.health_check, faults);
     balancing("", &config.balancing, faults);
@@ -67,7 +67,7 @@ pub(super) fn policies(config: &Config, faults: &mut Faults) {
     }
 }
 
-/// The tables that may stand in one place.
+/// Policy tables of one place: the top level, a virtual host or a route.
 struct Tables<'c> {
     health_check: &'c Option<HealthCheck>,
     balancing: &'c Option<Balancing>,
@@ -137,7 +137,7 @@ fn health_check(at: &str, check: &HealthCheck, faults: &mut Faults) {
     if matches!(check.kind, Some(ProbeKind::Tcp | ProbeKind::Grpc)) {
         faults.add(at, "a path has no meaning with this `kind`; leave one of them out");
     } else if !path.starts_with('/') || path.contains('#') || path.parse::<Uri>().is_err() {
-        // As strict as Pingora is with the request that it becomes.
+        // This check is as strict as Pingora's for the probe request.
         faults.add(at, format!("{path:?} is no path; expected something like \"/health\""));
     }
 }
@@ -154,11 +154,11 @@ fn balancing(at: &str, balancing: &Balancing, faults: &mut Faults) {
     }
 }
 
-/// Longest time that Linux takes for TCP keep-alive (`TCP_KEEPIDLE`).
+/// Maximum time of TCP keep-alive on Linux, in seconds (`TCP_KEEPIDLE`).
 const MAX_KEEPALIVE_SECS: u32 = 32_767;
 
-/// Windows of HTTP/2 to backends, in bytes: a frame at least, and so much that a connection's window has room for those of
-/// all its streams (RFC 9113 6.9.1).
+/// Range of the HTTP/2 window for backends, in bytes. A window holds at least one frame. The maximum leaves room in a
+/// connection's window for the windows of all its streams (RFC 9113 6.9.1).
 const WINDOW_BYTES: RangeInclusive<u32> = 16_384..=16_777_216;
 
 fn upstream(at: &str, upstream: &Upstream, faults: &mut Faults) {
@@ -239,7 +239,7 @@ fn limits(at: &str, limits: &Limits, faults: &mut Faults) {
             faults.add(format!("{at}limits/{key}"), format!("at most {most} {what}"));
         }
     }
-    // By default the one is less than the other may be set to.
+    // A default must not cause a fault, because `max_header_bytes` may be set below the default of `max_uri_bytes`.
     let is_own = limits.max_uri_bytes != Limits::default().max_uri_bytes;
     let is_possible = limits.max_uri_bytes.get() <= MAX_URI_BYTES;
     if is_own && is_possible && limits.max_uri_bytes > limits.max_header_bytes {
@@ -268,8 +268,8 @@ fn fault(at: &str, fault: FaultInjection, faults: &mut Faults) {
     }
 }
 
-/// TLS verifies that a backend is who it should be, so that must be known: for a backend at an address, by
-/// `sni`. Only worth asking where all hosts and backends could be read.
+/// Checks that TLS can verify each backend's name. A backend with an IP address or a Unix socket needs `sni`. Callers
+/// only check this if all hosts and backends could be read.
 pub(super) fn server_names(config: &Config, faults: &mut Faults) {
     let mut told = HashSet::new();
     let top = config.upstream.as_ref();

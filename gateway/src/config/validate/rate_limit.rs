@@ -1,4 +1,4 @@
-//! What the windows of a rate limit must be, wherever they stand.
+//! Validation of rate-limit windows, at every level.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,16 +8,16 @@ use crate::config::counter_store::{CounterStore, RedisPlace};
 use crate::config::rate_limit::{RateLimit, RateLimitKey, RateLimits};
 use crate::config::schema::Config;
 
-/// The most requests in a window that the rate limiter counts to: its counters have 24 bits.
+/// Maximum number of requests in a window: the rate limiter's counters have 24 bits.
 pub const MAX_RATE_LIMIT: u32 = (1 << 24) - 1;
-/// The most windows that hold together.
+/// Maximum number of windows that apply together.
 pub const MAX_RATE_LIMITS: usize = 8;
-/// The most clients that are told apart: at 17 bytes each, 272 MiB.
+/// Maximum number of clients that are distinguished: at 17 bytes each, 272 MiB.
 const MAX_CLIENTS: usize = 1 << 24;
-/// The longest that a request may wait for the store of its counters.
+/// Maximum time that a request waits for the store of its counters, in milliseconds.
 const MAX_STORE_TIMEOUT_MS: u128 = 5_000;
 
-/// How many clients there is room for.
+/// Checks the number of clients that rate limits distinguish.
 pub(super) fn clients(config: &Config, faults: &mut Faults) {
     if config.proxy.rate_limit_clients.get() > MAX_CLIENTS {
         let detail = format!("at most {MAX_CLIENTS} clients are told apart");
@@ -25,7 +25,7 @@ pub(super) fn clients(config: &Config, faults: &mut Faults) {
     }
 }
 
-/// Everything that is wrong with the windows at `at`.
+/// Adds every fault of the windows at `at`.
 pub(super) fn rate_limits(at: &str, limits: &RateLimits, faults: &mut Faults) {
     if limits.0.len() > MAX_RATE_LIMITS {
         faults.add(format!("{at}rate_limit"), format!("at most {MAX_RATE_LIMITS} windows hold together"));
@@ -46,17 +46,17 @@ pub(super) fn rate_limits(at: &str, limits: &RateLimits, faults: &mut Faults) {
         store(&path, window, faults);
         let is_here = window.store == CounterStore::Local;
         if !is_here && shared.is_some_and(|shared| !is_same_store(shared, window)) {
-            // A request asks one of them, once, and counts in all windows or in none.
+            // A request queries one store once, and counts in all windows or in none.
             faults.add(path("store"), "windows that hold together are counted in one store, or here");
         }
     }
 }
 
-/// Windows that never matter: by a claim that nobody ever has, as of all routes for which they hold none asks who the
-/// client is, or beside one that counts the same.
+/// Adds faults of windows without an effect. A window has no effect if its key is a claim and no route to which it
+/// applies authenticates clients, or if another window counts the same.
 pub(super) fn idle(config: &Config, faults: &mut Faults) {
     let mut tables: Vec<_> = config.rate_limit.iter().map(|table| (String::new(), table)).collect();
-    // By which means clients are known where a table of windows holds.
+    // Authentication tables for each place with rate-limit windows.
     let mut known: HashMap<String, Vec<&Auth>> = HashMap::new();
     for (i, host) in config.virtual_hosts.iter().enumerate() {
         let at_host = format!("virtual_hosts/{i}/");
@@ -84,7 +84,7 @@ pub(super) fn idle(config: &Config, faults: &mut Faults) {
     }
 }
 
-/// Why nobody who is known by these means has what the windows go by.
+/// Returns the reason why no client that these tables authenticate can have the window's claim.
 fn unclaimed(key: &RateLimitKey, known: &[&Auth]) -> Option<&'static str> {
     let RateLimitKey::Claim(claim) = key else { return None };
     let any = |is: fn(AuthKind) -> bool| known.iter().any(|auth| is(auth.kind));
@@ -93,7 +93,7 @@ fn unclaimed(key: &RateLimitKey, known: &[&Auth]) -> Option<&'static str> {
             "no route for which it holds asks for a token, so nobody has a claim; add an `auth` table",
         );
     }
-    // Whoever has no token has a name, and nothing else.
+    // A client without a token only has a name.
     (claim != "sub" && !any(|kind| kind == AuthKind::Jwt)).then_some(
         "no route for which it holds asks for a token (`kind = \"jwt\"`), so nobody has this claim; others have \"jwt:sub\"",
     )

@@ -1,5 +1,5 @@
-//! What the tables about header fields and responses must be, wherever they stand: `[headers]`, `[cors]` and
-//! `[compression]`. A key that changes nothing is refused: whoever wrote it thinks that it does.
+//! Validation of `[headers]`, `[cors]` and `[compression]`, at every level. A key without an effect is refused,
+//! because the operator expects an effect.
 
 use http::{HeaderName, Method, header};
 
@@ -12,13 +12,13 @@ use crate::config::policies::Headers;
 use crate::config::responses::{Compression, Cors, FieldOrAny};
 use crate::config::schema::Config;
 
-/// What stands beside a table of header fields, and says some of them itself.
+/// Tables at the same place as a `[headers]` table that control some fields themselves.
 pub(super) struct Beside<'c> {
     pub(super) cors: Option<&'c Cors>,
     pub(super) auth: Option<&'c Auth>,
 }
 
-/// Everything that is wrong with a table of header fields.
+/// Adds every fault of a `[headers]` table.
 pub(super) fn headers(at: &str, headers: &Headers, beside: &Beside<'_>, faults: &mut Faults) {
     let mut add = |key: &str, detail: &str| faults.add(format!("{at}headers/{key}"), detail);
     who_asks(headers, beside.auth, &mut add);
@@ -45,7 +45,7 @@ pub(super) fn headers(at: &str, headers: &Headers, beside: &Beside<'_>, faults: 
     }
 }
 
-/// A rule would take from the backend what `auth` tells it, or tell it something else.
+/// Refuses rules that remove or replace a field in which `auth` tells the backend about the user.
 fn who_asks<'c>(headers: &'c Headers, auth: Option<&Auth>, add: &mut impl FnMut(&str, &str)) {
     let told: Vec<_> = auth.iter().flat_map(|auth| auth.identity_headers()).collect();
     let names = |fields: &'c Fields| fields.0.iter().map(|(name, _)| &name.0).collect::<Vec<_>>();
@@ -68,10 +68,10 @@ fn who_asks<'c>(headers: &'c Headers, auth: Option<&Auth>, add: &mut impl FnMut(
     }
 }
 
-/// Everything that is wrong with a table about pages of other origins.
+/// Adds every fault of a `[cors]` table.
 pub(super) fn cors(at: &str, cors: &Cors, faults: &mut Faults) {
     for (i, method) in cors.allow_methods.iter().enumerate() {
-        // Browsers send none of them for a page (fetch, 2.2.1), and the gateway serves none.
+        // Browsers never send these methods for a page (fetch, 2.2.1), and the gateway does not serve them.
         if [Method::CONNECT, Method::TRACE].contains(&method.0) || method.0.as_str() == "TRACK" {
             let detail = format!("no browser sends {} for a page; leave it out", method.0);
             faults.add(format!("{at}cors/allow_methods/{i}"), detail);
@@ -91,9 +91,9 @@ pub(super) fn cors(at: &str, cors: &Cors, faults: &mut Faults) {
     stars(cors, &mut add);
 }
 
-/// What "*" may stand beside.
+/// Refuses "*" beside values that contradict it or have no effect.
 fn stars(cors: &Cors, add: &mut impl FnMut(&str, &str)) {
-    // It does not stand for Authorization (fetch, 3.2.4).
+    // "*" does not include `Authorization` (fetch, 3.2.4).
     let is_else = |field: &&FieldOrAny| {
         !matches!(field, FieldOrAny::Any) && **field != FieldOrAny::Field(header::AUTHORIZATION)
     };
@@ -114,7 +114,8 @@ fn stars(cors: &Cors, add: &mut impl FnMut(&str, &str)) {
         ("expose_headers", cors.expose_headers.contains(&any), others(&cors.expose_headers)),
     ] {
         if has_any && cors.allow_credentials {
-            // With credentials browsers take the star for itself (fetch, 3.2.4), and it would let everybody in.
+            // With credentials, browsers treat the star as a literal value (fetch, 3.2.4). Otherwise, it would let
+            // every origin in.
             add(key, "\"*\" cannot go with `allow_credentials`; name those that may");
         } else if has_any && others > 0 {
             add(key, "beside \"*\", which is all of them, the others mean nothing; leave it out, or them");
@@ -122,7 +123,7 @@ fn stars(cors: &Cors, add: &mut impl FnMut(&str, &str)) {
     }
 }
 
-/// Everything that is wrong with a table about compression.
+/// Adds every fault of a `[compression]` table.
 pub(super) fn compression(at: &str, compression: &Compression, faults: &mut Faults) {
     let twice = |i: usize| compression.algorithms[..i].contains(&compression.algorithms[i]);
     if (0..compression.algorithms.len()).any(twice) {
@@ -137,7 +138,8 @@ pub(super) fn compression(at: &str, compression: &Compression, faults: &mut Faul
     }
 }
 
-/// What they lack. Only worth asking where all of it could be read.
+/// Adds faults of missing values in `[cors]` and `[compression]`. Callers only check this if all of the tables could
+/// be read.
 pub(super) fn incomplete(config: &Config, faults: &mut Faults) {
     let mut check = |at: String, cors: &Option<Cors>, compression: &Option<Compression>| {
         let mut add = |key: &str, detail: &str| faults.add(format!("{at}{key}"), detail);

@@ -1,5 +1,5 @@
-//! What shares of a virtual host's requests must be: to tags that differ, no more than everything, and either
-//! fixed or rolled out.
+//! Validation of the shares of a virtual host's requests: the tags differ, the sum is at most 100 percent, and the
+//! shares are either fixed or part of a rollout.
 
 use std::collections::HashSet;
 
@@ -9,10 +9,10 @@ use crate::config::fields::is_cookie_name;
 use crate::config::schema::{Config, VirtualHost};
 use crate::config::shares::{Rollout, RolloutState};
 
-/// The most steps of a rollout.
+/// Maximum number of steps of a rollout.
 const MAX_STEPS: usize = 100;
 
-/// Everything that is wrong with them, but for tags that lead nowhere.
+/// Adds every fault of the shares, except references to unknown tags.
 pub(super) fn shares(config: &Config, faults: &mut Faults) {
     for (i, host) in config.virtual_hosts.iter().enumerate() {
         let at = format!("virtual_hosts/{i}");

@@ -1,9 +1,9 @@
-//! What TLS needs: a listener, a certificate with its key, and somebody to believe.
+//! Validation of TLS: a listener, certificates with their keys, and trusted authorities.
 
 use super::Faults;
 use crate::config::schema::{ClientCertificate, Config, VirtualHost};
 
-/// Everything that is wrong with it, but for what is in the files.
+/// Adds every fault of the TLS settings, except faults inside the files.
 pub(super) fn tls(config: &Config, faults: &mut Faults) {
     let is_https = !config.proxy.listen_addr.0.is_empty();
     let self_signed = is_https && config.proxy.self_signed;

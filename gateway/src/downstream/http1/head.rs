@@ -1,8 +1,9 @@
-//! The strict check of a request's head (RFC 9112 2 to 6): what two readers could read in two ways is refused, before
-//! anybody makes a request of it. Pingora's reader is lenient where others are not, and the other way round; in
-//! between lives request smuggling (RFC 9112 11.2).
+//! Strict check of a request head (RFC 9112 2 to 6). A head that two parsers could read differently is refused before
+//! it becomes a request. Pingora's parser is lenient where others are strict, and strict where others are lenient.
+//! Such differences make request smuggling possible (RFC 9112 11.2).
 //!
-//! Bytes in, verdict out. A head may come in any pieces; each line is looked at once, when its end is there.
+//! The check takes bytes and returns a verdict. A head may arrive in chunks of any size. Each line is checked once,
+//! when its end has arrived.
 
 use std::ops::Range;
 
@@ -15,63 +16,64 @@ use crate::reply::Problem;
 use crate::util::http1::bytes::{is_token, trim_ows};
 use crate::util::http1::field;
 
-/// How many empty lines may come before a request (RFC 9112 2.2 asks for one at least).
+/// Maximum number of empty lines before a request (RFC 9112 2.2 asks a server to accept at least one).
 const EMPTY_LINES: usize = 2;
 
 /// Length of a version such as `HTTP/1.1`.
 const VERSION: usize = 8;
 
-/// How a TLS handshake begins: a record of that kind, in any version (RFC 8446 5.1).
+/// First bytes of a TLS handshake: a record of that type, in any version (RFC 8446 5.1).
 const TLS_HANDSHAKE: &[u8] = &[0x16, 3];
 
-/// Where a request's body ends (RFC 9112 6.3).
+/// Framing of a request body, which determines its end (RFC 9112 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// After so many bytes.
+    /// Body of this many bytes.
     Length(u64),
-    /// Where its last chunk says.
+    /// Chunked body, which ends with its last chunk.
     Chunked,
 }
 
-/// A head that is whole, and valid.
+/// Head that is complete and valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// How many bytes it has, with the empty line that ends it.
+    /// Length in bytes, including the empty line that ends the head.
     pub length: usize,
-    /// What follows it.
+    /// Framing of the body that follows.
     pub framing: Framing,
 }
 
-/// Reads one head, in however many pieces it comes.
+/// Reader of one head, which may arrive in chunks of any size.
 #[derive(Clone, Debug, Default)]
 pub struct HeadReader {
-    /// Where the line begins that has no end yet.
+    /// Start of the line whose end has not arrived.
     line: usize,
-    /// How far it has been searched for one.
+    /// Offset up to which that line has been searched for its end.
     searched: usize,
     empty_lines: usize,
     request_line: Option<RequestLine>,
     fields: usize,
-    /// Where the value of Host is.
+    /// Position of the value of `Host`.
     host: Option<Range<usize>>,
     length: Option<u64>,
     is_chunked: bool,
 }
 
-/// What the rest of a head is judged by.
+/// Properties of the request line that the check of the other lines needs.
 #[derive(Clone, Debug)]
 struct RequestLine {
     is_http_10: bool,
     is_head: bool,
-    /// Where the authority of a target in absolute form is.
+    /// Position of the authority in a target in absolute form.
     authority: Option<Range<usize>>,
 }
 
 impl HeadReader {
-    /// Looks at a head of which `bytes` are there, those of earlier calls included. `None`: it has no end yet.
+    /// Checks the head at the front of `bytes`, which include the bytes of earlier calls. Returns `None` if the head
+    /// has no end yet.
     ///
     /// # Errors
-    /// What is wrong with it, as soon as that is certain.
+    /// Returns an error as soon as the head is certainly invalid.
     pub fn read(&mut self, bytes: &[u8], bounds: &HeadSize) -> Result<Option<Head>, Refusal> {
         while let Some(at) = memchr::memchr(b'\n', &bytes[self.searched..]) {
             let end = self.searched + at;
@@ -99,7 +101,7 @@ impl HeadReader {
         Ok(None)
     }
 
-    /// Whether the answer must be without a body, whatever it says.
+    /// Returns true for a HEAD request. Its response must not have a body, even if its fields announce one.
     pub fn is_head_request(&self) -> bool {
         self.request_line.as_ref().is_some_and(|line| line.is_head)
     }
@@ -133,7 +135,7 @@ impl HeadReader {
         twice.map_or(Ok(()), |detail| Err(BAD(detail)))
     }
 
-    /// What can be said of a line before its end is there.
+    /// Checks a line whose end has not arrived, as far as possible.
     fn check_unfinished(&self, line: &[u8], bounds: &HeadSize) -> Result<(), Refusal> {
         if self.request_line.is_none() && !matches!(line, b"" | b"\r") {
             check_unfinished_request_line(line, bounds)?;
@@ -151,14 +153,14 @@ impl HeadReader {
         }
     }
 
-    /// What only the head as a whole can tell.
+    /// Checks the properties that depend on the whole head, and returns the framing of the body.
     fn judge(&mut self, bytes: &[u8]) -> Result<Framing, Refusal> {
         let Some(line) = &self.request_line else { return Err(BAD("there is no request line")) };
         let part = |at: &Option<Range<usize>>| at.clone().map(|at| &bytes[at]);
         check_host(line.is_http_10, part(&self.host), part(&line.authority))?;
         match (self.is_chunked, self.length) {
             (true, Some(_)) => Err(BAD("there are both Content-Length and Transfer-Encoding")),
-            // RFC 9112 6.1: its framing is faulty.
+            // RFC 9112 6.1: the framing of such a request is faulty.
             (true, None) if line.is_http_10 => Err(BAD("HTTP/1.0 does not have Transfer-Encoding")),
             (true, None) => Ok(Framing::Chunked),
             (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
@@ -166,7 +168,7 @@ impl HeadReader {
     }
 }
 
-/// What can be said of a request line before its end is there: each part that is too long is refused for what it is.
+/// Checks a request line whose end has not arrived. Each part that is too long has its own error.
 fn check_unfinished_request_line(line: &[u8], bounds: &HeadSize) -> Result<(), Refusal> {
     if line.starts_with(TLS_HANDSHAKE) {
         return Err(BAD("this port speaks HTTP without TLS, and the client began a TLS handshake"));
@@ -183,7 +185,8 @@ fn check_unfinished_request_line(line: &[u8], bounds: &HeadSize) -> Result<(), R
     Ok(())
 }
 
-/// A method, or the beginning of one: a token (RFC 9110 9.1), no longer than any that is known (RFC 9112 3).
+/// Checks a method, or the beginning of a method. It must be a token (RFC 9110 9.1), and no longer than the longest
+/// known method (RFC 9112 3).
 fn check_method(method: &[u8]) -> Result<(), Refusal> {
     if !is_token(method) {
         return Err(BAD("the request line has no valid method"));
@@ -195,7 +198,7 @@ fn check_method(method: &[u8]) -> Result<(), Refusal> {
 }
 
 impl RequestLine {
-    /// `method SP target SP version` (RFC 9112 3), with one space each time.
+    /// Parses `method SP target SP version` (RFC 9112 3), with exactly one space between two parts.
     fn read(start: usize, line: &[u8], bounds: &HeadSize) -> Result<Self, Refusal> {
         if line.starts_with(TLS_HANDSHAKE) {
             return Err(BAD("this port speaks HTTP without TLS, and the client began a TLS handshake"));
@@ -215,7 +218,7 @@ impl RequestLine {
             return Err(BAD("the target is empty, or has bytes that no target has"));
         }
         if method == b"CONNECT" {
-            // RFC 9110 9.3.6: a tunnel to anywhere is nothing that is offered to anybody.
+            // RFC 9110 9.3.6: the gateway offers no tunnel to other servers.
             let detail = "CONNECT is not implemented: this is no forward proxy";
             return Err(Refusal { problem: Problem::NotImplemented, detail });
         }
@@ -226,7 +229,7 @@ impl RequestLine {
     }
 }
 
-/// Where the authority of a target is, if it has one (RFC 9112 3.2).
+/// Returns the position of the authority in a target; `None` if the target has no authority (RFC 9112 3.2).
 fn authority(method: &[u8], target: &[u8]) -> Result<Option<Range<usize>>, Refusal> {
     if target[0] == b'/' || (target == b"*" && method == b"OPTIONS") {
         return Ok(None);
@@ -256,7 +259,7 @@ fn is_http_10(version: &[u8]) -> Result<bool, Refusal> {
     }
 }
 
-/// `chunked`, and nothing else.
+/// Accepts the transfer coding `chunked`, and no other.
 fn transfer_encoding(value: &[u8]) -> Result<(), Refusal> {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Ok(());
@@ -264,21 +267,22 @@ fn transfer_encoding(value: &[u8]) -> Result<(), Refusal> {
     let mut codings = value.split(|byte| *byte == b',').map(trim_ows).rev();
     let is_last = codings.next().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
     if is_last && codings.all(|coding| is_token(coding) && !coding.eq_ignore_ascii_case(b"chunked")) {
-        // RFC 9112 6.1: a coding that is not understood.
+        // RFC 9112 6.1: the gateway does not understand this coding.
         let detail = "of the transfer codings only chunked is understood";
         return Err(Refusal { problem: Problem::NotImplemented, detail });
     }
     Err(BAD("the Transfer-Encoding field is not chunked"))
 }
 
-/// Whom the request is for must be clear (RFC 9112 3.2).
+/// Checks that the head names exactly one host (RFC 9112 3.2).
 fn check_host(is_http_10: bool, host: Option<&[u8]>, authority: Option<&[u8]>) -> Result<(), Refusal> {
     let is_host = |host: &[u8]| std::str::from_utf8(host).is_ok_and(|host| normalise_host(host).is_ok());
     match (host, authority) {
         (None, _) if !is_http_10 => Err(BAD("there is no Host field, which HTTP/1.1 requires")),
         (Some(host), _) if !is_host(host) => Err(BAD("the Host field is not a valid host name")),
         (_, Some(authority)) if !is_host(authority) => Err(BAD("the target's host is not a valid host name")),
-        // RFC 9112 3.2: a client sends the same twice. One that does not may be taken for either by those behind.
+        // RFC 9112 3.2: a client sends the same host in both. If they differ, upstream servers may use either of
+        // them.
         (Some(host), Some(authority)) if host != authority => {
             Err(BAD("the Host field and the target name different hosts"))
         }
@@ -292,7 +296,7 @@ mod tests {
 
     const BOUNDS: HeadSize = HeadSize { uri: 40, bytes: 200, fields: 4 };
 
-    /// What is said of `bytes` that come in pieces of `size`; `None`: that more must come.
+    /// Returns the verdict on `bytes` that arrive in chunks of `size`; `None` if more bytes are needed.
     fn in_pieces(bytes: &[u8], size: usize) -> Option<Result<Head, Refusal>> {
         let mut reader = HeadReader::default();
         let ends = (size..bytes.len()).step_by(size).chain([bytes.len()]);
@@ -304,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_the_same_in_whatever_pieces_it_comes() {
+    fn verdict_on_a_head_does_not_depend_on_chunk_size() {
         for (head, expected) in [
             (&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], 200),
             (b"\r\n\r\nGET / HTTP/1.0\r\n\r\n", 200),
@@ -372,8 +376,8 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_make_it_fail_otherwise() {
-        // Every head of three bytes out of those that mean something, in one piece and in three.
+    fn three_byte_heads_get_same_verdict_in_one_or_three_chunks() {
+        // Each head of three significant bytes, in one chunk and in three.
         let bytes = b"G /:\r\n \t\0\x16\xff";
         for code in 0..bytes.len().pow(3) {
             let pick = |power: u32| bytes[code / bytes.len().pow(power) % bytes.len()];

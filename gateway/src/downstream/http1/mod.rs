@@ -1,9 +1,11 @@
-//! The inspector between a client's socket and Pingora, where HTTP/1 is spoken. Pingora parses before any of its phases
-//! runs, leniently, and answers what it does not understand by itself and unseen. So nothing gets to it but the
-//! bytes of one request, and only once its head is whole and strictly valid; the framing of its body is verified as
-//! it passes, in Pingora's own buffer. What belongs to the next request waits here until this one is over.
+//! Inspector between a client's socket and Pingora, for HTTP/1. Pingora parses a request before any of its phases
+//! runs. Its parser is lenient, and it answers an invalid request by itself, so that the gateway does not see it. So
+//! Pingora receives the bytes of one request only, and only after the head is complete and strictly valid. The
+//! framing of the body is verified as it passes, in Pingora's own buffer. Bytes of the next request wait here until
+//! the current request is over.
 //!
-//! In place of a head that is refused, Pingora gets a harmless one, so that the refusal takes the way of all answers.
+//! In place of a refused head, Pingora receives a harmless substitute, so that the refusal is sent like any other
+//! response.
 
 pub mod head;
 
@@ -24,24 +26,25 @@ use crate::util::http1::body::Body;
 use crate::util::http1::chunked::Chunked;
 use crate::util::http1::read_ahead::ReadAhead;
 
-/// How much is read at a time where it does not go into Pingora's buffer.
+/// Size of a read that does not go directly into Pingora's buffer.
 const CHUNK: usize = 4 * 1024;
 
-/// How much of later requests is held. A client that sends more has to wait.
+/// Maximum number of bytes of later requests that are held. A client that sends more has to wait.
 const HELD: usize = 4 * 1024;
 
-/// What Pingora gets in place of a head that is refused. Its method is what logs say where nothing is known.
+/// Substitute that Pingora receives for a refused head. Its method `-` is the value that logs show for an unknown
+/// one.
 const IN_PLACE: &[u8] = b"- / HTTP/1.1\r\nHost: -\r\nConnection: close\r\n\r\n";
 
-/// The same for one of HEAD, whose answer has no content.
+/// Substitute for a refused HEAD request, whose response has no content.
 const IN_PLACE_OF_HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nHost: -\r\nConnection: close\r\n\r\n";
 
-/// Why a request is refused.
+/// Reason why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What is wrong.
+    /// Kind of problem.
     pub problem: Problem,
-    /// The same, in words for whoever has sent it.
+    /// Description of the problem, for the client.
     pub detail: &'static str,
 }
 
@@ -50,49 +53,51 @@ const fn BAD(detail: Fault) -> Refusal {
     Refusal { problem: Problem::BadRequest, detail }
 }
 
-/// What passes on a connection of HTTP/1.
+/// Inspector of an HTTP/1 connection.
 #[derive(Debug, Default)]
 pub(super) struct Inspector {
     state: State,
     head: HeadReader,
-    /// What has been read and not been given.
+    /// Bytes that have been read and not yet given to Pingora.
     held: ReadAhead,
-    /// How much of that may be given at once: it has been verified.
+    /// Number of those bytes that have been verified, and may be given at once.
     verified: usize,
     refusal: Option<Refusal>,
-    /// Whether the request is over. Set by whoever has the stream shared only.
+    /// True if the request is over. It is atomic because the session that sets it has only a shared reference to the
+    /// stream.
     over: AtomicBool,
 }
 
-/// What a client is waited for, where nothing can be read.
+/// Input that the gateway waits for while nothing can be read from the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Awaited {
-    /// The first byte of a request: the connection is idle.
+    /// First byte of a request. The connection is idle.
     Request,
-    /// The rest of a head that has begun.
+    /// Rest of a head that has begun.
     RestOfHead,
-    /// A body, or the end of the connection while its request is under way. Others time that.
+    /// Body, or the end of the connection while its request is in flight. Other code limits that time.
     #[default]
     Other,
 }
 
 #[derive(Debug, Default)]
 enum State {
-    /// A head is awaited, or on its way.
+    /// The head is awaited or arriving.
     #[default]
     Head,
-    /// A body is.
+    /// The body is awaited or arriving.
     Body(Body),
     /// The request has been read to its end.
     Read,
-    /// Its head is refused: so much of what stands for it has been given.
+    /// The head is refused. The value is the number of bytes of the substitute that have been given.
     Refused(usize),
-    /// Its body is.
+    /// The body is refused.
     Broken,
 }
 
 impl State {
-    /// Begins the request with this head, at the front of `bytes`: how many of them belong to it.
+    /// Begins the request whose head is at the front of `bytes`. Returns the number of `bytes` that belong to the
+    /// request; `None` without a head.
     fn begin(&mut self, head: Option<Head>, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
         let Some(head) = head else { return Ok(None) };
         let mut body = body(head.framing);
@@ -102,7 +107,7 @@ impl State {
     }
 }
 
-/// The body that is framed so.
+/// Returns a reader for a body with this framing.
 fn body(framing: Framing) -> Body {
     match framing {
         Framing::Length(length) => Body::Length(length),
@@ -111,27 +116,27 @@ fn body(framing: Framing) -> Body {
 }
 
 impl Inspector {
-    /// The request is over: what comes behind it is the next one's.
+    /// Marks the request as over. Bytes after it belong to the next request.
     pub(super) fn request_over(&self) {
         self.over.store(true, Ordering::Relaxed);
     }
 
-    /// Why the request is refused, if it is.
+    /// Returns the reason why the request is refused; `None` if it is not.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         self.refusal
     }
 
-    /// Whether what Pingora has is not what has come.
+    /// Returns true if Pingora has a substitute in place of the client's request.
     pub(super) fn is_substituted(&self) -> bool {
         matches!(self.state, State::Refused(_))
     }
 
-    /// Whether something is there that has not been given.
+    /// Returns true if bytes are held that Pingora has not received.
     pub(super) fn has_pipelined_data(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// What the client is waited for. An empty line is no beginning of a request (RFC 9112 2.2).
+    /// Returns the input that the gateway waits for. An empty line does not begin a request (RFC 9112 2.2).
     pub(super) fn awaited(&self) -> Awaited {
         if !matches!(self.state, State::Head) {
             Awaited::Other
@@ -142,23 +147,23 @@ impl Inspector {
         }
     }
 
-    /// Whether there is more of a request than has been read, or may be.
+    /// Returns true if a request has, or may have, more bytes than Pingora has read.
     pub(super) fn has_unread(&self) -> bool {
         !self.held.is_empty() || !matches!(self.state, State::Head | State::Read)
     }
 
-    /// What is there behind the request, for whoever takes the connection over.
+    /// Takes the bytes after the request, for a tunnel that takes over the connection.
     pub(super) fn take_held(&mut self) -> Vec<u8> {
         self.held.take()
     }
 
-    /// From now on Pingora gets something harmless to answer.
+    /// Refuses the request. From now on Pingora gets a harmless substitute to answer.
     pub(super) fn refuse(&mut self, refusal: Refusal) {
         self.refusal = Some(refusal);
         self.state = State::Refused(0);
     }
 
-    /// Reads from `client` what is for Pingora. `bounds` are those of a head.
+    /// Reads from `client` the bytes that are for Pingora. `bounds` returns the limits of a head.
     pub(super) fn poll_read(
         &mut self,
         client: &mut Stream,
@@ -191,7 +196,8 @@ impl Inspector {
         }
     }
 
-    /// Ready once a head is whole, refused, or never to come. One that comes in one piece is left where it was read.
+    /// Becomes ready when a head is complete, refused, or can no longer arrive. A head that arrives in one piece
+    /// stays in the buffer into which it was read.
     fn poll_head(
         &mut self,
         client: &mut Stream,
@@ -224,7 +230,7 @@ impl Inspector {
                 Ok(Some(whole)) => self.verified = whole,
                 Ok(None) => {
                     if ready!(poll_chunk(client, cx, &mut self.held))? == 0 {
-                        // It left in the middle, and nobody is there to be told.
+                        // The client left in the middle of its head, so it cannot receive a response.
                         self.held.clear();
                         return Poll::Ready(Ok(Found::End));
                     }
@@ -235,7 +241,7 @@ impl Inspector {
         Poll::Ready(Ok(Found::Head))
     }
 
-    /// Looks at the body as far as it is held.
+    /// Verifies the held bytes of the body.
     fn pass_held(&mut self) -> io::Result<()> {
         let State::Body(body) = &mut self.state else { return Ok(()) };
         match body.pass(self.held.bytes()) {
@@ -250,7 +256,7 @@ impl Inspector {
         }
     }
 
-    /// Reads the body where Pingora wants it, and verifies it there.
+    /// Reads the body into Pingora's buffer, and verifies it there.
     fn poll_body(
         &mut self,
         client: &mut Stream,
@@ -283,11 +289,11 @@ impl Inspector {
         io::ErrorKind::InvalidData.into()
     }
 
-    /// Ready only where the client has left. What it sends behind its request is held.
+    /// Becomes ready only when the client has left. Bytes that it sends after its request are held.
     fn poll_behind(&mut self, client: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.held.bytes().len() < HELD {
             if ready!(poll_chunk(client, cx, &mut self.held))? == 0 {
-                // With requests that wait it has not left: it has said all that it has to say.
+                // A client whose requests wait has not left. It has only finished sending.
                 return if self.held.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending };
             }
         }
@@ -295,17 +301,17 @@ impl Inspector {
     }
 }
 
-/// What the wait for a head has come to.
+/// Result of the wait for a head.
 enum Found {
-    /// It was read to where Pingora wants it.
+    /// Head in Pingora's buffer.
     InPlace,
-    /// It is held, or refused.
+    /// Head that is held or refused.
     Head,
-    /// Nothing comes any more.
+    /// End of the connection: no head can arrive.
     End,
 }
 
-/// Reads into `held`; how much.
+/// Reads into `held`. Returns the number of bytes.
 fn poll_chunk(client: &mut Stream, cx: &mut Context<'_>, held: &mut ReadAhead) -> Poll<io::Result<usize>> {
     let mut chunk = [const { MaybeUninit::uninit() }; CHUNK];
     let mut read = ReadBuf::uninit(&mut chunk);
@@ -314,7 +320,7 @@ fn poll_chunk(client: &mut Stream, cx: &mut Context<'_>, held: &mut ReadAhead) -
     Poll::Ready(Ok(read.filled().len()))
 }
 
-/// Gives more of what stands for a head that is refused; `given` is how much has been.
+/// Gives Pingora more of the substitute for a refused head. `given` is the number of bytes given so far.
 fn give_in_place(head: &HeadReader, given: &mut usize, buf: &mut ReadBuf<'_>) {
     let all = if head.is_head_request() { IN_PLACE_OF_HEAD } else { IN_PLACE };
     let part = all.len().saturating_sub(*given).min(buf.remaining());

@@ -1,5 +1,6 @@
-//! Serves a connection of HTTP/2. Pingora's own loop closes an idle one without a word, so that a client cannot know
-//! whether the request that it has just sent may be sent again (RFC 9113 9.1), and ends none that is abused.
+//! Accept loop of an HTTP/2 connection. Pingora's own loop closes an idle connection without a GOAWAY, so that a
+//! client cannot know whether it may repeat the request that it has just sent (RFC 9113 9.1). It also never ends a
+//! connection that is abused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,17 +21,18 @@ use super::options::{MAX_STREAMS, options};
 use super::streams::OpenStreams;
 use crate::downstream::stream::{ClientStream, LINGER};
 
-/// How many requests of a connection are worked on at once. A request that is reset leaves room for another one at
-/// once, although its task may go on for a while: it may be in the middle of connecting to a backend.
+/// Maximum number of requests of a connection that are processed at once. A reset request makes room for another
+/// request at once, although its task may go on for a while: it may be connecting to a backend.
 const MAX_TASKS: usize = 2 * MAX_STREAMS as usize;
 
-/// How long a client that was idle may take to leave once it has been told to.
+/// Time for an idle client to close the connection after the GOAWAY.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 type Connection = h2::server::Connection<Stream, Bytes>;
 
-/// Serves the requests on `stream` by `app` until the connection is over. With nothing in flight for `idle`, or once
-/// `ends` is true, the client is told to go. Returns what the client has done where that has ended the connection.
+/// Serves the requests on `stream` with `app` until the connection is over. Sends a GOAWAY when no request has been
+/// in flight for `idle`, or when `ends` becomes true. Returns the abuse if the client's behaviour has ended the
+/// connection.
 pub async fn serve<A>(
     stream: ClientStream,
     app: &Arc<A>,
@@ -77,17 +79,17 @@ where
     }
 }
 
-/// Has `app` answer a request, in a task of its own.
+/// Has `app` answer a request in a new task.
 fn dispatch<A>(mut session: HttpSession, app: &Arc<A>, in_flight: &Arc<InFlight>, shutdown: &ShutdownWatch)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
     if session.idle().now_or_never().is_some() {
-        // It was reset before this: no backend need hear of it.
+        // The request has been reset already, so no backend needs to receive it.
         return;
     }
     let Some(guard) = in_flight.enter() else {
-        // It may be sent again (RFC 9113 8.7).
+        // The client may send the request again (RFC 9113 8.7).
         return session.shutdown_with_reason(h2::Reason::REFUSED_STREAM);
     };
     let (app, shutdown) = (app.clone(), shutdown.clone());
@@ -97,13 +99,13 @@ where
     });
 }
 
-/// Ends a connection, and has its client hear why.
+/// Ends a connection, and gives its client the time to read the reason.
 async fn end(mut connection: Connection, digest: Arc<Digest>, reason: h2::Reason) {
     connection.abrupt_shutdown(reason);
     let closing = async {
         while let Ok(Some(_dropped)) = HttpSession::from_h2_conn(&mut connection, digest.clone()).await {}
     };
-    // The stream lingers so long once all has been written.
+    // The stream lingers for `LINGER` after the last write.
     let _closed_or_too_late = timeout(2 * LINGER, closing).await;
 }
 
@@ -113,7 +115,7 @@ async fn is_over(ends: &mut ShutdownWatch) {
     }
 }
 
-/// What has made h2 end the connection, where that is the client's doing.
+/// Returns the abuse that has made h2 end the connection; `None` if the client is not the cause.
 fn abuse_of(error: &pingora::Error) -> Option<Abuse> {
     let cause = error.cause.as_ref()?.downcast_ref::<h2::Error>()?;
     if !(cause.is_go_away() && cause.is_library()) {
@@ -132,7 +134,7 @@ fn digest(stream: &ClientStream) -> Arc<Digest> {
     })
 }
 
-/// The requests of a connection that are worked on.
+/// Requests of a connection that are processed now.
 struct InFlight {
     streams: Arc<OpenStreams>,
     count: AtomicUsize,
@@ -144,7 +146,8 @@ impl InFlight {
         InFlight { streams, count: AtomicUsize::new(0), is_idle: Notify::new() }
     }
 
-    /// Counts a request until the guard is dropped; `None` where there are too many, here or on all connections together.
+    /// Counts a request until the guard is dropped. Returns `None` if there are too many, on this connection or on
+    /// all connections together.
     fn enter(self: &Arc<Self>) -> Option<Guard> {
         if self.streams.are_too_many() {
             return None;
@@ -154,7 +157,7 @@ impl InFlight {
         (before < MAX_TASKS).then_some(guard)
     }
 
-    /// Waits until there has been none for `time`.
+    /// Waits until no request has been in flight for `time`.
     async fn idle_for(&self, time: Duration) {
         while self.count.load(Ordering::Relaxed) > 0 {
             self.is_idle.notified().await;

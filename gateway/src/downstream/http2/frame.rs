@@ -1,9 +1,9 @@
-//! Frames of HTTP/2 (RFC 9113 4.1 and 6).
+//! Frames of HTTP/2 (RFC 9113 4.1 and 6): their heads, and a reader that finds them in a stream of bytes.
 
-/// The size of a frame's head.
+/// Size of a frame head in bytes.
 pub(super) const HEAD: usize = 9;
 
-/// How large the payload of a frame may be: what a client may assume that is told nothing else (RFC 9113 6.5.2).
+/// Maximum size of a frame payload: the value that a client may assume without a setting (RFC 9113 6.5.2).
 pub(super) const MAX_PAYLOAD: usize = 16 * 1024;
 
 pub(super) const DATA: u8 = 0;
@@ -17,7 +17,7 @@ pub(super) const END_HEADERS: u8 = 0x4;
 pub(super) const PADDED: u8 = 0x8;
 pub(super) const PRIORITY: u8 = 0x20;
 
-/// The head of a frame.
+/// Head of a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FrameHead {
     pub(super) length: usize,
@@ -49,41 +49,41 @@ impl FrameHead {
     }
 }
 
-/// Finds the heads of frames in bytes that come in any parts.
+/// Reader that finds the heads of frames in bytes which arrive in chunks of any size.
 #[derive(Debug)]
 pub(super) struct FrameReader {
     head: [u8; HEAD],
     has: usize,
-    /// How much of the payload, or of the preface, is still to come.
+    /// Number of bytes of the payload, or of the preface, that have not arrived.
     left: usize,
     frame: FrameHead,
 }
 
-/// What [`FrameReader::next`] has found.
+/// Result of [`FrameReader::next`].
 pub(super) enum Part<'b> {
-    /// A frame begins.
+    /// Head of a frame that begins.
     Begins(FrameHead),
-    /// A part of the payload of the frame that has begun last, or of the preface.
+    /// Part of the payload of the current frame, or of the preface.
     Payload(&'b [u8]),
 }
 
 impl FrameReader {
-    /// Reads frames that follow `preface` bytes.
+    /// Creates a reader of the frames after a preface of `preface` bytes.
     pub(super) fn new(preface: usize) -> Self {
         FrameReader { head: [0; HEAD], has: 0, left: preface, frame: FrameHead::default() }
     }
 
-    /// The frame that has begun last.
+    /// Returns the head of the current frame.
     pub(super) fn frame(&self) -> FrameHead {
         self.frame
     }
 
-    /// Returns true if all of that frame has come.
+    /// Returns true if the current frame is complete.
     pub(super) fn is_at_end(&self) -> bool {
         self.left == 0
     }
 
-    /// Takes the next part from `bytes`; `None` where nothing whole is left in them.
+    /// Takes the next part from `bytes`. Returns `None` if `bytes` has no complete part.
     pub(super) fn next<'b>(&mut self, bytes: &mut &'b [u8]) -> Option<Part<'b>> {
         if bytes.is_empty() {
             return None;
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_found_however_they_come() {
+    fn frames_are_found_in_chunks_of_any_size() {
         let head = FrameHead { length: 5, kind: HEADERS, flags: END_HEADERS, stream: 0x7fff_0001 };
         let empty = FrameHead { length: 0, kind: DATA, flags: END_STREAM, stream: 3 };
         let all = [b"PRI", &head.bytes()[..], b"hello", &empty.bytes()].concat();

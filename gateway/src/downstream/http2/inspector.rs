@@ -1,6 +1,6 @@
-//! What a client sends, before h2 reads it. Heads are read here and written anew: so a malformed request ends its
-//! stream and no other, and what h2 would let through does not pass (`request_head`). All other
-//! frames pass as they are, once the [`Ledger`] has seen them.
+//! Inspection of the bytes from a client before h2 reads them. Heads are decoded here and encoded anew. So a
+//! malformed request ends its own stream only, and invalid requests that h2 would accept do not pass
+//! (`request_head`). Other frames pass unchanged after the [`Ledger`] has recorded them.
 
 use tokio::io::ReadBuf;
 
@@ -12,55 +12,55 @@ use super::hpack::{self, Decoder, Fields, MAX_LIST};
 use super::ledger::{Abuse, Ledger};
 use super::request_head;
 
-/// How large a block may be: more than a list of fields that is let through.
+/// Maximum size of a header block. It is larger than the largest accepted field list.
 const MAX_BLOCK: usize = 80 * 1024;
 
-/// How many frames a block may be spread over.
+/// Maximum number of CONTINUATION frames of a header block.
 const MAX_CONTINUATIONS: u32 = 16;
 
-/// How many heads h2 is given at a time. Between them it writes what it has to: so the ledger knows of the resets that
-/// a client has caused before that has caused many more.
+/// Maximum number of heads that h2 gets at a time. Before h2 gets more, it writes its pending frames. So the ledger
+/// learns of the resets that a client has caused before the client causes many more.
 const HEADS_AT_ONCE: u32 = 8;
 
-/// Why a connection is over.
+/// Reason why a connection is over.
 pub type Fatal = (h2::Reason, Abuse);
 
-/// Looks at what comes on a connection.
+/// Inspector of the bytes from a client.
 #[derive(Debug)]
 pub struct Inspector {
     frames: FrameReader,
     block: Block,
     decoder: Decoder,
     fields: Fields,
-    /// What has been read, and how much of it has been looked at.
+    /// Bytes that have been read. The first `looked_at` bytes have been inspected.
     unread: Vec<u8>,
     looked_at: usize,
-    /// What h2 has yet to be given, from `given` on.
+    /// Bytes for h2. The first `given` bytes have been given to it.
     ready: Vec<u8>,
     given: usize,
-    /// How many heads h2 has been given since it was last made to wait.
+    /// Number of heads that h2 has got since it was last made to wait.
     heads: u32,
-    /// How many heads were malformed, since that was last asked.
+    /// Number of malformed heads since the last call of `take_malformed`.
     malformed: u32,
-    /// Whether a head has ended, since that was last asked.
+    /// True if a head has ended since the last call of `take_ended_head`.
     has_ended_head: bool,
 }
 
-/// A block of fields that is coming.
+/// Header block that is arriving.
 #[derive(Debug, Default)]
 struct Block {
-    /// The frame that it has begun with; `None` where none is coming.
+    /// HEADERS frame that has begun the block; `None` while no block is arriving.
     head: Option<FrameHead>,
     bytes: Vec<u8>,
-    /// Where the payload of the current frame begins.
+    /// Start of the current frame's payload in `bytes`.
     start: usize,
     continuations: u32,
-    /// Whether its stream was said to depend on itself (RFC 9113 5.3.1 leaves that an error).
+    /// True if the client has made the stream depend on itself, which is an error (RFC 9113 5.3.1).
     depends_on_itself: bool,
 }
 
 impl Inspector {
-    /// Looks at what comes behind `preface` bytes.
+    /// Creates an inspector of the frames after a preface of `preface` bytes.
     pub fn new(preface: usize) -> Self {
         Inspector {
             frames: FrameReader::new(preface),
@@ -82,17 +82,17 @@ impl Inspector {
         self.block.head.is_some()
     }
 
-    /// Returns true if a head has ended since this was last asked.
+    /// Returns true if a head has ended since the last call.
     pub(super) fn take_ended_head(&mut self) -> bool {
         std::mem::take(&mut self.has_ended_head)
     }
 
-    /// Returns how many heads were malformed since this was last asked.
+    /// Returns the number of malformed heads since the last call.
     pub fn take_malformed(&mut self) -> u32 {
         std::mem::take(&mut self.malformed)
     }
 
-    /// Returns true if h2 has been given enough heads for now, and counts anew.
+    /// Returns true if h2 has got enough heads for now, and starts a new count.
     pub fn must_wait(&mut self) -> bool {
         let must_wait = self.heads >= HEADS_AT_ONCE;
         if must_wait {
@@ -101,13 +101,13 @@ impl Inspector {
         must_wait
     }
 
-    /// Returns how many bytes of memory are held.
+    /// Returns the number of bytes of memory that are held.
     pub fn held(&self) -> usize {
         let buffers = [&self.block.bytes, &self.unread, &self.ready].map(Vec::capacity);
         buffers.iter().sum::<usize>() + self.decoder.held() + self.fields.held()
     }
 
-    /// Gives h2 what there is for it. Returns false if there is nothing.
+    /// Gives h2 the bytes that are ready. Returns false if there are none.
     pub fn give(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         let ready = &self.ready[self.given..];
         let part = &ready[..ready.len().min(buf.remaining())];
@@ -121,15 +121,15 @@ impl Inspector {
         has_given
     }
 
-    /// Returns true if something has been read and not looked at.
+    /// Returns true if bytes have been read and not inspected.
     pub fn has_unread(&self) -> bool {
         !self.unread.is_empty()
     }
 
-    /// Looks at what was left to be looked at.
+    /// Inspects the bytes that an earlier call has left.
     ///
     /// # Errors
-    /// Why the connection is over. What was there for h2 before is still given.
+    /// Returns the reason if the connection is over. Bytes that were ready for h2 before are still given.
     pub fn resume(&mut self, ledger: &mut Ledger) -> Result<(), Fatal> {
         let unread = std::mem::take(&mut self.unread);
         self.looked_at += self.look(&unread[self.looked_at..], ledger)?;
@@ -141,17 +141,17 @@ impl Inspector {
         Ok(())
     }
 
-    /// These bytes have come. Where there are too many heads among them, the rest waits for [`resume`](Self::resume).
+    /// Inspects bytes from the client. If they have too many heads, the rest waits for [`resume`](Self::resume).
     ///
     /// # Errors
-    /// As [`resume`](Self::resume).
+    /// Returns the same errors as [`resume`](Self::resume).
     pub fn on_data(&mut self, bytes: &[u8], ledger: &mut Ledger) -> Result<(), Fatal> {
         let looked_at = self.look(bytes, ledger)?;
         self.unread.extend_from_slice(&bytes[looked_at..]);
         Ok(())
     }
 
-    /// Looks at so many heads as h2 may be given, and returns how many bytes that were.
+    /// Inspects bytes until h2 has the maximum number of heads. Returns the number of inspected bytes.
     fn look(&mut self, all: &[u8], ledger: &mut Ledger) -> Result<usize, Fatal> {
         let mut bytes = all;
         while self.heads < HEADS_AT_ONCE {
@@ -190,7 +190,7 @@ impl Inspector {
                     return Err((h2::Reason::ENHANCE_YOUR_CALM, Abuse::Head));
                 }
             }
-            // RFC 9113 6.2 and 6.10: nothing comes between the parts of a block.
+            // RFC 9113 6.2 and 6.10: no other frame comes between the frames of a block.
             (Some(_), _) | (None, HEADERS | CONTINUATION) => return Err(PROTOCOL_ERROR),
             (None, _) => {
                 ledger.on_frame(frame);
@@ -200,7 +200,7 @@ impl Inspector {
         Ok(())
     }
 
-    /// A frame that is part of a block has come whole.
+    /// Handles the end of a frame that is part of a block.
     fn end_frame(&mut self, ledger: &mut Ledger) -> Result<(), Fatal> {
         let frame = self.frames.frame();
         if frame.kind == HEADERS {
@@ -219,14 +219,14 @@ impl Inspector {
         }
         let opens = ledger.on_head(head.stream);
         self.pass(head, opens);
-        // The connection may be idle from here on.
+        // The connection may be idle from now on, so the memory is given back.
         self.fields.clear();
         self.heads += 1;
         self.has_ended_head = true;
         Ok(())
     }
 
-    /// Writes a head for h2; `opens`: it is that of a request, and not trailers.
+    /// Writes a head for h2. `opens` is true for the head of a request, and false for trailers.
     fn pass(&mut self, head: FrameHead, opens: bool) {
         let mut block = Vec::with_capacity(self.fields.size);
         let verdict = match opens {
@@ -238,7 +238,7 @@ impl Inspector {
             Ok(is_host_spare) => {
                 hpack::encode(&self.fields, |name| is_host_spare && name == b"host", &mut block);
                 if self.fields.is_over {
-                    // h2 answers a list that is larger than it may be with 431.
+                    // h2 answers a field list above its limit with 431. This field makes the list exceed the limit.
                     block.push(0);
                     hpack::put_string(b"x", &mut block);
                     hpack::put_string(&vec![b'x'; MAX_LIST - self.fields.size + 1], &mut block);
@@ -247,7 +247,7 @@ impl Inspector {
             Err(reason) => {
                 tracing::debug!(stream = head.stream, reason, "a malformed request over HTTP/2 is reset");
                 self.malformed += 1;
-                // Such a field makes h2 reset the stream (RFC 9113 8.2.2), and nothing else.
+                // This field makes h2 reset the stream (RFC 9113 8.2.2), and has no other effect.
                 block.push(0);
                 hpack::put_string(b"connection", &mut block);
                 hpack::put_string(b"malformed", &mut block);
@@ -276,7 +276,8 @@ impl Inspector {
 }
 
 impl Block {
-    /// Leaves of the payload of a HEADERS frame what belongs to the block (RFC 9113 6.2); `None` where it is none.
+    /// Removes from the payload of a HEADERS frame the bytes that are not part of the block (RFC 9113 6.2). Returns
+    /// `None` if the payload is malformed.
     fn strip(&mut self, frame: FrameHead) -> Option<()> {
         let mut payload = &self.bytes[self.start..];
         if frame.has(PADDED) {
@@ -297,7 +298,7 @@ impl Block {
     }
 }
 
-/// Empties a buffer, and gives back what a large part took.
+/// Empties a buffer, and gives back the memory of a large block.
 fn reset(buffer: &mut Vec<u8>) {
     const KEPT: usize = 4 * 1024;
     buffer.clear();
@@ -325,7 +326,7 @@ mod tests {
         frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(fields))
     }
 
-    /// What h2 is given of these bytes, by so many at once.
+    /// Returns the bytes that h2 gets if `bytes` arrive in chunks of `at_once`.
     fn given(bytes: &[u8], at_once: usize) -> Result<Vec<u8>, Fatal> {
         let mut inspector = Inspector::new(0);
         let mut ledger = Ledger::new(Arc::<Verdict>::default(), OpenStreams::alone());
@@ -359,10 +360,10 @@ mod tests {
     const MALFORMED: [(&str, &str); 1] = [("connection", "malformed")];
 
     #[test]
-    fn heads_are_written_anew_and_all_else_passes() {
+    fn heads_are_encoded_anew_and_other_frames_pass() {
         let data = frame(DATA, 0, 1, &[HEADERS; 300]);
         let settings = frame(4, 0, 0, &[0; 6]);
-        // RFC 7541 C.3: an entry that is added, and used.
+        // RFC 7541 C.3: an entry that is added to the table, and an entry that is used.
         let added = frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x82\x86\x84\x41\x01a");
         let used = frame(HEADERS, END_HEADERS | END_STREAM, 3, b"\x82\x86\x84\xbe");
         let order = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a")];
@@ -371,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_priority_and_parts_are_left_out() {
+    fn padding_priority_and_continuations_are_removed() {
         let fields = block(&GET);
         let (one, other) = fields.split_at(10);
         let padded = [&[3, 0, 0, 0, 0, 9][..], one, &[0; 3]].concat();
@@ -388,15 +389,15 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_head_is_one_that_h2_resets_and_the_next_one_is_read_as_it_should_be() {
-        // The bad field goes into the table, and the one that is used later comes behind it.
+    fn malformed_head_is_reset_and_next_head_is_decoded() {
+        // The malformed field enters the table too, so the index that is used later counts it.
         let bad =
             frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x82\x86\x84\x41\x01a\x40\x01A\x01b\x40\x01x\x01y");
         let next = frame(HEADERS, END_HEADERS | END_STREAM, 3, b"\x82\x86\x84\xc0\xbe");
         let expected =
             [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a"), ("x", "y")];
         is_given(&[bad, next].concat(), &[head(1, &MALFORMED), head(3, &expected)].concat());
-        // Trailers; and a Host that says the same.
+        // Trailers, and a Host field that names the same host as `:authority`.
         let open = |fields: &[(&str, &str)]| frame(HEADERS, END_HEADERS, 1, &block(fields));
         let came = [open(&GET), head(1, &[("x", "y")]), head(1, &[(":path", "/")])].concat();
         is_given(&came, &[open(&GET), head(1, &[("x", "y")]), head(1, &MALFORMED)].concat());
@@ -406,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_head_is_spread_over_frames_and_one_that_is_too_large_goes_over_the_limit() {
+    fn large_head_is_split_and_too_large_head_exceeds_the_limit() {
         let text = "x".repeat(15_000);
         let fields = [&GET[..], &[("a", &text[..]), ("b", &text), ("c", &text)]].concat();
         let bytes = block(&fields);
@@ -426,10 +427,10 @@ mod tests {
     }
 
     #[test]
-    fn what_a_large_head_took_is_given_back_before_the_connection_is_idle() {
+    fn memory_of_a_large_head_is_freed_before_idle_time() {
         let mut inspector = Inspector::new(0);
         let mut ledger = Ledger::new(Arc::<Verdict>::default(), OpenStreams::alone());
-        // An entry of the table that stands for 3 KiB, and twenty of it.
+        // An entry of 3 KiB in the table, and a head that uses it twenty times.
         let entry = [&b"\x40\x01a\x7f\xb1\x17"[..], &[b'x'; 3120]].concat();
         for (stream, block) in [(1, entry), (3, vec![0xbe; 20])] {
             inspector.on_data(&frame(HEADERS, END_HEADERS, stream, &block), &mut ledger).unwrap();
@@ -457,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_a_rule_of_the_connection_ends_it() {
+    fn connection_error_ends_the_connection() {
         let begun = frame(HEADERS, 0, 1, &block(&GET));
         let continued = |flags, stream| frame(CONTINUATION, flags, stream, b"");
         for (bytes, expected) in [

@@ -1,12 +1,13 @@
-//! What has become of the streams of a connection, and what a client may make of it.
+//! Outcome of the streams of a connection, and budgets against abuse.
 //!
-//! A request that is reset costs its client nothing, and the backend may work on for long (CVE-2023-44487). It does not
-//! matter who resets it: a client can have the gateway do so by breaking a rule (CVE-2025-8671). So a connection has a
-//! budget of requests that are reset before their response is complete. Two that are answered give one back, and time
-//! gives some: a browser that leaves a page, or calls of gRPC that are hedged, do not use it up.
+//! A reset request costs its client nothing, and the backend may work on it for long (CVE-2023-44487). The side that
+//! resets it does not matter: a client can make the gateway reset a stream by breaking a rule (CVE-2025-8671). So a
+//! connection has a budget of requests that are reset before their response is complete. Two answered requests give
+//! one reset back, and time gives some back. So a browser that leaves a page, or gRPC calls that are hedged, do not
+//! use the budget up.
 //!
-//! Frames that ask for nothing and still make work (PING, SETTINGS, empty DATA) have a budget too.
-//! What a client is sent gives back of that.
+//! Frames that request nothing and still cause work (PING, SETTINGS, empty DATA) have a budget too. Data that is sent
+//! to the client gives a part of that budget back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,31 +18,31 @@ use tokio::sync::Notify;
 use super::frame::{CONTINUATION, DATA, END_STREAM, FrameHead, HEADERS, RST_STREAM};
 use super::streams::OpenStreams;
 
-/// How many requests a client may reset before they are answered, in halves: twice as many as it may have at once. An
-/// answer gives back a half.
+/// Budget of requests that a client may reset before they are answered, in half resets: twice as many resets as a
+/// client may have concurrent requests. A response gives one half back.
 const RESETS: Allowance = Allowance { most: 400, per_sec: 20 };
 
-/// What a reset takes of [`RESETS`].
+/// Cost of a reset, in units of [`RESETS`].
 const RESET: u32 = 2;
 
-/// How many streams a client may have the gateway reset by breaking a rule.
+/// Budget of streams that the gateway may have to reset because the client breaks a rule.
 pub(super) const FAULTS: Allowance = Allowance { most: 64, per_sec: 10 };
 
-/// How many frames may ask for nothing.
+/// Budget of frames that request nothing.
 const FRAMES: Allowance = Allowance { most: 1_000, per_sec: 100 };
 
-/// What a client has done too much of.
+/// Abuse by a client that ends its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Abuse {
-    /// Requests that it has reset.
+    /// The client has reset too many requests.
     Resets,
-    /// Requests that it has broken a rule with.
+    /// The client has broken a rule in too many requests.
     Faults,
-    /// Frames that ask for nothing.
+    /// The client has sent too many frames that request nothing.
     Frames,
-    /// The head of one request.
+    /// The head of one request is too large, or has too many frames.
     Head,
-    /// It has broken a rule of the connection, which is then over (RFC 9113 5.4.1).
+    /// The client has broken a rule of the connection, which is then over (RFC 9113 5.4.1).
     Connection,
 }
 
@@ -49,16 +50,17 @@ impl Abuse {
     const ALL: [Abuse; 5] = [Abuse::Resets, Abuse::Faults, Abuse::Frames, Abuse::Head, Abuse::Connection];
 }
 
-/// Why a connection must end: what its stream finds out, and its accept loop must know.
+/// Verdict that a connection must end. The stream of the connection sets it, and the accept loop waits for it.
 #[derive(Debug, Default)]
 pub struct Verdict {
-    /// 0: it need not. Else the abuse, counted from 1, and the error code for the GOAWAY above it.
+    /// 0 while the connection may go on. Otherwise the low 8 bits are the abuse, counted from 1, and the bits above
+    /// are the error code for the GOAWAY.
     value: AtomicU32,
     is_there: Notify,
 }
 
 impl Verdict {
-    /// The connection must end. The first verdict holds.
+    /// Records that the connection must end. Only the first verdict counts.
     pub(super) fn set(&self, reason: h2::Reason, abuse: Abuse) {
         let value = u32::from(reason) << 8 | (abuse as u32 + 1);
         if self.value.compare_exchange(0, value, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
@@ -81,19 +83,19 @@ impl Verdict {
     }
 }
 
-/// How much there may be of something: so much at once, and so much more each second.
+/// Size of a budget: its maximum, and the amount that it gets back each second.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Allowance {
     pub(super) most: u32,
     per_sec: u32,
 }
 
-/// What is left of an allowance.
+/// Rest of an allowance.
 #[derive(Debug)]
 pub(super) struct Budget {
     of: Allowance,
     left: u32,
-    /// When time has last given something back: it is asked for only where nothing is left.
+    /// Time of the last refill. A budget is refilled only when too little is left.
     refilled: Instant,
 }
 
@@ -102,12 +104,12 @@ impl Budget {
         Budget { of, left: of.most, refilled: Instant::now() }
     }
 
-    /// Takes one. Returns false if there is none left.
+    /// Takes one unit. Returns false if no unit is left.
     pub(super) fn spend(&mut self) -> bool {
         self.take(1)
     }
 
-    /// Takes so many. Returns false if there are fewer left.
+    /// Takes `count` units. Returns false if fewer are left.
     fn take(&mut self, count: u32) -> bool {
         if self.left < count {
             let millis = self.refilled.elapsed().as_millis() * u128::from(self.of.per_sec);
@@ -126,12 +128,12 @@ impl Budget {
     }
 }
 
-/// The streams of a connection.
+/// Record of the streams of a connection.
 #[derive(Debug)]
 pub struct Ledger {
-    /// Those that have been opened and not answered, in order.
+    /// Streams that are open and not answered, in ascending order.
     open: Vec<u32>,
-    /// The last one that has been opened.
+    /// Last stream that was opened.
     last: u32,
     resets: Budget,
     faults: Budget,
@@ -141,13 +143,14 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Returns a ledger of a connection, which says in `verdict` when it must end, and counts in `streams`.
+    /// Creates the ledger of a connection. It sets `verdict` when the connection must end, and counts open streams in
+    /// `streams`.
     pub fn new(verdict: Arc<Verdict>, streams: Arc<OpenStreams>) -> Self {
         let (resets, faults, frames) = (Budget::new(RESETS), Budget::new(FAULTS), Budget::new(FRAMES));
         Ledger { open: Vec::new(), last: 0, resets, faults, frames, verdict, streams }
     }
 
-    /// The client has sent a head on this stream. Returns true if it opens the stream.
+    /// Records a head from the client on `stream`. Returns true if the head opens the stream.
     pub(super) fn on_head(&mut self, stream: u32) -> bool {
         if stream <= self.last {
             return false;
@@ -159,7 +162,7 @@ impl Ledger {
         true
     }
 
-    /// The client has begun a frame of another kind.
+    /// Records the start of a frame from the client that is not part of a head.
     pub(super) fn on_frame(&mut self, frame: FrameHead) {
         match frame.kind {
             HEADERS | CONTINUATION => {}
@@ -169,10 +172,10 @@ impl Ledger {
         }
     }
 
-    /// The gateway has begun a frame.
+    /// Records the start of a frame from the gateway.
     pub(super) fn on_sent(&mut self, frame: FrameHead) {
         if frame.kind == DATA {
-            // A client may open two windows for each part of a response that it gets, however small that is.
+            // For each DATA frame that it gets, however small, a client may send two WINDOW_UPDATE frames.
             self.frames.earn(2);
         }
         if matches!(frame.kind, DATA | HEADERS) && frame.has(END_STREAM) && self.close(frame.stream) {
@@ -181,7 +184,7 @@ impl Ledger {
         }
     }
 
-    /// The gateway has reset a stream.
+    /// Records that the gateway has reset a stream.
     pub(super) fn on_sent_reset(&mut self, stream: u32, reason: h2::Reason) {
         if !self.close(stream) {
             return;
@@ -189,7 +192,7 @@ impl Ledger {
         match reason {
             // The client has done nothing wrong: its backend has failed, or it has its response.
             h2::Reason::NO_ERROR | h2::Reason::CANCEL | h2::Reason::INTERNAL_ERROR => {}
-            // No backend has heard of it. A client may not know yet how many streams it may have.
+            // No backend has received the request. The client may not know yet how many streams it may open.
             h2::Reason::REFUSED_STREAM => self.charge(Abuse::Frames),
             _ => self.charge(Abuse::Faults),
         }
@@ -206,7 +209,7 @@ impl Ledger {
         }
     }
 
-    /// Returns true if the stream was open, which it is not any more.
+    /// Closes a stream. Returns true if the stream was open.
     fn close(&mut self, stream: u32) -> bool {
         let Ok(at) = self.open.binary_search(&stream) else { return false };
         self.open.remove(at);
@@ -226,7 +229,7 @@ mod tests {
     fn ledger() -> (Ledger, Arc<Verdict>) {
         let verdict = Arc::<Verdict>::default();
         let mut ledger = Ledger::new(verdict.clone(), OpenStreams::alone());
-        // Time gives nothing back, however slow the machine is.
+        // The budgets must not be refilled during a test, however slow the machine is.
         let later = Instant::now() + std::time::Duration::from_secs(3600);
         for budget in [&mut ledger.resets, &mut ledger.faults, &mut ledger.frames] {
             budget.refilled = later;
@@ -234,7 +237,7 @@ mod tests {
         (ledger, verdict)
     }
 
-    /// How many times `again` can be done to a connection, of so many.
+    /// Returns the number of times that `again` can be done to a connection, at most `most`.
     fn allowed(most: u32, mut again: impl FnMut(&mut Ledger, u32)) -> u32 {
         let (mut ledger, verdict) = ledger();
         (0..most)
@@ -252,20 +255,21 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_are_reset_use_up_a_connection_and_answered_ones_give_it_back() {
+    fn resets_use_up_the_budget_and_responses_refill_it() {
         let reset = |ledger: &mut Ledger, stream| {
             ledger.on_head(stream);
             ledger.on_frame(frame(RST_STREAM, stream, 4));
         };
         assert_eq!(allowed(10_000, reset), RESETS.most / RESET);
-        // A reset behind the response is none.
+        // A reset after the response costs nothing.
         let late = |ledger: &mut Ledger, stream| {
             ledger.on_head(stream);
             answer(ledger, stream);
             ledger.on_frame(frame(RST_STREAM, stream, 4));
         };
         assert_eq!(allowed(900, late), 900);
-        // A third of all, as where many calls are hedged; and half of all, which is more than that ever comes to.
+        // One reset for two responses is within the budget, as if many calls were hedged. One reset for each response
+        // is more than hedging causes.
         let among = |answered: u32| {
             move |ledger: &mut Ledger, stream| {
                 let of_wave = |i: u32| 10 * stream + 2 * i + 1;
@@ -281,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn so_do_faults_and_frames_that_ask_for_nothing() {
+    fn faults_and_useless_frames_use_up_their_budgets() {
         let fault = |reason: h2::Reason| {
             allowed(10_000, move |ledger, stream| {
                 ledger.on_head(stream);
@@ -313,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn time_gives_back() {
+    fn time_refills_a_budget_up_to_its_maximum() {
         let hour = std::time::Duration::from_secs(3600);
         let mut budget = Budget::new(Allowance { most: 30, per_sec: 1 });
         budget.left = 0;

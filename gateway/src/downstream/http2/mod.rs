@@ -1,6 +1,6 @@
-//! A connection of HTTP/2, below h2 and beside it: what a client sends is looked at before h2 reads it
-//! (`inspector`), what becomes of its streams is counted (`ledger`), heads come in time, and the connection is
-//! served by a loop of the gateway's own (`connection`), which can end it in good order.
+//! HTTP/2 connections, below the `h2` crate and beside it. Frames from a client are inspected before h2 reads them
+//! (`inspector`), and the outcome of each stream is counted (`ledger`). A head must arrive in time. A connection is
+//! served by a loop of the gateway (`connection`), which can end it in good order.
 
 pub mod connection;
 mod frame;
@@ -29,7 +29,7 @@ pub use self::streams::{OpenStreams, StreamLimit};
 use crate::downstream::read_deadline::Deadline;
 use crate::downstream::stream::HeadTerms;
 
-/// A connection of HTTP/2, seen from its stream.
+/// HTTP/2 connection, as its stream sees it.
 #[derive(Debug)]
 pub(super) struct Http2 {
     inspector: Inspector,
@@ -38,14 +38,15 @@ pub(super) struct Http2 {
     verdict: Arc<Verdict>,
     streams: Arc<OpenStreams>,
     terms: HeadTerms,
-    /// Whether the deadline is that of a head.
+    /// True while the deadline is for a head.
     is_timed: bool,
-    /// Counts malformed requests.
+    /// Counter of malformed requests.
     malformed: IntCounter,
 }
 
 impl Http2 {
-    /// Looks at a connection behind a preface of this length; heads must come within the time of these terms.
+    /// Creates the state of a connection that begins with a preface of `preface` bytes. A head must arrive within the
+    /// time of `terms`.
     pub(super) fn new(terms: HeadTerms, preface: usize, streams: StreamLimit, malformed: IntCounter) -> Self {
         let (verdict, streams) = (Arc::<Verdict>::default(), OpenStreams::new(streams));
         Http2 {
@@ -60,27 +61,27 @@ impl Http2 {
         }
     }
 
-    /// Returns where the connection learns that it must end.
+    /// Returns the verdict, from which the connection learns that it must end.
     fn verdict(&self) -> Arc<Verdict> {
         self.verdict.clone()
     }
 
-    /// Returns the streams that are open.
+    /// Returns the count of open streams.
     pub(super) fn streams(&self) -> Arc<OpenStreams> {
         self.streams.clone()
     }
 
-    /// Returns true if the connection ends because of what the client has done: it may go on sending.
+    /// Returns true if the connection ends because of an error of the client. The client may go on sending.
     pub(super) fn ends_in_error(&self) -> bool {
         self.must_end() || self.sent.has_ended_in_error()
     }
 
-    /// Returns true if the connection ends, whatever the client still sends.
+    /// Returns true if the connection must end, even if the client goes on sending.
     fn must_end(&self) -> bool {
         self.verdict.is_set()
     }
 
-    /// Reads for h2. `deadline` is that of the next bytes, where it is free.
+    /// Reads bytes for h2. `deadline` is for the next bytes; `None` while the first bytes use it.
     pub(super) fn poll_read(
         &mut self,
         inner: &mut Stream,
@@ -96,7 +97,7 @@ impl Http2 {
                 return Poll::Ready(Ok(()));
             }
             if self.must_end() {
-                // The accept loop has been woken, and sees to it.
+                // The accept loop has been woken, and ends the connection.
                 return Poll::Pending;
             }
             if self.inspector.must_wait() {
@@ -129,7 +130,7 @@ impl Http2 {
         self.malformed.inc_by(self.inspector.take_malformed().into());
     }
 
-    /// A head that has begun must come whole in time: h2 would wait for the rest for ever.
+    /// Sets a deadline for a head that has begun: h2 would wait for the rest for ever.
     fn time_head(&mut self, deadline: &Deadline) {
         let is_within_head = self.inspector.is_within_head();
         let has_ended = self.inspector.take_ended_head();
@@ -143,7 +144,7 @@ impl Http2 {
         }
     }
 
-    /// These bytes have been written.
+    /// Follows bytes that have been written to the client.
     pub(super) fn on_write(&mut self, bytes: &[u8]) {
         self.sent.on_write(bytes, &mut self.ledger);
     }

@@ -1,35 +1,37 @@
-//! What h2 allows a client. A default of a library is no bound: each of these is set, and `docs/src/limits.md` says what
-//! they come to.
+//! Limits of h2 for a client. The gateway sets each of them, because a default of a library is not a limit to rely
+//! on. `docs/src/limits.md` says what the limits add up to.
 
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 
 use super::frame::MAX_PAYLOAD;
 use super::hpack::{MAX_LIST, MAX_TABLE};
 
-/// How many requests a client may have at once (RFC 9113 6.5.2 recommends no fewer than 100).
+/// Maximum number of concurrent requests of a client (RFC 9113 6.5.2 recommends at least 100).
 pub(super) const MAX_STREAMS: u32 = 100;
 
-/// How much of a request's body a client may send before it is read.
+/// Number of body bytes of a request that a client may send before they are read.
 const STREAM_WINDOW: u32 = 64 * 1024;
 
-/// The same for all requests of a connection together. Were it no larger, one upload that a backend does not read would
-/// stop all others.
+/// Number of body bytes that a client may send before they are read, for all requests of a connection together. If it
+/// were no larger than `STREAM_WINDOW`, one upload that a backend does not read would stop all other uploads.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-/// How much of a response is held for a client that does not take it, besides what Pingora holds.
+/// Number of bytes of a response that are held for a client that does not read, in addition to the bytes that Pingora
+/// holds.
 const SEND_BUFFER: usize = 32 * 1024;
 
-/// How many requests may be reset before Pingora has heard of them. The ledger counts them too.
+/// Maximum number of streams that are reset before Pingora has accepted them. The ledger counts them too.
 const UNSEEN_RESETS: usize = 100;
 
-/// How many streams h2 resets, of its own accord, before it ends the connection. It never forgets one, and counts those
-/// that it refuses because there are too many: so this is no more than a last resort behind the ledger.
+/// Maximum number of streams that h2 itself resets before it ends the connection. h2 never lowers this count, and
+/// also counts the streams that it refuses because there are too many. So this limit is only a last resort after the
+/// ledger.
 const LOCAL_RESETS: usize = 1000;
 
-/// How many streams that were reset h2 remembers, so that what is still on its way for them is no error.
+/// Number of reset streams that h2 remembers, so that frames which are still on their way for them are not an error.
 const REMEMBERED_RESETS: usize = 100;
 
-/// What small parts of bodies may take that are not read: h2 counts 256 bytes for each.
+/// Maximum total size of small body chunks that have not been read. h2 counts 256 bytes for each chunk.
 const SMALL_PARTS: usize = 256 * 1024;
 
 /// Returns the options of a connection.

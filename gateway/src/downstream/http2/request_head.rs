@@ -1,11 +1,11 @@
-//! Which heads a request may have over HTTP/2 (RFC 9113 8.2 and 8.3), as far as h2 does not see to it: it ends the
-//! connection where it cannot make a field of what was sent, takes `"` for a part of a name, and drops pseudo-fields
-//! in trailers. A malformed request is an error of its stream, and of no other (RFC 9113 8.1.1).
+//! Check of request heads over HTTP/2 (RFC 9113 8.2 and 8.3), as far as h2 does not check them. h2 ends the
+//! connection if it cannot make a field of the bytes, accepts `"` in a field name, and drops pseudo-header fields in
+//! trailers. A malformed request is an error of its own stream only (RFC 9113 8.1.1).
 
 use super::hpack::Fields;
 use crate::util::http1::bytes::{is_field_value, is_token};
 
-/// Fields that name the host that a request is for.
+/// Fields that name the host of a request.
 #[derive(Debug, Default)]
 pub(super) struct Named<'f> {
     scheme: &'f [u8],
@@ -15,15 +15,15 @@ pub(super) struct Named<'f> {
 }
 
 impl Named<'_> {
-    /// Returns true if there is a `Host` that says no more than `:authority` does. Pingora compares them byte by byte,
-    /// and they are to be compared as what they stand for (RFC 9113 8.3.1).
+    /// Returns true if there is one `Host` field, and it names the same host as `:authority`. Pingora compares the
+    /// two byte by byte, but their meaning must be compared (RFC 9113 8.3.1).
     pub(super) fn has_spare_host(&self) -> bool {
         let (Some(authority), Some(host)) = (self.authority, self.host) else { return false };
         self.hosts == 1 && is_same_authority(self.scheme, authority, host)
     }
 }
 
-/// Returns true if both name the same host and port under `scheme` (RFC 3986 6.2).
+/// Returns true if both authorities name the same host and port under `scheme` (RFC 3986 6.2).
 fn is_same_authority(scheme: &[u8], one: &[u8], other: &[u8]) -> bool {
     let default: &[u8] = match scheme {
         b"http" => b"80",
@@ -38,7 +38,7 @@ fn is_same_authority(scheme: &[u8], one: &[u8], other: &[u8]) -> bool {
     port == other_port && host.eq_ignore_ascii_case(other_host)
 }
 
-/// Host and port; the port is empty where there is none.
+/// Splits an authority into host and port. The port is empty if the authority has none.
 fn split_port(authority: &[u8]) -> (&[u8], &[u8]) {
     let colon = authority.iter().rposition(|byte| !byte.is_ascii_digit());
     match colon.filter(|colon| authority[*colon] == b':') {
@@ -47,10 +47,10 @@ fn split_port(authority: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Looks at the head of a request.
+/// Checks the head of a request.
 ///
 /// # Errors
-/// What makes it malformed.
+/// Returns the reason if the head is malformed.
 pub(super) fn check(fields: &Fields) -> Result<Named<'_>, &'static str> {
     let mut named = Named::default();
     for (name, value, _) in fields.iter() {
@@ -83,10 +83,10 @@ pub(super) fn check(fields: &Fields) -> Result<Named<'_>, &'static str> {
     Ok(named)
 }
 
-/// Looks at the trailers of a request, which have no pseudo-fields (RFC 9113 8.1).
+/// Checks the trailers of a request, which must not have pseudo-header fields (RFC 9113 8.1).
 ///
 /// # Errors
-/// What makes them malformed.
+/// Returns the reason if the trailers are malformed.
 pub(super) fn check_trailers(fields: &Fields) -> Result<(), &'static str> {
     fields.iter().try_for_each(|(name, value, _)| match name {
         [b':', ..] => Err("a pseudo-field in trailers"),
@@ -101,7 +101,7 @@ fn check_field(name: &[u8], value: &[u8]) -> Result<(), &'static str> {
     if is_field_value(value) { Ok(()) } else { Err("an invalid field value") }
 }
 
-/// What h2 can make a pseudo-field of. Whether it is one with a meaning is asked later.
+/// Returns true if h2 can make a pseudo-header field of `value`. Later code checks its meaning.
 fn is_text(value: &[u8]) -> bool {
     std::str::from_utf8(value).is_ok()
 }
@@ -122,11 +122,11 @@ mod tests {
     }
 
     #[test]
-    fn what_h2_would_end_the_connection_for_or_let_through_is_malformed() {
+    fn fields_that_h2_handles_wrongly_are_malformed() {
         for more in [
             &[][..],
             &[("x-a", "b"), ("x-b", ""), ("!#$%&'*+-.^_`|~", "\u{e4} \t")],
-            // h2 and the policies see to these.
+            // h2 and the policies check these.
             &[("connection", "close"), ("te", "gzip"), (":path", "/twice"), ("x", " a ")],
         ] {
             assert!(check(&fields(&[&HEAD[..], more].concat())).is_ok(), "{more:?}");
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_says_the_same_is_spare() {
+    fn host_that_equals_authority_is_spare() {
         for (scheme, authority, hosts, is_spare) in [
             ("http", "a.test", &["a.test"][..], true),
             ("http", "a.test:80", &["a.test"], true),

@@ -1,14 +1,14 @@
-//! What h2 has written, for the [`Ledger`]: which streams are answered, which it has reset, and whether it has ended the
-//! connection.
+//! Frames that h2 has written. From them the [`Ledger`] learns which streams are answered and which streams h2 has
+//! reset, and the connection learns whether h2 has ended it.
 
 use super::frame::{FrameReader, GOAWAY, Part, RST_STREAM};
 use super::ledger::Ledger;
 
-/// Follows what is written on a connection.
+/// Reader of the frames that are written on a connection.
 #[derive(Debug)]
 pub(super) struct Sent {
     frames: FrameReader,
-    /// The payload of a RST_STREAM or a GOAWAY, as far as it has been written; no more than its first eight bytes.
+    /// Payload of a RST_STREAM or GOAWAY frame, as far as it has been written: at most its first eight bytes.
     payload: u64,
     length: usize,
     has_ended_in_error: bool,
@@ -19,12 +19,12 @@ impl Sent {
         Sent { frames: FrameReader::new(0), payload: 0, length: 0, has_ended_in_error: false }
     }
 
-    /// Returns true if the client has been told that the connection is over because of an error.
+    /// Returns true if the client has been told that an error ends the connection.
     pub(super) fn has_ended_in_error(&self) -> bool {
         self.has_ended_in_error
     }
 
-    /// These bytes have been written.
+    /// Follows bytes that have been written.
     pub(super) fn on_write(&mut self, mut bytes: &[u8], ledger: &mut Ledger) {
         while let Some(part) = self.frames.next(&mut bytes) {
             match part {
@@ -66,7 +66,7 @@ mod tests {
     use crate::downstream::http2::streams::OpenStreams;
 
     #[test]
-    fn resets_and_the_end_are_seen_however_they_are_written() {
+    fn resets_and_goaway_are_seen_in_chunks_of_any_size() {
         let frame = |kind, stream, payload: &[u8]| {
             [&FrameHead { length: payload.len(), kind, flags: 0, stream }.bytes()[..], payload].concat()
         };

@@ -1,23 +1,23 @@
-//! How many streams are open over HTTP/2: on a connection, and on all of them together. What the gateway holds of
-//! responses that clients do not take is bounded by that, since each stream holds so much at most.
+//! Number of open HTTP/2 streams, on one connection and on all connections together. Each stream holds a limited part
+//! of a response. So the number of streams limits the memory for responses that clients do not read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use prometheus::{IntCounter, IntGauge};
 
-/// The streams of all connections together.
+/// Streams of all connections together: their limit, and their counters.
 #[derive(Clone, Debug)]
 pub struct StreamLimit {
     /// Maximum number of streams.
     pub most: u32,
-    /// Number of streams that are open.
+    /// Number of open streams.
     pub open: IntGauge,
     /// Number of streams that were refused because there were too many.
     pub refused: IntCounter,
 }
 
-/// The streams of a connection that have been opened and not answered.
+/// Streams of a connection that are open and not answered.
 #[derive(Debug)]
 pub struct OpenStreams {
     here: AtomicU32,
@@ -25,12 +25,12 @@ pub struct OpenStreams {
 }
 
 impl OpenStreams {
-    /// Returns none, of a connection whose streams count towards `all`.
+    /// Creates the count of a connection whose streams also count towards `all`. It starts at zero.
     pub fn new(all: StreamLimit) -> Arc<Self> {
         Arc::new(OpenStreams { here: AtomicU32::new(0), all })
     }
 
-    /// Returns how many there are.
+    /// Returns the number of open streams of this connection.
     pub fn count(&self) -> u32 {
         self.here.load(Ordering::Relaxed)
     }
@@ -47,8 +47,8 @@ impl OpenStreams {
         self.all.open.dec();
     }
 
-    /// Returns true where all connections together have more streams than they may, and the one that was just opened
-    /// must be refused.
+    /// Returns true if all connections together have more streams than the limit. The stream that was just opened
+    /// then counts as refused, and the caller must refuse it.
     pub(super) fn are_too_many(&self) -> bool {
         let are_too_many = self.all.open.get() > i64::from(self.all.most);
         if are_too_many {
@@ -66,7 +66,7 @@ impl Drop for OpenStreams {
 
 #[cfg(test)]
 impl OpenStreams {
-    /// Returns those of a connection that is the only one.
+    /// Returns the count of a connection that is the only one.
     pub(in crate::downstream) fn alone() -> Arc<Self> {
         let open = IntGauge::new("open", "open").unwrap();
         let refused = IntCounter::new("refused", "refused").unwrap();
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_counts_with_all_others_until_it_is_over() {
+    fn streams_of_a_connection_count_until_it_is_over() {
         let one = OpenStreams::alone();
         let other = OpenStreams::new(one.all.clone());
         (0..3).for_each(|_| one.open());

@@ -1,4 +1,4 @@
-//! What passes a client's stream, what does not, and how long it is waited for.
+//! Tests of a client's stream: the bytes that pass, the bytes that do not, and the deadlines.
 
 use prometheus::IntGauge;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -20,7 +20,7 @@ fn over_http1() -> (ClientStream, DuplexStream) {
     (ClientStream::new(Box::new(ours)).with_http1(terms), theirs)
 }
 
-/// What one read gives, with room for so many bytes.
+/// Returns the bytes of one read, with room for `room` bytes.
 async fn read(stream: &mut ClientStream, room: usize) -> Vec<u8> {
     let mut bytes = vec![0; room];
     let length = stream.read(&mut bytes).await.unwrap();
@@ -38,7 +38,7 @@ fn refusal(stream: &ClientStream) -> Option<u16> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_bytes_must_come_in_time_and_the_others_need_not() {
+async fn first_bytes_have_a_deadline_and_later_bytes_have_none() {
     for (sent, is_in_time) in [(&b""[..], false), (b"abc", false), (b"abcd", true), (b"abcde", true)] {
         let (client, mut other) = duplex(64);
         let mut stream = ClientStream::new(Box::new(client)).awaiting(4, Duration::from_secs(10));
@@ -51,8 +51,8 @@ async fn the_first_bytes_must_come_in_time_and_the_others_need_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_over_http2_must_come_whole_in_its_time_and_what_is_no_head_need_not() {
-    // GET and `/` (RFC 7541 A), where it is a head.
+async fn http2_head_has_a_deadline_and_other_frames_have_none() {
+    // In a head, this payload is GET and `/` (RFC 7541 A).
     let frame = |kind: u8, flags: u8| [0, 0, 2, kind, flags, 0, 0, 0, 1, 0x82, 0x84];
     let (data, head, part, last) = (frame(0, 0), frame(1, 4), frame(1, 0), frame(9, 4));
     for (frames, is_in_time) in [
@@ -60,7 +60,7 @@ async fn a_head_over_http2_must_come_whole_in_its_time_and_what_is_no_head_need_
         (&[head, data], true),
         (&[head, head, head], true),
         (&[part, last, part, last], true),
-        // 11 bytes of a frame, one in each second.
+        // Each frame has 11 bytes, one every 500 ms.
         (&[data, part], false),
         (&[part, frame(9, 0), last], false),
     ] {
@@ -93,7 +93,7 @@ async fn a_head_over_http2_must_come_whole_in_its_time_and_what_is_no_head_need_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_follows_a_request_waits_until_that_is_over() {
+async fn pipelined_request_waits_until_current_request_is_over() {
     for room in [1, 7, 4096] {
         let (mut stream, mut client) = over_http1();
         client.write_all(&[GET, OTHER, GET].concat()).await.unwrap();
@@ -112,7 +112,7 @@ async fn what_follows_a_request_waits_until_that_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_has_said_all_has_not_left_while_something_of_it_waits() {
+async fn half_closed_client_has_not_left_while_a_request_waits() {
     let (mut stream, mut client) = over_http1();
     client.write_all(&[GET, OTHER].concat()).await.unwrap();
     client.shutdown().await.unwrap();
@@ -133,7 +133,7 @@ async fn a_client_that_leaves_is_noticed_while_it_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn something_harmless_stands_for_a_head_that_is_refused_or_late() {
+async fn refused_or_late_head_is_replaced_by_a_harmless_one() {
     for (sent, stands, status) in [
         (&b"GET / HTTP/1.1\r\n\r\n"[..], "- /", 400),
         (b"HEAD / HTTP/1.1\r\n\r\n", "HEAD /", 400),
@@ -153,7 +153,7 @@ async fn something_harmless_stands_for_a_head_that_is_refused_or_late() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_empty_line_behind_a_request_is_not_waited_upon() {
+async fn empty_line_after_a_request_leaves_connection_idle() {
     let (mut stream, mut client) = over_http1();
     client.write_all(&[GET, b"\r\n"].concat()).await.unwrap();
     assert_eq!(read(&mut stream, 4096).await, GET);
@@ -164,7 +164,7 @@ async fn an_empty_line_behind_a_request_is_not_waited_upon() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_goes_wrong_is_an_error_and_stays_one() {
+async fn malformed_body_fails_this_and_later_reads() {
     let (mut stream, mut client) = over_http1();
     client.write_all(&OTHER[..OTHER.len() - 5]).await.unwrap();
     assert_eq!(read(&mut stream, 4096).await, OTHER[..OTHER.len() - 5]);
@@ -176,7 +176,7 @@ async fn a_body_that_goes_wrong_is_an_error_and_stays_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_waits_for_the_client_where_something_is_unread_and_not_for_ever() {
+async fn close_lingers_if_bytes_are_unread_but_not_for_ever() {
     for (sent, secs) in [(GET.to_vec(), 0), ([GET, b"x"].concat(), 2), (b"x y\r\n".to_vec(), 2)] {
         let (mut stream, mut client) = over_http1();
         client.write_all(&sent).await.unwrap();
@@ -194,8 +194,8 @@ async fn a_close_waits_for_the_client_where_something_is_unread_and_not_for_ever
     assert_eq!(start.elapsed().as_secs(), 0);
 }
 
-/// The seconds until a connection on which these bytes come, at these seconds, is ended: `None` where it is not within an
-/// hour. What is read is dropped.
+/// Returns the seconds until a connection ends on which these bytes arrive at these seconds; `None` if it does not
+/// end within an hour. Bytes that are read are dropped.
 async fn ended_after(
     mut stream: ClientStream,
     mut client: DuplexStream,
@@ -226,16 +226,16 @@ async fn ended_after(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_is_idle_until_a_request_begins_and_not_while_its_head_comes() {
+async fn connection_is_idle_until_a_head_begins() {
     for (sent, secs) in [
         (&[][..], 20),
-        // An empty line begins nothing.
+        // An empty line does not begin a request.
         (&[(15, &b"\r\n"[..])], 20),
         (&[(0, b"\r"), (7, b"\n")], 20),
         (&[(15, GET)], 35),
         (&[(15, GET), (16, b"\r\n"), (30, b"\r\n")], 35),
         (&[(15, GET), (34, GET)], 54),
-        // A head that begins late has all of its time.
+        // A head that begins late still has its full time.
         (&[(19, b"GET / HTTP/1.1\r\n"), (28, b"Host: a\r\n\r\n")], 48),
         (&[(0, GET), (19, b"\r\nGET / HTTP/1.1\r\n"), (28, b"Host: a\r\n\r\n")], 48),
     ] {

@@ -1,4 +1,4 @@
-//! The certificates of a configuration. Files that have not changed are not read again.
+//! Reads the certificates of a configuration. Files that have not changed are not read again.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -13,10 +13,11 @@ use crate::live::snapshot::Snapshot;
 use crate::tls::acme::AcmePlan;
 use crate::tls::{BadPair, Certificate, Certificates, ClientAuthority, HostCertificates, Pair};
 
-/// Reads them; what `before` has read is taken over where its files are as they were.
+/// Reads the certificates of `config`. Certificates of the snapshot `before` are reused if their files have not
+/// changed.
 ///
 /// # Errors
-/// Every file that is no good.
+/// Returns a fault for each file that cannot be used.
 pub(in crate::live) fn certificates(
     config: &Config,
     acme: &AcmePlan,
@@ -33,7 +34,7 @@ pub(in crate::live) fn certificates(
     for (i, host) in config.virtual_hosts.iter().enumerate() {
         let at = format!("virtual_hosts/{i}");
         let mut shown = Vec::new();
-        // One that is ordered may not be there yet, and one that cannot be read is ordered again.
+        // An ordered certificate may not exist yet. One that cannot be read is ordered again.
         let ordered = acme_pair(acme, host).filter(|pair| pair.certificate.exists());
         if let Some(certificate) = ordered.and_then(|pair| known.get(&pair).cloned().or_else(|| read(&pair)))
         {
@@ -48,7 +49,7 @@ pub(in crate::live) fn certificates(
                 Err(bad) => faults.push(fault(&at, bad)),
             }
         }
-        // One that has yet to get its certificate demands those of its clients all the same.
+        // A host without a certificate of its own so far must still request client certificates.
         if shown.is_empty() && host.client_ca_file.is_empty() {
             continue;
         }
@@ -69,7 +70,8 @@ pub(in crate::live) fn certificates(
     Ok(Arc::new(certificates))
 }
 
-/// The file with the certificate that `host` gets by ACME, if it does.
+/// Returns the file of the certificate that `host` gets by ACME, or `None` if the host does not use ACME.
+/// Certificate and key are in the same file.
 fn acme_pair(acme: &AcmePlan, host: &VirtualHost) -> Option<Pair> {
     let mut wanted = acme.wanted.iter().filter(|_| host.acme);
     let wanted = wanted.find(|wanted| wanted.vhost == host.domain)?;
@@ -104,7 +106,7 @@ fn fault(at: &str, bad: BadPair) -> PathFault {
     PathFault { path: format!("{at}/{key}"), detail }
 }
 
-/// Every file whose content `snapshot` depends on.
+/// Returns every file whose content `snapshot` depends on.
 pub(in crate::live) fn files(snapshot: &Snapshot) -> Vec<PathBuf> {
     let config = &snapshot.config;
     let mut files: Vec<&String> = Vec::new();
@@ -136,8 +138,8 @@ pub(in crate::live) fn files(snapshot: &Snapshot) -> Vec<PathBuf> {
     files
 }
 
-/// Tells which certificates are shown from now on that were not before. Of those that the gateway has made there is a
-/// warning.
+/// Logs the certificates that are in use now and were not before. Self-signed certificates of the gateway are
+/// not logged here; a warning names them.
 pub(in crate::live) fn tell_of_certificates(before: &Snapshot, now: &Snapshot) {
     let known: HashSet<(&str, *const Certificate)> =
         each(before).map(|(host, shown)| (host, Arc::as_ptr(shown))).collect();
@@ -151,14 +153,15 @@ pub(in crate::live) fn tell_of_certificates(before: &Snapshot, now: &Snapshot) {
     }
 }
 
-/// Every certificate, with the virtual host that shows it.
+/// Returns every certificate, with the domain of its virtual host.
 fn each(snapshot: &Snapshot) -> impl Iterator<Item = (&str, &Arc<Certificate>)> {
     let hosts = snapshot.certificates.all().iter();
     hosts.flat_map(|host| host.certificates.iter().map(|shown| (&*host.domain, shown)))
 }
 
 impl Snapshot {
-    /// What the owners of its certificates should know now.
+    /// Returns warnings about certificates for the operator: self-signed, soon to expire, or not valid for a
+    /// name.
     pub(in crate::live) fn certificate_warnings(&self) -> Vec<String> {
         let now = std::time::SystemTime::now();
         let configured: HashMap<&str, &VirtualHost> =
@@ -177,7 +180,7 @@ impl Snapshot {
             }
             for name in configured.get(&*host.domain).copied().into_iter().flat_map(names) {
                 let is_covered = |certificate: &Arc<Certificate>| certificate.covers(name);
-                // For "*" there is no name that it could cover.
+                // No certificate can cover "*".
                 if name != "*" && !host.certificates.iter().all(is_covered) {
                     warnings.push(format!(
                         "a certificate of virtual host '{}' is not for '{name}': clients will refuse it",

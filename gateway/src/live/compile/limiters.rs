@@ -1,4 +1,4 @@
-//! The rate limits of all routes, what they count in, and the stores that they share with other gateways.
+//! Compiles the rate limits of all routes, their counters, and the stores that they share with other gateways.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -11,23 +11,24 @@ use crate::policy::rate_limit::{BadStore, Counters, LimiterDeps, RateLimiter, Ro
 use crate::telemetry::Metrics;
 use crate::util::secrets::Secrets;
 
-/// What rate limits are made from.
+/// Builder of rate limiters.
 pub(in crate::live) struct Limiters<'c> {
     metrics: &'c Metrics,
     secrets: &'c Secrets,
-    /// How many clients are told apart.
+    /// Maximum number of clients whose requests are counted (`proxy.rate_limit_clients`).
     clients: usize,
-    /// For all rate limits together, and only made where there is one.
+    /// Counters of all rate limits together, created when the first rate limit needs them.
     counters: OnceCell<Arc<Counters>>,
-    /// Those that were there before.
+    /// Stores of the snapshot before.
     known: &'c [Arc<Store>],
     stores: Vec<Arc<Store>>,
-    /// What files with roots hold, each read once.
+    /// Root certificates by file; each file is read once.
     roots: HashMap<String, Roots>,
 }
 
 impl<'c> Limiters<'c> {
-    /// Counters and stores go on as they are, by identity, where the configuration means the same.
+    /// Creates a builder. Counters and stores of the snapshot `before` are taken over by identity, if their
+    /// settings are unchanged.
     pub(in crate::live) fn new(
         config: &Config,
         before: Option<&'c Snapshot>,
@@ -48,7 +49,7 @@ impl<'c> Limiters<'c> {
         }
     }
 
-    /// The limiter of the route `name`; `at` is where that stands in the configuration.
+    /// Returns the rate limiter of the route `name`. `at` is the path of the route in the configuration.
     pub(in crate::live) fn limiter(
         &mut self,
         at: &str,
@@ -81,7 +82,7 @@ impl<'c> Limiters<'c> {
         Ok(RateLimiter::new(limits, &means))
     }
 
-    /// The store in which some of these windows are counted, if any is.
+    /// Returns the store that counts for these windows, or `None` if all are counted locally.
     fn store(&mut self, limits: &RateLimits) -> Result<Option<Arc<Store>>, (String, BadStore)> {
         let is_shared = |window: &RateLimit| window.store != CounterStore::Local;
         let Some(i) = limits.0.iter().position(is_shared) else { return Ok(None) };
@@ -118,7 +119,7 @@ impl<'c> Limiters<'c> {
         }
     }
 
-    /// What all of them count in.
+    /// Returns the counters, if any rate limit uses them, and the stores.
     pub(in crate::live) fn finish(self) -> (Option<Arc<Counters>>, Vec<Arc<Store>>) {
         (self.counters.into_inner(), self.stores)
     }

@@ -1,4 +1,5 @@
-//! From a validated configuration to a [`Snapshot`].
+//! Compiles a validated configuration to a [`Snapshot`]. Parts that outlive a change, such as the state of a
+//! backend, are taken over from the snapshot before.
 
 pub(in crate::live) mod certificates;
 pub(in crate::live) mod limiters;
@@ -40,34 +41,35 @@ use crate::upstream::{
 };
 use crate::util::secrets::Secrets;
 
-/// The route of the requests that no route of their virtual host takes.
+/// Name of the route for requests that no other route of their virtual host takes.
 const WHOLE_HOST: &str = "/";
 
-/// What a snapshot is compiled with, besides the configuration.
+/// Input of a compilation, besides the configuration.
 pub(super) struct CompileInput<'s> {
     pub(super) metrics: &'s Arc<Metrics>,
     pub(super) cookie_key: &'s Arc<CookieKey>,
-    /// Where names of backends lead.
+    /// Addresses that the names of backends resolve to.
     pub(super) places: Arc<ResolvedAddresses>,
-    /// What it will take the place of.
+    /// Snapshot that the new one will replace; `None` at the start.
     pub(super) before: Option<&'s Snapshot>,
-    /// The revision that it will be.
+    /// Revision number of the new snapshot.
     pub(super) revision: u64,
-    /// How secrets are read, and which of them are missing.
+    /// Reader of secrets, which also records the missing ones.
     pub(super) secrets: Secrets,
 }
 
-/// Compiles `config`. What outlives a change is taken over by identity from the snapshot before: a backend's
-/// state by its name and address, a client's counts by the scope of the rate limit, a retry budget by its tag.
+/// Compiles `config`. Parts that outlive a change are taken over by identity from the snapshot before: the
+/// state of a backend by its name and address, the counts of a client by the scope of the rate limit, a retry
+/// budget by its tag.
 ///
 /// # Errors
-/// Files that it names and that are no good.
+/// Returns the faults of files that the configuration names and that cannot be used.
 pub(super) fn compile(config: &Config, with: &CompileInput<'_>) -> Result<Snapshot, Vec<PathFault>> {
     let backends = backends(config, with)?;
     let new: Vec<Arc<BackendState>> =
         backends.iter().flatten().map(|instance| instance.state.clone()).collect();
     compile_with(backends, config, with).inspect_err(|_| {
-        // What has got metrics and will not be needed.
+        // The new backends got metrics, which are not needed after a failure.
         let before = with.before.iter().flat_map(|before| before.instances());
         let known: HashSet<&str> = before.map(|instance| instance.state.name.as_str()).collect();
         for state in new.iter().filter(|state| !known.contains(state.name.as_str())) {
@@ -141,7 +143,7 @@ fn compile_with(
     })
 }
 
-/// The fields in which any table has a backend be told who asks.
+/// Returns the header fields of all `[auth]` tables that tell backends the client's identity.
 fn identity_fields(config: &Config) -> Option<IdentityFields> {
     let of_hosts = config.virtual_hosts.iter().flat_map(|host| {
         let of_routes = host.routes.iter().filter_map(|route| route.auth.as_ref());
@@ -150,7 +152,8 @@ fn identity_fields(config: &Config) -> Option<IdentityFields> {
     IdentityFields::new(of_hosts.chain(&config.auth).flat_map(config::Auth::identity_headers))
 }
 
-/// Where HTTPS is spoken, as clients see it.
+/// Returns the HTTPS port that clients use: `proxy.https_port`, or else the port of the first HTTPS listener,
+/// or else 443.
 fn https_port(config: &Config) -> u16 {
     let listener = config.proxy.listen_addr.0.first().map_or(0, std::net::SocketAddr::port);
     match (config.proxy.https_port, listener) {
@@ -160,12 +163,12 @@ fn https_port(config: &Config) -> u16 {
     }
 }
 
-/// A defect: validation should have refused this.
+/// Returns the fault for a configuration that validation should have refused. This is a defect of the gateway.
 pub(super) fn not_validated(what: &str) -> Vec<PathFault> {
     vec![PathFault { path: String::new(), detail: format!("the configuration was not validated: {what}") }]
 }
 
-/// The instances of every backend, in the order of the configuration.
+/// Returns the instances of every backend, in the order of the configuration.
 fn backends(config: &Config, with: &CompileInput<'_>) -> Result<Vec<Vec<Instance>>, Vec<PathFault>> {
     let known = with.before.iter().flat_map(|before| before.instances());
     let known: HashMap<_, _> =
@@ -200,7 +203,7 @@ fn backends(config: &Config, with: &CompileInput<'_>) -> Result<Vec<Vec<Instance
     Ok(backends)
 }
 
-/// What the routes of all virtual hosts are made from.
+/// State of the compilation of the routes of all virtual hosts.
 struct Compiler<'c> {
     defaults: &'c Defaults,
     metrics: &'c Arc<Metrics>,
@@ -210,9 +213,9 @@ struct Compiler<'c> {
     pools: Pools<'c>,
     limiters: Limiters<'c>,
     auth: auth::Compiler<'c>,
-    /// By where their tables are.
+    /// Compiled `[access]` tables, by the memory address of the table.
     access: HashMap<usize, Option<Arc<Access>>>,
-    /// What has been made so far.
+    /// Routes that are compiled so far, by domain and name.
     routes: HashMap<(String, String), Arc<Route>>,
 }
 
@@ -236,9 +239,9 @@ impl<'c> Compiler<'c> {
         Ok(RuleTable::new(rules, self.add(&at, host, &entrance, None)?))
     }
 
-    /// What holds at the door of `host`.
+    /// Compiles the policies that all routes of `host` share.
     fn entrance(&self, host: &VirtualHost) -> HostPolicies {
-        // Looked for only where there is one: hosts may be many.
+        // The search is skipped without a client CA, because there may be many hosts.
         let mut shown = self.certificates.all().iter().filter(|_| !host.client_ca_file.is_empty());
         let shown = shown.find(|shown| shown.domain == host.domain);
         let authority = shown.and_then(|shown| shown.client.as_ref());
@@ -262,7 +265,7 @@ impl<'c> Compiler<'c> {
         Ok(made)
     }
 
-    /// A route of `host`, or that of the requests which none of its routes takes.
+    /// Compiles a route of `host`, or the settings of requests that no route takes.
     fn route(
         &mut self,
         at: &str,
@@ -321,7 +324,7 @@ impl<'c> Compiler<'c> {
         })
     }
 
-    /// How a virtual host shares the requests that no route of it sends elsewhere.
+    /// Compiles the shares of tags for the requests of `host` that its routes do not send to another tag.
     fn split(
         &mut self,
         at: &str,
@@ -343,7 +346,7 @@ impl<'c> Compiler<'c> {
         Ok(TrafficSplit::new(WeightedPool { percent, ..self.compared_arm(at, policies, host, tag)? }, others))
     }
 
-    /// All requests for the backends with `tag`.
+    /// Returns the backends with `tag`, with a share of 100 percent.
     fn arm(
         &mut self,
         at: &str,
@@ -355,7 +358,8 @@ impl<'c> Compiler<'c> {
         Ok(WeightedPool { tag: tag.to_owned(), pool, percent: 100, provisional: false, metrics: None })
     }
 
-    /// The same, counted, to be compared with others.
+    /// Returns the backends with `tag`, with a share of 100 percent and with metrics that let the tag be
+    /// compared with others.
     fn compared_arm(
         &mut self,
         at: &str,
@@ -367,8 +371,8 @@ impl<'c> Compiler<'c> {
         Ok(WeightedPool { metrics: Some(self.metrics.lazy_tag(&host.domain, tag)), ..arm })
     }
 
-    /// The cookie that keeps a client with a backend. Routes with another tag have another one, or each of
-    /// them would replace the other's all the time.
+    /// Returns the cookie that keeps a client on a backend. A route with another tag gets a cookie of another
+    /// name. Otherwise two routes would keep overwriting each other's cookie.
     fn sticky_cookie(
         &self,
         host: &VirtualHost,
@@ -409,7 +413,7 @@ fn path_rule(route: &config::Route) -> PathRule {
     match (&route.path, &route.path_regex, &route.path_prefix) {
         (Some(path), _, _) => PathRule::Exact(path.clone()),
         (None, Some(pattern), _) => PathRule::Regex(pattern.0.clone()),
-        // One without a path is for all of them.
+        // A route without a path matches every path.
         (None, None, prefix) => PathRule::Prefix(prefix.clone().unwrap_or_else(|| "/".to_owned())),
     }
 }

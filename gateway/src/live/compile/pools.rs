@@ -1,5 +1,5 @@
-//! The pools of a configuration, and what is shared between the routes that use them: most routes have the same
-//! tables, and what is made from a table is made once.
+//! Builds the pools of a configuration, and the parts that routes share. Most routes use the same tables, so
+//! each compiled part is made once per table.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,32 +10,32 @@ use crate::live::effective::EffectivePolicies;
 use crate::live::snapshot::{Instance, Snapshot};
 use crate::upstream::{HealthPlan, Member, PeerSettings, Pool, RetryBudget};
 
-/// Where a table is in memory: which table it is, without comparing what it says.
+/// Address of a table in memory. It identifies the table without comparing its content.
 type Table = usize;
 
 fn which<T>(table: &T) -> Table {
     std::ptr::from_ref(table).addr()
 }
 
-/// What bounds retries, by tag.
+/// Retry budgets by tag.
 pub(in crate::live) type Budgets = HashMap<String, Arc<RetryBudget>>;
 
-/// Makes each pool once, and knows who is to be probed.
+/// Builder that makes each pool once, and collects the plan of health checks.
 pub(in crate::live) struct Pools<'c> {
-    /// Which instances bear a tag.
+    /// Instances by tag.
     members: HashMap<&'c str, Vec<Instance>>,
-    /// By tag, `[balancing]` and `[health_check]`.
+    /// Pools by tag, `[balancing]` table and `[health_check]` table.
     made: HashMap<(&'c str, Table, Table), Arc<Pool>>,
     peers: HashMap<Table, Arc<PeerSettings>>,
     checks: HashMap<Table, Arc<HealthCheck>>,
-    /// What is probed already: the tag, `[health_check]` and `[upstream]`.
+    /// Combinations that are in the plan already: tag, `[health_check]` table and `[upstream]` table.
     probed: HashSet<(&'c str, Table, Table)>,
     health: HealthPlan,
     budgets: Budgets,
 }
 
 impl<'c> Pools<'c> {
-    /// Pools of these `backends`; a tag that had a retry budget in the snapshot `before` keeps it.
+    /// Creates a builder for these `backends`. A tag that had a retry budget in the snapshot `before` keeps it.
     pub(in crate::live) fn new(
         config: &'c Config,
         backends: &[Vec<Instance>],
@@ -64,7 +64,7 @@ impl<'c> Pools<'c> {
         }
     }
 
-    /// The pool of the backends with `tag`, as these policies have it.
+    /// Returns the pool of the backends with `tag` under these policies.
     pub(in crate::live) fn pool(
         &mut self,
         tag: &str,
@@ -95,7 +95,7 @@ impl<'c> Pools<'c> {
         found.map(|(tag, members)| (*tag, &members[..])).ok_or_else(|| not_validated("a tag has no backends"))
     }
 
-    /// How the backends are spoken to; `at` is where the policies are.
+    /// Returns the settings of connections to backends. `at` is the path of the policies in the configuration.
     pub(in crate::live) fn peers(
         &mut self,
         at: &str,
@@ -114,7 +114,7 @@ impl<'c> Pools<'c> {
         Ok(made)
     }
 
-    /// Has the backends with `tag` be probed as these policies say.
+    /// Adds the backends with `tag` to the plan of health checks, under these policies.
     pub(in crate::live) fn probe(
         &mut self,
         at: &str,
@@ -145,8 +145,8 @@ impl<'c> Pools<'c> {
         Ok(())
     }
 
-    /// Everything that is probed, with the backends that no route uses yet as the tables at the `top` say; and
-    /// the budgets.
+    /// Returns the plan of health checks and the retry budgets. Backends that no route uses yet are checked by
+    /// the tables at the `top`.
     pub(in crate::live) fn finish(
         mut self,
         top: &EffectivePolicies<'c>,

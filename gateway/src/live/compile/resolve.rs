@@ -1,4 +1,4 @@
-//! Where the names of backends lead, as far as a configuration needs to know.
+//! Resolves the names of backends, as far as a configuration needs their addresses.
 
 use std::collections::HashSet;
 
@@ -7,23 +7,25 @@ use tracing::warn;
 use crate::config::{Address, Config, PathFault};
 use crate::upstream::{Endpoint, LookupError, ResolvedAddress, ResolvedAddresses, look_up_now};
 
-/// What becomes of backends that have a name in place of an address.
+/// Treatment of backends that have a name instead of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
-    /// Each is looked up. One that leads nowhere is a fault, unless it is known where it led before. One that
-    /// DNS does not answer for leads nowhere so far.
+    /// Every name is looked up. A name that does not resolve is a fault, unless earlier addresses are known. A
+    /// name that DNS gives no answer for has no addresses yet.
     Resolved,
-    /// Those that are new are looked up; the others lead where they did. A resolver that is slow or down must
-    /// not hold up what is changed elsewhere.
+    /// Only new names are looked up; the others keep their addresses. A slow or unreachable resolver must not
+    /// delay changes of other parts.
     Known,
-    /// None is looked up, and nothing can be sent to them: for looking at a configuration without running it.
+    /// No name is looked up, and no request can be sent to these backends. This is for checking a configuration
+    /// without running it.
     Unresolved,
 }
 
-/// Where each name in `config` leads, of which `before` was known. It may take the resolver's time.
+/// Resolves every name in `config`. `before` holds the addresses that are known so far. A lookup blocks until
+/// the resolver answers.
 ///
 /// # Errors
-/// Names that lead nowhere.
+/// Returns a fault for each backend whose name does not resolve.
 pub(in crate::live) fn resolve(
     config: &Config,
     names: Resolution,
@@ -54,7 +56,7 @@ pub(in crate::live) fn resolve(
                 faults.extend(leads_nowhere(config, name, &error.reason));
             }
             (Err(LookupError { reason, .. }), None) => {
-                // It may be DNS that is down, and no reason to stay down as well.
+                // DNS itself may be down. That is no reason to refuse to start.
                 warn!(%name, reason, "the name of a backend cannot be looked up yet; it is asked for again");
                 places.insert(name.clone(), Vec::new());
             }
@@ -73,7 +75,7 @@ fn leads_nowhere(config: &Config, name: &Address, reason: &str) -> Vec<PathFault
     of_name.map(fault).collect()
 }
 
-/// One place, of which nothing is known.
+/// Returns the placeholder for a name that was not looked up.
 fn unknown(name: &Address) -> ResolvedAddress {
     ResolvedAddress { endpoint: Endpoint::Unresolved(name.to_string()), host: None, weight: 1, backup: false }
 }

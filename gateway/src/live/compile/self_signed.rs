@@ -1,5 +1,5 @@
-//! Certificates for virtual hosts that have none, where HTTPS is spoken (`proxy.self_signed`): signed by themselves,
-//! made when a configuration is compiled, and kept in memory alone.
+//! Makes certificates for virtual hosts that have none, if HTTPS is on (`proxy.self_signed`). They are
+//! self-signed, made when a configuration is compiled, and kept in memory only.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,14 +10,14 @@ use crate::live::snapshot::Snapshot;
 use crate::tls::self_signed::in_memory;
 use crate::tls::{Certificate, Certificates, HostCertificates};
 
-/// The names of the certificate of `"*"`, which is none: those of this machine.
+/// Names in the certificate for the domain "*": those of this machine, since "*" itself is not a valid name.
 const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// Adds a certificate for each virtual host of `config` that is shown with none of `certificates`. What `before` has
-/// for the same host is taken over: clients that were told to trust it go on to.
+/// Adds a certificate for each virtual host of `config` that none of `certificates` covers. The certificate of
+/// the snapshot `before` is reused for the same host, so that clients that trust it continue to do so.
 ///
 /// # Errors
-/// Where OpenSSL refuses.
+/// Returns a fault if OpenSSL cannot make a certificate.
 pub(in crate::live) fn add_self_signed(
     certificates: &mut Certificates,
     config: &Config,
@@ -31,7 +31,8 @@ pub(in crate::live) fn add_self_signed(
         let names = std::iter::once(&host.domain).chain(&host.aliases);
         let domains: Result<Vec<Domain>, String> = names.map(|name| name.parse()).collect();
         let mut domains = domains.map_err(|_| not_validated("a virtual host's domain is no host"))?;
-        // Looked at before any is added: the one of a catch-all would do for all.
+        // All hosts are checked before any certificate is added: the one of a catch-all host would cover every
+        // domain.
         domains.retain(|domain| !certificates.cover(domain));
         if domains.is_empty() && !host.default {
             continue;
@@ -63,7 +64,7 @@ fn names_for(host: &VirtualHost) -> Vec<String> {
     names
 }
 
-/// The certificate that was made before for the same names, where it lasts for a while.
+/// Returns the certificate of the snapshot `before` for the same names, if it is not due for renewal.
 fn kept(before: &Snapshot, host: &VirtualHost, names: &[String]) -> Option<Arc<Certificate>> {
     let of_host = before.certificates.all().iter().find(|shown| shown.domain == host.domain)?;
     let fits = |certificate: &&Arc<Certificate>| {
@@ -75,14 +76,14 @@ fn kept(before: &Snapshot, host: &VirtualHost, names: &[String]) -> Option<Arc<C
 }
 
 impl Snapshot {
-    /// The virtual hosts that are shown with a certificate of the gateway's own making.
+    /// Returns the virtual hosts that use a self-signed certificate of the gateway.
     pub(in crate::live) fn self_signed(&self) -> impl Iterator<Item = &Arc<HostCertificates>> {
         let is_self_signed =
             |host: &&Arc<HostCertificates>| host.certificates.iter().any(|shown| shown.is_generated());
         self.certificates.all().iter().filter(is_self_signed)
     }
 
-    /// Whether one of them should be made anew.
+    /// Returns true if one of the self-signed certificates is due for renewal.
     pub(in crate::live) fn has_self_signed_to_renew(&self) -> bool {
         let now = SystemTime::now();
         self.self_signed().flat_map(|host| &host.certificates).any(|shown| shown.needs_renewal(now))

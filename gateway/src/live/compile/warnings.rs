@@ -1,4 +1,5 @@
-//! What is allowed and most likely wrong all the same: said by `gateway check`, and in the log.
+//! Warnings about settings that are allowed but most likely wrong. `gateway check` prints them, and the gateway
+//! logs them.
 
 use std::net::IpAddr;
 
@@ -7,12 +8,12 @@ use http::Uri;
 use crate::config::{Auth, AuthKind, Config};
 use crate::live::snapshot::Snapshot;
 
-/// Names that are somebody's own: not given to anybody in public (RFC 6761, 6762, 8375; ICANN for `internal`), or usual
-/// inside a cluster.
+/// Domains of private networks: never assigned in public DNS (RFC 6761, 6762, 8375; ICANN for `internal`), or
+/// usual inside a cluster.
 const OWN: [&str; 7] = ["localhost", "internal", "local", "home.arpa", "test", "svc", "lan"];
 
 impl Snapshot {
-    /// What somebody should see to, a line each.
+    /// Returns warnings for the operator, a line each.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.certificate_warnings();
         warnings.extend(open_questions(&self.config));
@@ -25,8 +26,9 @@ impl Snapshot {
 }
 
 impl Snapshot {
-    /// Virtual hosts that send their clients to HTTPS, where no certificate is for them. A certificate by ACME need not
-    /// be there yet; where nothing listens for HTTPS, whoever stands in front has the certificates.
+    /// Returns a warning for each name that is redirected to HTTPS but has no certificate. Hosts with ACME are
+    /// left out, because their certificate may not exist yet. Without an HTTPS listener there are no warnings:
+    /// a proxy in front of the gateway holds the certificates.
     fn uncertified(&self) -> impl Iterator<Item = String> {
         let is_https = !self.config.proxy.listen_addr.0.is_empty();
         let hosts =
@@ -44,10 +46,10 @@ impl Snapshot {
         })
     }
 
-    /// Whether clients that ask for `name` are shown a certificate that they can accept.
+    /// Returns true if clients that connect to `name` get a certificate that is valid for it.
     fn has_certificate_for(&self, name: &str) -> bool {
         let is_any = name == "*";
-        // Of a wildcard, some host below it.
+        // A wildcard is tried with an example host below it.
         let asked = name.replacen('*', "any", 1);
         let shown = self.certificates.find(Some(&asked).filter(|_| !is_any).map(String::as_str));
         let shown = shown.map(|shown| &shown.certificates).filter(|shown| !shown.is_empty());
@@ -55,7 +57,7 @@ impl Snapshot {
     }
 }
 
-/// Servers that are asked who may pass, with passwords and cookies, over a network that others read along with.
+/// Returns a warning for each auth server that gets passwords and cookies without TLS over a public network.
 fn open_questions(config: &Config) -> impl Iterator<Item = String> {
     let of_hosts = config
         .virtual_hosts
@@ -70,7 +72,7 @@ fn open_questions(config: &Config) -> impl Iterator<Item = String> {
     })
 }
 
-/// The host that is asked without TLS, where it is in no network of one's own.
+/// Returns the host of the auth URL if it is called without TLS and is not in a private network.
 fn in_the_open(auth: &Auth) -> Option<String> {
     let url: Uri = auth.url.parse().ok()?;
     let host = url.host().filter(|_| url.scheme_str() == Some("http"))?.to_ascii_lowercase();
@@ -80,7 +82,7 @@ fn in_the_open(auth: &Auth) -> Option<String> {
         Ok(IpAddr::V6(address)) => {
             address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local()
         }
-        // One without a dot is resolved by whoever gives out the names here.
+        // A name without a dot is resolved by the local network's DNS.
         Err(_) => {
             let ends = |own: &str| name.strip_suffix(own).is_some_and(|rest| rest.ends_with('.'));
             !name.contains('.') || OWN.iter().any(|own| ends(own))
@@ -94,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_leaves_ones_own_network_is_warned_of() {
+    fn auth_server_on_public_http_gets_warning() {
         let asked = |url: &str| {
             in_the_open(&toml::from_str(&format!("kind = \"forward\"\nurl = \"{url}\"")).unwrap())
         };

@@ -1,4 +1,4 @@
-//! What an explanation says: for programs as it stands, and for people as [`super::text`] writes it.
+//! Content of an explanation. Programs get it as JSON; [`super::text`] writes it for people.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -9,83 +9,83 @@ use crate::policy::rate_limit;
 use crate::reply::Reply;
 use crate::upstream::{BackendState, CircuitState};
 
-/// What would become of a request.
+/// Explanation of what the gateway would do with a request.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct Explanation {
-    /// Its method.
+    /// Method of the request.
     pub method: String,
-    /// The host that it is for, as it was written.
+    /// Host of the request, as the client wrote it.
     pub host: Option<String>,
-    /// Its path, in the form by which it is routed.
+    /// Path of the request, in the form that routes are compared with.
     pub path: String,
-    /// The status with which the gateway itself would answer, where it would.
+    /// Status of the local reply, if the gateway itself would answer.
     pub answered: Option<u16>,
-    /// What is wrong with it, where it is refused.
+    /// Reason for which the request is refused, if it is refused.
     pub refused: Option<String>,
-    /// The method for which it asks leave, where it is only a browser's question (a preflight of CORS) that is answered
-    /// by the route of the request that it is about.
+    /// Method that the browser asks permission for, if the request is a CORS preflight that the gateway
+    /// answers. The route is then that of the request that the browser means to send.
     pub preflight: Option<String>,
-    /// The domain of the virtual host that serves it.
+    /// Domain of the virtual host that serves the request.
     pub virtual_host: Option<String>,
-    /// The routes of that virtual host, and what becomes of each.
+    /// Routes of that virtual host, each with its outcome.
     pub rules: Vec<Rule>,
-    /// What happens to it, where a virtual host serves it.
+    /// Route that the request takes, if a virtual host serves it.
     pub route: Option<Taken>,
 }
 
 impl Explanation {
-    /// It ends here.
+    /// Records that the request ends with this local reply.
     pub(super) fn answered_with(&mut self, reply: &Reply) {
         self.answered = Some(reply.status());
         self.refused = reply.problem().map(|_| reply.detail().to_owned());
     }
 }
 
-/// A route of the virtual host.
+/// A route of the virtual host, and its outcome for the request.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Rule {
-    /// Its name.
+    /// Name of the route.
     pub name: String,
-    /// Whether it is taken.
+    /// True if the request takes this route.
     pub taken: bool,
-    /// Why, or why not.
+    /// Reason why the route is taken or not.
     pub why: String,
 }
 
-/// The route that is taken.
+/// The route that the request takes.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Taken {
-    /// Its name; "/" is that of the requests which no rule takes.
+    /// Name of the route; "/" for requests that no route of the virtual host matches.
     pub name: String,
-    /// Where the client is sent instead.
+    /// Target of the redirect that answers the request, if there is one.
     pub redirect: Option<String>,
-    /// The path that the backend gets to see.
+    /// Path that is sent to the backend.
     pub upstream_path: String,
-    /// Its policies, and where each was written.
+    /// Policies of the route, each with the level of the configuration that it comes from.
     pub policies: Vec<Policy>,
-    /// The pools that share its requests; mostly one.
+    /// Pools that share the route's requests; mostly one.
     pub pools: Vec<Pool>,
-    /// The tag whose pool would get it.
+    /// Tag of the pool that would get the request.
     pub tag: String,
-    /// How one of its backends is chosen.
+    /// Load balancing algorithm that chooses a backend of the pool.
     pub algorithm: Algorithm,
-    /// The backend that would be asked first.
+    /// Backend that would be tried first.
     pub next: Option<String>,
-    /// The tag whose backends get a copy, where the request's method allows it.
+    /// Tag of the backends that get a copy of the request, if its method allows that.
     pub mirror: Option<String>,
-    /// Whether it is answered before anybody asks who the client is.
+    /// True if the request gets a local reply before the client's credentials are checked.
     pub is_at_door: bool,
-    /// Whether not every address is let in.
+    /// True if an `[access]` table restricts the addresses of clients.
     pub by_address: bool,
-    /// Whether clients must show a certificate.
+    /// True if clients must present a certificate.
     pub by_certificate: bool,
-    /// What a request must bear, where it must bear something.
+    /// Kind of authentication that the route requires, if any.
     pub auth: Option<&'static str>,
-    /// Whether cookies of another server, which decides who may pass, go to the client.
+    /// True if the client receives cookies from the auth server that decides on its requests.
     pub auth_cookies: bool,
-    /// What goes wrong on purpose, and how often.
+    /// Injected fault and its frequency, if any.
     pub fault: Option<String>,
-    /// The windows in all of which there must be room for it.
+    /// Windows of the rate limit. The request needs room in each of them.
     pub rate_limits: Vec<RateLimit>,
 }
 
@@ -101,69 +101,69 @@ impl From<&rate_limit::Window> for RateLimit {
     }
 }
 
-/// A window of the rate limit.
+/// A window of a rate limit.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct RateLimit {
-    /// Its name in `RateLimit` fields and metrics.
+    /// Name of the window in `RateLimit` header fields and in metrics.
     pub name: String,
-    /// Requests that a client may make in it.
+    /// Maximum number of requests of one client in a window.
     pub requests: u32,
-    /// How long it is.
+    /// Length of the window, in seconds.
     pub window_secs: u64,
-    /// What makes a client.
+    /// Key by which clients are counted.
     pub key: String,
-    /// Where is counted.
+    /// Store that holds the counts.
     pub store: String,
 }
 
-/// The backends with a tag.
+/// A pool: the backends with one tag.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Pool {
-    /// The tag.
+    /// Tag of the backends.
     pub tag: String,
-    /// Its share of the route's requests.
+    /// Share of the route's requests, in percent.
     pub percent: u8,
-    /// Whether it has that only by a rollout.
+    /// True if a rollout gives the pool its share.
     pub by_rollout: bool,
-    /// The backends.
+    /// Backends of the pool.
     pub backends: Vec<Backend>,
 }
 
-/// A policy.
+/// A policy of the route.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Policy {
-    /// The name of its table.
+    /// Name of its table in the configuration.
     pub name: &'static str,
-    /// Where the table was written.
+    /// Level of the configuration that the table comes from.
     pub from: Level,
 }
 
-/// A backend.
+/// A backend of a pool.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Backend {
-    /// Its id.
+    /// Id of the backend.
     pub id: String,
-    /// Where it listens.
+    /// Address of the backend.
     pub address: String,
-    /// Its share, beside those of the others.
+    /// Weight relative to the other backends of the pool.
     pub weight: u32,
-    /// Whether it is used only where no other is usable.
+    /// True if the backend gets requests only while no primary backend is usable.
     pub backup: bool,
-    /// Whether requests are sent to it, or why not.
+    /// Current condition of the backend.
     pub state: BackendCondition,
 }
 
-/// Whether requests are sent to a backend, or why not.
+/// Condition of a backend: usable, or the reason why it gets no requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BackendCondition {
-    /// They are.
+    /// Requests are sent to the backend.
     Usable,
-    /// Probes fail.
+    /// Health checks of the backend fail.
     Unhealthy,
-    /// Requests failed, so it gets none for a while.
+    /// The circuit of the backend is open: requests failed, so it gets none for a while.
     CircuitOpen,
-    /// Somebody has drained it.
+    /// An operator has drained the backend.
     Drained,
 }
 

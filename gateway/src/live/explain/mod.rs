@@ -1,5 +1,5 @@
-//! What the gateway would do with a request: asked of the same functions that route live ones, without sending
-//! anything and without counting anything.
+//! Explains what the gateway would do with a request. The explanation calls the same functions that route live
+//! requests, but sends nothing and counts nothing.
 
 mod explanation;
 mod text;
@@ -21,19 +21,19 @@ use crate::upstream::{Member, WeightedPool};
 use explanation::{Backend, Policy, Pool, RateLimit, Rule, Taken};
 pub use explanation::{BackendCondition, Explanation};
 
-/// A request, and how it comes.
+/// A request to explain.
 pub struct Question {
-    /// The request.
+    /// Head of the request.
     pub request: RequestHeader,
-    /// Whether it comes by HTTPS.
+    /// True if the request arrives over HTTPS.
     pub is_https: bool,
 }
 
-/// The request that a method, a URL and header fields make. A `Host` among them is asked about in place of the
-/// URL's, as curl does.
+/// Builds the question from a method, a URL and header fields. A `Host` field replaces the host of the URL, as
+/// in curl.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns a message if the URL has no host, or if method, URL and header fields do not form a valid request.
 pub fn asked(
     method: &Method,
     url: &Uri,
@@ -60,7 +60,7 @@ pub fn asked(
     Ok(Question { request, is_https: url.scheme() == Some(&Scheme::HTTPS) })
 }
 
-/// What `snapshot` makes of a request.
+/// Explains what `snapshot` would do with the request.
 pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
     let request = &question.request;
     let mut explanation = Explanation {
@@ -114,7 +114,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
     explanation
 }
 
-/// What is asked before a route is looked for.
+/// Runs the checks that come before routing, and returns the routes of the virtual host.
 fn before_routes<'s>(
     snapshot: &'s Snapshot,
     request: &RequestHeader,
@@ -127,7 +127,8 @@ fn before_routes<'s>(
     }
 }
 
-/// The request for which a route is looked for: of a preflight that is answered here, the one that is meant by it.
+/// Returns the request to route. For a CORS preflight that the gateway answers, this is the request that the
+/// browser means to send; the second value is its method.
 fn meant(rules: &RuleTable<Arc<Route>>, request: &RequestHeader) -> (RequestHeader, Option<String>) {
     let mut meant = request.clone();
     let Some(method) = cors::asks_for(&request.method, &request.headers) else { return (meant, None) };
@@ -137,7 +138,7 @@ fn meant(rules: &RuleTable<Arc<Route>>, request: &RequestHeader) -> (RequestHead
     if is_here { (meant, Some(name)) } else { (request.clone(), None) }
 }
 
-/// The policies that may answer, as far as can be known without a client: in the order of `admission::ask_each`.
+/// Runs the policies that can reply without a real client, in the order of `admission::ask_each`.
 fn ask_each(
     route: &Route,
     question: &Question,

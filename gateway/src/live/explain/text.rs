@@ -1,4 +1,5 @@
-//! An explanation as a person reads it at a terminal: a line for each thing, in the order in which it happens.
+//! Text form of an explanation, for people at a terminal: a line for each fact, in the order in which the
+//! gateway processes a request.
 
 use std::fmt::{self, Formatter};
 
@@ -41,7 +42,7 @@ impl fmt::Display for Explanation {
 }
 
 impl Explanation {
-    /// How the gateway answers it itself.
+    /// Writes the last line: the local reply with which the gateway ends the request.
     fn end(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let status = self.answered.unwrap_or_default();
         if let Some(method) = &self.preflight {
@@ -66,7 +67,8 @@ fn policies(route: &Taken, f: &mut Formatter<'_>) -> fmt::Result {
     writeln!(f, "  policies      {}", policies.collect::<Vec<_>>().join(", "))
 }
 
-/// Who may pass, and how often: of windows, those by a claim are asked when it is known who the client is.
+/// Writes the lines about certificates, rate limits and authentication. Rate limits by a claim come after
+/// authentication, because they need the client's identity.
 fn credentials(route: &Taken, f: &mut Formatter<'_>) -> fmt::Result {
     if route.by_certificate {
         writeln!(f, "  certificate   403 to whoever shows none that is believed")?;
@@ -89,7 +91,8 @@ fn rate_limit(limit: &RateLimit, f: &mut Formatter<'_>) -> fmt::Result {
     writeln!(f, "  rate limit    {name}: {requests} in {window_secs} s by {key}{store}")
 }
 
-/// Where it goes.
+/// Writes the lines about the way to the backend: fault injection, path, pools, mirror, algorithm, and the next
+/// backend.
 fn way(route: &Taken, f: &mut Formatter<'_>) -> fmt::Result {
     if let Some(fault) = &route.fault {
         writeln!(f, "  fault         {fault}")?;

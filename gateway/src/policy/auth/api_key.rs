@@ -1,4 +1,5 @@
-//! A key in a header field. The file holds no keys, only what they hash to: who reads it cannot pass.
+//! Authentication by a key in a header field. The file holds only hashes of the keys: a person who reads the
+//! file cannot use it to authenticate.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,14 +11,15 @@ use super::challenge::{Challenge, quoted};
 use super::{Credentials, Identity, one};
 use crate::reply::Verdict;
 
-/// The keys of a file.
+/// Keys of a file, by their hashes.
 pub(super) struct Keys(HashMap<[u8; 32], Arc<Identity>>);
 
 impl Keys {
-    /// The keys in `text`, the content of `file`: `name:hash` a line; a backend is told the names in `field`.
+    /// Parses the keys in `text`, the content of `file`, one `name:hash` a line. A backend gets the name in
+    /// `field`.
     ///
     /// # Errors
-    /// What is wrong with the first line that is no good, and what to do.
+    /// Returns a description of the first faulty line, and a remedy.
     pub(super) fn read(file: &str, text: &str, field: Option<&HeaderName>) -> Result<Self, String> {
         let mut keys = HashMap::new();
         for (number, line) in text.lines().enumerate().map(|(i, line)| (i + 1, line.trim())) {
@@ -32,7 +34,7 @@ impl Keys {
             if name.is_empty() || name.chars().any(char::is_control) {
                 return Err(wrong("a key needs the name of its bearer"));
             }
-            // Not the name: where somebody has swapped the two, it is a key.
+            // The message does not show the name: if the operator swapped both parts, the name is a key.
             let Some(hash) = sha256_in_hex(hash) else {
                 return Err(wrong(
                     "expected a name, ':' and the 64 hexadecimal digits of a SHA-256, in this order; not a key",
@@ -51,8 +53,8 @@ impl Keys {
         Ok(Keys(keys))
     }
 
-    /// Whose key this is. Comparing hashes tells nobody how much of a key is right: who does not know the key cannot
-    /// choose what it hashes to, so a plain lookup is enough.
+    /// Returns the owner of the key. A plain lookup by hash is enough. The time of a lookup reveals nothing
+    /// about how much of a guess is right, because a client that does not know the key cannot choose its hash.
     fn bearer(&self, key: &[u8]) -> Option<Arc<Identity>> {
         self.0.get(&sha256(key)).cloned()
     }
@@ -70,7 +72,7 @@ fn sha256_in_hex(text: &str) -> Option<[u8; 32]> {
     Some(hash)
 }
 
-/// The compiled table, of this kind.
+/// Compiled `[auth]` table of the kind `api_key`.
 pub(super) struct ApiKey {
     header: HeaderName,
     keys: Keys,
@@ -79,12 +81,12 @@ pub(super) struct ApiKey {
 
 impl ApiKey {
     pub(super) fn new(header: HeaderName, keys: Keys, realm: &str) -> Self {
-        // There is no scheme for this, and HTTP asks for one (RFC 9110 11.6.1).
+        // HTTP requires a challenge with a scheme (RFC 9110 11.6.1), and no scheme is registered for API keys.
         let further = format!("header={}", quoted(header.as_str()));
         ApiKey { challenge: Challenge::new("ApiKey", realm, &further), header, keys }
     }
 
-    /// Who asks.
+    /// Returns the identity of the client, or the refusal.
     pub(super) fn check(&self, headers: &HeaderMap) -> Verdict<Arc<Identity>> {
         match one(headers, &self.header) {
             Credentials::None => Verdict::Reply(self.challenge.missing("there is no key")),
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_a_key_is_known_by_it() {
+    fn key_identifies_its_owner() {
         let text = format!(
             "# two of one\nshop:{}\nshop:{}\n till : {} \n",
             hex("k1"),
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bad_line_is_named() {
+    fn faulty_line_is_reported_with_its_number() {
         let good = hex("k");
         for (text, said) in [
             (String::new(), "'keys' holds no key"),

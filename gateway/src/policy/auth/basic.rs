@@ -1,4 +1,4 @@
-//! A name and a password with each request (RFC 7617).
+//! Basic authentication: a name and a password in each request (RFC 7617).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use super::users::Users;
 use super::{Checked, Credentials, Identity, authorization};
 use crate::reply::Verdict;
 
-/// Nobody's name and password are longer, together and in base64.
+/// Maximum length of name and password together, in base64.
 const MAX_LENGTH: usize = 4096;
 
-/// The compiled table, of this kind.
+/// Compiled `[auth]` table of the kind `basic`.
 pub(super) struct Basic {
     users: Arc<Users>,
     challenge: Challenge,
@@ -28,7 +28,8 @@ impl Basic {
         Basic { users, challenge: Challenge::new("Basic", realm, "charset=\"UTF-8\"") }
     }
 
-    /// Who asks from this address.
+    /// Checks the credentials of a client at the address `client`. A password that was proved a short time ago
+    /// is accepted at once; another one takes time.
     pub(super) fn check(&self, headers: &HeaderMap, client: Option<IpAddr>) -> Checked<'_> {
         let encoded = match authorization(headers, "Basic") {
             Credentials::One(encoded) => encoded,
@@ -61,26 +62,27 @@ impl Basic {
                 return Verdict::Reply(unavailable("too many passwords are being checked"));
             }
         };
-        // A browser opens several connections at once: another one may have proved the same in the meantime.
+        // A browser opens several connections at once: another request may have proved the same password in the
+        // meantime.
         if let Some(identity) = self.users.known(&digest) {
             return Verdict::Continue(identity);
         }
         let users = self.users.clone();
         let verified = tokio::task::spawn_blocking(move || {
-            // Held to the end, also where the client has left.
+            // The permit is held until the hash is computed, even if the client has closed its connection.
             let _turn = turn;
             users.verify(&pair, digest)
         });
         match verified.await {
             Ok(Some(identity)) => Verdict::Continue(identity),
-            // Not which of the two: that would tell who is known here.
+            // The reply does not say which of the two is wrong, because that would reveal which names exist.
             Ok(None) => Verdict::Reply(self.challenge.invalid("the name or the password is wrong")),
             Err(_) => Verdict::Reply(unavailable("passwords cannot be checked")),
         }
     }
 }
 
-/// `name:password`; `None` where it is not that (RFC 7617 2).
+/// Decodes `name:password`. Returns `None` if the credentials are malformed (RFC 7617 2).
 fn decode(encoded: &[u8]) -> Option<String> {
     if encoded.len() > MAX_LENGTH {
         return None;
@@ -113,7 +115,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_let_in_and_who_is_not() {
+    async fn right_credentials_pass_and_others_get_401() {
         let basic = basic(&format!("alice:{}\nJürgen:{}\n", bcrypt("a:b"), bcrypt("ä")));
         let field = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
         let good = field("alice:a:b");
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_proved_is_not_computed_again_and_failures_are() {
+    async fn proved_password_is_cached_and_wrong_one_is_not() {
         let basic = basic(&format!("alice:{}\n", bcrypt("a")));
         let is_known = |pair: &str| basic.users.known(&basic.users.digest(pair).unwrap()).is_some();
         let field = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
@@ -156,8 +158,8 @@ mod tests {
     }
 
     #[test]
-    fn a_password_that_waits_takes_little_room() {
-        // As many as MAX_PLACES may wait.
+    fn waiting_password_check_takes_at_most_1024_bytes() {
+        // Up to MAX_PLACES such futures may wait at the same time.
         let basic = basic(&format!("alice:{}\n", bcrypt("a")));
         let waits = basic.prove("alice:a".to_owned(), Digest::default(), None);
         assert!(size_of_val(&waits) <= 1024, "{}", size_of_val(&waits));

@@ -1,9 +1,10 @@
-//! What has just been proved, for a short while: a password costs tens of milliseconds of computing, a token's signature
-//! tens of microseconds (bench `auth`), and clients send them with each request. Kept under a keyed hash of the
-//! credentials, in a table that never grows: who comes into an occupied place takes it. Read without a lock.
+//! Cache of credentials that were proved a short time ago. A password costs tens of milliseconds of computing,
+//! a token's signature tens of microseconds (bench `auth`), and clients send credentials with each request. The
+//! key of an entry is a keyed hash of the credentials. The table never grows: a new entry replaces the one in
+//! its slot. Readers take no lock.
 //!
-//! A proof that is used holds on, so that somebody who is at work need not be checked in the middle of it, while others
-//! guess and the processors are busy; but not for ever.
+//! Each use prolongs an entry. An active client is therefore not checked again while other clients guess
+//! passwords and the processors are busy. The total lifetime is limited as well.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,17 +17,17 @@ use openssl::sign::Signer;
 
 use crate::util::random;
 
-/// For so many at once.
+/// Number of slots.
 const PLACES: usize = 4096;
-/// For so long after it was used last.
+/// Lifetime of an entry after its last use.
 const UNUSED: Duration = Duration::from_secs(60);
-/// And for so long at the most.
+/// Maximum lifetime of an entry.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// A keyed hash of credentials: says nothing about them to whoever has not the key.
+/// Keyed hash of credentials. Without the key, the hash reveals nothing about them.
 pub(super) type Digest = [u8; 32];
 
-/// What has just been proved.
+/// Table of proofs, by the hash of the credentials.
 pub(super) struct Cache<T> {
     key: PKey<Private>,
     places: Box<[ArcSwapOption<Entry<T>>]>,
@@ -35,17 +36,17 @@ pub(super) struct Cache<T> {
 struct Entry<T> {
     digest: Digest,
     made: Instant,
-    /// When it was used last: so many whole seconds after it was made. Written once a second at the most, however many
-    /// processors read it.
+    /// Time of the last use, in whole seconds after `made`. The value is written at most once a second, however
+    /// many processors read it.
     used: AtomicU32,
     proved: T,
 }
 
 impl<T: Clone> Cache<T> {
-    /// An empty one, with a key that nobody knows.
+    /// Creates an empty cache with a random key.
     ///
     /// # Errors
-    /// Where the system has no random bytes, or OpenSSL takes none for a key.
+    /// Returns an error if the system has no random bytes, or OpenSSL cannot make a key of them.
     pub(super) fn new() -> Result<Self, String> {
         let secret = random::secret().map_err(|error| error.to_string())?;
         let key =
@@ -54,7 +55,8 @@ impl<T: Clone> Cache<T> {
         Ok(Cache { key, places })
     }
 
-    /// The hash of these credentials; `None` where OpenSSL makes none, and nothing is kept.
+    /// Returns the hash of the credentials. Returns `None` if OpenSSL cannot compute it; then the caller caches
+    /// nothing.
     pub(super) fn digest(&self, credentials: &[u8]) -> Option<Digest> {
         let mut digest = Digest::default();
         let mut signer = Signer::new(MessageDigest::sha256(), &self.key).ok()?;
@@ -62,14 +64,14 @@ impl<T: Clone> Cache<T> {
         (length == digest.len()).then_some(digest)
     }
 
-    /// What these credentials have proved a short while ago.
+    /// Returns the result that these credentials have proved a short time ago.
     pub(super) fn find(&self, digest: &Digest, now: Instant) -> Option<T> {
         let entry = self.place(digest).load();
         let entry = entry.as_ref().filter(|entry| openssl::memcmp::eq(&entry.digest, digest))?;
         entry.is_used(now).then(|| entry.proved.clone())
     }
 
-    /// Keeps what has been proved.
+    /// Stores a result under the hash of its credentials.
     pub(super) fn keep(&self, digest: Digest, proved: T, now: Instant) {
         self.place(&digest).store(Some(Arc::new(Entry {
             digest,
@@ -80,13 +82,13 @@ impl<T: Clone> Cache<T> {
     }
 
     fn place(&self, digest: &Digest) -> &ArcSwapOption<Entry<T>> {
-        // The key is secret, so nobody can choose whose place to take.
+        // The key is secret, so a client cannot choose which slot to overwrite.
         &self.places[usize::from(u16::from_le_bytes([digest[0], digest[1]])) % PLACES]
     }
 }
 
 impl<T> Entry<T> {
-    /// Whether it holds, and so holds on.
+    /// Returns true if the entry is still valid, and records the use.
     fn is_used(&self, now: Instant) -> bool {
         let age = now.saturating_duration_since(self.made);
         let used = self.used.load(Ordering::Relaxed);
@@ -104,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_proved_holds_for_a_while() {
+    fn entry_is_found_until_it_is_unused_too_long() {
         let cache = Cache::new().unwrap();
         let alice = Arc::new("alice");
         let (right, wrong) = (cache.digest(b"alice:a").unwrap(), cache.digest(b"alice:b").unwrap());
@@ -114,14 +116,14 @@ mod tests {
         assert!(cache.find(&wrong, now).is_none());
         assert!(cache.find(&right, now + UNUSED).is_none());
         assert_eq!(cache.find(&right, now + UNUSED / 2), Some(alice));
-        // Two that share a place are not taken for one another.
+        // Two digests that share a slot are not confused.
         let mut beside = right;
         beside[31] ^= 1;
         assert!(cache.find(&beside, now).is_none());
     }
 
     #[test]
-    fn what_is_used_holds_on_and_not_for_ever() {
+    fn use_prolongs_an_entry_up_to_the_maximum_lifetime() {
         let cache = Cache::new().unwrap();
         let digest = cache.digest(b"alice:a").unwrap();
         let now = Instant::now();
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn each_has_a_key_of_its_own() {
+    fn each_cache_has_another_key() {
         let new = || Cache::<()>::new().unwrap();
         let [one, other] = [new(), new()].map(|cache| cache.digest(b"a:b"));
         assert_ne!(one, other);

@@ -1,46 +1,47 @@
-//! What a client is told that is not let through: 401 with the challenge that HTTP asks for (RFC 9110 11.6.1), 403,
-//! or 503. How wrong something was is told in words that no client has chosen.
+//! Local replies to clients that are refused: 401 with the challenge that HTTP requires (RFC 9110 11.6.1), 403,
+//! or 503. The texts are fixed: no part of them comes from the client.
 
 use http::{HeaderValue, header};
 
 use crate::reply::{Problem, Reply};
 
-/// How soon a client may ask again whose credentials could not be checked.
+/// Retry-After of a reply to a client whose credentials could not be checked, in seconds.
 const RETRY_AFTER_SECS: u32 = 2;
 
-/// Asks for credentials of one scheme.
+/// Challenge for credentials of one scheme.
 pub(super) struct Challenge {
-    /// The scheme and the realm: `Bearer realm="gateway"`.
+    /// Scheme and realm, such as `Bearer realm="gateway"`.
     begin: String,
     plain: HeaderValue,
-    /// Whether it says what was wrong (RFC 6750 3).
+    /// True for a bearer challenge, which names the error (RFC 6750 3).
     is_bearer: bool,
 }
 
 impl Challenge {
-    /// For a scheme, with further parameters such as `charset="UTF-8"`.
+    /// Creates the challenge of a scheme, with further parameters such as `charset="UTF-8"`.
     pub(super) fn new(scheme: &str, realm: &str, further: &str) -> Self {
         let begin = format!("{scheme} realm={}", quoted(realm));
         let plain = if further.is_empty() { begin.clone() } else { format!("{begin}, {further}") };
         Challenge { plain: value(&plain), begin, is_bearer: scheme == "Bearer" }
     }
 
-    /// The answer where there are no credentials, or of another scheme.
+    /// Returns the reply to a request without credentials of this scheme.
     pub(super) fn missing(&self, detail: &'static str) -> Reply {
         self.reply(Problem::CredentialsMissing, detail, self.plain.clone())
     }
 
-    /// The answer where there are some that do not count.
+    /// Returns the reply to invalid credentials.
     pub(super) fn invalid(&self, detail: &'static str) -> Reply {
         self.reply(Problem::CredentialsInvalid, detail, self.saying("invalid_token", detail, ""))
     }
 
-    /// The answer where nobody can tell which of several are meant.
+    /// Returns the reply to a request with several credentials, of which the right one is unknown.
     pub(super) fn several(&self, detail: &'static str) -> Reply {
         self.reply(Problem::BadRequest, detail, self.saying("invalid_request", detail, ""))
     }
 
-    /// The answer to somebody who is known, and may not; `further` says what would be needed.
+    /// Returns the reply to a client that is identified and lacks permission. `further` adds parameters that
+    /// say what it needs.
     pub(super) fn not_allowed(&self, detail: &'static str, further: &str) -> Reply {
         self.reply(Problem::NotAllowed, detail, self.saying("insufficient_scope", detail, further))
     }
@@ -58,18 +59,18 @@ impl Challenge {
     }
 }
 
-/// The answer where nobody can be asked who is who.
+/// Returns the reply to a request whose credentials cannot be checked at the moment.
 pub(super) fn unavailable(detail: &'static str) -> Reply {
     let after = HeaderValue::from(RETRY_AFTER_SECS);
     Reply::new(Problem::AuthUnavailable, detail).field(header::RETRY_AFTER, after)
 }
 
-/// The answer to a client that asks for more to be checked at once than one may.
+/// Returns the reply to a client with too many checks at once.
 pub(super) fn too_many(detail: &'static str) -> Reply {
     Reply::new(Problem::RateLimited, detail).field(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS))
 }
 
-/// A quoted-string (RFC 9110 5.6.4) of what is printable ASCII.
+/// Returns printable ASCII text as a quoted-string (RFC 9110 5.6.4).
 pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
@@ -81,7 +82,7 @@ pub(super) fn quoted(text: &str) -> String {
     quoted + "\""
 }
 
-/// Validation has seen to it that this is one.
+/// Converts a text to a field value. Validation of the configuration has excluded invalid text.
 fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("Bearer"))
 }
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn bearers_of_a_token_are_told_what_is_wrong_with_it_and_others_are_not() {
+    fn bearer_challenge_names_the_error() {
         let challenge = Challenge::new("Bearer", "r", "");
         assert_eq!(said(&challenge.missing("there is no token")), (401, "Bearer realm=\"r\""));
         let expected = "Bearer realm=\"r\", error=\"invalid_token\", error_description=\"it has expired\"";

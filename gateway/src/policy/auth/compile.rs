@@ -1,5 +1,5 @@
-//! From an `[auth]` table to what checks requests: files are read, and what outlives a change is taken over from the
-//! configuration before: users who have proved who they are, keys that were fetched, connections that are open.
+//! Compiles an `[auth]` table into the checks of requests. Reads the files that the table names. Takes over
+//! state from the previous configuration that is still valid: proved passwords, fetched keys, open connections.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,42 +19,43 @@ use crate::util::http_client::{BodilessClient, Roots};
 use crate::util::secrets::Secrets;
 use crate::util::{files, http_client};
 
-/// What a table names that is no good.
+/// Value of a table that cannot be used.
 #[derive(Debug)]
 pub struct BadAuth {
-    /// The key that names it.
+    /// Key of the table that has the value.
     pub key: &'static str,
-    /// What is wrong.
+    /// Description of the fault.
     pub detail: String,
 }
 
-/// How often keys are fetched, where the table does not say.
+/// Default time between two fetches of keys.
 const REFRESH: Duration = Duration::from_secs(300);
 
-/// What outlives a change, by what makes it what it is.
+/// State that outlives a change of the configuration, by the values that identify it.
 #[derive(Clone, Default)]
 pub struct AuthCaches {
-    /// A file and the field in which a backend is told: its users, and who of them has proved it.
+    /// Users, by their file and the field that tells a backend the name. They include the passwords that were
+    /// proved.
     users: HashMap<(String, Option<HeaderName>), Known>,
-    /// Roots, and the connections to servers that they vouch for.
+    /// HTTP clients with their open connections, by the root certificates that they trust.
     clients: HashMap<Roots, BodilessClient>,
     key_sets: HashMap<KeySource, Arc<KeySet>>,
 }
 
-/// What a file says, hashed, and its users.
+/// Hash of a file's content, and its users.
 type Known = ([u8; 32], Arc<Users>);
 
-/// A URL, the roots that vouch for it, and how often keys are fetched from there.
+/// URL, trusted root certificates, and time between two fetches.
 type KeySource = (String, Roots, Duration);
 
 impl AuthCaches {
-    /// Every set of keys that is to be fetched.
+    /// Returns every set of keys that is to be fetched.
     pub fn key_sets(&self) -> impl Iterator<Item = &Arc<KeySet>> {
         self.key_sets.values()
     }
 }
 
-/// Compiles the tables of a configuration. One that holds for several routes is compiled once.
+/// Compiler for the tables of a configuration. A table that applies to several routes is compiled once.
 pub struct Compiler<'c> {
     before: AuthCaches,
     kept: AuthCaches,
@@ -64,7 +65,8 @@ pub struct Compiler<'c> {
 }
 
 impl<'c> Compiler<'c> {
-    /// Takes over from what was `before`; fetches of keys are counted by `metrics`, for each URL.
+    /// Creates a compiler that takes over state from `before`. `metrics` returns the metrics of the key set at
+    /// a URL.
     pub fn new(
         before: AuthCaches,
         metrics: impl Fn(&str) -> KeySetMetrics + 'c,
@@ -79,15 +81,15 @@ impl<'c> Compiler<'c> {
         }
     }
 
-    /// What will outlive the next change.
+    /// Returns the state that outlives the next change.
     pub fn finish(self) -> AuthCaches {
         self.kept
     }
 
-    /// Compiles a table; `None` where nothing need be proved.
+    /// Compiles a table. Returns `None` if the table requires no authentication.
     ///
     /// # Errors
-    /// What it names that is no good.
+    /// Returns the value of the table that cannot be used.
     pub fn compile(&mut self, table: &'c config::Auth) -> Result<Option<Arc<Auth>>, BadAuth> {
         let which = std::ptr::from_ref(table).addr();
         if let Some(made) = self.made.get(&which) {
@@ -175,7 +177,7 @@ impl<'c> Compiler<'c> {
     }
 }
 
-/// The key that a shared secret makes; none where it is missing, so that no token passes.
+/// Creates the key of a shared secret. Returns no key if the secret is missing, so that every token is refused.
 fn shared(key: &'static str, secret: Result<Option<String>, String>) -> Result<Vec<Key>, BadAuth> {
     let Some(secret) = secret.map_err(bad(key))? else { return Ok(Vec::new()) };
     Ok(vec![Key::secret(secret.trim().as_bytes()).map_err(bad(key))?])
@@ -189,7 +191,7 @@ fn read(key: &'static str, file: &str) -> Result<String, BadAuth> {
     files::read_text(Path::new(file)).map_err(bad(key))
 }
 
-/// Validation has seen to it that this is one.
+/// Parses a URL. Validation of the configuration has excluded invalid URLs.
 fn uri(key: &'static str, url: &str) -> Result<Uri, BadAuth> {
     url.parse().map_err(|error| bad(key)(format!("no URL: {error}")))
 }
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_proved_it_is_known_when_others_are_added_or_removed() {
+    async fn proved_password_survives_changes_to_other_users() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("users");
         let write = |lines: &[String]| std::fs::write(&file, lines.concat()).unwrap();

@@ -1,9 +1,10 @@
-//! Another server is asked whether a request may pass, as other gateways do it: a GET with what is known about the
-//! request, and with its credentials. 2xx lets it pass; 401, 403 and redirects go to the client; whatever else comes,
-//! or nothing, lets nobody pass.
+//! Authentication by an auth server, as other gateways do it. The gateway sends a GET with the known facts
+//! about the request and its credentials. A 2xx lets the request pass. A 401, 403 or redirect goes to the
+//! client. Any other response, or none, refuses the request.
 //!
-//! Cookies of its answer go to the client in each of these cases: an auth server renews sessions when it lets requests
-//! pass, and a client that does not get the new cookie is logged out when the old one expires.
+//! Cookies of the auth server's response go to the client in each of these cases. An auth server renews
+//! sessions when it lets requests pass, and a client that does not get the new cookie is logged out when the
+//! old one expires.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,37 +25,40 @@ use crate::reply::{Problem, Reply, Verdict};
 use crate::util::http_client;
 use crate::util::http_client::{Answer, BodilessClient};
 
-/// The longest answer whose connection is kept; nobody reads it.
+/// Maximum size of a response body after which the connection is reused, in bytes. The gateway does not use the
+/// body.
 const MAX_BYTES: usize = 64 * 1024;
-/// The longest value of a field that is passed on, and how much all together: a backend takes some 8 KiB of header, and
-/// what clients send is in it too.
+/// Limits of the fields that a backend gets, in bytes: one value, and all of them together. A backend accepts
+/// some 8 KiB of header, which also has to hold the client's fields.
 const MAX_VALUE: usize = 4 * 1024;
 const MAX_TOLD: usize = 16 * 1024;
-/// The most bytes of cookies that go to the client. A cookie may have 4 KiB (RFC 6265 6.1), and sessions that are larger
-/// are split over several.
+/// Maximum size of the cookies that go to the client, in bytes. A cookie may have 4 KiB (RFC 6265 6.1), and
+/// larger sessions are split over several cookies.
 const MAX_COOKIES: usize = 16 * 1024;
-/// So many may be asked at once, or a server that hangs would have all requests pile up here.
+/// Maximum number of requests to the auth server at a time. Without a limit, an auth server that hangs would
+/// let requests pile up here.
 const MAX_INFLIGHT: usize = 256;
-/// How long an answer may take, where the table does not say.
+/// Default timeout for a response of the auth server.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the server is told besides the request's own credentials.
+/// Facts about a request that the auth server gets besides the credentials.
 pub struct AuthRequest<'a> {
-    /// The request.
+    /// Request to be checked.
     pub request: &'a RequestHeader,
-    /// Its path as it was routed, and as the backend gets it before the route changes it.
+    /// Path by which the request was routed. The backend gets it in the same form, before the route rewrites
+    /// it.
     pub path: &'a str,
-    /// Who asks.
+    /// Address of the client.
     pub client: Option<IpAddr>,
-    /// Whether by HTTPS.
+    /// True if the client came by HTTPS.
     pub is_https: bool,
-    /// For which host.
+    /// Host that the request names.
     pub host: Option<&'a str>,
-    /// The request's id.
+    /// Id of the request.
     pub id: &'a HeaderValue,
 }
 
-/// The compiled table, of this kind.
+/// Compiled `[auth]` table of the kind `forward`.
 pub(super) struct Forward {
     url: Uri,
     http: BodilessClient,
@@ -65,10 +69,11 @@ pub(super) struct Forward {
     complaints: Seldom,
 }
 
-/// What goes wrong with each request is not said with each of them: the access log counts them.
+/// Limit of one log line a second. A fault that affects every request is not logged for each of them: the
+/// access log counts them.
 struct Seldom {
     begun: Instant,
-    /// In which second something was said last.
+    /// Second of the last log line.
     last: AtomicU64,
 }
 
@@ -92,10 +97,10 @@ impl Forward {
         }
     }
 
-    /// Who asks.
+    /// Asks the auth server. Returns the identity of the client, or the refusal.
     pub(super) fn check(&self, asked: &AuthRequest<'_>) -> Checked<'_> {
         if let Credentials::Several = one(&asked.request.headers, &header::AUTHORIZATION) {
-            // It might look at one of them, and the backend at another.
+            // The auth server might use one of the fields, and the backend another.
             return Checked::refused(self.challenge.several("there are several Authorization fields"));
         }
         let Ok(room) = self.room.try_acquire() else {
@@ -147,7 +152,7 @@ impl Forward {
         if let Some(credentials) = asked.request.headers.get(header::AUTHORIZATION) {
             question = question.header(header::AUTHORIZATION, credentials);
         }
-        // Over HTTP/2 cookies may come in crumbs, and HTTP/1 has one field (RFC 9113 8.2.3).
+        // Over HTTP/2 each cookie may come in a separate field; HTTP/1 has one field (RFC 9113 8.2.3).
         let crumbs: Vec<&[u8]> =
             asked.request.headers.get_all(header::COOKIE).iter().map(|crumb| crumb.as_bytes()).collect();
         if !crumbs.is_empty() {
@@ -156,10 +161,10 @@ impl Forward {
         question.body(Empty::new())
     }
 
-    /// Who may pass, by a 2xx with these fields.
+    /// Returns the identity that the fields of a 2xx response give.
     ///
     /// # Errors
-    /// What could not be passed on of them.
+    /// Returns a description of the field or cookies that cannot be passed on.
     fn identity(&self, headers: &HeaderMap) -> Result<Identity, String> {
         let cookies: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).into_iter().cloned().collect();
         let size: usize = cookies.iter().map(HeaderValue::len).sum();
@@ -169,10 +174,11 @@ impl Forward {
         Ok(Identity::told(self.told(headers)?, cookies))
     }
 
-    /// What backends are told: each field once, and no more of them than a backend takes.
+    /// Returns the fields for the backend: each field once, and within the size that a backend accepts.
     ///
     /// # Errors
-    /// The field that nobody could pass on: of two values a backend takes one, and the log the other.
+    /// Returns a description of a field that is too large or occurs twice. Of two values the backend might take
+    /// one, and the log the other.
     fn told(&self, headers: &HeaderMap) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
         let mut told = Vec::with_capacity(self.response_headers.len());
         for name in &self.response_headers {
@@ -197,7 +203,8 @@ impl Forward {
         Ok(told)
     }
 
-    /// What the client is told: the server's decision in the gateway's words, with the fields that lead on.
+    /// Returns the local reply for a refusal: the auth server's decision in the gateway's words, with the
+    /// fields that the client needs next.
     fn refusal(&self, answer: &Answer) -> Reply {
         let location = answer.headers.get(header::LOCATION).filter(|_| is_redirect(answer.status));
         let mut reply = match (answer.status, location) {
@@ -225,13 +232,13 @@ impl Forward {
         reply
     }
 
-    /// Its URL, for the log.
+    /// Returns the auth server's URL in the form for the log.
     fn shown(&self) -> String {
         shown_url(&self.url.to_string()).into_owned()
     }
 }
 
-/// A host as it was routed, with its port.
+/// Returns the normalised host, with its port.
 fn in_one_form(authority: &str) -> Option<String> {
     let host = normalise_host(authority).ok()?;
     let port = authority.rsplit_once(':').map(|(_, port)| port);

@@ -1,8 +1,10 @@
-//! How many passwords are hashed at once: each costs tens of milliseconds of a processor, and whoever guesses sends as
-//! many as the network takes. Half of the processors at most, a queue before them, and nobody waits for long.
+//! Limits how many passwords are hashed at a time. Each hash costs tens of milliseconds of a processor, and an
+//! attacker sends as many guesses as the network carries. At most half of the processors hash. Further
+//! passwords wait in a queue, for a bounded time.
 //!
-//! One client has a share of that: its passwords queue behind each other first, and only the front of that queue
-//! stands in the one that all share. So whoever guesses waits for itself, and another client for one guess of it.
+//! Each client has a share of that. Its passwords first wait in the client's own queue, and only the front of
+//! that queue enters the common one. An attacker therefore waits for its own guesses, and another client waits
+//! for one guess of the attacker.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,15 +17,16 @@ use tokio::time::timeout;
 
 use crate::config::client_network;
 
-/// So many may be hashed or wait. A place that waits is a future of some hundred bytes, which is less than its
-/// connection: with fewer of them, a few addresses could keep everybody else from getting one.
+/// Maximum number of passwords that are hashed or wait. A waiting password is a future of some hundred bytes,
+/// which is less than its connection. With a smaller limit, a few addresses could take all places.
 const MAX_PLACES: usize = 1024;
-/// So many of these one client may have: a browser opens six connections at once, an office has several people.
+/// Maximum number of these places for one client. A browser opens six connections at once, and an office has
+/// several people.
 const MAX_OF_ONE: usize = 8;
-/// How long one waits.
+/// Maximum time that a password waits.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// One for the process: it is the process's processors that are shared.
+/// Limiter of the process, because the limit shares the processors of the process.
 pub(super) static HASHING: LazyLock<Arc<Hashing>> = LazyLock::new(|| {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     Arc::new(Hashing::new(processors.div_ceil(2), MAX_PLACES, PATIENCE))
@@ -31,10 +34,10 @@ pub(super) static HASHING: LazyLock<Arc<Hashing>> = LazyLock::new(|| {
 
 pub(super) struct Hashing {
     running: Arc<Semaphore>,
-    /// How many of one client's may run, or stand in the queue of all.
+    /// Number of passwords of one client that may be hashed or wait in the common queue.
     running_of_one: usize,
     places: Arc<Semaphore>,
-    /// A client is there as long as it has a place, so there are never more of them than places.
+    /// Clients that hold a place. The map therefore never has more clients than there are places.
     clients: Mutex<HashMap<Option<IpAddr>, Client>>,
     patience: Duration,
 }
@@ -44,23 +47,23 @@ struct Client {
     places: usize,
 }
 
-/// Why there is no turn.
+/// Reason why a password cannot be hashed now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Overloaded {
-    /// This client has as many places as one may have, or waits for itself.
+    /// The client holds as many places as one client may, or has waited for its own passwords too long.
     TooManyOfOne,
-    /// So have all clients together.
+    /// No place is free, or the wait for a processor was too long.
     TooMany,
 }
 
-/// A place among all, and among those of its client; it is given back when this is dropped.
+/// Place of one password, within the common limit and the client's limit. Dropping the value returns the place.
 struct WaitingPermit {
     hashing: Arc<Hashing>,
     of: Option<IpAddr>,
     _among_all: OwnedSemaphorePermit,
 }
 
-/// The right to hash one password, until it is dropped.
+/// Permission to hash one password. Dropping the value returns it.
 pub(super) struct HashPermit {
     _running: OwnedSemaphorePermit,
     _running_of_one: OwnedSemaphorePermit,
@@ -78,10 +81,11 @@ impl Hashing {
         }
     }
 
-    /// Waits for a turn of the client at this address. Whoever does not wait any more has no place any more.
+    /// Waits until a password of the client at this address may be hashed. A caller that drops the future gives
+    /// its place back.
     ///
     /// # Errors
-    /// Where there are too many.
+    /// Returns an error if too many passwords wait or the wait is too long.
     pub(super) async fn turn(self: &Arc<Self>, client: Option<IpAddr>) -> Result<HashPermit, Overloaded> {
         let (place, own) = self.place(client.map(client_network))?;
         let mut is_in_front = false;
@@ -99,7 +103,7 @@ impl Hashing {
         }
     }
 
-    /// A place for a client, and the queue of that client's own.
+    /// Returns a place for a client, and the client's own queue.
     fn place(self: &Arc<Self>, of: Option<IpAddr>) -> Result<(WaitingPermit, Arc<Semaphore>), Overloaded> {
         let mut clients = self.clients.lock();
         if clients.get(&of).is_some_and(|client| client.places >= MAX_OF_ONE) {
@@ -142,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn some_run_some_wait_and_the_rest_are_turned_away() {
+    async fn password_beyond_all_places_is_refused() {
         let hashing = hashing(1, 2);
         let first = hashing.turn(of(1)).await.ok().unwrap();
         let mut waiting = pin!(hashing.turn(of(2)));
@@ -154,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_floods_waits_for_itself_and_another_for_one_of_its_passwords() {
+    async fn flooding_client_delays_others_by_one_password() {
         let hashing = hashing(1, MAX_PLACES);
         let running = hashing.turn(of(1)).await.ok().unwrap();
         let mut queue: Vec<_> = (1..MAX_OF_ONE).map(|_| Box::pin(hashing.turn(of(1)))).collect();
@@ -165,12 +169,12 @@ mod tests {
         let mut another = pin!(hashing.turn(of(2)));
         assert!(poll!(&mut another).is_pending());
         drop(running);
-        // It may be before the guess that has come to the front only now.
+        // The other client may precede the guess that has just come to the front.
         assert!(another.await.is_ok());
     }
 
     #[tokio::test]
-    async fn a_hundred_addresses_that_flood_leave_places_to_others() {
+    async fn hundred_flooding_addresses_leave_places_to_others() {
         let hashing = hashing(1, MAX_PLACES);
         let running = hashing.turn(of(0)).await.ok().unwrap();
         let mut queue: Vec<_> = (1..=100)
@@ -187,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_network_of_ipv6_is_one_client() {
+    async fn ipv6_network_counts_as_one_client() {
         let hashing = hashing(1, MAX_PLACES);
         let address = |text: &str| Some(text.parse::<IpAddr>().unwrap());
         let mut queue: Vec<_> =
@@ -202,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_does_not_wait_any_more_has_no_place() {
+    async fn dropped_wait_gives_its_place_back() {
         let hashing = hashing(1, MAX_PLACES);
         let running = hashing.turn(of(1)).await.ok().unwrap();
         let mut queue: Vec<_> = (1..MAX_OF_ONE).map(|_| Box::pin(hashing.turn(of(1)))).collect();
@@ -216,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_waits_for_long() {
+    async fn wait_ends_with_an_error_after_the_timeout() {
         let hashing = Arc::new(Hashing::new(1, MAX_PLACES, Duration::from_millis(1)));
         let _held = hashing.turn(of(1)).await.ok().unwrap();
         assert_eq!(hashing.turn(of(1)).await.err(), Some(Overloaded::TooManyOfOne), "it waits for itself");

@@ -1,5 +1,5 @@
-//! Who asks, once that is proved: what the access log, rate limits and backends are told. And the fields in which
-//! backends are told, under which nobody else is listened to.
+//! Identity of an authenticated client, for the access log, rate limits and backends. Also the fields that tell
+//! backends the identity, which the gateway accepts from no client.
 
 use std::borrow::Cow;
 
@@ -12,40 +12,41 @@ use crate::config::normalized_name;
 use crate::policy::remove_where;
 use crate::util::cache_control;
 
-/// Who asks.
+/// Identity of an authenticated client.
 #[derive(Debug, Default, PartialEq)]
 pub struct Identity {
-    /// The name, for people. Empty where nobody has given one.
+    /// Name for people; empty if none is known.
     pub name: String,
-    /// What a token claims.
+    /// Claims of the token.
     claims: Map<String, Value>,
-    /// What backends are told.
+    /// Fields that tell a backend the identity.
     fields: Vec<(HeaderName, HeaderValue)>,
-    /// Cookies that the auth server sets, for the client alone: a session that it has renewed.
+    /// Cookies that the auth server sets, for the client alone, such as a renewed session.
     cookies: Vec<HeaderValue>,
 }
 
 impl Identity {
-    /// Somebody with a name, of whom a backend is told in `field`.
+    /// Creates an identity with a name, which a backend gets in `field`.
     pub(super) fn named(name: &str, field: Option<&HeaderName>) -> Self {
         let value = HeaderValue::from_bytes(name.as_bytes()).ok();
         let fields = field.cloned().zip(value).into_iter().collect();
         Identity { name: name.to_owned(), fields, ..Identity::default() }
     }
 
-    /// The bearer of a token with these claims.
+    /// Creates the identity of a token with these claims.
     pub(super) fn bearer(claims: Map<String, Value>, fields: Vec<(HeaderName, HeaderValue)>) -> Self {
         let name = claims.get("sub").and_then(Value::as_str).unwrap_or_default().to_owned();
         Identity { name, claims, fields, ..Identity::default() }
     }
 
-    /// Somebody of whom another server has said these fields, and to whom it gives these cookies.
+    /// Creates an identity from the fields and cookies that an auth server has sent.
     pub(super) fn told(fields: Vec<(HeaderName, HeaderValue)>, cookies: Vec<HeaderValue>) -> Self {
         let name = fields.first().and_then(|(_, value)| value.to_str().ok()).unwrap_or_default().to_owned();
         Identity { name, fields, cookies, ..Identity::default() }
     }
 
-    /// What is claimed under `name`: a text, an integer or a truth value. Whoever has no token has a name, as `sub`.
+    /// Returns the claim `name` if it is a text, an integer or a truth value. An identity without a token has
+    /// its name as `sub`.
     pub fn claim(&self, name: &str) -> Option<Cow<'_, str>> {
         match find(&self.claims, name) {
             Some(value) => as_text(value),
@@ -54,10 +55,10 @@ impl Identity {
         }
     }
 
-    /// Tells a backend.
+    /// Adds the fields that tell a backend the identity.
     ///
     /// # Errors
-    /// Where Pingora refuses a field, which it does not do for these.
+    /// Returns an error if Pingora refuses a field, which it does not do for these.
     pub(super) fn on_request(&self, request: &mut RequestHeader) -> Result<()> {
         for (name, value) in &self.fields {
             request.append_header(name, value)?;
@@ -65,11 +66,12 @@ impl Identity {
         Ok(())
     }
 
-    /// Gives the client the auth server's cookies with the backend's response. They come before the backend's own: of two
-    /// with the same name the later one holds, so that a backend can end a session that was renewed on the way to it.
+    /// Adds the auth server's cookies to the backend's response. They precede the backend's cookies: of two
+    /// cookies with the same name the later one holds. A backend can thus end a session that the auth server
+    /// has just renewed.
     ///
     /// # Errors
-    /// Where Pingora refuses a field, which it does not do for these.
+    /// Returns an error if Pingora refuses a field, which it does not do for these.
     pub fn on_response(&self, response: &mut ResponseHeader) -> Result<()> {
         if self.cookies.is_empty() {
             return Ok(());
@@ -83,7 +85,7 @@ impl Identity {
         cache_control::keep_private(response)
     }
 
-    /// The same with a local reply, which no cache keeps anyhow.
+    /// Adds the cookies to a local reply, which no cache stores anyway.
     pub fn on_reply(&self, fields: &mut HeaderMap) {
         for cookie in &self.cookies {
             fields.append(header::SET_COOKIE, cookie.clone());
@@ -91,7 +93,8 @@ impl Identity {
     }
 }
 
-/// The claim called `name`, or, where there is none, the one that a path such as `realm_access.roles` leads to.
+/// Returns the claim called `name`. If there is none, returns the claim at the path `name`, such as
+/// `realm_access.roles`.
 pub(super) fn find<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
     if let Some(value) = claims.get(name) {
         return Some(value);
@@ -100,8 +103,8 @@ pub(super) fn find<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c
     find(claims.get(first)?.as_object()?, rest)
 }
 
-/// A value that is one word rather than a structure. Not a number that was rounded when it was read, or could be: two
-/// that differ would be the same.
+/// Returns a simple value as text. Refuses structures, and numbers that were or could be rounded by the parser:
+/// two different numbers would be equal.
 pub(super) fn as_text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) => Some(Cow::Borrowed(text)),
@@ -112,13 +115,13 @@ pub(super) fn as_text(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The fields in which backends are told who asks, by any table of the configuration: a backend that believes one
-/// of them believes it on every route, also on one that demands nothing.
+/// Fields that tell backends the identity, of all tables of the configuration. A backend that believes such a
+/// field believes it on every route, including routes without authentication.
 #[derive(Debug, Default)]
 pub struct IdentityFields(Vec<String>);
 
 impl IdentityFields {
-    /// These fields; `None` where there are none.
+    /// Creates the set of these fields. Returns `None` if there are none.
     pub fn new<'n>(names: impl Iterator<Item = &'n HeaderName>) -> Option<Self> {
         let mut names: Vec<String> = names.map(|name| normalized_name(name.as_str()).into_owned()).collect();
         names.sort_unstable();
@@ -126,7 +129,7 @@ impl IdentityFields {
         (!names.is_empty()).then_some(IdentityFields(names))
     }
 
-    /// Takes out what the client says about itself.
+    /// Removes these fields from a client's request.
     pub fn on_request(&self, request: &mut RequestHeader) {
         remove_where(request, |name| self.0.iter().any(|known| known == name));
     }
@@ -143,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_are_words_and_may_be_inside_others() {
+    fn claim_is_found_by_name_or_path() {
         let json = json!({
             "sub": "alice", "n": 7, "f": 7.0, "ok": true, "none": null, "list": ["a"],
             "realm": { "tier": "gold", "deep": { "x": "y" } }, "https://a.example/b": "c", "realm.tier": "exact"
@@ -171,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_of_the_auth_server_are_for_the_client_and_for_no_cache() {
+    fn auth_server_cookies_reach_only_the_client() {
         let cookies = ["sid=new; Path=/", "csrf=1"].map(HeaderValue::from_static);
         let renewed = Identity::told(Vec::new(), cookies.into());
         let mut response = ResponseHeader::build(200, None).unwrap();
@@ -197,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_is_listened_to_however_the_field_is_written() {
+    fn identity_fields_of_the_client_are_removed() {
         let names = [HeaderName::from_static("x-user"), HeaderName::from_static("x_role_id")];
         let fields = IdentityFields::new(names.iter()).unwrap();
         let mut request = RequestHeader::build("GET", b"/", None).unwrap();

@@ -1,4 +1,5 @@
-//! A set of public keys as an issuer publishes it (JWKS, RFC 7517 5), and what of it tokens can be verified with.
+//! Parses a set of public keys that an issuer publishes (JWKS, RFC 7517 5), and selects the keys that can
+//! verify tokens.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,32 +9,32 @@ use serde_json::Value;
 
 use super::keys::Key;
 
-/// More keys than this no issuer has.
+/// Maximum number of keys in a set.
 const MAX_KEYS: usize = 100;
-/// The most characters of a `kid` that are shown.
+/// Maximum number of characters of a `kid` in a message.
 const MAX_SHOWN: usize = 64;
 
-/// A set that has been read.
+/// Parsed set of keys.
 pub(super) struct JwkSet {
-    /// The keys that tokens can be verified with.
+    /// Keys that can verify tokens.
     pub(super) keys: Vec<Key>,
-    /// The others that are for signatures, each with the reason why it is passed over.
+    /// Reasons why the other signature keys are ignored, one for each key.
     pub(super) passed_over: Vec<String>,
 }
 
-/// Why a key of a set is not used.
+/// Reason why a key of a set is not used.
 enum Unusable {
-    /// It is for something else.
+    /// The key has another purpose than signatures.
     Foreign,
-    /// It should be for signatures, and this is wrong with it.
+    /// The key is meant for signatures, and has the described fault.
     Wrong(String),
 }
 
 impl JwkSet {
-    /// Reads a set. One of nothing is one, too: so an issuer takes everything back that it has signed.
+    /// Parses a set. An empty set is valid: with it an issuer revokes all its signatures.
     ///
     /// # Errors
-    /// Where it is no set, or it has keys of which none is usable.
+    /// Returns an error if the text is not a set, or if the set has keys and none of them is usable.
     pub(super) fn read(json: &[u8]) -> Result<Self, String> {
         #[derive(serde::Deserialize)]
         struct Set {
@@ -64,7 +65,7 @@ impl JwkSet {
     }
 }
 
-/// What a key is called in messages: by its `kid`, which the issuer has chosen, or by its place.
+/// Returns the name of a key for messages: its `kid`, which the issuer has chosen, or its position.
 fn name(value: &Value, index: usize) -> String {
     match value.get("kid").and_then(Value::as_str) {
         Some(kid) => format!("key {:?}", kid.chars().take(MAX_SHOWN).collect::<String>()),
@@ -100,7 +101,7 @@ fn key(mut value: Value) -> Result<Key, Unusable> {
     Ok(Key { id: common.key_id.clone(), key, algorithms })
 }
 
-/// The algorithms that keys of this kind are for.
+/// Returns the algorithms for which keys of this kind can be used.
 fn of_kind(kind: &str, parameters: &AlgorithmParameters) -> Result<&'static [Algorithm], &'static str> {
     match parameters {
         AlgorithmParameters::RSA(_) => Ok(AlgorithmFamily::Rsa.algorithms()),
@@ -114,14 +115,14 @@ fn of_kind(kind: &str, parameters: &AlgorithmParameters) -> Result<&'static [Alg
         }
         AlgorithmParameters::OctetKeyPair(_) => Err("its curve is not Ed25519"),
         AlgorithmParameters::OctetKey(_) => Err("it is a secret, and one that is published is none"),
-        // What the library cannot read is of another kind to it.
+        // The library reports a key that it cannot read as a key of an unknown kind.
         _ if matches!(kind, "RSA" | "EC" | "OKP") => Err("it lacks what a key of its kind has (RFC 7518 6)"),
         _ => Err("its kind (`kty`) is not known here"),
     }
 }
 
-/// Takes the padding off a key's numbers. RFC 7515 2 has none, and some issuers write it all the same; it changes
-/// nothing about the number.
+/// Removes the padding of a key's numbers. RFC 7515 2 does not allow padding, and some issuers still write it.
+/// The padding does not change the number.
 fn unpad(key: &mut Value) {
     for name in ["n", "e", "x", "y"] {
         if let Some(Value::String(number)) = key.get_mut(name) {
@@ -133,8 +134,8 @@ fn unpad(key: &mut Value) {
     }
 }
 
-/// Whether the numbers of a key can be read and are as long as they must be; RSA has 2048 bits at least (RFC 7518 3.3,
-/// 6.2, RFC 8037 2).
+/// Checks that the numbers of a key are readable and have the required length. RSA needs at least 2048 bits
+/// (RFC 7518 3.3, 6.2, RFC 8037 2).
 fn check_numbers(parameters: &AlgorithmParameters) -> Result<(), String> {
     let length = |name: &str, number: &str| {
         let decoded = URL_SAFE_NO_PAD.decode(number);
@@ -166,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// Of Ed25519 (RFC 8037 A.2).
+    /// Public key of Ed25519 (RFC 8037 A.2).
     const X: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
 
     fn read(keys: Value) -> Result<(Vec<String>, Vec<String>), String> {
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_with_padding_are_the_same_numbers() {
+    fn padded_numbers_equal_unpadded_ones() {
         let rsa = |n: &str, e: &str| json!({ "kty": "RSA", "n": n, "e": e, "kid": "rsa" });
         let n = URL_SAFE_NO_PAD.encode([0xff; 256]);
         let ec = |x: &str, y: &str| json!({ "kty": "EC", "crv": "P-256", "x": x, "y": y, "kid": "ec" });
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_passed_over_is_told_with_the_reason() {
+    fn ignored_key_is_reported_with_the_reason() {
         let good = ed("good", X);
         for (key, reason) in [
             (ed("a", "11qY*"), "key \"a\": its `x` is no base64url: "),

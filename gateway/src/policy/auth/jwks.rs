@@ -1,6 +1,7 @@
-//! An issuer's public keys (JWKS, RFC 7517 5), fetched in the background: at the start, from time to time, and when a
-//! token bears a `kid` that is not among them, but not more often than clients may make it. Keys that were fetched
-//! hold until there are others, also while the issuer does not answer.
+//! Public keys of an issuer (JWKS, RFC 7517 5), fetched in the background. A fetch happens at the start, at
+//! regular intervals, and when a token has an unknown `kid`. A minimum time between fetches limits how often
+//! clients can cause one. Fetched keys remain valid until the next successful fetch, even while the issuer does
+//! not respond.
 
 mod service;
 
@@ -24,59 +25,59 @@ use crate::util::http_client::BodilessClient;
 
 pub use service::KeySetService;
 
-/// The largest set that is read.
+/// Maximum size of a set, in bytes.
 const MAX_BYTES: usize = 256 * 1024;
-/// How soon a failed fetch is tried again at first; each time twice as long.
+/// First delay before a failed fetch is repeated. The delay doubles with each failure.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 
-/// How fast things go.
+/// Intervals and timeouts of fetching.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// From one fetch to the next.
+    /// Time between two regular fetches.
     pub refresh: Duration,
-    /// The least from one fetch to one that a client has made necessary.
+    /// Minimum time from a fetch to one that a client's request causes.
     pub floor: Duration,
-    /// How long a fetch may take.
+    /// Timeout of a fetch.
     pub limit: Duration,
-    /// How long a request waits for one.
+    /// Maximum time that a request waits for a fetch.
     pub patience: Duration,
 }
 
 impl Pace {
-    /// The usual pace, with a fetch each `refresh`.
+    /// Returns the default values, with a fetch every `refresh`.
     pub fn refreshing(refresh: Duration) -> Self {
         let floor = refresh.min(Duration::from_secs(30));
         Pace { refresh, floor, limit: Duration::from_secs(5), patience: Duration::from_secs(2) }
     }
 }
 
-/// The keys of one issuer.
+/// Keys of one issuer.
 pub struct KeySet {
-    /// Where they are.
+    /// URL of the keys.
     pub url: String,
     uri: Uri,
     http: BodilessClient,
     pace: Pace,
     keys: ArcSwapOption<Arc<[Key]>>,
-    /// The keys that were passed over the last time, so that each is told of once.
+    /// Keys that the last fetch ignored. The log reports each of them once.
     passed_over: Mutex<Vec<String>>,
     state: watch::Sender<State>,
     wanted: Notify,
     metrics: KeySetMetrics,
 }
 
-/// How fetching goes.
+/// State of fetching.
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     is_fetching: bool,
-    /// When the last fetch ended, well or not.
+    /// End of the last fetch, successful or not.
     ended: Option<Instant>,
-    /// Whether it brought keys.
+    /// True if the last fetch was successful.
     is_current: bool,
 }
 
 impl KeySet {
-    /// The keys at `url`, of which none is there yet.
+    /// Creates the key set at `url`, without any keys yet.
     pub fn new(url: &str, uri: Uri, http: BodilessClient, pace: Pace, metrics: KeySetMetrics) -> Self {
         KeySet {
             url: url.to_owned(),
@@ -91,8 +92,8 @@ impl KeySet {
         }
     }
 
-    /// The keys, among them the one called `kid` where that can be had; `None` where nobody can tell now whether there
-    /// is one.
+    /// Returns the keys, and fetches them first if the key `kid` is missing. Returns `None` if the gateway
+    /// cannot tell at the moment if such a key exists.
     pub(super) async fn keys_for(&self, kid: Option<&str>) -> Option<Arc<[Key]>> {
         let keys = self.known();
         let has_it = |keys: &Arc<[Key]>| kid.is_none_or(|kid| keys.iter().any(|key| key.is_called(kid)));
@@ -103,7 +104,8 @@ impl KeySet {
         let now = *state.borrow_and_update();
         if !now.is_fetching {
             if now.ended.is_some_and(|ended| ended.elapsed() < self.pace.floor) {
-                // It has just been looked. Otherwise a client could have the issuer be asked with each request.
+                // The last fetch is too recent. Without this limit a client could cause a fetch with each
+                // request.
                 return keys.filter(|_| now.is_current);
             }
             self.wanted.notify_one();
@@ -117,12 +119,12 @@ impl KeySet {
         self.known().filter(|keys| is_current || has_it(keys))
     }
 
-    /// Those that are there.
+    /// Returns the keys of the last successful fetch.
     pub(super) fn known(&self) -> Option<Arc<[Key]>> {
         self.keys.load().as_ref().map(|keys| (**keys).clone())
     }
 
-    /// Fetches them, until it is dropped.
+    /// Fetches the keys repeatedly, until the future is dropped.
     async fn follow(&self) {
         let mut pause = RETRY_FIRST;
         loop {
@@ -154,7 +156,7 @@ impl KeySet {
         }
     }
 
-    /// Ends when a request wants other keys, but not before the floor.
+    /// Waits until a request needs other keys, and at least for the minimum time.
     async fn asked_for(&self) {
         let floor = sleep(self.pace.floor);
         self.wanted.notified().await;
@@ -187,7 +189,7 @@ impl KeySet {
             .map_err(|error| error.to_string())?;
         let answer = http_client::ask(&self.http, request, self.pace.limit, MAX_BYTES).await?;
         if answer.status != StatusCode::OK {
-            // Also a redirect: where it leads, nobody has said that keys may come from there.
+            // A redirect is refused too: the operator has not allowed keys from its target.
             return Err(format!("answered with {}", answer.status));
         }
         JwkSet::read(&answer.body)

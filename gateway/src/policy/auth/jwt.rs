@@ -1,6 +1,6 @@
-//! A signed token (JWT, RFC 7519) as bearer token (RFC 6750), verified as RFC 8725 wants it: the algorithm is the
-//! key's and the configuration's choice, the key is never the token's, and what it claims counts only once all of
-//! that is settled.
+//! Authentication by a signed token (JWT, RFC 7519) as bearer token (RFC 6750), verified as RFC 8725 demands.
+//! The key and the configuration choose the algorithm, and the token never provides the key. The claims count
+//! only after the signature has been verified.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,39 +20,41 @@ use super::{Checked, Credentials, Identity, authorization};
 use crate::config;
 use crate::reply::{Reply, Verdict};
 
-/// No token is longer: it has to fit into a header field.
+/// Maximum length of a token, in bytes: a token has to fit into a header field.
 const MAX_LENGTH: usize = 16 * 1024;
-/// How far an issuer's clock may be off, where the table does not say.
+/// Default tolerance for the issuer's clock, in seconds.
 const LEEWAY_SECS: u16 = 30;
-/// A token that does not name its key is tried with so many at most.
+/// Maximum number of keys that are tried for a token that does not name its key.
 const MAX_TRIED: usize = 8;
 
-/// Where the keys come from.
+/// Source of the keys.
 pub(super) enum Keys {
-    /// A file, or a secret.
+    /// Keys of a file, or a secret.
     Fixed(Arc<[Key]>),
-    /// The issuer.
+    /// Keys that the issuer publishes.
     Set(Arc<KeySet>),
 }
 
-/// The compiled table, of this kind.
+/// Compiled `[auth]` table of the kind `jwt`.
 pub(super) struct Jwt {
     keys: Keys,
-    /// One for each family of algorithms that may count.
+    /// Validation rules, one for each family of accepted algorithms.
     rules: Vec<(AlgorithmFamily, Validation)>,
     forward: Vec<(String, HeaderName)>,
     require: Vec<(String, Vec<String>)>,
     challenge: Challenge,
-    /// `None` where the system has no random bytes for its key: each token is verified.
+    /// Verified tokens. `None` if the system has no random bytes for the cache's key: then each token is
+    /// verified.
     cache: Option<Cache<Proved>>,
 }
 
-/// What a token has proved. It holds as long as the keys are those that it was verified with, and it has not expired.
+/// Result of a verified token. The result is valid until the token expires or the keys differ from those that
+/// verified it.
 #[derive(Clone)]
 struct Proved {
     identity: Arc<Identity>,
     keys: Arc<[Key]>,
-    /// In seconds since 1970, with the leeway.
+    /// Time of expiry in seconds since 1970, with the tolerance added.
     until: u64,
 }
 
@@ -77,7 +79,8 @@ impl Jwt {
         }
     }
 
-    /// Who asks.
+    /// Returns the identity of the client, or the refusal. Takes time if the issuer's keys have to be
+    /// consulted.
     pub(super) fn check(&self, headers: &HeaderMap) -> Checked<'_> {
         let token = match authorization(headers, "Bearer") {
             Credentials::One(token) => token,
@@ -121,7 +124,7 @@ impl Jwt {
         }
     }
 
-    /// Whose token it is, where that was proved a short while ago and still holds.
+    /// Returns the owner of a token that was verified a short time ago, if that result is still valid.
     fn proved(&self, digest: &Digest) -> Option<Arc<Identity>> {
         let proved = self.cache.as_ref()?.find(digest, Instant::now())?;
         let keys = match &self.keys {
@@ -142,7 +145,7 @@ impl Jwt {
                 fields.push((name.clone(), value));
             }
         }
-        // One that is no number has not come so far.
+        // Validation has already refused an `exp` that is not a number.
         let expires = claims.get("exp").and_then(Value::as_f64).unwrap_or_default() as u64;
         let leeway = self.rules.first().map_or(0, |(_, rule)| rule.leeway);
         let until = expires.saturating_add(leeway);
@@ -167,19 +170,20 @@ impl Jwt {
                     return Ok(verified.claims);
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => {}
-                // The signature was right, or nothing about the key matters.
+                // The signature was right, or the fault does not depend on the key.
                 Err(error) => fault = Fault::Token(in_words(error.kind())),
             }
         }
         Err(fault)
     }
 
-    /// Whether who asks may. What a claim should say is no secret: it stands in the issuer's rules.
+    /// Checks the required claims. The refusal may name the required scope, which is no secret: the issuer's
+    /// rules contain it.
     fn check_required(&self, claims: &Map<String, Value>) -> Result<(), Fault> {
         for (claim, wanted) in &self.require {
             let is_wanted = |text: &str| wanted.iter().any(|wanted| wanted == text);
             let is_there = match find(claims, claim) {
-                // Words with spaces between them (RFC 8693 4.2).
+                // The scope is a list of words, separated by spaces (RFC 8693 4.2).
                 Some(Value::String(scope)) if claim == "scope" => scope.split(' ').any(is_wanted),
                 Some(Value::Array(items)) => items.iter().filter_map(as_text).any(|item| is_wanted(&item)),
                 Some(value) => as_text(value).is_some_and(|text| is_wanted(&text)),
@@ -205,14 +209,14 @@ fn header_of(token: &[u8]) -> Result<Header, Fault> {
     Ok(header)
 }
 
-/// The issuer's keys, among them the one that `token` names where that can be had.
+/// Returns the issuer's keys, including the key that `token` names if it is available.
 async fn keys_for(set: &KeySet, token: &[u8]) -> Result<Arc<[Key]>, Fault> {
     let header = header_of(token)?;
     let fetched = set.keys_for(header.kid.as_deref()).await;
     fetched.ok_or_else(|| Fault::Refused(Box::new(unavailable("the issuer's keys are not there"))))
 }
 
-/// Why a token does not count.
+/// Reason why a token is refused.
 enum Fault {
     Token(&'static str),
     Refused(Box<Reply>),
@@ -238,29 +242,31 @@ fn forward(claims: &BTreeMap<String, config::FieldName>) -> Vec<(String, HeaderN
     claims.iter().map(|(claim, name)| (claim.clone(), name.0.clone())).collect()
 }
 
-/// What a token says about itself must be nothing that changes how it is to be read. A key or an address of one that
-/// it brings along (`jwk`, `jku`, `x5u`, `x5c`) is not looked at.
+/// Refuses a token whose header changes how the token must be read. A key or the address of a key in the header
+/// (`jwk`, `jku`, `x5u`, `x5c`) is ignored.
 fn check_header(header: &Header) -> Result<(), Fault> {
     let is_access_token = |kind: &str| {
         let kind = kind.to_ascii_lowercase();
         matches!(kind.strip_prefix("application/").unwrap_or(&kind), "jwt" | "at+jwt")
     };
     if header.crit.is_some() || header.extras.inner().contains_key("b64") {
-        // RFC 7515 4.1.11: what is critical and not understood makes it invalid. RFC 7797 7 for the other.
+        // RFC 7515 4.1.11: a critical extension that is not understood makes a token invalid. RFC 7797 7
+        // requires the same for `b64`.
         return Err(Fault::Token("the token asks for something that is not understood here"));
     }
     if header.enc.is_some() || header.zip.is_some() {
         return Err(Fault::Token("the token is encrypted or compressed, which is not understood here"));
     }
     if !header.typ.as_deref().is_none_or(is_access_token) {
-        // RFC 8725 3.11: a token of another type was meant for something else.
+        // RFC 8725 3.11: a token of another type has another purpose.
         return Err(Fault::Token("the token is of another type"));
     }
     Ok(())
 }
 
-/// Where the library is more lenient than we are: it takes an array of issuers, and there is one (RFC 7519 4.1.1); and
-/// for a table without an audience it takes one that is neither a text nor an array of texts.
+/// Makes checks in which the library is too lenient. The library accepts an array of issuers, although a token
+/// has one issuer (RFC 7519 4.1.1). For a table without an audience, the library accepts an `aud` that is
+/// neither a text nor an array of texts.
 fn check_claims(claims: &Map<String, Value>, rule: &Validation) -> Result<(), Fault> {
     if !claims.get("iss").is_none_or(Value::is_string) {
         return Err(Fault::Token(in_words(&ErrorKind::InvalidIssuer)));
@@ -283,8 +289,8 @@ fn in_words(error: &ErrorKind) -> &'static str {
     }
 }
 
-/// A claim as the value of a header field; `None` where there is nothing to tell. What a backend could read otherwise
-/// than it was meant is refused.
+/// Converts a claim to the value of a header field. Returns `None` for an empty claim. Refuses a claim that a
+/// backend could misread.
 fn field_value(value: &Value) -> Result<Option<HeaderValue>, Fault> {
     const FAULT: Fault = Fault::Token("the token has a claim that cannot be passed on");
     let text = match value {

@@ -1,5 +1,5 @@
-//! The keys that tokens are verified with: each of one family of algorithms, which the token cannot choose. A public
-//! key is never taken for a secret (RFC 8725 2.1).
+//! Keys that verify tokens. Each key belongs to one family of algorithms, which the token cannot choose. A
+//! public key is never used as a secret (RFC 8725 2.1).
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use openssl::nid::Nid;
@@ -8,17 +8,18 @@ use openssl::x509::X509;
 
 use crate::config::JwtAlgorithm;
 
-/// A shorter secret is guessed (RFC 7518 3.2 asks for as many bits as the hash has).
+/// Minimum length of a secret, in bytes: a shorter one can be guessed (RFC 7518 3.2 asks for as many bits as
+/// the hash has).
 const MIN_SECRET_BYTES: usize = 32;
-/// The shortest RSA key (RFC 7518 3.3).
+/// Minimum length of an RSA key, in bits (RFC 7518 3.3).
 const MIN_RSA_BITS: u32 = 2048;
 
-/// A key.
+/// Key that verifies tokens.
 pub(super) struct Key {
-    /// Its `kid`.
+    /// Id of the key (`kid`).
     pub(super) id: Option<String>,
     pub(super) key: DecodingKey,
-    /// The algorithms that it is for.
+    /// Algorithms for which the key is used.
     pub(super) algorithms: Vec<Algorithm>,
 }
 
@@ -27,15 +28,15 @@ impl Key {
         Key { id: None, key, algorithms: algorithms.to_vec() }
     }
 
-    /// Whether a token that names its key `kid` can mean this one.
+    /// Returns true if a token with this `kid` can mean this key.
     pub(super) fn is_called(&self, kid: &str) -> bool {
         self.id.as_deref().is_none_or(|id| id == kid)
     }
 
-    /// A shared secret.
+    /// Creates a key from a shared secret.
     ///
     /// # Errors
-    /// Where it is too short.
+    /// Returns an error if the secret is too short.
     pub(super) fn secret(secret: &[u8]) -> Result<Self, String> {
         if secret.len() < MIN_SECRET_BYTES {
             return Err(format!(
@@ -46,10 +47,10 @@ impl Key {
         Ok(Key::new(DecodingKey::from_secret(secret), AlgorithmFamily::Hmac.algorithms()))
     }
 
-    /// Every public key and certificate in `text` (PEM).
+    /// Parses every public key and certificate in `text` (PEM).
     ///
     /// # Errors
-    /// Where there is none, or one that no algorithm is for.
+    /// Returns an error if there is no key, or a key that no algorithm can use.
     pub(super) fn from_pem(text: &str) -> Result<Vec<Self>, String> {
         let mut keys = Vec::new();
         for block in text.split("-----BEGIN ").skip(1) {
@@ -104,7 +105,7 @@ impl Key {
     }
 }
 
-/// The same algorithm, as the library calls it.
+/// Converts an algorithm of the configuration to the library's type.
 pub(super) fn algorithm(named: JwtAlgorithm) -> Algorithm {
     match named {
         JwtAlgorithm::HS256 => Algorithm::HS256,

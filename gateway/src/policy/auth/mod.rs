@@ -1,8 +1,8 @@
-//! `[auth]`: what a request must bear to be let through. One kind a table, a file a kind; they have in common how a
-//! client is refused (`challenge`), who it is then known to be ([`Identity`]), and that what proved it stays here:
-//! a backend that got passwords or tokens could use them elsewhere.
+//! `[auth]`: checks the credentials of a request. Each kind of authentication has a file. All kinds share the
+//! form of a refusal (`challenge`) and the result of a successful check ([`Identity`]). The credentials do not
+//! reach the backend: a backend that got passwords or tokens could use them elsewhere.
 //!
-//! A request that is not let through is answered before anything of it goes to a backend.
+//! A refused request gets a local reply before any part of it goes to a backend.
 
 mod api_key;
 mod basic;
@@ -35,12 +35,12 @@ pub use forward::AuthRequest;
 pub use identity::{Identity, IdentityFields};
 pub use jwks::{KeySet, KeySetService};
 
-/// The compiled `[auth]` table.
+/// Compiled `[auth]` table.
 pub struct Auth {
     means: AuthMethod,
-    /// The field that proves it, which ends here; `None` where it goes on.
+    /// Field with the credentials, which the gateway removes; `None` if the backend gets it.
     removed: Option<HeaderName>,
-    /// Which kind it is.
+    /// Kind of authentication.
     pub kind: AuthKind,
 }
 
@@ -51,11 +51,11 @@ enum AuthMethod {
     Forward(Box<forward::Forward>),
 }
 
-/// Who asks, or the answer to somebody who is not let through.
+/// Result of a check, available at once or later: the identity of the client, or the refusal.
 pub enum Checked<'a> {
-    /// It can be told at once, as with most requests.
+    /// Verdict that is known at once, as for most requests.
     AtOnce(Verdict<Arc<Identity>>),
-    /// It has to be waited for. That does not need the request any more, and may be given up.
+    /// Verdict that takes time. The future does not need the request any more, and the caller may drop it.
     Later(BoxFuture<'a, Verdict<Arc<Identity>>>),
 }
 
@@ -64,7 +64,7 @@ impl Checked<'_> {
         Checked::AtOnce(Verdict::Reply(reply))
     }
 
-    /// The verdict, however long it takes.
+    /// Returns the verdict, and waits for it if necessary.
     pub async fn verdict(self) -> Verdict<Arc<Identity>> {
         match self {
             Checked::AtOnce(verdict) => verdict,
@@ -74,7 +74,7 @@ impl Checked<'_> {
 }
 
 impl Auth {
-    /// Who asks, or the answer to somebody who is not let through.
+    /// Checks the credentials of a request. Returns the identity of the client, or the refusal.
     pub fn check(&self, asked: &AuthRequest<'_>) -> Checked<'_> {
         let headers = &asked.request.headers;
         match &self.means {
@@ -85,11 +85,11 @@ impl Auth {
         }
     }
 
-    /// Tells the backend who asks, in place of what proves it. What the client says itself in these fields has been
-    /// taken out.
+    /// Tells the backend who the client is, and removes the credentials. The identity fields that the client
+    /// sent have been removed before.
     ///
     /// # Errors
-    /// Where Pingora refuses a field, which it does not do for these.
+    /// Returns an error if Pingora refuses a field, which it does not do for these.
     pub fn on_request(&self, identity: &Identity, request: &mut RequestHeader) -> Result<()> {
         if let Some(name) = &self.removed {
             request.remove_header(name);
@@ -104,12 +104,12 @@ impl fmt::Debug for Auth {
     }
 }
 
-/// What there is in a field that must be there once.
+/// Content of a field that must occur once.
 enum Credentials<'h> {
-    /// Nothing, or something of another scheme.
+    /// The field is absent, or has credentials of another scheme.
     None,
     One(&'h [u8]),
-    /// Nobody could tell which of them a backend would take.
+    /// The field occurs several times, and a backend might take any of its values.
     Several,
 }
 
@@ -122,7 +122,7 @@ fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Credentials<'h> {
     }
 }
 
-/// The credentials in `Authorization` (RFC 9110 11.6.2), where they are of this scheme.
+/// Returns the credentials in `Authorization` (RFC 9110 11.6.2) if they belong to `scheme`.
 fn authorization<'h>(headers: &'h HeaderMap, scheme: &str) -> Credentials<'h> {
     let Credentials::One(value) = one(headers, &header::AUTHORIZATION) else {
         return one(headers, &header::AUTHORIZATION);

@@ -1,5 +1,5 @@
-//! The file with users and the hashes of their passwords, as `htpasswd -B` writes it: `name:hash` a line, the hash
-//! bcrypt or argon2. Hashes that are quick to guess are refused when the file is read.
+//! Parses the file of users and their password hashes, as `htpasswd -B` writes it: one `name:hash` a line, with
+//! a hash of bcrypt or argon2. Hashes that are quick to guess are refused when the file is read.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -14,23 +14,23 @@ use http::HeaderName;
 use super::Identity;
 use super::cache::{Cache, Digest};
 
-/// What bcrypt may cost: it has no fewer than 2^4 rounds, and 2^14 take about a second. Whoever guesses has others wait
-/// for that.
+/// Accepted costs of bcrypt, as powers of two: bcrypt allows no fewer than 2^4 rounds, and 2^14 take about a
+/// second. Other clients have to wait while an attacker's guess is hashed.
 const BCRYPT_COSTS: RangeInclusive<u32> = 4..=14;
-/// What argon2 may cost, in as much time: memory in KiB, that times the passes, lanes.
+/// Maximum parameters of argon2, for about the same time: memory in KiB, memory times passes, lanes.
 const MAX_ARGON2: (u32, u64, u32) = (256 * 1024, 512 * 1024, 16);
 
-/// The users of a file, and who of them has proved it a short while ago.
+/// Users of a file, and the passwords that were proved a short time ago.
 pub(super) struct Users {
     users: HashMap<String, Arc<User>>,
-    /// Their names, in order: who asks by a name that is not there is compared with one of them.
+    /// Sorted names of the users. The password for an unknown name is compared with the hash of one of them.
     names: Vec<String>,
-    /// What has proved to be whose. Shared with the same file before it was changed and after, so that all the others
-    /// need not be checked again at once: see [`Users::known`].
+    /// Proved credentials with their users. A changed file shares the cache with its earlier version, so that
+    /// not all users have to be checked again at once: see [`Users::known`].
     cache: Arc<Cache<Arc<User>>>,
 }
 
-/// A user, by a line of the file.
+/// User in a line of the file.
 struct User {
     hash: Hash,
     identity: Arc<Identity>,
@@ -43,10 +43,10 @@ enum Hash {
 }
 
 impl Users {
-    /// The users in `text`, the content of `file`; a backend is told their names in `field`.
+    /// Parses the users in `text`, the content of `file`. A backend gets the name in `field`.
     ///
     /// # Errors
-    /// What is wrong with the first line that is no good, and what to do.
+    /// Returns a description of the first faulty line, and a remedy.
     pub(super) fn read(file: &str, text: &str, field: Option<&HeaderName>) -> Result<Self, String> {
         let mut users = HashMap::new();
         for (number, line) in text.lines().enumerate().map(|(i, line)| (i + 1, line.trim_end())) {
@@ -60,7 +60,8 @@ impl Users {
             if name.is_empty() || name.chars().any(char::is_control) || name.trim() != name {
                 return Err(wrong("this name cannot be sent in a request"));
             }
-            // Not the name: where somebody has swapped the two, it is a password or a hash.
+            // The message does not show the name: if the operator swapped both parts, the name is a password or
+            // a hash.
             let hash = Hash::parse(hash).map_err(|what| wrong(&what))?;
             let identity = Arc::new(Identity::named(name, field));
             if users.insert(name.to_owned(), Arc::new(User { hash, identity })).is_some() {
@@ -68,7 +69,7 @@ impl Users {
             }
         }
         if users.is_empty() {
-            // Half a file, most likely: nobody could pass.
+            // An empty file is most likely half written, and with it no client could pass.
             return Err(format!("'{file}' holds no user; add one with `htpasswd -B {file} NAME`"));
         }
         let mut names: Vec<String> = users.keys().cloned().collect();
@@ -77,25 +78,26 @@ impl Users {
         Ok(Users { users, names, cache: Arc::new(cache) })
     }
 
-    /// The same, of which it is known what was proved `before` the file was changed.
+    /// Returns the users with the cache of `before`, the users before the file was changed.
     pub(super) fn after(self, before: &Users) -> Self {
         Users { cache: before.cache.clone(), ..self }
     }
 
-    /// A keyed hash of a name and a password; `None` where OpenSSL makes none.
+    /// Returns a keyed hash of a name and a password. Returns `None` if OpenSSL cannot compute it.
     pub(super) fn digest(&self, pair: &str) -> Option<Digest> {
         self.cache.digest(pair.as_bytes())
     }
 
-    /// Who has proved it by these a short while ago, if the file says of that user what it said then.
+    /// Returns the user that has proved these credentials a short time ago, if the user's line in the file has
+    /// not changed since.
     pub(super) fn known(&self, digest: &Digest) -> Option<Arc<Identity>> {
         let proved = self.cache.find(digest, Instant::now())?;
         let user = self.users.get(&proved.identity.name)?;
         (user.hash == proved.hash).then(|| user.identity.clone())
     }
 
-    /// Who it is by this name and password, which is known then for a while. Takes its time, and for a name that is not
-    /// there as much as for one that is, where all hashes cost the same: nobody shall find out names.
+    /// Returns the user with this name and password, and caches the proof. The check takes long. If all hashes
+    /// cost the same, an unknown name takes as long as a known one, so that a client cannot find out names.
     pub(super) fn verify(&self, pair: &str, digest: Digest) -> Option<Arc<Identity>> {
         let (name, password) = pair.split_once(':')?;
         let known = self.users.get(name);
@@ -107,7 +109,8 @@ impl Users {
         Some(user.identity.clone())
     }
 
-    /// Somebody to compare with in place of `name`: the same one each time, or the times would tell.
+    /// Returns a user to compare with in place of the unknown `name`. A name always gets the same user, because
+    /// different times would reveal that the name is unknown.
     fn stand_in(&self, name: &str) -> Option<&Arc<User>> {
         let digest = self.cache.digest(name.as_bytes())?;
         let number = u64::from_le_bytes(digest[..8].try_into().ok()?);
@@ -122,7 +125,7 @@ impl Hash {
             let damaged = "the bcrypt hash is damaged; make it anew with `htpasswd -B`";
             let parts: bcrypt::HashParts = text.parse().map_err(|_| damaged)?;
             if text.as_bytes().get(4) == Some(&b'+') {
-                // A number to Rust, and to no other program that reads hashes.
+                // Rust parses "+4" as a number, and other programs that read hashes do not.
                 return Err(damaged.to_owned());
             }
             if !BCRYPT_COSTS.contains(&parts.get_cost()) {
@@ -162,7 +165,7 @@ impl Hash {
 
     fn is_of(&self, password: &str) -> bool {
         match self {
-            // Of a password it takes the first 72 bytes, here and where `htpasswd` has made the hash.
+            // Bcrypt uses the first 72 bytes of a password, here and in `htpasswd`.
             Hash::Bcrypt(hash) => bcrypt::verify(password, hash).unwrap_or(false),
             Hash::Argon2(hash) => Argon2::default().verify_password(password.as_bytes(), &**hash).is_ok(),
         }
@@ -173,7 +176,7 @@ impl Hash {
 mod tests {
     use super::*;
 
-    // As `htpasswd -nbB -C 4`, and `argon2 … -id -m 3 -t 1 -p 1 -e`, write them.
+    // The hashes look like those of `htpasswd -nbB -C 4` and `argon2 … -id -m 3 -t 1 -p 1 -e`.
     fn bcrypt(password: &str) -> String {
         bcrypt::hash_with_salt(password, 4, [7; 16]).unwrap().format_for_version(bcrypt::Version::TwoY)
     }
@@ -192,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_password_and_no_other() {
+    fn right_password_passes_and_others_do_not() {
         let text = format!(
             "# ours\n\nalice:{}\nbob:{}\r\nJürgen:{}\nlong:{}\n",
             bcrypt("a:b"),
@@ -221,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_not_there_is_compared_with_somebody() {
+    fn unknown_name_is_compared_with_another_user() {
         let users = Users::read("users", &format!("alice:{}\n", bcrypt("a")), None).unwrap();
         assert!(users.stand_in("nobody").is_some(), "or it would cost less");
         assert_eq!(
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bad_line_is_named_with_what_to_do() {
+    fn faulty_line_is_reported_with_a_remedy() {
         let good = bcrypt("a");
         let good_at = |cost: &str| format!("alice:{}\n", good.replace("$04$", cost));
         let costs = |costs: &str| format!("alice:{}\n", argon2("a").replace("m=8,t=1,p=1", costs));
@@ -274,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_proved_counts_as_long_as_the_line_is_the_same() {
+    fn proof_is_valid_until_the_line_changes() {
         let file = |alice: &str, others: &str| {
             Users::read("users", &format!("{others}alice:{}\n", bcrypt(alice)), None).unwrap()
         };
@@ -292,7 +295,7 @@ mod tests {
         assert_eq!(known(&changed), None, "it is no more the password");
         let removed = Users::read("users", &format!("bob:{}\n", bcrypt("a")), None).unwrap().after(&changed);
         assert_eq!(known(&removed), None);
-        // Who was being checked while the file was changed has proved nothing to the new one.
+        // A check against the old file that ends after the change proves nothing for the new file.
         assert!(
             name(&users, "alice", "a").is_some() && known(&removed).is_none() && known(&changed).is_none()
         );

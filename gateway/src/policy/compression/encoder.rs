@@ -1,5 +1,5 @@
-//! Compresses a body part by part. Where nobody knows how long it will be, each part is sent on whole: it may be all
-//! that there is for a while.
+//! Compresses a body part by part. If the length of the body is not known, each compressed part is flushed and
+//! sent on: the backend may send nothing more for a while.
 
 use std::io::Write;
 
@@ -12,31 +12,33 @@ use zstd::stream::write::Encoder as Zstd;
 
 use crate::config::{Coding, CompressionLevel};
 
-/// What Brotli may look back on, as a power of two: half a megabyte. More would be held for each response.
+/// Window of Brotli, as a power of two: half a megabyte. A larger window would cost that memory for each
+/// response.
 const BROTLI_WINDOW: u32 = 19;
-/// What Brotli takes and gives at once, in bytes.
+/// Size of Brotli's buffer, in bytes.
 const BROTLI_BUFFER: usize = 4096;
 
-/// Compresses one body.
+/// Encoder of one body.
 pub struct Encoder {
-    /// `None`: it has ended.
+    /// Compressing stream; `None` after its end.
     stream: Option<Stream>,
-    /// Whether what there is so far goes on at once.
+    /// True if each part is flushed and sent on at once.
     flushes: bool,
 }
 
 enum Stream {
     Gzip(Gzip<Vec<u8>>),
     Brotli(Box<Brotli<Vec<u8>>>),
-    /// Never locked: a request's context may be looked at from any thread, and Zstandard's stream may not.
+    /// The mutex is never locked. It makes the stream `Sync`: other threads may refer to a request's context,
+    /// and Zstandard's stream alone does not allow that.
     Zstd(Box<Mutex<Zstd<'static, Vec<u8>>>>),
 }
 
 impl Encoder {
-    /// Begins a body of `length` bytes, where that is known.
+    /// Creates an encoder for a body of `length` bytes, or of unknown length (`None`).
     ///
     /// # Errors
-    /// Where Zstandard has no memory.
+    /// Returns an error if Zstandard cannot allocate memory.
     pub(super) fn new(coding: Coding, level: CompressionLevel, length: Option<u64>) -> Result<Self> {
         let pick = |fast, balanced, small| match level {
             CompressionLevel::Fast => fast,
@@ -52,7 +54,7 @@ impl Encoder {
             Coding::Zstd => {
                 let mut zstd =
                     Zstd::new(Vec::new(), pick(1, 3, 9) as i32).or_err(InternalError, "beginning zstd")?;
-                // For a short body it takes less memory.
+                // Zstandard uses less memory for a short body of known length.
                 zstd.set_pledged_src_size(length).or_err(InternalError, "beginning zstd")?;
                 Stream::Zstd(Box::new(Mutex::new(zstd)))
             }
@@ -60,10 +62,10 @@ impl Encoder {
         Ok(Encoder { stream: Some(stream), flushes: length.is_none() })
     }
 
-    /// A part of the body passes by; `end`: the last one.
+    /// Replaces a part of the body by its compressed form. `end` is true for the last part.
     ///
     /// # Errors
-    /// Where the body is longer than was said.
+    /// Returns an error if the body is longer than announced.
     pub fn on_body(&mut self, body: &mut Option<Bytes>, end: bool) -> Result<()> {
         let compressed =
             self.encode(body.as_deref().unwrap_or_default()).or_err(InternalError, "compressing")?;
@@ -73,15 +75,15 @@ impl Encoder {
             Some(rest) => [compressed, rest].concat(),
             None => compressed,
         };
-        // An empty part would be the end, where parts have their length in front.
+        // In the chunked coding an empty part would end the body.
         *body = Some(Bytes::from(compressed)).filter(|part| !part.is_empty());
         Ok(())
     }
 
-    /// The end of the body, unless it has been sent.
+    /// Returns the end of the compressed body, or `None` if it has been returned before.
     ///
     /// # Errors
-    /// Where the body is shorter than was said.
+    /// Returns an error if the body is shorter than announced.
     pub fn end(&mut self) -> Result<Option<Vec<u8>>> {
         let ended = match self.stream.take() {
             None => return Ok(None),
@@ -124,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    /// What a client makes of it, which must be whole.
+    /// Returns the decoded body. Panics if the compressed form is incomplete.
     fn decoded(coding: Coding, compressed: &[u8]) -> Vec<u8> {
         let mut plain = Vec::new();
         match coding {
@@ -144,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compressed_is_whole_and_smaller() {
+    fn compressed_body_is_complete_and_smaller() {
         let text = "It was the best of times, it was the worst of times. ".repeat(2000);
         for coding in CODINGS {
             for level in [CompressionLevel::Fast, CompressionLevel::Balanced, CompressionLevel::Small] {
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_body_is_one_too() {
+    fn empty_body_is_encoded() {
         for coding in CODINGS {
             let mut encoder = Encoder::new(coding, CompressionLevel::Fast, None).unwrap();
             let mut body = None;
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_another_length_than_was_said_does_not_end_well() {
+    fn body_shorter_than_announced_is_an_error() {
         let mut encoder = Encoder::new(Coding::Zstd, CompressionLevel::Fast, Some(10)).unwrap();
         encoder.on_body(&mut Some(Bytes::from_static(b"short")), false).unwrap();
         assert!(encoder.end().is_err());

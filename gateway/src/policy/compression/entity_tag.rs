@@ -1,8 +1,9 @@
-//! Entity tags in lists (RFC 9110 8.8.3). A tag may have a comma in it, so a list is not split at commas.
+//! Parses entity tags in lists (RFC 9110 8.8.3). A tag may contain a comma, so the list cannot be split at
+//! commas.
 
 use http::HeaderValue;
 
-/// Returns the tags in one line of a list: whether each is weak, and what stands between its quotes.
+/// Returns the tags in one line of a list: a flag that is true for a weak tag, and the text between the quotes.
 pub(super) fn tags(line: &HeaderValue) -> impl Iterator<Item = (bool, &[u8])> {
     let mut rest = line.as_bytes();
     std::iter::from_fn(move || {
@@ -19,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tags_are_found_whatever_is_in_them() {
+    fn tags_are_found_in_any_list() {
         for (line, expected) in [
             ("\"a\"", &[(false, "a")][..]),
             ("W/\"a\"", &[(true, "a")]),

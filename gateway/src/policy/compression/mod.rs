@@ -1,11 +1,13 @@
-//! `[compression]`: responses are compressed on their way down, where the client can take that and it is worth it.
+//! `[compression]`: compresses responses to the client if the client accepts that and it saves enough.
 //!
-//! Whether a resource is compressed is not only seen in its 200. A 206 and a 304 say the same of it as the 200 to the
-//! same request would (RFC 9110 15.3.7 and 15.4.5), and so does an answer to HEAD (9.3.2). A 304 does not say of which type
-//! the resource is, and a 206 may not; so what can be said without knowing that is said of every response here.
+//! The choice shows in more than the 200. A 206 and a 304 must carry the same fields as the 200 to the same
+//! request (RFC 9110 15.3.7 and 15.4.5), and so must a response to HEAD (9.3.2). A 304 does not tell the type
+//! of the resource, and a 206 need not. This module therefore adds to every response the fields that do not
+//! depend on the type.
 //!
-//! Not by Pingora's module: it takes the first coding that the client names, whatever weight that has, does not end
-//! what it compresses with Brotli, and holds back what should flow.
+//! The gateway does not use Pingora's module. That module takes the first coding that the client names,
+//! regardless of its weight, does not end a body that it compresses with Brotli, and holds back data that
+//! should flow.
 
 mod encoder;
 mod entity_tag;
@@ -24,7 +26,7 @@ use crate::util::{accept, decimal, field_list};
 
 pub use encoder::Encoder;
 
-/// What says of a body how it is written, byte for byte (RFC 9530, RFC 3230, and the older one).
+/// Fields with a digest of the exact bytes of a body (RFC 9530, RFC 3230, and the older Content-MD5).
 const DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("repr-digest"),
@@ -32,7 +34,8 @@ const DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-md5"),
 ];
 
-/// Events are small and must arrive at once: they stay as they are, whatever `types` says.
+/// Media type of server-sent events. Events are small and must arrive at once, so they are never compressed,
+/// even if `types` lists the type.
 const EVENTS: &str = "text/event-stream";
 
 /// The compiled `[compression]` table.
@@ -54,7 +57,7 @@ impl From<&config::Compression> for Compression {
     }
 }
 
-/// The name of a coding in `Content-Encoding`.
+/// Returns the name of a coding in `Content-Encoding`.
 fn name(coding: Coding) -> &'static str {
     match coding {
         Coding::Zstd => "zstd",
@@ -64,11 +67,12 @@ fn name(coding: Coding) -> &'static str {
 }
 
 impl Compression {
-    /// Decides what becomes of a response to `request`, changes its head, and returns what compresses the body; `None`
-    /// where that stays as it is, or there is none.
+    /// Decides if the response to `request` is compressed, and changes its head accordingly. Returns the
+    /// encoder of the body, or `None` if the body stays as it is or there is no body.
     ///
     /// # Errors
-    /// Where Pingora refuses a field, which it does not do for these, or a coding cannot begin.
+    /// Returns an error if Pingora refuses a field, which it does not do for these, or if the encoder cannot be
+    /// created.
     pub fn on_response(
         &self,
         request: &RequestHeader,
@@ -77,7 +81,8 @@ impl Compression {
         if response.status.is_informational() {
             return Ok(None);
         }
-        // Whatever it is: a 304 or a part cannot tell of which type the whole resource is, and must say the same as that.
+        // Every response gets Vary: a 304 or a 206 does not tell the type of the whole resource, and must say
+        // the same as the 200.
         add_vary(response, "Accept-Encoding")?;
         let coding = self.choose(&request.headers).filter(|_| may_change(request));
         if response.status == StatusCode::NOT_MODIFIED
@@ -94,12 +99,12 @@ impl Compression {
         if request.method == Method::HEAD {
             return Ok(None);
         }
-        // Over HTTP/2 Pingora leaves it out.
+        // Pingora omits this field over HTTP/2.
         response.insert_header(TRANSFER_ENCODING, "chunked")?;
         Encoder::new(coding, self.level, length).map(Some)
     }
 
-    /// Whether a response could be compressed, for a client that takes it so.
+    /// Returns true if the response can be compressed with benefit, for a client that accepts it.
     fn is_worth_it(&self, response: &ResponseHeader) -> bool {
         let has = |name: &HeaderName| response.headers.contains_key(name);
         let bodiless = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];
@@ -108,7 +113,7 @@ impl Compression {
             && !response.status.is_informational()
             && !bodiless.contains(&response.status)
             && !has(&CONTENT_ENCODING)
-            // They could not follow: Pingora has the body end with what is flushed last.
+            // Trailers could not follow: with Pingora the body ends with the data that is flushed last.
             && !has(&TRAILER)
             && !DIGESTS.iter().any(has)
             && !forbids_change(&response.headers)
@@ -124,7 +129,8 @@ impl Compression {
         !kind.eq_ignore_ascii_case(EVENTS) && self.types.iter().any(|types| types.contains(kind))
     }
 
-    /// The coding that the client likes best, of several the first of ours (RFC 9110 12.5.3).
+    /// Returns the coding with the highest weight in Accept-Encoding, and among equals the first in the
+    /// configuration (RFC 9110 12.5.3). Returns `None` if the client prefers no coding.
     fn choose(&self, request: &HeaderMap) -> Option<Coding> {
         let (mut others, mut plain) = (0, None);
         let mut weights: Vec<Option<u16>> = vec![None; self.codings.len()];
@@ -148,17 +154,19 @@ impl Compression {
     }
 }
 
-/// Whether the response to `request` may be compressed at all. A request for a part gets the resource as it is, in part or
-/// whole: a 206 then belongs to the same representation as a 200 to the same request.
+/// Returns true if the response to `request` may be compressed at all. A request with Range gets the resource
+/// uncompressed, in part or as a whole: a 206 then belongs to the same representation as a 200 to the same
+/// request.
 fn may_change(request: &RequestHeader) -> bool {
-    // Before HTTP/1.1 there is no body whose length is not known, but one that ends with the connection.
+    // Before HTTP/1.1 a body of unknown length can only end with the connection.
     request.version > Version::HTTP_10
         && !forbids_change(&request.headers)
         && !request.headers.contains_key(RANGE)
 }
 
-/// Whether the client that gets this 304 holds the compressed form of the resource: it bears the tag that was made weak,
-/// and the client lists that. Of a client that lists both, `compresses` tells which one it would get now.
+/// Returns true if the client that gets this 304 holds the compressed form of the resource. The client holds it
+/// if If-None-Match lists the weak form of the response's tag. If the client lists both forms, `compresses`
+/// tells which form it would get now.
 fn holds_compressed(request: &RequestHeader, response: &ResponseHeader, compresses: bool) -> bool {
     let Some(Some((false, tag))) = response.headers.get(ETAG).map(|tag| entity_tag::tags(tag).next()) else {
         return false;
@@ -170,7 +178,7 @@ fn holds_compressed(request: &RequestHeader, response: &ResponseHeader, compress
     has(true) && (compresses || !has(false))
 }
 
-/// RFC 9111 5.2.1.6 and 5.2.2.6.
+/// Returns true if Cache-Control has `no-transform` (RFC 9111 5.2.1.6 and 5.2.2.6).
 fn forbids_change(headers: &HeaderMap) -> bool {
     field_list::has(headers, CACHE_CONTROL, "no-transform")
 }
@@ -179,7 +187,8 @@ fn length(response: &ResponseHeader) -> Option<u64> {
     decimal::strict(response.headers.get(CONTENT_LENGTH)?.as_bytes()).ok()
 }
 
-/// What stands for these very bytes stands for what they say from now on (RFC 9110 8.8.1).
+/// Makes a strong entity tag weak, because the compressed body has the same meaning and not the same bytes (RFC
+/// 9110 8.8.1). Removes a malformed tag.
 fn weaken(response: &mut ResponseHeader) -> Result<()> {
     let Some(strong) = response.headers.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/")) else {
         return Ok(());
@@ -220,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clients_wishes_come_first_and_ours_after() {
+    fn coding_follows_client_weight_then_configured_order() {
         let choose =
             |accepted: &'static str| policy("").choose(&request(&[("accept-encoding", accepted)]).headers);
         for (accepted, coding) in [
@@ -251,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_or_must_not_be_compressed_stays() {
+    fn only_compressible_responses_are_worth_it() {
         let html = ("content-type", "text/html; charset=utf-8");
         for (status, fields, worth) in [
             (200, &[html][..], true),
@@ -283,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_head_says_what_the_body_will_be() {
+    fn head_matches_the_compressed_body() {
         let page = [
             ("content-type", "text/html"),
             ("content-length", "5000"),
@@ -323,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_it_as_it_is_gets_it_so_and_caches_are_told() {
+    fn plain_response_is_unchanged_except_for_vary() {
         let cases =
             [request(&[]), request(&[("accept-encoding", "gzip"), ("cache-control", "no-transform")])];
         let mut old = request(&[("accept-encoding", "gzip")]);
@@ -341,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_and_a_304_say_the_same_as_the_200_to_the_same_request() {
+    fn head_of_206_and_304_matches_the_200() {
         let gzip = ("accept-encoding", "gzip");
         let part = ("range", "bytes=0-99");
         let tagged = ("etag", "\"v1\"");
@@ -355,7 +364,7 @@ mod tests {
         };
         for kind in ["text/html", "image/jpeg"] {
             for asked in [&[gzip, part][..], &[part]] {
-                // A part of several ranges is of another type than the resource.
+                // A 206 with several ranges has another type than the resource.
                 for of_part in [kind, "multipart/byteranges; boundary=x"] {
                     let whole = said(asked, 200, Some(kind));
                     assert_eq!(said(asked, 206, Some(of_part)), whole, "{kind} {asked:?}");
@@ -371,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_304_has_the_tag_that_the_client_holds() {
+    fn tag_of_304_is_the_one_that_the_client_holds() {
         for (accepted, listed, tag) in [
             ("gzip", "\"v1\"", "\"v1\""),
             ("gzip", "W/\"v1\"", "W/\"v1\""),
@@ -391,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_weak_or_gone() {
+    fn strong_tag_becomes_weak_and_malformed_is_removed() {
         for (tag, weak) in [("\"a\"", Some("W/\"a\"")), ("W/\"a\"", Some("W/\"a\"")), ("a", None)] {
             let mut head = response(200, &[("etag", tag)]);
             weaken(&mut head).unwrap();

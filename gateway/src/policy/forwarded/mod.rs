@@ -1,6 +1,6 @@
-//! Who the client is: what a proxy in front of the gateway says, where it is trusted; and what the backend is told
-//! by `X-Forwarded-*`, `X-Real-IP` and `Via`. Whatever a client claims in such a field is taken out first, since
-//! a backend believes what it finds there.
+//! Tells the backend who the client is, in `X-Forwarded-*`, `X-Real-IP` and `Via`. The function `origin` finds
+//! the client by the fields of trusted proxies in front of the gateway. The gateway first removes every such
+//! field of the request, because a backend believes these fields.
 
 mod origin;
 
@@ -20,22 +20,22 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// What the gateway knows about a request of a client.
+/// Facts that the gateway knows about the client of a request.
 pub struct Client<'a> {
-    /// The client's address; `None` where it came over a Unix socket.
+    /// Address of the client; `None` if it came over a Unix socket.
     pub address: Option<IpAddr>,
-    /// Whether it came by HTTPS.
+    /// True if the client came by HTTPS.
     pub is_https: bool,
-    /// The host that the client asked for, as it wrote it.
+    /// Host that the client asked for, as the client wrote it.
     pub host: Option<&'a str>,
 }
 
-/// Replaces what the client said about itself by what is known.
+/// Replaces the client's claims about itself by the known facts.
 ///
 /// # Errors
-/// Never in practice: all of these values are valid.
+/// Returns an error if Pingora refuses a field, which does not happen: all values are valid.
 pub fn apply(request: &mut RequestHeader, client: &Client<'_>) -> Result<()> {
-    // Every field by which a client could pass for another one.
+    // Remove every field by which a client could pass for another one.
     remove_where(request, is_claim);
     if let Some(address) = client.address {
         let mut text = String::with_capacity(45);
@@ -56,7 +56,8 @@ pub fn apply(request: &mut RequestHeader, client: &Client<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Whether backends take it from such a field who the client is, by what it came, or which path it has asked for.
+/// Returns true if backends may learn from the field `name` who the client is, how it connected, or which path
+/// it asked for.
 fn is_claim(name: &str) -> bool {
     const BEGINNINGS: [&str; 9] = [
         "x-forwarded",
@@ -74,14 +75,14 @@ fn is_claim(name: &str) -> bool {
         "true-client-ip" | "cf-connecting-ip" | "cf-connecting-ipv6" | "fastly-client-ip" => true,
         "client-cert" | "client-cert-chain" => true,
         "x-user" | "x-remote-user" | "remote-user" => true,
-        // Some frameworks route by it.
+        // Some frameworks route by this field.
         "x-rewrite-url" => true,
         name => BEGINNINGS.iter().any(|beginning| name.starts_with(beginning)),
     }
 }
 
-/// The `Via` of a message that was received over `version` (RFC 9110 7.6.3). A proxy adds its own to those
-/// that are there.
+/// Returns the `Via` field for a message that was received over `version` (RFC 9110 7.6.3). A proxy adds its
+/// entry to those that are there.
 pub fn via(version: Version) -> (HeaderName, HeaderValue) {
     let via = match version {
         Version::HTTP_2 => "2 gateway",
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_are_replaced_by_what_is_known() {
+    fn claims_of_the_client_are_replaced_by_known_facts() {
         let forged = [
             ("X-Forwarded-For", "6.6.6.6"),
             ("X-Forwarded-For", "7.7.7.7"),
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_claimed_for_a_client_without_address() {
+    fn client_without_address_gets_no_forwarded_for() {
         let client = Client { address: None, is_https: true, host: None };
         let request = applied(&[("X-Forwarded-For", "6.6.6.6")], &client);
         assert!(!request.headers.contains_key("x-forwarded-for"));

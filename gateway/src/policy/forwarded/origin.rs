@@ -1,6 +1,6 @@
-//! Who the client is: what proxies in front of the gateway say, as far as they are trusted. Each has put its client's
-//! address at the end of a list; so the list is read from its end, and whatever somebody has written who is not
-//! trusted counts for nothing, be it as strange as it may.
+//! Finds the client by the fields of trusted proxies in front of the gateway. Each proxy appends the address of
+//! its client to a list. The list is therefore read from its end, and the reading stops at the first untrusted
+//! address: text that an untrusted client wrote before it has no effect, even if it is malformed.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -10,20 +10,21 @@ use super::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use crate::config::{Cidr, TrustedField};
 use crate::util::field_list::members_of;
 
-/// How many proxies there may be in a row. More are a loop, or somebody who wants it to take long.
+/// Maximum number of proxies in a row. A longer list is a loop, or an attempt to cost the gateway time.
 const MAX_HOPS: usize = 32;
 
-/// For whom a peer speaks.
+/// Client for which a peer speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// The client's address.
+    /// Address of the client.
     pub address: Option<IpAddr>,
-    /// Whether the client came by HTTPS; `None` where nobody who is trusted says anything.
+    /// True if the client came by HTTPS; `None` if no trusted proxy says.
     pub is_https: Option<bool>,
 }
 
-/// For whom `peer` speaks: for itself, unless it is one of `trusted`. Then the list in `field`, and in no other one, is
-/// walked from its end, as far as those are trusted who have written it: the first who is not is the client.
+/// Returns the client for which `peer` speaks: the peer itself, unless it is one of `trusted`. For a trusted
+/// peer, the list in `field` (and in no other field) is read from its end, as long as the address before was
+/// trusted. The first untrusted address is the client.
 pub fn origin(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[Cidr], field: TrustedField) -> Origin {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let Some(mut client) = peer.filter(|peer| is_trusted(*peer)) else {
@@ -43,8 +44,8 @@ pub fn origin(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[Cidr], field
             TrustedField::XForwardedFor => text(entry).and_then(address).map(|address| (address, is_https)),
             TrustedField::Forwarded => element(entry),
         };
-        // What is no address was written by nobody who is trusted, or hides the client on purpose (RFC 7239 6.3):
-        // nobody further away is known.
+        // An entry that is not an address is not from a trusted proxy, or hides the client on purpose (RFC 7239
+        // 6.3). The proxy that wrote it is then the last known address.
         let Some(hop) = hop else { break };
         (client, is_https) = hop;
         if !is_trusted(client) {
@@ -54,15 +55,15 @@ pub fn origin(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[Cidr], field
     Origin { address: Some(client), is_https }
 }
 
-/// What the nearest proxy says about the connection that it was asked over.
+/// Returns true if the nearest proxy says that it was reached over HTTPS. Returns `None` if it does not say.
 fn last_proto(headers: &HeaderMap) -> Option<bool> {
     let last =
         headers.get_all(X_FORWARDED_PROTO).iter().rev().find_map(|line| members_of(line).next_back())?;
     is_https(text(last)?)
 }
 
-/// Whether a scheme is one of those over TLS; `None` for one that says nothing about that. Some proxies (Traefik) name
-/// the scheme of a WebSocket, which is HTTP until it has been upgraded (RFC 6455 3).
+/// Returns true if the scheme implies TLS, and `None` for a scheme that tells nothing about TLS. Some proxies
+/// (Traefik) name the scheme of a WebSocket, which is HTTP until the upgrade (RFC 6455 3).
 fn is_https(scheme: &str) -> Option<bool> {
     let is_one_of = |names: [&str; 2]| names.iter().any(|name| scheme.eq_ignore_ascii_case(name));
     if is_one_of(["https", "wss"]) {
@@ -74,8 +75,9 @@ fn is_https(scheme: &str) -> Option<bool> {
     }
 }
 
-/// The parts of a list, from its end, without blanks around them. What is between quotes is one part; they are looked
-/// for from the end too, so that a quote at the beginning, which anybody may have written, hides nothing.
+/// Returns the parts of a list from its end, without surrounding white space. Text in quotes belongs to one
+/// part. Quotes are also matched from the end: a quote at the beginning, which any client may have written,
+/// hides nothing.
 fn backwards(list: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(list);
     std::iter::from_fn(move || {
@@ -106,18 +108,19 @@ fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
 }
 
-/// Whom an element of `Forwarded` is about (RFC 7239 4), and whether that came by HTTPS; `None` where it does not say.
+/// Parses an element of `Forwarded` (RFC 7239 4): the address of the client, and true if it came by HTTPS.
+/// Returns `None` if the element has no valid address.
 fn element(element: &[u8]) -> Option<(IpAddr, Option<bool>)> {
     let (mut node, mut proto) = (None, None);
     for pair in backwards(element, b';').filter(|pair| !pair.is_empty()) {
         let (name, value) = text(pair)?.split_once('=')?;
         let value = match value.strip_prefix('"') {
-            // Neither an address nor a scheme has anything in it that would have to be escaped.
+            // Neither an address nor a scheme contains a character that must be escaped.
             Some(value) => value.strip_suffix('"')?,
             None => value,
         };
         if name.eq_ignore_ascii_case("for") {
-            // Of two, nobody could tell which holds.
+            // With two `for` parameters the right one is unknown.
             if node.replace(self::node(value)?).is_some() {
                 return None;
             }
@@ -128,13 +131,15 @@ fn element(element: &[u8]) -> Option<(IpAddr, Option<bool>)> {
     Some((node?, proto))
 }
 
-/// A node as RFC 7239 6 has it: IPv6 stands in brackets. `None` for `unknown`, and for a name that hides it.
+/// Parses a node (RFC 7239 6), in which IPv6 has brackets. Returns `None` for `unknown` and for a name that
+/// hides the address.
 fn node(text: &str) -> Option<IpAddr> {
     let is_v6 = text.matches(':').count() > 1;
     (text.starts_with('[') == is_v6).then(|| address(text)).flatten()
 }
 
-/// An address as proxies write it: alone, in brackets, or with a port. IPv4 is IPv4, also where it is written as IPv6.
+/// Parses an address as proxies write it: alone, in brackets, or with a port. An IPv4 address in IPv6 form
+/// becomes IPv4.
 fn address(text: &str) -> Option<IpAddr> {
     let in_brackets = |text: &str| text.strip_prefix('[')?.strip_suffix(']').and_then(v6);
     let found = match text.parse::<IpAddr>().ok().or_else(|| v6(text)).or_else(|| in_brackets(text)) {
@@ -144,7 +149,7 @@ fn address(text: &str) -> Option<IpAddr> {
     Some(found.to_canonical())
 }
 
-/// Without the zone, which says something to the one who wrote it alone (RFC 4007 11).
+/// Parses an IPv6 address and drops its zone, which has a meaning only on the host that wrote it (RFC 4007 11).
 fn v6(text: &str) -> Option<IpAddr> {
     let (address, zone) = text.split_once('%').unwrap_or((text, "0"));
     let is_zone =
@@ -179,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn only_those_who_are_trusted_speak_for_others() {
+    fn only_trusted_peers_speak_for_other_clients() {
         for (peer, lists, client) in [
             ("192.0.2.1", &["6.6.6.6"][..], "192.0.2.1"),
             ("10.0.0.1", &["6.6.6.6, 192.0.2.1"], "192.0.2.1"),
@@ -213,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_standard_field_is_read_as_the_standard_has_it() {
+    fn forwarded_field_is_parsed_as_in_rfc_7239() {
         for (lines, client, https) in [
             (&["for=192.0.2.1"][..], "192.0.2.1", None),
             (&["For=\"[2001:db8:cafe::17]:4711\";Proto=HTTPS"], "2001:db8:cafe::17", Some(true)),
@@ -248,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_is_what_the_nearest_proxy_says() {
+    fn scheme_is_the_one_of_the_nearest_proxy() {
         let proto = |peer: &str, lines: &[&str]| {
             let headers = headers(&X_FORWARDED_PROTO, lines);
             origin(peer.parse().ok(), &headers, &trusted(), TrustedField::XForwardedFor).is_https
@@ -277,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_list_ends() {
+    fn list_is_read_up_to_max_hops() {
         let long = ["6.6.6.6", &", 10.0.0.2".repeat(5000)].concat();
         let headers = headers(&X_FORWARDED_FOR, &[&long]);
         let found = origin("10.0.0.1".parse().ok(), &headers, &trusted(), TrustedField::XForwardedFor);
@@ -285,8 +290,8 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_write_what_is_not_understood() {
-        // Whatever the client sends, the trusted proxy adds the client's address behind it.
+    fn forged_prefix_never_changes_the_client() {
+        // The trusted proxy appends the client's address to any text that the client sends.
         let mut random = fastrand::Rng::with_seed(3);
         const PARTS: [&str; 18] = [
             "for=",

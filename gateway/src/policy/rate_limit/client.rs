@@ -1,4 +1,5 @@
-//! Who is counted: a client's address, or what it says of itself in a field, a cookie, or a token.
+//! Identifies the client that a rate limit counts: by its address, or by a field, a cookie, or a claim of its
+//! token.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,18 +9,18 @@ use http::HeaderMap;
 use crate::config::{RateLimitKey, client_network};
 use crate::policy::cookies;
 
-/// What is known about who asks.
+/// Facts about the client of a request.
 #[derive(Clone, Copy)]
 pub struct RateLimitSubject<'r> {
-    /// Its address; `None` on a Unix socket.
+    /// Address of the client; `None` on a Unix socket.
     pub address: Option<IpAddr>,
-    /// What its request bears.
+    /// Header fields of the request.
     pub headers: &'r HeaderMap,
-    /// What the token says by which it was let in.
+    /// Claims of the client's token.
     pub claim: &'r dyn Fn(&str) -> Option<Cow<'r, str>>,
 }
 
-/// Whoever is counted for itself. An address is never taken for a name that reads the same.
+/// Client with its own count. An address differs from a name with the same text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Client<'r> {
     Address(IpAddr),
@@ -27,7 +28,8 @@ pub(super) enum Client<'r> {
 }
 
 impl<'r> Client<'r> {
-    /// Who asks, going by `key`; who has no such name, or an empty one, goes by its address.
+    /// Returns the client that `key` identifies. A client without such a name, or with an empty one, is
+    /// identified by its address.
     pub(super) fn of(key: &RateLimitKey, asker: &RateLimitSubject<'r>) -> Self {
         let name = match key {
             RateLimitKey::ClientIp => None,
@@ -41,12 +43,12 @@ impl<'r> Client<'r> {
         };
         match name.filter(|name| !name.is_empty()) {
             Some(name) => Client::Named(name),
-            // Clients without an address (on a Unix socket) count as one.
+            // Clients on a Unix socket have no address and count as one client.
             None => Client::Address(asker.address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), client_network)),
         }
     }
 
-    /// The same in bytes, of which no other client has the same.
+    /// Returns the client as bytes, which differ for different clients.
     pub(super) fn bytes(&self) -> (u8, [u8; 16], &[u8]) {
         match self {
             Client::Address(IpAddr::V4(address)) => (4, address.to_ipv6_mapped().octets(), &[]),

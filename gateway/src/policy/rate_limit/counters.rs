@@ -1,15 +1,16 @@
 //! Counters for any number of clients in a fixed amount of memory.
 //!
-//! A table of slots (by default 2¹⁸ in 4.25 MiB), in buckets of eight. A client's key (64 bits of a hash that
-//! nobody outside can compute) belongs into one bucket; within it, it has a slot of its own, so clients are never
-//! counted together. A slot whose window has passed is free for the next client. Only when all eight clients of a
-//! bucket are within their windows does a ninth take a slot that is in use, the one with the fewest requests:
-//! that client's count starts anew. So a flood of addresses costs no memory, and lets go first of those that
-//! asked least; to have itself forgotten, a client that has asked n times needs seven others in its bucket that
-//! have each asked as often, and cannot know which those are.
+//! The counters are a table of slots (by default 2¹⁸ in 4.25 MiB), in buckets of eight. A client's key consists
+//! of 64 bits of a hash that no client can compute. The key selects one bucket; in the bucket, the client has
+//! its own slot, so clients are never counted together. A slot whose window has passed is free for the next
+//! client. If all eight clients of a bucket are within their windows, a ninth client takes the slot with the
+//! fewest requests, and the count of that slot's client starts anew. A flood of addresses therefore costs no
+//! memory, and first evicts the clients with the fewest requests. A client with n requests is evicted only
+//! after seven other clients of its bucket have each made as many requests. A client cannot know which clients
+//! share its bucket.
 //!
-//! Counting takes no lock: a slot's window and count are one atomic word. A client's first request in a while
-//! takes the lock of its bucket, so that the client cannot get two slots.
+//! Counting takes no lock: a slot's window and count are one atomic word. The first request of a client that
+//! has no slot takes the lock of its bucket, so that the client cannot get two slots.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,16 +23,17 @@ use crate::config::MAX_RATE_LIMIT;
 
 const WAYS: usize = 8;
 
-/// A word holds when its window ends, in milliseconds (40 bits, 34 years), and the count (24 bits).
+/// Number of bits for the count in a slot's word (24 bits). The other 40 bits are the end of the window in
+/// milliseconds, which is enough for 34 years.
 const COUNT_BITS: u32 = 24;
 const _: () = assert!(MAX_RATE_LIMIT < 1 << COUNT_BITS, "a count would run into the time");
 
-/// The table.
+/// Table of counters.
 pub struct Counters {
     buckets: Box<[Bucket]>,
     hasher: RandomState,
     start: Instant,
-    /// Clients that were forgotten within their windows.
+    /// Number of clients that were evicted within their windows.
     evicted: IntCounter,
 }
 
@@ -43,30 +45,30 @@ struct Bucket {
 
 #[derive(Default)]
 struct Slot {
-    /// 0 where nobody has it.
+    /// Key of the client; 0 in a free slot.
     key: AtomicU64,
     word: AtomicU64,
 }
 
-/// How a client stands in a window.
+/// State of a client in a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
-    /// Whether the request is within the limit.
+    /// True if the request is within the limit.
     pub allowed: bool,
-    /// Requests in this window, this one included where it is allowed.
+    /// Number of requests in this window. The count includes the current request if that is allowed.
     pub used: u32,
-    /// Milliseconds until the window has passed.
+    /// Milliseconds until the end of the window.
     pub reset_ms: u64,
 }
 
 impl Count {
-    /// Whether anybody has asked: a window that is asked has always something left of its time.
+    /// Returns true if the window was checked: a checked window always has time left.
     pub(super) fn is_known(self) -> bool {
         self.reset_ms > 0
     }
 }
 
-/// What holds for one count.
+/// Parameters of one count.
 #[derive(Clone, Copy)]
 struct Rule {
     limit: u32,
@@ -75,7 +77,8 @@ struct Rule {
 }
 
 impl Counters {
-    /// An empty table with room for so many clients; `evicted` counts those that it had no room for.
+    /// Creates an empty table for so many clients. `evicted` counts the clients that were evicted for lack of
+    /// room.
     pub fn new(clients: usize, evicted: IntCounter) -> Self {
         Counters {
             buckets: (0..clients.div_ceil(WAYS).max(1)).map(|_| Bucket::default()).collect(),
@@ -85,22 +88,22 @@ impl Counters {
         }
     }
 
-    /// Whether it is as large as one for so many clients.
+    /// Returns true if the table has the size of one for so many clients.
     pub fn has_room_for(&self, clients: usize) -> bool {
         self.buckets.len() == clients.div_ceil(WAYS).max(1)
     }
 
-    /// How many bytes it takes, whoever comes.
+    /// Returns the size of the table in bytes, which does not depend on the number of clients.
     pub fn bytes(&self) -> usize {
         self.buckets.len() * size_of::<Bucket>()
     }
 
-    /// The key of whatever is counted for itself.
+    /// Returns the key under which `of` is counted.
     pub fn key(&self, of: impl Hash) -> u64 {
         self.hasher.hash_one(of).max(1)
     }
 
-    /// How a client stands, without counting anything.
+    /// Returns the state of a client, without counting a request.
     pub fn peek(&self, key: u64, limit: u32, window_ms: u64, now: Instant) -> Count {
         let now_ms = self.clock(now);
         let found = self.bucket(key).find(key).map(|slot| slot.word.load(Ordering::Acquire));
@@ -114,7 +117,7 @@ impl Counters {
         }
     }
 
-    /// Counts a request, unless `limit` of them have been counted in this window already.
+    /// Counts a request, unless `limit` requests have been counted in this window already.
     pub fn count(&self, key: u64, limit: u32, window_ms: u64, now: Instant) -> Count {
         let rule = Rule { limit, window_ms, now_ms: self.clock(now) };
         let bucket = self.bucket(key);
@@ -128,7 +131,7 @@ impl Counters {
         }
     }
 
-    /// Takes back what `count` has counted at `now`, and tells how the client stands then.
+    /// Undoes the `count` that was made at `now`. Returns the state of the client after that.
     pub fn give_back(&self, key: u64, count: Count, now: Instant) -> Count {
         let end = self.clock(now).saturating_add(count.reset_ms);
         if let Some(slot) = self.bucket(key).find(key) {
@@ -152,7 +155,8 @@ impl Bucket {
         self.slots.iter().find(|slot| slot.key.load(Ordering::Acquire) == key)
     }
 
-    /// Gives a client a slot, with its first request counted; false where it has one by now.
+    /// Gives a client a slot, with its first request counted. Returns false if the client has got a slot in the
+    /// meantime.
     fn welcome(&self, key: u64, rule: Rule, evicted: &IntCounter) -> bool {
         let _one_at_a_time = self.newcomers.lock();
         while self.find(key).is_none() {
@@ -160,8 +164,8 @@ impl Bucket {
             let least =
                 words.min_by_key(|(_, word)| if is_over(*word, rule.now_ms) { 0 } else { count_of(*word) });
             let Some((slot, word)) = least else { return false };
-            // Nobody finds the slot any more. Whoever has found it before may have counted since: then its
-            // word has changed, and the slot stays theirs.
+            // From here on no thread finds the slot. A thread that found the slot earlier may have counted
+            // since: then its word has changed, and the slot stays with its client.
             let owner = slot.key.swap(0, Ordering::AcqRel);
             let fresh = rule.fresh_word();
             if slot.word.compare_exchange(word, fresh, Ordering::AcqRel, Ordering::Acquire).is_ok() {
@@ -178,7 +182,7 @@ impl Bucket {
 }
 
 impl Slot {
-    /// Counts for `key`; `None` where the slot is no longer its.
+    /// Counts a request of `key`. Returns `None` if the slot no longer belongs to `key`.
     fn count(&self, key: u64, rule: Rule) -> Option<Count> {
         let mut word = self.word.load(Ordering::Acquire);
         loop {
@@ -201,7 +205,7 @@ impl Slot {
         }
     }
 
-    /// Counts one less for `key`, as long as the window is still the one that ends at `end`.
+    /// Takes one request of `key` back, if the current window still is the one that ends at `end`.
     fn give_back(&self, key: u64, end: u64) {
         let mut word = self.word.load(Ordering::Acquire);
         while self.key.load(Ordering::Acquire) == key && end_of(word) == end && count_of(word) > 0 {
@@ -214,7 +218,7 @@ impl Slot {
 }
 
 impl Rule {
-    /// A window that opens now, with one request in it.
+    /// Returns the word of a window that opens now, with one request counted.
     fn fresh_word(self) -> u64 {
         (self.now_ms.saturating_add(self.window_ms) << COUNT_BITS) | 1
     }
@@ -245,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_together_count_exactly_to_the_limit() {
+    fn parallel_threads_count_exactly_to_the_limit() {
         let counters = counters(1 << 18);
         let now = Instant::now();
         for key in 1..=200 {
@@ -259,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_can_be_counted_again_and_only_in_its_window() {
+    fn request_is_taken_back_only_within_its_window() {
         let counters = counters(8);
         let start = Instant::now();
         let first = counters.count(1, 2, 1_000, start);
@@ -278,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_clients_fit_and_the_busy_ones_are_remembered() {
+    fn million_clients_do_not_evict_the_busy_ones() {
         let counters = counters(1 << 18);
         let now = Instant::now();
         let key = |n: u32| counters.key(n);
@@ -303,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_fit_are_counted_each_for_itself() {
+    fn clients_that_fit_are_counted_separately() {
         let counters = counters(1 << 18);
         let now = Instant::now();
         let keys: Vec<u64> = (0..20_000_u32).map(|n| counters.key(n)).collect();

@@ -1,10 +1,10 @@
-//! How much a client may ask: so many requests in a window that opens with the client's first request. Several
-//! windows may hold together; a request needs room in each of them, and is counted in all of them or in none.
-//! One that finds no room is refused with 429 until the window has passed.
+//! `[rate_limit]`: limits the number of requests of a client in a window, which opens with the client's first
+//! request. Several windows may apply together. A request needs room in each of them, and is counted in all of
+//! them or in none. A request without room gets 429 until the window has passed.
 //!
-//! Counting is exact, per client, in bounded memory: see [`Counters`]. Windows may be shared by several gateways:
-//! then a [`Store`] counts, and the gateway itself while that is away. Every answer tells the client where it
-//! stands (the `RateLimit` fields of draft-ietf-httpapi-ratelimit-headers-10).
+//! Counting is exact, per client, in bounded memory: see [`Counters`]. Several gateways can share a window:
+//! then a [`Store`] counts, and the gateway itself counts while the store is away. Every response tells the
+//! client its state (the `RateLimit` fields of draft-ietf-httpapi-ratelimit-headers-10).
 
 mod client;
 mod counters;
@@ -37,41 +37,41 @@ use crate::telemetry::Refusals;
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// The compiled `[rate_limit]` of a route.
+/// Compiled `[rate_limit]` of a route.
 pub struct RateLimiter {
-    /// What is asked as soon as a request has its route: it protects everything behind it, such as the check of a
-    /// password.
+    /// Windows that are checked as soon as a request has its route. They protect everything that follows, such
+    /// as the check of a password.
     pub on_arrival: Option<Windows>,
-    /// What goes by a claim, and can be asked only once a token was looked at. A request that is refused here has
-    /// been counted in the others.
+    /// Windows that count by a claim, and can be checked only after the check of the token. A request that is
+    /// refused here has been counted in the other windows.
     pub by_claim: Option<Windows>,
 }
 
-/// Windows that are asked together.
+/// Windows that are checked together.
 pub struct Windows {
-    /// Those that are counted here, and then those that the store counts.
+    /// Windows that this gateway counts, followed by those that the store counts.
     windows: Vec<Window>,
-    /// How many of them are counted here.
+    /// Number of windows that this gateway counts.
     local: usize,
     store: Option<Arc<Store>>,
     counters: Arc<Counters>,
     policy: HeaderValue,
 }
 
-/// What a compiled rate limit is made with.
+/// Dependencies of a compiled rate limit.
 pub struct LimiterDeps<'m> {
-    /// What is counted together, in words that no other scope has.
+    /// Returns the name of a scope, whose requests are counted together. Each scope has another name.
     pub scope: &'m dyn Fn(RateLimitScope) -> &'m str,
-    /// Where this gateway counts.
+    /// Counters of this gateway.
     pub counters: &'m Arc<Counters>,
-    /// What counts for several gateways, where a window says so.
+    /// Store that counts for several gateways, for windows that name one.
     pub store: Option<&'m Arc<Store>>,
-    /// Counts what a window of this name refuses.
+    /// Returns the counter of the requests that the window of this name refuses.
     pub refusals: &'m dyn Fn(&str) -> Refusals,
 }
 
 impl RateLimiter {
-    /// A limiter for all requests of a scope together; `None` where there is no window.
+    /// Creates the limiter for all requests of a scope. Returns `None` if the configuration has no window.
     pub fn new(config: &RateLimits, means: &LimiterDeps<'_>) -> Option<Self> {
         let is_by_claim = |window: &RateLimit| matches!(window.key, RateLimitKey::Claim(_));
         let limiter = RateLimiter {
@@ -81,7 +81,7 @@ impl RateLimiter {
         (limiter.on_arrival.is_some() || limiter.by_claim.is_some()).then_some(limiter)
     }
 
-    /// All of its windows.
+    /// Returns all windows of the limiter.
     pub fn windows(&self) -> impl Iterator<Item = &Window> {
         self.on_arrival.iter().chain(&self.by_claim).flat_map(|windows| &windows.windows)
     }
@@ -96,7 +96,7 @@ impl Windows {
         let mut windows: Vec<_> = config.named().filter(|(_, window)| belongs(window)).collect();
         let is_local = |window: &RateLimit| window.store == CounterStore::Local;
         windows.sort_by_key(|(_, window)| !is_local(window));
-        // Validation allows no more.
+        // Validation of the configuration allows no more windows.
         windows.truncate(MAX_RATE_LIMITS);
         let local = windows.iter().filter(|(_, window)| is_local(window)).count();
         let compiled = |(name, window): &(Cow<'_, str>, &RateLimit)| {
@@ -115,8 +115,8 @@ impl Windows {
         })
     }
 
-    /// Counts a request. Where all windows are counted here, or one of these refuses it, the verdict is there at
-    /// once; else the store has to be waited for.
+    /// Counts a request. The verdict is there at once if this gateway counts all windows, or one of its own
+    /// windows refuses the request. Otherwise the caller has to wait for the store.
     pub fn check(&self, asker: &RateLimitSubject<'_>, now: Instant) -> CheckOutcome<'_> {
         let mut tally = Tally::default();
         for (key, window) in tally.keys.iter_mut().zip(&self.windows) {
@@ -143,13 +143,13 @@ impl Windows {
         }
     }
 
-    /// Counts a request in these windows, or in none: where one of them has no room, the others get back what
-    /// they counted. (Of requests that come at the very same moment one may so be refused for the sake of another
-    /// that is refused elsewhere. Never is more let through than the limit.)
+    /// Counts a request in these windows, or in none: if one window has no room, the counts in the others are
+    /// undone. Two requests at the same moment can both be refused, if one holds room for a moment that another
+    /// window then denies it. The gateway never lets more requests through than the limit.
     fn take(&self, windows: Range<usize>, tally: &mut Tally, now: Instant) -> bool {
         let Windows { counters, .. } = self;
         if windows.len() > 1 {
-            // Whoever has used up one window must not even for a moment take room from the others.
+            // A client that has used up one window must not take room from the others, even for a moment.
             for i in windows.clone() {
                 let Window { limit, ms, .. } = self.windows[i];
                 tally.counts[i] = counters.peek(tally.keys[i], limit, ms, now);
@@ -175,13 +175,13 @@ impl Windows {
         }
     }
 
-    /// The places of the windows that the store counts.
+    /// Returns the positions of the windows that the store counts.
     fn shared(&self) -> Range<usize> {
         self.local..self.windows.len()
     }
 
     fn verdict(&self, tally: &Tally) -> Verdict<Quota> {
-        // A window that nobody came to ask has nothing to tell.
+        // A window that was not checked has no state to send.
         let counted = || self.windows.iter().zip(tally.counts).filter(|(_, count)| count.is_known());
         let mut limits = String::new();
         counted().for_each(|(window, count)| window.tell(count, &mut limits));
@@ -203,14 +203,14 @@ impl Windows {
     }
 }
 
-/// What is known about a request's windows, by their places.
+/// Keys and counts of a request, by the position of the window.
 #[derive(Default)]
 struct Tally {
     keys: [u64; MAX_RATE_LIMITS],
     counts: [Count; MAX_RATE_LIMITS],
 }
 
-/// Where a client stands, as it is told.
+/// State of a client in its windows, as field values for the response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quota {
     limits: HeaderValue,
@@ -218,7 +218,7 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// Both together: of windows that were asked on arrival, and of those by claim.
+    /// Joins the state of the windows on arrival with that of the windows by claim.
     #[must_use]
     pub fn and(&self, other: &Quota) -> Quota {
         let joined = |one: &HeaderValue, other: &HeaderValue| {
@@ -230,23 +230,23 @@ impl Quota {
         }
     }
 
-    /// Tells the client, on a response that it gets.
+    /// Adds the state to a response.
     ///
     /// # Errors
-    /// Where Pingora refuses a field, which it does not do for these.
+    /// Returns an error if Pingora refuses a field, which it does not do for these.
     pub fn on_response(&self, response: &mut ResponseHeader) -> Result<()> {
         response.insert_header(RATELIMIT, self.limits.clone())?;
         response.insert_header(RATELIMIT_POLICY, self.policy.clone())
     }
 
-    /// The same on an answer of the gateway's own; one that refuses for want of room has told already.
+    /// Adds the state to a local reply. A 429 reply has the fields already.
     pub fn on_reply(&self, fields: &mut HeaderMap) {
         fields.entry(RATELIMIT).or_insert_with(|| self.limits.clone());
         fields.entry(RATELIMIT_POLICY).or_insert_with(|| self.policy.clone());
     }
 }
 
-/// Names and numbers always make a field.
+/// Converts a text to a field value. Names and numbers are always valid.
 fn field(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
 }

@@ -1,20 +1,20 @@
-//! A request for which the store must be asked, and what is remembered of its answers.
+//! Check of a request that the store must count. The gateway remembers refusals of the store.
 
 use std::time::Instant;
 
 use super::store::Ask;
 use super::{Count, Quota, Store, Tally, Verdict, Windows};
 
-/// What has become of a check.
+/// Result of a check.
 pub enum CheckOutcome<'w> {
-    /// The verdict.
+    /// The verdict is known.
     Done(Verdict<Quota>),
-    /// The store must be asked.
+    /// The store has to count the request.
     Waits(Waiting<'w>),
 }
 
 impl CheckOutcome<'_> {
-    /// The verdict, when it is there.
+    /// Returns the verdict, and waits for the store if necessary.
     pub async fn verdict(self) -> Verdict<Quota> {
         match self {
             CheckOutcome::Done(verdict) => verdict,
@@ -23,7 +23,7 @@ impl CheckOutcome<'_> {
     }
 }
 
-/// A request that is counted in all of the windows here, and waits for the store to count it in the others.
+/// Request that this gateway has counted in its own windows, and that the store has to count in the others.
 pub struct Waiting<'w> {
     pub(super) windows: &'w Windows,
     pub(super) store: &'w Store,
@@ -33,7 +33,8 @@ pub struct Waiting<'w> {
 }
 
 impl Waiting<'_> {
-    /// What the store says, or where it says nothing in time, what this gateway has counted by itself.
+    /// Returns the verdict by the counts of the store. If the store does not respond in time, this gateway
+    /// counts those windows itself.
     async fn verdict(mut self) -> Verdict<Quota> {
         let (windows, shared) = (self.windows, self.windows.shared());
         let is_taken = match self.store.count(&self.asks).await {
@@ -55,8 +56,9 @@ impl Waiting<'_> {
 }
 
 impl Windows {
-    /// Whether the store has refused this client in a window that has not passed. Then it need not be asked: a
-    /// client that goes on asking, whatever it is told, must not keep the store from answering the others.
+    /// Returns true if the store has refused this client in a window that has not passed. Then the gateway does
+    /// not ask the store: a client that keeps sending requests in spite of refusals must not keep the store
+    /// from serving others.
     pub(super) fn is_known_to_be_refused(&self, tally: &mut Tally, now: Instant) -> bool {
         let mut is_refused = false;
         for i in self.shared() {
@@ -80,7 +82,8 @@ impl Windows {
         }
     }
 
-    /// Where a refusal by the window at `i` is remembered. One that has got another limit is asked anew.
+    /// Returns the key under which a refusal by the window at `i` is remembered. The key includes the limit:
+    /// after a change of the limit the gateway asks the store again.
     fn refusal(&self, i: usize, tally: &Tally) -> u64 {
         self.counters.key(("refused", tally.keys[i], self.windows[i].limit))
     }

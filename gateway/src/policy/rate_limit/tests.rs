@@ -1,4 +1,4 @@
-//! Windows by themselves: what they count, whom they refuse, and what they say.
+//! Tests of windows without a store: counting, refusals, and the fields that clients get.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use prometheus::IntCounter;
 use super::*;
 use crate::telemetry::Metrics;
 
-/// Limiters that count in one table.
+/// Table of counters for several limiters.
 struct Bench {
     counters: Arc<Counters>,
     metrics: Metrics,
@@ -65,7 +65,7 @@ fn refused(windows: &Windows, client: &str, key: &str, now: Instant) -> Reply {
     }
 }
 
-/// What the client is told on a response.
+/// Returns the `RateLimit` field of a response.
 fn told(windows: &Windows, client: &str, key: &str, now: Instant) -> String {
     let Verdict::Continue(quota) = ask(windows, client, key, now) else { panic!("refused") };
     let mut response = ResponseHeader::build(200, None).unwrap();
@@ -74,7 +74,7 @@ fn told(windows: &Windows, client: &str, key: &str, now: Instant) -> String {
 }
 
 #[test]
-fn exactly_the_request_after_the_last_one_is_refused() {
+fn request_above_the_limit_is_refused() {
     let bench = Bench::new();
     let windows = bench.windows("[rate_limit]\nrequests = 100\nwindow_secs = 60");
     let start = Instant::now();
@@ -90,7 +90,7 @@ fn exactly_the_request_after_the_last_one_is_refused() {
 }
 
 #[test]
-fn both_answers_say_where_the_client_stands() {
+fn response_and_429_carry_the_ratelimit_fields() {
     let bench = Bench::new();
     let windows = bench.windows("[rate_limit]\nrequests = 2\nwindow_secs = 10");
     let start = Instant::now();
@@ -106,7 +106,7 @@ fn both_answers_say_where_the_client_stands() {
 }
 
 #[test]
-fn scopes_and_windows_count_for_themselves() {
+fn scopes_and_windows_count_separately() {
     let bench = Bench::new();
     let toml = "[rate_limit]\nrequests = 1";
     let limiter = |scope| bench.limiter(toml, scope).on_arrival.unwrap();
@@ -133,7 +133,7 @@ const BURST_AND_DAY: &str = "
 ";
 
 #[test]
-fn a_request_needs_room_in_each_window_and_is_told_of_all() {
+fn request_needs_room_in_each_window() {
     let bench = Bench::new();
     let windows = bench.windows(BURST_AND_DAY);
     let start = Instant::now();
@@ -154,7 +154,7 @@ fn a_request_needs_room_in_each_window_and_is_told_of_all() {
 }
 
 #[test]
-fn threads_together_count_each_request_in_all_windows_or_in_none() {
+fn parallel_requests_count_in_all_windows_or_in_none() {
     const TOML: &str = "
         [[rate_limit]]
         name = \"key\"
@@ -175,14 +175,14 @@ fn threads_together_count_each_request_in_all_windows_or_in_none() {
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert!(admitted <= 250, "round {round}: {admitted}");
-        // What was given back can be had, down to the last one.
+        // All requests that were taken back can be made again.
         admitted += (0..900).filter(|n| ask(["a", "b", "c"][n % 3])).count();
         assert_eq!(admitted, 250, "round {round}");
     }
 }
 
 #[test]
-fn windows_by_claim_are_asked_in_their_turn() {
+fn windows_by_claim_are_checked_separately() {
     let bench = Bench::new();
     let toml = "
         [[rate_limit]]
@@ -217,7 +217,7 @@ fn windows_by_claim_are_asked_in_their_turn() {
 }
 
 #[test]
-fn what_is_shared_is_the_same_for_each_gateway_and_says_nothing_of_clients() {
+fn shared_key_is_equal_for_all_gateways_and_hides_names() {
     let (one, other) = (Bench::new(), Bench::new());
     let toml = "[rate_limit]\nkey = \"header:X-Key\"";
     let key = |bench: &Bench, scope: &str, name: &str, address: [u8; 4]| {
@@ -237,7 +237,7 @@ fn what_is_shared_is_the_same_for_each_gateway_and_says_nothing_of_clients() {
 }
 
 #[test]
-fn no_window_is_no_limit() {
+fn empty_table_compiles_to_no_limiter() {
     let bench = Bench::new();
     let means = LimiterDeps {
         scope: &|_| "",
@@ -249,7 +249,7 @@ fn no_window_is_no_limit() {
 }
 
 #[test]
-fn a_window_of_another_length_begins_anew() {
+fn window_of_another_length_counts_anew() {
     let (bench, now) = (Bench::new(), Instant::now());
     let long = bench.windows("[rate_limit]\nrequests = 1\nwindow_secs = 3600\n");
     assert!(allowed(&long, "192.0.2.1", now) && !allowed(&long, "192.0.2.1", now));

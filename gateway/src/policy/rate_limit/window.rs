@@ -1,4 +1,4 @@
-//! One window, compiled: what it counts, up to which limit, and how it is told to clients.
+//! A compiled window: its client key, its limit, and the fields that describe it to clients.
 
 use std::fmt::Write;
 
@@ -9,22 +9,22 @@ use super::counters::{Count, Counters};
 use crate::config::{CounterStore, RateLimit, RateLimitKey};
 use crate::telemetry::Refusals;
 
-/// One of the windows that hold together.
+/// Window of a rate limit.
 pub struct Window {
-    /// Its name in fields and metrics.
+    /// Name of the window in fields and metrics.
     pub name: String,
-    /// Requests that a client may make in it.
+    /// Maximum number of requests of a client in the window.
     pub limit: u32,
-    /// How long it is, in milliseconds.
+    /// Length of the window, in milliseconds.
     pub ms: u64,
-    /// What makes a client.
+    /// Part of a request that identifies the client.
     pub key: RateLimitKey,
-    /// Where is counted.
+    /// Location of the counters: this gateway or a store.
     pub store: CounterStore,
     pub(super) refusals: Refusals,
-    /// What is counted together, as the gateway's own table knows it.
+    /// Hash of the scope for the gateway's own table. Requests of a scope are counted together.
     scope: u64,
-    /// The same, as it goes into keys of Redis.
+    /// Hash state of the scope for keys in Redis.
     shared_scope: Sha256,
 }
 
@@ -36,10 +36,10 @@ impl Window {
         counters: &Counters,
         refusals: Refusals,
     ) -> Self {
-        // One of another length is another one: what was counted in that says nothing.
+        // The scope includes the length: counts of a window of another length have no meaning here.
         let scope = format!("{scope} window {name} {} {}", config.window_secs.get(), config.key);
         let mut shared_scope = Sha256::new();
-        // With its length, so that no scope can run into what follows.
+        // The length of the scope comes first, so that scope and client cannot be confused.
         shared_scope.update(&scope.len().to_be_bytes());
         shared_scope.update(scope.as_bytes());
         Window {
@@ -54,13 +54,13 @@ impl Window {
         }
     }
 
-    /// The key of whoever asks, in the gateway's own table.
+    /// Returns the client's key in the gateway's own table.
     pub(super) fn key(&self, asker: &RateLimitSubject<'_>, counters: &Counters) -> u64 {
         counters.key((self.scope, Client::of(&self.key, asker)))
     }
 
-    /// The same in Redis: part of a hash, the same for each gateway, so that what clients are called stands
-    /// nowhere in the clear.
+    /// Returns the client's key in Redis, which is equal for all gateways. The key is part of a hash, so that
+    /// Redis does not hold names of clients in clear text.
     pub(super) fn shared_key(&self, asker: &RateLimitSubject<'_>) -> String {
         let client = Client::of(&self.key, asker);
         let (kind, address, name) = client.bytes();
@@ -75,13 +75,13 @@ impl Window {
         key
     }
 
-    /// Adds to a `RateLimit-Policy` field what it allows.
+    /// Appends the limit of this window to a `RateLimit-Policy` field.
     pub(super) fn describe(&self, field: &mut String) {
         let separator = if field.is_empty() { "" } else { ", " };
         let _ = write!(field, "{separator}\"{}\";q={};w={}", self.name, self.limit, self.ms / 1000);
     }
 
-    /// Adds to a `RateLimit` field where a client stands.
+    /// Appends the state of a client to a `RateLimit` field.
     pub(super) fn tell(&self, count: Count, field: &mut String) {
         let separator = if field.is_empty() { "" } else { ", " };
         let remaining = self.limit - count.used.min(self.limit);
@@ -89,7 +89,7 @@ impl Window {
     }
 }
 
-/// Seconds until a client's window has passed, rounded up.
+/// Returns the seconds until a client's window has passed, rounded up.
 pub(super) fn reset_secs(count: Count) -> u64 {
     count.reset_ms.div_ceil(1000)
 }

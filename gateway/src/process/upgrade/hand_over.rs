@@ -1,4 +1,4 @@
-//! The old process's side: send the listeners, and serve on until the successor serves.
+//! The old process's side of an upgrade: sends the listeners, and continues to serve until the successor serves.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,47 +13,48 @@ use super::peer::Peer;
 use super::wire::{Channel, Message, WireError};
 use crate::process::systemd;
 
-/// How long a successor may take from the sockets to its accept loops: names are resolved meanwhile.
+/// Maximum time from the transfer of the sockets until the successor's accept loops run. The successor resolves names
+/// meanwhile.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// Why the listeners were not handed over. This process serves on.
+/// Reason why the listeners were not handed over. This process continues to serve.
 #[derive(Debug, thiserror::Error)]
 pub enum HandOverError {
-    /// There is none to spare for it.
+    /// No file descriptor is left to duplicate the listeners.
     #[error("cannot duplicate the listeners for a successor: {0}")]
     NoDescriptor(io::Error),
-    /// Nobody wants them.
+    /// No process waits for the listeners.
     #[error("nobody waits for the listeners on {}: start the successor first (gateway run --upgrade)", .0.display())]
     NobodyWaits(PathBuf),
     /// The successor cannot be reached.
     #[error("cannot reach the successor on {}: {error}", path.display())]
     Unreachable {
-        /// Where it waits.
+        /// Path of the socket on which the successor waits.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         error: io::Error,
     },
-    /// It is somebody else's.
+    /// The waiting process belongs to another user.
     #[error("the process that waits on {} belongs to the user with the id {uid}, who gets nothing", path.display())]
     Stranger {
-        /// Where it waits.
+        /// Path of the socket on which the process waits.
         path: PathBuf,
-        /// Whose it is.
+        /// Id of the other user.
         uid: u32,
     },
-    /// It cannot start.
+    /// The successor cannot start.
     #[error("the successor has failed: {0}")]
     Failed(String),
-    /// It does not do what it should.
+    /// The successor has not taken over, because the exchange of messages has failed.
     #[error("the successor has not taken over: {0}")]
     Wire(#[from] WireError),
 }
 
-/// Hands `listeners` to the process that waits at `path`, and returns its id (where the system tells it) when it
-/// serves and has been told that this process stops.
+/// Hands `listeners` to the process that waits at `path`. Returns when that process serves and has been told that this
+/// one stops. The returned value is its process id, if the system reports it.
 ///
 /// # Errors
-/// Where it does not come to that. The successor has been told, as far as it can be.
+/// Returns an error if the hand-over fails. The successor has been told so, as far as possible.
 pub fn hand_over(path: &Path, listeners: Vec<Listener>) -> Result<Option<u32>, HandOverError> {
     let unreachable = |error| HandOverError::Unreachable { path: path.to_owned(), error };
     let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
@@ -66,12 +67,12 @@ pub fn hand_over(path: &Path, listeners: Vec<Listener>) -> Result<Option<u32>, H
     }
     let mut channel = Channel::new(stream).map_err(unreachable)?;
     let handed_over = send(&channel, &listeners).and_then(|()| {
-        // If this process is told to stop meanwhile, it keeps none of them open.
+        // If this process is told to stop meanwhile, these duplicates must not keep the sockets open.
         drop(listeners);
         settle(&mut channel, peer)
     });
     if let Err(error) = &handed_over {
-        // It may be gone.
+        // The successor may be gone.
         let _ = channel.send(&Message::Abort(error.to_string()));
     }
     handed_over.map(|()| peer.pid)

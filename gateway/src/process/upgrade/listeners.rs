@@ -1,5 +1,5 @@
-//! The listening sockets of a process: taken over from its predecessor, or bound anew; and a duplicate of each,
-//! for its successor.
+//! The listening sockets of a process, which are taken over from its predecessor or bound anew. A duplicate of each one
+//! is kept for the successor.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -8,24 +8,24 @@ use std::os::fd::OwnedFd;
 use super::wire::Named;
 use crate::listener::{self, BindError, leaves_ipv4};
 
-/// A listening socket, and what it is for.
+/// Listening socket, with its address and its configuration key.
 #[derive(Debug)]
 pub struct Listener {
-    /// The key under which its address stands in the configuration.
+    /// Configuration key of the address.
     pub key: String,
-    /// That address; its port may be 0.
+    /// Configured address; its port may be 0.
     pub asked: SocketAddr,
-    /// The address that it is bound to.
+    /// Address that the socket is bound to.
     pub bound: SocketAddr,
-    /// It.
+    /// Socket itself.
     pub socket: TcpListener,
 }
 
 impl Listener {
-    /// The socket that came with `named`.
+    /// Creates the listener from a received socket, which `named` describes.
     ///
     /// # Errors
-    /// Where it is none, or another one.
+    /// Returns an error if the descriptor is no socket, or if the socket is bound to another address.
     pub(super) fn received(named: Named, socket: OwnedFd) -> io::Result<Self> {
         let Named { key, asked, bound } = named;
         let socket = TcpListener::from(socket);
@@ -37,10 +37,10 @@ impl Listener {
         Ok(Listener { key, asked, bound, socket })
     }
 
-    /// Another descriptor of the same socket.
+    /// Returns another descriptor of the same socket.
     ///
     /// # Errors
-    /// Where this process may not have one more.
+    /// Returns an error if this process may not open another descriptor.
     pub fn duplicate(&self) -> io::Result<Self> {
         let Listener { key, asked, bound, socket } = self;
         Ok(Listener { key: key.clone(), asked: *asked, bound: *bound, socket: socket.try_clone()? })
@@ -50,13 +50,13 @@ impl Listener {
         Named { key: self.key.clone(), asked: self.asked, bound: self.bound }
     }
 
-    /// Why it does not do for its address beside `all` that are wanted, where it takes IPv4 and must not, or the other
-    /// way about: that is settled when a socket is bound. `others` are those that are there.
+    /// Returns an error if the socket takes IPv4 and must not, or the other way round. The choice is fixed when a
+    /// socket is bound. `all` are the configured addresses, and `others` are the other inherited listeners.
     fn misfit(&self, all: &[SocketAddr], others: &[Listener]) -> Option<io::Error> {
         let any_ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.asked.port()));
         let takes = match (leaves_ipv4(self.asked, all), listener::is_ipv6_only(&self.socket)) {
             (true, false) => "IPv4 as well",
-            // It may be the system that has it so.
+            // Without a listener for IPv4, "IPv6 only" may be the default of the system.
             (false, true) if others.iter().any(|other| other.asked == any_ipv4) => "IPv6 only",
             _ => return None,
         };
@@ -66,14 +66,14 @@ impl Listener {
         )))
     }
 
-    /// Whether it does for `address` under `key`. The same address is the same address under any key; port 0 is
-    /// not.
+    /// Returns true if the listener fits `address` under `key`. An address may move to another key. Port 0 is the
+    /// exception, because such addresses differ only in their key.
     fn is_for(&self, key: &str, address: SocketAddr) -> bool {
         self.asked == address && (self.key == key || address.port() != 0)
     }
 }
 
-/// The listeners of a process that starts.
+/// Listeners of a process that starts.
 #[derive(Debug, Default)]
 pub struct Listeners {
     inherited: Vec<Listener>,
@@ -82,17 +82,17 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// None yet, and these to take.
+    /// Creates a set without listeners, which can take over the `inherited` ones.
     pub fn inheriting(inherited: Vec<Listener>) -> Self {
         Listeners { inherited, ..Listeners::default() }
     }
 
-    /// A listener on `address`, which the configuration has under `key`, beside `all` that it has: the predecessor's,
-    /// or a new one. Port 0 becomes a free one.
+    /// Opens a listener on `address`: takes over the predecessor's, or binds a new one. `key` is the configuration key
+    /// of the address, and `all` are all configured addresses. Port 0 becomes a free port.
     ///
     /// # Errors
-    /// Where the address is taken, not of this machine, or not permitted; or the predecessor listens there in another
-    /// way.
+    /// Returns an error if the address is in use, does not belong to this machine, or is not permitted. Also returns an
+    /// error if the predecessor listens on the address in another way.
     pub fn open(
         &mut self,
         address: SocketAddr,
@@ -115,12 +115,13 @@ impl Listeners {
         Ok((socket, bound))
     }
 
-    /// Whether there were listeners to take, and not one of them is wanted.
+    /// Returns true if there were inherited listeners and none of them was taken over.
     pub fn took_none(&self) -> bool {
         self.taken == 0 && !self.inherited.is_empty()
     }
 
-    /// A duplicate of each, for a successor; and the addresses that nobody wants any more, which are closed.
+    /// Returns a duplicate of each listener for a successor, and the inherited addresses that were not taken over. The
+    /// listeners on these addresses are closed.
     pub fn finish(self) -> (Vec<Listener>, Vec<SocketAddr>) {
         (self.open, self.inherited.into_iter().map(|listener| listener.bound).collect())
     }
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_taken_what_is_new_is_bound_and_the_rest_is_closed() {
+    fn listeners_are_taken_over_or_bound_or_closed() {
         let before = running(&["http", "http", "metrics"]);
         let bound: Vec<SocketAddr> = before.iter().map(|listener| listener.bound).collect();
         let mut listeners = Listeners::inheriting(before);
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_moves_from_one_key_to_another() {
+    fn address_may_move_to_another_key() {
         let mut before = running(&["http"]);
         before[0].asked = before[0].bound;
         let address = before[0].bound;
@@ -170,7 +171,7 @@ mod tests {
         assert_eq!(listeners.open(address, "metrics", &[]).unwrap().1, address);
     }
 
-    /// A listener on every IPv6 address, and what it is called where another one is on every IPv4 address.
+    /// Returns a listener on every IPv6 address, and the wildcard address of IPv4 with the same port.
     fn wildcard() -> (Listener, SocketAddr) {
         let (socket, bound) = listener::bind(addr("[::]:0"), "http").unwrap();
         let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, bound.port()));
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_takes_ipv4_and_must_not_is_no_silent_loss() {
+    fn dual_stack_socket_beside_ipv4_is_refused() {
         let (both, ipv4) = wildcard();
         let ipv6 = both.asked;
         let mut listeners = Listeners::inheriting(vec![both.duplicate().unwrap()]);
@@ -192,8 +193,8 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_leaves_ipv4_is_not_taken_for_both() {
-        // Both wildcards of a port that is free for both.
+    fn ipv6_only_socket_wanted_for_both_is_refused() {
+        // Both wildcard addresses, on a port that is free for both.
         let (one, other) = std::iter::repeat_with(|| {
             let (both, ipv4) = wildcard();
             let ipv6 = both.asked;
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn to_want_none_of_them_is_noticed() {
+    fn took_none_is_true_without_common_listener() {
         let mut listeners = Listeners::inheriting(running(&["http"]));
         listeners.open(addr("127.0.0.1:0"), "metrics", &[]).unwrap();
         assert!(listeners.took_none());
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_is_another_one_than_was_said_is_refused() {
+    fn received_socket_with_other_address_is_refused() {
         let listener = running(&["http"]).remove(0);
         let mut named = listener.named();
         named.bound.set_port(1);

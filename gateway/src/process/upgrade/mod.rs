@@ -1,14 +1,14 @@
-//! Replacing the process without a moment in which nobody listens: `gateway run --upgrade` takes the listeners
-//! over from the gateway that runs.
+//! Binary upgrade: replaces the process without a moment in which no process listens. `gateway run --upgrade` takes the
+//! listeners over from the running gateway.
 //!
-//! The successor waits on a Unix socket ([`place`]). On SIGQUIT the running gateway connects to it and sends all
-//! listening sockets ([`hand_over()`]); it keeps them as well, and keeps serving. The successor starts on them
-//! ([`TakeOver`], [`Listeners`]), says "ready" once its accept loops run, and is told to go ahead; only then does the
-//! old process stop, as on SIGTERM but without haste towards idle connections. Whatever goes wrong before, the old
-//! one serves on as if nothing had happened.
+//! The successor waits on a Unix socket ([`socket`]). On SIGQUIT, the running gateway connects to that socket and sends
+//! all its listening sockets ([`hand_over()`]). It keeps them as well, and continues to serve. The successor starts on
+//! them ([`TakeOver`], [`Listeners`]), and says "ready" once its accept loops run. The old process then tells it to go
+//! ahead, and stops as on SIGTERM, but without haste for idle connections. If a step before that fails, the old process
+//! continues to serve as before.
 //!
-//! Pingora has a transfer of its own. It is not used: there the old process ends even where the hand-over has failed,
-//! the socket is open to every user, and nobody asks whether the successor serves.
+//! Pingora has a hand-over of listeners too. It is not used, for three reasons. There, the old process ends even if the
+//! hand-over has failed, the socket is open to every user, and no process checks that the successor serves.
 
 mod hand_over;
 mod listeners;

@@ -1,15 +1,15 @@
-//! Who is at the other end of a Unix socket. The kernel says it, so nobody can pretend.
+//! The process at the other end of a Unix socket. The kernel reports it, so no process can pretend to be another one.
 
 use std::io;
 use std::os::unix::net::UnixStream;
 
 use nix::unistd::Uid;
 
-/// The process at the other end, as it was when it connected or began to listen.
+/// Process at the other end, as it was when it connected or began to listen.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer {
     pub(super) uid: Uid,
-    /// Its id, where the system tells it.
+    /// Process id, if the system reports it.
     pub(super) pid: Option<u32>,
 }
 
@@ -27,7 +27,8 @@ impl Peer {
         Ok(Peer { uid, pid: None })
     }
 
-    /// Whether it may hand listeners over, or take them: root, and the users that this process is or will be.
+    /// Returns true if the process may hand listeners over or receive them. Root may, and so may the users that this
+    /// process is or will be.
     pub(super) fn is_one_of_us(self, ours: &[Uid]) -> bool {
         self.uid.is_root() || ours.contains(&self.uid)
     }

@@ -1,5 +1,6 @@
-//! The Unix socket on which a successor waits (`proxy.upgrade_sock`). Who gets the listeners gets the clients'
-//! requests, so it is in a directory where nobody else can put one, and for us alone.
+//! The Unix socket on which a successor waits (`proxy.upgrade_sock`). The process that gets the listeners gets the
+//! clients' requests. So the socket is in a directory in which no other user can create a file, and no other user can
+//! connect to it.
 
 use std::env;
 use std::fs::{self, DirBuilder, Permissions};
@@ -12,40 +13,40 @@ use nix::unistd::{Uid, geteuid};
 
 const NAME: &str = "upgrade.sock";
 
-/// Why nobody can wait there.
+/// Reason why a successor cannot wait on the socket.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
-    /// Others can write there.
+    /// Other users can write to the directory.
     #[error(
         "{directory} is not safe for {NAME} (proxy.upgrade_sock): {why}; it must belong to root or to the user of \
          the gateway, and nobody else may write to it (chmod go-w)"
     )]
     Unsafe {
-        /// The directory.
+        /// Path of the directory.
         directory: String,
-        /// What is wrong with it.
+        /// Reason why the directory is not safe.
         why: String,
     },
-    /// There is one already.
+    /// Another process already waits on the socket.
     #[error("another process waits on {0} (proxy.upgrade_sock) already; let it take over, or end it")]
     Taken(String),
-    /// The system refuses.
+    /// The system refuses the socket.
     #[error("cannot wait on {path} (proxy.upgrade_sock): {error}")]
     Io {
-        /// The socket.
+        /// Path of the socket.
         path: String,
-        /// What the system said.
+        /// Error of the system.
         error: io::Error,
     },
 }
 
-/// Where it is: what the configuration says, or the usual place for what exists as long as a process.
+/// Returns the path of the socket: the configured path, or a default in the directory for runtime files.
 pub fn path(configured: &str) -> PathBuf {
     let variable = |name| env::var(name).ok().filter(|value| value.starts_with('/'));
     if !configured.is_empty() {
         return PathBuf::from(configured);
     }
-    // systemd names the unit's own directory below /run; several of them are a list.
+    // systemd names the unit's runtime directory below /run. Several directories are separated by colons.
     if let Some(directories) = variable("RUNTIME_DIRECTORY") {
         return Path::new(directories.split(':').next().unwrap_or_default()).join(NAME);
     }
@@ -58,7 +59,7 @@ pub fn path(configured: &str) -> PathBuf {
     }
 }
 
-/// A socket on which this process waits. On drop it goes.
+/// Socket on which this process waits. On drop the socket is removed.
 #[derive(Debug)]
 pub(super) struct UpgradeSocket {
     pub(super) listener: UnixListener,
@@ -66,21 +67,22 @@ pub(super) struct UpgradeSocket {
 }
 
 impl UpgradeSocket {
-    /// Begins to wait at `path` for a process of the user `uid`, or of this one's.
+    /// Opens the socket at `path`, on which a process of the user `uid` or of the current user can connect.
     pub(super) fn open(path: &Path, uid: Uid) -> Result<Self, PlaceError> {
         let failed = |error| PlaceError::Io { path: path.display().to_string(), error };
         let directory =
             path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("/"));
-        // Another user than ours has to get to the socket, which is for that user alone.
+        // If `uid` is another user, that user must be able to enter the directory. The socket is for that user alone.
         let mode = if uid == geteuid() { 0o700 } else { 0o755 };
         match DirBuilder::new().mode(mode).create(directory) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed(error)),
-            // One of another user's would let that user put anything there while we work with it, as root.
+            // The owner of the directory can put any file there while this process works in it as root. So the owner is
+            // checked.
             _ => check(directory)?,
         }
         match UnixStream::connect(path) {
             Ok(_) => return Err(PlaceError::Taken(path.display().to_string())),
-            // Left behind by a process that is gone. A file that is no socket refuses as well, and stays.
+            // A process that is gone left this socket. A file that is no socket refuses connections too, and stays.
             Err(error) if error.kind() == ErrorKind::ConnectionRefused && is_socket(path) => {
                 fs::remove_file(path).map_err(failed)?;
             }
@@ -102,7 +104,7 @@ impl UpgradeSocket {
 
 impl Drop for UpgradeSocket {
     fn drop(&mut self) {
-        // Somebody may have cleared the directory.
+        // Another program may have cleared the directory.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_for_us_alone_and_gone_afterwards() {
+    fn socket_is_private_and_removed_on_drop() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("below").join(NAME);
         let place = UpgradeSocket::open(&path, own()).unwrap();
@@ -151,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_process_left_is_replaced() {
+    fn socket_of_dead_process_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(NAME);
         drop(UnixListener::bind(&path).unwrap());
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_configured_wins() {
+    fn configured_path_wins_over_default() {
         assert_eq!(path("/run/a.sock"), Path::new("/run/a.sock"));
         assert!(path("").is_absolute());
     }

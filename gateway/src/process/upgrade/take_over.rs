@@ -1,4 +1,4 @@
-//! The successor's side: wait for the listeners, and say when they are served.
+//! The successor's side of an upgrade: waits for the listeners, and reports when it serves on them.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
@@ -15,73 +15,73 @@ use super::wire::{Channel, Message, WireError};
 use crate::process::upgrade::socket::{PlaceError, UpgradeSocket};
 use crate::process::{parse_running, running_gateway};
 
-/// The variable with the id of the service's main process (`systemd.exec(5)`).
+/// Environment variable with the id of the service's main process (`systemd.exec(5)`).
 const MAIN_PID: &str = "MAINPID";
-/// How long the old process is waited for.
+/// Maximum time to wait for the old process.
 const SIGQUIT_WITHIN: Duration = Duration::from_secs(30);
-/// How often it is looked for.
+/// Interval between two checks for a connection of the old process.
 const LOOK: Duration = Duration::from_millis(10);
-/// How long whoever connects may take to say what it wants.
+/// Maximum time from the connection of a process to its first message.
 const FIRST_WORD: Duration = Duration::from_secs(5);
-/// How long the old process may take to say that it stops. It serves as well meanwhile.
+/// Maximum time for the old process to answer that it stops. Both processes serve meanwhile.
 const GO_WITHIN: Duration = Duration::from_secs(60);
 
-/// Why the listeners were not taken over.
+/// Reason why the listeners were not taken over.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeOverError {
-    /// Nobody can be waited for.
+    /// The socket for the hand-over cannot be opened.
     #[error(transparent)]
     UpgradeSocket(#[from] PlaceError),
-    /// Nobody came.
+    /// No gateway has handed its listeners over in time.
     #[error(
         "--upgrade: no gateway has handed its listeners over within {} s; is one running, with the same \
          proxy.upgrade_sock ({path}), and has it got SIGQUIT?", SIGQUIT_WITHIN.as_secs()
     )]
     NobodyCame {
-        /// Where it was waited for.
+        /// Path of the socket.
         path: String,
     },
-    /// It cannot be waited on.
+    /// The wait on the socket has failed.
     #[error("--upgrade: cannot wait on {path}: {error}")]
     Io {
-        /// The socket.
+        /// Path of the socket.
         path: String,
-        /// What the system said.
+        /// Error of the system.
         error: io::Error,
     },
-    /// It has other listeners.
+    /// The running gateway and this configuration share no listener.
     #[error(
         "--upgrade: not one listener of the running gateway is in this configuration; to take over from it, both \
          must share at least one address"
     )]
     NothingInCommon,
-    /// It serves on.
+    /// The running gateway has aborted the hand-over and continues to serve.
     #[error("--upgrade: the running gateway serves on: {0}")]
     Aborted(String),
 }
 
-/// How the old process has answered to "ready".
+/// Answer of the old process to "ready".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirmed {
-    /// It stops.
+    /// The old process stops.
     Stops,
-    /// It has ended already.
+    /// The old process has ended already.
     Ended,
-    /// It does not answer.
+    /// The old process does not answer.
     Silent,
 }
 
-/// Listeners of another process that this one has, and does not own yet.
+/// Takeover of another process's listeners, which this process has but does not own yet.
 pub struct TakeOver {
     channel: Channel,
 }
 
 impl TakeOver {
-    /// Waits at `path` until the running gateway hands its listeners over. Where `pid_file` names it, it is asked
-    /// to. `uid` is the user that this process will be.
+    /// Waits at `path` until the running gateway hands its listeners over. If `pid_file` names that gateway, this
+    /// process asks it to. `uid` is the user that this process will run as.
     ///
     /// # Errors
-    /// See [`TakeOverError`].
+    /// Returns an error for the reasons in [`TakeOverError`].
     pub fn wait(
         path: &Path,
         pid_file: Option<&Path>,
@@ -104,36 +104,37 @@ impl TakeOver {
         Err(TakeOverError::NobodyCame { path: path.display().to_string() })
     }
 
-    /// Says that this process will not serve. The old one goes on.
+    /// Reports that this process will not serve. The old process continues to serve.
     pub fn fail(self, why: &str) {
-        // It may be gone.
+        // The old process may be gone.
         let _ = self.channel.send(&Message::Failed(why.to_owned()));
     }
 
-    /// Says that this process serves, and waits until the old one stops.
+    /// Reports that this process serves, and waits until the old process stops.
     ///
     /// # Errors
-    /// Where the old one has given up waiting and serves on.
+    /// Returns an error if the old process has given up waiting and serves on.
     pub fn confirm(mut self) -> Result<Confirmed, TakeOverError> {
-        // What it said before it was gone can still be read.
+        // If the old process is gone, the last message that it sent can still be read.
         let _ = self.channel.send(&Message::Ready);
         match self.channel.receive(GO_WITHIN) {
             Ok(Message::Go) => Ok(Confirmed::Stops),
             Ok(Message::Abort(why)) => Err(TakeOverError::Aborted(why)),
-            // Told to stop, it ends without a word. If it does not, both serve, which is no outage.
+            // An old process that is told to stop ends without a message. If it does not end, both serve, which is no
+            // outage.
             Err(WireError::Closed) => Ok(Confirmed::Ended),
             Ok(_) | Err(_) => Ok(Confirmed::Silent),
         }
     }
 }
 
-/// Sends SIGQUIT to the running gateway, or says who has to.
+/// Sends SIGQUIT to the running gateway, or tells the operator to do so.
 fn ask(path: &Path, pid_file: Option<&Path>) {
     let wait = SIGQUIT_WITHIN.as_secs();
     let path = path.display();
     let asked = match pid_file {
         Some(file) => Some((file.display().to_string(), running_gateway(file))),
-        // systemd says it to what it starts for a reload.
+        // systemd sets the variable for a process that it starts for a reload.
         None => env::var(MAIN_PID).ok().map(|pid| (MAIN_PID.to_owned(), parse_running(&pid))),
     };
     match asked {
@@ -155,7 +156,10 @@ fn ask(path: &Path, pid_file: Option<&Path>) {
     }
 }
 
-/// What somebody who has connected hands over, or why that is nothing.
+/// Receives the listeners from a process that has connected.
+///
+/// # Errors
+/// Returns the reason as a text if the process sends no listeners or is not permitted to.
 fn receive(stream: UnixStream, ours: &[Uid]) -> Result<(TakeOver, Vec<Listener>), String> {
     let peer = Peer::of(&stream).map_err(|error| error.to_string())?;
     if !peer.is_one_of_us(ours) {

@@ -1,5 +1,5 @@
-//! What the two processes say to each other: messages of JSON, a line each, and sockets beside the first one
-//! (`SCM_RIGHTS`). They may be of different versions, so what is not known is left alone.
+//! Messages between the two processes of an upgrade: JSON, one message a line, with the sockets beside the first
+//! message (`SCM_RIGHTS`). The two processes may have different versions, so unknown fields are ignored.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -15,58 +15,58 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The most sockets that Linux passes with one message (`SCM_MAX_FD`).
+/// Maximum number of sockets that Linux passes with one message (`SCM_MAX_FD`).
 pub(super) const MAX_SOCKETS: usize = 253;
-/// No message is longer.
+/// Maximum length of a message in bytes.
 const MAX_BYTES: usize = 64 * 1024;
-/// How long the other side may not read what is sent to it.
+/// Maximum time for which the other process may leave a message unread.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A message.
+/// Message between the two processes.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Message {
-    /// From the old process: the sockets that come along, in this order.
+    /// From the old process: the list of the sockets that come along, in this order.
     Listeners(Vec<Named>),
-    /// From the successor: it serves.
+    /// From the successor: this process serves.
     Ready,
-    /// From the successor: it will not serve, and why.
+    /// From the successor: this process will not serve, for the given reason.
     Failed(String),
-    /// From the old process: it stops, and the listeners are the successor's.
+    /// From the old process: this process stops, and the successor owns the listeners.
     Go,
-    /// From the old process: it serves on, and why.
+    /// From the old process: this process continues to serve, for the given reason.
     Abort(String),
 }
 
-/// What a socket is.
+/// Description of a socket.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Named {
-    /// The key under which its address stands in the configuration.
+    /// Configuration key of the socket's address.
     pub(super) key: String,
-    /// That address; its port may be 0.
+    /// Configured address; its port may be 0.
     pub(super) asked: SocketAddr,
-    /// The address that it is bound to.
+    /// Address that the socket is bound to.
     pub(super) bound: SocketAddr,
 }
 
-/// Why a message could not be sent or received.
+/// Reason why a message could not be sent or received.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// The other process has closed the connection, most likely with its end.
+    /// The other process has closed the connection, most likely because it has ended.
     #[error("it has ended without a word")]
     Closed,
-    /// It does not say anything.
+    /// The other process has sent nothing in time.
     #[error("it has said nothing for {0:?}")]
     TimedOut(Duration),
-    /// It says something else.
+    /// The other process has sent a message that this version does not understand.
     #[error("it says what this version does not understand: {0}")]
     NotUnderstood(String),
-    /// The socket does not work.
+    /// The socket has failed.
     #[error("{0}")]
     Io(#[from] io::Error),
 }
 
-/// A connection between the two.
+/// Connection between the two processes.
 pub(super) struct Channel {
     stream: UnixStream,
     received: Vec<u8>,
@@ -83,7 +83,7 @@ impl Channel {
         self.send_with(message, &[])
     }
 
-    /// Sends a message, and the sockets with its first byte.
+    /// Sends a message, with the sockets beside its first byte.
     pub(super) fn send_with(&self, message: &Message, sockets: &[BorrowedFd<'_>]) -> Result<(), WireError> {
         let mut text = serde_json::to_vec(message).map_err(io::Error::other)?;
         text.push(b'\n');
@@ -116,7 +116,7 @@ impl Channel {
         self.receive_with(within).map(|(message, _)| message)
     }
 
-    /// The next message, and the sockets that came with it.
+    /// Receives the next message, and the sockets that came with it.
     pub(super) fn receive_with(&mut self, within: Duration) -> Result<(Message, Vec<OwnedFd>), WireError> {
         let until = Instant::now() + within;
         let (mut sockets, mut is_late) = (Vec::new(), false);
@@ -134,7 +134,7 @@ impl Channel {
             if is_late {
                 return Err(WireError::TimedOut(within));
             }
-            // A process that was stopped for a while looks once more before it gives up.
+            // A process that was suspended for a while reads once more before it gives up.
             is_late = left.is_zero();
             self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
             match self.read(&mut sockets) {
@@ -156,7 +156,8 @@ impl Channel {
         for message in beside.drain() {
             if let RecvAncillaryMessage::ScmRights(descriptors) = message {
                 for descriptor in descriptors {
-                    // Nothing is executed meanwhile: this process has one thread so far, and starts no other.
+                    // No new program can inherit the descriptor before this call: the process has one thread so far,
+                    // and starts no other.
                     fcntl_setfd(&descriptor, FdFlags::CLOEXEC)?;
                     sockets.push(descriptor);
                 }
@@ -167,13 +168,14 @@ impl Channel {
     }
 }
 
-/// Who writes to a process that is gone shall be told, not ended.
+/// Returns the flags that turn a write to a process that is gone into an error. Without them, SIGPIPE would end this
+/// process.
 #[cfg(not(target_vendor = "apple"))]
 fn flags() -> SendFlags {
     SendFlags::NOSIGNAL
 }
 
-/// Rust's runtime ignores SIGPIPE anyway.
+/// Returns no flags: Rust's runtime ignores SIGPIPE anyway.
 #[cfg(target_vendor = "apple")]
 fn flags() -> SendFlags {
     SendFlags::empty()
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_and_nonsense_are_errors() {
+    fn silence_and_invalid_messages_are_errors() {
         let (old, mut new) = pair();
         assert!(matches!(new.receive(Duration::from_millis(10)), Err(WireError::TimedOut(_))));
         (&old.stream).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();

@@ -1,4 +1,4 @@
-//! A log that cannot be written, and one that is opened again.
+//! Tests of the log output: a log that cannot be written, and a log file that is opened again.
 
 use std::fs::read_to_string;
 
@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::*;
 
-/// What the operator was told, by all tests of this module: each looks for its own file's name.
+/// Messages to the operator from all tests of this module. Each test looks for the name of its own file.
 static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 fn told(about: &Path) -> Vec<String> {
@@ -32,7 +32,7 @@ fn lost(shared: &Shared) -> usize {
 }
 
 #[test]
-fn lines_for_a_full_disk_are_counted_and_told_once() {
+fn lines_lost_on_full_disk_are_counted_and_reported_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("full.log");
     let (mut output, shared) = output(&path);
@@ -44,7 +44,7 @@ fn lines_for_a_full_disk_are_counted_and_told_once() {
     let begun = told(&path);
     assert_eq!(begun.len(), 1, "{begun:?}");
     assert!(begun[0].contains("No space left on device"), "{begun:?}");
-    // The operator makes room: here, the file leads somewhere else.
+    // The operator makes room. In this test, the file is replaced by one that can be written.
     let Target::File { file, .. } = &mut output.target else { panic!() };
     *file = open(&path).unwrap();
     log(&mut output, "four\n");
@@ -76,11 +76,11 @@ fn an_outage_is_over_only_after_a_while_without_failures() {
 }
 
 #[test]
-fn a_line_after_one_that_was_cut_off_begins_anew() {
+fn line_after_a_torn_one_begins_on_a_new_line() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("torn.log");
     let (mut output, shared) = output(&path);
-    // What a write that ended early has left behind.
+    // A write that ended early has left half a line.
     log(&mut output, "half a li");
     log(&mut output, "whole\n");
     log(&mut output, "next\n");
@@ -89,7 +89,7 @@ fn a_line_after_one_that_was_cut_off_begins_anew() {
 }
 
 #[test]
-fn after_a_rename_lines_go_to_a_new_file_once_it_is_asked_for() {
+fn renamed_log_file_is_replaced_when_reopened() {
     let directory = tempfile::tempdir().unwrap();
     let (path, renamed) = (directory.path().join("gateway.log"), directory.path().join("gateway.log.1"));
     let (mut output, shared) = output(&path);
@@ -121,7 +121,7 @@ fn a_file_that_cannot_be_opened_again_changes_nothing() {
 }
 
 #[test]
-fn more_than_a_batch_is_written_whole_and_in_order() {
+fn lines_beyond_a_batch_are_written_whole_and_in_order() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("long.log");
     let (mut output, _) = output(&path);

@@ -1,4 +1,4 @@
-//! The account with an ACME server (RFC 8555 7.3): made once, and kept with its key.
+//! The account with an ACME server (RFC 8555 7.3), which is made once and stored with its key.
 
 use instant_acme::{Account, AccountBuilder, NewAccount};
 use serde_json::Value;
@@ -9,8 +9,8 @@ use super::order::OneOrder;
 use super::problem::{OrderError, persist};
 
 impl OneOrder<'_> {
-    /// The account that is kept, or a new one.
-    /// Only with the lock of all accounts, so that two orders do not make two.
+    /// Returns the stored account, or makes a new one. The lock `accounts` is held meanwhile, so that two
+    /// orders do not make two accounts.
     pub(super) async fn account(&self, accounts: &Mutex<()>) -> Result<Account, OrderError> {
         let _alone = accounts.lock().await;
         match self.kept()? {
@@ -19,8 +19,8 @@ impl OneOrder<'_> {
         }
     }
 
-    /// Puts the account aside that this order was made with: the server does not know it. Another order may have
-    /// done so already, and made a new one.
+    /// Renames the stored account that this order was made with, because the server does not know it. Nothing
+    /// happens if another order has already replaced the account.
     pub(super) async fn forget_account(&self, accounts: &Mutex<()>) -> Result<(), OrderError> {
         let _alone = accounts.lock().await;
         let url = self.account_url.get().map(String::as_str);
@@ -57,7 +57,7 @@ impl OneOrder<'_> {
             .map_err(|error| OrderError::new("use the account", error))?;
         let account = self.builder().from_credentials(credentials).await;
         let account = account.map_err(|error| self.failed("use the account", &error))?;
-        // For the case that the server does not know it.
+        // A later call of `forget_account` needs the URL, if the server does not know the account.
         self.account_url.get_or_init(|| account.id().to_owned());
         if kept.email != self.server.email {
             let contact = self.contact();
@@ -78,7 +78,7 @@ impl OneOrder<'_> {
         Account::builder_with_http(Box::new(self.client.clone()))
     }
 
-    /// Where the server may write to (RFC 8555 7.1.2).
+    /// Returns the contact address for the server (RFC 8555 7.1.2).
     fn contact(&self) -> Option<String> {
         (!self.server.email.is_empty()).then(|| format!("mailto:{}", self.server.email))
     }

@@ -1,7 +1,7 @@
-//! Account and certificates on disk. A directory for each server, which nobody else may enter; in it
-//! `account.json`, and for each certificate one file with its key and its chain, so that they cannot be of
-//! different orders. A file is replaced whole: whoever reads it finds the old one or the new one, also after a
-//! power cut.
+//! Account and certificates on disk. Each server has a directory that only the gateway's user may enter. The
+//! directory holds `account.json`, and one file for each certificate. The file holds the key and the chain
+//! together, so that they always belong to the same order. A file is replaced as a whole: a reader finds the
+//! old file or the new one, even after a power cut.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -18,10 +18,11 @@ use super::private_file::{draft, make_directory, read, write};
 use crate::util::files;
 use crate::util::files::Replaced;
 
-/// Linux gives a name in a directory so many bytes; some are for `.pem` and for the draft's signs.
+/// Maximum number of bytes of a domain in a file's name. Linux limits a name to 255 bytes; the difference is for
+/// the hash, `.pem`, and the draft's prefix and suffix.
 const MAX_NAME: usize = 200;
 
-/// A file that cannot be read or written.
+/// Error while a file of the cache is read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {tried} {}: {source}", path.display())]
 pub struct CacheError {
@@ -30,28 +31,29 @@ pub struct CacheError {
     source: io::Error,
 }
 
-/// What is known of one ACME server.
+/// Cached files of one ACME server.
 #[derive(Clone, Debug)]
 pub struct Cache {
     directory: PathBuf,
 }
 
-/// The account with a server.
+/// Account with an ACME server.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct AccountFile {
-    /// The contact that the server was told.
+    /// Contact address that the server knows.
     pub(super) email: String,
-    /// The account's URL and its key, as instant-acme writes them.
+    /// URL and key of the account, in the format of instant-acme.
     pub(super) credentials: serde_json::Value,
 }
 
 impl Cache {
-    /// What is in `directory`, which need not be there yet.
+    /// Creates a cache in `directory`, which need not exist yet.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Cache { directory: directory.into() }
     }
 
-    /// The file with the key and the chain of the certificate `domain`, the key first.
+    /// Returns the path of the file with the key and the chain of the certificate `domain`. The key comes
+    /// first in the file.
     pub fn certificate_file(&self, domain: &str) -> PathBuf {
         let name = match domain.get(..MAX_NAME) {
             Some(start) if domain.len() > MAX_NAME => {
@@ -63,7 +65,7 @@ impl Cache {
         self.directory.join(format!("{name}.pem"))
     }
 
-    /// The certificate `domain`, if there is one that can be served.
+    /// Returns the certificate `domain`, if there is one that can be served.
     pub fn certificate(&self, domain: &str) -> Option<Certificate> {
         let path = self.certificate_file(domain);
         let pem = read(&path).unwrap_or_else(|error| {
@@ -79,19 +81,20 @@ impl Cache {
         }
     }
 
-    /// Keeps a key and its chain as the certificate `domain`.
+    /// Writes a key and its chain as the certificate `domain`.
     ///
     /// # Errors
-    /// What the system says; then what was there before still is.
+    /// Returns an error if the file cannot be written; the previous file is then unchanged.
     pub fn keep_certificate(&self, domain: &str, pem: &str) -> Result<(), CacheError> {
         self.replace(&self.certificate_file(domain), pem)
     }
 
-    /// Takes the place of the one who orders into this directory, until what is returned is dropped or the process
-    /// ends. `None`: somebody else has it, as when an old gateway still drains beside the new one.
+    /// Locks the directory for this process, so that no other process makes orders into it. The lock lasts
+    /// until the returned claim is dropped or the process ends. Returns `None` if another process holds the
+    /// lock, such as an old gateway that still drains.
     ///
     /// # Errors
-    /// What the system says.
+    /// Returns an error if the directory or the lock file cannot be made or locked.
     pub(super) fn claim(&self) -> Result<Option<Claim>, CacheError> {
         let path = self.directory.join("lock");
         let failed = |source| CacheError { tried: "lock", path: path.clone(), source };
@@ -105,11 +108,11 @@ impl Cache {
         }
     }
 
-    /// Writes as much as a certificate takes, and takes it away again. An order is only made where what comes of
-    /// it can be kept: it counts against the server's limits either way.
+    /// Writes a file of the size of a certificate, and removes it. An order is only made if its result can be
+    /// stored, because every order counts against the server's limits.
     ///
     /// # Errors
-    /// What the system says.
+    /// Returns an error if the file cannot be written.
     pub fn rehearse(&self) -> Result<(), CacheError> {
         let path = self.directory.join("rehearsal");
         let draft = draft(&path);
@@ -120,10 +123,10 @@ impl Cache {
             .map_err(|source| CacheError { tried: "write to", path: self.directory.clone(), source })
     }
 
-    /// The account, if there is one.
+    /// Returns the account, if there is one.
     ///
     /// # Errors
-    /// Where its file cannot be read, or is no account.
+    /// Returns an error if the file cannot be read, or does not hold an account.
     pub(super) fn account(&self) -> Result<Option<AccountFile>, CacheError> {
         let path = self.account_file();
         let text = match read(&path) {
@@ -135,10 +138,10 @@ impl Cache {
         parsed.map(Some).map_err(|source| CacheError { tried: "understand the account in", path, source })
     }
 
-    /// Keeps the account.
+    /// Writes the account to its file.
     ///
     /// # Errors
-    /// What the system says.
+    /// Returns an error if the file cannot be written.
     pub(super) fn keep_account(&self, account: &AccountFile) -> Result<(), CacheError> {
         let path = self.account_file();
         match serde_json::to_string(account) {
@@ -147,10 +150,11 @@ impl Cache {
         }
     }
 
-    /// Puts an account aside that the server does not know any more. Its key stays, under another name.
+    /// Renames the file of an account that the server does not know any more. The key is kept under the new
+    /// name.
     ///
     /// # Errors
-    /// What the system says.
+    /// Returns an error if the file cannot be renamed.
     pub(super) fn put_account_aside(&self) -> Result<(), CacheError> {
         let path = self.account_file();
         let aside = self.directory.join("account.json.unknown");
@@ -168,14 +172,14 @@ impl Cache {
             if files::replace(path, &draft, text.as_bytes())? == Replaced::Overwritten {
                 return Ok(());
             }
-            // The new name reaches the disk with its directory.
+            // The new name is durable only after a sync of the directory.
             File::open(&self.directory)?.sync_all()
         });
         replaced.map_err(|source| CacheError { tried: "write", path: path.to_owned(), source })
     }
 }
 
-/// Whoever has this is the only one who orders into a directory.
+/// Lock on a directory. Only the process that holds it makes orders into the directory.
 #[derive(Debug)]
 pub(super) struct Claim {
     _lock: Flock<File>,
@@ -202,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_found_again_and_is_nobody_elses() {
+    fn kept_files_are_found_again_and_are_owner_only() {
         let (root, cache) = cache();
         assert!(cache.certificate("a.example").is_none() && cache.account().unwrap().is_none());
         cache.keep_certificate("a.example", &pem("a.example")).unwrap();
@@ -220,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_could_read_is_closed() {
+    fn files_open_to_others_get_owner_only_permissions() {
         let (_root, cache) = cache();
         cache.keep_certificate("a.example", &pem("a.example")).unwrap();
         let file = cache.certificate_file("a.example");
@@ -232,9 +236,9 @@ mod tests {
         assert_eq!(mode(&cache.directory), 0o700);
     }
 
-    /// As a process leaves it that was killed while it wrote.
+    /// A process that is killed while it writes leaves such a draft.
     #[test]
-    fn a_draft_that_was_left_is_in_nobodys_way() {
+    fn leftover_draft_does_not_block_the_next_write() {
         let (_root, cache) = cache();
         cache.keep_certificate("a.example", &pem("a.example")).unwrap();
         let left = draft(&cache.certificate_file("a.example"));
@@ -246,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_certificate_counts_as_none() {
+    fn file_without_certificate_counts_as_missing() {
         let (_root, cache) = cache();
         for text in ["", "nonsense", "-----BEGIN CERTIFICATE-----\n"] {
             cache.keep_certificate("a.example", text).unwrap();
@@ -257,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_cannot_be_written_to_is_told_before_an_order() {
+    fn unwritable_directory_is_reported_before_an_order() {
         let (root, cache) = cache();
         fs::write(root.path().join("acme"), "a file, in the way").unwrap();
         let said = cache.rehearse().unwrap_err().to_string();
@@ -265,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn one_at_a_time_orders_into_a_directory() {
+    fn claim_is_exclusive_for_a_directory() {
         let (_root, cache) = cache();
         let claim = cache.claim().unwrap();
         assert!(claim.is_some() && cache.claim().unwrap().is_none());
@@ -275,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_name_has_a_file_of_its_own() {
+    fn long_names_get_distinct_files() {
         let (_root, cache) = cache();
         let names =
             ["a", "b"].map(|last| format!("{}.{last}", [&*"x".repeat(63); 3].join(".")) + &".y".repeat(20));

@@ -1,4 +1,4 @@
-//! What is in a PEM file with a key and its chain, as far as a renewal must know.
+//! Content of a PEM file with a key and its chain, as far as a renewal needs it.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -9,27 +9,27 @@ use openssl::x509::X509;
 
 use crate::tls::certificate::system_time;
 
-/// A certificate that can be served: its key is there, and belongs to it.
+/// Certificate that can be served: its key is present and belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// From when it is valid.
+    /// Start of the certificate's validity.
     pub not_before: SystemTime,
-    /// Until when.
+    /// End of the certificate's validity.
     pub not_after: SystemTime,
-    /// The DNS names that it is for, in lower case.
+    /// DNS names that the certificate is valid for, in lower case.
     pub names: BTreeSet<String>,
 }
 
-/// Why a PEM file cannot be served.
+/// Reason why a PEM file cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum BadCertificate {
-    /// OpenSSL cannot read it.
+    /// OpenSSL cannot read the file.
     #[error("it holds no key and certificate in PEM: {0}")]
     Unreadable(#[from] ErrorStack),
-    /// There is a key, and nothing else.
+    /// The file holds a key, but no certificate.
     #[error("it holds no certificate")]
     Missing,
-    /// They are not of one another.
+    /// The key does not belong to the certificate.
     #[error("its key is not that of its certificate")]
     AnotherKey,
 }
@@ -38,7 +38,7 @@ impl Certificate {
     /// Reads a key and its chain, the leaf first.
     ///
     /// # Errors
-    /// Where either is not there, or they do not belong together.
+    /// Returns an error if the key or the chain is missing or unreadable, or they do not belong together.
     pub fn read(pem: &[u8]) -> Result<Certificate, BadCertificate> {
         let key = PKey::private_key_from_pem(pem)?;
         let chain = X509::stack_from_pem(pem)?;
@@ -62,7 +62,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A key and a certificate for `name`, in one PEM.
+    /// Returns a key and a certificate for `name`, in one PEM.
     pub(in super::super) fn pem(name: &str) -> String {
         let identity = Authority::new().issue(name);
         let read = |path| std::fs::read_to_string(path).unwrap();
@@ -70,7 +70,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_a_renewal_must_know_is_read() {
+    fn names_and_validity_of_a_certificate_are_read() {
         let certificate = Certificate::read(pem("Shop.example").as_bytes()).unwrap();
         assert_eq!(certificate.names, BTreeSet::from(["shop.example".to_owned()]));
         let now = SystemTime::now();
@@ -78,7 +78,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_served_is_none() {
+    fn pem_that_cannot_be_served_is_an_error() {
         let (one, other) = (pem("a.example"), pem("b.example"));
         let certificate = |pem: &str| pem[pem.find("-----BEGIN CERTIFICATE").unwrap()..].to_owned();
         let key = |pem: &str| pem[..pem.find("-----BEGIN CERTIFICATE").unwrap()].to_owned();

@@ -1,5 +1,5 @@
-//! What an ACME server that checks a name is answered: over plain HTTP (RFC 8555 8.3), or in a handshake (RFC 8737).
-//! An answer is there while its order waits for the check, and not a moment longer.
+//! Answers to an ACME server that validates a name: over plain HTTP (RFC 8555 8.3), or in a TLS handshake
+//! (RFC 8737). An answer is published only while its order waits for the validation.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,19 +12,20 @@ use pingora::http::RequestHeader;
 
 use crate::reply::Reply;
 
-/// Where an ACME server looks (RFC 8555 8.3).
+/// Path below which an ACME server looks for an answer (RFC 8555 8.3).
 const PATH: &str = "/.well-known/acme-challenge/";
 
-/// The answers that are given now.
+/// Answers that are published now.
 #[derive(Default)]
 pub struct Challenges {
-    /// The key authorizations that are to be found by HTTP, by token.
+    /// Key authorizations for HTTP-01, by token.
     http: Answers<Arc<str>>,
-    /// What the handshakes of validations are made with, by name.
+    /// TLS contexts for the handshakes of TLS-ALPN-01, by name.
     tls: Answers<SslContext>,
 }
 
-/// Answers, and whether there are any: nearly always there are none, and that costs one load to know.
+/// Map of answers with a flag that tells if it is empty. It is nearly always empty, and then a lookup costs
+/// one load.
 struct Answers<A> {
     any: AtomicBool,
     by_key: RwLock<HashMap<String, A>>,
@@ -53,14 +54,15 @@ impl<A: Clone> Answers<A> {
 }
 
 impl Challenges {
-    /// The key authorization for `token`, if an order waits for it to be asked for.
+    /// Returns the key authorization for `token`, if an order waits for its validation.
     pub fn http(&self, token: &str) -> Option<Arc<str>> {
         self.http.get(token)
     }
 
-    /// The answer to `request` where it is an ACME server that checks a name. It goes before everything else: the
-    /// server follows the name and knows no route, and no virtual host need be there yet. Whatever else is below
-    /// that path is a request like any other; backends may have an ACME client of their own.
+    /// Returns the answer to `request` if an ACME server validates a name with it. The gateway calls this
+    /// before it chooses a virtual host: the ACME server knows no routes, and the virtual host may not exist
+    /// yet. A request for an unknown token below this path is a request like any other, because a backend may
+    /// have an ACME client itself.
     pub fn answer(&self, request: &RequestHeader) -> Option<Reply> {
         if !self.http.any() || !matches!(request.method, Method::GET | Method::HEAD) {
             return None;
@@ -69,17 +71,17 @@ impl Challenges {
         Some(Reply::content("application/octet-stream", self.http(token)?.as_bytes().to_vec()))
     }
 
-    /// Whether a handshake may be that of a validation. Only then need anybody look.
+    /// Returns true if a handshake may be a validation. Otherwise the ClientHello need not be examined.
     pub fn has_tls(&self) -> bool {
         self.tls.any()
     }
 
-    /// What the handshake of a validation of `name` is made with.
+    /// Returns the TLS context for the handshake of a validation of `name`.
     pub(super) fn tls(&self, name: &str) -> Option<SslContext> {
         self.tls.get(&name.to_ascii_lowercase())
     }
 
-    /// Answers `token` with `authorization` until what is returned is dropped.
+    /// Answers requests for `token` with `authorization` until the returned guard is dropped.
     pub fn publish_http(self: &Arc<Self>, token: &str, authorization: &str) -> Published {
         self.http.change(|answers| {
             answers.insert(token.to_owned(), authorization.into());
@@ -87,7 +89,7 @@ impl Challenges {
         Published { challenges: self.clone(), key: token.to_owned(), is_http: true }
     }
 
-    /// Makes handshakes of validations of `name` with `context` until what is returned is dropped.
+    /// Makes handshakes for the validation of `name` with `context` until the returned guard is dropped.
     pub(super) fn publish_tls(self: &Arc<Self>, name: &str, context: SslContext) -> Published {
         let key = name.to_ascii_lowercase();
         self.tls.change(|answers| {
@@ -97,7 +99,7 @@ impl Challenges {
     }
 }
 
-/// An answer that is given until this is dropped.
+/// Guard of a published answer; the answer is withdrawn when the guard is dropped.
 pub struct Published {
     challenges: Arc<Challenges>,
     key: String,
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_there_as_long_as_its_order_waits() {
+    fn published_answer_is_withdrawn_when_guard_drops() {
         let challenges = Arc::new(Challenges::default());
         let published = challenges.publish_http("token", "token.thumbprint");
         let other = challenges.publish_http("other", "other.thumbprint");
@@ -144,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_answered() {
+    fn request_without_published_token_gets_no_answer() {
         let challenges = Arc::new(Challenges::default());
         let _published = challenges.publish_http("token", "token.thumbprint");
         for path in ["/", "/token", "/.well-known/acme-challenge/", "/.well-known/acme-challenge/token/x"] {

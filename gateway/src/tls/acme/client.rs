@@ -1,5 +1,5 @@
-//! How an ACME server is spoken to: as other servers are that are no backends, and with the answers that
-//! instant-acme expects.
+//! HTTP client for ACME servers. It uses the gateway's client for servers that are not backends, and returns
+//! responses in the form that instant-acme expects.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,14 +19,14 @@ use super::problem::problem_text;
 use crate::util::http_client;
 use crate::util::http_client::chain;
 
-/// From the connection to the last byte of an answer.
+/// Timeout of an exchange, from the connection to the last byte of the response.
 const LIMIT: Duration = Duration::from_secs(30);
-/// No answer of ACME is larger: a chain has a few certificates.
+/// Maximum size of a response. No ACME response is larger: a chain holds only a few certificates.
 const MAX_BYTES: usize = 1 << 20;
 
 type Http = http_client::Http<BodyWrapper<Bytes>>;
 
-/// A client for one order. Cloning it shares its connections.
+/// HTTP client for one order. Clones share its connections.
 #[derive(Clone)]
 pub(super) struct Client {
     http: Http,
@@ -34,16 +34,17 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// A client that believes a server whose certificate comes from one of `roots` (DER), or from one of the
-    /// system's where there are none.
+    /// Creates a client that trusts servers whose certificate was issued by one of `roots` (DER). If `roots`
+    /// is empty, the client trusts the system's roots.
     ///
     /// # Errors
-    /// Where OpenSSL takes none of them.
+    /// Returns an error if OpenSSL refuses a root.
     pub(super) fn new(roots: &[Vec<u8>]) -> Result<Client, ErrorStack> {
         Ok(Client { http: http_client::client(roots)?, retry_after: Arc::default() })
     }
 
-    /// How long the last answer asked to wait (RFC 9110 10.2.3), once.
+    /// Takes the time that the last response asked the client to wait (RFC 9110 10.2.3). A second call
+    /// returns `None`.
     pub(super) fn asked_to_wait(&self) -> Option<Duration> {
         self.retry_after.lock().take()
     }
@@ -60,8 +61,8 @@ impl Client {
             let body = body.to_bytes();
             let is_problem = is_problem(&head.headers);
             if is_failure && !(is_problem && is_signed) {
-                // From something before the ACME server, or to a question after which instant-acme expects no
-                // problem.
+                // The response is from an intermediary before the ACME server, or the request is one after
+                // which instant-acme expects no problem document.
                 let problem = serde_json::from_slice(&body).ok().filter(|_| is_problem);
                 let detail =
                     problem.map_or_else(String::new, |problem| format!(": {}", problem_text(&problem)));
@@ -89,7 +90,7 @@ fn is_problem(headers: &HeaderMap) -> bool {
     kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/problem+json"))
 }
 
-/// Seconds, or a date.
+/// Returns the value of `Retry-After`, which is a number of seconds or a date.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse() {
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_is_asked_for_in_seconds_or_by_a_date() {
+    fn retry_after_accepts_seconds_and_dates() {
         let asked = |value: &str| {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(value).unwrap())]);
             retry_after(&headers)

@@ -1,5 +1,5 @@
-//! What is known of every certificate: which is due, which is being ordered, and what came of it. The service asks
-//! and tells.
+//! State of every certificate: its due time, its current order, and the last result. The service drives it:
+//! it asks for due orders and reports their outcomes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,43 +14,43 @@ use super::schedule::renewal;
 use super::{AcmePlan, AcmeState, AcmeStatus, Cache, Certificate, Server, Timing, Wanted};
 use crate::telemetry::{AcmeMetrics, Metrics};
 
-/// Whatever is due is looked at so often at least: a machine that slept, or was given another time, has timers that
-/// know nothing of it.
+/// Maximum time between two checks for due certificates. The timers do not notice if the machine sleeps or
+/// its clock is set.
 const LONGEST_NAP: Duration = Duration::from_secs(10 * 60);
 
-/// How an order's task ended.
+/// Result of an order's task.
 pub(super) type Ordered = Result<(Id, Result<Fulfilled, OrderError>), JoinError>;
 
-/// What is known of every certificate.
+/// State of all certificates.
 pub(super) struct Book {
-    /// By domain.
+    /// Certificates by domain.
     entries: BTreeMap<String, Entry>,
     under_way: JoinSet<Result<Fulfilled, OrderError>>,
-    /// What was ordered by which task, and from whom.
+    /// Server and certificate of each order, by task.
     ordered: HashMap<Id, (Arc<Server>, Wanted)>,
     orders: Arc<Orders>,
     metrics: Arc<Metrics>,
     pace: Timing,
 }
 
-/// What is known of one certificate.
+/// State of one certificate.
 struct Entry {
     wanted: Wanted,
     server: Arc<Server>,
-    /// The one that is served.
+    /// Certificate that is served now.
     certificate: Option<Certificate>,
     due: SystemTime,
     failures: u32,
     last_error: Option<String>,
-    /// The order that is under way. There is never another one until its task has ended.
+    /// Order that is in progress. No other order starts until its task has ended.
     order: Option<AbortHandle>,
-    /// Nobody wants it any more, and its order has yet to end.
+    /// The certificate is no longer wanted, but its order has not ended yet.
     leaving: bool,
     metrics: AcmeMetrics,
 }
 
 impl Book {
-    /// Nothing is wanted yet.
+    /// Creates a manager without certificates.
     pub(super) fn new(orders: Orders, metrics: Arc<Metrics>, pace: Timing) -> Self {
         Book {
             entries: BTreeMap::new(),
@@ -62,7 +62,7 @@ impl Book {
         }
     }
 
-    /// Takes over what is wanted now.
+    /// Applies a new plan: adds the wanted certificates, and removes the others.
     pub(super) fn follow(&mut self, plan: &AcmePlan) {
         let wanted =
             plan.server.iter().flat_map(|server| plan.wanted.iter().map(move |wanted| (server, wanted)));
@@ -96,11 +96,12 @@ impl Book {
         }
     }
 
-    /// Begins orders, as many as there may be at once.
+    /// Starts orders for due certificates, up to the limit on simultaneous orders.
     pub(super) fn order_what_is_due(&mut self, now: SystemTime) {
         let is_due = |entry: &&mut Entry| entry.order.is_none() && !entry.leaving && entry.due <= now;
         let mut due: Vec<&mut Entry> = self.entries.values_mut().filter(is_due).collect();
-        // Who has waited longest comes first: what fails again and again must not keep others from their turn.
+        // The entry with the longest wait comes first: repeated failures of one certificate must not delay
+        // the others.
         due.sort_by_key(|entry| entry.due);
         let places = self.pace.at_once.saturating_sub(self.under_way.len());
         for entry in due.into_iter().take(places) {
@@ -113,7 +114,7 @@ impl Book {
         }
     }
 
-    /// How long there is nothing to do.
+    /// Returns the time until the next certificate is due, at most [`LONGEST_NAP`].
     pub(super) fn nap(&self, now: SystemTime) -> Duration {
         if self.under_way.len() >= self.pace.at_once {
             return LONGEST_NAP;
@@ -123,12 +124,12 @@ impl Book {
         soonest.unwrap_or(LONGEST_NAP).min(LONGEST_NAP)
     }
 
-    /// Waits for the end of an order. `None`: none is under way.
+    /// Waits for the end of an order. Returns `None` if no order is in progress.
     pub(super) async fn next_outcome(&mut self) -> Option<Ordered> {
         self.under_way.join_next_with_id().await
     }
 
-    /// Takes in what came of an order. Returns the domain whose file is another one now.
+    /// Records the outcome of an order. Returns the domain if its file was replaced.
     pub(super) fn take_in(&mut self, ordered: Ordered, now: SystemTime) -> Option<String> {
         let (id, outcome) = match ordered {
             Ok((id, outcome)) => (id, outcome.map_err(|error| (error.to_string(), error.asked_to_wait))),
@@ -160,7 +161,7 @@ impl Book {
         }
     }
 
-    /// A task has ended, whatever came of it: the entry that it was for, if that still wants it.
+    /// Removes a task that has ended. Returns the task's entry, if it still wants this certificate.
     fn ended(&mut self, id: Id) -> Option<(String, &mut Entry)> {
         let (server, wanted) = self.ordered.remove(&id)?;
         let entry = self.entries.get_mut(&wanted.domain)?;
@@ -171,7 +172,8 @@ impl Book {
             return None;
         }
         if entry.server != server || entry.wanted != wanted {
-            // It was for something else. Perhaps it left a file all the same.
+            // The order was for an older plan. It may have written a file all the same, so the cache is read
+            // again.
             *entry = Entry::new(&entry.server, &entry.wanted, &self.metrics);
             return None;
         }
@@ -201,7 +203,7 @@ impl Entry {
         }
     }
 
-    /// Has an order end that nobody needs any more. It is there until its task has ended.
+    /// Aborts an order that is no longer needed. The entry stays until the order's task has ended.
     fn abort(&self) {
         if let Some(order) = &self.order {
             order.abort();
@@ -212,7 +214,7 @@ impl Entry {
         self.due = renewal(&certificate);
         self.certificate = Some(certificate);
         if self.due <= now {
-            // Most likely this machine's clock is wrong. Another one would be no better.
+            // Most likely the clock of this machine is wrong. Another certificate would not be better.
             let wait = pace.after_failure(self.failures + 1, fastrand::f64(), None);
             return self.failed(
                 "what was issued would have to be renewed at once: is the clock right?",

@@ -1,11 +1,11 @@
-//! Certificates by themselves, from an ACME server (RFC 8555): ordered where there is none, renewed before they
-//! end.
+//! Automatic certificates from an ACME server (RFC 8555): ordered if there is none, and renewed before they
+//! expire.
 //!
-//! A configuration is compiled to an [`AcmePlan`]: which names, from which server. The [`AcmeService`] follows the
-//! plan; when a name is due it has one order made, which shows the server through [`Challenges`] that the name leads
-//! here, and leaves a key and its chain in a file of the [`Cache`]. The rest of the gateway sees nothing of all
-//! this but the files, and a call when one of them is another one. An order that fails changes no file: the old
-//! certificate serves on, and [`Statuses`] say what is wrong.
+//! A configuration is compiled to an [`AcmePlan`]: the wanted names and the server. The [`AcmeService`]
+//! follows the plan. When a certificate is due, it makes an order. The order proves through [`Challenges`]
+//! that the gateway controls the names, and writes the key and its chain to a file of the [`Cache`]. The rest
+//! of the gateway only uses these files, and is notified when a file is replaced. An order that fails changes
+//! no file: the old certificate is still served, and [`Statuses`] report the error.
 
 mod account;
 mod cache;

@@ -1,5 +1,5 @@
-//! One order, from the account to the file (RFC 8555 7.4): what is asked for, how the server is shown that the names
-//! lead here, and what comes of it.
+//! Course of one order, from the account to the issued chain (RFC 8555 7.4). The order asks for a
+//! certificate, proves control of the names to the server, and fetches the result.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,19 +17,19 @@ use super::problem::{OrderError, persist, problem_text};
 use super::{Cache, Challenges, Published, Server, Timing, Wanted, tls_alpn};
 use crate::config::ChallengeKind;
 
-/// An order under way.
+/// Order that is in progress.
 pub(super) struct OneOrder<'o> {
     pub(super) server: &'o Server,
     pub(super) wanted: &'o Wanted,
     pub(super) cache: Cache,
     pub(super) client: Client,
     pub(super) pace: &'o Timing,
-    /// The account that it was made with first.
+    /// URL of the account that the order was first made with.
     pub(super) account_url: OnceLock<String>,
 }
 
 impl OneOrder<'_> {
-    /// The same as [`OneOrder::pem`], but not for ever, whatever the server does.
+    /// Runs [`OneOrder::pem`] with a timeout: three times the timeout of a single wait for the server.
     pub(super) async fn pem_in_time(
         &self,
         challenges: &Arc<Challenges>,
@@ -42,7 +42,7 @@ impl OneOrder<'_> {
         })
     }
 
-    /// A key, and the chain that the server issues for it.
+    /// Makes a key and returns it in PEM, followed by the chain that the server issues for it.
     async fn pem(&self, challenges: &Arc<Challenges>, accounts: &Mutex<()>) -> Result<String, OrderError> {
         let account = self.account(accounts).await?;
         let names: Vec<Identifier> = self.wanted.names.iter().cloned().map(Identifier::Dns).collect();
@@ -62,8 +62,8 @@ impl OneOrder<'_> {
         Ok(key + &chain.ok_or_else(|| OrderError::new("fetch the certificate", "the server has none"))?)
     }
 
-    /// Has the server check every name that it does not know to be ours. What it will see is there until what is
-    /// returned is dropped.
+    /// Has the server validate each name that it has not validated yet. The answers to the validations are
+    /// published until the returned guards are dropped.
     async fn authorize(
         &self,
         order: &mut Order,
@@ -83,7 +83,7 @@ impl OneOrder<'_> {
         Ok(published)
     }
 
-    /// Shows that one name leads here.
+    /// Publishes the answer that proves control of one name, and tells the server that it is ready.
     async fn show(
         &self,
         mut authorization: AuthorizationHandle<'_>,
@@ -115,7 +115,7 @@ impl OneOrder<'_> {
         Ok(published)
     }
 
-    /// Asks how the order is, less and less often, until it is as `awaited` or further.
+    /// Polls the order, at growing intervals, until its status is `awaited` or a later one.
     async fn wait_until(&self, order: &mut Order, awaited: OrderStatus) -> Result<(), OrderError> {
         let tried = match awaited {
             OrderStatus::Ready => "have the names checked",
@@ -142,7 +142,8 @@ impl OneOrder<'_> {
         }
     }
 
-    /// Why an order is invalid: what the server says of each name, or else of the whole.
+    /// Returns the reason why an order is invalid: the server's errors for single names, or else its error
+    /// for the order.
     async fn refused(&self, tried: &str, order: &mut Order) -> OrderError {
         let of_order = order.state().error.as_ref().map(problem_text);
         let mut reasons = Vec::new();
@@ -161,11 +162,11 @@ impl OneOrder<'_> {
         OrderError::new(tried, reasons.join("; ")).heeding(&self.client)
     }
 
-    /// A key, and the request to sign it for every name (RFC 2986). Each order has a key of its own.
+    /// Makes a key, and a request to sign it for every name (RFC 2986). Each order has a new key.
     fn request(&self) -> Result<(String, Vec<u8>), rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(self.wanted.names.iter().cloned().collect::<Vec<_>>())?;
-        // The names say it all; there is no subject beside them.
+        // The alternative names are sufficient; the subject stays empty.
         params.distinguished_name = DistinguishedName::new();
         let request = params.serialize_request(&key)?;
         Ok((key.serialize_pem(), request.der().to_vec()))
@@ -176,8 +177,9 @@ impl OneOrder<'_> {
     }
 }
 
-/// Fetches every authorization that is not at hand, which is all of them after a look at the order. One that could
-/// not be fetched would be passed over by whoever goes through them, so this is begun anew until it succeeds.
+/// Fetches every authorization that is not loaded. After a refresh of the order, none of them is loaded. A
+/// loop over the authorizations would skip one that cannot be fetched, so the caller repeats this function
+/// until it succeeds.
 async fn fetch_authorizations(order: &mut Order) -> Result<(), Error> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {

@@ -1,4 +1,5 @@
-//! Orders of this process: what is there already is not ordered, and what comes of an order is kept.
+//! Orders of this process. A certificate that already exists is not ordered, and the result of an order is
+//! stored.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -13,31 +14,32 @@ use super::order::OneOrder;
 use super::problem::OrderError;
 use super::{Cache, CacheError, Certificate, Challenges, Server, Timing, Wanted};
 
-/// What orders are made with.
+/// Shared state of all orders.
 pub(super) struct Orders {
     challenges: Arc<Challenges>,
     pace: Timing,
-    /// Held by whoever looks for the account, so that two orders do not make two.
+    /// Lock on the account, so that two orders do not make two accounts.
     account: Mutex<()>,
-    /// The directories that nobody else orders into.
+    /// Directories that this process has locked for its orders.
     claims: parking_lot::Mutex<HashMap<PathBuf, Claim>>,
 }
 
-/// What came of an order that came to something.
+/// Result of a successful order.
 pub(super) enum Fulfilled {
-    /// The server has issued it.
+    /// The server has issued the certificate.
     Issued(Certificate),
-    /// It was there already: somebody else has ordered it.
+    /// The certificate was already in the cache: another process has ordered it.
     Found(Certificate),
 }
 
 impl Orders {
-    /// Nothing is ordered yet.
+    /// Creates the state, without any order.
     pub(super) fn new(challenges: Arc<Challenges>, pace: Timing) -> Self {
         Orders { challenges, pace, account: Mutex::new(()), claims: parking_lot::Mutex::default() }
     }
 
-    /// Has `server` issue what is wanted, and keeps it; unless somebody else has done so.
+    /// Orders the certificate `wanted` from `server` and stores it, unless the cache already holds one that
+    /// another process has ordered.
     pub(super) async fn fulfil(&self, server: &Server, wanted: &Wanted) -> Result<Fulfilled, OrderError> {
         let cache = Cache::new(&server.cache_dir);
         let is_mine =
@@ -58,7 +60,7 @@ impl Orders {
         let one = OneOrder { server, wanted, cache, client, pace: &self.pace, account_url: OnceLock::new() };
         let mut pem = one.pem_in_time(&self.challenges, &self.account).await;
         if pem.as_ref().is_err_and(|error| error.account_unknown) {
-            // A server that was set up anew knows nobody; it does not take long to be known again.
+            // A server that was set up anew knows no accounts; a new account is made quickly.
             one.forget_account(&self.account).await?;
             pem = one.pem_in_time(&self.challenges, &self.account).await;
         }
@@ -79,7 +81,7 @@ impl Orders {
             .map(|()| Fulfilled::Issued(certificate))
     }
 
-    /// Whether nobody else orders into this directory, from now until the process ends.
+    /// Returns true if this process holds the lock on the directory. The lock is kept until the process ends.
     fn claim(&self, cache: &Cache, server: &Server) -> Result<bool, CacheError> {
         let mut claims = self.claims.lock();
         if !claims.contains_key(&server.cache_dir) {
@@ -101,7 +103,7 @@ mod tests {
     use super::*;
     use crate::config::ChallengeKind;
 
-    /// What comes of an order from a server that answers everything with `answer`.
+    /// Returns the error of an order whose server answers every request with `answer`.
     async fn outcome(answer: &'static str) -> OrderError {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let directory = tempfile::tempdir().unwrap();
@@ -125,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_asks_to_be_left_alone_is_heard() {
+    async fn retry_after_of_acme_server_is_kept_in_the_error() {
         let error = outcome(
             "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7200\r\nContent-Length: 87\r\n\
              Content-Type: application/problem+json\r\nConnection: close\r\n\r\n\
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whatever_a_server_answers_is_an_error_and_no_more() {
+    async fn invalid_response_of_acme_server_is_an_error() {
         for (answer, expected) in [
             ("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", "answered with 503"),
             ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "JSON"),

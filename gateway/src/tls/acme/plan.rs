@@ -1,4 +1,5 @@
-//! Which certificates there are to be, and who gives them: what of a configuration concerns ACME, compiled.
+//! The part of a configuration that concerns ACME, compiled: the wanted certificates and the server that
+//! issues them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,51 +12,51 @@ use crate::util::http_client;
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 
-/// Which certificates are to be had, and from whom.
+/// Wanted certificates, and the server that issues them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AcmePlan {
-    /// Who gives them; `None`: nobody, and none are wanted.
+    /// Server that issues the certificates; `None` if no certificates are wanted.
     pub server: Option<Arc<Server>>,
-    /// One for each virtual host with `acme = true`.
+    /// Wanted certificates, one for each virtual host with `acme = true`.
     pub wanted: Vec<Wanted>,
 }
 
-/// A certificate that is to be had.
+/// Wanted certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// The virtual host, as its domain is written: a label of metrics.
+    /// Domain of the virtual host as the configuration writes it: a label of metrics.
     pub vhost: String,
-    /// Its domain in the one form of a host: the name of the certificate, and of its file.
+    /// Domain in its normalized form: the name of the certificate, and of its file.
     pub domain: String,
-    /// Every name that it is for: the domain and its aliases.
+    /// Names that the certificate must be valid for: the domain and its aliases.
     pub names: BTreeSet<String>,
 }
 
-/// An ACME server, and how it is spoken to.
+/// ACME server, and the settings for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
-    /// Where it says what it can do (RFC 8555 7.1.1).
+    /// URL of the server's directory (RFC 8555 7.1.1).
     pub directory_url: String,
-    /// Where it may write to; may be empty.
+    /// Contact address for the server; may be empty.
     pub email: String,
-    /// Where everything is kept that comes from this server: what comes from another one stays apart.
+    /// Directory for all files of this server. Each server has another directory.
     pub cache_dir: PathBuf,
-    /// How it is shown that a name leads here.
+    /// Challenge by which the gateway proves control of a name.
     pub challenge: ChallengeKind,
-    /// The roots by which it proves who it is, in DER; empty: the system's.
+    /// Root certificates that the server's certificate must lead to, in DER; empty for the system's roots.
     pub roots: Vec<Vec<u8>>,
 }
 
-/// A `ca_file` that is no good.
+/// Error in the file of `ca_file`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadRoots(String);
 
 impl AcmePlan {
-    /// What `config` wants. Reads the file with the server's roots.
+    /// Compiles the plan of `config`. Reads the file with the server's roots.
     ///
     /// # Errors
-    /// Where that file cannot be read, or holds no certificate.
+    /// Returns an error if that file cannot be read, or holds no certificate.
     pub fn new(config: &Config) -> Result<AcmePlan, BadRoots> {
         let Some(settings) = &config.lets_encrypt else { return Ok(AcmePlan::default()) };
         let wanted = config.virtual_hosts.iter().filter(|host| host.acme).filter_map(|host| {
@@ -67,7 +68,7 @@ impl AcmePlan {
     }
 }
 
-/// The host that `domain` means, in its one form, if it is one host.
+/// Returns the normalized form of `domain`, if it is a single host.
 fn exact(domain: &str) -> Option<String> {
     match domain.parse() {
         Ok(Domain::Exact(host)) => Some(host),
@@ -76,10 +77,10 @@ fn exact(domain: &str) -> Option<String> {
 }
 
 impl Server {
-    /// The server that `settings` mean.
+    /// Creates the server of `settings`.
     ///
     /// # Errors
-    /// Where the file with its roots cannot be read, or holds no certificate.
+    /// Returns an error if the file with its roots cannot be read, or holds no certificate.
     pub fn new(settings: &LetsEncrypt) -> Result<Server, BadRoots> {
         let directory_url = match (&*settings.directory_url, settings.staging) {
             ("", true) => LETS_ENCRYPT_STAGING,
@@ -95,14 +96,15 @@ impl Server {
         })
     }
 
-    /// The file with the key and the chain of the certificate `domain`, the key first. It is there once it was
-    /// issued, and another one when it was renewed.
+    /// Returns the path of the file with the key and the chain of the certificate `domain`. The key comes
+    /// first in the file. The file exists after the first issue, and each renewal replaces it.
     pub fn certificate_file(&self, domain: &str) -> PathBuf {
         Cache::new(&self.cache_dir).certificate_file(domain)
     }
 }
 
-/// A name for the directory of a server's files: its host, for people, and part of a hash, for the rest of the URL.
+/// Returns the name of the directory for a server's files: its host, for people, and part of a hash of the
+/// whole URL.
 fn identity(url: &str) -> String {
     let host =
         url.split("://").last().and_then(|rest| rest.split(['/', ':', '?']).next()).unwrap_or_default();
@@ -144,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_virtual_host_and_its_aliases_are_one_certificate() {
+    fn virtual_host_and_aliases_share_one_certificate() {
         let plan = plan("").unwrap();
         let [wanted] = &plan.wanted[..] else { panic!("{plan:?}") };
         assert_eq!((&*wanted.vhost, &*wanted.domain), ("Shop.Example.", "shop.example"));
@@ -155,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_from_different_servers_stays_apart() {
+    fn each_server_gets_its_own_cache_directory() {
         let server = |text: &str| plan(text).unwrap().server.unwrap();
         let (staging, production) = (server(""), server("staging = false"));
         assert_eq!(staging.directory_url, LETS_ENCRYPT_STAGING);
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn roots_are_read_or_it_is_said_why_not() {
+    fn unreadable_ca_file_is_reported_with_the_reason() {
         let said = |path: &str| {
             plan(&format!("directory_url = \"https://ca/\"\nca_file = \"{path}\"")).unwrap_err().to_string()
         };

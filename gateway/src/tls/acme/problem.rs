@@ -1,4 +1,4 @@
-//! What goes wrong with an order, in the server's words where it has some (RFC 8555 6.7).
+//! Errors of an order, in the server's words if it sends a problem document (RFC 8555 6.7).
 
 use std::time::Duration;
 
@@ -6,8 +6,9 @@ use instant_acme::{Error, Problem};
 
 use super::client::Client;
 
-/// A step that the server answered with a bad nonce has not happened, and is taken again with a new one (RFC 8555
-/// 6.5). instant-acme does so twice for each request; a server under load, or a test, may refuse more.
+/// Runs a step, and repeats it up to ten times if the server refuses the nonce (RFC 8555 6.5). Such a step
+/// had no effect. instant-acme itself repeats a request twice; a server under load, or a test, may refuse
+/// more nonces.
 macro_rules! persist {
     ($step:expr) => {{
         let mut left = 10_u8;
@@ -21,20 +22,20 @@ macro_rules! persist {
 }
 pub(super) use persist;
 
-/// Why an order came to nothing.
+/// Error of an order.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {tried}: {reason}")]
 pub(super) struct OrderError {
     tried: String,
     reason: String,
-    /// How long the server wants to be left alone.
+    /// Time that the server asks the gateway to wait before the next request.
     pub(super) asked_to_wait: Option<Duration>,
-    /// Whether the server has forgotten the account.
+    /// True if the server does not know the account any more.
     pub(super) account_unknown: bool,
 }
 
 impl OrderError {
-    /// Something of our own went wrong.
+    /// Creates an error that the server did not report.
     pub(super) fn new(tried: impl Into<String>, reason: impl ToString) -> Self {
         OrderError {
             tried: tried.into(),
@@ -44,14 +45,14 @@ impl OrderError {
         }
     }
 
-    /// The same, where the server asked `client` to wait and nobody has heard it yet.
+    /// Adds the wait that the server asked `client` for, if the error has none yet.
     #[must_use]
     pub(super) fn heeding(mut self, client: &Client) -> Self {
         self.asked_to_wait = self.asked_to_wait.or_else(|| client.asked_to_wait());
         self
     }
 
-    /// The server, or the way to it, did not do what it was asked for by `client`.
+    /// Creates an error for a request of `client` that failed, at the server or on the way to it.
     pub(super) fn from_server(tried: impl Into<String>, error: &Error, client: &Client) -> Self {
         let reason = match error {
             Error::Api(problem) => problem_text(problem),
@@ -62,19 +63,19 @@ impl OrderError {
     }
 }
 
-/// Whether the server refused a nonce.
+/// Returns true if the server refused a nonce.
 pub(super) fn is_bad_nonce(error: &Error) -> bool {
     is(error, "badNonce")
 }
 
-/// Whether the server told of a problem of this type.
+/// Returns true if the server reported a problem of this type.
 fn is(error: &Error, kind: &str) -> bool {
     let Error::Api(problem) = error else { return false };
     let of = problem.r#type.as_deref().and_then(|of| of.strip_prefix("urn:ietf:params:acme:error:"));
     of == Some(kind)
 }
 
-/// A problem document as one line: what it says, its type, and what it says of single names.
+/// Returns a problem document as one line: its detail, its type, and its subproblems for single names.
 pub(super) fn problem_text(problem: &Problem) -> String {
     let kind = problem.r#type.as_deref().unwrap_or("a problem without a type");
     let kind = kind.strip_prefix("urn:ietf:params:acme:error:").unwrap_or(kind);

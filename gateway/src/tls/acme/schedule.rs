@@ -1,21 +1,21 @@
-//! When a certificate is ordered: plain functions of time.
+//! Times at which certificates are ordered, as pure functions of time.
 
 use std::time::{Duration, SystemTime};
 
 use super::{Certificate, Wanted};
 
-/// How fast things go. Tests are in more of a hurry than servers that others share.
+/// Intervals and timeouts of orders. Tests use shorter ones than servers in production allow.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// After the first failure, an order is tried again in this time, and after each more in twice as long.
+    /// Wait after the first failure of an order. Each further failure doubles it.
     pub retry_first: Duration,
-    /// But never later than this, unless the server asks for it.
+    /// Maximum wait after a failure, unless the server asks for a longer one.
     pub retry_most: Duration,
-    /// How long the server may take to check the names, and once more to sign.
+    /// Timeout for the validation of the names, and again for the issue of the certificate.
     pub patience: Duration,
-    /// How often it is asked at most whether it is done, where it does not say itself.
+    /// Maximum interval between two polls of an order, if the server does not ask for a longer one.
     pub poll_most: Duration,
-    /// How many orders are made at once.
+    /// Maximum number of simultaneous orders.
     pub at_once: usize,
 }
 
@@ -31,13 +31,13 @@ impl Default for Timing {
     }
 }
 
-/// The longest that a server can ask to be left alone: Let's Encrypt's longest limit counts a week.
+/// Maximum wait that a server can ask for. The longest limit of Let's Encrypt counts a week.
 const LONGEST_WAIT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 impl Timing {
-    /// How long to wait after the `failures`th failure in a row. `share`, from 0 to 1, is chance: it takes up to half
-    /// of the time away, so that what failed together is not tried again together. The server may have asked
-    /// for more (RFC 8555 6.6), and gets that and a little.
+    /// Returns the wait after the `failures`th failure in a row. `share` is a random number from 0 to 1 that
+    /// removes up to half of the wait, so that orders that failed together are not repeated together. If the
+    /// server asked for a longer wait (RFC 8555 6.6), the result is that wait plus up to a tenth.
     pub fn after_failure(&self, failures: u32, share: f64, asked: Option<Duration>) -> Duration {
         let doublings = failures.saturating_sub(1).min(20);
         let wait = self.retry_first.saturating_mul(1 << doublings).min(self.retry_most);
@@ -47,9 +47,9 @@ impl Timing {
     }
 }
 
-/// When `certificate` is renewed: when a third of its life is left, and up to a tenth of that third earlier.
-/// How much earlier, its names and its end say: what was issued together is not renewed together, and a restart
-/// changes nothing.
+/// Returns the time at which `certificate` is renewed: when a third of its lifetime is left, or up to a tenth
+/// of that third earlier. The exact point depends on the certificate's names and end. Certificates that were
+/// issued together are thus not renewed together, and a restart does not change the point.
 pub(super) fn renewal(certificate: &Certificate) -> SystemTime {
     let life = certificate.not_after.duration_since(certificate.not_before).unwrap_or_default();
     let third = life / 3;
@@ -58,14 +58,14 @@ pub(super) fn renewal(certificate: &Certificate) -> SystemTime {
 }
 
 impl Wanted {
-    /// Whether there is nothing to do about this certificate, which is there. One that is for more names will do:
-    /// its renewal will be without them.
+    /// Returns true if the existing `certificate` is sufficient. A certificate with more names is sufficient;
+    /// its renewal leaves them out.
     pub(super) fn is_served_by(&self, certificate: &Certificate, now: SystemTime) -> bool {
         certificate.names.is_superset(&self.names) && renewal(certificate) > now
     }
 }
 
-/// A number from 0 to 1 that looks like chance and is always the same for the same certificate.
+/// Returns a number from 0 to 1 that looks random and is always the same for the same certificate.
 fn share_of(certificate: &Certificate) -> f64 {
     let mut text = String::new();
     for name in &certificate.names {
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_renewed_with_a_third_of_its_life_left() {
+    fn certificate_is_renewed_with_a_third_of_lifetime_left() {
         for days in [6, 47, 90, 398] {
             for name in ["a.example", "b.example", "c.example"] {
                 let certificate = certificate(name, days * DAY);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_issued_together_is_renewed_at_different_times_and_always_at_the_same() {
+    fn certificates_issued_together_are_renewed_apart() {
         let names: Vec<String> = (0..100).map(|i| format!("{i}.example")).collect();
         let renewals = || names.iter().map(|name| renewal(&certificate(name, 90 * DAY)));
         assert_eq!(renewals().collect::<Vec<_>>(), renewals().collect::<Vec<_>>());
@@ -114,14 +114,14 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_ends_before_it_begins_is_due() {
+    fn certificate_that_ends_before_its_start_is_due() {
         let mut odd = certificate("a.example", DAY);
         odd.not_before = odd.not_after + DAY;
         assert_eq!(renewal(&odd), odd.not_after);
     }
 
     #[test]
-    fn failures_are_tried_again_later_and_later() {
+    fn wait_after_failures_doubles_up_to_the_maximum() {
         let pace = Timing::default();
         let minutes = |failures| pace.after_failure(failures, 0.0, None).as_secs() / 60;
         assert_eq!([1, 2, 3, 4, 9, 10, 1000].map(minutes), [1, 2, 4, 8, 256, 360, 360]);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_left_alone_for_as_long_as_it_asks() {
+    fn wait_that_the_server_asks_for_is_honoured() {
         let pace = Timing::default();
         let hour = Duration::from_secs(3600);
         assert_eq!(pace.after_failure(1, 0.0, Some(hour)), hour);

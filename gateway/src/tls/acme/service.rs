@@ -1,4 +1,4 @@
-//! The service in the background: it has certificates ordered that are due, and tells of those that are there.
+//! Background service that orders certificates when they are due, and reports the new ones.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,19 +14,19 @@ use super::{AcmePlan, Challenges, Statuses, Timing};
 use crate::telemetry::Metrics;
 use crate::tls::acme::manager::Book;
 
-/// Gets certificates and renews them, until the server stops.
+/// Service that orders and renews certificates until the server stops.
 pub struct AcmeService {
-    /// Which ones; it changes with the configuration.
+    /// Wanted certificates; a reload of the configuration changes them.
     pub plan: watch::Receiver<Arc<AcmePlan>>,
-    /// Where ACME servers find their answers.
+    /// Answers for ACME servers that validate a name.
     pub challenges: Arc<Challenges>,
-    /// Where it is told how the certificates are.
+    /// Published statuses of the certificates.
     pub statuses: Arc<Statuses>,
-    /// Told the domain of a certificate whose file is another one now; it may take its time.
+    /// Callback with the domain of a certificate whose file was replaced. It may block.
     pub tell: Arc<dyn Fn(&str) + Send + Sync>,
-    /// Where orders are counted.
+    /// Metrics that count the orders.
     pub metrics: Arc<Metrics>,
-    /// How fast things go.
+    /// Intervals and timeouts of the orders.
     pub pace: Timing,
 }
 
@@ -34,7 +34,7 @@ pub struct AcmeService {
 impl BackgroundService for AcmeService {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         tokio::select! {
-            // Orders that are under way end with it: their answers are taken back, and nothing is half written.
+            // Orders in progress are dropped: their answers are withdrawn, and no file is left half written.
             () = self.follow() => {}
             _ = shutdown.changed() => {}
         }
@@ -56,10 +56,10 @@ impl AcmeService {
                 changed = plan.changed() => if changed.is_err() { return },
                 Some(ordered) = book.next_outcome() => {
                     if let Some(domain) = book.take_in(ordered, SystemTime::now()) {
-                        // Before anybody is told, so that who is told can look.
+                        // The statuses are published first, so that the callback finds them up to date.
                         self.statuses.publish(book.statuses());
                         let tell = self.tell.clone();
-                        // Where that fails, it is said there.
+                        // The callback reports its errors itself.
                         let _ = tokio::task::spawn_blocking(move || tell(&domain)).await;
                     }
                 }

@@ -1,4 +1,4 @@
-//! How each certificate by ACME is, for people and for the management API.
+//! Status of each ACME certificate, for the operator and for the management API.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,42 +10,43 @@ use serde::{Serialize, Serializer};
 
 use crate::config::ChallengeKind;
 
-/// How one certificate is.
+/// Status of one certificate.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct AcmeStatus {
-    /// The name of the certificate: the virtual host's domain.
+    /// Name of the certificate: the virtual host's domain.
     pub domain: String,
-    /// Every name that it is to be for.
+    /// Names that the certificate must be valid for.
     pub names: Vec<String>,
-    /// How it is.
+    /// State of the certificate.
     pub state: AcmeState,
-    /// How the server is shown that the names lead here.
+    /// Challenge by which the gateway proves control of the names to the server.
     pub challenge: ChallengeKind,
-    /// Until when the certificate that is served is valid, in seconds since 1970; none: there is none.
+    /// End of the validity of the certificate that is served, in seconds since 1970; null if there is no
+    /// certificate.
     #[serde(serialize_with = "seconds")]
     #[schemars(with = "Option<f64>")]
     pub not_after: Option<SystemTime>,
-    /// When an order is made next, in seconds since 1970; none: one is under way.
+    /// Time of the next order, in seconds since 1970; null if an order is in progress.
     #[serde(serialize_with = "seconds")]
     #[schemars(with = "Option<f64>")]
     pub next_attempt: Option<SystemTime>,
-    /// How many orders have failed since one was fulfilled.
+    /// Number of failed orders since the last successful one.
     pub failures: u32,
-    /// Why the last of them did.
+    /// Error of the last failed order.
     pub last_error: Option<String>,
 }
 
-/// What is going on with a certificate.
+/// State of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AcmeState {
-    /// There is none, and the order has yet to begin.
+    /// No certificate exists, and no order has started yet.
     Waiting,
-    /// An order is under way. The certificate before, if there is one, is served meanwhile.
+    /// An order is in progress. The previous certificate, if there is one, is still served.
     Ordering,
-    /// It is there, and there is nothing to do.
+    /// The certificate is available, and no order is due.
     Valid,
-    /// The last order failed. The certificate before, if there is one, is served until it ends.
+    /// The last order failed. The previous certificate, if there is one, is served until it expires.
     Failing,
 }
 
@@ -53,12 +54,12 @@ fn seconds<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S:
     time.map(|time| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()).serialize(serializer)
 }
 
-/// How all of them are. Who asks never waits.
+/// Statuses of all certificates. A reader never waits.
 #[derive(Default)]
 pub struct Statuses(ArcSwap<BTreeMap<String, AcmeStatus>>);
 
 impl Statuses {
-    /// How they are now, by domain.
+    /// Returns the current statuses, by domain.
     pub fn load(&self) -> Arc<BTreeMap<String, AcmeStatus>> {
         self.0.load_full()
     }
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_plain_json() {
+    fn acme_status_is_serialized_as_plain_json() {
         let status = AcmeStatus {
             domain: "a.example".to_owned(),
             names: vec!["a.example".to_owned()],

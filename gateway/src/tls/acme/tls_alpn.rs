@@ -1,6 +1,6 @@
-//! TLS-ALPN-01 (RFC 8737): an ACME server connects to port 443, asks for the name by SNI and for the protocol
-//! `acme-tls/1`, and finds a certificate that only the account's key could have told how to make. It says nothing
-//! over the connection, and is told nothing.
+//! TLS-ALPN-01 (RFC 8737). An ACME server connects to port 443, asks for the name by SNI and for the protocol
+//! `acme-tls/1`. It expects a certificate that only the owner of the account's key can make. After the
+//! handshake neither side sends data.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,33 +19,35 @@ use tokio_openssl::SslStream;
 
 use super::Challenges;
 
-/// The protocol that says that a handshake is a validation.
+/// Protocol (ALPN) that marks a handshake as a validation.
 pub(in crate::tls) const ACME_TLS: &[u8] = b"acme-tls/1";
-/// The same, as a list of one.
+/// ALPN list that contains only [`ACME_TLS`].
 const ONLY_ACME_TLS: &[u8] = b"\x0aacme-tls/1";
-/// A validation has nothing to wait for.
+/// Timeout of a validation, which has nothing to wait for.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A handshake that was not that of an awaited validation, or broke off.
+/// Error in a handshake that was broken off, or that does not belong to a validation in progress.
 #[derive(Debug, thiserror::Error)]
 pub enum ValidationError {
-    /// OpenSSL cannot begin it.
+    /// OpenSSL cannot prepare the handshake.
     #[error("cannot prepare the handshake of a validation: {0}")]
     Setup(#[from] ErrorStack),
-    /// It failed: most often the name is not one that is being validated.
+    /// The handshake failed. The most frequent reason is a name that is not being validated.
     #[error("the handshake of a validation failed: {0}")]
     Handshake(#[from] openssl::ssl::Error),
-    /// It did not end.
+    /// The handshake took longer than the timeout.
     #[error("the handshake of a validation took longer than {LIMIT:?}")]
     TooSlow,
 }
 
 impl Challenges {
-    /// Makes the handshake of a validation on a connection whose ClientHello offers `acme-tls/1`
-    /// ([`classify`](crate::tls::look_at) tells), and closes it. Nothing of the ClientHello must have been read.
+    /// Makes the handshake of a validation and closes the connection. The ClientHello of the connection must
+    /// offer `acme-tls/1` (see [`classify`](crate::tls::classify)). No byte of the ClientHello may have been
+    /// read before.
     ///
     /// # Errors
-    /// Where it is not completed. There is nothing to do about it: the server will say what it missed.
+    /// Returns an error if the handshake is not completed. The gateway need not react: the ACME server
+    /// reports the failed validation.
     pub async fn validate<S>(self: &Arc<Self>, stream: S) -> Result<(), ValidationError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -54,17 +56,17 @@ impl Challenges {
         let mut stream = SslStream::new(ssl, stream)?;
         let handshake = async {
             std::pin::Pin::new(&mut stream).accept().await?;
-            // The server may be gone already.
+            // The ACME server may have closed the connection already.
             let _ = stream.shutdown().await;
             Ok(())
         };
         timeout(LIMIT, handshake).await.unwrap_or(Err(ValidationError::TooSlow))
     }
 
-    /// What makes such handshakes: for a name that is not being validated it ends them.
+    /// Returns an acceptor for such handshakes. It ends handshakes for names that are not being validated.
     ///
     /// # Errors
-    /// Where OpenSSL cannot make it.
+    /// Returns an error if OpenSSL cannot make the acceptor.
     pub fn tls_acceptor(self: &Arc<Self>) -> Result<SslAcceptor, ErrorStack> {
         let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
         let challenges = self.clone();
@@ -79,7 +81,7 @@ impl Challenges {
     }
 }
 
-/// Why there is no certificate for a validation.
+/// Reason why there is no certificate for a validation.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoCertificate {
     #[error("cannot make the certificate of a validation: {0}")]
@@ -88,8 +90,8 @@ pub(super) enum NoCertificate {
     Used(#[from] ErrorStack),
 }
 
-/// What the handshake of a validation of `name` is made with, where the SHA-256 of the key authorization is `digest`:
-/// a certificate that nobody signed but itself, with the digest in it (RFC 8737 3).
+/// Returns the TLS context for the validation of `name`. Its certificate is self-signed and holds `digest`,
+/// the SHA-256 of the key authorization (RFC 8737 3).
 pub(super) fn context(name: &str, digest: &[u8; 32]) -> Result<SslContext, NoCertificate> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(vec![name.to_owned()])?;
@@ -99,7 +101,7 @@ pub(super) fn context(name: &str, digest: &[u8; 32]) -> Result<SslContext, NoCer
     builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
     builder.set_certificate(&*X509::from_der(certificate.der())?)?;
     builder.set_private_key(&*PKey::private_key_from_der(key.serialized_der())?)?;
-    // The protocol must be agreed on (RFC 8737 4); of a client that does not offer it, this is no validation.
+    // The protocol is mandatory (RFC 8737 4). A client that does not offer it does not make a validation.
     builder.set_alpn_select_callback(|_, offered| {
         select_next_proto(ONLY_ACME_TLS, offered).ok_or(AlpnError::ALERT_FATAL)
     });
@@ -115,7 +117,8 @@ mod tests {
 
     const DIGEST: [u8; 32] = [7; 32];
 
-    /// What a validating server sees that asks for `name`: the protocol and the certificate.
+    /// Makes the validation of `name` as an ACME server does, and returns the agreed protocol and the
+    /// certificate.
     async fn seen(
         challenges: &Arc<Challenges>,
         name: &str,
@@ -138,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_validation_sees_what_it_looks_for() {
+    async fn validation_gets_acme_protocol_and_digest() {
         let challenges = Arc::new(Challenges::default());
         let published = challenges.publish_tls("a.example", context("a.example", &DIGEST).unwrap());
         assert!(challenges.has_tls());
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_else_gets_a_handshake() {
+    async fn handshake_without_awaited_validation_fails() {
         let challenges = Arc::new(Challenges::default());
         let _published = challenges.publish_tls("a.example", context("a.example", &DIGEST).unwrap());
         for (name, protocols) in [("b.example", ONLY_ACME_TLS), ("a.example", b"\x08http/1.1".as_slice())] {

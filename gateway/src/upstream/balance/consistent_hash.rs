@@ -1,4 +1,4 @@
-//! Consistent hashing, with Pingora's ring (ketama: the points of nginx's `hash … consistent`).
+//! Consistent hashing with Pingora's ring (ketama, with the same points as nginx's `hash … consistent`).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -8,10 +8,10 @@ use pingora_ketama::{Bucket, Continuum};
 use super::{Member, nth_usable, scaled};
 use crate::upstream::Endpoint;
 
-/// The most weight in all. Each unit is 160 points of 8 bytes.
+/// Maximum sum of all weights. Each unit of weight takes 160 points of 8 bytes.
 const MAX_WEIGHT: u64 = 1024;
 
-/// Every member in many places of a circle. A key belongs to the one whose place comes next.
+/// Hash ring: each member has many points on a circle. A key belongs to the member whose point comes next.
 pub(super) struct Ring {
     continuum: Continuum,
     members: HashMap<SocketAddr, usize>,
@@ -28,8 +28,8 @@ impl Ring {
     }
 }
 
-/// The address by which a backend has its places, the same ones in every process. The ring knows no Unix
-/// sockets; for them it is one that nobody has, made from the path.
+/// Returns the address from which the points of a backend are computed; it is the same in every process. The ring
+/// knows no Unix sockets: for these, an unused address is made from the path.
 fn place(endpoint: &Endpoint) -> SocketAddr {
     match endpoint {
         Endpoint::Inet(address) => *address,
@@ -42,8 +42,9 @@ fn place(endpoint: &Endpoint) -> SocketAddr {
     }
 }
 
-/// The member to which `key` belongs. Where that is not usable, the next one on the ring that is: the keys of
-/// all others stay where they are, and its own go to several.
+/// Returns the member to which `key` belongs. If that member is not usable, the next usable one on the ring gets the
+/// key. The keys of all other members stay where they are, and the keys of the unusable member are spread over
+/// several.
 pub(super) fn consistent_hash<'m>(
     members: &'m [Member],
     ring: &Ring,
@@ -52,7 +53,7 @@ pub(super) fn consistent_hash<'m>(
 ) -> Option<&'m Member> {
     let places = ring.continuum.node_iter(key).take(16 + 2 * members.len());
     let mut owners = places.filter_map(|place| members.get(*ring.members.get(place)?));
-    // Where one has so many places that they run out: any other, the same one for the same key.
+    // If the search meets only points of unusable members, another member is chosen: always the same one for a key.
     owners.find(|member| usable(member)).or_else(|| nth_usable(members, ring.continuum.node_idx(key), usable))
 }
 
@@ -63,7 +64,7 @@ mod tests {
 
     const KEYS: usize = 10_000;
 
-    /// The owner of each key.
+    /// Returns the owner of each key.
     fn owners(members: &[Member]) -> Vec<String> {
         let ring = Ring::new(members);
         let owner = |key: usize| {
@@ -77,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn without_one_of_ten_only_its_keys_move() {
+    fn removed_member_moves_only_its_own_keys() {
         let mut members = members(&[1; 10]);
         let before = owners(&members);
         for name in ["a", "e", "j"] {
@@ -97,13 +98,13 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_as_the_weights() {
+    fn shares_follow_weights() {
         let owners = owners(&members(&[3, 1]));
         assert!((share(&owners, "a") - 0.75).abs() < 0.05, "{}", share(&owners, "a"));
     }
 
     #[test]
-    fn a_socket_has_places_of_its_own() {
+    fn unix_socket_has_its_own_ring_address() {
         let place = |path: &str| super::place(&Endpoint::Unix(path.into()));
         assert_eq!(place("/run/a.sock"), place("/run/a.sock"));
         assert_ne!(place("/run/a.sock"), place("/run/b.sock"));

@@ -3,7 +3,8 @@
 use super::Member;
 use super::weighted::{Schedule, scheduled};
 
-/// The member with the fewest requests in flight for its weight; among equals they take turns by their weights.
+/// Returns the member with the fewest requests in flight in proportion to its weight. Equal members take turns by
+/// weight.
 pub(super) fn least_connections<'m>(
     members: &'m [Member],
     schedule: &Schedule,
@@ -22,7 +23,7 @@ mod tests {
     use crate::upstream::backend::tests::begin;
 
     #[test]
-    fn those_with_nothing_to_do_take_turns_by_their_weights() {
+    fn idle_members_take_turns_by_weight() {
         for (weights, shares) in [([1; 3], [10; 3]), ([3, 2, 1], [15, 10, 5])] {
             let members = members(&weights);
             let schedule = Schedule::new(&members);
@@ -32,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_in_flight_are_as_the_weights() {
+    fn requests_in_flight_follow_weights() {
         let members = members(&[4, 2, 1]);
         let schedule = Schedule::new(&members);
         let pick = |turn| least_connections(&members, &schedule, turn, &usable).unwrap();

@@ -1,13 +1,13 @@
-//! Which of the usable backends is asked next. Each algorithm is one function over the same view of a pool: its
-//! members, the number of this turn, and which members may be chosen. None of them locks or allocates.
+//! Load balancing: the choice among the usable backends. Each algorithm is one function over the same view of a pool:
+//! the members, the number of this turn, and which members may be chosen. No algorithm locks or allocates.
 //!
-//! | algorithm | a pick takes | what it is for |
+//! | algorithm | cost of a choice | suited to |
 //! |---|---|---|
-//! | [`round_robin()`] | O(1); O(n) where its turn falls on one that is not usable | equal backends, equal requests |
-//! | [`weighted()`] | O(1); O(n) at worst | the same with weights, which is what round robin is where they differ |
+//! | [`round_robin()`] | O(1); O(n) if the next member is not usable | equal backends, equal requests |
+//! | [`weighted()`] | O(1); O(n) at worst | backends with different weights; also used for round robin with weights |
 //! | [`least_connections()`] | O(n) | requests that differ, few backends |
-//! | [`random_two_choices()`] | O(1); O(n) at worst | requests that differ, many backends or gateways |
-//! | [`consistent_hash()`] | O(log n) | caches: the same key, the same backend |
+//! | [`random_two_choices()`] | O(1); O(n) at worst | requests that differ, many backends or several gateways |
+//! | [`consistent_hash()`] | O(log n) | caches: the same key goes to the same backend |
 
 mod consistent_hash;
 mod least_connections;
@@ -31,26 +31,26 @@ use crate::config::Algorithm;
 pub struct Member {
     /// The backend.
     pub backend: Arc<BackendState>,
-    /// Its share, beside those of the others.
+    /// Weight: the backend's share of the requests, in proportion to the other weights.
     pub weight: u32,
 }
 
 impl Member {
-    /// Whether it has fewer requests in flight than `other`, each for its weight.
+    /// Returns true if this member has fewer requests in flight than `other`, each in proportion to its weight.
     fn has_less_to_do_than(&self, other: &Member) -> bool {
         let load = |of: &Member, weight: u32| u64::from(of.backend.inflight()) * u64::from(weight);
         load(self, other.weight) < load(other, self.weight)
     }
 }
 
-/// Members among whom an algorithm chooses.
+/// Members among which an algorithm chooses.
 pub(super) struct Group {
     members: Vec<Member>,
     balance: Balance,
     turn: AtomicUsize,
 }
 
-/// An algorithm, with what it has worked out about the members.
+/// Algorithm, with the tables that it has computed from the members.
 enum Balance {
     RoundRobin,
     Weighted(Schedule),
@@ -62,7 +62,7 @@ enum Balance {
 impl Group {
     pub(super) fn new(members: Vec<Member>, algorithm: Algorithm) -> Self {
         let balance = match algorithm {
-            // One name as well as the other: weights count as in nginx and HAProxy.
+            // Both names mean the same: as in nginx and HAProxy, round robin uses the weights.
             Algorithm::RoundRobin | Algorithm::Weighted if has_equal_weights(&members) => Balance::RoundRobin,
             Algorithm::RoundRobin | Algorithm::Weighted => Balance::Weighted(Schedule::new(&members)),
             Algorithm::LeastConnections => Balance::LeastConnections(Schedule::new(&members)),
@@ -76,18 +76,18 @@ impl Group {
         &self.members
     }
 
-    /// The next turn.
+    /// Takes the next turn.
     pub(super) fn turn(&self) -> usize {
         self.turn.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The turn that would be next; it is not taken by that.
+    /// Returns the next turn without taking it.
     pub(super) fn next_turn(&self) -> usize {
         self.turn.load(Ordering::Relaxed)
     }
 
-    /// Whose turn it is, of those for which `usable` holds; `key` is what consistent hashing goes by. Of one
-    /// that has not been back for long, only some of the requests get to it.
+    /// Returns the member for a turn, among the members for which `usable` returns true. `key` is the key of
+    /// consistent hashing. A member in its slow start gets only some of its requests.
     pub(super) fn pick(&self, turn: usize, key: &[u8], usable: impl Fn(&Member) -> bool) -> Option<&Member> {
         let picked = self.chosen(turn, key, &usable)?;
         let draw = scatter(turn) as u32;
@@ -115,7 +115,7 @@ fn has_equal_weights(members: &[Member]) -> bool {
     members.windows(2).all(|pair| matches!(pair, [one, other] if one.weight == other.weight))
 }
 
-/// A number that looks random, another one for each turn (the mixer of SplitMix64).
+/// Returns a number that looks random, and is different for each turn (the mixer of SplitMix64).
 fn scatter(turn: usize) -> u64 {
     let mut mixed = (turn as u64).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -123,7 +123,7 @@ fn scatter(turn: usize) -> u64 {
     mixed ^ mixed >> 31
 }
 
-/// The `nth` usable member, counted from 0 and around; `None` where there is none.
+/// Returns the `nth` usable member, counted from 0, modulo their number; `None` if no member is usable.
 fn nth_usable<'m>(
     members: &'m [Member],
     nth: usize,
@@ -131,12 +131,12 @@ fn nth_usable<'m>(
 ) -> Option<&'m Member> {
     let candidates = || members.iter().filter(|member| usable(member));
     let index = nth.checked_rem(candidates().count())?;
-    // Between the two walks one may have become unusable: then the first that is left.
+    // A member may have become unusable between the two iterations. Then the first usable one is returned.
     candidates().nth(index).or_else(|| candidates().next())
 }
 
-/// The weights in the same proportions, as far as that goes with no more than `most` in all and none below 1:
-/// tables of this size are made from them.
+/// Returns weights in the same proportions, with a sum of about `most` or less, and each at least 1. The sum is
+/// bounded because it is the size of the tables.
 fn scaled(members: &[Member], most: u64) -> Vec<u32> {
     let weights = || members.iter().map(|member| u64::from(member.weight.max(1)));
     let divisor = weights().reduce(gcd).unwrap_or(1);
@@ -158,7 +158,7 @@ mod tests {
     use crate::telemetry::Metrics;
     use crate::upstream::backend::tests::backend;
 
-    /// Members called a, b, c and so on, with these weights.
+    /// Returns members named a, b, c and so on, with these weights.
     pub(super) fn members(weights: &[u32]) -> Vec<Member> {
         let metrics = Metrics::new().unwrap();
         let member =
@@ -177,7 +177,7 @@ mod tests {
         member.backend.is_usable()
     }
 
-    /// How often each member was picked.
+    /// Returns how often each member was picked.
     pub(super) fn counts<'m>(
         members: &[Member],
         picks: impl Iterator<Item = Option<&'m Member>>,
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_usable_no_algorithm_finds_anything() {
+    fn no_algorithm_picks_an_unusable_member() {
         for algorithm in [
             Algorithm::RoundRobin,
             Algorithm::Weighted,
@@ -209,7 +209,7 @@ mod tests {
         }
     }
 
-    /// A weight that changes nothing would be one that somebody relies on.
+    /// Operators may rely on weights, so no algorithm may ignore them.
     #[test]
     fn weights_count_for_every_algorithm() {
         for algorithm in [
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_has_just_come_back_gets_little_at_first() {
+    fn recovered_member_gets_few_requests_at_first() {
         let group = Group::new(members(&[1, 1]), Algorithm::RoundRobin);
         let back = &group.members()[0].backend;
         back.set_failing(true, std::time::Duration::ZERO);

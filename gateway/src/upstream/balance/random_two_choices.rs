@@ -3,8 +3,9 @@
 use super::weighted::{Schedule, weighted};
 use super::{Member, scatter};
 
-/// Of two members picked at random, heavier ones more often, the one with fewer requests in flight for its weight:
-/// nearly as even as asking all of them, and several gateways do not run to the same one.
+/// Picks two members at random by weight, and returns the one with fewer requests in flight in proportion to its
+/// weight. The result is nearly as even as with a look at all members, and several gateways do not all choose the
+/// same backend.
 pub(super) fn random_two_choices<'m>(
     members: &'m [Member],
     schedule: &Schedule,
@@ -12,7 +13,7 @@ pub(super) fn random_two_choices<'m>(
     usable: &impl Fn(&Member) -> bool,
 ) -> Option<&'m Member> {
     let random = scatter(turn);
-    // Any turn of the schedule is a random member, by its weight.
+    // A random turn of the schedule gives a random member, by weight.
     let first = weighted(members, schedule, random as u32 as usize, usable)?;
     let second = weighted(members, schedule, (random >> 32) as usize, usable)?;
     Some(if second.has_less_to_do_than(first) { second } else { first })
@@ -25,7 +26,7 @@ mod tests {
     use crate::upstream::backend::tests::begin;
 
     #[test]
-    fn everybody_gets_about_the_same() {
+    fn random_choices_spread_requests_evenly() {
         let members = members(&[1; 4]);
         let schedule = Schedule::new(&members);
         let picks = || (0..4000).map(|turn| random_two_choices(&members, &schedule, turn, &usable));
@@ -37,13 +38,13 @@ mod tests {
     }
 
     #[test]
-    fn the_busy_one_is_avoided_and_weights_count() {
+    fn busy_member_is_avoided_and_weights_count() {
         let members = members(&[1, 1, 2]);
         let schedule = Schedule::new(&members);
         let pick = |turn| random_two_choices(&members, &schedule, turn, &usable);
         let attempts: Vec<_> = (0..400).map(|turn| begin(&pick(turn).unwrap().backend)).collect();
         let inflight = || members.iter().map(|member| member.backend.inflight()).collect::<Vec<_>>();
-        // Where both choices are the same member, it gets the request, whatever it has in flight.
+        // If both choices are the same member, that member gets the request, even if it is busy.
         assert!(inflight()[2] > 150 && inflight()[0].abs_diff(inflight()[1]) < 20, "{:?}", inflight());
         drop(attempts);
         let busy: Vec<_> = (0..10).map(|_| begin(&members[0].backend)).collect();

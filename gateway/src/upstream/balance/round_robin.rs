@@ -2,8 +2,8 @@
 
 use super::{Member, nth_usable};
 
-/// One after the other. The turns of a member that is not usable are shared out among all the others, or the
-/// one after it would get twice as much.
+/// Returns the members in turn. The turns of an unusable member are shared among all others: otherwise the member
+/// after it would get twice as many requests.
 pub(super) fn round_robin<'m>(
     members: &'m [Member],
     turn: usize,

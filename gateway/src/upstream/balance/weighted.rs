@@ -1,20 +1,20 @@
-//! Weighted round robin, smooth: heavier members come more often, and never in a row where that can be avoided.
+//! Smooth weighted round robin: heavier members come more often, and not in a row if that can be avoided.
 
 use super::{Member, nth_usable, scaled, scatter};
 
-/// The most turns after which a schedule begins again. With more weight in all, shares are rounded to it.
+/// Maximum length of a schedule, in turns. If the sum of the weights is larger, shares are rounded.
 const MAX_TURNS: u64 = 4096;
 
-/// Other turns that are tried where a member is not usable, before all members are looked at.
+/// Number of turns that are tried before all members are searched for a usable one.
 const TRIES: usize = 8;
 
-/// Whose turn is when, worked out before: the interleaving that nginx works out anew for each request, and
-/// needs a lock for.
+/// Schedule of all turns, computed in advance. nginx computes the same order anew for each request, and needs a lock
+/// for it.
 pub(super) struct Schedule(Vec<u32>);
 
 impl Schedule {
-    /// The schedule for these weights. At each turn every member gains its weight, and the one that has most
-    /// is chosen and pays the sum of all weights.
+    /// Returns the schedule for the weights of `members`. At each turn, every member gains its weight; the member
+    /// with the most is chosen, and pays the sum of all weights.
     pub(super) fn new(members: &[Member]) -> Self {
         let weights = scaled(members, MAX_TURNS.max(members.len() as u64));
         let total: i64 = weights.iter().copied().map(i64::from).sum();
@@ -23,7 +23,7 @@ impl Schedule {
             for (gained, weight) in gained.iter_mut().zip(&weights) {
                 *gained += i64::from(*weight);
             }
-            // Of equals the first.
+            // Among equal members, the first is chosen.
             let most = gained.iter().enumerate().rev().max_by_key(|(_, gained)| **gained);
             let chosen = most.map_or(0, |(index, _)| index);
             gained[chosen] -= total;
@@ -38,8 +38,8 @@ impl Schedule {
     }
 }
 
-/// The member whose turn it is by `schedule`. Where that is not usable, another turn decides, picked at random,
-/// so that its share goes to the others by their weights.
+/// Returns the member whose turn it is in `schedule`. If that member is not usable, another turn is picked at random,
+/// so that its share goes to the other members by their weights.
 pub(super) fn weighted<'m>(
     members: &'m [Member],
     schedule: &Schedule,
@@ -49,7 +49,7 @@ pub(super) fn weighted<'m>(
     scheduled(members, schedule, turn, usable).or_else(|| nth_usable(members, turn, usable))
 }
 
-/// The same member; `None` where a few turns came to none that is usable.
+/// Returns the member whose turn it is, like [`weighted()`]; `None` if a few turns have led to no usable member.
 pub(super) fn scheduled<'m>(
     members: &'m [Member],
     schedule: &Schedule,
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn the_heavy_one_is_never_five_times_in_a_row() {
+    fn heavy_member_is_never_chosen_five_times_in_a_row() {
         let members = members(&[5, 1, 1]);
         let schedule = Schedule::new(&members);
         let name = |turn| weighted(&members, &schedule, turn, &usable).unwrap().backend.name.clone();
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_as_the_weights() {
+    fn shares_follow_weights() {
         assert_eq!(picks(&members(&[5, 1, 1]), 700), [500, 100, 100]);
         assert_eq!(picks(&members(&[1000, 500, 250]), 700), [400, 200, 100]);
         let large = picks(&members(&[997, 991, 1]), 1989 * 10);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn the_share_of_an_unusable_one_goes_to_the_others_by_their_weights() {
+    fn share_of_unusable_member_goes_to_others_by_weight() {
         let members = members(&[4, 4, 2]);
         members[0].backend.set_drained(true);
         let counts = picks(&members, 9000);

@@ -1,18 +1,20 @@
-//! The strict check of a response's head over HTTP/1 (RFC 9112 2 to 6): the counterpart of the one that requests pass.
-//! Pingora's reader takes lines that end with LF alone, folded lines, a length beside chunks, and a megabyte of fields.
+//! Strict check of a response's head over HTTP/1 (RFC 9112 2 to 6): the counterpart of the check of requests. It is
+//! needed because Pingora's reader accepts lines that end with LF alone, folded lines, a length together with chunks,
+//! and a megabyte of fields.
 //!
-//! Bytes in, verdict out. A head may come in any pieces; each line is looked at once, when its end is there.
+//! The reader does no I/O. A head may arrive in pieces of any size; each line is checked once, when its end has
+//! arrived.
 
 use crate::config::Proxy;
 use crate::util::http1::bytes::{is_field_value, trim_ows};
 use crate::util::http1::{Fault, field};
 
-/// Bounds of a response's head.
+/// Limits of a response's head.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadLimits {
-    /// Largest head, in bytes, with its status line.
+    /// Maximum size of the head in bytes, including the status line.
     pub bytes: usize,
-    /// Largest number of fields.
+    /// Maximum number of fields.
     pub fields: usize,
 }
 
@@ -25,36 +27,36 @@ impl From<&Proxy> for HeadLimits {
     }
 }
 
-/// How a response says where its body ends.
+/// Framing of a response: the way in which the end of its body is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// By its length.
+    /// The body has this length in bytes.
     Length(u64),
-    /// By its last chunk.
+    /// The body ends with its last chunk.
     Chunked,
-    /// It does not say: the body ends with the connection.
+    /// The body ends when the connection is closed.
     Close,
 }
 
-/// A head that is whole, and valid.
+/// A complete and valid head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Length of the head in bytes, with the empty line that ends it.
+    /// Length of the head in bytes, including the empty line at its end.
     pub length: usize,
-    /// The status code.
+    /// Status code.
     pub status: u16,
-    /// How the response says where its body ends.
+    /// Framing of the response.
     pub framing: Framing,
-    /// Whether the backend closes the connection behind the response (RFC 9112 9.3).
+    /// True if the backend closes the connection after the response (RFC 9112 9.3).
     pub closes: bool,
 }
 
 /// Reader of one head.
 #[derive(Debug, Default)]
 pub struct HeadReader {
-    /// Where the line begins that has no end yet.
+    /// Start of the line whose end has not arrived yet.
     line: usize,
-    /// How far the bytes have been searched for that end.
+    /// Number of bytes that have been searched for that end.
     searched: usize,
     status: Option<StatusLine>,
     fields: usize,
@@ -71,11 +73,11 @@ struct StatusLine {
 }
 
 impl HeadReader {
-    /// Looks at a head of which `bytes` are there, those of earlier calls included. Returns `None` as long as the head
-    /// has no end.
+    /// Reads a head. `bytes` is the part that has arrived, including the bytes of earlier calls. Returns `None` while
+    /// the head is incomplete.
     ///
     /// # Errors
-    /// What is wrong with the head, as soon as that is certain.
+    /// Returns an error that says what is wrong with the head, as soon as that is certain.
     pub fn read(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<Head>, Fault> {
         while let Some(at) = memchr::memchr(b'\n', &bytes[self.searched..]) {
             let end = self.searched + at;
@@ -129,10 +131,10 @@ impl HeadReader {
         Ok(())
     }
 
-    /// What only the head as a whole can tell.
+    /// Checks the rules that depend on several fields, once the head is complete.
     fn judge(&self, status: StatusLine, length: usize) -> Result<Head, Fault> {
         let framing = match (self.is_chunked, self.length) {
-            // RFC 9112 6.3: a sign of response splitting.
+            // RFC 9112 6.3: this is a sign of response splitting.
             (true, Some(_)) => return Err("there are both Content-Length and Transfer-Encoding"),
             // RFC 9112 6.1: the framing of such a message is faulty.
             (true, None) if status.is_http_10 => return Err("HTTP/1.0 does not have Transfer-Encoding"),
@@ -146,7 +148,7 @@ impl HeadReader {
 }
 
 impl StatusLine {
-    /// `version SP code [SP reason]` (RFC 9112 4); servers are known that leave the space before an empty reason out.
+    /// Parses `version SP code [SP reason]` (RFC 9112 4). Some servers leave out the space before an empty reason.
     fn read(line: &[u8]) -> Result<Self, Fault> {
         let (version, rest) = line.split_at_checked(9).ok_or(NO_STATUS_LINE)?;
         let is_http_10 = match version {
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_says_where_its_body_ends_in_whatever_pieces_it_comes() {
+    fn head_in_pieces_of_any_size_gives_framing() {
         for (head, framing, closes) in [
             ("HTTP/1.1 200 OK\r\n\r\n", Framing::Close, false),
             ("HTTP/1.1 200\r\nA:b\r\n\r\n", Framing::Close, false),
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_readers_could_read_in_two_ways_is_refused() {
+    fn ambiguous_head_is_refused() {
         let fields = |count: usize| format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(count));
         assert!(in_pieces(fields(LIMITS.fields).as_bytes(), 7).is_ok());
         for head in [

@@ -1,9 +1,9 @@
-//! The inspector of the responses on a connection to a backend over HTTP/1: the counterpart of the one that requests
-//! pass. Pingora's reader takes an empty line for the last chunk, so that half a body would reach the client as a whole
-//! one. So no byte gets to Pingora that is not part of a strictly valid response.
+//! Inspector of the responses on an HTTP/1 connection to a backend: the counterpart of the inspector of requests. It
+//! is needed because Pingora's reader takes an empty line for the last chunk, so that half a body would reach the
+//! client as a whole one. With the inspector, Pingora gets only bytes that are part of a strictly valid response.
 //!
-//! A response is checked where Pingora wants it, in its own buffer. Only a head that comes in pieces is kept here until
-//! it is whole.
+//! A response is checked in Pingora's own buffer, without a copy. Only a head that arrives in pieces is kept here
+//! until it is complete.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -19,13 +19,13 @@ use crate::util::http1::body::Body;
 use crate::util::http1::chunked::Chunked;
 use crate::util::http1::read_ahead::ReadAhead;
 
-/// Bytes read at a time where they do not go into Pingora's buffer.
+/// Number of bytes in a read that does not go into Pingora's buffer.
 const CHUNK: usize = 4 * 1024;
 
-/// Largest number of interim responses (1xx) before a final one. Each of them moves Pingora's read timeout on.
+/// Maximum number of interim responses (1xx) before a final one. Each of them restarts Pingora's read timeout.
 const MAX_INTERIM: u32 = 32;
 
-/// A response that is not valid HTTP/1.
+/// Error of a response that is not valid HTTP/1.
 #[derive(Debug, thiserror::Error)]
 #[error("the backend's response is not valid HTTP/1: {0}")]
 pub struct MalformedResponse(pub Fault);
@@ -41,39 +41,40 @@ impl From<MalformedResponse> for io::Error {
 pub(super) struct Inspector {
     state: State,
     head: HeadReader,
-    /// Bytes that have been read and not been given to Pingora.
+    /// Bytes that have been read and not yet been given to Pingora.
     held: ReadAhead,
-    /// How many of them may be given at once.
+    /// Number of held bytes that have been checked and may be given to Pingora.
     verified: usize,
-    /// Whether the request that is being answered has the method HEAD.
+    /// True if the current request has the method HEAD.
     is_head: bool,
-    /// Interim responses since the request began.
+    /// Number of interim responses since the request began.
     interim: u32,
-    /// Whether the connection must not be used for another request.
+    /// True if the connection must not be used for another request.
     is_last: bool,
 }
 
 #[derive(Debug, Default)]
 enum State {
-    /// No response is due, and the backend was silent when it was last looked at.
+    /// No response is expected, and the backend had sent nothing at the last read.
     #[default]
     Idle,
-    /// A head is due.
+    /// A head is expected.
     Head,
-    /// A body is due, whose end is known.
+    /// A body is expected, and its end is known from a length or chunks.
     Body(Body),
-    /// A body is due, which ends with the connection.
+    /// A body is expected that ends when the connection is closed.
     Close,
     /// The response has been read to its end.
     Done,
-    /// The backend has switched to another protocol: no byte is HTTP any more.
+    /// The backend has switched to another protocol: no later byte is HTTP.
     Switched,
-    /// What came is not valid.
+    /// The response is not valid.
     Broken,
 }
 
 impl Inspector {
-    /// Notes that `bytes` are about to be written to the backend. The first ones on an idle connection begin a request.
+    /// Notes that `bytes` are about to be written to the backend. The first bytes on an idle connection begin a
+    /// request.
     pub(super) fn on_write(&mut self, bytes: &[u8]) {
         if matches!(self.state, State::Idle) && !bytes.is_empty() {
             self.state = State::Head;
@@ -87,12 +88,12 @@ impl Inspector {
         matches!(self.state, State::Switched)
     }
 
-    /// Takes what has been read behind the head of a 101.
+    /// Returns the bytes that were read after the head of a 101.
     pub(super) fn take_held(&mut self) -> Vec<u8> {
         self.held.take()
     }
 
-    /// Reads what is for Pingora. A head and what follows it come in separate reads where the head is one of a 101.
+    /// Reads bytes for Pingora. After the head of a 101, a read ends, so that the head comes alone.
     pub(super) fn poll_read(
         &mut self,
         backend: &mut Stream,
@@ -131,7 +132,8 @@ impl Inspector {
         }
     }
 
-    /// Ready once a head is whole, or never to come. One that comes in one piece is left where it was read.
+    /// Waits until a head is complete, or the backend closes the connection. A head that arrives in one piece stays
+    /// in Pingora's buffer.
     fn poll_head(
         &mut self,
         backend: &mut Stream,
@@ -183,7 +185,8 @@ impl Inspector {
         }
     }
 
-    /// Begins the response with this head, at the front of `bytes`: how many of them belong to it.
+    /// Begins the response with this head, at the front of `bytes`. Returns how many of the bytes belong to the
+    /// response.
     fn begin(&mut self, head: Option<Head>, bytes: &[u8]) -> Result<Option<usize>, Fault> {
         let Some(head) = head else { return Ok(None) };
         self.head = HeadReader::default();
@@ -198,7 +201,8 @@ impl Inspector {
             }
             (204 | 304, _) => self.state = State::Done,
             (_, framing) if self.is_head => {
-                // Without a length, the GET's body would end with the connection: a backend may close it now.
+                // The body of a GET would end with the connection here, so the backend may close it after this
+                // response to HEAD.
                 self.is_last |= framing == Framing::Close;
                 self.state = State::Done;
             }
@@ -227,12 +231,12 @@ impl Inspector {
         }
     }
 
-    /// Whether bytes behind those that have been given are for somebody.
+    /// Returns true if the bytes after those that have been given belong to the response or the tunnel.
     fn has_more_to_say(&self) -> bool {
         !matches!(self.state, State::Done)
     }
 
-    /// Reads the body where Pingora wants it, and verifies it there.
+    /// Reads the body into Pingora's buffer, and checks it there.
     fn poll_body(
         &mut self,
         backend: &mut Stream,
@@ -245,7 +249,7 @@ impl Inspector {
         let read = &buf.filled()[before..];
         match body.pass(read) {
             Ok((passed, is_whole)) => {
-                // What comes behind a response is not asked for, and would be taken for the next one.
+                // Bytes after a response were not asked for, and would be taken for the next response.
                 self.is_last |= passed < read.len();
                 buf.set_filled(before + passed);
                 self.end_if(is_whole);
@@ -258,8 +262,8 @@ impl Inspector {
         }
     }
 
-    /// Looks whether the backend says something although nothing is due. A connection that must not be used again
-    /// looks as if the backend had closed it, so that it does not get into Pingora's pool.
+    /// Reads from the backend although no response is expected. A connection that must not be used again looks as if
+    /// the backend had closed it, so that it does not get into Pingora's pool.
     fn poll_idle(
         &mut self,
         backend: &mut Stream,
@@ -283,17 +287,17 @@ impl Inspector {
     }
 }
 
-/// What the wait for a head has come to.
+/// Result of waiting for a head.
 enum Found {
-    /// The head was read to where Pingora wants it.
+    /// The head is in Pingora's buffer.
     InPlace,
-    /// The head is held.
+    /// The head is among the held bytes.
     Head,
     /// The backend has closed the connection.
     End,
 }
 
-/// Reads into `held`; returns how much.
+/// Reads into `held`. Returns the number of bytes.
 fn poll_chunk(backend: &mut Stream, cx: &mut Context<'_>, held: &mut ReadAhead) -> Poll<io::Result<usize>> {
     let mut chunk = [const { MaybeUninit::uninit() }; CHUNK];
     let mut read = ReadBuf::uninit(&mut chunk);
@@ -310,8 +314,8 @@ mod tests {
 
     const LIMITS: HeadLimits = HeadLimits { bytes: 1000, fields: 10 };
 
-    /// What Pingora reads of `response` to a request with `method`, which comes in pieces of `size`, and whether the
-    /// connection can be used again. `None`: the response is refused.
+    /// Returns the bytes that Pingora reads of `response` to a request with `method`, when it arrives in pieces of
+    /// `size` bytes, and true if the connection can be used again. Returns `None` if the response is refused.
     async fn read(method: &str, response: &str, size: usize) -> Option<(String, bool)> {
         let (mut backend, ours) = duplex(64 * 1024);
         let mut ours: Stream = Box::new(ours);
@@ -332,12 +336,12 @@ mod tests {
         for piece in pieces {
             backend.write_all(piece).await.unwrap();
         }
-        // What Pingora's pool does with a connection that is given back.
+        // Pingora's pool makes such a read when a connection is given back.
         let is_reusable = look(&mut inspector, &mut ours).await.is_pending();
         Some((String::from_utf8(got).unwrap(), is_reusable && matches!(inspector.state, State::Idle)))
     }
 
-    /// One read, which does not wait.
+    /// Reads once, without waiting.
     async fn look(inspector: &mut Inspector, ours: &mut Stream) -> Poll<io::Result<Vec<u8>>> {
         let mut room = [0; 300];
         let mut buf = ReadBuf::new(&mut room);
@@ -346,7 +350,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_response_passes_as_it_is_and_nothing_behind_it() {
+    async fn valid_response_passes_unchanged_without_extra_bytes() {
         for (method, response, rest, is_reusable) in [
             ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "", true),
             ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "", true),
@@ -388,7 +392,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_malformed_response_is_refused_where_the_fault_is() {
+    async fn malformed_response_is_refused() {
         let chunked =
             |body: &str| format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n{body}");
         for response in [
@@ -412,7 +416,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn behind_a_101_every_byte_passes_and_the_head_comes_alone() {
+    async fn bytes_after_101_pass_and_its_head_comes_alone() {
         let (mut backend, ours) = duplex(1000);
         let mut ours: Stream = Box::new(ours);
         let head = "HTTP/1.1 101 Switching Protocols\r\n\r\n";

@@ -1,8 +1,9 @@
-//! Connections to backends over HTTP/1: Pingora asks [`BackendConnector`] for each new one, keeps it in its own pool
-//! between two requests, and reads from a [`BackendStream`] on which responses are inspected.
+//! HTTP/1 connections to backends. Pingora asks [`BackendConnector`] for each new connection, and keeps the
+//! connection in its own pool between two requests. It reads from a [`BackendStream`], on which responses are
+//! inspected.
 //!
-//! Pingora has this door for protocols of one's own: a peer whose ALPN is a custom one is connected to by the custom
-//! connector, which may hand out a plain stream of HTTP/1. HTTP/2 stays with Pingora.
+//! This uses Pingora's extension point for custom protocols: Pingora connects to a peer with a custom ALPN by the
+//! custom connector, and that connector may return a plain stream of HTTP/1. Pingora itself handles HTTP/2.
 
 pub mod head;
 mod inspector;
@@ -28,29 +29,30 @@ pub use inspector::MalformedResponse;
 pub use proxy::http_proxy;
 pub use stream::{BackendStream, ReadSize};
 
-/// A connector of Pingora's that uses [`BackendConnector`] for HTTP/1.
+/// Connector of Pingora that uses [`BackendConnector`] for HTTP/1.
 pub type HttpConnector = Connector<BackendConnector>;
 
-/// ALPN of a peer that [`BackendConnector`] is to connect to, and offers HTTP/1.1 alone in TLS.
+/// ALPN of a peer that [`BackendConnector`] connects to, and offers only HTTP/1.1 in TLS.
 static HTTP1: LazyLock<ALPN> = LazyLock::new(|| marker("http/1.1 of the gateway"));
 
-/// ALPN of a peer that [`BackendConnector`] is to connect to, which spoke HTTP/1.1 the last time and is offered HTTP/2 too.
+/// ALPN of a peer that [`BackendConnector`] connects to, and offers HTTP/2 and HTTP/1.1. The peer chose HTTP/1.1 the
+/// last time.
 static HTTP1_SO_FAR: LazyLock<ALPN> = LazyLock::new(|| marker("http/1.1 so far"));
 
 fn marker(name: &str) -> ALPN {
     ALPN::Custom(CustomALPN::new(name.as_bytes().to_vec()))
 }
 
-/// Version of HTTP that a peer is connected to for.
+/// Version of HTTP that the gateway offers to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Offer {
     /// HTTP/1.1.
     Http1,
     /// HTTP/2.
     Http2,
-    /// HTTP/2 or HTTP/1.1, as the backend likes; it is not known, or was HTTP/2 the last time.
+    /// HTTP/2 or HTTP/1.1, as the backend chooses. Its last choice was HTTP/2, or is not known.
     Either,
-    /// The same, and it was HTTP/1.1 the last time.
+    /// HTTP/2 or HTTP/1.1, as the backend chooses. Its last choice was HTTP/1.1.
     EitherHttp1SoFar,
 }
 
@@ -66,17 +68,17 @@ impl Offer {
     }
 }
 
-/// Returns true where responses over HTTP/1 from `peer` are inspected.
+/// Returns true if HTTP/1 responses from `peer` are inspected.
 pub fn is_inspected(peer: &HttpPeer) -> bool {
     matches!(peer.options.alpn, ALPN::Custom(_))
 }
 
-/// Source of the bounds of a response's head, which may change while a connection is open.
+/// Source of the limits of a response's head, which may change while a connection is open.
 #[derive(Clone)]
 pub struct ResponseLimits(Arc<dyn Fn() -> HeadLimits + Send + Sync>);
 
 impl ResponseLimits {
-    /// Returns a source that asks `now`.
+    /// Returns a source that calls `now` for the current limits.
     pub fn new(now: impl Fn() -> HeadLimits + Send + Sync + 'static) -> Self {
         ResponseLimits(Arc::new(now))
     }
@@ -92,7 +94,7 @@ impl fmt::Debug for ResponseLimits {
     }
 }
 
-/// Connector to backends over HTTP/1.
+/// Connector for HTTP/1 connections to backends.
 #[derive(Clone)]
 pub struct BackendConnector {
     transport: Arc<TransportConnector>,
@@ -100,20 +102,20 @@ pub struct BackendConnector {
 }
 
 impl BackendConnector {
-    /// Returns a connector whose connections hold response heads to `limits`.
+    /// Returns a connector whose connections apply `limits` to the heads of responses.
     pub fn new(limits: ResponseLimits) -> Self {
         BackendConnector { transport: Arc::new(TransportConnector::new(None)), limits }
     }
 
-    /// Returns a connector of Pingora's that uses this one, with a pool of its own.
+    /// Returns a connector of Pingora that uses this one, with a separate pool.
     pub fn http(&self) -> HttpConnector {
         Connector::new_custom(Some(ConnectorOptions::new(POOL_SIZE)), self.clone())
     }
 
-    /// Connects to `peer`, with TLS where it has that.
+    /// Connects to `peer`, with TLS if the peer has it.
     ///
     /// # Errors
-    /// Those of Pingora, and [`SPEAKS_HTTP2`] where the backend chose HTTP/2.
+    /// Returns the errors of Pingora, and [`SPEAKS_HTTP2`] if the backend chose HTTP/2.
     pub async fn connect(&self, peer: &HttpPeer) -> Result<BackendStream> {
         let mut peer = peer.clone();
         peer.options.alpn = if peer.options.alpn == *HTTP1_SO_FAR { ALPN::H2H1 } else { ALPN::H1 };
@@ -125,10 +127,10 @@ impl BackendConnector {
     }
 }
 
-/// Connections that are kept by a connector for requests of the gateway's own.
+/// Number of idle connections in the pool for requests that the gateway makes itself.
 const POOL_SIZE: usize = 128;
 
-/// The error of a backend that chose HTTP/2, having spoken HTTP/1 before.
+/// Error about a backend that chose HTTP/2, although it chose HTTP/1.1 before.
 pub const SPEAKS_HTTP2: ErrorType = ErrorType::new("BackendSpeaksHttp2");
 
 #[async_trait]
@@ -146,7 +148,7 @@ impl custom::Connector for BackendConnector {
     }
 
     async fn reused_http_session<P: Peer + Send + Sync + 'static>(&self, _peer: &P) -> Option<()> {
-        // Pingora's own pool has them.
+        // Pingora's own pool holds the idle connections.
         None
     }
 

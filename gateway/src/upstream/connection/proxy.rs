@@ -1,5 +1,5 @@
-//! Pingora's proxy with a connector of our own. Pingora makes such a proxy only inside one of its services, and gives it
-//! out by reference; the gateway's listeners need it as a value.
+//! Pingora's proxy with a custom connector. Pingora builds such a proxy only inside one of its services, and returns
+//! only a reference to it. The gateway's listeners need the proxy as a value.
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use pingora::server::configuration::ServerConf;
 
 use super::BackendConnector;
 
-/// Returns a proxy that runs the phases of `phases`, and connects to backends by `connector`.
+/// Returns a proxy that runs the phases of `phases`, and connects to backends with `connector`.
 pub fn http_proxy<P>(
     conf: &Arc<ServerConf>,
     phases: P,
@@ -21,7 +21,7 @@ where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync + 'static,
 {
-    // Clients speak HTTP, and no protocol of their own.
+    // Clients speak HTTP, not a custom protocol.
     let on_custom: ProcessCustomSession<P, BackendConnector> = Arc::new(|_, _, _| Box::pin(async { None }));
     let builder = ProxyServiceBuilder::new(conf, phases).custom(connector, on_custom).server_options(options);
     let service = ManuallyDrop::new(builder.build());

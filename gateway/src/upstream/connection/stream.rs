@@ -1,4 +1,4 @@
-//! A connection to a backend on which HTTP/1 is spoken, as Pingora gets it: a stream whose responses are inspected.
+//! HTTP/1 connection to a backend as Pingora uses it: a stream whose responses are inspected.
 
 use std::any::Any;
 use std::io;
@@ -22,37 +22,38 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::ResponseLimits;
 use super::inspector::Inspector;
 
-/// A connection to a backend over HTTP/1.
+/// HTTP/1 connection to a backend.
 #[derive(Debug)]
 pub struct BackendStream {
     inner: Stream,
     inspector: Inspector,
     limits: ResponseLimits,
     read_size: Arc<ReadSize>,
-    /// Where a request finds the read size: of what Pingora keeps with a connection, this is free to be used.
+    /// Carries the read size to the request. Of the data that Pingora keeps with a connection, only this is unused.
     digest: Option<Arc<ProxyDigest>>,
 }
 
-/// The most that one read takes from a backend, in bytes. Pingora holds ten reads for a client that does not take them.
+/// Maximum size of one read from a backend, in bytes. Pingora buffers up to ten reads for a client that is slow to
+/// read.
 #[derive(Debug)]
 pub struct ReadSize(AtomicUsize);
 
 impl ReadSize {
-    /// For a client of HTTP/1, which has one response at a time: as much as Pingora has room for.
+    /// Size for a client of HTTP/1, which has one response at a time: as much as Pingora has room for.
     const WHOLE: usize = usize::MAX;
 
-    /// For one of HTTP/2: no more than fits into a frame.
+    /// Maximum size for a client of HTTP/2: no more than fits into a frame.
     const OF_FRAME: usize = 16 * 1024;
 
-    /// For all responses that a client of HTTP/2 has at once: they share it, so that a hundred of them are not held in
-    /// a hundred times the room of one.
+    /// Total size for all concurrent responses to a client of HTTP/2. The responses share it. Otherwise a hundred
+    /// responses would need a hundred times the memory of one.
     const OF_CONNECTION: usize = 256 * 1024;
 
-    /// The least of that for each: smaller reads cost too much time.
+    /// Minimum size for a response of HTTP/2, because smaller reads cost too much time.
     const LEAST: usize = 4 * 1024;
 
-    /// Sets the read size of a connection, whose digest this is, for a client that has so many `streams` of HTTP/2 open.
-    /// One of HTTP/1 has none.
+    /// Sets the read size of the connection with this digest. `streams` is the number of HTTP/2 streams that the
+    /// client has open; `None` for HTTP/1.
     pub fn set(digest: Option<&Digest>, streams: Option<u32>) {
         let user_data = digest.and_then(|digest| digest.proxy_digest.as_ref()?.user_data.as_ref());
         if let Some(read_size) = user_data.and_then(|data| data.downcast_ref::<Arc<ReadSize>>()) {
@@ -65,7 +66,7 @@ impl ReadSize {
 }
 
 impl BackendStream {
-    /// Returns a stream over `inner` on which nothing has been said.
+    /// Returns a stream over `inner`, a connection on which no byte was sent or received.
     pub fn new(inner: Stream, limits: ResponseLimits) -> Self {
         let read_size = Arc::new(ReadSize(AtomicUsize::new(ReadSize::WHOLE)));
         let data = Box::new(read_size.clone()) as Box<dyn Any + Send + Sync>;
@@ -74,12 +75,13 @@ impl BackendStream {
         BackendStream { inner, inspector: Inspector::default(), limits, read_size, digest }
     }
 
-    /// Returns true once the backend has switched to another protocol, and the head that says so has been read.
+    /// Returns true once the backend has switched to another protocol, and the head of its 101 response has been
+    /// read.
     pub fn has_switched(&self) -> bool {
         self.inspector.has_switched()
     }
 
-    /// Ends HTTP on the connection: returns it, and what has been read of the protocol that follows.
+    /// Ends HTTP on the connection. Returns the connection, and the bytes that were read after the head of the 101.
     pub fn into_tunnel(mut self) -> (Stream, Vec<u8>) {
         let held = self.inspector.take_held();
         (self.inner, held)
@@ -201,7 +203,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn for_a_client_of_http2_a_read_is_no_larger_than_a_frame_and_its_share() {
+    async fn http2_client_read_is_bounded_by_frame_and_share() {
         const BODY: usize = 200_000;
         for (streams, most) in
             [(None, 64 * 1024), (Some(1), 16 * 1024), (Some(32), 8 * 1024), (Some(100), 4 * 1024)]

@@ -1,25 +1,25 @@
-//! Why a name cannot be looked up, in words, and whether asking again may help.
+//! Errors of DNS lookups: the reason in words, and whether another lookup may succeed.
 
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 
-/// The reason why it is not known where a name leads.
+/// Reason why the addresses of a name are not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LookupError {
-    /// In words.
+    /// Reason in words.
     pub reason: String,
-    /// True where asking again does not help until the operator changes something: DNS has answered, or the name is one
-    /// that DNS cannot be asked for. Where it is false, there may be another answer in a moment.
+    /// True if another lookup cannot succeed until the operator changes something: DNS has answered, or the name is
+    /// not a valid DNS name. If false, another lookup may succeed soon.
     pub is_final: bool,
 }
 
 impl LookupError {
-    /// A failure that may pass.
+    /// Returns a temporary failure.
     pub(super) fn passing(reason: impl ToString) -> Self {
         LookupError { reason: reason.to_string(), is_final: false }
     }
 
-    /// An answer, or a name that cannot be asked for.
+    /// Returns a final failure: an answer of DNS, or a name that is not a valid DNS name.
     pub(super) fn lasting(reason: impl ToString) -> Self {
         LookupError { reason: reason.to_string(), is_final: true }
     }
@@ -28,7 +28,7 @@ impl LookupError {
         LookupError::lasting("the name has no address")
     }
 
-    /// What `server` has to say about a name.
+    /// Returns the error for `error`, which a query to `server` has ended with.
     pub(super) fn of(server: &str, error: &NetError) -> Self {
         match error {
             error if error.is_nx_domain() => LookupError::lasting("there is no such name"),
@@ -41,7 +41,8 @@ impl LookupError {
         }
     }
 
-    /// A response that says what is wrong, by the name that it has in RFC 1035 and 6895.
+    /// Returns the error for a response that reports a failure. The code is shown by its name in RFC 1035 and RFC
+    /// 6895.
     pub(super) fn answered(server: &str, code: ResponseCode) -> Self {
         let code = match code {
             ResponseCode::Unknown(code) => format!("response code {code}"),
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_server_answered_is_named() {
+    fn error_names_response_code_of_server() {
         let reason = |error: &NetError| LookupError::of("192.0.2.53:53", error).reason;
         for (code, words) in [
             (ResponseCode::FormErr, "192.0.2.53:53 answered with FORMERR"),

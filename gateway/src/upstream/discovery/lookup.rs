@@ -1,4 +1,4 @@
-//! Where a name leads, asked of DNS.
+//! DNS lookups of the names of backends.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,16 +14,16 @@ use super::{LATEST, SOONEST};
 use crate::config::{Address, HostPort};
 use crate::upstream::Endpoint;
 
-/// Somewhere that an address leads.
+/// An address that a name, or a configured address, resolves to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ResolvedAddress {
-    /// Where to connect.
+    /// Endpoint to connect to.
     pub endpoint: Endpoint,
-    /// The host name by which it was found.
+    /// Host name by which the address was found, if it was found by name.
     pub host: Option<String>,
-    /// Its weight among the places of the address.
+    /// Weight of the address among all addresses of the name.
     pub weight: u32,
-    /// Whether others of the address come before it.
+    /// True if other addresses of the name are used before this one.
     pub backup: bool,
 }
 
@@ -36,10 +36,10 @@ impl ResolvedAddress {
     }
 }
 
-/// Where names lead.
+/// Resolved addresses by name.
 pub type ResolvedAddresses = HashMap<Address, Vec<ResolvedAddress>>;
 
-/// Where an address leads that is no name.
+/// Returns the resolved address of an IP address or a Unix socket; `None` for a name.
 pub fn fixed(address: &Address) -> Option<ResolvedAddress> {
     let endpoint = match address {
         Address::Unix(path) => Endpoint::Unix(path.clone()),
@@ -49,8 +49,8 @@ pub fn fixed(address: &Address) -> Option<ResolvedAddress> {
     Some(ResolvedAddress { endpoint, host: None, weight: 1, backup: false })
 }
 
-/// Asks DNS where each of `names` leads, and waits for all the answers. `servers`: which are asked; empty: the
-/// system's.
+/// Looks up each of `names`, and waits for all answers. Asks the DNS servers in `servers`, or those of the system if
+/// `servers` is empty.
 pub fn look_up_now<'n>(
     names: &[&'n Address],
     servers: &[SocketAddr],
@@ -60,7 +60,7 @@ pub fn look_up_now<'n>(
         let answers = names.iter().map(|name| look_up(&resolver, name, &[]));
         Ok::<_, LookupError>(join_all(answers).await)
     };
-    // A thread of its own: whoever waits here may be part of a runtime already.
+    // A separate thread, because the caller may run in a Tokio runtime already.
     let answered = std::thread::scope(|scope| {
         let asking = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -77,15 +77,15 @@ pub fn look_up_now<'n>(
     }
 }
 
-/// What DNS answered.
+/// Answer of DNS.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// In an order of their own, so that the same answer in another order is no change.
+    /// Sorted, so that the same addresses in another order are no change.
     pub(super) places: Vec<ResolvedAddress>,
     pub(super) valid_for: Duration,
 }
 
-/// Asks where `name` led `before`, and leads now.
+/// Looks up `name`. The addresses in `before` are those of the last answer: they stay if a part of the lookup fails.
 pub(super) async fn look_up(
     resolver: &Resolvers,
     name: &Address,
@@ -143,7 +143,7 @@ async fn look_up_host(
             }
             Err(error) if error.is_final => reasons.push(error),
             Err(error) => {
-                // What is known of the one kind of address stays, though the other kind was answered.
+                // The known addresses of the failed kind stay, although the other kind was answered.
                 let is_kind = |place: &&ResolvedAddress| matches!(place.endpoint, Endpoint::Inet(address) if address.is_ipv4() == is_v4);
                 found.places.extend(before.iter().filter(is_kind).cloned());
                 found.valid_for = SOONEST;
@@ -152,15 +152,15 @@ async fn look_up_host(
         }
     }
     match failures.pop() {
-        // Both kinds failed, or the one that did has nothing to stay with.
+        // Either both kinds failed, or one did and no address is left.
         Some(error) if found.places.is_empty() || !failures.is_empty() => Err(error),
         _ if found.places.is_empty() => Err(reasons.pop().unwrap_or_else(LookupError::no_address)),
         _ => Ok(found),
     }
 }
 
-/// Everything that the SRV records of `service` lead to (RFC 2782). Targets of another priority than the first
-/// are backups.
+/// Looks up all targets of the SRV records of `service` (RFC 2782). Targets that do not have the best priority are
+/// backups.
 async fn look_up_service(
     resolver: &Resolvers,
     service: &str,
@@ -176,9 +176,10 @@ async fn look_up_service(
         }
     }
     let first = records.iter().map(|record| record.priority).min();
-    // A target that is the root says that the service is not there at all.
+    // RFC 2782: the root as target means that the service is not available.
     let targets = records.into_iter().filter(|record| !record.target.is_root()).map(|record| async move {
-        // Whole with its dot at the end: the search list is for names that people write.
+        // The name keeps the dot at its end, so that the search list is not used. That list is for names that people
+        // write.
         let host = HostPort { host: record.target.to_ascii(), port: record.port };
         let name = without_dot(&host.host);
         let is_target =
@@ -212,7 +213,7 @@ async fn look_up_service(
     }
 }
 
-/// A name as TLS and HTTP write it, which have no dot at its end (RFC 6066 3).
+/// Returns a name without the dot at its end, as TLS and HTTP write it (RFC 6066 3).
 fn without_dot(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
@@ -222,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_that_is_no_name_leads_to_one_place() {
+    fn address_without_name_resolves_to_one_endpoint() {
         for (text, endpoint) in [
             ("127.0.0.1:80", Some("127.0.0.1:80")),
             ("[::1]:80", Some("[::1]:80")),
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_nobody_answers_for_is_an_error_and_no_panic() {
+    fn lookup_without_answer_is_an_error_and_no_panic() {
         let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let address: Address = "web.test:80".parse().unwrap();
         let answers = look_up_now(&[&address], &[nobody.local_addr().unwrap()]);

@@ -1,5 +1,5 @@
-//! Backends by name: each address that DNS answers with is a backend of its own, and the answer is asked for
-//! again as often as its time to live says. Where DNS fails, what was known before goes on being used.
+//! Discovery of backends by name. Each address in DNS's answer is a separate backend. A name is looked up again when
+//! the time to live of its answer is over. If a lookup fails, the addresses that were known before stay in use.
 
 mod error;
 mod lookup;
@@ -27,29 +27,29 @@ use tracing::{info, warn};
 
 use crate::config::Address;
 
-/// No answer is asked for again sooner, whatever its time to live.
+/// Minimum time between two lookups of a name, even if the answer's time to live is shorter.
 const SOONEST: Duration = Duration::from_secs(1);
 
-/// Nor later: a name in the hosts file has no time to live.
+/// Maximum time between two lookups of a name. A name in the hosts file has no time to live.
 const LATEST: Duration = Duration::from_secs(300);
 
-/// Follows where the names of backends lead, until the server stops.
+/// Background service that looks up the names of backends until the server stops.
 pub struct Discoverer {
-    /// Where those of the running configuration lead.
+    /// Names in the running configuration, with their current addresses.
     pub known: watch::Receiver<Arc<ResolvedAddresses>>,
-    /// Which servers are asked; empty: the system's.
+    /// DNS servers to ask; if empty, those of the system.
     pub servers: Vec<SocketAddr>,
-    /// Told where names lead now; it may take its time.
+    /// Callback that gets the new addresses of a name. It may block.
     pub tell: Arc<dyn Fn(ResolvedAddresses) + Send + Sync>,
-    /// Counts answers.
+    /// Counter of answered lookups.
     pub answered: IntCounter,
-    /// Counts lookups that failed.
+    /// Counter of failed lookups.
     pub failed: IntCounter,
 }
 
-/// When a name is asked for again, and how often it has failed in a row.
+/// Time of a name's next lookup, and the number of consecutive failures.
 struct Next {
-    /// `None`: it is being asked for.
+    /// `None` while a lookup is under way.
     at: Option<Instant>,
     failures: u32,
 }
@@ -85,7 +85,7 @@ impl Discoverer {
             let places = known.borrow_and_update().clone();
             next.retain(|name, _| places.contains_key(name));
             for name in places.keys() {
-                // One that is new was looked up a moment ago; once more tells how long that holds.
+                // A new name was looked up a moment ago, but its time to live is not known: another lookup tells it.
                 next.entry(name.clone()).or_insert_with(|| Next::after(SOONEST, 0));
             }
             let now = Instant::now();
@@ -112,7 +112,7 @@ impl Discoverer {
                     let found = self.take_in(&name, answer, next);
                     if let Some(found) = found.filter(|found| Some(found) != places.get(&name)) {
                         let tell = self.tell.clone();
-                        // Where that fails, it is said there.
+                        // The callback reports its own failures.
                         let _ = tokio::task::spawn_blocking(move || tell(ResolvedAddresses::from([(name, found)]))).await;
                     }
                 }
@@ -120,7 +120,7 @@ impl Discoverer {
         }
     }
 
-    /// Where `name` leads, if that was answered; and when it is asked for again.
+    /// Schedules the next lookup of `name`. Returns the addresses if the lookup was answered.
     fn take_in(
         &self,
         name: &Address,

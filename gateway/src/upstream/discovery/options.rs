@@ -1,4 +1,4 @@
-//! How DNS servers are asked: as the system's `/etc/resolv.conf` says (resolv.conf(5)), or as is usual here.
+//! Options of DNS lookups: those in the system's `/etc/resolv.conf` (resolv.conf(5)), or the gateway's defaults.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,34 +8,34 @@ use hickory_resolver::proto::rr::Name;
 use hickory_resolver::system_conf::parse_resolv_conf;
 use tracing::warn;
 
-/// The file in which the system names its servers.
+/// File in which the system lists its DNS servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// The port of DNS.
+/// Port of DNS.
 const PORT: u16 = 53;
 
-/// Time that a server may take to answer, unless resolv.conf says otherwise. The system's own five seconds are long
-/// for a gateway that waits at its start.
+/// Timeout of a query, unless resolv.conf sets another. The system's default of five seconds is long for a gateway
+/// that waits for the answer when it starts.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The options that are heeded, by their names in resolv.conf.
+/// Supported options, by their names in resolv.conf.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Options {
-    /// `timeout`: the time that a server may take, from 1 to 30 seconds.
+    /// `timeout`: timeout of a query, from 1 to 30 seconds.
     pub(super) timeout: Duration,
-    /// `attempts`: how often all servers are asked, from 1 to 5 times.
+    /// `attempts`: number of rounds through all servers, from 1 to 5.
     pub(super) attempts: usize,
-    /// `rotate`: another server is asked first each time.
+    /// `rotate`: each lookup begins with another server.
     pub(super) rotates: bool,
-    /// `ndots`: a name with fewer dots is looked for in the search list first; at most 15.
+    /// `ndots`: a name with fewer dots is tried with the search list first; at most 15.
     pub(super) ndots: usize,
-    /// `use-vc`: only TCP is spoken.
+    /// `use-vc`: queries are sent over TCP only.
     pub(super) only_tcp: bool,
-    /// `edns0`: questions have an EDNS record. Servers of `proxy.nameservers` are asked so, too.
+    /// `edns0`: queries have an EDNS record. Queries to the servers of `proxy.nameservers` have one too.
     pub(super) edns: bool,
-    /// Not `no-aaaa`: IPv6 addresses are asked for.
+    /// True unless `no-aaaa` is set: IPv6 addresses are looked up too.
     pub(super) asks_ipv6: bool,
-    /// `single-request`: the second kind of address is asked for after the answer about the first.
+    /// `single-request`: IPv6 addresses are looked up after the answer about IPv4 addresses, not at the same time.
     pub(super) one_by_one: bool,
 }
 
@@ -54,19 +54,19 @@ impl Default for Options {
     }
 }
 
-/// Which servers are asked, and how.
+/// DNS servers to ask, and the options of the queries.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) options: Options,
     pub(super) servers: Vec<SocketAddr>,
-    /// The domain of this machine.
+    /// Domain of this machine.
     pub(super) domain: Option<Name>,
-    /// Domains that are tried behind a short name.
+    /// Search list: domains that are appended to a short name.
     pub(super) search: Vec<Name>,
 }
 
 impl Plan {
-    /// Asks `servers`, or if there are none, the system's.
+    /// Returns a plan that asks `servers`, or the system's servers if `servers` is empty.
     pub(super) fn of(servers: &[SocketAddr]) -> Self {
         if !servers.is_empty() {
             return Plan { servers: servers.to_vec(), ..Plan::default() };
@@ -81,10 +81,10 @@ impl Plan {
         })
     }
 
-    /// Asks as a text of resolv.conf says.
+    /// Returns the plan for the text of a resolv.conf.
     ///
     /// # Errors
-    /// Where it names no server.
+    /// Returns an error if the text names no server.
     fn parse(text: &[u8]) -> Result<Self, String> {
         let (config, _) = parse_resolv_conf(text).map_err(|error| error.to_string())?;
         let (domain, search, servers) = config.into_parts();
@@ -107,7 +107,7 @@ impl Plan {
         Ok(Plan { options, servers, domain, search })
     }
 
-    /// What the library has to know to ask one of the servers.
+    /// Returns the library's configuration for queries to `server`. Without a server, only the hosts file is used.
     pub(super) fn config(&self, server: Option<SocketAddr>) -> ResolverConfig {
         let server = server.map(|address| {
             let at_port = |mut connection: ConnectionConfig| {
@@ -122,7 +122,8 @@ impl Plan {
     }
 }
 
-/// Whether there is an option `timeout`, since the library's default cannot be told from one that says the same.
+/// Returns true if the text has the option `timeout`. This is needed because the library's result is the same for its
+/// default and for an option with that value.
 fn says_timeout(text: &[u8]) -> bool {
     let text = String::from_utf8_lossy(text);
     let mut lines = text.lines().map(str::split_whitespace);
@@ -137,13 +138,13 @@ mod tests {
         Plan::parse(format!("nameserver 192.0.2.53\n{text}").as_bytes()).unwrap().options
     }
 
-    /// As the system's resolver asks where its file has no options, but for the timeout.
+    /// Returns the options of the system's resolver for a file without options. Only the timeout differs.
     fn usual() -> Options {
         Options { edns: false, ..Options::default() }
     }
 
     #[test]
-    fn each_option_is_heeded() {
+    fn resolv_conf_options_are_applied() {
         assert_eq!(options(""), usual());
         let seconds = |seconds| Options { timeout: Duration::from_secs(seconds), ..usual() };
         for (text, expected) in [
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_of_the_configuration_are_asked_with_edns_and_over_both_protocols() {
+    fn configured_server_is_asked_with_edns_over_udp_and_tcp() {
         let server: SocketAddr = "127.0.0.1:5353".parse().unwrap();
         let plan = Plan::of(&[server]);
         assert_eq!((&plan.options, &plan.servers[..]), (&Options::default(), &[server][..]));

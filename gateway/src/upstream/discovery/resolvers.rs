@@ -1,5 +1,5 @@
-//! The DNS servers, each asked by itself: where one fails, the next is asked. (The library asks several at once, and
-//! takes a failure of one for an answer.)
+//! DNS servers, asked one after the other: if one fails, the next one is asked. (The library asks several at once,
+//! and takes the failure of one for an answer.)
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,55 +16,55 @@ use super::error::LookupError;
 use super::options::{Options, Plan};
 use super::udp::Runtime;
 
-/// The servers.
+/// The DNS servers of the gateway.
 pub(super) struct Resolvers {
     servers: Vec<Server>,
     options: Options,
-    /// The one that is asked first next time, where they take turns.
+    /// Counter that selects the server with which the next lookup begins, if the servers rotate.
     turn: AtomicUsize,
 }
 
 /// A DNS server.
 struct Server {
-    /// Its address, as messages name it.
+    /// Address of the server, for messages.
     name: String,
-    /// Asks it with an EDNS record; `None` where that is not wanted.
+    /// Resolver that sends an EDNS record; `None` if EDNS is switched off.
     with_edns: Option<Resolver<Runtime>>,
-    /// Asks it without one.
+    /// Resolver that sends no EDNS record.
     without_edns: Resolver<Runtime>,
-    /// Becomes true when it has answered only without one.
+    /// True once the server has answered only a query without EDNS.
     refuses_edns: AtomicBool,
 }
 
 impl Resolvers {
-    /// Asks `servers`, or if there are none, the system's.
+    /// Returns resolvers for `servers`, or for the system's servers if `servers` is empty.
     ///
     /// # Errors
-    /// What the library says.
+    /// Returns an error if the library cannot use the settings.
     pub(super) fn new(servers: &[SocketAddr]) -> Result<Self, LookupError> {
         Resolvers::with_plan(&Plan::of(servers))
     }
 
     fn with_plan(plan: &Plan) -> Result<Self, LookupError> {
         let servers = match &plan.servers[..] {
-            // The hosts file is left.
+            // Without a server, only the hosts file is used.
             [] => vec![Server::new(plan, None)?],
             some => some.iter().map(|server| Server::new(plan, Some(*server))).collect::<Result<_, _>>()?,
         };
         Ok(Resolvers { servers, options: plan.options.clone(), turn: AtomicUsize::new(0) })
     }
 
-    /// How they are asked.
+    /// Returns the options of the queries.
     pub(super) fn options(&self) -> &Options {
         &self.options
     }
 
-    /// Returns the first answer about `name`, be it that there is nothing.
+    /// Returns the first answer about `name`. The answer may be that there is no such name or no such record.
     ///
     /// # Errors
-    /// That there is nothing, or what went wrong with each server.
+    /// Returns an error if the answer is that there is nothing, or if every server has failed.
     pub(super) async fn lookup(&self, name: &str, kind: RecordType) -> Result<Lookup, LookupError> {
-        // Not by the rules of host names, which have no `_`: any byte may stand in a name (RFC 2181 11).
+        // A DNS name may hold any byte (RFC 2181 11). Rules for host names are stricter: they do not allow `_`.
         let name = Name::from_ascii(name)
             .map_err(|error| LookupError::lasting(format!("'{name}' is no name in DNS: {error}")))?;
         let first = match self.options.rotates {
@@ -92,7 +92,7 @@ impl Server {
             options.timeout = plan.options.timeout;
             options.ndots = plan.options.ndots;
             options.edns0 = edns;
-            // Attempts are counted over all servers, and when to ask again says the time to live.
+            // The gateway counts attempts over all servers, and looks up a name again when its time to live is over.
             options.attempts = 0;
             options.cache_size = 0;
             let builder = Resolver::builder_with_config(plan.config(address), Runtime::default());
@@ -113,7 +113,7 @@ impl Server {
             let Err(Failure { is_for_edns: true, error: refusal }) = answer else {
                 return answer.map_err(|failure| failure.error);
             };
-            // RFC 6891 7: it may be the EDNS record that it does not know.
+            // RFC 6891 7: the server may have failed because it does not know the EDNS record.
             let answer = self.heard(self.without_edns.lookup(name.clone(), kind).await);
             let is_answered = answer.as_ref().map_or_else(|failure| failure.error.is_final, |_| true);
             if is_answered && !self.refuses_edns.swap(true, Ordering::Relaxed) {
@@ -124,7 +124,8 @@ impl Server {
         self.heard(self.without_edns.lookup(name.clone(), kind).await).map_err(|failure| failure.error)
     }
 
-    /// What the library makes of a response. It takes one with a code that it does not know for an empty answer.
+    /// Converts the library's result. The library takes a response with an unknown code for an empty answer; here it
+    /// is an error.
     fn heard(&self, answer: Result<Lookup, NetError>) -> Result<Lookup, Failure> {
         match answer {
             Ok(found) => match found.message().metadata.response_code {
@@ -147,10 +148,10 @@ impl Server {
     }
 }
 
-/// Why a server gave no answer.
+/// Reason why a server gave no answer.
 struct Failure {
     error: LookupError,
-    /// Whether that is how a server answers that does not know EDNS.
+    /// True if a server that does not know EDNS answers in this way.
     is_for_edns: bool,
 }
 
@@ -200,21 +201,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_server_answers_is_told() {
+    async fn response_code_of_server_is_in_error() {
         let dns = server().await;
         dns.fail(NAME, Failure::ServerFailure);
         let resolvers = Resolvers::new(&[dns.address()]).unwrap();
         let error = addresses(&resolvers, NAME).await.unwrap_err();
         assert_eq!(error, LookupError::passing(format!("{} answered with SERVFAIL", dns.address())));
         assert!(!resolvers.servers[0].refuses_edns.load(Ordering::Relaxed), "that says nothing of EDNS");
-        // A header alone, to every question.
+        // From here on, the server answers every query with a header alone.
         dns.refuse_edns(5);
         let error = addresses(&resolvers, NAME).await.unwrap_err();
         assert_eq!(error, LookupError::passing(format!("{} answered with REFUSED", dns.address())));
     }
 
     #[tokio::test]
-    async fn all_servers_are_asked_as_often_as_there_are_attempts() {
+    async fn failing_servers_are_asked_once_per_attempt() {
         let (one, other) = (server().await, server().await);
         for dns in [&one, &other] {
             dns.fail(NAME, Failure::ServerFailure);
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn servers_take_turns_where_they_shall() {
+    async fn rotate_option_spreads_lookups_over_servers() {
         let (one, other) = (server().await, server().await);
         for (rotates, each) in [(false, (4, 0)), (true, (2, 2))] {
             let options = Options { rotates, ..Options::default() };
@@ -243,17 +244,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_tcp_is_spoken_where_it_shall_be() {
+    async fn use_vc_option_sends_no_udp_query() {
         let dns = server().await;
         let options = Options { only_tcp: true, attempts: 1, ..Options::default() };
         let resolvers = Resolvers::with_plan(&plan(&[&dns], options)).unwrap();
-        // It is there over UDP only.
+        // The test's server listens on UDP only.
         assert!(!addresses(&resolvers, NAME).await.unwrap_err().is_final);
         assert_eq!(dns.asked(NAME), 0);
     }
 
     #[tokio::test]
-    async fn the_search_list_comes_first_where_a_name_has_too_few_dots() {
+    async fn name_with_too_few_dots_uses_search_list_first() {
         let dns = server().await;
         dns.addresses("web.test.svc.test", 5, &[IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2))]);
         for (ndots, name, expected) in
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_name_that_a_configuration_may_have_can_be_asked_for() {
+    async fn name_valid_in_configuration_can_be_looked_up() {
         let dns = server().await;
         let resolvers = Resolvers::new(&[dns.address()]).unwrap();
         let longest = vec!["a_".repeat(31); 4].join(".");

@@ -1,9 +1,9 @@
-//! The UDP sockets over which DNS is asked.
+//! UDP sockets of the DNS resolver.
 //!
-//! A server that cannot read a question, such as one with an EDNS record that it does not know, may answer with a
-//! header and nothing else. The library takes such a response for a forged one, since it does not repeat the question,
-//! and waits until the time is over. Here the question is put into it, so that the server's answer is heard: its sender,
-//! port and id are those that were asked, and an error is all that it can say.
+//! A server that cannot read a query (for example one with an EDNS record that the server does not know) may answer
+//! with a header and nothing else. Such a response does not repeat the question, so the library takes it for a forged
+//! one and waits until the timeout. This module inserts the question into the response, so that the library accepts
+//! it. This is safe: the sender, the port and the id are checked, and such a response can only report an error.
 
 use std::future::Future;
 use std::io;
@@ -16,10 +16,10 @@ use std::time::Duration;
 use hickory_resolver::net::runtime::{DnsUdpSocket, RuntimeProvider, TokioRuntimeProvider};
 use tokio::net::UdpSocket;
 
-/// A header's bytes (RFC 1035 4.1.1).
+/// Length of a header in bytes (RFC 1035 4.1.1).
 const HEADER: usize = 12;
 
-/// The runtime of the resolver, with these sockets.
+/// Runtime of the resolver, with the sockets of this module.
 #[derive(Clone, Default)]
 pub(super) struct Runtime(TokioRuntimeProvider);
 
@@ -52,10 +52,10 @@ impl RuntimeProvider for Runtime {
     }
 }
 
-/// A socket for one question.
+/// Socket for one query.
 pub(super) struct Socket {
     socket: UdpSocket,
-    /// The question section of what was sent.
+    /// Question section of the query that was sent.
     question: OnceLock<Vec<u8>>,
 }
 
@@ -85,7 +85,7 @@ impl DnsUdpSocket for Socket {
     }
 }
 
-/// The section with the question of a `message` that asks one.
+/// Returns the question section of `message`, if the message has exactly one question.
 fn question_of(message: &[u8]) -> Option<&[u8]> {
     if message.get(4..6)? != [0, 1] {
         return None;
@@ -94,17 +94,17 @@ fn question_of(message: &[u8]) -> Option<&[u8]> {
     loop {
         match *message.get(end)? {
             0 => break,
-            // In a question nothing has been written before that a pointer could mean.
+            // A question has no compression pointer, because no name comes before it.
             length if length < 64 => end += 1 + usize::from(length),
             _ => return None,
         }
     }
-    // The name's end, type and class.
+    // The end of the name, the type and the class.
     message.get(HEADER..end + 5)
 }
 
-/// Completes a response of `length` bytes in `buffer` that says what is wrong and repeats no question. Returns its
-/// length from then on.
+/// Inserts `question` into a response of `length` bytes in `buffer`, if the response is an error that does not repeat
+/// the question. Returns the new length.
 fn with_question(buffer: &mut [u8], length: usize, question: &[u8]) -> usize {
     let Some(header) = buffer.first_chunk::<HEADER>().filter(|_| length >= HEADER) else { return length };
     let is_error = header[2] & 0x80 != 0 && header[3] & 0x0f != 0;
@@ -123,11 +123,11 @@ fn with_question(buffer: &mut [u8], length: usize, question: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    /// Id 7, one question: the address of "a.b".
+    /// Query with id 7 and one question: the address of "a.b".
     const QUESTION: &[u8] = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x01a\x01b\0\0\x01\0\x01";
 
     #[test]
-    fn the_question_is_found_in_what_is_sent() {
+    fn question_of_sent_query_is_found() {
         assert_eq!(question_of(QUESTION), Some(&b"\x01a\x01b\0\0\x01\0\x01"[..]));
         let with_edns = [QUESTION, b"\0\0\x29\x04\xd0\0\0\0\0\0\0"].concat();
         assert_eq!(question_of(&with_edns), Some(&b"\x01a\x01b\0\0\x01\0\x01"[..]));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_without_a_question_gets_it() {
+    fn error_response_without_question_gets_it() {
         let question = question_of(QUESTION).unwrap();
         let completed = |response: &[u8], room: usize| {
             let mut buffer = vec![0; room];

@@ -1,5 +1,5 @@
-//! Active health checks, in a background service: each backend is probed by a task of its own, once for each
-//! table that holds for it, however many pools it is in.
+//! Active health checks, as a background service. A separate task probes each backend, once for each `[health_check]`
+//! table that applies to it, even if the backend is in many pools.
 
 mod probe;
 
@@ -21,13 +21,13 @@ use super::connection::{BackendConnector, HttpConnector};
 use super::{BackendState, PeerSettings};
 use crate::config::HealthCheck;
 
-/// Which backends are probed, and how.
+/// Backends to probe, with the settings of their probes.
 #[derive(Clone, Default)]
 pub struct HealthPlan {
     checks: Vec<Check>,
 }
 
-/// A backend that is probed, and how.
+/// A backend to probe, with the settings of the probe.
 #[derive(Clone)]
 struct Check {
     backend: Arc<BackendState>,
@@ -36,7 +36,7 @@ struct Check {
 }
 
 impl Check {
-    /// Whether a probe by `other` would be the same probe.
+    /// Returns true if `other` describes the same probe.
     fn is_same(&self, other: &Check) -> bool {
         Arc::ptr_eq(&self.backend, &other.backend)
             && (Arc::ptr_eq(&self.config, &other.config) || self.config == other.config)
@@ -45,8 +45,8 @@ impl Check {
 }
 
 impl HealthPlan {
-    /// Has `backend` be probed as `config` says, over connections as `peers` makes them. One that nobody probes
-    /// counts as healthy.
+    /// Adds probes of `backend` with the settings in `config`, over connections with the settings in `peers`. A
+    /// backend that is not probed counts as healthy.
     pub fn add(&mut self, backend: &Arc<BackendState>, config: &Arc<HealthCheck>, peers: &Arc<PeerSettings>) {
         if config.enabled {
             self.checks.push(Check {
@@ -57,7 +57,8 @@ impl HealthPlan {
         }
     }
 
-    /// The same checks by where their backend is in memory, which is where it stays; each once.
+    /// Returns the checks grouped by the memory address of their backend, which does not change. Each check is there
+    /// once.
     fn by_backend(self) -> HashMap<usize, Vec<Check>> {
         let mut checks: HashMap<usize, Vec<Check>> = HashMap::new();
         for check in self.checks {
@@ -70,14 +71,14 @@ impl HealthPlan {
     }
 }
 
-/// Probes the backends of the current plan until the server stops.
+/// Background service that probes the backends of the current plan until the server stops.
 pub struct HealthChecker {
     plan: watch::Receiver<HealthPlan>,
     connector: BackendConnector,
 }
 
 impl HealthChecker {
-    /// A checker that follows `plan`, over connections of its own that `connector` makes.
+    /// Returns a checker that follows `plan`. It uses separate connections, made by `connector`.
     pub fn new(plan: watch::Receiver<HealthPlan>, connector: BackendConnector) -> Self {
         HealthChecker { plan, connector }
     }
@@ -99,10 +100,10 @@ impl BackgroundService for HealthChecker {
     }
 }
 
-/// The tasks that probe. They end when they are dropped.
+/// Tasks that probe. A task ends when its [`Watch`] is dropped.
 struct Watches {
     connector: Arc<HttpConnector>,
-    /// By backend.
+    /// Tasks by the memory address of the backend.
     running: HashMap<usize, Vec<Watch>>,
 }
 
@@ -118,8 +119,7 @@ impl Drop for Watch {
 }
 
 impl Watches {
-    /// Begins and ends tasks so that they are as `plan` says. What is in the old plan and in the new one goes
-    /// on.
+    /// Starts and ends tasks so that they match `plan`. The tasks of checks that are in both plans go on.
     fn follow(&mut self, plan: HealthPlan) {
         let mut before = std::mem::take(&mut self.running);
         for (place, checks) in plan.by_backend() {
@@ -145,19 +145,20 @@ async fn watch_backend(check: Check, mut belief: HealthState, connector: Arc<Htt
     let limit = check.config.timeout_secs.duration();
     let probe = Probe::new(&check.config, &check.backend, &check.peers);
     loop {
-        // Timeouts of connections are per read: a backend that drips would hold a probe for ever.
+        // The timeouts of a connection hold for each read: without this one, a backend that sends slowly would block
+        // a probe for ever.
         let outcome = match timeout(limit, probe.send(&connector)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(format!("no answer within {limit:?}")),
         };
         belief.learn(outcome);
-        // So that backends that began together are not probed together for ever.
+        // Random intervals, so that backends whose probes began together are not always probed together.
         let jitter = 0.9 + fastrand::f64() / 5.0;
         tokio::time::sleep(check.config.interval_secs.duration().mul_f64(jitter)).await;
     }
 }
 
-/// What one kind of probe has found out about a backend. When it is dropped, it counts no more.
+/// Health of a backend according to one kind of probe. When it is dropped, its result no longer counts.
 struct HealthState {
     backend: Arc<BackendState>,
     thresholds: Thresholds,
@@ -167,7 +168,7 @@ struct HealthState {
 }
 
 impl HealthState {
-    /// Begins with what is believed already: that it is probed in another way is no news about a backend.
+    /// Returns a state that begins with the current health of the backend: a new kind of probe is no news about it.
     fn new(check: &Check) -> Self {
         let config = &check.config;
         let healthy = check.backend.is_healthy();
@@ -186,7 +187,7 @@ impl HealthState {
         }
     }
 
-    /// Counts a probe's outcome, and believes it where there have been enough.
+    /// Counts the outcome of a probe. Changes the health if enough consecutive outcomes contradict it.
     fn learn(&mut self, outcome: Result<(), String>) {
         let backend = &self.backend;
         match &outcome {
@@ -198,7 +199,7 @@ impl HealthState {
         }
         self.healthy = !self.healthy;
         if !backend.set_failing(!self.healthy, self.slow_start) {
-            // Another kind of probe fails as well.
+            // Another kind of probe still fails.
             return;
         }
         let (backend, address) = (&backend.name, &backend.endpoint);
@@ -217,19 +218,19 @@ impl Drop for HealthState {
     }
 }
 
-/// How many results in a row change what is believed.
+/// Number of consecutive results that change the health.
 #[derive(Clone, Copy)]
 struct Thresholds {
     unhealthy: NonZeroU32,
     healthy: NonZeroU32,
 }
 
-/// Consecutive results that contradict the current state.
+/// Number of consecutive results that contradict the current health.
 #[derive(Default)]
 struct Streak(u32);
 
 impl Streak {
-    /// Takes a result in; whether it is time to believe the contrary.
+    /// Counts a result. Returns true if the health changes.
     fn turns(&mut self, healthy: bool, passed: bool, thresholds: Thresholds) -> bool {
         if healthy == passed {
             self.0 = 0;
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn only_results_in_a_row_turn_the_belief() {
+    fn health_changes_only_after_consecutive_results() {
         let (pass, fail) = (true, false);
         assert_eq!(believe(&[fail, fail, fail, pass, pass]), [true, true, false, false, true]);
         assert_eq!(believe(&[fail, fail, pass, fail, fail]), [true; 5], "a pass breaks the row");
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_found_out_lasts_as_long_as_somebody_probes() {
+    fn probe_result_lasts_while_backend_is_probed() {
         let metrics = Metrics::new().unwrap();
         let backend = backend(&metrics, "a");
         let config = HealthCheck { unhealthy_threshold: NonZeroU32::MIN, ..HealthCheck::default() };

@@ -1,4 +1,4 @@
-//! One probe: a connection, a GET, or a call of gRPC's health service; sent as a client's request would be.
+//! A single probe: a TCP connection, a GET, or a call of gRPC's health service. It is sent like a client's request.
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
@@ -12,32 +12,32 @@ use crate::upstream::connection::HttpConnector;
 use crate::upstream::subrequest::call;
 use crate::upstream::{BackendState, PeerOptions, PeerSettings, Pooling};
 
-/// The method that gRPC servers tell their health by
+/// Method by which gRPC servers report their health
 /// (<https://github.com/grpc/grpc/blob/master/doc/health-checking.md>).
 const GRPC_HEALTH: &str = "/grpc.health.v1.Health/Check";
 
-/// A `HealthCheckRequest` for the whole server: not compressed, 0 bytes long.
+/// Message `HealthCheckRequest` for the whole server: not compressed, 0 bytes long.
 const GRPC_REQUEST: &[u8] = &[0, 0, 0, 0, 0];
 
-/// How a backend is probed.
+/// Probe of one backend.
 pub(super) struct Probe {
     peer: Result<Box<HttpPeer>>,
     question: Question,
 }
 
 enum Question {
-    /// Does it take a connection?
+    /// The backend must accept a connection.
     Tcp,
-    /// Does it answer with one of these statuses?
+    /// The backend must answer with one of these statuses.
     Http(Result<RequestHeader>, StatusSet),
-    /// Does it say that it serves?
+    /// The backend must report that it is serving.
     Grpc(Result<RequestHeader>),
 }
 
 impl Probe {
     pub(super) fn new(config: &HealthCheck, backend: &BackendState, peers: &PeerSettings) -> Self {
         let limit = config.timeout_secs.duration();
-        // Each probe finds out whether a new connection can be had.
+        // Each probe uses a new connection, to find out whether the backend accepts one.
         let occasion = PeerOptions {
             left: limit,
             timed: false,
@@ -58,10 +58,10 @@ impl Probe {
         Probe { peer: peers.peer(backend, occasion), question }
     }
 
-    /// Sends it.
+    /// Sends the probe, and checks the response.
     ///
     /// # Errors
-    /// Why it has failed, in words.
+    /// Returns the reason in words if the probe has failed.
     pub(super) async fn send(&self, connector: &HttpConnector) -> std::result::Result<(), String> {
         let peer = self.peer.as_ref().map_err(|error| error.to_string())?;
         let (request, body) = match &self.question {
@@ -87,8 +87,8 @@ impl Probe {
     }
 }
 
-/// Whether it is a `HealthCheckResponse` that says SERVING: not compressed, four bytes of length, and field 1 is the
-/// number 1.
+/// Returns true if `body` is a `HealthCheckResponse` that says SERVING: not compressed, four bytes of length, and
+/// field 1 is the number 1.
 fn is_serving(body: &[u8]) -> bool {
     matches!(body, [0, _, _, _, _, 8, 1, ..])
 }
@@ -100,7 +100,7 @@ fn request(method: Method, path: &str, host: &str) -> Result<RequestHeader> {
     Ok(request)
 }
 
-/// Says in words what went wrong, where something did. Why a certificate is refused is found out by another handshake.
+/// Converts an error to words. For a refused certificate, another handshake finds out the reason.
 async fn explained<T>(outcome: Result<T>, peer: &HttpPeer) -> std::result::Result<T, String> {
     let error = match outcome {
         Ok(fine) => return Ok(fine),

@@ -1,22 +1,22 @@
-//! The body of an HTTP/1 message as it passes: where it ends (RFC 9112 6.3).
+//! Framing of an HTTP/1 body while it passes: finds the end of the body (RFC 9112 6.3).
 
 use super::Fault;
 use super::chunked::Chunked;
 
-/// A body on its way.
+/// Body that is being passed on.
 #[derive(Debug)]
 pub(crate) enum Body {
-    /// A body of which so many bytes are still to come.
+    /// A body with this number of bytes still to come.
     Length(u64),
     /// A chunked body.
     Chunked(Chunked),
 }
 
 impl Body {
-    /// Returns how many of the next `bytes` belong to the body, and whether it ends with them.
+    /// Returns the number of the next `bytes` that belong to the body, and true if the body ends with them.
     ///
     /// # Errors
-    /// What is wrong with the framing of a chunked body.
+    /// Returns an error if the framing of a chunked body is malformed.
     pub(crate) fn pass(&mut self, bytes: &[u8]) -> Result<(usize, bool), Fault> {
         match self {
             Body::Length(left) => {

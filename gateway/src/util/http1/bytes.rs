@@ -1,4 +1,4 @@
-//! Classes of bytes in an HTTP/1 message: a table, so that each byte costs one look.
+//! Classes of bytes in an HTTP/1 message, in a table, so that each byte costs one lookup.
 
 const TOKEN: u8 = 1;
 const VALUE: u8 = 2;
@@ -17,14 +17,14 @@ const fn kinds() -> [u8; 256] {
 
 const fn kind(byte: u8) -> u8 {
     let mut kind = 0;
-    // RFC 9110 5.6.2.
+    // Characters of a token (RFC 9110 5.6.2).
     if byte.is_ascii_alphanumeric()
         || matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_')
         || matches!(byte, b'`' | b'|' | b'~')
     {
         kind |= TOKEN;
     }
-    // RFC 9110 5.5: visible characters, spaces, tabs, and what other encodings than ASCII have.
+    // Characters of a field value (RFC 9110 5.5): visible characters, spaces, tabs, and bytes above ASCII.
     if byte == b'\t' || (byte >= b' ' && byte != 0x7f) {
         kind |= VALUE;
     }
@@ -35,22 +35,22 @@ fn all(bytes: &[u8], wanted: u8) -> bool {
     bytes.iter().all(|byte| KINDS[usize::from(*byte)] & wanted != 0)
 }
 
-/// Returns true for a token (RFC 9110 5.6.2): a method, or the name of a field.
+/// Returns true if `bytes` are a token (RFC 9110 5.6.2): a method, or the name of a field.
 pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && all(bytes, TOKEN)
 }
 
-/// Returns true for a byte that a token may have.
+/// Returns true if a token may contain `byte`.
 pub(crate) fn is_token_byte(byte: u8) -> bool {
     KINDS[usize::from(byte)] & TOKEN != 0
 }
 
-/// Returns true for bytes that may be the value of a field (RFC 9110 5.5).
+/// Returns true if `bytes` may be the value of a field (RFC 9110 5.5).
 pub(crate) fn is_field_value(bytes: &[u8]) -> bool {
     all(bytes, VALUE)
 }
 
-/// Returns true for a byte that the value of a field may have.
+/// Returns true if the value of a field may contain `byte`.
 pub(crate) fn is_value_byte(byte: u8) -> bool {
     KINDS[usize::from(byte)] & VALUE != 0
 }

@@ -1,25 +1,26 @@
-//! The strict check of a chunked body as it passes (RFC 9112 7.1), of a request or a response: it says where the body
-//! ends, and refuses what another reader could end elsewhere. Nothing is copied.
+//! Strict check of a chunked body while it passes (RFC 9112 7.1), for requests and responses. It finds the
+//! end of the body, and refuses a body that another parser could end elsewhere. No data is copied.
 //!
-//! Pingora reads the body behind this again, more leniently; whatever passes here it reads in the same way.
+//! Pingora parses the body again afterwards, more leniently. A body that passes this check is parsed by
+//! Pingora in the same way.
 
 use super::Fault;
 use super::bytes::{is_token_byte, is_value_byte};
 
-/// Digits of a chunk's size.
+/// Maximum number of digits in a chunk's size.
 const SIZE_DIGITS: u8 = 16;
 
-/// What all extensions of a body may have together (RFC 9112 7.1.1: a limit is due).
+/// Maximum size of all extensions of a body together, in bytes. RFC 9112 7.1.1 requires a limit.
 const EXTENSION_BYTES: usize = 16 * 1024;
 
-/// What all trailers may have together.
+/// Maximum size of all trailers together, in bytes.
 const TRAILER_BYTES: usize = 8 * 1024;
 
-/// How many of them there may be.
+/// Maximum number of trailer fields.
 const TRAILER_FIELDS: usize = 32;
 
-/// Fields that say where a message ends, for whom it is or who sent it: not where nobody looks for them any more
-/// (RFC 9110 6.5.1).
+/// Fields that must not be trailers (RFC 9110 6.5.1). They concern framing, routing or authentication, and a
+/// recipient does not look for them after the body.
 const NOT_IN_TRAILERS: [&[u8]; 9] = [
     b"transfer-encoding",
     b"content-length",
@@ -32,20 +33,20 @@ const NOT_IN_TRAILERS: [&[u8]; 9] = [
     b"te",
 ];
 
-/// The longest of them.
+/// Length of the longest name in [`NOT_IN_TRAILERS`].
 const LONGEST_NAME: usize = 17;
 
-/// Reads one chunked body.
+/// Incremental parser of one chunked body.
 #[derive(Clone, Debug)]
 pub struct Chunked {
     state: State,
-    /// Bytes of the chunk that are still to come; while its size is read, the size so far.
+    /// Bytes of the chunk that are still to come; while the size is read, the value so far.
     size: u64,
     digits: u8,
     extensions: usize,
     trailers: usize,
     fields: usize,
-    /// How the name of a trailer begins, in lower case.
+    /// First bytes of the name of a trailer, in lower case.
     name: [u8; LONGEST_NAME],
     name_length: usize,
 }
@@ -53,7 +54,7 @@ pub struct Chunked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Size,
-    /// Behind a semicolon: the name of an extension begins.
+    /// After a semicolon: the name of an extension begins.
     ExtensionName,
     ExtensionNameMore,
     ExtensionValue,
@@ -65,7 +66,7 @@ enum State {
     Data,
     DataCr,
     DataLf,
-    /// At the beginning of a line behind the last chunk.
+    /// At the beginning of a line after the last chunk.
     Line,
     TrailerName,
     TrailerValue,
@@ -89,10 +90,11 @@ impl Default for Chunked {
 }
 
 impl Chunked {
-    /// Looks at the next bytes of the body. `Some`: it ends behind so many of them.
+    /// Parses the next bytes of the body. Returns the number of them that belong to the body if it ends in
+    /// `bytes`, otherwise `None`.
     ///
     /// # Errors
-    /// What is wrong with it. Nothing may be asked of it from then on.
+    /// Returns an error if the body is malformed. The parser must not be used afterwards.
     pub fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
         let mut at = 0;
         while at < bytes.len() {
@@ -155,7 +157,8 @@ impl Chunked {
         Ok(State::Size)
     }
 
-    /// `;name`, `;name=token` or `;name="anything"`, and no white space around (which RFC 9112 7.1.1 calls bad).
+    /// Parses `;name`, `;name=token` or `;name="anything"`. White space around them is refused (RFC 9112
+    /// 7.1.1 calls it bad).
     fn extension_byte(&mut self, byte: u8) -> Result<State, Fault> {
         self.extensions += 1;
         if self.extensions > EXTENSION_BYTES {
@@ -233,7 +236,7 @@ const BARE_CR: &str = "there is a carriage return in the body's framing without 
 mod tests {
     use super::*;
 
-    /// Where a body ends that comes in pieces of `size`; `None` where it does not.
+    /// Returns the end of a body that arrives in pieces of `size`; `None` if it does not end.
     fn in_pieces(bytes: &[u8], size: usize) -> Result<Option<usize>, Fault> {
         let mut body = Chunked::default();
         for (i, piece) in bytes.chunks(size).enumerate() {
@@ -245,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_ends_in_the_same_place_in_whatever_pieces_it_comes() {
+    fn body_end_is_independent_of_piece_size() {
         for (body, expected) in [
             (&b"0\r\n\r\n"[..], Ok(Some(5))),
             (b"0\r\n\r\nGET", Ok(Some(5))),
@@ -285,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_surrounds_the_data_is_bounded() {
+    fn extensions_and_trailers_are_bounded() {
         let chunk = format!("1;{}\r\na\r\n", "x".repeat(1000));
         assert!(in_pieces(chunk.repeat(16).as_bytes(), 100).is_ok());
         assert!(in_pieces(chunk.repeat(17).as_bytes(), 100).is_err());

@@ -1,4 +1,4 @@
-//! One field line of an HTTP/1 message (RFC 9112 5).
+//! Parser for a field line of an HTTP/1 message (RFC 9112 5).
 
 use std::ops::Range;
 
@@ -7,10 +7,10 @@ use super::bytes::{is_field_value, is_token, trim_ows};
 use crate::util::decimal;
 use crate::util::decimal::NotANumber;
 
-/// Splits a field line into its name, and where its value is: a colon stands right behind the name.
+/// Splits a field line into its name and the position of its value. The colon must follow the name directly.
 ///
 /// # Errors
-/// What is wrong with the line.
+/// Returns an error if the line is malformed.
 pub(crate) fn split(line: &[u8]) -> Result<(&[u8], Range<usize>), Fault> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err("a header field is folded over several lines");
@@ -30,11 +30,11 @@ pub(crate) fn split(line: &[u8]) -> Result<(&[u8], Range<usize>), Fault> {
     Ok((name, start..end))
 }
 
-/// Reads one number of a response's Content-Length (RFC 9110 8.6). Zeros before it are overlooked: the gateway writes it
-/// anew.
+/// Parses a number of a response's Content-Length (RFC 9110 8.6). Leading zeros are ignored, because the
+/// gateway writes the field anew.
 ///
 /// # Errors
-/// What is wrong with the number.
+/// Returns an error if the value is not a number, or is too large.
 pub(crate) fn content_length(value: &[u8]) -> Result<u64, Fault> {
     let zeros = value.iter().take_while(|byte| **byte == b'0').count();
     let number = &value[zeros.min(value.len().saturating_sub(1))..];

@@ -1,5 +1,6 @@
-//! The framing of HTTP/1 messages (RFC 9112), which the gateway checks in both directions before Pingora reads them:
-//! what two readers could read in two ways goes neither to a backend nor to a client.
+//! Framing of HTTP/1 messages (RFC 9112). The gateway checks it in both directions before Pingora parses a
+//! message. A message that two parsers could understand differently is sent neither to a backend nor to a
+//! client.
 
 pub(crate) mod body;
 pub(crate) mod bytes;
@@ -7,5 +8,5 @@ pub mod chunked;
 pub(crate) mod field;
 pub(crate) mod read_ahead;
 
-/// What is wrong with a message, in words for its sender.
+/// Reason why a message is refused, in words for its sender.
 pub type Fault = &'static str;

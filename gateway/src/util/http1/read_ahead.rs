@@ -1,27 +1,28 @@
-//! Bytes that have been read from a connection and are not for Pingora yet. An idle connection holds none, and no memory for them.
+//! Bytes that were read from a connection before Pingora may have them. For an idle connection the buffer is
+//! empty and takes no memory.
 
 use tokio::io::ReadBuf;
 
-/// Bytes in the order in which they came.
+/// Buffer of bytes in the order of their arrival.
 #[derive(Debug, Default)]
 pub(crate) struct ReadAhead {
     bytes: Vec<u8>,
-    /// How many of them have been given.
+    /// Number of bytes at the start that have already been given to the reader.
     given: usize,
 }
 
 impl ReadAhead {
-    /// Those that have not been given.
+    /// Returns the bytes that have not been given to the reader.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[self.given..]
     }
 
-    /// Whether there are none.
+    /// Returns true if the buffer holds no bytes.
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Holds these too.
+    /// Appends bytes to the buffer.
     pub(crate) fn keep(&mut self, more: &[u8]) {
         if more.is_empty() {
             return;
@@ -30,7 +31,7 @@ impl ReadAhead {
         self.bytes.extend_from_slice(more);
     }
 
-    /// Gives the first ones, at most so many; how many.
+    /// Moves up to `most` bytes to `buf`, and returns their number.
     pub(crate) fn give(&mut self, most: usize, buf: &mut ReadBuf<'_>) -> usize {
         let part = most.min(buf.remaining()).min(self.bytes().len());
         buf.put_slice(&self.bytes()[..part]);
@@ -41,12 +42,12 @@ impl ReadAhead {
         part
     }
 
-    /// Drops them.
+    /// Drops all bytes, and the buffer's memory.
     pub(crate) fn clear(&mut self) {
         *self = ReadAhead::default();
     }
 
-    /// All of them, for somebody else.
+    /// Takes all remaining bytes out of the buffer.
     pub(crate) fn take(&mut self) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.drain(..std::mem::take(&mut self.given));

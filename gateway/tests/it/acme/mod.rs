@@ -1,4 +1,4 @@
-//! Certificates by ACME, from a real ACME server.
+//! Certificates by ACME, from Pebble, a real ACME server made for tests.
 
 mod pebble;
 mod scene;
@@ -19,7 +19,7 @@ use crate::support::Gateway;
 use crate::tls;
 
 #[tokio::test]
-async fn names_and_aliases_get_one_certificate_with_bad_nonces_and_slow_checks() {
+async fn names_and_aliases_share_one_certificate_despite_bad_nonces() {
     if !pebble::is_there() {
         return;
     }
@@ -46,7 +46,7 @@ async fn names_and_aliases_get_one_certificate_with_bad_nonces_and_slow_checks()
 }
 
 #[tokio::test]
-async fn a_name_is_shown_to_lead_here_by_a_handshake() {
+async fn name_is_validated_by_tls_alpn_handshake() {
     if !pebble::is_there() {
         return;
     }
@@ -59,7 +59,7 @@ async fn a_name_is_shown_to_lead_here_by_a_handshake() {
     assert!(!scene.challenges.has_tls(), "nothing is answered any more");
 }
 
-/// Certificates live for six seconds here: they are renewed four seconds after they were issued.
+/// Uses certificates that are valid for six seconds. The gateway renews them four seconds after they were issued.
 #[tokio::test]
 async fn a_certificate_is_renewed_before_it_ends() {
     if !pebble::is_there() {
@@ -81,7 +81,7 @@ async fn a_certificate_is_renewed_before_it_ends() {
 }
 
 #[tokio::test]
-async fn while_the_server_is_away_the_old_certificate_stays_and_then_there_is_a_new_one() {
+async fn old_certificate_stays_until_the_acme_server_is_back() {
     if !pebble::is_there() {
         return;
     }
@@ -103,7 +103,7 @@ async fn while_the_server_is_away_the_old_certificate_stays_and_then_there_is_a_
     assert_eq!(scene.pem("shop.example"), old);
     assert!(scene.counted().contains(r#"proxy_acme_orders_total{result="failed",vhost="shop.example"}"#));
 
-    // It has forgotten everything, the account too.
+    // The new server has no state of the old one, not even the account.
     let pebble = scene.pebble(Options::default()).await;
     scene.valid("shop.example").await;
     assert!(pebble.vouches_for(&scene.pem("shop.example"), "shop.example").await);
@@ -121,7 +121,7 @@ async fn an_order_that_breaks_off_in_the_middle_leaves_nothing_behind() {
         return;
     }
     let scene = Scene::new().await;
-    // It begins to check names only after a while, so that there is a middle.
+    // The server starts its checks late, so that the test can interrupt the order in the middle.
     let pebble = scene.pebble(Options { validation_secs: 15, ..Options::default() }).await;
     scene.want(&[&["shop.example"]], TlsAlpn01);
     let _service = scene.service();
@@ -134,7 +134,7 @@ async fn an_order_that_breaks_off_in_the_middle_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_name_that_does_not_lead_here_is_refused_in_the_servers_words() {
+async fn unresolvable_name_fails_with_the_servers_error() {
     if !pebble::is_there() {
         return;
     }
@@ -149,7 +149,7 @@ async fn a_name_that_does_not_lead_here_is_refused_in_the_servers_words() {
     assert!(reason.contains("lost.example: ") && !reason.contains("; shop.example: "), "{reason}");
     scene.valid("well.example").await;
 
-    // Somebody mends it.
+    // The operator fixes the DNS record.
     scene.place.know("lost.example");
     scene.valid("shop.example").await;
     assert!(pebble.vouches_for(&scene.pem("shop.example"), "lost.example").await);
@@ -166,7 +166,7 @@ async fn many_virtual_hosts_share_an_account_and_each_has_one_order() {
     let wanted: Vec<[&str; 1]> = domains.iter().map(|domain| [*domain]).collect();
     let wanted: Vec<&[&str]> = wanted.iter().map(|names| &names[..]).collect();
     let _service = scene.service();
-    // Whoever says the same again and again, as each change of a configuration does, gets no more for it.
+    // Each configuration change applies the plan again. An unchanged plan must not cause another order.
     let said_again = || {
         scene.want(&wanted, Http01);
         assert!(pebble.orders() <= domains.len(), "{}", pebble.output());
@@ -180,7 +180,7 @@ async fn many_virtual_hosts_share_an_account_and_each_has_one_order() {
 }
 
 #[tokio::test]
-async fn a_restart_orders_only_what_is_not_there() {
+async fn restart_orders_only_missing_certificates() {
     if !pebble::is_there() {
         return;
     }
@@ -199,7 +199,7 @@ async fn a_restart_orders_only_what_is_not_there() {
     let ends = scene.status("a.example").unwrap().not_after.unwrap();
     assert!(ends > SystemTime::now() + Duration::from_secs(80 * 24 * 60 * 60));
 
-    // A name more is another certificate; one that nobody wants any more is none.
+    // An additional name needs a new certificate. The state of a domain that was removed must go.
     let before = scene.pem("a.example");
     scene.want(&[&["a.example", "www.a.example"]], Http01);
     eventually!(within LONG, scene.pem("a.example") != before);
@@ -209,7 +209,7 @@ async fn a_restart_orders_only_what_is_not_there() {
     assert!(!scene.counted().contains("b.example"), "{}", scene.counted());
 }
 
-/// As while an old gateway drains beside the new one.
+/// Covers the time in which an old gateway drains beside the new one.
 #[tokio::test]
 async fn two_processes_with_one_directory_make_one_order() {
     if !pebble::is_there() {
@@ -227,7 +227,7 @@ async fn two_processes_with_one_directory_make_one_order() {
 }
 
 #[tokio::test]
-async fn an_order_for_what_nobody_wants_any_more_ends() {
+async fn order_for_removed_domain_ends() {
     if !pebble::is_there() {
         return;
     }
@@ -246,14 +246,14 @@ fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// The real binary, at the pace of the real world.
+/// Runs the real binary with its real intervals.
 #[tokio::test]
-async fn a_gateway_gets_its_certificate_when_the_file_says_so_by_http() {
+async fn gateway_obtains_configured_certificate_by_http_01() {
     gets_its_certificate("http-01").await;
 }
 
 #[tokio::test]
-async fn a_gateway_gets_its_certificate_when_the_file_says_so_by_a_handshake() {
+async fn gateway_obtains_configured_certificate_by_tls_alpn_01() {
     gets_its_certificate("tls-alpn-01").await;
 }
 
@@ -283,7 +283,7 @@ async fn gets_its_certificate(challenge: &str) {
         let stream = handshake(https, Some("shop.example"), |_| Ok(())).await.ok()?;
         stream.ssl().peer_certificate()
     };
-    // It is shown as soon as it is there.
+    // The gateway must present the certificate as soon as it was issued.
     eventually!(within LONG, shown().await.is_some(), "{}", gateway.process.output());
     let mut servers = std::fs::read_dir(&cache).unwrap();
     let server = servers.next().unwrap().unwrap().path();
@@ -301,7 +301,7 @@ async fn gets_its_certificate(challenge: &str) {
         (&"valid".into(), &"shop.example".into())
     );
 
-    // With what it has left, another one needs none.
+    // A new process finds the certificate on disk, so it must not order another one.
     let gateway = gateway.killed_and_started_again().await;
     let https = gateway.https().await;
     assert!(handshake(https, Some("shop.example"), |_| Ok(())).await.is_ok());
@@ -309,14 +309,14 @@ async fn gets_its_certificate(challenge: &str) {
     eventually!(gateway.monitor("/metrics").await.text().contains(issued));
     assert_eq!(gateway.metric(issued).await, 0.0);
     assert_eq!(pebble.orders(), 1);
-    // Clients are sent to HTTPS, and an ACME client of the backends' own is one.
+    // An unknown challenge may belong to an ACME client of the backend. It is redirected to HTTPS like every request.
     assert_eq!(
         gateway.get_from("shop.example", "/.well-known/acme-challenge/none-of-ours").await.status,
         308
     );
 }
 
-/// What follows the key in a file.
+/// Returns the certificates that follow the key in a PEM file.
 fn after_key(pem: &Path) -> Vec<u8> {
     let text = std::fs::read_to_string(pem).unwrap();
     text.as_bytes()[text.find("-----BEGIN CERTIFICATE").unwrap()..].to_vec()

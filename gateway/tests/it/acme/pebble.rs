@@ -1,4 +1,5 @@
-//! Pebble, the ACME server made for tests, as a child process: with bad nonces, and names from a test's own DNS.
+//! Pebble, the ACME server made for tests, as a child process. It can reject good nonces, and it resolves names
+//! by a DNS server of the test.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -12,10 +13,10 @@ use tempfile::TempDir;
 use testkit::tls::{Authority, Identity};
 use testkit::{Client, DEADLINE, Dns, Process, Signal, free_address};
 
-/// Where the tests can be had that need it.
+/// Message if Pebble is not installed.
 const MISSING: &str = "`pebble` is not installed; `make setup-test` installs it";
 
-/// Whether there is a Pebble. Where not, the test is skipped, but never in CI.
+/// Returns true if Pebble is installed. If not, the caller skips the test, but in CI the test fails.
 pub(crate) fn is_there() -> bool {
     let is_there = std::process::Command::new("pebble").arg("-h").output().is_ok();
     assert!(is_there || std::env::var_os("CI").is_none(), "{MISSING}");
@@ -25,14 +26,14 @@ pub(crate) fn is_there() -> bool {
     is_there
 }
 
-/// How a Pebble is set up.
+/// Options of a Pebble.
 #[derive(Clone, Copy)]
 pub(crate) struct Options {
-    /// How long certificates live.
+    /// Lifetime of the certificates, in seconds.
     pub(crate) life_secs: u64,
-    /// How many of the nonces are refused that are good.
+    /// Percentage of good nonces that Pebble rejects.
     pub(crate) bad_nonces_percent: u8,
-    /// How long it takes at most until a name is looked at; 0: no time.
+    /// Longest delay before a name is checked, in seconds; 0 for no delay.
     pub(crate) validation_secs: u8,
 }
 
@@ -42,7 +43,7 @@ impl Default for Options {
     }
 }
 
-/// Where a Pebble is, and what it is made with; it may be started there again and again.
+/// Address, files and DNS of a Pebble, which may be started there again and again.
 pub(crate) struct Place {
     address: SocketAddr,
     management: SocketAddr,
@@ -53,7 +54,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// A place where none is yet. Its DNS knows no name.
+    /// Creates a place without a running Pebble. Its DNS knows no name.
     pub(crate) async fn new() -> Place {
         let authority = Authority::new();
         let identity = authority.issue("127.0.0.1");
@@ -67,22 +68,22 @@ impl Place {
         }
     }
 
-    /// Where ACME begins.
+    /// Returns the URL of the ACME directory.
     pub(crate) fn directory_url(&self) -> String {
         format!("https://{}/dir", self.address)
     }
 
-    /// The root by which it proves who it is.
+    /// Returns the file with the root certificate of Pebble's own HTTPS.
     pub(crate) fn ca_file(&self) -> PathBuf {
         self.authority.certificate_file()
     }
 
-    /// From now on this name leads to loopback.
+    /// Makes the DNS resolve this name to loopback.
     pub(crate) fn know(&self, name: &str) {
         self.dns.addresses(name, 0, &["127.0.0.1".parse().unwrap()]);
     }
 
-    /// Starts a Pebble that checks names at these ports, and knows nothing of those before it.
+    /// Starts a Pebble that validates names at these ports. It has no state of earlier Pebbles.
     pub(crate) async fn start(&self, options: Options, http_port: u16, tls_port: u16) -> Pebble<'_> {
         let config = json!({"pebble": {
             "listenAddress": self.address,
@@ -107,7 +108,7 @@ impl Place {
         }
         let process = Process::spawn("pebble", &arguments, &variables);
         process.line("ACME directory available at").await;
-        // It says so a moment before it listens.
+        // Pebble prints the line shortly before it listens.
         testkit::eventually!(TcpStream::connect(self.address).is_ok());
         Pebble { process, place: self }
     }
@@ -120,17 +121,17 @@ pub(crate) struct Pebble<'p> {
 }
 
 impl Pebble<'_> {
-    /// How many orders it has taken.
+    /// Returns the number of orders that Pebble has accepted.
     pub(crate) fn orders(&self) -> usize {
         self.lines("Added order ")
     }
 
-    /// How many certificates it has issued.
+    /// Returns the number of certificates that Pebble has issued.
     pub(crate) fn issued(&self) -> usize {
         self.lines("Issued certificate serial ")
     }
 
-    /// How many accounts it has made.
+    /// Returns the number of accounts that Pebble has created.
     pub(crate) fn accounts(&self) -> usize {
         self.lines(" accounts in memory")
     }
@@ -139,25 +140,25 @@ impl Pebble<'_> {
         self.process.output().lines().filter(|line| line.contains(text)).count()
     }
 
-    /// What it has said.
+    /// Returns the output of the process so far.
     pub(crate) fn output(&self) -> String {
         self.process.output()
     }
 
-    /// Ends it as a power cut would.
+    /// Kills the process without a chance to clean up, like a power cut.
     pub(crate) async fn kill(mut self) {
         self.process.signal(Signal::SIGKILL);
         self.process.ended(DEADLINE).await;
     }
 
-    /// The root of what it issues.
+    /// Returns the root of the certificates that this Pebble issues.
     pub(crate) async fn root(&self) -> X509 {
         let url = format!("https://{}/roots/0", self.place.management);
         let root = Client::trusting(&self.place.authority).get(url).await;
         X509::from_pem(&root.body).unwrap()
     }
 
-    /// Whether browsers that trust its root would take the chain in this PEM for `name`.
+    /// Returns true if a browser that trusts the root would accept the chain in this PEM for `name`.
     pub(crate) async fn vouches_for(&self, pem: &[u8], name: &str) -> bool {
         let chain = X509::stack_from_pem(pem).unwrap();
         let mut host = X509VerifyParam::new().unwrap();

@@ -1,5 +1,5 @@
-//! A gateway's proxy and its ACME service in the test's own process, in more of a hurry than the real one, before a
-//! Pebble.
+//! A gateway's proxy and its ACME service in the process of the test, in front of a Pebble. The intervals are
+//! shorter than the real ones.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,10 +23,10 @@ use tokio::sync::watch;
 
 use super::pebble::{Options, Pebble, Place};
 
-/// The most that anything takes that goes well, with a machine that is busy.
+/// Longest time that a successful step takes, even on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// How fast it is tried again here.
+/// Intervals of the ACME service, short for tests.
 const PACE: Timing = Timing {
     retry_first: Duration::from_millis(200),
     retry_most: Duration::from_millis(800),
@@ -35,12 +35,12 @@ const PACE: Timing = Timing {
     at_once: 4,
 };
 
-/// What is before the Pebble.
+/// Proxy, TLS listener and state of an ACME service, in front of a Pebble.
 pub(crate) struct Scene {
     pub(crate) place: Place,
     pub(crate) challenges: Arc<Challenges>,
     pub(crate) statuses: Arc<Statuses>,
-    /// The domains that were told of.
+    /// Domains of the certificates that the service has announced.
     pub(crate) told: Arc<Mutex<Vec<String>>>,
     plan: watch::Sender<Arc<AcmePlan>>,
     metrics: Arc<Metrics>,
@@ -50,7 +50,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// A proxy, and a listener for handshakes; no service yet.
+    /// Starts a proxy and a listener for TLS validations, without the ACME service.
     pub(crate) async fn new() -> Scene {
         let metrics = Arc::new(Metrics::new().unwrap());
         let backend = Origin::dead();
@@ -87,12 +87,13 @@ impl Scene {
         }
     }
 
-    /// Has Pebble run.
+    /// Starts a Pebble that validates names at this scene's ports.
     pub(crate) async fn pebble(&self, options: Options) -> Pebble<'_> {
         self.place.start(options, self.proxy.address().port(), self.tls.port()).await
     }
 
-    /// Wants certificates: the first of each names is the domain, the others are its aliases. All of them lead here.
+    /// Requests certificates. The first name of each is the domain, the others are its aliases. The DNS
+    /// resolves every name to this scene.
     pub(crate) fn want(&self, certificates: &[&[&str]], challenge: ChallengeKind) {
         for name in certificates.iter().copied().flatten() {
             self.place.know(name);
@@ -100,7 +101,7 @@ impl Scene {
         self.plan.send_replace(Arc::new(self.planned(certificates, challenge)));
     }
 
-    /// The plan for these.
+    /// Returns the ACME plan for these certificates.
     pub(crate) fn planned(&self, certificates: &[&[&str]], challenge: ChallengeKind) -> AcmePlan {
         let mut text = format!(
             "[proxy]\nlisten_addr = \"127.0.0.1:0\"\n[lets_encrypt]\nemail = \"ops@gateway.example\"\ndirectory_url = \"{}\"\nca_file = \"{}\"\ncache_dir = \"{}\"\n\
@@ -126,7 +127,7 @@ impl Scene {
         plan
     }
 
-    /// Has the service run.
+    /// Starts the ACME service.
     pub(crate) fn service(&self) -> Background {
         let told = self.told.clone();
         background(Arc::new(AcmeService {
@@ -143,36 +144,36 @@ impl Scene {
         self.statuses.load().get(domain).cloned()
     }
 
-    /// Waits until a certificate is there and nothing is to do.
+    /// Waits until the certificate of `domain` is valid and no work is left.
     pub(crate) async fn valid(&self, domain: &str) {
         let is_valid = || self.status(domain).is_some_and(|status| status.state == AcmeState::Valid);
         eventually!(within LONG, is_valid(), "{domain} is not valid: {:?}", self.status(domain));
     }
 
-    /// Waits until an order has failed, and says why.
+    /// Waits until the order of `domain` has failed, and returns its status.
     pub(crate) async fn failed(&self, domain: &str) -> AcmeStatus {
         eventually!(within LONG, self.status(domain).is_some_and(|status| status.last_error.is_some()));
         self.status(domain).unwrap()
     }
 
-    /// The file with the key and the chain of `domain`.
+    /// Returns the file with the key and the chain of `domain`.
     pub(crate) fn file(&self, domain: &str) -> PathBuf {
         let plan = self.plan.borrow();
         Cache::new(&plan.server.as_ref().unwrap().cache_dir).certificate_file(domain)
     }
 
-    /// What is in it.
+    /// Returns the content of that file.
     pub(crate) fn pem(&self, domain: &str) -> Vec<u8> {
         std::fs::read(self.file(domain)).unwrap()
     }
 
-    /// Everything that is counted.
+    /// Returns all metrics as text.
     pub(crate) fn counted(&self) -> String {
         self.metrics.encode().unwrap().0
     }
 }
 
-/// A listener as the gateway's own for TLS is to be: it makes the handshakes of validations, and no others.
+/// Starts a listener that completes the handshakes of TLS-ALPN validations only, like the gateway's TLS listener.
 async fn listen_for_validations(challenges: Arc<Challenges>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

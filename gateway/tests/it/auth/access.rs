@@ -1,4 +1,4 @@
-//! From where clients may come.
+//! Access rules by client address (`[access]`).
 
 use std::net::IpAddr;
 
@@ -19,7 +19,7 @@ async fn ask(gateway: &Gateway, from: &str, path: &str, fields: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn the_innermost_table_says_from_where() {
+async fn innermost_access_table_decides() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&[&origin], Setup { tables: TABLES, ..Setup::default() }).await;
     let claims = "X-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\nForwarded: for=127.0.0.1\r\n";
@@ -40,7 +40,7 @@ async fn the_innermost_table_says_from_where() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_says_who_comes() {
+async fn trusted_proxy_names_the_client_address() {
     let origin = Origin::start().await;
     let setup = Setup { proxy: "trusted_proxies = [\"127.0.0.9\"]\n", tables: TABLES };
     let gateway = Gateway::start(&[&origin], setup).await;

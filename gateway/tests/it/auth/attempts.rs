@@ -1,12 +1,12 @@
-//! The attempt table: what somebody tries who may not pass, a row an attempt. Each is refused with the status beside
-//! it, and nothing of it reaches the origin.
+//! The attempt table: ways in which an attacker without valid credentials tries to get in, one row each. The
+//! gateway must refuse each attempt with the status in the row, and no attempt may reach the origin.
 
 use serde_json::json;
 
 use super::tokens::{Signer, claims, encode, hmac, now, token};
 use super::{KEY, PASSWORD, SECRET, Scene, basic, bearer, field, status};
 
-/// What is tried, with which path and fields, and the status that it gets.
+/// Name of the attempt, path, header fields, and the expected status.
 type Attempt = (&'static str, &'static str, String, u16);
 
 async fn all_are_refused(scene: &Scene, attempts: Vec<Attempt>) -> usize {
@@ -21,7 +21,7 @@ async fn all_are_refused(scene: &Scene, attempts: Vec<Attempt>) -> usize {
     attempts.len()
 }
 
-/// What is wrong with the signature, or with what is said about it.
+/// Tokens with a wrong signature or a wrong header.
 fn forged(signer: &Signer) -> Vec<Attempt> {
     let good = signer.good();
     let [header, payload, signature] = good.split('.').collect::<Vec<_>>()[..] else { panic!("{good}") };
@@ -144,7 +144,7 @@ fn forged(signer: &Signer) -> Vec<Attempt> {
     ]
 }
 
-/// What is claimed, rightly signed.
+/// Tokens with a valid signature and invalid claims.
 fn claimed(signer: &Signer) -> Vec<Attempt> {
     let with = |changes| bearer(&signer.token_with(changes));
     vec![
@@ -189,7 +189,7 @@ fn claimed(signer: &Signer) -> Vec<Attempt> {
     ]
 }
 
-/// Where and how a right token is brought.
+/// Valid tokens in the wrong place or the wrong form.
 fn brought(signer: &Signer) -> Vec<Attempt> {
     let good = signer.good();
     let line = bearer(&good);
@@ -275,7 +275,7 @@ async fn no_attempt_gets_past_and_the_origin_sees_none() {
     assert_eq!(scene.gateway.metric(&reason("not_allowed", "/admin")).await, 4.0);
     assert_eq!(scene.gateway.metric(&reason("credentials_missing", "/key")).await, 4.0);
 
-    // And whoever may pass passes: or nothing above would say anything.
+    // Valid credentials must pass. Otherwise the refusals above would prove nothing.
     let token = |changes| bearer(&signer.token_with(changes));
     let hs = token_of_secret();
     for (path, fields) in [

@@ -1,5 +1,5 @@
-//! What proves a client around a part of a host, or around the host: clients send it to that part too, and it is for no
-//! backend there. What belongs to the parts beside it is the backend's own.
+//! Credentials for an outer `[auth]` table, or for a neighbouring route of the host. Clients send them to every
+//! part of the host, so no backend may see them. Other credentials belong to the backend and pass.
 
 use testkit::{Origin, exchange};
 
@@ -11,7 +11,7 @@ const API_KEY: &str = "kind = \"api_key\"\nkeys_file = \"KEYS\"\n";
 const FORWARD: &str = "kind = \"forward\"\nurl = \"http://DECIDES/\"\n";
 const NONE: &str = "kind = \"none\"\n";
 
-/// A table of each place; "" where there is none.
+/// The `[auth]` tables of each level; "" for none.
 struct Tables {
     top: &'static str,
     host: &'static str,
@@ -19,7 +19,7 @@ struct Tables {
 }
 
 impl Tables {
-    /// Which of the two proofs a backend gets, of a request to `/part/x` that bears both.
+    /// Returns the names of the credentials that reach the backend, for a request to `/part/x` that has both.
     async fn passed_on(&self) -> Vec<&'static str> {
         let (origin, decides) = (Origin::start().await, Origin::start().await);
         let directory = tempfile::tempdir().unwrap();
@@ -55,7 +55,7 @@ impl Tables {
 }
 
 #[tokio::test]
-async fn what_is_proved_around_a_part_is_for_no_backend_of_it() {
+async fn credentials_of_outer_tables_do_not_reach_the_backend() {
     let cases = [
         ("host basic, route api_key", Tables { top: "", host: BASIC, route: API_KEY }, vec![]),
         ("host api_key, route basic", Tables { top: "", host: API_KEY, route: BASIC }, vec![]),
@@ -70,7 +70,7 @@ async fn what_is_proved_around_a_part_is_for_no_backend_of_it() {
 }
 
 #[tokio::test]
-async fn what_belongs_to_a_part_beside_it_is_the_backends_own() {
+async fn credentials_of_neighbouring_routes_reach_the_backend() {
     let both = vec!["authorization", "x-api-key"];
     for route in ["", NONE] {
         let open = Tables { top: "", host: "", route };
@@ -80,7 +80,7 @@ async fn what_belongs_to_a_part_beside_it_is_the_backends_own() {
 }
 
 #[tokio::test]
-async fn who_passes_credentials_on_has_said_so() {
+async fn credentials_are_passed_on_only_when_configured() {
     const PASSED: &str = "users_file = \"USERS\"\npass_credentials = true\n";
     const KEY_PASSED: &str = "kind = \"api_key\"\nkeys_file = \"KEYS\"\npass_credentials = true\n";
     for (host, route, expected) in [

@@ -1,4 +1,4 @@
-//! Another server that is asked whether a request may pass.
+//! Forward authentication: another server decides if a request may pass.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use testkit::{Fault, Faulty, Origin, eventually};
 use super::{field, status};
 use crate::support::{Gateway, Setup};
 
-/// Decides as the request's `Authorization` says, and keeps what it was asked.
+/// An auth server that answers as the request's `Authorization` says, and records the requests that it gets.
 struct Decider {
     url: String,
     asked: Asked,
 }
 
-/// Targets and fields.
+/// Targets and header fields of the recorded requests.
 type Asked = Arc<Mutex<Vec<(String, HeaderMap)>>>;
 
 async fn decide(State(asked): State<Asked>, request: Request) -> impl IntoResponse {
@@ -67,7 +67,7 @@ async fn ask(gateway: &Gateway, head: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_server_is_asked_and_backends_hear_what_it_says() {
+async fn auth_server_is_asked_and_its_fields_reach_the_backend() {
     let (origin, decider) = (Origin::start().await, Decider::start().await);
     let table =
         format!("url = \"{}/check?a=b\"\nresponse_headers = [\"X-User\", \"X-Group\"]\n", decider.url);
@@ -100,7 +100,7 @@ async fn the_server_is_asked_and_backends_hear_what_it_says() {
     );
     assert!(!answer.contains("inner") && !answer.contains("nobody sees"), "{answer}");
     gateway.process.line("user=\"alice\"").await;
-    // However it is written: who decides reads the path that was routed, and the backend gets no other one.
+    // For every spelling of the path, the auth server and the backend must get the normalized path that was routed.
     for target in [
         "/public/../%61nything/x?y=z",
         "/public/%2e%2e/anything/x?y=z",
@@ -124,7 +124,7 @@ async fn the_server_is_asked_and_backends_hear_what_it_says() {
 }
 
 #[tokio::test]
-async fn what_it_refuses_reaches_the_client_and_not_the_origin() {
+async fn auth_server_refusal_reaches_the_client_not_the_origin() {
     let (origin, decider) = (Origin::start().await, Decider::start().await);
     let gateway = start(&origin, &format!("url = \"{}/\"\n", decider.url)).await;
     for (wish, expected) in [
@@ -157,7 +157,7 @@ async fn what_it_refuses_reaches_the_client_and_not_the_origin() {
 }
 
 #[tokio::test]
-async fn what_nobody_could_pass_on_lets_nobody_pass() {
+async fn response_that_cannot_be_forwarded_denies_access() {
     let (origin, decider) = (Origin::start().await, Decider::start().await);
     let table =
         |fields: &str| format!("url = \"{}/?code=s3cret\"\nresponse_headers = [{fields}]\n", decider.url);
@@ -168,7 +168,7 @@ async fn what_nobody_could_pass_on_lets_nobody_pass() {
     ] {
         let answer = ask(&gateway, &format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: {wish}\r\n")).await;
         assert_eq!((status(&answer), origin.received().len()), (503, 0), "{answer}");
-        // It is said once a second at most.
+        // The log has this line at most once a second.
         let again = async || {
             ask(&gateway, &format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: {wish}\r\n")).await;
             gateway.process.output().contains(said)
@@ -177,7 +177,7 @@ async fn what_nobody_could_pass_on_lets_nobody_pass() {
     }
     let said = gateway.process.output();
     assert!(said.contains("/?***") && !said.contains("s3cret"), "{said}");
-    // What is not passed on may be as it likes.
+    // A field that is not passed on may have any value.
     let gateway = start(&origin, &table("\"X-Secret\"")).await;
     for wish in ["twice", "huge"] {
         let answer = ask(&gateway, &format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: {wish}\r\n")).await;
@@ -186,7 +186,7 @@ async fn what_nobody_could_pass_on_lets_nobody_pass() {
 }
 
 #[tokio::test]
-async fn without_an_answer_nobody_passes() {
+async fn missing_auth_server_response_denies_access() {
     let origin = Origin::start().await;
     for fault in [
         Fault::Silence,
@@ -209,7 +209,7 @@ async fn without_an_answer_nobody_passes() {
 }
 
 #[tokio::test]
-async fn over_https_the_server_must_be_the_one_that_is_named() {
+async fn auth_server_certificate_must_match_its_name() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let origin = Origin::start().await;
     for (authority, name, expected) in
@@ -229,7 +229,7 @@ async fn over_https_the_server_must_be_the_one_that_is_named() {
 }
 
 #[tokio::test]
-async fn a_connection_is_kept() {
+async fn auth_server_connection_is_reused() {
     let (origin, decider) = (Origin::start().await, Faulty::start(Fault::None).await);
     let gateway = start(&origin, &format!("url = \"http://{}/\"\n", decider.address())).await;
     for _ in 0..5 {

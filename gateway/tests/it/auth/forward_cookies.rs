@@ -1,5 +1,5 @@
-//! Cookies of a server that is asked whether a request may pass: the client gets them, once, whatever becomes of its
-//! request; the backend does not, and no cache keeps them for others.
+//! Cookies of an auth server (forward authentication). The client gets them exactly once, for every outcome of
+//! its request. The backend does not get them, and no shared cache may store them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,8 +17,9 @@ use super::{field, status};
 use crate::support::{Gateway, Setup};
 use crate::websocket::raw;
 
-/// Renews every session that it is shown, as an auth server does shortly before the end of one: `sid=NAME` becomes
-/// `sid=NAME-new`. A session called `lasting` needs no renewal; one called `huge` cannot be passed on.
+/// Renews every session, as an auth server does shortly before a session ends: `sid=NAME` becomes
+/// `sid=NAME-new`. A session called `lasting` needs no renewal. The cookie of a session called `huge` is too
+/// large to be passed on.
 async fn renew(request: Request) -> impl IntoResponse {
     let cookie = request.headers().get("cookie").and_then(|cookie| cookie.to_str().ok()).unwrap_or_default();
     let name = cookie.split("sid=").nth(1).unwrap_or_default().split(';').next().unwrap_or_default();
@@ -33,7 +34,7 @@ async fn renew(request: Request) -> impl IntoResponse {
     answer.body(String::new()).unwrap()
 }
 
-/// Keeps the fields of each request, and answers as a page that every cache may keep.
+/// Records the fields of each request, and answers with a page that every cache may store.
 async fn public(State(seen): State<Arc<Mutex<Vec<HeaderMap>>>>, request: Request) -> impl IntoResponse {
     seen.lock().push(request.headers().clone());
     Response::builder()
@@ -51,7 +52,7 @@ async fn serve(app: Router) -> SocketAddr {
     address
 }
 
-/// A gateway over `backends` that asks the server above, with more tables.
+/// Starts a gateway over `backends` that asks the auth server above, with additional tables.
 async fn start(backends: &[SocketAddr], tables: &str) -> Gateway {
     let auth = serve(Router::new().fallback(renew)).await;
     let tables = format!(
@@ -68,7 +69,7 @@ async fn ask(gateway: &Gateway, path: &str, session: &str) -> String {
     testkit::exchange(gateway.address, request.as_bytes()).await
 }
 
-/// The cookies that an answer sets, in their order.
+/// Returns the cookies that a response sets, in order.
 fn cookies(answer: &str) -> Vec<&str> {
     let head = answer.split("\r\n\r\n").next().unwrap_or_default();
     let fields = head.lines().filter_map(|line| line.split_once(": "));
@@ -78,7 +79,7 @@ fn cookies(answer: &str) -> Vec<&str> {
 const OF_ALICE: [&str; 2] = ["sid=alice-new; Path=/; HttpOnly", "sid_2=more; Path=/"];
 
 #[tokio::test]
-async fn a_renewed_session_reaches_the_client_and_no_backend_and_no_cache() {
+async fn renewed_session_reaches_client_but_no_backend_or_cache() {
     let seen = Arc::default();
     let page = serve(Router::new().fallback(public).with_state(Arc::clone(&seen))).await;
     let gateway = start(&[page], "").await;
@@ -94,7 +95,7 @@ async fn a_renewed_session_reaches_the_client_and_no_backend_and_no_cache() {
     );
     assert!(!received.contains_key("set-cookie"), "{received:?}");
 
-    // A session that lasts changes nothing.
+    // Without a renewal, the response stays unchanged.
     let answer = ask(&gateway, "/", "lasting").await;
     assert_eq!(cookies(&answer), ["theme=dark"]);
     assert_eq!(field(&answer, "cache-control"), "public, max-age=60, s-maxage=600");
@@ -119,14 +120,15 @@ async fn each_client_gets_its_own_session() {
 }
 
 #[tokio::test]
-async fn the_session_is_renewed_whatever_becomes_of_the_request() {
+async fn session_is_renewed_for_every_outcome_of_the_request() {
     let origin = Origin::start().await;
     let moved = "[[virtual_hosts]]\ndomain = \"a.test\"\nenabled_backends_tag = \"all\"\n\
          [[virtual_hosts.routes]]\npath_prefix = \"/moved\"\nredirect = \"https://b.test/\"\n\
          [[virtual_hosts.routes]]\npath_prefix = \"/anything/once\"\n\
          [virtual_hosts.routes.rate_limit]\nrequests = 1\nkey = \"jwt:sub\"\n";
     let gateway = start(&[origin.address()], moved).await;
-    // The limit of a claim is looked at behind the auth server; the one who is known is the first of response_headers.
+    // The request limit by claim is checked after the auth server has answered. The subject is the first of
+    // response_headers.
     for (path, expected) in
         [("/anything/once", 200), ("/anything/once", 429), ("/moved", 308), ("/status/404", 404)]
     {
@@ -158,7 +160,7 @@ async fn a_retry_sets_each_cookie_once() {
 }
 
 #[tokio::test]
-async fn cookies_that_no_client_takes_let_nobody_pass() {
+async fn oversized_session_cookie_denies_access() {
     let origin = Origin::start().await;
     let gateway = start(&[origin.address()], "").await;
     let answer = ask(&gateway, "/", "huge").await;
@@ -170,7 +172,7 @@ async fn cookies_that_no_client_takes_let_nobody_pass() {
 }
 
 #[tokio::test]
-async fn a_websocket_and_a_stream_of_http2_renew_it_too() {
+async fn websocket_and_http2_stream_renew_the_session() {
     let origin = Origin::start().await;
     let gateway = start(&[origin.address()], "").await;
     let mut stream = TcpStream::connect(gateway.address).await.unwrap();

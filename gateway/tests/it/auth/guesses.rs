@@ -1,4 +1,4 @@
-//! Passwords that are guessed, many at once: what that costs the gateway, and whom it keeps from logging in.
+//! Many guesses of passwords at once: their cost for the gateway, and their effect on other clients that log in.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 
 use super::{PASSWORD, Scene, basic, field, status};
 
-/// A scene with these users, the first of whom is in no other scene, whose hashes cost 2^`cost` rounds.
+/// Starts a gateway with these users, whose bcrypt hashes have the cost `cost` (2^`cost` rounds). No other
+/// scene has the first user.
 async fn scene(names: &[&str], cost: u32) -> Scene {
     let scene = Scene::start().await;
     let hash = bcrypt::hash_with_salt(PASSWORD, cost, [7; 16]).unwrap();
@@ -25,9 +26,10 @@ fn head(pair: &str) -> String {
     format!("GET /basic HTTP/1.1\r\nHost: shop.test\r\n{}Connection: close\r\n\r\n", basic(pair))
 }
 
-/// Some are checked, the rest are told to come again, and whoever has proved it before is let through all the same.
+/// The gateway checks some guesses and refuses the rest with a request to retry. A client that has logged in
+/// before passes all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn guesses_are_bounded_and_who_is_known_is_not_held_up() {
+async fn password_guesses_are_bounded_and_do_not_delay_known_users() {
     let scene = scene(&["carol", "alice"], 8).await;
     let guesses = (0..200).map(|n| {
         let address = scene.gateway.address;
@@ -51,7 +53,7 @@ async fn guesses_are_bounded_and_who_is_known_is_not_held_up() {
     assert_eq!(scene.gateway.metric(series).await, f64::from(turned_away));
 }
 
-/// Guesses without an end.
+/// Sends guesses until `ends` is set.
 async fn guess_on(from: IpAddr, address: SocketAddr, number: usize, ends: Arc<AtomicBool>) {
     let mut guess = 0;
     while !ends.load(Ordering::Relaxed) {
@@ -61,7 +63,7 @@ async fn guess_on(from: IpAddr, address: SocketAddr, number: usize, ends: Arc<At
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_address_that_guesses_keeps_nobody_else_from_logging_in() {
+async fn guesses_from_one_address_do_not_block_other_logins() {
     let names = ["bob", "alice", "carol", "dave", "eve"];
     let scene = scene(&names, 7).await;
     let (ends, address) = (Arc::<AtomicBool>::default(), scene.gateway.address);
@@ -80,10 +82,10 @@ async fn one_address_that_guesses_keeps_nobody_else_from_logging_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_has_left_waits_for_nothing() {
+async fn disconnected_client_leaves_the_hash_queue() {
     let scene = scene(&["bob"], 10).await;
     let address = scene.gateway.address;
-    // Keeps the processors busy that hash.
+    // Keeps the processors that hash passwords busy.
     let busy: Vec<_> = (0..16)
         .map(|n: u8| {
             let from = IpAddr::from([127, 0, 1, n]);

@@ -1,4 +1,5 @@
-//! What backends are told of who asks: what was proved, nothing that a client says itself, and not what proved it.
+//! Identity fields that backends get: the identity that the client has proved, no identity that the client only
+//! claims, and not the credentials.
 
 use bytes::Bytes;
 use http::Request;
@@ -9,7 +10,7 @@ use super::{KEY, PASSWORD, Scene, basic, bearer, route, status};
 use crate::h2_peers::{connect, send};
 use crate::support::{Gateway, Setup};
 
-/// Fields by which a client could pass for somebody else, in the ways in which backends read them.
+/// Fields by which a client could claim another identity, in the spellings that backends accept.
 const FORGED: &[&str] = &[
     "X-User: root",
     "x-user: root",
@@ -20,7 +21,7 @@ const FORGED: &[&str] = &[
     "X_ROLE: admin",
     "X-Forwarded-User: root",
     "X_Forwarded_User: root",
-    // As one name in the environment of a CGI program (RFC 3875 4.1.18).
+    // The same name in the environment of a CGI program (RFC 3875 4.1.18).
     "X.User: root",
     "X!Role: admin",
     "X~Forwarded~User: root",
@@ -29,13 +30,13 @@ const FORGED: &[&str] = &[
     "Client-Cert: :AA==:",
     "X-Forwarded-For: 10.0.0.1\r\nForwarded: for=10.0.0.1",
     "X-Real-IP: 10.0.0.1",
-    // A field that Connection names is no longer the message's: ours must not go with the client's.
+    // The gateway removes fields that Connection names. It must not remove its own field with the client's.
     "Connection: close, X-User\r\nX-User: root",
     "Connection: close, x-user, x-role, x-api-key",
 ];
 
 #[tokio::test]
-async fn nobody_passes_for_somebody_else() {
+async fn forged_identity_fields_do_not_reach_the_backend() {
     let scene = Scene::start().await;
     let token = scene.signer.token_with(json!({ "role": ["a", "b"] }));
     let ways = [
@@ -43,7 +44,7 @@ async fn nobody_passes_for_somebody_else() {
         ("/jwt", bearer(&token), "alice", "a,b"),
         ("/jwt", bearer(&scene.signer.good()), "alice", ""),
         ("/key", format!("X-Api-Key: {KEY}\r\n"), "till", ""),
-        // Where nothing need be proved, nobody is anybody, for the same backend.
+        // On a route without authentication, a request to the same backend has no identity.
         ("/", String::new(), "", ""),
         ("/elsewhere", String::new(), "", ""),
     ];
@@ -81,7 +82,7 @@ async fn nobody_passes_for_somebody_else() {
 }
 
 #[tokio::test]
-async fn over_http2_it_is_the_same() {
+async fn forged_identity_fields_do_not_pass_over_http2() {
     let scene = Scene::start_with("http2_cleartext = true\n", "").await;
     let client = connect(scene.gateway.address).await;
     let get = |path: &str| {
@@ -104,7 +105,7 @@ async fn over_http2_it_is_the_same() {
 }
 
 #[tokio::test]
-async fn what_proves_it_stays_here_unless_told_otherwise() {
+async fn credentials_stay_at_the_gateway_by_default() {
     let shadow = Origin::start().await;
     let directory = tempfile::tempdir().unwrap();
     let users = directory.path().join("users");
@@ -125,7 +126,7 @@ async fn what_proves_it_stays_here_unless_told_otherwise() {
         ("/jwt", bearer(&scene.signer.good()), false),
         ("/key", format!("X-Api-Key: {KEY}\r\n"), false),
         ("/passed", password.clone(), true),
-        // Nothing is checked here, so nothing is taken out either: it may be the backend's own.
+        // On a route without authentication, the gateway removes nothing: the field may belong to the backend.
         ("/", password.clone(), true),
     ] {
         scene.origin.forget();
@@ -141,7 +142,7 @@ async fn what_proves_it_stays_here_unless_told_otherwise() {
 }
 
 #[tokio::test]
-async fn the_log_tells_who_it_was_and_nothing_that_proves_it() {
+async fn log_names_the_user_but_no_credentials() {
     let scene = Scene::start().await;
     let token = scene.signer.good();
     scene.ask("/jwt", &bearer(&token)).await;
@@ -156,7 +157,7 @@ async fn the_log_tells_who_it_was_and_nothing_that_proves_it() {
 }
 
 #[tokio::test]
-async fn an_open_route_is_told_apart_from_what_is_around_it() {
+async fn open_route_does_not_open_its_neighbours() {
     let shop = "[[virtual_hosts]]\ndomain = \"open.test\"\nenabled_backends_tag = \"all\"\n[virtual_hosts.auth]\n\
         kind = \"api_key\"\nkeys_file = \"KEYS\"\n";
     let open = route("/health", "kind = \"none\"\n");
@@ -169,7 +170,7 @@ async fn an_open_route_is_told_apart_from_what_is_around_it() {
         let answer = scene.ask_raw(&format!("GET {path} HTTP/1.1\r\nHost: open.test\r\n")).await;
         assert_eq!(status(&answer), expected, "{path}: {answer}");
     }
-    // Clients send there too what they prove elsewhere on the host.
+    // Clients send the credentials for one part of the host also to the other parts.
     scene.origin.forget();
     scene.ask_raw(&format!("GET /health HTTP/1.1\r\nHost: open.test\r\nX-Api-Key: {KEY}\r\n")).await;
     assert_eq!(scene.origin.received()[0].header("x-api-key"), "", "the key ends at the gateway");
@@ -179,7 +180,7 @@ async fn an_open_route_is_told_apart_from_what_is_around_it() {
 }
 
 #[tokio::test]
-async fn what_is_proved_to_the_gateway_is_for_no_backend_of_an_open_host() {
+async fn credentials_for_the_gateway_do_not_reach_open_host_backends() {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str, text: String| {
         std::fs::write(directory.path().join(name), text).unwrap();
@@ -191,7 +192,7 @@ async fn what_is_proved_to_the_gateway_is_for_no_backend_of_an_open_host() {
     for (table, proof, name, kept) in [
         (format!("users_file = \"{users}\"\n"), &password, "authorization", ""),
         (format!("kind = \"api_key\"\nkeys_file = \"{keys}\"\n"), &key, "x-api-key", ""),
-        // Another field is the backend's own.
+        // Another field belongs to the backend.
         (
             format!("kind = \"api_key\"\nkeys_file = \"{keys}\"\nheader = \"X-Other\"\n"),
             &key,
@@ -218,7 +219,7 @@ async fn what_is_proved_to_the_gateway_is_for_no_backend_of_an_open_host() {
             let received = &origin.received()[0];
             assert_eq!((received.header(name), received.header("cookie")), (kept, "s=1"), "{table} {path}");
         }
-        // There it counts, or nothing above would say anything.
+        // On the closed host the credentials count. Otherwise the checks above would prove nothing.
         assert_eq!(ask("shut.test", "/").await == 401, !kept.is_empty(), "{table}");
     }
 }

@@ -1,4 +1,4 @@
-//! Keys that an issuer publishes: fetched, replaced, away.
+//! Keys of a token issuer: fetched, replaced, and not available.
 
 use std::sync::Arc;
 
@@ -14,7 +14,8 @@ use super::tokens::{Signer, claims};
 use super::{ISSUER, bearer, status};
 use crate::support::{Gateway, Setup};
 
-/// Publishes keys at `/keys`; anywhere else it would have others.
+/// An issuer that publishes keys at `/keys`, and other keys at `/elsewhere`. It redirects to the latter if
+/// `/keys` has none.
 struct Issuer {
     url: String,
     shared: Arc<Shared>,
@@ -91,14 +92,14 @@ async fn keys_are_fetched_replaced_and_taken_back() {
     assert_eq!(ask(&gateway, &token(&first, "1")).await, 200);
     issuer.publish(set(&[(&second, "2")]));
     eventually!(ask(&gateway, &token(&first, "1")).await == 401);
-    // Away, or elsewhere: nobody has said that keys may come from there.
+    // `/keys` redirects to other keys, which must not be trusted.
     *issuer.shared.elsewhere.lock() = set(&[(&first, "1")]).unwrap();
     issuer.publish(None);
     let failed = format!("proxy_jwks_fetches_total{{result=\"failed\",url=\"{}/keys\"}}", issuer.url);
     eventually!(gateway.metric(&failed).await > 0.0);
     assert_eq!(ask(&gateway, &token(&second, "2")).await, 200, "the old keys go on");
     assert_eq!(ask(&gateway, &token(&first, "1")).await, 503, "nobody can tell whether it is a new one");
-    // What is no key is none, and alone does not take the place of one.
+    // An invalid key must be ignored, and a set with only invalid keys must not replace the valid ones.
     *issuer.shared.elsewhere.lock() = Value::Null;
     issuer.publish(Some(json!({ "keys": [{ "kty": "RSA", "kid": "2", "n": "AQAB", "e": "AQAB" }] })));
     assert_eq!(ask(&gateway, &token(&second, "2")).await, 200);
@@ -113,7 +114,7 @@ async fn keys_are_fetched_replaced_and_taken_back() {
 }
 
 #[tokio::test]
-async fn unknown_keys_do_not_have_the_issuer_be_asked_each_time() {
+async fn unknown_key_ids_do_not_cause_key_fetches() {
     let signer = Signer::new();
     let (origin, issuer) = (Origin::start().await, Issuer::start(set(&[(&signer, "1")])).await);
     let gateway = start(&origin, &issuer, "").await;
@@ -125,7 +126,7 @@ async fn unknown_keys_do_not_have_the_issuer_be_asked_each_time() {
 }
 
 #[tokio::test]
-async fn without_keys_nobody_passes_and_is_told_to_come_again() {
+async fn missing_issuer_keys_deny_access_with_retry_after() {
     let signer = Signer::new();
     let (origin, issuer) = (Origin::start().await, Issuer::start(None).await);
     let gateway = start(&origin, &issuer, "").await;

@@ -1,5 +1,5 @@
-//! Who may pass: every attempt to get past `[auth]` and `[access]` that we could think of, over real sockets, against
-//! an origin that tells what has reached it.
+//! Authentication and access rules: attempts to get past `[auth]` and `[access]`, over real sockets, with an
+//! origin that records the requests that reach it.
 
 mod access;
 mod attempts;
@@ -26,13 +26,13 @@ use tokens::Signer;
 
 const ISSUER: &str = "https://login.test/";
 const AUDIENCE: &str = "shop";
-/// What tokens of `/hs` are signed with.
+/// Secret that signs the tokens of `/hs`.
 const SECRET: &str = "a secret of thirty-two bytes or more";
-/// What `/key` takes.
+/// API key that `/key` accepts.
 const KEY: &str = "k-5f0c1d3e7b9a4c2d";
 const PASSWORD: &str = "open:sesame";
 
-/// A gateway before an origin, with one route for each kind of proof.
+/// A gateway before an origin, with one route for each kind of credentials.
 struct Scene {
     gateway: Gateway,
     origin: Origin,
@@ -45,7 +45,7 @@ impl Scene {
         Scene::start_with("", "").await
     }
 
-    /// The same, with more keys of `[proxy]` and more tables.
+    /// Starts a scene with additional keys of `[proxy]` and additional tables.
     async fn start_with(proxy: &str, more: &str) -> Scene {
         let (origin, signer, files) = (Origin::start().await, Signer::new(), tempfile::tempdir().unwrap());
         let write = |name: &str, text: String| std::fs::write(files.path().join(name), text).unwrap();
@@ -87,18 +87,18 @@ impl Scene {
         self.files.path().join(name)
     }
 
-    /// Asks for `path` with these lines of header fields.
+    /// Sends a GET of `path` with these lines of header fields, and returns the response.
     async fn ask(&self, path: &str, fields: &str) -> String {
         self.ask_raw(&format!("GET {path} HTTP/1.1\r\nHost: shop.test\r\n{fields}")).await
     }
 
-    /// The same with a head of the test's own, which is ended here.
+    /// Sends this request head, to which the function adds the end, and returns the response.
     async fn ask_raw(&self, head: &str) -> String {
         exchange(self.gateway.address, format!("{head}Connection: close\r\n\r\n").as_bytes()).await
     }
 }
 
-/// A route with an `[auth]` table.
+/// Returns a route with an `[auth]` table.
 fn route(prefix: &str, auth: &str) -> String {
     format!("[[virtual_hosts.routes]]\npath_prefix = \"{prefix}\"\n[virtual_hosts.routes.auth]\n{auth}")
 }
@@ -123,7 +123,7 @@ fn status(answer: &str) -> u16 {
     answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default()
 }
 
-/// The value of a header field of an answer; "" where there is none.
+/// Returns the value of a header field of a response; "" if it is missing.
 fn field<'a>(answer: &'a str, name: &str) -> &'a str {
     let head = answer.split("\r\n\r\n").next().unwrap_or_default();
     let fields = head.lines().filter_map(|line| line.split_once(": "));

@@ -1,12 +1,12 @@
-//! Ways to write a path, a host or a method by which a request would pass by the route that demands something, and be
-//! taken for it by the origin all the same.
+//! Spellings of a path, a host or a method that could bypass a route with `[auth]`, although the origin reads
+//! them as that route.
 
 use http::Request;
 
 use super::{Scene, bearer, status};
 use crate::h2_peers::{connect, send};
 
-/// Targets that some server or other reads as `/admin` or something below it.
+/// Targets that at least one kind of server reads as `/admin` or a path below it.
 const TARGETS: &[&str] = &[
     "/admin",
     "/admin/",
@@ -65,7 +65,8 @@ const TARGETS: &[&str] = &[
     "//shop.test/admin",
 ];
 
-/// What the most obliging of servers takes a path for: decoded twice, backslashes turned, parameters cut off.
+/// Returns the path as the most lenient server would read it: decoded twice, with backslashes as slashes, and
+/// without parameters.
 fn obliging(path: &str) -> String {
     let mut path = path.split(['?', '#']).next().unwrap_or_default().to_owned();
     for _ in 0..2 {
@@ -109,12 +110,12 @@ fn is_admin(path: &str) -> bool {
     path == "/admin" || path.starts_with("/admin/")
 }
 
-/// What is left to the backend: it would have to cut spaces off, which is a fault of its own that no proxy can make up
-/// for without refusing what others mean.
+/// Spellings that the gateway passes on. Only a backend that strips spaces misreads them. No proxy can prevent
+/// this without refusing legitimate paths.
 const LEFT_TO_THE_BACKEND: &[&str] = &["/admin%20"];
 
 #[tokio::test]
-async fn no_way_to_write_the_path_passes_by() {
+async fn no_path_spelling_bypasses_the_protected_route() {
     let scene = Scene::start().await;
     let mut passed = Vec::new();
     for target in TARGETS {
@@ -131,7 +132,7 @@ async fn no_way_to_write_the_path_passes_by() {
 }
 
 #[tokio::test]
-async fn no_method_and_no_host_passes_by() {
+async fn no_method_or_host_bypasses_the_protected_route() {
     let scene = Scene::start_with("http2_cleartext = true\n", "").await;
     for method in
         ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PROPFIND", "get", "CONNECT"]
@@ -162,7 +163,7 @@ async fn no_method_and_no_host_passes_by() {
 }
 
 #[tokio::test]
-async fn a_call_of_grpc_is_told_in_its_own_way() {
+async fn refused_grpc_call_gets_a_grpc_status() {
     let scene = Scene::start_with("http2_cleartext = true\n", "").await;
     let client = connect(scene.gateway.address).await;
     let token = scene.signer.good();

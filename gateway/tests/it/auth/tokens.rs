@@ -1,4 +1,4 @@
-//! Tokens, right ones and forged ones, made by hand: a library for tokens refuses to make most of the latter.
+//! Valid and forged tokens, made by hand: a JWT library refuses to make most of the forged ones.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{AUDIENCE, ISSUER};
 
-/// Who signs tokens with RSA.
+/// An RSA key pair that signs tokens.
 pub(super) struct Signer {
     key: PKey<Private>,
 }
@@ -30,7 +30,7 @@ impl Signer {
         self.key.public_key_to_der().unwrap()
     }
 
-    /// The public key as an issuer publishes it.
+    /// Returns the public key as a JWK, as an issuer publishes it.
     pub(super) fn jwk(&self, kid: &str) -> Value {
         let rsa = self.key.rsa().unwrap();
         let [n, e] = [rsa.n(), rsa.e()].map(|number| URL_SAFE_NO_PAD.encode(number.to_vec()));
@@ -42,23 +42,23 @@ impl Signer {
         signing.sign_oneshot_to_vec(message).unwrap()
     }
 
-    /// A token with this header, which says RS256, and these claims.
+    /// Returns a token with this header, which should name RS256, and these claims.
     pub(super) fn token(&self, header: &Value, claims: &Value) -> String {
         token(header, claims, |message| self.sign(message))
     }
 
-    /// A token that counts, but for these changes of its claims.
+    /// Returns a valid token with these changes of its claims.
     pub(super) fn token_with(&self, changes: Value) -> String {
         self.token(&json!({ "alg": "RS256", "typ": "JWT" }), &claims(changes))
     }
 
-    /// A token that counts.
+    /// Returns a valid token.
     pub(super) fn good(&self) -> String {
         self.token_with(json!({}))
     }
 }
 
-/// The claims of a token that counts, but for these changes; `null` takes one out.
+/// Returns the claims of a valid token with these changes; `null` removes a claim.
 pub(super) fn claims(changes: Value) -> Value {
     let mut claims = json!({ "iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": now() + 600 });
     for (name, value) in changes.as_object().unwrap() {
@@ -79,7 +79,8 @@ pub(super) fn encode(bytes: impl AsRef<[u8]>) -> String {
 }
 
 pub(super) fn hmac(secret: &[u8], message: &[u8]) -> Vec<u8> {
-    // OpenSSL takes no empty key. One byte of zero is the same: keys are filled up with them (RFC 2104 2).
+    // OpenSSL accepts no empty key. One zero byte gives the same result, because HMAC pads keys with zeros (RFC
+    // 2104 2).
     let key = PKey::hmac(if secret.is_empty() { b"\0" } else { secret }).unwrap();
     Signing::new(MessageDigest::sha256(), &key).unwrap().sign_oneshot_to_vec(message).unwrap()
 }

@@ -1,4 +1,4 @@
-//! Passwords and keys: what clients are told, files that change, and files that are no good.
+//! Passwords and API keys: responses to clients, changes of the files, and invalid files.
 
 use testkit::{Origin, Process, Signal, eventually};
 
@@ -50,7 +50,7 @@ async fn clients_are_told_what_they_need() {
 }
 
 #[tokio::test]
-async fn a_file_that_changes_holds_at_once_and_a_broken_one_does_not() {
+async fn changed_file_applies_at_once_and_broken_file_does_not() {
     let scene = Scene::start().await;
     let (alice, bob) = (basic(&format!("alice:{PASSWORD}")), basic("bob:b"));
     let write = |name: &str, text: &str| {
@@ -77,7 +77,7 @@ async fn a_file_that_changes_holds_at_once_and_a_broken_one_does_not() {
         eventually!(scene.gateway.metric("proxy_config_last_reload_successful").await == 1.0);
     }
     scene.gateway.process.line("its hash is MD5").await;
-    // Some editors begin a file with a mark that says how it is written.
+    // Some editors write a byte order mark at the start of a file.
     write("users", &format!("\u{feff}carol:{}\n", bcrypt("c")));
     eventually!(status(&scene.ask("/basic", &basic("carol:c")).await) == 404);
     write("users", &format!("bob:{}\n", bcrypt("b")));
@@ -134,7 +134,7 @@ async fn files_that_are_no_good_are_named_with_their_place() {
 }
 
 #[tokio::test]
-async fn asking_in_the_open_who_may_pass_is_warned_of() {
+async fn forward_auth_over_plain_http_is_warned_of() {
     for (url, is_warned_of) in
         [("http://auth.example.com/?code=s3cret", true), ("http://127.0.0.1:9/", false)]
     {
@@ -153,7 +153,7 @@ async fn asking_in_the_open_who_may_pass_is_warned_of() {
 }
 
 #[tokio::test]
-async fn what_is_secret_in_a_url_is_not_shown_and_not_lost() {
+async fn secrets_in_urls_are_hidden_and_kept() {
     let origin = Origin::start().await;
     let url = "http://127.0.0.1:1/check?code=s3cret";
     let tables = format!("[auth]\nkind = \"forward\"\nurl = \"{url}\"\n");

@@ -1,4 +1,4 @@
-//! A client that notes exactly what it got: a status, how the body ended, and what should not have come.
+//! A client that records exactly what it gets: the status, the end of the body, and unexpected bytes.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,27 +9,27 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How long it waits for 100 (Continue) before it sends the body all the same (RFC 9110 10.1.1).
+/// Time to wait for 100 (Continue) before the client sends the body anyway (RFC 9110 10.1.1).
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// A request.
+/// A request of the matrix.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ask {
     pub(super) method: &'static str,
     pub(super) path: &'static str,
-    /// How long its body is.
+    /// Length of the body, in bytes.
     pub(super) body: usize,
-    /// Whether it waits for 100 (Continue) before it sends that.
+    /// True if the client waits for 100 (Continue) before it sends the body.
     pub(super) expects: bool,
 }
 
 impl Ask {
-    /// A GET.
+    /// Returns a GET of `path`.
     pub(super) fn get(path: &'static str) -> Ask {
         Ask { method: "GET", path, body: 0, expects: false }
     }
 
-    /// A POST.
+    /// Returns a POST to `path` with a body of this length.
     pub(super) fn post(path: &'static str, body: usize) -> Ask {
         Ask { method: "POST", path, body, expects: false }
     }
@@ -42,14 +42,14 @@ impl Ask {
     }
 }
 
-/// Asks the gateway at `address`, and says in a few words what came: statuses, the error of a Proxy-Status,
-/// and what is wrong with the body.
+/// Sends the request to the gateway at `address`, and describes the result in a few words: statuses, the error
+/// of a Proxy-Status, and faults of the body.
 pub(super) async fn ask(address: SocketAddr, ask: Ask, limit: Duration) -> String {
     let began = Instant::now();
     let stream = TcpStream::connect(address).await.unwrap();
     let (reading, writing) = stream.into_split();
     let (heard, said) = watch::channel(Vec::new());
-    // It reads while it writes: whoever answers early is heard.
+    // The client reads while it writes, so that it sees an early response.
     let sending = tokio::spawn(send(writing, ask, said));
     let whole = timeout(limit, read(reading, &heard)).await.is_ok();
     sending.abort();
@@ -62,13 +62,13 @@ pub(super) async fn ask(address: SocketAddr, ask: Ask, limit: Duration) -> Strin
 }
 
 async fn send(mut writing: OwnedWriteHalf, ask: Ask, mut said: watch::Receiver<Vec<u8>>) {
-    // The answer tells what became of it.
+    // A write error is ignored, because the response shows the result.
     let _ = writing.write_all(ask.head().as_bytes()).await;
     if ask.expects {
         let _ = timeout(PATIENCE, said.wait_for(|said| said.starts_with(b"HTTP/1.1 100"))).await;
     }
     let _ = writing.write_all(&vec![b'x'; ask.body]).await;
-    // A client that has sent everything does not hang up before the answer.
+    // The client keeps the connection open until it has the response.
     std::future::pending::<()>().await;
 }
 
@@ -82,7 +82,7 @@ async fn read(mut reading: OwnedReadHalf, heard: &watch::Sender<Vec<u8>>) {
     }
 }
 
-/// The bytes of an answer in a few words.
+/// Describes the bytes of a response in a few words.
 fn describe(said: &[u8]) -> String {
     let said = String::from_utf8_lossy(said);
     let mut words = Vec::new();
@@ -105,7 +105,7 @@ fn describe(said: &[u8]) -> String {
     }
 }
 
-/// What is wrong with the body of an answer, if anything.
+/// Returns the fault of a response's body, if it has one.
 fn wrong_with(status: &str, head: &str, body: &str) -> Option<&'static str> {
     let lengths: Vec<_> = field(head, "content-length").collect();
     let length = match lengths.as_slice() {
@@ -125,14 +125,14 @@ fn wrong_with(status: &str, head: &str, body: &str) -> Option<&'static str> {
     }
 }
 
-/// The values of a header field.
+/// Returns the values of a header field.
 fn field<'h>(head: &'h str, name: &'static str) -> impl Iterator<Item = &'h str> {
     let fields = head.lines().filter_map(|line| line.split_once(':'));
     fields.filter(move |(of, _)| of.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
 }
 
 #[test]
-fn answers_are_described() {
+fn response_descriptions_name_status_and_fault() {
     let ok = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
     let refused = "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 1\r\nProxy-Status: gateway; error=x\r\n\r\nw";
     for (said, words) in [

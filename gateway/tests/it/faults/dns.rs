@@ -1,4 +1,4 @@
-//! Backends by name: DNS changes its mind, fails, and comes back.
+//! Backends by name: DNS changes its answers, fails, and recovers.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -13,10 +13,11 @@ use crate::support::{ConfigFile, GATEWAY, Gateway};
 
 const NAME: &str = "web.test";
 
-/// A name that could not be looked up is asked for after one second, two, four; and silence takes its time.
+/// Time for several lookups. The gateway retries a failed lookup after one, two and four seconds, and a silent
+/// server costs a timeout.
 const SOME_ROUNDS: Duration = Duration::from_secs(30);
 
-/// A gateway with one backend, which is where `address` leads.
+/// Starts a gateway with one backend, whose configured address is `address`.
 async fn gateway(dns: &Dns, address: &str) -> Gateway {
     gateway_asking(&dns.address().to_string(), address).await
 }
@@ -38,14 +39,15 @@ fn ip(faulty: &Faulty) -> IpAddr {
     faulty.address().ip()
 }
 
-/// Waits until the name has been looked up with this result so many times more.
+/// Waits for `times` more lookups of the name with this result.
 async fn looks_up(gateway: &Gateway, result: &str, times: f64) {
     let series = format!("proxy_dns_lookups_total{{result=\"{result}\"}}");
     let before = gateway.metric(&series).await;
     eventually!(within SOME_ROUNDS, gateway.metric(&series).await >= before + times);
 }
 
-/// Asks until `backend` is asked, as it is some time after DNS says so. Nothing is lost meanwhile.
+/// Sends requests until one reaches `backend`, which happens some time after the DNS change. Every request must
+/// succeed meanwhile.
 async fn is_found(gateway: &Gateway, backend: &Faulty) {
     let before = backend.seen("GET", "/found");
     eventually!(within SOME_ROUNDS, {
@@ -54,7 +56,7 @@ async fn is_found(gateway: &Gateway, backend: &Faulty) {
     });
 }
 
-/// Asks until `backend` is left out, ten times in a row.
+/// Sends requests until ten in a row do not reach `backend`.
 async fn is_left(gateway: &Gateway, backend: &Faulty) {
     eventually!(within SOME_ROUNDS, {
         let before = backend.seen("GET", "/left");
@@ -66,7 +68,7 @@ async fn is_left(gateway: &Gateway, backend: &Faulty) {
 }
 
 #[tokio::test]
-async fn a_name_that_changes() {
+async fn backend_name_changes_its_address() {
     let (dns, [a, b]) = (Dns::start().await, Faulty::twins().await);
     dns.addresses(NAME, 1, &[ip(&a)]);
     let gateway = gateway(&dns, &format!("{NAME}:{}", a.address().port())).await;
@@ -107,12 +109,12 @@ async fn a_name_that_vanishes_and_returns() {
 
 const SERVICE: &str = "_http._tcp.test";
 
-/// A place of the service, at `faulty`. The lower `priority` comes first.
+/// Returns an SRV record for `faulty`. A lower `priority` is preferred.
 fn place<'a>(faulty: &Faulty, target: &'a str, priority: u16) -> Service<'a> {
     Service { priority, weight: 1, port: faulty.address().port(), target }
 }
 
-/// A server that knows the hosts of the service, and two backends on them.
+/// Starts a DNS server that knows the hosts of the service, and two backends on these hosts.
 async fn service() -> (Dns, Faulty, Faulty) {
     let dns = Dns::start().await;
     for host in ["a.test", "b.test"] {
@@ -148,13 +150,14 @@ async fn a_service_that_moves_vanishes_and_returns() {
 }
 
 #[tokio::test]
-async fn a_service_of_which_one_host_cannot_be_looked_up() {
+async fn srv_service_with_one_unresolvable_host() {
     let (dns, a, b) = service().await;
     dns.services(SERVICE, 1, &[place(&a, "a.test", 0), place(&b, "b.test", 1)]);
     let gateway = gateway(&dns, &format!("srv:{SERVICE}")).await;
     let mut tried = vec![scene("of two places one comes first", &gateway, [&a, &b], [SOUND; 3]).await];
 
-    // One round may have been under way, the next one finds out, and the last one shows that it was heeded.
+    // The first lookup may have been under way, the second one sees the failure, and the third one shows that
+    // the gateway has handled it.
     dns.fail("a.test", Failure::ServerFailure);
     looks_up(&gateway, "answered", 3.0).await;
     tried.push(scene("its host cannot be looked up (SERVFAIL)", &gateway, [&a, &b], [SOUND; 3]).await);
@@ -162,7 +165,7 @@ async fn a_service_of_which_one_host_cannot_be_looked_up() {
 }
 
 #[tokio::test]
-async fn of_two_servers_one_fails() {
+async fn failing_dns_server_falls_back_to_the_other() {
     let (bad, good, backend) = (Dns::start().await, Dns::start().await, Faulty::start(Fault::None).await);
     bad.fail(NAME, Failure::ServerFailure);
     good.addresses(NAME, 1, &[ip(&backend)]);
@@ -176,7 +179,7 @@ async fn of_two_servers_one_fails() {
 }
 
 #[tokio::test]
-async fn names_with_underscores() {
+async fn names_with_underscores_resolve() {
     let (dns, backend) = (Dns::start().await, Faulty::start(Fault::None).await);
     dns.addresses("shop_web_1", 1, &[ip(&backend)]);
     dns.services("_http._tcp.my_app.test", 1, &[place(&backend, "shop_web_1", 0)]);
@@ -184,7 +187,7 @@ async fn names_with_underscores() {
         let gateway = gateway(&dns, address).await;
         assert_eq!(ask(gateway.address, Ask::get("/"), LIMIT).await, "200", "{address}");
     }
-    // So a service says that it is not there (RFC 2782).
+    // A target of "." means that the service is not available (RFC 2782).
     dns.services("_http._tcp.my_app.test", 1, &[place(&backend, ".", 0)]);
     let file = ConfigFile::new(&config(&dns.address().to_string(), "srv:_http._tcp.my_app.test"));
     let (code, said) = Process::run(GATEWAY, &["-c", &file.path().display().to_string()], &[]).await;
@@ -193,7 +196,7 @@ async fn names_with_underscores() {
 }
 
 #[tokio::test]
-async fn servers_that_know_no_edns() {
+async fn dns_servers_without_edns_are_supported() {
     for (code, answer) in [(1, "FORMERR"), (4, "NOTIMP")] {
         let (dns, backend) = (Dns::start().await, Faulty::start(Fault::None).await);
         dns.addresses(NAME, 1, &[ip(&backend)]);

@@ -1,5 +1,5 @@
-//! How a row of the matrix is tried: each of its three requests with a gateway and backends of its own, so
-//! that nothing is left over from the one before.
+//! Test procedure for a row of the matrix. Each of its three requests has a separate gateway and separate
+//! backends, so that no state of the previous request is left.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -11,47 +11,46 @@ use testkit::{Fault, Faulty, Health, eventually};
 use super::client::{Ask, ask};
 use crate::support::{Gateway, Setup};
 
-/// How long a request may take in all: the two seconds that the gateway gives a backend, and some more for a
-/// machine that is busy.
+/// Longest time for a request: the two seconds that the gateway gives a backend, plus a reserve for a busy machine.
 pub(super) const LIMIT: Duration = Duration::from_secs(7);
 
-/// The gateway's patience in the matrix.
+/// Request timeout of the gateway in the matrix.
 pub(super) const PROXY: &str = "request_timeout_secs = 2\n";
 
-/// Several failures in a row are what these tests are about.
+/// Circuit breaker off, because these tests cause several failures in a row.
 pub(super) const BREAKER_OFF: &str = "[circuit_breaker]\nenabled = false\n";
 
-/// Beyond any buffer that a request's body could be sent again from (64 KiB).
+/// Body size beyond the buffer from which the gateway could send a body again (64 KiB).
 const LARGE: usize = 200 * 1024;
 
-/// How many cells are tried at once: most of them wait.
+/// Number of cells that run at the same time. Most of them wait.
 const AT_ONCE: usize = 6;
 
 /// A row of the matrix.
 #[derive(Clone, Copy)]
 pub(super) struct Row {
     pub(super) name: &'static str,
-    /// Whether anybody listens.
+    /// True if the faulty backend listens.
     pub(super) up: bool,
     pub(super) fault: Fault,
-    /// How the faulty backend answers probes; `None`: nobody probes.
+    /// Response of the faulty backend to probes; `None` disables the probes.
     pub(super) health: Option<Health>,
-    /// So many probes in a row are believed.
+    /// Number of equal probes in a row that change the health state.
     pub(super) threshold: u32,
-    /// Whether a good backend stands beside the faulty one.
+    /// True if a good backend is in the pool, too.
     pub(super) spare: bool,
-    /// Whether there is a connection to the faulty backend already.
+    /// True if the gateway already has an idle connection to the faulty backend.
     pub(super) warm: bool,
-    /// Whether a POST waits for 100 (Continue).
+    /// True if a POST waits for 100 (Continue).
     pub(super) expects: bool,
-    /// How many seconds the backend may be silent.
+    /// Read timeout of the backend, in seconds.
     pub(super) read_timeout: u64,
-    /// What comes of a GET, a small POST and a large one: what the client gets, how often the faulty backend
-    /// has seen the request, and how often the good one; or, after "or", what else is right.
+    /// Expected results of a GET, a small POST and a large POST: what the client gets, how often the faulty
+    /// backend has seen the request, and how often the good one has. Alternatives follow after "or".
     pub(super) want: [&'static str; 3],
 }
 
-/// A faulty backend alone, not probed.
+/// A faulty backend alone, without probes.
 pub(super) const ALONE: Row = Row {
     name: "",
     up: true,
@@ -65,10 +64,10 @@ pub(super) const ALONE: Row = Row {
     want: [""; 3],
 };
 
-/// A faulty backend, and a good one beside it.
+/// A faulty backend and a good one.
 pub(super) const SPARE: Row = Row { spare: true, ..ALONE };
 
-/// What came of a row.
+/// Results of a row.
 pub(super) struct Tried {
     pub(super) name: String,
     pub(super) backends: &'static str,
@@ -76,7 +75,7 @@ pub(super) struct Tried {
     pub(super) got: [String; 3],
 }
 
-/// Tries all rows; what is not as wanted is told at once, for all of them.
+/// Runs all rows, and reports all wrong results at once.
 pub(super) async fn check(rows: &[Row]) {
     let cells = rows.iter().flat_map(|row| requests(row.expects).map(|request| cell(row, request)));
     let got: Vec<String> = futures::stream::iter(cells).buffered(AT_ONCE).collect().await;
@@ -89,7 +88,7 @@ pub(super) async fn check(rows: &[Row]) {
     report(&tried.collect::<Vec<_>>());
 }
 
-/// The three requests of every row.
+/// Returns the three requests of every row.
 pub(super) fn requests(expects: bool) -> [Ask; 3] {
     [
         Ask::get("/cell"),
@@ -98,7 +97,7 @@ pub(super) fn requests(expects: bool) -> [Ask; 3] {
     ]
 }
 
-/// Prints what came where `MATRIX` is set, and fails the test where it is not what is wanted.
+/// Prints the results if `MATRIX` is set, and fails the test if a result is wrong.
 pub(super) fn report(tried: &[Tried]) {
     let mut table =
         String::from("\n| fault | backend | GET | POST 4 B | POST 200 KiB |\n|---|---|---|---|---|\n");
@@ -117,7 +116,7 @@ pub(super) fn report(tried: &[Tried]) {
         }
     }
     if std::env::var_os("MATRIX").is_some() {
-        // Past what the test harness catches.
+        // Written to stdout directly, because the test harness would capture `print!`.
         let _ = std::io::stdout().write_all(table.as_bytes());
     }
     assert!(wrong.is_empty(), "\n{wrong}");
@@ -127,7 +126,7 @@ fn is_right(want: &str, got: &str) -> bool {
     want.split(" or ").any(|way| way == got)
 }
 
-/// Tries one request of a row.
+/// Runs one request of a row.
 async fn cell(row: &Row, request: Ask) -> String {
     let faulty = if row.up { Faulty::start(Fault::None).await } else { Faulty::dead() };
     let good = Faulty::start(Fault::None).await;
@@ -136,7 +135,7 @@ async fn cell(row: &Row, request: Ask) -> String {
     let addresses: Vec<SocketAddr> = backends.iter().map(|backend| backend.address()).collect();
     let gateway = start(row, &faulty, &addresses).await;
     if row.warm {
-        // Each backend in its turn: the next one is the faulty one again.
+        // The backends take turns, so the next request goes to the faulty one again.
         for _ in backends {
             assert_eq!(ask(gateway.address, Ask::get("/warm"), LIMIT).await, "200", "{}", row.name);
         }
@@ -155,7 +154,7 @@ async fn cell(row: &Row, request: Ask) -> String {
     came
 }
 
-/// What a request gets, and how often the two backends see it; and what must never be.
+/// Sends a request and describes its result, how often the two backends saw it, and any violated invariant.
 pub(super) async fn try_one(gateway: &Gateway, backends: &[&Faulty; 2], request: Ask) -> String {
     let count = || backends.map(|backend| backend.seen(request.method, request.path));
     let before = count();
@@ -169,7 +168,7 @@ pub(super) async fn try_one(gateway: &Gateway, backends: &[&Faulty; 2], request:
     came
 }
 
-/// A gateway that knows by now what is to be known about the faulty backend's health.
+/// Starts a gateway and waits until it knows the health of the faulty backend.
 async fn start(row: &Row, faulty: &Faulty, addresses: &[SocketAddr]) -> Gateway {
     let threshold = row.threshold;
     let tables = format!(

@@ -1,9 +1,9 @@
-//! The fault matrix: what comes of requests when a backend is broken in one way or another.
+//! The fault matrix: results of requests while a backend is broken in various ways.
 //!
 //! A cell says what the client gets, and how often the faulty backend and the good one have seen the request:
-//! "200 1+1" is an answer from the second of two attempts. For every cell it also holds that no POST is seen
-//! twice, that nothing takes longer than its deadline, and that the next request is none the worse for it.
-//! With MATRIX=1 in the environment the tables are printed.
+//! "200 1+1" is a response from the second of two attempts. In every cell no POST may be seen twice, no request
+//! may take longer than its deadline, and the next request must succeed. With MATRIX=1 in the environment the
+//! test prints the tables.
 
 mod client;
 mod dns;
@@ -17,29 +17,30 @@ use testkit::{Fault, Health};
 
 use harness::{ALONE, Row, SPARE, check};
 
-/// The faulty backend's own answer.
+/// Response of the faulty backend.
 const SOUND: &str = "200 1+0";
-/// The good one's answer; the faulty one has seen nothing.
+/// Response of the good backend; the faulty one has not seen the request.
 const OTHER: &str = "200 0+1";
-/// The good one's answer after the faulty one had the request.
+/// Response of the good backend, after the faulty one had the request.
 const SECOND: &str = "200 1+1";
 const CUT: &str = "200 cut 1+0";
 const REFUSED: &str = "502 connection_refused 0+0";
-/// It ended before the request was read, which nobody can know.
+/// The connection ended before the backend read the request. The gateway cannot know that the request was not read.
 const UNREAD: &str = "502 connection_terminated 0+0";
 const TERMINATED: &str = "502 connection_terminated 1+0";
 const NOT_HTTP: &str = "502 http_protocol_error 1+0";
 const TIMEOUT: &str = "504 http_response_timeout 1+0";
 const DOWN: &str = "503 destination_unavailable 0+0";
 
-/// It may be known when the connection is opened, or later; where nothing was sent any method may go
-/// elsewhere.
+/// The gateway may see the failure when it opens the connection, or later. If no bytes were sent, it may retry
+/// a request of any method.
 const ON_ACCEPT: &str = "502 connection_terminated 0+0 or 200 0+1";
 
-/// Each attempt takes a second of two.
+/// Each attempt takes one of the two seconds.
 const TWO_TIMEOUTS: &str = "504 http_response_timeout 2+0 or 504 http_response_timeout 3+0";
 
-/// `attempts` is 3, and one more is free: nobody can know that the kept connection was not just at its end.
+/// `attempts` is 3, and one more attempt is free: the idle connection may have been closed by the backend at
+/// that moment.
 const RACED: &str = "502 connection_terminated 4+0";
 
 const A_SECOND: Duration = Duration::from_secs(1);

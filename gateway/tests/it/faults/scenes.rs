@@ -1,4 +1,4 @@
-//! Faults that take their time: all backends go and come back, and bodies come byte by byte.
+//! Faults that last: all backends fail and come back, and bodies arrive byte by byte.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use super::harness::{BREAKER_OFF, LIMIT, PROXY, Tried, report, requests, try_one
 use super::{DOWN, REFUSED};
 use crate::support::{Gateway, Setup};
 
-/// Either of two backends.
+/// Response of either of two backends.
 pub(super) const EITHER: &str = "200 1+0 or 200 0+1";
 
-/// The three requests of a row, one after the other.
+/// Sends the three requests of a row one after the other, and returns the results.
 pub(super) async fn scene(
     name: &str,
     gateway: &Gateway,
@@ -77,7 +77,7 @@ async fn all_down_and_all_back_with_probes() {
 }
 
 #[tokio::test]
-async fn what_drips_is_passed_on_as_it_comes() {
+async fn dripping_body_is_passed_on_byte_by_byte() {
     let faulty = Faulty::start(Fault::Stepped).await;
     let setup = Setup { proxy: PROXY, tables: "[health_check]\nenabled = false\n" };
     let gateway = Gateway::start_over(&[faulty.address()], setup).await;
@@ -91,14 +91,14 @@ async fn what_drips_is_passed_on_as_it_comes() {
     for expected in *b"hello" {
         let sent = Instant::now();
         faulty.step();
-        // The byte after this one is not sent before this one is here.
+        // The backend does not send the next byte before this one has arrived.
         let byte = timeout(LIMIT, client.read_u8()).await.expect("a byte waits for the next one").unwrap();
         assert_eq!(byte, expected);
         delays.push(sent.elapsed());
     }
-    // One of them at least did not have to wait for a busy machine.
+    // At least one byte must arrive fast, even on a busy machine.
     assert!(delays.iter().min() < Some(&Duration::from_millis(100)), "{delays:?}");
-    // The close comes when the connection to the backend has been put back.
+    // The client's connection closes after the backend's connection was returned to the pool.
     let end = timeout(LIMIT, client.read(&mut [0])).await.expect("the connection stays open");
     assert_eq!((end.unwrap(), faulty.connections()), (0, 1));
     faulty.behave(Fault::None);

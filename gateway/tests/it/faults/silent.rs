@@ -1,6 +1,7 @@
-//! Kept connections whose path has died: something in between, a firewall or an address translator, has forgotten them and
-//! drops what comes on them without a word, while new ones work. The matrix's row for it needs several connections and
-//! requests, so it has a table of its own.
+//! Idle connections to a backend whose network path has died. A firewall or NAT in between has forgotten them
+//! and silently drops their bytes, while new connections work.
+//!
+//! The row of the matrix for this fault needs several connections and requests, so it has a separate table here.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -18,13 +19,13 @@ use crate::grpc::client::client;
 use crate::grpc::service::Echo;
 use crate::support::{Gateway, Setup};
 
-/// Connections that are kept when their path dies.
+/// Number of idle connections when their path dies.
 const KEPT: usize = 8;
 
-/// What stands between the gateway and a backend, and forgets.
+/// A firewall between the gateway and a backend, which can forget connections.
 struct Middlebox {
     address: SocketAddr,
-    /// Connections from before this number are forgotten.
+    /// Number of the first connection that is not forgotten.
     forgotten: watch::Sender<usize>,
 }
 
@@ -46,13 +47,14 @@ impl Middlebox {
         Middlebox { address, forgotten }
     }
 
-    /// Forgets all connections that there are.
+    /// Forgets all present connections.
     fn forget(&self) {
         self.forgotten.send_modify(|forgotten| *forgotten += 1);
     }
 }
 
-/// Passes bytes on, until the connection is forgotten: from then on it drops them, and does not say that a side has gone.
+/// Forwards bytes until the connection is forgotten. From then on it drops the bytes, and does not signal that
+/// a side has closed.
 async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, forgets: watch::Receiver<usize>, born: usize) {
     let mut part = [0; 4096];
     let is_forgotten = || *forgets.borrow() > born;
@@ -66,26 +68,26 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, forgets: watch::R
     }
 }
 
-/// A gateway over `backends` that waits for each answer for one second of five.
+/// Starts a gateway over `backends` with a read timeout of one second and a request timeout of five.
 async fn start(backends: &[SocketAddr], upstream: &str) -> Gateway {
     let tables = format!("[health_check]\nenabled = false\n[upstream]\nread_timeout_secs = 1\n{upstream}\n");
     let proxy = "request_timeout_secs = 5\nhttp2_cleartext = true\n";
     Gateway::start_over(backends, Setup { proxy, tables: &tables }).await
 }
 
-/// Has the gateway keep [`KEPT`] connections: so many requests at once.
+/// Sends [`KEPT`] requests at once, so that the gateway keeps that many idle connections.
 async fn warm(gateway: &Gateway) {
     let request = || ask(gateway.address, Ask::get("/delay/300"), LIMIT);
     let got = futures::future::join_all((0..KEPT).map(|_| request())).await;
     assert!(got.iter().all(|got| is_answered(got)), "{got:?}");
 }
 
-/// Whether that is what the backend answers.
+/// Returns true if the result is a response of the backend.
 fn is_answered(got: &str) -> bool {
     got == "200 with another body"
 }
 
-/// What ten requests get, one after the other, and how long that takes.
+/// Sends ten requests one after the other. Returns their results and the total time.
 async fn ten(gateway: &Gateway, request: Ask) -> (Vec<String>, Duration) {
     let began = Instant::now();
     let mut got = Vec::new();
@@ -96,7 +98,7 @@ async fn ten(gateway: &Gateway, request: Ask) -> (Vec<String>, Duration) {
 }
 
 #[tokio::test]
-async fn a_healthy_backend_whose_kept_connections_are_dead_is_not_shut_out() {
+async fn dead_idle_connections_do_not_open_the_circuit() {
     let authority = Authority::new();
     let tls = Origin::start_tls(&authority.issue("web.test")).await;
     let (plain, spare) = (Origin::start().await, Origin::start().await);
@@ -141,21 +143,21 @@ async fn a_call_without_a_deadline_ends_when_its_connection_is_dead() {
     assert_eq!(calls.say("hello").await.unwrap(), "you said hello");
     middlebox.forget();
     let began = Instant::now();
-    // The call whose connection it was has an end, good or bad, and those after it are answered.
+    // The call on the dead connection must end, with or without an error. The next calls must get responses.
     let first = calls.say("hello").await;
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}: {first:?}", began.elapsed());
     assert_eq!(calls.say("again").await.unwrap(), "you said again");
 }
 
 #[tokio::test]
-async fn a_trial_goes_on_a_new_connection() {
+async fn circuit_trial_uses_a_new_connection() {
     let origin = Origin::start().await;
     let middlebox = Middlebox::before(origin.address()).await;
     let tables = "[health_check]\nenabled = false\n[retry]\nattempts = 1\n[upstream]\nread_timeout_secs = 1\n\
                   [circuit_breaker]\nconsecutive_failures = 1\nopen_secs = 1\n";
     let gateway = Gateway::start_over(&[middlebox.address], Setup { tables, ..Setup::default() }).await;
     warm(&gateway).await;
-    // A failure of its own opens the circuit; the path of its kept connections dies meanwhile.
+    // A status 500 opens the circuit. Meanwhile the path of the idle connections dies.
     assert!(ask(gateway.address, Ask::get("/status/500"), LIMIT).await.starts_with("500"));
     gateway.process.line("circuit opened").await;
     middlebox.forget();

@@ -1,4 +1,4 @@
-//! Backends that break calls off: whatever they do, the client gets a status that says so.
+//! Backends that break calls off. In every case the client must get a gRPC status that tells it.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::start;
 use crate::h2_peers::{Backend, Does, Exchange, MESSAGE, connect, send, send_and};
 use crate::support::Gateway;
 
-/// One attempt, and a circuit that opens at the third failure in a row.
+/// Tables with one attempt, and with a circuit that opens at the third failure in a row.
 const FRAGILE: &str = "[retry]\nattempts = 1\n[circuit_breaker]\nconsecutive_failures = 3\n";
 
 fn call(timeout: Option<&str>) -> Request<()> {
@@ -25,13 +25,13 @@ fn call(timeout: Option<&str>) -> Request<()> {
     request.body(()).unwrap()
 }
 
-/// A call by a client that watches no clock.
+/// Makes a call by a client that does not enforce its deadline itself.
 async fn say(gateway: &Gateway, timeout: Option<&str>) -> Exchange {
     send(&connect(gateway.address).await, call(timeout), MESSAGE).await.unwrap()
 }
 
 #[tokio::test]
-async fn a_deadline_that_nobody_else_keeps_is_kept_here() {
+async fn gateway_enforces_the_grpc_deadline() {
     for (does, is_begun) in [(Does::Silence, false), (Does::BeginAndSilence, true)] {
         let backend = Backend::start(does).await;
         let gateway = start(backend.address, FRAGILE).await;

@@ -1,4 +1,4 @@
-//! What works: all kinds of calls, with everything that they carry, many at once, and for long.
+//! Calls that work: all kinds, with metadata and statuses, many at once, and long-lived.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -127,7 +127,7 @@ async fn a_stream_may_be_silent_for_longer_than_a_request_may_take() {
 }
 
 #[tokio::test]
-async fn a_deadline_is_passed_on_less_what_has_passed() {
+async fn remaining_grpc_deadline_is_passed_on() {
     let echo = Echo::start().await;
     let gateway = start(echo.address, "").await;
     let mut calls = client(gateway.address).await;
@@ -140,26 +140,26 @@ async fn a_deadline_is_passed_on_less_what_has_passed() {
 }
 
 #[tokio::test]
-async fn a_client_that_gives_up_is_followed_by_the_backend() {
+async fn grpc_cancellation_reaches_the_backend() {
     let echo = Echo::start().await;
     let gateway = start(echo.address, "").await;
     let mut calls = client(gateway.address).await;
 
-    // In the middle of a stream on which nobody says anything.
+    // The client cancels in the middle of a silent stream.
     let mut answers = calls.watch("hello").await.unwrap();
     assert_eq!(answers.message().await.unwrap().unwrap(), "hello");
     assert_eq!(echo.seen.active(), 1);
     drop(answers);
     eventually!(echo.seen.active() == 0);
 
-    // While it waits for an answer.
+    // The client cancels while it waits for a response.
     let mut other = calls.clone();
     let waiting = tokio::spawn(async move { other.wait(Request::new(String::new())).await });
     eventually!(echo.seen.active() == 1);
     waiting.abort();
     eventually!(echo.seen.active() == 0);
 
-    // At its deadline.
+    // The client cancels when its deadline has passed.
     let mut request = Request::new(String::new());
     request.set_timeout(Duration::from_millis(300));
     let status = calls.wait(request).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! A client of [`Echo`](super::service::Echo), by tonic, over whatever carries its calls.
+//! A tonic client of [`Echo`](super::service::Echo), over any transport.
 
 use std::net::SocketAddr;
 
@@ -12,12 +12,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::service::Text;
 
-/// A client of the service at `address`, over HTTP/2 with prior knowledge, on one connection.
+/// Returns a client of the service at `address`, on one HTTP/2 connection with prior knowledge.
 pub(crate) async fn client(address: SocketAddr) -> Calls<Channel> {
     Calls::new(Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap())
 }
 
-/// Calls the service's methods.
+/// A client with one function for each method of the service.
 #[derive(Clone)]
 pub(crate) struct Calls<T>(Grpc<T>);
 
@@ -32,7 +32,7 @@ where
         Calls(Grpc::new(service))
     }
 
-    /// For a service that has none of its own, with this scheme and authority.
+    /// Creates a client on a transport that has no scheme and authority, with those of `origin`.
     pub(crate) fn with_origin(service: T, origin: &str) -> Self {
         Calls(Grpc::with_origin(service, origin.parse().unwrap()))
     }
@@ -88,7 +88,7 @@ fn path(method: &str) -> PathAndQuery {
     format!("/test.Echo/{method}").parse().unwrap()
 }
 
-/// All messages of a stream, and how it ended.
+/// Returns all messages of a stream, and the status with which it ended.
 pub(crate) async fn all(mut messages: Streaming<String>) -> (Vec<String>, Option<Status>) {
     let mut all = Vec::new();
     loop {

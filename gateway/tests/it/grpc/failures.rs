@@ -1,4 +1,4 @@
-//! What the gateway says itself, in the words of gRPC; and what a status says of the backend that gave it.
+//! gRPC statuses of local replies, and the effect of a backend's status on its health.
 
 use testkit::{Origin, eventually};
 use tonic::Code;
@@ -9,7 +9,7 @@ use super::service::Echo;
 use super::{HTTP2, start, start_with};
 use crate::support::Gateway;
 
-/// A client of the virtual host `authority`.
+/// Returns a client of the virtual host `authority`.
 async fn client_of(gateway: &Gateway, authority: &str) -> Calls<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{}", gateway.address)).unwrap();
     let origin = format!("http://{authority}").parse().unwrap();
@@ -96,7 +96,7 @@ async fn a_status_that_says_so_is_a_failure_of_the_backend() {
         let echo = Echo::start().await;
         let gateway = start(echo.address, "[circuit_breaker]\nconsecutive_failures = 4\n").await;
         let mut calls = client(gateway.address).await;
-        // In the head, where there is nothing else, and in trailers.
+        // The status is in the head if the response has no messages, otherwise in the trailers.
         for _ in 0..2 {
             calls.say(order).await.unwrap_err();
             let (messages, end) = all(calls.count(&format!("2 {order}")).await.unwrap()).await;

@@ -1,5 +1,5 @@
-//! A real service of gRPC, by tonic. Messages are text, so that no compiler of protobuf is
-//! needed; what is tested is what carries them.
+//! A real gRPC service, made with tonic. Its messages are plain text, so that no protobuf compiler is needed.
+//! The tests are about the transport of the messages.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tower::service_fn;
 
-/// A message is its text.
+/// Codec of messages that consist of text.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Text;
 
@@ -53,23 +53,23 @@ impl Decoder for Text {
     }
 }
 
-/// The service, at an address of its own until it is dropped.
+/// The service, at a free address. It stops when this is dropped.
 pub(crate) struct Echo {
     pub(crate) address: SocketAddr,
     pub(crate) seen: Arc<Seen>,
     running: AbortHandle,
 }
 
-/// What the service has seen.
+/// Record of the calls that the service got.
 #[derive(Default)]
 pub(crate) struct Seen {
-    /// The metadata of every call.
+    /// Metadata of every call.
     pub(crate) calls: Mutex<Vec<HeaderMap>>,
-    /// Calls that are under way.
+    /// Number of active calls.
     pub(crate) active: AtomicUsize,
-    /// The most that ever were at once.
+    /// Highest number of calls that were active at once.
     pub(crate) peak: AtomicUsize,
-    /// Messages that it has been sent.
+    /// Number of messages received.
     pub(crate) messages: AtomicUsize,
 }
 
@@ -83,7 +83,7 @@ impl Seen {
     }
 }
 
-/// Counts a call as under way until it is dropped, however it ends.
+/// Counts a call as active until it is dropped. That includes calls that end early.
 struct Active(Arc<Seen>);
 
 impl Active {
@@ -185,7 +185,7 @@ async fn answer(request: http::Request<Body>, seen: Arc<Seen>) -> Result<http::R
     })
 }
 
-/// What "fail CODE" asks for: a status with everything that one can have.
+/// Returns the status that "fail CODE" asks for, with a message, details and metadata.
 fn failure(message: &str) -> Option<Status> {
     let code = message.strip_prefix("fail ")?.parse().unwrap();
     let details = bytes::Bytes::from_static(b"\x00details\xff");
@@ -208,7 +208,7 @@ async fn unary(request: Request<String>) -> Result<Response<String>, Status> {
 
 type Answers = std::pin::Pin<Box<dyn Stream<Item = Result<String, Status>> + Send>>;
 
-/// "3" is answered with 0, 1 and 2; "3 fail 14" fails after that.
+/// Sends numbers as the message asks: "3" is answered with 0, 1 and 2; "3 fail 14" also ends with the status 14.
 fn count(order: &str, active: Option<Active>) -> Result<Response<Answers>, Status> {
     let (number, end) = order.split_once(' ').unwrap_or((order, ""));
     let number: usize = number.parse().map_err(|_| Status::invalid_argument("not a number"))?;

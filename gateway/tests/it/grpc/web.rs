@@ -1,4 +1,5 @@
-//! gRPC-Web in front of a service that knows nothing of it: by tonic's client, and as a browser sends it.
+//! gRPC-Web in front of a service that supports only gRPC: with tonic's client, and with requests as a browser
+//! sends them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +16,7 @@ use super::service::Echo;
 use super::{HTTP2, start, start_with};
 use crate::support::Gateway;
 
-/// A message of gRPC.
+/// Encodes a gRPC message.
 fn message(text: &str) -> Vec<u8> {
     let mut frame = vec![0];
     frame.extend(u32::try_from(text.len()).unwrap().to_be_bytes());
@@ -23,7 +24,7 @@ fn message(text: &str) -> Vec<u8> {
     frame
 }
 
-/// The messages in a body, and the trailers at its end.
+/// Splits a body into its messages and the trailers at its end.
 fn parts(mut body: &[u8]) -> (Vec<String>, String) {
     let mut messages = Vec::new();
     while let Some((head, rest)) = body.split_at_checked(5) {
@@ -87,7 +88,7 @@ async fn trailers_stand_at_the_end_of_the_body_in_base64_too() {
     let order = STANDARD.encode(message("100"));
     let answer = post(&gateway, "Count", "application/grpc-web-text", order).await;
     assert_eq!(answer.header("content-type"), "application/grpc-web-text");
-    // Each part has its own padding.
+    // Each part has its own base64 padding.
     let mut body = Vec::new();
     for part in answer.text().split_inclusive('=').collect::<Vec<_>>().concat().replace("==", "=").split('=')
     {
@@ -105,13 +106,13 @@ async fn trailers_stand_at_the_end_of_the_body_in_base64_too() {
     eventually!(gateway.metric("proxy_grpc_responses_total{grpc_status=\"5\"").await == 1.0);
 }
 
-/// A part of base64 without its padding, with it.
+/// Adds the base64 padding that the part lacks.
 fn pad(part: &str) -> String {
     format!("{part}{}", "=".repeat((4 - part.len() % 4) % 4))
 }
 
 #[tokio::test]
-async fn a_refusal_is_one_for_grpc_web_too() {
+async fn refusal_is_a_grpc_web_response() {
     let dead = Origin::dead();
     let gateway = start(dead.address(), "[retry]\nattempts = 1\n").await;
     for (kind, answered) in [

@@ -1,5 +1,6 @@
-//! Clients that have requests worked on and do not want the answers (CVE-2023-44487, CVE-2025-8671), at the pace at which
-//! that costs the most: each wave is at work on the backend before it is reset. What counts is what reached the backend.
+//! Clients that start requests and do not want the responses (CVE-2023-44487, CVE-2025-8671). They use the most
+//! expensive pace: the backend works on each wave of requests before it is reset. The tests count the requests
+//! that reach the backend.
 
 use std::time::Duration;
 
@@ -18,9 +19,9 @@ const PRIORITY: u8 = 2;
 const REFUSED_STREAM: u32 = 7;
 const CANCEL: u32 = 8;
 
-/// How many requests may be reset before they are answered, and a little for those that were on their way.
+/// Number of requests that may be reset before they are answered, plus one wave that may be on its way.
 const RESETS: usize = 200 + WAVE;
-/// The same for those that break a rule.
+/// Number of requests that may break a rule, plus one wave that may be on its way.
 const FAULTS: usize = 64 + WAVE;
 const WAVE: usize = 20;
 
@@ -32,9 +33,9 @@ fn open(stream: u32) -> Frame {
     Frame::head(stream, &get("web.test"), true)
 }
 
-/// Opens waves of streams; once a wave is at work, sends `then` on each of its streams, and so on until `limit` has ended
-/// the connection. Returns how many requests the backend has had beyond what time has given back, and the reason in the
-/// GOAWAY.
+/// Opens waves of streams. When the backend works on a wave, sends `then` on each of its streams, and repeats
+/// this until one of `limits` has ended the connection. Returns the number of requests that reached the
+/// backend, less those that the budget allows over time, and the error code of the GOAWAY.
 async fn waves(limits: &[&str], then: impl Fn(u32) -> Frame) -> (usize, Option<u32>) {
     const A_SECOND: usize = 10;
     let began = Instant::now();
@@ -66,7 +67,7 @@ async fn waves(limits: &[&str], then: impl Fn(u32) -> Frame) -> (usize, Option<u
     (received.saturating_sub(given_back), reason)
 }
 
-/// How many connections have met one of these limits.
+/// Returns the number of connections that exceeded one of these limits.
 async fn met(gateway: &Gateway, limits: &[&str]) -> f64 {
     let mut met = 0.0;
     for limit in limits {
@@ -76,7 +77,7 @@ async fn met(gateway: &Gateway, limits: &[&str]) -> f64 {
 }
 
 #[tokio::test]
-async fn requests_that_are_reset_while_a_backend_works_end_the_connection() {
+async fn resets_during_backend_work_end_the_connection() {
     for reason in [CANCEL, 0] {
         let (received, ended) = waves(&["http2_resets"], |stream| Frame::reset(stream, reason)).await;
         assert_eq!(ended, Some(ENHANCE_YOUR_CALM));
@@ -85,7 +86,7 @@ async fn requests_that_are_reset_while_a_backend_works_end_the_connection() {
 }
 
 #[tokio::test]
-async fn so_do_those_that_the_gateway_is_made_to_reset() {
+async fn streams_that_the_gateway_must_reset_end_the_connection() {
     let itself = |stream: u32| [&stream.to_be_bytes()[..], &[1]].concat();
     let shapes: [(&str, &dyn Fn(u32) -> Frame); 6] = [
         ("a window that overflows", &|stream| Frame::new(WINDOW_UPDATE, 0, stream, i32::MAX.to_be_bytes())),
@@ -97,14 +98,14 @@ async fn so_do_those_that_the_gateway_is_made_to_reset() {
     ];
     for (name, then) in shapes {
         let (received, ended) = waves(&["http2_faults", "http2_protocol"], then).await;
-        // Of some h2 says that they are errors of the connection.
+        // h2 treats some of these frames as a connection error.
         assert!(matches!(ended, Some(ENHANCE_YOUR_CALM | PROTOCOL_ERROR)), "{name}: {ended:?}");
         assert!(received <= FAULTS, "{name}: {received} requests reached the backend");
     }
 }
 
 #[tokio::test]
-async fn requests_that_are_reset_before_they_are_seen_reach_no_backend() {
+async fn requests_reset_immediately_reach_no_backend() {
     let origin = Origin::start().await;
     let gateway = start(&origin, "").await;
     let mut wire = Wire::connect(gateway.address).await;
@@ -116,12 +117,12 @@ async fn requests_that_are_reset_before_they_are_seen_reach_no_backend() {
 }
 
 #[tokio::test]
-async fn clients_that_keep_changing_their_minds_are_served() {
+async fn clients_that_cancel_pages_are_served() {
     let origin = Origin::start().await;
     let gateway = start(&origin, "").await;
     let mut wire = Wire::connect(gateway.address).await;
-    // A browser that leaves page after page: half of what it asked for has come, and more is reset than there may be
-    // without that.
+    // A browser that leaves one page after the other. Half of the requests of each page were answered. The
+    // number of resets would exceed the limit if no request had been answered.
     for page in 0..12 {
         let streams: Vec<u32> = (0..40).map(|i| 1 + 80 * page + 2 * i).collect();
         let (wanted, left) = streams.split_at(20);
@@ -166,7 +167,7 @@ async fn frames_that_ask_for_nothing_end_the_connection() {
         }
         let mut sent = 0;
         let many = vec![nothing; 100];
-        // What is sent beyond that is read in vain, for a while.
+        // For a while, the gateway still reads frames beyond the limit, but it does not process them.
         while sent < 5_000 && wire.send(&many).await {
             sent += 100;
         }
@@ -176,14 +177,14 @@ async fn frames_that_ask_for_nothing_end_the_connection() {
 }
 
 #[tokio::test]
-async fn an_honest_clients_frames_do_not() {
+async fn frames_of_an_ordinary_client_do_not_end_the_connection() {
     let origin = Origin::start().await;
     let gateway = start(&origin, "").await;
     let mut wire = Wire::connect(gateway.address).await;
     let mut fields = get("web.test");
     fields[3].1 = "/bytes/40000000";
     assert!(wire.send(&[Frame::head(1, &fields, true)]).await);
-    // It opens its windows with each part, which makes thousands of frames.
+    // The client opens its windows after each part, which makes thousands of frames.
     let mut parts = 0;
     loop {
         let frame = wire.next().await.unwrap();
@@ -203,21 +204,22 @@ async fn an_honest_clients_frames_do_not() {
     assert!(parts > 2_000, "{parts}");
 }
 
-/// The memory of the gateway, in KiB.
+/// Returns the memory of the gateway, in KiB.
 fn resident(gateway: &Gateway) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.process.id())).unwrap();
     let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// A GET of more than anything holds.
+/// Returns a GET of a response that no buffer can hold.
 fn large(stream: u32) -> Frame {
     let mut fields = get("web.test");
     fields[3].1 = "/bytes/20000000";
     Frame::head(stream, &fields, true)
 }
 
-/// Returns what one stream of so many holds, in KiB, where the client opens all windows and reads nothing.
+/// Returns the memory that each of `streams` streams holds, in KiB, if the client opens all windows and reads
+/// nothing.
 async fn held_by_one(streams: u32, protocol: &str) -> u64 {
     let origin = Origin::start().await;
     let gateway = start(&origin, &format!("[upstream]\nprotocol = \"{protocol}\"\n")).await;
@@ -232,7 +234,7 @@ async fn held_by_one(streams: u32, protocol: &str) -> u64 {
     let requests: Vec<Frame> = (0..streams).map(|i| large(2 * i + 1)).collect();
     assert!(wire.send(&requests).await);
     eventually!(origin.received().len() == streams as usize + 1);
-    // Until it does not grow any more.
+    // Waits until the memory stops growing.
     let mut held = 0;
     for _ in 0..40 {
         sleep(Duration::from_millis(300)).await;
@@ -248,9 +250,9 @@ async fn held_by_one(streams: u32, protocol: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_client_that_opens_its_windows_and_does_not_read_holds_little_a_stream() {
-    // In KiB: 64 are Pingora's buffer, 32 h2's, and ten reads of 4 to 16. From a backend of HTTP/2 reads are frames, each
-    // of which keeps what was read with it, and 64 more may come unread.
+async fn client_that_does_not_read_holds_bounded_memory_per_stream() {
+    // Buffers in KiB: 64 in Pingora, 32 in h2, and ten reads of 4 to 16. From an HTTP/2 backend, each read is a
+    // frame that keeps its whole read buffer alive, and 64 more frames may be unread.
     for (streams, protocol, most) in [(100, "http1", 320), (50, "http2", 1_000)] {
         let held = held_by_one(streams, protocol).await;
         assert!((1..most).contains(&held), "{held} KiB for each of {streams}, {protocol}");
@@ -258,7 +260,7 @@ async fn a_client_that_opens_its_windows_and_does_not_read_holds_little_a_stream
 }
 
 #[tokio::test]
-async fn connections_together_have_no_more_streams_than_there_may_be() {
+async fn open_streams_of_all_connections_are_limited() {
     const MOST: u32 = 30;
     let origin = Origin::start().await;
     origin.behave(Behaviour::Stall);
@@ -273,7 +275,8 @@ async fn connections_together_have_no_more_streams_than_there_may_be() {
         eventually!(gateway.metric("proxy_http2_streams_active").await == f64::from(10 * n));
         wires.push(wire);
     }
-    // One more, on an old connection and on a new one: it may be sent again.
+    // Another stream exceeds the limit, on an old connection and on a new one. REFUSED_STREAM allows the client
+    // to send it again.
     wires.push(Wire::connect(gateway.address).await);
     for wire in [0, 3] {
         assert!(wires[wire].send(&[open(101)]).await);
@@ -282,7 +285,7 @@ async fn connections_together_have_no_more_streams_than_there_may_be() {
     }
     assert_eq!(gateway.metric(&series("http2_streams")).await, 2.0);
     eventually!(origin.received().len() == MOST as usize);
-    // HTTP/1 is not concerned, and whoever leaves makes room: by a reset, or altogether.
+    // HTTP/1 requests do not count. A stream that is reset frees its place, and so does a connection that closes.
     origin.behave(Behaviour::Answer);
     assert_eq!(gateway.get("/").await.status, 200);
     assert!(wires[0].send(&[Frame::reset(1, CANCEL)]).await);
@@ -294,7 +297,7 @@ async fn connections_together_have_no_more_streams_than_there_may_be() {
 }
 
 #[tokio::test]
-async fn who_shares_a_backend_is_served_while_all_of_that_goes_on() {
+async fn clients_of_the_same_backend_are_served_during_abuse() {
     let origin = Origin::start().await;
     let gateway = start(&origin, "").await;
     let bystander = connect(gateway.address).await;

@@ -1,5 +1,5 @@
-//! Answers of backends over HTTP/2 that say one thing and send another: what a client sees as one answer is one, and
-//! what follows it on the connection is the next.
+//! Responses of HTTP/2 backends whose content contradicts their fields. The client must see one response, and
+//! the next bytes on its connection must be the next response.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use crate::frames::{DATA, END_HEADERS, END_STREAM, Frame, HEADERS, Wire, block};
 use crate::h2_peers::{connect, send};
 use crate::support::{Gateway, Setup};
 
-/// A gateway to a backend that answers everything with these fields, and then these bytes.
+/// Starts a gateway with a backend that answers every request with these fields and these bytes.
 async fn gateway(fields: &'static [(&'static str, &'static str)], data: &'static str) -> Gateway {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let backend: SocketAddr = listener.local_addr().unwrap();
@@ -31,7 +31,7 @@ async fn gateway(fields: &'static [(&'static str, &'static str)], data: &'static
     Gateway::start_over(&[backend], Setup { proxy: CLEARTEXT, tables }).await
 }
 
-/// What a client of HTTP/1 gets for two requests on one connection.
+/// Returns the bytes that an HTTP/1 client gets for two requests on one connection.
 async fn twice(gateway: &Gateway) -> String {
     let two = "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     exchange(gateway.address, two.as_bytes()).await
@@ -40,7 +40,7 @@ async fn twice(gateway: &Gateway) -> String {
 const RESPONSE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 #[tokio::test]
-async fn what_has_no_content_is_followed_by_none() {
+async fn status_without_content_has_no_body() {
     for fields in
         [&[(":status", "204")][..], &[(":status", "304")], &[(":status", "304"), ("content-length", "38")]]
     {
@@ -56,13 +56,14 @@ async fn what_has_no_content_is_followed_by_none() {
 }
 
 #[tokio::test]
-async fn an_answer_of_another_length_than_it_says_is_the_last_one_and_not_whole() {
+async fn response_with_wrong_content_length_ends_the_connection() {
     for length in
         [&[(":status", "200"), ("content-length", "2")][..], &[(":status", "200"), ("content-length", "99")]]
     {
         let gateway = gateway(length, RESPONSE).await;
         let answers = twice(&gateway).await;
-        // Nothing of what it has sent could be taken for an answer: the connection ends in the middle of the first.
+        // The client must not be able to read the excess data as a response, so the connection ends within the
+        // first response.
         assert!(
             !answers.contains("200 OK\r\nContent-Length: 0") && answers.matches("HTTP/1.1").count() == 1,
             "{answers}"

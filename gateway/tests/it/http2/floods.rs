@@ -1,5 +1,5 @@
-//! Clients that ask for too much of a connection: it ends, or their streams are refused. Whoever else is there
-//! does not notice, and the memory stays within bounds.
+//! Clients that overload a connection. The gateway closes the connection or refuses its streams. Other clients
+//! must not be affected, and the memory must stay within bounds.
 
 use testkit::{Behaviour, Origin, eventually};
 
@@ -11,23 +11,23 @@ use crate::frames::{
 use crate::h2_peers::{connect, send};
 use crate::support::{Gateway, Setup};
 
-/// What the process may grow by while it is flooded, in KiB.
+/// Largest growth of the process during a flood, in KiB.
 const GROWTH: u64 = 64 * 1024;
 
-/// The memory of the gateway, in KiB.
+/// Returns the memory of the gateway, in KiB.
 fn resident(gateway: &Gateway) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.process.id())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// The head of a 431: :status (entry 8), and 431 in Huffman's code, since the static table does not have it (RFC 7541
-/// 6.2.1).
+/// Returns the head of a 431 response: `:status` (entry 8) and 431 in Huffman code, because the static table
+/// has no such entry (RFC 7541 6.2.1).
 fn too_large() -> (u8, Vec<u8>) {
     (HEADERS, vec![0x48, 0x83, 0x69, 0x90, 0xff])
 }
 
-/// A gateway, and what must hold when the flood is over.
+/// A gateway, and the conditions that must hold after the flood.
 struct Scene {
     origin: Origin,
     gateway: Gateway,
@@ -45,7 +45,7 @@ impl Scene {
         scene
     }
 
-    /// On a connection that was open before.
+    /// Checks that a connection which was open before the flood still works.
     async fn serves_others(&self) {
         let request = http::Request::get("http://web.test/").body(()).unwrap();
         assert_eq!(send(&self.bystander, request, "").await.unwrap().status, 200);
@@ -57,14 +57,14 @@ impl Scene {
         assert!(grown < GROWTH, "it has grown by {grown} KiB");
         eventually!(self.gateway.metric("proxy_requests_active").await == 0.0);
         assert_eq!(self.origin.received().last().unwrap().uri.path(), "/");
-        // Of the log they would be the authors.
+        // Otherwise an attacker could fill the log.
         let logged = self.gateway.process.output();
         assert!(!logged.contains(" h2::") && !logged.contains(" pingora_"), "{logged}");
     }
 }
 
-/// Opens a stream, sends `more` on it, opens the next, and so on as fast as can be until that is too much for the
-/// gateway, or for us; returns the stream that would be next.
+/// Opens streams and sends `more` on each of them, as fast as possible, until the gateway closes the connection
+/// or the test gives up. Returns the next stream id.
 async fn open_and(wire: &mut Wire, more: impl Fn(u32) -> Frame) -> u32 {
     let mut stream = 1;
     for _ in 0..500 {
@@ -84,7 +84,7 @@ async fn open_and(wire: &mut Wire, more: impl Fn(u32) -> Frame) -> u32 {
 async fn rapid_reset_ends_the_connection() {
     let scene = Scene::new().await;
     let mut wire = Wire::connect(scene.gateway.address).await;
-    // CVE-2023-44487: open and reset, as fast as can be.
+    // CVE-2023-44487: open streams and reset them as fast as possible.
     let stream = open_and(&mut wire, |stream| Frame::reset(stream, 8)).await;
     let reason = wire.ended().await;
     assert!(reason.is_none_or(|reason| reason == ENHANCE_YOUR_CALM), "{reason:?}");
@@ -106,7 +106,7 @@ async fn continuation_without_end_ends_the_connection() {
     assert!(sent < 20_000, "all of it was taken");
     scene.end().await;
 
-    // Frames that are empty cost nothing but time, so it is they that are counted.
+    // Empty frames cost only time, so the gateway must count them.
     let scene = Scene::new().await;
     let mut wire = Wire::connect(scene.gateway.address).await;
     assert!(wire.send(&[Frame::new(HEADERS, END_STREAM, 1, block(&get("web.test")))]).await);
@@ -128,7 +128,7 @@ async fn a_head_must_come_whole_in_its_time() {
     let mut wire = Wire::connect(gateway.address).await;
     wire.send(&[Frame::head(1, &get("web.test"), true)]).await;
     assert_eq!(wire.status(1).await, 200);
-    // h2 counts frames, and would wait for the next one for ever.
+    // h2 limits the number of frames, but it would wait for the next frame without a timeout.
     let more = Frame::new(CONTINUATION, 0, 3, block(&[("x-more", "x")]));
     wire.send(&[Frame::new(HEADERS, END_STREAM, 3, block(&get("web.test"))), more]).await;
     wire.ended().await;
@@ -181,7 +181,8 @@ async fn streams_beyond_a_hundred_are_refused() {
 async fn resets_that_the_gateway_is_made_to_send_end_the_connection() {
     let scene = Scene::new().await;
     let mut wire = Wire::connect(scene.gateway.address).await;
-    // RUSTSEC-2025-0070 (CVE-2025-8671): open, and break a rule of the stream, so that it is the gateway who resets it.
+    // RUSTSEC-2025-0070 (CVE-2025-8671): the client opens streams and breaks a rule on each, so that the
+    // gateway must reset them.
     let too_much = |stream| Frame::new(WINDOW_UPDATE, 0, stream, i32::MAX.to_be_bytes());
     let stream = open_and(&mut wire, too_much).await;
     let reason = wire.ended().await;
@@ -193,8 +194,8 @@ async fn resets_that_the_gateway_is_made_to_send_end_the_connection() {
 #[tokio::test]
 async fn a_small_block_does_not_become_a_large_header_list() {
     let scene = Scene::new().await;
-    // CVE-2026-105297: a field is put into the dynamic table once (RFC 7541 6.2.1), and then named again and again by
-    // a byte each (6.1). 15 KB stand for 45 MB.
+    // CVE-2026-105297: one field is stored in the dynamic table (RFC 7541 6.2.1) and then repeated with one
+    // byte each time (6.1). A block of 15 KB stands for 45 MB.
     let fields = block(&get("web.test"));
     let mut stored = block(&[("x-bomb", &"x".repeat(3000))]);
     stored[0] = 0x40;
@@ -202,7 +203,7 @@ async fn a_small_block_does_not_become_a_large_header_list() {
         let bomb = [fields.clone(), stored.clone(), vec![0x80 | 62; times]].concat();
         let mut wire = Wire::connect(scene.gateway.address).await;
         assert!(wire.send(&[Frame::new(HEADERS, END_HEADERS | END_STREAM, 1, bomb)]).await);
-        // Where it is not a little too much, the connection ends.
+        // A list that is only a little too large gets 431. A larger one ends the connection.
         let answer = wire.find(|frame| frame.stream == 1).await.map(|frame| (frame.kind, frame.payload));
         assert!(answer.as_ref().is_none_or(|answer| *answer == too_large()), "{times} times: {answer:?}");
         assert!(answer.is_some() || times > 30, "it ended without a word");

@@ -1,5 +1,5 @@
-//! The end of a connection in good order: what a client of HTTP/2 is told when nothing has been in flight for a while, and
-//! what it can read of an answer to a request that it is still sending.
+//! Orderly end of an HTTP/2 connection: the GOAWAY that an idle client gets, and the early response that a
+//! client can read while it still sends its request.
 
 use std::process::Stdio;
 
@@ -19,7 +19,7 @@ async fn start(origin: &Origin, proxy: &str, tables: &str) -> Gateway {
 }
 
 #[tokio::test]
-async fn an_idle_client_is_told_to_go_and_what_crosses_that_is_answered() {
+async fn idle_client_gets_goaway_and_crossing_request_is_answered() {
     let origin = Origin::start().await;
     let gateway = start(&origin, "keepalive_timeout_secs = 1\n", "").await;
     for has_asked in [false, true] {
@@ -28,7 +28,7 @@ async fn an_idle_client_is_told_to_go_and_what_crosses_that_is_answered() {
             assert!(wire.send(&[Frame::head(1, &get("web.test"), true)]).await);
             assert_eq!(wire.status(1).await, 200);
         }
-        // RFC 9113 6.8: first one that lets in what is on its way.
+        // RFC 9113 6.8: the first GOAWAY still accepts requests that are on their way.
         let goaway = wire.find(|frame| frame.kind == GOAWAY).await.unwrap();
         assert_eq!((goaway.reason(), &goaway.payload[..4]), (NO_ERROR, &i32::MAX.to_be_bytes()[..]));
         assert!(wire.send(&[Frame::head(3, &get("web.test"), true)]).await);
@@ -42,7 +42,7 @@ async fn an_idle_client_is_told_to_go_and_what_crosses_that_is_answered() {
 }
 
 #[tokio::test]
-async fn a_client_that_only_pings_is_idle_and_one_that_waits_for_an_answer_is_not() {
+async fn pinging_client_is_idle_and_waiting_client_is_not() {
     let origin = Origin::start().await;
     let gateway = start(&origin, "keepalive_timeout_secs = 1\n", "").await;
     origin.behave(Behaviour::Stall);
@@ -66,12 +66,12 @@ async fn a_client_that_only_pings_is_idle_and_one_that_waits_for_an_answer_is_no
 const TEN: &str = "[limits]\nmax_request_body_bytes = 10\n";
 
 #[tokio::test]
-async fn the_reset_behind_an_early_answer_leaves_time_to_read_it() {
+async fn early_response_can_be_read_before_the_reset() {
     let origin = Origin::start().await;
     let gateway = start(&origin, "", TEN).await;
     let mut wire = Wire::connect(gateway.address).await;
     let head = [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", "/anything")];
-    // One that ends its request, having seen the answer, is not reset at all.
+    // If the client ends its request after the response, the stream is not reset.
     wire.send(&[Frame::head(1, &head, false), Frame::new(DATA, 0, 1, vec![0; 100])]).await;
     assert_eq!(wire.status(1).await, 413);
     assert!(wire.find(|frame| frame.stream == 1 && frame.is_end()).await.is_some());

@@ -1,4 +1,4 @@
-//! What a request and its response look like on the other side: fields, lengths, trailers, authorities.
+//! Requests and responses on the other side of the gateway: fields, lengths, trailers, authorities.
 
 use bytes::Bytes;
 use http::{Method, Request, Version};
@@ -69,7 +69,7 @@ async fn trailers_of_a_response_arrive() {
     assert_eq!((answer.last_field("x-checksum"), &answer.body[..]), ("abc", &b"hello"[..]), "{answer:?}");
 }
 
-/// A POST with a body and trailers, as frames.
+/// Returns the frames of a POST with a body and trailers.
 fn post_with_trailers(stream: u32, trailers: &[(&str, &str)]) -> [Frame; 3] {
     let head = [(":method", "POST"), (":scheme", "http"), (":authority", "web.test"), (":path", "/anything")];
     [
@@ -80,7 +80,7 @@ fn post_with_trailers(stream: u32, trailers: &[(&str, &str)]) -> [Frame; 3] {
 }
 
 #[tokio::test]
-async fn trailers_of_a_request_are_dropped_and_with_pseudo_fields_it_is_malformed() {
+async fn request_trailers_are_dropped_and_invalid_ones_refused() {
     let origin = Origin::start().await;
     for protocol in ["http1", "http2"] {
         let gateway = start(&origin, &format!("[upstream]\nprotocol = \"{protocol}\"\n")).await;
@@ -170,7 +170,7 @@ async fn many_cookies_are_one_field_over_either_version() {
 }
 
 #[tokio::test]
-async fn behind_trailers_it_is_the_backend_that_is_waited_for() {
+async fn backend_timeout_applies_after_request_trailers() {
     let origin = Origin::start().await;
     for protocol in ["http1", "http2"] {
         let tables =
@@ -210,7 +210,7 @@ async fn pseudo_headers_in_trailers_of_a_response_are_dropped() {
 }
 
 #[tokio::test]
-async fn a_request_has_one_length_or_goes_nowhere() {
+async fn request_with_ambiguous_length_is_refused() {
     let origin = Origin::start().await;
     let gateway = start(&origin, "").await;
     let post = |lengths: &[&'static str]| {
@@ -242,7 +242,7 @@ async fn a_request_has_one_length_or_goes_nowhere() {
 }
 
 #[tokio::test]
-async fn crumbs_of_cookies_are_joined_for_a_backend_of_http1() {
+async fn split_cookie_fields_are_joined_for_http1_backends() {
     let origin = Origin::start().await;
     for (protocol, expected) in
         [("http1", &["a=1; b=2; c=3; d=4"][..]), ("http2", &["a=1", "b=2; c=3", "d=4"])]
@@ -306,7 +306,7 @@ async fn the_authority_is_handled_as_host_is() {
 }
 
 #[tokio::test]
-async fn a_response_to_head_and_an_early_answer_end_their_streams_well() {
+async fn head_response_and_early_response_end_streams_cleanly() {
     let origin = Origin::start().await;
     let gateway = start(&origin, "[[virtual_hosts]]\ndomain = \"gone.test\"\nenabled_backends_tag = \"all\"\n[[virtual_hosts.routes]]\npath_prefix = \"/\"\nfault = { abort_status = 404, abort_percent = 100 }").await;
     let client = connect(gateway.address).await;
@@ -326,7 +326,7 @@ async fn a_response_to_head_and_an_early_answer_end_their_streams_well() {
 
 #[tokio::test]
 async fn a_body_that_ends_with_an_empty_part_ends_once() {
-    /// Answers as long as each request begins where the one before has ended.
+    /// A backend that answers as long as each request starts at the end of the previous one.
     async fn strict(mut stream: TcpStream) -> std::io::Result<()> {
         loop {
             let head = raw::head(&mut stream).await?;

@@ -1,4 +1,4 @@
-//! HTTP/2 towards clients, by real clients and by raw frames.
+//! HTTP/2 towards clients, tested with real clients and with raw frames.
 
 mod abuse;
 mod answers;
@@ -17,7 +17,7 @@ use tokio_openssl::SslStream;
 
 use crate::support::{Gateway, Setup};
 
-/// Cleartext HTTP/2 on the plain listener.
+/// Enables HTTP/2 without TLS on the plain listener.
 const CLEARTEXT: &str = "http2_cleartext = true\n";
 
 async fn start(origin: &Origin, tables: &str) -> Gateway {
@@ -25,7 +25,7 @@ async fn start(origin: &Origin, tables: &str) -> Gateway {
     Gateway::start(&[origin], Setup { proxy: CLEARTEXT, tables: &tables }).await
 }
 
-/// A gateway with HTTPS as well, and where.
+/// Starts a gateway that also listens for HTTPS, and returns the address of that listener.
 async fn start_tls(backend: SocketAddr, identity: &Identity, tables: &str) -> (Gateway, SocketAddr) {
     let proxy = format!("{CLEARTEXT}listen_addr = \"127.0.0.1:0\"\n");
     let host = format!(
@@ -41,7 +41,8 @@ async fn start_tls(backend: SocketAddr, identity: &Identity, tables: &str) -> (G
     (gateway, https)
 }
 
-/// A connection to web.test at `address`, over TLS, with one of these protocols (ALPN, each after its length).
+/// Opens a TLS connection for web.test to `address`, with one of these protocols (ALPN wire format: each name
+/// after its length).
 pub(crate) async fn connect_tls(
     address: SocketAddr,
     authority: &Authority,

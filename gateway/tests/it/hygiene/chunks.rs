@@ -1,4 +1,4 @@
-//! Chunked bodies, chunk by chunk.
+//! Cases of malformed and well-formed chunked bodies.
 
 use super::{Case, Passes, Refused, case, run};
 
@@ -65,6 +65,6 @@ const CASES: &[Case] = &[
 ];
 
 #[tokio::test]
-async fn chunks_are_what_they_say() {
+async fn chunked_bodies_are_validated() {
     run(CASES).await;
 }

@@ -1,4 +1,4 @@
-//! Header fields: how they are written, and what they may say.
+//! Cases of header fields: their syntax and their values.
 
 use super::{Answered, Case, Passes, Refused, case, run};
 
@@ -55,6 +55,6 @@ const CASES: &[Case] = &[
 ];
 
 #[tokio::test]
-async fn header_fields_are_fields() {
+async fn header_fields_are_validated() {
     run(CASES).await;
 }

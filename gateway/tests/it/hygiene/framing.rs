@@ -1,4 +1,4 @@
-//! Where a body ends: one way to say it, or none.
+//! Cases of body framing: a request must have exactly one interpretation of its length.
 
 use super::{Case, Passes, Refused, ThenRefused, case, run};
 
@@ -53,6 +53,6 @@ const CASES: &[Case] = &[
 ];
 
 #[tokio::test]
-async fn a_body_ends_in_one_place() {
+async fn body_framing_is_validated() {
     run(CASES).await;
 }

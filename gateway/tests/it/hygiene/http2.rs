@@ -1,31 +1,32 @@
-//! The same over HTTP/2, frame by frame. Much of it h2 answers by itself, with a reset or a GOAWAY; all that matters
-//! is that nobody behind sees it.
+//! Cases for HTTP/2, frame by frame. The h2 crate rejects many of them itself, with a reset or a GOAWAY. In
+//! every case, no malformed request may reach the origin.
 
 use crate::frames::{DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, RST_STREAM, Wire, block};
 use crate::support::{Gateway, Setup};
 
 use super::origin::{Recorder, Seen};
 
-/// A case: the fields of a head, and what follows. In values, `{}` stands for a path of its own.
+/// A case: the fields of a head, and the body. In field values, `{}` stands for a path that is unique to the case.
 struct Case {
     name: &'static str,
-    /// The RFC and its section.
+    /// RFC number and section.
     rfc: &'static str,
     fields: &'static [(&'static str, &'static str)],
-    /// The body, where there is one.
+    /// Body, if the request has one.
     data: Option<&'static str>,
     expect: Expect,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Expect {
-    /// The origin sees it, with this body.
+    /// The origin sees the request with this body.
     Passes(&'static str),
-    /// It is answered with this status, or reset, or the connection ends; the origin sees no whole request.
+    /// The request gets an error status or a reset, or the connection ends. The origin sees no whole request.
     Refused,
-    /// The same, and the answer is this one of ours.
+    /// The request is refused with a local reply of this status.
     Answered(u16),
-    /// The same, and the answer is Pingora's: a head and nothing else, of which nobody here hears.
+    /// The request is refused with this status by Pingora: the reply has a head only, and the gateway does not
+    /// see the request.
     Bare(u16),
 }
 
@@ -120,7 +121,7 @@ const CASES: &[Case] = &[
 ];
 
 #[tokio::test]
-async fn over_http2_the_same_is_let_through() {
+async fn http2_requests_are_validated() {
     let recorder = Recorder::start().await;
     let tables = "[health_check]\nenabled = false\n[limits]\nmax_uri_bytes = 60\nmax_header_fields = 8\n";
     let setup = Setup { proxy: "http2_cleartext = true", tables };
@@ -157,8 +158,8 @@ async fn over_http2_the_same_is_let_through() {
     assert_eq!(super::complaints(&gateway), Vec::<String>::new());
 }
 
-/// Sends a case on a connection of its own: the status of the answer and whether that is all of it, or that there was
-/// none.
+/// Sends a case on a new connection. Returns the status of the response and whether its head ends the stream;
+/// `None` without a response.
 async fn send(case: &Case, target: &str, gateway: &Gateway) -> Option<(u16, bool)> {
     let fields: Vec<_> =
         case.fields.iter().map(|(name, value)| (*name, value.replace("{}", target))).collect();

@@ -1,4 +1,4 @@
-//! What is too large, too slow, or goes wrong on the way; and what is written of it.
+//! Requests that are too large, too slow, or break off, and the log lines about them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::{Gateway, Setup};
 const SMALL: &str = "[health_check]\nenabled = false\n[limits]\nmax_uri_bytes = 100\nmax_header_bytes = 1000\n\
                      max_header_fields = 10\n";
 
-/// A GET of `target` with as many more `fields`, each with a value of so many bytes.
+/// Returns a GET of `target` with `fields` additional fields, each with a value of `bytes` bytes.
 fn get(target: &str, fields: usize, bytes: usize) -> String {
     let fields: String = (0..fields).map(|i| format!("X-{i}: {}\r\n", "v".repeat(bytes))).collect();
     format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{fields}\r\n")
@@ -82,7 +82,7 @@ async fn a_head_that_drips_is_answered_in_time() {
     });
     let answer = dripping.await.unwrap();
     assert!(answer.contains("HTTP/1.1 408 ") && answer.contains("request_timeout"), "{answer}");
-    // The time for a head begins with its first byte, and not with the answer before.
+    // The header timeout starts with the first byte of the head, not with the previous response.
     let head = "GET /late HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let mut client = TcpStream::connect(gateway.address).await.unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
@@ -99,7 +99,7 @@ async fn a_head_that_drips_is_answered_in_time() {
 }
 
 #[tokio::test]
-async fn a_body_that_goes_wrong_on_its_way_is_broken_off_and_is_nobodys_fault_but_its_clients() {
+async fn malformed_chunk_mid_body_gets_400_and_spares_the_backend() {
     let recorder = Recorder::start().await;
     let tables = "[health_check]\nenabled = false\n[circuit_breaker]\nconsecutive_failures = 1\n";
     let gateway = Gateway::start_over(&[recorder.address], Setup { tables, ..Setup::default() }).await;
@@ -120,7 +120,7 @@ async fn a_body_that_goes_wrong_on_its_way_is_broken_off_and_is_nobodys_fault_bu
 }
 
 #[tokio::test]
-async fn nor_does_a_backend_over_http2_get_all_of_it() {
+async fn malformed_chunk_mid_body_ends_the_http2_backend_stream() {
     let origin = Origin::start().await;
     let tables = "[health_check]\nenabled = false\n[upstream]\nprotocol = \"http2\"\n";
     let gateway = Gateway::start(&[&origin], Setup { tables, ..Setup::default() }).await;
@@ -141,7 +141,7 @@ async fn nor_does_a_backend_over_http2_get_all_of_it() {
 }
 
 #[tokio::test]
-async fn in_whatever_pieces_requests_come_they_are_the_same() {
+async fn requests_are_the_same_in_all_pieces() {
     let recorder = Recorder::start().await;
     let setup = Setup { tables: "[health_check]\nenabled = false\n", ..Setup::default() };
     let gateway = Gateway::start_over(&[recorder.address], setup).await;
@@ -168,7 +168,7 @@ async fn in_whatever_pieces_requests_come_they_are_the_same() {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_told_while_the_client_still_sends_and_stands_in_the_log() {
+async fn refusal_is_sent_during_upload_and_logged() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&[&origin], Setup::default()).await;
     let mut client = TcpStream::connect(gateway.address).await.unwrap();
@@ -188,7 +188,7 @@ async fn what_is_refused_is_told_while_the_client_still_sends_and_stands_in_the_
     let line = gateway.process.line(id).await;
     assert!(line.contains(" 400 ") && line.contains("bad_request"), "{line}");
     assert_eq!(gateway.metric("proxy_requests_refused_total{reason=\"bad_request\"}").await, 1.0);
-    // Whoever leaves in the middle is worth no line.
+    // A client that leaves in the middle of a head gets no log line.
     for piece in [&b"GET / HT"[..], b"GET / HTTP/1.1\r\nHost: a", b"", b"\x16\x03"] {
         let mut client = TcpStream::connect(gateway.address).await.unwrap();
         client.write_all(piece).await.unwrap();
@@ -201,7 +201,7 @@ async fn what_is_refused_is_told_while_the_client_still_sends_and_stands_in_the_
 }
 
 #[tokio::test]
-async fn whoever_speaks_something_else_than_the_port_does_is_told_and_is_no_error_of_the_gateways() {
+async fn wrong_protocol_on_port_gets_400_and_no_error_is_logged() {
     let identity = Authority::new().issue("secure.test");
     let host = format!(
         "[[virtual_hosts]]\ndomain = \"secure.test\"\nenabled_backends_tag = \"all\"\ncert_file = \"{}\"\n\
@@ -216,7 +216,8 @@ async fn whoever_speaks_something_else_than_the_port_does_is_told_and_is_no_erro
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("without TLS"), "{answer}");
     let answer = exchange(gateway.address, b"\x16\x03\x01\x00\xc0").await;
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("TLS handshake"), "{answer}");
-    // Over TLS the same is looked at, and what was agreed on must be spoken.
+    // Over TLS, the gateway checks requests in the same way, and the client must speak the protocol that was
+    // negotiated.
     let broken = tls::handshake(https, Some("secure.test"), |setup| setup.set_alpn_protos(b"\x08http/1.1"))
         .await
         .unwrap();
@@ -231,7 +232,7 @@ async fn whoever_speaks_something_else_than_the_port_does_is_told_and_is_no_erro
 }
 
 #[tokio::test]
-async fn whatever_the_target_it_is_the_gateway_that_answers_or_the_origin() {
+async fn odd_targets_and_fields_never_get_a_pingora_reply() {
     let recorder = Recorder::start().await;
     let setup = Setup { tables: "[health_check]\nenabled = false\n", ..Setup::default() };
     let gateway = Gateway::start_over(&[recorder.address], setup).await;
@@ -246,18 +247,18 @@ async fn whatever_the_target_it_is_the_gateway_that_answers_or_the_origin() {
     let answers =
         answers.map(|request| async { (exchange(gateway.address, request.as_bytes()).await, request) });
     let answers: Vec<(String, String)> = answers.buffer_unordered(8).collect().await;
-    // An answer of Pingora's own has no id.
+    // A response that Pingora makes has no request id.
     let answered_by_pingora = answers.iter().filter(|(answer, _)| !answer.contains("x-request-id"));
     assert_eq!(answered_by_pingora.collect::<Vec<_>>(), Vec::<&(String, String)>::new());
     assert_eq!(super::complaints(&gateway), Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn a_client_that_closes_its_half_has_left() {
+async fn half_closed_client_counts_as_gone() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&[&origin], Setup::default()).await;
     let mut client = TcpStream::connect(gateway.address).await.unwrap();
-    // Of those before the last one it is clear that they are meant: something followed.
+    // The gateway answers the first two requests, because more bytes followed them before the client closed its side.
     let requests = [get("/first", 0, 0), get("/second", 0, 0), get("/delay/3600000", 0, 0)].concat();
     let requests = requests.replace("Connection: close\r\n", "");
     client.write_all(requests.as_bytes()).await.unwrap();

@@ -1,7 +1,8 @@
-//! What is let through, and what is not: tables of requests as they come over the wire, each with the section of the
-//! RFC that it is about, all sent through one gateway to one origin that writes down every byte. Whatever a case
-//! does, the origin must see the requests that the client sent as such and no others, each framed in one way; and
-//! the next client must get its own answer.
+//! Request validation: tables of raw requests, each with the RFC section that it is about. All go through one
+//! gateway to one origin that records every byte.
+//!
+//! For every case, the origin must see only the requests that the client sent as requests, each with
+//! unambiguous framing. The next client must get its own response.
 
 mod chunks;
 mod fields;
@@ -20,29 +21,30 @@ use testkit::exchange;
 use crate::support::{Gateway, Setup};
 use origin::{Recorder, Seen};
 
-/// How many cases are under way together.
+/// Number of cases that run at the same time.
 const AT_ONCE: usize = 8;
 
-/// One case. In what is sent, `{}` stands for a path of its own.
+/// A case. In the bytes to send, `{}` stands for a path that is unique to the case.
 #[derive(Clone, Copy)]
 struct Case {
     name: &'static str,
-    /// The RFC and its section.
+    /// RFC number and section.
     rfc: &'static str,
     send: &'static [u8],
     expect: Expect,
 }
 
-/// What must become of it.
+/// Expected result of a case.
 #[derive(Clone, Copy, Debug)]
 enum Expect {
-    /// It is answered here with this status, as a problem, and the connection ends; the origin sees nothing of it.
+    /// The gateway refuses the request with this status and a problem document, and closes the connection. The
+    /// origin sees nothing.
     Refused(u16),
-    /// It is answered here with this status, and the connection may go on.
+    /// The gateway answers with this status, and the connection may stay open. The origin sees nothing.
     Answered(u16),
-    /// The origin sees just these requests: method and body. What is sent must end with a close.
+    /// The origin sees exactly these requests (method and body). The last request sent must close the connection.
     Passes(&'static [(&'static str, &'static str)]),
-    /// The first request passes; what follows it is refused with this status.
+    /// The first request passes. The gateway refuses the bytes that follow with this status.
     ThenRefused(u16),
 }
 
@@ -52,14 +54,14 @@ const fn case(name: &'static str, rfc: &'static str, send: &'static [u8], expect
     Case { name, rfc, send, expect }
 }
 
-/// What became of a case.
+/// Result of a case.
 struct Outcome {
     answer: String,
     seen: Vec<Seen>,
 }
 
 impl Outcome {
-    /// The statuses of all final answers.
+    /// Returns the statuses of all final responses.
     fn statuses(&self) -> Vec<u16> {
         let heads = self.answer.split("HTTP/1.1 ").skip(1);
         let statuses = heads.filter_map(|head| head.get(..3)?.parse().ok());
@@ -69,13 +71,13 @@ impl Outcome {
     fn is_problem(&self, status: u16) -> bool {
         let status = format!("\"status\":{status}");
         let says = self.answer.contains("urn:problem-type:gateway:") && self.answer.contains(&status);
-        // The answer to a HEAD says nothing.
+        // A response to HEAD has no body.
         self.answer.contains("application/problem+json")
             && self.answer.contains("x-request-id")
             && (says || self.answer.ends_with("\r\n\r\n"))
     }
 
-    /// What is wrong, if anything is.
+    /// Returns a description of the fault, if the result is wrong.
     fn fault(&self, expect: Expect) -> Option<String> {
         let statuses = self.statuses();
         let closes = self.answer.to_ascii_lowercase().contains("connection: close");
@@ -104,7 +106,7 @@ impl Outcome {
     }
 }
 
-/// Sends all of `cases` and fails with everything that went wrong.
+/// Sends all `cases` and reports all faults at once.
 async fn run(cases: &[Case]) {
     let recorder = Recorder::start().await;
     let setup = Setup { tables: "[health_check]\nenabled = false\n", ..Setup::default() };
@@ -119,10 +121,10 @@ async fn run(cases: &[Case]) {
     assert_eq!(complaints(&gateway), Vec::<String>::new());
 }
 
-/// What the log says in earnest: nothing that a client does is worth it.
+/// Returns the log lines that report an error. Nothing that a client does may cause one.
 fn complaints(gateway: &Gateway) -> Vec<String> {
     let log = gateway.process.output();
-    // Pingora finds a connection of its pool taken by another request, and takes another one.
+    // Pingora logs this line if another request has taken the idle connection. It then uses another connection.
     let is_ours = |line: &&str| !line.contains("failed to acquire reusable stream");
     let is_loud = |line: &&str| line.contains("ERROR") || line.contains("panicked");
     log.lines().filter(is_loud).filter(is_ours).map(str::to_owned).collect()

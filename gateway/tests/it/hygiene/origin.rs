@@ -1,4 +1,4 @@
-//! An origin that reads requests by hand and writes down what came, byte by byte.
+//! An origin that parses requests by hand and records every byte.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A request, as far as it came.
+/// A request, as far as it arrived.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
     pub(super) method: String,
     pub(super) target: String,
     pub(super) head: String,
     pub(super) body: String,
-    /// Whether its end came.
+    /// True if the request arrived completely.
     pub(super) is_whole: bool,
 }
 
@@ -24,7 +24,7 @@ impl Seen {
         lines.filter(move |(named, _)| named.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
 
-    /// What two readers could read in two ways.
+    /// Returns a description of an ambiguity: a place that two readers could interpret in two ways.
     pub(super) fn ambiguity(&self) -> Option<&'static str> {
         let lengths: Vec<_> = self.fields("content-length").collect();
         let codings: Vec<_> = self.fields("transfer-encoding").collect();
@@ -49,7 +49,7 @@ impl Seen {
     }
 }
 
-/// The origin.
+/// An origin that records the requests it gets.
 pub(super) struct Recorder {
     pub(super) address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -70,7 +70,7 @@ impl Recorder {
         Recorder { address, seen }
     }
 
-    /// Requests for `target`, whether it stands alone or in a URL.
+    /// Returns the requests for `target`, as a path or within a URL.
     pub(super) fn seen(&self, target: &str) -> Vec<Seen> {
         let is_for = |seen: &&Seen| {
             let path = seen.target.split(['?', '|']).next().unwrap_or_default();
@@ -79,7 +79,7 @@ impl Recorder {
         self.seen.lock().iter().filter(is_for).cloned().collect()
     }
 
-    /// Requests for anything that does not have `prefix` in it.
+    /// Returns the requests whose target does not contain `prefix`.
     pub(super) fn outside(&self, prefix: &str) -> Vec<Seen> {
         self.seen.lock().iter().filter(|seen| !seen.target.contains(prefix)).cloned().collect()
     }

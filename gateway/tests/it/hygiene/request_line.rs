@@ -1,4 +1,4 @@
-//! The request line, and whom the request is for.
+//! Cases of request lines, and of the host that a request is for.
 
 use super::{Answered, Case, Passes, Refused, ThenRefused, case, run};
 
@@ -79,6 +79,6 @@ const CASES: &[Case] = &[
 ];
 
 #[tokio::test]
-async fn what_is_asked_and_of_whom_is_clear() {
+async fn request_line_and_host_are_unambiguous() {
     run(CASES).await;
 }

@@ -1,6 +1,8 @@
-//! What no client may get: a table of responses as backends send them over HTTP/1 and HTTP/2, each asked for by clients of
-//! both versions. A response that is malformed before its body begins is an error of the gateway's; one that turns out
-//! to be malformed later ends so that the client can see that it is not whole.
+//! Response validation: a table of responses that backends send over HTTP/1 and HTTP/2. Clients of both
+//! versions request each of them.
+//!
+//! A response that is malformed before its body becomes a 502. A response that turns out to be malformed later
+//! must end so that the client can see that it is incomplete.
 
 use std::net::SocketAddr;
 
@@ -18,18 +20,18 @@ use crate::websocket::raw;
 
 use Expect::{Cut, Passes, Refused};
 
-/// What a client must get.
+/// Result that a client must get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expect {
-    /// 502, and nothing of the backend's.
+    /// The status 502, and no bytes of the backend's response.
     Refused,
-    /// The head, and a body that ends before its end; or 502, where the fault was there before the head was passed on.
+    /// The head and an incomplete body; or 502, if the gateway found the fault before it passed the head on.
     Cut,
-    /// The response, with this body.
+    /// The response with this body.
     Passes(&'static str),
 }
 
-/// A response over HTTP/1, after which the backend keeps the connection open.
+/// An HTTP/1 response (name, RFC section, bytes, expected result). The backend keeps the connection open after it.
 struct Case(&'static str, &'static str, &'static str, Expect);
 
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
@@ -85,7 +87,7 @@ const HTTP1: &[Case] = &[
     Case("a folded trailer", "9112 5.2", "0\r\nA: b\r\n c\r\n\r\n", Cut),
 ];
 
-/// Responses that are too large to be written down.
+/// Returns responses that are too large for the table.
 fn oversized() -> Vec<(&'static str, String, Expect)> {
     let with = |fields: String| format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 5\r\n\r\nhello");
     vec![
@@ -102,7 +104,7 @@ fn oversized() -> Vec<(&'static str, String, Expect)> {
 }
 
 #[tokio::test]
-async fn over_http1_a_response_is_well_formed_or_none() {
+async fn malformed_http1_response_is_refused_or_cut() {
     let mut cases: Vec<(String, String, Expect)> = HTTP1
         .iter()
         .map(|Case(name, rfc, sent, expect)| {
@@ -117,7 +119,7 @@ async fn over_http1_a_response_is_well_formed_or_none() {
     hold(backend, "http1", &cases).await;
 }
 
-/// Answers the request for `/N` with the Nth response, and waits until the gateway closes the connection.
+/// Answers the request for `/N` with response number N, and waits until the gateway closes the connection.
 async fn answer(mut stream: TcpStream, responses: Vec<String>) -> std::io::Result<()> {
     let head = raw::head(&mut stream).await?;
     let number = head.split('/').nth(1).and_then(|rest| rest.split(' ').next()?.parse::<usize>().ok());
@@ -128,7 +130,7 @@ async fn answer(mut stream: TcpStream, responses: Vec<String>) -> std::io::Resul
 }
 
 #[tokio::test]
-async fn over_http2_a_response_has_what_http1_has_or_is_none() {
+async fn http2_response_that_http1_cannot_carry_is_refused() {
     let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let many = |count: usize| (0..count).map(|_| field("x-a", "b")).collect::<Vec<_>>();
     let cases = vec![
@@ -183,7 +185,7 @@ fn map(fields: &[(String, String)]) -> HeaderMap {
     map
 }
 
-/// Asks for the response of every case, over both versions, and fails with all that is wrong.
+/// Requests every case over both HTTP versions and reports all faults at once.
 async fn hold(backend: SocketAddr, protocol: &str, cases: &[(String, Expect)]) {
     let tables = format!(
         "[health_check]\nenabled = false\n[retry]\nattempts = 1\n[circuit_breaker]\nenabled = false\n\
@@ -245,7 +247,7 @@ async fn over_http2(gateway: SocketAddr, number: usize) -> String {
         Ok(got) if got.status == 502 && got.last_field("proxy-status").contains("http_protocol_error") => {
             words(Refused)
         }
-        // Of trailers, only those that are well-formed may come.
+        // Only well-formed trailers may reach the client.
         Ok(got) => {
             match got.trailers.as_ref().filter(|trailers| trailers.len() != 1 || trailers["x-a"] != "b") {
                 Some(trailers) if !trailers.is_empty() => format!("trailers {trailers:?}"),
@@ -256,7 +258,7 @@ async fn over_http2(gateway: SocketAddr, number: usize) -> String {
 }
 
 #[tokio::test]
-async fn the_log_says_what_is_wrong_where_it_says_all() {
+async fn debug_log_describes_a_malformed_response() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let backend = listener.local_addr().unwrap();
     let responses = vec!["HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello".to_owned()];

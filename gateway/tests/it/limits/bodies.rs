@@ -1,4 +1,4 @@
-//! Bodies that are too long: announced, or counted.
+//! Bodies that are too long, by their announced length or by the bytes received.
 
 use http::Request;
 use testkit::{Origin, exchange};
@@ -21,13 +21,13 @@ fn post_2() -> Request<()> {
 }
 
 #[tokio::test]
-async fn one_that_is_announced_as_too_long_is_refused_before_a_backend_hears_of_it() {
+async fn body_announced_too_long_gets_413_and_reaches_no_backend() {
     let origin = Origin::start().await;
     let gateway = start(&origin, "", TEN).await;
     let refused = exchange(gateway.address, post("Content-Length: 11\r\n", "hello there").as_bytes()).await;
     assert!(refused.starts_with("HTTP/1.1 413 "), "{refused}");
     assert!(refused.contains("urn:problem-type:gateway:content_too_large"), "{refused}");
-    // Whoever asks before it sends is told at once, and need not send anything.
+    // A client that expects 100 (Continue) is refused at once and need not send its body.
     let expects = post("Content-Length: 11\r\nExpect: 100-continue\r\n", "");
     let refused = exchange(gateway.address, expects.as_bytes()).await;
     assert!(refused.starts_with("HTTP/1.1 413 "), "{refused}");
@@ -43,7 +43,7 @@ async fn one_that_is_announced_as_too_long_is_refused_before_a_backend_hears_of_
 }
 
 #[tokio::test]
-async fn one_that_turns_out_to_be_is_cut_off_and_is_nobody_elses_fault() {
+async fn body_counted_too_long_gets_413_and_spares_the_backend() {
     let origin = Origin::start().await;
     let tables = format!("{TEN}[circuit_breaker]\nconsecutive_failures = 1\n");
     let gateway = start(&origin, "", &tables).await;
@@ -59,7 +59,7 @@ async fn one_that_turns_out_to_be_is_cut_off_and_is_nobody_elses_fault() {
     let answer = send(&client, post_2(), "hello there").await.unwrap();
     assert_eq!(answer.status, 413);
     assert!(String::from_utf8_lossy(&answer.body).contains("content_too_large"));
-    // It was one stream's.
+    // Only the one stream was affected.
     assert_eq!(send(&client, post_2(), "just fits!").await.unwrap().status, 200);
 
     let whole = origin.received().iter().filter(|request| !request.body.is_empty()).count();
@@ -81,14 +81,14 @@ async fn a_client_of_http2_that_goes_on_sending_is_told_to_stop() {
     assert!(wire.find(|frame| frame.kind == HEADERS && frame.stream == 1).await.is_some());
     let end = wire.find(|frame| frame.stream == 1 && frame.is_end()).await.unwrap();
     assert_eq!(end.flags & END_STREAM, END_STREAM);
-    // RFC 9113 8.1: the answer is whole, and the rest of the request is of no use.
+    // RFC 9113 8.1: the response is complete, and the rest of the request is not needed.
     const NO_ERROR: u32 = 0;
     let reset = wire.find(|frame| frame.kind == crate::frames::RST_STREAM).await.unwrap();
     assert_eq!((reset.stream, reset.reason()), (1, NO_ERROR));
 }
 
 #[tokio::test]
-async fn the_innermost_table_says_how_long() {
+async fn innermost_table_sets_the_body_limit() {
     let origin = Origin::start().await;
     let tables = format!(
         "{TEN}[[virtual_hosts]]\ndomain = \"web.test\"\nenabled_backends_tag = \"all\"\n\
@@ -113,7 +113,7 @@ async fn the_innermost_table_says_how_long() {
 }
 
 #[tokio::test]
-async fn a_call_of_grpc_is_told_in_its_own_words() {
+async fn oversized_grpc_message_gets_resource_exhausted() {
     let echo = Echo::start().await;
     let tables = format!("{TEN}[health_check]\nenabled = false\n[upstream]\nprotocol = \"http2\"\n");
     let setup = Setup { proxy: "http2_cleartext = true", tables: &tables };

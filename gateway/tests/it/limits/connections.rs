@@ -1,4 +1,4 @@
-//! Connections of one address, and requests of one connection.
+//! Limits of connections per client address, and of requests per connection.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,7 +20,7 @@ async fn connect(source: &str, address: SocketAddr) -> TcpStream {
     socket.connect(address).await.unwrap()
 }
 
-/// What a client at `source` gets, who sends `first`.
+/// Sends `first` and a request from the address `source`, and returns the response.
 async fn get_from(source: &str, gateway: &Gateway, first: &str) -> String {
     let source: IpAddr = source.parse().unwrap();
     exchange_from(source, gateway.address, format!("{first}{REQUEST}").as_bytes()).await
@@ -31,7 +31,7 @@ async fn refused(gateway: &Gateway) -> f64 {
 }
 
 #[tokio::test]
-async fn each_address_has_so_many() {
+async fn connections_per_address_are_limited() {
     let origin = Origin::start().await;
     let gateway = start(&origin, "max_connections_per_ip = 2", "").await;
     let held = [connect(US, gateway.address).await, connect(US, gateway.address).await];
@@ -46,7 +46,7 @@ async fn each_address_has_so_many() {
 }
 
 #[tokio::test]
-async fn the_number_changes_while_it_serves() {
+async fn connection_limit_changes_at_runtime() {
     let origin = Origin::start().await;
     let with = |proxy| config(&[origin.address()], Setup { proxy, ..Setup::default() });
     let gateway = Gateway::start_with_config(&with("max_connections_per_ip = 1")).await;
@@ -58,7 +58,7 @@ async fn the_number_changes_while_it_serves() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_speaks_for_many() {
+async fn trusted_proxy_is_exempt_from_the_address_limit() {
     let origin = Origin::start().await;
     let proxy = "max_connections_per_ip = 1\ntrusted_proxies = [\"127.0.0.1\"]";
     let gateway = start(&origin, proxy, "").await;
@@ -70,19 +70,19 @@ async fn a_trusted_proxy_speaks_for_many() {
 }
 
 #[tokio::test]
-async fn with_proxy_headers_it_is_the_client_that_counts() {
+async fn proxy_header_client_address_counts_for_the_limit() {
     let origin = Origin::start().await;
     let proxy = "max_connections_per_ip = 1\nproxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]";
     let gateway = start(&origin, proxy, "").await;
     let one = "PROXY TCP4 192.0.2.1 192.0.2.9 1000 80\r\n";
     let another = "PROXY TCP4 192.0.2.2 192.0.2.9 1000 80\r\n";
     let mut held = connect(US, gateway.address).await;
-    // It is there once it has been answered.
+    // The connection counts by the time that it gets a response.
     held.write_all(format!("{one}GET / HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
     assert_eq!(held.read_u8().await.unwrap(), b'H');
     assert_eq!(get_from(US, &gateway, one).await, "");
     assert!(get_from(US, &gateway, another).await.starts_with("HTTP/1.1 200 "));
-    // Nobody in particular, or the load balancer itself.
+    // A connection of unknown origin, or of the load balancer itself, does not count.
     assert!(get_from(US, &gateway, "PROXY UNKNOWN\r\n").await.starts_with("HTTP/1.1 200 "));
     drop(held);
     eventually!(get_from(US, &gateway, one).await.starts_with("HTTP/1.1 200 "));
@@ -98,7 +98,7 @@ async fn a_connection_of_http1_ends_with_its_last_request() {
     let last = &answers[answers.rfind("HTTP/1.1 200 ").unwrap()..];
     assert!(last.contains("\r\nConnection: close\r\n"), "{answers}");
     assert_eq!(answers.matches("Connection: close").count(), 1, "{answers}");
-    // Clients that keep connections do not notice.
+    // A client that reuses connections must not see an error.
     let client = Client::new();
     for _ in 0..10 {
         assert_eq!(client.get(gateway.url("/")).await.status, 200);
@@ -106,7 +106,7 @@ async fn a_connection_of_http1_ends_with_its_last_request() {
 }
 
 #[tokio::test]
-async fn a_connection_of_http2_says_goodbye_and_answers_what_is_under_way() {
+async fn http2_connection_sends_goaway_after_its_last_request() {
     let origin = Origin::start().await;
     let gateway = start(&origin, "max_requests_per_connection = 2", "").await;
     let mut wire = Wire::connect(gateway.address).await;
@@ -123,13 +123,13 @@ async fn a_connection_of_http2_says_goodbye_and_answers_what_is_under_way() {
 }
 
 #[tokio::test]
-async fn a_connection_of_http2_ends_also_where_nobody_says_goodbye_back() {
+async fn http2_connection_ends_without_ack_of_the_goaway_ping() {
     let origin = Origin::start().await;
     let terms = "max_requests_per_connection = 1\nkeepalive_timeout_secs = 1";
     let gateway = start(&origin, terms, "").await;
     let mut wire = Wire::connect(gateway.address).await;
     wire.send(&[Frame::head(1, &get("a"), true)]).await;
     assert_eq!(wire.status(1).await, 200);
-    // The PING that asks whether the notice has come stays without an answer (RFC 9113 6.8).
+    // The test does not acknowledge the PING that follows the first GOAWAY (RFC 9113 6.8).
     wire.ended().await;
 }

@@ -1,16 +1,16 @@
-//! Open files: what is too much for them is said before anything is served.
+//! Limits of open files: the gateway reports a limit that is too low before it serves requests.
 
 use testkit::{Origin, Process};
 
 use crate::support::{ConfigFile, GATEWAY, Gateway, Setup, config};
 
-/// A shell that gives what it runs so few open files.
+/// Returns a shell script that runs its arguments with a limit of `files` open files.
 fn with_files(files: usize) -> String {
     format!("ulimit -n {files} && exec \"$0\" \"$@\"")
 }
 
 #[tokio::test]
-async fn connections_that_somebody_has_chosen_must_fit() {
+async fn configured_max_connections_must_fit_open_files() {
     let origin = Origin::start().await;
     let setup = Setup { proxy: "max_connections = 5000", ..Setup::default() };
     let file = ConfigFile::new(&config(&[origin.address()], setup));
@@ -27,7 +27,7 @@ async fn connections_that_somebody_has_chosen_must_fit() {
 }
 
 #[tokio::test]
-async fn the_default_is_lowered_to_what_fits_and_it_serves() {
+async fn default_max_connections_is_lowered_to_fit_open_files() {
     let origin = Origin::start().await;
     let file = ConfigFile::new(&config(&[origin.address()], Setup::default()));
     let path = file.path().display().to_string();
@@ -38,7 +38,7 @@ async fn the_default_is_lowered_to_what_fits_and_it_serves() {
 }
 
 #[tokio::test]
-async fn where_not_even_the_fewest_fit_the_least_that_is_needed_is_named() {
+async fn too_few_open_files_error_names_the_required_minimum() {
     let setup = Setup { proxy: "max_connections = 16", ..Setup::default() };
     let file = ConfigFile::new(&config(&[Origin::dead().address()], setup));
     let path = file.path().display().to_string();

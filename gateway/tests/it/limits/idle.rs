@@ -1,4 +1,4 @@
-//! Connections that are open and say nothing: each ends after `keepalive_timeout_secs`, in whatever state it is.
+//! Idle connections: each closes after `keepalive_timeout_secs`, in every state.
 
 use std::pin::Pin;
 use std::time::{Duration, Instant};
@@ -15,26 +15,28 @@ use crate::tls::{config, shows};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: web.test\r\n\r\n";
 const IDLE: Duration = Duration::from_secs(2);
-/// The gateway counts whole milliseconds.
+/// Tolerance, because the gateway counts whole milliseconds.
 const ROUNDED: Duration = Duration::from_millis(2);
 
 trait Connection: AsyncRead + AsyncWrite + Send {}
 impl<C: AsyncRead + AsyncWrite + Send> Connection for C {}
 
-/// Opens a connection, sends `said`, and returns what comes until the connection ends, and how long that was. Counted from
-/// before the opening: the gateway counts from its end, which it may see long before a busy client does.
+/// Opens a connection and sends `said`. Returns the bytes received until the connection ends, and the time that took.
+///
+/// The time starts before the connection is opened, because the gateway may accept it long before a busy client
+/// continues.
 async fn until_closed(gateway: &Gateway, kind: &str, said: &str) -> (String, Duration) {
     let start = Instant::now();
     let mut connection = open(gateway, kind).await;
     connection.write_all(said.as_bytes()).await.unwrap();
     let mut heard = Vec::new();
-    // Over TLS the end is announced: without that, this would be an error.
+    // Over TLS, a close without close_notify would be an error here.
     timeout(4 * DEADLINE, connection.read_to_end(&mut heard)).await.unwrap().unwrap();
     (String::from_utf8_lossy(&heard).into_owned(), start.elapsed())
 }
 
-/// A gateway with TLS and without, whose connections may be idle for two seconds: in less than that a busy client might not
-/// come to send its request.
+/// Starts a gateway with and without TLS and an idle timeout of two seconds. With less time, a busy client
+/// might not send its request before the timeout.
 async fn gateway(proxy: &str) -> (Origin, Identity, Gateway) {
     let (origin, identity) = (Origin::start().await, Authority::new().issue("web.test"));
     let proxy = format!("keepalive_timeout_secs = 2\n{proxy}");
@@ -56,7 +58,7 @@ async fn open(gateway: &Gateway, kind: &str) -> Pin<Box<dyn Connection>> {
 }
 
 #[tokio::test]
-async fn a_connection_is_held_idle_for_as_long_as_configured_and_no_longer() {
+async fn idle_connection_closes_after_keepalive_timeout() {
     for proxy in ["", "http2_cleartext = true"] {
         let (_origin, _identity, gateway) = gateway(proxy).await;
         let cases = [
@@ -89,7 +91,7 @@ async fn a_head_that_begins_late_is_not_cut_off_by_the_idle_timeout() {
             ["plain", "http/1.1"].into_iter().flat_map(|kind| ["", REQUEST].map(|before| (kind, before)));
         let over = &gateway;
         let all = all.map(|(kind, before)| async move {
-            // Its first line comes, and the rest never does.
+            // The client sends the first line of the head only.
             let said = format!("{before}GET / HTTP/1.1\r\n");
             let (heard, took) = until_closed(over, kind, &said).await;
             assert!(heard.contains("HTTP/1.1 408 "), "{kind} {said:?}: {heard}");
@@ -100,7 +102,7 @@ async fn a_head_that_begins_late_is_not_cut_off_by_the_idle_timeout() {
 }
 
 #[tokio::test]
-async fn the_beginning_of_a_preface_that_never_ends_is_a_head_that_is_late() {
+async fn unfinished_http2_preface_gets_408() {
     let (_origin, _identity, gateway) = gateway("http2_cleartext = true\nheader_timeout_secs = 1").await;
     let (heard, _) = until_closed(&gateway, "plain", "PRI * HT").await;
     assert!(heard.starts_with("HTTP/1.1 408 "), "{heard}");

@@ -1,4 +1,4 @@
-//! Bodies that come slowly, and those that only seem to.
+//! Slow request bodies, and bodies that only seem to be slow.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,14 +17,14 @@ use crate::grpc::service::Echo;
 use crate::h2_peers::connect;
 use crate::support::{Gateway, Setup};
 
-/// A second of patience, which 1 000 bytes buy again.
+/// A body timeout of one second. Every 1 000 bytes received extend it by a second.
 const SLOW: &str = "[limits]\nbody_timeout_secs = 1\nmin_body_bytes_per_sec = 1000\n";
 
 fn post(length: usize, fields: &str) -> String {
     format!("POST /anything HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n{fields}\r\n")
 }
 
-/// Sends a byte every now and then, until the answer comes; all of it.
+/// Sends one byte after the other until the gateway responds, and returns the whole response.
 async fn drip(mut stream: TcpStream) -> String {
     let mut answer = Vec::new();
     let dripping = async {
@@ -41,7 +41,7 @@ async fn drip(mut stream: TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn who_stops_or_drips_is_told_and_the_backend_is_not_to_blame() {
+async fn stopped_or_dripping_body_gets_408_and_spares_the_backend() {
     let origin = Origin::start().await;
     let gateway = start(&origin, "", &format!("{SLOW}[circuit_breaker]\nconsecutive_failures = 1\n")).await;
     let stopped = testkit::exchange(gateway.address, format!("{}x", post(10, "")).as_bytes()).await;
@@ -57,12 +57,12 @@ async fn who_stops_or_drips_is_told_and_the_backend_is_not_to_blame() {
 }
 
 #[tokio::test]
-async fn over_http2_too_and_nothing_else_on_the_connection_ends() {
+async fn slow_http2_body_ends_its_stream_only() {
     let origin = Origin::start().await;
     let gateway = start(&origin, "", &format!("{SLOW}[upstream]\nread_timeout_secs = 1\n")).await;
     let mut wire = Wire::connect(gateway.address).await;
     let head = [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", "/anything")];
-    // One stops, one drips.
+    // The first stream sends nothing more, the second one sends byte by byte.
     wire.send(&[Frame::head(1, &head, false), Frame::head(3, &head, false)]).await;
     let mut ended = [false; 2];
     let dripping = async {
@@ -86,7 +86,7 @@ async fn over_http2_too_and_nothing_else_on_the_connection_ends() {
     assert_eq!(wire.status(5).await, 200);
 }
 
-/// A backend that lets wait before it does anything, and again before it answers.
+/// Starts a backend that waits before it sends `first`. It answers after it has read the whole body.
 async fn slow_backend(first: &'static str, wait: Duration) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -108,7 +108,7 @@ async fn slow_backend(first: &'static str, wait: Duration) -> SocketAddr {
     address
 }
 
-/// Twice the patience.
+/// Twice the body timeout.
 const LONG: Duration = Duration::from_secs(2);
 
 async fn over(backend: SocketAddr) -> Gateway {
@@ -118,9 +118,9 @@ async fn over(backend: SocketAddr) -> Gateway {
 }
 
 #[tokio::test]
-async fn a_backend_that_takes_it_slowly_is_not_held_against_the_client() {
+async fn slow_backend_does_not_count_as_a_slow_client() {
     let gateway = over(slow_backend("", LONG).await).await;
-    // More than fits between the two.
+    // The body is larger than the buffers between client and backend.
     let body = [vec![b'x'; 9_000_000], b"the end".to_vec()].concat();
     let request = [post(body.len(), "Connection: close\r\n").into_bytes(), body.clone()].concat();
     let answer = testkit::exchange(gateway.address, &request).await;
@@ -144,7 +144,7 @@ async fn a_backend_that_takes_it_slowly_is_not_held_against_the_client() {
 }
 
 #[tokio::test]
-async fn who_waits_for_100_is_not_slow() {
+async fn client_that_waits_for_100_is_not_slow() {
     let gateway = over(slow_backend("HTTP/1.1 100 Continue\r\n\r\n", LONG).await).await;
     let mut stream = TcpStream::connect(gateway.address).await.unwrap();
     let head = post(7, "Connection: close\r\nExpect: 100-continue\r\n");
@@ -157,7 +157,7 @@ async fn who_waits_for_100_is_not_slow() {
     let answer = testkit::exchange_over(stream, b"the end").await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 
-    // And who gets it, and sends nothing all the same, is.
+    // A client that gets 100 (Continue) and then sends nothing is slow.
     let silent = testkit::exchange(gateway.address, head.as_bytes()).await;
     assert!(silent.starts_with("HTTP/1.1 100 ") && silent.contains("HTTP/1.1 408 "), "{silent}");
 }

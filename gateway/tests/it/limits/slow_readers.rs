@@ -1,4 +1,4 @@
-//! Clients that do not take what they have asked for.
+//! Clients that do not read the responses to their requests.
 
 use testkit::{Origin, eventually};
 use tokio::io::AsyncWriteExt;
@@ -12,7 +12,7 @@ const INITIAL_WINDOW_SIZE: u16 = 4;
 
 const ONE_SECOND: &str = "send_timeout_secs = 1";
 
-/// A GET of more than the sockets hold.
+/// Returns a GET of a response that is larger than the socket buffers.
 fn large(stream: u32) -> Frame {
     let mut fields = get("a");
     fields[3].1 = "/bytes/20000000";
@@ -28,7 +28,7 @@ fn window_update(stream: u32, by: u32) -> Frame {
 }
 
 #[tokio::test]
-async fn who_takes_nothing_over_http1_loses_the_connection() {
+async fn http1_client_that_reads_nothing_is_disconnected() {
     let origin = Origin::start().await;
     let gateway = start(&origin, ONE_SECOND, "").await;
     let mut stream = TcpStream::connect(gateway.address).await.unwrap();
@@ -39,7 +39,7 @@ async fn who_takes_nothing_over_http1_loses_the_connection() {
 }
 
 #[tokio::test]
-async fn who_takes_all_of_it_in_its_time_gets_it() {
+async fn client_that_reads_in_time_gets_the_whole_response() {
     let origin = Origin::start().await;
     let gateway = start(&origin, ONE_SECOND, "").await;
     let answer = gateway.get("/bytes/20000000").await;
@@ -48,14 +48,14 @@ async fn who_takes_all_of_it_in_its_time_gets_it() {
 }
 
 #[tokio::test]
-async fn a_stream_of_http2_without_a_window_ends_and_one_with_a_tiny_one_too() {
+async fn http2_stream_without_or_with_tiny_window_is_reset() {
     let origin = Origin::start().await;
     let gateway = start(&origin, ONE_SECOND, "").await;
     let mut wire = Wire::connect(gateway.address).await;
     wire.send(&[settings(0), large(1), large(3)]).await;
     let mut ended = [false; 2];
     while ended != [true; 2] {
-        // A byte at a time for one of them, for as long as it lasts.
+        // The second stream gets a window of one byte at a time until it is reset.
         if !ended[1] {
             wire.send(&[window_update(3, 1)]).await;
         }
@@ -64,20 +64,20 @@ async fn a_stream_of_http2_without_a_window_ends_and_one_with_a_tiny_one_too() {
         ended[1] |= frame.kind == RST_STREAM && frame.stream == 3;
     }
     assert_eq!(met(&gateway, "send_rate").await, 2.0);
-    // The connection goes on.
+    // The connection must still serve other streams.
     wire.send(&[settings(65_535), Frame::head(5, &get("a"), true)]).await;
     assert_eq!(wire.status(5).await, 200);
 }
 
 #[tokio::test]
-async fn who_takes_nothing_holds_up_nobody_on_the_same_connection_to_a_backend() {
+async fn unread_streams_do_not_block_a_shared_backend_connection() {
     const STREAMS: usize = 90;
     let origin = Origin::start().await;
     let gateway = start(&origin, "", "[upstream]\nprotocol = \"http2\"\n").await;
     let mut wire = Wire::connect(gateway.address).await;
     wire.send(&[settings(0)]).await;
     for n in 0..STREAMS as u32 {
-        // With the head of its answer the connection to the backend is there to be shared.
+        // The test waits for the head of each response, because then the connection to the backend can be shared.
         wire.send(&[large(2 * n + 1)]).await;
         assert!(wire.find(|frame| frame.kind == HEADERS).await.is_some());
     }
@@ -87,7 +87,7 @@ async fn who_takes_nothing_holds_up_nobody_on_the_same_connection_to_a_backend()
 }
 
 #[tokio::test]
-async fn a_connection_of_http2_that_is_not_read_ends_whatever_its_windows() {
+async fn unread_http2_connection_ends_despite_open_windows() {
     let origin = Origin::start().await;
     let gateway = start(&origin, ONE_SECOND, "").await;
     let mut wire = Wire::connect(gateway.address).await;
@@ -106,7 +106,7 @@ async fn a_head_of_http2_that_never_ends_does_not_keep_its_connection() {
     let gateway = start(&origin, "keepalive_timeout_secs = 1", "").await;
     let fields = block(&get("a"));
     let frame = Frame::new(HEADERS, END_STREAM | END_HEADERS, 1, fields).bytes();
-    // Broken off in the middle of the frame, and then one byte after the other.
+    // The client stops in the middle of the frame.
     let mut stream = TcpStream::connect(gateway.address).await.unwrap();
     let begin =
         [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &Frame::new(SETTINGS, 0, 0, []).bytes()[..], &frame[..20]];
@@ -115,10 +115,10 @@ async fn a_head_of_http2_that_never_ends_does_not_keep_its_connection() {
     eventually!(open(&gateway).await == 0.0);
     assert!(origin.received().is_empty());
 
-    // Or between two frames of one head.
+    // The client stops between two frames of one head.
     let mut wire = Wire::connect(gateway.address).await;
     wire.send(&[Frame::new(HEADERS, END_STREAM, 1, block(&get("a")))]).await;
-    // It is idle, and is told so.
+    // The connection is idle, so the client gets a GOAWAY.
     assert!(wire.ended().await.is_none_or(|reason| reason == 0));
     assert!(origin.received().is_empty());
 }

@@ -1,4 +1,4 @@
-//! How much a client may ask, here and in a Redis that gateways share.
+//! Rate limits, counted in the gateway and in a Redis that several gateways share.
 
 mod redis;
 mod shared;
@@ -40,7 +40,7 @@ async fn the_101st_request_of_a_client_is_refused_and_others_are_not() {
 }
 
 #[tokio::test]
-async fn what_a_client_claims_to_be_does_not_matter() {
+async fn forged_forwarded_for_does_not_evade_the_rate_limit() {
     let origin = Origin::start().await;
     let tables = "[rate_limit]\nrequests = 2\n";
     let gateway = Gateway::start(&[&origin], Setup { tables, ..Setup::default() }).await;
@@ -53,14 +53,14 @@ async fn what_a_client_claims_to_be_does_not_matter() {
     assert_eq!(statuses, [200, 200, 429, 429]);
 }
 
-/// A GET of `/` with this header field.
+/// Sends a GET of `/` with this header field.
 async fn ask(gateway: &Gateway, field: (&str, &str)) -> testkit::Response {
     let request = http::Request::get(gateway.url("/")).header(field.0, field.1);
     testkit::Client::new().send(request.body(bytes::Bytes::new()).unwrap()).await
 }
 
 #[tokio::test]
-async fn windows_by_field_and_cookie_count_each_name_for_itself_and_the_nameless_by_address() {
+async fn windows_by_field_or_cookie_fall_back_to_the_address() {
     let origin = Origin::start().await;
     let tables = "[[rate_limit]]\nname = \"key\"\nrequests = 2\nkey = \"header:X-Key\"\n\
                   [[rate_limit]]\nname = \"session\"\nrequests = 3\nkey = \"cookie:session\"\n";
@@ -93,7 +93,7 @@ async fn an_empty_array_lifts_the_limit_of_the_level_above() {
 }
 
 #[tokio::test]
-async fn who_is_forgotten_for_want_of_room_is_counted_and_nobody_is_refused_for_it() {
+async fn eviction_from_a_full_table_is_counted_and_refuses_no_client() {
     let origin = Origin::start().await;
     let tables = "[rate_limit]\nrequests = 1\nkey = \"header:X-Key\"\n";
     let gateway = Gateway::start(&[&origin], Setup { proxy: "rate_limit_clients = 8", tables }).await;
@@ -102,7 +102,7 @@ async fn who_is_forgotten_for_want_of_room_is_counted_and_nobody_is_refused_for_
     }
     assert_eq!(gateway.metric("proxy_rate_limit_evictions_total").await, 2.0);
     assert_eq!(ask(&gateway, ("X-Key", "9")).await.status, 429);
-    // Another table has other places: all are forgotten.
+    // A new table size means a new table, so all counts are lost.
     let proxy = "rate_limit_clients = 80";
     gateway.edit(&config(&[origin.address()], Setup { proxy, tables }));
     testkit::eventually!(ask(&gateway, ("X-Key", "9")).await.status == 200);
@@ -127,7 +127,7 @@ async fn the_management_api_changes_one_window_into_several() {
 }
 
 #[tokio::test]
-async fn an_answer_of_the_gateways_own_says_where_the_client_stands_too() {
+async fn local_reply_has_the_ratelimit_field() {
     async fn old(gateway: &Gateway) -> testkit::Response {
         let request = http::Request::get(gateway.url("/old")).header("Host", "own.test");
         testkit::Client::new().send(request.body(bytes::Bytes::new()).unwrap()).await

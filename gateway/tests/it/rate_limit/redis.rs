@@ -1,4 +1,4 @@
-//! A real Redis, as a child process that forgets everything when it ends.
+//! A real Redis as a child process. It keeps its data in memory only.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use tempfile::TempDir;
 use testkit::tls::{Authority, Identity};
 use testkit::{DEADLINE, Process, Signal, free_address};
 
-/// Where the tests can be had that need it.
+/// Message if Redis is not installed.
 const MISSING: &str = "`redis-server` is not installed; `make setup-test` installs it";
 
-/// Whether there is a Redis. Where not, the test is skipped, but never in CI.
+/// Returns true if Redis is installed. If not, the caller skips the test, but in CI the test fails.
 pub(super) fn is_there() -> bool {
     let is_there = std::process::Command::new("redis-server").arg("--version").output().is_ok();
     assert!(is_there || std::env::var_os("CI").is_none(), "{MISSING}");
@@ -20,7 +20,7 @@ pub(super) fn is_there() -> bool {
     is_there
 }
 
-/// A running Redis. It always listens at a socket, by which the test itself speaks to it.
+/// A running Redis. It always listens on a Unix socket, which the test itself uses.
 pub(super) struct Redis {
     process: Process,
     directory: TempDir,
@@ -28,19 +28,19 @@ pub(super) struct Redis {
 }
 
 impl Redis {
-    /// One that listens at a socket alone.
+    /// Starts a Redis that listens on a Unix socket only.
     pub(super) async fn start() -> Redis {
         Redis::start_with(&["--port", "0"]).await
     }
 
-    /// One that listens on TCP as well, and where.
+    /// Starts a Redis that also listens on TCP, and returns its URL.
     pub(super) async fn start_on_tcp() -> (Redis, String) {
         let address = free_address();
         let redis = Redis::start_with(&["--bind", "127.0.0.1", "--port", &address.port().to_string()]).await;
         (redis, format!("redis://{address}"))
     }
 
-    /// One that listens on TCP over TLS, and where.
+    /// Starts a Redis that also listens on TCP with TLS, and returns its URL.
     pub(super) async fn start_on_tls(authority: &Authority, identity: &Identity) -> (Redis, String) {
         let text = |path: &Path| path.display().to_string();
         let address = free_address();
@@ -75,33 +75,33 @@ impl Redis {
         Redis { process, directory, arguments }
     }
 
-    /// The socket, as a gateway is told it.
+    /// Returns the URL of the Unix socket for a gateway's configuration.
     pub(super) fn url(&self) -> String {
         format!("unix://{}/redis.sock", self.directory.path().display())
     }
 
-    /// Ends it as a power cut would.
+    /// Kills the process without a chance to clean up, like a power cut.
     pub(super) async fn kill(&mut self) {
         self.process.signal(Signal::SIGKILL);
         self.process.ended(DEADLINE).await;
     }
 
-    /// Starts it again, in the same places, and empty.
+    /// Starts Redis again at the same addresses, without data.
     pub(super) async fn again(&mut self) {
         self.process = spawn(&self.arguments).await;
     }
 
-    /// Has it hang.
+    /// Stops the process (SIGSTOP), so that Redis hangs.
     pub(super) fn hang(&self) {
         self.process.signal(Signal::SIGSTOP);
     }
 
-    /// Has it go on.
+    /// Continues the stopped process.
     pub(super) fn go_on(&self) {
         self.process.signal(Signal::SIGCONT);
     }
 
-    /// What it answers to a command.
+    /// Sends a command and returns the reply.
     pub(super) fn ask(&self, words: &[&str]) -> Value {
         let client = Client::open(self.url()).unwrap();
         let mut connection = client.get_connection().unwrap();
@@ -110,7 +110,7 @@ impl Redis {
         command.query(&mut connection).unwrap()
     }
 
-    /// The keys that it holds.
+    /// Returns the keys that Redis has.
     pub(super) fn keys(&self) -> Vec<String> {
         redis::from_redis_value(self.ask(&["KEYS", "*"])).unwrap()
     }

@@ -1,4 +1,4 @@
-//! Gateways that count together, in a real Redis, which is at times away, slow, or wrong.
+//! Rate limits that several gateways count in a real Redis, which may be down, slow, or return wrong replies.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,14 +13,14 @@ use tokio::task::JoinHandle;
 use super::redis::{self, Redis};
 use crate::support::{ConfigFile, GATEWAY, Gateway, Setup, config};
 
-/// Long enough for a Redis on a machine that is busy.
+/// A store timeout that is long enough for a Redis on a busy machine.
 const PATIENT: &str = "store_timeout_ms = 5000\n";
 
 const LOST: &str = "the store of rate limits does not answer";
 const FOUND: &str = "the store of rate limits answers";
 const UNUSABLE: &str = "the store of rate limits cannot be used";
 
-/// A limit in a store.
+/// Returns a rate limit with a store.
 fn limit(requests: u32, url: &str, more: &str) -> String {
     format!("[rate_limit]\nrequests = {requests}\nwindow_secs = 3600\nstore = \"{url}\"\n{more}")
 }
@@ -29,7 +29,7 @@ async fn gateway(origin: &Origin, tables: &str) -> Gateway {
     Gateway::start(&[origin], Setup { tables, ..Setup::default() }).await
 }
 
-/// A gateway that counts in its store by now.
+/// Starts a gateway and waits until it counts in its store.
 async fn sharing(origin: &Origin, tables: &str) -> Gateway {
     let gateway = gateway(origin, tables).await;
     gateway.process.line(FOUND).await;
@@ -49,7 +49,7 @@ async fn fallbacks(gateway: &Gateway, url: &str, reason: &str) -> f64 {
     gateway.metric(&series).await
 }
 
-/// What clients get who do not stop asking.
+/// Continuous requests of several clients, and their responses.
 struct Load {
     ends: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Vec<(u16, Duration)>>>,
@@ -72,7 +72,7 @@ impl Load {
         Load { clients: (0..4).map(|_| client()).collect(), ends: ends.clone() }
     }
 
-    /// Every answer, and how long it took.
+    /// Stops the requests. Returns the status and the response time of each.
     async fn answers(self) -> Vec<(u16, Duration)> {
         self.ends.store(true, Ordering::Relaxed);
         let mut answers = Vec::new();
@@ -124,7 +124,7 @@ async fn two_gateways_let_exactly_as_many_through_together_as_one() {
     let left: i64 = ::redis::from_redis_value(redis.ask(&["PTTL", key])).unwrap();
     assert!((1..=3_600_000).contains(&left), "it goes when its window has passed: {left}");
 
-    // Whom Redis has refused is not asked about again until the window has passed.
+    // The gateway caches a refusal of Redis until the window has passed.
     redis.ask(&["DEL", key]);
     assert_eq!(other.get("/").await.status, 429);
     assert!(redis.keys().iter().all(|key| key.ends_with("probe")), "{:?}", redis.keys());
@@ -132,7 +132,7 @@ async fn two_gateways_let_exactly_as_many_through_together_as_one() {
 }
 
 #[tokio::test]
-async fn a_request_counts_in_the_windows_here_and_in_the_store_or_in_none() {
+async fn request_counts_in_local_and_shared_windows_or_in_none() {
     if !redis::is_there() {
         return;
     }
@@ -166,7 +166,7 @@ async fn a_request_counts_in_the_windows_here_and_in_the_store_or_in_none() {
         assert!(fields.contains("\"here\";r=2;") && fields.contains("\"key\";r=0;"), "{fields}");
         assert_eq!(fields.contains("\"all\";r=98;"), n == 0, "Redis was asked once: {fields}");
     }
-    // Nothing is missed by a Redis that has forgotten the script.
+    // Counting must continue after Redis has lost the script.
     redis.ask(&["SCRIPT", "FLUSH"]);
     assert_eq!([ask("b").await.status, ask("c").await.status], [200, 200]);
     let refused = ask("d").await;
@@ -177,7 +177,7 @@ async fn a_request_counts_in_the_windows_here_and_in_the_store_or_in_none() {
 }
 
 #[tokio::test]
-async fn a_redis_that_is_killed_under_load_fails_no_request_and_is_shared_again_when_it_is_back() {
+async fn killed_redis_fails_no_request_and_is_used_again_when_back() {
     if !redis::is_there() {
         return;
     }
@@ -204,7 +204,7 @@ async fn a_redis_that_is_killed_under_load_fails_no_request_and_is_shared_again_
     }
     assert_eq!((said(&one, UNUSABLE), said(&other, UNUSABLE)), unusable, "that it is away was told");
     assert!(fallbacks(&one, &url, "away").await >= 1.0);
-    // What one counts, the other knows.
+    // Both gateways must see the same count.
     let left = |answer: &testkit::Response| -> u32 {
         let field = answer.header("ratelimit").split([';', '=']).nth(2).unwrap_or_default().to_owned();
         field.parse().unwrap()
@@ -214,13 +214,14 @@ async fn a_redis_that_is_killed_under_load_fails_no_request_and_is_shared_again_
 }
 
 #[tokio::test]
-async fn a_redis_that_hangs_holds_requests_up_once_and_no_longer_than_its_deadline() {
+async fn hanging_redis_delays_one_request_for_the_timeout() {
     if !redis::is_there() {
         return;
     }
     let redis = Redis::start().await;
     let origin = Origin::start().await;
-    // So long that no machine is too busy to tell it from a request that does not wait, and no answer so slow.
+    // The timeout is long, so that even on a busy machine a request that waits differs clearly from one that
+    // does not.
     let gateway = sharing(&origin, &limit(1_000_000, &redis.url(), "store_timeout_ms = 2000\n")).await;
     assert_eq!(gateway.get("/").await.status, 200);
     redis.hang();
@@ -241,7 +242,7 @@ async fn a_redis_that_hangs_holds_requests_up_once_and_no_longer_than_its_deadli
 }
 
 #[tokio::test]
-async fn a_redis_that_takes_no_writes_is_not_counted_in_until_it_does() {
+async fn read_only_redis_is_unused_until_it_accepts_writes() {
     if !redis::is_there() {
         return;
     }
@@ -261,7 +262,7 @@ async fn a_redis_that_takes_no_writes_is_not_counted_in_until_it_does() {
         eventually!(is_up(&gateway).await);
     }
     eventually!(said(&gateway, LOST) == 2);
-    // Here two have been counted, and in the store none.
+    // The local window has counted two requests, the store none.
     let answer = gateway.get("/").await;
     assert!(answer.header("ratelimit").starts_with("\"default\";r=2;"), "{answer:?}");
 }
@@ -339,7 +340,7 @@ async fn over_tls_a_redis_must_prove_who_it_is() {
 }
 
 #[tokio::test]
-async fn roots_that_are_replaced_hold_at_once() {
+async fn replaced_store_ca_file_applies_at_once() {
     if !redis::is_there() {
         return;
     }
@@ -357,20 +358,20 @@ async fn roots_that_are_replaced_hold_at_once() {
     gateway.process.line("certificate verify failed").await;
     replace(&authority);
     gateway.process.line(FOUND).await;
-    // Whoever was believed yesterday is not today.
+    // A certificate that was trusted before is not trusted after the change.
     replace(&stranger);
     eventually!(!is_up(&gateway).await);
     assert_eq!(gateway.get("/").await.status, 200);
 }
 
-/// Takes a connection, counts one request, and says then whatever it likes, without an end.
+/// Accepts a connection, counts one request, and then sends data without end.
 async fn babble(listener: TcpListener) -> std::io::Error {
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut question = [0; 4096];
     assert!(stream.read(&mut question).await.unwrap() > 0);
     stream.write_all(b"*3\r\n:1\r\n:1\r\n:1000\r\n$999999999999\r\n").await.unwrap();
     let babble = vec![b'x'; 64 * 1024];
-    // As much as fits into what the systems keep for a connection, many times over.
+    // Several times as much as the socket buffers hold.
     for _ in 0..1024 {
         if let Err(error) = stream.write_all(&babble).await {
             return error;
@@ -380,7 +381,7 @@ async fn babble(listener: TcpListener) -> std::io::Error {
 }
 
 #[tokio::test]
-async fn a_redis_that_does_not_end_its_answer_is_left() {
+async fn endless_redis_reply_ends_the_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());
     let babbling = tokio::spawn(babble(listener));
@@ -404,7 +405,7 @@ async fn a_store_comes_and_goes_with_the_configuration() {
     gateway.edit(&config(&limit(100, &redis.url(), PATIENT)));
     eventually!(said(&gateway, FOUND) == 1);
     assert!(gateway.get("/").await.header("ratelimit").starts_with("\"default\";r=99;"));
-    // What changes besides leaves the connection as it is.
+    // A change of other values must keep the connection to the store.
     gateway.edit(&config(&limit(200, &redis.url(), PATIENT)));
     eventually!(gateway.get("/").await.header("ratelimit-policy") == "\"default\";q=200;w=3600");
     assert_eq!(said(&gateway, FOUND), 1);

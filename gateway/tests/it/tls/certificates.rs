@@ -1,4 +1,4 @@
-//! Certificates by SNI, their kinds, and what is wrong with files.
+//! Certificates by SNI, their key types, and errors about their files.
 
 use openssl::pkey::Id;
 use openssl::ssl::SslVersion;
@@ -37,7 +37,7 @@ async fn each_client_is_shown_what_it_asks_for() {
         listed.as_array().unwrap().iter().map(|one| one["virtual_host"].as_str().unwrap()).collect();
     assert_eq!(domains, ["web.test", "*.wild.test", "other.test"]);
     assert_eq!((&listed[1]["names"][0], &listed[1]["key"]), (&"*.wild.test".into(), &"ecdsa".into()));
-    // A virtual host without a certificate is served all the same, to whoever accepts that.
+    // A virtual host without a certificate is served to clients that accept another name's certificate.
     assert_eq!(status(&get(address, "plain.test", "plain.test", "").await), 200);
     let text = gateway.monitor("/metrics").await.text();
     assert!(text.contains("proxy_tls_handshakes_total{result=\"ok\"} 8"), "{text}");
@@ -49,13 +49,13 @@ async fn each_client_is_shown_what_it_asks_for() {
 }
 
 #[tokio::test]
-async fn where_there_is_nothing_to_show_there_is_no_handshake() {
+async fn unknown_name_without_default_fails_the_handshake() {
     let (_origin, gateway) = simple().await;
     let address = gateway.https().await;
     assert!(shown(address, Some("unknown.test")).await.is_err());
     assert!(shown(address, None).await.is_err());
     assert_eq!(gateway.metric("proxy_tls_handshakes_total{result=\"failed\"}").await, 2.0);
-    // What does not even try is none of the others' business, and is told so where it is a request.
+    // Bytes that are no TLS must not affect other clients. If they are an HTTP request, the client gets a response.
     for (tries, answer) in [(&b"GET / HTTP/1.1\r\n\r\n"[..], "HTTP/1.1 400 "), (b"\x01\x02", "")] {
         let answered = exchange(address, tries).await;
         assert!(answered.starts_with(answer) && answered.is_empty() == answer.is_empty(), "{answered}");
@@ -121,7 +121,7 @@ async fn old_versions_and_weak_ciphers_are_refused() {
 }
 
 #[tokio::test]
-async fn a_client_that_returns_need_not_begin_anew() {
+async fn tls_session_is_resumed() {
     let (_origin, gateway) = simple().await;
     let address = gateway.https().await;
     for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
@@ -134,7 +134,7 @@ async fn a_client_that_returns_need_not_begin_anew() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_file_is_said_with_its_place() {
+async fn certificate_file_error_names_its_place() {
     let authority = Authority::new();
     let (one, other) = (authority.issue("one.test"), authority.issue("other.test"));
     let origin = "127.0.0.1:3001".parse().unwrap();
@@ -153,7 +153,7 @@ async fn what_is_wrong_with_a_file_is_said_with_its_place() {
 }
 
 #[tokio::test]
-async fn a_certificate_for_learning_works_at_once() {
+async fn dev_cert_works_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().display().to_string();
     let arguments = ["dev-cert", "localhost", "*.dev.test", "127.0.0.1", "--out", &out];
@@ -163,7 +163,7 @@ async fn a_certificate_for_learning_works_at_once() {
     let text = config(origin.address(), "", &[Host::new("localhost", output.clone())]);
     let gateway = Gateway::start_with_config(&text).await;
     let address = gateway.https().await;
-    // Trusted because it is told to be, and for its names only.
+    // The client trusts this certificate because of its configuration, and only for the names in it.
     let trusting = |tls: &mut openssl::ssl::SslConnectorBuilder| {
         tls.set_verify(openssl::ssl::SslVerifyMode::PEER);
         tls.set_ca_file(directory.path().join("localhost.crt"))

@@ -1,4 +1,4 @@
-//! Client certificates: who is let in, what backends hear, and that nobody gets around it.
+//! Client certificates: which clients are let in, which fields backends get, and attempts to bypass the check.
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslConnectorBuilder, SslFiletype, SslVersion};
@@ -22,7 +22,7 @@ fn asks(authority: &Authority, how: &str) -> String {
 }
 
 #[tokio::test]
-async fn required_or_optional_and_backends_are_told_who_it_is() {
+async fn client_certificate_required_or_optional_reaches_backend() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let origin = Origin::start().await;
     let [must, may] = ["must.test", "may.test"].map(|name| authority.issue(name));
@@ -33,7 +33,7 @@ async fn required_or_optional_and_backends_are_told_who_it_is() {
     let gateway = start(&origin, &hosts).await;
     let address = gateway.https().await;
     let (alice, mallory) = (authority.issue("alice"), stranger.issue("alice"));
-    // Who must show something is told what is missing, over HTTP.
+    // A client without a required certificate gets an HTTP response that says so.
     let nobody = get_with(address, "must.test", "must.test", "", anyhow).await.unwrap();
     assert!(status(&nobody) == 403 && nobody.contains("none was shown"), "{nobody}");
     let forged = get_with(address, "must.test", "must.test", "", showing(&mallory)).await.unwrap();
@@ -60,14 +60,14 @@ async fn required_or_optional_and_backends_are_told_who_it_is() {
         assert_eq!(received[0].header("client-cert").is_empty(), subject.is_empty(), "{host}");
         assert_eq!(received[0].header("x-client-cert-else"), "");
     }
-    // Without TLS there is nothing to show.
+    // A client without TLS cannot have a certificate.
     let answer =
         exchange(gateway.address, b"GET / HTTP/1.1\r\nHost: must.test\r\nConnection: close\r\n\r\n").await;
     assert_eq!(status(&answer), 403, "{answer}");
 }
 
 #[tokio::test]
-async fn nobody_gets_in_by_way_of_another_host() {
+async fn client_certificate_check_is_not_bypassed_by_host() {
     let authority = Authority::new();
     let origin = Origin::start().await;
     let [open, must, theirs] = ["open.test", "must.test", "theirs.test"].map(|name| authority.issue(name));
@@ -90,17 +90,17 @@ async fn nobody_gets_in_by_way_of_another_host() {
         let answer = get_with(address, name, host, "", showing(&alice)).await.unwrap();
         assert_eq!(status(&answer), expected, "{name} {host}: {answer}");
     }
-    // Who names no host has shown nothing.
+    // Without a server name, the client gets the default host, which asks for no certificate.
     let stream = testkit::tls::handshake(address, None, showing(&alice)).await.unwrap();
     let request = b"GET / HTTP/1.1\r\nHost: must.test\r\nConnection: close\r\n\r\n";
     assert_eq!(status(&testkit::exchange_over(stream, request).await), 421);
     for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
         let version = |tls: &mut SslConnectorBuilder| tls.set_max_proto_version(Some(version));
-        // A session that began elsewhere, without a certificate, is not taken up again.
+        // A TLS session from another host, without a certificate, must not be resumed.
         let visit = return_visit(address, ["open.test", "must.test"], request, version).await;
         let (resumed, answer) = visit.unwrap();
         assert!(!resumed && status(&answer) == 403, "{resumed} {answer}");
-        // Nor is one with a certificate, here or elsewhere: what is believed is believed anew.
+        // A session with a certificate must not be resumed either: the gateway verifies the certificate again.
         let both = |tls: &mut SslConnectorBuilder| {
             version(tls)?;
             showing(&alice)(tls)
@@ -137,11 +137,11 @@ async fn other_authorities_hold_for_connections_that_are_open_already() {
 }
 
 #[tokio::test]
-async fn a_host_without_a_certificate_so_far_lets_nobody_in_either() {
+async fn host_awaiting_its_certificate_serves_no_request() {
     let authority = Authority::new();
     let origin = Origin::start().await;
     let cache = tempfile::tempdir().unwrap();
-    // Nobody is there to give it one.
+    // No ACME server will issue this certificate.
     let acme = format!(
         "[lets_encrypt]\ndirectory_url = \"https://127.0.0.1:1/dir\"\ncache_dir = \"{}\"\n",
         cache.path().display()

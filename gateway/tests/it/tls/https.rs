@@ -1,4 +1,4 @@
-//! What HTTPS changes: redirects, cookies, and fields that speak of it.
+//! Effects of HTTPS: redirects, cookies, and header fields about the scheme.
 
 use testkit::tls::Authority;
 use testkit::{Behaviour, Origin, exchange, exchange_from};
@@ -13,7 +13,7 @@ fn plain(fields: &str) -> String {
 }
 
 #[tokio::test]
-async fn clients_without_tls_are_sent_to_the_same_place_with_it() {
+async fn plain_http_is_redirected_to_https() {
     let authority = Authority::new();
     let origin = Origin::start().await;
     let identity = authority.issue("web.test");
@@ -27,7 +27,7 @@ async fn clients_without_tls_are_sent_to_the_same_place_with_it() {
         "{answer}"
     );
     assert_eq!(status(&get(https, "web.test", "web.test", "").await), 200);
-    // What a client says of its scheme counts for nothing.
+    // The gateway must ignore the client's claim about the scheme.
     let answer = exchange(gateway.address, plain("X-Forwarded-Proto: https\r\n").as_bytes()).await;
     assert_eq!(status(&answer), 308);
 }
@@ -65,7 +65,7 @@ async fn behind_a_load_balancer_that_speaks_tls_there_is_no_loop() {
 }
 
 #[tokio::test]
-async fn answers_tell_browsers_to_be_careful() {
+async fn security_headers_are_on_responses_and_local_replies() {
     let authority = Authority::new();
     let origin = Origin::start().await;
     let identity = authority.issue("web.test");
@@ -84,7 +84,7 @@ async fn answers_tell_browsers_to_be_careful() {
         assert_eq!(answer.matches(&format!("{line}\r\n")).count(), 1, "{line}: {answer}");
     }
     assert!(!answer.contains("referrer-policy") && !answer.contains("x-frame-options: deny"), "{answer}");
-    // The gateway's own answers too: what no virtual host serves has the fields of the top.
+    // Local replies have the fields, too. A reply for an unknown host uses the top-level table.
     let unknown = exchange(gateway.address, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     assert!(unknown.contains("referrer-policy: strict-origin-when-cross-origin\r\n"), "{unknown}");
     assert!(!unknown.contains("strict-transport-security"), "{unknown}");

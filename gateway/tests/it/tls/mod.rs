@@ -1,4 +1,4 @@
-//! HTTPS: which certificate is shown to whom, how it is replaced, and what a client has to be.
+//! HTTPS: the choice of the certificate, its replacement, and requirements for clients.
 
 mod certificates;
 mod clients;
@@ -16,15 +16,15 @@ use testkit::{Origin, exchange_over};
 
 use crate::support::Gateway;
 
-/// A virtual host and the keys that it has besides domain and tag.
+/// A virtual host, and its keys other than domain and tag.
 pub(crate) struct Host<'a> {
     pub(crate) domain: &'a str,
     pub(crate) keys: String,
-    /// Its files are there as long as this is.
+    /// Kept here because the files exist only as long as the identity.
     _identity: Option<&'a Identity>,
 }
 
-/// A virtual host that shows `identity`.
+/// Returns a virtual host that presents `identity`.
 pub(crate) fn shows<'a>(domain: &'a str, identity: &'a Identity) -> Host<'a> {
     let (certificate, key) = (identity.certificate_file(), identity.key_file());
     let keys = format!("cert_file = \"{}\"\nkey_file = \"{}\"\n", certificate.display(), key.display());
@@ -32,19 +32,19 @@ pub(crate) fn shows<'a>(domain: &'a str, identity: &'a Identity) -> Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    /// One with these keys.
+    /// Returns a virtual host with these keys.
     pub(crate) fn new(domain: &'a str, keys: impl Into<String>) -> Self {
         Host { domain, keys: keys.into(), _identity: None }
     }
 
-    /// With more keys.
+    /// Adds keys.
     pub(crate) fn with(mut self, keys: &str) -> Self {
         let _ = writeln!(self.keys, "{keys}");
         self
     }
 }
 
-/// A configuration with a listener of each kind.
+/// Returns a configuration with a listener of each kind.
 pub(crate) fn config(origin: SocketAddr, proxy: &str, hosts: &[Host<'_>]) -> String {
     let mut config = format!(
         "[proxy]\nlisten_addr_http = \"127.0.0.1:0\"\nlisten_addr = \"127.0.0.1:0\"\n\
@@ -61,17 +61,17 @@ pub(crate) fn config(origin: SocketAddr, proxy: &str, hosts: &[Host<'_>]) -> Str
     config
 }
 
-/// A gateway over `origin` with these virtual hosts.
+/// Starts a gateway over `origin` with these virtual hosts.
 pub(crate) async fn start(origin: &Origin, hosts: &[Host<'_>]) -> Gateway {
     Gateway::start_with_config(&config(origin.address(), "", hosts)).await
 }
 
-/// Trusts nobody, shows nothing, speaks what it can.
+/// Client options that verify no certificate, send none, and leave the protocols at their defaults.
 fn anyhow(_: &mut SslConnectorBuilder) -> Result<(), ErrorStack> {
     Ok(())
 }
 
-/// The subject of the certificate that a client is shown which asks for `name`.
+/// Returns the subject of the certificate that the server presents for `name`.
 async fn shown(address: SocketAddr, name: Option<&str>) -> Result<String, String> {
     handshake(address, name, anyhow).await.map(|stream| subject(stream.ssl()))
 }
@@ -82,7 +82,7 @@ fn subject(ssl: &SslRef) -> String {
     entry.data().to_string().unwrap()
 }
 
-/// The whole answer to a GET of `/anything` over a connection for `name`, and for the host `host`.
+/// Sends a GET of `/anything` on a connection for `name`, with the host `host`. Returns the whole response.
 async fn get(address: SocketAddr, name: &str, host: &str, fields: &str) -> String {
     get_with(address, name, host, fields, anyhow).await.unwrap()
 }
@@ -99,12 +99,12 @@ async fn get_with(
     Ok(exchange_over(stream, request.as_bytes()).await)
 }
 
-/// The status of an answer.
+/// Returns the status of a response.
 fn status(answer: &str) -> u16 {
     answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default()
 }
 
-/// One virtual host with a certificate.
+/// Starts a gateway with one virtual host that has a certificate.
 async fn simple() -> (Origin, Gateway) {
     let authority = Authority::new();
     let origin = Origin::start().await;

@@ -1,4 +1,4 @@
-//! Certificates that are replaced while clients come and go.
+//! Certificates that are replaced while clients connect.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use testkit::{Origin, Signal, eventually, exchange_over};
 
 use super::{anyhow, config, get, shown, shows, start, status};
 
-/// Puts `new` where `served` is, as a tool for certificates does: each file in one step.
+/// Replaces the files of `served` with those of `new`, as certificate tools do: each file atomically.
 fn replace(served: &Identity, new: &Identity) {
     let put = |from: &Path, to: &Path| {
         let draft = to.with_extension("draft");
@@ -34,7 +34,7 @@ async fn a_new_certificate_is_shown_as_soon_as_its_files_are_there() {
     gateway.process.line("a new certificate is shown").await;
     let text = gateway.monitor("/metrics").await.text();
     assert!(text.contains("key=\"rsa\"") && !text.contains("key=\"ecdsa\""), "{text}");
-    // Who was connected before goes on as before.
+    // A client that was connected before must still be served.
     let request = b"GET / HTTP/1.1\r\nHost: web.test\r\nConnection: close\r\n\r\n";
     assert_eq!(status(&exchange_over(&mut open, request).await), 200);
 }
@@ -67,14 +67,14 @@ async fn another_file_in_the_configuration_is_another_certificate() {
     let address = gateway.https().await;
     gateway.edit(&config(origin.address(), "", &[shows("web.test", &second)]));
     eventually!(shown(address, Some("web.test")).await.as_deref() == Ok("web2.test"));
-    // The new files are followed like the old ones were.
+    // The gateway must watch the new files like the old ones.
     replace(&second, &authority.issue("web3.test"));
     eventually!(shown(address, Some("web.test")).await.as_deref() == Ok("web3.test"));
 }
 
-/// Fifty times under load, and none of the handshakes fails.
+/// Replaces certificates fifty times under load. No handshake may fail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_notices_that_certificates_are_replaced() {
+async fn certificate_replacement_under_load_fails_no_handshake() {
     let authority = Authority::new();
     let origin = Origin::start().await;
     let served = authority.issue("web.test");
@@ -109,10 +109,10 @@ async fn nobody_notices_that_certificates_are_replaced() {
 }
 
 #[tokio::test]
-async fn an_end_that_is_near_is_said() {
+async fn certificate_for_another_name_is_warned_of() {
     let authority = Authority::new();
     let origin = Origin::start().await;
-    // A name that it is not for is a mistake of the same kind, and quicker to make.
+    // A certificate for another name causes the same kind of warning, and needs no waiting.
     let other = authority.issue("other.test");
     let gateway = start(&origin, &[shows("web.test", &other)]).await;
     gateway.process.line("a certificate of virtual host 'web.test' is not for 'web.test'").await;

@@ -1,4 +1,5 @@
-//! Hosts without a certificate, where HTTPS is spoken: who is shown a self-signed one, and how it is seen.
+//! Virtual hosts without a certificate on an HTTPS listener: the self-signed certificates that they get, and
+//! how these are reported.
 
 use testkit::tls::Authority;
 use testkit::{Origin, Process};
@@ -7,7 +8,7 @@ use super::{Host, config, get, shown, shows, start, status};
 use crate::support::{ConfigFile, GATEWAY, Gateway};
 
 #[tokio::test]
-async fn a_host_without_a_certificate_is_shown_with_a_self_signed_one_and_that_is_told() {
+async fn host_without_certificate_gets_a_self_signed_one() {
     let authority = Authority::new();
     let origin = Origin::start().await;
     let identity = authority.issue("web.test");
@@ -21,7 +22,7 @@ async fn a_host_without_a_certificate_is_shown_with_a_self_signed_one_and_that_i
         assert_eq!(shown(address, Some(name)).await.as_deref(), Ok(expected));
         assert_eq!(status(&get(address, name, name, "").await), 200);
     }
-    // Nobody serves these.
+    // No virtual host has these names.
     assert!(shown(address, Some("other.test")).await.is_err() && shown(address, None).await.is_err());
 
     for host in ["bare.test", "*.wild.test"] {
@@ -32,7 +33,7 @@ async fn a_host_without_a_certificate_is_shown_with_a_self_signed_one_and_that_i
     let marks: Vec<_> = listed.as_array().unwrap().iter().map(|one| one["self_signed"] == true).collect();
     assert_eq!(marks, [false, true, true]);
 
-    // Clients that were told to trust it go on to, whatever else changes.
+    // Clients that were told to trust the certificate must be able to go on after unrelated changes.
     let before = listed[1]["not_after"].clone();
     gateway.edit(&text.replace("enabled = false", "enabled = false\ninterval_secs = 7"));
     gateway.process.line("configuration").await;
@@ -46,7 +47,7 @@ async fn a_host_without_a_certificate_is_shown_with_a_self_signed_one_and_that_i
 }
 
 #[tokio::test]
-async fn what_a_wildcard_the_default_or_the_catch_all_covers_needs_none() {
+async fn covered_host_gets_no_self_signed_certificate() {
     let authority = Authority::new();
     let origin = Origin::start().await;
     let [wild, default] = ["*.a.test", "default.test"].map(|name| authority.issue(name));
@@ -64,7 +65,7 @@ async fn what_a_wildcard_the_default_or_the_catch_all_covers_needs_none() {
 }
 
 #[tokio::test]
-async fn it_can_be_refused() {
+async fn self_signed_certificates_can_be_disabled() {
     let authority = Authority::new();
     let origin = Origin::start().await;
     let identity = authority.issue("web.test");

@@ -1,4 +1,4 @@
-//! In the background, and under another user.
+//! Running as a daemon and under another user.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -11,7 +11,7 @@ use testkit::{DEADLINE, Origin, Process, Signal, eventually};
 use super::House;
 use crate::support::{ConfigFile, GATEWAY, Setup};
 
-/// Ends a process that is no child of the test's.
+/// Process that is not a child of the test, killed when this is dropped.
 pub(super) struct Daemon(pub(super) u32);
 
 impl Drop for Daemon {
@@ -38,7 +38,7 @@ fn logging_to(log: &Path, house: &House) -> ConfigFile {
 }
 
 #[tokio::test]
-async fn the_command_returns_when_the_daemon_listens_and_an_upgrade_replaces_it() {
+async fn daemon_command_returns_when_listening_and_can_be_upgraded() {
     let origin = Origin::start().await;
     let house = House::over(&[&origin]);
     let log = house.directory.path().join("gateway.log");
@@ -48,7 +48,7 @@ async fn the_command_returns_when_the_daemon_listens_and_an_upgrade_replaces_it(
     let first = house.pid();
     let _daemon = Daemon(first);
     assert!(is_running(first));
-    // It has a session of its own, and no hold on the terminal.
+    // The daemon leads a new session and has no controlling terminal.
     let stat = std::fs::read_to_string(format!("/proc/{first}/stat")).unwrap();
     let session: u32 = stat.rsplit(')').next().unwrap().split_whitespace().nth(3).unwrap().parse().unwrap();
     assert_eq!(session, first);
@@ -99,7 +99,7 @@ async fn a_daemon_that_fails_is_exit_code_1_with_its_error() {
 }
 
 #[tokio::test]
-async fn an_unknown_user_and_one_that_it_may_not_become_are_clear_errors() {
+async fn unknown_or_forbidden_user_is_a_clear_error() {
     let house = House::over(&[&Origin::start().await]);
     let start = async |proxy: &str| {
         let file = house.config(Setup { proxy, ..Setup::default() });
@@ -122,16 +122,16 @@ async fn an_unknown_user_and_one_that_it_may_not_become_are_clear_errors() {
     }
 }
 
-/// Only root can; elsewhere there is nothing to see.
+/// Needs root. Without root, the test does nothing.
 #[tokio::test]
-async fn root_becomes_the_user_that_it_should_and_hands_over_to_root_again() {
+async fn root_becomes_configured_user_and_hands_over_to_root() {
     let Ok(Some(nobody)) = User::from_name("nobody") else { return };
     if !geteuid().is_root() {
         return;
     }
     let origin = Origin::start().await;
     let house = House::over(&[&origin]);
-    // Below it the user writes the id; the socket's directory is root's.
+    // The new user must be able to write the pid file here. The directory of the upgrade socket belongs to root.
     std::os::unix::fs::chown(house.directory.path(), Some(nobody.uid.as_raw()), None).unwrap();
     let sockets = tempfile::tempdir().unwrap();
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);

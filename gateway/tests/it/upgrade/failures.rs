@@ -1,4 +1,4 @@
-//! Whatever goes wrong with a hand-over, the old process serves on, and the next one may succeed.
+//! Failed hand-overs: the old process must go on serving, and the next attempt must be able to succeed.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -18,7 +18,8 @@ async fn serves_on(gateway: &mut Gateway) {
     assert_eq!(gateway.read("/config").await["proxy"]["threads"], 0);
 }
 
-/// The old one would wait for what this test keeps open. Told to stop, it does not.
+/// Stops the old process with SIGTERM. The drain after the hand-over would wait for the connections that the
+/// test keeps open.
 async fn let_go(mut old: Gateway) {
     old.process.signal(Signal::SIGTERM);
     assert!(old.process.ended(DEADLINE).await.success());
@@ -26,7 +27,7 @@ async fn let_go(mut old: Gateway) {
 }
 
 #[tokio::test]
-async fn sigquit_with_nobody_there_is_one_line_in_the_log() {
+async fn sigquit_without_successor_is_one_log_line() {
     let origin = Origin::start().await;
     let house = House::over(&[&origin]);
     let mut gateway = house.start().await;
@@ -45,14 +46,14 @@ async fn a_successor_that_cannot_start_changes_nothing() {
     let mut old = house.start().await;
     let pid_file = format!("pid_file = {:?}\n", house.pid_file());
 
-    // One with a broken configuration does not even ask.
+    // A successor with a broken configuration does not ask for the listeners.
     let broken = house.config(Setup { proxy: &format!("{pid_file}thread = 1"), ..Setup::default() });
     let mut successor = spawn_successor(&broken);
     assert_eq!(successor.ended(DEADLINE).await.code(), Some(1));
     assert!(successor.output().contains("unknown key `thread`"), "{}", successor.output());
     assert_eq!(old.metric(FAILED).await, 0.0);
 
-    // One that lacks something else says so on both sides.
+    // A successor that fails for another reason reports it on both sides.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let also = format!("listen_addr_http = [\"127.0.0.1:0\", \"{}\"]", taken.local_addr().unwrap());
     let unlucky = house.config(Setup { proxy: &pid_file, ..Setup::default() });
@@ -68,7 +69,7 @@ async fn a_successor_that_cannot_start_changes_nothing() {
     old.process.line("SIGQUIT: this process serves on: the successor has failed: cannot listen on").await;
     eventually!(old.metric(FAILED).await == 1.0);
 
-    // And one that has not one listener in common.
+    // A successor that has no listener in common must be refused, too.
     let elsewhere =
         house.config(Setup { proxy: &format!("{pid_file}management_api = false"), ..Setup::default() });
     let text = std::fs::read_to_string(elsewhere.path()).unwrap();
@@ -85,11 +86,11 @@ async fn a_successor_that_cannot_start_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_successor_killed_with_the_listeners_in_hand_leaves_the_old_one_serving() {
+async fn successor_killed_with_listeners_leaves_old_process_serving() {
     let origin = Origin::start().await;
     let house = House::over(&[&origin]);
     let mut old = house.start().await;
-    // To open a pipe that nobody reads takes for ever: it has the listeners by then, and serves nothing yet.
+    // Opening a pipe without a reader blocks. At this point the successor has the listeners and does not serve yet.
     let pipe = house.directory.path().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let stuck = house.config(Setup {
@@ -113,7 +114,7 @@ async fn a_successor_killed_with_the_listeners_in_hand_leaves_the_old_one_servin
 }
 
 #[tokio::test]
-async fn sigterm_ends_the_old_one_while_it_hands_over() {
+async fn sigterm_during_hand_over_ends_the_old_process() {
     let origin = Origin::start().await;
     let house = House::over(&[&origin]);
     let mut old = house.start().await;
@@ -127,12 +128,12 @@ async fn sigterm_ends_the_old_one_while_it_hands_over() {
 }
 
 #[tokio::test]
-async fn nonsense_on_either_end_of_the_socket_is_not_believed() {
+async fn invalid_messages_on_the_upgrade_socket_are_rejected() {
     let origin = Origin::start().await;
     let house = House::over(&[&origin]);
     let mut old = house.start().await;
 
-    // In place of a successor.
+    // The test takes the place of a successor.
     let waiting = UnixListener::bind(house.socket()).unwrap();
     old.process.signal(Signal::SIGQUIT);
     let (mut successor, _) = waiting.accept().unwrap();
@@ -141,7 +142,7 @@ async fn nonsense_on_either_end_of_the_socket_is_not_believed() {
     drop((waiting, successor));
     serves_on(&mut old).await;
 
-    // In place of the old one. The socket that is left behind is replaced; nobody has to remove it.
+    // The test takes the place of the old process. The stale socket is replaced without help of an operator.
     assert!(house.socket().exists());
     let file = house.config(Setup::default());
     let successor = spawn_successor(&file);
@@ -153,7 +154,7 @@ async fn nonsense_on_either_end_of_the_socket_is_not_believed() {
     UnixStream::connect(house.socket()).unwrap().write_all(&[missing, &b"\n"[..]].concat()).unwrap();
     eventually!(successor.output().matches("still waiting").count() == 5);
 
-    // A second successor would get in the way of the first.
+    // A second successor would interfere with the first one.
     let mut second = spawn_successor(&file);
     assert_eq!(second.ended(DEADLINE).await.code(), Some(1));
     assert!(second.output().contains("another process waits on"), "{}", second.output());
@@ -165,7 +166,8 @@ async fn nonsense_on_either_end_of_the_socket_is_not_believed() {
     assert_eq!(new.get("/bytes/66").await.status, 200);
 }
 
-/// In place of an old process: hands nothing over to `house`'s successor, and waits until that one serves.
+/// Takes the place of an old process: hands no listener to the successor of `house`, and waits until the
+/// successor serves.
 fn hand_nothing_over(house: &House) -> UnixStream {
     let mut old = UnixStream::connect(house.socket()).unwrap();
     old.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -177,7 +179,7 @@ fn hand_nothing_over(house: &House) -> UnixStream {
 }
 
 #[tokio::test]
-async fn a_successor_that_is_not_needed_any_more_stops_as_if_it_were_told_to() {
+async fn aborted_successor_drains_and_exits_with_code_1() {
     let origin = Origin::start().await;
     let house = House::over(&[&origin]);
     let file = house.config(Setup::default());
@@ -195,7 +197,7 @@ async fn a_successor_that_is_not_needed_any_more_stops_as_if_it_were_told_to() {
 }
 
 #[tokio::test]
-async fn an_old_process_that_ends_without_a_word_leaves_the_listeners_to_its_successor() {
+async fn silent_exit_of_old_process_leaves_listeners_to_successor() {
     let origin = Origin::start().await;
     let house = House::over(&[&origin]);
     let file = house.config_with_pid_file();

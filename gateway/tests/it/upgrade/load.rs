@@ -1,5 +1,5 @@
-//! Clients that keep their connections, ask without end and forgive nothing: whatever is not answered counts, a
-//! connection that was closed without a word too.
+//! Clients that send requests without pause on persistent connections and tolerate no error. A request without
+//! a response counts as an error, and so does a connection that closes without announcement.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// Requests without end, from several clients.
+/// Continuous requests of several clients.
 pub(super) struct Load {
     shared: Arc<Shared>,
     clients: Vec<JoinHandle<()>>,
@@ -31,7 +31,8 @@ impl Load {
         Load { shared: Arc::default(), clients: Vec::new() }
     }
 
-    /// `clients` more that ask `address` for `path`, each with a `pause` between an answer and the next request.
+    /// Adds `clients` clients that request `path` from `address`, with a `pause` between a response and the
+    /// next request.
     pub(super) fn and(mut self, clients: usize, address: SocketAddr, path: &str, pause: Duration) -> Load {
         for _ in 0..clients {
             let (shared, path) = (self.shared.clone(), path.to_owned());
@@ -40,8 +41,8 @@ impl Load {
         self
     }
 
-    /// `clients` more that do so over HTTP/2 (with prior knowledge), four requests at once on one connection, until
-    /// they are told to go.
+    /// Adds `clients` HTTP/2 clients (prior knowledge). Each sends four requests at once on one connection
+    /// until it gets a GOAWAY.
     pub(super) fn and_http2(mut self, clients: usize, address: SocketAddr, path: &str) -> Load {
         for _ in 0..clients {
             let (shared, uri) = (self.shared.clone(), format!("http://{address}{path}"));
@@ -56,12 +57,12 @@ impl Load {
         self
     }
 
-    /// The requests answered so far.
+    /// Returns the number of requests answered so far.
     pub(super) fn answered(&self) -> u64 {
         self.shared.answered.load(Ordering::Relaxed)
     }
 
-    /// Stops it; how many requests were answered, and what went wrong with others.
+    /// Stops the clients. Returns the number of answered requests, and the errors of the others.
     pub(super) async fn stop(self) -> (u64, Vec<String>) {
         self.shared.stopped.store(true, Ordering::Relaxed);
         for client in self.clients {
@@ -92,8 +93,8 @@ async fn ask(shared: Arc<Shared>, address: SocketAddr, path: String, pause: Dura
     }
 }
 
-/// Requests on a connection of HTTP/2, until that takes no more (GOAWAY, RFC 9113 6.8). Every one that was sent must
-/// be answered.
+/// Sends requests on an HTTP/2 connection until it gets a GOAWAY (RFC 9113 6.8). Every request that was sent
+/// must be answered.
 async fn until_told_to_go(shared: &Shared, address: SocketAddr, uri: &str) -> Result<(), String> {
     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     let (client, connection) = h2::client::handshake(stream).await.map_err(|error| error.to_string())?;
@@ -127,7 +128,7 @@ async fn until_told_to_go(shared: &Shared, address: SocketAddr, uri: &str) -> Re
     Ok(())
 }
 
-/// One request on the connection that is kept or on a new one, which is kept as the answer says.
+/// Sends a request on the kept connection or on a new one. The connection is kept if the response allows it.
 async fn one(kept: &mut Option<TcpStream>, address: SocketAddr, path: &str) -> Result<(), String> {
     let is_new = kept.is_none();
     let failed = |step: &'static str| {
@@ -154,7 +155,7 @@ async fn one(kept: &mut Option<TcpStream>, address: SocketAddr, path: &str) -> R
     Ok(())
 }
 
-/// A response's head, in lower case.
+/// Reads the head of a response, and returns it in lower case.
 async fn head(stream: &mut TcpStream) -> std::io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

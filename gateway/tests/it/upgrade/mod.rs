@@ -1,5 +1,5 @@
-//! A gateway takes the listeners over from another one, while clients notice nothing; and whatever may go wrong
-//! with that leaves the old one serving.
+//! Binary upgrades: a new gateway takes the listeners over from the old one without an effect on clients. After
+//! every failure of the hand-over, the old process must go on serving.
 
 mod daemon;
 mod failures;
@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use crate::support::{ConfigFile, GATEWAY, Gateway, Setup, config};
 use crate::tls;
 
-/// What two gateways in a row share: a directory with the socket and the file of the id.
+/// Directory with the upgrade socket and the pid file, which the old and the new gateway share.
 struct House {
     directory: tempfile::TempDir,
     backends: Vec<SocketAddr>,
@@ -39,19 +39,19 @@ impl House {
         self.directory.path().join("gateway.pid")
     }
 
-    /// The id in that file, 0 without one.
+    /// Returns the process id in the pid file; 0 without a file.
     fn pid(&self) -> u32 {
         let text = std::fs::read_to_string(self.pid_file()).unwrap_or_default();
         text.trim().parse().unwrap_or_default()
     }
 
-    /// A configuration, with what `setup` adds.
+    /// Returns a configuration with the additions of `setup`.
     fn config(&self, setup: Setup<'_>) -> ConfigFile {
         let proxy = format!("upgrade_sock = {:?}\n{}", self.socket(), setup.proxy);
         ConfigFile::new(&config(&self.backends, Setup { proxy: &proxy, ..setup }))
     }
 
-    /// The same, and the process's id in a file.
+    /// Returns a configuration with a pid file.
     fn config_with_pid_file(&self) -> ConfigFile {
         let proxy = format!("http2_cleartext = true\npid_file = {:?}\n", self.pid_file());
         self.config(Setup { proxy: &proxy, ..Setup::default() })
@@ -63,7 +63,7 @@ impl House {
         gateway
     }
 
-    /// A successor of the process in the file.
+    /// Starts a successor of the process in the pid file.
     async fn succeed(&self) -> Gateway {
         let file = self.config_with_pid_file();
         let process = spawn_successor(&file);
@@ -113,7 +113,7 @@ async fn ten_upgrades_in_a_row_lose_no_request() {
 }
 
 #[tokio::test]
-async fn what_is_in_flight_ends_where_it_began_and_idle_connections_are_let_go() {
+async fn upgrade_drains_requests_and_closes_idle_connections() {
     let origin = Origin::start().await;
     let house = House::over(&[&origin]);
     let mut old = house.start().await;
@@ -126,13 +126,13 @@ async fn what_is_in_flight_ends_where_it_began_and_idle_connections_are_let_go()
 
     let new = house.succeed().await;
     old.process.line("another process has the listeners").await;
-    // A connection that was open before has time for one more request.
+    // A connection that was open before may send one more request.
     idle.write_all(request("/bytes/66").as_bytes()).await.unwrap();
     let mut answer = String::new();
     idle.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(answer.to_lowercase().contains("\r\nconnection: close\r\n"), "{answer}");
-    // The longer one is answered whole, by the process that had it.
+    // The long response is completed by the process that began it.
     let mut answer = String::new();
     eventually!(within Duration::from_secs(10), {
         let mut part = [0; 4096];
@@ -141,7 +141,7 @@ async fn what_is_in_flight_ends_where_it_began_and_idle_connections_are_let_go()
         answer.contains("chunk 20")
     }, "{answer}");
     assert!(old.process.is_running());
-    // And one that asks nothing is closed at last.
+    // A connection without requests is closed at the end.
     assert_eq!(forgotten.read(&mut [0]).await.unwrap(), 0);
     assert!(old.process.ended(Duration::from_secs(15)).await.success());
     assert!(old.process.output().contains("stopped; everything was answered"), "{}", old.process.output());
@@ -149,7 +149,7 @@ async fn what_is_in_flight_ends_where_it_began_and_idle_connections_are_let_go()
 }
 
 #[tokio::test]
-async fn https_moves_too() {
+async fn https_listener_is_handed_over() {
     let authority = Authority::new();
     let identity = authority.issue("web.test");
     let origin = Origin::start().await;
@@ -175,7 +175,7 @@ async fn https_moves_too() {
 }
 
 #[tokio::test]
-async fn without_a_pid_file_somebody_else_sends_the_signal() {
+async fn upgrade_without_pid_file_waits_for_sigquit() {
     let origin = Origin::start().await;
     let house = House::over(&[&origin]);
     let mut old = Gateway::start_from(house.config(Setup::default()), &[]).await;

@@ -1,4 +1,4 @@
-//! What the service manager is told, and whether it would take the unit.
+//! Notifications to systemd, and a check of the service unit.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -32,18 +32,18 @@ async fn the_service_manager_hears_of_start_upgrade_and_stop() {
     assert_eq!(hear(), format!("MAINPID={}\nREADY=1", old.id()));
     eventually!(house.pid() == old.id());
     let mut new = Process::spawn(GATEWAY, &["--upgrade", "-c", &config], &variables);
-    // The old one says it, who is still the one that is believed.
+    // The message comes from the old process, because systemd still trusts only that one.
     assert_eq!(hear(), format!("MAINPID={}", new.id()));
     assert_eq!(hear(), format!("MAINPID={}\nREADY=1", new.id()));
     assert!(old.ended(Duration::from_secs(10)).await.success());
     new.signal(Signal::SIGTERM);
-    // And it has not said that the service stops.
+    // The old process must not have reported before that the service stops.
     assert_eq!(hear(), "STOPPING=1");
     assert!(new.ended(DEADLINE).await.success());
 }
 
-/// The unit's `ExecReload`, as systemd runs it: it says who is to be replaced, and standard output is its journal's,
-/// which is here a file.
+/// Runs the unit's `ExecReload` as systemd does: the pid of the old process is in the environment, and standard
+/// output is the journal, which is a file here.
 #[tokio::test]
 async fn a_reload_is_an_upgrade_and_goes_on_logging_to_the_journal() {
     let origin = Origin::start().await;
@@ -94,16 +94,16 @@ fn parent_of(pid: u32) -> u32 {
     stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// `systemd-analyze` comes with systemd; where there is none, nothing is checked, and the test says so.
+/// Uses `systemd-analyze`, which is part of systemd. Without it, the test checks nothing and says so.
 #[test]
-fn systemd_takes_the_unit_and_finds_it_shut_tight() {
+fn systemd_accepts_the_unit_and_its_hardening() {
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/gateway.service");
     let analyze = |arguments: &[&str]| Command::new("systemd-analyze").args(arguments).output();
     if analyze(&["--version"]).is_err() {
         eprintln!("skipped: there is no systemd-analyze here");
         return;
     }
-    // The binary that the unit names is not installed where tests run.
+    // The binary that the unit names is not installed on test machines.
     let directory = tempfile::tempdir().unwrap();
     let copy = directory.path().join("gateway.service");
     let text = std::fs::read_to_string(&unit).unwrap().replace("/usr/local/bin/gateway", GATEWAY);
@@ -113,7 +113,8 @@ fn systemd_takes_the_unit_and_finds_it_shut_tight() {
     let said = String::from_utf8_lossy(&verified.stderr);
     let ours: Vec<&str> = said.lines().filter(|line| line.contains("gateway.service")).collect();
     assert!(verified.status.success() && ours.is_empty(), "{said}");
-    // 0.0 is shut, 10.0 open; what is left is the network, which is what it is for.
+    // The exposure level goes from 0.0 (locked down) to 10.0. The network access that remains is the purpose of
+    // the service.
     let secured = analyze(&["security", "--offline=yes", "--threshold=20", copy]).unwrap();
     let said =
         String::from_utf8_lossy(&secured.stdout).into_owned() + &String::from_utf8_lossy(&secured.stderr);

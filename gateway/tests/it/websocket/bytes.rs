@@ -1,4 +1,4 @@
-//! What a tunnel does with bytes, whatever they mean.
+//! Byte transport of a tunnel, independent of the content.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::raw::{self, SWITCHED};
 use crate::support::{Gateway, Setup};
 
-/// Reads, and sends what it has read before it reads on.
+/// A backend that reads bytes and sends them back before it reads on.
 async fn echo(mut stream: TcpStream) -> std::io::Result<()> {
     raw::head(&mut stream).await?;
     stream.write_all(SWITCHED.as_bytes()).await?;
@@ -20,7 +20,7 @@ async fn echo(mut stream: TcpStream) -> std::io::Result<()> {
     copy(&mut reader, &mut writer).await.map(|_| ())
 }
 
-/// Agrees before it has been asked, and then echoes.
+/// A backend that sends 101 before it has read the request, and then echoes.
 async fn hasty_echo(mut stream: TcpStream) -> std::io::Result<()> {
     stream.write_all(SWITCHED.as_bytes()).await?;
     raw::head(&mut stream).await?;
@@ -33,7 +33,7 @@ async fn over(backend: std::net::SocketAddr) -> Gateway {
     Gateway::start_over(&[backend], Setup { tables, ..Setup::default() }).await
 }
 
-/// The answer may be there before Pingora has so much as looked at the end of the (empty) body of the request.
+/// The response may arrive before Pingora has processed the end of the (empty) request body.
 #[tokio::test]
 async fn no_tunnel_ends_because_its_backend_was_quick() {
     let gateway = over(raw::backend(hasty_echo).await).await;
@@ -46,8 +46,8 @@ async fn no_tunnel_ends_because_its_backend_was_quick() {
     }
 }
 
-/// A backend that does not read while it sends, and a client that sends as fast as it can while it reads: nothing
-/// may wait for the other direction.
+/// The backend does not read while it sends, and the client sends as fast as it can while it reads. Neither
+/// direction may wait for the other.
 #[tokio::test]
 async fn directions_do_not_wait_for_each_other() {
     const LENGTH: u64 = 64 << 20;
@@ -72,14 +72,14 @@ async fn directions_do_not_wait_for_each_other() {
     writing.await.unwrap().unwrap();
 }
 
-/// A backend that agrees and then reads nothing.
+/// A backend that sends 101 and then reads nothing.
 async fn deaf(mut stream: TcpStream) -> std::io::Result<()> {
     raw::head(&mut stream).await?;
     stream.write_all(SWITCHED.as_bytes()).await?;
     std::future::pending().await
 }
 
-/// Sends until nothing has been taken for a while: how many bytes that was.
+/// Sends until no byte was accepted for a while. Returns the number of bytes sent.
 async fn fill(stream: &mut TcpStream) -> usize {
     let chunk = vec![7; 64 << 10];
     let mut sent = 0;
@@ -92,13 +92,13 @@ async fn fill(stream: &mut TcpStream) -> usize {
     sent
 }
 
-/// More than all sockets on the way hold, however large the system makes them.
+/// More than all socket buffers on the way can hold, with every system setting.
 const LIMIT: usize = 64 << 20;
 
-/// Stuck tunnels, after the first one has had its effect on the process.
+/// Number of stuck tunnels, not counting the first one, which makes the process allocate its fixed memory.
 const STUCK: usize = 16;
 
-/// Less than the sockets on the way take, and more than a tunnel does.
+/// Memory limit for each tunnel: less than the socket buffers on the way, and more than a tunnel needs.
 const EACH: usize = 1 << 20;
 
 async fn memory(gateway: &Gateway) -> f64 {
@@ -124,7 +124,7 @@ async fn a_backend_that_does_not_read_has_its_client_stop() {
 #[tokio::test]
 async fn a_client_that_does_not_read_has_its_backend_stop() {
     let (tell, mut told) = unbounded_channel();
-    // Agrees, and sends until nobody takes any more.
+    // A backend that sends 101, and then sends until its bytes are no longer accepted.
     let gushes = move |mut stream: TcpStream| {
         let tell = tell.clone();
         async move {
@@ -151,7 +151,7 @@ async fn a_client_that_does_not_read_has_its_backend_stop() {
     assert!(grown < (STUCK * EACH) as f64, "the gateway holds {grown} bytes of it");
 }
 
-/// Answers once the client has said all.
+/// A backend that answers after the client has sent everything.
 async fn answers_at_the_end(mut stream: TcpStream) -> std::io::Result<()> {
     raw::head(&mut stream).await?;
     stream.write_all(SWITCHED.as_bytes()).await?;
@@ -172,7 +172,7 @@ async fn a_client_that_has_said_all_is_answered() {
     assert_eq!(answer, "desserts");
 }
 
-/// Sends frames in one segment with the 101, and closes.
+/// A backend that sends frames in one segment with the 101, and closes.
 async fn says_it_at_once(mut stream: TcpStream) -> std::io::Result<()> {
     raw::head(&mut stream).await?;
     let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
@@ -183,7 +183,7 @@ async fn says_it_at_once(mut stream: TcpStream) -> std::io::Result<()> {
 }
 
 #[tokio::test]
-async fn what_comes_with_the_101_is_passed_on_behind_it() {
+async fn bytes_sent_with_the_101_are_passed_on_after_it() {
     let gateway = over(raw::backend(says_it_at_once).await).await;
     let mut client = TcpStream::connect(gateway.address).await.unwrap();
     client.write_all(raw::REQUEST.as_bytes()).await.unwrap();

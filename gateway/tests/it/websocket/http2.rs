@@ -1,4 +1,4 @@
-//! Over HTTP/2 there is no Upgrade, and Extended CONNECT (RFC 8441) is not offered.
+//! WebSockets over HTTP/2: there is no Upgrade, and the gateway does not offer Extended CONNECT (RFC 8441).
 
 use testkit::Origin;
 

@@ -1,4 +1,5 @@
-//! WebSockets behind ordinary requests. By then the gateway keeps connections to the backend, on which no tunnel can begin.
+//! WebSockets after ordinary requests. The gateway then has idle connections to the backend, on which no tunnel
+//! can start.
 
 use testkit::tls::Authority;
 use testkit::{Behaviour, Origin, eventually};
@@ -6,7 +7,7 @@ use testkit::{Behaviour, Origin, eventually};
 use super::{connect, echoed};
 use crate::support::{Gateway, Setup};
 
-/// Opens sockets on `gateway`, each behind ordinary requests on every backend.
+/// Opens WebSockets on `gateway`, each after ordinary requests to every backend.
 async fn alternate(gateway: &Gateway, backends: usize, rounds: usize) {
     for _ in 0..rounds {
         for _ in 0..backends {
@@ -21,7 +22,7 @@ async fn alternate(gateway: &Gateway, backends: usize, rounds: usize) {
 }
 
 #[tokio::test]
-async fn a_socket_opens_behind_ordinary_requests_however_its_backend_is_chosen() {
+async fn websocket_opens_after_requests_for_every_balancing() {
     let origins = [Origin::start().await, Origin::start().await];
     let both = [&origins[0], &origins[1]];
     for (backends, tables) in [
@@ -53,7 +54,7 @@ async fn a_socket_opens_behind_ordinary_requests_to_a_backend_of_tls() {
 }
 
 #[tokio::test]
-async fn a_socket_opens_on_the_second_attempt_behind_ordinary_requests() {
+async fn websocket_opens_on_the_second_attempt() {
     let (failing, origin) = (Origin::start().await, Origin::start().await);
     let tables = "[health_check]\nenabled = false\n[circuit_breaker]\nenabled = false\n";
     let gateway = Gateway::start(&[&failing, &origin], Setup { tables, ..Setup::default() }).await;

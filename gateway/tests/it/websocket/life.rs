@@ -1,4 +1,4 @@
-//! How long sockets live, who notices their end, and what is told of them.
+//! Lifetime of WebSockets: timeouts, the detection of their end, and their log lines.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use super::raw::{self, REQUEST};
 use super::{Echo, Event, connect, echoed, next, over};
 
 #[tokio::test]
-async fn silence_is_bounded_by_stream_idle_timeout_and_by_nothing_else() {
+async fn silent_websocket_outlives_all_other_timeouts() {
     let echo = Echo::start().await;
     let bounds = "request_timeout_secs = 1\nkeepalive_timeout_secs = 1";
     let gateway = over(
@@ -24,7 +24,7 @@ async fn silence_is_bounded_by_stream_idle_timeout_and_by_nothing_else() {
     )
     .await;
     let mut socket = connect(&gateway).await;
-    // Longer than all of these together; there is nothing to wait for but time.
+    // The pause is longer than the sum of these timeouts. The test can only wait, because no event marks its end.
     sleep(Duration::from_millis(2_500)).await;
     echoed(&mut socket, Message::text("awake")).await;
 }
@@ -42,14 +42,14 @@ async fn an_idle_socket_is_closed_after_that_time_and_the_log_says_so() {
     assert_eq!(echo.event().await, Event::End);
     let line: Value = serde_json::from_str(&gateway.process.line("\"path\":\"/ws\"").await).unwrap();
     assert_eq!((&line["status"], &line["error"]), (&101.into(), &"idle_timeout".into()), "{line}");
-    // A masked frame of four bytes is ten, an unmasked one six.
+    // A masked frame of four bytes has ten bytes, an unmasked one six.
     assert_eq!((&line["bytes_received"], &line["bytes"]), (&10.into(), &6.into()), "{line}");
     assert_eq!(gateway.metric("proxy_request_duration_ms_count").await, 0.0);
     let recent = gateway.read("/requests").await;
     assert!(recent.to_string().contains("idle_timeout"), "{recent}");
 }
 
-/// Sends a byte now and then, and reads nothing.
+/// A backend that sends a byte from time to time, and reads nothing.
 async fn talks(mut stream: TcpStream) -> std::io::Result<()> {
     raw::head(&mut stream).await?;
     stream.write_all(raw::SWITCHED.as_bytes()).await?;
@@ -74,7 +74,7 @@ async fn a_socket_on_which_one_side_talks_is_not_idle() {
 }
 
 #[tokio::test]
-async fn the_death_of_one_end_is_the_end_for_the_other() {
+async fn websocket_ends_when_either_end_dies() {
     let mut echo = Echo::start().await;
     let gateway = over(echo.address, "", "").await;
     let mut socket = connect(&gateway).await;
@@ -105,7 +105,7 @@ async fn resets(mut stream: TcpStream) -> std::io::Result<()> {
     raw::head(&mut stream).await?;
     stream.write_all(raw::SWITCHED.as_bytes()).await?;
     stream.peek(&mut [0]).await?;
-    // Closed with something unread.
+    // The backend closes the connection with unread data.
     Ok(())
 }
 

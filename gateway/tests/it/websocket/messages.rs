@@ -1,4 +1,4 @@
-//! Messages come through as they are: of every kind, of every size, over TLS, and for many at once.
+//! WebSocket messages must pass unchanged: every kind, every size, over TLS, and for many clients at once.
 
 use std::pin::Pin;
 
@@ -63,7 +63,7 @@ async fn over_tls_on_both_sides() {
         echoed(&mut socket, Message::binary(vec![7; 300_000])).await;
         socket.close(None).await.unwrap();
         while next(&mut socket).await.is_some() {}
-        // A plain client of the same backend.
+        // A client of the gateway's listener without TLS, for the same backend.
         let mut socket =
             shake_hands(TcpStream::connect(gateway.address).await.unwrap(), "ws://web.test/ws").await;
         echoed(&mut socket, Message::binary(vec![8; 300_000])).await;

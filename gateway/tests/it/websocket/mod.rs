@@ -23,18 +23,18 @@ use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
 
 use crate::support::{Gateway, Setup};
 
-/// A backend that echoes messages, and tells what becomes of its sockets.
+/// A backend that echoes messages, and reports the events of its sockets.
 struct Echo {
     address: SocketAddr,
     events: UnboundedReceiver<Event>,
 }
 
-/// What a backend sees of a socket.
+/// Event of a backend's socket.
 #[derive(Debug, PartialEq, Eq)]
 enum Event {
-    /// A Close, with its code.
+    /// A Close frame with its code.
     Close(Option<u16>),
-    /// A pong with this in it.
+    /// A pong with this payload.
     Pong(Vec<u8>),
     /// The end of the connection.
     End,
@@ -76,13 +76,13 @@ impl Echo {
     }
 }
 
-/// A gateway over `backend`, which is not probed.
+/// Starts a gateway over `backend`, without health checks.
 pub(crate) async fn over(backend: SocketAddr, proxy: &str, tables: &str) -> Gateway {
     let tables = format!("[health_check]\nenabled = false\n{tables}");
     Gateway::start_over(&[backend], Setup { proxy, tables: &tables }).await
 }
 
-/// A socket through `gateway`.
+/// Opens a WebSocket through `gateway`.
 async fn connect(gateway: &Gateway) -> WebSocketStream<TcpStream> {
     let stream = TcpStream::connect(gateway.address).await.unwrap();
     shake_hands(stream, "ws://web.test/ws").await
@@ -92,12 +92,12 @@ async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(stream: S, url: &str) ->
     timeout(DEADLINE, client_async(url, stream)).await.unwrap().unwrap().0
 }
 
-/// The next message, which must come in time; `None` where the connection has ended.
+/// Returns the next message, which must arrive in time; `None` if the connection has ended.
 async fn next<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Option<Message> {
     timeout(DEADLINE, socket.next()).await.unwrap().and_then(Result::ok)
 }
 
-/// Sends `message`, which must come back.
+/// Sends `message` and checks that it comes back.
 async fn echoed<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>, message: Message) {
     socket.send(message.clone()).await.unwrap();
     assert_eq!(next(socket).await, Some(message));

@@ -1,4 +1,4 @@
-//! Requests for a WebSocket that do not get one: each is answered like any other request.
+//! Upgrade requests that are refused. Each gets the response of an ordinary request.
 
 use testkit::tls::Authority;
 use testkit::{Behaviour, Origin, eventually};
@@ -9,23 +9,23 @@ use super::raw::{self, REQUEST, SWITCHED};
 use super::{Echo, connect, echoed, over};
 use crate::support::{Gateway, Setup};
 
-/// The answer to `request`, all of it.
+/// Returns the whole response to `request`.
 async fn answer(gateway: &Gateway, request: &str) -> String {
     testkit::exchange(gateway.address, request.as_bytes()).await
 }
 
-/// The same request, for the last one on its connection.
+/// Returns the request with a close, so that it is the last one on its connection.
 fn last() -> String {
     REQUEST.replace("Connection: Upgrade", "Connection: Upgrade, close")
 }
 
 #[tokio::test]
-async fn policies_answer_it_as_any_request() {
+async fn policies_apply_to_upgrade_requests() {
     let echo = Echo::start().await;
     let gateway = over(echo.address, "", "[rate_limit]\nrequests = 1\nwindow_secs = 60\n").await;
     let mut socket = connect(&gateway).await;
     for n in 0..5 {
-        // Messages are no requests.
+        // The rate limit counts requests, so messages on an open socket do not count.
         echoed(&mut socket, format!("{n}").into()).await;
     }
     let refused = answer(&gateway, &last()).await;
@@ -46,7 +46,7 @@ async fn policies_answer_it_as_any_request() {
 }
 
 #[tokio::test]
-async fn a_backend_may_refuse_and_what_follows_is_taken_for_nothing() {
+async fn bytes_after_a_refused_upgrade_are_no_request() {
     let origin = Origin::start().await;
     let gateway = over(origin.address(), "", "").await;
     for status in [400, 401, 426, 503, 200] {
@@ -57,7 +57,7 @@ async fn a_backend_may_refuse_and_what_follows_is_taken_for_nothing() {
         let head = raw::head(&mut client).await.unwrap();
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
         assert!(head.to_ascii_lowercase().contains("connection: close"), "{head}");
-        // Frames, for all that the client knows. The connection may be gone by now.
+        // The client takes the tunnel for open and sends frames. The connection may be closed by now.
         let _ = client.write_all(REQUEST.as_bytes()).await;
         let mut rest = Vec::new();
         let _ = client.read_to_end(&mut rest).await;
@@ -65,7 +65,8 @@ async fn a_backend_may_refuse_and_what_follows_is_taken_for_nothing() {
         assert_eq!(origin.received().len(), 1);
     }
     origin.behave(Behaviour::Answer);
-    // What the client sends before the answer is for whoever comes after it.
+    // An upgrade request may follow another request in one segment. Bytes after the upgrade request itself are
+    // refused.
     let ahead = answer(&gateway, &format!("GET / HTTP/1.1\r\nHost: a\r\n\r\n{}", last())).await;
     assert!(ahead.starts_with("HTTP/1.1 200 ") && ahead.contains("HTTP/1.1 101 "), "{ahead}");
     let early = answer(&gateway, &format!("{}\u{1}\u{1}", last())).await;
@@ -74,10 +75,10 @@ async fn a_backend_may_refuse_and_what_follows_is_taken_for_nothing() {
 }
 
 #[tokio::test]
-async fn a_refusal_with_a_body_arrives_whole_and_what_was_sent_meanwhile_is_taken_for_nothing() {
+async fn refusal_arrives_whole_and_later_bytes_are_no_request() {
     async fn refuses(mut stream: TcpStream) -> std::io::Result<()> {
         raw::head(&mut stream).await?;
-        // Time for the client to send more.
+        // The pause lets the client send more bytes.
         stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").await?;
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\nno way").await
@@ -95,7 +96,7 @@ async fn a_refusal_with_a_body_arrives_whole_and_what_was_sent_meanwhile_is_take
 }
 
 #[tokio::test]
-async fn other_protocols_and_other_ways_to_ask_make_an_ordinary_request() {
+async fn invalid_upgrade_requests_are_ordinary_requests() {
     async fn switches(mut stream: TcpStream) -> std::io::Result<()> {
         let head = raw::head(&mut stream).await?.to_ascii_lowercase();
         assert!(!head.contains("upgrade"), "{head}");
@@ -154,7 +155,7 @@ async fn a_backend_that_switches_to_something_else_does_not_switch() {
 }
 
 #[tokio::test]
-async fn it_is_tried_again_as_any_get_until_it_has_been_answered() {
+async fn upgrade_request_is_retried_until_answered() {
     let (dead, origin, bad) = (Origin::dead(), Origin::start().await, Origin::start().await);
     bad.behave(Behaviour::Reset);
     let busy = Origin::start().await;
@@ -175,7 +176,7 @@ async fn request_timeout_bounds_the_time_until_the_switch() {
     let gateway = over(origin.address(), "request_timeout_secs = 1", "[retry]\nattempts = 1\n").await;
     let late = answer(&gateway, REQUEST).await;
     assert!(late.starts_with("HTTP/1.1 504 ") && late.contains("http_response_timeout"), "{late}");
-    // A client that leaves in the meantime is noticed.
+    // The gateway must notice a client that leaves in the meantime.
     let mut client = TcpStream::connect(gateway.address).await.unwrap();
     client.write_all(REQUEST.as_bytes()).await.unwrap();
     eventually!(origin.count("/ws") == 2);

@@ -1,4 +1,4 @@
-//! Sockets that are open when the process is told to stop.
+//! WebSockets that are open when the process gets the signal to stop.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::raw::{self, SWITCHED};
 use super::{Echo, Event, close, connect, echoed, next, over};
 
 #[tokio::test]
-async fn they_go_on_until_both_ends_have_closed() {
+async fn open_websockets_go_on_until_both_ends_close() {
     let mut echo = Echo::start().await;
     let mut gateway = over(echo.address, "shutdown_timeout_secs = 60", "").await;
     let mut socket = connect(&gateway).await;
@@ -30,20 +30,20 @@ async fn they_go_on_until_both_ends_have_closed() {
 }
 
 #[tokio::test]
-async fn whoever_is_left_is_told_to_go_while_there_is_time_for_an_answer() {
+async fn open_websockets_get_close_1001_halfway_through_the_drain() {
     let mut echo = Echo::start().await;
     let mut gateway = over(echo.address, "shutdown_timeout_secs = 4", "").await;
     let (mut first, mut second) = (connect(&gateway).await, connect(&gateway).await);
     let since = Instant::now();
     gateway.process.signal(Signal::SIGTERM);
     while since.elapsed() < Duration::from_millis(1_500) {
-        // Nothing happens to them in the first half of the time.
+        // In the first half of the drain, the sockets must not be affected.
         echoed(&mut first, Message::text("x")).await;
         sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(next(&mut first).await, Some(close(1001, "")));
     assert_eq!(next(&mut second).await, Some(close(1001, "")));
-    // The clients answer, the backend closes, and with that all is said.
+    // The clients answer the Close, the backend closes, and no further message arrives.
     assert_eq!((next(&mut first).await, next(&mut second).await), (None, None));
     let mut seen = Vec::new();
     for _ in 0..4 {
@@ -55,7 +55,7 @@ async fn whoever_is_left_is_told_to_go_while_there_is_time_for_an_answer() {
     assert!(output.contains("everything was answered"), "before the time was up: {output}");
 }
 
-/// Begins a message of eight bytes, and ends it when it hears from the client.
+/// A backend that begins a message of eight bytes, and completes it after it has received a byte from the client.
 async fn halting(mut stream: TcpStream) -> std::io::Result<()> {
     raw::head(&mut stream).await?;
     stream.write_all(SWITCHED.as_bytes()).await?;
@@ -67,13 +67,13 @@ async fn halting(mut stream: TcpStream) -> std::io::Result<()> {
 }
 
 #[tokio::test]
-async fn nobody_is_told_in_the_middle_of_a_message() {
+async fn close_frame_waits_for_the_end_of_a_message() {
     let mut gateway = over(raw::backend(halting).await, "shutdown_timeout_secs = 8", "").await;
     let mut client = raw::switched(gateway.address).await;
     let mut begin = [0; 5];
     client.read_exact(&mut begin).await.unwrap();
     gateway.process.signal(Signal::SIGTERM);
-    // Past the moment at which it would have been told.
+    // The Close would have been sent by this time.
     let more = timeout(Duration::from_millis(6_500), client.read_u8()).await;
     assert!(more.is_err(), "{more:?}");
     client.write_all(b"!").await.unwrap();
@@ -85,7 +85,7 @@ async fn nobody_is_told_in_the_middle_of_a_message() {
 }
 
 #[tokio::test]
-async fn at_the_end_of_the_time_they_are_closed() {
+async fn websockets_are_closed_at_the_end_of_the_drain() {
     async fn deaf(mut stream: TcpStream) -> std::io::Result<()> {
         raw::head(&mut stream).await?;
         stream.write_all(SWITCHED.as_bytes()).await?;

@@ -1,7 +1,8 @@
-//! The Huffman code of HPACK (RFC 7541 5.2 and appendix B). It is canonical: symbols of one length have consecutive
-//! codes, in order. So the lengths alone say all, and a code is found by comparing it with the last one of each length.
+//! Huffman code of HPACK (RFC 7541 5.2 and appendix B). The code is canonical: symbols with codes of one length have
+//! consecutive codes, in order. So the lengths alone define the code. The length of the next code is found by
+//! comparison with the last code of each length.
 
-/// The length of the code of each byte, and of the end of the string.
+/// Length in bits of the code of each byte, and of the end-of-string symbol.
 #[rustfmt::skip]
 const LENGTHS: [u8; 257] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 28,
@@ -21,12 +22,12 @@ const LONGEST: usize = 30;
 static CODE: Code = Code::new();
 
 struct Code {
-    /// For each length, the first code that is longer, with its bits to the left of 32.
+    /// First code that is longer, for each length, with its bits at the left of 32 bits.
     beyond: [u64; LONGEST + 1],
-    /// For each length, its first code, and where its symbols begin.
+    /// First code of each length. `start` has the index of its symbol in `symbols`.
     first: [u32; LONGEST + 1],
     start: [usize; LONGEST + 1],
-    /// The bytes in the order of their codes. The end of the string comes last, and is none.
+    /// Bytes in the order of their codes. The end-of-string symbol would be the last, and is not a byte.
     symbols: [u8; 256],
 }
 
@@ -59,10 +60,10 @@ impl Code {
     }
 }
 
-/// Appends what `encoded` stands for; `None` where it is no valid code, or its padding is none.
+/// Appends the text that `encoded` stands for. Returns `None` if the code or its padding is invalid.
 pub(super) fn decode(encoded: &[u8], to: &mut Vec<u8>) -> Option<()> {
     let mut bytes = encoded.iter();
-    // The bits that are not yet used, to the right.
+    // The bits that are not used yet are at the right.
     let (mut bits, mut count) = (0_u64, 0_usize);
     loop {
         while count <= 32 {
@@ -70,7 +71,7 @@ pub(super) fn decode(encoded: &[u8], to: &mut Vec<u8>) -> Option<()> {
             bits = bits << 8 | u64::from(*byte);
             count += 8;
         }
-        // The next 32 bits. What is missing is taken for padding.
+        // The next 32 bits. Missing bits are filled with ones, like padding.
         let window = if count >= 32 {
             bits >> (count - 32)
         } else {
@@ -85,7 +86,7 @@ pub(super) fn decode(encoded: &[u8], to: &mut Vec<u8>) -> Option<()> {
                 count -= length;
                 bits &= (1 << count) - 1;
             }
-            // The padding is the beginning of the end of the string, and shorter than a byte.
+            // Valid padding is the beginning of the end-of-string symbol, and shorter than a byte.
             None => return (count < 8 && bits == (1 << count) - 1).then_some(()),
         }
     }
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_the_rfc() {
+    fn examples_of_rfc_7541_are_decoded() {
         // RFC 7541 C.4 and C.6.
         for (encoded, expected) in [
             (&b"\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\x90\xf4\xff"[..], "www.example.com"),
@@ -127,7 +128,7 @@ mod tests {
             let at = CODE.symbols.iter().position(|other| *other == symbol).unwrap();
             let length = usize::from(LENGTHS[usize::from(symbol)]);
             let code = u64::from(CODE.first[length]) + (at - CODE.start[length]) as u64;
-            // Followed by ones, up to a whole byte.
+            // Ones follow the code, up to a whole byte.
             let bytes = length.div_ceil(8);
             let padded = (code << (8 * bytes - length)) | ((1 << (8 * bytes - length)) - 1);
             let mut decoded = Vec::new();
@@ -137,8 +138,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_code_is_refused() {
-        // A padding of zeros, one of a whole byte, the end of the string spelled out, and a code that is cut off.
+    fn invalid_code_or_padding_is_refused() {
+        // Padding of zeros, padding of a whole byte, the whole end-of-string symbol, and a code that is cut off.
         for encoded in
             [&b"\x18"[..], b"\x64\x02\xff", b"\xff\xff\xff\xff", b"\xff\xff\xff\xfc", b"\xff", b"\xfe"]
         {

@@ -1,5 +1,5 @@
-//! Reads header blocks (RFC 7541), so that the fields of a request can be looked at before h2 does: h2 ends the whole
-//! connection for some of what should end a request, and lets other things pass.
+//! Decoder of header blocks (RFC 7541), so that the gateway can check the fields of a request before h2 does. h2 ends
+//! the whole connection for some errors that should end one request only, and accepts some invalid requests.
 
 mod huffman;
 mod table;
@@ -7,29 +7,30 @@ mod table;
 pub(super) use self::table::MAX_SIZE as MAX_TABLE;
 use self::table::{OVERHEAD, Table};
 
-/// How much of a list is kept: what `SETTINGS_MAX_HEADER_LIST_SIZE` announces.
+/// Maximum size of the part of a field list that is kept, as `SETTINGS_MAX_HEADER_LIST_SIZE` announces it.
 pub const MAX_LIST: usize = 64 * 1024;
 
-/// How large a list may become in all before the connection ends. A small block can stand for a large list.
+/// Maximum size of a whole field list. A larger one ends the connection, because a small block can stand for a large
+/// list.
 const MAX_DECODED: usize = 4 * MAX_LIST;
 
-/// Why a block cannot be read.
+/// Reason why a block cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// It is no valid block.
+    /// The block is invalid.
     Compression,
-    /// It stands for far too much.
+    /// The block stands for a field list that is far too large.
     TooLarge,
 }
 
-/// The fields of a block, in order.
+/// Fields of a block, in order.
 #[derive(Debug, Default)]
 pub struct Fields {
     text: Vec<u8>,
     fields: Vec<Field>,
-    /// The size of what is kept (RFC 9113 6.5.2).
+    /// Size of the fields that are kept (RFC 9113 6.5.2).
     pub size: usize,
-    /// Whether there is more than is kept.
+    /// True if the block has more fields than are kept.
     pub is_over: bool,
 }
 
@@ -42,7 +43,7 @@ struct Field {
 }
 
 impl Fields {
-    /// Returns name and value of each field, and whether it must never be indexed (RFC 7541 6.2.3).
+    /// Returns the name and value of each field, and true if the field must never be indexed (RFC 7541 6.2.3).
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8], bool)> {
         self.fields.iter().map(|field| {
             let (name, value) = (&self.text[field.start..field.value], &self.text[field.value..field.end]);
@@ -50,12 +51,12 @@ impl Fields {
         })
     }
 
-    /// Returns how many bytes of memory are held.
+    /// Returns the number of bytes of memory that are held.
     pub fn held(&self) -> usize {
         self.text.capacity() + self.fields.capacity() * size_of::<Field>()
     }
 
-    /// Forgets all, and gives back what a large block took.
+    /// Removes the fields, and gives back the memory of a large block.
     pub(in crate::downstream::http2) fn clear(&mut self) {
         const KEPT: usize = 4 * 1024;
         self.text.clear();
@@ -80,7 +81,7 @@ impl Fields {
     }
 }
 
-/// What a client has told of its fields so far.
+/// Decoder of a connection, with the table that the client has filled so far.
 #[derive(Debug)]
 pub struct Decoder {
     table: Table,
@@ -95,15 +96,15 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Returns how many bytes of memory are held.
+    /// Returns the number of bytes of memory that are held.
     pub fn held(&self) -> usize {
         self.table.held() + self.name.capacity() + self.value.capacity()
     }
 
-    /// Reads a whole block into `fields`.
+    /// Decodes a whole block into `fields`.
     ///
     /// # Errors
-    /// Why it cannot be read. What comes behind it cannot be, either.
+    /// Returns an error if the block cannot be decoded. Later blocks of the connection cannot be decoded either.
     pub fn decode(&mut self, block: &[u8], fields: &mut Fields) -> Result<(), Error> {
         fields.clear();
         let mut decoded = 0;
@@ -111,7 +112,7 @@ impl Decoder {
         let mut may_resize = true;
         while let Some(first) = input.first().copied() {
             if first & 0xe0 == 0x20 {
-                // RFC 7541 4.2: before all fields.
+                // RFC 7541 4.2: a change of the table size comes before the fields.
                 let size = integer(&mut input, 5).filter(|_| may_resize);
                 size.and_then(|size| self.table.resize(size)).ok_or(Error::Compression)?;
                 continue;
@@ -133,7 +134,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Reads one field, whose first byte is `first`.
+    /// Decodes one field, whose first byte is `first`.
     fn field(&mut self, input: &mut &[u8], first: u8) -> Option<(&[u8], &[u8])> {
         if first & 0x80 != 0 {
             let index = integer(input, 7)?;
@@ -156,9 +157,9 @@ impl Decoder {
     }
 }
 
-/// Reads an integer that begins with the low `bits` of a byte (RFC 7541 5.1).
+/// Decodes an integer that begins with the low `bits` of a byte (RFC 7541 5.1).
 fn integer(input: &mut &[u8], bits: u32) -> Option<usize> {
-    /// More than any that has a meaning here.
+    /// Maximum integer, larger than any that has a meaning here.
     const MAX: usize = 1 << 24;
     let mask = (1_u8 << bits).wrapping_sub(1);
     let (first, mut rest) = input.split_first()?;
@@ -179,7 +180,7 @@ fn integer(input: &mut &[u8], bits: u32) -> Option<usize> {
     Some(value)
 }
 
-/// Reads a string (RFC 7541 5.2).
+/// Decodes a string (RFC 7541 5.2).
 fn string(input: &mut &[u8], to: &mut Vec<u8>) -> Option<()> {
     let is_huffman = input.first()? & 0x80 != 0;
     let length = integer(input, 7)?;
@@ -192,7 +193,7 @@ fn string(input: &mut &[u8], to: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// Writes fields for h2, each spelled out: it needs no table of its own besides this one.
+/// Encodes fields for h2 as literals that are not indexed, so that the decoder of h2 needs no table.
 pub(super) fn encode(fields: &Fields, is_left_out: impl Fn(&[u8]) -> bool, to: &mut Vec<u8>) {
     for (name, value, never_indexed) in fields.iter().filter(|(name, ..)| !is_left_out(name)) {
         to.push(if never_indexed { 0x10 } else { 0 });
@@ -201,7 +202,7 @@ pub(super) fn encode(fields: &Fields, is_left_out: impl Fn(&[u8]) -> bool, to: &
     }
 }
 
-/// Writes a string as it is.
+/// Encodes a string without the Huffman code.
 pub(super) fn put_string(text: &[u8], to: &mut Vec<u8>) {
     let mut length = text.len();
     if length < 0x7f {
@@ -222,7 +223,7 @@ pub(super) fn put_string(text: &[u8], to: &mut Vec<u8>) {
 pub(super) mod tests {
     use super::*;
 
-    /// A block that spells each field out (RFC 7541 6.2.2).
+    /// Returns a block in which each field is a literal (RFC 7541 6.2.2).
     pub(in crate::downstream::http2) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
         let mut block = Vec::new();
         for (name, value) in fields {
@@ -245,8 +246,8 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_requests_of_the_rfc() {
-        // RFC 7541 C.3 (plain) and C.4 (Huffman): three requests on one connection each.
+    fn requests_of_rfc_7541_are_decoded() {
+        // RFC 7541 C.3 (plain) and C.4 (Huffman): three requests on one connection, for each of the two.
         let plain: [&[u8]; 3] = [
             b"\x82\x86\x84\x41\x0fwww.example.com",
             b"\x82\x86\x84\xbe\x58\x08no-cache",
@@ -277,17 +278,17 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_no_block_is_refused() {
+    fn invalid_block_is_refused() {
         for block in [
             &b"\x80"[..],                // index 0
-            b"\xbe",                     // an entry that is not there
-            b"\xff\xff\xff\xff\xff\x0f", // an index without end
+            b"\xbe",                     // an entry that is not in the table
+            b"\xff\xff\xff\xff\xff\x0f", // an index that is too long
             b"\x00\x05abc",              // a string that is cut off
             b"\x00\x03abc",              // no value
-            b"\x00\x81\x00\x00",         // no Huffman code
+            b"\x00\x81\x00\x00",         // no valid Huffman code
             b"\x3f\xe2\x1f",             // a table of 4097 bytes
-            b"\x82\x20",                 // a new size behind a field
-            b"\x40",                     // nothing behind it
+            b"\x82\x20",                 // a new table size after a field
+            b"\x40",                     // no name and no value
             b"\x7f",                     // half an integer
         ] {
             assert_eq!(decode(&mut Decoder::default(), block), Err(Error::Compression), "{block:?}");
@@ -299,7 +300,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_list_that_is_too_large_is_cut_and_one_that_is_far_too_large_is_refused() {
+    fn too_large_list_is_cut_and_far_too_large_one_is_refused() {
         let mut block = b"\x40\x01a\x7f\xb1\x17".to_vec();
         block.extend([b'x'; 3120]);
         let mut decoder = Decoder::default();

@@ -1,11 +1,11 @@
-//! The tables of HPACK: what each index stands for (RFC 7541 2.3 and appendix A).
+//! Static and dynamic table of HPACK, which give each index its field (RFC 7541 2.3 and appendix A).
 
 use std::collections::VecDeque;
 
-/// What an entry counts besides its bytes (RFC 7541 4.1).
+/// Size of an entry in addition to its bytes (RFC 7541 4.1).
 pub(super) const OVERHEAD: usize = 32;
 
-/// How large the dynamic table may be: what a client may assume that is told nothing else (RFC 9113 6.5.2).
+/// Maximum size of the dynamic table: the value that a client may assume without a setting (RFC 9113 6.5.2).
 pub(in crate::downstream::http2) const MAX_SIZE: usize = 4096;
 
 #[rustfmt::skip]
@@ -25,10 +25,10 @@ const STATIC: [(&str, &str); 61] = [
     ("user-agent", ""), ("vary", ""), ("via", ""), ("www-authenticate", ""),
 ];
 
-/// The static and the dynamic table of a connection.
+/// Static and dynamic table of a connection.
 #[derive(Debug)]
 pub(super) struct Table {
-    /// The dynamic one, the newest entry first.
+    /// Entries of the dynamic table, the newest first.
     entries: VecDeque<Entry>,
     size: usize,
     max_size: usize,
@@ -36,7 +36,7 @@ pub(super) struct Table {
 
 #[derive(Debug)]
 struct Entry {
-    /// Name and value in one.
+    /// Name, followed by the value.
     text: Box<[u8]>,
     name: usize,
 }
@@ -46,13 +46,13 @@ impl Table {
         Table { entries: VecDeque::new(), size: 0, max_size: MAX_SIZE }
     }
 
-    /// Returns how many bytes of memory are held.
+    /// Returns the number of bytes of memory that are held.
     pub(super) fn held(&self) -> usize {
         let text: usize = self.entries.iter().map(|entry| entry.text.len()).sum();
         text + self.entries.capacity() * size_of::<Entry>()
     }
 
-    /// Returns name and value of the entry at `index`.
+    /// Returns the name and value of the entry at `index`; `None` if there is no such entry.
     pub(super) fn get(&self, index: usize) -> Option<(&[u8], &[u8])> {
         let index = index.checked_sub(1)?;
         if let Some((name, value)) = STATIC.get(index) {
@@ -62,7 +62,7 @@ impl Table {
         Some(entry.text.split_at(entry.name))
     }
 
-    /// Adds an entry; older ones make room for it (RFC 7541 4.4).
+    /// Adds an entry. Older entries are removed to make room for it (RFC 7541 4.4).
     pub(super) fn add(&mut self, name: &[u8], value: &[u8]) {
         let size = name.len() + value.len() + OVERHEAD;
         self.shrink_to(self.max_size.saturating_sub(size));
@@ -72,7 +72,7 @@ impl Table {
         }
     }
 
-    /// The client uses no more than `size` from here on. Returns `None` where that is more than it may.
+    /// Sets the maximum size that the client uses from now on. Returns `None` if `size` is larger than allowed.
     pub(super) fn resize(&mut self, size: usize) -> Option<()> {
         if size > MAX_SIZE {
             return None;
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_entry_comes_first_and_the_oldest_makes_room() {
+    fn newest_entry_is_first_and_oldest_is_removed() {
         let mut table = Table::new();
         let large = "x".repeat(1000);
         for name in ["a", "b", "c"] {
@@ -113,7 +113,7 @@ mod tests {
             (name(&table, 62).as_deref(), name(&table, 64), name(&table, 65)),
             (Some("d"), Some("b".into()), None)
         );
-        // What is larger than the table empties it (RFC 7541 4.4).
+        // An entry that is larger than the table empties the table (RFC 7541 4.4).
         table.add(b"e", "x".repeat(MAX_SIZE).as_bytes());
         assert_eq!((name(&table, 62), table.size), (None, 0));
         table.add(b"f", b"");

@@ -1,4 +1,4 @@
-//! The service in the background that has every set of keys be fetched which the configuration names.
+//! Background service that fetches every set of keys that the configuration names.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::KeySet;
 
-/// Fetches keys, until the server stops.
+/// Service that fetches keys until the server stops.
 pub struct KeySetService {
-    /// Which ones; it changes with the configuration.
+    /// Sets to fetch. The value changes with the configuration.
     pub sets: watch::Receiver<Arc<Vec<Arc<KeySet>>>>,
 }
 
@@ -30,9 +30,9 @@ impl BackgroundService for KeySetService {
 impl KeySetService {
     async fn follow(&self) {
         let mut sets = self.sets.clone();
-        // Ends what it runs when it is dropped.
+        // Dropping the set ends its tasks.
         let mut tasks = JoinSet::new();
-        // By where they are: a set that is fetched cannot have gone from there.
+        // The key is the address of a set. The task holds the set, so no other set can get the same address.
         let mut running: HashMap<usize, AbortHandle> = HashMap::new();
         loop {
             let wanted = sets.borrow_and_update().clone();

@@ -1,4 +1,4 @@
-//! Keys that come and go at a real server.
+//! Tests of fetching, with a real server whose keys change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ const QUICK: Pace = Pace {
     patience: Duration::from_secs(5),
 };
 
-/// A server with a set of keys, which counts who asks.
+/// Server with a set of keys, which counts the requests.
 struct Issuer {
     url: String,
     says: Arc<Mutex<(u16, String)>>,
@@ -76,7 +76,7 @@ async fn a_request_waits_for_the_first_fetch() {
 }
 
 #[tokio::test]
-async fn an_unknown_kid_has_them_fetched_again_and_no_more_often_than_the_floor() {
+async fn unknown_kid_causes_a_fetch_once_per_floor() {
     let issuer = Issuer::start(&["a"]).await;
     let (set, _) = issuer.set(QUICK);
     assert!(has(&set, "a").await);
@@ -93,7 +93,7 @@ async fn an_unknown_kid_has_them_fetched_again_and_no_more_often_than_the_floor(
 }
 
 #[tokio::test]
-async fn a_hundred_who_wait_are_one_fetch() {
+async fn hundred_waiting_requests_cause_one_fetch() {
     let issuer = Issuer::start(&["a"]).await;
     let (set, _) = issuer.set(QUICK);
     let all: Vec<_> = (0..100)
@@ -109,7 +109,7 @@ async fn a_hundred_who_wait_are_one_fetch() {
 }
 
 #[tokio::test]
-async fn old_keys_go_on_where_new_ones_cannot_be_had() {
+async fn old_keys_stay_valid_while_fetches_fail() {
     let issuer = Issuer::start(&["a"]).await;
     let (set, metrics) =
         issuer.set(Pace { refresh: Duration::from_millis(10), floor: Duration::ZERO, ..QUICK });
@@ -124,7 +124,7 @@ async fn old_keys_go_on_where_new_ones_cannot_be_had() {
     {
         let before = failures();
         *issuer.says.lock() = (status, body);
-        // The next fetch and the one after it: the first may have begun before.
+        // Two more fetches are needed, because the first may have begun before the change.
         eventually!({
             set.wanted.notify_one();
             failures() >= before + 2.0
@@ -136,11 +136,11 @@ async fn old_keys_go_on_where_new_ones_cannot_be_had() {
 }
 
 #[tokio::test]
-async fn without_keys_nobody_waits_for_long() {
+async fn request_without_keys_fails_after_the_first_fetch() {
     let issuer = Issuer::start(&["a"]).await;
     *issuer.says.lock() = (503, String::new());
     let (set, _) = issuer.set(QUICK);
     assert!(set.keys_for(Some("a")).await.is_none());
-    // It has just been tried: the next one does not wait at all.
+    // The last fetch is recent, so the second call does not wait.
     assert!(set.keys_for(None).await.is_none());
 }

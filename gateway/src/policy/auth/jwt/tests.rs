@@ -1,4 +1,4 @@
-//! Tokens that count, and every way to make one that does not.
+//! Tests with valid tokens, and with tokens that are invalid in every known way.
 
 use jsonwebtoken::{EncodingKey, get_current_timestamp};
 use openssl::ec::{EcGroup, EcKey};
@@ -35,7 +35,7 @@ fn signed(claims: &Value) -> String {
     jsonwebtoken::encode(&Header::default(), claims, &EncodingKey::from_secret(SECRET)).unwrap()
 }
 
-/// The name of who asks, or the status of the answer and what is wrong.
+/// Returns the name of the client, or the status of the reply and the described fault.
 async fn outcome(policy: &Jwt, token: &str) -> Result<String, (u16, String)> {
     let mut headers = HeaderMap::new();
     headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
@@ -50,7 +50,7 @@ async fn outcome(policy: &Jwt, token: &str) -> Result<String, (u16, String)> {
 }
 
 #[tokio::test]
-async fn times_are_kept_within_the_leeway() {
+async fn token_times_are_checked_with_leeway() {
     let now = get_current_timestamp();
     let policy = with_secret("leeway_secs = 5");
     for (changes, expected) in [
@@ -77,7 +77,7 @@ async fn times_are_kept_within_the_leeway() {
 }
 
 #[tokio::test]
-async fn what_a_token_has_proved_holds_until_it_expires_or_the_keys_change() {
+async fn verified_token_is_cached_until_expiry_or_new_keys() {
     let mut policy = with_secret("leeway_secs = 0");
     let token = signed(&claims(json!({})));
     let find = |policy: &Jwt| policy.proved(&policy.cache.as_ref()?.digest(token.as_bytes())?);
@@ -105,7 +105,7 @@ async fn what_a_token_has_proved_holds_until_it_expires_or_the_keys_change() {
 }
 
 #[tokio::test]
-async fn whose_it_is_and_for_whom() {
+async fn token_of_another_issuer_or_audience_gets_401() {
     let both = with_secret("issuer = \"us\"\naudience = [\"shop\", \"till\"]");
     let neither = with_secret("");
     for (changes, of_both, of_neither) in [
@@ -164,7 +164,7 @@ async fn whose_it_is_and_for_whom() {
 }
 
 #[tokio::test]
-async fn what_must_be_claimed_is_403_where_it_is_not() {
+async fn missing_required_claim_gets_403() {
     let policy =
         with_secret("require = { scope = [\"read\", \"write\"], \"realm.roles\" = \"admin\", n = \"7\" }");
     for (changes, expected) in [
@@ -182,7 +182,7 @@ async fn what_must_be_claimed_is_403_where_it_is_not() {
 }
 
 #[tokio::test]
-async fn claims_are_passed_on_as_they_are_or_not_at_all() {
+async fn claims_are_forwarded_unchanged_or_refused() {
     let policy = with_secret("forward_claims = { sub = \"X-User\", roles = \"X-Roles\", n = \"X-N\" }");
     let Keys::Fixed(keys) = &policy.keys else { panic!("a secret is fixed") };
     let told = |changes: Value| {
@@ -208,7 +208,7 @@ async fn claims_are_passed_on_as_they_are_or_not_at_all() {
         (json!({ "roles": ["a", { "b": 1 }] }), Err(())),
         (json!({ "roles": [1.5] }), Err(())),
         (json!({ "roles": { "a": true } }), Err(())),
-        // To 64 bits of a floating-point number, two users may be one.
+        // Two different user numbers may be equal after rounding to a 64-bit floating-point number.
         (json!({ "n": 1.5 }), Err(())),
         (json!({ "n": 12_345_678_901_234_567_890_123_f64 }), Err(())),
         (json!({ "sub": "a\r\nX-Role: admin" }), Err(())),
@@ -239,7 +239,8 @@ fn hmac(secret: &[u8]) -> impl Fn(&[u8]) -> Vec<u8> {
     }
 }
 
-/// RFC 7515 2: no padding. One token shall have one spelling, or a list of those that are taken back would not find it.
+/// Tests that a token has one spelling, without padding (RFC 7515 2): a list of revoked tokens would not find
+/// another spelling.
 #[tokio::test]
 async fn a_token_has_one_spelling() {
     let policy = with_secret("");
@@ -252,7 +253,7 @@ async fn a_token_has_one_spelling() {
         let (status, _) = outcome(&policy, &padded.join(".")).await.unwrap_err();
         assert_eq!(status, 401, "part {i}");
     }
-    // 32 bytes leave two bits of the last character unused.
+    // A signature of 32 bytes leaves two bits of the last character unused.
     let last = token.chars().last().unwrap();
     for other in
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_".chars().filter(|c| *c != last)
@@ -263,7 +264,7 @@ async fn a_token_has_one_spelling() {
 }
 
 #[tokio::test]
-async fn what_a_token_says_about_itself_decides_nothing() {
+async fn token_header_does_not_change_the_verification() {
     let policy = with_secret("");
     let good = claims(json!({}));
     for (json, expected) in [
@@ -326,7 +327,7 @@ async fn each_public_key_verifies_what_its_owner_signs() {
         let token = jsonwebtoken::encode(&Header::new(algorithm), &good, &key).unwrap();
         assert_eq!(outcome(&policy, &token).await, Ok("alice".to_owned()), "{algorithm:?}");
     }
-    // A public key is known to everybody: it is no secret, in whatever form somebody writes it down.
+    // A public key is not a secret, in any form in which it can be written.
     for pem in &pems {
         for secret in [pem.as_bytes(), pem.trim_end().as_bytes()] {
             let token = header(json!({ "alg": "HS256" }), &good, hmac(secret));
@@ -337,7 +338,7 @@ async fn each_public_key_verifies_what_its_owner_signs() {
 }
 
 #[tokio::test]
-async fn only_the_algorithms_that_are_listed_count() {
+async fn algorithm_that_is_not_listed_gets_401() {
     let rsa = rsa();
     let policy = policy("algorithms = [\"PS256\"]", Key::from_pem(&public_pem(&rsa)).unwrap());
     let key = EncodingKey::from_rsa_der(&rsa.rsa().unwrap().private_key_to_der().unwrap());
@@ -356,7 +357,7 @@ fn a_certificate_holds_a_key() {
 }
 
 #[test]
-fn keys_that_cannot_be_right_are_named() {
+fn unusable_keys_are_reported() {
     let said = |pem: &str| Key::from_pem(pem).err().unwrap_or_default();
     assert!(Key::secret(&SECRET[1..]).err().unwrap().contains("the secret has 31 bytes and needs 32"));
     assert_eq!(said("no key"), "there is no public key in PEM");
@@ -370,7 +371,7 @@ fn keys_that_cannot_be_right_are_named() {
 }
 
 #[test]
-fn of_a_set_only_keys_for_signing_are_taken() {
+fn key_set_yields_only_signing_keys() {
     let set = |keys: Value| JwkSet::read(json!({ "keys": keys }).to_string().as_bytes()).map(|set| set.keys);
     let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
     let ed = json!({ "kty": "OKP", "crv": "Ed25519", "x": x, "kid": "ed" });

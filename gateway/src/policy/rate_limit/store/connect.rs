@@ -1,4 +1,4 @@
-//! How a store is connected to: over TCP, over TLS, or at a socket of this machine.
+//! Connects to a store: over TCP, over TLS, or at a Unix socket.
 
 use std::io;
 use std::pin::Pin;
@@ -20,32 +20,32 @@ use crate::util::secrets::Secrets;
 
 pub use crate::util::http_client::Roots;
 
-/// How a store is connected to, compiled from the keys of a window.
+/// Connection settings of a store, compiled from the keys of a window.
 pub struct StoreSettings {
-    /// Where it is.
+    /// Location of the store.
     pub redis: Redis,
-    /// How long a request waits for it.
+    /// Maximum time that a request waits for the store.
     pub timeout: Duration,
     user: String,
     password_env: String,
-    /// What that variable holds. Never shown, never logged.
+    /// Password in that variable. The gateway never shows or logs it.
     password: Option<String>,
     ca_file: String,
-    /// What that file holds: one that is another one means another store.
+    /// Certificates in that file. A file with other certificates means another store.
     roots: Roots,
     tls: Option<SslConnector>,
 }
 
-/// Why a store cannot be connected to, ever.
+/// Reason why a configured store can never be connected.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadStore {
-    /// The key that says so.
+    /// Key of the table that is wrong.
     pub key: &'static str,
-    /// What is wrong.
+    /// Description of the fault.
     pub detail: String,
 }
 
-/// Why it was not connected to, this time.
+/// Reason why one attempt to connect failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoConnection {
     #[error("{0}")]
@@ -59,18 +59,19 @@ pub(super) enum NoConnection {
 }
 
 impl StoreSettings {
-    /// The roots in the `store_ca_file` that a window names.
+    /// Reads the root certificates in the `store_ca_file` of a window.
     ///
     /// # Errors
-    /// Where it is no good.
+    /// Returns an error if the file cannot be read or has no certificates.
     pub fn roots(ca_file: &str) -> Result<Roots, BadStore> {
         http_client::roots(ca_file).map_err(bad_roots)
     }
 
-    /// What `window` says of its store, whose certificate must come from one of `roots`; `None` where it is counted here.
+    /// Compiles the settings of the store that `window` names. One of `roots` must have issued the store's
+    /// certificate. Returns `None` if this gateway counts the window itself.
     ///
     /// # Errors
-    /// Where the password's variable is not set, or OpenSSL takes none of the roots.
+    /// Returns an error if the password's variable is not set, or OpenSSL refuses the roots.
     pub fn new(window: &RateLimit, roots: Roots, secrets: &Secrets) -> Result<Option<Self>, BadStore> {
         let CounterStore::Redis(redis) = &window.store else { return Ok(None) };
         let is_tls = matches!(redis.place, RedisPlace::Tls(_));
@@ -88,7 +89,7 @@ impl StoreSettings {
         }))
     }
 
-    /// Whether `window` means the same store, connected to in the same way.
+    /// Returns true if `window` means the same store, with the same connection settings.
     pub fn are_of(&self, window: &RateLimit, roots: &Roots) -> bool {
         window.store == CounterStore::Redis(self.redis.clone())
             && window.store_timeout_ms.duration() == self.timeout
@@ -98,10 +99,10 @@ impl StoreSettings {
             && *roots == self.roots
     }
 
-    /// Connects, proves who the gateway is, and chooses the database. The task works for the connection, and ends
-    /// with it.
+    /// Connects, authenticates the gateway, and chooses the database. The returned task drives the connection
+    /// and ends with it.
     pub(super) async fn connect(&self) -> Result<(MultiplexedConnection, JoinHandle<()>), NoConnection> {
-        // No command that the work does not need: a user may be allowed that and no more.
+        // The login sends only necessary commands, because the Redis user may have permission for no others.
         let mut login =
             RedisConnectionInfo::default().set_db(self.redis.database.into()).set_skip_set_lib_name();
         if !self.user.is_empty() {
@@ -110,7 +111,7 @@ impl StoreSettings {
         if let Some(password) = &self.password {
             login = login.set_password(password);
         }
-        // Whoever asks has a deadline of its own.
+        // Each query has its own timeout.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let stream = self.stream().await?;
         let (connection, driver) = MultiplexedConnection::new_with_config(&login, stream, config).await?;
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_never_work_is_named_with_its_key() {
+    fn unusable_setting_is_reported_with_its_key() {
         assert!(settings("").unwrap().is_none(), "it is counted here");
         assert!(settings("store = \"rediss://redis.internal\"").unwrap().is_some());
         let directory = tempfile::tempdir().unwrap();
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_is_the_same_as_long_as_it_is_connected_to_in_the_same_way() {
+    fn store_is_the_same_if_its_connection_settings_are() {
         let of = |toml: &str| toml::from_str::<RateLimit>(toml).unwrap();
         let store = "store = \"redis://a\"";
         let settings = settings(store).unwrap().unwrap();

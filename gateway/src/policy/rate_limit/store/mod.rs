@@ -1,9 +1,9 @@
-//! Counters in a Redis that several gateways share: one call a request, in which a script counts in all windows or
-//! in none.
+//! Counters in a Redis that several gateways share. Each request makes one call, in which a script counts in
+//! all windows or in none.
 //!
-//! Redis may be away, slow, or wrong, and a request must not suffer from it. A [`Store`] has a connection, and
-//! then requests ask over it, each for a bounded time; or it has none, and they do not wait at all. The first one
-//! that gets no answer takes the connection away, and [`StoreKeeper`] brings another one.
+//! Redis may be away, slow, or faulty, and requests must not suffer from it. While a [`Store`] has a
+//! connection, requests use it, each for a bounded time. Without a connection, requests do not wait at all. The
+//! first request without a response drops the connection, and [`StoreKeeper`] makes a new one.
 
 mod connect;
 mod reconnect;
@@ -26,36 +26,36 @@ pub use reconnect::StoreKeeper;
 use super::Count;
 use crate::telemetry::StoreMetrics;
 
-/// Requests that wait for one store at a time. More of them are counted here: a Redis that is slow shall not have
-/// the gateway pile up work for it.
+/// Maximum number of requests that wait for one store at a time. The gateway counts further requests itself, so
+/// that a slow Redis does not let work pile up in the gateway.
 const MAX_WAITING: usize = 1024;
 
 const SCRIPT: &str = include_str!("count.lua");
 
-/// The script's name in Redis: its hash.
+/// SHA-1 hash of the script, by which Redis knows it.
 static SCRIPT_SHA: LazyLock<String> = LazyLock::new(|| {
     openssl::sha::sha1(SCRIPT.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 });
 
-/// A Redis that counts for several gateways.
+/// Redis that counts for several gateways.
 pub struct Store {
     settings: StoreSettings,
     metrics: StoreMetrics,
-    /// `None` while it is away.
+    /// Connection; `None` while the store is away.
     link: ArcSwapOption<MultiplexedConnection>,
     waiting: AtomicUsize,
-    /// Woken when the connection was taken away.
+    /// Notified when the connection was dropped.
     lost: Notify,
 }
 
-/// What is asked of it: to count a request for a client in a window.
+/// Query to the store: count a request of a client in a window.
 pub(super) struct Ask {
     pub(super) key: String,
     pub(super) limit: u32,
     pub(super) window_ms: u64,
 }
 
-/// Why a script was not run, or not to its end.
+/// Reason why the script gave no valid response.
 #[derive(Debug, thiserror::Error)]
 enum NoAnswer {
     #[error("{0}")]
@@ -67,7 +67,7 @@ enum NoAnswer {
 }
 
 impl Store {
-    /// A store that is away, until a [`StoreKeeper`] has connected it.
+    /// Creates a store without a connection. A [`StoreKeeper`] connects it.
     pub fn new(settings: StoreSettings, metrics: StoreMetrics) -> Self {
         Store {
             settings,
@@ -78,13 +78,13 @@ impl Store {
         }
     }
 
-    /// How it is connected to.
+    /// Returns the connection settings.
     pub fn settings(&self) -> &StoreSettings {
         &self.settings
     }
 
-    /// Counts a request in all of these windows, or in none. `None`: it has not answered, and has most likely not
-    /// counted either.
+    /// Counts a request in all of these windows, or in none. Returns `None` if the store does not respond; then
+    /// it has most likely not counted the request either.
     pub(super) async fn count(&self, asks: &[Ask]) -> Option<Vec<Count>> {
         let Some(link) = self.link.load_full() else {
             self.metrics.away.inc();
@@ -112,14 +112,14 @@ impl Store {
         timeout(limit, run(link.clone(), asks)).await.map_err(|_| NoAnswer::TooLate(limit))?
     }
 
-    /// From now on requests ask over this connection.
+    /// Makes requests use this connection from now on.
     fn find(&self, link: Arc<MultiplexedConnection>) {
         self.link.store(Some(link));
         self.metrics.up.set(1);
         info!(store = %self.settings.redis, "the store of rate limits answers; it counts from now on");
     }
 
-    /// From now on no request asks over this connection. Said once, by whoever takes it away.
+    /// Makes requests stop using this connection. Only the caller that actually removes the connection logs it.
     fn lose(&self, link: &Arc<MultiplexedConnection>, reason: &str) {
         let was = self.link.compare_and_swap(link, None);
         if was.as_ref().is_some_and(|was| Arc::ptr_eq(was, link)) {
@@ -138,7 +138,8 @@ impl Store {
     }
 }
 
-/// Runs the script. A Redis that does not know it, because it was started anew, say, is sent it whole.
+/// Runs the script. If Redis does not know the script, for example after a restart, the function sends the
+/// whole script.
 async fn run(mut link: MultiplexedConnection, asks: &[Ask]) -> Result<Vec<Count>, NoAnswer> {
     let answer: Vec<i64> = match command("EVALSHA", &SCRIPT_SHA, asks).query_async(&mut link).await {
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
@@ -172,7 +173,7 @@ fn counts(answer: &[i64], asks: &[Ask]) -> Option<Vec<Count>> {
     counts.filter(|counts| counts.len() == asks.len())
 }
 
-/// A place among those that wait, given back when it is dropped.
+/// Place among the waiting requests. Dropping the value returns the place.
 struct StorePermit<'s>(&'s AtomicUsize);
 
 impl<'s> StorePermit<'s> {
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_a_count_for_each_window() {
+    fn response_is_parsed_to_a_count_per_window() {
         let asks = [ask(5), ask(2)];
         let count = |allowed, used, reset_ms| Count { allowed, used, reset_ms };
         assert_eq!(counts(&[1, 5, 10, 1, 0], &asks).unwrap(), [count(true, 5, 10), count(true, 1, 1)]);
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_wait() {
+    fn request_beyond_max_waiting_gets_no_place() {
         let waiting = AtomicUsize::new(0);
         let places: Vec<_> = (0..MAX_WAITING).map_while(|_| StorePermit::take(&waiting)).collect();
         assert_eq!(places.len(), MAX_WAITING);

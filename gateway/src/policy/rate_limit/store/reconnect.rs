@@ -1,4 +1,4 @@
-//! Connects stores, and connects them again, in a background service: no request ever waits for that.
+//! Background service that connects stores and reconnects them. No request ever waits for a connection attempt.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use tracing::{debug, warn};
 use super::connect::NoConnection;
 use super::{Ask, NoAnswer, Store};
 
-/// How long a connection may take to be there, with TLS and the proof of who the gateway is.
+/// Timeout of a connection attempt, including TLS and authentication.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// The first pause after an attempt that came to nothing; each further one is twice as long.
+/// First pause after a failed attempt. The pause doubles with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// But never longer than this.
+/// Maximum pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// A connection that has held for so long was a good one: the next attempt is made at once.
+/// Minimum lifetime of a good connection. After a good connection the next attempt follows at once.
 const GOOD: Duration = Duration::from_secs(5);
 
-/// Keeps the stores connected that a configuration names, to the end of the process.
+/// Service that keeps the stores of the configuration connected, until the process ends.
 pub struct StoreKeeper {
     stores: watch::Receiver<Vec<Arc<Store>>>,
 }
 
 impl StoreKeeper {
-    /// A keeper that follows `stores`.
+    /// Creates a service for the current value of `stores`.
     pub fn new(stores: watch::Receiver<Vec<Arc<Store>>>) -> Self {
         StoreKeeper { stores }
     }
@@ -38,7 +38,7 @@ impl StoreKeeper {
 
 #[async_trait]
 impl BackgroundService for StoreKeeper {
-    /// Goes on while the server stops: requests that are still answered are still counted.
+    /// Runs on while the server shuts down, because requests in flight are still counted.
     async fn start(&self, _shutdown: ShutdownWatch) {
         let mut stores = self.stores.clone();
         let mut kept = HashMap::new();
@@ -52,7 +52,7 @@ impl BackgroundService for StoreKeeper {
     }
 }
 
-/// A task that ends when this is dropped.
+/// Handle of a task. Dropping the handle ends the task.
 struct Task(AbortHandle);
 
 impl Drop for Task {
@@ -61,7 +61,8 @@ impl Drop for Task {
     }
 }
 
-/// Stores by where they are in memory. What is in the old configuration and in the new one goes on undisturbed.
+/// Starts tasks for new stores and ends those of removed stores. The map's key is the address of a store in
+/// memory, so a store of both configurations keeps its task.
 fn follow(mut kept: HashMap<usize, Task>, stores: Vec<Arc<Store>>) -> HashMap<usize, Task> {
     let task = |store: Arc<Store>| Task(tokio::spawn(keep(store)).abort_handle());
     let known = |store: Arc<Store>| {
@@ -71,7 +72,7 @@ fn follow(mut kept: HashMap<usize, Task>, stores: Vec<Arc<Store>>) -> HashMap<us
     stores.into_iter().map(known).collect()
 }
 
-/// Why there is no connection.
+/// Reason why there is no connection.
 #[derive(Debug, thiserror::Error)]
 enum Away {
     #[error("{0}")]
@@ -83,7 +84,7 @@ enum Away {
 }
 
 impl Away {
-    /// Whether nobody is there, or nobody says anything.
+    /// Returns true if the store was not reached or did not respond.
     fn is_silence(&self) -> bool {
         match self {
             Away::TooLate | Away::NoConnection(NoConnection::System(_)) => true,
@@ -102,8 +103,9 @@ async fn keep(store: Arc<Store>) {
         match connected(&store).await {
             Ok(()) => (told, was_lost) = (String::new(), true),
             Err(away) => {
-                // The same is not told again and again, nor that a store that was lost is not there. But what is
-                // wrong may become something else, such as a password that does not hold any more.
+                // The log does not repeat the same reason, nor report that a store is unreachable after its
+                // connection was lost. The reason may change, for example to a password that is no longer
+                // valid, and is then logged.
                 let reason = away.to_string();
                 let is_known = told == reason || (was_lost && away.is_silence());
                 tell(&store, &reason, is_known);
@@ -114,7 +116,7 @@ async fn keep(store: Arc<Store>) {
             pause = FIRST_PAUSE;
             continue;
         }
-        // Gateways that have lost it together shall not come back together.
+        // The random factor keeps gateways that lost the store together from reconnecting at the same time.
         sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
@@ -133,15 +135,15 @@ fn tell(store: &Store, reason: &str, is_known: bool) {
     }
 }
 
-/// Connects the store, and stays as long as that holds.
+/// Connects the store, and returns when the connection is lost.
 async fn connected(store: &Arc<Store>) -> Result<(), Away> {
     let connecting = timeout(CONNECT_TIMEOUT, store.settings.connect());
     let (connection, mut driver) = connecting.await.map_err(|_| Away::TooLate)??;
-    // With it end the requests that still wait for an answer over this connection.
+    // When the driver ends, the requests that still wait on this connection end too.
     let _ends = Task(driver.abort_handle());
     let link = Arc::new(connection);
-    // Counted as any request is, so that a Redis is found out that takes no writes (a replica, one without memory),
-    // or that needs longer than a request waits.
+    // The probe counts as any request does. It detects a Redis that accepts no writes (a replica, or one
+    // without memory), or that takes longer than a request waits.
     let probe = Ask { key: "gateway:rate:probe".to_owned(), limit: u32::MAX, window_ms: 1_000 };
     store.ask(&link, &[probe]).await?;
     store.find(link.clone());

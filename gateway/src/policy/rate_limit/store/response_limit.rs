@@ -1,5 +1,5 @@
-//! A stream whose other side may only say as much as it was asked for. The client library reads an answer to its end,
-//! however long: a Redis that never ends one would fill the memory.
+//! Stream that limits the length of the responses it reads. The client library reads a response to its end,
+//! regardless of its length: an endless response of Redis would fill the memory.
 
 use std::io;
 use std::pin::Pin;
@@ -7,16 +7,18 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What may always be said: errors, and what comes before the first question is answered.
+/// Number of bytes that may always be read: errors, and data that arrives before the response to the first
+/// query.
 const ALWAYS: usize = 64 * 1024;
-/// The most that is ever waited for: the answers to all requests that may wait at once, and more.
+/// Maximum number of bytes that may be read: more than the responses to all requests that may wait at once.
 const MOST: usize = 1024 * 1024;
 
-/// A stream that ends with an error where more is read from it than follows from what was written to it. The answer of
-/// the script is shorter than the call: a client's key has 64 digits, and its count some fourteen.
+/// Stream that fails if more bytes are read from it than the bytes written to it justify. A response of the
+/// script is shorter than its call: in a call, the key of a client takes 45 bytes, and in a response its count
+/// takes some fourteen.
 pub(super) struct Bounded<S> {
     inner: S,
-    /// What may still be read.
+    /// Number of bytes that may still be read.
     left: usize,
 }
 
@@ -68,7 +70,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_never_ends_is_ended() {
+    async fn endless_response_is_an_error() {
         let mut stream = Bounded::new(tokio::io::repeat(b'1'));
         let mut read = Vec::new();
         assert!(stream.read_to_end(&mut read).await.is_err());
@@ -76,7 +78,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_asked_may_answer_and_no_more() {
+    async fn response_may_be_as_long_as_the_query() {
         let (ours, mut theirs) = tokio::io::duplex(ALWAYS);
         let mut stream = Bounded::new(ours);
         let (mut answer, mut question) = (vec![0; ALWAYS / 2], vec![0; ALWAYS / 2]);
