@@ -32,7 +32,7 @@ pub(super) enum DirectionState {
     #[default]
     Open,
     /// The sender has finished.
-    CloseReason,
+    Closing,
     /// The sender has finished, and the other side has been told.
     Over,
 }
@@ -90,7 +90,7 @@ impl Direction {
                         return self.poll_flush(to, cx).map(|_| ());
                     }
                 }
-                DirectionState::CloseReason => match Pin::new(&mut *to).poll_shutdown(cx) {
+                DirectionState::Closing => match Pin::new(&mut *to).poll_shutdown(cx) {
                     // If the shutdown fails, the other side is gone, and need not be told.
                     Poll::Ready(_) => self.state = DirectionState::Over,
                     Poll::Pending => return Ok(()),
@@ -142,7 +142,7 @@ impl Direction {
             }
             let mut chunk = read.filled();
             if chunk.is_empty() {
-                self.state = DirectionState::CloseReason;
+                self.state = DirectionState::Closing;
                 return Ok(Poll::Ready(()));
             }
             if matches!(follow, Follow::Drop) {

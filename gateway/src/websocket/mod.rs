@@ -15,7 +15,8 @@ pub mod handshake;
 pub mod request;
 pub mod tunnel;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -49,6 +50,12 @@ pub struct Terms {
 pub struct Upgrade {
     terms: Terms,
     state: Mutex<State>,
+    /// Bytes that the client sent through the tunnel.
+    received: AtomicU64,
+    /// Bytes that the client was sent through the tunnel.
+    sent: AtomicU64,
+    /// Reason of the tunnel's end.
+    close_reason: OnceLock<CloseReason>,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +64,6 @@ struct State {
     backend: Option<BackendStream>,
     /// True if the 101 of the backend is passed on to the client.
     agreed: bool,
-    passed: TunnelStats,
 }
 
 /// Statistics of a tunnel.
@@ -74,7 +80,13 @@ pub struct TunnelStats {
 impl Upgrade {
     /// Creates an attempt that has not begun.
     pub fn new(terms: Terms) -> Arc<Self> {
-        Arc::new(Upgrade { terms, state: Mutex::default() })
+        Arc::new(Upgrade {
+            terms,
+            state: Mutex::default(),
+            received: AtomicU64::default(),
+            sent: AtomicU64::default(),
+            close_reason: OnceLock::new(),
+        })
     }
 
     /// Records that the backend has agreed, before the client gets the 101. Returns false if no connection can become
@@ -88,7 +100,11 @@ impl Upgrade {
 
     /// Returns the statistics of the tunnel.
     pub fn passed(&self) -> TunnelStats {
-        self.state.lock().passed
+        TunnelStats {
+            received: self.received.load(Ordering::Relaxed),
+            sent: self.sent.load(Ordering::Relaxed),
+            ending: self.close_reason.get().copied(),
+        }
     }
 
     /// Takes the connection to the backend from Pingora. Returns `None` if the backend has not agreed.

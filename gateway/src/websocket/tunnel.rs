@@ -5,6 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -97,8 +98,7 @@ impl Tunnel {
     /// Forwards bytes, and becomes ready when the tunnel is over. It must not be called after that.
     pub(super) fn poll(&mut self, client: &mut Stream, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let ending = ready!(self.poll_ending(client, cx));
-        self.upgrade.state.lock().passed.ending = Some(ending);
-        Poll::Ready(ending)
+        Poll::Ready(*self.upgrade.close_reason.get_or_init(|| ending))
     }
 
     fn poll_ending(&mut self, client: &mut Stream, cx: &mut Context<'_>) -> Poll<CloseReason> {
@@ -121,8 +121,8 @@ impl Tunnel {
         }
         if before != (self.up.passed, self.down.passed, self.up.state, self.down.state) {
             self.last_passed = Instant::now();
-            let mut state = self.upgrade.state.lock();
-            (state.passed.received, state.passed.sent) = (self.up.passed, self.down.passed);
+            self.upgrade.received.store(self.up.passed, Ordering::Relaxed);
+            self.upgrade.sent.store(self.down.passed, Ordering::Relaxed);
         }
         if self.up.is_over() && self.down.is_over() {
             return Poll::Ready(CloseReason::Closed);
