@@ -19,7 +19,8 @@ use crate::live::{Reloader, Resolution, RolloutService, Rollouts, Snapshot, Stor
 use crate::policy::auth::KeySetService;
 use crate::policy::rate_limit::StoreKeeper;
 use crate::process::descriptors::{self, TooFewDescriptors};
-use crate::process::signals::{CaughtSignals, Lifecycle, RunError};
+use crate::process::event_loop::{CaughtSignals, RunError};
+use crate::process::signals::Lifecycle;
 use crate::process::start::{PrepareError, Start, StartOptions};
 use crate::process::upgrade::Listeners;
 use crate::proxy::request_log::RequestLog;

@@ -27,8 +27,9 @@ pub fn check(documents: &[Document], directory: &str, read: impl Fn(&str) -> Opt
     };
     let graph = graph(&sources);
     let mut faults: Vec<Fault> = sources.uses.iter().filter_map(|found| forbidden(found, &sources)).collect();
-    if let Some(circle) = circle(&graph) {
-        let what = format!("these modules use one another in a circle: {}", circle.join(" -> "));
+    let modules = circle(&graph).map(|circle| ("modules", circle));
+    if let Some((what, circle)) = modules.or_else(|| Some(("files", circle(&files(&sources))?))) {
+        let what = format!("these {what} use one another in a circle: {}", circle.join(" -> "));
         faults.push(Fault::new(&format!("{directory}/lib.rs"), 0, what));
     }
     let mut pages = 0;
@@ -78,6 +79,24 @@ fn graph(sources: &Sources) -> Graph {
         let (Some(from), Some(to)) = (found.from.first(), found.to.first()) else { continue };
         if from != to && (to == "*" || graph.contains_key(to)) {
             graph.entry(from.clone()).or_default().insert(to.clone());
+        }
+    }
+    graph
+}
+
+/// Returns the module of the file that has `path`: the longest part of the path that is a module.
+fn file<'p>(sources: &Sources, path: &'p [String]) -> Option<&'p [String]> {
+    (1..=path.len()).rev().map(|length| &path[..length]).find(|module| sources.modules.contains(*module))
+}
+
+/// Returns which files use which, each as the path of its module. A `mod.rs` that re-exports what its children have
+/// uses none of them.
+fn files(sources: &Sources) -> Graph {
+    let mut graph = Graph::new();
+    for found in &sources.uses {
+        let (Some(from), Some(to)) = (file(sources, &found.from), file(sources, &found.to)) else { continue };
+        if from != to {
+            graph.entry(from.join("::")).or_default().insert(to.join("::"));
         }
     }
     graph
@@ -196,6 +215,17 @@ mod tests {
 
     fn with(file: (&'static str, &'static str)) -> Vec<(&'static str, &'static str)> {
         FINE.into_iter().map(|old| if old.0 == file.0 { file } else { old }).collect()
+    }
+
+    #[test]
+    fn files_that_use_one_another_are_found() {
+        let one = ("src/policy/auth.rs", "use super::cors::Cors; use super::Verdict;");
+        let other = ("src/policy/cors.rs", "pub struct Cors; use crate::policy::auth::Auth;");
+        let sources: Vec<_> =
+            with(one).into_iter().map(|old| if old.0 == other.0 { other } else { old }).collect();
+        let faults = faults(&sources, RULES);
+        let circle = "these files use one another in a circle: policy::auth -> policy::cors -> policy::auth";
+        assert!(faults.iter().any(|fault| fault.to_string().contains(circle)), "{faults:?}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::rewrite::{identity, matches};
+use super::elements::{identity, matches};
 use super::schema::Config;
 use super::secrets::{hide_secrets, is_of_fields, is_secret};
 

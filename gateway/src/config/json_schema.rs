@@ -18,10 +18,10 @@ use super::origin::AllowedOrigin;
 use super::rate_limit::RateLimitKey;
 use super::redirect::RedirectStatus;
 use super::responses::{FieldOrAny, MediaTypes};
-use super::routes::{MethodName, Pattern};
+use super::routes::Pattern;
 use super::schema::Config;
 use super::upstream::HashKey;
-use super::values::{Millis, OneOrMany, Percent, Secs, StatusSet, Weight};
+use super::values::{MethodName, Millis, OneOrMany, Percent, Secs, StatusSet, Weight};
 
 /// Returns the schema of a complete configuration (JSON Schema 2020-12).
 pub fn json_schema() -> Value {

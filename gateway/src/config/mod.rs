@@ -11,6 +11,7 @@ mod cases;
 mod counter_store;
 mod diff;
 mod document;
+mod elements;
 mod error;
 mod fields;
 mod host;
@@ -60,7 +61,7 @@ pub use proxy::{Proxy, TrustedField};
 pub use rate_limit::{RateLimit, RateLimitKey, RateLimitScope, RateLimits};
 pub use redirect::{RedirectStatus, RedirectTarget, Section};
 pub use responses::{Coding, Compression, CompressionLevel, Cors, FieldOrAny, MediaTypes};
-pub use routes::{MethodName, Pattern, Route};
+pub use routes::{Pattern, Route};
 pub use schema::{
     Admin, Backend, ClientCertificate, Config, LogFormat, LogOutput, Logging, Metrics, VirtualHost,
 };
@@ -72,5 +73,5 @@ pub use upstream::{
     Algorithm, Balancing, CircuitBreaker, HashKey, HealthCheck, ProbeKind, Retry, Upstream, UpstreamProtocol,
 };
 pub use validate::{MAX_ATTEMPTS, MAX_RATE_LIMIT, MAX_RATE_LIMITS, PathFault};
-pub use values::{Millis, OneOrMany, Percent, Secs, StatusSet, Weight};
+pub use values::{MethodName, Millis, OneOrMany, Percent, Secs, StatusSet, Weight};
 pub use variables::{VARIABLES, configure, name_backends, set_variables};

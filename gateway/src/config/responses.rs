@@ -5,8 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::origin::AllowedOrigin;
-use super::routes::MethodName;
-use super::values::Secs;
+use super::values::{MethodName, Secs};
 
 /// `[cors]`, a policy: the pages of other origins that may use a response (the fetch standard, 3.2). Absent: the
 /// backends' own fields are passed on.

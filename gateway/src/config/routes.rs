@@ -1,6 +1,6 @@
 //! `[[virtual_hosts.routes]]`: the settings of one part of a virtual host.
 
-use http::Method;
+use super::values::MethodName;
 use regex::{Regex, RegexBuilder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
@@ -149,30 +149,5 @@ impl TryFrom<String> for Pattern {
             .build()
             .map(Pattern)
             .map_err(|error| format!("'{text}' is no regular expression: {}", reason(error)))
-    }
-}
-
-/// Name of an HTTP method.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct MethodName(pub Method);
-
-impl Serialize for MethodName {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.0.as_str())
-    }
-}
-
-impl TryFrom<String> for MethodName {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        match Method::from_bytes(text.as_bytes()) {
-            // Methods are case-sensitive (RFC 9110 9.1), and the methods in use are in capitals.
-            Ok(_) if text.bytes().any(|byte| byte.is_ascii_lowercase()) => {
-                Err(format!("'{text}' is no method (did you mean `{}`?)", text.to_ascii_uppercase()))
-            }
-            Ok(method) => Ok(MethodName(method)),
-            Err(_) => Err(format!("'{text}' is no method; expected something like \"GET\"")),
-        }
     }
 }

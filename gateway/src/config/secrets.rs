@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::rewrite::matches;
+use super::elements::matches;
 
 /// Placeholder that is shown in place of a secret.
 const HIDDEN: &str = "***";

@@ -1,6 +1,7 @@
 //! Small value types of the schema. Each type can only hold valid values. A wrong value is thus reported while the
 //! text is read, with its line, and later code needs no checks.
 
+use http::Method;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
@@ -254,6 +255,31 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Item<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map(Item).map_err(|error| de::Error::custom(format!("'{text}': {error}")))
+    }
+}
+
+/// Name of an HTTP method.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct MethodName(pub Method);
+
+impl Serialize for MethodName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.as_str())
+    }
+}
+
+impl TryFrom<String> for MethodName {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        match Method::from_bytes(text.as_bytes()) {
+            // Methods are case-sensitive (RFC 9110 9.1), and the methods in use are in capitals.
+            Ok(_) if text.bytes().any(|byte| byte.is_ascii_lowercase()) => {
+                Err(format!("'{text}' is no method (did you mean `{}`?)", text.to_ascii_uppercase()))
+            }
+            Ok(method) => Ok(MethodName(method)),
+            Err(_) => Err(format!("'{text}' is no method; expected something like \"GET\"")),
+        }
     }
 }
 

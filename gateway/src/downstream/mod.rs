@@ -2,6 +2,7 @@
 //! it, and helpers for a Pingora session that concern the client.
 
 pub mod bounds;
+mod deadline;
 pub mod http1;
 pub mod http2;
 pub mod read_deadline;

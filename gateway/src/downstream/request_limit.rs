@@ -22,7 +22,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-use super::http2::OpenStreams;
+use crate::downstream::http2::streams::OpenStreams;
 
 /// Maximum number of requests that may arrive after the GOAWAY, because they may have been on their way. A client
 /// that follows the RFC sends none after it has seen the GOAWAY.

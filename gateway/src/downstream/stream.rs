@@ -22,10 +22,10 @@ use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use crate::downstream::bounds::{Bounds, HeadTerms};
+use crate::downstream::deadline::Deadline;
 pub use crate::downstream::http1::Refusal;
 use crate::downstream::http1::{Awaited, Inspector};
 use crate::downstream::http2::{Http2, StreamLimit};
-use crate::downstream::read_deadline::Deadline;
 use crate::downstream::request_limit::{self, RequestLimit};
 use crate::downstream::write_rate::WriteRate;
 use crate::reply::Problem;

@@ -12,7 +12,6 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::config::{Algorithm, Config, HashKey, Paths};
-use crate::live::compile::pools::Budgets;
 use crate::policy::access::Access;
 use crate::policy::auth::{Auth, AuthCaches, IdentityFields, KeySet};
 use crate::policy::body_limit::BodyLimit;
@@ -35,9 +34,12 @@ use crate::telemetry::handles::{Lazy, RouteMetrics};
 use crate::tls::Certificates;
 use crate::tls::acme::AcmePlan;
 use crate::upstream::{
-    BackendState, BreakerRules, HealthPlan, Mirror, PeerSettings, ResolvedAddresses, RetryRules, Selection,
-    SplitBucket, TrafficSplit,
+    BackendState, BreakerRules, HealthPlan, Mirror, PeerSettings, ResolvedAddresses, RetryBudget, RetryRules,
+    Selection, SplitBucket, TrafficSplit,
 };
+
+/// Retry budgets by tag.
+pub(super) type Budgets = HashMap<String, Arc<RetryBudget>>;
 
 /// Level of the configuration at which a table was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]

@@ -1,5 +1,10 @@
 //! The event loop of the main thread. It handles events while the process serves, until there is a reason to stop.
 
+use crate::process::upgrade::TakeOver;
+use prometheus::IntCounter;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender};
 use std::{io, thread};
 
@@ -7,9 +12,49 @@ use signal_hook::consts::{SIGHUP, SIGQUIT, SIGUSR1};
 use tracing::{error, info, warn};
 
 use crate::process::Announcer;
-use crate::process::signals::{CaughtSignals, RunError, UpgradeState};
 use crate::process::upgrade::{Confirmed, HandOverError, Listener, TakeOverError, hand_over};
 use crate::telemetry::LogHandle;
+
+/// Signals that the process handles, caught as long as this value exists.
+pub struct CaughtSignals {
+    signals: Signals,
+}
+
+impl CaughtSignals {
+    /// Installs the handlers for the signals.
+    ///
+    /// # Errors
+    /// Returns an error if the system refuses a handler.
+    pub fn catch() -> io::Result<Self> {
+        Ok(CaughtSignals { signals: Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1])? })
+    }
+}
+
+/// Reason why a started server has ended without a request to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The server ended by itself, because of a defect in Pingora or in the gateway.
+    #[error("the server has ended by itself; the log says more")]
+    ServerEnded,
+    /// The server does not listen on every address.
+    #[error("the server does not accept connections on every listener; the log says more")]
+    NotListening,
+    /// The process that was to be replaced continues to serve.
+    #[error(transparent)]
+    TakeOver(#[from] TakeOverError),
+}
+
+/// Predecessor and possible successor of this process in a binary upgrade.
+pub struct UpgradeState {
+    /// Process that owned the listeners before; `None` if none were taken over.
+    pub predecessor: Option<TakeOver>,
+    /// Path of the socket on which a successor waits.
+    pub place: PathBuf,
+    /// Duplicate of each listener, for a successor.
+    pub listeners: Vec<Listener>,
+    /// Counters of successful takeovers and of failed hand-overs.
+    pub counts: [IntCounter; 2],
+}
 
 /// Event that the main thread handles.
 pub(super) enum Event {

@@ -6,7 +6,7 @@
 mod announce;
 pub mod daemon;
 pub mod descriptors;
-mod event_loop;
+pub mod event_loop;
 mod identity;
 mod pid_file;
 pub mod signals;

@@ -9,28 +9,26 @@
 //! Pingora closes the listeners and idle connections, and then sleeps for its whole grace period even if nothing is in
 //! flight. So its server runs in a separate thread, and the main thread decides when the process ends.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{io, thread};
 
 use async_trait::async_trait;
 use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
-use prometheus::IntCounter;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::admin::Readiness;
 use crate::drain::{Drain, LINGER, StartupBarrier};
 use crate::listener::Connections;
-use crate::process::upgrade::{Listener, TakeOver, TakeOverError};
 use crate::process::{Announcer, systemd};
 use crate::telemetry::LogHandle;
 
-use crate::process::event_loop::{Event, EventLoop, Stop, TellOnDrop, forward, tell_later};
+use crate::process::event_loop::{
+    CaughtSignals, Event, EventLoop, RunError, Stop, TellOnDrop, UpgradeState, forward, tell_later,
+};
 
 /// Interval at which the main thread checks that everything is answered.
 const LOOK: Duration = Duration::from_millis(5);
@@ -40,47 +38,6 @@ const LOOK: Duration = Duration::from_millis(5);
 const SETTLED: Duration = Duration::from_secs(1);
 /// Maximum time from the start of the server until all accept loops run.
 const LISTEN_WITHIN: Duration = Duration::from_secs(30);
-
-/// Signals that the process handles, caught as long as this value exists.
-pub struct CaughtSignals {
-    pub(super) signals: Signals,
-}
-
-impl CaughtSignals {
-    /// Installs the handlers for the signals.
-    ///
-    /// # Errors
-    /// Returns an error if the system refuses a handler.
-    pub fn catch() -> io::Result<Self> {
-        Ok(CaughtSignals { signals: Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1])? })
-    }
-}
-
-/// Reason why a started server has ended without a request to stop.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The server ended by itself, because of a defect in Pingora or in the gateway.
-    #[error("the server has ended by itself; the log says more")]
-    ServerEnded,
-    /// The server does not listen on every address.
-    #[error("the server does not accept connections on every listener; the log says more")]
-    NotListening,
-    /// The process that was to be replaced continues to serve.
-    #[error(transparent)]
-    TakeOver(#[from] TakeOverError),
-}
-
-/// Predecessor and possible successor of this process in a binary upgrade.
-pub struct UpgradeState {
-    /// Process that owned the listeners before; `None` if none were taken over.
-    pub predecessor: Option<TakeOver>,
-    /// Path of the socket on which a successor waits.
-    pub place: PathBuf,
-    /// Duplicate of each listener, for a successor.
-    pub listeners: Vec<Listener>,
-    /// Counters of successful takeovers and of failed hand-overs.
-    pub counts: [IntCounter; 2],
-}
 
 /// Dependencies of the main thread, which runs the server and ends the process gracefully.
 pub struct Lifecycle {

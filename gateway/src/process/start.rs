@@ -9,7 +9,7 @@ use tracing::info;
 use crate::config::{Config, LogOutput};
 use crate::listener::BindError;
 use crate::process::daemon::{self, DaemonError, Terminal};
-use crate::process::signals::UpgradeState;
+use crate::process::event_loop::UpgradeState;
 use crate::process::upgrade::{Listener, Listeners, TakeOver, TakeOverError, socket};
 use crate::process::{Announcer, Identity, IdentityError, PidFileError};
 use crate::telemetry::Metrics;

@@ -134,6 +134,9 @@ impl<'ast> Visit<'ast> for Reader {
         self.tree(&[], &item.tree);
     }
 
+    /// Skips `pub(in path)`, which uses nothing.
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         if path.segments.len() > 1 {
             self.found(path.segments.iter().map(|segment| segment.ident.to_string()).collect());

@@ -5,13 +5,10 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 
 use super::problem::Problem;
 use crate::config::{Admin, normalise_host};
-
-/// `WWW-Authenticate` value for a client without the right token (RFC 6750 3).
-pub(super) const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"gateway\"");
 
 /// Path that needs no token.
 const HEALTH: &str = "/api/v1/health";
@@ -158,6 +155,7 @@ fn is_loopback(authority: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderValue;
 
     fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
         let field = |(name, value): &(&'static str, &str)| {

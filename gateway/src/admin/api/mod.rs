@@ -208,7 +208,7 @@ async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
         // A browser gets the page itself, which asks for the token.
         Err(problem) if is_page && problem.status == StatusCode::UNAUTHORIZED => {
             let mut response = page(StatusCode::UNAUTHORIZED);
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, access::CHALLENGE);
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, problem::CHALLENGE);
             response
         }
         Err(problem) => problem.into_response(),

@@ -2,13 +2,16 @@
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use http::HeaderValue;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::access::CHALLENGE;
 use super::edit::Edited;
 use crate::config::{ConfigError, Fault, did_you_mean};
 use crate::live::{ChangeError, KeepError};
+
+/// `WWW-Authenticate` value for a client without the right token (RFC 6750 3).
+pub(super) const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"gateway\"");
 
 /// An error response.
 #[derive(Debug)]

@@ -3,10 +3,17 @@
 use serde_json::Value as Json;
 use toml_edit::{Array, Item, Value};
 
-use super::{Keys, Place, matches, update_item, value};
+use crate::config::elements::matches;
 
-/// Changes `array` so that its content is `new` instead of `old`. Elements that still exist keep their comments.
-pub(super) fn update_array(array: &mut Array, old: &[Json], new: &[Json]) {
+/// Changes `array` so that its content is `new` instead of `old`. Elements that still exist keep their comments: `edit`
+/// changes one from its old to its new content, and `value` makes a new one.
+pub(super) fn update_array(
+    array: &mut Array,
+    old: &[Json],
+    new: &[Json],
+    edit: fn(&mut Item, &Json, &Json),
+    value: fn(&Json) -> Option<Value>,
+) {
     let (mut pieces, end) = taken_apart(array);
     let layout = pieces.last().map_or_else(String::new, indentation);
     let mut written = Vec::new();
@@ -16,7 +23,7 @@ pub(super) fn update_array(array: &mut Array, old: &[Json], new: &[Json]) {
             Some((piece, old)) if old == new => piece,
             Some((piece, old)) => {
                 let mut item = Item::Value(piece.value);
-                update_item(&mut item, Place::Line, Keys::Exact, Some(old), new);
+                edit(&mut item, old, new);
                 Piece { value: item.into_value().unwrap_or_else(|_| Value::from("")), ..piece }
             }
             None => match value(new) {

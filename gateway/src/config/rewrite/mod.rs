@@ -3,12 +3,11 @@
 
 mod arrays;
 
-use std::collections::HashMap;
-
 use serde_json::{Map, Value as Json};
 use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, TomlError, Value};
 
 use self::arrays::update_array;
+use super::elements::matches;
 use super::secrets::is_of_fields;
 
 /// Maximum number of keys of an object that is written in one line; larger objects get their own table.
@@ -121,7 +120,7 @@ fn update_item(item: &mut Item, place: Place, keys: Keys, old: Option<&Json>, ne
             Item::ArrayOfTables(tables) if new.iter().all(Json::is_object) => {
                 return update_tables(tables, old, new);
             }
-            Item::Value(Value::Array(array)) => return update_array(array, old, new),
+            Item::Value(Value::Array(array)) => return update_array(array, old, new, edit_element, value),
             _ => {}
         },
         _ => {}
@@ -133,6 +132,10 @@ fn update_item(item: &mut Item, place: Place, keys: Keys, old: Option<&Json>, ne
         *after.decor_mut() = before.decor().clone();
     }
     *item = fresh;
+}
+
+fn edit_element(item: &mut Item, old: &Json, new: &Json) {
+    update_item(item, Place::Line, Keys::Exact, Some(old), new);
 }
 
 /// Updates an array of tables. Elements that still exist keep their text, even if they move.
@@ -152,27 +155,6 @@ fn update_tables(tables: &mut ArrayOfTables, old: &[Json], new: &[Json]) {
         }
         tables.push(table);
     }
-}
-
-/// Returns for each element of `new` the index of its counterpart in `old`.
-pub(super) fn matches(old: &[Json], new: &[Json]) -> Vec<Option<usize>> {
-    let mut known: HashMap<String, Vec<usize>> = HashMap::new();
-    for (index, value) in old.iter().enumerate().rev() {
-        known.entry(identity(value)).or_default().push(index);
-    }
-    new.iter().map(|value| known.get_mut(&identity(value))?.pop()).collect()
-}
-
-/// Returns the identity of an array element: its name, or its content if it has no name.
-pub(super) fn identity(value: &Json) -> String {
-    const NAMES: [&str; 5] = ["id", "domain", "tag", "request", "name"];
-    const ROUTE: [&str; 5] = ["path", "path_prefix", "path_regex", "methods", "header_match"];
-    let name = NAMES.iter().find_map(|name| value.get(name)?.as_str());
-    let route = || {
-        let conditions: Vec<_> = ROUTE.iter().filter_map(|key| Some((key, value.get(key)?))).collect();
-        (!conditions.is_empty()).then(|| format!("{conditions:?}"))
-    };
-    name.map(str::to_ascii_lowercase).or_else(route).unwrap_or_else(|| value.to_string())
 }
 
 /// Returns an item for the new value `new`. Of a table, only the keys that differ from `old`, the defaults, are

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::{BAD, Refusal};
+use super::refusal::Refusal;
 use crate::config::normalise_host;
 use crate::policy::content_length;
 use crate::policy::head_size::{HEAD_TOO_LARGE, HeadSize, TOO_MANY_FIELDS, URI_TOO_LONG};
@@ -78,7 +78,7 @@ impl HeadReader {
         while let Some(at) = memchr::memchr(b'\n', &bytes[self.searched..]) {
             let end = self.searched + at;
             let Some(line) = bytes[self.line..end].strip_suffix(b"\r") else {
-                return Err(BAD("a line of the header ends without a carriage return"));
+                return Err(Refusal::bad("a line of the header ends without a carriage return"));
             };
             let start = std::mem::replace(&mut self.line, end + 1);
             self.searched = end + 1;
@@ -92,7 +92,7 @@ impl HeadReader {
             } else {
                 self.empty_lines += 1;
                 if self.empty_lines > EMPTY_LINES {
-                    return Err(BAD("there are empty lines before the request"));
+                    return Err(Refusal::bad("there are empty lines before the request"));
                 }
             }
         }
@@ -115,14 +115,14 @@ impl HeadReader {
         if self.fields > bounds.fields {
             return Err(Refusal { problem: Problem::HeadTooLarge, detail: TOO_MANY_FIELDS });
         }
-        let (name, at) = field::split(line).map_err(BAD)?;
+        let (name, at) = field::split(line).map_err(Refusal::bad)?;
         let value = &line[at.clone()];
         let twice = match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
                 self.host.replace(start + at.start..start + at.end).map(|_| "there are several Host fields")
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                let length = content_length::read(value).map_err(BAD)?;
+                let length = content_length::read(value).map_err(Refusal::bad)?;
                 self.length.replace(length).map(|_| "there are several Content-Length fields")
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
@@ -132,7 +132,7 @@ impl HeadReader {
             }
             _ => None,
         };
-        twice.map_or(Ok(()), |detail| Err(BAD(detail)))
+        twice.map_or(Ok(()), |detail| Err(Refusal::bad(detail)))
     }
 
     /// Checks a line whose end has not arrived, as far as possible.
@@ -141,7 +141,7 @@ impl HeadReader {
             check_unfinished_request_line(line, bounds)?;
         }
         if line.contains(&0) {
-            return Err(BAD("there is a NUL in the header"));
+            return Err(Refusal::bad("there is a NUL in the header"));
         }
         if self.line + line.len() > bounds.bytes { Err(self.too_large()) } else { Ok(()) }
     }
@@ -155,13 +155,13 @@ impl HeadReader {
 
     /// Checks the properties that depend on the whole head, and returns the framing of the body.
     fn judge(&mut self, bytes: &[u8]) -> Result<Framing, Refusal> {
-        let Some(line) = &self.request_line else { return Err(BAD("there is no request line")) };
+        let Some(line) = &self.request_line else { return Err(Refusal::bad("there is no request line")) };
         let part = |at: &Option<Range<usize>>| at.clone().map(|at| &bytes[at]);
         check_host(line.is_http_10, part(&self.host), part(&line.authority))?;
         match (self.is_chunked, self.length) {
-            (true, Some(_)) => Err(BAD("there are both Content-Length and Transfer-Encoding")),
+            (true, Some(_)) => Err(Refusal::bad("there are both Content-Length and Transfer-Encoding")),
             // RFC 9112 6.1: the framing of such a request is faulty.
-            (true, None) if line.is_http_10 => Err(BAD("HTTP/1.0 does not have Transfer-Encoding")),
+            (true, None) if line.is_http_10 => Err(Refusal::bad("HTTP/1.0 does not have Transfer-Encoding")),
             (true, None) => Ok(Framing::Chunked),
             (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
         }
@@ -171,7 +171,7 @@ impl HeadReader {
 /// Checks a request line whose end has not arrived. Each part that is too long has its own error.
 fn check_unfinished_request_line(line: &[u8], bounds: &HeadSize) -> Result<(), Refusal> {
     if line.starts_with(TLS_HANDSHAKE) {
-        return Err(BAD("this port speaks HTTP without TLS, and the client began a TLS handshake"));
+        return Err(Refusal::bad("this port speaks HTTP without TLS, and the client began a TLS handshake"));
     }
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut parts = line.splitn(3, |byte| *byte == b' ');
@@ -180,7 +180,7 @@ fn check_unfinished_request_line(line: &[u8], bounds: &HeadSize) -> Result<(), R
         return Err(Refusal { problem: Problem::UriTooLong, detail: URI_TOO_LONG });
     }
     if parts.next().is_some_and(|version| version.len() > VERSION) {
-        return Err(BAD("the request line does not end with a version of HTTP"));
+        return Err(Refusal::bad("the request line does not end with a version of HTTP"));
     }
     Ok(())
 }
@@ -189,7 +189,7 @@ fn check_unfinished_request_line(line: &[u8], bounds: &HeadSize) -> Result<(), R
 /// known method (RFC 9112 3).
 fn check_method(method: &[u8]) -> Result<(), Refusal> {
     if !is_token(method) {
-        return Err(BAD("the request line has no valid method"));
+        return Err(Refusal::bad("the request line has no valid method"));
     }
     if method.len() > MAX_METHOD {
         return Err(Refusal { problem: Problem::NotImplemented, detail: METHOD_TOO_LONG });
@@ -201,13 +201,15 @@ impl RequestLine {
     /// Parses `method SP target SP version` (RFC 9112 3), with exactly one space between two parts.
     fn read(start: usize, line: &[u8], bounds: &HeadSize) -> Result<Self, Refusal> {
         if line.starts_with(TLS_HANDSHAKE) {
-            return Err(BAD("this port speaks HTTP without TLS, and the client began a TLS handshake"));
+            return Err(Refusal::bad(
+                "this port speaks HTTP without TLS, and the client began a TLS handshake",
+            ));
         }
         let mut parts = line.split(|byte| *byte == b' ');
         let (Some(method), Some(target), Some(version), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(BAD("the request line is not a method, a target and a version"));
+            return Err(Refusal::bad("the request line is not a method, a target and a version"));
         };
         check_method(method)?;
         let is_http_10 = is_http_10(version)?;
@@ -215,7 +217,7 @@ impl RequestLine {
             return Err(Refusal { problem: Problem::UriTooLong, detail: URI_TOO_LONG });
         }
         if target.is_empty() || foreign_byte(target).is_some() {
-            return Err(BAD("the target is empty, or has bytes that no target has"));
+            return Err(Refusal::bad("the target is empty, or has bytes that no target has"));
         }
         if method == b"CONNECT" {
             // RFC 9110 9.3.6: the gateway offers no tunnel to other servers.
@@ -238,7 +240,7 @@ fn authority(method: &[u8], target: &[u8]) -> Result<Option<Range<usize>>, Refus
         .into_iter()
         .find(|scheme| target.get(..scheme.len()).is_some_and(|it| it.eq_ignore_ascii_case(scheme)));
     let Some(scheme) = scheme else {
-        return Err(BAD("the target is neither a path nor a URL of http or https"));
+        return Err(Refusal::bad("the target is neither a path nor a URL of http or https"));
     };
     let rest = &target[scheme.len()..];
     let length = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
@@ -255,7 +257,7 @@ fn is_http_10(version: &[u8]) -> Result<bool, Refusal> {
             let detail = "over this connection only HTTP/1.0 and HTTP/1.1 are spoken";
             Err(Refusal { problem: Problem::VersionNotSupported, detail })
         }
-        _ => Err(BAD("the request line does not end with a version of HTTP")),
+        _ => Err(Refusal::bad("the request line does not end with a version of HTTP")),
     }
 }
 
@@ -271,20 +273,22 @@ fn transfer_encoding(value: &[u8]) -> Result<(), Refusal> {
         let detail = "of the transfer codings only chunked is understood";
         return Err(Refusal { problem: Problem::NotImplemented, detail });
     }
-    Err(BAD("the Transfer-Encoding field is not chunked"))
+    Err(Refusal::bad("the Transfer-Encoding field is not chunked"))
 }
 
 /// Checks that the head names exactly one host (RFC 9112 3.2).
 fn check_host(is_http_10: bool, host: Option<&[u8]>, authority: Option<&[u8]>) -> Result<(), Refusal> {
     let is_host = |host: &[u8]| std::str::from_utf8(host).is_ok_and(|host| normalise_host(host).is_ok());
     match (host, authority) {
-        (None, _) if !is_http_10 => Err(BAD("there is no Host field, which HTTP/1.1 requires")),
-        (Some(host), _) if !is_host(host) => Err(BAD("the Host field is not a valid host name")),
-        (_, Some(authority)) if !is_host(authority) => Err(BAD("the target's host is not a valid host name")),
+        (None, _) if !is_http_10 => Err(Refusal::bad("there is no Host field, which HTTP/1.1 requires")),
+        (Some(host), _) if !is_host(host) => Err(Refusal::bad("the Host field is not a valid host name")),
+        (_, Some(authority)) if !is_host(authority) => {
+            Err(Refusal::bad("the target's host is not a valid host name"))
+        }
         // RFC 9112 3.2: a client sends the same host in both. If they differ, upstream servers may use either of
         // them.
         (Some(host), Some(authority)) if host != authority => {
-            Err(BAD("the Host field and the target name different hosts"))
+            Err(Refusal::bad("the Host field and the target name different hosts"))
         }
         _ => Ok(()),
     }

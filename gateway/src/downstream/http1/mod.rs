@@ -8,6 +8,7 @@
 //! response.
 
 pub mod head;
+mod refusal;
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -19,8 +20,8 @@ use pingora::protocols::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use self::head::{Framing, Head, HeadReader};
+pub use self::refusal::Refusal;
 use crate::policy::head_size::HeadSize;
-use crate::reply::Problem;
 use crate::util::http1::Fault;
 use crate::util::http1::body::Body;
 use crate::util::http1::chunked::Chunked;
@@ -38,20 +39,6 @@ const IN_PLACE: &[u8] = b"- / HTTP/1.1\r\nHost: -\r\nConnection: close\r\n\r\n";
 
 /// Substitute for a refused HEAD request, whose response has no content.
 const IN_PLACE_OF_HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nHost: -\r\nConnection: close\r\n\r\n";
-
-/// Reason why a request is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Kind of problem.
-    pub problem: Problem,
-    /// Description of the problem, for the client.
-    pub detail: &'static str,
-}
-
-#[allow(non_snake_case, reason = "it stands where a constructor would")]
-const fn BAD(detail: Fault) -> Refusal {
-    Refusal { problem: Problem::BadRequest, detail }
-}
 
 /// Inspector of an HTTP/1 connection.
 #[derive(Debug, Default)]
@@ -101,7 +88,7 @@ impl State {
     fn begin(&mut self, head: Option<Head>, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
         let Some(head) = head else { return Ok(None) };
         let mut body = body(head.framing);
-        let (passed, is_whole) = body.pass(&bytes[head.length..]).map_err(BAD)?;
+        let (passed, is_whole) = body.pass(&bytes[head.length..]).map_err(Refusal::bad)?;
         *self = if is_whole { State::Read } else { State::Body(body) };
         Ok(Some(head.length + passed))
     }
@@ -284,7 +271,7 @@ impl Inspector {
     }
 
     fn break_off(&mut self, fault: Fault) -> io::Error {
-        self.refusal = Some(BAD(fault));
+        self.refusal = Some(Refusal::bad(fault));
         self.state = State::Broken;
         io::ErrorKind::InvalidData.into()
     }

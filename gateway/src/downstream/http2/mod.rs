@@ -10,7 +10,7 @@ pub mod ledger;
 mod options;
 mod request_head;
 mod sent;
-mod streams;
+pub(super) mod streams;
 
 use std::io;
 use std::pin::Pin;
@@ -26,8 +26,8 @@ pub use self::ledger::Abuse;
 use self::ledger::{Ledger, Verdict};
 use self::sent::Sent;
 pub use self::streams::{OpenStreams, StreamLimit};
-use crate::downstream::read_deadline::Deadline;
-use crate::downstream::stream::HeadTerms;
+use crate::downstream::bounds::HeadTerms;
+use crate::downstream::deadline::Deadline;
 
 /// HTTP/2 connection, as its stream sees it.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::self_signed::add_self_signed;
 use crate::config::{Config, Domain, PathFault, VirtualHost};
-use crate::live::compile::not_validated;
+use crate::live::compile::fault::not_validated;
 use crate::live::snapshot::Snapshot;
 use crate::tls::acme::AcmePlan;
 use crate::tls::{BadPair, Certificate, Certificates, ClientAuthority, HostCertificates, Pair};

@@ -2,12 +2,14 @@
 //! backend, are taken over from the snapshot before.
 
 pub(in crate::live) mod certificates;
+mod fault;
 pub(in crate::live) mod limiters;
 pub(in crate::live) mod pools;
 pub(in crate::live) mod resolve;
 pub(in crate::live) mod self_signed;
 pub(in crate::live) mod warnings;
 
+use crate::live::compile::fault::not_validated;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -161,11 +163,6 @@ fn https_port(config: &Config) -> u16 {
         (0, listener) => listener,
         (port, _) => port,
     }
-}
-
-/// Returns the fault for a configuration that validation should have refused. This is a defect of the gateway.
-pub(super) fn not_validated(what: &str) -> Vec<PathFault> {
-    vec![PathFault { path: String::new(), detail: format!("the configuration was not validated: {what}") }]
 }
 
 /// Returns the instances of every backend, in the order of the configuration.

@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::config::{Config, HealthCheck, PathFault};
-use crate::live::compile::not_validated;
+use crate::live::compile::fault::not_validated;
 use crate::live::effective::EffectivePolicies;
-use crate::live::snapshot::{Instance, Snapshot};
-use crate::upstream::{HealthPlan, Member, PeerSettings, Pool, RetryBudget};
+use crate::live::snapshot::{Budgets, Instance, Snapshot};
+use crate::upstream::{HealthPlan, Member, PeerSettings, Pool};
 
 /// Address of a table in memory. It identifies the table without comparing its content.
 type Table = usize;
@@ -16,9 +16,6 @@ type Table = usize;
 fn which<T>(table: &T) -> Table {
     std::ptr::from_ref(table).addr()
 }
-
-/// Retry budgets by tag.
-pub(in crate::live) type Budgets = HashMap<String, Arc<RetryBudget>>;
 
 /// Builder that makes each pool once, and collects the plan of health checks.
 pub(in crate::live) struct Pools<'c> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::config::{Config, Domain, PathFault, VirtualHost};
-use crate::live::compile::not_validated;
+use crate::live::compile::fault::not_validated;
 use crate::live::snapshot::Snapshot;
 use crate::tls::self_signed::in_memory;
 use crate::tls::{Certificate, Certificates, HostCertificates};

@@ -1,6 +1,7 @@
 //! HTTP client for ACME servers. It uses the gateway's client for servers that are not backends, and returns
 //! responses in the form that instant-acme expects.
 
+use instant_acme::Problem;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +16,6 @@ use openssl::error::ErrorStack;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-use super::problem::problem_text;
 use crate::util::http_client;
 use crate::util::http_client::chain;
 
@@ -98,6 +98,20 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     }
     let at = httpdate::parse_http_date(value).ok()?;
     Some(at.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+/// Returns a problem document as one line: its detail, its type, and its subproblems for single names.
+pub(super) fn problem_text(problem: &Problem) -> String {
+    let kind = problem.r#type.as_deref().unwrap_or("a problem without a type");
+    let kind = kind.strip_prefix("urn:ietf:params:acme:error:").unwrap_or(kind);
+    let mut text = match &problem.detail {
+        Some(detail) => format!("{detail} ({kind})"),
+        None => kind.to_owned(),
+    };
+    for part in &problem.subproblems {
+        text.push_str(&format!("; {part}"));
+    }
+    text
 }
 
 #[cfg(test)]

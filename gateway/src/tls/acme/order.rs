@@ -12,8 +12,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
-use super::client::Client;
-use super::problem::{OrderError, persist, problem_text};
+use super::client::{Client, problem_text};
+use super::problem::{OrderError, persist};
 use super::{Cache, Challenges, Published, Server, Timing, Wanted, tls_alpn};
 use crate::config::ChallengeKind;
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use instant_acme::{Error, Problem};
+use instant_acme::Error;
 
-use super::client::Client;
+use super::client::{Client, problem_text};
 
 /// Runs a step, and repeats it up to ten times if the server refuses the nonce (RFC 8555 6.5). Such a step
 /// had no effect. instant-acme itself repeats a request twice; a server under load, or a test, may refuse
@@ -73,18 +73,4 @@ fn is(error: &Error, kind: &str) -> bool {
     let Error::Api(problem) = error else { return false };
     let of = problem.r#type.as_deref().and_then(|of| of.strip_prefix("urn:ietf:params:acme:error:"));
     of == Some(kind)
-}
-
-/// Returns a problem document as one line: its detail, its type, and its subproblems for single names.
-pub(super) fn problem_text(problem: &Problem) -> String {
-    let kind = problem.r#type.as_deref().unwrap_or("a problem without a type");
-    let kind = kind.strip_prefix("urn:ietf:params:acme:error:").unwrap_or(kind);
-    let mut text = match &problem.detail {
-        Some(detail) => format!("{detail} ({kind})"),
-        None => kind.to_owned(),
-    };
-    for part in &problem.subproblems {
-        text.push_str(&format!("; {part}"));
-    }
-    text
 }

@@ -23,7 +23,7 @@ use tracing::{info, warn};
 pub use connect::{BadStore, Roots, StoreSettings};
 pub use reconnect::StoreKeeper;
 
-use super::Count;
+use super::counters::Count;
 use crate::telemetry::StoreMetrics;
 
 /// Maximum number of requests that wait for one store at a time. The gateway counts further requests itself, so

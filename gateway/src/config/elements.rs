@@ -1,0 +1,26 @@
+//! Which element of an array is which, when a table is edited: elements are told apart by their names, not by their places.
+
+use std::collections::HashMap;
+
+use serde_json::Value as Json;
+
+/// Returns for each element of `new` the index of its counterpart in `old`.
+pub(super) fn matches(old: &[Json], new: &[Json]) -> Vec<Option<usize>> {
+    let mut known: HashMap<String, Vec<usize>> = HashMap::new();
+    for (index, value) in old.iter().enumerate().rev() {
+        known.entry(identity(value)).or_default().push(index);
+    }
+    new.iter().map(|value| known.get_mut(&identity(value))?.pop()).collect()
+}
+
+/// Returns the identity of an array element: its name, or its content if it has no name.
+pub(super) fn identity(value: &Json) -> String {
+    const NAMES: [&str; 5] = ["id", "domain", "tag", "request", "name"];
+    const ROUTE: [&str; 5] = ["path", "path_prefix", "path_regex", "methods", "header_match"];
+    let name = NAMES.iter().find_map(|name| value.get(name)?.as_str());
+    let route = || {
+        let conditions: Vec<_> = ROUTE.iter().filter_map(|key| Some((key, value.get(key)?))).collect();
+        (!conditions.is_empty()).then(|| format!("{conditions:?}"))
+    };
+    name.map(str::to_ascii_lowercase).or_else(route).unwrap_or_else(|| value.to_string())
+}
