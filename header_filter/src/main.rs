@@ -1,9 +1,9 @@
-//! Sample 3: the request is changed on its way up, the response on its way down.
+//! Sample 3: changes the request on its way to the upstream, and the response on its way to the client.
 //!
 //! Run it:  `cargo run -p header_filter -- 127.0.0.1:3001`  (start the upstream with `cargo run -p origin`)
-//! Try:     `curl -i 127.0.0.1:6188/anything -H 'X-Forwarded-For: 6.6.6.6'`: the JSON in the answer is the
-//!          request as the upstream saw it, and the header fields above it are what came back.
-//! With no argument the upstream is 1.1.1.1:443, over TLS.
+//! Try:     `curl -i 127.0.0.1:6188/anything -H 'X-Forwarded-For: 6.6.6.6'`. The JSON in the response is the
+//!          request as the upstream saw it. The header fields above it are those of the response.
+//! With no argument, the upstream is 1.1.1.1:443, over TLS.
 
 use std::env;
 use std::net::{SocketAddr, TcpListener};
@@ -21,7 +21,7 @@ struct HeaderFilter {
 }
 
 impl HeaderFilter {
-    /// The host name that a TLS upstream proves to be, and that it expects to be asked for.
+    /// Returns the host name that a TLS upstream must prove, and that it expects in `Host`.
     fn tls_name(&self) -> Option<&'static str> {
         (self.upstream.port() == 443).then_some("one.one.one.one")
     }
@@ -42,8 +42,8 @@ impl ProxyHttp for HeaderFilter {
     }
 
     // ANCHOR: way_up
-    /// Runs when a connection to the upstream is there, just before the request header is sent on it.
-    /// `request` is a copy: what the client sent stays as it was, for logs and for retries.
+    /// Runs when the connection to the upstream is open, just before the request header is sent on it.
+    /// `request` is a copy. The client's own request stays unchanged, for logs and for retries.
     async fn upstream_request_filter(
         &self,
         session: &mut Session,
@@ -55,8 +55,8 @@ impl ProxyHttp for HeaderFilter {
         if let Some(name) = self.tls_name() {
             request.insert_header("Host", name)?;
         }
-        // Whatever the client claims here is replaced by the address that we see: `insert_header` removes
-        // every earlier value, and where no address is known nothing may stay either.
+        // The client can claim anything in this field. So the proxy replaces the claim by the address that it
+        // sees: `insert_header` removes every earlier value. If no address is known, the field is removed.
         match session.client_addr().and_then(|address| address.as_inet()) {
             Some(client) => request.insert_header("X-Forwarded-For", client.ip().to_string())?,
             None => drop(request.remove_header("X-Forwarded-For")),
@@ -74,7 +74,7 @@ impl ProxyHttp for HeaderFilter {
         _ctx: &mut (),
     ) -> Result<()> {
         response.insert_header("x-proxy", "pingora-demo")?;
-        // What software an upstream runs is nobody's business.
+        // Clients do not need to know which software an upstream runs.
         response.remove_header("Server");
         Ok(())
     }
@@ -90,14 +90,14 @@ fn main() {
         exit(2);
     };
     let listen = env::var("LISTEN_ADDR").unwrap_or_else(|_| "127.0.0.1:6188".to_string());
-    // Pingora tries a taken port for half a minute. Binding it here for a moment tells at once.
+    // Pingora tries for half a minute to bind a port in use. A short bind here shows the error at once.
     if let Err(error) = TcpListener::bind(&listen) {
         eprintln!("header_filter: cannot listen on {listen}: {error}");
         exit(1);
     }
     info!("listening on http://{listen}, upstream {upstream}");
 
-    // On SIGTERM, Pingora's default is to wait five minutes for requests in flight.
+    // By default, Pingora waits five minutes for requests in flight after SIGTERM. One second is enough here.
     let conf = ServerConf { grace_period_seconds: Some(1), ..Default::default() };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();

@@ -1,11 +1,11 @@
-//! Sample 2: requests take turns over several upstreams, and those that are down get none.
+//! Sample 2: several upstreams take turns, and an upstream that is down gets no requests.
 //!
 //! Run it:  `cargo run -p load_balancer -- 127.0.0.1:3001 127.0.0.1:3002`  (and `cargo run -p origin`)
 //! Try:     `curl 127.0.0.1:6188/` several times, then stop an origin and try again.
-//! With no argument the upstreams are 1.1.1.1:443 and 1.0.0.1:443, over TLS.
+//! With no argument, the upstreams are 1.1.1.1:443 and 1.0.0.1:443, over TLS.
 //!
-//! Two things keep a dead upstream away from clients: a health check in the background, which takes it
-//! out of the rotation, and a retry, for requests that come before the health check has noticed.
+//! Two things keep clients away from a dead upstream. A health check in the background takes the upstream out
+//! of the rotation. A retry saves the requests that arrive before the health check has noticed.
 
 use std::env;
 use std::net::{SocketAddr, TcpListener};
@@ -21,11 +21,11 @@ use pingora::prelude::*;
 use pingora::server::configuration::ServerConf;
 
 struct Balancer {
-    /// Shared with the background service, which keeps the health of each upstream up to date.
+    /// Upstreams, shared with the background service, which keeps the health of each one up to date.
     upstreams: Arc<LoadBalancer<RoundRobin>>,
 }
 
-/// What is remembered about one request: which upstreams could not be reached.
+/// State of one request: the chosen upstream, and the upstreams that could not be reached.
 #[derive(Default)]
 struct RequestCtx {
     chosen: Option<Backend>,
@@ -40,13 +40,13 @@ impl ProxyHttp for Balancer {
     }
 
     // ANCHOR: phases
-    /// Takes the next upstream that is healthy and that this request has not tried in vain.
+    /// Selects the next healthy upstream. It skips the upstreams that this request could not reach.
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
-        // Round robin hashes no key (hence none); 256 bounds how far it looks for one that will do.
+        // The key is empty, because round robin hashes no key. 256 is the limit of steps in the search.
         let chosen = self
             .upstreams
             .select_with(b"", 256, |upstream, healthy| healthy && !ctx.unreachable.contains(upstream));
-        // `None` is an everyday answer, not a bug: unwrapping it would turn an outage into a panic.
+        // `None` is an ordinary result, not a bug: `unwrap` would turn an outage into a panic.
         let Some(upstream) = chosen else {
             return Error::e_explain(HTTPStatus(503), "no upstream is healthy");
         };
@@ -60,7 +60,8 @@ impl ProxyHttp for Balancer {
         Ok(Box::new(peer))
     }
 
-    /// Nothing has been sent yet when connecting fails, so trying another upstream is safe for any method.
+    /// Lets the request try another upstream. When connecting fails, nothing has been sent yet, so a retry is
+    /// safe for any method.
     fn fail_to_connect(
         &self,
         _session: &mut Session,
@@ -71,7 +72,7 @@ impl ProxyHttp for Balancer {
         if let Some(upstream) = ctx.chosen.take() {
             warn!("{} cannot be reached, trying another", upstream.addr);
             ctx.unreachable.push(upstream);
-            // `upstream_peer` is called again.
+            // Pingora then calls `upstream_peer` again.
             error.set_retry(true);
         }
         error
@@ -90,7 +91,7 @@ fn main() {
         exit(2);
     }
     let listen = env::var("LISTEN_ADDR").unwrap_or_else(|_| "127.0.0.1:6188".to_string());
-    // Pingora tries a taken port for half a minute. Binding it here for a moment tells at once.
+    // Pingora tries for half a minute to bind a port in use. A short bind here shows the error at once.
     if let Err(error) = TcpListener::bind(&listen) {
         eprintln!("load_balancer: cannot listen on {listen}: {error}");
         exit(1);
@@ -105,14 +106,14 @@ fn main() {
         }
     };
     // ANCHOR: health_checks
-    // A TCP connection that opens is a pass. All upstreams are checked at once, every five seconds.
+    // An upstream is healthy if a TCP connection opens. All upstreams are checked at once, every five seconds.
     upstreams.set_health_check(TcpHealthCheck::new());
     upstreams.health_check_frequency = Some(Duration::from_secs(5));
     upstreams.parallel_health_check = true;
     let health_checks = background_service("health checks", upstreams);
     // ANCHOR_END: health_checks
 
-    // On SIGTERM, Pingora's default is to wait five minutes for requests in flight.
+    // By default, Pingora waits five minutes for requests in flight after SIGTERM. One second is enough here.
     let conf = ServerConf { grace_period_seconds: Some(1), ..Default::default() };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();

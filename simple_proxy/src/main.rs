@@ -1,7 +1,7 @@
-//! Sample 1: the smallest Pingora proxy that is of use. It forwards every request to one upstream.
+//! Sample 1: the smallest useful Pingora proxy. It forwards every request to one upstream.
 //!
 //! Run it:  `cargo run -p simple_proxy -- 127.0.0.1:3001`  (start the upstream with `cargo run -p origin`)
-//! Try:     `curl -i 127.0.0.1:6188/anything`  (With no argument the upstream is 1.1.1.1:443, over TLS.)
+//! Try:     `curl -i 127.0.0.1:6188/anything`  (With no argument, the upstream is 1.1.1.1:443, over TLS.)
 
 use std::env;
 use std::net::{SocketAddr, TcpListener};
@@ -13,23 +13,23 @@ use log::info;
 use pingora::prelude::*;
 use pingora::server::configuration::ServerConf;
 
-/// A proxy is a type that implements `ProxyHttp`. This one knows one address.
+/// Proxy that knows one address. A proxy is a type that implements `ProxyHttp`.
 struct SimpleProxy {
     upstream: SocketAddr,
 }
 
 #[async_trait]
 impl ProxyHttp for SimpleProxy {
-    type CTX = (); // What is remembered about a request from phase to phase: nothing.
+    type CTX = (); // State that the phases of a request share. This proxy needs none.
     fn new_ctx(&self) {}
 
     // ANCHOR: upstream_peer
-    /// The one phase that has no default: where does this request go? Over TLS (on port 443), the upstream
-    /// must prove to be this name; any other is refused, and the client gets 502.
+    /// Decides where the request goes. This is the only phase that has no default. Over TLS (on port 443),
+    /// the upstream must prove the name below. If it cannot, the proxy refuses it, and the client gets 502.
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
         let name = if self.upstream.port() == 443 { "one.one.one.one" } else { "" };
         let mut peer = HttpPeer::new(self.upstream, !name.is_empty(), name.to_string());
-        // Unless told otherwise, Pingora waits for an upstream for ever.
+        // Without these timeouts, Pingora would wait for an upstream without a limit.
         peer.options.connection_timeout = Some(Duration::from_secs(2));
         peer.options.read_timeout = Some(Duration::from_secs(10));
         peer.options.write_timeout = Some(Duration::from_secs(10));
@@ -47,13 +47,13 @@ fn main() {
         exit(2);
     };
     let listen = env::var("LISTEN_ADDR").unwrap_or_else(|_| "127.0.0.1:6188".to_string());
-    // Pingora tries a taken port for half a minute. Binding it here for a moment tells at once.
+    // Pingora tries for half a minute to bind a port in use. A short bind here shows the error at once.
     if let Err(error) = TcpListener::bind(&listen) {
         eprintln!("simple_proxy: cannot listen on {listen}: {error}");
         exit(1);
     }
     info!("listening on http://{listen}, upstream {upstream}");
-    // On SIGTERM, Pingora's default is to wait five minutes for requests in flight.
+    // By default, Pingora waits five minutes for requests in flight after SIGTERM. One second is enough here.
     let conf = ServerConf { grace_period_seconds: Some(1), ..Default::default() };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();

@@ -27,6 +27,7 @@ pub mod links;
 pub mod markdown;
 pub mod modules;
 pub mod packages;
+pub mod prose;
 pub mod repository;
 pub mod snippets;
 pub mod starters;

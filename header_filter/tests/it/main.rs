@@ -1,4 +1,4 @@
-//! The sample's real binary: what the upstream sees, and what the client gets back.
+//! Runs the sample's real binary, and checks what the upstream sees and what the client gets back.
 
 use std::net::TcpListener;
 
@@ -7,7 +7,7 @@ use testkit::{Client, Origin, Process, exchange};
 const FILTER: &str = env!("CARGO_BIN_EXE_header_filter");
 
 #[tokio::test]
-async fn the_upstream_sees_the_added_fields_and_a_clean_client_address() {
+async fn upstream_gets_added_fields_and_true_client_address() {
     let origin = Origin::start().await;
     let (_filter, address) = Process::spawn_listening(FILTER, &[&origin.address().to_string()]).await;
     let request = format!(
@@ -23,12 +23,12 @@ async fn the_upstream_sees_the_added_fields_and_a_clean_client_address() {
     assert_eq!(all("x-proxy-added"), ["pingora-demo"]);
     assert_eq!(all("x-forwarded-by"), ["rust-pingora"]);
     assert_eq!(all("x-forwarded-for"), ["127.0.0.1"]);
-    // Without TLS the client's own Host goes up unchanged.
+    // Without TLS, the upstream gets the client's own Host unchanged.
     assert_eq!(received.header("host"), address.to_string());
 }
 
 #[tokio::test]
-async fn the_client_gets_the_added_field_and_no_server() {
+async fn the_client_gets_the_added_field_and_no_server_field() {
     let origin = Origin::start().await;
     let direct = Client::new().get(format!("http://{}/", origin.address())).await;
     assert_eq!(direct.header("server"), "origin");

@@ -1,4 +1,4 @@
-//! The sample's real binary in front of origins that die and come back.
+//! Runs the sample's real binary in front of origins that die and come back.
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener};
@@ -8,7 +8,7 @@ use testkit::{Client, DEADLINE, Origin, Process, Signal, eventually};
 
 const BALANCER: &str = env!("CARGO_BIN_EXE_load_balancer");
 
-/// Longer than two rounds of the sample's health check, which runs every five seconds.
+/// Time limit that is longer than two rounds of the sample's health check, which runs every five seconds.
 const TWO_CHECKS: Duration = Duration::from_secs(12);
 
 async fn balance(origins: &[&Origin]) -> (Process, SocketAddr) {
@@ -29,30 +29,30 @@ async fn requests_take_turns() {
 }
 
 #[tokio::test]
-async fn no_request_is_lost_before_a_death_is_noticed_and_none_sent_there_after() {
+async fn a_dead_upstream_loses_no_request_and_soon_gets_none() {
     let (mut a, b) = (Origin::start().await, Origin::start().await);
     let (mut balancer, address) = balance(&[&a, &b]).await;
     let client = Client::new();
     let url = format!("http://{address}/");
     a.die().await;
-    // A POST too: nothing was sent to the dead one, so it may go to the other.
+    // A POST may go to the other origin too, because nothing was sent to the dead one.
     for _ in 0..4 {
         assert_eq!(client.get(&url).await.status, 200);
         assert_eq!(client.post(&url, "once").await.status, 200);
     }
     assert_eq!(b.count("/"), 8);
 
-    // Once the check has noticed (Pingora logs it), no request tries the dead one any more.
+    // Pingora logs when the check has noticed. After that, no request tries the dead origin.
     eventually!(within TWO_CHECKS, balancer.output().contains("becomes unhealthy"));
     for _ in 0..10 {
         assert_eq!(client.get(&url).await.status, 200);
     }
-    // And it gets its share again when it is back.
+    // The origin gets its share again when it is back.
     a.revive();
     let label = a.label();
     eventually!(within TWO_CHECKS, client.get(&url).await.header("x-origin") == label);
 
-    // The log tells only at the process's end what all of it was.
+    // The log is complete only after the process has ended.
     balancer.signal(Signal::SIGKILL);
     balancer.ended(DEADLINE).await;
     let log = balancer.output();
@@ -67,7 +67,7 @@ async fn with_no_healthy_upstream_clients_get_503() {
     a.die().await;
     b.die().await;
     let client = Client::new();
-    // Before the check has noticed (both tried in vain) and after.
+    // The status is 503 before the check has noticed, when both upstreams are tried without success, and after.
     let url = format!("http://{address}/");
     assert_eq!(client.get(&url).await.status, 503);
     eventually!(within TWO_CHECKS, balancer.output().matches("becomes unhealthy").count() == 2);

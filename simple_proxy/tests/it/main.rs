@@ -1,4 +1,4 @@
-//! The sample's real binary in front of real origins.
+//! Runs the sample's real binary in front of real origins.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -49,10 +49,10 @@ async fn a_taken_port_is_one_line_and_exit_code_1() {
 }
 
 #[tokio::test]
-async fn sigterm_ends_it_without_pingoras_five_minutes() {
+async fn sigterm_ends_the_process_without_a_five_minute_wait() {
     let (mut proxy, address) = Process::spawn_listening(PROXY, &["127.0.0.1:1"]).await;
-    // Pingora listens before it installs its signal handlers; an answer does not prove them either, so
-    // a process that a first SIGTERM killed outright has ended as well.
+    // Pingora listens before it installs its signal handlers, and a response does not prove that they are
+    // installed. So SIGTERM may also kill the process directly, and the test accepts that.
     Client::new().get(format!("http://{address}/")).await;
     proxy.signal(Signal::SIGTERM);
     proxy.ended(Duration::from_secs(20)).await;

@@ -1,8 +1,8 @@
 //! # The first peer
 //!
-//! A proxy is a type that implements `ProxyHttp`. Pingora calls its methods, the phases, one after another
-//! for each request. All of them have a default but two: `new_ctx`, and `upstream_peer`, which says where the
-//! request goes.
+//! A proxy is a type that implements `ProxyHttp`. For each request, Pingora calls the methods of this trait
+//! one after another: these are the *phases*. All of them have a default, except two: `new_ctx`, and
+//! `upstream_peer`, which decides where the request goes.
 //!
 //! **Your task**: send every request to the upstream that this proxy knows, over plain HTTP.
 
@@ -11,9 +11,9 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use pingora::prelude::*;
 
-/// Forwards every request to one upstream.
+/// Proxy that forwards every request to one upstream.
 pub struct FirstPeer {
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
 }
 

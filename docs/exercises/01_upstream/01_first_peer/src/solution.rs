@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use pingora::prelude::*;
 
-/// Forwards every request to one upstream.
+/// Proxy that forwards every request to one upstream.
 pub struct FirstPeer {
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
 }
 

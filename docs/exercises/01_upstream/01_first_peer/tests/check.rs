@@ -1,4 +1,4 @@
-//! Everything that is asked of the proxy reaches its upstream, and the answer comes back.
+//! Checks that every request reaches the upstream, and that the response comes back.
 
 use ex0101::FirstPeer;
 use testkit::{Client, Origin, expect, serve};

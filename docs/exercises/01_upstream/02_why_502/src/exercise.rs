@@ -1,11 +1,11 @@
 //! # Why 502?
 //!
-//! This proxy answers 502 Bad Gateway to every request. Its upstream is alive, but it speaks TLS, and this
-//! proxy sends it plain HTTP: the commonest 502 of all. The upstream proves to be `self.name` with a
-//! certificate that no public authority has issued, but `self.authority` has.
+//! This proxy answers every request with 502 Bad Gateway. Its upstream is alive, but it speaks TLS, and the
+//! proxy sends it plain HTTP. This is the most frequent cause of a 502. The upstream has a certificate for
+//! the name `self.name`. No public authority has issued this certificate, but `self.authority` has.
 //!
-//! **Your task**: speak TLS, ask for the right name (SNI), and trust that authority. An upstream that cannot
-//! prove its name must go on being a 502: switching verification off is no solution.
+//! **Your task**: speak TLS, ask for the right name (SNI), and trust this authority. If an upstream cannot
+//! prove its name, the answer must still be 502: switching verification off is no solution.
 
 use std::net::SocketAddr;
 
@@ -13,13 +13,13 @@ use async_trait::async_trait;
 use pingora::prelude::*;
 use pingora::tls::x509::X509;
 
-/// Forwards every request to one upstream that speaks TLS.
+/// Proxy that forwards every request to one upstream, over TLS.
 pub struct WhyBadGateway {
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
-    /// The host name that the upstream proves to be.
+    /// Host name in the upstream's certificate.
     pub name: String,
-    /// The certificate of the authority that vouches for it.
+    /// Certificate of the authority that has issued the upstream's certificate.
     pub authority: X509,
 }
 
@@ -29,7 +29,7 @@ impl ProxyHttp for WhyBadGateway {
     fn new_ctx(&self) {}
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
-        // TODO: TLS, the name, and the authority. (The last one is a field of the peer's `options`.)
+        // TODO: use TLS, the name, and the authority. (The authority is a field of the peer's `options`.)
         let peer = HttpPeer::new(self.upstream, false, String::new());
         Ok(Box::new(peer))
     }

@@ -1,4 +1,5 @@
-//! Why 502? Because the upstream speaks TLS, proves a name, and has a certificate of a private authority.
+//! The reason for the 502: the upstream speaks TLS, proves a name, and has a certificate of a private
+//! authority.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,13 +8,13 @@ use async_trait::async_trait;
 use pingora::prelude::*;
 use pingora::tls::x509::X509;
 
-/// Forwards every request to one upstream that speaks TLS.
+/// Proxy that forwards every request to one upstream, over TLS.
 pub struct WhyBadGateway {
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
-    /// The host name that the upstream proves to be.
+    /// Host name in the upstream's certificate.
     pub name: String,
-    /// The certificate of the authority that vouches for it.
+    /// Certificate of the authority that has issued the upstream's certificate.
     pub authority: X509,
 }
 

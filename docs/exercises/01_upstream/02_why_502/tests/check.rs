@@ -1,4 +1,4 @@
-//! An upstream that speaks TLS is reached; one that cannot prove its name is not.
+//! Checks that an upstream that speaks TLS is reached, and that an upstream that cannot prove its name is not.
 
 use ex0102::WhyBadGateway;
 use testkit::tls::Authority;
@@ -32,7 +32,7 @@ async fn an_upstream_with_another_name_stays_a_502() {
 }
 
 #[tokio::test]
-async fn an_upstream_vouched_for_by_a_stranger_stays_a_502() {
+async fn an_upstream_with_an_untrusted_certificate_stays_a_502() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let impostor = Origin::start_tls(&stranger.issue("origin.test")).await;
     let proxy = serve(WhyBadGateway {

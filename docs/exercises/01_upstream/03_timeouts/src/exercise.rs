@@ -1,11 +1,11 @@
 //! # Timeouts
 //!
-//! Unless told otherwise, Pingora waits for an upstream for ever: no timeout of a peer has a default. A client
-//! then waits for ever too. The right answer for an upstream that does not answer in time is 504 Gateway
-//! Timeout; Pingora by itself says 502 for every upstream error.
+//! The timeouts of a peer have no default. Unless you set them, Pingora waits for an upstream without a
+//! limit, and so does the client. If an upstream does not answer in time, the right response is 504 Gateway
+//! Timeout. Pingora itself answers every upstream error with 502.
 //!
-//! **Your task**: in `peer`, wait less than a second for the connection, for each read and for each write.
-//! In `status`, tell the timeouts from other errors.
+//! **Your task**: in `peer`, wait less than a second for the connection, for each read, and for each write.
+//! In `status`, distinguish the timeouts from other errors.
 
 use std::net::SocketAddr;
 
@@ -13,25 +13,25 @@ use async_trait::async_trait;
 use pingora::prelude::*;
 use pingora::proxy::FailToProxy;
 
-/// Forwards every request to one upstream, but does not wait for it for ever.
+/// Proxy that forwards every request to one upstream, and limits the time that it waits for it.
 pub struct Timeouts {
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
 }
 
 impl Timeouts {
-    /// The upstream, and how long to wait for it.
+    /// Returns the peer for the upstream, with its timeouts.
     pub fn peer(&self) -> Result<HttpPeer> {
-        // TODO: a peer for `self.upstream` with three timeouts, 900 ms each, in place of this error.
+        // TODO: return a peer for `self.upstream` with three timeouts, 900 ms each, in place of this error.
         Error::e_explain(HTTPStatus(501), "there is no peer yet")
     }
 }
 
-/// The status that tells a client about `error`. (Errors of the client's own are left out here.)
+/// Returns the status that tells the client about `error`. (Errors that the client causes are left out here.)
 pub fn status(error: &Error) -> u16 {
     match error.etype() {
         HTTPStatus(status) => *status,
-        // TODO: 504 for the three kinds of timeout.
+        // TODO: return 504 for the three kinds of timeout.
         _ => 502,
     }
 }
@@ -45,10 +45,11 @@ impl ProxyHttp for Timeouts {
         self.peer().map(Box::new)
     }
 
-    /// Called when a request cannot be answered by an upstream: the last chance to say why.
+    /// Sends an error response. Pingora calls this method when no upstream can answer the request. It is the
+    /// last chance to tell the client why.
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, _ctx: &mut ()) -> FailToProxy {
         let error_code = status(error);
-        // Where this fails the client has left, and nobody is there to be told.
+        // If this fails, the client has left, and cannot be told about the error.
         let _ = session.respond_error(error_code).await;
         FailToProxy { error_code, can_reuse_downstream: false }
     }

@@ -1,4 +1,4 @@
-//! Timeouts: an upstream that stalls is given up in under a second, and the client is told 504.
+//! Timeouts: the proxy waits less than a second for an upstream that stalls, and the client gets 504.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use pingora::ErrorType::{ConnectTimedout, ReadTimedout, WriteTimedout};
 use pingora::prelude::*;
 use pingora::proxy::FailToProxy;
 
-/// Forwards every request to one upstream, but does not wait for it for ever.
+/// Proxy that forwards every request to one upstream, and limits the time that it waits for it.
 pub struct Timeouts {
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
 }
 
 impl Timeouts {
-    /// The upstream, and how long to wait for it.
+    /// Returns the peer for the upstream, with its timeouts.
     pub fn peer(&self) -> Result<HttpPeer> {
         let mut peer = HttpPeer::new(self.upstream, false, String::new());
         let patience = Some(Duration::from_millis(900));
@@ -26,7 +26,7 @@ impl Timeouts {
     }
 }
 
-/// The status that tells a client about `error`. (Errors of the client's own are left out here.)
+/// Returns the status that tells the client about `error`. (Errors that the client causes are left out here.)
 pub fn status(error: &Error) -> u16 {
     match error.etype() {
         HTTPStatus(status) => *status,
@@ -44,10 +44,11 @@ impl ProxyHttp for Timeouts {
         self.peer().map(Box::new)
     }
 
-    /// Called when a request cannot be answered by an upstream: the last chance to say why.
+    /// Sends an error response. Pingora calls this method when no upstream can answer the request. It is the
+    /// last chance to tell the client why.
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, _ctx: &mut ()) -> FailToProxy {
         let error_code = status(error);
-        // Where this fails the client has left, and nobody is there to be told.
+        // If this fails, the client has left, and cannot be told about the error.
         let _ = session.respond_error(error_code).await;
         FailToProxy { error_code, can_reuse_downstream: false }
     }

@@ -1,4 +1,5 @@
-//! An upstream that stalls is a 504, soon; one that is dead is a 502; one that is well is not disturbed.
+//! Checks that an upstream that stalls soon gives 504, that a dead one gives 502, and that a healthy one is
+//! not disturbed.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use ex0103::Timeouts;
 use pingora::ErrorType::{ConnectTimedout, ReadTimedout, WriteTimedout};
 use testkit::{Behaviour, Client, Origin, expect, serve};
 
-/// The status of GET / through the proxy, or what went wrong.
+/// Returns the status of GET / through the proxy, or the error.
 async fn status(upstream: SocketAddr) -> Result<u16, String> {
     let proxy = serve(Timeouts { upstream });
     Client::new().status(proxy.url("/")).await
@@ -47,7 +48,7 @@ fn each_kind_of_timeout_is_a_504() {
 }
 
 #[tokio::test]
-async fn nothing_is_waited_for_longer_than_a_second() {
+async fn every_timeout_is_under_a_second() {
     let peer = Timeouts { upstream: SocketAddr::from(([127, 0, 0, 1], 1)) }.peer();
     let options = peer.map(|peer| peer.options).map_err(|error| error.to_string());
     let short = |timeout: fn(&pingora::upstreams::peer::PeerOptions) -> Option<Duration>| {

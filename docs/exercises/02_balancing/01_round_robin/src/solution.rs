@@ -1,21 +1,21 @@
-//! Round robin: requests take turns over the upstreams, and without any the answer is 503.
+//! Round robin: the upstreams take turns, and without any upstream the answer is 503.
 
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use pingora::prelude::*;
 
-/// Forwards each request to the next of its upstreams.
+/// Proxy that forwards each request to the next of its upstreams.
 pub struct Balancer {
-    /// Who takes turns.
+    /// Upstreams that take turns.
     pub upstreams: LoadBalancer<RoundRobin>,
 }
 
 impl Balancer {
-    /// A balancer over `upstreams`.
+    /// Returns a balancer over `upstreams`.
     ///
     /// # Errors
-    /// Where an address cannot be resolved, which one with numbers always can.
+    /// Returns an error if an address cannot be resolved. A numeric address, as here, always can be resolved.
     pub fn new(upstreams: &[SocketAddr]) -> std::io::Result<Balancer> {
         Ok(Balancer { upstreams: LoadBalancer::try_from_iter(upstreams)? })
     }

@@ -1,4 +1,4 @@
-//! Each upstream gets its share, and none at all is a 503.
+//! Checks that each upstream gets its share, and that no upstream at all gives 503.
 
 use ex0201::Balancer;
 use testkit::{Client, Origin, expect, serve};

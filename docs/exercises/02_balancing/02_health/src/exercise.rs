@@ -1,11 +1,12 @@
 //! # Health checks
 //!
 //! This balancer sends every second request to an upstream that may be dead. A `LoadBalancer` is also a
-//! background service: while the proxy serves, it checks its upstreams and stops selecting those that fail.
-//! But it has to be told how, and how often.
+//! background service: while the proxy serves, it checks its upstreams, and stops selecting those that fail.
+//! But you have to tell it how to check, and how often.
 //!
-//! **Your task**: check by TCP connection, all upstreams at once, as often as `every` says. (The test runs the
-//! service; in a program it is `background_service("health checks", upstreams)`, added to the server.)
+//! **Your task**: check by TCP connection, check all upstreams at once, and repeat the check at the interval
+//! `every`. (The test runs the service. In a program, the service is
+//! `background_service("health checks", upstreams)`, and you add it to the server.)
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,19 +15,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora::prelude::*;
 
-/// Forwards each request to the next of its upstreams that is healthy.
+/// Proxy that forwards each request to the next healthy upstream.
 pub struct Balancer {
-    /// Shared with the background service, which keeps their health up to date.
+    /// Upstreams, shared with the background service, which keeps their health up to date.
     pub upstreams: Arc<LoadBalancer<RoundRobin>>,
 }
 
-/// Upstreams that are checked whenever `every` has passed, once their background service runs.
+/// Returns upstreams that are checked at the interval `every` while their background service runs.
 ///
 /// # Errors
-/// Where an address cannot be resolved, which one with numbers always can.
+/// Returns an error if an address cannot be resolved. A numeric address, as here, always can be resolved.
 pub fn checked(addresses: &[SocketAddr], every: Duration) -> std::io::Result<LoadBalancer<RoundRobin>> {
     let upstreams = LoadBalancer::try_from_iter(addresses)?;
-    // TODO: make `upstreams` mutable and tell it how to check, how often, and to check all at once.
+    // TODO: make `upstreams` mutable. Tell it how to check, how often, and to check all upstreams at once.
     let _ = every; // (Then this line can go.)
     Ok(upstreams)
 }

@@ -1,4 +1,4 @@
-//! Health checks: in the background, so that no client meets an upstream that is dead.
+//! Health checks: they run in the background, so that no client meets a dead upstream.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora::prelude::*;
 
-/// Forwards each request to the next of its upstreams that is healthy.
+/// Proxy that forwards each request to the next healthy upstream.
 pub struct Balancer {
-    /// Shared with the background service, which keeps their health up to date.
+    /// Upstreams, shared with the background service, which keeps their health up to date.
     pub upstreams: Arc<LoadBalancer<RoundRobin>>,
 }
 
-/// Upstreams that are checked whenever `every` has passed, once their background service runs.
+/// Returns upstreams that are checked at the interval `every` while their background service runs.
 ///
 /// # Errors
-/// Where an address cannot be resolved, which one with numbers always can.
+/// Returns an error if an address cannot be resolved. A numeric address, as here, always can be resolved.
 pub fn checked(addresses: &[SocketAddr], every: Duration) -> std::io::Result<LoadBalancer<RoundRobin>> {
     let mut upstreams = LoadBalancer::try_from_iter(addresses)?;
     upstreams.set_health_check(TcpHealthCheck::new());

@@ -1,4 +1,4 @@
-//! An upstream that dies gets no more requests; one that comes back does.
+//! Checks that an upstream that dies gets no more requests, and that it gets requests again when it is back.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -8,14 +8,15 @@ use std::time::Duration;
 use ex0202::{Balancer, checked};
 use testkit::{Background, Client, Origin, ServedProxy, background, expect, serve};
 
-/// The proxy over these upstreams, and its health checks running.
+/// Starts the proxy over `origins`, and its health checks.
 fn balance(origins: &[&Origin]) -> (ServedProxy, Background) {
     let addresses: Vec<_> = origins.iter().map(|origin| origin.address()).collect();
     let upstreams = Arc::new(checked(&addresses, Duration::from_millis(50)).unwrap());
     (serve(Balancer { upstreams: upstreams.clone() }), background(upstreams))
 }
 
-/// The statuses of four requests, two for each of two upstreams where both are thought healthy.
+/// Returns the statuses of four requests. If both upstreams count as healthy, each one gets two of the
+/// requests.
 async fn four(proxy: &ServedProxy) -> Vec<u16> {
     let client = Client::new();
     let mut statuses = Vec::new();
@@ -42,14 +43,14 @@ async fn an_upstream_that_dies_gets_no_more_requests_until_it_is_back() {
 }
 
 #[test]
-fn all_are_checked_at_once_as_often_as_asked() {
+fn all_upstreams_are_checked_at_once_at_the_interval() {
     let upstreams = checked(&[], Duration::from_millis(50)).unwrap();
     expect!(upstreams.health_check_frequency, Some(Duration::from_millis(50)), "health_check_frequency");
     expect!(upstreams.parallel_health_check, true, "parallel_health_check");
 }
 
 #[tokio::test]
-async fn nobody_healthy_is_a_503() {
+async fn no_healthy_upstream_is_a_503() {
     let (a, b) = (Origin::dead(), Origin::dead());
     let (proxy, _checks) = balance(&[&a, &b]);
     expect!(eventually four(&proxy).await, [503; 4], "four requests, soon after both upstreams have died");

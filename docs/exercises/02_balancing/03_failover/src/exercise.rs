@@ -1,28 +1,29 @@
 //! # Failover
 //!
-//! An upstream can fail in two places. If the *connection* cannot be made, nothing has been sent, and any
-//! request may try another upstream. If the connection breaks *after sending*, the upstream may have acted on
-//! the request already: what is *idempotent* may be sent again, such as GET and PUT; a POST must not
-//! (RFC 9110, 9.2.2), or somebody pays twice. And there must be something to send: Pingora keeps the first
-//! 64 KiB of a request's body. Of a longer one the rest is gone (`retry_buffer_truncated`).
+//! An upstream can fail at two points. If the *connection* cannot be made, nothing has been sent, and any
+//! request may try another upstream. If the connection breaks *after sending*, the upstream may already have
+//! acted on the request. An *idempotent* request, such as GET or PUT, may then be sent again. A POST must not
+//! (RFC 9110, 9.2.2): otherwise a user might pay twice. The proxy must also still have the whole request.
+//! Pingora keeps the first 64 KiB of a request's body. The rest of a longer body is gone
+//! (`retry_buffer_truncated`).
 //!
-//! **Your task**: in both phases, let a request try again where that is allowed, but try two upstreams at most.
-//! `upstream_peer` counts the tries and takes the next upstream each time it is called.
+//! **Your task**: in both phases, let a request try again where that is allowed, but let it try two upstreams
+//! at most. `upstream_peer` counts the tries, and takes the next upstream each time it is called.
 
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use pingora::prelude::*;
 
-/// Forwards every request to the first of its upstreams that answers, and tries two of them at most.
+/// Proxy that forwards every request to the first upstream that answers, and tries two upstreams at most.
 pub struct Failover {
-    /// Where to, in this order.
+    /// Addresses of the upstreams, in the order in which they are tried.
     pub upstreams: Vec<SocketAddr>,
 }
 
-/// What is remembered about one request.
+/// State of one request, which its phases share.
 pub struct RequestCtx {
-    /// How many upstreams it has tried, the present one included.
+    /// Number of upstreams that the request has tried, including the current one.
     tries: usize,
 }
 
@@ -41,7 +42,7 @@ impl ProxyHttp for Failover {
         Ok(Box::new(HttpPeer::new(*upstream, false, String::new())))
     }
 
-    /// The connection could not be made.
+    /// Decides about a retry after the connection could not be made.
     fn fail_to_connect(
         &self,
         _session: &mut Session,
@@ -54,7 +55,7 @@ impl ProxyHttp for Failover {
         error
     }
 
-    /// The connection broke, or what came over it was not HTTP.
+    /// Decides about a retry after the connection broke, or after the upstream sent bytes that are not HTTP.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
@@ -63,7 +64,7 @@ impl ProxyHttp for Failover {
         _ctx: &mut RequestCtx,
         _reused: bool,
     ) -> Box<Error> {
-        // TODO: and this one? Decide in every case here too; so far the decision is no.
+        // TODO: may this request try again? Decide in every case here too. For now, the decision is no.
         error.set_retry(false);
         error
     }

@@ -1,23 +1,23 @@
-//! Failover: a request that failed tries one other upstream, if it may.
+//! Failover: a request that has failed tries one other upstream, if that is allowed.
 
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use pingora::prelude::*;
 
-/// Forwards every request to the first of its upstreams that answers, and tries two of them at most.
+/// Proxy that forwards every request to the first upstream that answers, and tries two upstreams at most.
 pub struct Failover {
-    /// Where to, in this order.
+    /// Addresses of the upstreams, in the order in which they are tried.
     pub upstreams: Vec<SocketAddr>,
 }
 
-/// What is remembered about one request.
+/// State of one request, which its phases share.
 pub struct RequestCtx {
-    /// How many upstreams it has tried, the present one included.
+    /// Number of upstreams that the request has tried, including the current one.
     tries: usize,
 }
 
-/// How many upstreams a request may try.
+/// Maximum number of upstreams that a request may try.
 const MOST: usize = 2;
 
 #[async_trait]
@@ -35,7 +35,7 @@ impl ProxyHttp for Failover {
         Ok(Box::new(HttpPeer::new(*upstream, false, String::new())))
     }
 
-    /// The connection could not be made.
+    /// Decides about a retry after the connection could not be made.
     fn fail_to_connect(
         &self,
         _session: &mut Session,
@@ -47,7 +47,7 @@ impl ProxyHttp for Failover {
         error
     }
 
-    /// The connection broke, or what came over it was not HTTP.
+    /// Decides about a retry after the connection broke, or after the upstream sent bytes that are not HTTP.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,

@@ -1,4 +1,4 @@
-//! A request that failed tries one other upstream, if it may.
+//! Checks that a request that has failed tries one other upstream, if that is allowed.
 
 use ex0203::Failover;
 use http::Request;
@@ -9,7 +9,7 @@ fn proxy(origins: &[&Origin]) -> ServedProxy {
 }
 
 #[tokio::test]
-async fn where_nothing_was_sent_any_method_tries_another() {
+async fn before_sending_any_method_tries_another_upstream() {
     let (dead, alive) = (Origin::dead(), Origin::start().await);
     let proxy = proxy(&[&dead, &alive]);
     let client = Client::new();
@@ -24,7 +24,7 @@ async fn where_nothing_was_sent_any_method_tries_another() {
 }
 
 #[tokio::test]
-async fn after_sending_a_get_tries_another() {
+async fn after_sending_a_get_tries_another_upstream() {
     let (resets, alive) = (Origin::start().await, Origin::start().await);
     resets.behave(Behaviour::Reset);
     let proxy = proxy(&[&resets, &alive]);
@@ -32,7 +32,7 @@ async fn after_sending_a_get_tries_another() {
 }
 
 #[tokio::test]
-async fn after_sending_only_what_is_idempotent_and_whole_is_sent_again() {
+async fn after_sending_only_whole_idempotent_requests_are_retried() {
     const SMALL: usize = 3;
     const BEYOND_THE_BUFFER: usize = 200_000;
     for (method, body, status) in

@@ -1,11 +1,13 @@
 //! # Discovery
 //!
-//! Upstreams come and go while a proxy serves. Here a file lists them, one address a line, and whoever starts
-//! or stops an upstream edits it. A `BackgroundService` runs beside the proxy, on a runtime of its own, until
-//! the server tells it to stop; what it finds, requests read from an `ArcSwap`, without a lock.
+//! Upstreams come and go while a proxy serves. Here a file lists them, one address on each line. An operator
+//! who starts or stops an upstream edits this file. A `BackgroundService` runs beside the proxy, on a
+//! separate runtime, until the server tells it to stop. It stores the list in an `ArcSwap`, and requests read
+//! the list from there without a lock.
 //!
-//! **Your task**: write `start`. Read the file again whenever `EVERY` has passed. A list that cannot be read
-//! (someone is in the middle of editing it) must not take the upstreams away. Return when `shutdown` changes.
+//! **Your task**: write `start`. Read the file again each time `EVERY` has passed. If the list cannot be read
+//! (for example, while an operator is editing it), keep the upstreams that are known. Return when `shutdown`
+//! changes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,20 +22,20 @@ use pingora::prelude::*;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 
-/// How long after an edit the proxy may still use the old list.
+/// Interval at which the file is read. After an edit, the proxy may use the old list for this long.
 pub const EVERY: Duration = Duration::from_millis(50);
 
-/// The upstreams that a file lists.
+/// Upstreams that a file lists.
 pub struct Discovery {
     file: PathBuf,
     upstreams: ArcSwap<Vec<SocketAddr>>,
 }
 
 impl Discovery {
-    /// The upstreams that `file` lists now.
+    /// Reads the upstreams that `file` lists now.
     ///
     /// # Errors
-    /// Where the file cannot be read, or a line of it is no address.
+    /// Returns an error if the file cannot be read, or if one of its lines is not an address.
     pub fn new(file: PathBuf) -> io::Result<Discovery> {
         let discovery = Discovery { file, upstreams: ArcSwap::default() };
         discovery.upstreams.store(Arc::new(discovery.read()?));
@@ -49,17 +51,17 @@ impl Discovery {
 #[async_trait]
 impl BackgroundService for Discovery {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        // TODO: read the file again and again, until `shutdown` changes. For now it is only waited for.
+        // TODO: read the file again and again, until `shutdown` changes. For now, this only waits for that.
         let _ = shutdown.changed().await;
         let _ = EVERY;
     }
 }
 
-/// Forwards each request to the next of the upstreams that there are at the moment.
+/// Proxy that forwards each request to the next upstream in the current list.
 pub struct Balancer {
-    /// Who knows them.
+    /// Source of the current list of upstreams.
     pub discovery: Arc<Discovery>,
-    /// How many requests there have been.
+    /// Number of requests so far.
     pub turn: AtomicUsize,
 }
 

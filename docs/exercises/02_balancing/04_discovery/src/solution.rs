@@ -13,20 +13,20 @@ use pingora::prelude::*;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 
-/// How long after an edit the proxy may still use the old list.
+/// Interval at which the file is read. After an edit, the proxy may use the old list for this long.
 pub const EVERY: Duration = Duration::from_millis(50);
 
-/// The upstreams that a file lists.
+/// Upstreams that a file lists.
 pub struct Discovery {
     file: PathBuf,
     upstreams: ArcSwap<Vec<SocketAddr>>,
 }
 
 impl Discovery {
-    /// The upstreams that `file` lists now.
+    /// Reads the upstreams that `file` lists now.
     ///
     /// # Errors
-    /// Where the file cannot be read, or a line of it is no address.
+    /// Returns an error if the file cannot be read, or if one of its lines is not an address.
     pub fn new(file: PathBuf) -> io::Result<Discovery> {
         let discovery = Discovery { file, upstreams: ArcSwap::default() };
         discovery.upstreams.store(Arc::new(discovery.read()?));
@@ -53,11 +53,11 @@ impl BackgroundService for Discovery {
     }
 }
 
-/// Forwards each request to the next of the upstreams that there are at the moment.
+/// Proxy that forwards each request to the next upstream in the current list.
 pub struct Balancer {
-    /// Who knows them.
+    /// Source of the current list of upstreams.
     pub discovery: Arc<Discovery>,
-    /// How many requests there have been.
+    /// Number of requests so far.
     pub turn: AtomicUsize,
 }
 

@@ -1,4 +1,5 @@
-//! An edit of the file moves the traffic; a broken one changes nothing; the service stops when it is told to.
+//! Checks that an edit of the file moves the traffic, that a broken file changes nothing, and that the
+//! service stops when it is told to.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -17,7 +18,8 @@ fn list(file: &Path, origins: &[&Origin]) {
     replace(file, &lines.join("\n"));
 }
 
-/// In one step, as editors do: a reader sees the old text or the new one, and never half of it.
+/// Replaces the text of `file` in one step, as editors do. A reader sees the old text or the new one, and
+/// never half of it.
 fn replace(file: &Path, text: &str) {
     let draft = file.with_extension("new");
     std::fs::write(&draft, text).unwrap();
@@ -61,7 +63,7 @@ async fn a_list_that_cannot_be_read_changes_nothing() {
     replace(&broken, "not an address");
     list(&good, &[&b]);
     let client = Client::new();
-    // When the second has followed its file several times over, the first has had the time to fail.
+    // The second proxy follows its file several times. This gives the first one enough time to fail.
     for origin in [&b, &a, &b] {
         list(&good, &[origin]);
         let answered_by = async || client.get(second.url("/")).await.header("x-origin").to_owned();
@@ -70,7 +72,7 @@ async fn a_list_that_cannot_be_read_changes_nothing() {
     let answered_by = async || client.get(first.url("/")).await.header("x-origin").to_owned();
     expect!(answered_by().await, a.label(), "a broken file has replaced the one that lists A: who answers");
 
-    // And the service is still at work.
+    // The service for the broken file still runs.
     list(&broken, &[&b]);
     expect!(eventually answered_by().await, b.label(), "the broken file was mended, and lists B: who answers");
 }

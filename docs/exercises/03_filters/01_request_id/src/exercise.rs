@@ -1,11 +1,11 @@
 //! # Request id
 //!
-//! A request that carries one id at the client, at the proxy and at the upstream can be followed through all
-//! three logs. The phases of a request share a value, its context: `new_ctx` makes it, and every later phase
-//! gets it.
+//! If the client, the proxy and the upstream use the same id for a request, the request can be followed
+//! through all three logs. The phases of a request share a value, its context: `new_ctx` makes it, and every
+//! later phase gets it.
 //!
-//! **Your task**: send the context's id to the upstream and to the client, in a header field `X-Request-Id`.
-//! What a client sends under that name is not to be believed.
+//! **Your task**: send the id in the context to the upstream and to the client, in a header field
+//! `X-Request-Id`. A client can send a field with this name too. Do not believe it: replace it.
 
 use std::net::SocketAddr;
 
@@ -14,15 +14,15 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::*;
 use uuid::Uuid;
 
-/// Forwards every request to one upstream, and gives it an id.
+/// Proxy that gives every request an id, and forwards it to one upstream.
 pub struct RequestId {
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
 }
 
-/// What is remembered about one request.
+/// State of one request, which its phases share.
 pub struct RequestCtx {
-    /// Its id: unlike that of any other request, and ordered by time.
+    /// Unique id of the request. Ids are ordered by time.
     pub id: String,
 }
 
@@ -37,25 +37,25 @@ impl ProxyHttp for RequestId {
         Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
     }
 
-    /// On its way up: `request` is what the upstream will get.
+    /// Changes the request on its way to the upstream. `request` is the head that the upstream will get.
     async fn upstream_request_filter(
         &self,
         _session: &mut Session,
         _request: &mut RequestHeader,
         _ctx: &mut RequestCtx,
     ) -> Result<()> {
-        // TODO: the id goes up. (Drop the underscore from the names that you use.)
+        // TODO: send the id to the upstream. (Drop the underscore from the names that you use.)
         Ok(())
     }
 
-    /// On its way down: `response` is what the client will get.
+    /// Changes the response on its way to the client. `response` is the head that the client will get.
     async fn response_filter(
         &self,
         _session: &mut Session,
         _response: &mut ResponseHeader,
         _ctx: &mut RequestCtx,
     ) -> Result<()> {
-        // TODO: the same id comes down.
+        // TODO: send the same id to the client.
         Ok(())
     }
 }

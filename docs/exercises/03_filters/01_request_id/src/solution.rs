@@ -1,4 +1,4 @@
-//! Request id: one request, one id, at the client and at the upstream.
+//! Request id: the client and the upstream see the same id for a request.
 
 use std::net::SocketAddr;
 
@@ -7,15 +7,15 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::*;
 use uuid::Uuid;
 
-/// Forwards every request to one upstream, and gives it an id.
+/// Proxy that gives every request an id, and forwards it to one upstream.
 pub struct RequestId {
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
 }
 
-/// What is remembered about one request.
+/// State of one request, which its phases share.
 pub struct RequestCtx {
-    /// Its id: unlike that of any other request, and ordered by time.
+    /// Unique id of the request. Ids are ordered by time.
     pub id: String,
 }
 
@@ -30,7 +30,7 @@ impl ProxyHttp for RequestId {
         Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
     }
 
-    /// On its way up: `request` is what the upstream will get.
+    /// Changes the request on its way to the upstream. `request` is the head that the upstream will get.
     async fn upstream_request_filter(
         &self,
         _session: &mut Session,
@@ -40,7 +40,7 @@ impl ProxyHttp for RequestId {
         request.insert_header("X-Request-Id", &ctx.id)
     }
 
-    /// On its way down: `response` is what the client will get.
+    /// Changes the response on its way to the client. `response` is the head that the client will get.
     async fn response_filter(
         &self,
         _session: &mut Session,

@@ -1,4 +1,4 @@
-//! The client and the upstream see the same id, and no two requests have the same.
+//! Checks that the client and the upstream see the same id, and that no two requests have the same one.
 
 use ex0301::RequestId;
 use http::Request;
@@ -27,7 +27,7 @@ async fn no_two_requests_have_the_same_id() {
 }
 
 #[tokio::test]
-async fn what_an_upstream_claims_is_replaced() {
+async fn an_id_from_the_upstream_is_replaced() {
     let origin = Origin::start().await;
     origin.behave(Behaviour::Header("x-request-id", "the upstream's own"));
     let proxy = serve(RequestId { upstream: origin.address() });
@@ -38,7 +38,7 @@ async fn what_an_upstream_claims_is_replaced() {
 }
 
 #[tokio::test]
-async fn what_a_client_claims_is_replaced() {
+async fn an_id_from_the_client_is_replaced() {
     let origin = Origin::start().await;
     let proxy = serve(RequestId { upstream: origin.address() });
     let request = Request::get(proxy.url("/")).header("X-Request-Id", "forged").body(Default::default());

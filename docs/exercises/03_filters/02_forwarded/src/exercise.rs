@@ -1,11 +1,13 @@
 //! # Forwarded
 //!
-//! The upstream sees the proxy's address where the client's should be. So proxies tell it in a header field,
-//! `X-Forwarded-For`, and each one adds the address that it was called from. But any client can send such a
-//! field too: what stands in it is a claim, and only the address of the connection is a fact.
+//! The upstream sees the address of the proxy, not the address of the client. So proxies tell it the client's
+//! address in a header field, `X-Forwarded-For`. Each proxy adds the address that the request came from. But
+//! any client can send such a field too. The content of the field is a claim, and only the address of the
+//! connection is a fact.
 //!
-//! **Your task**: write `forwarded_for`, and use it. If the peer is one of the `trusted` proxies, what it
-//! claims is kept and the peer's own address added at the end; of anybody else only the address counts.
+//! **Your task**: write `forwarded_for`, and use it. The peer is the other end of the connection: a client,
+//! or another proxy. If it is one of the `trusted` proxies, keep its claims, and add its own address at the
+//! end. For any other peer, only its address counts.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,18 +15,19 @@ use async_trait::async_trait;
 use pingora::http::RequestHeader;
 use pingora::prelude::*;
 
-/// Forwards every request to one upstream, and tells it who asks.
+/// Proxy that forwards every request to one upstream, and tells it the client's address.
 pub struct Forwarded {
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
-    /// The proxies in front of this one, whose word is believed.
+    /// Proxies in front of this one, whose claims are believed.
     pub trusted: Vec<IpAddr>,
 }
 
 impl Forwarded {
-    /// The X-Forwarded-For that goes up, where `peer` asks and sent the values `claims`.
+    /// Returns the X-Forwarded-For for the upstream. `peer` sent the request, with the values `claims`.
     pub fn forwarded_for(&self, peer: IpAddr, claims: &[&str]) -> String {
-        // TODO: `peer` alone, or what a trusted peer claims with `peer` at the end, separated by ", ".
+        // TODO: return `peer` alone. If `peer` is trusted, return its claims first and then `peer`, separated
+        // by ", ".
         let _ = (peer, claims);
         "not written yet".to_owned()
     }
@@ -45,7 +48,7 @@ impl ProxyHttp for Forwarded {
         _request: &mut RequestHeader,
         _ctx: &mut (),
     ) -> Result<()> {
-        // TODO: who is the peer, what does it claim, and what goes up? Where no address is known, nothing does.
+        // TODO: who is the peer, what does it claim, and what goes up? If no address is known, nothing goes up.
         Ok(())
     }
 }

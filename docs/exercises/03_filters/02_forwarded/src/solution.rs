@@ -1,4 +1,4 @@
-//! Forwarded: the upstream learns who the client is, and is not lied to.
+//! Forwarded: the upstream learns the client's address, and a client cannot forge it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,16 +6,16 @@ use async_trait::async_trait;
 use pingora::http::RequestHeader;
 use pingora::prelude::*;
 
-/// Forwards every request to one upstream, and tells it who asks.
+/// Proxy that forwards every request to one upstream, and tells it the client's address.
 pub struct Forwarded {
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
-    /// The proxies in front of this one, whose word is believed.
+    /// Proxies in front of this one, whose claims are believed.
     pub trusted: Vec<IpAddr>,
 }
 
 impl Forwarded {
-    /// The X-Forwarded-For that goes up, where `peer` asks and sent the values `claims`.
+    /// Returns the X-Forwarded-For for the upstream. `peer` sent the request, with the values `claims`.
     pub fn forwarded_for(&self, peer: IpAddr, claims: &[&str]) -> String {
         let peer_address = peer.to_string();
         if !self.trusted.contains(&peer) {

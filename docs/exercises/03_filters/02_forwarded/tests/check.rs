@@ -1,4 +1,4 @@
-//! The upstream is told who asks, and a client cannot pretend to be somebody else.
+//! Checks that the upstream learns the client's address, and that a client cannot forge it.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -10,7 +10,7 @@ use testkit::{Client, Origin, expect, serve};
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// The values of X-Forwarded-For that the upstream got, when a client on 127.0.0.1 sent `claims`.
+/// Returns the values of X-Forwarded-For that the upstream gets if a client on 127.0.0.1 sends `claims`.
 async fn told(trusted: &[IpAddr], claims: &[&str]) -> Vec<String> {
     let origin = Origin::start().await;
     let proxy = serve(Forwarded { upstream: origin.address(), trusted: trusted.to_vec() });
@@ -25,14 +25,14 @@ async fn told(trusted: &[IpAddr], claims: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn a_stranger_is_who_its_connection_says() {
+fn claims_of_an_untrusted_peer_are_ignored() {
     let proxy = Forwarded { upstream: ([127, 0, 0, 1], 1).into(), trusted: vec![] };
     let told = proxy.forwarded_for("192.0.2.7".parse().unwrap(), &["6.6.6.6"]);
     expect!(told, "192.0.2.7", "192.0.2.7, whom nobody trusts, claims to ask for 6.6.6.6");
 }
 
 #[test]
-fn a_trusted_proxy_is_believed_and_added() {
+fn claims_of_a_trusted_peer_are_kept_before_its_address() {
     let trusted: IpAddr = "192.0.2.7".parse().unwrap();
     let proxy = Forwarded { upstream: ([127, 0, 0, 1], 1).into(), trusted: vec![trusted] };
     let told = proxy.forwarded_for(trusted, &["198.51.100.1, 198.51.100.2", "198.51.100.3"]);
@@ -42,7 +42,7 @@ fn a_trusted_proxy_is_believed_and_added() {
 }
 
 #[tokio::test]
-async fn the_upstream_is_told() {
+async fn the_upstream_gets_the_address_of_the_client() {
     expect!(told(&[], &[]).await, ["127.0.0.1"], "X-Forwarded-For at the upstream");
 }
 
@@ -54,7 +54,7 @@ async fn a_forged_field_does_not_reach_the_upstream() {
 }
 
 #[tokio::test]
-async fn what_a_trusted_proxy_says_reaches_the_upstream() {
+async fn claims_of_a_trusted_proxy_reach_the_upstream() {
     let what = "X-Forwarded-For at the upstream, when a trusted proxy on 127.0.0.1 has sent two of them";
     let claims = ["198.51.100.1", "198.51.100.2"];
     expect!(told(&[LOCALHOST], &claims).await, ["198.51.100.1, 198.51.100.2, 127.0.0.1"], "{what}");

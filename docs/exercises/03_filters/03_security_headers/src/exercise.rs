@@ -1,11 +1,11 @@
 //! # Security headers
 //!
-//! Some header fields make browsers careful. A proxy adds them to every response, so that no upstream can
-//! forget them. But not every response comes from an upstream: the errors that the proxy makes itself never
-//! pass `response_filter`.
+//! Some header fields tell browsers to be careful. A proxy adds them to every response, so that no upstream
+//! can forget them. But not every response comes from an upstream: the proxy makes error responses itself,
+//! and these never pass `response_filter`.
 //!
-//! **Your task**: add `HEADERS` to what comes from upstreams, in place of what they say under these names, and
-//! to errors.
+//! **Your task**: add `HEADERS` to the responses of upstreams, and to errors. If an upstream already sends
+//! fields with these names, replace them.
 
 use std::net::SocketAddr;
 
@@ -16,16 +16,16 @@ use pingora::prelude::*;
 use pingora::protocols::http::error_resp::gen_error_response;
 use pingora::proxy::FailToProxy;
 
-/// What every response must have.
+/// Header fields that every response must have.
 pub const HEADERS: [(&str, &str); 3] = [
     ("Content-Security-Policy", "frame-ancestors 'none'"),
     ("Referrer-Policy", "no-referrer"),
     ("X-Content-Type-Options", "nosniff"),
 ];
 
-/// Forwards every request to one upstream, and makes browsers careful.
+/// Proxy that forwards every request to one upstream, and adds fields that make browsers careful.
 pub struct SecurityHeaders {
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
 }
 
@@ -44,17 +44,17 @@ impl ProxyHttp for SecurityHeaders {
         _response: &mut ResponseHeader,
         _ctx: &mut (),
     ) -> Result<()> {
-        // TODO: what comes from the upstream.
+        // TODO: add the fields to the upstream's response.
         Ok(())
     }
 
-    /// Writes the error that the client gets when no upstream has answered.
+    /// Writes the error response that the client gets if no upstream has answered.
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, _ctx: &mut ()) -> FailToProxy {
         let error_code = if let HTTPStatus(status) = error.etype() { *status } else { 502 };
         let response = gen_error_response(error_code);
-        // TODO: what the proxy says itself. (`insert_header` returns a Result, and `?` has nowhere to go here: `let _ =`
-        // says that nothing is left to be done about an error.)
-        // Where this fails the client has left, and nobody is there to be told.
+        // TODO: add the fields to the proxy's own response. (`insert_header` returns a Result, but this method
+        // cannot use `?`. With `let _ =`, it says that it ignores the error.)
+        // If this fails, the client has left, and cannot be told about the error.
         let _ = session.write_error_response(response, Bytes::new()).await;
         FailToProxy { error_code, can_reuse_downstream: false }
     }

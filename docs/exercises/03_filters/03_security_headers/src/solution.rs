@@ -1,4 +1,4 @@
-//! Security headers: on what comes from upstreams, and on the errors that the proxy makes itself.
+//! Security headers: added to the responses of upstreams, and to the errors that the proxy makes itself.
 
 use std::net::SocketAddr;
 
@@ -9,16 +9,16 @@ use pingora::prelude::*;
 use pingora::protocols::http::error_resp::gen_error_response;
 use pingora::proxy::FailToProxy;
 
-/// What every response must have.
+/// Header fields that every response must have.
 pub const HEADERS: [(&str, &str); 3] = [
     ("Content-Security-Policy", "frame-ancestors 'none'"),
     ("Referrer-Policy", "no-referrer"),
     ("X-Content-Type-Options", "nosniff"),
 ];
 
-/// Forwards every request to one upstream, and makes browsers careful.
+/// Proxy that forwards every request to one upstream, and adds fields that make browsers careful.
 pub struct SecurityHeaders {
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
 }
 
@@ -44,13 +44,14 @@ impl ProxyHttp for SecurityHeaders {
         secure(response)
     }
 
-    /// Writes the error that the client gets when no upstream has answered.
+    /// Writes the error response that the client gets if no upstream has answered.
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, _ctx: &mut ()) -> FailToProxy {
         let error_code = if let HTTPStatus(status) = error.etype() { *status } else { 502 };
         let mut response = gen_error_response(error_code);
-        // It fails only on a value that is no header field, and these are.
+        // `insert_header` fails only if a name or value is not valid in a header field. All of `HEADERS` are
+        // valid.
         let _ = secure(&mut response);
-        // Where this fails the client has left, and nobody is there to be told.
+        // If this fails, the client has left, and cannot be told about the error.
         let _ = session.write_error_response(response, Bytes::new()).await;
         FailToProxy { error_code, can_reuse_downstream: false }
     }

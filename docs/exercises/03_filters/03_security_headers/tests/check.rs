@@ -1,10 +1,10 @@
-//! Whatever is answered has the security headers.
+//! Checks that every response has the security headers.
 
 use ex0303::{HEADERS, SecurityHeaders};
 use testkit::{Behaviour, Client, Origin, expect, serve};
 
 #[tokio::test]
-async fn what_an_upstream_answers_bears_them() {
+async fn responses_of_an_upstream_have_the_fields() {
     let origin = Origin::start().await;
     let proxy = serve(SecurityHeaders { upstream: origin.address() });
     for path in ["/", "/status/404"] {
@@ -17,7 +17,7 @@ async fn what_an_upstream_answers_bears_them() {
 }
 
 #[tokio::test]
-async fn an_upstream_has_no_say_in_it() {
+async fn fields_of_an_upstream_are_replaced() {
     let origin = Origin::start().await;
     origin.behave(Behaviour::Header("referrer-policy", "unsafe-url"));
     let proxy = serve(SecurityHeaders { upstream: origin.address() });
@@ -27,7 +27,7 @@ async fn an_upstream_has_no_say_in_it() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_proxy_bears_them_too() {
+async fn errors_of_the_proxy_have_the_fields() {
     let proxy = serve(SecurityHeaders { upstream: Origin::dead().address() });
     let answer = Client::new().get(proxy.url("/")).await;
     expect!(answer.status, 502, "GET / of an upstream that is dead");

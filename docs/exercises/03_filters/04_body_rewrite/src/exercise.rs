@@ -1,11 +1,11 @@
 //! # Body rewrite
 //!
-//! A body can be larger than memory, so a proxy sees it piece by piece, as it arrives, and passes each piece on
-//! before it has the next. Pieces end anywhere: of the word `origin`, one may end with `ori`, and the next one
-//! begin with `gin`.
+//! A body can be larger than memory. So a proxy sees it piece by piece, as it arrives, and passes each piece
+//! on before it has the next one. A piece can end anywhere. For example, the word `origin` may arrive in two
+//! pieces: the first one ends with `ori`, and the second one begins with `gin`.
 //!
-//! **Your task**: write `push`, which replaces `FROM` by `TO` wherever it stands, across pieces too. Keep back
-//! only what may be the beginning of a match.
+//! **Your task**: write `push`, which replaces every `FROM` by `TO`, even if it is split over several pieces.
+//! Keep back only bytes that may be the beginning of a match.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,31 +15,31 @@ use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::*;
 
-/// What is replaced.
+/// Word that is replaced.
 pub const FROM: &[u8] = b"origin";
-/// What it is replaced by.
+/// Replacement for the word.
 pub const TO: &[u8] = b"backend";
 
-/// Replaces `FROM` by `TO` in a stream of pieces.
+/// Rewriter that replaces `FROM` by `TO` in a stream of pieces.
 #[derive(Default)]
 pub struct Rewriter {
-    /// The end of what has come so far: it may be the beginning of a match.
+    /// End of the bytes that have arrived so far. It may be the beginning of a match.
     held: Vec<u8>,
 }
 
 impl Rewriter {
-    /// Takes the next piece, the last one if `end` is true, and returns what can be passed on now.
+    /// Takes the next piece, and returns the bytes that can be passed on now. `end` is true for the last piece.
     pub fn push(&mut self, piece: &[u8], end: bool) -> Vec<u8> {
-        // TODO: replace, and keep back what is needed. So far everything is passed on as it is.
+        // TODO: replace, and keep back what is needed. For now, everything is passed on unchanged.
         self.held.extend_from_slice(piece);
         let _ = end;
         std::mem::take(&mut self.held)
     }
 }
 
-/// Forwards every request to one upstream, and replaces a word in what it answers.
+/// Proxy that forwards every request to one upstream, and replaces a word in the response bodies.
 pub struct BodyRewrite {
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
 }
 
@@ -54,7 +54,8 @@ impl ProxyHttp for BodyRewrite {
         Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
     }
 
-    /// The upstream must not compress: no word could be found in that.
+    /// Removes Accept-Encoding, so that the upstream does not compress the body. The word cannot be found in
+    /// compressed bytes.
     async fn upstream_request_filter(
         &self,
         _session: &mut Session,
@@ -65,8 +66,8 @@ impl ProxyHttp for BodyRewrite {
         Ok(())
     }
 
-    /// How long the body will be is not known now, when the header is sent: so it goes in chunks. Where there was
-    /// no Content-Length it does so already, or there is no body at all, as in a 204.
+    /// Makes the body chunked, because its new length is not known yet when the head is sent. A response
+    /// without Content-Length is already chunked, or has no body at all, as a 204.
     async fn response_filter(
         &self,
         _session: &mut Session,
@@ -79,7 +80,8 @@ impl ProxyHttp for BodyRewrite {
         Ok(())
     }
 
-    /// Called for each piece of the body; what is left in `body` goes to the client.
+    /// Rewrites one piece of the body. Pingora calls this method for each piece, and sends the new `body` to
+    /// the client.
     fn response_body_filter(
         &self,
         _session: &mut Session,

@@ -1,11 +1,12 @@
-//! The word is replaced wherever it stands, however the body is cut into pieces, and nothing else is touched.
+//! Checks that the word is replaced at every place, for every way to cut the body into pieces, and that
+//! nothing else is changed.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use ex0304::{BodyRewrite, Rewriter};
 use testkit::{Behaviour, Client, Origin, expect, serve};
 
-/// What comes out for these pieces, as text.
+/// Returns the output of a rewriter for `pieces`, as text.
 fn rewritten(pieces: &[&str]) -> String {
     let mut rewriter = Rewriter::default();
     let last = pieces.len() - 1;
@@ -31,21 +32,21 @@ fn a_match_split_anywhere_is_replaced() {
 }
 
 #[test]
-fn what_only_begins_like_a_match_is_kept_whole() {
+fn a_beginning_of_a_match_alone_is_unchanged() {
     expect!(rewritten(&["orig", "ami"]), "origami", "\"orig\", then \"ami\"");
     expect!(rewritten(&["ororigin", ""]), "orbackend", "a false start before the word");
     expect!(rewritten(&["the end: ori"]), "the end: ori", "a body that ends in the middle of the word");
 }
 
 #[test]
-fn bytes_that_are_no_text_pass_unharmed() {
+fn bytes_that_are_not_text_pass_unchanged() {
     let mut rewriter = Rewriter::default();
     let bytes = [rewriter.push(&[0xC3], false), rewriter.push(&[0xA9, 0xFF], true)].concat();
     expect!(bytes, [0xC3, 0xA9, 0xFF], "the bytes C3, then A9 and FF");
 }
 
 #[test]
-fn what_cannot_be_part_of_a_match_is_not_held_back() {
+fn bytes_outside_a_match_are_not_held_back() {
     let mut rewriter = Rewriter::default();
     let now = rewriter.push(&[b'x'; 1000], false).len();
     expect!(now > 990, true, "of 1000 bytes without the word, {now} are passed on at once");

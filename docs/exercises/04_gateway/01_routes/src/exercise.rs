@@ -1,34 +1,34 @@
 //! # Routes
 //!
-//! One proxy, several upstreams: which of them a request goes to depends on its path. `/api` matches `/api` and
-//! everything below it, `/api/users`, but not `/apix`, which is another word. Where several routes match, the
-//! longest wins, whatever their order.
+//! One proxy has several upstreams, and the path of a request decides which of them gets it. `/api` matches
+//! `/api` and every path below it, such as `/api/users`. It does not match `/apix`, which is another word. If
+//! several routes match, the longest one wins. The order of the routes does not matter.
 //!
-//! **Your task**: find the route, and answer 404 where there is none.
+//! **Your task**: find the route, and answer 404 if there is none.
 
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use pingora::prelude::*;
 
-/// Where requests for a part of the site go.
+/// Upstream for one part of the site.
 pub struct Route {
-    /// The beginning of the path; `/` is the whole site.
+    /// Beginning of the path. `/` means the whole site.
     pub prefix: &'static str,
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
 }
 
-/// Forwards each request by its path.
+/// Proxy that chooses the upstream by the path of the request.
 pub struct Router {
-    /// In no particular order.
+    /// Routes, in any order.
     pub routes: Vec<Route>,
 }
 
 impl Router {
-    /// The route of a path: of those that match, the one with the longest prefix.
+    /// Returns the route for `path`: of the routes that match, the one with the longest prefix.
     pub fn find(&self, path: &str) -> Option<&Route> {
-        // TODO: find it.
+        // TODO: find the route.
         let _ = path;
         None
     }
@@ -40,7 +40,7 @@ impl ProxyHttp for Router {
     fn new_ctx(&self) {}
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
-        // TODO: ask `find` with `session.req_header().uri.path()`; without a route the error is a 404.
+        // TODO: call `find` with `session.req_header().uri.path()`. Without a route, the error is a 404.
         Error::e_explain(HTTPStatus(501), "nothing is routed yet")
     }
 }

@@ -1,21 +1,21 @@
-//! Routes: a request goes where the longest matching prefix of its path says.
+//! Routes: the longest prefix that matches the path decides which upstream gets the request.
 
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use pingora::prelude::*;
 
-/// Where requests for a part of the site go.
+/// Upstream for one part of the site.
 pub struct Route {
-    /// The beginning of the path; `/` is the whole site.
+    /// Beginning of the path. `/` means the whole site.
     pub prefix: &'static str,
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
 }
 
-/// Forwards each request by its path.
+/// Proxy that chooses the upstream by the path of the request.
 pub struct Router {
-    /// In no particular order.
+    /// Routes, in any order.
     pub routes: Vec<Route>,
 }
 
@@ -27,7 +27,7 @@ impl Route {
 }
 
 impl Router {
-    /// The route of a path: of those that match, the one with the longest prefix.
+    /// Returns the route for `path`: of the routes that match, the one with the longest prefix.
     pub fn find(&self, path: &str) -> Option<&Route> {
         let matching = self.routes.iter().filter(|route| route.matches(path));
         matching.max_by_key(|route| route.prefix.len())

@@ -1,9 +1,9 @@
-//! The longest prefix wins, words are not cut, and what nobody serves is a 404.
+//! Checks that the longest prefix wins, that words are not cut, and that a path without a route gives 404.
 
 use ex0401::{Route, Router};
 use testkit::{Client, Origin, expect, serve};
 
-/// The prefix of the route that `path` takes, of these.
+/// Returns the prefix of the route that a router with `prefixes` finds for `path`.
 fn found(prefixes: &[&'static str], path: &str) -> Option<&'static str> {
     let nowhere = ([127, 0, 0, 1], 1).into();
     let routes = prefixes.iter().map(|prefix| Route { prefix, upstream: nowhere }).collect();
@@ -21,7 +21,7 @@ fn a_prefix_matches_itself_and_what_is_below() {
 }
 
 #[test]
-fn the_longest_wins_whatever_the_order() {
+fn the_longest_prefix_wins_in_any_order() {
     for prefixes in [["/", "/api", "/api/v2"], ["/api/v2", "/api", "/"], ["/api", "/", "/api/v2"]] {
         let what = prefixes.join(" ");
         expect!(found(&prefixes, "/api/v2/users"), Some("/api/v2"), "of {what}, the route of /api/v2/users");

@@ -1,12 +1,12 @@
 //! # Logging
 //!
-//! A log line that is a sentence can be read; one that has fields can be searched, counted and drawn. `tracing`
-//! keeps fields apart from the message, and the program decides once whether they are printed as text or JSON.
-//! Pingora calls `logging` when a request is over, well or not.
+//! A log line that is a sentence can only be read. A log line that has fields can also be searched, counted,
+//! and drawn as a graph. `tracing` keeps fields apart from the message, and the program decides once if they
+//! are printed as text or as JSON. Pingora calls `logging` when a request is over, with or without an error.
 //!
-//! **Your task**: one event a request, at level INFO, with the message `request` and the fields `method`,
-//! `path` (without the query: there are passwords in those), `status` (0 if there was no response) and
-//! `duration_ms`, both numbers.
+//! **Your task**: log one event for each request, at level INFO, with the message `request` and four fields:
+//! `method`, `path` (without the query, which may contain passwords), `status` (0 if there was no response),
+//! and `duration_ms`. The last two are numbers.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -14,15 +14,15 @@ use std::time::Instant;
 use async_trait::async_trait;
 use pingora::prelude::*;
 
-/// Forwards every request to one upstream, and logs it.
+/// Proxy that forwards every request to one upstream, and logs it.
 pub struct Logged {
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
 }
 
-/// What is remembered about one request.
+/// State of one request, which its phases share.
 pub struct RequestCtx {
-    /// When it came.
+    /// Time at which the request arrived.
     pub started: Instant,
 }
 
@@ -37,9 +37,9 @@ impl ProxyHttp for Logged {
         Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
     }
 
-    /// The request is over, well or not.
+    /// Logs the request when it is over, with or without an error.
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, _ctx: &mut RequestCtx) {
-        // TODO: fields in place of this sentence.
+        // TODO: log fields in place of this sentence.
         tracing::info!("there was a request: {}", session.request_summary());
     }
 }

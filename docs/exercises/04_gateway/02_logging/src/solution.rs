@@ -1,4 +1,4 @@
-//! Logging: one line a request, with fields that machines can read.
+//! Logging: one line for each request, with fields that machines can read.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -6,15 +6,15 @@ use std::time::Instant;
 use async_trait::async_trait;
 use pingora::prelude::*;
 
-/// Forwards every request to one upstream, and logs it.
+/// Proxy that forwards every request to one upstream, and logs it.
 pub struct Logged {
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
 }
 
-/// What is remembered about one request.
+/// State of one request, which its phases share.
 pub struct RequestCtx {
-    /// When it came.
+    /// Time at which the request arrived.
     pub started: Instant,
 }
 
@@ -29,7 +29,7 @@ impl ProxyHttp for Logged {
         Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
     }
 
-    /// The request is over, well or not.
+    /// Logs the request when it is over, with or without an error.
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut RequestCtx) {
         let request = session.req_header();
         tracing::info!(

@@ -1,4 +1,4 @@
-//! Each request is one event, with its facts in fields.
+//! Checks that each request is one event, with its facts in fields.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tracing::subscriber::DefaultGuard;
 
-/// What is logged ends here.
+/// Writer that collects the log in memory.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -28,14 +28,14 @@ impl Write for Log {
 }
 
 impl Log {
-    /// Until the guard is dropped, what this thread logs; it is the one that the proxy runs on too.
+    /// Collects what this thread logs, until the guard is dropped. The proxy runs on the same thread.
     fn is_written_to(&self) -> DefaultGuard {
         let writer = self.clone();
         let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
         tracing::subscriber::set_default(subscriber)
     }
 
-    /// The events that the proxy has logged so far.
+    /// Returns the events that the proxy has logged so far.
     fn events(&self) -> Vec<Value> {
         let text = String::from_utf8(self.0.lock().clone()).unwrap();
         let events = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -45,7 +45,7 @@ impl Log {
     }
 }
 
-/// The one event of a GET of `path` through a proxy to `upstream`.
+/// Sends GET `path` through a proxy to `upstream`, and returns the only event that this logs.
 async fn event(upstream: SocketAddr, path: &str) -> Value {
     let log = Log::default();
     let _guard = log.is_written_to();

@@ -1,6 +1,6 @@
 //! # Config
 //!
-//! An operator says in a file which backends there are:
+//! An operator lists the backends in a file:
 //!
 //! ```toml
 //! [[backends]]
@@ -8,10 +8,12 @@
 //! address = "127.0.0.1:3001"
 //! ```
 //!
-//! A file with a mistake must not become a proxy with a surprise: it is refused, with words that help.
+//! A proxy that starts from a file with a mistake may surprise the operator. So the file is refused, with an
+//! error message that helps.
 //!
-//! **Your task**: write `parse`. Refuse what is no TOML, keys that nobody knows (`adress`), what is no address,
-//! a file without backends, and two with the same id. Each error names the key or the value that is wrong.
+//! **Your task**: write `parse`. Refuse a text that is not TOML, an unknown key (`adress`), a value that is
+//! not an address, a file without backends, and two backends with the same id. Each error names the key or
+//! the value that is wrong.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,36 +21,36 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use pingora::prelude::*;
 
-/// What stands in the file.
+/// Content of the configuration file.
 pub struct Config {
-    /// Where requests go, in turns; at least one.
+    /// Backends, which take turns. There is at least one.
     pub backends: Vec<Backend>,
 }
 
-/// Somewhere to send requests.
+/// Server that requests are sent to.
 pub struct Backend {
-    /// What it is called; no two have the same.
+    /// Id of the backend. No two backends have the same id.
     pub id: String,
-    /// Where it listens.
+    /// Address on which the backend listens.
     pub address: SocketAddr,
 }
 
 impl Config {
-    /// Reads and checks a file's text.
+    /// Reads and checks the text of a file.
     ///
     /// # Errors
-    /// What is wrong, for the person who wrote it.
+    /// Returns a message that says what is wrong, for the person who wrote the file.
     pub fn parse(text: &str) -> std::result::Result<Config, String> {
-        // TODO: parse with serde and toml (both are dependencies already), then check.
+        // TODO: parse with serde and toml (both are already dependencies), then check.
         Err(format!("nobody reads these {} bytes yet", text.len()))
     }
 }
 
-/// Forwards each request to the next backend.
+/// Proxy that forwards each request to the next backend.
 pub struct Balancer {
-    /// What the operator wants.
+    /// Configuration from the operator's file.
     pub config: Config,
-    /// How many requests there have been.
+    /// Number of requests so far.
     pub turn: AtomicUsize,
 }
 
@@ -59,7 +61,7 @@ impl ProxyHttp for Balancer {
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        // There is at least one: `parse` has seen to it.
+        // There is at least one backend, because `parse` refuses a file without any.
         let backend = &self.config.backends[turn % self.config.backends.len()];
         Ok(Box::new(HttpPeer::new(backend.address, false, String::new())))
     }

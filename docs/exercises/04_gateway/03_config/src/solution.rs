@@ -1,4 +1,4 @@
-//! Config: the backends stand in a file, which is checked whole before anything starts.
+//! Config: a file lists the backends, and the whole file is checked before anything starts.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -8,29 +8,29 @@ use async_trait::async_trait;
 use pingora::prelude::*;
 use serde::Deserialize;
 
-/// What stands in the file.
+/// Content of the configuration file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where requests go, in turns; at least one.
+    /// Backends, which take turns. There is at least one.
     pub backends: Vec<Backend>,
 }
 
-/// Somewhere to send requests.
+/// Server that requests are sent to.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backend {
-    /// What it is called; no two have the same.
+    /// Id of the backend. No two backends have the same id.
     pub id: String,
-    /// Where it listens.
+    /// Address on which the backend listens.
     pub address: SocketAddr,
 }
 
 impl Config {
-    /// Reads and checks a file's text.
+    /// Reads and checks the text of a file.
     ///
     /// # Errors
-    /// What is wrong, for the person who wrote it.
+    /// Returns a message that says what is wrong, for the person who wrote the file.
     pub fn parse(text: &str) -> std::result::Result<Config, String> {
         let config: Config = toml::from_str(text).map_err(|error| error.to_string())?;
         if config.backends.is_empty() {
@@ -44,11 +44,11 @@ impl Config {
     }
 }
 
-/// Forwards each request to the next backend.
+/// Proxy that forwards each request to the next backend.
 pub struct Balancer {
-    /// What the operator wants.
+    /// Configuration from the operator's file.
     pub config: Config,
-    /// How many requests there have been.
+    /// Number of requests so far.
     pub turn: AtomicUsize,
 }
 
@@ -59,7 +59,7 @@ impl ProxyHttp for Balancer {
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        // There is at least one: `parse` has seen to it.
+        // There is at least one backend, because `parse` refuses a file without any.
         let backend = &self.config.backends[turn % self.config.backends.len()];
         Ok(Box::new(HttpPeer::new(backend.address, false, String::new())))
     }

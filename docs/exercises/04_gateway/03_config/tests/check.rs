@@ -1,11 +1,11 @@
-//! A good file becomes a proxy, a bad one becomes words that help.
+//! Checks that a good file becomes a proxy, and that a bad file gets an error that helps.
 
 use std::sync::atomic::AtomicUsize;
 
 use ex0403::{Balancer, Config};
 use testkit::{Client, Origin, expect, serve};
 
-/// The error that `text` is refused with.
+/// Returns the error with which `text` is refused.
 fn refused(text: &str) -> String {
     Config::parse(text).map_or_else(|error| error, |_| "(no error at all)".to_owned())
 }
@@ -29,7 +29,7 @@ async fn the_backends_of_a_good_file_get_the_requests() {
 }
 
 #[test]
-fn what_is_no_toml_is_refused() {
+fn a_text_that_is_not_toml_is_refused() {
     expect!(refused("[[backends]"), contains "TOML", "the error for a bracket that is missing");
 }
 
@@ -53,7 +53,7 @@ fn no_backend_is_refused() {
 }
 
 #[test]
-fn two_backends_of_one_name_are_refused() {
+fn two_backends_with_the_same_id_are_refused() {
     let [first, second, third] =
         [("web-1", 1), ("web-2", 2), ("web-1", 3)].map(|(id, port)| backend(id, format!("127.0.0.1:{port}")));
     let text = first + &second + &third;

@@ -1,14 +1,15 @@
 //! # Rate limit
 //!
-//! `request_filter` may answer a request itself: it writes a response and returns `true`, and no upstream hears
-//! of it. That is the place to turn a client away that asks too often: 429 Too Many Requests (RFC 6585), with a
-//! `Retry-After` that says in how many seconds it may ask again.
+//! `request_filter` may answer a request itself: it writes a response and returns `true`, and no upstream
+//! sees the request. This is the place to turn away a client that sends too many requests. The response is
+//! 429 Too Many Requests (RFC 6585). Its field `Retry-After` says after how many seconds the client may try
+//! again.
 //!
-//! Pingora's `Rate` counts events by key in windows of time. (It is an estimate in bounded memory: two clients
-//! may share a counter, but no client is counted too low.)
+//! Pingora's `Rate` counts events by key in windows of time. (The count is an estimate in bounded memory: two
+//! clients may share a counter, but no client is counted too low.)
 //!
-//! **Your task**: let each client pass `LIMIT` times in a window, and turn it away after that. At the latest a
-//! whole window later it may pass again, so that is what `Retry-After` says.
+//! **Your task**: let each client pass `LIMIT` times in a window, and turn it away after that. It may pass
+//! again after one whole window at the latest. So `Retry-After` gives the length of the window.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -18,10 +19,10 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use pingora_limits::rate::Rate;
 
-/// How many requests a client may send in a window.
+/// Number of requests that a client may send in a window.
 pub const LIMIT: isize = 3;
 
-/// Forwards requests to one upstream, but not too many of one client.
+/// Proxy that forwards requests to one upstream, and limits the number of requests from each client.
 pub struct RateLimited {
     upstream: SocketAddr,
     window: Duration,
@@ -29,21 +30,22 @@ pub struct RateLimited {
 }
 
 impl RateLimited {
-    /// Lets each client pass `LIMIT` times in a `window`, which is whole seconds.
+    /// Returns a proxy that lets each client pass `LIMIT` times in a `window`, which is a whole number of
+    /// seconds.
     pub fn new(upstream: SocketAddr, window: Duration) -> RateLimited {
         RateLimited { upstream, window, rate: Rate::new(window) }
     }
 
-    /// Whether `client` may pass; asking counts.
+    /// Returns true if `client` may pass. Each call counts as one request.
     fn admits(&self, client: IpAddr) -> bool {
-        // TODO: count the request; is it one of the first `LIMIT` in this window?
+        // TODO: count the request. Is it one of the first `LIMIT` in this window?
         let _ = self.rate.rate(&client);
         true
     }
 
-    /// What a client gets to hear that has to wait.
+    /// Returns the response head for a client that has to wait.
     fn refusal(&self) -> Result<ResponseHeader> {
-        // TODO: 429, with Retry-After (whole seconds). No body follows, so Content-Length is 0.
+        // TODO: return 429, with Retry-After (whole seconds). No body follows, so Content-Length is 0.
         let response = ResponseHeader::build(501, None)?;
         let _ = self.window.as_secs();
         Ok(response)
@@ -55,7 +57,7 @@ impl ProxyHttp for RateLimited {
     type CTX = ();
     fn new_ctx(&self) {}
 
-    /// Returns whether the request has been answered here.
+    /// Returns true if it has answered the request itself. The request then goes to no upstream.
     async fn request_filter(&self, session: &mut Session, _ctx: &mut ()) -> Result<bool> {
         let Some(client) = session.client_addr().and_then(|address| address.as_inet()) else {
             return Error::e_explain(HTTPStatus(400), "a client without an address");

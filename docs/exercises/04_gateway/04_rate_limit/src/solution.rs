@@ -1,4 +1,4 @@
-//! Rate limit: whoever asks too often is told to wait, and no upstream hears of it.
+//! Rate limit: a client that sends too many requests is told to wait, and no upstream sees them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -8,10 +8,10 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use pingora_limits::rate::Rate;
 
-/// How many requests a client may send in a window.
+/// Number of requests that a client may send in a window.
 pub const LIMIT: isize = 3;
 
-/// Forwards requests to one upstream, but not too many of one client.
+/// Proxy that forwards requests to one upstream, and limits the number of requests from each client.
 pub struct RateLimited {
     upstream: SocketAddr,
     window: Duration,
@@ -19,17 +19,18 @@ pub struct RateLimited {
 }
 
 impl RateLimited {
-    /// Lets each client pass `LIMIT` times in a `window`, which is whole seconds.
+    /// Returns a proxy that lets each client pass `LIMIT` times in a `window`, which is a whole number of
+    /// seconds.
     pub fn new(upstream: SocketAddr, window: Duration) -> RateLimited {
         RateLimited { upstream, window, rate: Rate::new(window) }
     }
 
-    /// Whether `client` may pass; asking counts.
+    /// Returns true if `client` may pass. Each call counts as one request.
     fn admits(&self, client: IpAddr) -> bool {
         self.rate.observe(&client, 1) <= LIMIT
     }
 
-    /// What a client gets to hear that has to wait.
+    /// Returns the response head for a client that has to wait.
     fn refusal(&self) -> Result<ResponseHeader> {
         let mut response = ResponseHeader::build(429, None)?;
         response.insert_header("Retry-After", self.window.as_secs().to_string())?;
@@ -43,7 +44,7 @@ impl ProxyHttp for RateLimited {
     type CTX = ();
     fn new_ctx(&self) {}
 
-    /// Returns whether the request has been answered here.
+    /// Returns true if it has answered the request itself. The request then goes to no upstream.
     async fn request_filter(&self, session: &mut Session, _ctx: &mut ()) -> Result<bool> {
         let Some(client) = session.client_addr().and_then(|address| address.as_inet()) else {
             return Error::e_explain(HTTPStatus(400), "a client without an address");

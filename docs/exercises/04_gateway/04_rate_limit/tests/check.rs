@@ -1,4 +1,5 @@
-//! The first requests pass, the next ones are told to wait, and after the window they pass again.
+//! Checks that the first requests pass, that the next ones get 429, and that requests pass again after the
+//! window.
 
 use std::time::Duration;
 
@@ -6,9 +7,9 @@ use ex0404::{LIMIT, RateLimited};
 use testkit::{Client, Origin, exchange_from, expect, serve};
 
 #[tokio::test]
-async fn the_first_ones_pass_and_the_next_is_told_to_wait() {
+async fn requests_beyond_the_limit_get_429() {
     let origin = Origin::start().await;
-    // So long that the test is over before it ends.
+    // The window is so long that the test is over before the window ends.
     let proxy = serve(RateLimited::new(origin.address(), Duration::from_secs(600)));
     let client = Client::new();
     for turn in 1..=LIMIT {
@@ -28,7 +29,7 @@ async fn the_first_ones_pass_and_the_next_is_told_to_wait() {
 }
 
 #[tokio::test]
-async fn each_client_is_counted_for_itself() {
+async fn each_client_is_counted_separately() {
     let origin = Origin::start().await;
     let proxy = serve(RateLimited::new(origin.address(), Duration::from_secs(600)));
     let client = Client::new();

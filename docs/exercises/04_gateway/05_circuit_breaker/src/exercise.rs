@@ -1,14 +1,14 @@
 //! # Circuit breaker
 //!
-//! An upstream that fails does not get better by more requests, and clients do not by waiting for it. A circuit
-//! breaker watches the answers. After `FAILURES` bad ones in a row it *opens*: requests are answered 503 at
-//! once, and the upstream is left in peace for a while. Then it is *half open*: one single request is let
-//! through. If that one succeeds the breaker *closes* again, if it fails it stays open for as long once more.
-//! Requests that were on their way when it opened have nothing new to say: while it is open, what they record
-//! changes nothing.
+//! If an upstream fails, more requests do not make it better, and clients gain nothing by waiting for it. A
+//! circuit breaker watches the responses. After `FAILURES` bad responses in a row, the breaker *opens*:
+//! requests get 503 at once, and the upstream gets no requests for a while. Then the breaker is *half open*:
+//! it lets one single request through. If this request succeeds, the breaker *closes* again. If the request
+//! fails, the breaker stays open for the same time once more. Some requests are already on their way when the
+//! breaker opens. They have nothing new to tell: while the breaker is open, their results change nothing.
 //!
-//! **Your task**: write `admit` and `record`. Time comes in as an argument, so that the rules can be tested
-//! without waiting.
+//! **Your task**: write `admit` and `record`. Both get the time as an argument, so that the rules can be
+//! tested without waiting.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -17,49 +17,49 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::prelude::*;
 
-/// How many bad answers in a row open the breaker.
+/// Number of bad responses in a row that opens the breaker.
 pub const FAILURES: u32 = 3;
 
-/// The state of a breaker.
+/// State of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Requests pass; there have been so many failures in a row.
+    /// Requests pass. The number counts the failures in a row so far.
     Closed(u32),
     /// No request passes before this time.
     Open(Instant),
-    /// One request has been let through, and is not answered yet.
+    /// A single request has been let through, and is not answered yet.
     HalfOpen,
 }
 
-/// Decides whether an upstream is asked at all.
+/// Circuit breaker, which decides if a request may go to the upstream.
 pub struct Breaker {
     state: Mutex<State>,
     pause: Duration,
 }
 
 impl Breaker {
-    /// One that is closed, and stays open for `pause` whenever it opens.
+    /// Returns a breaker that is closed. Each time it opens, it stays open for `pause`.
     pub fn new(pause: Duration) -> Breaker {
         Breaker { state: Mutex::new(State::Closed(0)), pause }
     }
 
-    /// Its state now.
+    /// Returns the current state.
     pub fn state(&self) -> State {
         *self.state.lock()
     }
 
-    /// Whether a request may pass.
+    /// Returns true if a request may pass.
     pub fn admit(&self, now: Instant) -> bool {
         let state = self.state.lock();
-        // TODO: an open breaker lets one request through when its time has come, a half-open one none.
+        // TODO: after its pause, an open breaker lets one request pass. A half-open breaker lets none pass.
         !matches!(*state, State::Open(until) if now < until)
     }
 
-    /// Learns how a request ended that had been let through.
+    /// Records the result of a request that has been let through.
     pub fn record(&self, success: bool, now: Instant) {
         let mut state = self.state.lock();
         let open = State::Open(now + self.pause);
-        // TODO: what does this success or failure make of the state? So far nothing ever opens a closed one.
+        // TODO: how does this success or failure change the state? For now, a closed breaker never opens.
         *state = match *state {
             State::HalfOpen if !success => open,
             other => other,
@@ -67,15 +67,15 @@ impl Breaker {
     }
 }
 
-/// Forwards every request to one upstream, while that is well.
+/// Proxy that forwards requests to one upstream, while the upstream is well.
 pub struct Guarded {
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
-    /// Whether to.
+    /// Breaker that stops requests to the upstream while it fails.
     pub breaker: Breaker,
 }
 
-/// What is remembered about one request.
+/// State of one request, which its phases share.
 pub struct RequestCtx {
     admitted: bool,
 }
@@ -97,7 +97,7 @@ impl ProxyHttp for Guarded {
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut RequestCtx) {
         if ctx.admitted {
-            // Without a status the client may have left: a breaker for real use would tell that apart.
+            // Without a status, the client may have left. A breaker for real use would distinguish that case.
             let status = session.response_written().map_or(0, |response| response.status.as_u16());
             self.breaker.record((100..500).contains(&status), Instant::now());
         }

@@ -1,4 +1,4 @@
-//! Circuit breaker: an upstream that goes on failing is left in peace for a while.
+//! Circuit breaker: an upstream that keeps failing gets no requests for a while.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -7,38 +7,38 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::prelude::*;
 
-/// How many bad answers in a row open the breaker.
+/// Number of bad responses in a row that opens the breaker.
 pub const FAILURES: u32 = 3;
 
-/// The state of a breaker.
+/// State of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Requests pass; there have been so many failures in a row.
+    /// Requests pass. The number counts the failures in a row so far.
     Closed(u32),
     /// No request passes before this time.
     Open(Instant),
-    /// One request has been let through, and is not answered yet.
+    /// A single request has been let through, and is not answered yet.
     HalfOpen,
 }
 
-/// Decides whether an upstream is asked at all.
+/// Circuit breaker, which decides if a request may go to the upstream.
 pub struct Breaker {
     state: Mutex<State>,
     pause: Duration,
 }
 
 impl Breaker {
-    /// One that is closed, and stays open for `pause` whenever it opens.
+    /// Returns a breaker that is closed. Each time it opens, it stays open for `pause`.
     pub fn new(pause: Duration) -> Breaker {
         Breaker { state: Mutex::new(State::Closed(0)), pause }
     }
 
-    /// Its state now.
+    /// Returns the current state.
     pub fn state(&self) -> State {
         *self.state.lock()
     }
 
-    /// Whether a request may pass.
+    /// Returns true if a request may pass.
     pub fn admit(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
         match *state {
@@ -51,7 +51,7 @@ impl Breaker {
         }
     }
 
-    /// Learns how a request ended that had been let through.
+    /// Records the result of a request that has been let through.
     pub fn record(&self, success: bool, now: Instant) {
         let mut state = self.state.lock();
         let open = State::Open(now + self.pause);
@@ -64,15 +64,15 @@ impl Breaker {
     }
 }
 
-/// Forwards every request to one upstream, while that is well.
+/// Proxy that forwards requests to one upstream, while the upstream is well.
 pub struct Guarded {
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
-    /// Whether to.
+    /// Breaker that stops requests to the upstream while it fails.
     pub breaker: Breaker,
 }
 
-/// What is remembered about one request.
+/// State of one request, which its phases share.
 pub struct RequestCtx {
     admitted: bool,
 }
@@ -94,7 +94,7 @@ impl ProxyHttp for Guarded {
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut RequestCtx) {
         if ctx.admitted {
-            // Without a status the client may have left: a breaker for real use would tell that apart.
+            // Without a status, the client may have left. A breaker for real use would distinguish that case.
             let status = session.response_written().map_or(0, |response| response.status.as_u16());
             self.breaker.record((100..500).contains(&status), Instant::now());
         }

@@ -1,4 +1,4 @@
-//! The breaker opens, half-opens and closes, and an open one bothers no upstream.
+//! Checks that the breaker opens, half-opens and closes, and that an open breaker lets no request through.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use testkit::{Behaviour, Client, Origin, expect, serve};
 
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// A breaker that has opened at `now`.
+/// Returns a breaker that has opened at `now`.
 fn opened(now: Instant) -> Breaker {
     let breaker = Breaker::new(PAUSE);
     for _ in 0..FAILURES {
@@ -17,7 +17,7 @@ fn opened(now: Instant) -> Breaker {
     breaker
 }
 
-/// The breaker's state in words, as seen at `now`.
+/// Describes the breaker's state in words, as seen at `now`.
 fn state(breaker: &Breaker, now: Instant) -> String {
     match breaker.state() {
         State::Closed(failures) => format!("closed, after {failures} failures"),
@@ -27,7 +27,7 @@ fn state(breaker: &Breaker, now: Instant) -> String {
 }
 
 #[test]
-fn failures_in_a_row_open_it() {
+fn failures_in_a_row_open_the_breaker() {
     let now = Instant::now();
     let breaker = Breaker::new(PAUSE);
     for count in 1..FAILURES {
@@ -52,7 +52,7 @@ fn a_success_in_between_starts_the_count_again() {
 }
 
 #[test]
-fn half_open_it_lets_one_request_through() {
+fn a_half_open_breaker_lets_one_request_through() {
     let now = Instant::now();
     let breaker = opened(now);
     let admitted = [now + PAUSE / 2, now + PAUSE, now + PAUSE].map(|time| breaker.admit(time));
@@ -64,7 +64,7 @@ fn half_open_it_lets_one_request_through() {
 }
 
 #[test]
-fn the_one_request_decides() {
+fn a_half_open_breaker_closes_or_opens_with_the_result() {
     let now = Instant::now();
     let later = now + PAUSE;
     for (success, expected) in [(true, "closed, after 0 failures"), (false, "open for 10 s")] {
@@ -77,7 +77,7 @@ fn the_one_request_decides() {
 }
 
 #[test]
-fn what_ends_late_changes_nothing() {
+fn late_results_do_not_change_an_open_breaker() {
     let now = Instant::now();
     for (success, what) in [(false, "fails"), (true, "succeeds")] {
         let breaker = opened(now);
@@ -91,7 +91,7 @@ fn what_ends_late_changes_nothing() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_fails_is_left_in_peace_until_it_is_well() {
+async fn a_failing_upstream_gets_no_requests_until_it_is_well() {
     let origin = Origin::start().await;
     origin.behave(Behaviour::Status(500));
     let breaker = Breaker::new(Duration::from_millis(200));

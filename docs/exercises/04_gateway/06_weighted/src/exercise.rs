@@ -1,9 +1,11 @@
 //! # Weighted
 //!
-//! A new machine takes five requests for every one of the old ones. Five in a row and then one would be right on
-//! average, and a jolt for everybody; the shares should be mixed as evenly as they can. nginx does it so: every
-//! upstream has a *current value*, at first 0. For each request, all values grow by their weights, the largest
-//! wins (the first of equals), and the winner's value shrinks by the sum of all weights.
+//! A new machine takes five requests for each request that an old one takes. If five requests in a row went
+//! to the new machine, the average would be right, but every machine would get its load in bursts. So the
+//! shares should be mixed as evenly as possible. nginx does it in this way: every upstream has a *current
+//! value*, which is 0 at first. For each request, every value grows by the weight of its upstream. The
+//! upstream with the largest value wins (the first one, if several are equal). Then the winner's value
+//! shrinks by the sum of all weights.
 //!
 //! **Your task**: write `pick`.
 
@@ -13,7 +15,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::prelude::*;
 
-/// Forwards each request to one of its upstreams, as often as their weights say.
+/// Proxy that forwards each request to one of its upstreams, in proportion to their weights.
 pub struct Weighted {
     upstreams: Mutex<Vec<Upstream>>,
 }
@@ -25,7 +27,7 @@ struct Upstream {
 }
 
 impl Weighted {
-    /// A balancer over upstreams and their weights, of which there is at least one.
+    /// Returns a balancer over upstreams and their weights. There must be at least one upstream.
     pub fn new(upstreams: &[(SocketAddr, i64)]) -> Weighted {
         let upstreams = upstreams.iter();
         let upstreams =
@@ -33,10 +35,10 @@ impl Weighted {
         Weighted { upstreams: Mutex::new(upstreams) }
     }
 
-    /// Whose turn it is.
+    /// Returns the address of the upstream whose turn it is.
     pub fn pick(&self) -> SocketAddr {
         let upstreams = self.upstreams.lock();
-        // TODO: so far the first one takes it all, whatever its weight and its value are.
+        // TODO: choose by weights and values. For now, the first upstream gets every request.
         let _ = (upstreams[0].weight, upstreams[0].current);
         upstreams[0].address
     }

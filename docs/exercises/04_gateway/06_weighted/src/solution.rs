@@ -1,4 +1,4 @@
-//! Weighted: shares as the weights say, mixed as evenly as they can be.
+//! Weighted: each upstream gets the share that its weight says, and the shares are mixed as evenly as possible.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::prelude::*;
 
-/// Forwards each request to one of its upstreams, as often as their weights say.
+/// Proxy that forwards each request to one of its upstreams, in proportion to their weights.
 pub struct Weighted {
     upstreams: Mutex<Vec<Upstream>>,
 }
@@ -18,7 +18,7 @@ struct Upstream {
 }
 
 impl Weighted {
-    /// A balancer over upstreams and their weights, of which there is at least one.
+    /// Returns a balancer over upstreams and their weights. There must be at least one upstream.
     pub fn new(upstreams: &[(SocketAddr, i64)]) -> Weighted {
         let upstreams = upstreams.iter();
         let upstreams =
@@ -26,7 +26,7 @@ impl Weighted {
         Weighted { upstreams: Mutex::new(upstreams) }
     }
 
-    /// Whose turn it is.
+    /// Returns the address of the upstream whose turn it is.
     pub fn pick(&self) -> SocketAddr {
         let mut upstreams = self.upstreams.lock();
         let mut winner = 0;

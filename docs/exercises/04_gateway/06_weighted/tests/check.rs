@@ -1,11 +1,11 @@
-//! Shares are as the weights say, and they are mixed.
+//! Checks that each upstream gets the share that its weight says, and that the shares are mixed.
 
 use std::net::SocketAddr;
 
 use ex0406::Weighted;
 use testkit::{Client, Origin, expect, serve};
 
-/// Who is picked, as a text with a letter a turn: the first upstream is A.
+/// Returns the upstreams that are picked, as a text with one letter for each turn. The first upstream is A.
 fn turns(weights: &[i64], count: usize) -> String {
     let upstreams: Vec<_> = (1..).zip(weights).map(|(port, weight)| (address(port), *weight)).collect();
     let weighted = Weighted::new(&upstreams);
@@ -22,12 +22,12 @@ fn equal_weights_are_plain_round_robin() {
 }
 
 #[test]
-fn a_heavy_one_is_mixed_with_the_others() {
+fn a_heavy_upstream_is_mixed_with_the_others() {
     expect!(turns(&[5, 1, 1], 14), "AABACAAAABACAA", "fourteen turns with the weights 5, 1 and 1");
 }
 
 #[tokio::test]
-async fn of_a_thousand_requests_everyone_gets_its_share() {
+async fn a_thousand_requests_are_shared_by_weight() {
     let (a, b, c) = (Origin::start().await, Origin::start().await, Origin::start().await);
     let proxy = serve(Weighted::new(&[(a.address(), 6), (b.address(), 3), (c.address(), 1)]));
     let client = Client::new();

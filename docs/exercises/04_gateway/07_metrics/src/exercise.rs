@@ -1,12 +1,12 @@
 //! # Metrics
 //!
-//! Every value of a label is a time series of its own, which the proxy and Prometheus keep in memory for good.
-//! A label that clients choose the values of, such as the path, is therefore a hole: a few lines of shell fill
-//! the memory. So a label names a *class*, and classes are few.
+//! Every value of a label makes a new time series, and the proxy and Prometheus keep each series in memory
+//! for good. If clients can choose the values of a label, such as the path, the label is a security hole: a
+//! few lines of shell fill the memory. So a label names a *class*, and there are only a few classes.
 //!
-//! **Your task**: write the three labels. Methods: GET, HEAD, POST, PUT, DELETE as they are, `other` for every
-//! other word. Routes: `api` for paths that begin with `/api/`, `static` for `/static/`, `other` for the rest.
-//! Statuses: `2xx`, `3xx`, `4xx`, `5xx`, and `other`.
+//! **Your task**: write the three labels. Methods: GET, HEAD, POST, PUT and DELETE as they are, and `other`
+//! for every other word. Routes: `api` for paths that begin with `/api/`, `static` for `/static/`, and
+//! `other` for the rest. Statuses: `2xx`, `3xx`, `4xx`, `5xx`, and `other` for the rest.
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,7 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use prometheus::{IntCounterVec, Opts, Registry, TextEncoder};
 
-/// Forwards every request to one upstream and counts it. `/metrics` is answered here.
+/// Proxy that forwards every request to one upstream and counts it. It answers `/metrics` itself.
 pub struct Measured {
     upstream: SocketAddr,
     registry: Registry,
@@ -25,10 +25,10 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// A proxy with metrics of its own.
+    /// Returns a proxy with a separate registry of metrics.
     ///
     /// # Errors
-    /// Where a metric cannot be registered, which these can.
+    /// Returns an error if a metric cannot be registered. These metrics can always be registered.
     pub fn new(upstream: SocketAddr) -> prometheus::Result<Measured> {
         let what = Opts::new("proxy_requests_total", "Requests, by what they were and how they ended");
         let requests = IntCounterVec::new(what, &["method", "route", "status"])?;
@@ -38,21 +38,21 @@ impl Measured {
     }
 }
 
-/// The label for a method: itself, or `other`.
+/// Returns the label for a method: the method itself, or `other`.
 fn method_label(method: &Method) -> &str {
-    // TODO: a few methods, and `other`.
+    // TODO: return a few methods as they are, and `other` for the rest.
     method.as_str()
 }
 
-/// The label for a path: the part of the site that it belongs to.
+/// Returns the label for a path: the part of the site that it belongs to.
 fn route_label(path: &str) -> &str {
-    // TODO: `api`, `static` or `other`.
+    // TODO: return `api`, `static` or `other`.
     path
 }
 
-/// The label for a status: its class.
+/// Returns the label for a status: its class.
 fn status_label(status: u16) -> String {
-    // TODO: `2xx` to `5xx`, or `other`.
+    // TODO: return `2xx` to `5xx`, or `other`.
     status.to_string()
 }
 

@@ -1,4 +1,4 @@
-//! Metrics: requests counted under labels that stay few, whatever clients send.
+//! Metrics: requests are counted under labels that stay few, for any requests that clients send.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use prometheus::{IntCounterVec, Opts, Registry, TextEncoder};
 
-/// Forwards every request to one upstream and counts it. `/metrics` is answered here.
+/// Proxy that forwards every request to one upstream and counts it. It answers `/metrics` itself.
 pub struct Measured {
     upstream: SocketAddr,
     registry: Registry,
@@ -17,10 +17,10 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// A proxy with metrics of its own.
+    /// Returns a proxy with a separate registry of metrics.
     ///
     /// # Errors
-    /// Where a metric cannot be registered, which these can.
+    /// Returns an error if a metric cannot be registered. These metrics can always be registered.
     pub fn new(upstream: SocketAddr) -> prometheus::Result<Measured> {
         let what = Opts::new("proxy_requests_total", "Requests, by what they were and how they ended");
         let requests = IntCounterVec::new(what, &["method", "route", "status"])?;
@@ -30,7 +30,7 @@ impl Measured {
     }
 }
 
-/// The label for a method: itself, or `other`.
+/// Returns the label for a method: the method itself, or `other`.
 fn method_label(method: &Method) -> &str {
     match method.as_str() {
         known @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE") => known,
@@ -38,7 +38,7 @@ fn method_label(method: &Method) -> &str {
     }
 }
 
-/// The label for a path: the part of the site that it belongs to.
+/// Returns the label for a path: the part of the site that it belongs to.
 fn route_label(path: &str) -> &str {
     match path {
         _ if path.starts_with("/api/") => "api",
@@ -47,7 +47,7 @@ fn route_label(path: &str) -> &str {
     }
 }
 
-/// The label for a status: its class.
+/// Returns the label for a status: its class.
 fn status_label(status: u16) -> String {
     match status / 100 {
         class @ 2..=5 => format!("{class}xx"),

@@ -1,4 +1,4 @@
-//! Requests are counted under the right labels, and labels stay few.
+//! Checks that requests are counted under the right labels, and that labels stay few.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -11,7 +11,7 @@ async fn send(proxy: &ServedProxy, method: &str, path: &str) {
     Client::new().send(request.unwrap()).await;
 }
 
-/// Each series as its labels and its value, as in "GET api 4xx = 1", sorted.
+/// Returns each series with its labels and its value, as in "GET api 4xx = 1", sorted.
 async fn series(proxy: &ServedProxy) -> Vec<String> {
     let text = Client::new().get(proxy.url("/metrics")).await.text();
     let lines = text.lines().filter_map(|line| line.strip_prefix("proxy_requests_total{"));
@@ -53,7 +53,7 @@ async fn requests_are_counted_by_class() {
 }
 
 #[tokio::test]
-async fn whatever_clients_send_there_are_few_series() {
+async fn made_up_requests_make_only_few_series() {
     let origin = Origin::start().await;
     let proxy = serve(Measured::new(origin.address()).unwrap());
     for i in 0..4 {

@@ -1,14 +1,15 @@
 //! # Basic auth
 //!
-//! With Basic authentication (RFC 7617) a client sends `Authorization: Basic …`, where the dots are
-//! `user:password` in base64. That is no encryption: it is worth something over TLS only. Without the right
-//! credentials the answer is 401 Unauthorized with `WWW-Authenticate`, which makes a browser ask for them.
+//! With Basic authentication (RFC 7617), a client sends `Authorization: Basic …`, where the dots stand for
+//! `user:password` in base64. Base64 is no encryption, so Basic authentication protects something only over
+//! TLS. Without the right credentials, the answer is 401 Unauthorized with a field `WWW-Authenticate`. This
+//! field makes a browser ask the user for the credentials.
 //!
-//! Two traps: the word `Basic` may be written in any case, and `==` on secrets stops at the first difference,
-//! so that the time it takes tells an attacker how much was right.
+//! There are two traps. The word `Basic` may be written in upper or lower case. And `==` on secrets stops at
+//! the first difference, so the time it takes tells an attacker how much of a guess was right.
 //!
-//! **Your task**: write `authorized`, and take the credentials away before the request goes up: the upstream has
-//! no use for them, and its logs even less.
+//! **Your task**: write `authorized`, and remove the credentials before the request goes to the upstream. The
+//! upstream does not need them, and they must not get into its logs.
 
 use std::net::SocketAddr;
 
@@ -19,28 +20,28 @@ use openssl::{memcmp, sha};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::*;
 
-/// Forwards requests to one upstream, for those who know the password.
+/// Proxy that forwards requests to one upstream, for clients that know the password.
 pub struct BasicAuth {
     upstream: SocketAddr,
-    /// What follows the word `Basic` in the field of a client that may pass.
+    /// Credentials in base64: the text that must follow the word `Basic`.
     expected: String,
 }
 
-/// Whether the two are equal, in a time that does not depend on where they differ.
+/// Returns true if `a` and `b` are equal. The time it takes does not depend on where they differ.
 fn equal_in_constant_time(a: &str, b: &str) -> bool {
-    // Of equal length, whatever went in; no two texts with the same hash are known.
+    // Hashes have the same length for all texts. No two texts with the same hash are known.
     memcmp::eq(&sha::sha256(a.as_bytes()), &sha::sha256(b.as_bytes()))
 }
 
 impl BasicAuth {
-    /// Lets `user` with `password` pass.
+    /// Returns a proxy that lets `user` with `password` pass.
     pub fn new(upstream: SocketAddr, user: &str, password: &str) -> BasicAuth {
         BasicAuth { upstream, expected: encode_block(format!("{user}:{password}").as_bytes()) }
     }
 
-    /// Whether the value of an Authorization field is the right one.
+    /// Returns true if `authorization`, the value of an Authorization field, is the right one.
     pub fn authorized(&self, authorization: &str) -> bool {
-        // TODO: is the scheme Basic, and what follows it `self.expected`?
+        // TODO: is the scheme Basic, and is the rest equal to `self.expected`?
         equal_in_constant_time(authorization, "nobody") && self.expected.is_empty()
     }
 }
@@ -50,7 +51,7 @@ impl ProxyHttp for BasicAuth {
     type CTX = ();
     fn new_ctx(&self) {}
 
-    /// Returns whether the request has been answered here.
+    /// Returns true if it has answered the request itself. The request then goes to no upstream.
     async fn request_filter(&self, session: &mut Session, _ctx: &mut ()) -> Result<bool> {
         let authorization = session.req_header().headers.get(AUTHORIZATION);
         if authorization.and_then(|value| value.to_str().ok()).is_some_and(|value| self.authorized(value)) {
@@ -73,7 +74,7 @@ impl ProxyHttp for BasicAuth {
         _request: &mut RequestHeader,
         _ctx: &mut (),
     ) -> Result<()> {
-        // TODO: the credentials go no further.
+        // TODO: remove the credentials.
         Ok(())
     }
 }

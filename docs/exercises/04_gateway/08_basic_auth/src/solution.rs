@@ -1,4 +1,5 @@
-//! Basic auth: only those who know the password get to the upstream, which does not get to know it.
+//! Basic auth: only clients that know the password reach the upstream, and the upstream never sees the
+//! password.
 
 use std::net::SocketAddr;
 
@@ -9,26 +10,26 @@ use openssl::{memcmp, sha};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::*;
 
-/// Forwards requests to one upstream, for those who know the password.
+/// Proxy that forwards requests to one upstream, for clients that know the password.
 pub struct BasicAuth {
     upstream: SocketAddr,
-    /// What follows the word `Basic` in the field of a client that may pass.
+    /// Credentials in base64: the text that must follow the word `Basic`.
     expected: String,
 }
 
-/// Whether the two are equal, in a time that does not depend on where they differ.
+/// Returns true if `a` and `b` are equal. The time it takes does not depend on where they differ.
 fn equal_in_constant_time(a: &str, b: &str) -> bool {
-    // Of equal length, whatever went in; no two texts with the same hash are known.
+    // Hashes have the same length for all texts. No two texts with the same hash are known.
     memcmp::eq(&sha::sha256(a.as_bytes()), &sha::sha256(b.as_bytes()))
 }
 
 impl BasicAuth {
-    /// Lets `user` with `password` pass.
+    /// Returns a proxy that lets `user` with `password` pass.
     pub fn new(upstream: SocketAddr, user: &str, password: &str) -> BasicAuth {
         BasicAuth { upstream, expected: encode_block(format!("{user}:{password}").as_bytes()) }
     }
 
-    /// Whether the value of an Authorization field is the right one.
+    /// Returns true if `authorization`, the value of an Authorization field, is the right one.
     pub fn authorized(&self, authorization: &str) -> bool {
         let Some((scheme, credentials)) = authorization.split_once(' ') else { return false };
         scheme.eq_ignore_ascii_case("Basic") && equal_in_constant_time(credentials, &self.expected)
@@ -40,7 +41,7 @@ impl ProxyHttp for BasicAuth {
     type CTX = ();
     fn new_ctx(&self) {}
 
-    /// Returns whether the request has been answered here.
+    /// Returns true if it has answered the request itself. The request then goes to no upstream.
     async fn request_filter(&self, session: &mut Session, _ctx: &mut ()) -> Result<bool> {
         let authorization = session.req_header().headers.get(AUTHORIZATION);
         if authorization.and_then(|value| value.to_str().ok()).is_some_and(|value| self.authorized(value)) {

@@ -1,4 +1,4 @@
-//! Only the right credentials pass, and they stop at the proxy.
+//! Checks that only the right credentials pass, and that they do not reach the upstream.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -6,7 +6,7 @@ use ex0408::BasicAuth;
 use http::Request;
 use testkit::{Client, Origin, Response, expect, serve};
 
-/// `ada:correct horse` in base64.
+/// Credentials `ada:correct horse` in base64.
 const CREDENTIALS: &str = "YWRhOmNvcnJlY3QgaG9yc2U=";
 
 async fn ask(origin: &Origin, authorization: Option<&str>) -> Response {
@@ -28,7 +28,7 @@ async fn the_right_credentials_pass() {
 }
 
 #[tokio::test]
-async fn the_upstream_does_not_get_them() {
+async fn the_upstream_does_not_get_the_credentials() {
     let origin = Origin::start().await;
     let answer = ask(&origin, Some(&format!("Basic {CREDENTIALS}"))).await;
     expect!(answer.status, 200, "GET / with the right credentials");
@@ -36,7 +36,7 @@ async fn the_upstream_does_not_get_them() {
 }
 
 #[tokio::test]
-async fn anything_else_is_a_401_that_says_what_is_wanted() {
+async fn wrong_credentials_get_401_with_www_authenticate() {
     let origin = Origin::start().await;
     let wrong = [
         None,

@@ -1,13 +1,14 @@
 //! # JWT
 //!
-//! A JSON Web Token (RFC 7519) is a signed statement: who somebody is (`sub`), who says so (`iss`), and until
-//! when it holds (`exp`). Anyone can *decode* a token, and anyone can write one; only its signature makes it
-//! worth something. The token says itself how it is signed (`alg`), and a proxy that believes that word can be
-//! told `none`. So the algorithm is the proxy's choice, not the token's.
+//! A JSON Web Token (RFC 7519) is a signed statement. It says who the user is (`sub`), who issued the token
+//! (`iss`), and until when it is valid (`exp`). Anyone can *decode* a token, and anyone can write one. Only
+//! the signature makes a token worth something. The token itself says how it is signed (`alg`). If a proxy
+//! believes that, an attacker can write `none` there. So the proxy must choose the algorithm, and not the
+//! token.
 //!
-//! **Your task**: write `user`, which verifies a token with the library `jsonwebtoken` (algorithm HS256, issuer
-//! `ISSUER`, not expired) and returns its `sub`; and tell the upstream the user in `X-User`, a name under which
-//! clients are not to be believed.
+//! **Your task**: write `user`, which verifies a token with the library `jsonwebtoken` (algorithm HS256,
+//! issuer `ISSUER`, not expired) and returns its `sub`. Then tell the upstream the user in the field
+//! `X-User`. A client can send a field with this name too. Do not believe it: replace it.
 
 use std::net::SocketAddr;
 
@@ -18,38 +19,38 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::*;
 use serde::Deserialize;
 
-/// Whose tokens count.
+/// Issuer whose tokens are accepted.
 pub const ISSUER: &str = "https://login.test";
 
-/// What a token says.
+/// Claims of a token.
 #[derive(Deserialize)]
 pub struct Claims {
-    /// Who the bearer is.
+    /// User who bears the token.
     pub sub: String,
 }
 
-/// Forwards requests to one upstream, for those who bear a valid token.
+/// Proxy that forwards requests to one upstream, for clients with a valid token.
 pub struct JwtAuth {
     upstream: SocketAddr,
     key: DecodingKey,
 }
 
-/// What is remembered about one request.
+/// State of one request, which its phases share.
 #[derive(Default)]
 pub struct RequestCtx {
-    /// Who asks, once that has been verified.
+    /// User who sends the request. It is set when the token has been verified.
     user: String,
 }
 
 impl JwtAuth {
-    /// Believes tokens that are signed with `secret`.
+    /// Returns a proxy that accepts tokens signed with `secret`.
     pub fn new(upstream: SocketAddr, secret: &[u8]) -> JwtAuth {
         JwtAuth { upstream, key: DecodingKey::from_secret(secret) }
     }
 
-    /// Whose token this is, if it is valid.
+    /// Returns the user who bears `token`, if the token is valid.
     fn user(&self, token: &str) -> Option<String> {
-        // TODO: verify it. For now nobody is let in.
+        // TODO: verify the token. For now, every token is refused.
         let _ = (token, &self.key);
         let claims: Option<Claims> = None;
         claims.map(|claims| claims.sub)
@@ -63,7 +64,7 @@ impl ProxyHttp for JwtAuth {
         RequestCtx::default()
     }
 
-    /// Returns whether the request has been answered here.
+    /// Returns true if it has answered the request itself. The request then goes to no upstream.
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
         let value = session.req_header().headers.get(AUTHORIZATION);
         let (scheme, token) =
@@ -91,7 +92,7 @@ impl ProxyHttp for JwtAuth {
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         request.remove_header(&AUTHORIZATION);
-        // TODO: the upstream learns who asks: `ctx.user`.
+        // TODO: tell the upstream the user, `ctx.user`.
         let _ = &ctx.user;
         Ok(())
     }

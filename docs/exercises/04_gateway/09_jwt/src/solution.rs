@@ -1,4 +1,4 @@
-//! JWT: the upstream learns who asks from a signed token, and from nothing else.
+//! JWT: the upstream learns the user from a signed token, and from nothing else.
 
 use std::net::SocketAddr;
 
@@ -9,36 +9,36 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::*;
 use serde::Deserialize;
 
-/// Whose tokens count.
+/// Issuer whose tokens are accepted.
 pub const ISSUER: &str = "https://login.test";
 
-/// What a token says.
+/// Claims of a token.
 #[derive(Deserialize)]
 pub struct Claims {
-    /// Who the bearer is.
+    /// User who bears the token.
     pub sub: String,
 }
 
-/// Forwards requests to one upstream, for those who bear a valid token.
+/// Proxy that forwards requests to one upstream, for clients with a valid token.
 pub struct JwtAuth {
     upstream: SocketAddr,
     key: DecodingKey,
 }
 
-/// What is remembered about one request.
+/// State of one request, which its phases share.
 #[derive(Default)]
 pub struct RequestCtx {
-    /// Who asks, once that has been verified.
+    /// User who sends the request. It is set when the token has been verified.
     user: String,
 }
 
 impl JwtAuth {
-    /// Believes tokens that are signed with `secret`.
+    /// Returns a proxy that accepts tokens signed with `secret`.
     pub fn new(upstream: SocketAddr, secret: &[u8]) -> JwtAuth {
         JwtAuth { upstream, key: DecodingKey::from_secret(secret) }
     }
 
-    /// Whose token this is, if it is valid.
+    /// Returns the user who bears `token`, if the token is valid.
     fn user(&self, token: &str) -> Option<String> {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_issuer(&[ISSUER]);
@@ -55,7 +55,7 @@ impl ProxyHttp for JwtAuth {
         RequestCtx::default()
     }
 
-    /// Returns whether the request has been answered here.
+    /// Returns true if it has answered the request itself. The request then goes to no upstream.
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
         let value = session.req_header().headers.get(AUTHORIZATION);
         let (scheme, token) =

@@ -1,4 +1,4 @@
-//! A valid token says who asks; every way to make one up is a 401.
+//! Checks that a valid token tells the upstream the user, and that every made-up token gets 401.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -31,7 +31,7 @@ async fn ask(origin: &Origin, token: &str) -> Response {
 }
 
 #[tokio::test]
-async fn a_valid_token_passes_and_the_upstream_learns_who_asks() {
+async fn a_valid_token_passes_and_the_upstream_gets_the_user() {
     let origin = Origin::start().await;
     let claims = json!({ "sub": "ada", "iss": ISSUER, "exp": in_an_hour() });
     let answer = ask(&origin, &signed(claims, Algorithm::HS256, SECRET)).await;
@@ -43,7 +43,7 @@ async fn a_valid_token_passes_and_the_upstream_learns_who_asks() {
 }
 
 #[tokio::test]
-async fn what_is_expired_forged_or_of_somebody_else_is_a_401() {
+async fn expired_forged_and_foreign_tokens_get_401() {
     let origin = Origin::start().await;
     let good = json!({ "sub": "ada", "iss": ISSUER, "exp": in_an_hour() });
     let unsigned = {

@@ -1,10 +1,10 @@
 //! # TLS
 //!
-//! To terminate HTTPS is to be the end of the encryption: the proxy proves its name with a certificate, reads
-//! what the client sent, and forwards it over a connection of its own. The upstream sees plain HTTP and has to
-//! be told that the client used HTTPS, or it will send links that begin with `http:`.
+//! A proxy that terminates HTTPS is the end of the encryption. It proves its name with a certificate, reads
+//! what the client sent, and forwards it over a second connection. The upstream sees plain HTTP. You have to
+//! tell it that the client used HTTPS. Otherwise it sends links that begin with `http:`.
 //!
-//! **Your task**: in `listen`, add a TLS listener in place of the plain one; and tell the upstream
+//! **Your task**: in `listen`, add a TLS listener in place of the plain one. Then tell the upstream
 //! `X-Forwarded-Proto: https`.
 
 use std::net::SocketAddr;
@@ -15,23 +15,23 @@ use pingora::prelude::*;
 use pingora::proxy::HttpProxy;
 use pingora::services::listening::Service;
 
-/// Forwards every request to one upstream.
+/// Proxy that forwards every request to one upstream.
 pub struct TlsProxy {
-    /// Where to, in plain HTTP.
+    /// Address of the upstream, which speaks plain HTTP.
     pub upstream: SocketAddr,
 }
 
-/// Lets `service` listen for HTTPS on `address`, with these two PEM files.
+/// Lets `service` listen for HTTPS on `address`. `certificate` and `key` are the paths of two PEM files.
 ///
 /// # Errors
-/// Where the files are no certificate and its key.
+/// Returns an error if the files are not a certificate and its key.
 pub fn listen(
     service: &mut Service<HttpProxy<TlsProxy>>,
     address: &str,
     certificate: &str,
     key: &str,
 ) -> Result<()> {
-    // TODO: TLS. For now anyone can read along, and the certificate and its key are of no use.
+    // TODO: use TLS. For now, anyone can read the traffic, and the certificate and its key are not used.
     let _ = (certificate, key);
     service.add_tcp(address);
     Ok(())
@@ -52,7 +52,7 @@ impl ProxyHttp for TlsProxy {
         _request: &mut RequestHeader,
         _ctx: &mut (),
     ) -> Result<()> {
-        // TODO: what did the client speak?
+        // TODO: tell the upstream which protocol the client used.
         Ok(())
     }
 }

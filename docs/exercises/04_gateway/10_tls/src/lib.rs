@@ -1,4 +1,5 @@
-//! Yours to write is `exercise.rs`; with the feature `solution` it is `solution.rs` that is compiled.
+//! Crate of the exercise. It compiles `exercise.rs`, the file for you to write in. With the feature
+//! `solution`, it compiles `solution.rs` instead.
 
 #[cfg_attr(feature = "solution", path = "solution.rs")]
 mod exercise;

@@ -1,4 +1,4 @@
-//! TLS: clients speak HTTPS with the proxy, and the upstream is told so.
+//! TLS: clients speak HTTPS with the proxy, and the proxy tells this to the upstream.
 
 use std::net::SocketAddr;
 
@@ -9,16 +9,16 @@ use pingora::prelude::*;
 use pingora::proxy::HttpProxy;
 use pingora::services::listening::Service;
 
-/// Forwards every request to one upstream.
+/// Proxy that forwards every request to one upstream.
 pub struct TlsProxy {
-    /// Where to, in plain HTTP.
+    /// Address of the upstream, which speaks plain HTTP.
     pub upstream: SocketAddr,
 }
 
-/// Lets `service` listen for HTTPS on `address`, with these two PEM files.
+/// Lets `service` listen for HTTPS on `address`. `certificate` and `key` are the paths of two PEM files.
 ///
 /// # Errors
-/// Where the files are no certificate and its key.
+/// Returns an error if the files are not a certificate and its key.
 pub fn listen(
     service: &mut Service<HttpProxy<TlsProxy>>,
     address: &str,

@@ -1,4 +1,4 @@
-//! HTTPS works, for clients that trust the authority, and the upstream is told.
+//! Checks that HTTPS works for clients that trust the authority, and that the upstream is told about HTTPS.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in a test, a panic is the report")]
 

@@ -1,12 +1,12 @@
 //! # Hot reload
 //!
-//! A proxy that has to be restarted for every change drops connections for every change. So what is configured
-//! lives behind an `ArcSwap`, and a reload swaps it. Two things go wrong easily: half a change (the new text
-//! turns out to be bad after something has been taken from it), and a request that sees two configurations
-//! because a reload came between two of its phases.
+//! If every change needs a restart of the proxy, every change drops connections. So the configuration is kept
+//! in an `ArcSwap`, and a reload swaps it. Two mistakes are easy to make. The first one is half a change: the
+//! proxy has already used a part of the new text when the text turns out to be bad. The second one is a
+//! request that sees two configurations, because a reload came between two of its phases.
 //!
-//! **Your task**: write `reload`, which changes everything or nothing; and let a request keep to its end the
-//! configuration that it began with.
+//! **Your task**: write `reload`, which changes everything or nothing. Then let each request keep the
+//! configuration that it began with, until the request ends.
 
 use std::net::SocketAddr;
 
@@ -16,40 +16,40 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use serde::Deserialize;
 
-/// What is configured.
+/// Configuration of the proxy.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Which configuration this is; clients are told in `X-Config`.
+    /// Name of the configuration. Clients get it in `X-Config`.
     pub name: String,
-    /// Where requests go.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
 }
 
-/// Forwards every request to the upstream that is configured at the moment.
+/// Proxy that forwards every request to the upstream in the current configuration.
 pub struct Reloadable {
     live: ArcSwap<Config>,
 }
 
 impl Reloadable {
-    /// Begins with this configuration.
+    /// Returns a proxy that begins with `config`.
     pub fn new(config: Config) -> Reloadable {
         Reloadable { live: ArcSwap::from_pointee(config) }
     }
 
-    /// Takes over the configuration that `text` is.
+    /// Replaces the configuration by the one in `text`.
     ///
     /// # Errors
-    /// What is wrong with it; then everything is as it was.
+    /// Returns a message that says what is wrong with `text`. The configuration is then unchanged.
     pub fn reload(&self, text: &str) -> std::result::Result<(), String> {
-        // TODO: `toml::from_str::<Config>(text)`, and store what comes out.
+        // TODO: parse with `toml::from_str::<Config>(text)`, and store the result.
         Err(format!("nobody reads these {} bytes yet", text.len()))
     }
 }
 
 #[async_trait]
 impl ProxyHttp for Reloadable {
-    // TODO: `CTX` shall be the configuration that the request began with: an `Arc<Config>`.
+    // TODO: make `CTX` the configuration that the request began with: an `Arc<Config>`.
     type CTX = ();
     fn new_ctx(&self) {}
 

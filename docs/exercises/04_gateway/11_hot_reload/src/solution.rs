@@ -1,4 +1,4 @@
-//! Hot reload: a new configuration takes over between two requests, whole or not at all.
+//! Hot reload: a new configuration takes over between two requests, as a whole or not at all.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,31 +9,31 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use serde::Deserialize;
 
-/// What is configured.
+/// Configuration of the proxy.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Which configuration this is; clients are told in `X-Config`.
+    /// Name of the configuration. Clients get it in `X-Config`.
     pub name: String,
-    /// Where requests go.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
 }
 
-/// Forwards every request to the upstream that is configured at the moment.
+/// Proxy that forwards every request to the upstream in the current configuration.
 pub struct Reloadable {
     live: ArcSwap<Config>,
 }
 
 impl Reloadable {
-    /// Begins with this configuration.
+    /// Returns a proxy that begins with `config`.
     pub fn new(config: Config) -> Reloadable {
         Reloadable { live: ArcSwap::from_pointee(config) }
     }
 
-    /// Takes over the configuration that `text` is.
+    /// Replaces the configuration by the one in `text`.
     ///
     /// # Errors
-    /// What is wrong with it; then everything is as it was.
+    /// Returns a message that says what is wrong with `text`. The configuration is then unchanged.
     pub fn reload(&self, text: &str) -> std::result::Result<(), String> {
         let config: Config = toml::from_str(text).map_err(|error| error.to_string())?;
         self.live.store(Arc::new(config));

@@ -1,4 +1,5 @@
-//! A reload moves new requests, leaves those in flight alone, and is whole or not at all.
+//! Checks that a reload moves new requests, does not change those in flight, and happens as a whole or not at
+//! all.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use testkit::{Client, Origin, eventually, expect, serve};
 
-/// The proxy, shared with the test, which reloads it while it serves.
+/// Proxy that is shared with the test. The test reloads it while it serves.
 struct Shared(Arc<Reloadable>);
 
 #[async_trait]
@@ -18,7 +19,7 @@ impl ProxyHttp for Shared {
     fn new_ctx(&self) -> Self::CTX {
         self.0.new_ctx()
     }
-    /// A change that comes at the worst moment: when the request has begun, and has no upstream yet.
+    /// Reloads at the worst moment: when the request has begun, and has no upstream yet.
     async fn request_filter(&self, session: &mut Session, _ctx: &mut Self::CTX) -> Result<bool> {
         if let Some(text) = session.get_header("X-Reload").and_then(|text| text.to_str().ok()) {
             let reloaded = self.0.reload(&text.replace(';', "\n"));
@@ -61,7 +62,7 @@ async fn a_reload_moves_new_requests() {
 }
 
 #[tokio::test]
-async fn a_request_in_flight_ends_as_it_began() {
+async fn a_request_in_flight_keeps_its_configuration() {
     let (a, b) = (Origin::start().await, Origin::start().await);
     let live = started(&a);
     let proxy = serve(Shared(live.clone()));

@@ -1,13 +1,15 @@
 //! # Drain
 //!
-//! On SIGTERM Pingora stops accepting connections at once, and then it waits for its *grace period*, five
-//! minutes unless told otherwise, in which requests in flight are answered. After that the process ends, and
-//! what is still in flight is cut off. Meanwhile a client that keeps its connection would send its next request
-//! into a process that is about to end, so it has to be told: `Connection: close`. (Pingora writes that field
-//! itself, by what `set_keepalive` has said; inserting it has no effect.)
+//! On SIGTERM, Pingora stops accepting connections at once. Then it waits for its *grace period*, so that
+//! requests in flight can be answered. The grace period is five minutes by default. After it, the process
+//! ends, and requests that are still in flight are cut off. During the grace period, a client may keep its
+//! connection open. It would then send its next request to a process that is about to end. So the proxy has
+//! to tell the client: `Connection: close`. (Pingora writes this field itself, according to `set_keepalive`.
+//! Inserting the field has no effect.)
 //!
-//! **Your task**: give requests in flight `GRACE_SECONDS`, and tell clients when the process is shutting down.
-//! (The gateway of this workspace goes further: it ends as soon as nothing is in flight. See its `shutdown.rs`.)
+//! **Your task**: give requests in flight `GRACE_SECONDS`, and tell clients when the process is shutting
+//! down. (The gateway of this workspace goes further: it ends as soon as nothing is in flight. See its
+//! `process/signals.rs`.)
 
 use std::net::SocketAddr;
 
@@ -16,18 +18,18 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use pingora::server::configuration::ServerConf;
 
-/// How long a request in flight may take once the process has been told to end.
+/// Time in seconds that a request in flight may take after the process has been told to end.
 pub const GRACE_SECONDS: u64 = 3;
 
-/// How the server runs.
+/// Returns the configuration of the server.
 pub fn conf() -> ServerConf {
-    // TODO: `GRACE_SECONDS`; so far requests in flight are cut off at once.
+    // TODO: use `GRACE_SECONDS`. For now, requests in flight are cut off at once.
     ServerConf { grace_period_seconds: Some(0), ..Default::default() }
 }
 
-/// Forwards every request to one upstream.
+/// Proxy that forwards every request to one upstream.
 pub struct Draining {
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
 }
 
@@ -46,7 +48,7 @@ impl ProxyHttp for Draining {
         _response: &mut ResponseHeader,
         _ctx: &mut (),
     ) -> Result<()> {
-        // TODO: is the process shutting down? Then this connection ends after this response.
+        // TODO: is the process shutting down? Then end this connection after this response.
         Ok(())
     }
 }

@@ -1,4 +1,5 @@
-//! Forwards everything from where `LISTEN_ADDR` says to the upstream that is the only argument.
+//! Program of the exercise. It listens on `LISTEN_ADDR`, and forwards every request to the upstream that is
+//! its only argument.
 
 use ex0412::{Draining, conf};
 use pingora::prelude::*;

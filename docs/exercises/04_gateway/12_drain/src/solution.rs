@@ -1,4 +1,4 @@
-//! Drain: on SIGTERM what is in flight is answered, and nobody sends more.
+//! Drain: after SIGTERM, requests in flight are answered, and clients are told to send no more.
 
 use std::net::SocketAddr;
 
@@ -7,17 +7,17 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use pingora::server::configuration::ServerConf;
 
-/// How long a request in flight may take once the process has been told to end.
+/// Time in seconds that a request in flight may take after the process has been told to end.
 pub const GRACE_SECONDS: u64 = 3;
 
-/// How the server runs.
+/// Returns the configuration of the server.
 pub fn conf() -> ServerConf {
     ServerConf { grace_period_seconds: Some(GRACE_SECONDS), ..Default::default() }
 }
 
-/// Forwards every request to one upstream.
+/// Proxy that forwards every request to one upstream.
 pub struct Draining {
-    /// Where to.
+    /// Address of the upstream.
     pub upstream: SocketAddr,
 }
 

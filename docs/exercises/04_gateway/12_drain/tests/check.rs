@@ -1,11 +1,11 @@
-//! A process that is told to end answers first what it has been asked.
+//! Checks that a process that is told to end first answers the requests in flight.
 
 use std::time::Duration;
 
 use ex0412::{GRACE_SECONDS, conf};
 use testkit::{Client, Origin, Process, Signal, eventually, expect};
 
-/// Longer than the grace period, and than a busy machine takes.
+/// Time limit for the process to end. It is longer than the grace period, and enough for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
