@@ -75,12 +75,12 @@ pub fn run(
     source: Source,
     parsed: Parsed,
     demo: Option<DemoOrigins>,
-    how: StartOptions,
+    options: StartOptions,
 ) -> Result<(), StartError> {
     // This call comes before any other use of OpenSSL. It keeps OpenSSL from a cleanup at exit, while other threads may
     // still read its data.
     openssl::init();
-    let mut start = Start::prepare(&parsed.config, how)?;
+    let mut start = Start::prepare(&parsed.config, options)?;
     let served = serve(source, parsed, demo, &mut start);
     if let Err(error) = &served {
         start.fail(&error.to_string());
@@ -124,7 +124,7 @@ fn serve(
     let connector = BackendConnector::new(limits);
     let gateway = Gateway::new(proxy::GatewayDeps {
         live: live.clone(),
-        books: RequestLog { metrics: metrics.clone(), access_log, timelines: timelines.clone() },
+        request_log: RequestLog { metrics: metrics.clone(), access_log, timelines: timelines.clone() },
         challenges: challenges.clone(),
         leaving: leaving.clone(),
         stopping: readiness.stopping(),
@@ -138,16 +138,18 @@ fn serve(
     server.add_service(ProxyService::new(proxy, sockets, connections.clone(), opener, starting.part()));
     server.add_service(background_service(
         "health checks",
-        HealthChecker::new(live.feeds().health_plan(), connector),
+        HealthChecker::new(live.watches().health_plan(), connector),
     ));
     server.add_service(background_service("discovery", discoverer(&live, config, &metrics)));
     let acme = certificates(&live, challenges, &metrics);
     let acme_statuses = acme.statuses.clone();
     server.add_service(background_service("certificates", acme));
-    let stores = StoreKeeper::new(live.feeds().counter_stores());
+    let stores = StoreKeeper::new(live.watches().counter_stores());
     server.add_service(background_service("stores of rate limits", stores));
-    server
-        .add_service(background_service("keys of issuers", KeySetService { sets: live.feeds().key_sets() }));
+    server.add_service(background_service(
+        "keys of issuers",
+        KeySetService { sets: live.watches().key_sets() },
+    ));
     server.add_service(background_service("rollouts", RolloutService(rollouts.clone())));
     let mut door = |listener| Door { listener, starts: starting.part(), leaving: leaving.clone() };
     let (management, management_address) = management.unzip();
@@ -176,7 +178,7 @@ fn serve(
     }
     let upgrade_state = start.upgrade_state(&metrics);
     let reloader = Reloader::start(live, metrics);
-    let patience = config.proxy.shutdown_timeout_secs.duration();
+    let grace_period = config.proxy.shutdown_timeout_secs.duration();
     let log = log.handle();
     let lifecycle = Lifecycle {
         signals,
@@ -186,7 +188,7 @@ fn serve(
         readiness,
         leaving,
         connections,
-        patience,
+        grace_period,
         upgrade_state,
     };
     let on_sighup = || {
@@ -199,7 +201,7 @@ fn serve(
 /// Creates the service that resolves the host names of backends, and passes new addresses to `live`.
 fn discoverer(live: &Arc<Store>, config: &Config, metrics: &Metrics) -> Discoverer {
     let [answered, failed] = metrics.lookups();
-    let (known, live) = (live.feeds().places(), live.clone());
+    let (known, live) = (live.watches().places(), live.clone());
     let servers = config.proxy.nameservers.clone();
     Discoverer { known, servers, tell: Arc::new(move |news| live.follow_names(news)), answered, failed }
 }
@@ -213,7 +215,7 @@ fn certificates(live: &Arc<Store>, challenges: Arc<Challenges>, metrics: &Arc<Me
         }
     };
     AcmeService {
-        plan: live.feeds().acme_plan(),
+        plan: live.watches().acme_plan(),
         challenges,
         statuses: Arc::default(),
         tell: Arc::new(tell),

@@ -237,15 +237,15 @@ fn access_warning(config: &Config) -> Result<Option<String>, CliError> {
 
 fn serve(run: &Run) -> Result<(), CliError> {
     let Run { sources, upgrade, daemon } = run;
-    let how = StartOptions { upgrade: *upgrade, daemon: *daemon };
+    let options = StartOptions { upgrade: *upgrade, daemon: *daemon };
     let (variables, file) = (variables(), sources.file());
     if file.is_none() && sources.backend.is_empty() && !config::configure(&variables) {
         let (source, parsed, origins) = demo::prepare(variables, sources.overrides())?;
-        return Ok(server::run(source, parsed, Some(origins), how)?);
+        return Ok(server::run(source, parsed, Some(origins), options)?);
     }
     let source = Source::new(file, variables, sources.overrides());
     let parsed = source.read()?;
-    Ok(server::run(source, parsed, None, how)?)
+    Ok(server::run(source, parsed, None, options)?)
 }
 
 /// Compiles the configuration to a store that serves nothing. No backend has been probed, so all count as

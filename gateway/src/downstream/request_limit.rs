@@ -36,7 +36,7 @@ pub struct RequestLimit {
     /// Number of requests in flight.
     open: AtomicU32,
     /// Time without a request in flight, after the GOAWAY, until the connection is closed.
-    patience: Duration,
+    timeout: Duration,
     over: watch::Sender<bool>,
     /// Notified when a request has been left unfinished for too long.
     overdue: Arc<Notify>,
@@ -45,13 +45,13 @@ pub struct RequestLimit {
 
 impl RequestLimit {
     /// Creates a limit of `requests` requests; 0 means no limit. The connection must close when the limit is reached
-    /// and no request has been in flight for `patience`.
-    pub(super) fn new(requests: u32, patience: Duration, streams: Arc<OpenStreams>) -> Self {
+    /// and no request has been in flight for `timeout`.
+    pub(super) fn new(requests: u32, timeout: Duration, streams: Arc<OpenStreams>) -> Self {
         RequestLimit {
             left: AtomicU64::new(if requests == 0 { u64::MAX } else { requests.into() }),
             beyond: AtomicU32::new(0),
             open: AtomicU32::new(0),
-            patience,
+            timeout,
             over: watch::Sender::new(false),
             overdue: Arc::default(),
             streams,
@@ -87,7 +87,7 @@ impl RequestLimit {
         }
         loop {
             let before = self.beyond.load(Ordering::Relaxed);
-            sleep(self.patience).await;
+            sleep(self.timeout).await;
             let beyond = self.beyond.load(Ordering::Relaxed);
             let is_idle = self.open.load(Ordering::Relaxed) == 0 && beyond == before;
             if is_idle || beyond > ON_THEIR_WAY {
@@ -97,7 +97,7 @@ impl RequestLimit {
     }
 
     /// Counts a request that begins.
-    fn take(&self) {
+    fn request_started(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);
         let before = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         match before {
@@ -118,10 +118,10 @@ impl RequestLimit {
 pub struct UnfinishedRequest(AbortHandle);
 
 impl UnfinishedRequest {
-    fn new(turns: &RequestLimit, patience: Duration) -> Self {
-        let overdue = turns.overdue.clone();
+    fn new(request_limit: &RequestLimit, timeout: Duration) -> Self {
+        let overdue = request_limit.overdue.clone();
         let waiting = async move {
-            sleep(patience).await;
+            sleep(timeout).await;
             overdue.notify_one();
         };
         UnfinishedRequest(tokio::spawn(waiting).abort_handle())
@@ -136,30 +136,33 @@ impl Drop for UnfinishedRequest {
 
 /// Wraps the request limit in a proxy digest, in which the streams of a connection find it. Of the values that
 /// Pingora keeps with a connection, only the proxy digest is free to be used.
-pub(super) fn digest(turns: &Arc<RequestLimit>) -> pingora::Result<ProxyDigest> {
+pub(super) fn digest(request_limit: &Arc<RequestLimit>) -> pingora::Result<ProxyDigest> {
     let response = ResponseHeader::build(StatusCode::OK, Some(0))?;
-    Ok(ProxyDigest::new(Box::new(response), Some(Box::new(turns.clone()) as Box<dyn Any + Send + Sync>)))
+    Ok(ProxyDigest::new(
+        Box::new(response),
+        Some(Box::new(request_limit.clone()) as Box<dyn Any + Send + Sync>),
+    ))
 }
 
 /// Counts a new request on the connection of `session`.
-pub fn take(session: &Session) {
-    of(session).inspect(|turns| turns.take());
+pub fn request_started(session: &Session) {
+    of(session).inspect(|request_limit| request_limit.request_started());
 }
 
 /// Counts the end of the request of `session`.
 pub fn request_finished(session: &Session) {
-    of(session).inspect(|turns| turns.request_finished());
+    of(session).inspect(|request_limit| request_limit.request_finished());
 }
 
-/// Gives the client of `session` the time `patience` to finish a request that has been answered. Returns `None` over
+/// Gives the client of `session` the time `timeout` to finish a request that has been answered. Returns `None` over
 /// HTTP/1.
-pub fn leave_open(session: &Session, patience: Duration) -> Option<UnfinishedRequest> {
-    of(session).map(|turns| UnfinishedRequest::new(turns, patience))
+pub fn leave_open(session: &Session, timeout: Duration) -> Option<UnfinishedRequest> {
+    of(session).map(|request_limit| UnfinishedRequest::new(request_limit, timeout))
 }
 
 /// Returns the number of open streams on the connection of `session`; `None` over HTTP/1.
 pub fn open_streams(session: &Session) -> Option<u32> {
-    of(session).map(|turns| turns.streams.count())
+    of(session).map(|request_limit| request_limit.streams.count())
 }
 
 fn of(session: &Session) -> Option<&Arc<RequestLimit>> {
@@ -173,42 +176,42 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     #[test]
     fn last_request_sends_goaway_and_later_ones_do_no_harm() {
-        let turns = RequestLimit::new(2, PATIENCE, OpenStreams::alone());
-        let watch = turns.watch();
-        turns.take();
+        let request_limit = RequestLimit::new(2, TIMEOUT, OpenStreams::alone());
+        let watch = request_limit.watch();
+        request_limit.request_started();
         assert!(!watch.has_changed().unwrap());
-        turns.take();
+        request_limit.request_started();
         assert!(*watch.borrow());
-        turns.take();
-        assert_eq!(turns.left.load(Ordering::Relaxed), 0);
+        request_limit.request_started();
+        assert_eq!(request_limit.left.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_request_left_unfinished_closes_connection() {
-        let turns = RequestLimit::new(0, PATIENCE, OpenStreams::alone());
-        turns.take();
+        let request_limit = RequestLimit::new(0, TIMEOUT, OpenStreams::alone());
+        request_limit.request_started();
         for _ in 0..2 {
-            let ended = UnfinishedRequest::new(&turns, PATIENCE);
-            assert!(timeout(PATIENCE / 2, turns.should_close()).await.is_err());
+            let ended = UnfinishedRequest::new(&request_limit, TIMEOUT);
+            assert!(timeout(TIMEOUT / 2, request_limit.should_close()).await.is_err());
             drop(ended);
-            assert!(timeout(10 * PATIENCE, turns.should_close()).await.is_err());
+            assert!(timeout(10 * TIMEOUT, request_limit.should_close()).await.is_err());
         }
-        let _left = UnfinishedRequest::new(&turns, PATIENCE);
-        assert!(timeout(2 * PATIENCE, turns.should_close()).await.is_ok());
+        let _left = UnfinishedRequest::new(&request_limit, TIMEOUT);
+        assert!(timeout(2 * TIMEOUT, request_limit.should_close()).await.is_ok());
     }
 
     #[tokio::test]
     async fn process_shutdown_is_forwarded_to_connection() {
         let (stops, shutdown) = watch::channel(false);
-        let turns = RequestLimit::new(2, PATIENCE, OpenStreams::alone());
-        let mut watch = turns.watch();
+        let request_limit = RequestLimit::new(2, TIMEOUT, OpenStreams::alone());
+        let mut watch = request_limit.watch();
         stops.send_replace(true);
         tokio::select! {
-            () = turns.end_with(shutdown) => {}
+            () = request_limit.end_with(shutdown) => {}
             changed = watch.changed() => changed.unwrap(),
         }
         assert!(*watch.borrow());
@@ -216,17 +219,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn client_that_ignores_goaway_is_closed_when_idle_or_flooding() {
-        let turns = RequestLimit::new(1, PATIENCE, OpenStreams::alone());
-        assert!(timeout(10 * PATIENCE, turns.is_outstayed()).await.is_err(), "it has a turn left");
-        turns.take();
-        assert!(timeout(10 * PATIENCE, turns.is_outstayed()).await.is_err(), "it is being answered");
-        turns.request_finished();
+        let request_limit = RequestLimit::new(1, TIMEOUT, OpenStreams::alone());
+        assert!(timeout(10 * TIMEOUT, request_limit.is_outstayed()).await.is_err(), "it has a turn left");
+        request_limit.request_started();
+        assert!(timeout(10 * TIMEOUT, request_limit.is_outstayed()).await.is_err(), "it is being answered");
+        request_limit.request_finished();
         let start = Instant::now();
-        turns.is_outstayed().await;
-        assert_eq!(start.elapsed(), PATIENCE);
+        request_limit.is_outstayed().await;
+        assert_eq!(start.elapsed(), TIMEOUT);
         for _ in 0..=ON_THEIR_WAY {
-            turns.take();
+            request_limit.request_started();
         }
-        assert!(timeout(2 * PATIENCE, turns.is_outstayed()).await.is_ok(), "it asks on and on");
+        assert!(timeout(2 * TIMEOUT, request_limit.is_outstayed()).await.is_ok(), "it asks on and on");
     }
 }

@@ -62,7 +62,7 @@ pub struct ClientStream {
     /// True if the client speaks HTTP/2 without an agreement in TLS (prior knowledge).
     pub(super) prior_knowledge: bool,
     /// Request limit of an HTTP/2 connection, in a proxy digest.
-    pub(super) turns: Option<Arc<ProxyDigest>>,
+    pub(super) request_limit: Option<Arc<ProxyDigest>>,
     /// Inspection of requests; `None` over HTTP/2.
     http1: Option<Http1>,
     /// Inspection of frames over HTTP/2; `None` over HTTP/1.
@@ -108,7 +108,7 @@ impl ClientStream {
             unflushed: false,
             awaited: 0,
             prior_knowledge: false,
-            turns: None,
+            request_limit: None,
             http1: None,
             http2: None,
             websocket: ClientSide::default(),
@@ -148,8 +148,8 @@ impl ClientStream {
 
     /// Sets a deadline for the first `bytes` bytes, because Pingora waits for the preface of HTTP/2 for ever.
     #[must_use]
-    pub fn awaiting(self, bytes: usize, patience: Duration) -> Self {
-        self.deadline.set(patience);
+    pub fn awaiting(self, bytes: usize, timeout: Duration) -> Self {
+        self.deadline.set(timeout);
         ClientStream { awaited: bytes, ..self }
     }
 
@@ -161,20 +161,20 @@ impl ClientStream {
 
     /// Sets the minimum rate at which the client must read. `too_slow` counts the clients that do not.
     #[must_use]
-    pub fn with_min_write_rate(self, terms: min_rate::Terms, too_slow: IntCounter) -> Self {
+    pub fn with_min_write_rate(self, terms: min_rate::MinRate, too_slow: IntCounter) -> Self {
         ClientStream { sending: Some(WriteRate::new(terms, too_slow)), ..self }
     }
 
     /// Limits the number of requests over HTTP/2; 0 means no limit. A client that stays after the GOAWAY may be idle
-    /// for `patience`. Returns `None` over HTTP/1.
+    /// for `timeout`. Returns `None` over HTTP/1.
     ///
     /// # Errors
     /// Returns an error if Pingora cannot make a response header, which does not happen here.
-    pub fn count(&mut self, requests: u32, patience: Duration) -> pingora::Result<Option<Arc<RequestLimit>>> {
+    pub fn count(&mut self, requests: u32, timeout: Duration) -> pingora::Result<Option<Arc<RequestLimit>>> {
         let Some(http2) = &self.http2 else { return Ok(None) };
-        let turns = Arc::new(RequestLimit::new(requests, patience, http2.streams()));
-        self.turns = Some(Arc::new(request_limit::digest(&turns)?));
-        Ok(Some(turns))
+        let request_limit = Arc::new(RequestLimit::new(requests, timeout, http2.streams()));
+        self.request_limit = Some(Arc::new(request_limit::digest(&request_limit)?));
+        Ok(Some(request_limit))
     }
 
     /// Returns the write rate check; `None` for a WebSocket, which has its own timeouts.
@@ -183,7 +183,7 @@ impl ClientStream {
     }
 
     /// Counts bytes that have arrived. The deadline is removed when the awaited bytes are complete.
-    fn came(&mut self, bytes: usize) {
+    fn on_data(&mut self, bytes: usize) {
         self.awaited = self.awaited.saturating_sub(bytes);
         if self.awaited == 0 {
             self.deadline.lift();
@@ -252,7 +252,7 @@ impl ClientStream {
     }
 
     /// Reads and drops bytes of the client for a while, after the last write.
-    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(left) = self.linger_budget {
             let mut chunk = [const { MaybeUninit::uninit() }; 4096];
             let mut read = ReadBuf::uninit(&mut chunk);
@@ -334,7 +334,7 @@ impl AsyncRead for ClientStream {
         let read = self.poll_inside(cx, buf);
         if read.is_ready() {
             if self.awaited > 0 {
-                self.came(buf.filled().len().saturating_sub(before));
+                self.on_data(buf.filled().len().saturating_sub(before));
             }
             return read;
         }
@@ -380,7 +380,7 @@ impl AsyncWrite for ClientStream {
             self.deadline.set(LINGER);
             self.linger_budget = Some(if self.http2.is_some() { LINGER_BYTES_HTTP2 } else { LINGER_BYTES });
         }
-        self.poll_farewell(cx).map(Ok)
+        self.poll_linger(cx).map(Ok)
     }
 
     fn poll_write_vectored(

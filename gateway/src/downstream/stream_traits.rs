@@ -65,7 +65,7 @@ impl GetTimingDigest for ClientStream {
 
 impl GetProxyDigest for ClientStream {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.turns.clone().or_else(|| self.inner.get_proxy_digest())
+        self.request_limit.clone().or_else(|| self.inner.get_proxy_digest())
     }
 
     fn set_proxy_digest(&mut self, digest: ProxyDigest) {

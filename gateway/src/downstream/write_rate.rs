@@ -12,12 +12,12 @@ use std::task::{Context, Poll};
 use prometheus::IntCounter;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::util::min_rate::{Pace, Terms};
+use crate::util::min_rate::{MinRate, RateWatch};
 
 /// Check of the rate at which a client reads.
 #[derive(Debug)]
 pub(super) struct WriteRate {
-    pace: Pace,
+    watch: RateWatch,
     /// Start of the current wait for the client; `None` while the gateway does not wait.
     since: Option<Instant>,
     /// Number of bytes written to the stream since the last wait ended, or since the last flush was complete.
@@ -29,8 +29,8 @@ pub(super) struct WriteRate {
 }
 
 impl WriteRate {
-    pub(super) fn new(terms: Terms, too_slow: IntCounter) -> Self {
-        WriteRate { pace: Pace::new(terms), since: None, bytes: 0, timer: None, too_slow }
+    pub(super) fn new(rate: MinRate, too_slow: IntCounter) -> Self {
+        WriteRate { watch: RateWatch::new(rate), since: None, bytes: 0, timer: None, too_slow }
     }
 
     /// Checks the result of a write to the stream. Returns an error if the client is too slow.
@@ -72,14 +72,14 @@ impl WriteRate {
     /// ignored: a wait that has ended is good enough, and only `wait` gives up a client.
     fn settle(&mut self) {
         let waited = self.since.take().map(|since| since.elapsed());
-        if waited.is_some() || !self.pace.is_full() {
-            let _in_time = self.pace.came(self.bytes, waited.unwrap_or_default());
+        if waited.is_some() || !self.watch.is_full() {
+            let _in_time = self.watch.on_data(self.bytes, waited.unwrap_or_default());
         }
         self.bytes = 0;
     }
 
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let until = *self.since.get_or_insert_with(Instant::now) + self.pace.left();
+        let until = *self.since.get_or_insert_with(Instant::now) + self.watch.left();
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
         if timer.deadline() != until {
             timer.as_mut().reset(until);
@@ -101,14 +101,14 @@ mod tests {
     use super::*;
     use crate::downstream::stream::ClientStream;
 
-    const TERMS: Terms = Terms { patience: Duration::from_secs(10), bytes_per_sec: 100 };
+    const RATE: MinRate = MinRate { timeout: Duration::from_secs(10), bytes_per_sec: 100 };
 
     /// Returns the seconds until a client that reads `bytes` bytes every `secs` seconds is given up; `None` if it is
     /// not given up within an hour.
     async fn given_up_after(bytes: usize, secs: u64) -> Option<u64> {
         let (inner, mut other) = duplex(64);
         let too_slow = IntCounter::new("a", "b").unwrap();
-        let mut stream = ClientStream::new(Box::new(inner)).with_min_write_rate(TERMS, too_slow.clone());
+        let mut stream = ClientStream::new(Box::new(inner)).with_min_write_rate(RATE, too_slow.clone());
         let client = tokio::spawn(async move {
             let mut read = vec![0; bytes];
             if bytes == 0 {

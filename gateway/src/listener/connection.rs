@@ -26,7 +26,7 @@ use crate::util::min_rate;
 
 /// Maximum time for the PROXY header and the TLS handshake, after which a client can send its first request. The
 /// preface of HTTP/2 has the same timeout, because a client sends it by itself (RFC 9113 3.4).
-const PATIENCE: Duration = Duration::from_secs(10);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Preface of a client of HTTP/2 (RFC 9113 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -98,7 +98,7 @@ impl Opener {
         let Ok(stream) = stream.into_any().downcast::<TcpStream>() else { return None };
         let snapshot = self.live.load();
         let proxy = &snapshot.config.proxy;
-        let Ok(prepared) = tokio::time::timeout(PATIENCE, self.prepare(*stream, &snapshot)).await else {
+        let Ok(prepared) = tokio::time::timeout(OPEN_TIMEOUT, self.prepare(*stream, &snapshot)).await else {
             self.metrics.connections_abandoned.inc();
             debug!("a client took too long to open its connection");
             return None;
@@ -108,8 +108,8 @@ impl Opener {
             Prepared::Http(stream) => stream,
             Prepared::Cleartext(stream) => self.cleartext(stream, proxy).await?,
         };
-        let terms = min_rate::Terms {
-            patience: proxy.send_timeout_secs.duration(),
+        let terms = min_rate::MinRate {
+            timeout: proxy.send_timeout_secs.duration(),
             bytes_per_sec: proxy.min_send_bytes_per_sec,
         };
         let mut stream =
@@ -177,7 +177,7 @@ impl Opener {
                 let stream = ClientStream::new(Box::new(stream));
                 let speaks_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
                 Some(match speaks_http2 {
-                    true => stream.awaiting(PREFACE.len(), PATIENCE).with_http2_heads(
+                    true => stream.awaiting(PREFACE.len(), OPEN_TIMEOUT).with_http2_heads(
                         self.head.clone(),
                         PREFACE.len(),
                         self.streams(&snapshot.config.proxy),

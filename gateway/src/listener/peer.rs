@@ -33,7 +33,7 @@ async fn introduce(stream: &mut TcpStream) -> Result<Option<IpAddr>, String> {
         OnBehalfOf::Client(client) => Some(client),
         // Without an address the client cannot be trusted: the bytes come from the client, and not from the load
         // balancer.
-        OnBehalfOf::Somebody => None,
+        OnBehalfOf::Unknown => None,
     };
     let digest = SocketDigest::from_raw_fd(stream.id());
     // The digest is new, so its address is not set yet.

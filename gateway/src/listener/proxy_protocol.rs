@@ -26,7 +26,7 @@ pub enum OnBehalfOf {
     /// Load balancer itself, which checks that the gateway is there.
     Itself,
     /// Client whose address the load balancer cannot tell.
-    Somebody,
+    Unknown,
     /// Client with this address.
     Client(SocketAddr),
 }
@@ -60,7 +60,7 @@ async fn version_1(stream: &mut (impl AsyncRead + Unpin), start: &[u8]) -> io::R
     }
     let header = v1::Header::try_from(line.as_slice()).map_err(|error| malformed(&error.to_string()))?;
     Ok(match header.addresses {
-        v1::Addresses::Unknown => OnBehalfOf::Somebody,
+        v1::Addresses::Unknown => OnBehalfOf::Unknown,
         v1::Addresses::Tcp4(of) => OnBehalfOf::Client((of.source_address, of.source_port).into()),
         v1::Addresses::Tcp6(of) => OnBehalfOf::Client((of.source_address, of.source_port).into()),
     })
@@ -79,7 +79,7 @@ async fn version_2(stream: &mut (impl AsyncRead + Unpin), start: &[u8]) -> io::R
     let header = v2::Header::try_from(header.as_slice()).map_err(|error| malformed(&error.to_string()))?;
     match (header.command, header.protocol, header.addresses) {
         (v2::Command::Local, ..) => Ok(OnBehalfOf::Itself),
-        (_, _, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => Ok(OnBehalfOf::Somebody),
+        (_, _, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => Ok(OnBehalfOf::Unknown),
         (_, v2::Protocol::Datagram, _) => Err(malformed("its PROXY header is for datagrams")),
         (.., v2::Addresses::IPv4(of)) => Ok(OnBehalfOf::Client((of.source_address, of.source_port).into())),
         (.., v2::Addresses::IPv6(of)) => Ok(OnBehalfOf::Client((of.source_address, of.source_port).into())),

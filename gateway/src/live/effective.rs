@@ -120,25 +120,25 @@ impl<'c> EffectivePolicies<'c> {
         route: Option<&'c config::Route>,
     ) -> Self {
         let top = EffectivePolicies::of_top(defaults);
-        macro_rules! innermost {
+        macro_rules! effective {
             ($table:ident) => {
                 inner(route.and_then(|route| route.$table.as_ref()), host.$table.as_ref())
             };
         }
         EffectivePolicies {
-            health_check: innermost!(health_check).unwrap_or(top.health_check),
-            balancing: innermost!(balancing).unwrap_or(top.balancing),
-            upstream: innermost!(upstream).unwrap_or(top.upstream),
-            retry: innermost!(retry).unwrap_or(top.retry),
-            circuit_breaker: innermost!(circuit_breaker).unwrap_or(top.circuit_breaker),
-            limits: innermost!(limits).unwrap_or(top.limits),
-            headers: innermost!(headers).unwrap_or(top.headers),
-            security_headers: innermost!(security_headers).unwrap_or(top.security_headers),
-            rate_limit: innermost!(rate_limit).or(top.rate_limit),
-            access: innermost!(access).or(top.access),
-            auth: innermost!(auth).or(top.auth),
-            cors: innermost!(cors).or(top.cors),
-            compression: innermost!(compression).or(top.compression),
+            health_check: effective!(health_check).unwrap_or(top.health_check),
+            balancing: effective!(balancing).unwrap_or(top.balancing),
+            upstream: effective!(upstream).unwrap_or(top.upstream),
+            retry: effective!(retry).unwrap_or(top.retry),
+            circuit_breaker: effective!(circuit_breaker).unwrap_or(top.circuit_breaker),
+            limits: effective!(limits).unwrap_or(top.limits),
+            headers: effective!(headers).unwrap_or(top.headers),
+            security_headers: effective!(security_headers).unwrap_or(top.security_headers),
+            rate_limit: effective!(rate_limit).or(top.rate_limit),
+            access: effective!(access).or(top.access),
+            auth: effective!(auth).or(top.auth),
+            cors: effective!(cors).or(top.cors),
+            compression: effective!(compression).or(top.compression),
         }
     }
 

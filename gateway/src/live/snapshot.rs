@@ -206,9 +206,12 @@ impl Snapshot {
 
     /// Returns the tags that have metrics of their own, each with its virtual host's domain.
     pub(super) fn compared_tags(&self) -> HashSet<(&str, &str)> {
-        let arms = self.routes.values().flat_map(|route| route.split.arms().map(|arm| (&*route.domain, arm)));
-        arms.filter(|(_, arm)| arm.metrics.is_some())
-            .map(|(domain, arm)| (domain, arm.tag.as_str()))
+        let weighted_pools = self.routes.values().flat_map(|route| {
+            route.split.weighted_pools().map(|weighted_pool| (&*route.domain, weighted_pool))
+        });
+        weighted_pools
+            .filter(|(_, weighted_pool)| weighted_pool.metrics.is_some())
+            .map(|(domain, weighted_pool)| (domain, weighted_pool.tag.as_str()))
             .collect()
     }
 
@@ -285,7 +288,7 @@ impl Route {
     }
 
     /// Returns the split bucket from the client's cookie.
-    pub fn known_draw(&self, headers: &HeaderMap) -> Option<SplitBucket> {
+    pub fn sticky_bucket(&self, headers: &HeaderMap) -> Option<SplitBucket> {
         let number = self.split_cookie.as_ref()?.read(headers)?;
         SplitBucket::new(number.parse().ok()?)
     }
@@ -297,7 +300,7 @@ impl Route {
 
     /// Returns the criteria by which a backend of the pool is chosen. `known` is the sticky id of the request.
     /// `room` is a buffer in which an address becomes a hash key.
-    pub fn wanted<'r>(
+    pub fn selection<'r>(
         &'r self,
         request: &'r RequestHeader,
         client: Option<IpAddr>,
@@ -309,7 +312,7 @@ impl Route {
             key: if hashes { hash_key::of(&self.hash_key, request, client, room) } else { b"" },
             known,
             limit: self.peers.max_inflight(),
-            heeds_circuits: self.breaker.is_enabled(),
+            respects_circuits: self.breaker.is_enabled(),
         }
     }
 }

@@ -39,7 +39,7 @@ pub struct Store {
     started_with: Config,
     metrics: Arc<Metrics>,
     cookie_key: Arc<CookieKey>,
-    feeds: Watches,
+    watches: Watches,
     /// Part of every entity tag that differs between processes.
     process: String,
 }
@@ -101,7 +101,7 @@ impl Store {
         let in_file = Some(parsed.text.clone());
         let started_with = parsed.config.clone();
         Ok(Store {
-            feeds: Watches::new(&snapshot),
+            watches: Watches::new(&snapshot),
             current: ArcSwap::from_pointee(snapshot),
             book: Mutex::new(StoreState {
                 parsed,
@@ -137,8 +137,8 @@ impl Store {
     }
 
     /// Returns the channels that background services subscribe to.
-    pub fn feeds(&self) -> &Watches {
-        &self.feeds
+    pub fn watches(&self) -> &Watches {
+        &self.watches
     }
 
     /// Returns the revisions that a rollback can go back to, and the running one; the newest is last.
@@ -262,7 +262,7 @@ impl Store {
         let before = self.current.swap(next.clone());
         next.take_effect(&self.metrics);
         tell(&before, &next);
-        self.feeds.send(&next);
+        self.watches.send(&next);
         forget(&self.metrics, &before, &next);
     }
 

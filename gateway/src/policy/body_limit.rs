@@ -10,7 +10,7 @@ use super::Verdict;
 use crate::config::Limits;
 use crate::reply::{Problem, Reply};
 use crate::util::decimal::NotANumber;
-use crate::util::min_rate::{Pace, Terms, TooSlow};
+use crate::util::min_rate::{MinRate, RateWatch, TooSlow};
 use crate::util::{decimal, field_list};
 
 /// Detail of the local reply to a body that is too long.
@@ -20,16 +20,16 @@ pub const TOO_LONG: &str = "the body is longer than limits.max_request_body_byte
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimit {
     max: u64,
-    terms: Terms,
+    rate: MinRate,
 }
 
 impl From<&Limits> for BodyLimit {
     fn from(limits: &Limits) -> Self {
         let max = Some(limits.max_request_body_bytes).filter(|max| *max > 0);
-        let patience = limits.body_timeout_secs.duration();
+        let timeout = limits.body_timeout_secs.duration();
         BodyLimit {
             max: max.unwrap_or(u64::MAX),
-            terms: Terms { patience, bytes_per_sec: limits.min_body_bytes_per_sec },
+            rate: MinRate { timeout, bytes_per_sec: limits.min_body_bytes_per_sec },
         }
     }
 }
@@ -65,15 +65,15 @@ impl BodyLimit {
     }
 
     /// Returns the maximum time that the gateway waits for the next part of a body.
-    pub fn patience(&self) -> Duration {
-        self.terms.patience
+    pub fn timeout(&self) -> Duration {
+        self.rate.timeout
     }
 
     /// Starts to watch a body at `now`. `waited` is the time spent waiting for the client so far, if that is
     /// known.
     pub fn begin(&self, waited: Option<Duration>, now: Instant) -> Arrival {
         Arrival {
-            pace: Pace::new(self.terms),
+            watch: RateWatch::new(self.rate),
             waited: waited.unwrap_or_default(),
             last: now,
             was_late: false,
@@ -84,7 +84,7 @@ impl BodyLimit {
 /// Progress of a request body.
 #[derive(Debug)]
 pub struct Arrival {
-    pace: Pace,
+    watch: RateWatch,
     /// Time spent waiting for the client up to the last part.
     waited: Duration,
     /// Time at which the last part came.
@@ -95,7 +95,7 @@ pub struct Arrival {
 impl Arrival {
     /// Returns how long the gateway may wait for the next part.
     pub fn left(&self) -> Duration {
-        self.pace.left()
+        self.watch.left()
     }
 
     /// Records a part of `bytes` bytes that came at `now`. `waited` is the time spent waiting for the client so
@@ -108,18 +108,18 @@ impl Arrival {
     ///
     /// # Errors
     /// Returns an error if the part came too late.
-    pub fn came(&mut self, bytes: usize, waited: Option<Duration>, now: Instant) -> Result<(), TooSlow> {
+    pub fn on_data(&mut self, bytes: usize, waited: Option<Duration>, now: Instant) -> Result<(), TooSlow> {
         let since = now.saturating_duration_since(self.last);
         self.last = now;
         let Some(waited) = waited else {
-            let in_time = self.pace.came(bytes, since);
-            let was_late = self.was_late && !self.pace.is_full();
+            let in_time = self.watch.on_data(bytes, since);
+            let was_late = self.was_late && !self.watch.is_full();
             self.was_late = was_late || in_time.is_err();
             return if was_late { in_time } else { Ok(()) };
         };
         let this_time = waited.saturating_sub(self.waited);
         self.waited = waited;
-        self.pace.came(bytes, this_time)
+        self.watch.on_data(bytes, this_time)
     }
 }
 
@@ -172,24 +172,24 @@ mod tests {
         let (start, secs) = (Instant::now(), Duration::from_secs);
         let mut arrival = limit(SLOW).begin(Some(secs(5)), start);
         // An hour passed, and the gateway waited 4 s of it for the client.
-        arrival.came(100, Some(secs(9)), start + secs(3600)).unwrap();
+        arrival.on_data(100, Some(secs(9)), start + secs(3600)).unwrap();
         assert_eq!(arrival.left(), secs(7));
-        assert_eq!(arrival.came(100, Some(secs(17)), start + secs(3608)), Err(TooSlow));
+        assert_eq!(arrival.on_data(100, Some(secs(17)), start + secs(3608)), Err(TooSlow));
     }
 
     #[test]
     fn unknown_wait_is_forgiven_once_until_client_is_at_rate() {
         let (start, secs) = (Instant::now(), Duration::from_secs);
         let mut arrival = limit(SLOW).begin(None, start);
-        arrival.came(1, None, start + secs(29)).unwrap();
-        assert_eq!(arrival.came(1, None, start + secs(58)), Err(TooSlow));
+        arrival.on_data(1, None, start + secs(29)).unwrap();
+        assert_eq!(arrival.on_data(1, None, start + secs(58)), Err(TooSlow));
 
         // Here the backend was slow: the client had more to send all the time.
         let mut arrival = limit(SLOW).begin(None, start);
         for n in 1..10 {
-            arrival.came(100, None, start + secs(29 * n)).unwrap();
+            arrival.on_data(100, None, start + secs(29 * n)).unwrap();
             for _ in 0..10 {
-                arrival.came(100, None, start + secs(29 * n)).unwrap();
+                arrival.on_data(100, None, start + secs(29 * n)).unwrap();
             }
         }
     }

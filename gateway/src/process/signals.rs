@@ -56,13 +56,13 @@ pub struct Lifecycle {
     /// Open connections of clients.
     pub connections: Arc<Connections>,
     /// Maximum time to wait for the connections when the process stops.
-    pub patience: Duration,
+    pub grace_period: Duration,
     /// Predecessor and possible successor of this process.
     pub upgrade_state: UpgradeState,
 }
 
 impl Lifecycle {
-    /// Runs `server` until the process must stop and all connections are drained, or until `patience` is over. Calls
+    /// Runs `server` until the process must stop and all connections are drained, or until `grace_period` is over. Calls
     /// `on_sighup` for each SIGHUP before that.
     ///
     /// # Errors
@@ -86,22 +86,22 @@ impl Lifecycle {
         // Another process may listen on these sockets. This process stops listening now.
         drop(event_loop);
         let open_connections = self.connections.open();
-        let (patience, settled) = match &why {
+        let (grace_period, settled) = match &why {
             Stop::Signal(signal) => {
                 systemd::stopping();
                 info!(signal = signal_name(*signal), open_connections, "stopping");
-                (self.patience, Duration::ZERO)
+                (self.grace_period, Duration::ZERO)
             }
             Stop::HandedOver | Stop::NotNeeded(_) => {
                 self.announcer.give_away();
                 self.leaving.begin();
                 info!(open_connections, "stopping: another process has the listeners");
-                (self.patience + LINGER, SETTLED)
+                (self.grace_period + LINGER, SETTLED)
             }
         };
         // The receiver lives as long as the server.
         let _ = stop.send(true);
-        drain(&events, &self.connections, &self.leaving, patience, settled);
+        drain(&events, &self.connections, &self.leaving, grace_period, settled);
         match why {
             Stop::NotNeeded(error) => Err(error.into()),
             Stop::Signal(_) | Stop::HandedOver => Ok(()),
@@ -113,10 +113,10 @@ fn drain(
     events: &Receiver<Event>,
     connections: &Connections,
     leaving: &Drain,
-    patience: Duration,
+    grace_period: Duration,
     mut settled: Duration,
 ) {
-    let until = Instant::now() + patience;
+    let until = Instant::now() + grace_period;
     let mut drained_since: Option<Instant> = None;
     loop {
         match events.recv_timeout(LOOK) {
@@ -147,7 +147,11 @@ fn drain(
         }
         if Instant::now() >= until {
             let open_connections = connections.open();
-            warn!(open_connections, ?patience, "stopped with connections open (proxy.shutdown_timeout_secs)");
+            warn!(
+                open_connections,
+                ?grace_period,
+                "stopped with connections open (proxy.shutdown_timeout_secs)"
+            );
             return;
         }
     }

@@ -60,17 +60,17 @@ impl Start {
     ///
     /// # Errors
     /// Returns an error for the reasons in [`PrepareError`].
-    pub fn prepare(config: &Config, how: StartOptions) -> Result<Self, PrepareError> {
+    pub fn prepare(config: &Config, options: StartOptions) -> Result<Self, PrepareError> {
         let to_console = config.logging.output == LogOutput::Console;
-        if how.daemon && to_console && !daemon::console_outlives_terminal() {
+        if options.daemon && to_console && !daemon::console_outlives_terminal() {
             return Err(DaemonError::LogsToConsole.into());
         }
         let identity = Identity::of(&config.proxy)?;
-        let terminal = how.daemon.then(Terminal::leave_session).transpose()?;
+        let terminal = options.daemon.then(Terminal::leave_session).transpose()?;
         // The default path depends on the user, so it is read before the process becomes another user.
         let place = socket::path(&config.proxy.upgrade_sock);
         let pid_file = Some(Path::new(&config.proxy.pid_file)).filter(|file| !file.as_os_str().is_empty());
-        let taken = how.upgrade.then(|| TakeOver::wait(&place, pid_file, identity.uid())).transpose()?;
+        let taken = options.upgrade.then(|| TakeOver::wait(&place, pid_file, identity.uid())).transpose()?;
         let (predecessor, inherited) = taken.unzip();
         let listeners = Listeners::inheriting(inherited.unwrap_or_default());
         let (for_successor, closed) = Default::default();

@@ -164,7 +164,7 @@ impl RequestCtx {
     /// Assigns `route` to the request. If several tags share the route, the request also gets a bucket of the split.
     pub fn take(&mut self, route: Arc<Route>, headers: &HeaderMap) {
         if route.split.is_shared() {
-            let known = route.known_draw(headers);
+            let known = route.sticky_bucket(headers);
             self.draw_is_new = known.is_none() && route.split_cookie.is_some();
             self.draw = known.unwrap_or_else(|| route.split.draw());
         }
@@ -173,14 +173,18 @@ impl RequestCtx {
     }
 
     /// Returns the pool, with its tag, that serves the request.
-    pub fn arm(&self) -> Option<&WeightedPool> {
-        self.route.as_ref().map(|route| route.split.arm(self.draw))
+    pub fn weighted_pool(&self) -> Option<&WeightedPool> {
+        self.route.as_ref().map(|route| route.split.weighted_pool(self.draw))
     }
 
     /// Returns the virtual host, the route and the tag of the request.
     pub fn way(&self) -> Way<'_> {
         let Some(route) = &self.route else { return Way::default() };
-        Way { virtual_host: &route.domain, route: &route.name, tag: &route.split.arm(self.draw).tag }
+        Way {
+            virtual_host: &route.domain,
+            route: &route.name,
+            tag: &route.split.weighted_pool(self.draw).tag,
+        }
     }
 
     /// Records the time at which the request reached `phase`.
@@ -264,14 +268,14 @@ impl RequestCtx {
         self.selection_started = true;
         // The previous attempt is over.
         self.attempt = None;
-        let chosen = self.with_pool(request, |pool, wanted| pool.begin_attempt(wanted, &self.failed));
+        let chosen = self.with_pool(request, |pool, selection| pool.begin_attempt(selection, &self.failed));
         self.attempt = Some(chosen.unwrap_or(Err(NoBackend::NoneUsable(None)))?);
         Ok(())
     }
 
     /// Returns true if a backend is left for another attempt.
     pub fn has_backend_left(&self, request: &RequestHeader) -> bool {
-        self.with_pool(request, |pool, wanted| pool.next(wanted).is_some()).unwrap_or(false)
+        self.with_pool(request, |pool, selection| pool.next(selection).is_some()).unwrap_or(false)
     }
 
     /// Calls `ask` with the pool of the request and with the request's criteria for a backend.
@@ -280,10 +284,10 @@ impl RequestCtx {
         request: &RequestHeader,
         ask: impl FnOnce(&Pool, &Selection<'_>) -> R,
     ) -> Option<R> {
-        let (route, arm) = (self.route.as_ref()?, self.arm()?);
+        let (route, weighted_pool) = (self.route.as_ref()?, self.weighted_pool()?);
         let mut room = [0; 16];
-        let wanted = route.wanted(request, self.client, self.sticky_id.as_deref(), &mut room);
-        Some(ask(&arm.pool, &wanted))
+        let selection = route.selection(request, self.client, self.sticky_id.as_deref(), &mut room);
+        Some(ask(&weighted_pool.pool, &selection))
     }
 
     /// Records that the current attempt has failed, and what `outcome` this is for its backend.
@@ -300,12 +304,12 @@ impl RequestCtx {
 
     /// Returns true if another attempt is allowed, and takes it from the retry budget.
     pub fn takes_retry(&self) -> bool {
-        let (Some(route), Some(arm)) = (&self.route, self.arm()) else { return false };
+        let (Some(route), Some(weighted_pool)) = (&self.route, self.weighted_pool()) else { return false };
         let paid = self.attempts - u32::from(self.stale_conn_retried);
         if !route.retry.allows_another(paid) || self.time_left().is_zero() {
             return false;
         }
-        let is_left = arm.pool.budget.take(&route.retry);
+        let is_left = weighted_pool.pool.budget.take(&route.retry);
         if !is_left {
             route.metrics.retries_refused.inc();
         }

@@ -20,7 +20,7 @@ use crate::proxy::errors;
 use crate::upstream::Attempt;
 
 /// Handles the head of a backend's response. `ctx.sent` tells whether the request was complete by then.
-pub fn begins(session: &mut Session, ctx: &mut RequestCtx, answer: &ResponseHeader) {
+pub fn on_head(session: &mut Session, ctx: &mut RequestCtx, answer: &ResponseHeader) {
     let is_http2 = answer.version == Version::HTTP_2;
     // A gRPC call over HTTP/2 streams in both directions, and Pingora ends both of them.
     let is_early = ctx.sent.is_none() && ctx.upgrade.is_none() && !(is_http2 && ctx.grpc.is_some());
@@ -34,34 +34,34 @@ pub fn begins(session: &mut Session, ctx: &mut RequestCtx, answer: &ResponseHead
         ctx.backend_socket = None;
     }
     if ctx.has_no_content || answer.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0") {
-        over(session, ctx);
+        on_end(session, ctx);
     } else if is_http2 && !answer.headers.contains_key(header::CONTENT_LENGTH) {
-        // The response may end with its head, and Pingora does not report that. If the response goes on, `came` is
+        // The response may end with its head, and Pingora does not report that. If the response goes on, `on_data` is
         // called before this time has passed.
         ctx.left_open = ctx.route.as_ref().and_then(|route| {
-            open_for(session, ctx, route.peers.longest_silence() + route.body_limit.patience())
+            open_for(session, ctx, route.peers.longest_silence() + route.body_limit.timeout())
         });
     }
 }
 
 /// Handles a part of a backend's response; `end` marks the last part.
-pub fn came(session: &Session, ctx: &mut RequestCtx, end: bool) {
+pub fn on_data(session: &Session, ctx: &mut RequestCtx, end: bool) {
     ctx.left_open = None;
     if end {
-        over(session, ctx);
+        on_end(session, ctx);
     }
 }
 
 /// Handles the end of a backend's response. If the response was early, the gateway stops reading and sending the
 /// request.
-fn over(session: &Session, ctx: &mut RequestCtx) {
+fn on_end(session: &Session, ctx: &mut RequestCtx) {
     if let Some(socket) = ctx.backend_socket.take() {
         // Pingora would keep the connection for reuse if the request is complete. The socket is open as long as Pingora
         // reads the response from it. If the backend has closed the connection, there is nothing to shut down.
         let _closed_by_then = shutdown(socket, Shutdown::Both);
     }
     // An HTTP/2 client may leave the rest of its request open.
-    ctx.left_open = ctx.route.as_ref().and_then(|route| open_for(session, ctx, route.body_limit.patience()));
+    ctx.left_open = ctx.route.as_ref().and_then(|route| open_for(session, ctx, route.body_limit.timeout()));
     let Some(early) = &mut ctx.early else { return };
     early.is_over = true;
     ctx.attempt.iter_mut().for_each(Attempt::over);
@@ -72,8 +72,8 @@ fn over(session: &Session, ctx: &mut RequestCtx) {
 }
 
 /// Starts the time limit for the rest of an answered request; `None` if the request is complete.
-fn open_for(session: &Session, ctx: &RequestCtx, patience: Duration) -> Option<UnfinishedRequest> {
-    if ctx.sent.is_some() { None } else { request_limit::leave_open(session, patience) }
+fn open_for(session: &Session, ctx: &RequestCtx, timeout: Duration) -> Option<UnfinishedRequest> {
+    if ctx.sent.is_some() { None } else { request_limit::leave_open(session, timeout) }
 }
 
 /// Holds back a part of the body that the backend does not want.

@@ -55,7 +55,7 @@ pub struct GatewayDeps {
     /// Store of the running configuration.
     pub live: Arc<Store>,
     /// Log and metrics of finished requests.
-    pub books: RequestLog,
+    pub request_log: RequestLog,
     /// Challenges by which ACME servers validate host names.
     pub challenges: Arc<Challenges>,
     /// Drain state: after a hand-over, clients must move to the process that serves now.
@@ -91,11 +91,11 @@ impl Gateway {
         ctx: &mut RequestCtx,
     ) -> Box<HttpPeer> {
         let (Some(client), Some(route)) = (stream::websocket(session), &ctx.route) else { return peer };
-        let upgrade = Upgrade::new(websocket::Terms {
+        let upgrade = Upgrade::new(websocket::TunnelOptions {
             idle: route.peers.stream_idle_timeout(),
-            patience: ctx.snapshot.config.proxy.shutdown_timeout_secs.duration(),
+            grace_period: ctx.snapshot.config.proxy.shutdown_timeout_secs.duration(),
             stopping: self.parts.stopping.clone(),
-            active: self.parts.books.metrics.websockets_active.clone(),
+            active: self.parts.request_log.metrics.websockets_active.clone(),
         });
         client.await_upgrade(upgrade.clone());
         let peer = intercept_upgrade(peer, &upgrade, &self.parts.connector);
@@ -117,7 +117,7 @@ impl Gateway {
 
     /// Counts a client that has exceeded a limit.
     fn met(&self, limit: Option<Limit>) {
-        limit.iter().for_each(|limit| self.parts.books.metrics.limits.counter(*limit).inc());
+        limit.iter().for_each(|limit| self.parts.request_log.metrics.limits.counter(*limit).inc());
     }
 
     /// Sends the request's copy to the mirror, if there is a copy.
@@ -185,8 +185,8 @@ impl ProxyHttp for Gateway {
     fn new_ctx(&self) -> RequestCtx {
         RequestCtx::new(
             self.parts.live.load(),
-            &self.parts.books.metrics.requests_active,
-            self.parts.books.timelines.is_some(),
+            &self.parts.request_log.metrics.requests_active,
+            self.parts.request_log.timelines.is_some(),
         )
     }
 
@@ -197,7 +197,7 @@ impl ProxyHttp for Gateway {
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
         session::settle(session, &ctx.snapshot.config.proxy);
         hygiene::simplify_lists(session.req_header_mut())?;
-        request_limit::take(session);
+        request_limit::request_started(session);
         let peer = session::peer_address(session);
         let config = &ctx.snapshot.config.proxy;
         let headers = &session.req_header().headers;
@@ -213,7 +213,7 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
         let mut verdict = Ok(admission::inspect(session));
         if let Ok(Verdict::Reply(reply)) = &verdict {
-            reply.reason().into_iter().for_each(|reason| self.parts.books.metrics.refused(reason));
+            reply.reason().into_iter().for_each(|reason| self.parts.request_log.metrics.refused(reason));
         } else {
             verdict = match self.own_answer(session, ctx) {
                 Some(answer) => Ok(Verdict::Reply(answer)),
@@ -241,8 +241,8 @@ impl ProxyHttp for Gateway {
     /// Chooses a backend, or replies if there is none. `upstream_peer` comes too late for that reply: on an error
     /// there, Pingora would close the client's connection.
     async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        if let Some(arm) = ctx.arm() {
-            arm.pool.budget.request(ctx.started);
+        if let Some(weighted_pool) = ctx.weighted_pool() {
+            weighted_pool.pool.budget.request(ctx.started);
         }
         match ctx.begin_attempt(session.req_header()) {
             Ok(()) => Ok(true),
@@ -424,7 +424,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         early_response::hold_back(ctx, body)?;
-        request_body::came(session, ctx, body.as_ref().map_or(0, Bytes::len))?;
+        request_body::on_data(session, ctx, body.as_ref().map_or(0, Bytes::len))?;
         if let Some(call) = &mut ctx.grpc {
             call.on_request_body(body, end_of_stream)?;
         }
@@ -557,7 +557,7 @@ impl ProxyHttp for Gateway {
         }
         read_deadline::disarm(session);
         ctx.has_no_content = session::has_no_content(session.req_header(), response.status);
-        early_response::begins(session, ctx, response);
+        early_response::on_head(session, ctx, response);
         settle_upgrade(response.status, session, ctx)?;
         ctx.responded = Some(Instant::now());
         ctx.reached(Phase::ResponseFilter);
@@ -610,7 +610,7 @@ impl ProxyHttp for Gateway {
         end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
-        early_response::came(session, ctx, end_of_stream);
+        early_response::on_data(session, ctx, end_of_stream);
         if ctx.has_no_content {
             // Pingora does not write such a body over HTTP/1, but it does over HTTP/2.
             *body = None;
@@ -636,7 +636,7 @@ impl ProxyHttp for Gateway {
             // error anyway.
             trailers.clear();
         }
-        early_response::came(session, ctx, true);
+        early_response::on_data(session, ctx, true);
         if let Some(encoder) = &mut ctx.encoder {
             // The encoder's last bytes go before the trailers. Pingora has not announced the end of the body.
             return Ok(encoder.end()?.map(Bytes::from));
@@ -656,7 +656,7 @@ impl ProxyHttp for Gateway {
         read_deadline::disarm(session);
         let refused = stream::refusal(session).map(errors::refused);
         if let Some(reason) = refused.as_ref().and_then(Reply::reason) {
-            self.parts.books.metrics.refused(reason);
+            self.parts.request_log.metrics.refused(reason);
         }
         let reply = refused.or_else(|| if overdue { Some(errors::overdue()) } else { errors::reply(error) });
         ctx.error = reply.as_ref().map_or(Some("client_closed"), Reply::reason);
@@ -668,7 +668,7 @@ impl ProxyHttp for Gateway {
         let can_be_told = awaits_trailers || session::final_response(session).is_none();
         if let Some(reply) = reply.filter(|_| can_be_told) {
             error_code = reply.status();
-            respond::tell(reply, error, session, ctx).await;
+            respond::respond_error(reply, error, session, ctx).await;
         }
         FailToProxy { error_code, can_reuse_downstream: false }
     }
@@ -680,7 +680,7 @@ impl ProxyHttp for Gateway {
     fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, error: &Error) -> bool {
         match error.esource() {
             ErrorSource::Downstream => true,
-            ErrorSource::Upstream => self.parts.books.access_log.is_some(),
+            ErrorSource::Upstream => self.parts.request_log.access_log.is_some(),
             ErrorSource::Internal | ErrorSource::Unset => false,
         }
     }
@@ -693,14 +693,14 @@ impl ProxyHttp for Gateway {
         _error: &Error,
         _context: ProxyWarnLogContext,
     ) -> bool {
-        self.parts.books.access_log.is_some()
+        self.parts.request_log.access_log.is_some()
     }
 
     /// Counts and logs the request at its end, after success and after failure.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
         stream::request_over(session);
         request_limit::request_finished(session);
-        self.parts.books.enter(session, error, ctx);
+        self.parts.request_log.enter(session, error, ctx);
         if ctx.is_answered_early() || stream::is_broken_off(session) {
             // The backend takes no part in the bytes that the client still sends.
             ctx.attempt = None;

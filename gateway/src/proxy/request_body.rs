@@ -26,7 +26,7 @@ pub fn begin(session: &mut Session, ctx: &mut RequestCtx) {
 pub fn awaited(session: &mut Session, ctx: &RequestCtx) {
     let route = ctx.route.as_ref().filter(|_| is_timed(ctx) && ctx.body_progress.is_none());
     if let Some(route) = route {
-        session.set_read_timeout(Some(route.body_limit.patience()));
+        session.set_read_timeout(Some(route.body_limit.timeout()));
     }
 }
 
@@ -39,7 +39,7 @@ fn is_timed(ctx: &RequestCtx) -> bool {
 ///
 /// # Errors
 /// Returns an error if the body is too long or arrives too slowly.
-pub fn came(session: &mut Session, ctx: &mut RequestCtx, bytes: usize) -> Result<()> {
+pub fn on_data(session: &mut Session, ctx: &mut RequestCtx, bytes: usize) -> Result<()> {
     if ctx.wants_websocket || bytes == 0 {
         return Ok(());
     }
@@ -50,7 +50,7 @@ pub fn came(session: &mut Session, ctx: &mut RequestCtx, bytes: usize) -> Result
     let waited = stream::waited(session);
     match &mut ctx.body_progress {
         Some(body_progress) => {
-            body_progress.came(bytes, waited, Instant::now()).map_err(|_| errors::body_too_slow())?;
+            body_progress.on_data(bytes, waited, Instant::now()).map_err(|_| errors::body_too_slow())?;
             session.set_read_timeout(Some(body_progress.left()));
         }
         // The client waited for 100 (Continue), so the measurement begins with this part.

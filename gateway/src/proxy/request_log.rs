@@ -46,7 +46,11 @@ impl RequestLog {
         self.metrics.response(metrics, status);
         let responded = ctx.responded.map_or(duration, |at| at.duration_since(ctx.started));
         metrics.latency.observe(responded.as_secs_f64());
-        if let Some(tag) = ctx.arm().filter(|_| ctx.selection_started).and_then(|arm| arm.metrics.as_ref()) {
+        if let Some(tag) = ctx
+            .weighted_pool()
+            .filter(|_| ctx.selection_started)
+            .and_then(|weighted_pool| weighted_pool.metrics.as_ref())
+        {
             tag.response(status, responded.as_secs_f64());
         }
         if let Some(call) = &ctx.grpc {

@@ -42,7 +42,7 @@ pub async fn send(mut reply: Reply, session: &mut Session, ctx: &mut RequestCtx)
 }
 
 /// Sends the local reply for a failed request, whose reason is `error`, and ends the client's connection.
-pub async fn tell(reply: Reply, error: &Error, session: &mut Session, ctx: &mut RequestCtx) {
+pub async fn respond_error(reply: Reply, error: &Error, session: &mut Session, ctx: &mut RequestCtx) {
     // Pingora closes the connection, so the reply must announce it.
     session.set_keepalive(None);
     let mut told = send(reply, session, ctx).await;

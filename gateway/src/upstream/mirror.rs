@@ -71,7 +71,7 @@ impl Mirrors {
     /// neither as in flight nor for a circuit, because the backends may also serve clients.
     pub fn send(&self, copy: MirrorCopy, mirror: &Mirror, limit: Duration, metrics: &MirrorMetrics) {
         let wanted =
-            Selection { key: b"", known: None, limit: mirror.peers.max_inflight(), heeds_circuits: true };
+            Selection { key: b"", known: None, limit: mirror.peers.max_inflight(), respects_circuits: true };
         let (Some(body), Ok(permit)) = (copy.body, self.room.clone().try_acquire_owned()) else {
             return metrics.dropped.inc();
         };

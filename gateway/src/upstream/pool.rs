@@ -22,7 +22,7 @@ pub struct Selection<'r> {
     /// Maximum number of requests in flight on one backend.
     pub limit: u32,
     /// True if the states of circuits count.
-    pub heeds_circuits: bool,
+    pub respects_circuits: bool,
 }
 
 /// Reason why no backend was selected.
@@ -74,18 +74,18 @@ impl Pool {
     }
 
     /// Returns the backend on which an attempt would begin now. No turn is taken.
-    pub fn next(&self, wanted: &Selection<'_>) -> Option<&Arc<BackendState>> {
+    pub fn next(&self, selection: &Selection<'_>) -> Option<&Arc<BackendState>> {
         let panics = self.panics();
-        let is_free = |member: &Member| is_free(member, wanted, panics);
+        let is_free = |member: &Member| is_free(member, selection, panics);
         let mut groups = [&self.primaries, &self.backups].into_iter();
-        let choice = groups.find_map(|group| group.choose(group.next_turn(), wanted, is_free));
+        let choice = groups.find_map(|group| group.choose(group.next_turn(), selection, is_free));
         choice.map(|member| &member.backend)
     }
 
     /// Takes a turn, and returns the backend that is next after it. No attempt of a client's request begins there.
-    pub fn take_turn(&self, wanted: &Selection<'_>) -> Option<&Arc<BackendState>> {
+    pub fn take_turn(&self, selection: &Selection<'_>) -> Option<&Arc<BackendState>> {
         self.primaries.turn();
-        self.next(wanted)
+        self.next(selection)
     }
 
     /// Begins an attempt: on the backend that the client got before, else on the backend whose turn it is, else on a
@@ -97,11 +97,11 @@ impl Pool {
     /// Returns the reason why there is no backend.
     pub fn begin_attempt(
         &self,
-        wanted: &Selection<'_>,
+        selection: &Selection<'_>,
         failed: &[Arc<BackendState>],
     ) -> Result<Attempt, NoBackend> {
         let panics = self.panics();
-        let heed = match (wanted.heeds_circuits, panics) {
+        let circuit_mode = match (selection.respects_circuits, panics) {
             (false, _) => CircuitMode::Nothing,
             (true, true) => CircuitMode::Panic,
             (true, false) => CircuitMode::Circuit,
@@ -111,25 +111,27 @@ impl Pool {
         let rounds = if failed.is_empty() { &[failed][..] } else { &[failed, last, &[]] };
         for avoided in rounds {
             let is_avoided = |member: &Member| avoided.iter().any(|one| Arc::ptr_eq(one, &member.backend));
-            let may_be = |member: &Member| is_free(member, wanted, panics) && !is_avoided(member);
+            let may_be = |member: &Member| is_free(member, selection, panics) && !is_avoided(member);
             for group in [&self.primaries, &self.backups] {
                 // A retry takes no turn. Otherwise, with two backends, the first attempts would always go to the same
                 // one.
                 let turn = if failed.is_empty() { group.turn() } else { group.next_turn() };
                 for choice in 0..CHOICES {
-                    let chosen = group.choose(turn.wrapping_add(choice), wanted, may_be);
+                    let chosen = group.choose(turn.wrapping_add(choice), selection, may_be);
                     let Some(member) = chosen else { break };
-                    if let Some(attempt) = Attempt::begin(member.backend.clone(), wanted.limit, heed) {
+                    if let Some(attempt) =
+                        Attempt::begin(member.backend.clone(), selection.limit, circuit_mode)
+                    {
                         return Ok(attempt);
                     }
                 }
             }
         }
-        Err(self.refusal(wanted, panics))
+        Err(self.refusal(selection, panics))
     }
 
-    fn refusal(&self, wanted: &Selection<'_>, panics: bool) -> NoBackend {
-        if self.all().any(|member| usable(&member.backend, wanted, panics)) {
+    fn refusal(&self, selection: &Selection<'_>, panics: bool) -> NoBackend {
+        if self.all().any(|member| usable(&member.backend, selection, panics)) {
             return NoBackend::AllBusy;
         }
         let well = self.all().map(|member| &member.backend);
@@ -156,22 +158,22 @@ impl Group {
     fn choose(
         &self,
         turn: usize,
-        wanted: &Selection<'_>,
+        selection: &Selection<'_>,
         may_be: impl Fn(&Member) -> bool,
     ) -> Option<&Member> {
         let marked = |mark| self.members().iter().find(|member| member.backend.mark == mark);
-        let known = wanted.known.and_then(marked).filter(|member| may_be(member));
-        known.or_else(|| self.pick(turn, wanted.key, may_be))
+        let known = selection.known.and_then(marked).filter(|member| may_be(member));
+        known.or_else(|| self.pick(turn, selection.key, may_be))
     }
 }
 
 /// Returns true if the member may be sent another request.
-fn is_free(member: &Member, wanted: &Selection<'_>, panics: bool) -> bool {
-    usable(&member.backend, wanted, panics) && member.backend.inflight() < wanted.limit
+fn is_free(member: &Member, selection: &Selection<'_>, panics: bool) -> bool {
+    usable(&member.backend, selection, panics) && member.backend.inflight() < selection.limit
 }
 
-fn usable(backend: &BackendState, wanted: &Selection<'_>, panics: bool) -> bool {
-    if panics || !wanted.heeds_circuits {
+fn usable(backend: &BackendState, selection: &Selection<'_>, panics: bool) -> bool {
+    if panics || !selection.respects_circuits {
         return !backend.is_drained() && (panics || backend.is_healthy());
     }
     backend.is_usable()
@@ -183,7 +185,8 @@ mod tests {
     use crate::telemetry::Metrics;
     use crate::upstream::backend::tests::{backend, begin, trip};
 
-    const WANTED: Selection<'_> = Selection { key: b"", known: None, limit: u32::MAX, heeds_circuits: true };
+    const WANTED: Selection<'_> =
+        Selection { key: b"", known: None, limit: u32::MAX, respects_circuits: true };
 
     struct Fixture {
         a: Arc<BackendState>,
@@ -207,9 +210,13 @@ mod tests {
     }
 
     impl Fixture {
-        fn begin(&self, wanted: &Selection<'_>, failed: &[&Arc<BackendState>]) -> Result<String, NoBackend> {
+        fn begin(
+            &self,
+            selection: &Selection<'_>,
+            failed: &[&Arc<BackendState>],
+        ) -> Result<String, NoBackend> {
             let failed: Vec<_> = failed.iter().map(|backend| (*backend).clone()).collect();
-            self.pool.begin_attempt(wanted, &failed).map(|attempt| attempt.backend().name.clone())
+            self.pool.begin_attempt(selection, &failed).map(|attempt| attempt.backend().name.clone())
         }
     }
 
@@ -247,27 +254,27 @@ mod tests {
     fn sticky_client_keeps_backend_while_usable() {
         let fixture = fixture(0);
         let mark = fixture.b.mark.clone();
-        let wanted = Selection { known: Some(&mark), ..WANTED };
+        let selection = Selection { known: Some(&mark), ..WANTED };
         for _ in 0..4 {
-            assert_eq!(fixture.begin(&wanted, &[]).unwrap(), "b");
+            assert_eq!(fixture.begin(&selection, &[]).unwrap(), "b");
         }
-        assert_eq!(fixture.begin(&wanted, &[&fixture.b]).unwrap(), "a");
+        assert_eq!(fixture.begin(&selection, &[&fixture.b]).unwrap(), "a");
         fixture.b.set_drained(true);
-        assert_eq!(fixture.begin(&wanted, &[]).unwrap(), "a");
+        assert_eq!(fixture.begin(&selection, &[]).unwrap(), "a");
         assert!(fixture.begin(&Selection { known: Some("unknown"), ..WANTED }, &[]).is_ok());
     }
 
     #[test]
     fn backends_at_inflight_limit_are_all_busy() {
         let fixture = fixture(0);
-        let wanted = Selection { limit: 1, ..WANTED };
-        let _first = fixture.pool.begin_attempt(&wanted, &[]).unwrap();
-        let second = fixture.pool.begin_attempt(&wanted, &[]).unwrap();
-        assert_eq!(fixture.begin(&wanted, &[]).unwrap(), "backup", "it is there for this");
+        let selection = Selection { limit: 1, ..WANTED };
+        let _first = fixture.pool.begin_attempt(&selection, &[]).unwrap();
+        let second = fixture.pool.begin_attempt(&selection, &[]).unwrap();
+        assert_eq!(fixture.begin(&selection, &[]).unwrap(), "backup", "it is there for this");
         let _third = begin(&fixture.backup);
-        assert_eq!(fixture.begin(&wanted, &[]), Err(NoBackend::AllBusy));
+        assert_eq!(fixture.begin(&selection, &[]), Err(NoBackend::AllBusy));
         drop(second);
-        assert!(fixture.begin(&wanted, &[]).is_ok());
+        assert!(fixture.begin(&selection, &[]).is_ok());
     }
 
     #[test]
@@ -295,7 +302,7 @@ mod tests {
         let fixture = fixture(0);
         trip(&fixture.a);
         trip(&fixture.b);
-        let wanted = Selection { heeds_circuits: false, ..WANTED };
-        assert_ne!(fixture.begin(&wanted, &[]).unwrap(), "backup");
+        let selection = Selection { respects_circuits: false, ..WANTED };
+        assert_ne!(fixture.begin(&selection, &[]).unwrap(), "backup");
     }
 }

@@ -58,7 +58,7 @@ impl TrafficSplit {
     }
 
     /// Returns the tags. The tag that gets the rest is the first.
-    pub fn arms(&self) -> impl Iterator<Item = &WeightedPool> {
+    pub fn weighted_pools(&self) -> impl Iterator<Item = &WeightedPool> {
         std::iter::once(&self.first).chain(&self.others)
     }
 
@@ -74,11 +74,11 @@ impl TrafficSplit {
     }
 
     /// Returns the tag of a bucket. The other tags have the lowest buckets, so that their shares can grow.
-    pub fn arm(&self, SplitBucket(draw): SplitBucket) -> &WeightedPool {
+    pub fn weighted_pool(&self, SplitBucket(draw): SplitBucket) -> &WeightedPool {
         let mut below = 0;
         let mut others = self.others.iter();
-        let found = others.find(|arm| {
-            below += u16::from(arm.percent) * (SplitBucket::ALL / 100);
+        let found = others.find(|weighted_pool| {
+            below += u16::from(weighted_pool.percent) * (SplitBucket::ALL / 100);
             draw < below
         });
         found.unwrap_or(&self.first)
@@ -98,7 +98,7 @@ mod tests {
     use crate::config::{Algorithm, Percent};
 
     fn split(others: &[(&str, u8)]) -> TrafficSplit {
-        let arm = |&(tag, percent): &(&str, u8)| WeightedPool {
+        let weighted_pool = |&(tag, percent): &(&str, u8)| WeightedPool {
             tag: tag.to_owned(),
             pool: Arc::new(Pool::new(
                 Vec::new(),
@@ -111,11 +111,11 @@ mod tests {
             provisional: false,
             metrics: None,
         };
-        TrafficSplit::new(arm(&("a", 100)), others.iter().map(arm).collect())
+        TrafficSplit::new(weighted_pool(&("a", 100)), others.iter().map(weighted_pool).collect())
     }
 
     fn count(split: &TrafficSplit, requests: usize, tag: &str) -> usize {
-        (0..requests).filter(|_| split.arm(split.draw()).tag == tag).count()
+        (0..requests).filter(|_| split.weighted_pool(split.draw()).tag == tag).count()
     }
 
     #[test]
@@ -136,7 +136,11 @@ mod tests {
         let (small, large) = (split(&[("b", 10)]), split(&[("b", 50)]));
         let draws = || (0..SplitBucket::ALL).filter_map(SplitBucket::new);
         assert_eq!(draws().count(), 10_000);
-        assert!(draws().filter(|draw| small.arm(*draw).tag == "b").all(|draw| large.arm(draw).tag == "b"));
+        assert!(
+            draws()
+                .filter(|draw| small.weighted_pool(*draw).tag == "b")
+                .all(|draw| large.weighted_pool(draw).tag == "b")
+        );
         assert_eq!(SplitBucket::new(10_000), None);
     }
 

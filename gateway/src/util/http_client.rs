@@ -100,7 +100,7 @@ pub struct Answer {
 ///
 /// # Errors
 /// Returns the reason on one line if there is no complete response within these limits.
-pub async fn ask(
+pub async fn fetch(
     http: &BodilessClient,
     request: Request<Empty<Bytes>>,
     limit: Duration,

@@ -13,11 +13,11 @@ use tokio::time::sleep;
 pub(super) struct DrainTimer(Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>);
 
 impl DrainTimer {
-    /// Creates a timer that starts when `stopping` becomes true. The first half of `patience` is for both sides to
+    /// Creates a timer that starts when `stopping` becomes true. The first half of `grace_period` is for both sides to
     /// finish by themselves, and the last quarter for the closing handshake. In the quarter between them, each client
     /// gets a random time, so that they do not all reconnect at once.
-    pub(super) fn new(stopping: watch::Receiver<bool>, patience: Duration) -> Self {
-        DrainTimer(Some(Box::pin(wait(stopping, patience.mul_f64(0.5 + 0.25 * fastrand::f64())))))
+    pub(super) fn new(stopping: watch::Receiver<bool>, grace_period: Duration) -> Self {
+        DrainTimer(Some(Box::pin(wait(stopping, grace_period.mul_f64(0.5 + 0.25 * fastrand::f64())))))
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -44,6 +44,6 @@ async fn wait(mut stopping: watch::Receiver<bool>, pause: Duration) {
 
 impl fmt::Debug for DrainTimer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Going").field(&self.is_over()).finish()
+        f.debug_tuple("DrainTimer").field(&self.is_over()).finish()
     }
 }

@@ -59,7 +59,7 @@ struct UpgradeConnector {
 
 impl fmt::Debug for UpgradeConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lender").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("UpgradeConnector").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 

@@ -33,11 +33,11 @@ pub use tunnel::{CloseReason, Tunnel};
 
 /// Settings of a tunnel.
 #[derive(Clone, Debug)]
-pub struct Terms {
+pub struct TunnelOptions {
     /// Maximum time without a byte in either direction.
     pub idle: Duration,
     /// Grace period for open WebSockets when the process stops.
-    pub patience: Duration,
+    pub grace_period: Duration,
     /// Watch that becomes true when the process stops.
     pub stopping: watch::Receiver<bool>,
     /// Gauge of open tunnels.
@@ -48,7 +48,7 @@ pub struct Terms {
 /// share it.
 #[derive(Debug)]
 pub struct Upgrade {
-    terms: Terms,
+    options: TunnelOptions,
     state: Mutex<State>,
     /// Bytes that the client sent through the tunnel.
     received: AtomicU64,
@@ -79,9 +79,9 @@ pub struct TunnelStats {
 
 impl Upgrade {
     /// Creates an attempt that has not begun.
-    pub fn new(terms: Terms) -> Arc<Self> {
+    pub fn new(options: TunnelOptions) -> Arc<Self> {
         Arc::new(Upgrade {
-            terms,
+            options,
             state: Mutex::default(),
             received: AtomicU64::default(),
             sent: AtomicU64::default(),

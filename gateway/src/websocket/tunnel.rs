@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::direction::{Direction, Failed, Follow};
 use super::frames::{Frames, GOING_AWAY};
-use super::{Terms, Upgrade};
+use super::{TunnelOptions, Upgrade};
 use crate::websocket::drain_timer::DrainTimer;
 
 /// Maximum silence of a backend after its client has finished.
@@ -79,7 +79,7 @@ impl Tunnel {
     /// the client has already sent.
     pub(super) fn begin(upgrade: &Arc<Upgrade>, held: impl FnOnce() -> Vec<u8>) -> Option<Box<Self>> {
         let (backend, early) = upgrade.take()?;
-        let Terms { idle, patience, stopping, active } = upgrade.terms.clone();
+        let TunnelOptions { idle, grace_period, stopping, active } = upgrade.options.clone();
         let now = Instant::now();
         Some(Box::new(Tunnel {
             upgrade: upgrade.clone(),
@@ -88,7 +88,7 @@ impl Tunnel {
             down: Direction::beginning_with(early),
             frames: Frames::default(),
             close_sent: false,
-            going: DrainTimer::new(stopping, patience),
+            going: DrainTimer::new(stopping, grace_period),
             last_passed: now,
             idle: Box::pin(sleep_until(now + idle)),
             _counted: Counted::begin(active),
@@ -109,14 +109,14 @@ impl Tunnel {
             return Poll::Ready(if is_late { CloseReason::Closed } else { lost(failed, Sender::Client) });
         }
         if !self.close_sent && self.going.poll(cx).is_ready() {
-            self.tell_to_go();
+            self.send_close();
         }
         let mut follow = if self.close_sent { Follow::Drop } else { Follow::Frames(&mut self.frames) };
         if let Err(failed) = self.down.poll(&mut self.backend, client, cx, &mut follow) {
             return Poll::Ready(lost(failed, Sender::Backend));
         }
         // The bytes from the backend may have reached the end of a frame only now.
-        if !self.close_sent && self.going.is_over() && self.tell_to_go() {
+        if !self.close_sent && self.going.is_over() && self.send_close() {
             cx.waker().wake_by_ref();
         }
         if before != (self.up.passed, self.down.passed, self.up.state, self.down.state) {
@@ -133,7 +133,7 @@ impl Tunnel {
 
     /// Puts a Close between two frames for the client, which will answer it; the backend then answers the client.
     /// Returns false if no frame can begin now.
-    fn tell_to_go(&mut self) -> bool {
+    fn send_close(&mut self) -> bool {
         let can = self.frames.is_between() && self.down.pending.is_empty() && !self.down.is_ending();
         if can {
             self.down.pending.extend(GOING_AWAY);
@@ -143,7 +143,7 @@ impl Tunnel {
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let idle = self.upgrade.terms.idle;
+        let idle = self.upgrade.options.idle;
         let allowed = match (self.down.is_ending(), self.up.is_ending()) {
             (true, _) => idle.min(FAREWELL),
             (false, true) => idle.min(LINGER),

@@ -274,7 +274,7 @@ impl<'c> Compiler<'c> {
         let policies = EffectivePolicies::of(self.defaults, host, route);
         let own_tag = route.map(|route| route.enabled_backends_tag.as_str()).filter(|tag| !tag.is_empty());
         let split = match own_tag {
-            Some(tag) => TrafficSplit::new(self.arm(at, &policies, tag)?, Vec::new()),
+            Some(tag) => TrafficSplit::new(self.weighted_pool(at, &policies, tag)?, Vec::new()),
             None => self.split(at, &policies, host)?,
         };
         let cookie = Some(&*host.split_cookie).filter(|name| !name.is_empty() && split.is_shared());
@@ -332,19 +332,23 @@ impl<'c> Compiler<'c> {
         let rollout = host.rollout.iter().filter_map(|rollout| Some((&rollout.to, rollout.share()?, true)));
         let mut others = Vec::new();
         for (tag, percent, provisional) in shares.chain(rollout) {
-            let arm = self.compared_arm(at, policies, host, tag)?;
-            others.push(WeightedPool { percent: percent.get(), provisional, ..arm });
+            let weighted_pool = self.compared_pool(at, policies, host, tag)?;
+            others.push(WeightedPool { percent: percent.get(), provisional, ..weighted_pool });
         }
         let tag = &host.enabled_backends_tag;
         if others.is_empty() {
-            return Ok(TrafficSplit::new(self.arm(at, policies, tag)?, others));
+            return Ok(TrafficSplit::new(self.weighted_pool(at, policies, tag)?, others));
         }
-        let percent = others.iter().map(|arm| arm.percent).fold(100_u8, u8::saturating_sub);
-        Ok(TrafficSplit::new(WeightedPool { percent, ..self.compared_arm(at, policies, host, tag)? }, others))
+        let percent =
+            others.iter().map(|weighted_pool| weighted_pool.percent).fold(100_u8, u8::saturating_sub);
+        Ok(TrafficSplit::new(
+            WeightedPool { percent, ..self.compared_pool(at, policies, host, tag)? },
+            others,
+        ))
     }
 
     /// Returns the backends with `tag`, with a share of 100 percent.
-    fn arm(
+    fn weighted_pool(
         &mut self,
         at: &str,
         policies: &EffectivePolicies<'c>,
@@ -357,15 +361,15 @@ impl<'c> Compiler<'c> {
 
     /// Returns the backends with `tag`, with a share of 100 percent and with metrics that let the tag be
     /// compared with others.
-    fn compared_arm(
+    fn compared_pool(
         &mut self,
         at: &str,
         policies: &EffectivePolicies<'c>,
         host: &VirtualHost,
         tag: &str,
     ) -> Result<WeightedPool, Vec<PathFault>> {
-        let arm = self.arm(at, policies, tag)?;
-        Ok(WeightedPool { metrics: Some(self.metrics.lazy_tag(&host.domain, tag)), ..arm })
+        let weighted_pool = self.weighted_pool(at, policies, tag)?;
+        Ok(WeightedPool { metrics: Some(self.metrics.lazy_tag(&host.domain, tag)), ..weighted_pool })
     }
 
     /// Returns the cookie that keeps a client on a backend. A route with another tag gets a cookie of another

@@ -174,21 +174,23 @@ fn taken(route: &Route, request: &RequestHeader, upstream_path: String) -> Taken
         backup,
         state: BackendCondition::from(&*member.backend),
     };
-    let pool = |arm: &WeightedPool| Pool {
-        tag: arm.tag.clone(),
-        percent: arm.percent,
-        by_rollout: arm.provisional,
-        backends: arm.pool.members().map(backend).collect(),
+    let pool = |weighted_pool: &WeightedPool| Pool {
+        tag: weighted_pool.tag.clone(),
+        percent: weighted_pool.percent,
+        by_rollout: weighted_pool.provisional,
+        backends: weighted_pool.pool.members().map(backend).collect(),
     };
-    let chosen = route.split.arm(route.known_draw(&request.headers).unwrap_or_else(|| route.split.peek()));
+    let chosen = route
+        .split
+        .weighted_pool(route.sticky_bucket(&request.headers).unwrap_or_else(|| route.split.peek()));
     let known = route.sticky_id(&request.headers);
-    let next = chosen.pool.next(&route.wanted(request, None, known, &mut [0; 16]));
+    let next = chosen.pool.next(&route.selection(request, None, known, &mut [0; 16]));
     Taken {
         name: route.name.clone(),
         redirect: None,
         upstream_path,
         policies: route.policies.iter().map(|&(name, from)| Policy { name, from }).collect(),
-        pools: route.split.arms().map(pool).collect(),
+        pools: route.split.weighted_pools().map(pool).collect(),
         tag: chosen.tag.clone(),
         algorithm: route.algorithm,
         next: next.map(|backend| backend.name.clone()),

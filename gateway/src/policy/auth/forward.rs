@@ -110,7 +110,7 @@ impl Forward {
         Checked::Later(Box::pin(async move {
             let _room = room;
             let answer = match question {
-                Ok(question) => http_client::ask(&self.http, question, self.limit, MAX_BYTES).await,
+                Ok(question) => http_client::fetch(&self.http, question, self.limit, MAX_BYTES).await,
                 Err(error) => Err(error.to_string()),
             };
             self.verdict(answer)

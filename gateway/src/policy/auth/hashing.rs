@@ -24,12 +24,12 @@ const MAX_PLACES: usize = 1024;
 /// several people.
 const MAX_OF_ONE: usize = 8;
 /// Maximum time that a password waits.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Limiter of the process, because the limit shares the processors of the process.
 pub(super) static HASHING: LazyLock<Arc<Hashing>> = LazyLock::new(|| {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    Arc::new(Hashing::new(processors.div_ceil(2), MAX_PLACES, PATIENCE))
+    Arc::new(Hashing::new(processors.div_ceil(2), MAX_PLACES, TIMEOUT))
 });
 
 pub(super) struct Hashing {
@@ -39,7 +39,7 @@ pub(super) struct Hashing {
     places: Arc<Semaphore>,
     /// Clients that hold a place. The map therefore never has more clients than there are places.
     clients: Mutex<HashMap<Option<IpAddr>, Client>>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 struct Client {
@@ -71,13 +71,13 @@ pub(super) struct HashPermit {
 }
 
 impl Hashing {
-    fn new(at_once: usize, places: usize, patience: Duration) -> Self {
+    fn new(at_once: usize, places: usize, timeout: Duration) -> Self {
         Hashing {
             running: Arc::new(Semaphore::new(at_once)),
             running_of_one: at_once.div_ceil(2),
             places: Arc::new(Semaphore::new(places)),
             clients: Mutex::default(),
-            patience,
+            timeout,
         }
     }
 
@@ -94,7 +94,7 @@ impl Hashing {
             is_in_front = true;
             Some((own, self.running.clone().acquire_owned().await.ok()?))
         };
-        match timeout(self.patience, turn).await {
+        match timeout(self.timeout, turn).await {
             Ok(Some((own, running))) => {
                 Ok(HashPermit { _running: running, _running_of_one: own, _place: place })
             }
@@ -142,7 +142,7 @@ mod tests {
     }
 
     fn hashing(at_once: usize, places: usize) -> Arc<Hashing> {
-        Arc::new(Hashing::new(at_once, places, PATIENCE))
+        Arc::new(Hashing::new(at_once, places, TIMEOUT))
     }
 
     #[tokio::test]

@@ -40,14 +40,14 @@ pub struct Pace {
     /// Timeout of a fetch.
     pub limit: Duration,
     /// Maximum time that a request waits for a fetch.
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 impl Pace {
     /// Returns the default values, with a fetch every `refresh`.
     pub fn refreshing(refresh: Duration) -> Self {
         let floor = refresh.min(Duration::from_secs(30));
-        Pace { refresh, floor, limit: Duration::from_secs(5), patience: Duration::from_secs(2) }
+        Pace { refresh, floor, limit: Duration::from_secs(5), timeout: Duration::from_secs(2) }
     }
 }
 
@@ -112,7 +112,7 @@ impl KeySet {
         }
         let begun = now.ended;
         let fetched = state.wait_for(|state| !state.is_fetching && state.ended != begun);
-        let is_current = match timeout(self.pace.patience, fetched).await {
+        let is_current = match timeout(self.pace.timeout, fetched).await {
             Ok(Ok(state)) => state.is_current,
             _ => false,
         };
@@ -187,7 +187,7 @@ impl KeySet {
             .header(header::USER_AGENT, "gateway")
             .body(Empty::new())
             .map_err(|error| error.to_string())?;
-        let answer = http_client::ask(&self.http, request, self.pace.limit, MAX_BYTES).await?;
+        let answer = http_client::fetch(&self.http, request, self.pace.limit, MAX_BYTES).await?;
         if answer.status != StatusCode::OK {
             // A redirect is refused too: the operator has not allowed keys from its target.
             return Err(format!("answered with {}", answer.status));

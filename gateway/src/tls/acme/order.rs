@@ -35,7 +35,7 @@ impl OneOrder<'_> {
         challenges: &Arc<Challenges>,
         accounts: &Mutex<()>,
     ) -> Result<String, OrderError> {
-        let limit = self.pace.patience * 3;
+        let limit = self.pace.timeout * 3;
         let outcome = timeout(limit, self.pem(challenges, accounts)).await;
         outcome.unwrap_or_else(|_| {
             Err(OrderError::new("order a certificate", format!("it took longer than {limit:?}")))
@@ -121,7 +121,7 @@ impl OneOrder<'_> {
             OrderStatus::Ready => "have the names checked",
             _ => "have a certificate issued",
         };
-        let deadline = Instant::now() + self.pace.patience;
+        let deadline = Instant::now() + self.pace.timeout;
         let mut pause = Duration::from_millis(250).min(self.pace.poll_most);
         loop {
             match order.state().status {
@@ -132,7 +132,7 @@ impl OneOrder<'_> {
             }
             let wait = pause.max(self.client.asked_to_wait().unwrap_or_default());
             if Instant::now() + wait > deadline {
-                let reason = format!("the server was not done with it within {:?}", self.pace.patience);
+                let reason = format!("the server was not done with it within {:?}", self.pace.timeout);
                 return Err(OrderError::new(tried, reason));
             }
             sleep(wait).await;

@@ -12,7 +12,7 @@ pub struct Timing {
     /// Maximum wait after a failure, unless the server asks for a longer one.
     pub retry_most: Duration,
     /// Timeout for the validation of the names, and again for the issue of the certificate.
-    pub patience: Duration,
+    pub timeout: Duration,
     /// Maximum interval between two polls of an order, if the server does not ask for a longer one.
     pub poll_most: Duration,
     /// Maximum number of simultaneous orders.
@@ -24,7 +24,7 @@ impl Default for Timing {
         Timing {
             retry_first: Duration::from_secs(60),
             retry_most: Duration::from_secs(6 * 60 * 60),
-            patience: Duration::from_secs(5 * 60),
+            timeout: Duration::from_secs(5 * 60),
             poll_most: Duration::from_secs(10),
             at_once: 4,
         }

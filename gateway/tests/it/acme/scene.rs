@@ -30,7 +30,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(60);
 const PACE: Timing = Timing {
     retry_first: Duration::from_millis(200),
     retry_most: Duration::from_millis(800),
-    patience: Duration::from_secs(30),
+    timeout: Duration::from_secs(30),
     poll_most: Duration::from_millis(250),
     at_once: 4,
 };
@@ -65,7 +65,7 @@ impl Scene {
         let challenges = Arc::<Challenges>::default();
         let proxy = serve(proxy::Gateway::new(proxy::GatewayDeps {
             live: store,
-            books: RequestLog { metrics: metrics.clone(), access_log: None, timelines: None },
+            request_log: RequestLog { metrics: metrics.clone(), access_log: None, timelines: None },
             challenges: challenges.clone(),
             leaving: Drain::default(),
             stopping: watch::channel(false).1,

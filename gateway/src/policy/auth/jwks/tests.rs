@@ -15,7 +15,7 @@ const QUICK: Pace = Pace {
     refresh: Duration::from_secs(3600),
     floor: Duration::from_secs(3600),
     limit: Duration::from_secs(5),
-    patience: Duration::from_secs(5),
+    timeout: Duration::from_secs(5),
 };
 
 /// Server with a set of keys, which counts the requests.
