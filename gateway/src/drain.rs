@@ -59,9 +59,9 @@ impl Part {
 /// Drain state of a process whose listeners another process has taken over. It also counts the connections of
 /// operators, which are still served.
 #[derive(Clone)]
-pub struct Drain(Arc<State>);
+pub struct Drain(Arc<DrainState>);
 
-struct State {
+struct DrainState {
     /// State for tasks that wait for the drain.
     begun: watch::Sender<bool>,
     /// State for the check at each response.
@@ -75,7 +75,7 @@ pub struct DrainGuard(Drain);
 
 impl Default for Drain {
     fn default() -> Self {
-        Drain(Arc::new(State {
+        Drain(Arc::new(DrainState {
             begun: watch::Sender::new(false),
             has_begun: AtomicBool::new(false),
             hurries: AtomicBool::new(false),

@@ -10,7 +10,7 @@ use pingora::server::configuration::ServerConf;
 use pingora::services::background::background_service;
 use tracing::{info, warn};
 
-use crate::admin::{Access, AccessError, Api, ApiServer, Door, MetricsServer, Readiness};
+use crate::admin::{AccessError, Api, ApiAccess, ApiServer, Door, MetricsServer, Readiness};
 use crate::config::{Config, ConfigError, HealthCheck, MAX_ATTEMPTS, Parsed, Source};
 use crate::demo::DemoOrigins;
 use crate::drain::{Drain, StartupBarrier};
@@ -45,7 +45,7 @@ pub enum StartError {
     Config(#[from] ConfigError),
     /// The management API would be open to every client.
     #[error(transparent)]
-    Access(#[from] AccessError),
+    ApiAccess(#[from] AccessError),
     /// The system does not let signals be caught.
     #[error("cannot catch SIGTERM, SIGINT, SIGHUP, SIGQUIT and SIGUSR1: {0}")]
     Signals(std::io::Error),
@@ -97,7 +97,7 @@ fn serve(
     let config = &parsed.config.clone();
     let room = descriptors::make_room(config)?;
     let signals = CaughtSignals::catch().map_err(StartError::Signals)?;
-    let access = Access::new(&config.admin, config.proxy.management_api_addr);
+    let access = ApiAccess::new(&config.admin, config.proxy.management_api_addr);
     let access = config.proxy.management_api.then_some(access).transpose()?;
     let Sockets { proxy: sockets, management, metrics: metrics_listener } =
         Sockets::open(config, &mut start.listeners)?;

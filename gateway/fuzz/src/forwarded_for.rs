@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use gateway::config::{Cidr, TrustedField};
-use gateway::policy::forwarded::{self, Client, Origin};
+use gateway::policy::forwarded::{self, ForwardedClient, Origin};
 use http::header::{HeaderMap, HeaderValue};
 use pingora::http::RequestHeader;
 
@@ -68,7 +68,10 @@ fn named(fields: &[HeaderValue]) -> Vec<IpAddr> {
 /// gateway writes.
 fn told(client: IpAddr) {
     let Ok(mut request) = RequestHeader::build("GET", b"/", None) else { panic!("a request cannot be made") };
-    let told = forwarded::apply(&mut request, &Client { address: Some(client), is_https: true, host: None });
+    let told = forwarded::apply(
+        &mut request,
+        &ForwardedClient { address: Some(client), is_https: true, host: None },
+    );
     assert!(told.is_ok(), "{client} cannot be told: {told:?}");
     let (gateway, everybody) = (IpAddr::from([127, 0, 0, 1]), ["127.0.0.1/32".parse()]);
     let trusted: Vec<Cidr> = everybody.into_iter().flatten().collect();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
-use gateway::downstream::http2::inspector::{Fatal, Inspector};
+use gateway::downstream::http2::inspector::{Fatal, FrameInspector};
 use gateway::downstream::http2::ledger::{Ledger, Verdict};
 use gateway::downstream::http2::{OpenStreams, StreamLimit};
 use prometheus::{IntCounter, IntGauge};
@@ -75,7 +75,7 @@ pub(crate) struct Inspected {
 pub(crate) fn inspect(input: &[u8], size: usize) -> Inspected {
     let verdict = Arc::<Verdict>::default();
     let mut ledger = Ledger::new(verdict.clone(), open_streams());
-    let mut inspector = Inspector::new(PREFACE.len());
+    let mut inspector = FrameInspector::new(PREFACE.len());
     let (mut passed, mut fatal, mut waits) = (Vec::new(), None, 0);
     'connection: for piece in [PREFACE, input].concat().chunks(size) {
         let mut looked_at = inspector.on_data(piece, &mut ledger);
@@ -113,7 +113,7 @@ fn open_streams() -> Arc<OpenStreams> {
     OpenStreams::new(StreamLimit { most: 1, open, refused })
 }
 
-fn give(inspector: &mut Inspector, passed: &mut Vec<u8>) -> bool {
+fn give(inspector: &mut FrameInspector, passed: &mut Vec<u8>) -> bool {
     let mut space = [0; 1000];
     let mut buf = ReadBuf::new(&mut space);
     let has_given = inspector.give(&mut buf);
@@ -123,7 +123,7 @@ fn give(inspector: &mut Inspector, passed: &mut Vec<u8>) -> bool {
 
 /// Checks the memory held. Buffers grow to twice the size of their content: an encoded head, heads for h2, and
 /// bytes that have arrived.
-fn is_bounded(inspector: &Inspector, came: usize) {
+fn is_bounded(inspector: &FrameInspector, came: usize) {
     let heads = HEADS_AT_ONCE * (MAX_LIST + 1024);
     let most = AT_REST + 2 * (MAX_BLOCK + heads + 2 * came);
     assert!(inspector.held() <= most, "it holds {} bytes, of which {came} have come", inspector.held());

@@ -4,6 +4,6 @@ mod api;
 mod metrics_server;
 mod serve;
 
-pub use api::{Access, AccessError, Api, ApiServer};
+pub use api::{AccessError, Api, ApiAccess, ApiServer};
 pub use metrics_server::{MetricsServer, Readiness};
 pub use serve::Door;

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use http::{HeaderName, HeaderValue, Method, Uri};
 
 use crate::PINGORA_VERSION;
-use crate::admin::Access;
+use crate::admin::ApiAccess;
 use crate::cli::diff::{AgainstError, changes_against};
 use crate::config::{self, Address, Config, ConfigError, Overrides, Source};
 use crate::demo::{self, DemoError};
@@ -225,13 +225,13 @@ fn warn<'w>(warnings: impl IntoIterator<Item = &'w String>) {
 /// the configuration is meant for may have the token.
 fn access_warning(config: &Config) -> Result<Option<String>, CliError> {
     let access =
-        config.proxy.management_api.then(|| Access::new(&config.admin, config.proxy.management_api_addr));
+        config.proxy.management_api.then(|| ApiAccess::new(&config.admin, config.proxy.management_api_addr));
     match access.transpose() {
         Ok(_) => Ok(None),
         Err(error) if error.lacks_token() => {
             Ok(Some(format!("{error}; `gateway run` does not start without it")))
         }
-        Err(error) => Err(StartError::Access(error).into()),
+        Err(error) => Err(StartError::ApiAccess(error).into()),
     }
 }
 

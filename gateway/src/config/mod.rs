@@ -68,7 +68,7 @@ pub use schema::{
 pub use search::search;
 pub use secrets::{hide_secrets, reveal_secrets, shown_url};
 pub use shares::{Rollout, RolloutState, Share};
-pub use template::{Part, Template, Value, push_encoded};
+pub use template::{Template, TemplatePart, Value, push_encoded};
 pub use upstream::{
     Algorithm, Balancing, CircuitBreaker, HashKey, HealthCheck, ProbeKind, Retry, Upstream, UpstreamProtocol,
 };

@@ -102,9 +102,9 @@ impl RateLimits {
 
 impl<'de> Deserialize<'de> for RateLimits {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
+        struct RangeVisitor;
 
-        impl<'de> de::Visitor<'de> for Visitor {
+        impl<'de> de::Visitor<'de> for RangeVisitor {
             type Value = Vec<RateLimit>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -124,7 +124,7 @@ impl<'de> Deserialize<'de> for RateLimits {
             }
         }
 
-        deserializer.deserialize_any(Visitor).map(RateLimits)
+        deserializer.deserialize_any(RangeVisitor).map(RateLimits)
     }
 }
 

@@ -6,7 +6,7 @@ use http::uri::Authority;
 use regex::Regex;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::template::{Part, Template, Value};
+use super::template::{Template, TemplatePart, Value};
 
 /// Status code of a redirect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -54,7 +54,7 @@ pub enum Section {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedirectTarget {
     /// Parts of the target, each within one section.
-    pub parts: Vec<(Section, Part)>,
+    pub parts: Vec<(Section, TemplatePart)>,
     /// True if the target has no host and is a path on the same host.
     pub is_path: bool,
 }
@@ -77,19 +77,21 @@ impl RedirectTarget {
         let mut parts = Template::parse(text, true, pattern)?.parts.into_iter();
         let mut reader = Reader::default();
         match (parts.next(), parts.as_slice().first()) {
-            (Some(Part::Text(first)), _) => reader.begin(first).ok_or_else(nowhere)?,
-            (Some(Part::Value(Value::Path)), _) => reader.begin_with_path(),
-            (Some(Part::Value(Value::Scheme)), Some(Part::Text(next))) if next.starts_with("://") => {
-                reader.parts.push((Section::Host, Part::Value(Value::Scheme)));
-                let Some(Part::Text(next)) = parts.next() else { return Err(nowhere()) };
+            (Some(TemplatePart::Text(first)), _) => reader.begin(first).ok_or_else(nowhere)?,
+            (Some(TemplatePart::Value(Value::Path)), _) => reader.begin_with_path(),
+            (Some(TemplatePart::Value(Value::Scheme)), Some(TemplatePart::Text(next)))
+                if next.starts_with("://") =>
+            {
+                reader.parts.push((Section::Host, TemplatePart::Value(Value::Scheme)));
+                let Some(TemplatePart::Text(next)) = parts.next() else { return Err(nowhere()) };
                 reader.begin_host("://", &next["://".len()..]);
             }
             _ => return Err(nowhere()),
         }
         for part in parts {
             match part {
-                Part::Text(text) => reader.text(&text),
-                Part::Value(value) => reader.value(value)?,
+                TemplatePart::Text(text) => reader.text(&text),
+                TemplatePart::Value(value) => reader.value(value)?,
             }
         }
         // An `h` stands for `$host`, so only a target without a host has an empty host here.
@@ -105,7 +107,7 @@ impl RedirectTarget {
 
 /// Reader of a template that tracks the current section of the URL.
 struct Reader {
-    parts: Vec<(Section, Part)>,
+    parts: Vec<(Section, TemplatePart)>,
     section: Section,
     is_path: bool,
     /// Host read so far, with an `h` in place of the request's host.
@@ -140,7 +142,7 @@ impl Reader {
     }
 
     fn begin_with_path(&mut self) {
-        self.parts.push((Section::Path, Part::Value(Value::Path)));
+        self.parts.push((Section::Path, TemplatePart::Value(Value::Path)));
     }
 
     fn text(&mut self, text: &str) {
@@ -169,8 +171,8 @@ impl Reader {
     fn push_text(&mut self, text: &str) {
         match self.parts.last_mut() {
             _ if text.is_empty() => {}
-            Some((section, Part::Text(before))) if *section == self.section => before.push_str(text),
-            _ => self.parts.push((self.section, Part::Text(text.to_owned()))),
+            Some((section, TemplatePart::Text(before))) if *section == self.section => before.push_str(text),
+            _ => self.parts.push((self.section, TemplatePart::Text(text.to_owned()))),
         }
     }
 
@@ -189,7 +191,7 @@ impl Reader {
             }
             _ => {}
         }
-        self.parts.push((self.section, Part::Value(value)));
+        self.parts.push((self.section, TemplatePart::Value(value)));
         Ok(())
     }
 }
@@ -236,14 +238,14 @@ mod tests {
     #[test]
     fn target_parts_get_their_url_sections() {
         let target = parse("https://a.example$path?b=$1#c").unwrap();
-        let text = |text: &str| Part::Text(text.to_owned());
+        let text = |text: &str| TemplatePart::Text(text.to_owned());
         assert_eq!(
             target.parts,
             [
                 (Section::Host, text("https://a.example")),
-                (Section::Path, Part::Value(Value::Path)),
+                (Section::Path, TemplatePart::Value(Value::Path)),
                 (Section::Query, text("?b=")),
-                (Section::Query, Part::Value(Value::Group(1))),
+                (Section::Query, TemplatePart::Value(Value::Group(1))),
                 (Section::Fragment, text("#c")),
             ]
         );

@@ -8,12 +8,12 @@ use regex::Regex;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     /// Parts of the template, in order.
-    pub parts: Vec<Part>,
+    pub parts: Vec<TemplatePart>,
 }
 
 /// Part of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum TemplatePart {
     /// Literal text.
     Text(String),
     /// Value from the request.
@@ -58,23 +58,23 @@ impl Template {
             }
             let (value, after) = names.read(after)?;
             if !literal.is_empty() {
-                parts.push(Part::Text(std::mem::take(&mut literal)));
+                parts.push(TemplatePart::Text(std::mem::take(&mut literal)));
             }
-            parts.push(Part::Value(value));
+            parts.push(TemplatePart::Value(value));
             rest = after;
         }
         literal.push_str(rest);
         if !literal.is_empty() {
-            parts.push(Part::Text(literal));
+            parts.push(TemplatePart::Text(literal));
         }
         Ok(Template { parts })
     }
 
     /// Returns the template's text, with `stand_in` in place of each value.
     pub(super) fn with(&self, stand_in: &str) -> String {
-        let text = |part: &Part| match part {
-            Part::Text(text) => text.clone(),
-            Part::Value(_) => stand_in.to_owned(),
+        let text = |part: &TemplatePart| match part {
+            TemplatePart::Text(text) => text.clone(),
+            TemplatePart::Value(_) => stand_in.to_owned(),
         };
         self.parts.iter().map(text).collect()
     }
@@ -185,17 +185,17 @@ pub fn push_encoded(into: &mut String, value: &[u8], in_query: bool) {
 mod tests {
     use super::*;
 
-    fn parse(text: &str, pattern: &str) -> Result<Vec<Part>, String> {
+    fn parse(text: &str, pattern: &str) -> Result<Vec<TemplatePart>, String> {
         let pattern = Some(pattern).filter(|pattern| !pattern.is_empty()).map(|it| Regex::new(it).unwrap());
         Template::parse(text, true, pattern.as_ref()).map(|template| template.parts)
     }
 
-    fn text(text: &str) -> Part {
-        Part::Text(text.to_owned())
+    fn text(text: &str) -> TemplatePart {
+        TemplatePart::Text(text.to_owned())
     }
 
-    fn group(number: usize) -> Part {
-        Part::Value(Value::Group(number))
+    fn group(number: usize) -> TemplatePart {
+        TemplatePart::Value(Value::Group(number))
     }
 
     #[test]
@@ -214,8 +214,14 @@ mod tests {
             ("${year}_old", vec![group(1), text("_old")]),
             ("a$$b$$$1$$", vec![text("a$b$"), group(1), text("$")]),
             ("$$1", vec![text("$1")]),
-            ("$path?$query", vec![Part::Value(Value::Path), text("?"), Part::Value(Value::Query)]),
-            ("$scheme://$host", vec![Part::Value(Value::Scheme), text("://"), Part::Value(Value::Host)]),
+            (
+                "$path?$query",
+                vec![TemplatePart::Value(Value::Path), text("?"), TemplatePart::Value(Value::Query)],
+            ),
+            (
+                "$scheme://$host",
+                vec![TemplatePart::Value(Value::Scheme), text("://"), TemplatePart::Value(Value::Host)],
+            ),
         ] {
             assert_eq!(parse(template, two), Ok(parts), "{template}");
         }

@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub use crate::downstream::bounds::{Bounds, HeadTerms};
 use crate::downstream::deadline::Deadline;
 pub use crate::downstream::http1::Refusal;
-use crate::downstream::http1::{Awaited, Inspector};
+use crate::downstream::http1::{Awaited, RequestInspector};
 use crate::downstream::http2::{Http2, StreamLimit};
 use crate::downstream::request_limit::{self, RequestLimit};
 use crate::downstream::write_rate::WriteRate;
@@ -77,7 +77,7 @@ pub struct ClientStream {
 
 #[derive(Debug)]
 struct Http1 {
-    inspector: Inspector,
+    inspector: RequestInspector,
     terms: HeadTerms,
     /// Input that the deadline is for, if the deadline was set here.
     timed: Awaited,
@@ -120,7 +120,7 @@ impl ClientStream {
     /// Enables HTTP/1 inspection with the given limits.
     #[must_use]
     pub fn with_http1(self, terms: HeadTerms) -> Self {
-        let http1 = Http1 { inspector: Inspector::default(), terms, timed: Awaited::Other };
+        let http1 = Http1 { inspector: RequestInspector::default(), terms, timed: Awaited::Other };
         ClientStream { http1: Some(http1), ..self }
     }
 

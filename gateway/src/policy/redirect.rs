@@ -3,7 +3,7 @@
 use http::{HeaderValue, StatusCode};
 use regex::{Captures, Regex};
 
-use crate::config::{self, Part, RedirectTarget, Section, Value, normalise_host, push_encoded};
+use crate::config::{self, RedirectTarget, Section, TemplatePart, Value, normalise_host, push_encoded};
 use crate::reply::{Problem, Reply};
 
 /// Redirect of a route.
@@ -66,7 +66,7 @@ impl Redirect {
         let mut is_open = false;
         for (section, part) in &self.target.parts {
             match part {
-                Part::Text(text) => {
+                TemplatePart::Text(text) => {
                     let is_end = *section == Section::Fragment;
                     let text = if is_open && !is_end { text.strip_prefix('&').unwrap_or(text) } else { text };
                     if is_open && is_end {
@@ -75,13 +75,13 @@ impl Redirect {
                     location.push_str(text);
                     is_open = false;
                 }
-                Part::Value(Value::Query) if asked.query.is_empty() => {
+                TemplatePart::Value(Value::Query) if asked.query.is_empty() => {
                     if location.ends_with('&') {
                         location.pop();
                     }
                     is_open = true;
                 }
-                Part::Value(value) => {
+                TemplatePart::Value(value) => {
                     values.push(&mut location, *value, *section)?;
                     is_open = false;
                 }

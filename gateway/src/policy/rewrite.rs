@@ -7,7 +7,7 @@ use pingora::prelude::*;
 use regex::Regex;
 
 use super::Verdict;
-use crate::config::{self, Part, Paths, Template, Value, read_path};
+use crate::config::{self, Paths, Template, TemplatePart, Value, read_path};
 use crate::reply::{Problem, Reply};
 
 /// Change of the path on its way to the backend.
@@ -104,12 +104,12 @@ fn replace(pattern: &Regex, template: &Template, path: &str) -> String {
     let mut replaced = path[..start].to_owned();
     for part in &template.parts {
         match part {
-            Part::Text(text) => replaced.push_str(text),
-            Part::Value(Value::Group(number)) => {
+            TemplatePart::Text(text) => replaced.push_str(text),
+            TemplatePart::Value(Value::Group(number)) => {
                 replaced.push_str(groups.get(*number).map_or("", |group| group.as_str()));
             }
             // A template of a rewrite can name only groups.
-            Part::Value(_) => {}
+            TemplatePart::Value(_) => {}
         }
     }
     replaced.push_str(&path[end..]);

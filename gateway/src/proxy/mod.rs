@@ -30,7 +30,7 @@ use crate::downstream::{read_deadline, request_limit, session, stream};
 use crate::drain::Drain;
 use crate::grpc::Call;
 use crate::live::Store;
-use crate::policy::forwarded::{self, Client};
+use crate::policy::forwarded::{self, ForwardedClient};
 use crate::policy::{Verdict, connection_login, cookie_crumbs, hygiene, request_id, rewrite};
 use crate::reply::{self, Reply};
 use crate::route;
@@ -373,7 +373,7 @@ impl ProxyHttp for Gateway {
             let backend = ctx.backend().map(|backend| backend.authority());
             request.insert_header(header::HOST, host.or(backend.as_deref()).unwrap_or_default())?;
         }
-        forwarded::apply(request, &Client { address: ctx.client, is_https: ctx.is_https, host })?;
+        forwarded::apply(request, &ForwardedClient { address: ctx.client, is_https: ctx.is_https, host })?;
         request.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
         let (name, via) = forwarded::via(session.req_header().version);
         request.append_header(name, via)?;

@@ -45,7 +45,7 @@ fn absolute_form(request: &RequestHeader) -> Option<&str> {
 
 /// Result of routing a request.
 #[derive(Debug)]
-pub struct Found<'t, T> {
+pub struct RouteMatch<'t, T> {
     /// Target of the rule that the request takes.
     pub target: &'t T,
     /// Path for matching and path for the backend; `None` if both are the path as the client wrote it.
@@ -58,7 +58,7 @@ pub fn find<'t, T>(
     hosts: &'t HostTable<Arc<RuleTable<T>>>,
     request: &RequestHeader,
     server_name: Option<&str>,
-) -> Verdict<Found<'t, T>> {
+) -> Verdict<RouteMatch<'t, T>> {
     match virtual_host(hosts, request) {
         Verdict::Continue(rules) if is_misdirected(hosts, request, rules, server_name) => {
             let detail = "the TLS connection was made for another virtual host";
@@ -93,12 +93,12 @@ fn is_misdirected<T>(
 ///
 /// # Errors
 /// Returns an error if the path is invalid, or if a server could read it as another path.
-pub fn within<'t, T>(rules: &'t RuleTable<T>, request: &RequestHeader) -> Result<Found<'t, T>, BadPath> {
+pub fn within<'t, T>(rules: &'t RuleTable<T>, request: &RequestHeader) -> Result<RouteMatch<'t, T>, BadPath> {
     let path = read_path(path(request)?)?;
     let find = |path: &str| rules.find(&asked(request, path));
     let target = find(&path.compared);
     if path.is_plain() {
-        return Ok(Found { target, paths: None });
+        return Ok(RouteMatch { target, paths: None });
     }
     // A backend may read the path in another way than the rules do. If another route with other policies fits that
     // reading, the path is refused.
@@ -110,7 +110,7 @@ pub fn within<'t, T>(rules: &'t RuleTable<T>, request: &RequestHeader) -> Result
     let is_as_sent = std::ptr::eq(find(&path.sent), target) || path.sent == "*";
     let compared = path.compared.into_owned();
     let sent = if is_as_sent { path.sent.into_owned() } else { compared.clone() };
-    Ok(Found { target, paths: Some(Box::new(Paths { compared, sent })) })
+    Ok(RouteMatch { target, paths: Some(Box::new(Paths { compared, sent })) })
 }
 
 /// Returns the parts of a request that rules look at, with this path.

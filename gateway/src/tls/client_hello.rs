@@ -39,7 +39,7 @@ pub fn classify(bytes: &[u8]) -> Hello {
 /// Returns the host that the client asks for (SNI), if `bytes` hold a whole ClientHello that names one.
 pub fn server_name(bytes: &[u8]) -> Option<String> {
     let hello = whole(bytes).ok()?;
-    let mut names = Fields(Fields(extension(&hello, SERVER_NAME)?).vector(2)?);
+    let mut names = HelloReader(HelloReader(extension(&hello, SERVER_NAME)?).vector(2)?);
     // The field holds a single name, and its only kind is a host name.
     if names.number(1)? != HOST_NAME {
         return None;
@@ -76,7 +76,7 @@ fn whole(bytes: &[u8]) -> Result<Vec<u8>, Hello> {
 /// Returns the body of a handshake message: `None` if it is incomplete, `Some(None)` if it is not a
 /// ClientHello.
 fn body(message: &[u8]) -> Option<Option<&[u8]>> {
-    let mut head = Fields(message);
+    let mut head = HelloReader(message);
     if head.number(1)? != usize::from(CLIENT_HELLO) {
         return Some(None);
     }
@@ -88,19 +88,19 @@ fn body(message: &[u8]) -> Option<Option<&[u8]>> {
 }
 
 fn offers(hello: &[u8], protocol: &[u8]) -> bool {
-    let listed = extension(hello, ALPN).and_then(|extension| Fields(extension).vector(2));
-    listed.is_some_and(|protocols| Fields(protocols).lists(protocol))
+    let listed = extension(hello, ALPN).and_then(|extension| HelloReader(extension).vector(2));
+    listed.is_some_and(|protocols| HelloReader(protocols).lists(protocol))
 }
 
 /// Returns the extension `wanted` of a ClientHello (RFC 8446 4.1.2), if it is present.
 fn extension(hello: &[u8], wanted: u16) -> Option<&[u8]> {
     const VERSION_AND_RANDOM: usize = 2 + 32;
-    let mut hello = Fields(hello);
+    let mut hello = HelloReader(hello);
     hello.take(VERSION_AND_RANDOM)?;
     hello.vector(1)?; // legacy_session_id
     hello.vector(2)?; // cipher_suites
     hello.vector(1)?; // legacy_compression_methods
-    let mut extensions = Fields(hello.vector(2)?);
+    let mut extensions = HelloReader(hello.vector(2)?);
     loop {
         let kind = extensions.number(2)?;
         let extension = extensions.vector(2)?;
@@ -111,9 +111,9 @@ fn extension(hello: &[u8], wanted: u16) -> Option<&[u8]> {
 }
 
 /// Bytes that are left to read.
-struct Fields<'b>(&'b [u8]);
+struct HelloReader<'b>(&'b [u8]);
 
-impl<'b> Fields<'b> {
+impl<'b> HelloReader<'b> {
     fn take(&mut self, length: usize) -> Option<&'b [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;

@@ -49,7 +49,7 @@ pub struct TunnelOptions {
 #[derive(Debug)]
 pub struct Upgrade {
     options: TunnelOptions,
-    state: Mutex<State>,
+    state: Mutex<HandshakeState>,
     /// Bytes that the client sent through the tunnel.
     received: AtomicU64,
     /// Bytes that the client was sent through the tunnel.
@@ -59,7 +59,7 @@ pub struct Upgrade {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct HandshakeState {
     /// Connection to the backend, while Pingora has it.
     backend: Option<BackendStream>,
     /// True if the 101 of the backend is passed on to the client.

@@ -14,7 +14,7 @@ use crate::config::{Admin, normalise_host};
 const HEALTH: &str = "/api/v1/health";
 
 /// Access rule of the management API.
-pub struct Access {
+pub struct ApiAccess {
     token: Option<String>,
 }
 
@@ -67,7 +67,7 @@ impl AccessError {
     }
 }
 
-impl Access {
+impl ApiAccess {
     /// Creates the rule for a listener at `address`, with the token that `admin` names.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ impl Access {
         if token.is_none() && !address.ip().to_canonical().is_loopback() {
             return Err(AccessError::Open { address, variable: admin.token_env.clone() });
         }
-        Ok(Access { token })
+        Ok(ApiAccess { token })
     }
 
     /// Checks if a request may be answered. Returns the problem if not.
@@ -164,13 +164,13 @@ mod tests {
         fields.iter().map(field).collect()
     }
 
-    fn status(access: &Access, path: &str, fields: &[(&'static str, &str)]) -> u16 {
+    fn status(access: &ApiAccess, path: &str, fields: &[(&'static str, &str)]) -> u16 {
         access.admits(path, &headers(fields)).map_or_else(|problem| problem.status.as_u16(), |()| 200)
     }
 
     #[test]
     fn only_the_right_token_is_admitted() {
-        let access = Access { token: Some("s3cret".to_owned()) };
+        let access = ApiAccess { token: Some("s3cret".to_owned()) };
         let ask = |authorization| status(&access, "/api/v1/config", &[("authorization", authorization)]);
         assert_eq!((ask("Bearer s3cret"), ask("bearer  s3cret ")), (200, 200));
         for wrong in ["Bearer s3cre", "Bearer s3crett", "Bearer ", "Bearer", "Basic s3cret", "s3cret", ""] {
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn without_token_only_loopback_hosts_are_admitted() {
-        let access = Access { token: None };
+        let access = ApiAccess { token: None };
         for host in ["127.0.0.1:8081", "localhost", "LOCALHOST:1", "[::1]:8081", "127.9.9.9", "a.localhost"] {
             assert_eq!(status(&access, "/", &[("host", host)]), 200, "{host}");
         }
@@ -210,22 +210,25 @@ mod tests {
             ..Admin::default()
         };
         let everywhere = SocketAddr::from(([0, 0, 0, 0], 1));
-        let error = Access::new(&admin(""), everywhere).err().unwrap().to_string();
+        let error = ApiAccess::new(&admin(""), everywhere).err().unwrap().to_string();
         assert!(error.contains("0.0.0.0:1") && error.contains("GATEWAY_TEST_NO_SUCH_VARIABLE"), "{error}");
-        assert!(Access::new(&admin(""), SocketAddr::from(([127, 0, 0, 1], 1))).unwrap().token.is_none());
+        assert!(ApiAccess::new(&admin(""), SocketAddr::from(([127, 0, 0, 1], 1))).unwrap().token.is_none());
 
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().display().to_string();
-        assert!(matches!(Access::new(&admin(&path), everywhere), Err(AccessError::Empty(_))));
+        assert!(matches!(ApiAccess::new(&admin(&path), everywhere), Err(AccessError::Empty(_))));
         for unusable in ["two words", "sch\u{f6}n", "a\nb"] {
             std::fs::write(file.path(), unusable).unwrap();
             assert!(
-                matches!(Access::new(&admin(&path), everywhere), Err(AccessError::Unusable)),
+                matches!(ApiAccess::new(&admin(&path), everywhere), Err(AccessError::Unusable)),
                 "{unusable}"
             );
         }
         std::fs::write(file.path(), " s3cret\n").unwrap();
-        assert_eq!(Access::new(&admin(&path), everywhere).unwrap().token.as_deref(), Some("s3cret"));
-        assert!(matches!(Access::new(&admin("/nowhere"), everywhere), Err(AccessError::Unreadable { .. })));
+        assert_eq!(ApiAccess::new(&admin(&path), everywhere).unwrap().token.as_deref(), Some("s3cret"));
+        assert!(matches!(
+            ApiAccess::new(&admin("/nowhere"), everywhere),
+            Err(AccessError::Unreadable { .. })
+        ));
     }
 }

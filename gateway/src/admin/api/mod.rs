@@ -42,7 +42,7 @@ use crate::live::{Applied, Change, Persistence, Rollouts, Snapshot, Store};
 use crate::telemetry::{Metrics, Timelines};
 use crate::tls::acme::Statuses;
 
-pub use access::{Access, AccessError};
+pub use access::{AccessError, ApiAccess};
 use body::Caller;
 use edit::Edited;
 use problem::Problem;
@@ -66,7 +66,7 @@ pub struct Api {
     /// State of the certificates by ACME.
     pub acme_statuses: Arc<Statuses>,
     /// Access rule for clients of the API.
-    pub access: Access,
+    pub access: ApiAccess,
 }
 
 /// Result of a handler: a response, or the problem to report.

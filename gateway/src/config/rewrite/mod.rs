@@ -24,7 +24,7 @@ pub(super) fn rewrite(text: &str, old: &Json, new: &Json) -> Result<String, Toml
     }
     let mut document: DocumentMut = text.parse()?;
     if let (Json::Object(old), Json::Object(new)) = (old, new) {
-        update_table(document.as_table_mut(), Place::Top, Keys::Exact, old, new);
+        update_table(document.as_table_mut(), Place::Top, KeyComparison::Exact, old, new);
     }
     Ok(in_the_manner_of(text, document.to_string()))
 }
@@ -58,22 +58,22 @@ enum Place {
 
 /// Comparison of keys.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Keys {
+enum KeyComparison {
     /// Exact comparison.
     Exact,
     /// Names of header fields: comparison without regard to case.
     Fields,
 }
 
-impl Keys {
+impl KeyComparison {
     /// Returns the comparison for the keys of the table at `key`.
     fn of(key: &str, table: &Json) -> Self {
         let is_of_fields = table.as_object().is_some_and(|table| is_of_fields(key, table));
-        if is_of_fields || key == "header_match" { Keys::Fields } else { Keys::Exact }
+        if is_of_fields || key == "header_match" { KeyComparison::Fields } else { KeyComparison::Exact }
     }
 
     fn are_equal(self, one: &str, other: &str) -> bool {
-        one == other || (self == Keys::Fields && one.eq_ignore_ascii_case(other))
+        one == other || (self == KeyComparison::Fields && one.eq_ignore_ascii_case(other))
     }
 
     fn get<'m>(self, map: &'m Map<String, Json>, key: &str) -> Option<&'m Json> {
@@ -85,7 +85,7 @@ impl Keys {
 fn update_table(
     table: &mut dyn TableLike,
     place: Place,
-    keys: Keys,
+    keys: KeyComparison,
     old: &Map<String, Json>,
     new: &Map<String, Json>,
 ) {
@@ -102,13 +102,13 @@ fn update_table(
         let written = table.iter().find(|(written, _)| keys.are_equal(written, key));
         let written = written.map(|(written, _)| written.to_owned());
         match written.and_then(|written| table.get_mut(&written)) {
-            Some(item) => update_item(item, place, Keys::of(key, new), old, new),
+            Some(item) => update_item(item, place, KeyComparison::of(key, new), old, new),
             None => drop(table.insert(key, fresh_item(place, old, new))),
         }
     }
 }
 
-fn update_item(item: &mut Item, place: Place, keys: Keys, old: Option<&Json>, new: &Json) {
+fn update_item(item: &mut Item, place: Place, keys: KeyComparison, old: Option<&Json>, new: &Json) {
     let inside = if item.is_value() { Place::Line } else { Place::Table };
     match (old, new) {
         (Some(Json::Object(old)), Json::Object(new)) => {
@@ -135,7 +135,7 @@ fn update_item(item: &mut Item, place: Place, keys: Keys, old: Option<&Json>, ne
 }
 
 fn edit_element(item: &mut Item, old: &Json, new: &Json) {
-    update_item(item, Place::Line, Keys::Exact, Some(old), new);
+    update_item(item, Place::Line, KeyComparison::Exact, Some(old), new);
 }
 
 /// Updates an array of tables. Elements that still exist keep their text, even if they move.
@@ -149,7 +149,7 @@ fn update_tables(tables: &mut ArrayOfTables, old: &[Json], new: &[Json]) {
         let table = was.and_then(|was| before.get_mut(was)?.take());
         let old = was.filter(|_| table.is_some()).and_then(|was| old.get(was)?.as_object()).unwrap_or(&empty);
         let mut table = table.unwrap_or_default();
-        update_table(&mut table, Place::Table, Keys::Exact, old, new.as_object().unwrap_or(&empty));
+        update_table(&mut table, Place::Table, KeyComparison::Exact, old, new.as_object().unwrap_or(&empty));
         if !in_order {
             forget_position(&mut table);
         }
@@ -177,7 +177,7 @@ fn fresh_item(place: Place, old: Option<&Json>, new: &Json) -> Item {
                 return Item::Value(Value::InlineTable(inline_table(&new)));
             }
             let mut table = Table::new();
-            update_table(&mut table, Place::Table, Keys::Exact, &empty, &new);
+            update_table(&mut table, Place::Table, KeyComparison::Exact, &empty, &new);
             Item::Table(table)
         }
         Json::Array(items)

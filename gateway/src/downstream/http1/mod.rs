@@ -42,8 +42,8 @@ const IN_PLACE_OF_HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nHost: -\r\nConnection: clos
 
 /// Inspector of an HTTP/1 connection.
 #[derive(Debug, Default)]
-pub(super) struct Inspector {
-    state: State,
+pub(super) struct RequestInspector {
+    state: RequestState,
     head: HeadReader,
     /// Bytes that have been read and not yet given to Pingora.
     held: ReadAhead,
@@ -68,7 +68,7 @@ pub(super) enum Awaited {
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum RequestState {
     /// The head is awaited or arriving.
     #[default]
     Head,
@@ -82,14 +82,14 @@ enum State {
     Broken,
 }
 
-impl State {
+impl RequestState {
     /// Begins the request whose head is at the front of `bytes`. Returns the number of `bytes` that belong to the
     /// request; `None` without a head.
     fn begin(&mut self, head: Option<Head>, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
         let Some(head) = head else { return Ok(None) };
         let mut body = body(head.framing);
         let (passed, is_whole) = body.pass(&bytes[head.length..]).map_err(Refusal::bad)?;
-        *self = if is_whole { State::Read } else { State::Body(body) };
+        *self = if is_whole { RequestState::Read } else { RequestState::Body(body) };
         Ok(Some(head.length + passed))
     }
 }
@@ -102,7 +102,7 @@ fn body(framing: Framing) -> Body {
     }
 }
 
-impl Inspector {
+impl RequestInspector {
     /// Marks the request as over. Bytes after it belong to the next request.
     pub(super) fn request_over(&self) {
         self.over.store(true, Ordering::Relaxed);
@@ -115,7 +115,7 @@ impl Inspector {
 
     /// Returns true if Pingora has a substitute in place of the client's request.
     pub(super) fn is_substituted(&self) -> bool {
-        matches!(self.state, State::Refused(_))
+        matches!(self.state, RequestState::Refused(_))
     }
 
     /// Returns true if bytes are held that Pingora has not received.
@@ -125,7 +125,7 @@ impl Inspector {
 
     /// Returns the input that the gateway waits for. An empty line does not begin a request (RFC 9112 2.2).
     pub(super) fn awaited(&self) -> Awaited {
-        if !matches!(self.state, State::Head) {
+        if !matches!(self.state, RequestState::Head) {
             Awaited::Other
         } else if self.held.bytes().iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
             Awaited::Request
@@ -136,7 +136,7 @@ impl Inspector {
 
     /// Returns true if a request has, or may have, more bytes than Pingora has read.
     pub(super) fn has_unread(&self) -> bool {
-        !self.held.is_empty() || !matches!(self.state, State::Head | State::Read)
+        !self.held.is_empty() || !matches!(self.state, RequestState::Head | RequestState::Read)
     }
 
     /// Takes the bytes after the request, for a tunnel that takes over the connection.
@@ -147,7 +147,7 @@ impl Inspector {
     /// Refuses the request. From now on Pingora gets a harmless substitute to answer.
     pub(super) fn refuse(&mut self, refusal: Refusal) {
         self.refusal = Some(refusal);
-        self.state = State::Refused(0);
+        self.state = RequestState::Refused(0);
     }
 
     /// Reads from `client` the bytes that are for Pingora. `bounds` returns the limits of a head.
@@ -164,21 +164,21 @@ impl Inspector {
                 return Poll::Ready(Ok(()));
             }
             match &mut self.state {
-                State::Head => match ready!(self.poll_head(client, cx, buf, &bounds))? {
-                    Found::Head => {}
-                    Found::InPlace | Found::End => return Poll::Ready(Ok(())),
+                RequestState::Head => match ready!(self.poll_head(client, cx, buf, &bounds))? {
+                    HeadRead::Head => {}
+                    HeadRead::InPlace | HeadRead::End => return Poll::Ready(Ok(())),
                 },
-                State::Body(_) if !self.held.is_empty() => self.pass_held()?,
-                State::Body(_) => return self.poll_body(client, cx, buf),
-                State::Read if std::mem::take(self.over.get_mut()) => {
-                    (self.state, self.head) = (State::Head, HeadReader::default());
+                RequestState::Body(_) if !self.held.is_empty() => self.pass_held()?,
+                RequestState::Body(_) => return self.poll_body(client, cx, buf),
+                RequestState::Read if std::mem::take(self.over.get_mut()) => {
+                    (self.state, self.head) = (RequestState::Head, HeadReader::default());
                 }
-                State::Read => return self.poll_behind(client, cx),
-                State::Refused(given) => {
+                RequestState::Read => return self.poll_behind(client, cx),
+                RequestState::Refused(given) => {
                     give_in_place(&self.head, given, buf);
                     return Poll::Ready(Ok(()));
                 }
-                State::Broken => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+                RequestState::Broken => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
             }
         }
     }
@@ -191,27 +191,27 @@ impl Inspector {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
         bounds: &impl Fn() -> HeadSize,
-    ) -> Poll<io::Result<Found>> {
+    ) -> Poll<io::Result<HeadRead>> {
         if self.held.is_empty() {
             let before = buf.filled().len();
             ready!(Pin::new(&mut *client).poll_read(cx, buf))?;
             let read = &buf.filled()[before..];
             if read.is_empty() {
-                return Poll::Ready(Ok(Found::End));
+                return Poll::Ready(Ok(HeadRead::End));
             }
             let found = self.head.read(read, &bounds()).and_then(|head| self.state.begin(head, read));
             match found {
                 Ok(Some(whole)) => {
                     self.held.keep(&read[whole..]);
                     buf.set_filled(before + whole);
-                    return Poll::Ready(Ok(Found::InPlace));
+                    return Poll::Ready(Ok(HeadRead::InPlace));
                 }
                 Ok(None) => self.held.keep(read),
                 Err(refusal) => self.refuse(refusal),
             }
             buf.set_filled(before);
         }
-        while matches!(self.state, State::Head) {
+        while matches!(self.state, RequestState::Head) {
             let held = self.held.bytes();
             match self.head.read(held, &bounds()).and_then(|head| self.state.begin(head, held)) {
                 Ok(Some(whole)) => self.verified = whole,
@@ -219,23 +219,23 @@ impl Inspector {
                     if ready!(poll_chunk(client, cx, &mut self.held))? == 0 {
                         // The client left in the middle of its head, so it cannot receive a response.
                         self.held.clear();
-                        return Poll::Ready(Ok(Found::End));
+                        return Poll::Ready(Ok(HeadRead::End));
                     }
                 }
                 Err(refusal) => self.refuse(refusal),
             }
         }
-        Poll::Ready(Ok(Found::Head))
+        Poll::Ready(Ok(HeadRead::Head))
     }
 
     /// Verifies the held bytes of the body.
     fn pass_held(&mut self) -> io::Result<()> {
-        let State::Body(body) = &mut self.state else { return Ok(()) };
+        let RequestState::Body(body) = &mut self.state else { return Ok(()) };
         match body.pass(self.held.bytes()) {
             Ok((passed, is_whole)) => {
                 self.verified = passed;
                 if is_whole {
-                    self.state = State::Read;
+                    self.state = RequestState::Read;
                 }
                 Ok(())
             }
@@ -253,13 +253,13 @@ impl Inspector {
         let before = buf.filled().len();
         ready!(Pin::new(client).poll_read(cx, buf))?;
         let read = &buf.filled()[before..];
-        let State::Body(body) = &mut self.state else { return Poll::Ready(Ok(())) };
+        let RequestState::Body(body) = &mut self.state else { return Poll::Ready(Ok(())) };
         match body.pass(read) {
             Ok((passed, is_whole)) => {
                 if is_whole {
                     self.held.keep(&read[passed..]);
                     buf.set_filled(before + passed);
-                    self.state = State::Read;
+                    self.state = RequestState::Read;
                 }
                 Poll::Ready(Ok(()))
             }
@@ -272,7 +272,7 @@ impl Inspector {
 
     fn break_off(&mut self, fault: Fault) -> io::Error {
         self.refusal = Some(Refusal::bad(fault));
-        self.state = State::Broken;
+        self.state = RequestState::Broken;
         io::ErrorKind::InvalidData.into()
     }
 
@@ -289,7 +289,7 @@ impl Inspector {
 }
 
 /// Result of the wait for a head.
-enum Found {
+enum HeadRead {
     /// Head in Pingora's buffer.
     InPlace,
     /// Head that is held or refused.

@@ -60,7 +60,7 @@ pub(super) struct FrameReader {
 }
 
 /// Result of [`FrameReader::next`].
-pub(super) enum Part<'b> {
+pub(super) enum FramePart<'b> {
     /// Head of a frame that begins.
     Begins(FrameHead),
     /// Part of the payload of the current frame, or of the preface.
@@ -84,7 +84,7 @@ impl FrameReader {
     }
 
     /// Takes the next part from `bytes`. Returns `None` if `bytes` has no complete part.
-    pub(super) fn next<'b>(&mut self, bytes: &mut &'b [u8]) -> Option<Part<'b>> {
+    pub(super) fn next<'b>(&mut self, bytes: &mut &'b [u8]) -> Option<FramePart<'b>> {
         if bytes.is_empty() {
             return None;
         }
@@ -92,7 +92,7 @@ impl FrameReader {
             let (payload, rest) = bytes.split_at(self.left.min(bytes.len()));
             self.left -= payload.len();
             *bytes = rest;
-            return Some(Part::Payload(payload));
+            return Some(FramePart::Payload(payload));
         }
         let (part, rest) = bytes.split_at((HEAD - self.has).min(bytes.len()));
         self.head[self.has..self.has + part.len()].copy_from_slice(part);
@@ -104,7 +104,7 @@ impl FrameReader {
         self.has = 0;
         self.frame = FrameHead::parse(self.head);
         self.left = self.frame.length;
-        Some(Part::Begins(self.frame))
+        Some(FramePart::Begins(self.frame))
     }
 }
 
@@ -123,8 +123,8 @@ mod tests {
             for mut bytes in all.chunks(at_once) {
                 while let Some(part) = reader.next(&mut bytes) {
                     match part {
-                        Part::Begins(frame) => heads.push(frame),
-                        Part::Payload(part) => payload.extend_from_slice(part),
+                        FramePart::Begins(frame) => heads.push(frame),
+                        FramePart::Payload(part) => payload.extend_from_slice(part),
                     }
                 }
             }

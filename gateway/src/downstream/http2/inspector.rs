@@ -5,8 +5,8 @@
 use tokio::io::ReadBuf;
 
 use super::frame::{
-    CONTINUATION, END_HEADERS, END_STREAM, FrameHead, FrameReader, HEADERS, MAX_PAYLOAD, PADDED, PRIORITY,
-    Part,
+    CONTINUATION, END_HEADERS, END_STREAM, FrameHead, FramePart, FrameReader, HEADERS, MAX_PAYLOAD, PADDED,
+    PRIORITY,
 };
 use super::hpack::{self, Decoder, Fields, MAX_LIST};
 use super::ledger::{Abuse, Ledger};
@@ -27,7 +27,7 @@ pub type Fatal = (h2::Reason, Abuse);
 
 /// Inspector of the bytes from a client.
 #[derive(Debug)]
-pub struct Inspector {
+pub struct FrameInspector {
     frames: FrameReader,
     block: Block,
     decoder: Decoder,
@@ -59,10 +59,10 @@ struct Block {
     depends_on_itself: bool,
 }
 
-impl Inspector {
+impl FrameInspector {
     /// Creates an inspector of the frames after a preface of `preface` bytes.
     pub fn new(preface: usize) -> Self {
-        Inspector {
+        FrameInspector {
             frames: FrameReader::new(preface),
             block: Block::default(),
             decoder: Decoder::default(),
@@ -157,11 +157,11 @@ impl Inspector {
         while self.heads < HEADS_AT_ONCE {
             match self.frames.next(&mut bytes) {
                 None => break,
-                Some(Part::Begins(frame)) => self.begin(frame, ledger)?,
-                Some(Part::Payload(payload)) if self.is_within_head() => {
+                Some(FramePart::Begins(frame)) => self.begin(frame, ledger)?,
+                Some(FramePart::Payload(payload)) if self.is_within_head() => {
                     self.block.bytes.extend_from_slice(payload)
                 }
-                Some(Part::Payload(payload)) => self.ready.extend_from_slice(payload),
+                Some(FramePart::Payload(payload)) => self.ready.extend_from_slice(payload),
             }
             if self.is_within_head() && self.frames.is_at_end() {
                 self.end_frame(ledger)?;
@@ -328,7 +328,7 @@ mod tests {
 
     /// Returns the bytes that h2 gets if `bytes` arrive in chunks of `at_once`.
     fn given(bytes: &[u8], at_once: usize) -> Result<Vec<u8>, Fatal> {
-        let mut inspector = Inspector::new(0);
+        let mut inspector = FrameInspector::new(0);
         let mut ledger = Ledger::new(Arc::<Verdict>::default(), OpenStreams::alone());
         let mut all = Vec::new();
         for bytes in bytes.chunks(at_once) {
@@ -428,7 +428,7 @@ mod tests {
 
     #[test]
     fn memory_of_a_large_head_is_freed_before_idle_time() {
-        let mut inspector = Inspector::new(0);
+        let mut inspector = FrameInspector::new(0);
         let mut ledger = Ledger::new(Arc::<Verdict>::default(), OpenStreams::alone());
         // An entry of 3 KiB in the table, and a head that uses it twenty times.
         let entry = [&b"\x40\x01a\x7f\xb1\x17"[..], &[b'x'; 3120]].concat();
@@ -443,7 +443,7 @@ mod tests {
 
     #[test]
     fn h2_is_given_few_heads_at_a_time() {
-        let mut inspector = Inspector::new(0);
+        let mut inspector = FrameInspector::new(0);
         let mut ledger = Ledger::new(Arc::<Verdict>::default(), OpenStreams::alone());
         let heads: Vec<u8> = (0..20).flat_map(|i| head(2 * i + 1, &GET)).collect();
         let each = heads.len() / 20;

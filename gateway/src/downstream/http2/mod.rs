@@ -21,7 +21,7 @@ use pingora::protocols::Stream;
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use self::inspector::Inspector;
+use self::inspector::FrameInspector;
 pub use self::ledger::Abuse;
 use self::ledger::{Ledger, Verdict};
 use self::sent::Sent;
@@ -32,7 +32,7 @@ use crate::downstream::deadline::Deadline;
 /// HTTP/2 connection, as its stream sees it.
 #[derive(Debug)]
 pub(super) struct Http2 {
-    inspector: Inspector,
+    inspector: FrameInspector,
     sent: Sent,
     ledger: Ledger,
     verdict: Arc<Verdict>,
@@ -50,7 +50,7 @@ impl Http2 {
     pub(super) fn new(terms: HeadTerms, preface: usize, streams: StreamLimit, malformed: IntCounter) -> Self {
         let (verdict, streams) = (Arc::<Verdict>::default(), OpenStreams::new(streams));
         Http2 {
-            inspector: Inspector::new(preface),
+            inspector: FrameInspector::new(preface),
             sent: Sent::new(),
             ledger: Ledger::new(verdict.clone(), streams.clone()),
             verdict,

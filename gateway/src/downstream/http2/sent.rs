@@ -1,7 +1,7 @@
 //! Frames that h2 has written. From them the [`Ledger`] learns which streams are answered and which streams h2 has
 //! reset, and the connection learns whether h2 has ended it.
 
-use super::frame::{FrameReader, GOAWAY, Part, RST_STREAM};
+use super::frame::{FramePart, FrameReader, GOAWAY, RST_STREAM};
 use super::ledger::Ledger;
 
 /// Reader of the frames that are written on a connection.
@@ -28,11 +28,11 @@ impl Sent {
     pub(super) fn on_write(&mut self, mut bytes: &[u8], ledger: &mut Ledger) {
         while let Some(part) = self.frames.next(&mut bytes) {
             match part {
-                Part::Begins(frame) => {
+                FramePart::Begins(frame) => {
                     (self.payload, self.length) = (0, 0);
                     ledger.on_sent(frame);
                 }
-                Part::Payload(payload) => self.on_payload(payload, ledger),
+                FramePart::Payload(payload) => self.on_payload(payload, ledger),
             }
         }
     }

@@ -28,7 +28,7 @@ pub struct Explanation {
     /// Domain of the virtual host that serves the request.
     pub virtual_host: Option<String>,
     /// Routes of that virtual host, each with its outcome.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<RuleOutcome>,
     /// Route that the request takes, if a virtual host serves it.
     pub route: Option<Taken>,
 }
@@ -43,7 +43,7 @@ impl Explanation {
 
 /// A route of the virtual host, and its outcome for the request.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Rule {
+pub struct RuleOutcome {
     /// Name of the route.
     pub name: String,
     /// True if the request takes this route.

@@ -18,7 +18,7 @@ use crate::reply::{self, Problem, Reply};
 use crate::route::{self, Outcome, RuleTable};
 use crate::upstream::{Member, WeightedPool};
 
-use explanation::{Backend, Policy, Pool, RateLimit, Rule, Taken};
+use explanation::{Backend, Policy, Pool, RateLimit, RuleOutcome, Taken};
 pub use explanation::{BackendCondition, Explanation};
 
 /// A request to explain.
@@ -90,7 +90,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
     let (path, sent) = found.paths.as_deref().map_or((written, written), |it| (&*it.compared, &*it.sent));
     path.clone_into(&mut explanation.path);
     let (outcomes, route) = (rules.explain(&route::asked(&meant, path)), found.target);
-    let rule = |(route, outcome): (&Arc<Route>, Outcome)| Rule {
+    let rule = |(route, outcome): (&Arc<Route>, Outcome)| RuleOutcome {
         name: route.name.clone(),
         taken: outcome == Outcome::Taken,
         why: why(&outcome),

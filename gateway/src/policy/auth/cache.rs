@@ -30,10 +30,10 @@ pub(super) type Digest = [u8; 32];
 /// Table of proofs, by the hash of the credentials.
 pub(super) struct Cache<T> {
     key: PKey<Private>,
-    places: Box<[ArcSwapOption<Entry<T>>]>,
+    places: Box<[ArcSwapOption<CacheEntry<T>>]>,
 }
 
-struct Entry<T> {
+struct CacheEntry<T> {
     digest: Digest,
     made: Instant,
     /// Time of the last use, in whole seconds after `made`. The value is written at most once a second, however
@@ -73,7 +73,7 @@ impl<T: Clone> Cache<T> {
 
     /// Stores a result under the hash of its credentials.
     pub(super) fn keep(&self, digest: Digest, proved: T, now: Instant) {
-        self.place(&digest).store(Some(Arc::new(Entry {
+        self.place(&digest).store(Some(Arc::new(CacheEntry {
             digest,
             made: now,
             used: AtomicU32::new(0),
@@ -81,13 +81,13 @@ impl<T: Clone> Cache<T> {
         })));
     }
 
-    fn place(&self, digest: &Digest) -> &ArcSwapOption<Entry<T>> {
+    fn place(&self, digest: &Digest) -> &ArcSwapOption<CacheEntry<T>> {
         // The key is secret, so a client cannot choose which slot to overwrite.
         &self.places[usize::from(u16::from_le_bytes([digest[0], digest[1]])) % PLACES]
     }
 }
 
-impl<T> Entry<T> {
+impl<T> CacheEntry<T> {
     /// Returns true if the entry is still valid, and records the use.
     fn is_used(&self, now: Instant) -> bool {
         let age = now.saturating_duration_since(self.made);

@@ -137,9 +137,9 @@ impl<'c> Compiler<'c> {
         Ok(users)
     }
 
-    fn jwt_keys(&mut self, table: &config::Auth) -> Result<jwt::Keys, BadAuth> {
+    fn jwt_keys(&mut self, table: &config::Auth) -> Result<jwt::VerificationKeys, BadAuth> {
         if !table.jwks_url.is_empty() {
-            return self.key_set(table).map(jwt::Keys::Set);
+            return self.key_set(table).map(jwt::VerificationKeys::Set);
         }
         let keys = if !table.public_key_file.is_empty() {
             let file = &table.public_key_file;
@@ -151,7 +151,7 @@ impl<'c> Compiler<'c> {
         } else {
             shared("secret_env", self.secrets.variable("auth.secret_env", &table.secret_env))?
         };
-        Ok(jwt::Keys::Fixed(keys.into()))
+        Ok(jwt::VerificationKeys::Fixed(keys.into()))
     }
 
     fn key_set(&mut self, table: &config::Auth) -> Result<Arc<KeySet>, BadAuth> {

@@ -38,11 +38,11 @@ pub(super) struct Hashing {
     running_of_one: usize,
     places: Arc<Semaphore>,
     /// Clients that hold a place. The map therefore never has more clients than there are places.
-    clients: Mutex<HashMap<Option<IpAddr>, Client>>,
+    clients: Mutex<HashMap<Option<IpAddr>, ClientShare>>,
     timeout: Duration,
 }
 
-struct Client {
+struct ClientShare {
     running: Arc<Semaphore>,
     places: usize,
 }
@@ -110,7 +110,7 @@ impl Hashing {
             return Err(Overloaded::TooManyOfOne);
         }
         let among_all = self.places.clone().try_acquire_owned().map_err(|_| Overloaded::TooMany)?;
-        let new = || Client { running: Arc::new(Semaphore::new(self.running_of_one)), places: 0 };
+        let new = || ClientShare { running: Arc::new(Semaphore::new(self.running_of_one)), places: 0 };
         let client = clients.entry(of).or_insert_with(new);
         client.places += 1;
         Ok((WaitingPermit { hashing: self.clone(), of, _among_all: among_all }, client.running.clone()))

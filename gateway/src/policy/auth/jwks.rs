@@ -61,14 +61,14 @@ pub struct KeySet {
     keys: ArcSwapOption<Arc<[Key]>>,
     /// Keys that the last fetch ignored. The log reports each of them once.
     passed_over: Mutex<Vec<String>>,
-    state: watch::Sender<State>,
+    state: watch::Sender<KeySetState>,
     wanted: Notify,
     metrics: KeySetMetrics,
 }
 
 /// State of fetching.
 #[derive(Clone, Copy, Debug, Default)]
-struct State {
+struct KeySetState {
     is_fetching: bool,
     /// End of the last fetch, successful or not.
     ended: Option<Instant>,
@@ -86,7 +86,7 @@ impl KeySet {
             pace,
             keys: ArcSwapOption::empty(),
             passed_over: Mutex::default(),
-            state: watch::Sender::new(State { is_fetching: true, ..State::default() }),
+            state: watch::Sender::new(KeySetState { is_fetching: true, ..KeySetState::default() }),
             wanted: Notify::new(),
             metrics,
         }
@@ -148,7 +148,7 @@ impl KeySet {
                 }
             };
             let ended = Some(Instant::now());
-            self.state.send_replace(State { is_fetching: false, ended, is_current });
+            self.state.send_replace(KeySetState { is_fetching: false, ended, is_current });
             tokio::select! {
                 () = sleep(next) => {}
                 () = self.asked_for() => {}

@@ -28,7 +28,7 @@ const LEEWAY_SECS: u16 = 30;
 const MAX_TRIED: usize = 8;
 
 /// Source of the keys.
-pub(super) enum Keys {
+pub(super) enum VerificationKeys {
     /// Keys of a file, or a secret.
     Fixed(Arc<[Key]>),
     /// Keys that the issuer publishes.
@@ -37,7 +37,7 @@ pub(super) enum Keys {
 
 /// Compiled `[auth]` table of the kind `jwt`.
 pub(super) struct Jwt {
-    keys: Keys,
+    keys: VerificationKeys,
     /// Validation rules, one for each family of accepted algorithms.
     rules: Vec<(AlgorithmFamily, Validation)>,
     forward: Vec<(String, HeaderName)>,
@@ -59,10 +59,11 @@ struct Proved {
 }
 
 impl Jwt {
-    pub(super) fn new(config: &config::Auth, keys: Keys) -> Self {
+    pub(super) fn new(config: &config::Auth, keys: VerificationKeys) -> Self {
         use AlgorithmFamily::{Ec, Ed, Hmac, Rsa};
         let listed: Vec<Algorithm> = config.algorithms.iter().map(|named| keys::algorithm(*named)).collect();
-        let families = if matches!(keys, Keys::Set(_)) { &[Rsa, Ec, Ed][..] } else { &[Hmac, Rsa, Ec, Ed] };
+        let families =
+            if matches!(keys, VerificationKeys::Set(_)) { &[Rsa, Ec, Ed][..] } else { &[Hmac, Rsa, Ec, Ed] };
         let rules = families.iter().filter_map(|family| {
             let mut algorithms = family.algorithms().to_vec();
             algorithms.retain(|algorithm| listed.is_empty() || listed.contains(algorithm));
@@ -97,8 +98,10 @@ impl Jwt {
             return Checked::AtOnce(Verdict::Continue(identity));
         }
         match &self.keys {
-            Keys::Fixed(keys) => Checked::AtOnce(self.verdict(self.verify(token, keys.clone()), digest)),
-            Keys::Set(set) => {
+            VerificationKeys::Fixed(keys) => {
+                Checked::AtOnce(self.verdict(self.verify(token, keys.clone()), digest))
+            }
+            VerificationKeys::Set(set) => {
                 let token = token.to_vec();
                 Checked::Later(Box::pin(async move {
                     let verified = match keys_for(set, &token).await {
@@ -111,7 +114,11 @@ impl Jwt {
         }
     }
 
-    fn verdict(&self, verified: Result<Proved, Fault>, digest: Option<Digest>) -> Verdict<Arc<Identity>> {
+    fn verdict(
+        &self,
+        verified: Result<Proved, TokenFault>,
+        digest: Option<Digest>,
+    ) -> Verdict<Arc<Identity>> {
         match verified {
             Ok(proved) => {
                 if let (Some(cache), Some(digest)) = (&self.cache, digest) {
@@ -119,8 +126,8 @@ impl Jwt {
                 }
                 Verdict::Continue(proved.identity)
             }
-            Err(Fault::Token(detail)) => Verdict::Reply(self.challenge.invalid(detail)),
-            Err(Fault::Refused(reply)) => Verdict::Reply(*reply),
+            Err(TokenFault::Token(detail)) => Verdict::Reply(self.challenge.invalid(detail)),
+            Err(TokenFault::Refused(reply)) => Verdict::Reply(*reply),
         }
     }
 
@@ -128,14 +135,14 @@ impl Jwt {
     fn proved(&self, digest: &Digest) -> Option<Arc<Identity>> {
         let proved = self.cache.as_ref()?.find(digest, Instant::now())?;
         let keys = match &self.keys {
-            Keys::Fixed(keys) => keys.clone(),
-            Keys::Set(set) => set.known()?,
+            VerificationKeys::Fixed(keys) => keys.clone(),
+            VerificationKeys::Set(set) => set.known()?,
         };
         let holds = Arc::ptr_eq(&keys, &proved.keys) && get_current_timestamp() <= proved.until;
         holds.then_some(proved.identity)
     }
 
-    fn verify(&self, token: &[u8], keys: Arc<[Key]>) -> Result<Proved, Fault> {
+    fn verify(&self, token: &[u8], keys: Arc<[Key]>) -> Result<Proved, TokenFault> {
         let header = header_of(token)?;
         let claims = self.verify_with(token, &header, &keys)?;
         self.check_required(&claims)?;
@@ -152,17 +159,22 @@ impl Jwt {
         Ok(Proved { identity: Arc::new(Identity::bearer(claims, fields)), keys, until })
     }
 
-    fn verify_with(&self, token: &[u8], header: &Header, keys: &[Key]) -> Result<Map<String, Value>, Fault> {
+    fn verify_with(
+        &self,
+        token: &[u8],
+        header: &Header,
+        keys: &[Key],
+    ) -> Result<Map<String, Value>, TokenFault> {
         let family = header.alg.family();
         let rule = self.rules.iter().find(|(known, _)| *known == family).map(|(_, rule)| rule);
         let Some(rule) = rule.filter(|rule| rule.algorithms.contains(&header.alg)) else {
-            return Err(Fault::Token("the token's algorithm does not count here"));
+            return Err(TokenFault::Token("the token's algorithm does not count here"));
         };
         let is_meant = |key: &&Key| {
             let is_named = header.kid.as_deref().is_none_or(|kid| key.is_called(kid));
             is_named && key.algorithms.contains(&header.alg)
         };
-        let mut fault = Fault::Token("the token is not signed with a key that counts here");
+        let mut fault = TokenFault::Token("the token is not signed with a key that counts here");
         for key in keys.iter().filter(is_meant).take(MAX_TRIED) {
             match jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, rule) {
                 Ok(verified) => {
@@ -171,7 +183,7 @@ impl Jwt {
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => {}
                 // The signature was right, or the fault does not depend on the key.
-                Err(error) => fault = Fault::Token(in_words(error.kind())),
+                Err(error) => fault = TokenFault::Token(in_words(error.kind())),
             }
         }
         Err(fault)
@@ -179,7 +191,7 @@ impl Jwt {
 
     /// Checks the required claims. The refusal may name the required scope, which is no secret: the issuer's
     /// rules contain it.
-    fn check_required(&self, claims: &Map<String, Value>) -> Result<(), Fault> {
+    fn check_required(&self, claims: &Map<String, Value>) -> Result<(), TokenFault> {
         for (claim, wanted) in &self.require {
             let is_wanted = |text: &str| wanted.iter().any(|wanted| wanted == text);
             let is_there = match find(claims, claim) {
@@ -196,28 +208,28 @@ impl Jwt {
                     String::new()
                 };
                 let detail = "the token is valid, and does not claim what is needed here";
-                return Err(Fault::Refused(Box::new(self.challenge.not_allowed(detail, &scope))));
+                return Err(TokenFault::Refused(Box::new(self.challenge.not_allowed(detail, &scope))));
             }
         }
         Ok(())
     }
 }
 
-fn header_of(token: &[u8]) -> Result<Header, Fault> {
-    let header = jsonwebtoken::decode_header(token).map_err(|_| Fault::Token("this is no token"))?;
+fn header_of(token: &[u8]) -> Result<Header, TokenFault> {
+    let header = jsonwebtoken::decode_header(token).map_err(|_| TokenFault::Token("this is no token"))?;
     check_header(&header)?;
     Ok(header)
 }
 
 /// Returns the issuer's keys, including the key that `token` names if it is available.
-async fn keys_for(set: &KeySet, token: &[u8]) -> Result<Arc<[Key]>, Fault> {
+async fn keys_for(set: &KeySet, token: &[u8]) -> Result<Arc<[Key]>, TokenFault> {
     let header = header_of(token)?;
     let fetched = set.keys_for(header.kid.as_deref()).await;
-    fetched.ok_or_else(|| Fault::Refused(Box::new(unavailable("the issuer's keys are not there"))))
+    fetched.ok_or_else(|| TokenFault::Refused(Box::new(unavailable("the issuer's keys are not there"))))
 }
 
 /// Reason why a token is refused.
-enum Fault {
+enum TokenFault {
     Token(&'static str),
     Refused(Box<Reply>),
 }
@@ -244,7 +256,7 @@ fn forward(claims: &BTreeMap<String, config::FieldName>) -> Vec<(String, HeaderN
 
 /// Refuses a token whose header changes how the token must be read. A key or the address of a key in the header
 /// (`jwk`, `jku`, `x5u`, `x5c`) is ignored.
-fn check_header(header: &Header) -> Result<(), Fault> {
+fn check_header(header: &Header) -> Result<(), TokenFault> {
     let is_access_token = |kind: &str| {
         let kind = kind.to_ascii_lowercase();
         matches!(kind.strip_prefix("application/").unwrap_or(&kind), "jwt" | "at+jwt")
@@ -252,14 +264,14 @@ fn check_header(header: &Header) -> Result<(), Fault> {
     if header.crit.is_some() || header.extras.inner().contains_key("b64") {
         // RFC 7515 4.1.11: a critical extension that is not understood makes a token invalid. RFC 7797 7
         // requires the same for `b64`.
-        return Err(Fault::Token("the token asks for something that is not understood here"));
+        return Err(TokenFault::Token("the token asks for something that is not understood here"));
     }
     if header.enc.is_some() || header.zip.is_some() {
-        return Err(Fault::Token("the token is encrypted or compressed, which is not understood here"));
+        return Err(TokenFault::Token("the token is encrypted or compressed, which is not understood here"));
     }
     if !header.typ.as_deref().is_none_or(is_access_token) {
         // RFC 8725 3.11: a token of another type has another purpose.
-        return Err(Fault::Token("the token is of another type"));
+        return Err(TokenFault::Token("the token is of another type"));
     }
     Ok(())
 }
@@ -267,12 +279,12 @@ fn check_header(header: &Header) -> Result<(), Fault> {
 /// Makes checks in which the library is too lenient. The library accepts an array of issuers, although a token
 /// has one issuer (RFC 7519 4.1.1). For a table without an audience, the library accepts an `aud` that is
 /// neither a text nor an array of texts.
-fn check_claims(claims: &Map<String, Value>, rule: &Validation) -> Result<(), Fault> {
+fn check_claims(claims: &Map<String, Value>, rule: &Validation) -> Result<(), TokenFault> {
     if !claims.get("iss").is_none_or(Value::is_string) {
-        return Err(Fault::Token(in_words(&ErrorKind::InvalidIssuer)));
+        return Err(TokenFault::Token(in_words(&ErrorKind::InvalidIssuer)));
     }
     if rule.aud.is_none() && !claims.get("aud").is_none_or(Value::is_null) {
-        return Err(Fault::Token(in_words(&ErrorKind::InvalidAudience)));
+        return Err(TokenFault::Token(in_words(&ErrorKind::InvalidAudience)));
     }
     Ok(())
 }
@@ -291,8 +303,8 @@ fn in_words(error: &ErrorKind) -> &'static str {
 
 /// Converts a claim to the value of a header field. Returns `None` for an empty claim. Refuses a claim that a
 /// backend could misread.
-fn field_value(value: &Value) -> Result<Option<HeaderValue>, Fault> {
-    const FAULT: Fault = Fault::Token("the token has a claim that cannot be passed on");
+fn field_value(value: &Value) -> Result<Option<HeaderValue>, TokenFault> {
+    const FAULT: TokenFault = TokenFault::Token("the token has a claim that cannot be passed on");
     let text = match value {
         Value::Array(items) => {
             let word = |item| as_text(item).filter(|word| !word.contains(','));

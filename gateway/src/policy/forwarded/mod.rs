@@ -21,7 +21,7 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Facts that the gateway knows about the client of a request.
-pub struct Client<'a> {
+pub struct ForwardedClient<'a> {
     /// Address of the client; `None` if it came over a Unix socket.
     pub address: Option<IpAddr>,
     /// True if the client came by HTTPS.
@@ -34,7 +34,7 @@ pub struct Client<'a> {
 ///
 /// # Errors
 /// Returns an error if Pingora refuses a field, which does not happen: all values are valid.
-pub fn apply(request: &mut RequestHeader, client: &Client<'_>) -> Result<()> {
+pub fn apply(request: &mut RequestHeader, client: &ForwardedClient<'_>) -> Result<()> {
     // Remove every field by which a client could pass for another one.
     remove_where(request, is_claim);
     if let Some(address) = client.address {
@@ -96,7 +96,7 @@ pub fn via(version: Version) -> (HeaderName, HeaderValue) {
 mod tests {
     use super::*;
 
-    fn applied(fields: &[(&'static str, &str)], client: &Client<'_>) -> RequestHeader {
+    fn applied(fields: &[(&'static str, &str)], client: &ForwardedClient<'_>) -> RequestHeader {
         let mut request = RequestHeader::build("GET", b"/", None).unwrap();
         for (name, value) in fields {
             request.append_header(*name, *value).unwrap();
@@ -129,7 +129,8 @@ mod tests {
             ("X-Rewrite-URL", "/admin"),
             ("X-Other", "stays"),
         ];
-        let client = Client { address: "192.0.2.1".parse().ok(), is_https: false, host: Some("a.example") };
+        let client =
+            ForwardedClient { address: "192.0.2.1".parse().ok(), is_https: false, host: Some("a.example") };
         let request = applied(&forged, &client);
         let mut fields: Vec<(&str, &str)> =
             request.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
@@ -146,7 +147,7 @@ mod tests {
 
     #[test]
     fn client_without_address_gets_no_forwarded_for() {
-        let client = Client { address: None, is_https: true, host: None };
+        let client = ForwardedClient { address: None, is_https: true, host: None };
         let request = applied(&[("X-Forwarded-For", "6.6.6.6")], &client);
         assert!(!request.headers.contains_key("x-forwarded-for"));
         assert!(!request.headers.contains_key("x-forwarded-host"));

@@ -22,12 +22,12 @@ pub struct RateLimitSubject<'r> {
 
 /// Client with its own count. An address differs from a name with the same text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Client<'r> {
+pub(super) enum ClientKey<'r> {
     Address(IpAddr),
     Named(Cow<'r, [u8]>),
 }
 
-impl<'r> Client<'r> {
+impl<'r> ClientKey<'r> {
     /// Returns the client that `key` identifies. A client without such a name, or with an empty one, is
     /// identified by its address.
     pub(super) fn of(key: &RateLimitKey, asker: &RateLimitSubject<'r>) -> Self {
@@ -42,18 +42,20 @@ impl<'r> Client<'r> {
             RateLimitKey::Claim(name) => (asker.claim)(name).map(as_bytes),
         };
         match name.filter(|name| !name.is_empty()) {
-            Some(name) => Client::Named(name),
+            Some(name) => ClientKey::Named(name),
             // Clients on a Unix socket have no address and count as one client.
-            None => Client::Address(asker.address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), client_network)),
+            None => {
+                ClientKey::Address(asker.address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), client_network))
+            }
         }
     }
 
     /// Returns the client as bytes, which differ for different clients.
     pub(super) fn bytes(&self) -> (u8, [u8; 16], &[u8]) {
         match self {
-            Client::Address(IpAddr::V4(address)) => (4, address.to_ipv6_mapped().octets(), &[]),
-            Client::Address(IpAddr::V6(address)) => (6, address.octets(), &[]),
-            Client::Named(name) => (0, [0; 16], name),
+            ClientKey::Address(IpAddr::V4(address)) => (4, address.to_ipv6_mapped().octets(), &[]),
+            ClientKey::Address(IpAddr::V6(address)) => (6, address.octets(), &[]),
+            ClientKey::Named(name) => (0, [0; 16], name),
         }
     }
 }
@@ -78,13 +80,13 @@ mod tests {
         let claim = |name: &str| (name == "sub").then_some(Cow::Borrowed("ann"));
         let asker =
             RateLimitSubject { address: Some([192, 0, 2, 1].into()), headers: &headers, claim: &claim };
-        let client = |key: &str| Client::of(&RateLimitKey::try_from(key.to_owned()).unwrap(), &asker);
+        let client = |key: &str| ClientKey::of(&RateLimitKey::try_from(key.to_owned()).unwrap(), &asker);
         let address = client("client_ip");
-        assert_eq!(client("header:X-Key"), Client::Named(Cow::Borrowed(b"192.0.2.1")));
+        assert_eq!(client("header:X-Key"), ClientKey::Named(Cow::Borrowed(b"192.0.2.1")));
         assert_ne!(client("header:X-Key"), address, "nobody is counted as another by writing its address");
         assert_ne!(client("header:X-Key").bytes(), address.bytes());
-        assert_eq!(client("cookie:session"), Client::Named(Cow::Borrowed(b"s1")));
-        assert_eq!(client("jwt:sub"), Client::Named(Cow::Borrowed(b"ann")));
+        assert_eq!(client("cookie:session"), ClientKey::Named(Cow::Borrowed(b"s1")));
+        assert_eq!(client("jwt:sub"), ClientKey::Named(Cow::Borrowed(b"ann")));
         for key in ["header:X-Other", "header:X-Empty", "cookie:sess", "jwt:tenant"] {
             assert_eq!(client(key), address, "{key}");
         }

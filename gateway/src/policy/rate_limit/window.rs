@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use openssl::sha::Sha256;
 
-use super::client::{Client, RateLimitSubject};
+use super::client::{ClientKey, RateLimitSubject};
 use super::counters::{Count, Counters};
 use crate::config::{CounterStore, RateLimit, RateLimitKey};
 use crate::telemetry::Refusals;
@@ -56,13 +56,13 @@ impl Window {
 
     /// Returns the client's key in the gateway's own table.
     pub(super) fn key(&self, asker: &RateLimitSubject<'_>, counters: &Counters) -> u64 {
-        counters.key((self.scope, Client::of(&self.key, asker)))
+        counters.key((self.scope, ClientKey::of(&self.key, asker)))
     }
 
     /// Returns the client's key in Redis, which is equal for all gateways. The key is part of a hash, so that
     /// Redis does not hold names of clients in clear text.
     pub(super) fn shared_key(&self, asker: &RateLimitSubject<'_>) -> String {
-        let client = Client::of(&self.key, asker);
+        let client = ClientKey::of(&self.key, asker);
         let (kind, address, name) = client.bytes();
         let mut hash = self.shared_scope.clone();
         hash.update(&[kind]);

@@ -28,19 +28,19 @@ type Http = http_client::Http<BodyWrapper<Bytes>>;
 
 /// HTTP client for one order. Clones share its connections.
 #[derive(Clone)]
-pub(super) struct Client {
+pub(super) struct AcmeClient {
     http: Http,
     retry_after: Arc<Mutex<Option<Duration>>>,
 }
 
-impl Client {
+impl AcmeClient {
     /// Creates a client that trusts servers whose certificate was issued by one of `roots` (DER). If `roots`
     /// is empty, the client trusts the system's roots.
     ///
     /// # Errors
     /// Returns an error if OpenSSL refuses a root.
-    pub(super) fn new(roots: &[Vec<u8>]) -> Result<Client, ErrorStack> {
-        Ok(Client { http: http_client::client(roots)?, retry_after: Arc::default() })
+    pub(super) fn new(roots: &[Vec<u8>]) -> Result<AcmeClient, ErrorStack> {
+        Ok(AcmeClient { http: http_client::client(roots)?, retry_after: Arc::default() })
     }
 
     /// Takes the time that the last response asked the client to wait (RFC 9110 10.2.3). A second call
@@ -76,7 +76,7 @@ impl Client {
     }
 }
 
-impl HttpClient for Client {
+impl HttpClient for AcmeClient {
     fn request(
         &self,
         request: Request<BodyWrapper<Bytes>>,

@@ -24,7 +24,7 @@ pub(super) type Ordered = Result<(Id, Result<Fulfilled, OrderError>), JoinError>
 /// State of all certificates.
 pub(super) struct Book {
     /// Certificates by domain.
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, CertificateEntry>,
     under_way: JoinSet<Result<Fulfilled, OrderError>>,
     /// Server and certificate of each order, by task.
     ordered: HashMap<Id, (Arc<Server>, Wanted)>,
@@ -34,7 +34,7 @@ pub(super) struct Book {
 }
 
 /// State of one certificate.
-struct Entry {
+struct CertificateEntry {
     wanted: Wanted,
     server: Arc<Server>,
     /// Certificate that is served now.
@@ -87,10 +87,13 @@ impl Book {
                     if entry.wanted.vhost != wanted.vhost {
                         metrics.acme.forget(&entry.wanted.vhost);
                     }
-                    *entry = Entry { order: entry.order.take(), ..Entry::new(server, wanted, metrics) };
+                    *entry = CertificateEntry {
+                        order: entry.order.take(),
+                        ..CertificateEntry::new(server, wanted, metrics)
+                    };
                 }
                 None => {
-                    self.entries.insert(domain.to_owned(), Entry::new(server, wanted, metrics));
+                    self.entries.insert(domain.to_owned(), CertificateEntry::new(server, wanted, metrics));
                 }
             }
         }
@@ -98,8 +101,9 @@ impl Book {
 
     /// Starts orders for due certificates, up to the limit on simultaneous orders.
     pub(super) fn order_what_is_due(&mut self, now: SystemTime) {
-        let is_due = |entry: &&mut Entry| entry.order.is_none() && !entry.leaving && entry.due <= now;
-        let mut due: Vec<&mut Entry> = self.entries.values_mut().filter(is_due).collect();
+        let is_due =
+            |entry: &&mut CertificateEntry| entry.order.is_none() && !entry.leaving && entry.due <= now;
+        let mut due: Vec<&mut CertificateEntry> = self.entries.values_mut().filter(is_due).collect();
         // The entry with the longest wait comes first: repeated failures of one certificate must not delay
         // the others.
         due.sort_by_key(|entry| entry.due);
@@ -162,7 +166,7 @@ impl Book {
     }
 
     /// Removes a task that has ended. Returns the task's entry, if it still wants this certificate.
-    fn ended(&mut self, id: Id) -> Option<(String, &mut Entry)> {
+    fn ended(&mut self, id: Id) -> Option<(String, &mut CertificateEntry)> {
         let (server, wanted) = self.ordered.remove(&id)?;
         let entry = self.entries.get_mut(&wanted.domain)?;
         entry.order = None;
@@ -174,23 +178,23 @@ impl Book {
         if entry.server != server || entry.wanted != wanted {
             // The order was for an older plan. It may have written a file all the same, so the cache is read
             // again.
-            *entry = Entry::new(&entry.server, &entry.wanted, &self.metrics);
+            *entry = CertificateEntry::new(&entry.server, &entry.wanted, &self.metrics);
             return None;
         }
         self.entries.get_mut(&wanted.domain).map(|entry| (wanted.domain, entry))
     }
 
     pub(super) fn statuses(&self) -> impl Iterator<Item = AcmeStatus> {
-        self.entries.values().filter(|entry| !entry.leaving).map(Entry::status)
+        self.entries.values().filter(|entry| !entry.leaving).map(CertificateEntry::status)
     }
 }
 
-impl Entry {
+impl CertificateEntry {
     fn new(server: &Arc<Server>, wanted: &Wanted, metrics: &Metrics) -> Self {
         let certificate = Cache::new(&server.cache_dir).certificate(&wanted.domain);
         let metrics = metrics.acme.of(&wanted.vhost);
         let covers = certificate.as_ref().filter(|certificate| certificate.names.is_superset(&wanted.names));
-        Entry {
+        CertificateEntry {
             due: covers.map_or(SystemTime::UNIX_EPOCH, renewal),
             wanted: wanted.clone(),
             server: server.clone(),
@@ -245,9 +249,9 @@ impl Entry {
 
     fn status(&self) -> AcmeStatus {
         let state = match self {
-            Entry { order: Some(_), .. } => AcmeState::Ordering,
-            Entry { failures: 1.., .. } => AcmeState::Failing,
-            Entry { certificate: Some(_), .. } => AcmeState::Valid,
+            CertificateEntry { order: Some(_), .. } => AcmeState::Ordering,
+            CertificateEntry { failures: 1.., .. } => AcmeState::Failing,
+            CertificateEntry { certificate: Some(_), .. } => AcmeState::Valid,
             _ => AcmeState::Waiting,
         };
         AcmeStatus {

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
-use super::client::{Client, problem_text};
+use super::client::{AcmeClient, problem_text};
 use super::problem::{OrderError, persist};
 use super::{Cache, Challenges, Published, Server, Timing, Wanted, tls_alpn};
 use crate::config::ChallengeKind;
@@ -22,7 +22,7 @@ pub(super) struct OneOrder<'o> {
     pub(super) server: &'o Server,
     pub(super) wanted: &'o Wanted,
     pub(super) cache: Cache,
-    pub(super) client: Client,
+    pub(super) client: AcmeClient,
     pub(super) pace: &'o Timing,
     /// URL of the account that the order was first made with.
     pub(super) account_url: OnceLock<String>,

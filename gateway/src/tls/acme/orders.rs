@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use tokio::sync::Mutex;
 
 use super::cache::Claim;
-use super::client::Client;
+use super::client::AcmeClient;
 use super::order::OneOrder;
 use super::problem::OrderError;
 use super::{Cache, CacheError, Certificate, Challenges, Server, Timing, Wanted};
@@ -56,7 +56,7 @@ impl Orders {
             return Err(OrderError::new("order a certificate", reason));
         }
         cache.rehearse().map_err(|error| OrderError::new("keep a certificate", error))?;
-        let client = Client::new(&server.roots).map_err(|error| OrderError::new("speak TLS", error))?;
+        let client = AcmeClient::new(&server.roots).map_err(|error| OrderError::new("speak TLS", error))?;
         let one = OneOrder { server, wanted, cache, client, pace: &self.pace, account_url: OnceLock::new() };
         let mut pem = one.pem_in_time(&self.challenges, &self.account).await;
         if pem.as_ref().is_err_and(|error| error.account_unknown) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use instant_acme::Error;
 
-use super::client::{Client, problem_text};
+use super::client::{AcmeClient, problem_text};
 
 /// Runs a step, and repeats it up to ten times if the server refuses the nonce (RFC 8555 6.5). Such a step
 /// had no effect. instant-acme itself repeats a request twice; a server under load, or a test, may refuse
@@ -47,13 +47,13 @@ impl OrderError {
 
     /// Adds the wait that the server asked `client` for, if the error has none yet.
     #[must_use]
-    pub(super) fn heeding(mut self, client: &Client) -> Self {
+    pub(super) fn heeding(mut self, client: &AcmeClient) -> Self {
         self.asked_to_wait = self.asked_to_wait.or_else(|| client.asked_to_wait());
         self
     }
 
     /// Creates an error for a request of `client` that failed, at the server or on the way to it.
-    pub(super) fn from_server(tried: impl Into<String>, error: &Error, client: &Client) -> Self {
+    pub(super) fn from_server(tried: impl Into<String>, error: &Error, client: &AcmeClient) -> Self {
         let reason = match error {
             Error::Api(problem) => problem_text(problem),
             other => other.to_string(),

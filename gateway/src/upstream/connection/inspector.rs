@@ -38,8 +38,8 @@ impl From<MalformedResponse> for io::Error {
 
 /// Inspector of the responses on one connection.
 #[derive(Debug, Default)]
-pub(super) struct Inspector {
-    state: State,
+pub(super) struct ResponseInspector {
+    state: ResponseState,
     head: HeadReader,
     /// Bytes that have been read and not yet been given to Pingora.
     held: ReadAhead,
@@ -54,7 +54,7 @@ pub(super) struct Inspector {
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum ResponseState {
     /// No response is expected, and the backend had sent nothing at the last read.
     #[default]
     Idle,
@@ -72,12 +72,12 @@ enum State {
     Broken,
 }
 
-impl Inspector {
+impl ResponseInspector {
     /// Notes that `bytes` are about to be written to the backend. The first bytes on an idle connection begin a
     /// request.
     pub(super) fn on_write(&mut self, bytes: &[u8]) {
-        if matches!(self.state, State::Idle) && !bytes.is_empty() {
-            self.state = State::Head;
+        if matches!(self.state, ResponseState::Idle) && !bytes.is_empty() {
+            self.state = ResponseState::Head;
             self.is_head = bytes.starts_with(b"HEAD ");
             self.interim = 0;
         }
@@ -85,7 +85,7 @@ impl Inspector {
 
     /// Returns true once the head of a 101 has been read.
     pub(super) fn has_switched(&self) -> bool {
-        matches!(self.state, State::Switched)
+        matches!(self.state, ResponseState::Switched)
     }
 
     /// Returns the bytes that were read after the head of a 101.
@@ -107,12 +107,12 @@ impl Inspector {
                 return Poll::Ready(Ok(()));
             }
             match &mut self.state {
-                State::Head => match ready!(self.poll_head(backend, cx, buf, &limits))? {
-                    Found::Head => {}
-                    Found::InPlace | Found::End => return Poll::Ready(Ok(())),
+                ResponseState::Head => match ready!(self.poll_head(backend, cx, buf, &limits))? {
+                    ResponseHeadRead::Head => {}
+                    ResponseHeadRead::InPlace | ResponseHeadRead::End => return Poll::Ready(Ok(())),
                 },
-                State::Body(_) if !self.held.is_empty() => {
-                    let State::Body(body) = &mut self.state else { return Poll::Pending };
+                ResponseState::Body(_) if !self.held.is_empty() => {
+                    let ResponseState::Body(body) = &mut self.state else { return Poll::Pending };
                     match body.pass(self.held.bytes()) {
                         Ok((passed, is_whole)) => {
                             self.verified = passed;
@@ -121,13 +121,15 @@ impl Inspector {
                         Err(fault) => return Poll::Ready(Err(self.refuse(fault))),
                     }
                 }
-                State::Body(_) => return self.poll_body(backend, cx, buf),
-                State::Close | State::Switched if !self.held.is_empty() => {
+                ResponseState::Body(_) => return self.poll_body(backend, cx, buf),
+                ResponseState::Close | ResponseState::Switched if !self.held.is_empty() => {
                     self.verified = self.held.bytes().len();
                 }
-                State::Close | State::Switched => return Pin::new(backend).poll_read(cx, buf),
-                State::Idle | State::Done => return self.poll_idle(backend, cx, buf),
-                State::Broken => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+                ResponseState::Close | ResponseState::Switched => {
+                    return Pin::new(backend).poll_read(cx, buf);
+                }
+                ResponseState::Idle | ResponseState::Done => return self.poll_idle(backend, cx, buf),
+                ResponseState::Broken => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
             }
         }
     }
@@ -140,13 +142,13 @@ impl Inspector {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
         limits: &impl Fn() -> HeadLimits,
-    ) -> Poll<io::Result<Found>> {
+    ) -> Poll<io::Result<ResponseHeadRead>> {
         if self.held.is_empty() {
             let before = buf.filled().len();
             ready!(Pin::new(&mut *backend).poll_read(cx, buf))?;
             let read = &buf.filled()[before..];
             if read.is_empty() {
-                return Poll::Ready(Ok(Found::End));
+                return Poll::Ready(Ok(ResponseHeadRead::End));
             }
             match self.head.read(read, &limits()).and_then(|head| self.begin(head, read)) {
                 Ok(Some(passed)) => {
@@ -157,7 +159,7 @@ impl Inspector {
                         self.is_last |= !rest.is_empty();
                     }
                     buf.set_filled(before + passed);
-                    return Poll::Ready(Ok(Found::InPlace));
+                    return Poll::Ready(Ok(ResponseHeadRead::InPlace));
                 }
                 Ok(None) => self.held.keep(read),
                 Err(fault) => return Poll::Ready(Err(self.refuse(fault))),
@@ -172,12 +174,12 @@ impl Inspector {
             match found {
                 Ok(Some(passed)) => {
                     self.verified = passed;
-                    return Poll::Ready(Ok(Found::Head));
+                    return Poll::Ready(Ok(ResponseHeadRead::Head));
                 }
                 Ok(None) => {
                     if ready!(poll_chunk(backend, cx, &mut self.held))? == 0 {
                         self.held.clear();
-                        return Poll::Ready(Ok(Found::End));
+                        return Poll::Ready(Ok(ResponseHeadRead::End));
                     }
                 }
                 Err(fault) => return Poll::Ready(Err(self.refuse(fault))),
@@ -192,22 +194,22 @@ impl Inspector {
         self.head = HeadReader::default();
         self.is_last |= head.closes;
         match (head.status, head.framing) {
-            (101, _) => self.state = State::Switched,
+            (101, _) => self.state = ResponseState::Switched,
             (100..=199, _) => {
                 self.interim += 1;
                 if self.interim > MAX_INTERIM {
                     return Err("there are too many interim responses");
                 }
             }
-            (204 | 304, _) => self.state = State::Done,
+            (204 | 304, _) => self.state = ResponseState::Done,
             (_, framing) if self.is_head => {
                 // The body of a GET would end with the connection here, so the backend may close it after this
                 // response to HEAD.
                 self.is_last |= framing == Framing::Close;
-                self.state = State::Done;
+                self.state = ResponseState::Done;
             }
             (_, Framing::Close) => {
-                self.state = State::Close;
+                self.state = ResponseState::Close;
                 return Ok(Some(bytes.len()));
             }
             (_, Framing::Length(length)) => return self.begin_body(Body::Length(length), head.length, bytes),
@@ -220,20 +222,20 @@ impl Inspector {
 
     fn begin_body(&mut self, mut body: Body, head: usize, bytes: &[u8]) -> Result<Option<usize>, Fault> {
         let (passed, is_whole) = body.pass(&bytes[head..])?;
-        self.state = State::Body(body);
+        self.state = ResponseState::Body(body);
         self.end_if(is_whole);
         Ok(Some(head + passed))
     }
 
     fn end_if(&mut self, is_whole: bool) {
         if is_whole {
-            self.state = State::Done;
+            self.state = ResponseState::Done;
         }
     }
 
     /// Returns true if the bytes after those that have been given belong to the response or the tunnel.
     fn has_more_to_say(&self) -> bool {
-        !matches!(self.state, State::Done)
+        !matches!(self.state, ResponseState::Done)
     }
 
     /// Reads the body into Pingora's buffer, and checks it there.
@@ -245,7 +247,7 @@ impl Inspector {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(backend).poll_read(cx, buf))?;
-        let State::Body(body) = &mut self.state else { return Poll::Ready(Ok(())) };
+        let ResponseState::Body(body) = &mut self.state else { return Poll::Ready(Ok(())) };
         let read = &buf.filled()[before..];
         match body.pass(read) {
             Ok((passed, is_whole)) => {
@@ -275,20 +277,20 @@ impl Inspector {
         }
         let read = Pin::new(backend).poll_read(cx, buf);
         if read.is_pending() {
-            self.state = State::Idle;
+            self.state = ResponseState::Idle;
         }
         read
     }
 
     fn refuse(&mut self, fault: Fault) -> io::Error {
-        self.state = State::Broken;
+        self.state = ResponseState::Broken;
         self.is_last = true;
         MalformedResponse(fault).into()
     }
 }
 
 /// Result of waiting for a head.
-enum Found {
+enum ResponseHeadRead {
     /// The head is in Pingora's buffer.
     InPlace,
     /// The head is among the held bytes.
@@ -319,11 +321,11 @@ mod tests {
     async fn read(method: &str, response: &str, size: usize) -> Option<(String, bool)> {
         let (mut backend, ours) = duplex(64 * 1024);
         let mut ours: Stream = Box::new(ours);
-        let mut inspector = Inspector::default();
+        let mut inspector = ResponseInspector::default();
         inspector.on_write(format!("{method} / HTTP/1.1\r\n").as_bytes());
         let mut got = Vec::new();
         let mut pieces = response.as_bytes().chunks(size);
-        while !matches!(inspector.state, State::Done | State::Idle) {
+        while !matches!(inspector.state, ResponseState::Done | ResponseState::Idle) {
             match look(&mut inspector, &mut ours).await {
                 Poll::Ready(Err(_)) => return None,
                 Poll::Ready(Ok(part)) => got.extend(part),
@@ -338,11 +340,11 @@ mod tests {
         }
         // Pingora's pool makes such a read when a connection is given back.
         let is_reusable = look(&mut inspector, &mut ours).await.is_pending();
-        Some((String::from_utf8(got).unwrap(), is_reusable && matches!(inspector.state, State::Idle)))
+        Some((String::from_utf8(got).unwrap(), is_reusable && matches!(inspector.state, ResponseState::Idle)))
     }
 
     /// Reads once, without waiting.
-    async fn look(inspector: &mut Inspector, ours: &mut Stream) -> Poll<io::Result<Vec<u8>>> {
+    async fn look(inspector: &mut ResponseInspector, ours: &mut Stream) -> Poll<io::Result<Vec<u8>>> {
         let mut room = [0; 300];
         let mut buf = ReadBuf::new(&mut room);
         let poll = std::future::poll_fn(|cx| Poll::Ready(inspector.poll_read(ours, cx, &mut buf, || LIMITS)));
@@ -421,7 +423,7 @@ mod tests {
         let mut ours: Stream = Box::new(ours);
         let head = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
         backend.write_all(format!("HTTP/1.1 103 Early Hints\r\n\r\n{head}\n\n\0").as_bytes()).await.unwrap();
-        let mut inspector = Inspector::default();
+        let mut inspector = ResponseInspector::default();
         inspector.on_write(b"GET / HTTP/1.1\r\n");
         let mut got = Vec::new();
         while !inspector.has_switched() {

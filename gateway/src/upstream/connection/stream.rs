@@ -20,13 +20,13 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::ResponseLimits;
-use super::inspector::Inspector;
+use super::inspector::ResponseInspector;
 
 /// HTTP/1 connection to a backend.
 #[derive(Debug)]
 pub struct BackendStream {
     inner: Stream,
-    inspector: Inspector,
+    inspector: ResponseInspector,
     limits: ResponseLimits,
     read_size: Arc<ReadSize>,
     /// Carries the read size to the request. Of the data that Pingora keeps with a connection, only this is unused.
@@ -72,7 +72,7 @@ impl BackendStream {
         let data = Box::new(read_size.clone()) as Box<dyn Any + Send + Sync>;
         let response = ResponseHeader::build(StatusCode::OK, Some(0)).ok();
         let digest = response.map(|response| Arc::new(ProxyDigest::new(Box::new(response), Some(data))));
-        BackendStream { inner, inspector: Inspector::default(), limits, read_size, digest }
+        BackendStream { inner, inspector: ResponseInspector::default(), limits, read_size, digest }
     }
 
     /// Returns true once the backend has switched to another protocol, and the head of its 101 response has been

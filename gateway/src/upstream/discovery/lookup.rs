@@ -79,7 +79,7 @@ pub fn look_up_now<'n>(
 
 /// Answer of DNS.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct Answers {
     /// Sorted, so that the same addresses in another order are no change.
     pub(super) places: Vec<ResolvedAddress>,
     pub(super) valid_for: Duration,
@@ -90,11 +90,11 @@ pub(super) async fn look_up(
     resolver: &Resolvers,
     name: &Address,
     before: &[ResolvedAddress],
-) -> Result<Found, LookupError> {
+) -> Result<Answers, LookupError> {
     let mut found = match name {
         Address::Host(host) => look_up_host(resolver, host, before).await?,
         Address::Service(service) => look_up_service(resolver, service, before).await?,
-        Address::Unix(_) => Found { places: Vec::new(), valid_for: LATEST },
+        Address::Unix(_) => Answers { places: Vec::new(), valid_for: LATEST },
     };
     found.places.sort();
     found.places.dedup_by(|one, other| one.endpoint == other.endpoint);
@@ -108,7 +108,7 @@ async fn look_up_host(
     resolver: &Resolvers,
     host: &HostPort,
     before: &[ResolvedAddress],
-) -> Result<Found, LookupError> {
+) -> Result<Answers, LookupError> {
     let name = host.host.as_str();
     let v4 = resolver.lookup(name, RecordType::A);
     let v6 = async {
@@ -121,7 +121,7 @@ async fn look_up_host(
         true => (v4.await, v6.await),
         false => futures::join!(v4, v6),
     };
-    let mut found = Found { places: Vec::new(), valid_for: LATEST };
+    let mut found = Answers { places: Vec::new(), valid_for: LATEST };
     let (mut failures, mut reasons) = (Vec::new(), Vec::new());
     for (answer, is_v4) in [(v4, true), (v6, false)] {
         match answer {
@@ -165,7 +165,7 @@ async fn look_up_service(
     resolver: &Resolvers,
     service: &str,
     before: &[ResolvedAddress],
-) -> Result<Found, LookupError> {
+) -> Result<Answers, LookupError> {
     let answer = resolver.lookup(service, RecordType::SRV).await?;
     let mut valid_for = LATEST;
     let mut records: Vec<&SRV> = Vec::new();
@@ -186,7 +186,7 @@ async fn look_up_service(
             |place: &&ResolvedAddress| place.host.as_deref() == Some(name) && place.port() == Some(host.port);
         let known: Vec<ResolvedAddress> = before.iter().filter(is_target).cloned().collect();
         let found = match look_up_host(resolver, &host, &known).await {
-            Err(_) if !known.is_empty() => Found { places: known, valid_for: SOONEST },
+            Err(_) if !known.is_empty() => Answers { places: known, valid_for: SOONEST },
             found => found?,
         };
         let place = |place: ResolvedAddress| ResolvedAddress {
@@ -194,9 +194,9 @@ async fn look_up_service(
             backup: Some(record.priority) != first,
             ..place
         };
-        Ok(Found { places: found.places.into_iter().map(place).collect(), valid_for: found.valid_for })
+        Ok(Answers { places: found.places.into_iter().map(place).collect(), valid_for: found.valid_for })
     });
-    let mut all = Found { places: Vec::new(), valid_for };
+    let mut all = Answers { places: Vec::new(), valid_for };
     let mut failure = None;
     for found in join_all(targets).await {
         match found {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 pub use error::LookupError;
-use lookup::{Found, look_up};
+use lookup::{Answers, look_up};
 pub use lookup::{ResolvedAddress, ResolvedAddresses, fixed, look_up_now};
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
@@ -124,7 +124,7 @@ impl Discoverer {
     fn take_in(
         &self,
         name: &Address,
-        answer: Result<Found, LookupError>,
+        answer: Result<Answers, LookupError>,
         next: &mut Next,
     ) -> Option<Vec<ResolvedAddress>> {
         match answer {

@@ -39,7 +39,7 @@ const LONGEST_NAME: usize = 17;
 /// Incremental parser of one chunked body.
 #[derive(Clone, Debug)]
 pub struct Chunked {
-    state: State,
+    state: ChunkState,
     /// Bytes of the chunk that are still to come; while the size is read, the value so far.
     size: u64,
     digits: u8,
@@ -52,7 +52,7 @@ pub struct Chunked {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ChunkState {
     Size,
     /// After a semicolon: the name of an extension begins.
     ExtensionName,
@@ -77,7 +77,7 @@ enum State {
 impl Default for Chunked {
     fn default() -> Self {
         Chunked {
-            state: State::Size,
+            state: ChunkState::Size,
             size: 0,
             digits: 0,
             extensions: 0,
@@ -98,7 +98,7 @@ impl Chunked {
     pub fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
         let mut at = 0;
         while at < bytes.len() {
-            if self.state == State::Data {
+            if self.state == ChunkState::Data {
                 let there = (bytes.len() - at) as u64;
                 let passed = self.size.min(there);
                 self.size -= passed;
@@ -106,12 +106,12 @@ impl Chunked {
                 if self.size > 0 {
                     break;
                 }
-                self.state = State::DataCr;
+                self.state = ChunkState::DataCr;
                 continue;
             }
             let byte = bytes[at];
             at += 1;
-            if self.state == State::LastLf {
+            if self.state == ChunkState::LastLf {
                 return if byte == b'\n' { Ok(Some(at)) } else { Err(BARE_CR) };
             }
             self.state = self.next(byte)?;
@@ -119,34 +119,34 @@ impl Chunked {
         Ok(None)
     }
 
-    fn next(&mut self, byte: u8) -> Result<State, Fault> {
+    fn next(&mut self, byte: u8) -> Result<ChunkState, Fault> {
         match self.state {
-            State::Size => self.size_byte(byte),
-            State::SizeEnd => {
+            ChunkState::Size => self.size_byte(byte),
+            ChunkState::SizeEnd => {
                 self.digits = 0;
                 match byte {
-                    b'\n' if self.size == 0 => Ok(State::Line),
-                    b'\n' => Ok(State::Data),
+                    b'\n' if self.size == 0 => Ok(ChunkState::Line),
+                    b'\n' => Ok(ChunkState::Data),
                     _ => Err(BARE_CR),
                 }
             }
-            State::DataCr if byte == b'\r' => Ok(State::DataLf),
-            State::DataLf if byte == b'\n' => Ok(State::Size),
-            State::DataCr | State::DataLf => Err("a chunk is not as long as it says"),
-            State::Line | State::TrailerName | State::TrailerValue | State::TrailerLf => {
+            ChunkState::DataCr if byte == b'\r' => Ok(ChunkState::DataLf),
+            ChunkState::DataLf if byte == b'\n' => Ok(ChunkState::Size),
+            ChunkState::DataCr | ChunkState::DataLf => Err("a chunk is not as long as it says"),
+            ChunkState::Line | ChunkState::TrailerName | ChunkState::TrailerValue | ChunkState::TrailerLf => {
                 self.trailer_byte(byte)
             }
             _ => self.extension_byte(byte),
         }
     }
 
-    fn size_byte(&mut self, byte: u8) -> Result<State, Fault> {
+    fn size_byte(&mut self, byte: u8) -> Result<ChunkState, Fault> {
         let digit = match byte {
             b'0'..=b'9' => byte - b'0',
             b'a'..=b'f' => byte - b'a' + 10,
             b'A'..=b'F' => byte - b'A' + 10,
-            b'\r' if self.digits > 0 => return Ok(State::SizeEnd),
-            b';' if self.digits > 0 => return Ok(State::ExtensionName),
+            b'\r' if self.digits > 0 => return Ok(ChunkState::SizeEnd),
+            b';' if self.digits > 0 => return Ok(ChunkState::ExtensionName),
             _ => return Err("the size of a chunk is not a hexadecimal number"),
         };
         self.digits += 1;
@@ -154,66 +154,68 @@ impl Chunked {
         if self.digits > SIZE_DIGITS || self.size > i64::MAX as u64 {
             return Err("a chunk is larger than any body");
         }
-        Ok(State::Size)
+        Ok(ChunkState::Size)
     }
 
     /// Parses `;name`, `;name=token` or `;name="anything"`. White space around them is refused (RFC 9112
     /// 7.1.1 calls it bad).
-    fn extension_byte(&mut self, byte: u8) -> Result<State, Fault> {
+    fn extension_byte(&mut self, byte: u8) -> Result<ChunkState, Fault> {
         self.extensions += 1;
         if self.extensions > EXTENSION_BYTES {
             return Err("the chunks have too many extensions");
         }
         match (self.state, byte) {
-            (State::ExtensionName | State::ExtensionNameMore, _) if is_token_byte(byte) => {
-                Ok(State::ExtensionNameMore)
+            (ChunkState::ExtensionName | ChunkState::ExtensionNameMore, _) if is_token_byte(byte) => {
+                Ok(ChunkState::ExtensionNameMore)
             }
-            (State::ExtensionValue | State::ExtensionValueMore, _) if is_token_byte(byte) => {
-                Ok(State::ExtensionValueMore)
+            (ChunkState::ExtensionValue | ChunkState::ExtensionValueMore, _) if is_token_byte(byte) => {
+                Ok(ChunkState::ExtensionValueMore)
             }
-            (State::ExtensionNameMore, b'=') => Ok(State::ExtensionValue),
-            (State::ExtensionValue, b'"') => Ok(State::Quoted),
-            (State::Quoted, b'"') => Ok(State::QuotedEnd),
-            (State::Quoted, b'\\') => Ok(State::QuotedPair),
-            (State::Quoted | State::QuotedPair, _) if is_value_byte(byte) => Ok(State::Quoted),
-            (State::ExtensionNameMore | State::ExtensionValueMore | State::QuotedEnd, b';') => {
-                Ok(State::ExtensionName)
-            }
-            (State::ExtensionNameMore | State::ExtensionValueMore | State::QuotedEnd, b'\r') => {
-                Ok(State::SizeEnd)
-            }
+            (ChunkState::ExtensionNameMore, b'=') => Ok(ChunkState::ExtensionValue),
+            (ChunkState::ExtensionValue, b'"') => Ok(ChunkState::Quoted),
+            (ChunkState::Quoted, b'"') => Ok(ChunkState::QuotedEnd),
+            (ChunkState::Quoted, b'\\') => Ok(ChunkState::QuotedPair),
+            (ChunkState::Quoted | ChunkState::QuotedPair, _) if is_value_byte(byte) => Ok(ChunkState::Quoted),
+            (
+                ChunkState::ExtensionNameMore | ChunkState::ExtensionValueMore | ChunkState::QuotedEnd,
+                b';',
+            ) => Ok(ChunkState::ExtensionName),
+            (
+                ChunkState::ExtensionNameMore | ChunkState::ExtensionValueMore | ChunkState::QuotedEnd,
+                b'\r',
+            ) => Ok(ChunkState::SizeEnd),
             _ => Err("the extension of a chunk is malformed"),
         }
     }
 
-    fn trailer_byte(&mut self, byte: u8) -> Result<State, Fault> {
+    fn trailer_byte(&mut self, byte: u8) -> Result<ChunkState, Fault> {
         self.trailers += 1;
         if self.trailers > TRAILER_BYTES {
             return Err("the trailers are too large");
         }
         match (self.state, byte) {
-            (State::Line, b'\r') => Ok(State::LastLf),
-            (State::Line, _) if is_token_byte(byte) => {
+            (ChunkState::Line, b'\r') => Ok(ChunkState::LastLf),
+            (ChunkState::Line, _) if is_token_byte(byte) => {
                 self.fields += 1;
                 if self.fields > TRAILER_FIELDS {
                     return Err("there are too many trailers");
                 }
                 self.name_length = 0;
                 self.note_name(byte);
-                Ok(State::TrailerName)
+                Ok(ChunkState::TrailerName)
             }
-            (State::TrailerName, b':') if self.is_forbidden() => {
+            (ChunkState::TrailerName, b':') if self.is_forbidden() => {
                 Err("a field stands in the trailers that belongs into the header")
             }
-            (State::TrailerName, b':') => Ok(State::TrailerValue),
-            (State::TrailerName, _) if is_token_byte(byte) => {
+            (ChunkState::TrailerName, b':') => Ok(ChunkState::TrailerValue),
+            (ChunkState::TrailerName, _) if is_token_byte(byte) => {
                 self.note_name(byte);
-                Ok(State::TrailerName)
+                Ok(ChunkState::TrailerName)
             }
-            (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
-            (State::TrailerValue, _) if is_value_byte(byte) => Ok(State::TrailerValue),
-            (State::TrailerLf, b'\n') => Ok(State::Line),
-            (State::TrailerLf, _) => Err(BARE_CR),
+            (ChunkState::TrailerValue, b'\r') => Ok(ChunkState::TrailerLf),
+            (ChunkState::TrailerValue, _) if is_value_byte(byte) => Ok(ChunkState::TrailerValue),
+            (ChunkState::TrailerLf, b'\n') => Ok(ChunkState::Line),
+            (ChunkState::TrailerLf, _) => Err(BARE_CR),
             _ => Err("the trailers are malformed"),
         }
     }

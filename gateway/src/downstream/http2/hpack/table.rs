@@ -29,13 +29,13 @@ const STATIC: [(&str, &str); 61] = [
 #[derive(Debug)]
 pub(super) struct Table {
     /// Entries of the dynamic table, the newest first.
-    entries: VecDeque<Entry>,
+    entries: VecDeque<TableEntry>,
     size: usize,
     max_size: usize,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct TableEntry {
     /// Name, followed by the value.
     text: Box<[u8]>,
     name: usize,
@@ -49,7 +49,7 @@ impl Table {
     /// Returns the number of bytes of memory that are held.
     pub(super) fn held(&self) -> usize {
         let text: usize = self.entries.iter().map(|entry| entry.text.len()).sum();
-        text + self.entries.capacity() * size_of::<Entry>()
+        text + self.entries.capacity() * size_of::<TableEntry>()
     }
 
     /// Returns the name and value of the entry at `index`; `None` if there is no such entry.
@@ -68,7 +68,7 @@ impl Table {
         self.shrink_to(self.max_size.saturating_sub(size));
         if size <= self.max_size {
             self.size += size;
-            self.entries.push_front(Entry { text: [name, value].concat().into(), name: name.len() });
+            self.entries.push_front(TableEntry { text: [name, value].concat().into(), name: name.len() });
         }
     }
 

@@ -16,7 +16,7 @@ const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 fn policy(toml: &str, keys: Vec<Key>) -> Jwt {
     let table: config::Auth = toml::from_str(&format!("kind = \"jwt\"\n{toml}")).unwrap();
     assert_eq!(table.kind, AuthKind::Jwt);
-    Jwt::new(&table, Keys::Fixed(keys.into()))
+    Jwt::new(&table, VerificationKeys::Fixed(keys.into()))
 }
 
 fn with_secret(toml: &str) -> Jwt {
@@ -99,7 +99,8 @@ async fn verified_token_is_cached_until_expiry_or_new_keys() {
 
     policy.cache.as_ref().unwrap().keep(digest, Proved { until: u64::MAX, ..expired }, Instant::now());
     assert!(find(&policy).is_some());
-    policy.keys = Keys::Fixed(vec![Key::secret(b"another secret of thirty-two bytes").unwrap()].into());
+    policy.keys =
+        VerificationKeys::Fixed(vec![Key::secret(b"another secret of thirty-two bytes").unwrap()].into());
     assert!(find(&policy).is_none(), "the keys are others");
     assert_eq!(outcome(&policy, &token).await.unwrap_err().0, 401);
 }
@@ -184,7 +185,7 @@ async fn missing_required_claim_gets_403() {
 #[tokio::test]
 async fn claims_are_forwarded_unchanged_or_refused() {
     let policy = with_secret("forward_claims = { sub = \"X-User\", roles = \"X-Roles\", n = \"X-N\" }");
-    let Keys::Fixed(keys) = &policy.keys else { panic!("a secret is fixed") };
+    let VerificationKeys::Fixed(keys) = &policy.keys else { panic!("a secret is fixed") };
     let told = |changes: Value| {
         let token = signed(&claims(changes));
         let identity = policy.verify(token.as_bytes(), keys.clone()).map_err(|_| ())?.identity;
