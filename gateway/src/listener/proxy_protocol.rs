@@ -120,14 +120,14 @@ mod tests {
         for (header, said) in [
             (b"PROXY TCP4 192.0.2.1 192.0.2.2 12345 80\r\n".to_vec(), "192.0.2.1:12345"),
             (b"PROXY TCP6 ::1 ::2 12345 80\r\n".to_vec(), "[::1]:12345"),
-            (b"PROXY UNKNOWN\r\n".to_vec(), "Somebody"),
-            (b"PROXY UNKNOWN anything at all\r\n".to_vec(), "Somebody"),
+            (b"PROXY UNKNOWN\r\n".to_vec(), "Unknown"),
+            (b"PROXY UNKNOWN anything at all\r\n".to_vec(), "Unknown"),
             (binary(0x21, 0x11, &v4), "192.0.2.1:12345"),
             (binary(0x21, 0x11, &extended), "192.0.2.1:12345"),
             (binary(0x21, 0x21, &v6), "[::1]:12345"),
             (binary(0x20, 0x00, &[]), "Itself"),
             (binary(0x20, 0x11, &v4), "Itself"),
-            (binary(0x21, 0x00, &[]), "Somebody"),
+            (binary(0x21, 0x00, &[]), "Unknown"),
         ] {
             let bytes = [&header[..], b"GET / HTTP/1.1\r\n"].concat();
             let (read, rest) = outcome(&bytes).await;

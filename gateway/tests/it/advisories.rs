@@ -84,7 +84,7 @@ async fn a_body_that_nobody_read_is_not_the_next_request() {
 
 /// CVE-2026-2833 (RUSTSEC-2026-0033): bytes after an Upgrade request are no tunnel until the backend agrees with 101.
 #[tokio::test]
-async fn what_follows_a_request_for_an_upgrade_does_not_pass_by_the_gateway() {
+async fn bytes_after_an_upgrade_request_do_not_bypass_the_gateway() {
     let backend = Recorder::start().await;
     let gateway = guarding(backend.address).await;
     let websocket = "websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
@@ -151,7 +151,7 @@ async fn nobody_disagrees_with_the_backend_where_a_body_ends() {
 /// CVE-2026-105299: the gateway removes fields that `Connection` names. A client must not use this to remove
 /// the fields that the gateway adds.
 #[tokio::test]
-async fn connection_takes_nothing_away_that_the_gateway_says_and_lets_nothing_through() {
+async fn connection_options_remove_no_field_of_the_gateway() {
     let backend = Recorder::start().await;
     let gateway = guarding(backend.address).await;
     let private = "GET /x HTTP/1.1\r\nHost: a\r\nConnection: close, X-Private\r\nX-Private: mine\r\nKeep-Alive: 5\r\n\r\n";
