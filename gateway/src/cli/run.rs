@@ -1,0 +1,43 @@
+//! `gateway run`: serves, in the foreground or as a daemon.
+
+use clap::Args;
+
+use crate::cli::error::CliError;
+use crate::cli::sources::{Sources, variables};
+use crate::config::{self, Source};
+use crate::demo;
+use crate::process::daemon;
+use crate::process::start::StartOptions;
+use crate::server;
+
+/// What is served, and how it comes to run.
+#[derive(Debug, Default, PartialEq, Eq, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    pub(super) sources: Sources,
+    /// Take the listeners over from the gateway that runs, without a moment in which nobody listens: wait until it
+    /// gets SIGQUIT, or send that to it where `proxy.pid_file` names it
+    #[arg(long)]
+    pub(super) upgrade: bool,
+    /// Go on in the background, and return once connections are accepted
+    #[arg(long)]
+    pub(super) daemon: bool,
+}
+
+/// Serves as the command line says, or starts a daemon that does.
+pub(super) fn run(run: &Run) -> Result<(), CliError> {
+    if run.daemon && !daemon::is_child() { Ok(daemon::start()?) } else { serve(run) }
+}
+
+fn serve(run: &Run) -> Result<(), CliError> {
+    let Run { sources, upgrade, daemon } = run;
+    let options = StartOptions { upgrade: *upgrade, daemon: *daemon };
+    let (variables, file) = (variables(), sources.file());
+    if file.is_none() && sources.backend.is_empty() && !config::configure(&variables) {
+        let (source, parsed, origins) = demo::prepare(variables, sources.overrides())?;
+        return Ok(server::run(source, parsed, Some(origins), options)?);
+    }
+    let source = Source::new(file, variables, sources.overrides());
+    let parsed = source.read()?;
+    Ok(server::run(source, parsed, None, options)?)
+}

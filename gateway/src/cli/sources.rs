@@ -1,0 +1,72 @@
+//! Sources of the configuration that the command line names, and what they compile to.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use crate::cli::error::CliError;
+use crate::config::{self, Address, Overrides, Source};
+use crate::live::{Resolution, Store};
+use crate::server::StartError;
+use crate::telemetry::Metrics;
+
+/// Where the configuration comes from; PINGORA_* variables win over the file, options over both.
+#[derive(Debug, Default, PartialEq, Eq, Args)]
+pub(super) struct Sources {
+    /// The configuration file (TOML)
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Listen here instead of where the configuration says; may be given several times
+    #[arg(long, value_name = "ADDR")]
+    pub(super) listen: Vec<SocketAddr>,
+    /// Serve this backend, and no virtual host or backend of the configuration; may be given several times
+    #[arg(long, value_name = "ADDR")]
+    pub(super) backend: Vec<Address>,
+    /// Log this, whatever the configuration, RUST_LOG and PINGORA_LOG_LEVEL say: trace, debug, info, warn, error, off,
+    /// or a filter such as "info,gateway=debug"
+    #[arg(long, value_name = "FILTER")]
+    pub(super) log_level: Option<String>,
+}
+
+impl Sources {
+    /// Returns the configuration file: the one that is named, or else the one that is found. If backends are
+    /// named by options or variables, no file is looked for.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        if self.config.is_some() || !self.backend.is_empty() || config::name_backends(&variables()) {
+            return self.config.clone();
+        }
+        config::search().inspect(|file| {
+            eprintln!("gateway: the configuration is {} (--config names another one)", file.display());
+        })
+    }
+
+    pub(super) fn overrides(&self) -> Overrides {
+        let Sources { listen, backend, log_level, .. } = self;
+        Overrides { listen: listen.clone(), backends: backend.clone(), log_level: log_level.clone() }
+    }
+}
+
+/// Compiles the configuration to a store that serves nothing. No backend has been probed, so all count as
+/// healthy.
+pub(super) fn compiled(sources: &Sources) -> Result<Store, CliError> {
+    let source = Source::new(sources.file(), variables(), sources.overrides());
+    let parsed = source.read()?;
+    let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
+    Ok(Store::new(source, parsed, Resolution::Unresolved, metrics)?)
+}
+
+/// Returns the environment variables of this process that the gateway uses.
+pub(super) fn variables() -> BTreeMap<String, String> {
+    let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    // Values that are not UTF-8 are kept in a damaged form, so that they are refused like any other bad value.
+    config::set_variables(std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))))
+}
+
+pub(super) fn warn<'w>(warnings: impl IntoIterator<Item = &'w String>) {
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+}
