@@ -9,13 +9,15 @@ use tokio::net::TcpStream;
 
 use crate::support::GATEWAY;
 
-/// Runs the demo in the process of the test, because the demo's ports are fixed: a newcomer must know which
-/// ones to use.
+/// Runs the demo in the process of the test, which it does not leave. The demo's ports are fixed, because a newcomer must
+/// know them. So this one gets other ports for metrics and management: another test uses the fixed ones.
 #[tokio::test]
 async fn six_requests_reach_three_origins() {
     let address = free_address();
     let overrides = Overrides { listen: vec![address], ..Overrides::default() };
-    let (source, parsed, origins) = demo::prepare(BTreeMap::new(), overrides).unwrap();
+    let any = |name: &str| (name.to_owned(), "127.0.0.1:0".to_owned());
+    let ports = BTreeMap::from(["PINGORA_MANAGEMENT_ADDR", "PINGORA_METRICS_ADDR"].map(any));
+    let (source, parsed, origins) = demo::prepare(ports, overrides).unwrap();
     let welcome = origins.welcome(address, None, None);
     assert_eq!(welcome.matches("curl ").count(), 3, "{welcome}");
     assert!(welcome.contains(&format!("gateway   http://{address}")), "{welcome}");
