@@ -7,7 +7,7 @@
 use crate::Fault;
 
 /// Words with which a comment begins that does not name the thing.
-const OPENERS: [&str; 29] = [
+const OPENERS: [&str; 32] = [
     "What",
     "How",
     "Whether",
@@ -36,6 +36,9 @@ const OPENERS: [&str; 29] = [
     "Once",
     "Until",
     "Something",
+    "Everything",
+    "Anything",
+    "All",
     "Nothing",
 ];
 

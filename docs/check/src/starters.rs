@@ -2,7 +2,7 @@
 //! expected value, the actual value and the hint. A panic in the starter, a hang or a closed connection is
 //! not helpful.
 //!
-//! All starters are built at once with the whole workspace selected. So the dependencies have the same
+//! The starters are built together, with the whole workspace selected. So the dependencies have the same
 //! features as in every other build, and Pingora is not compiled again.
 
 use std::fs::File;

@@ -7,7 +7,7 @@ use crate::cli::error::CliError;
 use crate::cli::sources::{Sources, compiled, warn};
 use crate::live;
 
-/// How an answer is written.
+/// Format of the explanation.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Output {
     /// For people

@@ -52,21 +52,21 @@ enum Command {
         sources: Sources,
         /// The request's method
         method: Method,
-        /// Its URL, host included
+        /// URL of the request, with its host
         url: Uri,
-        /// One of its header fields; may be given several times
+        /// Header field of the request; may be given several times
         #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header_field)]
         headers: Vec<(HeaderName, HeaderValue)>,
-        /// How to say it
+        /// Format of the explanation
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
     /// Make a certificate that vouches for itself, and its key: for learning, not for clients of others
     DevCert {
-        /// Its names, as in localhost or "*.example.test"; an IP address will do, too
+        /// Names in the certificate, such as localhost or "*.example.test"; IP addresses are allowed too
         #[arg(required = true, value_name = "DOMAIN")]
         domains: Vec<String>,
-        /// Where to put the two files
+        /// Directory for the two files
         #[arg(long, value_name = "DIRECTORY", default_value = ".")]
         out: PathBuf,
     },

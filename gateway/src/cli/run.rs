@@ -10,16 +10,16 @@ use crate::process::daemon;
 use crate::process::start::StartOptions;
 use crate::server;
 
-/// What is served, and how it comes to run.
+/// Options of `gateway run`.
 #[derive(Debug, Default, PartialEq, Eq, Args)]
 pub(super) struct Run {
     #[command(flatten)]
     pub(super) sources: Sources,
-    /// Take the listeners over from the gateway that runs, without a moment in which nobody listens: wait until it
-    /// gets SIGQUIT, or send that to it where `proxy.pid_file` names it
+    /// Take the listeners over from the running gateway, so that no connection is refused: wait until it gets SIGQUIT,
+    /// or send it SIGQUIT if `proxy.pid_file` names it
     #[arg(long)]
     pub(super) upgrade: bool,
-    /// Go on in the background, and return once connections are accepted
+    /// Serve in the background, and return once connections are accepted
     #[arg(long)]
     pub(super) daemon: bool,
 }

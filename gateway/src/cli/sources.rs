@@ -13,7 +13,7 @@ use crate::live::{Resolution, Store};
 use crate::server::StartError;
 use crate::telemetry::Metrics;
 
-/// Where the configuration comes from; PINGORA_* variables win over the file, options over both.
+/// Sources of the configuration. PINGORA_* variables win over the file, and options win over both.
 #[derive(Debug, Default, PartialEq, Eq, Args)]
 pub(super) struct Sources {
     /// The configuration file (TOML)
@@ -25,7 +25,7 @@ pub(super) struct Sources {
     /// Serve this backend, and no virtual host or backend of the configuration; may be given several times
     #[arg(long, value_name = "ADDR")]
     pub(super) backend: Vec<Address>,
-    /// Log this, whatever the configuration, RUST_LOG and PINGORA_LOG_LEVEL say: trace, debug, info, warn, error, off,
+    /// Log level, which wins over the configuration, RUST_LOG and PINGORA_LOG_LEVEL: trace, debug, info, warn, error, off,
     /// or a filter such as "info,gateway=debug"
     #[arg(long, value_name = "FILTER")]
     pub(super) log_level: Option<String>,

@@ -1,4 +1,5 @@
-//! Which element of an array is which, when a table is edited: elements are told apart by their names, not by their places.
+//! Identity of array elements when a configuration is edited: an element is the same one as before if its name is the
+//! same, wherever it stands.
 
 use std::collections::HashMap;
 
