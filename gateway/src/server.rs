@@ -269,7 +269,7 @@ fn announce(snapshot: &Snapshot) {
         shown.push_str(&format!(" and {more} more"));
     }
     info!("backends: {shown}");
-    if snapshot.config.health_checks().any(HealthCheck::passes_any_answer) {
+    if snapshot.config.has_lenient_health_check() {
         info!(
             "health checks: no path is configured, so {} is asked for, and any answer below 500 passes; set \
              health_check.path (or PINGORA_HEALTH_CHECK_PATH) to have only 200 to 399 pass",

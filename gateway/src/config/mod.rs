@@ -33,6 +33,7 @@ mod schema;
 mod search;
 mod secrets;
 mod shares;
+mod tables;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -68,6 +69,8 @@ pub use schema::{
 pub use search::search;
 pub use secrets::{hide_secrets, reveal_secrets, shown_url};
 pub use shares::{Rollout, RolloutState, Share};
+pub use tables::PolicyTables;
+pub(crate) use tables::policy_tables;
 pub use template::{Template, TemplatePart, Value, push_encoded};
 pub use upstream::{
     Algorithm, Balancing, CircuitBreaker, HashKey, HealthCheck, ProbeKind, Retry, Upstream, UpstreamProtocol,

@@ -5,15 +5,13 @@ use regex::{Regex, RegexBuilder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::auth::{Access, Auth};
 use super::fields::Fields;
-use super::policies::{FaultInjection, Headers, Limits, SecurityHeaders};
-use super::rate_limit::RateLimits;
+use super::policies::FaultInjection;
 use super::redirect::RedirectStatus;
-use super::responses::{Compression, Cors};
-use super::upstream::{Balancing, CircuitBreaker, HealthCheck, Retry, Upstream};
+use super::tables::{policy_tables, with_policy_tables};
 use super::values::is_default;
 
+policy_tables! { with_policy_tables "replaces the virtual host's or the top-level table"
 /// Route: the requests of a virtual host with a certain path, method and header fields.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -54,45 +52,8 @@ pub struct Route {
     /// Faults that the route injects on purpose.
     #[serde(skip_serializing_if = "is_default")]
     pub fault: FaultInjection,
-    /// Probes of backends; replaces the virtual host's or the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub health_check: Option<HealthCheck>,
-    /// Choice of a backend; replaces the virtual host's or the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub balancing: Option<Balancing>,
-    /// Connections to backends; replaces the virtual host's or the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub upstream: Option<Upstream>,
-    /// Retries; replaces the virtual host's or the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub retry: Option<Retry>,
-    /// Circuit breaker; replaces the virtual host's or the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub circuit_breaker: Option<CircuitBreaker>,
-    /// Rate limits of a client; replaces the virtual host's or the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub rate_limit: Option<RateLimits>,
-    /// Size limits of a request; replaces the virtual host's or the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub limits: Option<Limits>,
-    /// Changes to header fields; replaces the virtual host's or the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub headers: Option<Headers>,
-    /// Security fields for browsers; replaces the virtual host's or the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub security_headers: Option<SecurityHeaders>,
-    /// Networks from which clients may send requests; replaces the virtual host's or the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub access: Option<Access>,
-    /// Authentication of requests; replaces the virtual host's or the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub auth: Option<Auth>,
-    /// Pages of other origins that may use responses (CORS); replaces the virtual host's or the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub cors: Option<Cors>,
-    /// Compression of responses; replaces the virtual host's or the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub compression: Option<Compression>,
+    ..policy_tables,
+}
 }
 
 impl Route {

@@ -10,18 +10,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::address::Address;
-use super::auth::{Access, Auth};
 use super::cases::Case;
 use super::lets_encrypt::LetsEncrypt;
-use super::policies::{Headers, Limits, SecurityHeaders};
 use super::proxy::Proxy;
-use super::rate_limit::RateLimits;
-use super::responses::{Compression, Cors};
 use super::routes::Route;
 use super::shares::{Rollout, Share};
-use super::upstream::{Balancing, CircuitBreaker, HealthCheck, Retry, Upstream};
+use super::tables::{PolicyTables, policy_tables, with_policy_tables};
+use super::upstream::{HealthCheck, Upstream};
 use super::values::{OneOrMany, Weight, is_default};
 
+policy_tables! { with_policy_tables "the default for virtual hosts without this table"
 /// Complete configuration of the gateway.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -38,46 +36,7 @@ pub struct Config {
     pub metrics: Metrics,
     /// Management API.
     pub admin: Admin,
-    /// Probes of backends; the default for virtual hosts without this table.
-    pub health_check: HealthCheck,
-    /// Choice of a backend; the default for virtual hosts without this table.
-    pub balancing: Balancing,
-    /// Connections to backends; the default for virtual hosts without this table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub upstream: Option<Upstream>,
-    /// Retries; the default for virtual hosts without this table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub retry: Option<Retry>,
-    /// Circuit breaker, which sends no requests to a failing backend for a while; the default for virtual hosts
-    /// without this table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub circuit_breaker: Option<CircuitBreaker>,
-    /// Rate limits of a client; the default for virtual hosts without this table. Absent: no limit.
-    #[serde(skip_serializing_if = "is_default")]
-    pub rate_limit: Option<RateLimits>,
-    /// Size limits of a request; the default for virtual hosts without this table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub limits: Option<Limits>,
-    /// Changes to header fields; the default for virtual hosts without this table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub headers: Option<Headers>,
-    /// Security fields for browsers; the default for virtual hosts without this table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub security_headers: Option<SecurityHeaders>,
-    /// Networks from which clients may send requests; the default for virtual hosts without this table. Absent: every
-    /// network.
-    #[serde(skip_serializing_if = "is_default")]
-    pub access: Option<Access>,
-    /// Authentication of requests; the default for virtual hosts without this table. Absent: no authentication.
-    #[serde(skip_serializing_if = "is_default")]
-    pub auth: Option<Auth>,
-    /// Pages of other origins that may use responses (CORS); the default for virtual hosts without this table.
-    /// Absent: the backends' own fields are passed on.
-    #[serde(skip_serializing_if = "is_default")]
-    pub cors: Option<Cors>,
-    /// Compression of responses; the default for virtual hosts without this table. Absent: no compression.
-    #[serde(skip_serializing_if = "is_default")]
-    pub compression: Option<Compression>,
+    ..policy_tables,
     /// ACME server from which virtual hosts with `acme = true` get their certificates.
     #[serde(skip_serializing_if = "is_default")]
     pub lets_encrypt: Option<LetsEncrypt>,
@@ -88,6 +47,7 @@ pub struct Config {
     /// Expected results of certain requests; a configuration with any other result is refused.
     #[serde(skip_serializing_if = "is_default")]
     pub tests: Vec<Case>,
+}
 }
 
 impl Config {
@@ -125,13 +85,23 @@ impl Config {
         self.virtual_hosts.iter().find(|host| host.domain == domain)
     }
 
-    /// Returns every `[health_check]` table: of the routes, the virtual hosts and the top level.
-    pub fn health_checks(&self) -> impl Iterator<Item = &HealthCheck> {
-        let of_hosts = self.virtual_hosts.iter().flat_map(|host| {
-            let of_routes = host.routes.iter().filter_map(|route| route.health_check.as_ref());
-            of_routes.chain(&host.health_check)
+    /// Returns the policy tables of every level, each with the path of the level: "", "virtual_hosts/0/" or
+    /// "virtual_hosts/0/routes/0/".
+    pub fn levels(&self) -> impl Iterator<Item = (String, PolicyTables<'_>)> {
+        let of_hosts = self.virtual_hosts.iter().enumerate().flat_map(|(i, host)| {
+            let of_routes = host
+                .routes
+                .iter()
+                .enumerate()
+                .map(move |(j, route)| (format!("virtual_hosts/{i}/routes/{j}/"), route.policy_tables()));
+            std::iter::once((format!("virtual_hosts/{i}/"), host.policy_tables())).chain(of_routes)
         });
-        of_hosts.chain([&self.health_check])
+        std::iter::once((String::new(), self.policy_tables())).chain(of_hosts)
+    }
+
+    /// Returns true if a table lets health checks of HTTP backends pass on any response below 500.
+    pub fn has_lenient_health_check(&self) -> bool {
+        self.levels().filter_map(|(_, tables)| tables.health_check).any(HealthCheck::passes_any_answer)
     }
 
     /// Returns the maximum number of idle connections to backends. Pingora has one pool for all backends, so the
@@ -238,6 +208,7 @@ impl Default for Admin {
     }
 }
 
+policy_tables! { with_policy_tables "replaces the top-level table"
 /// `[[virtual_hosts]]`: one served host.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -285,45 +256,8 @@ pub struct VirtualHost {
     /// Routes: parts of the host that have their own settings.
     #[serde(skip_serializing_if = "is_default")]
     pub routes: Vec<Route>,
-    /// Probes of backends; replaces the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub health_check: Option<HealthCheck>,
-    /// Choice of a backend; replaces the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub balancing: Option<Balancing>,
-    /// Connections to backends; replaces the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub upstream: Option<Upstream>,
-    /// Retries; replaces the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub retry: Option<Retry>,
-    /// Circuit breaker; replaces the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub circuit_breaker: Option<CircuitBreaker>,
-    /// Rate limits of a client; replaces the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub rate_limit: Option<RateLimits>,
-    /// Size limits of a request; replaces the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub limits: Option<Limits>,
-    /// Changes to header fields; replaces the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub headers: Option<Headers>,
-    /// Security fields for browsers; replaces the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub security_headers: Option<SecurityHeaders>,
-    /// Networks from which clients may send requests; replaces the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub access: Option<Access>,
-    /// Authentication of requests; replaces the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub auth: Option<Auth>,
-    /// Pages of other origins that may use responses (CORS); replaces the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub cors: Option<Cors>,
-    /// Compression of responses; replaces the top-level table.
-    #[serde(skip_serializing_if = "is_default")]
-    pub compression: Option<Compression>,
+    ..policy_tables,
+}
 }
 
 impl VirtualHost {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Auth, Config};
+use super::{Auth, Config, HealthCheck};
 
 /// Virtual host and backend that make a file complete.
 pub(super) const COMPLETE: &str = "
@@ -407,6 +407,13 @@ const REFERENCE: &str = include_str!("../../config/reference.toml");
 #[test]
 fn the_reference_shows_the_defaults() {
     let mut reference = Config::parse("reference.toml", REFERENCE).unwrap();
+    // Keys without a default hold examples.
+    let health_check = reference.health_check.take().unwrap();
+    assert_eq!(
+        HealthCheck { kind: None, path: None, expected_status: None, ..health_check },
+        HealthCheck::default()
+    );
+    assert_eq!(reference.balancing.take(), Some(Default::default()));
     assert_eq!(reference.upstream.take(), Some(Default::default()));
     assert_eq!(reference.retry.take(), Some(Default::default()));
     assert_eq!(reference.circuit_breaker.take(), Some(Default::default()));
@@ -424,9 +431,6 @@ fn the_reference_shows_the_defaults() {
     assert_eq!(reference.lets_encrypt.take(), Some(Default::default()));
     // Keys without a default hold examples.
     reference.proxy.listen_addr.0.clear();
-    reference.health_check.kind = None;
-    reference.health_check.path = None;
-    reference.health_check.expected_status = None;
     reference.virtual_hosts.clear();
     reference.backends.clear();
     reference.tests.clear();

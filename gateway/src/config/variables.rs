@@ -112,7 +112,8 @@ impl<'a> Variables<'a> {
     pub(super) fn apply(&mut self, config: &mut Config) -> Option<Vec<Address>> {
         self.refuse_unknown();
         let proxy = &mut config.proxy;
-        let health = &mut config.health_check;
+        let mut health = config.health_check.clone().unwrap_or_default();
+        let mut balancing = config.balancing.clone().unwrap_or_default();
         self.set("PINGORA_LISTEN_ADDR", "proxy/listen_addr_http", &mut proxy.listen_addr_http, |text| {
             addresses(text, "an address to listen on, as in 127.0.0.1:8080")
         });
@@ -151,9 +152,11 @@ impl<'a> Variables<'a> {
         self.set(
             "PINGORA_LOAD_BALANCING_ALGORITHM",
             "balancing/algorithm",
-            &mut config.balancing.algorithm,
+            &mut balancing.algorithm,
             algorithm,
         );
+        write(&mut config.health_check, health);
+        write(&mut config.balancing, balancing);
         self.https(&mut config.proxy.listen_addr);
 
         let mut backends = None;
@@ -250,6 +253,13 @@ impl<'a> Variables<'a> {
             }
             Err(detail) => self.faults.push((variable.to_owned(), detail)),
         }
+    }
+}
+
+/// Writes a table of which variables may have set keys. A table that is absent stays absent if they set none.
+fn write<T: Default + PartialEq>(table: &mut Option<T>, value: T) {
+    if table.is_some() || value != T::default() {
+        *table = Some(value);
     }
 }
 

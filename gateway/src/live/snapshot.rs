@@ -55,18 +55,6 @@ pub enum Level {
     Default,
 }
 
-impl Level {
-    /// Returns the part of `at` that leads to the table. `at` is the path of a route's tables, as in
-    /// `virtual_hosts/0/routes/1/`.
-    pub(super) fn part_of(self, at: &str) -> &str {
-        match self {
-            Level::Route => at,
-            Level::VirtualHost => at.split("routes/").next().unwrap_or_default(),
-            Level::Top | Level::Default => "",
-        }
-    }
-}
-
 /// An address of a backend, with its state. A backend has several instances if its name resolves to several
 /// addresses.
 #[derive(Clone)]
@@ -133,7 +121,7 @@ pub struct Route {
     /// Policies that all routes of its virtual host share.
     pub entrance: Arc<HostPolicies>,
     /// Policies of the route, each with the level of the configuration that it comes from.
-    pub policies: [(&'static str, Level); 13],
+    pub policies: Vec<(&'static str, Level)>,
     /// Redirect that answers the request; `None` redirects nothing.
     pub redirect: Option<Redirect>,
     /// Injected fault; `None` injects nothing.

@@ -36,8 +36,9 @@ fn without_a_file_one_catch_all_host_serves_the_backends() {
     let config = load_variables(&[]).unwrap();
     assert_eq!(config.virtual_hosts[0].domain, "*");
     assert_eq!(config.backends[0].address, Some("127.0.0.1:3000".parse().unwrap()));
-    assert!(config.health_check.path.is_none() && config.health_check.passes_any_answer());
-    assert_eq!(config.health_check.interval_secs, Secs::new(30));
+    let health_check = config.health_check.as_ref().unwrap();
+    assert!(health_check.path.is_none() && health_check.passes_any_answer());
+    assert_eq!(health_check.interval_secs, Secs::new(30));
 
     let config = load_variables(&[
         ("PINGORA_BACKEND_ADDR", "127.0.0.1:1"),
@@ -77,9 +78,10 @@ fn every_variable_changes_the_config() {
     assert_eq!(config.backends.len(), 2);
     assert_eq!(config.proxy.max_connections.get(), 5);
     assert_eq!(config.proxy.request_timeout_secs, Secs::new(6));
-    assert!(!config.health_check.enabled);
-    assert_eq!(config.health_check.interval_secs, Secs::new(7));
-    assert_eq!(config.health_check.path.as_deref(), Some("/up"));
+    let health_check = config.health_check.as_ref().unwrap();
+    assert!(!health_check.enabled);
+    assert_eq!(health_check.interval_secs, Secs::new(7));
+    assert_eq!(health_check.path.as_deref(), Some("/up"));
     assert_eq!(config.logging.level, "debug");
     assert!(!config.metrics.enabled);
     assert_eq!(config.metrics.listen_addr, "127.0.0.1:9".parse().unwrap());

@@ -8,18 +8,16 @@ use http::Uri;
 use super::Faults;
 use super::access::access;
 use super::auth::auth;
-use super::rate_limit::rate_limits;
-use super::responses::{Beside, compression, cors, headers};
+use super::rate_limit::rate_limit;
+use super::responses::{beside, compression, cors, headers};
+use crate::config::Address;
 use crate::config::fields::is_cookie_name;
-use crate::config::policies::{FaultInjection, Headers, Limits};
-use crate::config::rate_limit::RateLimits;
-use crate::config::responses::{Compression, Cors};
-use crate::config::routes::Route;
-use crate::config::schema::{Backend, Config, VirtualHost};
+use crate::config::policies::{FaultInjection, Limits, SecurityHeaders};
+use crate::config::schema::{Backend, Config};
+use crate::config::tables::policy_tables;
 use crate::config::upstream::{
     Balancing, CircuitBreaker, HealthCheck, ProbeKind, Retry, Upstream, UpstreamProtocol,
 };
-use crate::config::{Access, Address, Auth};
 
 /// Maximum number of attempts for one request.
 pub const MAX_ATTEMPTS: u32 = 16;
@@ -37,95 +35,33 @@ const MAX_WINDOW_SECS: u64 = 60;
 /// Maximum injected delay of a route, in milliseconds: ten minutes.
 const MAX_DELAY_MS: u32 = 600_000;
 
-/// Adds every fault of the policy tables.
-pub(super) fn policies(config: &Config, faults: &mut Faults) {
-    health_check("", &config.health_check, faults);
-    balancing("", &config.balancing, faults);
-    Tables {
-        health_check: &None,
-        balancing: &None,
-        upstream: &config.upstream,
-        retry: &config.retry,
-        circuit_breaker: &config.circuit_breaker,
-        rate_limit: &config.rate_limit,
-        limits: &config.limits,
-        headers: &config.headers,
-        access: &config.access,
-        auth: &config.auth,
-        cors: &config.cors,
-        compression: &config.compression,
-    }
-    .check("", faults);
-    for (i, host) in config.virtual_hosts.iter().enumerate() {
-        let at = format!("virtual_hosts/{i}/");
-        Tables::from(host).check(&at, faults);
-        for (j, route) in host.routes.iter().enumerate() {
-            let at = format!("{at}routes/{j}/");
-            Tables::from(route).check(&at, faults);
-            fault(&at, route.fault, faults);
-        }
-    }
-}
-
-/// Policy tables of one place: the top level, a virtual host or a route.
-struct Tables<'c> {
-    health_check: &'c Option<HealthCheck>,
-    balancing: &'c Option<Balancing>,
-    upstream: &'c Option<Upstream>,
-    retry: &'c Option<Retry>,
-    circuit_breaker: &'c Option<CircuitBreaker>,
-    rate_limit: &'c Option<RateLimits>,
-    limits: &'c Option<Limits>,
-    headers: &'c Option<Headers>,
-    access: &'c Option<Access>,
-    auth: &'c Option<Auth>,
-    cors: &'c Option<Cors>,
-    compression: &'c Option<Compression>,
-}
-
-macro_rules! tables_from {
-    ($from:ty) => {
-        impl<'c> From<&'c $from> for Tables<'c> {
-            fn from(from: &'c $from) -> Self {
-                Tables {
-                    health_check: &from.health_check,
-                    balancing: &from.balancing,
-                    upstream: &from.upstream,
-                    retry: &from.retry,
-                    circuit_breaker: &from.circuit_breaker,
-                    rate_limit: &from.rate_limit,
-                    limits: &from.limits,
-                    headers: &from.headers,
-                    access: &from.access,
-                    auth: &from.auth,
-                    cors: &from.cors,
-                    compression: &from.compression,
-                }
-            }
-        }
+/// Checks each table with the function that has the name of the table's key.
+macro_rules! check {
+    (
+        (($at:expr, $tables:expr, $faults:expr))
+        [$($key:ident: $table:ident, $about:literal;)*]
+        [$($optional:ident: $optional_table:ident, $optional_about:literal;)*]
+    ) => {
+        $($tables.$key.iter().for_each(|table| $key($at, table, $faults));)*
+        $($tables.$optional.iter().for_each(|table| $optional($at, table, $faults));)*
     };
 }
 
-tables_from!(VirtualHost);
-tables_from!(Route);
-
-impl Tables<'_> {
-    fn check(&self, at: &str, faults: &mut Faults) {
-        self.health_check.iter().for_each(|table| health_check(at, table, faults));
-        self.balancing.iter().for_each(|table| balancing(at, table, faults));
-        self.upstream.iter().for_each(|table| upstream(at, table, faults));
-        self.retry.iter().for_each(|table| retry(at, table, faults));
-        self.circuit_breaker.iter().for_each(|table| circuit_breaker(at, table, faults));
-        self.rate_limit.iter().for_each(|table| rate_limits(at, table, faults));
-        self.limits.iter().for_each(|table| limits(at, table, faults));
-        let beside = Beside { cors: self.cors.as_ref(), auth: self.auth.as_ref() };
-        self.headers.iter().for_each(|table| headers(at, table, &beside, faults));
-        self.access.iter().for_each(|table| access(at, table, faults));
-        self.auth.iter().for_each(|table| auth(at, table, faults));
-        self.cors.iter().for_each(|table| cors(at, table, faults));
-        self.compression.iter().for_each(|table| compression(at, table, faults));
+/// Adds every fault of the policy tables.
+pub(super) fn policies(config: &Config, faults: &mut Faults) {
+    for (at, tables) in config.levels() {
+        policy_tables!(check(&at, &tables, faults));
+        beside(&at, &tables, faults);
+    }
+    for (i, host) in config.virtual_hosts.iter().enumerate() {
+        for (j, route) in host.routes.iter().enumerate() {
+            fault(&format!("virtual_hosts/{i}/routes/{j}/"), route.fault, faults);
+        }
     }
 }
+
+/// Checks nothing: each value of `[security_headers]` is valid.
+fn security_headers(_: &str, _: &SecurityHeaders, _: &mut Faults) {}
 
 fn health_check(at: &str, check: &HealthCheck, faults: &mut Faults) {
     if !check.host.is_empty() && !is_authority(&check.host) {

@@ -26,7 +26,7 @@ pub(super) fn clients(config: &Config, faults: &mut Faults) {
 }
 
 /// Adds every fault of the windows at `at`.
-pub(super) fn rate_limits(at: &str, limits: &RateLimits, faults: &mut Faults) {
+pub(super) fn rate_limit(at: &str, limits: &RateLimits, faults: &mut Faults) {
     if limits.0.len() > MAX_RATE_LIMITS {
         faults.add(format!("{at}rate_limit"), format!("at most {MAX_RATE_LIMITS} windows hold together"));
     }

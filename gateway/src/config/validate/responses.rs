@@ -11,17 +11,11 @@ use crate::config::origin::AllowedOrigin;
 use crate::config::policies::Headers;
 use crate::config::responses::{Compression, Cors, FieldOrAny};
 use crate::config::schema::Config;
-
-/// Tables at the same place as a `[headers]` table that control some fields themselves.
-pub(super) struct Beside<'c> {
-    pub(super) cors: Option<&'c Cors>,
-    pub(super) auth: Option<&'c Auth>,
-}
+use crate::config::tables::PolicyTables;
 
 /// Adds every fault of a `[headers]` table.
-pub(super) fn headers(at: &str, headers: &Headers, beside: &Beside<'_>, faults: &mut Faults) {
+pub(super) fn headers(at: &str, headers: &Headers, faults: &mut Faults) {
     let mut add = |key: &str, detail: &str| faults.add(format!("{at}headers/{key}"), detail);
-    who_asks(headers, beside.auth, &mut add);
     if headers.request_add.0.iter().any(|(name, _)| name.0 == header::HOST) {
         add("request_add", "a request has one Host, so it cannot be added; use request_set");
     }
@@ -36,10 +30,18 @@ pub(super) fn headers(at: &str, headers: &Headers, beside: &Beside<'_>, faults: 
             add(key, &format!("{name} is set, too, whatever was there; leave one of the two out"));
         }
     }
+}
+
+/// Adds every fault of a `[headers]` table that changes fields for which another table at the same level is
+/// responsible.
+pub(super) fn beside(at: &str, tables: &PolicyTables<'_>, faults: &mut Faults) {
+    let Some(headers) = tables.headers else { return };
+    let mut add = |key: &str, detail: &str| faults.add(format!("{at}headers/{key}"), detail);
+    who_asks(headers, tables.auth, &mut add);
     let said = [("response_set", &headers.response_set), ("response_add", &headers.response_add)];
     for (key, fields) in said {
         let is_of_cors = |name: &HeaderName| name.as_str().starts_with("access-control-");
-        if beside.cors.is_some() && fields.0.iter().any(|(name, _)| is_of_cors(&name.0)) {
+        if tables.cors.is_some() && fields.0.iter().any(|(name, _)| is_of_cors(&name.0)) {
             add(key, "beside a `cors` table nothing else says Access-Control-…; leave one of them out");
         }
     }
@@ -141,24 +143,17 @@ pub(super) fn compression(at: &str, compression: &Compression, faults: &mut Faul
 /// Adds faults of missing values in `[cors]` and `[compression]`. Callers only check this if all of the tables could
 /// be read.
 pub(super) fn incomplete(config: &Config, faults: &mut Faults) {
-    let mut check = |at: String, cors: &Option<Cors>, compression: &Option<Compression>| {
+    for (at, tables) in config.levels() {
         let mut add = |key: &str, detail: &str| faults.add(format!("{at}{key}"), detail);
-        if cors.as_ref().is_some_and(|cors| cors.allow_origins.is_empty()) {
+        if tables.cors.is_some_and(|cors| cors.allow_origins.is_empty()) {
             let detail = "it needs an origin, as in \"https://app.example.com\"; or leave the table out";
             add("cors/allow_origins", detail);
         }
-        if compression.as_ref().is_some_and(|compression| compression.algorithms.is_empty()) {
+        if tables.compression.is_some_and(|compression| compression.algorithms.is_empty()) {
             add("compression/algorithms", "it needs one at least; or leave the table out");
         }
-        if compression.as_ref().is_some_and(|compression| compression.types.is_empty()) {
+        if tables.compression.is_some_and(|compression| compression.types.is_empty()) {
             add("compression/types", "without types nothing is compressed; leave it out, or the table");
-        }
-    };
-    check(String::new(), &config.cors, &config.compression);
-    for (i, host) in config.virtual_hosts.iter().enumerate() {
-        check(format!("virtual_hosts/{i}/"), &host.cors, &host.compression);
-        for (j, route) in host.routes.iter().enumerate() {
-            check(format!("virtual_hosts/{i}/routes/{j}/"), &route.cors, &route.compression);
         }
     }
 }

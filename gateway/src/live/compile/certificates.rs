@@ -113,22 +113,15 @@ pub(in crate::live) fn files(snapshot: &Snapshot) -> Vec<PathBuf> {
     for host in &config.virtual_hosts {
         files.extend(host.cert_file.0.iter().chain(&host.key_file.0).chain([&host.client_ca_file]));
     }
-    let of_hosts = config.virtual_hosts.iter().flat_map(|host| {
-        host.upstream.iter().chain(host.routes.iter().filter_map(|route| route.upstream.as_ref()))
-    });
-    for upstream in config.upstream.iter().chain(of_hosts) {
-        files.extend([&upstream.ca_file, &upstream.client_cert_file, &upstream.client_key_file]);
+    for (_, tables) in config.levels() {
+        let of_upstream =
+            tables.upstream.map(|table| [&table.ca_file, &table.client_cert_file, &table.client_key_file]);
+        files.extend(of_upstream.into_iter().flatten());
+        files.extend(tables.auth.into_iter().flat_map(|table| table.files()));
+        files.extend(
+            tables.rate_limit.into_iter().flat_map(|table| &table.0).map(|window| &window.store_ca_file),
+        );
     }
-    let of_hosts = config
-        .virtual_hosts
-        .iter()
-        .flat_map(|host| host.auth.iter().chain(host.routes.iter().filter_map(|route| route.auth.as_ref())));
-    files.extend(config.auth.iter().chain(of_hosts).flat_map(|auth| auth.files()));
-    let of_hosts = config.virtual_hosts.iter().flat_map(|host| {
-        host.rate_limit.iter().chain(host.routes.iter().filter_map(|route| route.rate_limit.as_ref()))
-    });
-    let windows = config.rate_limit.iter().chain(of_hosts).flat_map(|limits| &limits.0);
-    files.extend(windows.map(|window| &window.store_ca_file));
     let mut files: Vec<PathBuf> =
         files.into_iter().filter(|file| !file.is_empty()).map(PathBuf::from).collect();
     let by_acme = config.virtual_hosts.iter().filter_map(|host| acme_pair(&snapshot.acme, host));

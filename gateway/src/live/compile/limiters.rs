@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::{Config, CounterStore, PathFault, RateLimit, RateLimitScope, RateLimits, VirtualHost};
-use crate::live::effective::{Effective, EffectivePolicies};
+use crate::live::effective::EffectivePolicies;
 use crate::live::snapshot::{Level, Snapshot};
 use crate::policy::rate_limit::{BadStore, Counters, LimiterDeps, RateLimiter, Roots, Store, StoreSettings};
 use crate::telemetry::Metrics;
@@ -57,17 +57,12 @@ impl<'c> Limiters<'c> {
         policies: &EffectivePolicies<'_>,
         name: &str,
     ) -> Result<Option<RateLimiter>, Vec<PathFault>> {
-        let Some(Effective { table: limits, level }) = policies.rate_limit else { return Ok(None) };
-        let store = self.store(limits).map_err(|(key, bad)| {
-            let at = match level {
-                Level::Route => at,
-                Level::VirtualHost => at.split("routes/").next().unwrap_or_default(),
-                Level::Top | Level::Default => "",
-            };
-            vec![PathFault { path: format!("{at}rate_limit/{key}"), detail: bad.detail }]
-        })?;
+        let Some(limits) = policies.rate_limit else { return Ok(None) };
+        let store = self
+            .store(limits.table)
+            .map_err(|(key, bad)| limits.fault(at, &format!("rate_limit/{key}"), bad.detail))?;
         let route = format!("route {} {name}", host.domain);
-        let shared = match level {
+        let shared = match limits.level {
             Level::Top => "gateway".to_owned(),
             Level::VirtualHost => format!("host {}", host.domain),
             Level::Route | Level::Default => route.clone(),
@@ -79,7 +74,7 @@ impl<'c> Limiters<'c> {
             store: store.as_ref(),
             refusals: &|window| self.metrics.rate_limits.refusals(&host.domain, name, window),
         };
-        Ok(RateLimiter::new(limits, &means))
+        Ok(RateLimiter::new(limits.table, &means))
     }
 
     /// Returns the store that counts for these windows, or `None` if all are counted locally.

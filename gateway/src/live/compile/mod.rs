@@ -13,12 +13,12 @@ use crate::live::compile::fault::not_validated;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::snapshot::{HostPolicies, Instance, Route, Snapshot};
-use crate::config::{self, Config, Domain, PathFault, VirtualHost};
+use super::snapshot::{HostPolicies, Instance, Level, Route, Snapshot};
+use crate::config::{self, Config, Domain, PathFault, PolicyTables, VirtualHost};
 use crate::live::compile::certificates::certificates;
 use crate::live::compile::limiters::Limiters;
 use crate::live::compile::pools::Pools;
-use crate::live::effective::{Defaults, Effective, EffectivePolicies};
+use crate::live::effective::{DefaultTables, EffectivePolicies};
 use crate::policy::access::Access;
 use crate::policy::auth::{self, Auth, IdentityFields};
 use crate::policy::body_limit::BodyLimit;
@@ -85,12 +85,13 @@ fn compile_with(
     config: &Config,
     with: &CompileInput<'_>,
 ) -> Result<Snapshot, Vec<PathFault>> {
-    let defaults = Defaults::new(config);
+    let defaults = DefaultTables::default();
     let acme = AcmePlan::new(config).map_err(|bad| {
         vec![PathFault { path: "lets_encrypt/ca_file".to_owned(), detail: bad.to_string() }]
     })?;
     let certificates = certificates(config, &acme, with.before)?;
     let mut compiler = Compiler {
+        top: config.policy_tables(),
         defaults: &defaults,
         metrics: with.metrics,
         cookie_key: with.cookie_key,
@@ -115,7 +116,7 @@ fn compile_with(
             hosts.insert(domain, rules.clone());
         }
     }
-    let top = EffectivePolicies::of_top(&defaults);
+    let top = EffectivePolicies::new(&[(Level::Top, config.policy_tables())], &defaults);
     let (health, budgets) = compiler.pools.finish(&top, &backends)?;
     let (counters, stores) = compiler.limiters.finish();
     let security_headers = SecurityHeaders::from(top.security_headers.table);
@@ -147,11 +148,8 @@ fn compile_with(
 
 /// Returns the header fields of all `[auth]` tables that tell backends the client's identity.
 fn identity_fields(config: &Config) -> Option<IdentityFields> {
-    let of_hosts = config.virtual_hosts.iter().flat_map(|host| {
-        let of_routes = host.routes.iter().filter_map(|route| route.auth.as_ref());
-        of_routes.chain(&host.auth)
-    });
-    IdentityFields::new(of_hosts.chain(&config.auth).flat_map(config::Auth::identity_headers))
+    let tables = config.levels().filter_map(|(_, tables)| tables.auth);
+    IdentityFields::new(tables.flat_map(config::Auth::identity_headers))
 }
 
 /// Returns the HTTPS port that clients use: `proxy.https_port`, or else the port of the first HTTPS listener,
@@ -202,7 +200,9 @@ fn backends(config: &Config, with: &CompileInput<'_>) -> Result<Vec<Vec<Instance
 
 /// State of the compilation of the routes of all virtual hosts.
 struct Compiler<'c> {
-    defaults: &'c Defaults,
+    /// Policy tables at the top of the configuration.
+    top: PolicyTables<'c>,
+    defaults: &'c DefaultTables,
     metrics: &'c Arc<Metrics>,
     cookie_key: &'c Arc<CookieKey>,
     certificates: &'c Certificates,
@@ -271,7 +271,12 @@ impl<'c> Compiler<'c> {
         route: Option<&'c config::Route>,
         name: &str,
     ) -> Result<Route, Vec<PathFault>> {
-        let policies = EffectivePolicies::of(self.defaults, host, route);
+        let levels = [
+            (Level::Route, route.map(config::Route::policy_tables).unwrap_or_default()),
+            (Level::VirtualHost, host.policy_tables()),
+            (Level::Top, self.top),
+        ];
+        let policies = EffectivePolicies::new(&levels, self.defaults);
         let own_tag = route.map(|route| route.enabled_backends_tag.as_str()).filter(|tag| !tag.is_empty());
         let split = match own_tag {
             Some(tag) => TrafficSplit::new(self.weighted_pool(at, &policies, tag)?, Vec::new()),
@@ -309,7 +314,7 @@ impl<'c> Compiler<'c> {
             mirror: mirror.transpose()?,
             access: policies.access.and_then(|found| self.access(found.table)),
             auth: self.auth(at, &policies)?,
-            foreign_proofs: policies.foreign_proofs(self.defaults, host),
+            foreign_proofs: policies.foreign_proofs(&levels),
             rate_limit: self.limiters.limiter(at, host, &policies, name)?,
             head_size: HeadSize::from(policies.limits.table),
             body_limit: BodyLimit::from(policies.limits.table),
@@ -402,11 +407,9 @@ impl<'c> Compiler<'c> {
         at: &str,
         policies: &EffectivePolicies<'c>,
     ) -> Result<Option<Arc<Auth>>, Vec<PathFault>> {
-        let Some(Effective { table, level }) = policies.auth else { return Ok(None) };
-        let compiled = self.auth.compile(table);
-        compiled.map_err(|bad| {
-            vec![PathFault { path: format!("{}auth/{}", level.part_of(at), bad.key), detail: bad.detail }]
-        })
+        let Some(auth) = policies.auth else { return Ok(None) };
+        let compiled = self.auth.compile(auth.table);
+        compiled.map_err(|bad| auth.fault(at, &format!("auth/{}", bad.key), bad.detail))
     }
 }
 

@@ -102,10 +102,8 @@ impl<'c> Pools<'c> {
         if let Some(made) = self.peers.get(&which(table)) {
             return Ok(made.clone());
         }
-        let made = PeerSettings::new(table).map_err(|bad| {
-            let at = policies.upstream.level.part_of(at);
-            vec![PathFault { path: format!("{at}upstream/{}", bad.key), detail: bad.detail }]
-        })?;
+        let made = PeerSettings::new(table)
+            .map_err(|bad| policies.upstream.fault(at, &format!("upstream/{}", bad.key), bad.detail))?;
         let made = Arc::new(made);
         self.peers.insert(which(table), made.clone());
         Ok(made)

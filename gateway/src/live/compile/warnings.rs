@@ -59,11 +59,8 @@ impl Snapshot {
 
 /// Returns a warning for each auth server that gets passwords and cookies without TLS over a public network.
 fn open_questions(config: &Config) -> impl Iterator<Item = String> {
-    let of_hosts = config
-        .virtual_hosts
-        .iter()
-        .flat_map(|host| host.auth.iter().chain(host.routes.iter().filter_map(|route| route.auth.as_ref())));
-    let asked = config.auth.iter().chain(of_hosts).filter(|auth| auth.kind == AuthKind::Forward);
+    let tables = config.levels().filter_map(|(_, tables)| tables.auth);
+    let asked = tables.filter(|auth| auth.kind == AuthKind::Forward);
     asked.filter_map(in_the_open).map(|host| {
         format!(
             "forward auth asks '{host}' over http: whoever is on the way reads passwords and cookies, and may answer \

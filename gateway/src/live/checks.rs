@@ -1,0 +1,148 @@
+//! Checks that a request passes on its route, before a backend is chosen. [`CHECKS`] is the only list of them. Admission
+//! (`proxy::admission`) runs the list for requests, and [`explain`](super::explain) runs it for requests that nobody
+//! sends.
+
+use std::sync::Arc;
+
+use http::{Method, Version};
+use pingora::http::RequestHeader;
+
+use super::snapshot::{Route, Snapshot};
+use crate::config::{BadPath, Paths};
+use crate::grpc::Call;
+use crate::policy::access::Access;
+use crate::policy::auth::Auth;
+use crate::policy::client_certificate::ClientCertificates;
+use crate::policy::rate_limit::Windows;
+use crate::policy::{Verdict, content_length, cors, hygiene};
+use crate::reply::{self, Problem, Reply};
+use crate::route::{self, RuleTable};
+use crate::websocket;
+
+/// A request, as far as its head describes it.
+pub struct RequestHead<'r> {
+    /// Head of the request.
+    pub request: &'r RequestHeader,
+    /// Path for matching and path for the backend; `None` if both are the path as the client wrote it.
+    pub paths: Option<&'r Paths>,
+    /// True if the client uses HTTPS.
+    pub is_https: bool,
+    /// Method that a browser asks permission for, if the request is a CORS preflight.
+    pub preflight: Option<&'r Method>,
+}
+
+/// Decision of a check.
+pub enum Decision<'p> {
+    /// The request continues.
+    Continue,
+    /// The request continues, and the backend gets this path.
+    Rewrite(String),
+    /// A local reply ends the request.
+    Reply(Box<Reply>),
+    /// The head alone does not decide.
+    DependsOn(ClientFact<'p>),
+}
+
+/// A fact about the client or its connection, with the policy that decides by it.
+pub enum ClientFact<'p> {
+    /// Address of the client.
+    Address(&'p Access),
+    /// Certificate of the client.
+    Certificate(&'p ClientCertificates),
+    /// Number of requests that the client has sent before.
+    Count(&'p Windows),
+    /// Credentials of the client.
+    Credentials(&'p Auth),
+    /// HTTP version of the client: a gRPC call needs HTTP/2.
+    HttpVersion,
+    /// Data behind the request that asks for a WebSocket: there must be none.
+    DataBehindUpgrade,
+}
+
+/// A check of a request.
+pub struct Check {
+    /// Policy table or key that the check belongs to.
+    pub name: &'static str,
+    /// Function that decides.
+    pub decide: for<'p> fn(&'p Route, &RequestHead<'_>) -> Decision<'p>,
+}
+
+/// Every check, in an order that operators can rely on. A cheap check refuses before an expensive one, the address is
+/// checked before a password, and the client is authenticated before the checks that follow can reply.
+pub const CHECKS: [Check; 14] = [
+    Check { name: "limits", decide: |route, head| route.head_size.check(head.request).into() },
+    Check { name: "hygiene", decide: |_, head| content_length::check(&head.request.headers).into() },
+    Check { name: "limits", decide: |route, head| route.body_limit.check(&head.request.headers).into() },
+    Check { name: "access", decide: |route, _| depends_on(route.access.as_deref(), ClientFact::Address) },
+    Check { name: "cors", decide: preflight },
+    Check {
+        name: "http_to_https",
+        decide: |route, head| route.to_https(head.request, head.is_https).into(),
+    },
+    Check {
+        name: "client_certificate",
+        decide: |route, _| depends_on(route.entrance.client_certificate.as_ref(), ClientFact::Certificate),
+    },
+    Check { name: "rate_limit", decide: count_on_arrival },
+    Check { name: "auth", decide: |route, _| depends_on(route.auth.as_deref(), ClientFact::Credentials) },
+    Check { name: "rate_limit", decide: count_by_claim },
+    Check {
+        name: "redirect",
+        decide: |route, head| route.to_elsewhere(head.request, head.paths, head.is_https).into(),
+    },
+    Check { name: "rewrite", decide: rewrite },
+    Check { name: "grpc", decide: grpc },
+    Check { name: "websocket", decide: upgrade },
+];
+
+impl From<Verdict> for Decision<'_> {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Continue(()) => Decision::Continue,
+            Verdict::Reply(reply) => Decision::Reply(Box::new(reply)),
+        }
+    }
+}
+
+fn depends_on<'p, P>(policy: Option<&'p P>, fact: fn(&'p P) -> ClientFact<'p>) -> Decision<'p> {
+    policy.map_or(Decision::Continue, |policy| Decision::DependsOn(fact(policy)))
+}
+
+/// Answers a CORS preflight. The answer comes before authentication, because browsers send no credentials with a
+/// preflight.
+fn preflight<'p>(route: &'p Route, head: &RequestHead<'_>) -> Decision<'p> {
+    match (head.preflight, &route.cors) {
+        (Some(method), Some(cors)) => {
+            Decision::Reply(Box::new(cors.answer(method, &head.request.headers)))
+        }
+        _ => Decision::Continue,
+    }
+}
+
+fn count_on_arrival<'p>(route: &'p Route, _: &RequestHead<'_>) -> Decision<'p> {
+    depends_on(route.rate_limit.as_ref().and_then(|limiter| limiter.on_arrival.as_ref()), ClientFact::Count)
+}
+
+/// Counts the request in windows whose key is a claim. They come after authentication, which finds the claims.
+fn count_by_claim<'p>(route: &'p Route, _: &RequestHead<'_>) -> Decision<'p> {
+    depends_on(route.rate_limit.as_ref().and_then(|limiter| limiter.by_claim.as_ref()), ClientFact::Count)
+}
+
+fn rewrite<'p>(route: &'p Route, head: &RequestHead<'_>) -> Decision<'p> {
+    match route.rewritten(head.request, head.paths) {
+        Verdict::Continue(None) => Decision::Continue,
+        Verdict::Continue(Some(path)) => Decision::Rewrite(path),
+        Verdict::Reply(reply) => Decision::Reply(Box::new(reply)),
+    }
+}
+
+/// Refuses a gRPC call if its status could not reach the client. Over HTTP/1, Pingora forwards no trailers, and the
+/// status of a gRPC call is in the trailers.
+fn grpc<'p>(route: &'p Route, head: &RequestHead<'_>) -> Decision<'p> {
+    let needs_http2 = Call::of(&head.request.headers).is_some_and(|call| call.needs_http2());
+    match needs_http2 {
+        false => Decision::Continue,
+        true if route.peers.is_http1() => Decision::Reply(Box::new(without_http2())),
+        true => Decision::DependsOn(ClientFact::HttpVersion),
+    }
+}
