@@ -28,7 +28,7 @@ use crate::proxy::{self, Gateway};
 use crate::telemetry::logging::{self, LoggingError};
 use crate::telemetry::{Metrics, Timelines};
 use crate::tls::acme::{AcmeService, Challenges, Timing};
-use crate::upstream::connection::{self, BackendConnector, HeadLimits, ResponseLimits};
+use crate::upstream::connection::{self, BackendConnector, ResponseLimits};
 use crate::upstream::{Discoverer, HealthChecker};
 
 /// Reason why the gateway could not start, or could not go on.
@@ -120,7 +120,7 @@ fn serve(
         sockets.iter().map(|socket| (socket.is_https, socket.address)).collect();
     let challenges = Arc::<Challenges>::default();
     let current = live.clone();
-    let limits = ResponseLimits::new(move || HeadLimits::from(&current.load().config.proxy));
+    let limits = ResponseLimits::new(move || current.load().proxy.response_head);
     let connector = BackendConnector::new(limits);
     let gateway = Gateway::new(proxy::GatewayDeps {
         live: live.clone(),

@@ -9,7 +9,6 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::{Error, Result};
 
-use crate::config::Proxy;
 use crate::tls::Handshake;
 use crate::util::field_list;
 
@@ -20,22 +19,22 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// deadline for idle connections, which does not count the time of a head (`downstream::stream`).
 pub const KEPT: Option<u64> = Some(0);
 
-/// Sets the behaviour of the connection from this request on. No wait may last for ever.
-pub fn settle(session: &mut Session, proxy: &Proxy) {
+/// Sets the behaviour of the connection from this request on. No wait may last for ever. `max_requests` is the maximum
+/// number of requests on a connection, or 0.
+pub fn settle(session: &mut Session, max_requests: u32, send_timeout: Duration) {
     // If the request itself ends the connection (HTTP/1.0, `Connection: close`), this remains so.
     if session.get_keepalive().is_some() {
         let lasts = !asks_to_close(&session.req_header().headers);
         session.set_keepalive(KEPT.filter(|_| lasts));
     }
     // Pingora counts this down from one request to the next, on an HTTP/1 connection.
-    let requests = proxy.max_requests_per_connection;
-    if requests > 0 && session.get_keepalive_reuses_remaining().is_none() {
-        session.set_keepalive_reuses_remaining(Some(requests - 1));
+    if max_requests > 0 && session.get_keepalive_reuses_remaining().is_none() {
+        session.set_keepalive_reuses_remaining(Some(max_requests - 1));
     }
     // Time until a chunk of a response has room in the window of its stream. Over HTTP/1 the client's stream checks
     // the rate. Pingora's timeout would require a whole chunk in that time, however slow the client is.
     let is_http2 = session.req_header().version == Version::HTTP_2;
-    session.set_write_timeout(is_http2.then(|| proxy.send_timeout_secs.duration()));
+    session.set_write_timeout(is_http2.then_some(send_timeout));
     // Otherwise a client that is still sending a body would get a reset in place of an early response.
     session.set_close_on_response_before_downstream_finish(false);
     session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));

@@ -13,16 +13,14 @@ use tracing::debug;
 
 use super::addresses::{AddressPermit, Addresses};
 use super::peer;
-use crate::config::Proxy;
 use crate::downstream::http2::StreamLimit;
 use crate::downstream::request_limit::RequestLimit;
 use crate::downstream::stream::{Bounds, ClientStream, HeadTerms, LATE_HEAD, Refusal};
-use crate::live::{Snapshot, Store};
+use crate::live::{ProxySettings, Snapshot, Store};
 use crate::reply::Problem;
 use crate::telemetry::{Limit, Metrics};
 use crate::tls::acme::Challenges;
 use crate::tls::{Acceptor, Hello, classify, server_name};
-use crate::util::min_rate;
 
 /// Maximum time for the PROXY header and the TLS handshake, after which a client can send its first request. The
 /// preface of HTTP/2 has the same timeout, because a client sends it by itself (RFC 9113 3.4).
@@ -82,12 +80,8 @@ impl Opener {
         let current = live.clone();
         let head = HeadTerms::new(move || {
             let snapshot = current.load();
-            let proxy = &snapshot.config.proxy;
-            Bounds {
-                size: snapshot.largest_head,
-                time: proxy.header_timeout_secs.duration(),
-                idle: proxy.keepalive_timeout_secs.duration(),
-            }
+            let (time, idle) = (snapshot.proxy.header_timeout, snapshot.proxy.keepalive_timeout);
+            Bounds { size: snapshot.largest_head, time, idle }
         });
         let addresses = Arc::default();
         Ok(Opener { live, metrics, acceptor: Acceptor::new()?, challenges, head, listeners, addresses })
@@ -97,7 +91,7 @@ impl Opener {
     pub(super) async fn open(&self, stream: Stream) -> Option<Opened> {
         let Ok(stream) = stream.into_any().downcast::<TcpStream>() else { return None };
         let snapshot = self.live.load();
-        let proxy = &snapshot.config.proxy;
+        let proxy = &snapshot.proxy;
         let Ok(prepared) = tokio::time::timeout(OPEN_TIMEOUT, self.prepare(*stream, &snapshot)).await else {
             self.metrics.connections_abandoned.inc();
             debug!("a client took too long to open its connection");
@@ -108,13 +102,9 @@ impl Opener {
             Prepared::Http(stream) => stream,
             Prepared::Cleartext(stream) => self.cleartext(stream, proxy).await?,
         };
-        let terms = min_rate::MinRate {
-            timeout: proxy.send_timeout_secs.duration(),
-            bytes_per_sec: proxy.min_send_bytes_per_sec,
-        };
-        let mut stream =
-            stream.with_min_write_rate(terms, self.metrics.limits.counter(Limit::SendRate).clone());
-        let idle = proxy.keepalive_timeout_secs.duration();
+        let too_slow = self.metrics.limits.counter(Limit::SendRate).clone();
+        let mut stream = stream.with_min_write_rate(proxy.min_send_rate, too_slow);
+        let idle = proxy.keepalive_timeout;
         let turns = stream.count(proxy.max_requests_per_connection, idle).ok()?;
         Some(Opened { stream, place, turns: turns.map(|turns| (turns, idle)) })
     }
@@ -125,7 +115,7 @@ impl Opener {
         mut stream: TcpStream,
         snapshot: &Snapshot,
     ) -> Option<(Prepared, Option<AddressPermit>)> {
-        let proxy = &snapshot.config.proxy;
+        let proxy = &snapshot.proxy;
         let is_https = self.is_https(&stream);
         let client = match peer::client(&mut stream, proxy).await {
             Ok(client) => client,
@@ -180,7 +170,7 @@ impl Opener {
                     true => stream.awaiting(PREFACE.len(), OPEN_TIMEOUT).with_http2_heads(
                         self.head.clone(),
                         PREFACE.len(),
-                        self.streams(&snapshot.config.proxy),
+                        self.streams(&snapshot.proxy),
                         self.malformed(),
                     ),
                     false => stream.with_http1(self.head.clone()),
@@ -196,14 +186,12 @@ impl Opener {
 
     /// Finds out whether a client without TLS speaks HTTP/2. The connection is idle until its first byte, and that
     /// byte begins a head. Returns `None` if the connection has been idle for too long.
-    async fn cleartext(&self, mut stream: TcpStream, proxy: &Proxy) -> Option<ClientStream> {
+    async fn cleartext(&self, mut stream: TcpStream, proxy: &ProxySettings) -> Option<ClientStream> {
         if !proxy.http2_cleartext {
             return Some(self.plain(stream));
         }
-        let idle = proxy.keepalive_timeout_secs.duration();
-        tokio::time::timeout(idle, await_first_byte(&mut stream)).await.ok()?;
-        let head = proxy.header_timeout_secs.duration();
-        Some(match tokio::time::timeout(head, begins_with_preface(&mut stream)).await {
+        tokio::time::timeout(proxy.keepalive_timeout, await_first_byte(&mut stream)).await.ok()?;
+        Some(match tokio::time::timeout(proxy.header_timeout, begins_with_preface(&mut stream)).await {
             Ok(true) => ClientStream::new(Box::new(stream)).with_http2().with_http2_heads(
                 self.head.clone(),
                 PREFACE.len(),
@@ -215,9 +203,9 @@ impl Opener {
         })
     }
 
-    fn streams(&self, proxy: &Proxy) -> StreamLimit {
+    fn streams(&self, proxy: &ProxySettings) -> StreamLimit {
         StreamLimit {
-            most: proxy.max_http2_streams.get(),
+            most: proxy.max_http2_streams,
             open: self.metrics.http2_streams.clone(),
             refused: self.metrics.limits.counter(Limit::Http2Streams).clone(),
         }

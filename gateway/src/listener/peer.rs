@@ -7,22 +7,21 @@ use pingora::protocols::l4::stream::Stream as TcpStream;
 use pingora::protocols::{GetSocketDigest, SocketDigest, UniqueID};
 
 use super::proxy_protocol::{self, OnBehalfOf};
-use crate::config::Proxy;
+use crate::live::ProxySettings;
 
 /// Returns the address of the client for which the connection counts; `None` if it counts for no client. A trusted
 /// proxy sends the requests of many clients, so its connections count for none of them.
-pub(super) async fn client(stream: &mut TcpStream, proxy: &Proxy) -> Result<Option<IpAddr>, String> {
-    let is_trusted = |peer: IpAddr| proxy.trusted_proxies.iter().any(|network| network.contains(peer));
+pub(super) async fn client(stream: &mut TcpStream, proxy: &ProxySettings) -> Result<Option<IpAddr>, String> {
     if proxy.proxy_protocol {
         let peer = address(stream).ok_or("it has no address")?;
-        if !is_trusted(peer.ip()) {
+        if !proxy.trusts(peer.ip()) {
             return Err("its PROXY header would not be believed (proxy.trusted_proxies)".to_owned());
         }
         return introduce(stream).await;
     }
     Ok(match proxy.max_connections_per_ip {
         0 => None,
-        _ => address(stream).map(|peer| peer.ip()).filter(|peer| !is_trusted(*peer)),
+        _ => address(stream).map(|peer| peer.ip()).filter(|peer| !proxy.trusts(*peer)),
     })
 }
 

@@ -1,23 +1,21 @@
 //! Checks that a request passes on its route, before a backend is chosen. [`CHECKS`] is the only list of them. Admission
-//! (`proxy::admission`) runs the list for requests, and [`explain`](super::explain) runs it for requests that nobody
-//! sends.
+//! (`proxy::admission`) runs the list for requests, and [`explain`](super::explain) runs it for a request that is only
+//! described.
 
 use std::sync::Arc;
 
-use http::{Method, Version};
+use http::Method;
 use pingora::http::RequestHeader;
 
-use super::snapshot::{Route, Snapshot};
-use crate::config::{BadPath, Paths};
-use crate::grpc::Call;
+use super::snapshot::Route;
+use crate::config::Paths;
 use crate::policy::access::Access;
 use crate::policy::auth::Auth;
 use crate::policy::client_certificate::ClientCertificates;
 use crate::policy::rate_limit::Windows;
-use crate::policy::{Verdict, content_length, cors, hygiene};
-use crate::reply::{self, Problem, Reply};
-use crate::route::{self, RuleTable};
-use crate::websocket;
+use crate::policy::{Verdict, content_length, cors};
+use crate::reply::{Problem, Reply};
+use crate::route::RouteMatch;
 
 /// A request, as far as its head describes it.
 pub struct RequestHead<'r> {
@@ -29,6 +27,10 @@ pub struct RequestHead<'r> {
     pub is_https: bool,
     /// Method that a browser asks permission for, if the request is a CORS preflight.
     pub preflight: Option<&'r Method>,
+    /// True if the request is a call of native gRPC.
+    pub needs_http2: bool,
+    /// True if the request asks for a WebSocket.
+    pub wants_websocket: bool,
 }
 
 /// Decision of a check.
@@ -55,8 +57,8 @@ pub enum ClientFact<'p> {
     Credentials(&'p Auth),
     /// HTTP version of the client: a gRPC call needs HTTP/2.
     HttpVersion,
-    /// Data behind the request that asks for a WebSocket: there must be none.
-    DataBehindUpgrade,
+    /// Data that follows a request for a WebSocket before its response: there must be none.
+    PipelinedData,
 }
 
 /// A check of a request.
@@ -75,12 +77,9 @@ pub const CHECKS: [Check; 14] = [
     Check { name: "limits", decide: |route, head| route.body_limit.check(&head.request.headers).into() },
     Check { name: "access", decide: |route, _| depends_on(route.access.as_deref(), ClientFact::Address) },
     Check { name: "cors", decide: preflight },
+    Check { name: "http_to_https", decide: |route, head| route.to_https(head.request, head.is_https).into() },
     Check {
-        name: "http_to_https",
-        decide: |route, head| route.to_https(head.request, head.is_https).into(),
-    },
-    Check {
-        name: "client_certificate",
+        name: "certificate",
         decide: |route, _| depends_on(route.entrance.client_certificate.as_ref(), ClientFact::Certificate),
     },
     Check { name: "rate_limit", decide: count_on_arrival },
@@ -92,8 +91,13 @@ pub const CHECKS: [Check; 14] = [
     },
     Check { name: "rewrite", decide: rewrite },
     Check { name: "grpc", decide: grpc },
-    Check { name: "websocket", decide: upgrade },
+    Check { name: "websocket", decide: websocket },
 ];
+
+/// Returns the place of a policy table in the order of the checks. Tables without a check come last.
+pub(super) fn order(name: &str) -> usize {
+    CHECKS.iter().position(|check| check.name == name).unwrap_or(CHECKS.len())
+}
 
 impl From<Verdict> for Decision<'_> {
     fn from(verdict: Verdict) -> Self {
@@ -112,9 +116,7 @@ fn depends_on<'p, P>(policy: Option<&'p P>, fact: fn(&'p P) -> ClientFact<'p>) -
 /// preflight.
 fn preflight<'p>(route: &'p Route, head: &RequestHead<'_>) -> Decision<'p> {
     match (head.preflight, &route.cors) {
-        (Some(method), Some(cors)) => {
-            Decision::Reply(Box::new(cors.answer(method, &head.request.headers)))
-        }
+        (Some(method), Some(cors)) => Decision::Reply(Box::new(cors.answer(method, &head.request.headers))),
         _ => Decision::Continue,
     }
 }
@@ -139,10 +141,39 @@ fn rewrite<'p>(route: &'p Route, head: &RequestHead<'_>) -> Decision<'p> {
 /// Refuses a gRPC call if its status could not reach the client. Over HTTP/1, Pingora forwards no trailers, and the
 /// status of a gRPC call is in the trailers.
 fn grpc<'p>(route: &'p Route, head: &RequestHead<'_>) -> Decision<'p> {
-    let needs_http2 = Call::of(&head.request.headers).is_some_and(|call| call.needs_http2());
-    match needs_http2 {
+    match head.needs_http2 {
         false => Decision::Continue,
         true if route.peers.is_http1() => Decision::Reply(Box::new(without_http2())),
         true => Decision::DependsOn(ClientFact::HttpVersion),
     }
+}
+
+/// Returns the reply to a gRPC call that does not use HTTP/2 on its whole way.
+pub fn without_http2() -> Reply {
+    let detail = "gRPC needs HTTP/2 from the client to the backend (upstream.protocol)";
+    Reply::new(Problem::UnsupportedMediaType, detail)
+}
+
+fn websocket<'p>(_: &'p Route, head: &RequestHead<'_>) -> Decision<'p> {
+    if head.wants_websocket { Decision::DependsOn(ClientFact::PipelinedData) } else { Decision::Continue }
+}
+
+/// Finds the route of a request with `find`. If the request is a CORS preflight that the gateway answers, this is the
+/// route of the request that the browser means to send, and the second value is the method of that request.
+///
+/// # Errors
+/// Returns the error of `find`.
+pub fn find_route<'t, E>(
+    request: &RequestHeader,
+    find: impl Fn(&RequestHeader) -> Result<RouteMatch<'t, Arc<Route>>, E>,
+) -> Result<(RouteMatch<'t, Arc<Route>>, Option<Method>), E> {
+    if let Some(method) = cors::asks_for(&request.method, &request.headers) {
+        let mut meant = request.clone();
+        meant.set_method(method.clone());
+        let found = find(&meant)?;
+        if found.target.cors.is_some() {
+            return Ok((found, Some(method)));
+        }
+    }
+    Ok((find(request)?, None))
 }

@@ -4,13 +4,13 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::settings::ProxySettings;
 use crate::config::{Algorithm, Config, HashKey, Paths};
 use crate::policy::access::Access;
 use crate::policy::auth::{Auth, AuthCaches, IdentityFields, KeySet};
@@ -28,6 +28,7 @@ use crate::policy::rewrite::Rewrite;
 use crate::policy::security_headers::SecurityHeaders;
 use crate::policy::signed_cookie::SignedCookie;
 use crate::policy::{Verdict, hash_key};
+use crate::reply::{self, Reply};
 use crate::route::{self, HostTable, RuleTable};
 use crate::telemetry::Metrics;
 use crate::telemetry::handles::{Lazy, RouteMetrics};
@@ -100,8 +101,8 @@ pub struct Snapshot {
     pub identity_fields: Option<IdentityFields>,
     /// Authentication caches, which the next snapshot takes over.
     pub(super) kept: AuthCaches,
-    /// Maximum time from the last byte of the request to the first byte of the response.
-    pub request_timeout: Duration,
+    /// Settings for every request and connection.
+    pub proxy: ProxySettings,
     /// Security header fields of responses to requests that no route takes.
     pub security_headers: SecurityHeaders,
     /// CORS policy of responses to requests that no route takes.
@@ -182,6 +183,12 @@ pub struct HostPolicies {
 }
 
 impl Snapshot {
+    /// Returns the page that explains problems, if the request asks for it and the gateway serves it.
+    pub fn problem_page(&self, request: &RequestHeader) -> Option<Reply> {
+        let is_here = self.proxy.problems_url.is_none();
+        reply::problems(&request.method, request.uri.path()).filter(|_| is_here)
+    }
+
     /// Returns every instance of every backend.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.backends.iter().flatten()

@@ -201,7 +201,7 @@ impl RequestCtx {
             return call.time_left(self.started.elapsed());
         }
         let since = self.sent.or(self.admitted).unwrap_or(self.started);
-        self.snapshot.request_timeout.saturating_sub(since.elapsed())
+        self.snapshot.proxy.request_timeout.saturating_sub(since.elapsed())
     }
 
     /// Returns true if the request is a gRPC call whose deadline has passed.

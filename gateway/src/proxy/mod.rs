@@ -32,11 +32,11 @@ use crate::grpc::Call;
 use crate::live::Store;
 use crate::policy::forwarded::{self, ForwardedClient};
 use crate::policy::{Verdict, connection_login, cookie_crumbs, hygiene, request_id, rewrite};
-use crate::reply::{self, Reply};
+use crate::reply::Reply;
 use crate::route;
 use crate::telemetry::{Limit, Phase};
 use crate::tls::acme::Challenges;
-use crate::upstream::connection::{self, BackendConnector, HeadLimits};
+use crate::upstream::connection::{self, BackendConnector};
 use crate::upstream::retry::{self, Sent};
 use crate::upstream::{
     Attempt, BackendState, MirrorCopy, Mirrors, Outcome, PeerOptions, Pooling, check_address, explain_in_log,
@@ -76,11 +76,7 @@ impl Gateway {
     /// reader of a local reply asks for the explanation of its problem type.
     fn own_answer(&self, session: &Session, ctx: &RequestCtx) -> Option<Reply> {
         let request = session.req_header();
-        let is_elsewhere = !ctx.snapshot.config.proxy.problems_url.is_empty();
-        self.parts
-            .challenges
-            .answer(request)
-            .or_else(|| reply::problems(&request.method, request.uri.path()).filter(|_| !is_elsewhere))
+        self.parts.challenges.answer(request).or_else(|| ctx.snapshot.problem_page(request))
     }
 
     /// Prepares a WebSocket request so that its connection to the backend can become a tunnel.
@@ -93,7 +89,7 @@ impl Gateway {
         let (Some(client), Some(route)) = (stream::websocket(session), &ctx.route) else { return peer };
         let upgrade = Upgrade::new(websocket::TunnelOptions {
             idle: route.peers.stream_idle_timeout(),
-            grace_period: ctx.snapshot.config.proxy.shutdown_timeout_secs.duration(),
+            grace_period: ctx.snapshot.proxy.grace_period,
             stopping: self.parts.stopping.clone(),
             active: self.parts.request_log.metrics.websockets_active.clone(),
         });
@@ -124,7 +120,7 @@ impl Gateway {
     fn mirror(&self, ctx: &mut RequestCtx) {
         let mirror = ctx.route.as_ref().and_then(|route| Some((&route.metrics, route.mirror.as_ref()?)));
         if let (Some((metrics, mirror)), Some(copy)) = (mirror, ctx.copy.take()) {
-            self.mirrors.send(copy, mirror, ctx.snapshot.request_timeout, &metrics.mirror);
+            self.mirrors.send(copy, mirror, ctx.snapshot.proxy.request_timeout, &metrics.mirror);
             ctx.mirrored = true;
         }
     }
@@ -195,13 +191,13 @@ impl ProxyHttp for Gateway {
 
     /// Resolves the client's address, assigns the request id, and sets the timeouts of the connection.
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
-        session::settle(session, &ctx.snapshot.config.proxy);
+        let proxy = &ctx.snapshot.proxy;
+        session::settle(session, proxy.max_requests_per_connection, proxy.min_send_rate.timeout);
         hygiene::simplify_lists(session.req_header_mut())?;
         request_limit::request_started(session);
         let peer = session::peer_address(session);
-        let config = &ctx.snapshot.config.proxy;
         let headers = &session.req_header().headers;
-        let origin = forwarded::origin(peer, headers, &config.trusted_proxies, config.trusted_field);
+        let origin = forwarded::origin(peer, headers, &proxy.trusted_proxies, proxy.trusted_field);
         ctx.client = origin.address;
         ctx.is_https = origin.is_https.unwrap_or_else(|| session::handshake(session).is_some());
         ctx.id = request_id::generate();
@@ -527,8 +523,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        let limits = HeadLimits::from(&ctx.snapshot.config.proxy);
-        response_check::check(response, ctx.wants_websocket, &limits)?;
+        response_check::check(response, ctx.wants_websocket, &ctx.snapshot.proxy.response_head)?;
         let status = response.status.as_u16();
         let is_listed = ctx.route.as_ref().is_some_and(|route| route.retry.is_on_status(status));
         if !is_listed || !retry::may_resend(sent(session)) {
@@ -631,7 +626,7 @@ impl ProxyHttp for Gateway {
         trailers: &mut HeaderMap,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Bytes>> {
-        if response_check::check_fields(trailers, &HeadLimits::from(&ctx.snapshot.config.proxy)).is_err() {
+        if response_check::check_fields(trailers, &ctx.snapshot.proxy.response_head).is_err() {
             // The body is complete. Malformed trailers do not reach the client. Pingora would end the stream without an
             // error anyway.
             trailers.clear();

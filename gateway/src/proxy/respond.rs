@@ -27,10 +27,7 @@ pub async fn send(mut reply: Reply, session: &mut Session, ctx: &mut RequestCtx)
         // A renewed session is stored at the client even if the request itself fails.
         identity.on_reply(reply.fields_mut());
     }
-    let help = match ctx.snapshot.config.proxy.problems_url.as_str() {
-        "" => reply::PROBLEMS,
-        elsewhere => elsewhere,
-    };
+    let help = ctx.snapshot.proxy.problems_url.as_deref().unwrap_or(reply::PROBLEMS);
     if session::awaits_continue(session) {
         // The client need not send its body any more, but may do so. The gateway could not tell that body from another
         // request.

@@ -1,7 +1,9 @@
-use serde_json::Value;
-use testkit::Process;
+use bytes::Bytes;
+use http::Request;
+use serde_json::{Value, json};
+use testkit::{Client, Origin, Process, Response};
 
-use crate::support::{ConfigFile, GATEWAY};
+use crate::support::{ConfigFile, GATEWAY, Gateway};
 
 const CONFIG: &str = r#"
 [rate_limit]
@@ -65,7 +67,7 @@ async fn a_person_reads_what_would_become_of_a_request() {
   policies      limits (default), access (default), cors (default), rate_limit (top), auth (default), \
                   health_check (default), balancing (default), upstream (default), retry (route), \
                   circuit_breaker (default), headers (default), security_headers (default), compression (default)
-  rate limit    default: 10 in 60 s by client_ip
+  rate limit    depends on earlier requests: at most 10 in 60 s by client_ip (default); otherwise 429
   path          /users
   pool          api
   backend       api-1 127.0.0.1:3002 usable
@@ -183,7 +185,7 @@ async fn a_preflight_is_answered_by_the_route_that_it_is_about() {
     let said = guarded(&preflight).await;
     assert!(said.contains("route         yes /put PUT: the longest match"), "{said}");
     let expected = [
-        "access        403 to whoever does not come from where [access] says",
+        "access        depends on the client's address: [access] must allow it; otherwise 403",
         "preflight     asks whether a page may send PUT: answered here, by [cors]",
         "answered      with 204",
     ];
@@ -220,7 +222,7 @@ async fn explain_lists_policies_in_order_of_evaluation() {
             "next"
         ]
     );
-    assert!(said.contains("each: 100 in 60 s by client_ip") && said.contains("by jwt:sub"), "{said}");
+    assert!(said.contains("100 in 60 s by client_ip (each)") && said.contains("by jwt:sub"), "{said}");
 
     let said = guarded(&["GET", "http://a/old"]).await;
     assert_eq!(tail(&said)[1..4].iter().map(|line| &line[..4]).collect::<Vec<_>>(), ["rate", "auth", "rate"]);
@@ -284,5 +286,149 @@ async fn explain_reports_auth_server_cookies() {
         let (_, said) = Process::run(GATEWAY, &[&asked[..], &["--output", "json"]].concat(), &[]).await;
         let answer: Value = serde_json::from_str(&said).unwrap();
         assert_eq!(answer["route"]["auth_cookies"], is_said);
+    }
+}
+
+/// Configuration in which every check can refuse a request.
+const CHECKED: &str = r#"
+[proxy]
+listen_addr_http = "127.0.0.1:0"
+management_api_addr = "127.0.0.1:0"
+trusted_proxies = ["127.0.0.1"]
+[metrics]
+listen_addr = "127.0.0.1:0"
+[health_check]
+enabled = false
+[limits]
+max_uri_bytes = 40
+max_request_body_bytes = 5
+[[virtual_hosts]]
+domain = "open.example"
+enabled_backends_tag = "a"
+    [virtual_hosts.cors]
+    allow_origins = ["https://app.example.com"]
+    allow_methods = ["PUT"]
+    [[virtual_hosts.routes]]
+    path_prefix = "/strip"
+    strip_prefix = true
+    [[virtual_hosts.routes]]
+    path_prefix = "/old"
+    redirect = "/new"
+    [[virtual_hosts.routes]]
+    path_prefix = "/once"
+    [virtual_hosts.routes.rate_limit]
+    requests = 1
+    [[virtual_hosts.routes]]
+    path_prefix = "/over_http2"
+    [virtual_hosts.routes.upstream]
+    protocol = "http2"
+[[virtual_hosts]]
+domain = "secure.example"
+enabled_backends_tag = "a"
+http_to_https = true
+[[virtual_hosts]]
+domain = "denied.example"
+enabled_backends_tag = "a"
+    [virtual_hosts.access]
+    deny = ["127.0.0.0/8"]
+    [[virtual_hosts.routes]]
+    path_prefix = "/old"
+    redirect = "/new"
+[[virtual_hosts]]
+domain = "private.example"
+enabled_backends_tag = "a"
+    [virtual_hosts.auth]
+    kind = "api_key"
+    keys_file = "KEYS"
+    [[virtual_hosts.routes]]
+    path_prefix = "/old"
+    redirect = "/new"
+[[backends]]
+id = "one"
+address = "ORIGIN"
+tags = ["a"]
+"#;
+
+/// A request, and the check whose condition this client does not meet.
+struct Case(&'static str, &'static str, &'static [(&'static str, &'static str)], Option<&'static str>);
+
+const PREFLIGHT: &[(&str, &str)] =
+    &[("Origin", "https://app.example.com"), ("Access-Control-Request-Method", "PUT")];
+const REFUSED_PREFLIGHT: &[(&str, &str)] =
+    &[("Origin", "https://app.example.com"), ("Access-Control-Request-Method", "PATCH")];
+const GRPC: &[(&str, &str)] = &[("Content-Type", "application/grpc")];
+const KEY: &[(&str, &str)] = &[("X-Api-Key", "an-api-key-of-the-test")];
+
+const CASES: &[Case] = &[
+    Case("GET", "open.example/plain", &[], None),
+    Case("GET", "open.example/%73trip/x", &[], None),
+    Case("GET", "open.example/old", &[], None),
+    Case("GET", "open.example/a/b%2f..%2fc", &[], None),
+    Case("GET", "open.example/longer-than-the-forty-bytes-of-limits", &[], None),
+    Case("TRACE", "open.example/", &[], None),
+    Case("POST", "open.example/", &[("Content-Length", "6")], None),
+    Case("OPTIONS", "open.example/plain", PREFLIGHT, None),
+    Case("OPTIONS", "open.example/plain", REFUSED_PREFLIGHT, None),
+    Case("GET", "open.example/once", &[], None),
+    Case("GET", "open.example/once", &[], Some("rate_limit")),
+    Case("POST", "open.example/plain", GRPC, None),
+    Case("POST", "open.example/over_http2", GRPC, Some("grpc")),
+    Case("GET", "secure.example/x", &[], None),
+    Case("GET", "unknown.example/", &[], None),
+    Case("GET", "unknown.example/.well-known/gateway/problems", &[], None),
+    Case("GET", "denied.example/", &[], Some("access")),
+    Case("GET", "denied.example/old", &[], Some("access")),
+    Case("GET", "denied.example/longer-than-the-forty-bytes-of-limits", &[], None),
+    Case("GET", "private.example/", &[], Some("auth")),
+    Case("GET", "private.example/old", &[], Some("auth")),
+    Case("GET", "private.example/old", KEY, None),
+    Case("GET", "private.example/", KEY, None),
+];
+
+/// Returns the status of a local reply. A gRPC call gets `UNIMPLEMENTED` (12) in place of 415.
+fn status(answer: &Response) -> u16 {
+    if answer.header("grpc-status") == "12" { 415 } else { answer.status.as_u16() }
+}
+
+#[tokio::test]
+async fn explain_says_what_a_real_client_then_gets() {
+    let origin = Origin::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path().join("keys");
+    let hash = openssl::sha::sha256(KEY[0].1.as_bytes()).map(|byte| format!("{byte:02x}")).concat();
+    std::fs::write(&keys, format!("till:{hash}\n")).unwrap();
+    let config = CHECKED.replace("KEYS", &keys.display().to_string());
+    let config = config.replace("ORIGIN", &origin.address().to_string());
+    let gateway = Gateway::start_with_config(&config).await;
+    for Case(method, target, fields, unmet) in CASES {
+        let (host, path) = target.split_at(target.find('/').unwrap());
+        let headers: Value =
+            fields.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect();
+        let asked = json!({"method": method, "url": format!("http://{target}"), "headers": headers});
+        let explained = gateway.api("POST", "/explain", Some(asked)).await.json();
+
+        origin.forget();
+        let body = if fields.iter().any(|(name, _)| *name == "Content-Length") { "123456" } else { "" };
+        let fields = fields.iter().filter(|(name, _)| *name != "Content-Length");
+        let mut request = Request::builder().method(*method).uri(gateway.url(path)).header("Host", host);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let answer = Client::new().send(request.body(Bytes::from_static(body.as_bytes())).unwrap()).await;
+
+        let conditions = explained["route"]["depends_on"].as_array().cloned().unwrap_or_default();
+        let reply = match unmet {
+            Some(check) => {
+                let condition = conditions.iter().find(|condition| condition["check"] == *check);
+                condition.unwrap_or_else(|| panic!("{method} {target}: {explained}"))["refused_with"].clone()
+            }
+            None => explained["answered"].clone(),
+        };
+        let is_forwarded = reply.is_null();
+        assert!(is_forwarded || reply == status(&answer), "{method} {target}: {answer:?}\n{explained}");
+        assert_eq!(origin.received().len(), usize::from(is_forwarded), "{method} {target}");
+        if is_forwarded {
+            assert_eq!(explained["route"]["upstream_path"], origin.received()[0].uri.path(), "{target}");
+        }
     }
 }

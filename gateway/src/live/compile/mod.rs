@@ -19,6 +19,7 @@ use crate::live::compile::certificates::certificates;
 use crate::live::compile::limiters::Limiters;
 use crate::live::compile::pools::Pools;
 use crate::live::effective::{DefaultTables, EffectivePolicies};
+use crate::live::settings::ProxySettings;
 use crate::policy::access::Access;
 use crate::policy::auth::{self, Auth, IdentityFields};
 use crate::policy::body_limit::BodyLimit;
@@ -138,7 +139,7 @@ fn compile_with(
         largest_head,
         identity_fields: identity_fields(config),
         kept: compiler.auth.finish(),
-        request_timeout: config.proxy.request_timeout_secs.duration(),
+        proxy: ProxySettings::from(&config.proxy),
         security_headers,
         cors: top.cors.map(|found| Cors::from(found.table)),
         unrouted: with.metrics.lazy_route("", ""),

@@ -1,12 +1,15 @@
 //! Content of an explanation. Programs get it as JSON; [`super::text`] writes it for people.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::config::Algorithm;
+use crate::config::{Algorithm, AuthKind};
+use crate::live::checks::ClientFact;
 use crate::live::snapshot::Level;
 use crate::policy::rate_limit;
-use crate::reply::Reply;
+use crate::reply::{Problem, Reply};
 use crate::upstream::{BackendState, CircuitState};
 
 /// Explanation of what the gateway would do with a request.
@@ -73,7 +76,9 @@ pub struct Taken {
     pub next: Option<String>,
     /// Tag of the backends that get a copy of the request, if its method allows that.
     pub mirror: Option<String>,
-    /// True if the request gets a local reply before the client's credentials are checked.
+    /// Checks that no explanation can decide, because they depend on the client, in the order in which they run.
+    pub depends_on: Vec<Condition>,
+    /// True if the request gets a local reply, whoever the client is.
     pub is_at_door: bool,
     /// True if an `[access]` table restricts the addresses of clients.
     pub by_address: bool,
@@ -89,6 +94,61 @@ pub struct Taken {
     pub rate_limits: Vec<RateLimit>,
 }
 
+/// A check whose outcome depends on the client.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Condition {
+    /// Name of the check; most checks have the name of their table.
+    pub check: &'static str,
+    /// Fact on which the outcome depends, and what is required.
+    pub on: String,
+    /// Status of the local reply to clients that do not meet the condition; absent if an auth server decides.
+    pub refused_with: Option<u16>,
+}
+
+impl Condition {
+    /// Returns the conditions that the check `check` sets for a client.
+    pub(super) fn of(check: &'static str, fact: &ClientFact<'_>) -> Vec<Self> {
+        let condition = |on: String, problem: Problem| Condition {
+            check,
+            on,
+            refused_with: Some(problem.status().as_u16()),
+        };
+        match fact {
+            ClientFact::Address(_) => {
+                vec![condition(
+                    "the client's address: [access] must allow it".to_owned(),
+                    Problem::AddressDenied,
+                )]
+            }
+            ClientFact::Certificate(policy) if policy.is_required() => {
+                let on = "the client's certificate: it must be valid for this host".to_owned();
+                vec![condition(on, Problem::ClientCertificate)]
+            }
+            ClientFact::Certificate(_) => Vec::new(),
+            ClientFact::Count(windows) => {
+                let on = |window| format!("earlier requests: at most {}", RateLimit::from(window));
+                windows.iter().map(|window| condition(on(window), Problem::RateLimited)).collect()
+            }
+            ClientFact::Credentials(auth) if auth.kind == AuthKind::Forward => {
+                let on = "the auth server: it must admit the request (forward)".to_owned();
+                vec![Condition { check, on, refused_with: None }]
+            }
+            ClientFact::Credentials(auth) => {
+                let on = format!("the client's credentials: they must be valid ({})", auth.kind.name());
+                vec![condition(on, Problem::CredentialsMissing)]
+            }
+            ClientFact::HttpVersion => {
+                let on = "the client's HTTP version: gRPC needs HTTP/2".to_owned();
+                vec![condition(on, Problem::UnsupportedMediaType)]
+            }
+            ClientFact::PipelinedData => {
+                let on = "the client's connection: no data may follow before the response".to_owned();
+                vec![condition(on, Problem::BadRequest)]
+            }
+        }
+    }
+}
+
 impl From<&rate_limit::Window> for RateLimit {
     fn from(window: &rate_limit::Window) -> Self {
         RateLimit {
@@ -98,6 +158,14 @@ impl From<&rate_limit::Window> for RateLimit {
             key: window.key.to_string(),
             store: window.store.to_string(),
         }
+    }
+}
+
+impl fmt::Display for RateLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RateLimit { name, requests, window_secs, key, store } = self;
+        write!(f, "{requests} in {window_secs} s by {key} ({name})")?;
+        if store == "local" { Ok(()) } else { write!(f, " in {store}") }
     }
 }
 

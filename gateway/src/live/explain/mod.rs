@@ -1,5 +1,5 @@
 //! Explains what the gateway would do with a request. The explanation calls the same functions that route live
-//! requests, but sends nothing and counts nothing.
+//! requests, and runs the same list of checks ([`CHECKS`]), but sends nothing and counts nothing.
 
 mod explanation;
 mod text;
@@ -11,14 +11,16 @@ use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Method, Uri, header};
 use pingora::http::RequestHeader;
 
+use super::checks::{self, CHECKS, Decision, RequestHead};
 use super::snapshot::{Route, Snapshot};
-use crate::config::{AuthKind, Paths};
-use crate::policy::{Verdict, content_length, cors, hygiene};
-use crate::reply::{self, Problem, Reply};
-use crate::route::{self, Outcome, RuleTable};
+use crate::config::AuthKind;
+use crate::policy::hygiene;
+use crate::reply::{Problem, Reply};
+use crate::route::{self, Asked, Outcome, RuleTable};
 use crate::upstream::{Member, WeightedPool};
+use crate::{grpc, websocket};
 
-use explanation::{Backend, Policy, Pool, RateLimit, RuleOutcome, Taken};
+use explanation::{Backend, Condition, Policy, Pool, RateLimit, RuleOutcome, Taken};
 pub use explanation::{BackendCondition, Explanation};
 
 /// A request to explain.
@@ -77,38 +79,41 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
         }
     };
     explanation.virtual_host = Some(rules.otherwise().domain.clone());
-    let (meant, preflight) = meant(rules, request);
-    explanation.preflight = preflight;
-    let found = match route::within(rules, &meant) {
+    let (found, preflight) = match checks::find_route(request, |request| route::within(rules, request)) {
         Ok(found) => found,
         Err(bad) => {
             explanation.answered_with(&Reply::new(Problem::BadRequest, bad.to_string()));
             return explanation;
         }
     };
+    explanation.preflight = preflight.as_ref().map(Method::to_string);
     let written = request.uri.path();
     let (path, sent) = found.paths.as_deref().map_or((written, written), |it| (&*it.compared, &*it.sent));
     path.clone_into(&mut explanation.path);
-    let (outcomes, route) = (rules.explain(&route::asked(&meant, path)), found.target);
+    let asked =
+        Asked { method: preflight.as_ref().unwrap_or(&request.method), path, headers: &request.headers };
     let rule = |(route, outcome): (&Arc<Route>, Outcome)| RuleOutcome {
         name: route.name.clone(),
         taken: outcome == Outcome::Taken,
         why: why(&outcome),
     };
-    explanation.rules = outcomes.into_iter().map(rule).collect();
+    explanation.rules = rules.explain(&asked).into_iter().map(rule).collect();
     explanation.rules.sort_by(|a, b| a.name.cmp(&b.name));
-    let rewritten = route.rewritten(request, found.paths.as_deref()).passed();
-    let upstream_path = rewritten.as_ref().ok().cloned().flatten().unwrap_or_else(|| sent.to_owned());
-    let mut taken = taken(route, request, upstream_path);
-    let preflight = explanation.preflight.as_ref().map(|_| &meant.method);
-    let asked = ask_each(route, question, found.paths.as_deref(), preflight);
-    let is_early = asked.is_err();
-    if let Err(reply) = asked.and(rewritten) {
+    let route = found.target;
+    let mut taken = taken(route, request, sent.to_owned());
+    let head = RequestHead {
+        request,
+        paths: found.paths.as_deref(),
+        is_https: question.is_https,
+        preflight: preflight.as_ref(),
+        needs_http2: grpc::Call::of(&request.headers).is_some_and(|call| call.needs_http2()),
+        wants_websocket: websocket::is_asked_for(request),
+    };
+    if let Some(reply) = run_checks(route, &head, &mut taken) {
         explanation.answered_with(&reply);
         let location = reply.fields().get(header::LOCATION);
         taken.redirect = location.map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
-        let is_to_https = matches!(route.to_https(request, question.is_https), Verdict::Reply(_));
-        taken.is_at_door = is_early && taken.redirect.is_none() || is_to_https;
+        taken.is_at_door = taken.depends_on.is_empty();
     }
     explanation.route = Some(taken);
     explanation
@@ -120,40 +125,23 @@ fn before_routes<'s>(
     request: &RequestHeader,
 ) -> Result<&'s Arc<RuleTable<Arc<Route>>>, Box<Reply>> {
     hygiene::check(request).passed()?;
-    let is_here = snapshot.config.proxy.problems_url.is_empty();
-    match reply::problems(&request.method, request.uri.path()).filter(|_| is_here) {
+    match snapshot.problem_page(request) {
         Some(page) => Err(Box::new(page)),
         None => route::virtual_host(&snapshot.hosts, request).passed(),
     }
 }
 
-/// Returns the request to route. For a CORS preflight that the gateway answers, this is the request that the
-/// browser means to send; the second value is its method.
-fn meant(rules: &RuleTable<Arc<Route>>, request: &RequestHeader) -> (RequestHeader, Option<String>) {
-    let mut meant = request.clone();
-    let Some(method) = cors::asks_for(&request.method, &request.headers) else { return (meant, None) };
-    let name = method.to_string();
-    meant.set_method(method);
-    let is_here = route::within(rules, &meant).is_ok_and(|found| found.target.cors.is_some());
-    if is_here { (meant, Some(name)) } else { (request.clone(), None) }
-}
-
-/// Runs the policies that can reply without a real client, in the order of `admission::ask_each`.
-fn ask_each(
-    route: &Route,
-    question: &Question,
-    paths: Option<&Paths>,
-    preflight: Option<&Method>,
-) -> Result<(), Box<Reply>> {
-    let request = &question.request;
-    route.head_size.check(request).passed()?;
-    content_length::check(&request.headers).passed()?;
-    route.body_limit.check(&request.headers).passed()?;
-    if let (Some(method), Some(cors)) = (preflight, &route.cors) {
-        return Err(Box::new(cors.answer(method, &request.headers)));
+/// Runs the checks of the route. Returns the local reply of the first check that sends one whoever the client is.
+fn run_checks(route: &Route, head: &RequestHead<'_>, taken: &mut Taken) -> Option<Box<Reply>> {
+    for check in &CHECKS {
+        match (check.decide)(route, head) {
+            Decision::Continue => {}
+            Decision::Rewrite(path) => taken.upstream_path = path,
+            Decision::Reply(reply) => return Some(reply),
+            Decision::DependsOn(fact) => taken.depends_on.extend(Condition::of(check.name, &fact)),
+        }
     }
-    route.to_https(request, question.is_https).passed()?;
-    route.to_elsewhere(request, paths, question.is_https).passed()
+    None
 }
 
 fn why(outcome: &Outcome) -> String {
@@ -185,16 +173,19 @@ fn taken(route: &Route, request: &RequestHeader, upstream_path: String) -> Taken
         .weighted_pool(route.sticky_bucket(&request.headers).unwrap_or_else(|| route.split.peek()));
     let known = route.sticky_id(&request.headers);
     let next = chosen.pool.next(&route.selection(request, None, known, &mut [0; 16]));
+    let mut policies: Vec<_> = route.policies.iter().map(|&(name, from)| Policy { name, from }).collect();
+    policies.sort_by_key(|policy| checks::order(policy.name));
     Taken {
         name: route.name.clone(),
         redirect: None,
         upstream_path,
-        policies: route.policies.iter().map(|&(name, from)| Policy { name, from }).collect(),
+        policies,
         pools: route.split.weighted_pools().map(pool).collect(),
         tag: chosen.tag.clone(),
         algorithm: route.algorithm,
         next: next.map(|backend| backend.name.clone()),
         mirror: route.mirror.as_ref().map(|mirror| mirror.tag.clone()),
+        depends_on: Vec::new(),
         is_at_door: false,
         by_address: route.access.is_some(),
         by_certificate: route.entrance.client_certificate.as_ref().is_some_and(|policy| policy.is_required()),

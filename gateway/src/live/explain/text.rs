@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Formatter};
 
-use super::explanation::{BackendCondition, Explanation, RateLimit, Taken};
+use super::explanation::{BackendCondition, Condition, Explanation, Taken};
 use crate::live::snapshot::Level;
 
 impl fmt::Display for Explanation {
@@ -27,15 +27,12 @@ impl fmt::Display for Explanation {
             writeln!(f, "  route         none of its own: the virtual host itself")?;
         }
         policies(route, f)?;
-        if route.by_address {
-            writeln!(f, "  access        403 to whoever does not come from where [access] says")?;
-        }
-        if route.is_at_door {
-            return self.end(f);
-        }
-        credentials(route, f)?;
+        route.depends_on.iter().try_for_each(|condition| depends_on(condition, f))?;
         if self.answered.is_some() {
             return self.end(f);
+        }
+        if route.auth_cookies {
+            writeln!(f, "  auth cookies  the client gets those of the auth server, the backend does not")?;
         }
         way(route, f)
     }
@@ -67,28 +64,12 @@ fn policies(route: &Taken, f: &mut Formatter<'_>) -> fmt::Result {
     writeln!(f, "  policies      {}", policies.collect::<Vec<_>>().join(", "))
 }
 
-/// Writes the lines about certificates, rate limits and authentication. Rate limits by a claim come after
-/// authentication, because they need the client's identity.
-fn credentials(route: &Taken, f: &mut Formatter<'_>) -> fmt::Result {
-    if route.by_certificate {
-        writeln!(f, "  certificate   403 to whoever shows none that is believed")?;
+fn depends_on(condition: &Condition, f: &mut Formatter<'_>) -> fmt::Result {
+    write!(f, "  {:<13} depends on {}", condition.check.replace('_', " "), condition.on)?;
+    match condition.refused_with {
+        Some(status) => writeln!(f, "; otherwise {status}"),
+        None => writeln!(f),
     }
-    let (by_claim, on_arrival): (Vec<_>, Vec<_>) =
-        route.rate_limits.iter().partition(|limit| limit.key.starts_with("jwt:"));
-    on_arrival.into_iter().try_for_each(|limit| rate_limit(limit, f))?;
-    if let Some(auth) = route.auth {
-        writeln!(f, "  auth          {auth}: 401 to whoever does not prove who asks")?;
-        if route.auth_cookies {
-            writeln!(f, "  auth cookies  the client gets those of the auth server, the backend does not")?;
-        }
-    }
-    by_claim.into_iter().try_for_each(|limit| rate_limit(limit, f))
-}
-
-fn rate_limit(limit: &RateLimit, f: &mut Formatter<'_>) -> fmt::Result {
-    let RateLimit { name, requests, window_secs, key, store } = limit;
-    let store = if store == "local" { String::new() } else { format!(" in {store}") };
-    writeln!(f, "  rate limit    {name}: {requests} in {window_secs} s by {key}{store}")
 }
 
 /// Writes the lines about the way to the backend: fault injection, path, pools, mirror, algorithm, and the next

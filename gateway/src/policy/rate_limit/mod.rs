@@ -83,11 +83,16 @@ impl RateLimiter {
 
     /// Returns all windows of the limiter.
     pub fn windows(&self) -> impl Iterator<Item = &Window> {
-        self.on_arrival.iter().chain(&self.by_claim).flat_map(|windows| &windows.windows)
+        self.on_arrival.iter().chain(&self.by_claim).flat_map(Windows::iter)
     }
 }
 
 impl Windows {
+    /// Returns the windows.
+    pub fn iter(&self) -> impl Iterator<Item = &Window> {
+        self.windows.iter()
+    }
+
     fn new(
         config: &RateLimits,
         means: &LimiterDeps<'_>,

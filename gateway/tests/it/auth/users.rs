@@ -202,7 +202,7 @@ async fn explain_says_what_a_route_demands() {
     let scene = Scene::start().await;
     let file = scene.gateway.file().display().to_string();
     for (path, said) in
-        [("/jwt/x", "  auth          jwt: 401 to whoever"), ("/key", "  auth          api_key: 401")]
+        [("/jwt/x", "they must be valid (jwt); otherwise 401"), ("/key", "valid (api_key); otherwise 401")]
     {
         let url = format!("http://shop.test{path}");
         let (code, output) = Process::run(GATEWAY, &["explain", "-c", &file, "GET", &url], &[]).await;
