@@ -14,9 +14,9 @@ use crate::config::Proxy;
 pub(super) async fn client(stream: &mut TcpStream, proxy: &Proxy) -> Result<Option<IpAddr>, String> {
     let is_trusted = |peer: IpAddr| proxy.trusted_proxies.iter().any(|network| network.contains(peer));
     if proxy.proxy_protocol {
-        let peer = address(stream).ok_or("it has no address")?;
+        let peer = address(stream).ok_or("its address is unknown")?;
         if !is_trusted(peer.ip()) {
-            return Err("its PROXY header would not be believed (proxy.trusted_proxies)".to_owned());
+            return Err("a PROXY header from its address is not trusted (proxy.trusted_proxies)".to_owned());
         }
         return introduce(stream).await;
     }

@@ -110,7 +110,7 @@ async fn explain_reports_local_replies() {
     assert_eq!(explained["answered"], 200);
     let ambiguous = json(&["GET", "http://app.example.com/api%2f..%2fold"]).await;
     assert_eq!(ambiguous["answered"], 400);
-    assert_eq!(ambiguous["refused"], "the path has a dot segment in it that not every server would see");
+    assert_eq!(ambiguous["refused"], "the path contains a dot segment that only some servers recognise");
     let moved = json(&["GET", "http://app.example.com/old/x"]).await;
     assert_eq!(
         (&moved["answered"], &moved["route"]["redirect"]),
@@ -234,7 +234,7 @@ async fn explain_reports_refused_methods_and_sizes() {
     for (arguments, refused) in [
         (
             &["CONNECT", "http://a/"][..],
-            "CONNECT is not implemented: this is no forward proxy: answered with 501",
+            "CONNECT is not implemented: this is not a forward proxy: answered with 501",
         ),
         (&["TRACE", "http://a/"], "TRACE is not allowed: answered with 405"),
         (&["GET", "http://a/small/too/long"], "limits.max_uri_bytes allows: answered with 414"),
@@ -242,10 +242,7 @@ async fn explain_reports_refused_methods_and_sizes() {
             &["POST", "http://a/small", "-H", "Content-Length: 6"],
             "limits.max_request_body_bytes allows: answered with 413",
         ),
-        (
-            &["GET", "http://a/", "-H", "Connection: cookie"],
-            "not for one connection alone: answered with 400",
-        ),
+        (&["GET", "http://a/", "-H", "Connection: cookie"], "that is not hop-by-hop: answered with 400"),
     ] {
         let said = guarded(arguments).await;
         let last = said.lines().last().unwrap();
