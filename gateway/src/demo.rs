@@ -88,7 +88,7 @@ impl DemoOrigins {
         let metrics = metrics.map_or("off".to_owned(), |address| format!("http://{address}/metrics"));
         format!(
             "\n\
-             This is the demo gateway: nothing was configured, so it balances over three origins of its own.\n\
+             This is the demo gateway: there is no configuration, so it balances requests over three origins of its own.\n\
              \n\
              \x20 gateway   http://{gateway}\n\
              \x20 origins   {origins}\n\
@@ -98,8 +98,8 @@ impl DemoOrigins {
              Try in another terminal, and watch the access log here:\n\
              \n\
              \x20 curl -s {gateway}/                         # again and again: the origins take turns\n\
-             \x20 curl -s {gateway}/anything                 # the request as an origin gets to see it\n\
-             \x20 curl -s -X POST {origin}/health/down       # origin A feels ill; bring it back with /health/up\n\
+             \x20 curl -s {gateway}/anything                 # the request as an origin receives it\n\
+             \x20 curl -s -X POST {origin}/health/down       # origin A becomes unhealthy; undo it with /health/up\n\
              \n\
              Ctrl-C stops it. Next: cargo run -- --config gateway/config/config.example.toml\n"
         )

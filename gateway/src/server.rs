@@ -211,7 +211,7 @@ fn certificates(live: &Arc<Store>, challenges: Arc<Challenges>, metrics: &Arc<Me
     let store = live.clone();
     let tell = move |domain: &str| {
         if let Err(error) = store.follow_files() {
-            warn!(domain, "the new certificate is not shown yet: {error}");
+            warn!(domain, "the new certificate is not used yet: {error}");
         }
     };
     AcmeService {
@@ -271,8 +271,8 @@ fn announce(snapshot: &Snapshot) {
     info!("backends: {shown}");
     if snapshot.config.has_lenient_health_check() {
         info!(
-            "health checks: no path is configured, so {} is asked for, and any answer below 500 passes; set \
-             health_check.path (or PINGORA_HEALTH_CHECK_PATH) to have only 200 to 399 pass",
+            "health checks: no path is configured, so they request {}, and any status below 500 passes; set \
+             health_check.path (or PINGORA_HEALTH_CHECK_PATH) so that only 200 to 399 pass",
             HealthCheck::default().http_path()
         );
     }

@@ -86,7 +86,9 @@ fn main() {
     let arguments = env::args().skip(1).collect::<Vec<_>>().join(" ");
     let argument = if arguments.is_empty() { "1.1.1.1:443" } else { &arguments };
     let Ok(upstream) = argument.parse() else {
-        eprintln!("header_filter: '{argument}' is no upstream; expected one IP:PORT, as in 127.0.0.1:3001");
+        eprintln!(
+            "header_filter: '{argument}' is not a valid upstream; expected one IP:PORT, as in 127.0.0.1:3001"
+        );
         exit(2);
     };
     let listen = env::var("LISTEN_ADDR").unwrap_or_else(|_| "127.0.0.1:6188".to_string());

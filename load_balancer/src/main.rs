@@ -87,7 +87,9 @@ fn main() {
         upstreams = vec!["1.1.1.1:443".to_string(), "1.0.0.1:443".to_string()];
     }
     if let Some(wrong) = upstreams.iter().find(|argument| argument.parse::<SocketAddr>().is_err()) {
-        eprintln!("load_balancer: '{wrong}' is no upstream; expected IP:PORT …, as in 127.0.0.1:3001");
+        eprintln!(
+            "load_balancer: '{wrong}' is not a valid upstream; expected IP:PORT …, as in 127.0.0.1:3001"
+        );
         exit(2);
     }
     let listen = env::var("LISTEN_ADDR").unwrap_or_else(|_| "127.0.0.1:6188".to_string());
@@ -101,7 +103,7 @@ fn main() {
     let mut upstreams = match LoadBalancer::<RoundRobin>::try_from_iter(upstreams) {
         Ok(upstreams) => upstreams,
         Err(error) => {
-            eprintln!("load_balancer: cannot balance over these upstreams: {error}");
+            eprintln!("load_balancer: cannot use these upstreams: {error}");
             exit(2);
         }
     };

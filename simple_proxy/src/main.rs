@@ -43,7 +43,9 @@ fn main() {
     let arguments = env::args().skip(1).collect::<Vec<_>>().join(" ");
     let argument = if arguments.is_empty() { "1.1.1.1:443" } else { &arguments };
     let Ok(upstream) = argument.parse() else {
-        eprintln!("simple_proxy: '{argument}' is no upstream; expected one IP:PORT, as in 127.0.0.1:3001");
+        eprintln!(
+            "simple_proxy: '{argument}' is not a valid upstream; expected one IP:PORT, as in 127.0.0.1:3001"
+        );
         exit(2);
     };
     let listen = env::var("LISTEN_ADDR").unwrap_or_else(|_| "127.0.0.1:6188".to_string());

@@ -18,7 +18,7 @@ pub fn check(repository: &Repository) -> Vec<Fault> {
         return vec![Fault::new("Cargo.toml", 0, "has no version in [workspace.package]")];
     };
     let Some(page) = repository.find(PAGE) else {
-        return vec![Fault::new(PAGE, 0, "is not there, and what changed is told nowhere")];
+        return vec![Fault::new(PAGE, 0, "is missing; it must list the changes of each version")];
     };
     faults(&page, &version)
 }
@@ -40,8 +40,8 @@ fn faults(page: &str, version: &str) -> Vec<Fault> {
         Some((line, newest)) => {
             let newest = written(*newest);
             let what = format!(
-                "the newest entry is {newest}, and the workspace is {version}: add '## {version}' above it, with what \
-                 those who use it notice"
+                "the newest entry is {newest}, and the workspace has {version}: add '## {version}' above it, with the \
+                 changes that users notice"
             );
             faults.push(Fault::new(PAGE, *line, what));
         }
@@ -53,7 +53,7 @@ fn faults(page: &str, version: &str) -> Vec<Fault> {
         if let [(_, newer), (line, older)] = pair
             && newer <= older
         {
-            faults.push(Fault::new(PAGE, *line, format!("{} stands below an older one", written(*older))));
+            faults.push(Fault::new(PAGE, *line, format!("{} is below an older version", written(*older))));
         }
     }
     faults
@@ -77,7 +77,7 @@ mod tests {
         assert!(behind.len() == 1 && behind[0].contains(":3: the newest entry is 0.1.0"), "{behind:?}");
         assert!(said("# C\n")[0].contains("has no entry"));
         let turned = said("## 0.2.0\n## 0.1.9\n## 0.1.10\n");
-        assert!(turned.len() == 1 && turned[0].contains("0.1.10 stands below an older one"), "{turned:?}");
+        assert!(turned.len() == 1 && turned[0].contains("0.1.10 is below an older version"), "{turned:?}");
     }
 
     #[test]
@@ -88,6 +88,6 @@ mod tests {
         });
         let directory = directory.unwrap_or_else(|error| panic!("{error}"));
         let faults = check(&Repository::at(directory.path()));
-        assert!(faults.len() == 1 && faults[0].what.contains("is not there"), "{faults:?}");
+        assert!(faults.len() == 1 && faults[0].what.contains("is missing"), "{faults:?}");
     }
 }

@@ -20,7 +20,7 @@ fn faults(page: &Document) -> Vec<Fault> {
     let mut faults = Vec::new();
     for mark in ["**Goal**: ", "**Minutes**: "] {
         if !opening.contains(mark) {
-            faults.push(Fault::new(&page.path, 1, format!("does not say its {mark}below its title")));
+            faults.push(Fault::new(&page.path, 1, format!("has no line with {mark}below its title")));
         }
     }
     if page.text.rsplit("\n## ").next().and_then(|section| section.lines().next()) != Some(END) {
@@ -44,8 +44,8 @@ mod tests {
         );
         assert_eq!(said("docs/src/a.md", &whole), [""; 0]);
         for (part, fault) in [
-            ("**Goal**: to know. ", "docs/src/a.md:1: does not say its **Goal**"),
-            ("**Minutes**: 5.", "docs/src/a.md:1: does not say its **Minutes**"),
+            ("**Goal**: to know. ", "docs/src/a.md:1: has no line with **Goal**"),
+            ("**Minutes**: 5.", "docs/src/a.md:1: has no line with **Minutes**"),
             ("\n## What usually goes wrong", "docs/src/a.md: does not end with"),
         ] {
             let faults = said("docs/src/a.md", &whole.replace(part, ""));

@@ -25,16 +25,18 @@ pub fn check(
             match read(file).as_deref().map(functions) {
                 Some(Ok(found)) => methods.extend(found),
                 Some(Err(error)) => {
-                    fault(block.line, format!("the diagram's `%% code: {file}` is no Rust: {error}"))
+                    fault(block.line, format!("the diagram's `%% code: {file}` is not valid Rust: {error}"))
                 }
-                None => fault(block.line, format!("the diagram's `%% code: {file}` is not there")),
+                None => fault(block.line, format!("the diagram's `%% code: {file}` does not exist")),
             }
         }
         for (line, name) in names(block).into_iter().filter(|(_, name)| !packages.contains(name)) {
             if files.is_empty() {
                 fault(
                     line,
-                    format!("the diagram names {name}: say in a line `%% code: path` whose method that is"),
+                    format!(
+                        "the diagram names {name}: add a line `%% code: PATH` with the file of this method"
+                    ),
                 );
             } else if !methods.contains(&name) {
                 fault(
@@ -142,9 +144,9 @@ mod tests {
     #[test]
     fn diagram_must_list_the_files_of_its_methods() {
         for (diagram, fault) in [
-            ("Note over P: upstream_peer\n", "page.md:4: the diagram names upstream_peer: say in a line"),
-            ("%% code: other.rs\n", "page.md:3: the diagram's `%% code: other.rs` is not there"),
-            ("%% code: broken.rs\n", "page.md:3: the diagram's `%% code: broken.rs` is no Rust"),
+            ("Note over P: upstream_peer\n", "page.md:4: the diagram names upstream_peer: add a line"),
+            ("%% code: other.rs\n", "page.md:3: the diagram's `%% code: other.rs` does not exist"),
+            ("%% code: broken.rs\n", "page.md:3: the diagram's `%% code: broken.rs` is not valid Rust"),
         ] {
             let found = faults(diagram);
             assert!(found.len() == 1 && found[0].starts_with(fault), "{diagram}: {found:?}");

@@ -86,7 +86,7 @@ pub fn find(files: &[String], read: impl Fn(&str) -> Option<String>) -> (Vec<Exe
         match read(&file).map(|manifest| Exercise::parse(&directory, &manifest)) {
             Some(Ok(exercise)) => exercises.push(exercise),
             Some(Err(error)) => {
-                faults.push(Fault::new(&file, 0, format!("is no exercise's manifest: {error}")))
+                faults.push(Fault::new(&file, 0, format!("is not a valid manifest of an exercise: {error}")))
             }
             None => faults.push(Fault::new(&directory, 0, "has no Cargo.toml: is it an exercise?")),
         }
@@ -109,7 +109,7 @@ pub fn check(files: &[String], read: impl Fn(&str) -> Option<String>) -> Vec<Fau
                 faults.push(Fault::new(
                     &format!("{directory}/{file}"),
                     0,
-                    "is missing; every exercise has one",
+                    "is missing; every exercise must have one",
                 ));
             }
             text.unwrap_or_default()
@@ -135,7 +135,9 @@ fn numbers(exercises: &[Exercise]) -> Vec<Fault> {
     for (directory, names) in all {
         for (number, name) in (1..).zip(names) {
             let what = match NAME.captures(name) {
-                None => format!("{name} is no name that workshop-runner accepts: two digits, _, a word"),
+                None => format!(
+                    "{name} is not a name that workshop-runner accepts; expected two digits, _ and a word"
+                ),
                 Some(found) if found[1] != format!("{number:02}") => {
                     format!("{name} is number {number} here: numbers go on from 01 without a gap")
                 }
@@ -170,7 +172,7 @@ fn manifest_faults(exercise: &Exercise, earlier: &[Exercise], manifest: &str) ->
     );
     for need in &exercise.needs {
         let known = earlier.iter().any(|exercise| exercise.package == *need);
-        require(known, format!("`needs` names {need}, which is no earlier exercise"));
+        require(known, format!("`needs` names {need}, which is not an earlier exercise"));
     }
     // testkit reads the hint from a single line, so that an exercise's test needs no TOML parser.
     let on_a_line =
@@ -268,7 +270,7 @@ mod tests {
             ("\"do it\"", "\" \"", "`hint` is empty"),
             ("hint = \"do it\"", "hint = \"\"\"\ndo it\"\"\"", "`hint` is not written as"),
             ("title = \"First\"", "title = \"\"", "`title` is empty"),
-            ("needs = []", "needs = [\"ex0102\"]", "names ex0102, which is no earlier exercise"),
+            ("needs = []", "needs = [\"ex0102\"]", "names ex0102, which is not an earlier exercise"),
             ("the phases", "", "`description` is empty"),
             ("solution = []", "", "has no feature `solution`"),
             ("solution = []", "solution = []\ndefault = [\"solution\"]", "has default features"),
@@ -308,9 +310,9 @@ mod tests {
             })
         };
         for (to, fault) in [
-            ("01_upstream/first", "first is no name that workshop-runner accepts"),
-            ("upstream/01_first", "upstream is no name that workshop-runner accepts"),
-            ("01_upstream/01-first", "01-first is no name that"),
+            ("01_upstream/first", "first is not a name that workshop-runner accepts"),
+            ("upstream/01_first", "upstream is not a name that workshop-runner accepts"),
+            ("01_upstream/01-first", "01-first is not a name that"),
             ("01_upstream/02_first", "02_first is number 1 here"),
             ("02_upstream/01_first", "02_upstream is number 1 here"),
         ] {

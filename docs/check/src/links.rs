@@ -41,13 +41,15 @@ fn follow(
         path => relative_to(from, path).ok_or("leads out of the repository")?,
     };
     if !repository.root().join(&path).exists() {
-        return Err(format!("leads to {path}, which is not there"));
+        return Err(format!("leads to {path}, which does not exist"));
     }
     let Some(fragment) = fragment else { return Ok(()) };
     match pages.get(path.as_str()) {
         Some(page) if page.anchors.contains(fragment) => Ok(()),
         Some(_) => Err(format!("names a heading that {path} does not have")),
-        None => Err(format!("names a part of {path}, which is no page: a line's number rots, link the file")),
+        None => {
+            Err(format!("names a part of {path}, which is not a page: line numbers change, link to the file"))
+        }
     }
 }
 
@@ -57,9 +59,9 @@ fn elsewhere(target: &str, repository: &Repository) -> Result<(), String> {
     static FILE: Pattern =
         Pattern::new(|| pattern(r"^https://github\.com/([^/]+)/[^/]+/(?:blob|tree|raw)/[^/]+/([^#?]+)"));
     match FILE.captures(target) {
-        Some(found) if &found[1] != "cloudflare" && repository.root().join(&found[2]).exists() => {
-            Err(format!("leads to GitHub for a file that is here: write a relative link to {}", &found[2]))
-        }
+        Some(found) if &found[1] != "cloudflare" && repository.root().join(&found[2]).exists() => Err(
+            format!("leads to GitHub for a file of this repository: write a relative link to {}", &found[2]),
+        ),
         _ => Ok(()),
     }
 }
@@ -92,11 +94,11 @@ mod tests {
     #[test]
     fn broken_links_are_found() {
         for (target, what) in [
-            ("nothing.md", "leads to docs/nothing.md, which is not there"),
+            ("nothing.md", "leads to docs/nothing.md, which does not exist"),
             ("../../etc/passwd", "leads out of the repository"),
             ("other.md#another", "names a heading that docs/other.md does not have"),
             ("#there", "names a heading that docs/page.md does not have"),
-            ("src/lib.rs#L3", "names a part of docs/src/lib.rs, which is no page"),
+            ("src/lib.rs#L3", "names a part of docs/src/lib.rs, which is not a page"),
             (
                 "https://github.com/someone/fork/blob/main/docs/other.md",
                 "write a relative link to docs/other.md",

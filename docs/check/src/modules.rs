@@ -59,13 +59,14 @@ fn forbidden(found: &Use, sources: &Sources) -> Option<Fault> {
         ([top, one, ..], [to, other, ..])
             if top == "policy" && to == top && one != other && is_module(&found.to[..2]) =>
         {
-            fault(format!("{one} uses {other}, but policies do not know one another"))
+            fault(format!("{one} uses {other}, but a policy must not use another policy"))
         }
-        ([top, ..], []) if top == "config" && found.external.starts_with("pingora") => {
-            fault(format!("config uses {}, but a configuration is plain data", found.external))
-        }
+        ([top, ..], []) if top == "config" && found.external.starts_with("pingora") => fault(format!(
+            "config uses {}, but config is plain data and must not use Pingora",
+            found.external
+        )),
         ([top, ..], [to, ..]) if top == "config" && to != top && is_module(&found.to[..1]) => {
-            fault(format!("config uses {to}, but it must know no other module"))
+            fault(format!("config uses {to}, but config must not use another module"))
         }
         _ => None,
     }
@@ -143,7 +144,7 @@ fn compare(page: &str, line: usize, block: &Block, graph: &Graph, sources: &Sour
     let right = table(graph, &order);
     let none = BTreeSet::new();
     let allowed = |module: &str| rules.get(module).unwrap_or(&none);
-    let mut what = "the rules are not what the code does".to_owned();
+    let mut what = "the rules differ from the code".to_owned();
     for (from, used) in graph {
         for to in used.difference(allowed(from)) {
             let found =
@@ -161,7 +162,7 @@ fn parse(page: &str, block: &Block) -> Result<(Graph, Vec<String>), Fault> {
     let (mut rules, mut order) = (Graph::new(), Vec::new());
     for (line, text) in (block.line + 1..).zip(block.text.lines()).filter(|(_, text)| !text.trim().is_empty())
     {
-        let rule = text.split_once("->").ok_or("is no rule: write `module -> other, another`");
+        let rule = text.split_once("->").ok_or("is not a rule; expected `module -> other, another`");
         let rule = rule.and_then(|(module, used)| {
             let used = used.split(',').map(|used| used.trim().to_owned()).filter(|used| !used.is_empty());
             let module = module.trim().to_owned();
@@ -253,7 +254,8 @@ mod tests {
 
     #[test]
     fn rules_must_be_readable_and_unique_for_a_module() {
-        for (rules, part) in [("proxy: config\n", "is no rule"), ("a -> b\na -> c\n", "is a second rule")] {
+        for (rules, part) in [("proxy: config\n", "is not a rule"), ("a -> b\na -> c\n", "is a second rule")]
+        {
             let faults = faults(&FINE, rules);
             assert!(faults.len() == 1 && faults[0].what.contains(part), "{faults:?}");
         }
@@ -279,7 +281,7 @@ mod tests {
         {
             let faults = faults(&with(("src/policy/cors.rs", source)), RULES);
             assert!(faults.len() == 1 && faults[0].file == "src/policy/cors.rs", "{faults:?}");
-            assert!(faults[0].what.contains("policies do not know one another"), "{faults:?}");
+            assert!(faults[0].what.contains("a policy must not use another policy"), "{faults:?}");
         }
     }
 

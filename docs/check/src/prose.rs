@@ -67,7 +67,11 @@ pub fn check(directory: &str, files: &[(String, String)]) -> Vec<Fault> {
     }
     faults.extend(files.iter().flat_map(|(file, text)| {
         long_names(text).map(move |(line, name)| {
-            Fault::new(file, line, format!("`{name}` has {} characters, of {NAME} at most", name.len()))
+            Fault::new(
+                file,
+                line,
+                format!("`{name}` has {} characters; at most {NAME} are allowed", name.len()),
+            )
         })
     }));
     if count == 0 {

@@ -20,7 +20,7 @@ impl Repository {
     pub fn here() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let root = root.canonicalize();
-        Repository::at(root.unwrap_or_else(|error| panic!("the workspace's root is not there: {error}")))
+        Repository::at(root.unwrap_or_else(|error| panic!("cannot find the root of the workspace: {error}")))
     }
 
     /// Returns a repository in any directory.

@@ -23,8 +23,7 @@ pub fn check(document: &Document, repository: &Repository) -> Vec<Fault> {
             Err(what) => faults.push(Fault::new(&document.path, mark.line, what)),
             Ok(right) if right == block.text => {}
             Ok(right) => {
-                let what =
-                    format!("the block is not what {} says\n{}", mark.value, diff(&block.text, &right));
+                let what = format!("the block differs from {}\n{}", mark.value, diff(&block.text, &right));
                 faults.push(Fault::fixable(&document.path, block.line, what, block.rewrite(&right)));
             }
         }
@@ -38,9 +37,11 @@ fn marks(document: &Document) -> Vec<Fault> {
     for mark in &document.marks {
         let known = BELOW.contains(&&*mark.key) || ALONE.contains(&&*mark.key);
         let what = match (known, mark.block) {
-            (false, Some(_)) => format!("'{}' is no mark; known are: {}", mark.key, BELOW.join(", ")),
+            (false, Some(_)) => {
+                format!("'{}' is not a mark; expected one of: {}", mark.key, BELOW.join(", "))
+            }
             (true, None) if BELOW.contains(&&*mark.key) => {
-                format!("the mark '{}' stands above no block: put it right above one", mark.key)
+                format!("the mark '{}' is not above a block: put it directly above one", mark.key)
             }
             _ => continue,
         };
@@ -92,7 +93,7 @@ pub fn includes(document: &Document, repository: &Repository) -> Vec<Fault> {
     for found in INCLUDE.captures_iter(&document.text).filter(|found| found[1].is_empty()) {
         let text = relative_to(&document.path, &found[2]).and_then(|path| repository.find(&path));
         let what = match (text, found.get(3).map(|anchor| anchor.as_str())) {
-            (None, _) => format!("includes {}, which is no file of the repository", &found[2]),
+            (None, _) => format!("includes {}, which is not a file of the repository", &found[2]),
             (Some(text), Some(anchor)) if region(&text, anchor).is_none() => {
                 format!("includes {}:{anchor}, but the file has no region '{anchor}'", &found[2])
             }
@@ -159,12 +160,9 @@ mod tests {
         let page = "x\n\n<!-- source: src/a.rs#inner -->\n```rust\nif two() {\n    four();\n}\n```\n";
         let faults = check(&Document::parse("page.md", page), &repository);
         assert_eq!((faults.len(), faults[0].line), (1, 4));
-        for part in [
-            "page.md:4: the block is not what src/a.rs#inner says",
-            "-    four();",
-            "+    three();",
-            "BLESS=1",
-        ] {
+        for part in
+            ["page.md:4: the block differs from src/a.rs#inner", "-    four();", "+    three();", "BLESS=1"]
+        {
             assert!(faults[0].to_string().contains(part), "{part}: {}", faults[0]);
         }
         let fix = faults[0].fix.clone().unwrap();
@@ -180,8 +178,8 @@ mod tests {
         let faults = check(&Document::parse("page.md", page), &repository);
         let faults: Vec<_> = faults.iter().map(Fault::to_string).collect();
         assert_eq!(faults.len(), 2, "{faults:?}");
-        assert!(faults[0].starts_with("page.md:1: 'sorce' is no mark"), "{faults:?}");
-        assert!(faults[1].starts_with("page.md:5: the mark 'source' stands above no block"), "{faults:?}");
+        assert!(faults[0].starts_with("page.md:1: 'sorce' is not a mark"), "{faults:?}");
+        assert!(faults[1].starts_with("page.md:5: the mark 'source' is not above a block"), "{faults:?}");
     }
 
     #[test]
@@ -191,7 +189,7 @@ mod tests {
                     {{#include b.rs}}\n{{#rustdoc_include ../src/a.rs:other}}\n{{#include ../src/a.rs:2:4}}\n";
         let faults = includes(&Document::parse("book/page.md", page), &repository);
         assert_eq!(faults.iter().map(|fault| fault.line).collect::<Vec<_>>(), [4, 5, 6], "{faults:?}");
-        assert!(faults[0].what.contains("b.rs, which is no file"), "{faults:?}");
+        assert!(faults[0].what.contains("b.rs, which is not a file"), "{faults:?}");
         assert!(faults[1].what.contains("no region 'other'"), "{faults:?}");
     }
 

@@ -27,7 +27,7 @@ const FAILURE: [&str; 3] = ["\n  expected: ", "\n  got: ", "\n  hint: "];
 
 /// Actual values that mean that no response came. They do not help a learner.
 const NOTHING: [&str; 6] = [
-    "no whole answer within",
+    "no complete response within",
     "connection closed",
     "connection reset",
     "connection error",
@@ -156,11 +156,11 @@ fn judge(code: Option<i32>, said: &str) -> Vec<String> {
         Some(101) => {}
         Some(0) => {
             return vec![
-                "passes its tests. If you have solved it: well done, this check is about what others get"
+                "passes its tests. If you have solved it: well done; this check is about the starter that others get"
                     .to_owned(),
             ];
         }
-        code => return vec![format!("ends with {code:?} rather than by a failed test\n{said}")],
+        code => return vec![format!("ends with {code:?}, and not with a failed test\n{said}")],
     }
     let names: Vec<&str> = SECTION.captures_iter(said).map(|found| found.extract::<1>().1[0]).collect();
     let mut faults = Vec::new();
@@ -223,8 +223,8 @@ mod tests {
     fn failure_without_help_is_found() {
         for (panic, fault) in [
             ("not yet implemented", "fails 'test_1' in another way than by testkit's expect!"),
-            ("GET http://127.0.0.1:1/: no whole answer within 5s", "fails 'test_1' in another way"),
-            (&HELPS.replace("501", "Err(\"no whole answer within 5s\")"), "gives no answer in 'test_1'"),
+            ("GET http://127.0.0.1:1/: no complete response within 5s", "fails 'test_1' in another way"),
+            (&HELPS.replace("501", "Err(\"no complete response within 5s\")"), "gives no answer in 'test_1'"),
             (
                 &HELPS.replace("501", "Err(\"connection closed before message completed\")"),
                 "gives no answer in",

@@ -34,7 +34,7 @@ fn regions(document: &Document, exercises: &[Exercise]) -> Vec<Fault> {
             "exercises" => table(&document.path, exercises),
             "schedule" => schedule(exercises),
             other => {
-                fault(format!("nothing is generated as '{other}': expected exercises or schedule"));
+                fault(format!("'{other}' cannot be generated; expected exercises or schedule"));
                 continue;
             }
         };
@@ -46,10 +46,7 @@ fn regions(document: &Document, exercises: &[Exercise]) -> Vec<Fault> {
         let right = format!("\n{right}\n");
         let written = &document.text[range.clone()];
         if written.trim() != right.trim() {
-            let what = format!(
-                "what stands as generated here is not what the manifests say\n{}",
-                diff(written, &right)
-            );
+            let what = format!("the generated text differs from the manifests\n{}", diff(written, &right));
             faults.push(Fault::fixable(&document.path, mark.line, what, Fix { range, text: right }));
         }
     }
@@ -162,7 +159,7 @@ mod tests {
     #[test]
     fn invalid_generated_regions_are_found() {
         for (page, fault) in [
-            ("<!-- generated: weather -->\n<!-- /generated -->\n", "nothing is generated as 'weather'"),
+            ("<!-- generated: weather -->\n<!-- /generated -->\n", "'weather' cannot be generated"),
             ("<!-- generated: schedule -->\n", "the region has no end"),
         ] {
             let found = faults("docs/src/a.md", page);

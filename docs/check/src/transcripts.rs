@@ -73,7 +73,9 @@ fn build(repository: &Repository) {
     let output = cargo(repository).args(["build", "--quiet", "--workspace"]).args(programs).output();
     match output {
         Ok(output) if output.status.success() => {}
-        Ok(output) => panic!("cannot build what pages run:\n{}", String::from_utf8_lossy(&output.stderr)),
+        Ok(output) => {
+            panic!("cannot build the programs that pages run:\n{}", String::from_utf8_lossy(&output.stderr))
+        }
         Err(error) => panic!("cannot run cargo: {error}"),
     }
 }
@@ -91,8 +93,8 @@ fn place() -> Result<Place, String> {
     match taken {
         None => Ok(Place::Host),
         Some(port) => Err(format!(
-            "there is no network of their own (`unshare --net` and `ip link set lo up` do not work here), \
-             and on this one somebody listens on port {port}: stop that program and try again"
+            "they cannot have a network of their own (`unshare --net` and `ip link set lo up` do not work here), \
+             and another program listens on port {port} here: stop that program and try again"
         )),
     }
 }

@@ -29,8 +29,8 @@ pub fn check(repository: &Repository, packages: &[String]) -> Vec<Fault> {
     let fault = |(features, packages): (Vec<String>, Vec<&str>)| {
         let (packages, features) = (packages.join(", "), features.join("\n"));
         let what = format!(
-            "with one of {packages} alone, `cargo test -p` compiles Pingora again, because these features are not \
-             the workspace's; have testkit ask for what is missing:\n{features}"
+            "`cargo test -p` with one of {packages} alone compiles Pingora again, because these features differ from \
+             the workspace's; add the missing ones to the dependencies of testkit:\n{features}"
         );
         Fault::new("docs/testkit/Cargo.toml", 0, what)
     };

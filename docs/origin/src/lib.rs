@@ -120,7 +120,10 @@ async fn echo(State(instance): State<Arc<Instance>>, request: Request) -> Respon
     let (head, body) = request.into_parts();
     let body = match axum::body::to_bytes(body, MAX_BYTES).await {
         Ok(body) => body,
-        Err(error) => return (StatusCode::BAD_REQUEST, format!("body: {error}\n")).into_response(),
+        Err(error) => {
+            return (StatusCode::BAD_REQUEST, format!("cannot read the request's body: {error}\n"))
+                .into_response();
+        }
     };
     let mut headers = Map::new();
     for name in head.headers.keys() {
@@ -153,7 +156,8 @@ async fn status(Path(code): Path<u16>) -> Response {
     match StatusCode::from_u16(code) {
         // Responses with 1xx are interim, and a handler cannot return one.
         Ok(code) if !code.is_informational() => code.into_response(),
-        _ => (StatusCode::BAD_REQUEST, format!("{code} is no final status: 200 to 999\n")).into_response(),
+        _ => (StatusCode::BAD_REQUEST, format!("{code} is not a final status; expected 200 to 999\n"))
+            .into_response(),
     }
 }
 
@@ -164,7 +168,8 @@ async fn delay(Path(ms): Path<u64>, State(instance): State<Arc<Instance>>) -> St
 
 async fn bytes(Path(n): Path<usize>) -> Response {
     if n > MAX_BYTES {
-        return (StatusCode::BAD_REQUEST, format!("at most {MAX_BYTES} bytes\n")).into_response();
+        return (StatusCode::BAD_REQUEST, format!("{n} bytes are too many; at most {MAX_BYTES}\n"))
+            .into_response();
     }
     let content_type = [(header::CONTENT_TYPE, "application/octet-stream")];
     (content_type, vec![b'x'; n]).into_response()

@@ -36,7 +36,7 @@ async fn main() -> ExitCode {
     }
     while let Some(ended) = origins.join_next().await {
         if let Ok(Err(error)) = ended {
-            eprintln!("origin: {error}");
+            eprintln!("origin: an origin has stopped: {error}");
             return ExitCode::FAILURE;
         }
     }

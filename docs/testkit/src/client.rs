@@ -80,7 +80,7 @@ impl Client {
             http.enforce_http(false);
             HttpsConnector::with_connector(http, tls)
         };
-        let connector = build().unwrap_or_else(|error| panic!("no TLS client: {error}"));
+        let connector = build().unwrap_or_else(|error| panic!("cannot create a TLS client: {error}"));
         Client { inner: hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector) }
     }
 
@@ -123,12 +123,12 @@ impl Client {
         };
         match timeout(DEADLINE, exchange).await {
             Ok(answer) => answer,
-            Err(_) => Err(format!("no whole answer within {DEADLINE:?}")),
+            Err(_) => Err(format!("no complete response within {DEADLINE:?}")),
         }
     }
 
     async fn expect(&self, request: http::Result<Request<Bytes>>) -> Response {
-        let request = request.unwrap_or_else(|error| panic!("bad request in the test: {error}"));
+        let request = request.unwrap_or_else(|error| panic!("invalid request in the test: {error}"));
         let what = format!("{} {}", request.method(), request.uri());
         match self.try_send(request).await {
             Ok(response) => response,

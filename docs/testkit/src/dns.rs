@@ -62,7 +62,7 @@ impl Dns {
     pub async fn start() -> Dns {
         let bound = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let bound = bound.and_then(|socket| Ok((socket.local_addr()?, socket)));
-        let (address, socket) = bound.unwrap_or_else(|error| panic!("no socket for DNS: {error}"));
+        let (address, socket) = bound.unwrap_or_else(|error| panic!("cannot bind a socket for DNS: {error}"));
         let zone = Arc::new(Mutex::new(Zone::default()));
         Dns { address, zone: zone.clone(), serving: tokio::spawn(serve(socket, zone)) }
     }
@@ -170,7 +170,7 @@ fn absolute(name: &str) -> Name {
             name.set_fqdn(true);
             name
         }
-        Err(error) => panic!("{name:?} is no name: {error}"),
+        Err(error) => panic!("{name:?} is not a DNS name: {error}"),
     }
 }
 

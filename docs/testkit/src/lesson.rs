@@ -54,7 +54,7 @@ where
 #[track_caller]
 pub fn contains(actual: &str, part: &str, what: &str, exercise: &str) {
     if !actual.contains(part) {
-        fail(what, &format!("something with {part:?} in it"), &format!("{actual:?}"), exercise);
+        fail(what, &format!("a text that contains {part:?}"), &format!("{actual:?}"), exercise);
     }
 }
 
@@ -107,7 +107,7 @@ mod tests {
     fn expected_values_do_not_fail_the_test() {
         compare(&200, &200, "", "");
         contains("hello from origin A", "origin A", "", "");
-        assert!(said(|| contains("hello", "bye", "", "")).contains("something with \"bye\" in it"));
+        assert!(said(|| contains("hello", "bye", "", "")).contains("a text that contains \"bye\""));
     }
 
     #[test]

@@ -186,7 +186,7 @@ pub(crate) fn reserved(address: SocketAddr) -> (Socket, SocketAddr) {
     let socket = bound_socket(address).unwrap_or_else(|error| panic!("cannot bind {address}: {error}"));
     match socket.local_addr().map(|address| address.as_socket()) {
         Ok(Some(address)) => (socket, address),
-        other => panic!("no address for the origin: {other:?}"),
+        other => panic!("cannot read the origin's address: {other:?}"),
     }
 }
 

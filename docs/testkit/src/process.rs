@@ -74,7 +74,11 @@ impl Process {
                 answered_before = answers;
                 tokio::time::sleep(POLL).await;
             }
-            assert!(process.output().contains("in use"), "{} is not ready", program.as_ref().display());
+            assert!(
+                process.output().contains("in use"),
+                "{} does not answer on its port",
+                program.as_ref().display()
+            );
         }
         panic!("{}: found no free port in five tries", program.as_ref().display());
     }

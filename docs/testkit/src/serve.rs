@@ -60,7 +60,8 @@ where
     let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .and_then(|listener| listener.local_addr().map(|address| (listener, address)));
-    let (listener, address) = bound.unwrap_or_else(|error| panic!("no listener for the proxy: {error}"));
+    let (listener, address) =
+        bound.unwrap_or_else(|error| panic!("cannot create a listener for the proxy: {error}"));
 
     let mut fds = Fds::new();
     fds.add(address.to_string(), listener.into_raw_fd());

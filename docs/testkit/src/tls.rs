@@ -55,7 +55,7 @@ pub async fn handshake(
 /// resumes the session of the first. Returns true if the server resumed the session, and the second response.
 ///
 /// # Errors
-/// Returns the errors of [`handshake`], and an error if the server gives no session.
+/// Returns the errors of [`handshake`], and an error if the server sends no session.
 pub async fn return_visit(
     address: SocketAddr,
     names: [&str; 2],
@@ -74,7 +74,7 @@ pub async fn return_visit(
     // OpenSSL does not resume a TLS 1.2 session that was not shut down properly.
     let _ = first.shutdown().await;
     let mut again = ssl(&connector, Some(names[1]))?;
-    let session = session.lock().take().ok_or("the server gives no session")?;
+    let session = session.lock().take().ok_or("the server sent no session")?;
     // SAFETY: the session was made in the context that this connection is made in.
     unsafe { again.set_session(&session) }.map_err(|error| error.to_string())?;
     let stream = connect(address, again).await?;
@@ -130,12 +130,12 @@ impl Authority {
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             CertifiedIssuer::self_signed(params, key)
         });
-        let issuer = made.unwrap_or_else(|error| panic!("no certificate authority: {error}"));
+        let issuer = made.unwrap_or_else(|error| panic!("cannot create a certificate authority: {error}"));
         let written = tempfile::tempdir().and_then(|directory| {
             std::fs::write(directory.path().join("authority.pem"), issuer.pem())?;
             io::Result::Ok(directory)
         });
-        let directory = written.unwrap_or_else(|error| panic!("no file for the authority: {error}"));
+        let directory = written.unwrap_or_else(|error| panic!("cannot write the authority's file: {error}"));
         Authority { issuer, directory }
     }
 
@@ -180,13 +180,14 @@ impl Authority {
             change(&mut params);
             Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
         });
-        let (certificate, key) = made.unwrap_or_else(|error| panic!("no certificate for {name}: {error}"));
+        let (certificate, key) =
+            made.unwrap_or_else(|error| panic!("cannot create a certificate for {name}: {error}"));
         let written = tempfile::tempdir().and_then(|directory| {
             std::fs::write(directory.path().join("certificate.pem"), &certificate)?;
             std::fs::write(directory.path().join("key.pem"), &key)?;
             io::Result::Ok(directory)
         });
-        let directory = written.unwrap_or_else(|error| panic!("no files for {name}: {error}"));
+        let directory = written.unwrap_or_else(|error| panic!("cannot write the files for {name}: {error}"));
         Identity { certificate, key, directory }
     }
 }
@@ -238,10 +239,10 @@ impl Identity {
             }
             Ok::<_, openssl::error::ErrorStack>(builder.build())
         };
-        build().unwrap_or_else(|error| panic!("no TLS server: {error}"))
+        build().unwrap_or_else(|error| panic!("cannot create a TLS server: {error}"))
     }
 }
 
 fn parsed(pem: &[u8]) -> X509 {
-    X509::from_pem(pem).unwrap_or_else(|error| panic!("the certificate is none: {error}"))
+    X509::from_pem(pem).unwrap_or_else(|error| panic!("the certificate is not valid PEM: {error}"))
 }

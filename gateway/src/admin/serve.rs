@@ -70,7 +70,7 @@ async fn accept(listener: &tokio::net::TcpListener, app: Router, leaving: &Drain
             }
             Err(error) => {
                 // The process may have no free file descriptor at the moment.
-                warn!(%error, "a connection of an operator cannot be accepted");
+                warn!(%error, "cannot accept a connection of an operator");
                 sleep(Duration::from_millis(100)).await;
             }
         }

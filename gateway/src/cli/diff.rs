@@ -27,7 +27,7 @@ pub enum AgainstError {
         error: ureq::Error,
     },
     /// The answer of the gateway is not a configuration of this version.
-    #[error("--against {url}: the answer is no configuration that this version understands: {error}")]
+    #[error("--against {url}: the response is not a configuration that this version understands: {error}")]
     NotUnderstood {
         /// URL of the request.
         url: String,
@@ -70,7 +70,7 @@ fn running_at(url: &str, config: &Config) -> Result<Config, AgainstError> {
     let answer = request.call().and_then(read);
     let mut json = answer.map_err(|error| AgainstError::Unreachable { url: url.clone(), error })?;
     if json.get("virtual_hosts").is_none() {
-        let error = "it names no virtual hosts".to_owned();
+        let error = "it has no `virtual_hosts`".to_owned();
         return Err(AgainstError::NotUnderstood { url, error });
     }
     reveal_secrets(&mut json, &config.to_json());

@@ -42,7 +42,8 @@ pub(super) fn explain(
 /// Parses a header field in the form "Name: value", as curl takes it.
 pub(super) fn header_field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or("expected something like \"X-Beta: 1\"")?;
-    let name = name.trim().parse().map_err(|_| format!("'{name}' is no name of a header field"))?;
-    let value = value.trim().parse().map_err(|_| format!("{value:?} cannot be the value of a field"))?;
+    let name = name.trim().parse().map_err(|_| format!("'{name}' is not a valid name of a header field"))?;
+    let value =
+        value.trim().parse().map_err(|_| format!("{value:?} is not a valid value of a header field"))?;
     Ok((name, value))
 }

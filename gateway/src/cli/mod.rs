@@ -22,9 +22,9 @@ use self::sources::Sources;
 
 /// An API gateway on Pingora.
 ///
-/// Without --config and --backend it takes config.toml or gateway.toml in the current directory, or else
-/// /etc/gateway/gateway.toml, and says which. Where there is none, and no PINGORA_* variable is set, it runs a demo over
-/// three origins of its own.
+/// Without --config and --backend, it uses config.toml or gateway.toml in the current directory, or else
+/// /etc/gateway/gateway.toml, and prints which file it uses. If there is no such file and no PINGORA_* variable is set, it
+/// runs a demo with three origins of its own.
 #[derive(Debug, Parser)]
 #[command(name = "gateway", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -36,21 +36,22 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve (what happens without a subcommand)
+    /// Run the gateway (the default without a subcommand)
     Run(Run),
-    /// Say everything that is wrong with a configuration, or "ok" (names of backends are resolved only by `run`)
+    /// Check a configuration: print every error in it, or "ok" (only `run` resolves the host names of backends)
     Check {
         #[command(flatten)]
         sources: Sources,
-        /// Say what it would change: of the gateway whose management API is at this URL, or of another file
+        /// Also print the differences from the configuration of the gateway whose management API is at this URL, or from
+        /// another file
         #[arg(long, value_name = "URL|FILE")]
         against: Option<String>,
     },
-    /// Say what would become of a request; nothing is sent
+    /// Explain what the gateway would do with a request; no request is sent
     Explain {
         #[command(flatten)]
         sources: Sources,
-        /// The request's method
+        /// Method of the request, such as GET
         method: Method,
         /// URL of the request, with its host
         url: Uri,
@@ -61,7 +62,7 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
-    /// Make a certificate that vouches for itself, and its key: for learning, not for clients of others
+    /// Make a self-signed certificate and its key, for development: clients do not trust it by default
     DevCert {
         /// Names in the certificate, such as localhost or "*.example.test"; IP addresses are allowed too
         #[arg(required = true, value_name = "DOMAIN")]
@@ -70,9 +71,9 @@ enum Command {
         #[arg(long, value_name = "DIRECTORY", default_value = ".")]
         out: PathBuf,
     },
-    /// Print the configuration's JSON Schema, for editors
+    /// Print the JSON Schema of the configuration, for editors
     Schema,
-    /// Say what is running
+    /// Print the versions of the gateway and of Pingora
     Version,
 }
 

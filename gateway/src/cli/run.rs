@@ -15,11 +15,11 @@ use crate::server;
 pub(super) struct Run {
     #[command(flatten)]
     pub(super) sources: Sources,
-    /// Take the listeners over from the running gateway, so that no connection is refused: wait until it gets SIGQUIT,
-    /// or send it SIGQUIT if `proxy.pid_file` names it
+    /// Take over the listeners of the running gateway, so that no connection is refused: send it SIGQUIT if
+    /// `proxy.pid_file` names it, otherwise wait until you send SIGQUIT
     #[arg(long)]
     pub(super) upgrade: bool,
-    /// Serve in the background, and return once connections are accepted
+    /// Run in the background; the command returns once connections are accepted
     #[arg(long)]
     pub(super) daemon: bool,
 }

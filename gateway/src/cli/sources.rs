@@ -16,16 +16,17 @@ use crate::telemetry::Metrics;
 /// Sources of the configuration. PINGORA_* variables win over the file, and options win over both.
 #[derive(Debug, Default, PartialEq, Eq, Args)]
 pub(super) struct Sources {
-    /// The configuration file (TOML)
+    /// Configuration file (TOML)
     #[arg(short, long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Listen here instead of where the configuration says; may be given several times
+    /// Address to listen on, instead of those in the configuration; may be given several times
     #[arg(long, value_name = "ADDR")]
     pub(super) listen: Vec<SocketAddr>,
-    /// Serve this backend, and no virtual host or backend of the configuration; may be given several times
+    /// Backend for all requests, instead of the virtual hosts and backends in the configuration; may be given several
+    /// times
     #[arg(long, value_name = "ADDR")]
     pub(super) backend: Vec<Address>,
-    /// Log level, which wins over the configuration, RUST_LOG and PINGORA_LOG_LEVEL: trace, debug, info, warn, error, off,
+    /// Log level, which overrides the configuration, RUST_LOG and PINGORA_LOG_LEVEL: trace, debug, info, warn, error, off,
     /// or a filter such as "info,gateway=debug"
     #[arg(long, value_name = "FILTER")]
     pub(super) log_level: Option<String>,
@@ -39,7 +40,7 @@ impl Sources {
             return self.config.clone();
         }
         config::search().inspect(|file| {
-            eprintln!("gateway: the configuration is {} (--config names another one)", file.display());
+            eprintln!("gateway: the configuration is {} (choose another one with --config)", file.display());
         })
     }
 

@@ -45,7 +45,7 @@ impl TryFrom<String> for Address {
 impl FromStr for Address {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| Err(format!("'{text}' is no address: {why}"));
+        let wrong = |why: &str| Err(format!("'{text}' is not a valid address: {why}"));
         if let Some(path) = text.strip_prefix("unix:") {
             return match path {
                 _ if !path.starts_with('/') => wrong("expected unix:/path/of/socket"),
@@ -100,22 +100,23 @@ impl HostPort {
 impl FromStr for HostPort {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            |why: &str| format!("'{text}' is no address: {why}; expected host:port, as in 127.0.0.1:3001");
+        let wrong = |why: &str| {
+            format!("'{text}' is not a valid address: {why}; expected host:port, as in 127.0.0.1:3001")
+        };
         let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong("there is no port"))?;
         let port = match port.parse::<u16>() {
-            Ok(0) | Err(_) => return Err(wrong(&format!("'{port}' is no port from 1 to 65535"))),
+            Ok(0) | Err(_) => return Err(wrong(&format!("'{port}' is not a port from 1 to 65535"))),
             Ok(port) => port,
         };
         let host = match host.strip_prefix('[') {
             Some(rest) => {
                 let address =
                     rest.strip_suffix(']').filter(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
-                address.ok_or_else(|| wrong("what stands in brackets is no IPv6 address"))?
+                address.ok_or_else(|| wrong("the text in brackets is not an IPv6 address"))?
             }
-            None if host.contains(':') => return Err(wrong("an IPv6 address stands in brackets")),
+            None if host.contains(':') => return Err(wrong("an IPv6 address must be in brackets")),
             None if is_host_name(host) => host,
-            None => return Err(wrong(&format!("'{host}' is no host"))),
+            None => return Err(wrong(&format!("'{host}' is not a valid host"))),
         };
         Ok(HostPort { host: host.to_owned(), port })
     }
@@ -158,16 +159,16 @@ mod tests {
         for (text, why) in [
             ("nonsense", "no port"),
             ("127.0.0.1", "no port"),
-            ("127.0.0.1:0", "'0' is no port"),
-            ("127.0.0.1:65536", "'65536' is no port"),
-            ("127.0.0.1:http", "'http' is no port"),
-            (":80", "'' is no host"),
-            ("::1:80", "stands in brackets"),
-            ("[::1:80", "no IPv6 address"),
-            ("[nonsense]:80", "no IPv6 address"),
-            ("a b:80", "'a b' is no host"),
-            ("http://a:80", "stands in brackets"),
-            ("-a:80", "'-a' is no host"),
+            ("127.0.0.1:0", "'0' is not a port"),
+            ("127.0.0.1:65536", "'65536' is not a port"),
+            ("127.0.0.1:http", "'http' is not a port"),
+            (":80", "'' is not a valid host"),
+            ("::1:80", "must be in brackets"),
+            ("[::1:80", "not an IPv6 address"),
+            ("[nonsense]:80", "not an IPv6 address"),
+            ("a b:80", "'a b' is not a valid host"),
+            ("http://a:80", "must be in brackets"),
+            ("-a:80", "'-a' is not a valid host"),
             ("unix:app.sock", "expected unix:/path"),
             ("srv:web", "expected a name of SRV records"),
         ] {

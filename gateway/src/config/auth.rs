@@ -186,7 +186,7 @@ impl AuthKind {
 
 /// Algorithm that signs tokens (RFC 7518 3.1, RFC 8037 3.1). There is no `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[expect(missing_docs, reason = "they are called as the RFCs call them")]
+#[expect(missing_docs, reason = "the names are those of the RFCs")]
 pub enum JwtAlgorithm {
     HS256,
     HS384,

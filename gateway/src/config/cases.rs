@@ -58,7 +58,8 @@ pub struct Expect {
 impl TryFrom<String> for CaseRequest {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
-        let wrong = || format!("'{text}' is no request; expected something like \"GET http://a.example/x\"");
+        let wrong =
+            || format!("'{text}' is not a valid request; expected something like \"GET http://a.example/x\"");
         let (method, url) = text.split_once(' ').ok_or_else(wrong)?;
         let (method, url) = (method.parse().map_err(|_| wrong())?, url.parse::<Uri>().map_err(|_| wrong())?);
         url.authority().ok_or_else(wrong)?;

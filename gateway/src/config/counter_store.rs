@@ -50,7 +50,7 @@ impl TryFrom<String> for CounterStore {
         if text == "local" {
             return Ok(CounterStore::Local);
         }
-        let unknown = "no store of counters; expected \"local\", \"redis://HOST:PORT/DB\", \
+        let unknown = "not a valid counter store; expected \"local\", \"redis://HOST:PORT/DB\", \
                        \"rediss://HOST:PORT/DB\" or \"unix:///PATH?db=DB\"";
         let (scheme, rest) = text.split_once("://").ok_or(unknown)?;
         let redis = match scheme {
@@ -66,15 +66,17 @@ impl TryFrom<String> for CounterStore {
 fn at_host(rest: &str, place: fn(HostPort) -> RedisPlace) -> Result<Redis, String> {
     if rest.contains(['@', '?', '#']) {
         return Err(
-            "a user and a password do not belong into the URL, nor do options: give `store_user`, and \
-                    the name of a variable in `store_password_env`"
+            "the URL must not contain a user, a password or options; set `store_user`, and name the \
+             password's environment variable in `store_password_env`"
                 .to_owned(),
         );
     }
     let (host, database) = rest.split_once('/').unwrap_or((rest, ""));
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
     let host = if has_port { host.to_owned() } else { format!("{host}:{PORT}") };
-    let host = host.parse().map_err(|_: String| "no host and port of a Redis; expected HOST:PORT")?;
+    let host = host
+        .parse()
+        .map_err(|_: String| "not a valid host and port of a Redis server; expected HOST:PORT")?;
     Ok(Redis { place: place(host), database: number(database)? })
 }
 
@@ -82,14 +84,17 @@ fn at_socket(rest: &str) -> Result<Redis, String> {
     let (path, options) = rest.split_once('?').unwrap_or((rest, "db="));
     let is_path = path.starts_with('/') && path.len() <= MAX_SOCKET_PATH && !path.contains('\0');
     let database = options.strip_prefix("db=").filter(|_| is_path);
-    let database = database.ok_or("no socket of a Redis; expected unix:///PATH or unix:///PATH?db=DB")?;
+    let database = database
+        .ok_or("not a valid socket of a Redis server; expected unix:///PATH or unix:///PATH?db=DB")?;
     Ok(Redis { place: RedisPlace::Unix(path.into()), database: number(database)? })
 }
 
 fn number(database: &str) -> Result<u16, String> {
     match database {
         "" => Ok(0),
-        number => number.parse().map_err(|_| "no database of a Redis; expected a number".to_owned()),
+        number => {
+            number.parse().map_err(|_| "not a valid database of a Redis server; expected a number".to_owned())
+        }
     }
 }
 

@@ -259,7 +259,8 @@ algorithm = "rownd_robin"
             "file:3:1: unknown key `listen_adr_http` (did you mean `listen_addr_http`?)",
             "file:4:11: `threads`: invalid type: string \"four\", expected a whole number from 0",
             "file:5:19: `max_connections`: invalid value: integer `0`, expected a whole number from 1",
-            "file:9:11: `address`: 'nonsense' is no address: there is no port; expected host:port, as in 127.0.0.1:3001",
+            "file:9:11: `address`: 'nonsense' is not a valid address: there is no port; expected host:port, \
+             as in 127.0.0.1:3001",
             "file:10:14: `tags`: invalid type: integer `7`, expected a string",
             "file:13:13: unknown value `rownd_robin` (did you mean `round_robin`?); expected `round_robin` or `weighted` or `least_connections` or `random_two_choices` or `consistent_hash`",
         ];

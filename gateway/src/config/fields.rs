@@ -26,7 +26,7 @@ impl TryFrom<String> for FieldName {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
         let Ok(name) = HeaderName::from_str(&text) else {
-            return Err(format!("'{text}' is no name of a header field"));
+            return Err(format!("'{text}' is not a valid name of a header field"));
         };
         const OFF_LIMITS: [HeaderName; 7] = [
             header::CONNECTION,
@@ -38,7 +38,7 @@ impl TryFrom<String> for FieldName {
             HeaderName::from_static("keep-alive"),
         ];
         if OFF_LIMITS.contains(&name) {
-            return Err(format!("'{text}' belongs to the connection, which rules cannot change"));
+            return Err(format!("'{text}' belongs to the connection; rules cannot change it"));
         }
         Ok(FieldName(name))
     }
@@ -88,7 +88,7 @@ impl<'de> Deserialize<'de> for Fields {
                 let mut fields: Self::Value = Vec::new();
                 while let Some((name, value)) = map.next_entry::<FieldName, FieldValue>()? {
                     if fields.iter().any(|(known, _)| *known == name) {
-                        return Err(de::Error::custom(format!("'{}' is there twice", name.0)));
+                        return Err(de::Error::custom(format!("'{}' is defined twice", name.0)));
                     }
                     fields.push((name, value));
                 }

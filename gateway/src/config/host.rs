@@ -36,7 +36,10 @@ impl FromStr for Domain {
                 let host = host.into_owned();
                 Ok(if below { Domain::Wildcard(host) } else { Domain::Exact(host) })
             }
-            _ => Err(format!("'{text}' is no host name (without a port), \"*.example.com\" or \"*\"")),
+            _ => Err(format!(
+                "'{text}' is not a valid domain; expected a host name without a port, \
+                              \"*.example.com\" or \"*\""
+            )),
         }
     }
 }

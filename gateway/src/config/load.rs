@@ -149,13 +149,13 @@ impl Source {
             |pointer: &str| new.pointer(pointer).is_some_and(|new| old.pointer(pointer) != Some(new));
         let set_by = parsed.set_by.iter().map(|(path, by)| (format!("/{path}"), (*by).to_owned()));
         let fault = |(pointer, source): (String, String)| {
-            let detail = format!("{source} sets it, which wins over everything else; take that away first");
+            let detail = format!("{source} sets this value and overrides the file; remove {source} first");
             Fault { source, position: None, pointer, detail }
         };
         let mut faults: Vec<Fault> = set_by.filter(|(pointer, _)| differs(pointer)).map(fault).collect();
         if let Some(pointer) = unrevealed(new, "") {
             let detail =
-                "*** stands for a secret that is there, and there is none; write the secret".to_owned();
+                "*** stands for an existing secret, and there is none; write the secret itself".to_owned();
             faults.push(Fault { source: self.name(), position: None, pointer, detail });
         }
         if !faults.is_empty() {

@@ -43,7 +43,7 @@ impl FromStr for Cidr {
         let found = network.or_else(address);
         found
             .map(Cidr)
-            .ok_or_else(|| format!("'{text}' is no network; expected something like \"10.0.0.0/8\""))
+            .ok_or_else(|| format!("'{text}' is not a valid network; expected something like \"10.0.0.0/8\""))
     }
 }
 

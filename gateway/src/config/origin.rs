@@ -34,13 +34,15 @@ impl TryFrom<String> for AllowedOrigin {
         }
         if text.eq_ignore_ascii_case("null") {
             return Err(
-                "'null' is the origin of every page in a sandbox, whoever it is; use \"*\", or give it an \
-                        origin"
+                "'null' is the origin of every page in a sandbox, of any site; use \"*\", or serve the page \
+                 from an origin"
                     .to_owned(),
             );
         }
         let wrong = |hint: &str| {
-            format!("'{text}' is no origin{hint}; expected something like \"https://app.example.com\"")
+            format!(
+                "'{text}' is not a valid origin{hint}; expected something like \"https://app.example.com\""
+            )
         };
         let lower = text.to_ascii_lowercase();
         let Some((scheme, rest)) = lower.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) else {
@@ -110,16 +112,16 @@ mod tests {
             ("https://app.example.com/path?x", "did you mean `https://app.example.com`?"),
             ("app.example.com", "did you mean `https://app.example.com`?"),
             ("null", "every page in a sandbox"),
-            ("https://", "is no origin"),
-            ("https://*", "is no origin"),
-            ("https://app.*.com", "is no origin"),
-            ("https://user@example.com", "is no origin"),
-            ("https://a b", "is no origin"),
-            ("https://exämple.com", "is no origin"),
-            ("https://a:port", "is no origin"),
-            ("https://a:", "is no origin"),
-            ("://a", "is no origin"),
-            ("", "is no origin"),
+            ("https://", "is not a valid origin"),
+            ("https://*", "is not a valid origin"),
+            ("https://app.*.com", "is not a valid origin"),
+            ("https://user@example.com", "is not a valid origin"),
+            ("https://a b", "is not a valid origin"),
+            ("https://exämple.com", "is not a valid origin"),
+            ("https://a:port", "is not a valid origin"),
+            ("https://a:", "is not a valid origin"),
+            ("://a", "is not a valid origin"),
+            ("", "is not a valid origin"),
         ] {
             let error = AllowedOrigin::try_from(written.to_owned()).unwrap_err();
             assert!(error.contains(hint), "{written:?}: {error}");

@@ -172,15 +172,15 @@ impl TryFrom<String> for RateLimitKey {
         match text.split_once(':') {
             None if text == "client_ip" => Ok(RateLimitKey::ClientIp),
             Some(("header", name)) if name.eq_ignore_ascii_case("host") => {
-                Err(format!("'{text}' is no key: which host is asked for says nothing of who asks"))
+                Err(format!("'{text}' is not a valid key: the host does not identify a client"))
             }
             Some(("header", name)) => FieldName::try_from(name.to_owned()).map(RateLimitKey::Header),
             Some(("cookie", name)) if is_cookie_name(name) => Ok(RateLimitKey::Cookie(name.to_owned())),
             Some(("cookie", name)) => Err(format!("'{name}' cannot be the name of a cookie")),
             Some(("jwt", claim)) if !claim.is_empty() => Ok(RateLimitKey::Claim(claim.to_owned())),
-            _ => {
-                Err(format!("'{text}' is no key; expected client_ip, header:NAME, cookie:NAME or jwt:CLAIM"))
-            }
+            _ => Err(format!(
+                "'{text}' is not a valid key; expected client_ip, header:NAME, cookie:NAME or jwt:CLAIM"
+            )),
         }
     }
 }

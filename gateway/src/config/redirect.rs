@@ -27,7 +27,7 @@ impl TryFrom<i64> for RedirectStatus {
         let status = known.and_then(|status| StatusCode::from_u16(status).ok());
         status
             .map(RedirectStatus)
-            .ok_or_else(|| "it is no status of a redirect; expected 301, 302, 303, 307 or 308".to_owned())
+            .ok_or_else(|| "not the status code of a redirect; expected 301, 302, 303, 307 or 308".to_owned())
     }
 }
 
@@ -67,7 +67,8 @@ impl RedirectTarget {
     pub fn parse(text: &str, pattern: Option<&Regex>) -> Result<Self, String> {
         let nowhere = || {
             format!(
-                "{text:?} is nowhere to send clients; expected a path or a URL, as in \"https://new.example.com/\""
+                "{text:?} is not a valid redirect target; expected a path or a URL, as in \
+                 \"https://new.example.com/\""
             )
         };
         // A browser treats a backslash as a slash.
@@ -182,12 +183,12 @@ impl Reader {
             // A path begins with a slash, and the slash ends the host.
             (Section::Host, Value::Path) => self.section = Section::Path,
             (Section::Host, _) => {
-                return Err("what the client has written could become a part of the host that it is sent to; put a `/` \
-                            behind the host"
+                return Err("text from the client could become a part of the redirect's host; put a `/` \
+                            after the host"
                     .to_owned());
             }
             (Section::Path, Value::Query) => {
-                return Err("`$query` has its place behind a `?`".to_owned());
+                return Err("`$query` is only allowed after a `?`".to_owned());
             }
             _ => {}
         }
@@ -254,27 +255,27 @@ mod tests {
     #[test]
     fn target_with_client_chosen_host_is_refused() {
         for (text, reason) in [
-            ("https://$1/", "could become a part of the host"),
-            ("https://new.example.com$1", "could become a part of the host"),
-            ("https://new.example.com:$1/", "could become a part of the host"),
-            ("https://$1.example.com/", "could become a part of the host"),
-            ("https://new.example.com$query", "could become a part of the host"),
-            ("//$1/x", "could become a part of the host"),
-            ("$1", "nowhere to send clients"),
-            ("$host/x", "nowhere to send clients"),
-            ("$scheme:$path", "nowhere to send clients"),
-            ("$query", "nowhere to send clients"),
-            ("/\\evil.example/", "nowhere to send clients"),
-            ("/$query", "behind a `?`"),
-            ("there", "nowhere to send clients"),
-            ("", "nowhere to send clients"),
-            ("https://", "nowhere to send clients"),
-            ("https:///x", "nowhere to send clients"),
-            ("//", "nowhere to send clients"),
-            ("https://a b/", "nowhere to send clients"),
-            ("/b\r\nX: 1", "nowhere to send clients"),
-            ("/b\u{e9}", "nowhere to send clients"),
-            ("1http://a/", "nowhere to send clients"),
+            ("https://$1/", "could become a part of the redirect's host"),
+            ("https://new.example.com$1", "could become a part of the redirect's host"),
+            ("https://new.example.com:$1/", "could become a part of the redirect's host"),
+            ("https://$1.example.com/", "could become a part of the redirect's host"),
+            ("https://new.example.com$query", "could become a part of the redirect's host"),
+            ("//$1/x", "could become a part of the redirect's host"),
+            ("$1", "is not a valid redirect target"),
+            ("$host/x", "is not a valid redirect target"),
+            ("$scheme:$path", "is not a valid redirect target"),
+            ("$query", "is not a valid redirect target"),
+            ("/\\evil.example/", "is not a valid redirect target"),
+            ("/$query", "after a `?`"),
+            ("there", "is not a valid redirect target"),
+            ("", "is not a valid redirect target"),
+            ("https://", "is not a valid redirect target"),
+            ("https:///x", "is not a valid redirect target"),
+            ("//", "is not a valid redirect target"),
+            ("https://a b/", "is not a valid redirect target"),
+            ("/b\r\nX: 1", "is not a valid redirect target"),
+            ("/b\u{e9}", "is not a valid redirect target"),
+            ("1http://a/", "is not a valid redirect target"),
             ("/$9", "there is no `$9`"),
         ] {
             let error = parse(text).unwrap_err();

@@ -65,7 +65,7 @@ impl TryFrom<String> for FieldOrAny {
         match HeaderName::try_from(&text) {
             _ if text == "*" => Ok(FieldOrAny::Any),
             Ok(name) => Ok(FieldOrAny::Field(name)),
-            Err(_) => Err(format!("'{text}' is no name of a header field")),
+            Err(_) => Err(format!("'{text}' is not a valid name of a header field")),
         }
     }
 }
@@ -181,7 +181,8 @@ impl TryFrom<String> for MediaTypes {
             return Ok(MediaTypes(text));
         }
         Err(format!(
-            "'{text}' is no media type; expected something like \"text/html\", \"text/*\" or \"+json\""
+            "'{text}' is not a valid media type; expected something like \"text/html\", \"text/*\" or \
+             \"+json\""
         ))
     }
 }

@@ -109,6 +109,6 @@ impl TryFrom<String> for Pattern {
             .size_limit(MAX_PATTERN_BYTES)
             .build()
             .map(Pattern)
-            .map_err(|error| format!("'{text}' is no regular expression: {}", reason(error)))
+            .map_err(|error| format!("'{text}' is not a valid regular expression: {}", reason(error)))
     }
 }

@@ -32,6 +32,6 @@ mod tests {
         }
         std::fs::remove_file(&places[0]).unwrap();
         std::fs::create_dir(&places[0]).unwrap();
-        assert_eq!(found().as_ref(), Some(&places[1]), "a directory is no configuration");
+        assert_eq!(found().as_ref(), Some(&places[1]), "a directory is not a configuration file");
     }
 }

@@ -193,6 +193,6 @@ mod tests {
         hide_secrets(&mut shown);
         reveal_secrets(&mut shown, &old);
         let at = "/virtual_hosts/0/headers/response_set/x-api-key";
-        assert_eq!(unrevealed(&shown, "").as_deref(), Some(at), "nobody knows what it was");
+        assert_eq!(unrevealed(&shown, "").as_deref(), Some(at), "the old value is unknown");
     }
 }

@@ -91,13 +91,13 @@ impl Names<'_> {
     fn read<'t>(&self, text: &'t str) -> Result<(Value, &'t str), String> {
         if let Some(braced) = text.strip_prefix('{') {
             let (name, after) =
-                braced.split_once('}').ok_or_else(|| format!("behind `${{{braced}` there is no `}}`"))?;
+                braced.split_once('}').ok_or_else(|| format!("`${{{braced}` has no closing `}}`"))?;
             return Ok((self.named(name, &format!("${{{name}}}"))?, after));
         }
         let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
         let name = &text[..end];
         if name.is_empty() {
-            return Err("a `$` names nothing here; write `$$` for the sign itself".to_owned());
+            return Err("there is no name after the `$`; write `$$` for the character itself".to_owned());
         }
         if !name.starts_with(|c: char| c.is_ascii_digit()) {
             return Ok((self.named(name, &format!("${name}"))?, &text[end..]));
@@ -106,9 +106,7 @@ impl Names<'_> {
         let (first, more) = (&text[..1], &text[1..digits]);
         if !more.is_empty() && self.group(&text[..digits]).is_ok() {
             let number = &text[..digits];
-            return Err(format!(
-                "`${number}` could be two things; write `${{{number}}}` or `${{{first}}}{more}`"
-            ));
+            return Err(format!("`${number}` is ambiguous; write `${{{number}}}` or `${{{first}}}{more}`"));
         }
         Ok((self.named(first, &format!("${first}"))?, &text[1..]))
     }
@@ -117,13 +115,12 @@ impl Names<'_> {
         let variable = VARIABLES.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
         match (self.group(name), variable.filter(|_| self.variables)) {
             (Ok(_), Some(_)) => Err(format!(
-                "`{written}` could be two things: a group of `path_regex`, which should have another name, or a part of \
-                 the request"
+                "`{written}` is ambiguous: a group of `path_regex` or a part of the request; rename the group"
             )),
             (Ok(group), None) => Ok(group),
             (Err(_), Some(value)) => Ok(value),
             (Err(_), None) if variable.is_some() => {
-                Err(format!("`{written}` has no meaning here: only groups of `path_regex` can be named"))
+                Err(format!("`{written}` is not allowed here: only groups of `path_regex` can be used"))
             }
             (Err(reason), None) => Err(format!("there is no `{written}`: {reason}{}", self.hint(name))),
         }
@@ -131,7 +128,7 @@ impl Names<'_> {
 
     fn group(&self, name: &str) -> Result<Value, String> {
         let Some(pattern) = self.pattern else {
-            return Err("there is no `path_regex` whose groups could be meant".to_owned());
+            return Err("the route has no `path_regex`".to_owned());
         };
         let groups = pattern.captures_len();
         match name.parse::<usize>() {
@@ -237,24 +234,24 @@ mod tests {
             ("/$3", two, "there is no `$3`: `path_regex` has 2 groups"),
             ("/$1", "^/a$", "there is no `$1`: `path_regex` has no group"),
             ("/${7}", "(a)", "there is no `${7}`: `path_regex` has one group"),
-            ("/$1", "", "there is no `$1`: there is no `path_regex` whose groups could be meant"),
+            ("/$1", "", "there is no `$1`: the route has no `path_regex`"),
             ("/$name", two, "no group of `path_regex` is called 'name'"),
             ("/$year_old", two, "is called 'year_old' (did you mean `${year}_old`?)"),
             ("/$path_old", two, "(did you mean `${path}_old`?)"),
-            ("/$", two, "write `$$` for the sign itself"),
-            ("/$/a", two, "write `$$` for the sign itself"),
-            ("/$\u{e9}", two, "write `$$` for the sign itself"),
-            ("/${1", two, "behind `${1` there is no `}`"),
+            ("/$", two, "write `$$` for the character itself"),
+            ("/$/a", two, "write `$$` for the character itself"),
+            ("/$\u{e9}", two, "write `$$` for the character itself"),
+            ("/${1", two, "`${1` has no closing `}`"),
             ("/${}", two, "there is no `${}`"),
             ("/${99999999999999999999}", two, "there is no `${99999999999999999999}`"),
-            ("/$10", ten.as_str(), "`$10` could be two things; write `${10}` or `${1}0`"),
-            ("/$path", "(?<path>a)", "`$path` could be two things"),
+            ("/$10", ten.as_str(), "`$10` is ambiguous; write `${10}` or `${1}0`"),
+            ("/$path", "(?<path>a)", "`$path` is ambiguous"),
         ] {
             let error = parse(template, pattern).unwrap_err();
             assert!(error.contains(reason), "{template}: {error}");
         }
         let error = Template::parse("/$query", false, Some(&Regex::new("a").unwrap())).unwrap_err();
-        assert!(error.contains("`$query` has no meaning here"), "{error}");
+        assert!(error.contains("`$query` is not allowed here"), "{error}");
     }
 
     #[test]

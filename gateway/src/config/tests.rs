@@ -21,9 +21,9 @@ const BAD: &[(&str, &str)] = &[
     ("[proxy]\nlisten_addr_http = []\n", "file:2:20: there is no listener"),
     (
         "[proxy]\nlisten_addr_http = [\"127.0.0.1:1\", \"127.0.0.1:1\"]\n",
-        "file:2:20: 127.0.0.1:1 is listened on twice",
+        "file:2:20: 127.0.0.1:1 is used by two listeners",
     ),
-    ("[proxy]\nlisten_addr_http = \"127.0.0.1:9090\"\n", "127.0.0.1:9090 is listened on twice"),
+    ("[proxy]\nlisten_addr_http = \"127.0.0.1:9090\"\n", "127.0.0.1:9090 is used by two listeners"),
     (
         "[proxy]\nlisten_addr_http = \"localhost\"\n",
         "file:2:20: `listen_addr_http`: 'localhost': expected IP:PORT",
@@ -31,35 +31,35 @@ const BAD: &[(&str, &str)] = &[
     ("[proxy]\nthreads = -1\n", "file:2:11: `threads`: invalid value: integer `-1`"),
     ("[proxy]\nthreads = 100000\n", "file:2:11: at most 1024 threads"),
     ("[proxy]\nupgrade_sock = \"a.sock\"\n", "file:2:16: \"a.sock\" is relative"),
-    ("[proxy]\nupgrade_sock = \"/\\u0000\"\n", "file:2:16: no path of a Unix socket"),
+    ("[proxy]\nupgrade_sock = \"/\\u0000\"\n", "file:2:16: not a valid path of a Unix socket"),
     ("[proxy]\nrequest_timeout_secs = 0\n", "file:2:24: `request_timeout_secs`: 0 is out of range"),
     (
         "[proxy]\nlisten_addr = \"127.0.0.1:443\"\nself_signed = false\n",
         "file:2:15: no virtual host has a certificate",
     ),
-    ("[proxy]\nproxy_protocol = true\n", "file:2:18: nobody may connect"),
-    ("[proxy]\ntrusted_proxies = [\"10.0.0.0/8\", \"10.0.0\"]\n", "'10.0.0' is no network"),
+    ("[proxy]\nproxy_protocol = true\n", "file:2:18: no client can connect"),
+    ("[proxy]\ntrusted_proxies = [\"10.0.0.0/8\", \"10.0.0\"]\n", "'10.0.0' is not a valid network"),
     ("[tracing]\nsample_percent = 1\n", "file:1:2: `tracing` is not supported yet"),
-    ("[proxy]\nproblems_url = \"docs\"\n", "file:2:16: \"docs\" is no address of a page"),
-    ("[proxy]\nproblems_url = \"https://a/#b\"\n", "file:2:16: \"https://a/#b\" is no address of a page"),
+    ("[proxy]\nproblems_url = \"docs\"\n", "file:2:16: \"docs\" is not a valid URL of a page"),
+    (
+        "[proxy]\nproblems_url = \"https://a/#b\"\n",
+        "file:2:16: \"https://a/#b\" is not a valid URL of a page",
+    ),
     ("[cors]\n", "file:1:1: it needs an origin"),
     ("[cors]\nallow_origins = [\"https://a.example/\"]\n", "(did you mean `https://a.example`?)"),
     (
         "[cors]\nallow_origins = [\"*\"]\nallow_credentials = true\n",
-        "file:2:17: \"*\" cannot go with `allow_credentials`",
+        "file:2:17: \"*\" cannot be combined with `allow_credentials`",
     ),
     ("[cors]\nallow_origins = [\"*\"]\nallow_methods = [\"get\"]\n", "did you mean `GET`?"),
     (
         "[cors]\nallow_origins = [\"https://a.example\", \"https://b\", \"https://A.example:443\"]\n",
-        "file:2:52: this origin is there twice",
+        "file:2:52: this origin is listed twice",
     ),
-    (
-        "[cors]\nallow_origins = [\"*\", \"https://a.example\"]\n",
-        "file:2:17: beside \"*\", which is all of them, the others mean nothing",
-    ),
+    ("[cors]\nallow_origins = [\"*\", \"https://a.example\"]\n", "file:2:17: \"*\" includes all the others"),
     (
         "[cors]\nallow_origins = [\"*\"]\nallow_headers = [\"X-A\", \"*\"]\n",
-        "file:3:17: beside \"*\", which is all",
+        "file:3:17: \"*\" includes all the others",
     ),
     (
         "[cors]\nallow_origins = [\"*\"]\nallow_methods = [\"GET\", \"TRACE\"]\n",
@@ -71,42 +71,42 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "[cors]\nallow_origins = [\"*\"]\n[headers]\nresponse_add = { \"Access-Control-Allow-Private-Network\" = \"true\" }\n",
-        "file:4:16: beside a `cors` table nothing else says Access-Control-…",
+        "file:4:16: beside a `cors` table, no rule can set Access-Control-… fields",
     ),
     (
         "[compression]\ntypes = [\"text/*\", \"text/event-stream\"]\n",
-        "file:2:20: it is never compressed: each message must be with its client at once",
+        "file:2:20: it is never compressed, because each message must reach the client at once",
     ),
-    ("[compression]\nalgorithms = []\n", "file:2:14: it needs one at least"),
-    ("[compression]\nalgorithms = [\"gzip\", \"gzip\"]\n", "file:2:14: one of them is there twice"),
+    ("[compression]\nalgorithms = []\n", "file:2:14: it needs at least one algorithm"),
+    ("[compression]\nalgorithms = [\"gzip\", \"gzip\"]\n", "file:2:14: an algorithm is listed twice"),
     ("[compression]\nalgorithms = [\"deflate\"]\n", "unknown value `deflate`"),
-    ("[compression]\ntypes = [\"html\"]\n", "'html' is no media type"),
-    ("[access]\ndeny = [\"10.0.0.0/8\", \"x\"]\n", "'x' is no network"),
+    ("[compression]\ntypes = [\"html\"]\n", "'html' is not a valid media type"),
+    ("[access]\ndeny = [\"10.0.0.0/8\", \"x\"]\n", "'x' is not a valid network"),
     (
         "[access]\nallow = [\"192.0.2.1\", \"10.0.0.0/8\"]\ndeny = [\"0.0.0.0/1\", \"::/0\"]\n",
-        "file:2:23: nobody comes in by 10.0.0.0/8: `deny` names all of it, and wins",
+        "file:2:23: 10.0.0.0/8 has no effect: `deny` covers the whole network and takes precedence",
     ),
     (
         "[access]\nallow = [\"10.0.0.0/8\"]\ndeny = [\"0.0.0.0/1\", \"128.0.0.0/1\"]\n",
-        "file:2:10: nobody comes in by 10.0.0.0/8",
+        "file:2:10: 10.0.0.0/8 has no effect",
     ),
     ("[auth]\nrealm = \"r\"\n", "file:1:1: kind = \"basic\" needs `users_file`"),
     (
         "[auth]\nusers_file = \"u\"\nuser_header = \"X-User\"\n[headers]\nrequest_set = { X_User = \"root\" }\n",
-        "file:5:15: x_user tells the backend who asks, by the `auth` table beside it",
+        "file:5:15: x_user is set by the `auth` table, to tell the backend who the user is",
     ),
     (
         "[auth]\nusers_file = \"u\"\nuser_header = \"X-User\"\n[headers]\nrequest_add = { X-User = \"root\" }\n",
-        "file:5:15: x-user tells the backend who asks",
+        "file:5:15: x-user is set by the `auth` table",
     ),
     (
         "[auth]\nkind = \"jwt\"\nsecret_env = \"S\"\nforward_claims = { sub = \"X-User\" }\n[headers]\nrequest_remove = [\"X-User\"]\n",
-        "file:6:18: x-user tells the backend who asks",
+        "file:6:18: x-user is set by the `auth` table",
     ),
     ("[auth]\nkind = \"digest\"\nusers_file = \"u\"\n", "file:2:8: unknown value `digest`"),
-    ("[auth]\nusers_file = \"u\"\nissuer = \"i\"\n", "file:3:10: it has no meaning with kind = \"basic\""),
+    ("[auth]\nusers_file = \"u\"\nissuer = \"i\"\n", "file:3:10: it has no effect with kind = \"basic\""),
     ("[auth]\nkind = \"jwt\"\nsecret_env = \"S\"\nsecret = \"x\"\n", "unknown key `secret`"),
-    ("[retry]\non_status = [502, 200]\n", "file:2:19: 200 is no status of an error"),
+    ("[retry]\non_status = [502, 200]\n", "file:2:19: 200 is not the status code of an error"),
     ("[retry]\nbackoff_base_ms = 0\n", "file:2:19: `backoff_base_ms`: 0 is out of range"),
     ("[retry]\nbackoff_base_ms = 50\nbackoff_max_ms = 20\n", "file:3:18: it is less than `backoff_base_ms`"),
     ("[retry]\nbudget_percent = 101\n", "file:2:18: `budget_percent`: 101 is out of range"),
@@ -114,9 +114,9 @@ const BAD: &[(&str, &str)] = &[
     ("[circuit_breaker]\nfailure_percent = 0\n", "file:2:19: 0 is out of range"),
     ("[circuit_breaker]\nwindow_secs = 61\n", "file:2:15: at most 60 seconds"),
     ("[circuit_breaker]\nopen_secs = 10\nmax_open_secs = 5\n", "file:3:17: it is less than `open_secs`"),
-    ("[upstream]\nprotocol = \"auto\"\n", "file:2:12: \"auto\" is agreed on in TLS"),
+    ("[upstream]\nprotocol = \"auto\"\n", "file:2:12: \"auto\" is negotiated in the TLS handshake"),
     ("[upstream]\nprotocol = \"http3\"\n", "file:2:12: unknown value `http3`"),
-    ("[upstream]\nsni = \"a.example\"\n", "file:2:7: it has no meaning without `tls = true`"),
+    ("[upstream]\nsni = \"a.example\"\n", "file:2:7: it has no effect without `tls = true`"),
     ("[upstream]\ntls = true\nsni = \"a b\"\n", "file:3:7: \"a b\" is neither a host name nor an IP address"),
     ("[upstream]\ntcp_keepalive_secs = 40000\n", "file:2:22: at most 32767 seconds"),
     ("[upstream]\nh2_window_bytes = 1000\n", "file:2:19: expected 16384 to 16777216 bytes"),
@@ -128,44 +128,53 @@ const BAD: &[(&str, &str)] = &[
         "[upstream]\ntls = true\nsni = \"a\"\nclient_cert_file = \"a.pem\"\n",
         "file:4:20: the certificate needs its key",
     ),
-    ("[upstream]\ntls = true\n", "file:9:11: backend 'one' is spoken to over TLS and has no name"),
+    ("[upstream]\ntls = true\n", "file:9:11: backend 'one' is used over TLS, and there is no name"),
     ("[upstream]\nmax_inflight_per_backend = -1\n", "file:2:28: `max_inflight_per_backend`: invalid value"),
-    ("[balancing]\nhash_key = \"path\"\n", "file:2:12: `hash_key`: 'path' is no key; expected client_ip"),
+    (
+        "[balancing]\nhash_key = \"path\"\n",
+        "file:2:12: `hash_key`: 'path' is not a valid key; expected client_ip",
+    ),
     ("[balancing]\nhash_key = \"cookie:a b\"\n", "'a b' cannot be the name of a cookie"),
     ("[balancing]\nsticky_cookie = \"a b\"\n", "file:2:17: \"a b\" cannot be the name of a cookie"),
-    ("[health_check]\nhost = \"a b\"\n", "file:2:8: \"a b\" is no host"),
-    ("[health_check]\nkind = \"grpc\"\npath = \"/\"\n", "file:3:8: a path has no meaning"),
+    ("[health_check]\nhost = \"a b\"\n", "file:2:8: \"a b\" is not a valid host"),
+    ("[health_check]\nkind = \"grpc\"\npath = \"/\"\n", "file:3:8: `path` has no effect with this `kind`"),
     ("[health_check]\nslow_start_secs = -1\n", "file:2:19: `slow_start_secs`: invalid value"),
     ("[retry]\nattempts = 1000\n", "file:2:12: at most 16 attempts"),
     ("[balancing]\nalgorithm = \"wieghted\"\n", "file:2:13: unknown value `wieghted`"),
-    ("[rate_limit]\nkey = \"ip\"\n", "file:2:7: `key`: 'ip' is no key; expected client_ip, header:NAME"),
+    (
+        "[rate_limit]\nkey = \"ip\"\n",
+        "file:2:7: `key`: 'ip' is not a valid key; expected client_ip, header:NAME",
+    ),
     ("[rate_limit]\nkey = \"cookie:a b\"\n", "file:2:7: `key`: 'a b' cannot be the name of a cookie"),
-    ("[rate_limit]\nkey = \"jwt:\"\n", "file:2:7: `key`: 'jwt:' is no key"),
-    ("[rate_limit]\nkey = \"header:Host\"\n", "file:2:7: `key`: 'header:Host' is no key: which host"),
-    ("[rate_limit]\nname = \"a b\"\n", "file:2:8: no name of a window"),
+    ("[rate_limit]\nkey = \"jwt:\"\n", "file:2:7: `key`: 'jwt:' is not a valid key"),
+    ("[rate_limit]\nkey = \"header:Host\"\n", "file:2:7: `key`: 'header:Host' is not a valid key: the host"),
+    ("[rate_limit]\nname = \"a b\"\n", "file:2:8: not a valid name of a window"),
     ("[[rate_limit]]\nrequests = 16777216\n", "file:2:12: at most 16777215 requests"),
     (
         "[[rate_limit]]\nname = \"a\"\n[[rate_limit]]\nname = \"a\"\nwindow_secs = 1\n",
-        "file:4:8: 'a' is there twice",
+        "file:4:8: 'a' is defined twice",
     ),
     (
         "[[rate_limit]]\n[[rate_limit]]\nwindow_secs = 1\nrequest = 1\n",
         "file:4:1: unknown key `request` (did you mean `requests`?)",
     ),
-    ("rate_limit = [{}, {}, {}, {}, {}, {}, {}, {}, {}]\n", "file:1:14: at most 8 windows hold together"),
+    (
+        "rate_limit = [{}, {}, {}, {}, {}, {}, {}, {}, {}]\n",
+        "file:1:14: at most 8 windows can apply together",
+    ),
     (
         "[rate_limit]\nstore = \"redis://:sesame@host\"\n",
-        "file:2:9: `store`: a user and a password do not belong into the URL",
+        "file:2:9: `store`: the URL must not contain a user, a password or options",
     ),
-    ("[rate_limit]\nstore_timeout_ms = 10\n", "file:2:20: it has no meaning without a `store`"),
+    ("[rate_limit]\nstore_timeout_ms = 10\n", "file:2:20: it has no effect without a Redis `store`"),
     (
         "[[rate_limit]]\nrequests = 5\n[[rate_limit]]\nwindow_secs = 60\n",
-        "file:4:15: another window counts the same in the same time and place",
+        "file:4:15: another window counts the same requests in the same time and store",
     ),
-    ("[rate_limit]\nstore_password_env = \"A\"\n", "file:2:22: it has no meaning without a `store`"),
+    ("[rate_limit]\nstore_password_env = \"A\"\n", "file:2:22: it has no effect without a Redis `store`"),
     (
         "[rate_limit]\nstore = \"redis://a\"\nstore_ca_file = \"a\"\n",
-        "file:3:17: it has no meaning without TLS",
+        "file:3:17: it has no effect without TLS",
     ),
     ("[rate_limit]\nstore = \"redis://a\"\nstore_user = \"a\"\n", "file:3:14: a user needs a password"),
     (
@@ -174,44 +183,44 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "[[rate_limit]]\nstore = \"redis://a\"\n[[rate_limit]]\nwindow_secs = 1\n[[rate_limit]]\nwindow_secs = 2\nstore = \"redis://b\"\n",
-        "file:7:9: windows that hold together are counted in one store",
+        "file:7:9: windows that apply together must share one store",
     ),
     ("[proxy]\nrate_limit_clients = 16777217\n", "file:2:22: at most 16777216 clients"),
     ("[rate_limit]\nrequests = 0\n", "file:2:12: `requests`: invalid value"),
     ("[rate_limit]\nrequests = 16777216\n", "file:2:12: at most 16777215 requests"),
-    ("[logging]\nlevel = \"lodu\"\n", "file:2:9: 'lodu' is no level"),
+    ("[logging]\nlevel = \"lodu\"\n", "file:2:9: 'lodu' is not a log level"),
     ("[logging]\nformat = \"xml\"\n", "file:2:10: unknown value `xml`; expected `text` or `json`"),
     ("[logging]\noutput = \"file\"\nfile_path = \"\"\n", "file:3:13: output = \"file\" needs"),
-    ("[health_check]\nkind = \"tcp\"\npath = \"/\"\n", "file:3:8: a path has no meaning"),
-    ("[health_check]\npath = \"health\"\n", "file:2:8: \"health\" is no path"),
+    ("[health_check]\nkind = \"tcp\"\npath = \"/\"\n", "file:3:8: `path` has no effect with this `kind`"),
+    ("[health_check]\npath = \"health\"\n", "file:2:8: \"health\" is not a valid path"),
     (
         "[health_check]\nexpected_status = \"ok\"\n",
-        "file:2:19: `expected_status`: 'ok' is no set of status codes",
+        "file:2:19: `expected_status`: 'ok' is not a valid set of status codes",
     ),
     ("[headers]\nrequest_set = { \"Content-Length\" = \"1\" }\n", "belongs to the connection"),
-    ("[health_check]\npath = \"/a<b>\"\n", "file:2:8: \"/a<b>\" is no path"),
-    ("[logging]\nlevel = \"gateway=loud,x=y\"\n", "file:2:9: 'loud' is no level"),
-    ("[logging]\nlevel = \"gateway[x=debug\"\n", "file:2:9: 'gateway[x=debug' is no filter"),
+    ("[health_check]\npath = \"/a<b>\"\n", "file:2:8: \"/a<b>\" is not a valid path"),
+    ("[logging]\nlevel = \"gateway=loud,x=y\"\n", "file:2:9: 'loud' is not a log level"),
+    ("[logging]\nlevel = \"gateway[x=debug\"\n", "file:2:9: 'gateway[x=debug' is not a valid filter"),
     ("[headers]\nrequest_add = { \"Host\" = \"a\" }\n", "file:2:15: a request has one Host"),
-    ("[headers]\nrequest_set = { \"X-A\" = \"1\", \"x-a\" = \"2\" }\n", "'x-a' is there twice"),
+    ("[headers]\nrequest_set = { \"X-A\" = \"1\", \"x-a\" = \"2\" }\n", "'x-a' is defined twice"),
     ("[headers]\nrequest_set = { \"X-A\" = \"a\\nb\" }\n", "cannot be the value of a header field"),
     ("[[virtual_hosts]]\nenabled_backends_tag = \"a\"\n", "needs a `domain`"),
     ("[[virtual_hosts]]\ndomain = \"b\"\n", "a virtual host needs `enabled_backends_tag`"),
     (
         "[[virtual_hosts]]\ndomain = \"b:80\"\nenabled_backends_tag = \"a\"\n",
-        "file:2:10: 'b:80' is no host name",
+        "file:2:10: 'b:80' is not a valid domain",
     ),
     (
         "[[virtual_hosts]]\ndomain = \"*.*.b\"\nenabled_backends_tag = \"a\"\n",
-        "file:2:10: '*.*.b' is no host name",
+        "file:2:10: '*.*.b' is not a valid domain",
     ),
     (
         "[[virtual_hosts]]\ndomain = \"b\"\naliases = [\"c\", \"B.\"]\nenabled_backends_tag = \"a\"\n",
-        "file:3:17: 'B.' is there twice (the first is 'b')",
+        "file:3:17: 'B.' is defined twice (the first is 'b')",
     ),
     (
         "[[virtual_hosts]]\ndomain = \"b\"\nhttp_to_https = true\nenabled_backends_tag = \"a\"\n",
-        "file:3:17: nothing here speaks HTTPS",
+        "file:3:17: the gateway has no HTTPS listener",
     ),
     (
         "[[virtual_hosts]]\ndomain = \"b\"\ncert_file = [\"a\", \"b\"]\nkey_file = \"c\"\nenabled_backends_tag = \"a\"\n",
@@ -219,11 +228,11 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "[[virtual_hosts]]\ndomain = \"b\"\ncert_file = \"a\"\nkey_file = \"c\"\nenabled_backends_tag = \"a\"\n",
-        "file:3:13: nobody is shown it without `proxy.listen_addr`",
+        "file:3:13: it has no effect without an HTTPS listener; set `proxy.listen_addr`",
     ),
     (
         "[[virtual_hosts]]\ndomain = \"b\"\ndefault = true\nenabled_backends_tag = \"a\"\n",
-        "file:3:11: it has no certificate to show",
+        "file:3:11: the virtual host has no certificate; set `cert_file` and `key_file`, or `acme`",
     ),
     (
         "[[virtual_hosts]]\ndomain = \"b\"\nclient_certificate = \"optional\"\nenabled_backends_tag = \"a\"\n",
@@ -232,12 +241,15 @@ const BAD: &[(&str, &str)] = &[
     ("[limits]\nmax_uri_bytes = 0\n", "file:2:17: `max_uri_bytes`: invalid value: integer `0`"),
     (
         "[limits]\nmax_uri_bytes = 4097\nmax_header_bytes = 4096\n",
-        "file:2:17: a target is a part of the head",
+        "file:2:17: it is larger than `max_header_bytes`",
     ),
-    ("[proxy]\nmax_connections = 10\nmax_connections_per_ip = 11\n", "file:3:26: nobody can have more than"),
+    (
+        "[proxy]\nmax_connections = 10\nmax_connections_per_ip = 11\n",
+        "file:3:26: it is larger than `max_connections`",
+    ),
     (
         "[headers]\nrequest_set = { \"X-A\" = \"1\" }\nrequest_remove = [\"x-a\"]\n",
-        "file:3:18: x-a is set, too",
+        "file:3:18: x-a is both set and removed",
     ),
     ("[limits]\nmax_uri_bytes = 65001\n", "file:2:17: at most 65000 bytes"),
     ("[limits]\nmax_header_bytes = 1048577\n", "file:2:20: at most 1048576 bytes"),
@@ -250,15 +262,15 @@ const BAD: &[(&str, &str)] = &[
     ("[security_headers]\nx_frame_options = \"a\\nb\"\n", "cannot be the value of a header field"),
     (
         "[[virtual_hosts]]\ndomain = \"b\"\nenabled_backends_tag = \"aa\"\n",
-        "file:3:24: no backend bears the tag 'aa'",
+        "file:3:24: no backend has the tag 'aa'",
     ),
-    ("[lets_encrypt]\nemail = \"ops\"\n", "file:2:9: \"ops\" is no email address"),
+    ("[lets_encrypt]\nemail = \"ops\"\n", "file:2:9: \"ops\" is not a valid email address"),
     ("[lets_encrypt]\ncache_dir = \"\"\n", "file:2:13: certificates and their keys need a directory"),
     (
         "[lets_encrypt]\ndirectory_url = \"http://ca.example/dir\"\n",
-        "file:2:17: \"http://ca.example/dir\" is no URL of an ACME server",
+        "file:2:17: \"http://ca.example/dir\" is not a valid URL of an ACME server",
     ),
-    ("[lets_encrypt]\nca_file = \"ca.pem\"\n", "file:2:11: it holds the roots of another server"),
+    ("[lets_encrypt]\nca_file = \"ca.pem\"\n", "file:2:11: it has no effect without `directory_url`"),
     ("[lets_encrypt]\nchallenge = \"dns-01\"\n", "file:2:13: unknown value `dns-01`"),
     (
         "[[virtual_hosts]]\ndomain = \"b\"\nacme = true\nenabled_backends_tag = \"a\"\n",
@@ -266,26 +278,29 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "[lets_encrypt]\n[[virtual_hosts]]\ndomain = \"b\"\nacme = true\nenabled_backends_tag = \"a\"\n",
-        "file:4:8: nobody is shown the certificate without `proxy.listen_addr`",
+        "file:4:8: the certificate has no effect without an HTTPS listener; set `proxy.listen_addr`",
     ),
     (
         "[proxy]\nlisten_addr = \"127.0.0.1:8443\"\n[lets_encrypt]\n[[virtual_hosts]]\ndomain = \"b\"\n\
          aliases = [\"*.b\"]\nacme = true\nenabled_backends_tag = \"a\"\n",
-        "file:7:8: '*.b' stands for many hosts",
+        "file:7:8: '*.b' is a wildcard",
     ),
     (
         "[proxy]\nlisten_addr = \"127.0.0.1:8443\"\n[lets_encrypt]\n[[virtual_hosts]]\ndomain = \"10.0.0.1\"\n\
          acme = true\nenabled_backends_tag = \"a\"\n",
-        "file:6:8: '10.0.0.1' is an address",
+        "file:6:8: '10.0.0.1' is an IP address",
     ),
     ("[[backends]]\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\n", "a backend needs an `id`"),
     ("[[backends]]\nid = \"x\"\ntags = [\"a\"]\n", "backend 'x' needs an `address`"),
     ("[[backends]]\nid = \"x\"\naddress = \"127.0.0.1:1\"\n", "a backend needs `tags`"),
-    ("[[backends]]\nid = \"one\"\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\n", "'one' is there twice"),
-    ("[[backends]]\nid = \"a b\"\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\n", "file:2:6: \"a b\" is no id"),
+    ("[[backends]]\nid = \"one\"\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\n", "'one' is defined twice"),
+    (
+        "[[backends]]\nid = \"a b\"\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\n",
+        "file:2:6: \"a b\" is not a valid id",
+    ),
     (
         "[[backends]]\nid = \"x\"\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\nweight = 0\n",
-        "file:5:10: `weight`: 0 is out of range; a backend that shall get no requests has `drained = true`",
+        "file:5:10: `weight`: 0 is out of range; to send a backend no requests, set `drained = true`",
     ),
     (
         "[[backends]]\nid = \"x\"\naddress = \"127.0.0.1:1\"\ntags = [\"a\"]\nweight = 1001\n",
@@ -293,7 +308,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "[[backends]]\nid = \"x\"\naddress = \"unix:app.sock\"\ntags = [\"a\"]\n",
-        "file:3:11: `address`: 'unix:app.sock' is no address: expected unix:/path",
+        "file:3:11: `address`: 'unix:app.sock' is not a valid address: expected unix:/path",
     ),
 ];
 
@@ -322,66 +337,69 @@ const BAD_ROUTES: &[(&str, &str)] = &[
     ("", "file:4:1: a route needs a condition"),
     (
         "path = \"/a\"\npath_prefix = \"/a\"\n",
-        "file:4:1: of `path`, `path_prefix` and `path_regex` a route has one",
+        "file:4:1: a route has only one of `path`, `path_prefix` and `path_regex`; remove the others",
     ),
-    ("path = \"/a\"\nmirror_tag = \"b\"\n", "file:6:14: no backend bears the tag 'b'"),
+    ("path = \"/a\"\nmirror_tag = \"b\"\n", "file:6:14: no backend has the tag 'b'"),
     ("path = \"/a\"\nfault = { delay_percent = 5 }\n", "file:6:27: it needs `delay_ms`"),
     ("path = \"/a\"\nfault = { abort_percent = 5 }\n", "file:6:27: it needs `abort_status`"),
-    ("path = \"/a\"\nfault = { abort_status = 101 }\n", "file:6:26: 101 is no final status"),
-    ("path = \"a\"\n", "file:5:8: \"a\" is no path"),
-    ("path_prefix = \"/a?b\"\n", "file:5:15: \"/a?b\" is no path"),
-    ("path_prefix = \"/a b\"\n", "file:5:15: \"/a b\" is no path"),
-    ("path = \"/a/../b\"\n", "file:5:8: \"/a/../b\" is never asked for: a request for it is one for \"/b\""),
-    ("path_prefix = \"/%61\"\n", "is one for \"/a\""),
-    ("path_regex = \"^/\\\\w{50}\"\n", "is no regular expression: "),
-    ("path_regex = \"^/v[0-9+/\"\n", "file:5:14: `path_regex`: '^/v[0-9+/' is no regular expression: "),
+    ("path = \"/a\"\nfault = { abort_status = 101 }\n", "file:6:26: 101 is not a final status code"),
+    ("path = \"a\"\n", "file:5:8: \"a\" cannot be the path of a request"),
+    ("path_prefix = \"/a?b\"\n", "file:5:15: \"/a?b\" cannot be the path of a request"),
+    ("path_prefix = \"/a b\"\n", "file:5:15: \"/a b\" cannot be the path of a request"),
+    ("path = \"/a/../b\"\n", "file:5:8: \"/a/../b\" matches no request: the gateway reads it as \"/b\""),
+    ("path_prefix = \"/%61\"\n", "the gateway reads it as \"/a\""),
+    ("path_regex = \"^/\\\\w{50}\"\n", "is not a valid regular expression: "),
+    (
+        "path_regex = \"^/v[0-9+/\"\n",
+        "file:5:14: `path_regex`: '^/v[0-9+/' is not a valid regular expression: ",
+    ),
     (
         "path = \"/a\"\nmethods = [\"get\"]\n",
-        "file:6:11: `methods`: 'get' is no method (did you mean `GET`?)",
+        "file:6:11: `methods`: 'get' is not a valid method (did you mean `GET`?)",
     ),
-    ("path = \"/a\"\nmethods = [\"A B\"]\n", "'A B' is no method"),
-    ("header_match = { \"a b\" = \"1\" }\n", "'a b' is no name of a header field"),
-    ("path = \"/a\"\nenabled_backends_tag = \"b\"\n", "file:6:24: no backend bears the tag 'b'"),
-    ("path = \"/a\"\nstrip_prefix = true\n", "file:6:16: there is no `path_prefix`"),
-    ("path = \"/a\"\nrewrite = \"/b\"\n", "file:6:11: there is no `path_regex`"),
+    ("path = \"/a\"\nmethods = [\"A B\"]\n", "'A B' is not a valid method"),
+    ("header_match = { \"a b\" = \"1\" }\n", "'a b' is not a valid name of a header field"),
+    ("path = \"/a\"\nenabled_backends_tag = \"b\"\n", "file:6:24: no backend has the tag 'b'"),
+    ("path = \"/a\"\nstrip_prefix = true\n", "file:6:16: it has no effect without `path_prefix`"),
+    ("path = \"/a\"\nrewrite = \"/b\"\n", "file:6:11: it has no effect without `path_regex`"),
     ("path_regex = \"/a\"\nrewrite = \"/b?c\"\n", "file:6:11: \"/b?c\" cannot be a part of a path"),
     (
         "path_regex = \"^/a/(.*)$\"\nrewrite = \"/$2\"\n",
         "file:6:11: there is no `$2`: `path_regex` has one group",
     ),
     ("path_regex = \"^/a/(.*)$\"\nrewrite = \"/$name\"\n", "no group of `path_regex` is called 'name'"),
-    ("path_regex = \"^/a/(.*)$\"\nrewrite = \"/$path\"\n", "`$path` has no meaning here"),
+    ("path_regex = \"^/a/(.*)$\"\nrewrite = \"/$path\"\n", "`$path` is not allowed here"),
     ("path_regex = \"^/a/(.*)$\"\nrewrite = \"/a/../$1\"\n", "cannot be a part of a path"),
     ("path_regex = \"^/a/(.*)$\"\nrewrite = \"/%/$1\"\n", "cannot be a part of a path"),
     (
         "path_regex = \"^/a/(.*)$\"\nredirect = \"/$2\"\n",
         "file:6:12: there is no `$2`: `path_regex` has one group",
     ),
-    ("path = \"/a\"\nredirect = \"/$1\"\n", "file:6:12: there is no `$1`: there is no `path_regex`"),
+    ("path = \"/a\"\nredirect = \"/$1\"\n", "file:6:12: there is no `$1`: the route has no `path_regex`"),
     (
         "path_regex = \"^/a(.*)$\"\nredirect = \"https://a.example$1\"\n",
-        "file:6:12: what the client has written could become a part of the host",
+        "file:6:12: text from the client could become a part of the redirect's host",
     ),
     ("path = \"/a\"\nredirect = \"/b\"\nredirect_status = 200\n", "file:7:19: `redirect_status`: "),
-    ("path = \"/a\"\nredirect_status = 301\n", "file:6:19: there is no `redirect` that would have it"),
-    ("path = \"/a\"\nredirect = \"there\"\n", "file:6:12: \"there\" is nowhere to send clients"),
-    ("path = \"/a\"\nredirect = \"/b\\r\\nX: 1\"\n", "is nowhere to send clients"),
+    ("path = \"/a\"\nredirect_status = 301\n", "file:6:19: it has no effect without `redirect`"),
+    ("path = \"/a\"\nredirect = \"there\"\n", "file:6:12: \"there\" is not a valid redirect target"),
+    ("path = \"/a\"\nredirect = \"/b\\r\\nX: 1\"\n", "is not a valid redirect target"),
     (
         "path = \"/a\"\nredirect = \"/b\"\nenabled_backends_tag = \"a\"\n",
-        "file:7:24: it has no meaning beside `redirect`",
+        "file:7:24: it has no effect beside `redirect`",
     ),
     (
         "path = \"/a\"\n[virtual_hosts.routes.rate_limit]\nkey = \"jwt:sub\"\n",
-        "file:7:7: no route for which it holds asks for a token",
+        "file:7:7: no route with this limit authenticates clients, so no client has a claim",
     ),
     (
         "path = \"/a\"\n[virtual_hosts.routes.rate_limit]\nkey = \"jwt:role\"\n[virtual_hosts.routes.auth]\nusers_file = \"u\"\n",
-        "file:7:7: no route for which it holds asks for a token (`kind = \"jwt\"`), so nobody has this claim",
+        "file:7:7: no route with this limit authenticates clients with a token (`kind = \"jwt\"`), so no client has this claim",
     ),
     ("path = \"/a\"\npath_prefx = \"/a\"\n", "unknown key `path_prefx` (did you mean `path_prefix`?)"),
     (
         "path = \"/a\"\n[[virtual_hosts.routes]]\npath = \"/a\"\n",
-        "file:6:1: the route '= /a' is there twice; the second would never be taken",
+        "file:6:1: the route '= /a' is defined twice; no request would reach the second one",
     ),
     ("path = \"/a\"\n[virtual_hosts.routes.retry]\nattempts = 17\n", "file:7:12: at most 16 attempts"),
     (
@@ -474,7 +492,7 @@ fn keepalive_pool_size_is_the_largest_in_use() {
     let (top, inner) = (table("", 10), table("virtual_hosts.", 5));
     let innermost = table("virtual_hosts.routes.", 20);
     assert_eq!(size(&format!("{top}{host}{backend}")), 10);
-    assert_eq!(size(&format!("{top}{host}{inner}{backend}")), 5, "the one at the top holds nowhere");
+    assert_eq!(size(&format!("{top}{host}{inner}{backend}")), 5, "no virtual host uses the top-level table");
     assert_eq!(size(&format!("{top}{host}{inner}{route}{innermost}{backend}")), 20);
 }
 
@@ -504,7 +522,7 @@ fn schema_reference_and_defaults_agree() {
     let errors: Vec<String> = validator.iter_errors(&reference).map(|error| error.to_string()).collect();
     assert!(errors.is_empty(), "{errors:?}");
     let unknown = serde_json::json!({ "proxy": { "prot": 1 } });
-    assert!(!validator.is_valid(&unknown), "it allows what is no key");
+    assert!(!validator.is_valid(&unknown), "the schema allows an unknown key");
 
     let mut keys = Vec::new();
     schema_keys(&schema, &schema, "", &mut keys);

@@ -157,7 +157,9 @@ impl TryFrom<String> for HashKey {
             Some(("header", name)) => FieldName::try_from(name.to_owned()).map(HashKey::Header),
             Some(("cookie", name)) if is_cookie_name(name) => Ok(HashKey::Cookie(name.to_owned())),
             Some(("cookie", name)) => Err(format!("'{name}' cannot be the name of a cookie")),
-            _ => Err(format!("'{text}' is no key; expected client_ip, uri, header:NAME or cookie:NAME")),
+            _ => Err(format!(
+                "'{text}' is not a valid key; expected client_ip, uri, header:NAME or cookie:NAME"
+            )),
         }
     }
 }

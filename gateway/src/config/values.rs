@@ -73,9 +73,7 @@ impl TryFrom<i64> for Weight {
         match u32::try_from(value) {
             Ok(weight @ 1..=1000) => Ok(Weight(weight)),
             // HAProxy uses weight 0 for a backend without new requests.
-            Ok(0) => {
-                Err("0 is out of range; a backend that shall get no requests has `drained = true`".to_owned())
-            }
+            Ok(0) => Err("0 is out of range; to send a backend no requests, set `drained = true`".to_owned()),
             _ => Err(format!("{value} is out of range: expected 1 to 1000")),
         }
     }
@@ -190,7 +188,10 @@ impl TryFrom<String> for StatusSet {
         };
         let set: Option<Vec<_>> = text.split(',').map(range).collect();
         set.map(StatusSet).ok_or_else(|| {
-            format!("'{text}' is no set of status codes; expected something like \"200-399\" or \"200,204\"")
+            format!(
+                "'{text}' is not a valid set of status codes; expected something like \"200-399\" or \
+                     \"200,204\""
+            )
         })
     }
 }
@@ -275,10 +276,10 @@ impl TryFrom<String> for MethodName {
         match Method::from_bytes(text.as_bytes()) {
             // Methods are case-sensitive (RFC 9110 9.1), and the methods in use are in capitals.
             Ok(_) if text.bytes().any(|byte| byte.is_ascii_lowercase()) => {
-                Err(format!("'{text}' is no method (did you mean `{}`?)", text.to_ascii_uppercase()))
+                Err(format!("'{text}' is not a valid method (did you mean `{}`?)", text.to_ascii_uppercase()))
             }
             Ok(method) => Ok(MethodName(method)),
-            Err(_) => Err(format!("'{text}' is no method; expected something like \"GET\"")),
+            Err(_) => Err(format!("'{text}' is not a valid method; expected something like \"GET\"")),
         }
     }
 }

@@ -197,8 +197,7 @@ impl<'a> Variables<'a> {
             None => {
                 let idle = [TLS_ADDR, TLS_CERT_FILE, TLS_KEY_FILE].into_iter();
                 for name in idle.filter(|name| self.values.contains_key(*name)) {
-                    let detail =
-                        format!("it does nothing where HTTPS is not spoken; set {ENABLE_TLS}=true, too");
+                    let detail = format!("it has no effect without HTTPS; set {ENABLE_TLS}=true, too");
                     self.faults.push((name.to_owned(), detail));
                 }
             }
@@ -219,7 +218,7 @@ impl<'a> Variables<'a> {
         let hosts = config.virtual_hosts.iter_mut().enumerate();
         let mut bare = hosts.filter(|(_, host)| !host.acme && host.cert_file.0.is_empty()).peekable();
         if bare.peek().is_none() {
-            let detail = "every virtual host has a certificate of its own; take the variable away".to_owned();
+            let detail = "every virtual host has its own certificate; remove the variable".to_owned();
             self.faults.push((TLS_CERT_FILE.to_owned(), detail));
         }
         for (i, host) in bare {

@@ -41,7 +41,7 @@ pub(super) const LINGER_BYTES: usize = 4 * 1024 * 1024;
 /// Refusal for a client whose head takes too long.
 pub const LATE_HEAD: Refusal = Refusal {
     problem: Problem::RequestTimeout,
-    detail: "the header did not arrive whole in time (proxy.header_timeout_secs)",
+    detail: "the complete header did not arrive in time (proxy.header_timeout_secs)",
 };
 
 /// Maximum number of unwanted bytes over HTTP/2, where the part of an upload that is on its way is no larger than the

@@ -86,7 +86,7 @@ impl WriteRate {
         }
         timer.as_mut().poll(cx).map(|()| {
             self.too_slow.inc();
-            io::Error::new(io::ErrorKind::TimedOut, "the client takes its answers too slowly")
+            io::Error::new(io::ErrorKind::TimedOut, "the client reads its responses too slowly")
         })
     }
 }

@@ -157,7 +157,7 @@ impl Opener {
         };
         if self.challenges.has_tls() && classify(&hello) == Hello::Validation {
             if let Err(error) = self.challenges.validate(stream).await {
-                debug!(?peer, %error, "an ACME server was not shown that the name leads here");
+                debug!(?peer, %error, "could not prove control of a name to an ACME server");
             }
             return None;
         }

@@ -13,9 +13,9 @@ use crate::live::ProxySettings;
 /// proxy sends the requests of many clients, so its connections count for none of them.
 pub(super) async fn client(stream: &mut TcpStream, proxy: &ProxySettings) -> Result<Option<IpAddr>, String> {
     if proxy.proxy_protocol {
-        let peer = address(stream).ok_or("it has no address")?;
+        let peer = address(stream).ok_or("its address is unknown")?;
         if !proxy.trusts(peer.ip()) {
-            return Err("its PROXY header would not be believed (proxy.trusted_proxies)".to_owned());
+            return Err("a PROXY header from its address is not trusted (proxy.trusted_proxies)".to_owned());
         }
         return introduce(stream).await;
     }

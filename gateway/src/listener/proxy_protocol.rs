@@ -54,7 +54,7 @@ async fn version_1(stream: &mut (impl AsyncRead + Unpin), start: &[u8]) -> io::R
     // The line is read byte by byte, because the bytes after it belong to the next reader.
     while !line.ends_with(b"\r\n") {
         if line.len() == MAX_LINE {
-            return Err(malformed("its PROXY line has no end"));
+            return Err(malformed("its PROXY line does not end"));
         }
         line.push(stream.read_u8().await?);
     }

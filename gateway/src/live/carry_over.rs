@@ -11,7 +11,7 @@ pub(super) fn gone_back_to(earlier: &Config, now: &Config, revision: u64) -> Val
     with_ends(earlier, |host| {
         let now = now.virtual_host(&host.domain).and_then(|now| now.rollout.as_ref());
         let goes_on = now.is_some_and(|now| now.state == RolloutState::Running);
-        let reason = format!("revision {revision} was gone back to");
+        let reason = format!("rolled back to revision {revision}");
         (!goes_on).then_some((RolloutState::Aborted, reason))
     })
 }

@@ -75,10 +75,10 @@ pub enum ChangeError<R> {
     #[error(transparent)]
     Invalid(ConfigError),
     /// The file was edited in the meantime and is invalid now. Writing the change to it would lose that edit.
-    #[error("the file was edited and cannot be taken over, so nothing is written to it: {0}")]
+    #[error("the file was edited and is not valid now, so the gateway does not write to it: {0}")]
     FileIsWrong(ConfigError),
     /// The file cannot be written.
-    #[error("cannot write {file}: {error}; the running configuration is as it was")]
+    #[error("cannot write {file}: {error}; the running configuration has not changed")]
     NotKept {
         /// Path of the file.
         file: String,

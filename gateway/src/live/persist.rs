@@ -17,7 +17,7 @@ use crate::util::files::Replaced;
 #[derive(Debug, thiserror::Error)]
 pub enum KeepError {
     /// The file was edited between the last check and the write.
-    #[error("it was edited at this very moment; ask again")]
+    #[error("it was edited at the same moment; try again")]
     Edited,
     /// Error of the operating system.
     #[error(transparent)]
@@ -53,7 +53,8 @@ pub(super) fn keep(file: &Path, text: &str, is_as_known: impl Fn() -> bool) -> R
     let shown = file.display();
     if replaced == Replaced::Overwritten {
         info!(
-            "{shown} was written in place, since it is mounted by itself; mount its directory to have it replaced whole"
+            "{shown} was overwritten in place, because it is a mount point; mount its directory, so that it \
+             can be replaced atomically"
         );
         return Ok(());
     }
@@ -61,7 +62,11 @@ pub(super) fn keep(file: &Path, text: &str, is_as_known: impl Fn() -> bool) -> R
     // is already replaced.
     let synced = file.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all());
     if let Err(error) = synced {
-        warn!(%error, file = %shown, "the file is written, and may be the old one again after a power cut");
+        warn!(
+            %error,
+            file = %shown,
+            "the file is written, but after a power failure the old one may be back"
+        );
     }
     Ok(())
 }

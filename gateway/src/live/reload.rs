@@ -110,13 +110,13 @@ impl Following {
         self.metrics.last_reload_successful.set(outcome.is_ok().into());
         let error = outcome.err();
         if error.is_none() && self.last_error.is_some() {
-            info!("the files are in order again");
+            info!("the files are valid again");
         }
         // An operator who edits a file step by step does not get the same error at each step.
         if let Some(error) = &error
             && (trigger == Trigger::Sighup || self.last_error.as_ref() != Some(error))
         {
-            error!("the configuration was not taken over, the old one goes on: {error}");
+            error!("the configuration was not applied, and the old one stays in use: {error}");
         }
         self.last_error = error;
     }
@@ -186,7 +186,11 @@ impl Watch {
         };
         let watcher = notify::recommended_watcher(handler);
         let watcher = watcher.inspect_err(|error| {
-            warn!(%error, ?LOOK, "nobody tells of changes of files, which are looked at from time to time");
+            warn!(
+                %error,
+                ?LOOK,
+                "the system does not report changes of files; the gateway looks for them at intervals"
+            );
         });
         Watch { watcher: watcher.ok(), directories: BTreeSet::new() }
     }

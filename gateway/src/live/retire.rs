@@ -17,10 +17,10 @@ pub(super) fn tell(before: &Snapshot, now: &Snapshot) {
     };
     let (were, are) = (names(before), names(now));
     for name in are.difference(&were) {
-        info!(backend = name, "a name leads to a new backend");
+        info!(backend = name, "a name resolves to a new address");
     }
     for name in were.difference(&are) {
-        info!(backend = name, "a name does not lead to this backend any more");
+        info!(backend = name, "a name no longer resolves to this address");
     }
     tell_of_certificates(before, now);
 }

@@ -174,7 +174,7 @@ impl Rollouts {
                 (Persistence::Required, json!({ "enabled_backends_tag": rollout.to, "rollout": done }))
             }
             Judgement::RollBack(reason) => {
-                warn!(domain, to = rollout.to, reason, "the rollout goes back");
+                warn!(domain, to = rollout.to, reason, "the rollout is rolled back");
                 let ended = json!({ "state": RolloutState::RolledBack, "reason": reason });
                 // Rollback goes on even if the file cannot be written: a full disk must not hold users on a
                 // worse tag.
@@ -193,7 +193,7 @@ impl Rollouts {
             Err(error) => {
                 let error = error_text(&error);
                 if *waiting_for != error {
-                    warn!(domain, error, "the rollout cannot take its next step; it is tried again");
+                    warn!(domain, error, "the rollout cannot take its next step; the gateway tries again");
                     *waiting_for = error;
                 }
             }
@@ -233,7 +233,7 @@ fn error_text(error: &ChangeError<()>) -> String {
     match error {
         ChangeError::NotKept { file, error } => format!("{file} to be writable: {error}"),
         ChangeError::FileIsWrong(error) => format!("a file without faults: {error}"),
-        ChangeError::Invalid(error) => format!("a configuration that can be gone back in: {error}"),
+        ChangeError::Invalid(error) => format!("a configuration that allows the rollback: {error}"),
         ChangeError::Refused(()) | ChangeError::OutOfDate(_) => String::new(),
     }
 }
@@ -279,7 +279,7 @@ fn judge(
     let old = baseline.unwrap_or_default();
     if new.error_percent - old.error_percent > rollout.max_error_gap_percent {
         return Judgement::RollBack(format!(
-            "with {}, {:.1} % of {} requests failed, with {old_tag} {:.1} % of {}: more than {} % between them",
+            "with {}, {:.1} % of {} requests failed, with {old_tag} {:.1} % of {}: a gap of more than {} %",
             rollout.to,
             new.error_percent,
             new.requests,
@@ -291,7 +291,8 @@ fn judge(
     let bearable = old.latency_ms * (1.0 + rollout.max_latency_gap_percent / 100.0);
     if baseline.is_some() && new.latency_ms > bearable.max(old.latency_ms + NOISE_MS) {
         return Judgement::RollBack(format!(
-            "with {}, a request took {:.1} ms in the mean of {}, with {old_tag} {:.1} ms of {}: more than {} % longer",
+            "with {}, a request took {:.1} ms on average over {}, with {old_tag} {:.1} ms over {}: more \
+             than {} % longer",
             rollout.to,
             new.latency_ms,
             new.requests,
@@ -323,7 +324,7 @@ impl BackgroundService for RolloutService {
             let rollouts = self.0.clone();
             // A change writes to the disk, so it must not block the async runtime.
             if tokio::task::spawn_blocking(move || rollouts.look()).await.is_err() {
-                warn!("a look at the rollouts has failed; the next one comes");
+                warn!("a check of the rollouts has failed; the next one follows");
             }
         }
     }
@@ -360,11 +361,11 @@ mod tests {
         let Judgement::RollBack(reason) = judged(old, measured(100, 3.5, 10.0), 1) else { panic!("stays") };
         assert_eq!(
             reason,
-            "with b, 3.5 % of 100 requests failed, with a 2.0 % of 1000: more than 1 % between them"
+            "with b, 3.5 % of 100 requests failed, with a 2.0 % of 1000: a gap of more than 1 %"
         );
         let Judgement::RollBack(reason) = judged(old, measured(100, 2.0, 13.0), 1) else { panic!("stays") };
         assert!(
-            reason.starts_with("with b, a request took 13.0 ms in the mean of 100, with a 10.0 ms"),
+            reason.starts_with("with b, a request took 13.0 ms on average over 100, with a 10.0 ms"),
             "{reason}"
         );
     }

@@ -236,7 +236,7 @@ impl Store {
             Ok(next) => self.swap(Arc::new(next)),
             Err(faults) => {
                 let error = self.source.locate(&book.parsed, faults);
-                warn!("names of backends lead elsewhere, and that cannot be taken over: {error}");
+                warn!("names of backends resolve to other addresses, which cannot be used: {error}");
             }
         }
     }
@@ -272,7 +272,7 @@ impl Store {
         if book.unwritten && !self.is_edited(&book) {
             let parsed = book.parsed.clone();
             if self.write(&mut book, &parsed).is_ok() {
-                info!("what could not be written before is in the file now");
+                info!("the change that could not be written before is in the file now");
             }
         }
     }
@@ -339,7 +339,7 @@ impl Store {
         let writable = match (caught_up, change.keeping) {
             (Ok(()), _) => true,
             (Err(error), Persistence::Attempted) => {
-                warn!("the change is not in the file, which was edited and cannot be taken over: {error}");
+                warn!("the change is not in the file, which was edited and is not valid now: {error}");
                 false
             }
             (Err(error), Persistence::Required) => return Err(ChangeError::FileIsWrong(error)),
@@ -396,7 +396,7 @@ impl Store {
         match written {
             Ok(()) => book.unwritten = !writable,
             Err((file, error)) if change.keeping == Persistence::Attempted => {
-                warn!(file, %error, "the change is not in the file; it is tried again");
+                warn!(file, %error, "the change is not in the file; the gateway tries to write it again");
                 book.unwritten = true;
             }
             Err((file, error)) => {
@@ -459,10 +459,10 @@ impl Store {
             by,
             revision = next.revision,
             changes = applied.changes.len(),
-            "a new configuration was taken over"
+            "a new configuration was applied"
         );
         if !applied.after_restart.is_empty() {
-            warn!("these keys hold only after a restart: {}", applied.after_restart.join(", "));
+            warn!("these keys take effect only after a restart: {}", applied.after_restart.join(", "));
         }
         let changes = applied.changes.clone();
         let text = parsed.text.clone();

@@ -32,7 +32,7 @@ impl Access {
             // configuration.
             return Verdict::Reply(Reply::new(
                 Problem::AddressDenied,
-                "clients may not come from this address",
+                "clients from this address are not allowed",
             ));
         }
         Verdict::Continue(())

@@ -37,7 +37,8 @@ impl ClientCertificates {
         if handshake.is_some_and(|handshake| handshake.asked_for != Some(self.authority)) {
             // The handshake asked for no certificate, or for one of an authority that was configured earlier or
             // belongs to another host. A new connection may succeed, hence 421 (RFC 9110 15.5.20).
-            let detail = "the TLS connection was made before a change, or without the name of this host";
+            let detail = "the TLS connection was made before a change of the configuration, or without the \
+                 name of this host";
             return Verdict::Reply(Reply::new(Problem::Misdirected, detail));
         }
         match handshake.and_then(|handshake| handshake.client.as_ref()) {
@@ -46,7 +47,7 @@ impl ClientCertificates {
                 Verdict::Reply(Reply::new(Problem::ClientCertificate, detail))
             }
             None if self.required => {
-                let detail = "this host needs a client certificate, and none was shown";
+                let detail = "this host requires a client certificate, and the client showed none";
                 Verdict::Reply(Reply::new(Problem::ClientCertificate, detail))
             }
             _ => Verdict::Continue(()),

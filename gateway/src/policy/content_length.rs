@@ -17,11 +17,11 @@ use crate::util::decimal::NotANumber;
 /// Returns a description of the fault, meant for the client.
 pub fn read(value: &[u8]) -> Result<u64, &'static str> {
     decimal::strict(value).map_err(|fault| match fault {
-        NotANumber::NotDigits => "the Content-Length field is not one number",
+        NotANumber::NotDigits => "the Content-Length field is not a single number",
         NotANumber::LeadingZero => {
             "the Content-Length field begins with a zero, which some servers take for octal"
         }
-        NotANumber::TooLarge => "the Content-Length field is larger than any body",
+        NotANumber::TooLarge => "the value of the Content-Length field is too large",
     })
 }
 

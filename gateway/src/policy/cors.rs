@@ -108,7 +108,7 @@ impl Cors {
             Reply::new(Problem::OriginNotAllowed, format!("pages of other origins may not {what}"))
         };
         let reply = if self.allowed(request.get(ORIGIN)).is_none() {
-            Reply::new(Problem::OriginNotAllowed, "pages of this origin may not use this")
+            Reply::new(Problem::OriginNotAllowed, "pages of this origin may not use this route")
         } else if !self.has_method(method) {
             refused(&format!("use the method {method}"))
         } else if let Some(name) = self.forbidden_field(request) {

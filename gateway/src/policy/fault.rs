@@ -38,7 +38,7 @@ impl Fault {
     /// random number below 100.
     pub fn abort(&self, draw: u8) -> Option<Reply> {
         let status = self.abort.filter(|_| draw < self.abort_percent)?;
-        let detail = "this route answers so on purpose (fault injection)";
+        let detail = "this route returns this response on purpose (fault injection)";
         Some(Reply::new(Problem::FaultInjected, detail).with_status(status))
     }
 }

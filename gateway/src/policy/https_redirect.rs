@@ -27,7 +27,7 @@ impl HttpsRedirect {
         let Some(Ok(host)) = host.map(normalise_host) else {
             return Verdict::Reply(Reply::new(
                 Problem::BadRequest,
-                "there is no Host to be sent to over HTTPS",
+                "there is no Host to redirect to over HTTPS",
             ));
         };
         // A target without a leading slash ("OPTIONS *") is not a path that the client could request again.
@@ -38,7 +38,7 @@ impl HttpsRedirect {
         };
         match HeaderValue::from_str(&location) {
             Ok(location) => Verdict::Reply(Reply::redirect(location)),
-            Err(_) => Verdict::Reply(Reply::new(Problem::BadRequest, "the target is no URL")),
+            Err(_) => Verdict::Reply(Reply::new(Problem::BadRequest, "the target is not a valid URL")),
         }
     }
 }

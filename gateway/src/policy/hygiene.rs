@@ -60,7 +60,7 @@ const NOT_IN_HTTP2: [HeaderName; 5] = [
 pub const MAX_METHOD: usize = 32;
 
 /// Detail of the local reply to a longer method.
-pub const METHOD_TOO_LONG: &str = "the method is longer than any that is known";
+pub const METHOD_TOO_LONG: &str = "the method is longer than every known method";
 
 /// Rewrites list fields that can express one meaning in several forms. The result is the form that Pingora and
 /// backends read: no empty members (RFC 9110 5.6.1), and no field if the list is empty. Pingora compares the
@@ -94,7 +94,7 @@ pub fn check(request: &RequestHeader) -> Verdict {
         return verdict;
     }
     if request.headers.keys().any(|name| TWINS.contains(&name.as_str())) {
-        return bad("the name of a header field passes for that of another one");
+        return bad("the name of a header field can be mistaken for that of another one");
     }
     if request.headers.get_all(ORIGIN).iter().nth(1).is_some() {
         // RFC 6454 7.3. A backend might use one of the fields, and `[cors]` another.
@@ -168,7 +168,7 @@ fn method(request: &RequestHeader) -> Option<Reply> {
     if request.method == Method::CONNECT {
         return Some(Reply::new(
             Problem::NotImplemented,
-            "CONNECT is not implemented: this is no forward proxy",
+            "CONNECT is not implemented: this is not a forward proxy",
         ));
     }
     // RFC 9110 7.6.2: with Max-Forwards 0 the gateway is the final recipient.
@@ -190,7 +190,7 @@ fn expectation(request: &RequestHeader) -> Verdict {
     if expectations.all(|value| value.eq_ignore_ascii_case(b"100-continue")) {
         return Verdict::Continue(());
     }
-    let detail = "nothing but 100-continue can be expected";
+    let detail = "the only supported expectation is 100-continue";
     // The connection closes, because the gateway cannot know if the client sends the body.
     Verdict::Reply(Reply::new(Problem::ExpectationFailed, detail).and_close())
 }
@@ -203,11 +203,11 @@ fn http1(request: &RequestHeader) -> Verdict {
         }
         // `from_bytes` also accepts some options that are not tokens. They match no name below.
         let Ok(name) = HeaderName::from_bytes(option) else {
-            return bad("the Connection field has an option that is no token");
+            return bad("the Connection field has an option that is not a token");
         };
         let name = name.as_str();
         if NOT_FOR_ONE_HOP.contains(&name) || name.starts_with("x-forwarded-") {
-            return bad("the Connection field names a field that is not for one connection alone");
+            return bad("the Connection field names a field that is not hop-by-hop");
         }
     }
     Verdict::Continue(())
@@ -218,10 +218,10 @@ fn http1(request: &RequestHeader) -> Verdict {
 fn http2(request: &RequestHeader) -> Verdict {
     let headers = &request.headers;
     if NOT_IN_HTTP2.iter().any(|name| headers.contains_key(name)) {
-        return bad("there is a header field that HTTP/2 does not have");
+        return bad("there is a header field that HTTP/2 does not allow");
     }
     if field_list::members(headers, TE).any(|coding| coding != b"trailers") {
-        return bad("the TE field is not trailers");
+        return bad("the TE field has a value other than trailers");
     }
     let is_padded = |value: &HeaderValue| {
         let value = value.as_bytes();
@@ -242,7 +242,7 @@ fn http2(request: &RequestHeader) -> Verdict {
     if is_path || is_asterisk || request.method == Method::CONNECT {
         return Verdict::Continue(());
     }
-    bad("the :path is no path")
+    bad("the :path is not a valid path")
 }
 
 #[cfg(test)]

@@ -50,10 +50,9 @@ impl Redirect {
         let location = self.location(asked).and_then(|location| HeaderValue::from_str(&location).ok());
         match location {
             Some(location) => Reply::redirect_with(self.status, location),
-            None => Reply::new(
-                Problem::BadRequest,
-                "the request has no valid Host, which is needed to be sent on",
-            ),
+            None => {
+                Reply::new(Problem::BadRequest, "the request has no valid Host, which the redirect needs")
+            }
         }
     }
 

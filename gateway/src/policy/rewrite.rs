@@ -50,7 +50,8 @@ impl Rewrite {
         let is_replaced = matches!(self, Rewrite::Replace(..));
         match path.filter(|path| !is_replaced || !has_dot_segments(path)) {
             None if is_replaced => {
-                let detail = "the path has dots in it by which a backend would be led elsewhere";
+                let detail = "the rewritten path has dot segments, which a backend could resolve to another \
+                     path";
                 Verdict::Reply(Reply::new(Problem::BadRequest, detail))
             }
             path => Verdict::Continue(path),

@@ -33,7 +33,7 @@ impl Announcer {
         }
         systemd::ready();
         if let Some(Err(error)) = self.terminal.take().map(Terminal::let_go) {
-            warn!(%error, "--daemon: cannot let go of the terminal");
+            warn!(%error, "--daemon: cannot detach from the terminal");
         }
     }
 

@@ -32,15 +32,15 @@ pub enum DaemonError {
     #[error("--daemon: cannot start in the background: {0}")]
     Start(io::Error),
     /// The gateway was started in the background and has failed.
-    #[error("--daemon: the gateway has not started; what it said stands above")]
+    #[error("--daemon: the gateway has not started; its messages above say why")]
     Failed,
     /// The process cannot leave the session of the terminal.
-    #[error("--daemon: cannot leave the terminal's session: {0}")]
+    #[error("--daemon: cannot leave the session of the terminal: {0}")]
     Session(nix::errno::Errno),
     /// The log would be lost, because the process lets go of the console.
     #[error(
-        "--daemon: the log has nowhere to go with logging.output = \"console\"; set logging.output = \"file\" and \
-         logging.file_path"
+        "--daemon: a background process has no console for the log (logging.output = \"console\"); set \
+         logging.output = \"file\" and logging.file_path"
     )]
     LogsToConsole,
 }

@@ -78,7 +78,7 @@ fn room(config: &Config, allowed: u64) -> Result<Room, TooFewDescriptors> {
     if config.proxy.max_connections != Proxy::default().max_connections {
         return Err(error);
     }
-    let warning = format!("{error}; it is {fitting} for now");
+    let warning = format!("{error}; until then it is {fitting}");
     Ok(Room { connections: usize::try_from(fitting).unwrap_or(connections), warning: Some(warning) })
 }
 
@@ -139,7 +139,7 @@ mod tests {
             assert_eq!(found.connections, connections, "{allowed}");
             let warning = found.warning.unwrap();
             assert!(warning.contains("= 10000 may need 20612 open files"), "{warning}");
-            assert!(warning.ends_with(&format!("it is {connections} for now")), "{warning}");
+            assert!(warning.ends_with(&format!("until then it is {connections}")), "{warning}");
         }
     }
 

@@ -34,10 +34,10 @@ impl CaughtSignals {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The server ended by itself, because of a defect in Pingora or in the gateway.
-    #[error("the server has ended by itself; the log says more")]
+    #[error("the server has ended by itself; see the log")]
     ServerEnded,
     /// The server does not listen on every address.
-    #[error("the server does not accept connections on every listener; the log says more")]
+    #[error("the server does not accept connections on every listener; see the log")]
     NotListening,
     /// The process that was to be replaced continues to serve.
     #[error(transparent)]
@@ -127,7 +127,7 @@ impl EventLoop {
                     self.handing_over = false;
                     let [_, failed] = &self.upgrade_state.counts;
                     failed.inc();
-                    error!("SIGQUIT: this process serves on: {error}");
+                    error!("SIGQUIT: this process continues to serve: {error}");
                 }
                 Ok(Event::ServerEnded) | Err(_) => {
                     self.decline(&RunError::ServerEnded.to_string());
@@ -139,9 +139,11 @@ impl EventLoop {
 
     fn taken_over(&mut self, confirmed: Confirmed, announcer: &mut Announcer) {
         match confirmed {
-            Confirmed::Stops => info!("the listeners were taken over from the process before"),
-            Confirmed::Ended => info!("the process before has ended; the listeners are ours"),
-            Confirmed::Silent => warn!("the process before does not say whether it stops: both may serve"),
+            Confirmed::Stops => info!("the listeners were taken over from the previous process"),
+            Confirmed::Ended => info!("the previous process has ended; its listeners were taken over"),
+            Confirmed::Silent => {
+                warn!("the previous process does not say whether it stops: both processes may serve");
+            }
         }
         let [taken_over, _] = &self.upgrade_state.counts;
         taken_over.inc();
@@ -168,7 +170,7 @@ impl EventLoop {
         if !self.serves {
             self.asked = true;
         } else if self.handing_over {
-            warn!("SIGQUIT: the listeners are being handed over already");
+            warn!("SIGQUIT: the listeners are already being handed over");
         } else {
             self.handing_over = true;
             let (place, listeners) = (self.upgrade_state.place.clone(), &self.upgrade_state.listeners);

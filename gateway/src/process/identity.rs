@@ -29,7 +29,7 @@ pub enum IdentityError {
         name: String,
     },
     /// The system's list of users or groups cannot be read.
-    #[error("{key}: cannot look '{name}' up: {error}")]
+    #[error("{key}: cannot look up '{name}': {error}")]
     LookUp {
         /// Configuration key.
         key: &'static str,
@@ -40,7 +40,7 @@ pub enum IdentityError {
     },
     /// The process is not root, and only root can become another user or group.
     #[error(
-        "{key} = \"{name}\" takes root, and this process has the {own}: start it as root, or leave the key out"
+        "{key} = \"{name}\" requires root, and this process has {own}: start it as root, or remove the key"
     )]
     NotRoot {
         /// Configuration key.
@@ -51,7 +51,7 @@ pub enum IdentityError {
         own: String,
     },
     /// The system refused the change.
-    #[error("cannot become what proxy.user and proxy.group say ({step}): {error}")]
+    #[error("cannot change to the user and group in proxy.user and proxy.group ({step}): {error}")]
     Refused {
         /// System call that failed.
         step: &'static str,

@@ -23,8 +23,8 @@ pub struct PidFile {
 /// Error of a pid file that cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot write {path} (proxy.pid_file): {source}; its directory must exist, and be writable for the user that \
-     the gateway runs as"
+    "cannot write {path} (proxy.pid_file): {source}; its directory must exist, and the user that the \
+     gateway runs as must be allowed to write to it"
 )]
 pub struct PidFileError {
     path: String,
@@ -54,7 +54,7 @@ impl PidFile {
         let text = format!("{}\n", std::process::id());
         if let Err(error) = files::replace(&self.path, &draft, text.as_bytes()) {
             let path = self.path.display();
-            warn!(%error, %path, "the process's id cannot be written (proxy.pid_file)");
+            warn!(%error, %path, "cannot write the process id (proxy.pid_file)");
             self.draft = Some(draft);
         }
     }
@@ -75,7 +75,7 @@ impl Drop for PidFile {
         };
         if let Err(error) = removed {
             let path = self.path.display();
-            warn!(%error, %path, "the file with the process's id cannot be removed (proxy.pid_file)");
+            warn!(%error, %path, "cannot remove the pid file (proxy.pid_file)");
         }
     }
 }

@@ -94,7 +94,7 @@ impl Start {
     /// Returns the predecessor of this process, and the listeners for a successor.
     pub fn upgrade_state(&mut self, metrics: &Metrics) -> UpgradeState {
         for address in &self.closed {
-            info!("not listening on {address} any more, as the process before did");
+            info!("no longer listening on {address}, which the previous process listened on");
         }
         UpgradeState {
             predecessor: self.predecessor.take(),

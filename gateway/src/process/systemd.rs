@@ -23,6 +23,6 @@ pub fn stopping() {
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        warn!(%error, "cannot tell the service manager (NOTIFY_SOCKET)");
+        warn!(%error, "cannot notify the service manager (NOTIFY_SOCKET)");
     }
 }

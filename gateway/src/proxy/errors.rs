@@ -24,7 +24,7 @@ pub fn no_backend(refusal: NoBackend) -> Reply {
             (reply.proxy_error("destination_unavailable"), secs)
         }
         NoBackend::AllBusy => {
-            let detail = "every backend of this service has as many requests as it may";
+            let detail = "every backend of this service has as many requests as its limit allows";
             (Reply::new(Problem::LimitReached, detail).proxy_error("connection_limit_reached"), 1)
         }
     };
@@ -75,7 +75,7 @@ pub fn refused(refusal: Refused) -> Reply {
 
 /// Returns the reply to a client that sends WebSocket frames before it has received the 101 response (RFC 6455 4.1).
 pub fn ahead_of_upgrade() -> Reply {
-    let detail = "the client has not waited for the answer to its request for a WebSocket";
+    let detail = "the client did not wait for the response to its WebSocket request";
     // The bytes that follow may be frames. They must not be read as a request.
     Reply::new(Problem::BadRequest, detail).and_close()
 }
@@ -87,7 +87,7 @@ pub fn no_tunnel() -> Box<Error> {
 
 /// Creates the error that ends an attempt on a backend that chose HTTP/1.1. The next attempt inspects the response.
 pub fn speaks_http1() -> Box<Error> {
-    Error::explain(SPEAKS_HTTP1, "the backend has come to speak HTTP/1.1").into_up()
+    Error::explain(SPEAKS_HTTP1, "the backend now speaks HTTP/1.1").into_up()
 }
 
 const SPEAKS_HTTP1: ErrorType = ErrorType::new("BackendSpeaksHttp1");
@@ -132,14 +132,14 @@ pub fn is_body_too_long(error: &Error) -> bool {
 /// Creates the error that ends a request of which more arrives after its response is complete. The client gets no reply
 /// to it: see `early_response`.
 pub fn answered_early() -> Box<Error> {
-    Error::explain(ANSWERED_EARLY, "answered before it was whole").into_down()
+    Error::explain(ANSWERED_EARLY, "answered before the request was complete").into_down()
 }
 
 const ANSWERED_EARLY: ErrorType = ErrorType::new("AnsweredEarly");
 
 /// Creates the error that ends a request whose body arrives too slowly.
 pub fn body_too_slow() -> Box<Error> {
-    Error::explain(ReadTimedout, "the body comes too slowly").into_down()
+    Error::explain(ReadTimedout, "the body arrives too slowly").into_down()
 }
 
 /// Returns the limit that the client exceeded, for a local reply that was sent before any backend got the request.
@@ -172,12 +172,12 @@ pub fn request_timeout() -> Box<Error> {
 
 /// Creates the error that ends a request whose client has left before a backend got it.
 pub fn client_left() -> Box<Error> {
-    Error::explain(ConnectionClosed, "the client has left").into_down()
+    Error::explain(ConnectionClosed, "the client has closed the connection").into_down()
 }
 
 /// Creates the error that ends a gRPC call at the deadline of its client.
 pub fn deadline_exceeded() -> Box<Error> {
-    Error::explain(DEADLINE_EXCEEDED, "the call took longer than its client waits").into_up()
+    Error::explain(DEADLINE_EXCEEDED, "the call took longer than its grpc-timeout").into_up()
 }
 
 const DEADLINE_EXCEEDED: ErrorType = ErrorType::new("DeadlineExceeded");
@@ -198,7 +198,7 @@ pub fn reply(error: &Error) -> Option<Reply> {
         NO_BACKEND_LEFT => return Some(no_backend(NoBackend::NoneUsable(None))),
         ALL_BUSY => return Some(no_backend(NoBackend::AllBusy)),
         DEADLINE_EXCEEDED => {
-            return Some(Reply::new(Problem::DeadlineExceeded, "the call took longer than its client waits"));
+            return Some(Reply::new(Problem::DeadlineExceeded, "the call took longer than its grpc-timeout"));
         }
         _ => {}
     }
@@ -213,24 +213,30 @@ pub fn reply(error: &Error) -> Option<Reply> {
 
 fn upstream(error: &ErrorType) -> Reply {
     let (problem, proxy_error, detail) = match error {
-        ConnectTimedout => {
-            (Problem::GatewayTimeout, "connection_timeout", "the backend did not take a connection in time")
-        }
-        TLSHandshakeTimedout => {
-            (Problem::GatewayTimeout, "connection_timeout", "the backend did not agree on TLS in time")
-        }
+        ConnectTimedout => (
+            Problem::GatewayTimeout,
+            "connection_timeout",
+            "the backend did not accept the connection in time",
+        ),
+        TLSHandshakeTimedout => (
+            Problem::GatewayTimeout,
+            "connection_timeout",
+            "the backend did not complete the TLS handshake in time",
+        ),
         ReadTimedout => {
             (Problem::GatewayTimeout, "http_response_timeout", "the backend did not answer in time")
         }
         WriteTimedout => (
             Problem::GatewayTimeout,
             "connection_write_timeout",
-            "the backend did not take the request in time",
+            "the backend did not read the request in time",
         ),
         ConnectRefused => (Problem::BadGateway, "connection_refused", "the backend refused the connection"),
-        ConnectNoRoute => (Problem::BadGateway, "destination_ip_unroutable", "no route leads to the backend"),
+        ConnectNoRoute => {
+            (Problem::BadGateway, "destination_ip_unroutable", "there is no network route to the backend")
+        }
         TLSHandshakeFailure | HandshakeError => {
-            (Problem::BadGateway, "tls_protocol_error", "the backend and the gateway did not agree on TLS")
+            (Problem::BadGateway, "tls_protocol_error", "the TLS handshake with the backend failed")
         }
         InvalidCert => {
             (Problem::BadGateway, "tls_certificate_error", "the backend's certificate is not valid")
@@ -241,12 +247,12 @@ fn upstream(error: &ErrorType) -> Reply {
             "the backend reset the stream, or what it sent is not valid HTTP/2",
         ),
         InvalidHTTPHeader | H1Error | InvalidH2 | H2Downgrade | Custom("InvalidChunk") => {
-            (Problem::BadGateway, "http_protocol_error", "the backend's answer is not valid HTTP")
+            (Problem::BadGateway, "http_protocol_error", "the backend's response is not valid HTTP")
         }
         ReadError | WriteError | ConnectionClosed => (
             Problem::BadGateway,
             "connection_terminated",
-            "the backend closed the connection before its answer",
+            "the backend closed the connection before its response",
         ),
         _ => (Problem::BadGateway, "destination_unavailable", "the backend cannot be reached"),
     };
@@ -259,7 +265,9 @@ fn downstream(error: &ErrorType) -> Option<Reply> {
         ReadError | WriteError | ConnectionClosed | WriteTimedout => None,
         // The connection to the client or its stream is gone. Bytes that are not HTTP/2 never become a request.
         H2Error => None,
-        ReadTimedout => Some(Reply::new(Problem::RequestTimeout, "the request did not arrive whole in time")),
+        ReadTimedout => {
+            Some(Reply::new(Problem::RequestTimeout, "the complete request did not arrive in time"))
+        }
         _ => Some(Reply::new(Problem::BadRequest, "the request is not valid HTTP")),
     }
 }

@@ -50,6 +50,6 @@ pub async fn respond_error(reply: Reply, error: &Error, session: &mut Session, c
         told = session.drain_request_body().await;
     }
     if let Err(error) = told {
-        debug!("the client left before it was told: {error}");
+        debug!("the client left before the gateway could reply: {error}");
     }
 }

@@ -52,13 +52,13 @@ pub(super) fn of(problem: Problem, status: u16, detail: &str, request_id: &str, 
     let (cause, cure) = (prose(cause), prose(cure));
     let body = format!(
         "<h1>{status} {title}</h1>\n<p>{detail}</p>\n<p>{cause}</p>\n<p>{cure}</p>\n\
-         <p><small>Request <code>{request_id}</code> · <a href=\"{help}\">More about it</a></small></p>\n"
+         <p><small>Request <code>{request_id}</code> · <a href=\"{help}\">More about this problem</a></small></p>\n"
     );
     Bytes::from(page(title, &body))
 }
 
 fn list() -> String {
-    let mut body = "<h1>What the gateway answers when something is wrong</h1>\n<dl>\n".to_owned();
+    let mut body = "<h1>Problems that the gateway reports</h1>\n<dl>\n".to_owned();
     for Row { status, name, title, cause, cure, .. } in Problem::ALL.iter().map(|problem| problem.row()) {
         let (status, cause, cure) = (status.as_u16(), prose(cause), prose(cure));
         let _ = writeln!(

@@ -56,138 +56,138 @@ macro_rules! problems {
 problems! {
     BadRequest {
         status: BAD_REQUEST, name: "bad_request", title: "The request is malformed", proxy_error: "http_request_error",
-        cause: "The request is not one that HTTP allows, or could be understood in two ways.",
-        cure: "Send it as `detail` says: one Host, one Content-Length, a path without tricks.",
+        cause: "The request is not valid HTTP, or two programs could understand it differently.",
+        cure: "Correct what `detail` names: send one Host, one Content-Length and a plain path.",
     }
     UnknownHost {
         status: NOT_FOUND, name: "unknown_host", title: "This host is not served here", proxy_error: "destination_not_found",
-        cause: "No virtual host has the name that was asked for.",
+        cause: "No virtual host has the name that the request asks for.",
         cure: "Check the name. Operators: add a virtual host or an alias, or a catch-all `\"*\"`.",
     }
     Misdirected {
         status: MISDIRECTED_REQUEST, name: "misdirected", title: "This connection is for another host", proxy_error: "http_request_error",
-        cause: "The TLS connection was made for another host than the request is for, or before a change.",
+        cause: "The TLS connection was made for another host than the request, or before a change of the configuration.",
         cure: "Send the request again on a new connection, as browsers do by themselves.",
     }
     ClientCertificate {
-        status: FORBIDDEN, name: "client_certificate", title: "A client certificate is needed", proxy_error: "http_request_denied",
-        cause: "The host asks for a client certificate, and none that it believes was shown.",
-        cure: "Show a certificate of an authority that the host's `client_ca_file` names.",
+        status: FORBIDDEN, name: "client_certificate", title: "A client certificate is required", proxy_error: "http_request_denied",
+        cause: "The host requires a client certificate, and the client showed none that the host trusts.",
+        cure: "Show a certificate of an authority in the host's `client_ca_file`.",
     }
     AddressDenied {
-        status: FORBIDDEN, name: "address_denied", title: "This address may not come here", proxy_error: "http_request_denied",
-        cause: "The client's address is not allowed here, or is denied.",
-        cure: "Come from another network. Operators: `[access]`, and `trusted_proxies` if the address is that of a proxy.",
+        status: FORBIDDEN, name: "address_denied", title: "This address is not allowed here", proxy_error: "http_request_denied",
+        cause: "The client's address is not among the allowed ones, or it is denied.",
+        cure: "Use another network. Operators: see `[access]`, and `trusted_proxies` if the address is that of a proxy.",
     }
     CredentialsMissing {
-        status: UNAUTHORIZED, name: "credentials_missing", title: "Credentials are needed", proxy_error: "http_request_denied",
-        cause: "The request says nothing of who asks.",
-        cure: "Send what `WWW-Authenticate` asks for.",
+        status: UNAUTHORIZED, name: "credentials_missing", title: "Credentials are required", proxy_error: "http_request_denied",
+        cause: "The request has no credentials.",
+        cure: "Send the credentials that `WWW-Authenticate` asks for.",
     }
     CredentialsInvalid {
         status: UNAUTHORIZED, name: "credentials_invalid", title: "The credentials are not valid", proxy_error: "http_request_denied",
-        cause: "Password, token or key are wrong, expired, or meant for somebody else.",
-        cure: "Get new ones. Operators: the log has more with `gateway=debug`.",
+        cause: "The password, token or key is wrong, has expired, or is for another service.",
+        cure: "Get new credentials. Operators: with `gateway=debug`, the log says more.",
     }
     NotAllowed {
         status: FORBIDDEN, name: "not_allowed", title: "This is not allowed", proxy_error: "http_request_denied",
-        cause: "It is known who asks, and that they may not.",
-        cure: "Ask whoever grants it. Operators: `require` of `[auth]`.",
+        cause: "The client is known, and it lacks the permission for this request.",
+        cure: "Ask the operator for permission. Operators: see `require` in `[auth]`.",
     }
     AuthUnavailable {
         status: SERVICE_UNAVAILABLE, name: "auth_unavailable", title: "Credentials cannot be checked now", proxy_error: "http_request_denied",
-        cause: "Who could say who asks does not answer, or too many passwords are being checked.",
-        cure: "Ask again shortly. Operators: the issuer's keys, or the server of forward auth.",
+        cause: "The auth server or the issuer of the keys does not answer, or too many passwords are being checked.",
+        cure: "Try again shortly. Operators: check the issuer's keys, or the server of forward auth.",
     }
     NotImplemented {
         status: NOT_IMPLEMENTED, name: "not_implemented", title: "This is not implemented here", proxy_error: "http_request_error",
-        cause: "The request is for what no gateway of this kind does: a tunnel (`CONNECT`), or an unknown transfer coding.",
-        cure: "Send the body plain or `chunked`, and the request to a host rather than through it.",
+        cause: "The request needs something that this gateway does not implement: a tunnel (`CONNECT`), or an unknown transfer coding.",
+        cure: "Send the body plain or `chunked`, and do not use the gateway as a forward proxy.",
     }
     VersionNotSupported {
-        status: HTTP_VERSION_NOT_SUPPORTED, name: "version_not_supported", title: "This version is not spoken here", proxy_error: "http_request_error",
-        cause: "The request line names a version of HTTP that is not spoken on this connection.",
-        cure: "Speak HTTP/1.1, or HTTP/2 where TLS has agreed on it.",
+        status: HTTP_VERSION_NOT_SUPPORTED, name: "version_not_supported", title: "This version of HTTP is not supported", proxy_error: "http_request_error",
+        cause: "The request line names a version of HTTP that this connection does not support.",
+        cure: "Use HTTP/1.1, or HTTP/2 if TLS has negotiated it.",
     }
     MethodNotAllowed {
         status: METHOD_NOT_ALLOWED, name: "method_not_allowed", title: "This method is not allowed", proxy_error: "http_request_denied",
-        cause: "The method, such as `TRACE`, is allowed nowhere here.",
-        cure: "Use one that `Allow` names.",
+        cause: "The gateway refuses the method, such as `TRACE`, for every host.",
+        cure: "Use a method that `Allow` names.",
     }
     ExpectationFailed {
         status: EXPECTATION_FAILED, name: "expectation_failed", title: "This expectation cannot be met", proxy_error: "http_request_error",
-        cause: "`Expect` names something else than `100-continue`.",
-        cure: "Send the request without it.",
+        cause: "`Expect` names something other than `100-continue`.",
+        cure: "Send the request without `Expect`.",
     }
     ContentTooLarge {
         status: PAYLOAD_TOO_LARGE, name: "content_too_large", title: "The body is too long", proxy_error: "http_request_denied",
         cause: "The body has more bytes than `max_request_body_bytes` allows here.",
-        cure: "Send less, or in parts. Operators: `[limits]` of the route.",
+        cure: "Send a smaller body, or send it in parts. Operators: see `[limits]` of the route.",
     }
     UriTooLong {
         status: URI_TOO_LONG, name: "uri_too_long", title: "The target is too long", proxy_error: "http_request_denied",
-        cause: "Path and query have more bytes than `max_uri_bytes` allows here.",
-        cure: "Send what is long in a body. Operators: `[limits]` of the route.",
+        cause: "The path and the query together have more bytes than `max_uri_bytes` allows here.",
+        cure: "Send long data in a body. Operators: see `[limits]` of the route.",
     }
     HeadTooLarge {
         status: REQUEST_HEADER_FIELDS_TOO_LARGE, name: "head_too_large", title: "The header is too large", proxy_error: "http_request_denied",
         cause: "The head has more bytes than `max_header_bytes`, or more fields than `max_header_fields`, allows here.",
-        cure: "Mostly it is cookies: delete them. Operators: `[limits]` of the route.",
+        cure: "Delete cookies, which are the usual reason. Operators: see `[limits]` of the route.",
     }
     OriginNotAllowed {
-        status: FORBIDDEN, name: "origin_not_allowed", title: "Pages of this origin may not do this", proxy_error: "http_request_denied",
-        cause: "A browser has asked whether a page of another origin may send its request (CORS), and it may not.",
-        cure: "`detail` says what is not allowed. Operators: `[cors]` of the route.",
+        status: FORBIDDEN, name: "origin_not_allowed", title: "This origin is not allowed", proxy_error: "http_request_denied",
+        cause: "A browser asked whether a page of another origin may send a request (CORS), and the route does not allow it.",
+        cure: "`detail` says what is not allowed. Operators: see `[cors]` of the route.",
     }
     RequestTimeout {
         status: REQUEST_TIMEOUT, name: "request_timeout", title: "The request took too long to arrive", proxy_error: "http_request_error",
         cause: "The client stopped sending in the middle of its request.",
-        cure: "Send it again, faster; on a bad line in smaller parts.",
+        cure: "Send it again, faster; on a slow connection, send it in smaller parts.",
     }
     RateLimited {
         status: TOO_MANY_REQUESTS, name: "rate_limited", title: "Too many requests", proxy_error: "http_request_denied",
         cause: "The client has used up its requests for this window, or too many of its passwords wait to be checked.",
-        cure: "Wait as long as `Retry-After` says. Operators: `[rate_limit]`.",
+        cure: "Wait for the time in `Retry-After`. Operators: see `[rate_limit]`.",
     }
     NoBackend {
         status: SERVICE_UNAVAILABLE, name: "no_backend", title: "No backend is available", proxy_error: "destination_unavailable",
         cause: "Every backend of the service is down, drained or has an open circuit.",
-        cure: "Wait as long as `Retry-After` says. Operators: `/api/v1/backends` tells why.",
+        cure: "Wait for the time in `Retry-After`. Operators: `/api/v1/backends` shows why.",
     }
     LimitReached {
         status: SERVICE_UNAVAILABLE, name: "limit_reached", title: "The backends are busy", proxy_error: "connection_limit_reached",
         cause: "Each usable backend has as many requests in flight as `max_inflight_per_backend` allows.",
-        cure: "Ask again shortly. Operators: more backends, or a higher limit if they bear it.",
+        cure: "Try again shortly. Operators: add backends, or raise the limit if the backends can serve more.",
     }
     BadGateway {
         status: BAD_GATEWAY, name: "bad_gateway", title: "The backend failed", proxy_error: "destination_unavailable",
-        cause: "A backend could not be reached, or did not answer as HTTP asks; `Proxy-Status` says which.",
-        cure: "Ask again where that is safe. Operators: look at the backend, with the request's id.",
+        cause: "A backend could not be reached, or did not send a valid response; `Proxy-Status` says which.",
+        cure: "Send the request again if that is safe. Operators: check the backend, with the request's id.",
     }
     GatewayTimeout {
         status: GATEWAY_TIMEOUT, name: "gateway_timeout", title: "The backend took too long", proxy_error: "http_response_timeout",
-        cause: "A backend did not take the connection, or did not begin to answer, in time.",
-        cure: "Ask again where that is safe. Operators: the backend first, then `request_timeout_secs`.",
+        cause: "A backend did not accept the connection, or did not begin its response, in time.",
+        cure: "Send the request again if that is safe. Operators: check the backend first, then `request_timeout_secs`.",
     }
     DeadlineExceeded {
         status: GATEWAY_TIMEOUT, name: "deadline_exceeded", title: "The call took too long", proxy_error: "http_response_timeout",
-        cause: "A call of gRPC took longer than its client's `grpc-timeout`.",
-        cure: "Allow it more time, or ask for less.",
+        cause: "A gRPC call took longer than its client's `grpc-timeout`.",
+        cure: "Allow the call more time, or ask for less data.",
     }
     UnsupportedMediaType {
-        status: UNSUPPORTED_MEDIA_TYPE, name: "unsupported_media_type", title: "This is not spoken here", proxy_error: "http_request_error",
-        cause: "gRPC came over HTTP/1, or to a route whose backends do not speak HTTP/2.",
-        cure: "Speak HTTP/2 or gRPC-Web. Operators: `protocol = \"http2\"` in `[upstream]`.",
+        status: UNSUPPORTED_MEDIA_TYPE, name: "unsupported_media_type", title: "This protocol is not supported here", proxy_error: "http_request_error",
+        cause: "A gRPC request came over HTTP/1, or to a route whose backends do not speak HTTP/2.",
+        cure: "Use HTTP/2 or gRPC-Web. Operators: set `protocol = \"http2\"` in `[upstream]`.",
     }
     FaultInjected {
         status: SERVICE_UNAVAILABLE, name: "fault_injected", title: "A fault was injected", proxy_error: "proxy_internal_response",
-        cause: "The route answers so on purpose, with the status that its `fault` names.",
-        cure: "None is needed. Operators: take `fault` out of the route.",
+        cause: "The route returns this response on purpose, with the status that its `fault` names.",
+        cure: "Nothing has to be done. Operators: remove `fault` from the route.",
     }
     Internal {
         status: INTERNAL_SERVER_ERROR, name: "internal", title: "The gateway failed", proxy_error: "proxy_internal_error",
-        cause: "The gateway itself failed.",
-        cure: "Operators: the log has more, by the request's id. Please report it.",
+        cause: "An error in the gateway itself ended the request.",
+        cure: "Operators: find the request's id in the log, and please report the error.",
     }
 }
 

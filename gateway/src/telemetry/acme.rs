@@ -24,7 +24,7 @@ impl AcmeFamilies {
         Ok(AcmeFamilies {
             orders: new.counters(
                 "proxy_acme_orders_total",
-                "Orders of certificates, by what became of them",
+                "Orders of certificates, by result",
                 &["vhost", "result"],
             )?,
         })

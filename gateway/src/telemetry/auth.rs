@@ -59,17 +59,17 @@ impl AuthFamilies {
         Ok(AuthFamilies {
             refused: new.counters(
                 "proxy_auth_failures_total",
-                "Requests not let through because of who asks, by reason",
+                "Requests refused by checks of the client's address or credentials, by reason",
                 &["vhost", "route", "reason"],
             )?,
             fetches: new.counters(
                 "proxy_jwks_fetches_total",
-                "Fetches of the keys of issuers of tokens",
+                "Fetches of the keys of token issuers",
                 &["url", "result"],
             )?,
             fetched_at: new.gauges(
                 "proxy_jwks_fetched_timestamp_seconds",
-                "When the keys of an issuer were fetched last, in seconds since 1970",
+                "When the keys of an issuer were last fetched, in seconds since 1970",
                 &["url"],
             )?,
         })

@@ -44,7 +44,7 @@ impl BackendFamilies {
         Ok(BackendFamilies {
             requests: new.counters(
                 "proxy_backend_requests_total",
-                "Attempts to have a backend answer",
+                "Attempts to get a response from a backend",
                 backend,
             )?,
             connections: new.counters("proxy_backend_connections_total", "Connections opened", backend)?,
@@ -58,7 +58,7 @@ impl BackendFamilies {
                 "Requests being served now",
                 backend,
             )?,
-            health: new.gauges("health_check_status", "1 where healthy, else 0", backend)?,
+            health: new.gauges("health_check_status", "1 if healthy, else 0", backend)?,
             circuit: new.gauges("proxy_circuit_state", "0 closed, 1 half-open, 2 open", backend)?,
             circuit_opened: new.counters(
                 "proxy_circuit_opened_total",

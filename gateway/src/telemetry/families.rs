@@ -48,7 +48,7 @@ impl Families<'_> {
 
     /// Creates a metric that is always 1 and carries its information in its labels.
     pub(super) fn constant(&self, name: &str, labels: &[(&str, &str)]) -> Result<()> {
-        let opts = Opts::new(name, "1; the labels say what is running");
+        let opts = Opts::new(name, "Always 1; the labels name the running versions");
         let opts = labels.iter().fold(opts, |opts, (name, value)| opts.const_label(*name, *value));
         self.add(IntGauge::with_opts(opts)?)?.set(1);
         Ok(())

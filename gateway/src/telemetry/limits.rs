@@ -78,8 +78,11 @@ pub struct LimitMetrics([IntCounter; Limit::ALL.len()]);
 
 impl LimitMetrics {
     pub(super) fn new(new: &Families<'_>) -> Result<Self> {
-        let family =
-            new.counters("proxy_limits_exceeded_total", "Requests and clients over a limit", &["limit"])?;
+        let family = new.counters(
+            "proxy_limits_exceeded_total",
+            "Requests and clients that exceeded a limit",
+            &["limit"],
+        )?;
         Ok(LimitMetrics(Limit::ALL.map(|limit| family.with_label_values(&[limit.label()]))))
     }
 

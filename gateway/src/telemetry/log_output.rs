@@ -92,11 +92,11 @@ impl Output {
             }
             Err(error) => {
                 error!(
-                    "cannot open the log file {shown} again (logging.file_path): {error}; the old one is used on"
+                    "cannot open the log file {shown} again (logging.file_path): {error}; the old file is still used"
                 );
                 (self.tell)(&format!(
                     "gateway: cannot open the log file {shown} again (logging.file_path): {error}; lines still go to \
-                     the old one. Make its directory writable for the gateway's user, or have logrotate `create` the \
+                     the old file. Make its directory writable for the gateway's user, or have logrotate `create` the \
                      file for that user, and send SIGUSR1 again"
                 ));
             }
@@ -137,7 +137,7 @@ impl Output {
             None => {
                 self.outage = Some(Outage { began: now, last_failure: now, lines: lost });
                 (self.tell)(&format!(
-                    "gateway: cannot write the log to {}: {error}; lines are lost until that is mended \
+                    "gateway: cannot write the log to {}: {error}; lines are lost until this is fixed \
                      (proxy_log_lines_dropped counts them)",
                     self.target.name()
                 ));

@@ -129,14 +129,11 @@ impl Metrics {
             new.counters("proxy_tls_handshakes_total", "TLS handshakes with clients", &["result"])?;
         let refused = new.counters(
             "proxy_connections_refused_total",
-            "Connections over the limit: of all together, or of those from one address",
+            "Connections refused by the limit on all connections (total) or on those from one address (address)",
             &["reason"],
         )?;
-        let requests_refused = new.counters(
-            "proxy_requests_refused_total",
-            "What came in place of a valid request, by what was wrong",
-            &["reason"],
-        )?;
+        let requests_refused =
+            new.counters("proxy_requests_refused_total", "Refused invalid requests, by reason", &["reason"])?;
         Ok(Metrics {
             refused: REFUSED.map(|reason| requests_refused.with_label_values(&[reason])),
             requests_active: new.gauge("proxy_requests_active", "Requests being served now")?,
@@ -149,7 +146,7 @@ impl Metrics {
                 .counter("proxy_connections_abandoned_total", "Connections that took too long to open")?,
             proxy_headers_refused: new.counter(
                 "proxy_proxy_headers_refused_total",
-                "Connections closed because of their PROXY header, or for want of one",
+                "Connections closed because their PROXY header was missing, invalid or not trusted",
             )?,
             tls_handshakes: handshakes.with_label_values(&["ok"]),
             tls_handshakes_failed: handshakes.with_label_values(&["failed"]),
@@ -160,7 +157,7 @@ impl Metrics {
             )?,
             certificates_begin: new.gauges(
                 "proxy_certificate_not_before_timestamp_seconds",
-                "From when a certificate counts, in seconds since 1970",
+                "When a certificate becomes valid, in seconds since 1970",
                 &["vhost", "key"],
             )?,
             requests_per_second: new
@@ -169,12 +166,12 @@ impl Metrics {
                 .rate("proxy_success_rate", "Share of responses that were not 5xx, over 10 seconds")?,
             last_reload_successful: new.gauge(
                 "proxy_config_last_reload_successful",
-                "1 where the last configuration was taken over, else 0",
+                "1 if the last configuration was applied, else 0",
             )?,
-            log_lines_dropped: new.gauge("proxy_log_lines_dropped", "Log lines lost, since the start")?,
+            log_lines_dropped: new.gauge("proxy_log_lines_dropped", "Log lines lost since the start")?,
             self_signed: new.gauge(
                 "proxy_self_signed_certificates",
-                "Virtual hosts that are shown with a self-signed certificate, for want of one of their own",
+                "Virtual hosts that use a generated, self-signed certificate because they have no other",
             )?,
             acme: AcmeFamilies::new(&new)?,
             limits: LimitMetrics::new(&new)?,
@@ -188,7 +185,7 @@ impl Metrics {
             )?,
             api_latency: new.histograms(
                 "api_latency_seconds",
-                "Time to the answer of the management API",
+                "Time until the management API has responded",
                 &["method", "path"],
                 &BUCKETS,
             )?,
@@ -218,7 +215,7 @@ impl Metrics {
             retries: new.counters("proxy_retries_total", "Attempts after the first", route)?,
             retries_refused: new.counters(
                 "proxy_retries_refused_total",
-                "Retries that the budget had no room for",
+                "Retries refused by the retry budget",
                 route,
             )?,
             faults: new.counters(
@@ -228,7 +225,7 @@ impl Metrics {
             )?,
             mirrored: new.counters(
                 "proxy_mirrored_total",
-                "Copies of requests, by what became of them",
+                "Mirrored copies of requests, by result",
                 &["vhost", "route", "result"],
             )?,
             upgrades: new.counters(
@@ -238,18 +235,18 @@ impl Metrics {
             )?,
             grpc: new.counters(
                 "proxy_grpc_responses_total",
-                "Calls of gRPC, by how they ended",
+                "gRPC calls, by status",
                 &["vhost", "route", "grpc_status"],
             )?,
             lookups: new.counters("proxy_dns_lookups_total", "Lookups of backends' names", &["result"])?,
             tag_responses: new.counters(
                 "proxy_tag_responses_total",
-                "Responses of virtual hosts that share their requests, by tag and class of status",
+                "Responses of virtual hosts with a split, by tag and class of status",
                 &["vhost", "tag", "status"],
             )?,
             tag_latency: new.histograms(
                 "proxy_tag_latency_seconds",
-                "Time to the response's head, by tag, of virtual hosts that share their requests",
+                "Time to the response's head, by tag, of virtual hosts with a split",
                 &["vhost", "tag"],
                 &BUCKETS,
             )?,

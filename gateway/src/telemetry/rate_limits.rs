@@ -53,21 +53,21 @@ impl RateLimitFamilies {
         Ok(RateLimitFamilies {
             evicted: new.counter(
                 "proxy_rate_limit_evictions_total",
-                "Clients forgotten within their windows, for want of room (proxy.rate_limit_clients)",
+                "Clients dropped before the end of their windows because the table was full (proxy.rate_limit_clients)",
             )?,
             refused: new.counters(
                 "proxy_rate_limited_total",
-                "Requests over a rate limit, by the window that had no room",
+                "Requests over a rate limit, by policy",
                 &["vhost", "route", "policy"],
             )?,
             store_up: new.gauges(
                 "proxy_rate_limit_store_up",
-                "1 while the store counts, 0 while the gateway does by itself",
+                "1 while the store counts requests, 0 while the gateway counts them itself",
                 &["store"],
             )?,
             counted_here: new.counters(
                 "proxy_rate_limit_fallbacks_total",
-                "Requests counted by the gateway itself in place of the store, by why",
+                "Requests counted by the gateway itself instead of the store, by reason",
                 &["store", "reason"],
             )?,
         })

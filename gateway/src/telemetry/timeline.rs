@@ -122,7 +122,7 @@ pub struct RecentRequest {
     pub status: u16,
     /// Number of bytes of the response's body.
     pub bytes: u64,
-    /// Number of attempts to have a backend answer.
+    /// Number of attempts to get a response from a backend.
     pub attempts: u32,
     /// Description of the error, if there was one.
     pub error: Option<String>,

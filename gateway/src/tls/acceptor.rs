@@ -155,7 +155,7 @@ impl TlsAccept for CertSelector<'_> {
         let Some(host) = self.certificates.find(ssl.servername(NameType::HOST_NAME)) else { return };
         if let Err(error) = host.present(ssl) {
             // The handshake fails in the same way as without a certificate.
-            debug!(domain = host.domain, %error, "cannot show a certificate");
+            debug!(domain = host.domain, %error, "cannot present a certificate");
         }
     }
 

@@ -78,8 +78,9 @@ impl Pair {
         let read_as = self.look();
         let (file, key_file) = (self.certificate.display(), self.key.display());
         let pem = files::read(&self.certificate).map_err(BadPair::Certificate)?;
-        let chain = X509::stack_from_pem(&pem)
-            .map_err(|error| BadPair::Certificate(format!("'{file}' is no PEM: {}", reason(&error))))?;
+        let chain = X509::stack_from_pem(&pem).map_err(|error| {
+            BadPair::Certificate(format!("'{file}' is not in PEM format: {}", reason(&error)))
+        })?;
         let Some(leaf) = chain.first() else {
             return Err(BadPair::Certificate(format!("'{file}' holds no certificate")));
         };
@@ -89,7 +90,7 @@ impl Pair {
         let key = PKey::private_key_from_pem_callback(&pem, |_| Ok(0));
         let key = key.map_err(|error| {
             let reason = reason(&error);
-            BadPair::Key(format!("'{key_file}' holds no private key in PEM without a passphrase: {reason}"))
+            BadPair::Key(format!("'{key_file}' holds no unencrypted private key in PEM format: {reason}"))
         })?;
         if !leaf.public_key().is_ok_and(|public| public.public_eq(&key)) {
             return Err(BadPair::Key(format!("'{key_file}' is not the key of the certificate in '{file}'")));
@@ -142,7 +143,7 @@ impl Certificate {
     pub fn warning(&self, now: SystemTime) -> Option<String> {
         let file = self.pair()?.certificate.display();
         let what = match (self.not_before.duration_since(now), self.not_after.duration_since(now)) {
-            (Ok(ahead), _) if !ahead.is_zero() => format!("counts only in {}", Span(ahead)),
+            (Ok(ahead), _) if !ahead.is_zero() => format!("becomes valid only in {}", Span(ahead)),
             (_, Err(past)) => format!("expired {} ago", Span(past.duration())),
             (_, Ok(left)) if left < self.expires_soon() => format!("expires in {}", Span(left)),
             _ => return None,
@@ -228,7 +229,7 @@ pub(super) fn system_time(time: &Asn1TimeRef) -> SystemTime {
 
 pub(super) fn reason(error: &ErrorStack) -> String {
     let said = error.errors().first().and_then(|error| error.reason());
-    said.unwrap_or("it is not what it should be").to_owned()
+    said.unwrap_or("OpenSSL gives no reason").to_owned()
 }
 
 /// Duration in the form that people use: days, hours or minutes.
@@ -330,7 +331,9 @@ pub(super) mod tests {
             assert!(pair.read().is_ok());
         }
         let directory = Pair { certificate: "/".into(), key: "/".into() };
-        assert!(matches!(directory.read(), Err(BadPair::Certificate(why)) if why.contains("is no file")));
+        assert!(
+            matches!(directory.read(), Err(BadPair::Certificate(why)) if why.contains("is not a regular file"))
+        );
     }
 
     #[test]
@@ -360,7 +363,7 @@ pub(super) mod tests {
         }
         assert_eq!(warning(now - 9 * day, now + day / 2).as_deref(), Some("expires in 12 hours"));
         assert_eq!(warning(now - day, now - day * 3).as_deref(), Some("expired 3 days ago"));
-        assert_eq!(warning(now + day * 3, now + 90 * day).as_deref(), Some("counts only in 3 days"));
+        assert_eq!(warning(now + day * 3, now + 90 * day).as_deref(), Some("becomes valid only in 3 days"));
     }
 
     #[test]

@@ -43,7 +43,8 @@ impl ClientAuthority {
         let shown = file.display();
         let pem = std::fs::read(file).map_err(|error| format!("cannot read '{shown}': {error}"))?;
         let authorities = X509::stack_from_pem(&pem);
-        let authorities = authorities.map_err(|error| format!("'{shown}' is no PEM: {}", reason(&error)))?;
+        let authorities =
+            authorities.map_err(|error| format!("'{shown}' is not in PEM format: {}", reason(&error)))?;
         if authorities.is_empty() {
             return Err(format!("'{shown}' holds no certificate"));
         }

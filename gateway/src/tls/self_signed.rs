@@ -30,11 +30,11 @@ const DAYS: u32 = 90;
 pub enum SelfSignedError {
     /// A certificate cannot be made for this name.
     #[error(
-        "'{0}' cannot be the name of a certificate; expected something like \"localhost\" or \"*.example.test\""
+        "'{0}' is not a valid name for a certificate; expected something like \"localhost\" or \"*.example.test\""
     )]
     Name(String),
     /// A file cannot be written, or already exists.
-    #[error("cannot write '{}': {source}; nothing that is there is replaced", file.display())]
+    #[error("cannot write '{}': {source}; existing files are not replaced", file.display())]
     Write {
         /// File that could not be written.
         file: PathBuf,
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(certificate.names, ["localhost", "*.app.test", "127.0.0.1", "[::1]"]);
         assert_eq!(pair.key.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         let again = self_signed(&names, directory.path()).unwrap_err().to_string();
-        assert!(again.contains("nothing that is there is replaced"), "{again}");
+        assert!(again.contains("existing files are not replaced"), "{again}");
         assert!(self_signed(&["*".to_owned()], directory.path()).is_err());
         assert!(self_signed(&["a b".to_owned()], directory.path()).is_err());
     }

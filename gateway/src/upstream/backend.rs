@@ -226,7 +226,7 @@ impl BackendState {
                         warn!(backend, %address, secs, "circuit opened: {failures} of {requests} requests failed");
                     }
                     Why::TriedInVain => {
-                        warn!(backend, %address, secs, "circuit opened again: the request that tried has failed");
+                        warn!(backend, %address, secs, "circuit opened again: the test request has failed");
                     }
                 }
             }
@@ -307,7 +307,11 @@ impl Attempt {
         };
         if tries {
             backend.show_circuit();
-            debug!(backend = backend.name, address = %backend.endpoint, "circuit half-open: one request tries");
+            debug!(
+                backend = backend.name,
+                address = %backend.endpoint,
+                "circuit half-open: one request tests the backend"
+            );
         }
         backend.metrics.requests.inc();
         backend.metrics.requests_active.inc();

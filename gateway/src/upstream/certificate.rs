@@ -78,7 +78,11 @@ pub fn explain_in_log(backend: &Arc<BackendState>, peer: &HttpPeer) {
         match why_refused(&peer).await {
             Some(reason) => warn!(backend = name, %address, "the backend's certificate is refused: {reason}"),
             None => {
-                warn!(backend = name, %address, "the backend's certificate was refused, and is not any more")
+                warn!(
+                    backend = name,
+                    %address,
+                    "the backend's certificate was refused before, and is accepted now"
+                )
             }
         }
     });

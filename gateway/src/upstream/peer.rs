@@ -173,7 +173,7 @@ impl PeerSettings {
             Endpoint::Inet(address) => HttpPeer::new(*address, tls.is_some(), sni),
             Endpoint::Unix(path) => HttpPeer::new_uds(&path.to_string_lossy(), tls.is_some(), sni)?,
             Endpoint::Unresolved(name) => {
-                return Error::e_explain(ConnectNoRoute, format!("nobody has looked up {name}"));
+                return Error::e_explain(ConnectNoRoute, format!("the name {name} has not been resolved"));
             }
         };
         // Pingora distinguishes connections by address, name and client certificate. The group key adds what Pingora
@@ -294,8 +294,12 @@ fn file<T>(
     match read(&pem) {
         Ok(found) => Ok(Some(found)),
         Err(error) => {
-            let reason = error.errors().first().and_then(|error| error.reason()).unwrap_or("it is not PEM");
-            Err(BadFile { key, detail: format!("'{path}' does not hold what it should, in PEM: {reason}") })
+            let reason = error
+                .errors()
+                .first()
+                .and_then(|error| error.reason())
+                .unwrap_or("there is no PEM block in it");
+            Err(BadFile { key, detail: format!("'{path}' cannot be read as PEM: {reason}") })
         }
     }
 }
@@ -363,6 +367,9 @@ mod tests {
         assert!(empty.detail.contains("holds no certificate"), "{empty:?}");
         std::fs::write(path, "nonsense").unwrap();
         let wrong = with(|config, path| config.client_key_file = path, path);
-        assert!(wrong.key == "client_key_file" && wrong.detail.contains("does not hold"), "{wrong:?}");
+        assert!(
+            wrong.key == "client_key_file" && wrong.detail.contains("cannot be read as PEM"),
+            "{wrong:?}"
+        );
     }
 }

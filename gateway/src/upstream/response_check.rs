@@ -28,11 +28,15 @@ pub fn check(response: &mut ResponseHeader, upgrade: bool, limits: &HeadLimits) 
         let is_websocket = |protocol: &HeaderValue| protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
         if !protocols.next().is_some_and(is_websocket) || protocols.next().is_some() {
             // RFC 6455 4.1: the two ends of the tunnel have not agreed on a protocol.
-            return Err(Error::explain(InvalidHTTPHeader, "101, and not to a WebSocket").into_up());
+            return Err(Error::explain(InvalidHTTPHeader, "101, but not for a WebSocket").into_up());
         }
         if response.version != Version::HTTP_11 {
             // RFC 9110 7.8. Pingora's connection to the backend does not count as switched either.
-            return Err(Error::explain(InvalidHTTPHeader, "101, which HTTP/1.0 does not have").into_up());
+            return Err(Error::explain(
+                InvalidHTTPHeader,
+                "101 over HTTP/1.0, which does not have this status",
+            )
+            .into_up());
         }
     }
     strip_hop_by_hop(response);
@@ -61,7 +65,7 @@ pub fn check_fields(fields: &HeaderMap, limits: &HeadLimits) -> Result<()> {
         }
         for (name, value) in fields {
             if !is_token(name.as_str().as_bytes()) {
-                return Err("the name of a header field has bytes that no name has");
+                return Err("the name of a header field has bytes that are not allowed in a name");
             }
             if value.as_bytes().trim_ascii().len() != value.len() {
                 return Err("the value of a header field begins or ends with white space");
@@ -97,7 +101,7 @@ fn strip_hop_by_hop(response: &mut ResponseHeader) {
 
 /// Returns the error for a switch of protocols that the client did not ask for.
 pub(super) fn switched_unasked() -> Box<Error> {
-    Error::explain(InvalidHTTPHeader, "101 to a request that asked for no other protocol").into_up()
+    Error::explain(InvalidHTTPHeader, "101 to a request that did not ask for another protocol").into_up()
 }
 
 /// Replaces a length that is there several times, or has leading zeros, by one number (RFC 9110 8.6). Lengths that

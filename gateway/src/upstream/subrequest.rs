@@ -68,7 +68,7 @@ fn for_http2(request: &mut RequestHeader, peer: &HttpPeer) -> Result<()> {
     let path = request.uri.path_and_query().map_or("/", |path| path.as_str());
     let scheme = if peer.is_tls() { "https" } else { "http" };
     let uri = format!("{scheme}://{host}{path}").parse();
-    request.set_uri(uri.or_err(InvalidHTTPHeader, "cannot be asked for over HTTP/2")?);
+    request.set_uri(uri.or_err(InvalidHTTPHeader, "the request cannot be sent over HTTP/2")?);
     request.remove_header(&header::TRANSFER_ENCODING);
     request.remove_header(&header::CONNECTION);
     request.set_version(Version::HTTP_2);

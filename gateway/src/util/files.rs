@@ -17,7 +17,7 @@ pub fn read(file: &Path) -> Result<Vec<u8>, String> {
     let shown = file.display();
     let found = std::fs::metadata(file);
     if found.as_ref().is_ok_and(|found| !found.is_file() || found.len() > MAX_BYTES) {
-        return Err(format!("'{shown}' is no file of at most {} KiB", MAX_BYTES / 1024));
+        return Err(format!("'{shown}' is not a regular file of at most {} KiB", MAX_BYTES / 1024));
     }
     found.and_then(|_| std::fs::read(file)).map_err(|error| format!("cannot read '{shown}': {error}"))
 }
@@ -29,7 +29,7 @@ pub fn read(file: &Path) -> Result<Vec<u8>, String> {
 /// Returns an error with the file's name if it cannot be read, or is not UTF-8.
 pub fn read_text(file: &Path) -> Result<String, String> {
     let text = String::from_utf8(read(file)?);
-    let text = text.map_err(|_| format!("'{}' is no text in UTF-8", file.display()))?;
+    let text = text.map_err(|_| format!("'{}' is not UTF-8 text", file.display()))?;
     Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
@@ -69,8 +69,8 @@ pub fn replace(file: &Path, draft: &Path, content: &[u8]) -> io::Result<Replaced
 pub fn overwrite(file: &Path, content: &[u8]) -> io::Result<()> {
     let told = |error: io::Error, outcome: &str| {
         let detail = format!(
-            "it is mounted by itself, so it cannot be replaced, and cannot be written in place: {error}{outcome}; mount \
-             its directory, or let it be written to"
+            "it is a mount point, so it cannot be replaced, and cannot be written in place: {error}{outcome}; mount \
+             its directory instead, or make the file writable"
         );
         io::Error::new(error.kind(), detail)
     };
@@ -80,7 +80,7 @@ pub fn overwrite(file: &Path, content: &[u8]) -> io::Result<()> {
     let mut opened = opened.map_err(|error| told(error, ""))?;
     write_over(&mut opened, content).map_err(|error| match write_over(&mut opened, &before) {
         Ok(()) => told(error, ""),
-        Err(_) => told(error, " (and neither can what was in it before: it is damaged now)"),
+        Err(_) => told(error, " (the previous content could not be restored: the file is damaged now)"),
     })
 }
 
@@ -125,11 +125,11 @@ mod tests {
         std::fs::write(&file, "\u{feff}alice").unwrap();
         assert_eq!(read_text(&file), Ok("alice".to_owned()));
         std::fs::write(&file, b"J\xfcrgen").unwrap();
-        assert!(read_text(&file).unwrap_err().ends_with("is no text in UTF-8"));
+        assert!(read_text(&file).unwrap_err().ends_with("is not UTF-8 text"));
         std::fs::write(&file, vec![b'x'; 1 + MAX_BYTES as usize]).unwrap();
         for other in [&*file, directory.path(), Path::new("/dev/zero")] {
             let why = read(other).unwrap_err();
-            assert!(why.ends_with("is no file of at most 1024 KiB"), "{why}");
+            assert!(why.ends_with("is not a regular file of at most 1024 KiB"), "{why}");
         }
         assert!(read(&directory.path().join("none")).unwrap_err().starts_with("cannot read '"));
     }

@@ -82,7 +82,7 @@ pub fn roots(file: &str) -> Result<Roots, String> {
     match parsed {
         Ok(roots) if !Vec::is_empty(&roots) => Ok(roots),
         Ok(_) => Err(format!("'{file}' holds no certificate")),
-        Err(error) => Err(format!("'{file}' holds no certificates in PEM: {error}")),
+        Err(error) => Err(format!("'{file}' holds no certificates in PEM format: {error}")),
     }
 }
 
@@ -113,7 +113,7 @@ pub async fn fetch(
         Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
     };
     let answered = timeout(limit, exchange).await;
-    answered.unwrap_or_else(|_| Err(format!("no whole answer within {limit:?}")))
+    answered.unwrap_or_else(|_| Err(format!("no complete response within {limit:?}")))
 }
 
 /// Returns an error and its causes on one line.

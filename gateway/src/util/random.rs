@@ -8,7 +8,7 @@ pub const SECRET_BYTES: usize = 32;
 
 /// Error: the operating system gave no random bytes.
 #[derive(Debug, thiserror::Error)]
-#[error("the operating system gives no random bytes: {0}")]
+#[error("cannot get random bytes from the operating system: {0}")]
 pub struct NoRandomBytes(#[from] getrandom::Error);
 
 /// Makes a secret from the operating system's random bytes.

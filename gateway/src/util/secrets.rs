@@ -40,7 +40,7 @@ impl Secrets {
         match std::env::var(name) {
             Ok(secret) if !secret.trim().is_empty() => Ok(Some(secret)),
             Err(std::env::VarError::NotUnicode(_)) => {
-                Err(format!("the environment variable {name} is no text in UTF-8"))
+                Err(format!("the environment variable {name} is not UTF-8 text"))
             }
             _ => self.absent(key, format!("the environment variable {name} is not set, or empty")),
         }

@@ -31,10 +31,10 @@ async fn last_usable_backend_of_used_tag_stays_unless_forced() {
     assert_eq!(status(&gateway, "POST", "/backends/web-a/drain", None).await, 200, "web-b is left");
     let drained = json!({"drained": true});
     for (method, path, body, verb) in [
-        ("POST", "/backends/web-b/drain", None, "?force=true drains it all the same"),
+        ("POST", "/backends/web-b/drain", None, "?force=true drains it anyway"),
         ("PUT", "/backends/web-b", Some(drained.clone()), "?force=true changes it"),
         ("PUT", "/backends/web-b", Some(json!({"tags": ["spare"]})), "?force=true changes it"),
-        ("DELETE", "/backends/web-b", None, "?force=true takes it away"),
+        ("DELETE", "/backends/web-b", None, "?force=true removes it"),
     ] {
         let said = refused(&gateway, method, path, body).await;
         assert!(
@@ -121,7 +121,7 @@ async fn a_put_adds_with_201_and_tells_of_a_name_that_may_be_a_typo() {
     assert_eq!(status(&gateway, "PUT", "/backends/web-c", backend).await, 201);
     let said =
         refused(&gateway, "POST", "/domains/shop.example/switch", Some(json!({"new_tag": "bb"}))).await;
-    assert!(said.contains("no backend bears the tag 'bb'"), "{said}");
+    assert!(said.contains("no backend has the tag 'bb'"), "{said}");
 }
 
 /// Returns every operation of the description: method, path with its parameters filled in, and definition.

@@ -75,8 +75,8 @@ async fn each_tag_of_a_split_satisfies_a_test() {
 #[tokio::test]
 async fn a_case_without_sense_is_refused() {
     for (case, says) in [
-        ("request = \"GET /x\"\nexpect = { tag = \"a\" }", "'GET /x' is no request"),
-        ("request = \"http://a/\"\nexpect = { tag = \"a\" }", "'http://a/' is no request"),
+        ("request = \"GET /x\"\nexpect = { tag = \"a\" }", "'GET /x' is not a valid request"),
+        ("request = \"http://a/\"\nexpect = { tag = \"a\" }", "'http://a/' is not a valid request"),
         ("expect = { tag = \"a\" }", "a test needs a `request`"),
         ("request = \"GET http://a/\"", "a test needs something to `expect`"),
         ("request = \"GET http://a/\"\nexpect = { tga = \"a\" }", "unknown key `tga` (did you mean `tag`?)"),
@@ -99,7 +99,7 @@ async fn change_that_breaks_a_test_is_refused_by_api_and_reload() {
 
     gateway.edit(&text().replace("path = \"/old\"", "path = \"/older\""));
     gateway.process.signal(Signal::SIGHUP);
-    let line = gateway.process.line("was not taken over").await;
+    let line = gateway.process.line("was not applied").await;
     assert!(line.contains("the test of GET http://shop.example/old fails"), "{line}");
     assert_eq!(gateway.read("/config/history").await.as_array().unwrap().len(), 1);
 }
@@ -139,7 +139,7 @@ async fn check_says_what_a_file_would_change() {
     other.behave(Behaviour::Chunks(&["[]"]));
     let (code, said) = check(&running, &["--against", &format!("http://{}", other.address())]).await;
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("it names no virtual hosts"), "{said}");
+    assert!(said.contains("it has no `virtual_hosts`"), "{said}");
     let (code, said) = check(&running, &["--against", "/nowhere.toml"]).await;
     assert_eq!(code, Some(1));
     assert!(said.contains("--against: /nowhere.toml: cannot read"), "{said}");

@@ -136,7 +136,7 @@ async fn missing_file_bad_address_unknown_name_are_exit_code_1() {
     let (code, said) =
         run(&[], &[("PINGORA_BACKEND_ADDR", "nonsense"), ("PINGORA_MAX_CONNECTIONS", "many")]).await;
     assert_eq!(code, Some(1));
-    assert!(said.contains("PINGORA_BACKEND_ADDR: 'nonsense' is no address"), "{said}");
+    assert!(said.contains("PINGORA_BACKEND_ADDR: 'nonsense' is not a valid address"), "{said}");
     assert!(said.contains("PINGORA_MAX_CONNECTIONS: 'many' is not a whole number"), "{said}");
 
     let nowhere = ("PINGORA_BACKEND_ADDR", "nowhere.invalid:80");

@@ -112,7 +112,7 @@ async fn explain_reports_local_replies() {
     assert_eq!(explained["answered"], 200);
     let ambiguous = json(&["GET", "http://app.example.com/api%2f..%2fold"]).await;
     assert_eq!(ambiguous["answered"], 400);
-    assert_eq!(ambiguous["refused"], "the path has a dot segment in it that not every server would see");
+    assert_eq!(ambiguous["refused"], "the path contains a dot segment that only some servers recognise");
     let moved = json(&["GET", "http://app.example.com/old/x"]).await;
     assert_eq!(
         (&moved["answered"], &moved["route"]["redirect"]),
@@ -186,7 +186,7 @@ async fn a_preflight_is_answered_by_the_route_that_it_is_about() {
     assert!(said.contains("route         yes /put PUT: the longest match"), "{said}");
     let expected = [
         "access        depends on the client's address: [access] must allow it; otherwise 403",
-        "preflight     asks whether a page may send PUT: answered here, by [cors]",
+        "preflight     a page asks permission to send PUT: [cors] answers",
         "answered      with 204",
     ];
     assert_eq!(tail(&said), expected, "no rate limit, no login, no backend");
@@ -236,7 +236,7 @@ async fn explain_reports_refused_methods_and_sizes() {
     for (arguments, refused) in [
         (
             &["CONNECT", "http://a/"][..],
-            "CONNECT is not implemented: this is no forward proxy: answered with 501",
+            "CONNECT is not implemented: this is not a forward proxy: answered with 501",
         ),
         (&["TRACE", "http://a/"], "TRACE is not allowed: answered with 405"),
         (&["GET", "http://a/small/too/long"], "limits.max_uri_bytes allows: answered with 414"),
@@ -244,10 +244,7 @@ async fn explain_reports_refused_methods_and_sizes() {
             &["POST", "http://a/small", "-H", "Content-Length: 6"],
             "limits.max_request_body_bytes allows: answered with 413",
         ),
-        (
-            &["GET", "http://a/", "-H", "Connection: cookie"],
-            "not for one connection alone: answered with 400",
-        ),
+        (&["GET", "http://a/", "-H", "Connection: cookie"], "that is not hop-by-hop: answered with 400"),
     ] {
         let said = guarded(arguments).await;
         let last = said.lines().last().unwrap();
@@ -279,7 +276,7 @@ async fn explain_reports_auth_server_cookies() {
         let asked = ["explain", "-c", &path, "GET", "http://app.example.com/beta"];
         let (code, said) = Process::run(GATEWAY, &asked, &[]).await;
         assert_eq!(
-            (code, said.contains("  auth cookies  the client gets those")),
+            (code, said.contains("  auth cookies  those of the auth server")),
             (Some(0), is_said),
             "{said}"
         );

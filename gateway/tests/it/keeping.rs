@@ -100,7 +100,7 @@ async fn a_full_disk_leaves_everything_as_it_was_and_is_told() {
     let full = switch(&gateway, "b").await;
     assert_eq!(full.status, 500, "{full:?}");
     assert!(
-        full.text().contains("No space left on device") && full.text().contains("is as it was"),
+        full.text().contains("No space left on device") && full.text().contains("has not changed"),
         "{full:?}"
     );
     assert_eq!(tag(&gateway).await, "a");

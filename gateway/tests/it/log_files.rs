@@ -214,7 +214,7 @@ async fn a_user_that_root_has_become_opens_its_log_again_where_it_may() {
     std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
     std::fs::rename(&log, &second).unwrap();
     gateway.process.signal(Signal::SIGUSR1);
-    let told = gateway.process.line("lines still go to the old one").await;
+    let told = gateway.process.line("lines still go to the old file").await;
     assert!(told.contains("Permission denied") && told.contains("send SIGUSR1 again"), "{told}");
     gateway.get("/anything/kept").await;
     eventually!(read(&second).contains("/anything/kept"));

@@ -31,7 +31,7 @@ async fn bind_mounted_file_is_written_in_place_or_error_says_why() {
             assert_eq!(tag(&gateway).await, "b");
             let after = before.replace("enabled_backends_tag = \"a\"", "enabled_backends_tag = \"b\"");
             assert_eq!(text_of(&gateway), after, "and what it is mounted from has it");
-            gateway.process.line("was written in place").await;
+            gateway.process.line("was overwritten in place").await;
             // The gateway recognizes its own write, so it does not reload the file.
             assert_eq!(switch(&gateway, "a").await.status, 200);
             assert_eq!(text_of(&gateway), before);
@@ -39,8 +39,8 @@ async fn bind_mounted_file_is_written_in_place_or_error_says_why() {
         } else {
             assert_eq!(answer.status, 500, "{answer:?}");
             let said = answer.text();
-            assert!(said.contains("mounted by itself") && said.contains("Read-only file system"), "{said}");
-            assert!(said.contains("the running configuration is as it was"), "{said}");
+            assert!(said.contains("it is a mount point") && said.contains("Read-only file system"), "{said}");
+            assert!(said.contains("the running configuration has not changed"), "{said}");
             assert_eq!(tag(&gateway).await, "a");
             assert_eq!(text_of(&gateway), before);
         }

@@ -26,7 +26,7 @@ async fn an_edit_of_the_file_moves_the_traffic() {
     assert_eq!(answered_by(&gateway).await, a.label());
     gateway.edit(&over(&[&b], ""));
     eventually!(answered_by(&gateway).await == b.label());
-    gateway.process.line("a new configuration was taken over by=\"file\" revision=2").await;
+    gateway.process.line("a new configuration was applied by=\"file\" revision=2").await;
 }
 
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn sighup_reads_the_file_again() {
     let a = Origin::start().await;
     let gateway = Gateway::start_with_config(&over(&[&a], "")).await;
     gateway.process.signal(Signal::SIGHUP);
-    gateway.process.line("a new configuration was taken over by=\"SIGHUP\" revision=2").await;
+    gateway.process.line("a new configuration was applied by=\"SIGHUP\" revision=2").await;
     assert_eq!(answered_by(&gateway).await, a.label());
 }
 
@@ -45,7 +45,7 @@ async fn a_bad_file_changes_nothing_and_is_told() {
     assert_eq!(gateway.metric("proxy_config_last_reload_successful").await, 1.0);
     let broken = over(&[&b], "").replace("[proxy]", "[prxy]\n[proxy]");
     gateway.edit(&broken);
-    let line = gateway.process.line("was not taken over, the old one goes on").await;
+    let line = gateway.process.line("was not applied, and the old one stays in use").await;
     assert!(line.contains("gateway.toml:1:2: unknown key `prxy` (did you mean `proxy`?)"), "{line}");
     eventually!(gateway.metric("proxy_config_last_reload_successful").await == 0.0);
     assert_eq!(answered_by(&gateway).await, a.label());
@@ -111,7 +111,7 @@ async fn health_quota_and_connections_survive_a_reload() {
         assert_eq!(gateway.get("/").await.status, 200);
     }
     gateway.edit(&over(&[&a, &b], &format!("{checks}[retry]\nattempts = 1\n")));
-    gateway.process.line("was taken over").await;
+    gateway.process.line("was applied").await;
     assert_eq!(gateway.metric(status).await, 0.0, "the dead one is not believed to be healthy again");
     assert_eq!(gateway.get("/").await.status, 429, "and clients do not get another quota");
     assert_eq!(gateway.metric("proxy_backend_connections_total{backend=\"origin-0\"}").await, 1.0);
@@ -131,7 +131,7 @@ async fn removed_backend_is_no_longer_probed_or_counted() {
     Client::new().send(request).await;
     assert!(gateway.monitor("/metrics").await.text().contains("vhost=\"other\""));
     gateway.edit(&over(&[&a], checks));
-    gateway.process.line("was taken over").await;
+    gateway.process.line("was applied").await;
     let metrics = gateway.monitor("/metrics").await.text();
     assert!(!metrics.contains("vhost=\"other\"") && !metrics.contains("backend=\"origin-1\""), "{metrics}");
     b.forget();
@@ -159,7 +159,7 @@ async fn keys_that_need_a_restart_are_logged_and_the_rest_applied() {
     let gateway = Gateway::start_with_config(&over(&[&a], "")).await;
     let moved = over(&[&b], "").replace("[metrics]", "threads = 3\n[metrics]");
     gateway.edit(&moved);
-    gateway.process.line("these keys hold only after a restart: proxy.threads").await;
+    gateway.process.line("these keys take effect only after a restart: proxy.threads").await;
     assert_eq!(answered_by(&gateway).await, b.label());
 }
 

@@ -37,7 +37,7 @@ async fn the_file_of_the_current_directory_is_taken_and_named() {
     for name in ["gateway.toml", "config.toml"] {
         std::fs::write(directory.path().join(name), named(&origin, name)).unwrap();
         let process = started_in(directory.path(), &[], &[]);
-        process.line(&format!("the configuration is {name} (--config names another one)")).await;
+        process.line(&format!("the configuration is {name} (choose another one with --config)")).await;
         assert_eq!(get(&process).await.header("x-found"), name);
     }
     // The option has precedence over a file that is found.
@@ -157,7 +157,7 @@ async fn backend_without_health_path_is_healthy_by_default() {
         QUIET[1],
     ];
     let process = Process::spawn(GATEWAY, &[], &variables);
-    process.line("any answer below 500 passes").await;
+    process.line("any status below 500 passes").await;
     let metrics = address_in(&process.line("metrics on http://").await);
     let status = || async {
         let text = Client::new().get(format!("http://{metrics}/metrics")).await.text();
@@ -175,7 +175,7 @@ async fn backend_without_health_path_is_healthy_by_default() {
     let strict = [&variables[..], &[("PINGORA_HEALTH_CHECK_PATH", "/health")]].concat();
     let process = Process::spawn(GATEWAY, &[], &strict);
     process.line("backend is unhealthy").await;
-    assert!(!process.output().contains("any answer below 500"), "{}", process.output());
+    assert!(!process.output().contains("any status below 500"), "{}", process.output());
 }
 
 #[tokio::test]

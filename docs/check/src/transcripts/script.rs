@@ -73,7 +73,7 @@ fn typed(block: &Block) -> Result<Vec<Typed>, String> {
                 last.command.push_str(&format!("\n{text}"));
             }
             (None, Some(last)) => last.shown.push(text.to_owned()),
-            (None, None) => return Err(format!("line {line} is no command: the first one begins with `$ `")),
+            (None, None) => return Err(format!("line {line} is not a command: a block begins with `$ `")),
         }
     }
     if all.is_empty() { Err("the block has no command".to_owned()) } else { Ok(all) }
@@ -142,7 +142,7 @@ mod tests {
     fn invalid_transcripts_are_found() {
         for (page, fault) in [
             ("<!-- transcript: walk -->\n```\n$ x\n```\n", "page.md:1: a transcript is either"),
-            ("<!-- transcript: run -->\n```\nx\n```\n", "page.md:1: line 3 is no command"),
+            ("<!-- transcript: run -->\n```\nx\n```\n", "page.md:1: line 3 is not a command"),
             ("<!-- transcript: serve a -->\n```\n```\n", "page.md:1: the block has no command"),
         ] {
             let faults = read(page).unwrap_err();

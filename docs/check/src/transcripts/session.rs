@@ -36,7 +36,8 @@ struct Session {
 /// # Panics
 /// Panics if there is no directory to play in.
 pub async fn play(repository: &Repository, page: &str, programs: &Path) -> Vec<Fault> {
-    let scratch = tempfile::tempdir().unwrap_or_else(|error| panic!("no scratch directory: {error}"));
+    let scratch =
+        tempfile::tempdir().unwrap_or_else(|error| panic!("cannot create a scratch directory: {error}"));
     let entered =
         furnish(scratch.path(), repository.root()).and_then(|()| std::env::set_current_dir(scratch.path()));
     entered.unwrap_or_else(|error| panic!("cannot play in {}: {error}", scratch.path().display()));
@@ -72,7 +73,7 @@ fn furnish(scratch: &Path, root: &Path) -> std::io::Result<()> {
 /// overwritten.
 fn write(name: &str, text: &str) -> Result<(), String> {
     if name.contains('/') || Path::new(name).is_symlink() {
-        return Err("a page's file needs a name of its own, and no directory".to_owned());
+        return Err("the name must have no directory and belong to no file of the repository".to_owned());
     }
     std::fs::write(name, text).map_err(|error| error.to_string())
 }
@@ -107,7 +108,7 @@ impl Session {
         }
         let fix = || step.block.rewrite(&text(commands, &came));
         faults.extend(differences.into_iter().map(|(typed, diff)| {
-            let what = format!("`{}` does not answer what the page shows\n{diff}", typed.command);
+            let what = format!("the output of `{}` is not what the page shows\n{diff}", typed.command);
             Fault::fixable(&self.page, typed.line, what, fix())
         }));
     }

@@ -21,7 +21,7 @@ fn workshop_runner_finds_the_exercises() {
     hold(|repository| {
         let setting = format!("exercises_dir = \"{DIRECTORY}\"");
         let found = repository.find(".wr.toml").is_some_and(|text| text.lines().any(|line| line == setting));
-        let fault = || Fault::new(".wr.toml", 0, format!("does not say {setting}, which `wr` goes by"));
+        let fault = || Fault::new(".wr.toml", 0, format!("has no line {setting}, which `wr` needs"));
         (!found).then(fault).into_iter().collect()
     });
 }

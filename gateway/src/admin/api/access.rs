@@ -34,12 +34,13 @@ pub enum AccessError {
     Empty(String),
     /// The token has a character that no header field can carry.
     #[error(
-        "the token of the management API has a character that no header field can bear; use letters and digits"
+        "the token of the management API has a character that is not allowed in a header field; use letters \
+         and digits"
     )]
     Unusable,
     /// The API would accept changes from other machines without a token.
     #[error(
-        "the management API would listen on {address}, which is not this machine alone, and there is no token: \
+        "the management API would listen on {address}, which other machines can reach, and it has no token: \
          set the variable {variable}, or admin.token_file, or proxy.management_api_addr = \"127.0.0.1:8081\""
     )]
     Open {
@@ -131,13 +132,14 @@ fn is_local(headers: &HeaderMap) -> Result<(), Problem> {
     };
     let host = one(&header::HOST).unwrap_or_default();
     if !is_loopback(host) {
-        let detail =
-            format!("without a token this API answers only by a name of this machine, and not as '{host}'");
+        let detail = format!(
+            "without a token, this API answers only at a local name of this machine, and not at '{host}'"
+        );
         return Err(Problem::new(StatusCode::FORBIDDEN, detail));
     }
     let own = one(&header::ORIGIN).and_then(|origin| origin.strip_prefix("http://")) == Some(host);
     if headers.contains_key(header::ORIGIN) && !own {
-        let detail = "without a token this API answers no page of another origin";
+        let detail = "without a token, this API refuses pages of other origins";
         return Err(Problem::new(StatusCode::FORBIDDEN, detail));
     }
     Ok(())

@@ -134,7 +134,7 @@ pub(super) async fn create(State(api): State<Arc<Api>>, caller: Caller, body: Js
     let wanted = id.clone();
     let edit = move |config: &Config, json: &mut Value| {
         if find(config, &wanted).is_ok() {
-            return Err(Problem::conflict(format!("there is a backend '{wanted}' already")));
+            return Err(Problem::conflict(format!("the backend '{wanted}' exists already")));
         }
         fill_tags(json, &body);
         Ok(push(json, "backends", body))
@@ -160,7 +160,7 @@ pub(super) async fn replace(
     let (wanted, running, force) = (id.clone(), api.clone(), caller.options.force);
     let edit = move |config: &Config, json: &mut Value| {
         if body.get("id").and_then(Value::as_str).is_some_and(|named| named != wanted) {
-            return Err(Problem::invalid("/id", format!("it is '{wanted}' in the path")));
+            return Err(Problem::invalid("/id", format!("expected '{wanted}', as in the path")));
         }
         fill_tags(json, &body);
         if let Ok(index) = find(config, &wanted) {
@@ -192,8 +192,8 @@ pub(super) async fn remove(State(api): State<Arc<Api>>, Path(id): Path<String>, 
         if !last_of.is_empty() && !force {
             let tags = last_of.join("', '");
             return Err(Problem::conflict(format!(
-                "'{id}' is the last backend with the tag '{tags}', which is in use; ?force=true takes it away all \
-                 the same, and requests are then answered with 503"
+                "'{id}' is the last backend with the tag '{tags}', which is in use; ?force=true removes it \
+                 anyway, and requests are then answered with 503"
             )));
         }
         if !force {
@@ -249,7 +249,7 @@ fn not_found(config: &Config, id: &str) -> Problem {
     Problem::not_found_among("backend", id, config.backends.iter().map(|backend| &*backend.id))
 }
 
-/// Returns the tags in use that no backend except `id` bears.
+/// Returns the tags in use that no backend except `id` has.
 fn last_of(config: &Config, id: &str) -> Vec<String> {
     let used = used_tags(config);
     let (own, others): (Vec<&Backend>, Vec<&Backend>) =

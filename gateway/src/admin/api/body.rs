@@ -77,13 +77,13 @@ impl<S: Send + Sync> FromRequest<S> for Json {
         let bytes = bytes.map_err(|rejection| {
             let status = rejection.status();
             let detail = match status {
-                StatusCode::PAYLOAD_TOO_LARGE => "a body may have 1 MiB".to_owned(),
-                _ => format!("the body has not arrived: {}", rejection.body_text()),
+                StatusCode::PAYLOAD_TOO_LARGE => "the body is longer than 1 MiB".to_owned(),
+                _ => format!("cannot read the body: {}", rejection.body_text()),
             };
             Problem::new(status, detail)
         })?;
         let value = serde_json::from_slice(&bytes).map_err(|error| {
-            Problem::new(StatusCode::BAD_REQUEST, format!("the body is no JSON: {error}"))
+            Problem::new(StatusCode::BAD_REQUEST, format!("the body is not valid JSON: {error}"))
         })?;
         Ok(Json(value))
     }
@@ -115,7 +115,7 @@ impl Json {
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
-        Value::Bool(_) => "a truth value",
+        Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
         Value::String(_) => "a string",
         Value::Array(_) => "an array",

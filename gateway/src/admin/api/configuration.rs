@@ -130,7 +130,8 @@ pub(super) async fn roll_back(State(api): State<Arc<Api>>, caller: Caller, body:
     let (applied, caller) = run(move || {
         let applied = store.roll_back(caller.change(), revision).map_err(|error| match error {
             ChangeError::Refused(oldest) => {
-                let detail = format!("revision {revision} is not kept; the oldest that is, is {oldest}");
+                let detail =
+                    format!("revision {revision} is not in the history; the oldest one in it is {oldest}");
                 Problem::new(StatusCode::NOT_FOUND, detail)
             }
             ChangeError::Invalid(error) => Problem::invalid_file(&error),

@@ -43,7 +43,7 @@ pub(super) async fn create(State(api): State<Arc<Api>>, caller: Caller, body: Js
     let domain = body.get("domain").and_then(Value::as_str).unwrap_or_default().to_owned();
     let wanted = domain.clone();
     let edit = move |config: &Config, json: &mut Value| match find(config, &wanted) {
-        Ok(_) => Err(Problem::conflict(format!("there is a domain '{wanted}' already"))),
+        Ok(_) => Err(Problem::conflict(format!("the domain '{wanted}' exists already"))),
         Err(_) => Ok(push(json, "virtual_hosts", body)),
     };
     answer(&api, &api.write(caller, edit).await?, &domain)
@@ -67,7 +67,7 @@ pub(super) async fn replace(
     let edit = move |config: &Config, json: &mut Value| {
         let named = body.get("domain").and_then(Value::as_str).unwrap_or(&wanted);
         if !is_same(named, &wanted) {
-            return Err(Problem::invalid("/domain", format!("it is '{wanted}' in the path")));
+            return Err(Problem::invalid("/domain", format!("expected '{wanted}', as in the path")));
         }
         if let Ok((index, _)) = find(config, &wanted) {
             return Ok(merge(json, "virtual_hosts", index, body));
@@ -199,7 +199,7 @@ fn is_same(one: &str, other: &str) -> bool {
     one == other || matches!((one.parse::<Domain>(), other.parse()), (Ok(one), Ok(other)) if one == other)
 }
 
-/// Refuses a new target tag that no backend would serve: no backend bears it, or all of them are drained.
+/// Refuses a new target tag that no backend would serve: no backend has it, or all of them are drained.
 pub(super) fn is_served(config: &Config, tag: &str) -> Result<(), Problem> {
     let bearers = || config.backends.iter().filter(|backend| backend.tags.iter().any(|borne| borne == tag));
     if bearers().any(|backend| !backend.drained) {
@@ -213,7 +213,7 @@ pub(super) fn is_served(config: &Config, tag: &str) -> Result<(), Problem> {
         ),
         None => {
             let tags = config.backends.iter().flat_map(|backend| &backend.tags).map(String::as_str);
-            format!("no backend bears the tag '{tag}'{}", did_you_mean(tag, tags))
+            format!("no backend has the tag '{tag}'{}", did_you_mean(tag, tags))
         }
     }))
 }

@@ -35,7 +35,7 @@ impl Fate<'_> {
     fn verb(&self) -> &'static str {
         match self {
             Fate::Drained => "drains it",
-            Fate::Removed => "takes it away",
+            Fate::Removed => "removes it",
             Fate::Changed(_) => "changes it",
         }
     }
@@ -74,8 +74,8 @@ pub(super) fn keeps_serving(
     let unusable = if unusable.is_empty() { String::new() } else { format!(" ({})", unusable.join(", ")) };
     let kind = if unusable.is_empty() { "last" } else { "last usable" };
     Err(Problem::conflict(format!(
-        "'{id}' is the {kind} backend with the tag '{tag}', which is in use{unusable}; ?force=true {} all the same, and \
-         requests are then answered with 503",
+        "'{id}' is the {kind} backend with the tag '{tag}', which is in use{unusable}; ?force=true {} \
+         anyway, and requests are then answered with 503",
         fate.verb()
     )))
 }
@@ -107,7 +107,7 @@ fn said(condition: BackendCondition) -> &'static str {
     match condition {
         BackendCondition::Usable => "usable",
         BackendCondition::Unhealthy => "unhealthy",
-        BackendCondition::CircuitOpen => "not asked, as its circuit is open",
+        BackendCondition::CircuitOpen => "not used, because its circuit is open",
         BackendCondition::Drained => "drained",
     }
 }

@@ -129,7 +129,9 @@ async fn run<T: Send + 'static>(
 ) -> Result<T, Problem> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
-        Err(error) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("a defect: {error}"))),
+        Err(error) => {
+            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("a defect in the gateway: {error}")))
+        }
     }
 }
 
@@ -151,7 +153,7 @@ impl Caller {
 
     fn log(&self, applied: &Applied) {
         let (old, new) = (applied.before, applied.snapshot.revision);
-        info!(who = self.who, what = self.what, old, new, "written by the management API");
+        info!(who = self.who, what = self.what, old, new, "the management API has changed the configuration");
     }
 }
 
@@ -222,10 +224,13 @@ fn described(response: Response) -> Response {
     let bare = content_type.is_none_or(|value| value.as_bytes().starts_with(b"text/plain"));
     let detail = match status {
         StatusCode::NOT_FOUND if bare => {
-            "there is nothing here; GET /api/v1/openapi.json lists what there is"
+            "there is nothing at this path; GET /api/v1/openapi.json lists all paths"
         }
-        StatusCode::BAD_REQUEST if bare => "the path is not UTF-8, percent-encoded",
-        StatusCode::METHOD_NOT_ALLOWED if bare => "this method means nothing here; Allow lists those that do",
+        StatusCode::BAD_REQUEST if bare => "the path is not percent-encoded UTF-8",
+        StatusCode::METHOD_NOT_ALLOWED if bare => {
+            "this path does not support the method; Allow lists the \
+             methods that it supports"
+        }
         _ => return response,
     };
     let (mut parts, _) = response.into_parts();

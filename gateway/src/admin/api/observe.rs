@@ -51,7 +51,7 @@ enum FieldValues {
 pub(super) async fn explain(State(api): State<Arc<Api>>, body: Json) -> Answer {
     let ask: Ask = body.read()?;
     let no = |pointer: &'static str, what: &str, found: &str| {
-        Problem::invalid(pointer, format!("'{found}' is no {what}"))
+        Problem::invalid(pointer, format!("'{found}' is not a valid {what}"))
     };
     let method: Method = ask.method.parse().map_err(|_| no("/method", "method", &ask.method))?;
     let url: Uri = ask.url.parse().map_err(|_| no("/url", "URL", &ask.url))?;

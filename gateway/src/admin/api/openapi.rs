@@ -21,8 +21,8 @@ use crate::telemetry::timeline::RecentRequest;
 #[derive(utoipa::OpenApi)]
 #[openapi(info(
     title = "Gateway management API",
-    description = "Changes a gateway while it serves. Every read bears the ETag of the configuration's revision; \
-                   a write with an If-Match that is out of date is 412."
+    description = "Changes a gateway while it serves. Every read returns the ETag of the configuration's \
+         revision; a write whose If-Match is out of date gets 412."
 ))]
 struct Description;
 

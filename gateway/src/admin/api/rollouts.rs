@@ -50,14 +50,14 @@ pub(super) async fn start(
 ) -> Answer {
     let body = body.object()?;
     if let Some(ours) = OURS.iter().find(|key| body.contains_key(**key)) {
-        return Err(Problem::invalid(format!("/{ours}"), "this is for the gateway to say"));
+        return Err(Problem::invalid(format!("/{ours}"), "only the gateway sets this key"));
     }
     let wanted = domain.clone();
     let edit = move |config: &Config, json: &mut Value| {
         let (index, host) = find(config, &wanted)?;
         is_not_rolled_out(host)?;
         if !host.split.is_empty() {
-            return Err(Problem::conflict("the domain has a split; take it away first"));
+            return Err(Problem::conflict("the domain has a split; remove it first"));
         }
         if let Some(to) = body.get("to").and_then(Value::as_str) {
             is_served(config, to)?;
@@ -97,7 +97,7 @@ pub(super) async fn abort(State(api): State<Arc<Api>>, Path(domain): Path<String
         let left = match rollout.state {
             RolloutState::Running => json!(Rollout {
                 state: RolloutState::Aborted,
-                reason: format!("{who} has ended it"),
+                reason: format!("ended by {who}"),
                 ..rollout.clone()
             }),
             _ => Value::Null,

@@ -221,9 +221,9 @@ fn log_level_order_is_option_variable_rust_log_file() {
     assert_eq!(level(&text, &[rust, ours], None).unwrap(), "warn");
     assert_eq!(level(&text, &[rust, ours], Some("trace")).unwrap(), "trace");
     let error = level(&text, &[("RUST_LOG", "inof")], None).unwrap_err();
-    assert!(error.starts_with("RUST_LOG: 'inof' is no level (did you mean `info`?)"), "{error}");
+    assert!(error.starts_with("RUST_LOG: 'inof' is not a log level (did you mean `info`?)"), "{error}");
     let error = level(&text, &[], Some("inof")).unwrap_err();
-    assert!(error.starts_with("--log-level: 'inof' is no level"), "{error}");
+    assert!(error.starts_with("--log-level: 'inof' is not a log level"), "{error}");
 }
 
 #[test]

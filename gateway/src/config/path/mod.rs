@@ -35,14 +35,16 @@ pub enum BadPath {
 impl fmt::Display for BadPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            BadPath::Delimiter(sign) => return write!(f, "the path has a '{sign}' in it, which no path has"),
-            BadPath::NoSlash => "the request's target is no path",
-            BadPath::Percent => "the path has a '%' without two hexadecimal digits behind it",
-            BadPath::Control => "the path has a control character in it; clients percent-encode those",
-            BadPath::Nul => "the path has an encoded NUL in it, at which it would end for some servers",
-            BadPath::Overlong => "the path has a character in it that is not UTF-8 as it should be",
+            BadPath::Delimiter(sign) => {
+                return write!(f, "the path contains a '{sign}', which no path may contain");
+            }
+            BadPath::NoSlash => "the request's target is not a path",
+            BadPath::Percent => "the path contains a '%' without two hexadecimal digits after it",
+            BadPath::Control => "the path contains a control character that is not percent-encoded",
+            BadPath::Nul => "the path contains an encoded NUL, where the path ends for some servers",
+            BadPath::Overlong => "the path contains a character whose UTF-8 is longer than it needs to be",
             BadPath::AboveRoot => "the path leads above its root",
-            BadPath::HiddenDots => "the path has a dot segment in it that not every server would see",
+            BadPath::HiddenDots => "the path contains a dot segment that only some servers recognise",
             BadPath::Ambiguous => "the path could be read in two ways that lead to different routes",
         })
     }

@@ -8,8 +8,10 @@ pub(super) fn access(at: &str, access: &Access, faults: &mut Faults) {
     let denied = Cidr::joined(&access.deny);
     for (i, allowed) in access.allow.iter().enumerate() {
         if denied.iter().any(|denied| denied.covers(allowed)) {
-            let detail =
-                format!("nobody comes in by {allowed}: `deny` names all of it, and wins; leave one out");
+            let detail = format!(
+                "{allowed} has no effect: `deny` covers the whole network and takes precedence; \
+                         remove one of the two"
+            );
             faults.add(format!("{at}access/allow/{i}"), detail);
         }
     }

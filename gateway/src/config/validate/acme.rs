@@ -22,17 +22,21 @@ pub(super) fn acme(config: &Config, faults: &mut Faults) {
         match &config.lets_encrypt {
             None => faults.add(
                 at.as_str(),
-                "a certificate by ACME needs the table [lets_encrypt], which says from whom; add one",
+                "a certificate by ACME needs the table [lets_encrypt], which names the ACME server; add the \
+                 table",
             ),
             Some(_) if config.proxy.listen_addr.0.is_empty() => {
-                faults.add(at.as_str(), "nobody is shown the certificate without `proxy.listen_addr`");
+                faults.add(
+                    at.as_str(),
+                    "the certificate has no effect without an HTTPS listener; set `proxy.listen_addr`",
+                );
             }
             Some(_) => {}
         }
         if !host.cert_file.0.is_empty() {
             faults.add(
                 at.as_str(),
-                "it has a certificate already: of `acme` and `cert_file` a virtual host has one",
+                "the virtual host already has a certificate; remove either `acme` or `cert_file`",
             );
         }
         names(host, &at, faults);
@@ -44,29 +48,27 @@ fn lets_encrypt(settings: &LetsEncrypt, faults: &mut Faults) {
     let is_address = email.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty());
     if !email.is_empty() && (!is_address || email.contains(|c: char| c.is_whitespace() || ",<>?".contains(c)))
     {
-        let detail = format!("{email:?} is no email address; expected something like \"ops@example.com\"");
+        let detail =
+            format!("{email:?} is not a valid email address; expected something like \"ops@example.com\"");
         faults.add("lets_encrypt/email", detail);
     }
     if settings.cache_dir.is_empty() {
-        faults.add(
-            "lets_encrypt/cache_dir",
-            "certificates and their keys need a directory to be kept in, as in \"acme\"",
-        );
+        faults.add("lets_encrypt/cache_dir", "certificates and their keys need a directory, as in \"acme\"");
     }
     let url = &settings.directory_url;
     let is_https =
         url.parse::<Uri>().is_ok_and(|url| url.scheme_str() == Some("https") && url.host().is_some());
     if !url.is_empty() && !is_https {
         let detail = format!(
-            "{url:?} is no URL of an ACME server; expected something like \"https://ca.example.com/directory\" \
-             (ACME is spoken over https only)"
+            "{url:?} is not a valid URL of an ACME server; expected something like \"https://ca.example.com/directory\" \
+             (ACME uses https only)"
         );
         faults.add("lets_encrypt/directory_url", detail);
     }
     if url.is_empty() && !settings.ca_file.is_empty() {
         faults.add(
             "lets_encrypt/ca_file",
-            "it holds the roots of another server; without `directory_url` there is none",
+            "it has no effect without `directory_url`, the server that these roots are for",
         );
     }
 }
@@ -78,15 +80,14 @@ fn names(host: &VirtualHost, at: &str, faults: &mut Faults) {
         let Ok(domain) = name.parse::<Domain>() else { continue };
         let detail = match &domain {
             Domain::Wildcard(_) => format!(
-                "'{name}' stands for many hosts, and a server gives a certificate for them only by DNS, which is \
-                 not supported; name the hosts, or use a certificate of your own"
+                "'{name}' is a wildcard; its certificate needs a DNS challenge, which is not supported; \
+                 name each host, or use a certificate of your own"
             ),
             Domain::CatchAll => {
-                "\"*\" is no name that a certificate could have; name the hosts as `domain` and `aliases`"
-                    .to_owned()
+                "\"*\" cannot be a name in a certificate; name the hosts as `domain` and `aliases`".to_owned()
             }
             Domain::Exact(host) if is_address(host) => {
-                format!("'{name}' is an address, and only names get a certificate by ACME here")
+                format!("'{name}' is an IP address; ACME certificates are only supported for host names")
             }
             Domain::Exact(_) => continue,
         };
@@ -119,6 +120,6 @@ mod tests {
         let mut faults = Faults::default();
         acme(&config, &mut faults);
         let said: Vec<_> = faults.0.iter().map(|fault| (&*fault.path, &fault.detail[..10])).collect();
-        assert_eq!(said, [("virtual_hosts/0/acme", "\"*\" is no "), ("virtual_hosts/1/acme", "a certific")]);
+        assert_eq!(said, [("virtual_hosts/0/acme", "\"*\" cannot"), ("virtual_hosts/1/acme", "a certific")]);
     }
 }

@@ -23,12 +23,12 @@ pub(super) fn auth(at: &str, auth: &Auth, faults: &mut Faults) {
         faults.add(path, detail);
     };
     if auth.realm.is_empty() || auth.realm.len() > 128 || !auth.realm.bytes().all(|b| matches!(b, 32..=126)) {
-        add("realm", "no realm; expected 1 to 128 characters of ASCII");
+        add("realm", "not a valid realm; expected 1 to 128 printable ASCII characters");
     }
     match auth.kind {
         AuthKind::None => {}
         AuthKind::Basic if auth.users_file.is_empty() => {
-            add("", "kind = \"basic\" needs `users_file`; make one with `htpasswd -cB FILE NAME`");
+            add("", "kind = \"basic\" needs `users_file`; create it with `htpasswd -cB FILE NAME`");
         }
         AuthKind::ApiKey if auth.keys_file.is_empty() => {
             add("", "kind = \"api_key\" needs `keys_file`, with lines `name:SHA-256 of the key`");
@@ -67,13 +67,13 @@ fn foreign_keys(at: &str, auth: &Auth, faults: &mut Faults) {
     ];
     for (key, is_there, kinds) in keys {
         if is_there && !kinds.contains(&auth.kind) {
-            let detail = format!("it has no meaning with kind = \"{}\"", auth.kind.name());
+            let detail = format!("it has no effect with kind = \"{}\"", auth.kind.name());
             faults.add(format!("{at}/{key}"), detail);
         }
     }
     let https = [&auth.jwks_url, &auth.url].iter().any(|url| url.to_ascii_lowercase().starts_with("https:"));
     if !auth.ca_file.is_empty() && !https {
-        faults.add(format!("{at}/ca_file"), "it has no meaning without an https URL");
+        faults.add(format!("{at}/ca_file"), "it has no effect without an https URL");
     }
 }
 
@@ -82,7 +82,8 @@ fn jwt(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
     if sources.iter().filter(|source| !source.is_empty()).count() != 1 {
         add(
             "",
-            "kind = \"jwt\" needs one source of keys: `jwks_url`, `public_key_file`, `secret_env` or `secret_file`",
+            "kind = \"jwt\" needs exactly one source of keys: `jwks_url`, `public_key_file`, `secret_env` \
+             or `secret_file`",
         );
     }
     if !auth.jwks_url.is_empty() {
@@ -90,12 +91,12 @@ fn jwt(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
             Err(detail) => add("jwks_url", &detail),
             // An attacker who could change the keys in transit could sign any token.
             Ok(url) if url.scheme_str() == Some("http") && !is_this_machine(&url) => {
-                add("jwks_url", "keys are fetched over https; http is for this machine alone");
+                add("jwks_url", "keys must be fetched over https; http is allowed for this machine only");
             }
             Ok(_) => {}
         }
     } else if auth.jwks_refresh_secs.is_some() {
-        add("jwks_refresh_secs", "it has no meaning without `jwks_url`");
+        add("jwks_refresh_secs", "it has no effect without `jwks_url`");
     }
     let is_secret = !auth.secret_env.is_empty() || !auth.secret_file.is_empty();
     for (i, algorithm) in auth.algorithms.iter().enumerate() {
@@ -103,12 +104,12 @@ fn jwt(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
             // A public key that is used as a secret is known to every attacker (RFC 8725 2.1).
             add(
                 &format!("algorithms/{i}"),
-                &format!("{algorithm:?} is for a secret, and the keys are public"),
+                &format!("{algorithm:?} needs a secret, but the configured keys are public"),
             );
         } else if !algorithm.is_symmetric() && is_secret {
             add(
                 &format!("algorithms/{i}"),
-                &format!("{algorithm:?} is for public keys, and there is a secret"),
+                &format!("{algorithm:?} needs public keys, but a secret is configured"),
             );
         }
     }
@@ -117,16 +118,19 @@ fn jwt(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
     }
     for (key, names) in [("issuer", &auth.issuer), ("audience", &auth.audience)] {
         if names.0.iter().any(String::is_empty) {
-            add(key, "an empty name is nobody's");
+            add(key, "an empty name matches no token; remove it");
         }
     }
     for (claim, values) in &auth.require {
         if claim.is_empty() || values.0.is_empty() || values.0.iter().any(String::is_empty) {
-            add(&format!("require/{claim}"), "expected a value, or an array of those of which one is enough");
+            add(
+                &format!("require/{claim}"),
+                "expected a value, or an array of values of which one is enough",
+            );
         } else if claim == "scope" && values.0.iter().any(|value| value.contains(char::is_whitespace)) {
             // A token's `scope` is a list of words (RFC 6749 3.3), and each word is compared separately.
-            let detail = "a scope is one word, which nothing with white space in it can be; an array names those of \
-                          which one is enough";
+            let detail =
+                "a scope is one word without white space; to accept any of several scopes, write an array";
             add(&format!("require/{claim}"), detail);
         }
     }
@@ -134,7 +138,7 @@ fn jwt(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
 
 fn forward(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
     if auth.url.is_empty() {
-        add("", "kind = \"forward\" needs `url`: who is asked whether a request may pass");
+        add("", "kind = \"forward\" needs `url`, the URL of the auth server");
     } else if let Err(detail) = url(&auth.url) {
         add("url", &detail);
     }
@@ -147,14 +151,14 @@ fn forward(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
 fn url(text: &str) -> Result<Uri, String> {
     let wrong = |what: &str| format!("{what}; expected something like \"https://login.example.com/keys\"");
     // The URL is not shown, because it may contain a secret.
-    let url: Uri = text.parse().map_err(|_| wrong("it is no URL"))?;
+    let url: Uri = text.parse().map_err(|_| wrong("it is not a valid URL"))?;
     let authority = url.authority().ok_or_else(|| wrong("there is no host"))?;
     if !matches!(url.scheme_str(), Some("http" | "https")) {
         return Err(wrong("it is neither https nor http"));
     }
     if authority.as_str().contains('@') {
         // The credentials are not shown, because they are secret.
-        return Err(wrong("there are credentials in it, which everybody would see"));
+        return Err(wrong("it contains credentials, which are not allowed in a URL"));
     }
     Ok(url)
 }
@@ -193,24 +197,27 @@ mod tests {
         for (bad, said) in [
             ("", "auth: kind = \"basic\" needs `users_file`"),
             ("kind = \"api_key\"", "needs `keys_file`"),
-            ("users_file = \"u\"\nissuer = \"i\"", "auth/issuer: it has no meaning with kind = \"basic\""),
+            ("users_file = \"u\"\nissuer = \"i\"", "auth/issuer: it has no effect with kind = \"basic\""),
+            ("kind = \"none\"\nusers_file = \"u\"", "auth/users_file: it has no effect with kind = \"none\""),
+            ("users_file = \"u\"\nrealm = \"a\\nb\"", "auth/realm: not a valid realm"),
+            ("kind = \"jwt\"", "auth: kind = \"jwt\" needs exactly one source of keys"),
             (
-                "kind = \"none\"\nusers_file = \"u\"",
-                "auth/users_file: it has no meaning with kind = \"none\"",
+                "kind = \"jwt\"\nsecret_env = \"S\"\npublic_key_file = \"p\"",
+                "needs exactly one source of keys",
             ),
-            ("users_file = \"u\"\nrealm = \"a\\nb\"", "auth/realm: no realm"),
-            ("kind = \"jwt\"", "auth: kind = \"jwt\" needs one source of keys"),
-            ("kind = \"jwt\"\nsecret_env = \"S\"\npublic_key_file = \"p\"", "needs one source of keys"),
             (
                 "kind = \"jwt\"\njwks_url = \"http://a.example/keys\"",
-                "auth/jwks_url: keys are fetched over https",
+                "auth/jwks_url: keys must be fetched over https",
             ),
-            ("kind = \"jwt\"\njwks_url = \"http://127.0.0.1.a.example/\"", "keys are fetched over https"),
-            ("kind = \"jwt\"\njwks_url = \"https://u:p@a.example/\"", "auth/jwks_url: there are credentials"),
+            ("kind = \"jwt\"\njwks_url = \"http://127.0.0.1.a.example/\"", "keys must be fetched over https"),
+            (
+                "kind = \"jwt\"\njwks_url = \"https://u:p@a.example/\"",
+                "auth/jwks_url: it contains credentials",
+            ),
             ("kind = \"jwt\"\njwks_url = \"/keys\"", "auth/jwks_url: there is no host"),
             (
                 "kind = \"jwt\"\npublic_key_file = \"p\"\nalgorithms = [\"HS256\"]",
-                "auth/algorithms/0: HS256 is for",
+                "auth/algorithms/0: HS256 needs a secret",
             ),
             (
                 "kind = \"jwt\"\nsecret_env = \"S\"\nalgorithms = [\"HS256\", \"RS256\"]",
@@ -223,15 +230,15 @@ mod tests {
             ),
             (
                 "kind = \"jwt\"\nsecret_env = \"S\"\nforward_claims = { sub = \"Host\" }",
-                "the field host says",
+                "the field host has another meaning",
             ),
             (
                 "kind = \"jwt\"\nsecret_env = \"S\"\nforward_claims = { sub = \"X-A\", iss = \"x-a\" }",
-                "the field x-a is there twice",
+                "the field x-a is used twice",
             ),
             (
                 "kind = \"jwt\"\nsecret_env = \"S\"\nforward_claims = { sub = \"X-A\", iss = \"x_a\" }",
-                "the field x-a is there twice",
+                "the field x-a is used twice",
             ),
             (
                 "kind = \"jwt\"\nsecret_env = \"S\"\nrequire = { scope = \"read write\" }",
@@ -241,23 +248,26 @@ mod tests {
                 "kind = \"api_key\"\nkeys_file = \"k\"\nheader = \"Content-Type\"",
                 "auth/header: this field has",
             ),
-            ("kind = \"forward\"\nurl = \"https://a b/?k=s3cret\"", "auth/url: it is no URL; expected"),
+            (
+                "kind = \"forward\"\nurl = \"https://a b/?k=s3cret\"",
+                "auth/url: it is not a valid URL; expected",
+            ),
             (
                 "kind = \"api_key\"\nkeys_file = \"k\"\nuser_header = \"X-Api-Key\"",
-                "auth/user_header: keys come in x-api-key",
+                "auth/user_header: clients send their keys in x-api-key",
             ),
             (
                 "users_file = \"u\"\nuser_header = \"Content-Type\"",
-                "the field content-type says something else",
+                "the field content-type has another meaning",
             ),
             (
                 "kind = \"forward\"\nurl = \"http://a/\"\nresponse_headers = [\"Set-Cookie\"]",
                 "auth/response_headers: cookies of the auth server go to the client",
             ),
-            ("kind = \"none\"\nrealm = \"r\"", "auth/realm: it has no meaning with kind = \"none\""),
+            ("kind = \"none\"\nrealm = \"r\"", "auth/realm: it has no effect with kind = \"none\""),
             ("kind = \"forward\"", "auth: kind = \"forward\" needs `url`"),
             ("kind = \"forward\"\nurl = \"ftp://a/\"", "auth/url: it is neither https nor http"),
-            ("kind = \"forward\"\nurl = \"http://a/\"\nca_file = \"c\"", "auth/ca_file: it has no meaning"),
+            ("kind = \"forward\"\nurl = \"http://a/\"\nca_file = \"c\"", "auth/ca_file: it has no effect"),
         ] {
             let found = faults(bad);
             assert!(!found.concat().contains("s3cret"), "{found:?}");

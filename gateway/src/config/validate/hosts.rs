@@ -23,7 +23,10 @@ pub(super) fn virtual_hosts(config: &Config, faults: &mut Faults) {
     for (i, host) in config.virtual_hosts.iter().enumerate() {
         let at = format!("virtual_hosts/{i}");
         if host.enabled_backends_tag.is_empty() {
-            faults.add(at.as_str(), "a virtual host needs `enabled_backends_tag`: which backends serve it");
+            faults.add(
+                at.as_str(),
+                "a virtual host needs `enabled_backends_tag`, the tag of the backends that serve it",
+            );
         }
         domains(host, &at, &mut seen, faults);
         let mut names = HashSet::new();
@@ -32,7 +35,10 @@ pub(super) fn virtual_hosts(config: &Config, faults: &mut Faults) {
             self::route(route, &at, faults);
             let name = route.name();
             if !names.insert(name.clone()) {
-                faults.add(at, format!("the route '{name}' is there twice; the second would never be taken"));
+                faults.add(
+                    at,
+                    format!("the route '{name}' is defined twice; no request would reach the second one"),
+                );
             }
         }
     }
@@ -42,7 +48,7 @@ fn domains<'c>(host: &'c VirtualHost, at: &str, seen: &mut HashMap<Domain, &'c s
     if host.domain.is_empty() {
         faults.add(
             format!("{at}/domain"),
-            "a virtual host needs a `domain`: a host name, or \"*\" for every other",
+            "a virtual host needs a `domain`: a host name, or \"*\" for every other host",
         );
     }
     let domain = (format!("{at}/domain"), &host.domain);
@@ -52,7 +58,7 @@ fn domains<'c>(host: &'c VirtualHost, at: &str, seen: &mut HashMap<Domain, &'c s
             Err(detail) => faults.add(at, detail),
             Ok(domain) => {
                 if let Some(first) = seen.insert(domain, text) {
-                    faults.add(at, format!("'{text}' is there twice (the first is '{first}')"));
+                    faults.add(at, format!("'{text}' is defined twice (the first is '{first}')"));
                 }
             }
         }
@@ -62,21 +68,21 @@ fn domains<'c>(host: &'c VirtualHost, at: &str, seen: &mut HashMap<Domain, &'c s
 fn route(route: &Route, at: &str, faults: &mut Faults) {
     let paths = [route.path.is_some(), route.path_prefix.is_some(), route.path_regex.is_some()];
     if paths.iter().filter(|is_there| **is_there).count() > 1 {
-        faults.add(at, "of `path`, `path_prefix` and `path_regex` a route has one");
+        faults.add(at, "a route has only one of `path`, `path_prefix` and `path_regex`; remove the others");
     }
     for (key, path) in [("path", &route.path), ("path_prefix", &route.path_prefix)] {
         let Some(path) = path else { continue };
         let detail = match read_path(path) {
             _ if !is_path(path) => {
-                format!("{path:?} is no path that a request can have; expected something like \"/api\"")
+                format!("{path:?} cannot be the path of a request; expected something like \"/api\"")
             }
-            Err(bad) => format!("{path:?} is never asked for: {bad}"),
+            Err(bad) => format!("{path:?} matches no request: {bad}"),
             Ok(read) if read.compared != *path => {
-                format!("{path:?} is never asked for: a request for it is one for {:?}", read.compared)
+                format!("{path:?} matches no request: the gateway reads it as {:?}", read.compared)
             }
             Ok(read) if !read.others.is_empty() => {
                 format!(
-                    "{path:?} is never asked for: some servers take it for {:?}",
+                    "{path:?} matches no request: some servers read it as {:?}",
                     read.others.join("\", \"")
                 )
             }
@@ -100,15 +106,15 @@ pub(super) fn incomplete(route: &Route, at: &str, faults: &mut Faults) {
         faults.add(at, detail);
     }
     if route.strip_prefix && route.path_prefix.is_none() {
-        faults.add(format!("{at}/strip_prefix"), "there is no `path_prefix` to take off");
+        faults.add(format!("{at}/strip_prefix"), "it has no effect without `path_prefix`");
     }
     if !route.rewrite.is_empty() && route.path_regex.is_none() {
-        faults.add(format!("{at}/rewrite"), "there is no `path_regex` whose match it would replace");
+        faults.add(format!("{at}/rewrite"), "it has no effect without `path_regex`, whose match it replaces");
     } else if route.path_regex.is_none() {
         templates(route, at, faults);
     }
     if route.redirect.is_empty() && route.redirect_status != RedirectStatus::default() {
-        faults.add(format!("{at}/redirect_status"), "there is no `redirect` that would have it");
+        faults.add(format!("{at}/redirect_status"), "it has no effect without `redirect`");
     }
 }
 
@@ -149,8 +155,10 @@ fn only_redirected(route: &Route, at: &str, faults: &mut Faults) {
         ("mirror_tag", !route.mirror_tag.is_empty()),
     ] {
         if is_there {
-            faults
-                .add(format!("{at}/{key}"), "it has no meaning beside `redirect`: nothing goes to a backend");
+            faults.add(
+                format!("{at}/{key}"),
+                "it has no effect beside `redirect`: no request goes to a backend",
+            );
         }
     }
 }

@@ -13,23 +13,30 @@ pub(super) fn identity_fields(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
     let mut seen = HashSet::new();
     for name in auth.identity_headers() {
         if *name == header::SET_COOKIE && auth.kind == AuthKind::Forward {
-            let detail = "cookies of the auth server go to the client, and need not be named; these fields go to the backend";
+            let detail = "cookies of the auth server go to the client anyway; remove Set-Cookie, because \
+                          these fields go to the backend";
             add("response_headers", detail);
         } else if is_taken(name) {
             add(
                 "",
-                &format!("the field {name} says something else than who asks; take another, as in X-User"),
+                &format!(
+                    "the field {name} has another meaning and cannot carry the user; use another one, \
+                          such as X-User"
+                ),
             );
         } else if !seen.insert(normalized_name(name.as_str())) {
-            add("", &format!("the field {name} is there twice"));
+            add("", &format!("the field {name} is used twice"));
         }
     }
     let key_header = auth.key_header();
     if auth.kind == AuthKind::ApiKey && auth.identity_headers().any(|told| *told == key_header) {
-        add("user_header", &format!("keys come in {key_header}; tell the backend in another field who asks"));
+        add(
+            "user_header",
+            &format!("clients send their keys in {key_header}; use another field for the user"),
+        );
     }
     if auth.header.as_ref().is_some_and(|name| is_taken(&name.0)) {
-        add("header", "this field has a meaning of its own; take another, as in X-Api-Key");
+        add("header", "this field has another meaning; use another one, such as X-Api-Key");
     }
 }
 
@@ -104,10 +111,7 @@ mod tests {
             "Grpc-Timeout",
         ] {
             let found = faults(name);
-            assert!(
-                found.len() == 1 && found[0].contains("says something else than who asks"),
-                "{name}: {found:?}"
-            );
+            assert!(found.len() == 1 && found[0].contains("has another meaning"), "{name}: {found:?}");
         }
         for name in ["X-User", "X_User", "X-Forwarded-User", "Remote-User", "From", "X-Accept", "Contents"] {
             assert_eq!(faults(name), Vec::<String>::new());

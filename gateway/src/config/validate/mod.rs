@@ -83,7 +83,7 @@ fn listeners(config: &Config, faults: &mut Faults) {
     for (path, address) in listeners.chain(https).chain(management).chain(metrics) {
         // Port 0 becomes a different free port each time.
         if address.port() != 0 && !seen.insert(address) {
-            faults.add(path, format!("{address} is listened on twice"));
+            faults.add(path, format!("{address} is used by two listeners"));
         }
     }
     upgrade_sock(&config.proxy.upgrade_sock, faults);
@@ -108,7 +108,7 @@ fn listeners(config: &Config, faults: &mut Faults) {
         if value > largest {
             faults.add(
                 format!("proxy/{key}"),
-                format!("at most {largest}: no more is read of a backend's header"),
+                format!("at most {largest}: the gateway reads no more of a backend's response head"),
             );
         }
     }
@@ -116,7 +116,7 @@ fn listeners(config: &Config, faults: &mut Faults) {
     if usize::try_from(each).is_ok_and(|each| each > all.get()) {
         faults.add(
             "proxy/max_connections_per_ip",
-            "nobody can have more than `max_connections`, which are all",
+            "it is larger than `max_connections`, the limit for all clients together",
         );
     }
     if config.proxy.threads > MAX_THREADS {
@@ -132,8 +132,9 @@ fn upgrade_sock(path: &str, faults: &mut Faults) {
             format!("\"{path}\" is relative; expected a path that begins with '/'"),
         );
     } else if path.len() > MAX_SOCKET_PATH || path.contains('\0') {
-        let detail =
-            format!("no path of a Unix socket; expected at most {MAX_SOCKET_PATH} bytes, without NUL");
+        let detail = format!(
+            "not a valid path of a Unix socket; expected at most {MAX_SOCKET_PATH} bytes, without NUL"
+        );
         faults.add("proxy/upgrade_sock", detail);
     }
 }
@@ -144,7 +145,8 @@ fn problems_url(url: &str, faults: &mut Faults) {
     let is_plain = url.parse::<http::Uri>().is_ok() && !url.contains(['#', '<', '>', '"', '\\']);
     if !(url.is_empty() || is_url && is_plain) {
         let detail = format!(
-            "{url:?} is no address of a page; expected something like \"https://docs.example.com/problems\""
+            "{url:?} is not a valid URL of a page; expected something like \
+             \"https://docs.example.com/problems\""
         );
         faults.add("proxy/problems_url", detail);
     }
@@ -159,10 +161,13 @@ fn logging(logging: &Logging, faults: &mut Faults) {
         let levels = LEVELS.join(", ");
         faults.add(
             "logging/level",
-            format!("'{level}' is no level{hint}; expected one of {levels}, or a filter like \"info,gateway=debug\""),
+            format!(
+                "'{level}' is not a log level{hint}; expected one of {levels}, or a filter like \
+                     \"info,gateway=debug\""
+            ),
         );
     } else if let Err(error) = EnvFilter::builder().parse(&logging.level) {
-        faults.add("logging/level", format!("'{}' is no filter: {error}", logging.level));
+        faults.add("logging/level", format!("'{}' is not a valid filter: {error}", logging.level));
     }
     if logging.output == LogOutput::File && logging.file_path.is_empty() {
         faults.add("logging/file_path", "output = \"file\" needs the path of a file");
@@ -187,24 +192,25 @@ fn backends(config: &Config, faults: &mut Faults) {
     for (i, backend) in config.backends.iter().enumerate() {
         let at = format!("backends/{i}");
         if backend.id.is_empty() {
-            faults.add(at.as_str(), "a backend needs an `id`: its name in logs, metrics and answers");
+            faults.add(at.as_str(), "a backend needs an `id`, its name in logs, metrics and responses");
         } else if !is_id(&backend.id) {
             faults.add(
                 format!("{at}/id"),
                 format!(
-                    "{:?} is no id; expected at most 64 letters, digits, '-', '_', '.' or ':', not all of them signs",
+                    "{:?} is not a valid id; expected at most 64 letters, digits, '-', '_', '.' or ':', \
+                     with at least one letter or digit",
                     backend.id
                 ),
             );
         } else if !seen.insert(&backend.id) {
-            faults.add(format!("{at}/id"), format!("'{}' is there twice", backend.id));
+            faults.add(format!("{at}/id"), format!("'{}' is defined twice", backend.id));
         }
         let tags: HashSet<&String> = backend.tags.iter().collect();
         if tags.len() < backend.tags.len() {
-            faults.add(format!("{at}/tags"), "a tag is there twice");
+            faults.add(format!("{at}/tags"), "a tag is listed twice");
         }
         if backend.tags.is_empty() || backend.tags.iter().any(String::is_empty) {
-            faults.add(format!("{at}/tags"), "a backend needs `tags`: the pools to which it belongs");
+            faults.add(format!("{at}/tags"), "a backend needs `tags`, the pools to which it belongs");
         }
     }
 }
@@ -234,7 +240,7 @@ pub(super) fn references(config: &Config) -> Vec<PathFault> {
         if !tag.is_empty() && !tags.contains(tag) {
             // So many tags are generated by a program, and so is the mistake; a hint would not help.
             let hint = if tags.len() > 100 { String::new() } else { did_you_mean(tag, tags.iter().copied()) };
-            faults.add(at, format!("no backend bears the tag '{tag}'{hint}"));
+            faults.add(at, format!("no backend has the tag '{tag}'{hint}"));
         }
     };
     for (i, host) in config.virtual_hosts.iter().enumerate() {

@@ -65,16 +65,17 @@ fn security_headers(_: &str, _: &SecurityHeaders, _: &mut Faults) {}
 
 fn health_check(at: &str, check: &HealthCheck, faults: &mut Faults) {
     if !check.host.is_empty() && !is_authority(&check.host) {
-        let detail = format!("{:?} is no host; expected something like \"app.example.com\"", check.host);
+        let detail =
+            format!("{:?} is not a valid host; expected something like \"app.example.com\"", check.host);
         faults.add(format!("{at}health_check/host"), detail);
     }
     let Some(path) = &check.path else { return };
     let at = format!("{at}health_check/path");
     if matches!(check.kind, Some(ProbeKind::Tcp | ProbeKind::Grpc)) {
-        faults.add(at, "a path has no meaning with this `kind`; leave one of them out");
+        faults.add(at, "`path` has no effect with this `kind`; remove one of the two");
     } else if !path.starts_with('/') || path.contains('#') || path.parse::<Uri>().is_err() {
         // This check is as strict as Pingora's for the probe request.
-        faults.add(at, format!("{path:?} is no path; expected something like \"/health\""));
+        faults.add(at, format!("{path:?} is not a valid path; expected something like \"/health\""));
     }
 }
 
@@ -105,7 +106,7 @@ fn upstream(at: &str, upstream: &Upstream, faults: &mut Faults) {
     if upstream.tcp_keepalive_secs > MAX_KEEPALIVE_SECS {
         add(
             "tcp_keepalive_secs",
-            &format!("at most {MAX_KEEPALIVE_SECS} seconds, which is the system's bound"),
+            &format!("at most {MAX_KEEPALIVE_SECS} seconds, the limit of the operating system"),
         );
     }
     if !WINDOW_BYTES.contains(&upstream.h2_window_bytes.get()) {
@@ -113,7 +114,11 @@ fn upstream(at: &str, upstream: &Upstream, faults: &mut Faults) {
         add("h2_window_bytes", &format!("expected {least} to {most} bytes"));
     }
     if upstream.protocol == UpstreamProtocol::Auto && !upstream.tls {
-        add("protocol", "\"auto\" is agreed on in TLS, which is off; give `tls = true`, http1 or http2");
+        add(
+            "protocol",
+            "\"auto\" is negotiated in the TLS handshake, and TLS is off; set `tls = true`, or \
+                         use http1 or http2",
+        );
     }
     let tls_keys = [
         ("sni", &upstream.sni),
@@ -123,7 +128,7 @@ fn upstream(at: &str, upstream: &Upstream, faults: &mut Faults) {
     ];
     for (key, value) in tls_keys {
         if !upstream.tls && !value.is_empty() {
-            add(key, "it has no meaning without `tls = true`");
+            add(key, "it has no effect without `tls = true`");
         }
     }
     let is_address = upstream.sni.parse::<std::net::IpAddr>().is_ok();
@@ -143,7 +148,7 @@ fn retry(at: &str, retry: &Retry, faults: &mut Faults) {
     }
     for (i, status) in retry.on_status.iter().enumerate() {
         if !(400..=599).contains(status) {
-            let detail = format!("{status} is no status of an error; expected 400 to 599");
+            let detail = format!("{status} is not the status code of an error; expected 400 to 599");
             faults.add(format!("{at}retry/on_status/{i}"), detail);
         }
     }
@@ -179,7 +184,7 @@ fn limits(at: &str, limits: &Limits, faults: &mut Faults) {
     let is_own = limits.max_uri_bytes != Limits::default().max_uri_bytes;
     let is_possible = limits.max_uri_bytes.get() <= MAX_URI_BYTES;
     if is_own && is_possible && limits.max_uri_bytes > limits.max_header_bytes {
-        let detail = "a target is a part of the head, which may have no more than `max_header_bytes`";
+        let detail = "it is larger than `max_header_bytes`, the limit of the whole head with the target";
         faults.add(format!("{at}limits/max_uri_bytes"), detail);
     }
     if limits.min_body_bytes_per_sec > MAX_RATE {
@@ -194,13 +199,16 @@ fn fault(at: &str, fault: FaultInjection, faults: &mut Faults) {
         add("delay_ms", &format!("at most {MAX_DELAY_MS} milliseconds"));
     }
     if fault.delay_percent.get() > 0 && fault.delay_ms == 0 {
-        add("delay_percent", "it needs `delay_ms`: how long");
+        add("delay_percent", "it needs `delay_ms`, the length of the delay");
     }
     let is_status = (200..=599).contains(&fault.abort_status);
     if fault.abort_status != 0 && !is_status {
-        add("abort_status", &format!("{} is no final status; expected 200 to 599", fault.abort_status));
+        add(
+            "abort_status",
+            &format!("{} is not a final status code; expected 200 to 599", fault.abort_status),
+        );
     } else if fault.abort_percent.get() > 0 && !is_status {
-        add("abort_percent", "it needs `abort_status`: which answer");
+        add("abort_percent", "it needs `abort_status`, the status code of the response");
     }
 }
 
@@ -222,8 +230,8 @@ pub(super) fn server_names(config: &Config, faults: &mut Faults) {
                 if backend.tags.iter().any(|tag| tags.contains(&tag)) && told.insert(i) {
                     let id = &backend.id;
                     let detail = format!(
-                        "backend '{id}' is spoken to over TLS and has no name that a certificate could be for; \
-                         give `sni` in [upstream], or a host name here"
+                        "backend '{id}' is used over TLS, and there is no name to verify its certificate \
+                         against; set `sni` in [upstream], or use a host name here"
                     );
                     faults.add(format!("backends/{i}/address"), detail);
                 }

@@ -20,7 +20,7 @@ const MAX_STORE_TIMEOUT_MS: u128 = 5_000;
 /// Checks the number of clients that rate limits distinguish.
 pub(super) fn clients(config: &Config, faults: &mut Faults) {
     if config.proxy.rate_limit_clients.get() > MAX_CLIENTS {
-        let detail = format!("at most {MAX_CLIENTS} clients are told apart");
+        let detail = format!("at most {MAX_CLIENTS} clients can be told apart");
         faults.add("proxy/rate_limit_clients", detail);
     }
 }
@@ -28,7 +28,8 @@ pub(super) fn clients(config: &Config, faults: &mut Faults) {
 /// Adds every fault of the windows at `at`.
 pub(super) fn rate_limit(at: &str, limits: &RateLimits, faults: &mut Faults) {
     if limits.0.len() > MAX_RATE_LIMITS {
-        faults.add(format!("{at}rate_limit"), format!("at most {MAX_RATE_LIMITS} windows hold together"));
+        faults
+            .add(format!("{at}rate_limit"), format!("at most {MAX_RATE_LIMITS} windows can apply together"));
     }
     let mut names = HashSet::new();
     let shared = limits.0.iter().find(|window| window.store != CounterStore::Local);
@@ -38,16 +39,16 @@ pub(super) fn rate_limit(at: &str, limits: &RateLimits, faults: &mut Faults) {
             faults.add(path("requests"), format!("at most {MAX_RATE_LIMIT} requests are counted"));
         }
         if !is_name(&name) {
-            let detail = "no name of a window; expected at most 32 letters, digits, '-', '_' or '.'";
+            let detail = "not a valid name of a window; expected at most 32 letters, digits, '-', '_' or '.'";
             faults.add(path("name"), detail);
         } else if !names.insert(name.clone()) {
-            faults.add(path("name"), format!("'{name}' is there twice"));
+            faults.add(path("name"), format!("'{name}' is defined twice"));
         }
         store(&path, window, faults);
         let is_here = window.store == CounterStore::Local;
         if !is_here && shared.is_some_and(|shared| !is_same_store(shared, window)) {
             // A request queries one store once, and counts in all windows or in none.
-            faults.add(path("store"), "windows that hold together are counted in one store, or here");
+            faults.add(path("store"), "windows that apply together must share one store, or be local");
         }
     }
 }
@@ -90,12 +91,13 @@ fn unclaimed(key: &RateLimitKey, known: &[&Auth]) -> Option<&'static str> {
     let any = |is: fn(AuthKind) -> bool| known.iter().any(|auth| is(auth.kind));
     if !any(|kind| kind != AuthKind::None) {
         return Some(
-            "no route for which it holds asks for a token, so nobody has a claim; add an `auth` table",
+            "no route with this limit authenticates clients, so no client has a claim; add an `auth` table",
         );
     }
     // A client without a token only has a name.
     (claim != "sub" && !any(|kind| kind == AuthKind::Jwt)).then_some(
-        "no route for which it holds asks for a token (`kind = \"jwt\"`), so nobody has this claim; others have \"jwt:sub\"",
+        "no route with this limit authenticates clients with a token (`kind = \"jwt\"`), so no client has \
+         this claim; the other kinds only have \"jwt:sub\"",
     )
 }
 
@@ -104,7 +106,8 @@ fn normalized_name(at: &str, table: &RateLimits, faults: &mut Faults) {
         |window: &RateLimit| (window.key.clone(), window.scope, window.window_secs, window.store.clone());
     for (i, window) in table.0.iter().enumerate() {
         if table.0[..i].iter().any(|other| counts(other) == counts(window)) {
-            let detail = "another window counts the same in the same time and place, so that one of them never matters";
+            let detail = "another window counts the same requests in the same time and store, so one of the \
+                          two has no effect; remove it";
             faults.add(format!("{at}rate_limit/{}", table.path(i, "window_secs")), detail);
         }
     }
@@ -139,15 +142,15 @@ fn store(path: &impl Fn(&str) -> String, window: &RateLimit, faults: &mut Faults
         let keys = keys.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, _)| key);
         let is_timed = window.store_timeout_ms != RateLimit::default().store_timeout_ms;
         for key in keys.chain(is_timed.then_some("store_timeout_ms")) {
-            faults.add(path(key), "it has no meaning without a `store` to connect to");
+            faults.add(path(key), "it has no effect without a Redis `store`");
         }
         return;
     };
     if !window.store_ca_file.is_empty() && !matches!(redis.place, RedisPlace::Tls(_)) {
-        faults.add(path("store_ca_file"), "it has no meaning without TLS: `store = \"rediss://…\"`");
+        faults.add(path("store_ca_file"), "it has no effect without TLS; use `store = \"rediss://…\"`");
     }
     if !window.store_user.is_empty() && window.store_password_env.is_empty() {
-        faults.add(path("store_user"), "a user needs a password: `store_password_env`");
+        faults.add(path("store_user"), "a user needs a password; set `store_password_env`");
     }
     if window.store_timeout_ms.duration().as_millis() > MAX_STORE_TIMEOUT_MS {
         let detail = format!("a request waits at most {MAX_STORE_TIMEOUT_MS} milliseconds for a store");

@@ -27,7 +27,7 @@ pub(super) fn headers(at: &str, headers: &Headers, faults: &mut Faults) {
         let is_set = |name: &&FieldName| set.0.iter().any(|(set, _)| set == *name);
         let both = removed.iter().filter(is_set).find(|name| !by_default.contains(name));
         if let Some(FieldName(name)) = both {
-            add(key, &format!("{name} is set, too, whatever was there; leave one of the two out"));
+            add(key, &format!("{name} is both set and removed; remove one of the two rules"));
         }
     }
 }
@@ -42,7 +42,7 @@ pub(super) fn beside(at: &str, tables: &PolicyTables<'_>, faults: &mut Faults) {
     for (key, fields) in said {
         let is_of_cors = |name: &HeaderName| name.as_str().starts_with("access-control-");
         if tables.cors.is_some() && fields.0.iter().any(|(name, _)| is_of_cors(&name.0)) {
-            add(key, "beside a `cors` table nothing else says Access-Control-…; leave one of them out");
+            add(key, "beside a `cors` table, no rule can set Access-Control-… fields; remove one of the two");
         }
     }
 }
@@ -63,7 +63,7 @@ fn who_asks<'c>(headers: &'c Headers, auth: Option<&Auth>, add: &mut impl FnMut(
             add(
                 key,
                 &format!(
-                    "{name} tells the backend who asks, by the `auth` table beside it; leave it to that"
+                    "{name} is set by the `auth` table, to tell the backend who the user is; remove this rule"
                 ),
             );
         }
@@ -75,20 +75,20 @@ pub(super) fn cors(at: &str, cors: &Cors, faults: &mut Faults) {
     for (i, method) in cors.allow_methods.iter().enumerate() {
         // Browsers never send these methods for a page (fetch, 2.2.1), and the gateway does not serve them.
         if [Method::CONNECT, Method::TRACE].contains(&method.0) || method.0.as_str() == "TRACK" {
-            let detail = format!("no browser sends {} for a page; leave it out", method.0);
+            let detail = format!("no browser sends {} for a page; remove it", method.0);
             faults.add(format!("{at}cors/allow_methods/{i}"), detail);
         }
     }
     for (i, origin) in cors.allow_origins.iter().enumerate() {
         if cors.allow_origins[..i].contains(origin) {
-            faults.add(format!("{at}cors/allow_origins/{i}"), "this origin is there twice");
+            faults.add(format!("{at}cors/allow_origins/{i}"), "this origin is listed twice");
         }
     }
     let mut add = |key: &str, detail: &str| faults.add(format!("{at}cors/{key}"), detail);
     let is_cookie =
         |field: &FieldOrAny| matches!(field, FieldOrAny::Field(name) if name == header::SET_COOKIE);
     if cors.expose_headers.iter().any(is_cookie) {
-        add("expose_headers", "no browser shows Set-Cookie to a script (fetch, 2.2.2); leave it out");
+        add("expose_headers", "no browser shows Set-Cookie to a script (fetch, 2.2.2); remove it");
     }
     stars(cors, &mut add);
 }
@@ -118,9 +118,9 @@ fn stars(cors: &Cors, add: &mut impl FnMut(&str, &str)) {
         if has_any && cors.allow_credentials {
             // With credentials, browsers treat the star as a literal value (fetch, 3.2.4). Otherwise, it would let
             // every origin in.
-            add(key, "\"*\" cannot go with `allow_credentials`; name those that may");
+            add(key, "\"*\" cannot be combined with `allow_credentials`; list the allowed values");
         } else if has_any && others > 0 {
-            add(key, "beside \"*\", which is all of them, the others mean nothing; leave it out, or them");
+            add(key, "\"*\" includes all the others; remove either \"*\" or the others");
         }
     }
 }
@@ -129,12 +129,13 @@ fn stars(cors: &Cors, add: &mut impl FnMut(&str, &str)) {
 pub(super) fn compression(at: &str, compression: &Compression, faults: &mut Faults) {
     let twice = |i: usize| compression.algorithms[..i].contains(&compression.algorithms[i]);
     if (0..compression.algorithms.len()).any(twice) {
-        faults.add(format!("{at}compression/algorithms"), "one of them is there twice");
+        faults.add(format!("{at}compression/algorithms"), "an algorithm is listed twice");
     }
     for (i, types) in compression.types.iter().enumerate() {
         if types.is_one() && ["text/event-stream", "application/grpc"].iter().any(|kind| types.contains(kind))
         {
-            let detail = "it is never compressed: each message must be with its client at once; leave it out";
+            let detail =
+                "it is never compressed, because each message must reach the client at once; remove it";
             faults.add(format!("{at}compression/types/{i}"), detail);
         }
     }
@@ -146,14 +147,17 @@ pub(super) fn incomplete(config: &Config, faults: &mut Faults) {
     for (at, tables) in config.levels() {
         let mut add = |key: &str, detail: &str| faults.add(format!("{at}{key}"), detail);
         if tables.cors.is_some_and(|cors| cors.allow_origins.is_empty()) {
-            let detail = "it needs an origin, as in \"https://app.example.com\"; or leave the table out";
+            let detail = "it needs an origin, as in \"https://app.example.com\"; or remove the table";
             add("cors/allow_origins", detail);
         }
         if tables.compression.is_some_and(|compression| compression.algorithms.is_empty()) {
-            add("compression/algorithms", "it needs one at least; or leave the table out");
+            add("compression/algorithms", "it needs at least one algorithm; or remove the table");
         }
         if tables.compression.is_some_and(|compression| compression.types.is_empty()) {
-            add("compression/types", "without types nothing is compressed; leave it out, or the table");
+            add(
+                "compression/types",
+                "without types, nothing is compressed; remove either this key or the table",
+            );
         }
     }
 }

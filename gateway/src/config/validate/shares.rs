@@ -29,16 +29,16 @@ fn split(host: &VirtualHost, at: &str, faults: &mut Faults) {
     for (j, share) in host.split.iter().enumerate() {
         let at = format!("{at}/split/{j}");
         if share.tag.is_empty() {
-            faults.add(at, "a share needs a `tag`: whose backends get it");
+            faults.add(at, "a share needs a `tag`, the tag of the backends that get it");
         } else if !seen.insert(&share.tag) {
-            let detail =
-                format!("'{}' has its share already; what is left goes to the enabled tag", share.tag);
+            let detail = format!("'{}' already has a share; `enabled_backends_tag` gets the rest", share.tag);
             faults.add(format!("{at}/tag"), detail);
         }
     }
     let sum: u32 = host.split.iter().map(|share| u32::from(share.percent.get())).sum();
     if sum > 100 {
-        faults.add(format!("{at}/split"), format!("the shares are {sum} percent together"));
+        faults
+            .add(format!("{at}/split"), format!("the shares add up to {sum} percent; expected at most 100"));
     }
 }
 
@@ -52,12 +52,16 @@ fn cookie(host: &VirtualHost, at: &str, faults: &mut Faults) {
 fn rollout(host: &VirtualHost, rollout: &Rollout, at: &str, faults: &mut Faults) {
     let running = rollout.state == RolloutState::Running;
     if rollout.to.is_empty() {
-        faults.add(at, "a rollout needs the tag that it goes `to`");
+        faults.add(at, "a rollout needs `to`, the tag to which the requests move");
     } else if running && rollout.to == host.enabled_backends_tag {
-        faults.add(format!("{at}/to"), format!("'{}' has everything already", rollout.to));
+        faults.add(format!("{at}/to"), format!("'{}' already gets all requests", rollout.to));
     }
     if running && !host.split.is_empty() {
-        faults.add(at, "beside a `split` there can be no rollout: both say who gets which share");
+        faults.add(
+            at,
+            "a rollout cannot run beside a `split`, because both set the shares of the tags; \
+                        remove one of the two",
+        );
     }
     let rises = rollout.steps.windows(2).all(|pair| pair[0] < pair[1]);
     let begins = rollout.steps.first().is_some_and(|first| first.get() > 0);
@@ -73,7 +77,7 @@ fn rollout(host: &VirtualHost, rollout: &Rollout, at: &str, faults: &mut Faults)
         ("max_latency_gap_percent", rollout.max_latency_gap_percent),
     ] {
         if !gap.is_finite() || gap < 0.0 {
-            faults.add(format!("{at}/{key}"), format!("{gap} is no gap; expected 0 or more"));
+            faults.add(format!("{at}/{key}"), format!("{gap} is not a valid gap; expected 0 or more"));
         }
     }
 }

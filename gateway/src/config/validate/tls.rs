@@ -15,8 +15,8 @@ pub(super) fn tls(config: &Config, faults: &mut Faults) {
         );
     }
     if config.proxy.proxy_protocol && config.proxy.trusted_proxies.is_empty() {
-        let detail =
-            "nobody may connect: PROXY headers are taken from `trusted_proxies` only, and there is none";
+        let detail = "no client can connect: PROXY headers are accepted from `trusted_proxies` only, and that list \
+             is empty";
         faults.add("proxy/proxy_protocol", detail);
     }
     let mut default: Option<&str> = None;
@@ -24,18 +24,18 @@ pub(super) fn tls(config: &Config, faults: &mut Faults) {
         let at = format!("virtual_hosts/{i}");
         certificates(host, &at, is_https, faults);
         if host.http_to_https && !is_https && config.proxy.trusted_proxies.is_empty() {
-            let detail = "nothing here speaks HTTPS: set `proxy.listen_addr`, or `proxy.trusted_proxies` where \
-                          somebody in front of the gateway does";
+            let detail = "the gateway has no HTTPS listener; set `proxy.listen_addr`, or \
+                          `proxy.trusted_proxies` if a proxy in front of the gateway serves HTTPS";
             faults.add(format!("{at}/http_to_https"), detail);
         }
         if host.default {
             match default.replace(&host.domain) {
-                Some(first) => {
-                    faults.add(format!("{at}/default"), format!("'{first}' is the default already"))
-                }
-                None if !self_signed && !host.has_certificate() => {
-                    faults.add(format!("{at}/default"), "it has no certificate to show")
-                }
+                Some(first) => faults
+                    .add(format!("{at}/default"), format!("'{first}' is already the default virtual host")),
+                None if !self_signed && !host.has_certificate() => faults.add(
+                    format!("{at}/default"),
+                    "the virtual host has no certificate; set `cert_file` and `key_file`, or `acme`",
+                ),
                 None => {}
             }
         }
@@ -52,7 +52,10 @@ fn certificates(host: &VirtualHost, at: &str, is_https: bool, faults: &mut Fault
             format!("each certificate needs its key: there are {certificates} in `cert_file` and {keys} in `key_file`"),
         );
     } else if !certificates.is_empty() && !is_https {
-        faults.add(format!("{at}/cert_file"), "nobody is shown it without `proxy.listen_addr`");
+        faults.add(
+            format!("{at}/cert_file"),
+            "it has no effect without an HTTPS listener; set `proxy.listen_addr`",
+        );
     }
     for (key, files) in [("cert_file", certificates), ("key_file", keys)] {
         if files.iter().any(String::is_empty) {
@@ -60,18 +63,20 @@ fn certificates(host: &VirtualHost, at: &str, is_https: bool, faults: &mut Fault
         }
     }
     if !host.client_ca_file.is_empty() && !is_https {
-        faults
-            .add(format!("{at}/client_ca_file"), "nobody can show a certificate without `proxy.listen_addr`");
+        faults.add(
+            format!("{at}/client_ca_file"),
+            "it has no effect without an HTTPS listener; set `proxy.listen_addr`",
+        );
     }
     if !host.client_ca_file.is_empty() && !host.has_certificate() {
         let detail =
-            "it is asked for by the host's own certificate only: set `cert_file` and `key_file`, too";
+            "it has no effect without a certificate of the virtual host; set `cert_file` and `key_file`, too";
         faults.add(format!("{at}/client_ca_file"), detail);
     }
     if host.client_certificate != ClientCertificate::default() && host.client_ca_file.is_empty() {
         faults.add(
             format!("{at}/client_certificate"),
-            "it needs `client_ca_file`: whose certificates are believed",
+            "it needs `client_ca_file`, the roots that client certificates are verified against",
         );
     }
 }

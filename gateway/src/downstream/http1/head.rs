@@ -141,7 +141,7 @@ impl HeadReader {
             check_unfinished_request_line(line, bounds)?;
         }
         if line.contains(&0) {
-            return Err(Refusal::bad("there is a NUL in the header"));
+            return Err(Refusal::bad("there is a NUL byte in the header"));
         }
         if self.line + line.len() > bounds.bytes { Err(self.too_large()) } else { Ok(()) }
     }
@@ -180,7 +180,7 @@ fn check_unfinished_request_line(line: &[u8], bounds: &HeadSize) -> Result<(), R
         return Err(Refusal { problem: Problem::UriTooLong, detail: URI_TOO_LONG });
     }
     if parts.next().is_some_and(|version| version.len() > VERSION) {
-        return Err(Refusal::bad("the request line does not end with a version of HTTP"));
+        return Err(Refusal::bad("the request line does not end with an HTTP version"));
     }
     Ok(())
 }
@@ -217,11 +217,11 @@ impl RequestLine {
             return Err(Refusal { problem: Problem::UriTooLong, detail: URI_TOO_LONG });
         }
         if target.is_empty() || foreign_byte(target).is_some() {
-            return Err(Refusal::bad("the target is empty, or has bytes that no target has"));
+            return Err(Refusal::bad("the target is empty or has invalid bytes"));
         }
         if method == b"CONNECT" {
             // RFC 9110 9.3.6: the gateway offers no tunnel to other servers.
-            let detail = "CONNECT is not implemented: this is no forward proxy";
+            let detail = "CONNECT is not implemented: this is not a forward proxy";
             return Err(Refusal { problem: Problem::NotImplemented, detail });
         }
         let authority = authority(method, target)?;
@@ -254,10 +254,10 @@ fn is_http_10(version: &[u8]) -> Result<bool, Refusal> {
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
-            let detail = "over this connection only HTTP/1.0 and HTTP/1.1 are spoken";
+            let detail = "this connection supports only HTTP/1.0 and HTTP/1.1";
             Err(Refusal { problem: Problem::VersionNotSupported, detail })
         }
-        _ => Err(Refusal::bad("the request line does not end with a version of HTTP")),
+        _ => Err(Refusal::bad("the request line does not end with an HTTP version")),
     }
 }
 
@@ -270,7 +270,7 @@ fn transfer_encoding(value: &[u8]) -> Result<(), Refusal> {
     let is_last = codings.next().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
     if is_last && codings.all(|coding| is_token(coding) && !coding.eq_ignore_ascii_case(b"chunked")) {
         // RFC 9112 6.1: the gateway does not understand this coding.
-        let detail = "of the transfer codings only chunked is understood";
+        let detail = "the only supported transfer coding is chunked";
         return Err(Refusal { problem: Problem::NotImplemented, detail });
     }
     Err(Refusal::bad("the Transfer-Encoding field is not chunked"))

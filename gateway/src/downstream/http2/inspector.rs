@@ -245,7 +245,7 @@ impl FrameInspector {
                 }
             }
             Err(reason) => {
-                tracing::debug!(stream = head.stream, reason, "a malformed request over HTTP/2 is reset");
+                tracing::debug!(stream = head.stream, reason, "resetting a malformed HTTP/2 request");
                 self.malformed += 1;
                 // This field makes h2 reset the stream (RFC 9113 8.2.2), and has no other effect.
                 block.push(0);

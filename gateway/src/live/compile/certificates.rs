@@ -59,7 +59,7 @@ pub(in crate::live) fn certificates(
             None
         });
         let domains: Result<Vec<Domain>, String> = names(host).map(|name| name.parse()).collect();
-        let domains = domains.map_err(|_| not_validated("a virtual host's domain is no host"))?;
+        let domains = domains.map_err(|_| not_validated("the domain of a virtual host is not valid"))?;
         let of_host = HostCertificates { domain: host.domain.clone(), certificates: shown, client };
         certificates.insert(domains, Arc::new(of_host), host.default);
     }

@@ -4,5 +4,8 @@ use crate::config::PathFault;
 
 /// Returns the fault for a configuration that validation should have refused. This is a defect of the gateway.
 pub(super) fn not_validated(what: &str) -> Vec<PathFault> {
-    vec![PathFault { path: String::new(), detail: format!("the configuration was not validated: {what}") }]
+    let detail = format!(
+        "the configuration was not validated: {what}; this is a bug in the gateway, please report it"
+    );
+    vec![PathFault { path: String::new(), detail }]
 }

@@ -113,7 +113,7 @@ fn compile_with(
         let rules = Arc::new(compiler.rules(i, host)?);
         for domain in std::iter::once(&host.domain).chain(&host.aliases) {
             let domain: Domain =
-                domain.parse().map_err(|_| not_validated("a virtual host's domain is no host"))?;
+                domain.parse().map_err(|_| not_validated("the domain of a virtual host is not valid"))?;
             hosts.insert(domain, rules.clone());
         }
     }
@@ -182,7 +182,7 @@ fn backends(config: &Config, with: &CompileInput<'_>) -> Result<Vec<Vec<Instance
         let fixed = fixed(address).map(|place| vec![place]);
         let named = address.name().is_some();
         let places = fixed.as_ref().or_else(|| with.places.get(address));
-        let places = places.ok_or_else(|| not_validated("nobody has looked a backend's name up"))?;
+        let places = places.ok_or_else(|| not_validated("the name of a backend was not resolved"))?;
         let instance = |place: &ResolvedAddress| {
             let name = match &place.endpoint {
                 Endpoint::Inet(address) if named => format!("{}@{address}", backend.id),
@@ -301,8 +301,8 @@ impl<'c> Compiler<'c> {
             name: name.to_owned(),
             entrance: entrance.clone(),
             policies: policies.levels(),
-            redirect: redirect.map_err(|_| not_validated("a redirect leads nowhere"))?,
-            rewrite: rewrite.map_err(|_| not_validated("a path is rewritten to none"))?,
+            redirect: redirect.map_err(|_| not_validated("the target of a redirect is not valid"))?,
+            rewrite: rewrite.map_err(|_| not_validated("the rewrite of a path is not valid"))?,
             fault: route.and_then(|route| Fault::new(route.fault)),
             split_cookie: cookie.map(|name| SignedCookie::new(name, purpose, self.cookie_key.clone())),
             split,

@@ -30,7 +30,7 @@ pub(in crate::live) fn add_self_signed(
     for (i, host) in config.virtual_hosts.iter().enumerate().filter(|(_, host)| !host.has_certificate()) {
         let names = std::iter::once(&host.domain).chain(&host.aliases);
         let domains: Result<Vec<Domain>, String> = names.map(|name| name.parse()).collect();
-        let mut domains = domains.map_err(|_| not_validated("a virtual host's domain is no host"))?;
+        let mut domains = domains.map_err(|_| not_validated("the domain of a virtual host is not valid"))?;
         // All hosts are checked before any certificate is added: the one of a catch-all host would cover every
         // domain.
         domains.retain(|domain| !certificates.cover(domain));

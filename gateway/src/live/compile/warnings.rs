@@ -39,8 +39,9 @@ impl Snapshot {
         });
         names.filter(|(_, name)| !self.has_certificate_for(name)).map(|(host, name)| {
             format!(
-                "virtual host '{}' sends clients to HTTPS (http_to_https), and there is no certificate for '{name}': they \
-                 cannot connect; add cert_file and key_file, or acme = true, or take http_to_https out",
+                "virtual host '{}' redirects clients to HTTPS (http_to_https), but there is no certificate \
+                 for '{name}', so they cannot connect; add cert_file and key_file, or acme = true, or \
+                 remove http_to_https",
                 host.domain
             )
         })
@@ -63,8 +64,8 @@ fn open_questions(config: &Config) -> impl Iterator<Item = String> {
     let asked = tables.filter(|auth| auth.kind == AuthKind::Forward);
     asked.filter_map(in_the_open).map(|host| {
         format!(
-            "forward auth asks '{host}' over http: whoever is on the way reads passwords and cookies, and may answer \
-             in its place; use https"
+            "forward auth calls '{host}' over http: an attacker on the network path can read passwords and \
+             cookies, and can answer in its place; use https"
         )
     })
 }

@@ -24,7 +24,7 @@ impl fmt::Display for Explanation {
         }
         let Some(route) = &self.route else { return self.end(f) };
         if !self.rules.iter().any(|rule| rule.taken) {
-            writeln!(f, "  route         none of its own: the virtual host itself")?;
+            writeln!(f, "  route         none: the virtual host itself")?;
         }
         policies(route, f)?;
         route.depends_on.iter().try_for_each(|condition| depends_on(condition, f))?;
@@ -32,7 +32,7 @@ impl fmt::Display for Explanation {
             return self.end(f);
         }
         if route.auth_cookies {
-            writeln!(f, "  auth cookies  the client gets those of the auth server, the backend does not")?;
+            writeln!(f, "  auth cookies  those of the auth server go to the client, and not to the backend")?;
         }
         way(route, f)
     }
@@ -43,7 +43,7 @@ impl Explanation {
     fn end(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let status = self.answered.unwrap_or_default();
         if let Some(method) = &self.preflight {
-            writeln!(f, "  preflight     asks whether a page may send {method}: answered here, by [cors]")?;
+            writeln!(f, "  preflight     a page asks permission to send {method}: [cors] answers")?;
         }
         let redirect = self.route.as_ref().and_then(|route| route.redirect.as_ref());
         match (redirect, &self.refused) {
@@ -100,5 +100,5 @@ fn way(route: &Taken, f: &mut Formatter<'_>) -> fmt::Result {
     }
     let algorithm = serde_json::to_value(route.algorithm).unwrap_or_default();
     writeln!(f, "  algorithm     {}", algorithm.as_str().unwrap_or_default())?;
-    writeln!(f, "  next          {}", route.next.as_deref().unwrap_or("nobody: answered with 503"))
+    writeln!(f, "  next          {}", route.next.as_deref().unwrap_or("no backend: answered with 503"))
 }

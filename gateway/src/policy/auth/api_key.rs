@@ -29,10 +29,10 @@ impl Keys {
             let wrong = |what: &str| format!("{file}:{number}: {what}");
             let Some((name, hash)) = line.split_once(':').map(|(name, hash)| (name.trim(), hash.trim()))
             else {
-                return Err(wrong("expected `name:hash`, the hash as of `printf %s KEY | sha256sum`"));
+                return Err(wrong("expected `name:hash`; `printf %s KEY | sha256sum` prints the hash"));
             };
             if name.is_empty() || name.chars().any(char::is_control) {
-                return Err(wrong("a key needs the name of its bearer"));
+                return Err(wrong("a key needs the name of its holder"));
             }
             // The message does not show the name: if the operator swapped both parts, the name is a key.
             let Some(hash) = sha256_in_hex(hash) else {
@@ -41,10 +41,10 @@ impl Keys {
                 ));
             };
             if hash == sha256(b"") || hash == sha256(b"\n") {
-                return Err(wrong("this is the hash of nothing"));
+                return Err(wrong("this is the hash of an empty key"));
             }
             if keys.insert(hash, Arc::new(Identity::named(name, field))).is_some() {
-                return Err(wrong("this key is there twice"));
+                return Err(wrong("this key is defined twice"));
             }
         }
         if keys.is_empty() {
@@ -89,13 +89,13 @@ impl ApiKey {
     /// Returns the identity of the client, or the refusal.
     pub(super) fn check(&self, headers: &HeaderMap) -> Verdict<Arc<Identity>> {
         match one(headers, &self.header) {
-            Credentials::None => Verdict::Reply(self.challenge.missing("there is no key")),
+            Credentials::None => Verdict::Reply(self.challenge.missing("the request has no API key")),
             Credentials::Several => {
-                Verdict::Reply(self.challenge.several("there are several fields with a key"))
+                Verdict::Reply(self.challenge.several("there are several fields with an API key"))
             }
             Credentials::One(key) => match self.keys.bearer(key) {
                 Some(identity) => Verdict::Continue(identity),
-                None => Verdict::Reply(self.challenge.invalid("nobody has this key")),
+                None => Verdict::Reply(self.challenge.invalid("the API key is unknown")),
             },
         }
     }
@@ -147,14 +147,14 @@ mod tests {
         for (text, said) in [
             (String::new(), "'keys' holds no key"),
             (good.clone(), "keys:1: expected `name:hash`"),
-            (format!("\n:{good}"), "keys:2: a key needs the name of its bearer"),
+            (format!("\n:{good}"), "keys:2: a key needs the name of its holder"),
             ("a:plain-key".to_owned(), "keys:1: expected a name, ':' and the 64 hexadecimal digits"),
             ("plain-key:a".to_owned(), "keys:1: expected a name, ':' and the 64 hexadecimal digits"),
             (format!("{good}:plain-key"), "the 64 hexadecimal digits of a SHA-256, in this order"),
             (format!("a:{}", good.replace(&good[..2], "+1")), "the 64 hexadecimal digits"),
             (format!("a:{}ß", &good[..62]), "the 64 hexadecimal digits"),
-            (format!("a:{}", hex("")), "this is the hash of nothing"),
-            (format!("a:{good}\nb:{good}"), "keys:2: this key is there twice"),
+            (format!("a:{}", hex("")), "this is the hash of an empty key"),
+            (format!("a:{good}\nb:{good}"), "keys:2: this key is defined twice"),
         ] {
             let error = Keys::read("keys", &text, None).err().unwrap_or_default();
             assert!(error.contains(said), "{text}\n-- says {error}\n-- not {said}");

@@ -34,14 +34,14 @@ impl Basic {
         let encoded = match authorization(headers, "Basic") {
             Credentials::One(encoded) => encoded,
             Credentials::None => {
-                return Checked::refused(self.challenge.missing("there is no name and password"));
+                return Checked::refused(self.challenge.missing("the request has no name and password"));
             }
             Credentials::Several => {
                 return Checked::refused(self.challenge.several("there are several Authorization fields"));
             }
         };
         let Some(pair) = decode(encoded) else {
-            return Checked::refused(self.challenge.invalid("what should be a name and a password is none"));
+            return Checked::refused(self.challenge.invalid("the credentials are not a name and a password"));
         };
         let Some(digest) = self.users.digest(&pair) else {
             return Checked::refused(unavailable("passwords cannot be checked"));

@@ -49,8 +49,8 @@ impl<T: Clone> Cache<T> {
     /// Returns an error if the system has no random bytes, or OpenSSL cannot make a key of them.
     pub(super) fn new() -> Result<Self, String> {
         let secret = random::secret().map_err(|error| error.to_string())?;
-        let key =
-            PKey::hmac(&secret).map_err(|error| format!("OpenSSL makes no key of a secret: {error}"))?;
+        let key = PKey::hmac(&secret)
+            .map_err(|error| format!("OpenSSL cannot make a key from a secret: {error}"))?;
         let places = (0..PLACES).map(|_| ArcSwapOption::empty()).collect();
         Ok(Cache { key, places })
     }

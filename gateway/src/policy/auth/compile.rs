@@ -193,7 +193,7 @@ fn read(key: &'static str, file: &str) -> Result<String, BadAuth> {
 
 /// Parses a URL. Validation of the configuration has excluded invalid URLs.
 fn uri(key: &'static str, url: &str) -> Result<Uri, BadAuth> {
-    url.parse().map_err(|error| bad(key)(format!("no URL: {error}")))
+    url.parse().map_err(|error| bad(key)(format!("not a valid URL: {error}")))
 }
 
 #[cfg(test)]

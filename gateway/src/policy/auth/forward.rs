@@ -104,7 +104,7 @@ impl Forward {
             return Checked::refused(self.challenge.several("there are several Authorization fields"));
         }
         let Ok(room) = self.room.try_acquire() else {
-            return Checked::refused(unavailable("too many requests wait for whoever decides"));
+            return Checked::refused(unavailable("too many requests wait for the auth server"));
         };
         let question = self.question(asked);
         Checked::Later(Box::pin(async move {
@@ -127,9 +127,13 @@ impl Forward {
             Ok(identity) => Verdict::Continue(Arc::new(identity)),
             Err(reason) => {
                 if self.complaints.may() {
-                    warn!(url = %self.shown(), %reason, "nobody says whether a request may pass: it may not");
+                    warn!(
+                        url = %self.shown(),
+                        %reason,
+                        "the auth server did not decide, so the request is refused"
+                    );
                 }
-                Verdict::Reply(unavailable("whoever decides does not answer as it should"))
+                Verdict::Reply(unavailable("the auth server does not answer correctly"))
             }
         }
     }
@@ -187,7 +191,8 @@ impl Forward {
                 (None, _) => {}
                 (Some(_), Some(_)) => {
                     return Err(format!(
-                        "the field {name} of its answer is there twice; expected one, with commas in it"
+                        "the field {name} of its answer occurs twice; expected one field, with commas \
+                         between its values"
                     ));
                 }
                 (Some(value), None) if value.len() > MAX_VALUE => {
@@ -209,15 +214,22 @@ impl Forward {
         let location = answer.headers.get(header::LOCATION).filter(|_| is_redirect(answer.status));
         let mut reply = match (answer.status, location) {
             (status, Some(location)) => Reply::redirect_with(status, location.clone()),
-            (StatusCode::UNAUTHORIZED, _) => self.challenge.missing("credentials are needed that count here"),
+            (StatusCode::UNAUTHORIZED, _) => {
+                self.challenge.missing("the auth server requires valid credentials")
+            }
             (StatusCode::FORBIDDEN, _) => {
-                Reply::new(Problem::NotAllowed, "this may not be done by whoever asks")
+                Reply::new(Problem::NotAllowed, "the auth server does not allow this request")
             }
             (status, _) => {
                 if self.complaints.may() {
-                    warn!(url = %self.shown(), %status, "this does not say whether a request may pass: it may not");
+                    warn!(
+                        url = %self.shown(),
+                        %status,
+                        "the auth server answered with a status that is not a decision, so the request is \
+                         refused"
+                    );
                 }
-                return unavailable("whoever decides does not answer as it should");
+                return unavailable("the auth server does not answer correctly");
             }
         };
         let fields = reply.fields_mut();

@@ -41,7 +41,7 @@ impl JwkSet {
             keys: Vec<Value>,
         }
         let set: Set =
-            serde_json::from_slice(json).map_err(|error| format!("no JSON Web Key Set: {error}"))?;
+            serde_json::from_slice(json).map_err(|error| format!("not a JSON Web Key Set: {error}"))?;
         if set.keys.len() > MAX_KEYS {
             return Err(format!("there are {} keys; at most {MAX_KEYS}", set.keys.len()));
         }
@@ -78,7 +78,7 @@ fn key(mut value: Value) -> Result<Key, Unusable> {
     unpad(&mut value);
     let kind = value.get("kty").and_then(Value::as_str).unwrap_or_default().to_owned();
     let jwk = serde_json::from_value::<Jwk>(value)
-        .map_err(|error| wrong(format!("it is no JSON Web Key: {error}")))?;
+        .map_err(|error| wrong(format!("it is not a JSON Web Key: {error}")))?;
     let common = &jwk.common;
     let for_signing = common.public_key_use.as_ref().is_none_or(|use_| *use_ == PublicKeyUse::Signature);
     let verifies = common.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));
@@ -94,7 +94,7 @@ fn key(mut value: Value) -> Result<Key, Unusable> {
         }
     };
     if algorithms.is_empty() {
-        return Err(wrong("its `alg` is none that its kind of key is for here".to_owned()));
+        return Err(wrong("its `alg` does not fit its kind of key, or is not supported here".to_owned()));
     }
     check_numbers(&jwk.algorithm).map_err(wrong)?;
     let key = DecodingKey::from_jwk(&jwk).map_err(|error| wrong(error.to_string()))?;
@@ -114,10 +114,12 @@ fn of_kind(kind: &str, parameters: &AlgorithmParameters) -> Result<&'static [Alg
             Ok(&[Algorithm::EdDSA])
         }
         AlgorithmParameters::OctetKeyPair(_) => Err("its curve is not Ed25519"),
-        AlgorithmParameters::OctetKey(_) => Err("it is a secret, and one that is published is none"),
+        AlgorithmParameters::OctetKey(_) => Err("it is a symmetric key, which must not be published"),
         // The library reports a key that it cannot read as a key of an unknown kind.
-        _ if matches!(kind, "RSA" | "EC" | "OKP") => Err("it lacks what a key of its kind has (RFC 7518 6)"),
-        _ => Err("its kind (`kty`) is not known here"),
+        _ if matches!(kind, "RSA" | "EC" | "OKP") => {
+            Err("it lacks a member that its kind of key needs (RFC 7518 6)")
+        }
+        _ => Err("its kind (`kty`) is not supported here"),
     }
 }
 
@@ -139,7 +141,9 @@ fn unpad(key: &mut Value) {
 fn check_numbers(parameters: &AlgorithmParameters) -> Result<(), String> {
     let length = |name: &str, number: &str| {
         let decoded = URL_SAFE_NO_PAD.decode(number);
-        decoded.map(|number| number.len()).map_err(|error| format!("its `{name}` is no base64url: {error}"))
+        decoded
+            .map(|number| number.len())
+            .map_err(|error| format!("its `{name}` is not valid base64url: {error}"))
     };
     match parameters {
         AlgorithmParameters::RSA(key) => match (length("n", &key.n)?, length("e", &key.e)?) {
@@ -155,9 +159,9 @@ fn check_numbers(parameters: &AlgorithmParameters) -> Result<(), String> {
         }
         AlgorithmParameters::OctetKeyPair(key) => match length("x", &key.x)? {
             32 => Ok(()),
-            bytes => Err(format!("its `x` has {bytes} bytes, and not 32")),
+            bytes => Err(format!("its `x` has {bytes} bytes; expected 32")),
         },
-        _ => Err("its kind (`kty`) is not known here".to_owned()),
+        _ => Err("its kind (`kty`) is not supported here".to_owned()),
     }
 }
 
@@ -201,22 +205,25 @@ mod tests {
     fn ignored_key_is_reported_with_the_reason() {
         let good = ed("good", X);
         for (key, reason) in [
-            (ed("a", "11qY*"), "key \"a\": its `x` is no base64url: "),
-            (ed("a", &format!("{X}===")), "key \"a\": its `x` is no base64url: "),
-            (ed("a", &format!("={X}")), "key \"a\": its `x` is no base64url: "),
-            (ed("a", &X.replace('_', "/")), "key \"a\": its `x` is no base64url: "),
-            (ed("a", "AAAA"), "key \"a\": its `x` has 3 bytes, and not 32"),
+            (ed("a", "11qY*"), "key \"a\": its `x` is not valid base64url: "),
+            (ed("a", &format!("{X}===")), "key \"a\": its `x` is not valid base64url: "),
+            (ed("a", &format!("={X}")), "key \"a\": its `x` is not valid base64url: "),
+            (ed("a", &X.replace('_', "/")), "key \"a\": its `x` is not valid base64url: "),
+            (ed("a", "AAAA"), "key \"a\": its `x` has 3 bytes; expected 32"),
             (
                 json!({ "kty": "RSA", "n": "AAAA", "e": "AQAB" }),
                 "key number 2: it has 24 bits; at least 2048",
             ),
-            (json!({ "kty": "RSA", "e": "AQAB" }), "key number 2: it lacks what a key of its kind has"),
-            (json!({ "kty": "PQ", "e": "AQAB" }), "key number 2: its kind (`kty`) is not known here"),
+            (
+                json!({ "kty": "RSA", "e": "AQAB" }),
+                "key number 2: it lacks a member that its kind of key needs",
+            ),
+            (json!({ "kty": "PQ", "e": "AQAB" }), "key number 2: its kind (`kty`) is not supported here"),
             (json!({ "kty": "EC", "crv": "P-521", "x": X, "y": X }), "neither P-256 nor P-384"),
             (json!({ "kty": "EC", "crv": "P-384", "x": X, "y": X }), "not the 48 bytes that its curve needs"),
-            (json!({ "kty": "OKP", "crv": "Ed25519", "x": X, "alg": "RS256" }), "its `alg` is none"),
-            (json!({ "kty": "oct", "k": "AAAA" }), "one that is published is none"),
-            (json!("nonsense"), "key number 2: it is no JSON Web Key: "),
+            (json!({ "kty": "OKP", "crv": "Ed25519", "x": X, "alg": "RS256" }), "its `alg` does not fit"),
+            (json!({ "kty": "oct", "k": "AAAA" }), "a symmetric key, which must not be published"),
+            (json!("nonsense"), "key number 2: it is not a JSON Web Key: "),
             (ed("\r\nfake", "AAAA"), "key \"\\r\\nfake\": its `x`"),
             (ed(&"k".repeat(1000), "AAAA"), &format!("key \"{}\": its `x`", "k".repeat(64))),
         ] {

@@ -139,8 +139,11 @@ impl KeySet {
                 }
                 Err(reason) => {
                     self.metrics.failed.inc();
-                    let left =
-                        if self.known().is_some() { "the old ones go on" } else { "tokens are refused" };
+                    let left = if self.known().is_some() {
+                        "the old keys stay in use"
+                    } else {
+                        "tokens are refused"
+                    };
                     warn!(url = %shown_url(&self.url), %reason, "the keys of an issuer cannot be fetched: {left}");
                     let next = pause;
                     pause = (pause * 2).min(self.pace.floor.max(RETRY_FIRST));
@@ -170,14 +173,18 @@ impl KeySet {
         if self.known().is_none_or(|known| known.len() != keys.len()) {
             let url = shown_url(&self.url);
             match keys.len() {
-                0 => warn!(%url, "an issuer has no key any more: no token of it counts"),
-                keys => info!(%url, keys, "the keys of an issuer are there"),
+                0 => warn!(%url, "an issuer has no keys any more: all its tokens are refused"),
+                keys => info!(%url, keys, "the keys of an issuer have been fetched"),
             }
         }
         self.keys.store(Some(Arc::new(keys.into())));
         let before = std::mem::replace(&mut *self.passed_over.lock(), passed_over.clone());
         for reason in passed_over.iter().filter(|reason| !before.contains(reason)) {
-            warn!(url = %shown_url(&self.url), reason, "a key of an issuer is passed over: no token that it signs counts");
+            warn!(
+                url = %shown_url(&self.url),
+                reason,
+                "a key of an issuer cannot be used: the tokens that it signs are refused"
+            );
         }
     }
 

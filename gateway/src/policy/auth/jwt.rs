@@ -85,7 +85,9 @@ impl Jwt {
     pub(super) fn check(&self, headers: &HeaderMap) -> Checked<'_> {
         let token = match authorization(headers, "Bearer") {
             Credentials::One(token) => token,
-            Credentials::None => return Checked::refused(self.challenge.missing("there is no bearer token")),
+            Credentials::None => {
+                return Checked::refused(self.challenge.missing("the request has no bearer token"));
+            }
             Credentials::Several => {
                 return Checked::refused(self.challenge.several("there are several Authorization fields"));
             }
@@ -168,13 +170,13 @@ impl Jwt {
         let family = header.alg.family();
         let rule = self.rules.iter().find(|(known, _)| *known == family).map(|(_, rule)| rule);
         let Some(rule) = rule.filter(|rule| rule.algorithms.contains(&header.alg)) else {
-            return Err(TokenFault::Token("the token's algorithm does not count here"));
+            return Err(TokenFault::Token("the token's algorithm is not accepted here"));
         };
         let is_meant = |key: &&Key| {
             let is_named = header.kid.as_deref().is_none_or(|kid| key.is_called(kid));
             is_named && key.algorithms.contains(&header.alg)
         };
-        let mut fault = TokenFault::Token("the token is not signed with a key that counts here");
+        let mut fault = TokenFault::Token("the token is not signed with a key that is accepted here");
         for key in keys.iter().filter(is_meant).take(MAX_TRIED) {
             match jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, rule) {
                 Ok(verified) => {
@@ -207,7 +209,7 @@ impl Jwt {
                 } else {
                     String::new()
                 };
-                let detail = "the token is valid, and does not claim what is needed here";
+                let detail = "the token is valid, but lacks a claim that is required here";
                 return Err(TokenFault::Refused(Box::new(self.challenge.not_allowed(detail, &scope))));
             }
         }
@@ -216,7 +218,8 @@ impl Jwt {
 }
 
 fn header_of(token: &[u8]) -> Result<Header, TokenFault> {
-    let header = jsonwebtoken::decode_header(token).map_err(|_| TokenFault::Token("this is no token"))?;
+    let header =
+        jsonwebtoken::decode_header(token).map_err(|_| TokenFault::Token("this is not a valid token"))?;
     check_header(&header)?;
     Ok(header)
 }
@@ -225,7 +228,7 @@ fn header_of(token: &[u8]) -> Result<Header, TokenFault> {
 async fn keys_for(set: &KeySet, token: &[u8]) -> Result<Arc<[Key]>, TokenFault> {
     let header = header_of(token)?;
     let fetched = set.keys_for(header.kid.as_deref()).await;
-    fetched.ok_or_else(|| TokenFault::Refused(Box::new(unavailable("the issuer's keys are not there"))))
+    fetched.ok_or_else(|| TokenFault::Refused(Box::new(unavailable("the issuer's keys are not available"))))
 }
 
 /// Reason why a token is refused.
@@ -264,14 +267,14 @@ fn check_header(header: &Header) -> Result<(), TokenFault> {
     if header.crit.is_some() || header.extras.inner().contains_key("b64") {
         // RFC 7515 4.1.11: a critical extension that is not understood makes a token invalid. RFC 7797 7
         // requires the same for `b64`.
-        return Err(TokenFault::Token("the token asks for something that is not understood here"));
+        return Err(TokenFault::Token("the token has a critical extension, which is not supported here"));
     }
     if header.enc.is_some() || header.zip.is_some() {
-        return Err(TokenFault::Token("the token is encrypted or compressed, which is not understood here"));
+        return Err(TokenFault::Token("the token is encrypted or compressed, which is not supported here"));
     }
     if !header.typ.as_deref().is_none_or(is_access_token) {
         // RFC 8725 3.11: a token of another type has another purpose.
-        return Err(TokenFault::Token("the token is of another type"));
+        return Err(TokenFault::Token("the token is not an access token"));
     }
     Ok(())
 }
@@ -293,11 +296,11 @@ fn in_words(error: &ErrorKind) -> &'static str {
     match error {
         ErrorKind::ExpiredSignature => "the token has expired",
         ErrorKind::ImmatureSignature => "the token is not valid yet",
-        ErrorKind::InvalidIssuer => "the token's issuer does not count here",
-        ErrorKind::InvalidAudience => "the token is for somebody else",
-        ErrorKind::InvalidAlgorithm => "the token's algorithm does not count here",
-        ErrorKind::MissingRequiredClaim(_) => "the token lacks a claim that is needed here",
-        _ => "this is no token",
+        ErrorKind::InvalidIssuer => "the token's issuer is not accepted here",
+        ErrorKind::InvalidAudience => "the token is for another audience",
+        ErrorKind::InvalidAlgorithm => "the token's algorithm is not accepted here",
+        ErrorKind::MissingRequiredClaim(_) => "the token lacks a claim that is required here",
+        _ => "this is not a valid token",
     }
 }
 

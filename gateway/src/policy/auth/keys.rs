@@ -66,7 +66,7 @@ impl Key {
                 private if private.ends_with("PRIVATE KEY") => {
                     return Err("there is a private key, which belongs to the issuer alone".to_owned());
                 }
-                other => return Err(format!("there is a {other}, which is no public key")),
+                other => return Err(format!("there is a {other}, which is not a public key")),
             };
             keys.push(Key::public(&key.ok_or_else(|| format!("there is a {kind} that is damaged"))?)?);
         }

@@ -65,7 +65,7 @@ impl Users {
             let hash = Hash::parse(hash).map_err(|what| wrong(&what))?;
             let identity = Arc::new(Identity::named(name, field));
             if users.insert(name.to_owned(), Arc::new(User { hash, identity })).is_some() {
-                return Err(wrong("this name is there twice"));
+                return Err(wrong("this name is defined twice"));
             }
         }
         if users.is_empty() {
@@ -122,7 +122,7 @@ impl Users {
 impl Hash {
     fn parse(text: &str) -> Result<Self, String> {
         if ["$2y$", "$2b$", "$2a$"].iter().any(|kind| text.starts_with(kind)) {
-            let damaged = "the bcrypt hash is damaged; make it anew with `htpasswd -B`";
+            let damaged = "the bcrypt hash is damaged; make a new one with `htpasswd -B`";
             let parts: bcrypt::HashParts = text.parse().map_err(|_| damaged)?;
             if text.as_bytes().get(4) == Some(&b'+') {
                 // Rust parses "+4" as a number, and other programs that read hashes do not.
@@ -159,7 +159,7 @@ impl Hash {
             _ => "neither bcrypt nor argon2",
         };
         Err(format!(
-            "its hash is {kind}, which is guessed too quickly or not known; make it anew with `htpasswd -B`"
+            "its hash is {kind}, which is too weak or not supported; make a new one with `htpasswd -B`"
         ))
     }
 
@@ -246,7 +246,7 @@ mod tests {
             (format!("{good}\n"), "users:1: expected `name:hash`"),
             (format!(":{good}\n"), "users:1: this name cannot be sent"),
             (format!("a\tb:{good}\n"), "users:1: this name cannot be sent"),
-            (format!("alice:{good}\nalice:{good}\n"), "users:2: this name is there twice"),
+            (format!("alice:{good}\nalice:{good}\n"), "users:2: this name is defined twice"),
             ("alice:$apr1$x$y\n".to_owned(), "users:1: its hash is MD5"),
             (format!("{good}:alice\n"), "users:1: its hash is neither"),
             ("sesame:alice\n".to_owned(), "users:1: its hash is neither"),

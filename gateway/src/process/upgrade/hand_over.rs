@@ -24,7 +24,7 @@ pub enum HandOverError {
     #[error("cannot duplicate the listeners for a successor: {0}")]
     NoDescriptor(io::Error),
     /// No process waits for the listeners.
-    #[error("nobody waits for the listeners on {}: start the successor first (gateway run --upgrade)", .0.display())]
+    #[error("no process waits for the listeners on {}: start the successor first (gateway run --upgrade)", .0.display())]
     NobodyWaits(PathBuf),
     /// The successor cannot be reached.
     #[error("cannot reach the successor on {}: {error}", path.display())]
@@ -35,7 +35,7 @@ pub enum HandOverError {
         error: io::Error,
     },
     /// The waiting process belongs to another user.
-    #[error("the process that waits on {} belongs to the user with the id {uid}, who gets nothing", path.display())]
+    #[error("the process that waits on {} has user id {uid}, which may not take over the listeners", path.display())]
     Stranger {
         /// Path of the socket on which the process waits.
         path: PathBuf,

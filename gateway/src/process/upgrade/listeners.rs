@@ -31,7 +31,9 @@ impl Listener {
         let socket = TcpListener::from(socket);
         let actual = socket.local_addr()?;
         if actual != bound {
-            return Err(io::Error::other(format!("a socket said to listen on {bound} is bound to {actual}")));
+            return Err(io::Error::other(format!(
+                "a socket that should be bound to {bound} is bound to {actual}"
+            )));
         }
         socket.set_nonblocking(true)?;
         Ok(Listener { key, asked, bound, socket })
@@ -55,14 +57,14 @@ impl Listener {
     fn misfit(&self, all: &[SocketAddr], others: &[Listener]) -> Option<io::Error> {
         let any_ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.asked.port()));
         let takes = match (leaves_ipv4(self.asked, all), listener::is_ipv6_only(&self.socket)) {
-            (true, false) => "IPv4 as well",
-            // Without a listener for IPv4, "IPv6 only" may be the default of the system.
-            (false, true) if others.iter().any(|other| other.asked == any_ipv4) => "IPv6 only",
+            (true, false) => "IPv4 and IPv6",
+            // Without a listener for IPv4, "only IPv6" may be the default of the system.
+            (false, true) if others.iter().any(|other| other.asked == any_ipv4) => "only IPv6",
             _ => return None,
         };
         Some(io::Error::other(format!(
-            "the running process listens there for {takes}, which no hand-over can change; stop it, and start this one \
-             without --upgrade"
+            "the running process accepts {takes} on this listener, and a hand-over cannot change that; stop it, and \
+             start this one without --upgrade"
         )))
     }
 

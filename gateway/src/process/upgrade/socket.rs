@@ -19,7 +19,7 @@ pub enum PlaceError {
     /// Other users can write to the directory.
     #[error(
         "{directory} is not safe for {NAME} (proxy.upgrade_sock): {why}; it must belong to root or to the user of \
-         the gateway, and nobody else may write to it (chmod go-w)"
+         the gateway, and no other user may write to it (chmod go-w)"
     )]
     Unsafe {
         /// Path of the directory.
@@ -28,7 +28,7 @@ pub enum PlaceError {
         why: String,
     },
     /// Another process already waits on the socket.
-    #[error("another process waits on {0} (proxy.upgrade_sock) already; let it take over, or end it")]
+    #[error("another process already waits on {0} (proxy.upgrade_sock); let it take over, or end it")]
     Taken(String),
     /// The system refuses the socket.
     #[error("cannot wait on {path} (proxy.upgrade_sock): {error}")]
@@ -118,15 +118,15 @@ fn check(directory: &Path) -> Result<(), PlaceError> {
     let found = fs::metadata(directory).map_err(|error| is_unsafe(error.to_string()))?;
     let owner = Uid::from_raw(found.uid());
     if !found.is_dir() {
-        return Err(is_unsafe("it is no directory".to_owned()));
+        return Err(is_unsafe("it is not a directory".to_owned()));
     }
     if !owner.is_root() && owner != geteuid() {
         return Err(is_unsafe(format!(
-            "it belongs to the user with the id {owner}; it must be root's, or of the user who starts this process"
+            "it belongs to user id {owner}, which is neither root nor the user who starts this process"
         )));
     }
     if found.mode() & 0o022 != 0 {
-        return Err(is_unsafe(format!("others may write to it (mode {:o})", found.mode() & 0o7777)));
+        return Err(is_unsafe(format!("other users may write to it (mode {:o})", found.mode() & 0o7777)));
     }
     Ok(())
 }
@@ -147,7 +147,10 @@ mod tests {
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
         assert_eq!(path.parent().unwrap().metadata().unwrap().mode() & 0o777, 0o700);
         let taken = UpgradeSocket::open(&path, own()).unwrap_err().to_string();
-        assert!(taken.starts_with(&format!("another process waits on {}", path.display())), "{taken}");
+        assert!(
+            taken.starts_with(&format!("another process already waits on {}", path.display())),
+            "{taken}"
+        );
         drop(place);
         assert!(!path.exists());
     }

@@ -34,8 +34,8 @@ pub enum TakeOverError {
     UpgradeSocket(#[from] PlaceError),
     /// No gateway has handed its listeners over in time.
     #[error(
-        "--upgrade: no gateway has handed its listeners over within {} s; is one running, with the same \
-         proxy.upgrade_sock ({path}), and has it got SIGQUIT?", SIGQUIT_WITHIN.as_secs()
+        "--upgrade: no gateway has handed over its listeners within {} s; check that one is running with the same \
+         proxy.upgrade_sock ({path}), and that it got SIGQUIT", SIGQUIT_WITHIN.as_secs()
     )]
     NobodyCame {
         /// Path of the socket.
@@ -51,12 +51,12 @@ pub enum TakeOverError {
     },
     /// The running gateway and this configuration share no listener.
     #[error(
-        "--upgrade: not one listener of the running gateway is in this configuration; to take over from it, both \
-         must share at least one address"
+        "--upgrade: the running gateway and this configuration have no listener in common; to take over, this \
+         configuration must contain at least one of its addresses"
     )]
     NothingInCommon,
     /// The running gateway has aborted the hand-over and continues to serve.
-    #[error("--upgrade: the running gateway serves on: {0}")]
+    #[error("--upgrade: the running gateway continues to serve: {0}")]
     Aborted(String),
 }
 
@@ -140,15 +140,16 @@ fn ask(path: &Path, pid_file: Option<&Path>) {
     match asked {
         Some((file, Some(pid))) => match kill(Pid::from_raw(pid), Signal::SIGQUIT) {
             Ok(()) => {
-                eprintln!("gateway: the running gateway, process {pid} ({file}), is asked for its listeners")
+                eprintln!("gateway: asked the running gateway, process {pid} ({file}), for its listeners")
             }
             Err(error) => eprintln!(
                 "gateway: cannot send SIGQUIT to the running gateway, process {pid} ({file}): {error}; waiting {wait} s \
-                 on {path} for somebody who can (kill -QUIT {pid})"
+                 on {path}: send SIGQUIT as a user who may, such as root (kill -QUIT {pid})"
             ),
         },
         Some((file, None)) => eprintln!(
-            "gateway: {file} names no running gateway; waiting {wait} s on {path}: send SIGQUIT to it (kill -QUIT PID)"
+            "gateway: {file} names no running gateway; waiting {wait} s on {path}: send SIGQUIT to the running \
+             gateway (kill -QUIT PID)"
         ),
         None => eprintln!(
             "gateway: waiting {wait} s on {path}: send SIGQUIT to the running gateway (kill -QUIT PID)"
@@ -163,10 +164,10 @@ fn ask(path: &Path, pid_file: Option<&Path>) {
 fn receive(stream: UnixStream, ours: &[Uid]) -> Result<(TakeOver, Vec<Listener>), String> {
     let peer = Peer::of(&stream).map_err(|error| error.to_string())?;
     if !peer.is_one_of_us(ours) {
-        return Err(format!("a process of the user with the id {} has connected, who may not", peer.uid));
+        return Err(format!("refused a connection from a process with user id {}", peer.uid));
     }
     let not_understood =
-        |error: &dyn std::fmt::Display| format!("a connection is no running gateway's: {error}");
+        |error: &dyn std::fmt::Display| format!("a connection does not come from a running gateway: {error}");
     let mut channel = Channel::new(stream).map_err(|error| not_understood(&error))?;
     match channel.receive_with(FIRST_WORD).map_err(|error| not_understood(&error))? {
         (Message::Listeners(named), sockets) if named.len() == sockets.len() => {

@@ -53,13 +53,13 @@ pub(super) struct Named {
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// The other process has closed the connection, most likely because it has ended.
-    #[error("it has ended without a word")]
+    #[error("it has ended without a message")]
     Closed,
     /// The other process has sent nothing in time.
-    #[error("it has said nothing for {0:?}")]
+    #[error("it has sent nothing for {0:?}")]
     TimedOut(Duration),
     /// The other process has sent a message that this version does not understand.
-    #[error("it says what this version does not understand: {0}")]
+    #[error("it has sent a message that this version does not understand: {0}")]
     NotUnderstood(String),
     /// The socket has failed.
     #[error("{0}")]

@@ -34,7 +34,7 @@ impl OneOrder<'_> {
 
     fn kept(&self) -> Result<Option<AccountFile>, OrderError> {
         self.cache.account().map_err(|error| {
-            let reason = format!("{error}; without the file a new account is made");
+            let reason = format!("{error}; if you remove the file, a new account is made");
             OrderError::new("use the account", reason)
         })
     }
@@ -47,7 +47,7 @@ impl OneOrder<'_> {
         let made = persist!(self.builder().create(&new, self.server.directory_url.clone(), None));
         let (account, credentials) = made.map_err(|error| self.failed("make an account", &error))?;
         let credentials =
-            serde_json::to_value(credentials).map_err(|error| OrderError::new("keep the account", error))?;
+            serde_json::to_value(credentials).map_err(|error| OrderError::new("store the account", error))?;
         self.keep(credentials)?;
         Ok(account)
     }
@@ -71,7 +71,7 @@ impl OneOrder<'_> {
 
     fn keep(&self, credentials: Value) -> Result<(), OrderError> {
         let file = AccountFile { email: self.server.email.clone(), credentials };
-        self.cache.keep_account(&file).map_err(|error| OrderError::new("keep the account", error))
+        self.cache.keep_account(&file).map_err(|error| OrderError::new("store the account", error))
     }
 
     fn builder(&self) -> AccountBuilder {

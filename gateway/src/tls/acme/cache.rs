@@ -69,13 +69,13 @@ impl Cache {
     pub fn certificate(&self, domain: &str) -> Option<Certificate> {
         let path = self.certificate_file(domain);
         let pem = read(&path).unwrap_or_else(|error| {
-            warn!("a certificate is ordered anew: cannot read {}: {error}", path.display());
+            warn!("ordering a new certificate: cannot read {}: {error}", path.display());
             None
         });
         match Certificate::read(pem?.as_bytes()) {
             Ok(certificate) => Some(certificate),
             Err(error) => {
-                warn!("a certificate is ordered anew: {} is no good: {error}", path.display());
+                warn!("ordering a new certificate: cannot use {}: {error}", path.display());
                 None
             }
         }
@@ -135,7 +135,7 @@ impl Cache {
             Err(source) => return Err(CacheError { tried: "read", path, source }),
         };
         let parsed = serde_json::from_str(&text).map_err(io::Error::from);
-        parsed.map(Some).map_err(|source| CacheError { tried: "understand the account in", path, source })
+        parsed.map(Some).map_err(|source| CacheError { tried: "parse the account in", path, source })
     }
 
     /// Writes the account to its file.
@@ -158,7 +158,7 @@ impl Cache {
     pub(super) fn put_account_aside(&self) -> Result<(), CacheError> {
         let path = self.account_file();
         let aside = self.directory.join("account.json.unknown");
-        fs::rename(&path, aside).map_err(|source| CacheError { tried: "put aside", path, source })
+        fs::rename(&path, aside).map_err(|source| CacheError { tried: "rename", path, source })
     }
 
     fn account_file(&self) -> PathBuf {

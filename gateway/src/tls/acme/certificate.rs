@@ -24,13 +24,13 @@ pub struct Certificate {
 #[derive(Debug, thiserror::Error)]
 pub enum BadCertificate {
     /// OpenSSL cannot read the file.
-    #[error("it holds no key and certificate in PEM: {0}")]
+    #[error("it holds no key and certificate in PEM format: {0}")]
     Unreadable(#[from] ErrorStack),
     /// The file holds a key, but no certificate.
     #[error("it holds no certificate")]
     Missing,
     /// The key does not belong to the certificate.
-    #[error("its key is not that of its certificate")]
+    #[error("its key does not belong to its certificate")]
     AnotherKey,
 }
 

@@ -71,7 +71,7 @@ impl AcmeClient {
             Ok(BytesResponse { parts: head, body: Box::new(body) })
         };
         let outcome = timeout(LIMIT, exchange).await;
-        let outcome = outcome.unwrap_or_else(|_| Err(format!("no whole answer within {LIMIT:?}")));
+        let outcome = outcome.unwrap_or_else(|_| Err(format!("no complete response within {LIMIT:?}")));
         outcome.map_err(|reason| Error::Other(format!("{what}: {reason}").into()))
     }
 }

@@ -110,7 +110,7 @@ impl Book {
         let places = self.pace.at_once.saturating_sub(self.under_way.len());
         for entry in due.into_iter().take(places) {
             let (server, wanted) = (entry.server.clone(), entry.wanted.clone());
-            info!(domain = wanted.domain, server = server.directory_url, "a certificate is due");
+            info!(domain = wanted.domain, server = server.directory_url, "ordering a certificate");
             let orders = self.orders.clone();
             let order = self.under_way.spawn(async move { orders.fulfil(&server, &wanted).await });
             self.ordered.insert(order.id(), (entry.server.clone(), entry.wanted.clone()));
@@ -221,7 +221,7 @@ impl CertificateEntry {
             // Most likely the clock of this machine is wrong. Another certificate would not be better.
             let wait = pace.after_failure(self.failures + 1, fastrand::f64(), None);
             return self.failed(
-                "what was issued would have to be renewed at once: is the clock right?",
+                "the new certificate would have to be renewed at once: check the clock of this machine",
                 now,
                 wait,
             );
@@ -229,7 +229,7 @@ impl CertificateEntry {
         self.failures = 0;
         self.last_error = None;
         let names = self.wanted.names.len();
-        info!(domain = self.wanted.domain, names, "a certificate is there");
+        info!(domain = self.wanted.domain, names, "the certificate is ready");
     }
 
     fn failed(&mut self, reason: impl Into<String>, now: SystemTime, wait: Duration) {
@@ -242,7 +242,7 @@ impl CertificateEntry {
             failures = self.failures,
             again_in_secs = wait.as_secs(),
             "no certificate was issued, {}: {reason}",
-            if serves { "the one before is still served" } else { "and there is none to serve" }
+            if serves { "the previous one is still served" } else { "and there is none to serve" }
         );
         self.last_error = Some(reason);
     }

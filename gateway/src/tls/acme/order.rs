@@ -54,7 +54,7 @@ impl OneOrder<'_> {
         let (key, request) = self.request().map_err(|error| OrderError::new("make a key", error))?;
         if order.state().status == OrderStatus::Ready {
             persist!(order.finalize_csr(&request))
-                .map_err(|error| self.failed("have a key signed", &error))?;
+                .map_err(|error| self.failed("finalize the order", &error))?;
         }
         self.wait_until(&mut order, OrderStatus::Valid).await?;
         let chain = persist!(order.certificate());
@@ -96,9 +96,9 @@ impl OneOrder<'_> {
             ChallengeKind::Http01 => (ChallengeType::Http01, "http-01"),
             ChallengeKind::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
         };
-        let tried = || format!("show that {name} leads here");
+        let tried = || format!("prove control of {name}");
         let Some(mut challenge) = authorization.challenge(kind) else {
-            let reason = format!("the server offers {}, and not {wanted}", offered.join(", "));
+            let reason = format!("the server offers {}, but not {wanted}", offered.join(", "));
             return Err(OrderError::new(tried(), reason));
         };
         let answer = challenge.key_authorization();
@@ -118,7 +118,7 @@ impl OneOrder<'_> {
     /// Polls the order, at growing intervals, until its status is `awaited` or a later one.
     async fn wait_until(&self, order: &mut Order, awaited: OrderStatus) -> Result<(), OrderError> {
         let tried = match awaited {
-            OrderStatus::Ready => "have the names checked",
+            OrderStatus::Ready => "have the names validated",
             _ => "have a certificate issued",
         };
         let deadline = Instant::now() + self.pace.timeout;
@@ -132,7 +132,7 @@ impl OneOrder<'_> {
             }
             let wait = pause.max(self.client.asked_to_wait().unwrap_or_default());
             if Instant::now() + wait > deadline {
-                let reason = format!("the server was not done with it within {:?}", self.pace.timeout);
+                let reason = format!("the server did not finish within {:?}", self.pace.timeout);
                 return Err(OrderError::new(tried, reason));
             }
             sleep(wait).await;
@@ -157,7 +157,7 @@ impl OneOrder<'_> {
             reasons.extend(problems.map(|problem| format!("{name}: {}", problem_text(problem))));
         }
         if reasons.is_empty() {
-            reasons.push(of_order.unwrap_or_else(|| "the server does not say why".to_owned()));
+            reasons.push(of_order.unwrap_or_else(|| "the server gives no reason".to_owned()));
         }
         OrderError::new(tried, reasons.join("; ")).heeding(&self.client)
     }

@@ -50,13 +50,13 @@ impl Orders {
         }
         if !is_mine {
             let reason = format!(
-                "another process orders into {}; what it gets is used here too",
+                "another process orders certificates into {}; this process will use them, too",
                 server.cache_dir.display()
             );
             return Err(OrderError::new("order a certificate", reason));
         }
-        cache.rehearse().map_err(|error| OrderError::new("keep a certificate", error))?;
-        let client = AcmeClient::new(&server.roots).map_err(|error| OrderError::new("speak TLS", error))?;
+        cache.rehearse().map_err(|error| OrderError::new("store a certificate", error))?;
+        let client = AcmeClient::new(&server.roots).map_err(|error| OrderError::new("set up TLS", error))?;
         let one = OneOrder { server, wanted, cache, client, pace: &self.pace, account_url: OnceLock::new() };
         let mut pem = one.pem_in_time(&self.challenges, &self.account).await;
         if pem.as_ref().is_err_and(|error| error.account_unknown) {
@@ -66,18 +66,18 @@ impl Orders {
         }
         let mut pem = pem.map_err(|error| error.heeding(&one.client))?;
         let certificate = Certificate::read(pem.as_bytes())
-            .map_err(|error| OrderError::new("use what was issued", error))?;
+            .map_err(|error| OrderError::new("use the issued certificate", error))?;
         if !certificate.names.is_superset(&wanted.names) {
             return Err(OrderError::new(
-                "use what was issued",
-                "it is not for every name that was asked for",
+                "use the issued certificate",
+                "it does not cover every requested name",
             ));
         }
         if !pem.ends_with('\n') {
             pem.push('\n');
         }
         let kept = one.cache.keep_certificate(&wanted.domain, &pem);
-        kept.map_err(|error| OrderError::new("keep a certificate", error))
+        kept.map_err(|error| OrderError::new("store a certificate", error))
             .map(|()| Fulfilled::Issued(certificate))
     }
 

@@ -178,6 +178,6 @@ mod tests {
             plan(&format!("directory_url = \"https://ca/\"\nca_file = \"{path}\"")).unwrap_err().to_string()
         };
         assert!(said("/no/such/file").contains("cannot read '/no/such/file'"));
-        assert!(said("/dev/null").contains("'/dev/null' is no file of at most"));
+        assert!(said("/dev/null").contains("'/dev/null' is not a regular file of at most"));
     }
 }

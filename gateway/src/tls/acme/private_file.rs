@@ -17,7 +17,10 @@ pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let mode = fs::metadata(directory)?.permissions().mode();
     if mode & FOR_OTHERS != 0 {
-        warn!("others could enter {}, where keys are kept; now they cannot", directory.display());
+        warn!(
+            "other users could enter {}, which holds keys; their permissions were removed",
+            directory.display()
+        );
         fs::set_permissions(directory, Permissions::from_mode(mode & 0o700))?;
     }
     Ok(())
@@ -53,7 +56,7 @@ pub(super) fn read(path: &Path) -> io::Result<Option<String>> {
     };
     let metadata = file.metadata()?;
     if metadata.permissions().mode() & FOR_OTHERS != 0 {
-        warn!("others could read {}, which holds a key; now they cannot", path.display());
+        warn!("other users could read {}, which holds a key; their permissions were removed", path.display());
         fs::set_permissions(path, Permissions::from_mode(0o600))?;
     }
     let mut text = String::new();

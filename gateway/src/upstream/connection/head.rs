@@ -122,7 +122,7 @@ impl HeadReader {
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 if !value.eq_ignore_ascii_case(b"chunked") || self.is_chunked {
-                    return Err("the Transfer-Encoding is not chunked alone");
+                    return Err("the Transfer-Encoding is something other than one chunked");
                 }
                 self.is_chunked = true;
             }

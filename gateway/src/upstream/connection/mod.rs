@@ -121,7 +121,7 @@ impl BackendConnector {
         peer.options.alpn = if peer.options.alpn == *HTTP1_SO_FAR { ALPN::H2H1 } else { ALPN::H1 };
         let stream = self.transport.new_stream(&peer).await?;
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-            return Error::e_explain(SPEAKS_HTTP2, "the backend has come to speak HTTP/2");
+            return Error::e_explain(SPEAKS_HTTP2, "the backend now speaks HTTP/2");
         }
         Ok(BackendStream::new(stream, self.limits.clone()))
     }

@@ -36,8 +36,8 @@ impl LookupError {
             NetError::Dns(DnsError::ResponseCode(code)) => LookupError::answered(server, *code),
             NetError::Timeout => LookupError::passing(format!("{server} did not answer in time")),
             NetError::NoConnections => LookupError::passing(format!("{server} cannot be reached")),
-            NetError::Io(error) => LookupError::passing(format!("{server} cannot be asked: {error}")),
-            error => LookupError::passing(format!("{server} gave no answer that can be read: {error}")),
+            NetError::Io(error) => LookupError::passing(format!("the query to {server} failed: {error}")),
+            error => LookupError::passing(format!("{server} gave no valid answer: {error}")),
         }
     }
 

@@ -75,7 +75,10 @@ impl Discoverer {
         let resolvers = match Resolvers::new(&self.servers) {
             Ok(resolvers) => Arc::new(resolvers),
             Err(LookupError { reason, .. }) => {
-                return warn!(reason, "names of backends are not followed");
+                return warn!(
+                    reason,
+                    "cannot resolve the names of backends again; the known addresses stay in use"
+                );
             }
         };
         let mut known = self.known.clone();
@@ -131,7 +134,7 @@ impl Discoverer {
             Ok(found) => {
                 self.answered.inc();
                 if next.failures > 0 {
-                    info!(%name, "the name of a backend can be looked up again");
+                    info!(%name, "the name of a backend resolves again");
                 }
                 *next = Next::after(found.valid_for.clamp(SOONEST, LATEST), 0);
                 Some(found.places)
@@ -139,7 +142,11 @@ impl Discoverer {
             Err(LookupError { reason, .. }) => {
                 self.failed.inc();
                 if next.failures == 0 {
-                    warn!(%name, reason, "the name of a backend cannot be looked up; where it led before holds");
+                    warn!(
+                        %name,
+                        reason,
+                        "the name of a backend cannot be looked up; its last addresses stay in use"
+                    );
                 }
                 let pause = SOONEST.saturating_mul(1 << next.failures.min(5));
                 *next = Next::after(pause, next.failures.saturating_add(1));

@@ -66,7 +66,7 @@ impl Resolvers {
     pub(super) async fn lookup(&self, name: &str, kind: RecordType) -> Result<Lookup, LookupError> {
         // A DNS name may hold any byte (RFC 2181 11). Rules for host names are stricter: they do not allow `_`.
         let name = Name::from_ascii(name)
-            .map_err(|error| LookupError::lasting(format!("'{name}' is no name in DNS: {error}")))?;
+            .map_err(|error| LookupError::lasting(format!("'{name}' is not a valid DNS name: {error}")))?;
         let first = match self.options.rotates {
             true => self.turn.fetch_add(1, Ordering::Relaxed),
             false => 0,
@@ -117,7 +117,7 @@ impl Server {
             let answer = self.heard(self.without_edns.lookup(name.clone(), kind).await);
             let is_answered = answer.as_ref().map_or_else(|failure| failure.error.is_final, |_| true);
             if is_answered && !self.refuses_edns.swap(true, Ordering::Relaxed) {
-                info!("{}: it is asked without EDNS from now on", refusal.reason);
+                info!("{}: further queries to it go without EDNS", refusal.reason);
             }
             return answer.map_err(|failure| failure.error);
         }
@@ -295,7 +295,7 @@ mod tests {
         }
         let error = addresses(&resolvers, "web..test").await.unwrap_err();
         assert!(
-            error.is_final && error.reason.contains("is no name in DNS"),
+            error.is_final && error.reason.contains("is not a valid DNS name"),
             "asking again would not help: {error:?}"
         );
     }

@@ -132,7 +132,9 @@ impl Chunked {
             }
             ChunkState::DataCr if byte == b'\r' => Ok(ChunkState::DataLf),
             ChunkState::DataLf if byte == b'\n' => Ok(ChunkState::Size),
-            ChunkState::DataCr | ChunkState::DataLf => Err("a chunk is not as long as it says"),
+            ChunkState::DataCr | ChunkState::DataLf => {
+                Err("a chunk does not have the length that it declares")
+            }
             ChunkState::Line | ChunkState::TrailerName | ChunkState::TrailerValue | ChunkState::TrailerLf => {
                 self.trailer_byte(byte)
             }
@@ -152,7 +154,7 @@ impl Chunked {
         self.digits += 1;
         self.size = if self.digits == 1 { u64::from(digit) } else { self.size << 4 | u64::from(digit) };
         if self.digits > SIZE_DIGITS || self.size > i64::MAX as u64 {
-            return Err("a chunk is larger than any body");
+            return Err("the size of a chunk is too large");
         }
         Ok(ChunkState::Size)
     }
@@ -205,7 +207,7 @@ impl Chunked {
                 Ok(ChunkState::TrailerName)
             }
             (ChunkState::TrailerName, b':') if self.is_forbidden() => {
-                Err("a field stands in the trailers that belongs into the header")
+                Err("the trailers contain a field that is allowed only in the header")
             }
             (ChunkState::TrailerName, b':') => Ok(ChunkState::TrailerValue),
             (ChunkState::TrailerName, _) if is_token_byte(byte) => {
@@ -232,7 +234,7 @@ impl Chunked {
     }
 }
 
-const BARE_CR: &str = "there is a carriage return in the body's framing without a line feed";
+const BARE_CR: &str = "the framing of the body has a carriage return without a line feed";
 
 #[cfg(test)]
 mod tests {

@@ -20,7 +20,7 @@ pub(crate) fn split(line: &[u8]) -> Result<(&[u8], Range<usize>), Fault> {
     };
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     if !is_token(name) {
-        return Err("the name of a header field is empty, or has bytes that no name has");
+        return Err("the name of a header field is empty or has invalid bytes");
     }
     if !is_field_value(value) {
         return Err("the value of a header field has control characters");
@@ -39,7 +39,7 @@ pub(crate) fn content_length(value: &[u8]) -> Result<u64, Fault> {
     let zeros = value.iter().take_while(|byte| **byte == b'0').count();
     let number = &value[zeros.min(value.len().saturating_sub(1))..];
     decimal::strict(number).map_err(|why| match why {
-        NotANumber::TooLarge => "the Content-Length field is larger than any body",
-        _ => "the Content-Length field is not one number",
+        NotANumber::TooLarge => "the value of the Content-Length field is too large",
+        _ => "the Content-Length field is not a single number",
     })
 }

@@ -145,7 +145,7 @@ async fn unresolvable_name_fails_with_the_servers_error() {
     let _service = scene.service();
     let failed = scene.failed("shop.example").await;
     let reason = failed.last_error.unwrap();
-    assert!(reason.starts_with("cannot have the names checked: "), "{reason}");
+    assert!(reason.starts_with("cannot have the names validated: "), "{reason}");
     assert!(reason.contains("lost.example: ") && !reason.contains("; shop.example: "), "{reason}");
     scene.valid("well.example").await;
 

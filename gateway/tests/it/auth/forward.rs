@@ -163,7 +163,7 @@ async fn response_that_cannot_be_forwarded_denies_access() {
         |fields: &str| format!("url = \"{}/?code=s3cret\"\nresponse_headers = [{fields}]\n", decider.url);
     let gateway = start(&origin, &table("\"X-User\", \"X-Size\"")).await;
     for (wish, said) in [
-        ("twice", "the field x-user of its answer is there twice"),
+        ("twice", "the field x-user of its answer occurs twice"),
         ("huge", "the field x-size of its answer has more than 4096 bytes"),
     ] {
         let answer = ask(&gateway, &format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: {wish}\r\n")).await;

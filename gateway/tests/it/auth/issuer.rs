@@ -105,7 +105,7 @@ async fn keys_are_fetched_replaced_and_taken_back() {
     assert_eq!(ask(&gateway, &token(&second, "2")).await, 200);
     issuer.publish(Some(json!({ "keys": [] })));
     eventually!(ask(&gateway, &token(&second, "2")).await == 401);
-    gateway.process.line("an issuer has no key any more").await;
+    gateway.process.line("an issuer has no keys any more").await;
     issuer.publish(set(&[(&second, "2")]));
     eventually!(ask(&gateway, &token(&second, "2")).await == 200);
     let fetched_at = format!("proxy_jwks_fetched_timestamp_seconds{{url=\"{}/keys\"}}", issuer.url);

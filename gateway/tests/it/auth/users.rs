@@ -23,14 +23,14 @@ async fn clients_are_told_what_they_need() {
             "/jwt",
             bearer("a.b.c"),
             401,
-            format!("{plain}, error=\"invalid_token\", error_description=\"this is no token\""),
+            format!("{plain}, error=\"invalid_token\", error_description=\"this is not a valid token\""),
         ),
         (
             "/admin",
             bearer(&scene.signer.good()),
             403,
             format!(
-                "{plain}, error=\"insufficient_scope\", error_description=\"the token is valid, and does not claim what is needed here\""
+                "{plain}, error=\"insufficient_scope\", error_description=\"the token is valid, but lacks a claim that is required here\""
             ),
         ),
     ] {
@@ -72,7 +72,7 @@ async fn changed_file_applies_at_once_and_broken_file_does_not() {
     for broken in ["", "bob\n", "bob:$apr1$x$y\n"] {
         write("users", broken);
         eventually!(scene.gateway.metric("proxy_config_last_reload_successful").await == 0.0);
-        assert_eq!(status(&scene.ask("/basic", &bob).await), 404, "the old one goes on");
+        assert_eq!(status(&scene.ask("/basic", &bob).await), 404, "the old one stays in use");
         write("users", &format!("bob:{}\n", bcrypt("b")));
         eventually!(scene.gateway.metric("proxy_config_last_reload_successful").await == 1.0);
     }
@@ -147,7 +147,7 @@ async fn forward_auth_over_plain_http_is_warned_of() {
         let check = ["check", "-c", &file.path().display().to_string()];
         let (code, output) = Process::run(GATEWAY, &check, &[]).await;
         assert_eq!((code, output.contains("ok")), (Some(0), true), "{output}");
-        let warned = output.contains("warning: forward auth asks 'auth.example.com' over http");
+        let warned = output.contains("warning: forward auth calls 'auth.example.com' over http");
         assert!(warned == is_warned_of && !output.contains("s3cret"), "{output}");
     }
 }

@@ -203,7 +203,7 @@ async fn dns_servers_without_edns_are_supported() {
         dns.refuse_edns(code);
         let gateway = gateway(&dns, &format!("{NAME}:{}", backend.address().port())).await;
         assert_eq!(ask(gateway.address, Ask::get("/"), LIMIT).await, "200", "{answer}");
-        gateway.process.line(&format!("answered with {answer}: it is asked without EDNS")).await;
+        gateway.process.line(&format!("answered with {answer}: further queries to it go without EDNS")).await;
         looks_up(&gateway, "answered", 2.0).await;
         assert_eq!(gateway.metric("proxy_dns_lookups_total{result=\"failed\"}").await, 0.0);
     }

@@ -43,7 +43,7 @@ async fn gateway_enforces_the_grpc_deadline() {
                 "{answer:?}"
             );
             assert_eq!(answer.last_field("grpc-status"), "4", "{answer:?}");
-            assert_eq!(answer.last_field("grpc-message"), "the call took longer than its client waits");
+            assert_eq!(answer.last_field("grpc-message"), "the call took longer than its grpc-timeout");
             assert_eq!(answer.headers["content-type"], "application/grpc");
             assert_eq!((&answer.body[..], answer.reset), (if is_begun { MESSAGE } else { b"" }, None));
         }

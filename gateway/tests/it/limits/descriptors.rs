@@ -33,7 +33,7 @@ async fn default_max_connections_is_lowered_to_fit_open_files() {
     let path = file.path().display().to_string();
     let arguments = ["-c", &with_files(1024), GATEWAY, "--config", &path];
     let gateway = Gateway::from_process(Process::spawn("sh", &arguments, &[]), file).await;
-    gateway.process.line("it is 308 for now").await;
+    gateway.process.line("until then it is 308").await;
     assert_eq!(gateway.get("/").await.status, 200);
 }
 

@@ -172,6 +172,6 @@ async fn dev_cert_works_at_once() {
     let request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     assert_eq!(status(&exchange_over(stream, request).await), 200);
     let (again, output) = Process::run(GATEWAY, &arguments, &[]).await;
-    assert!(again == Some(1) && output.contains("nothing that is there is replaced"), "{output}");
+    assert!(again == Some(1) && output.contains("existing files are not replaced"), "{output}");
     assert!(handshake(address, Some("localhost"), anyhow).await.is_ok());
 }

@@ -35,7 +35,7 @@ async fn client_certificate_required_or_optional_reaches_backend() {
     let (alice, mallory) = (authority.issue("alice"), stranger.issue("alice"));
     // A client without a required certificate gets an HTTP response that says so.
     let nobody = get_with(address, "must.test", "must.test", "", anyhow).await.unwrap();
-    assert!(status(&nobody) == 403 && nobody.contains("none was shown"), "{nobody}");
+    assert!(status(&nobody) == 403 && nobody.contains("showed none"), "{nobody}");
     let forged = get_with(address, "must.test", "must.test", "", showing(&mallory)).await.unwrap();
     assert!(
         status(&forged) == 403 && forged.contains("the client certificate is not valid here"),
@@ -108,7 +108,7 @@ async fn client_certificate_check_is_not_bypassed_by_host() {
         for (name, expected) in [("must.test", 200), ("theirs.test", 421)] {
             match return_visit(address, ["must.test", name], request, both).await {
                 Ok((resumed, answer)) => assert!(!resumed && status(&answer) == expected, "{name}: {answer}"),
-                Err(error) => assert_eq!(error, "the server gives no session"),
+                Err(error) => assert_eq!(error, "the server sent no session"),
             }
         }
     }
@@ -130,7 +130,7 @@ async fn other_authorities_hold_for_connections_that_are_open_already() {
     tokio::io::AsyncWriteExt::write_all(&mut stream, keep).await.unwrap();
     testkit::eventually!(origin.received().len() == 1);
     gateway.edit(&text(&after));
-    gateway.process.line("a new configuration was taken over").await;
+    gateway.process.line("a new configuration was applied").await;
     let close = b"GET / HTTP/1.1\r\nHost: must.test\r\nConnection: close\r\n\r\n";
     let answers = testkit::exchange_over(stream, close).await;
     assert!(answers.starts_with("HTTP/1.1 200 ") && answers.contains("HTTP/1.1 421 "), "{answers}");

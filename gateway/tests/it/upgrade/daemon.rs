@@ -90,12 +90,12 @@ async fn a_daemon_that_fails_is_exit_code_1_with_its_error() {
         said.contains(&format!("gateway: cannot listen on {address} (proxy.listen_addr_http)")),
         "{said}"
     );
-    assert!(said.contains("--daemon: the gateway has not started; what it said stands above"), "{said}");
+    assert!(said.contains("--daemon: the gateway has not started; its messages above say why"), "{said}");
     assert!(!house.pid_file().exists());
 
     let (code, said) = run_daemon(&house.config(Setup::default()), &[]).await;
     assert_eq!(code, Some(1));
-    assert!(said.contains("the log has nowhere to go with logging.output = \"console\""), "{said}");
+    assert!(said.contains("no console for the log (logging.output = \"console\")"), "{said}");
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn unknown_or_forbidden_user_is_a_clear_error() {
     if !geteuid().is_root() {
         let (code, said) = start("user = \"root\"").await;
         assert_eq!(code, Some(1));
-        assert!(said.contains("proxy.user = \"root\" takes root"), "{said}");
+        assert!(said.contains("proxy.user = \"root\" requires root"), "{said}");
     }
 }
 

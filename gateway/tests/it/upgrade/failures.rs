@@ -32,8 +32,10 @@ async fn sigquit_without_successor_is_one_log_line() {
     let house = House::over(&[&origin]);
     let mut gateway = house.start().await;
     gateway.process.signal(Signal::SIGQUIT);
-    let line =
-        gateway.process.line("SIGQUIT: this process serves on: nobody waits for the listeners on").await;
+    let line = gateway
+        .process
+        .line("SIGQUIT: this process continues to serve: no process waits for the listeners on")
+        .await;
     assert!(line.contains("start the successor first (gateway run --upgrade)"), "{line}");
     assert_eq!(gateway.metric(FAILED).await, 1.0);
     serves_on(&mut gateway).await;
@@ -66,7 +68,9 @@ async fn a_successor_that_cannot_start_changes_nothing() {
         "{}",
         successor.output()
     );
-    old.process.line("SIGQUIT: this process serves on: the successor has failed: cannot listen on").await;
+    old.process
+        .line("SIGQUIT: this process continues to serve: the successor has failed: cannot listen on")
+        .await;
     eventually!(old.metric(FAILED).await == 1.0);
 
     // A successor that has no listener in common must be refused, too.
@@ -77,7 +81,7 @@ async fn a_successor_that_cannot_start_changes_nothing() {
     elsewhere.replace(&text.replace("[metrics]", "[metrics]\nenabled = false"));
     let mut successor = spawn_successor(&elsewhere);
     assert_eq!(successor.ended(DEADLINE).await.code(), Some(1));
-    assert!(successor.output().contains("not one listener of the running gateway"), "{}", successor.output());
+    assert!(successor.output().contains("have no listener in common"), "{}", successor.output());
 
     assert_eq!(house.pid(), old.process.id());
     serves_on(&mut old).await;
@@ -98,14 +102,16 @@ async fn successor_killed_with_listeners_leaves_old_process_serving() {
         tables: &format!("[logging]\noutput = \"file\"\nfile_path = {pipe:?}\n"),
     });
     let mut successor = spawn_successor(&stuck);
-    successor.line("is asked for its listeners").await;
+    successor.line("asked the running gateway").await;
     eventually!(!house.socket().exists());
     old.process.signal(Signal::SIGQUIT);
-    old.process.line("the listeners are being handed over already").await;
+    old.process.line("the listeners are already being handed over").await;
     serves_on(&mut old).await;
     successor.signal(Signal::SIGKILL);
     successor.ended(DEADLINE).await;
-    old.process.line("SIGQUIT: this process serves on: the successor has not taken over: it has ended").await;
+    old.process
+        .line("SIGQUIT: this process continues to serve: the successor has not taken over: it has ended")
+        .await;
     serves_on(&mut old).await;
 
     let new = house.succeed().await;
@@ -138,7 +144,9 @@ async fn invalid_messages_on_the_upgrade_socket_are_rejected() {
     old.process.signal(Signal::SIGQUIT);
     let (mut successor, _) = waiting.accept().unwrap();
     successor.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
-    old.process.line("the successor has not taken over: it says what this version does not understand").await;
+    old.process
+        .line("the successor has not taken over: it has sent a message that this version does not understand")
+        .await;
     drop((waiting, successor));
     serves_on(&mut old).await;
 
@@ -157,7 +165,7 @@ async fn invalid_messages_on_the_upgrade_socket_are_rejected() {
     // A second successor would interfere with the first one.
     let mut second = spawn_successor(&file);
     assert_eq!(second.ended(DEADLINE).await.code(), Some(1));
-    assert!(second.output().contains("another process waits on"), "{}", second.output());
+    assert!(second.output().contains("another process already waits on"), "{}", second.output());
 
     old.process.signal(Signal::SIGQUIT);
     let new = Gateway::from_process(successor, file).await;
@@ -193,7 +201,7 @@ async fn aborted_successor_drains_and_exits_with_code_1() {
     gateway.process.signal(Signal::SIGTERM);
     assert_eq!(gateway.process.ended(DEADLINE).await.code(), Some(1));
     let said = gateway.process.output();
-    assert!(said.contains("--upgrade: the running gateway serves on: it took too long"), "{said}");
+    assert!(said.contains("--upgrade: the running gateway continues to serve: it took too long"), "{said}");
 }
 
 #[tokio::test]
@@ -206,6 +214,6 @@ async fn silent_exit_of_old_process_leaves_listeners_to_successor() {
     drop(hand_nothing_over(&house));
     let gateway = Gateway::from_process(process, file).await;
     eventually!(house.pid() == gateway.process.id());
-    gateway.process.line("the process before has ended; the listeners are ours").await;
+    gateway.process.line("the previous process has ended; its listeners were taken over").await;
     assert_eq!(gateway.get("/bytes/66").await.status, 200);
 }

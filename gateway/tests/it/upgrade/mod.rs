@@ -201,7 +201,7 @@ async fn listeners_come_and_go_with_the_configuration() {
     let process = spawn_successor(&file);
     process.line("listening on http://[::1]:").await;
     process.line(&format!("listening on http://{}", old.address)).await;
-    process.line(&format!("not listening on {} any more", old.management)).await;
+    process.line(&format!("no longer listening on {},", old.management)).await;
     eventually!(house.pid() == process.id());
     assert!(old.process.ended(Duration::from_secs(10)).await.success());
     assert!(TcpStream::connect(old.management).await.is_err(), "nobody wanted it");

@@ -83,9 +83,7 @@ async fn a_reload_is_an_upgrade_and_goes_on_logging_to_the_journal() {
     assert!(old.process.ended(Duration::from_secs(10)).await.success());
     assert_eq!(old.get("/bytes/66?after").await.status, 200);
     let logged = || std::fs::read_to_string(&path).unwrap();
-    assert!(
-        logged().contains(&format!("process {} (MAINPID), is asked for its listeners", old.process.id()))
-    );
+    assert!(logged().contains(&format!("process {} (MAINPID), for its listeners", old.process.id())));
     eventually!(logged().contains("GET /bytes/66 200"), "{}", logged());
 }
 

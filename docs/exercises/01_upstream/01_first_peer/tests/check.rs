@@ -9,7 +9,7 @@ async fn a_request_is_forwarded_and_its_answer_comes_back() {
     let proxy = serve(FirstPeer { upstream: origin.address() });
     let answer = Client::new().get(proxy.url("/")).await;
     expect!(answer.status, 200, "GET / is answered by the upstream");
-    expect!(answer.header("x-origin"), origin.label(), "the answer says which upstream gave it (x-origin)");
+    expect!(answer.header("x-origin"), origin.label(), "x-origin, which says which upstream has answered");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 //! the name `self.name`. No public authority has issued this certificate, but `self.authority` has.
 //!
 //! **Your task**: speak TLS, ask for the right name (SNI), and trust this authority. If an upstream cannot
-//! prove its name, the answer must still be 502: switching verification off is no solution.
+//! prove its name, the answer must still be 502: switching verification off is not a solution.
 
 use std::net::SocketAddr;
 

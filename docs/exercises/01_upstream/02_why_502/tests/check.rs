@@ -14,7 +14,7 @@ async fn the_upstream_is_reached_over_tls() {
         authority: authority.certificate(),
     });
     let answer = Client::new().get(proxy.url("/")).await;
-    expect!(answer.status, 200, "the upstream speaks TLS, proves to be origin.test, and answers");
+    expect!(answer.status, 200, "GET / of an upstream with TLS and a certificate for origin.test");
 }
 
 #[tokio::test]
@@ -27,8 +27,8 @@ async fn an_upstream_with_another_name_stays_a_502() {
         authority: authority.certificate(),
     });
     let answer = Client::new().get(proxy.url("/")).await;
-    expect!(answer.status, 502, "an upstream that proves to be impostor.test is not origin.test");
-    expect!(impostor.received().len(), 0, "how many requests the impostor has got to see");
+    expect!(answer.status, 502, "GET / of an upstream whose certificate is for impostor.test");
+    expect!(impostor.received().len(), 0, "how many requests the impostor got");
 }
 
 #[tokio::test]
@@ -41,6 +41,6 @@ async fn an_upstream_with_an_untrusted_certificate_stays_a_502() {
         authority: authority.certificate(),
     });
     let answer = Client::new().get(proxy.url("/")).await;
-    expect!(answer.status, 502, "a certificate from an authority that is not trusted proves nothing");
-    expect!(impostor.received().len(), 0, "how many requests the impostor has got to see");
+    expect!(answer.status, 502, "GET / of an upstream whose certificate is from an untrusted authority");
+    expect!(impostor.received().len(), 0, "how many requests the impostor got");
 }

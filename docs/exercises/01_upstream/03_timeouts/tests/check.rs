@@ -27,7 +27,7 @@ async fn an_upstream_that_stalls_is_a_504() {
     expect!(
         status(origin.address()).await,
         Ok(504),
-        "GET / of an upstream that takes requests and says nothing"
+        "GET / of an upstream that accepts requests and never responds"
     );
 }
 
@@ -35,7 +35,7 @@ async fn an_upstream_that_stalls_is_a_504() {
 async fn an_upstream_that_is_dead_stays_a_502() {
     let origin = Origin::dead();
     let peer = Timeouts { upstream: origin.address() }.peer();
-    expect!(peer.is_ok(), true, "peer() makes a peer");
+    expect!(peer.is_ok(), true, "peer() returns a peer");
     expect!(status(origin.address()).await, Ok(502), "GET / of an upstream that refuses connections");
 }
 

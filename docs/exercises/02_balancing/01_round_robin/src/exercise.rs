@@ -34,6 +34,6 @@ impl ProxyHttp for Balancer {
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
         // TODO: select an upstream and return a peer for it. If there is none, return an error with status 503.
-        Error::e_explain(HTTPStatus(501), "nothing is selected yet")
+        Error::e_explain(HTTPStatus(501), "no upstream is selected yet")
     }
 }

@@ -17,5 +17,5 @@ async fn six_requests_are_two_for_each_of_three_upstreams() {
 #[tokio::test]
 async fn no_upstream_at_all_is_a_503() {
     let proxy = serve(Balancer::new(&[]).unwrap());
-    expect!(Client::new().status(proxy.url("/")).await, Ok(503), "GET / with nobody to ask");
+    expect!(Client::new().status(proxy.url("/")).await, Ok(503), "GET / when there is no upstream");
 }

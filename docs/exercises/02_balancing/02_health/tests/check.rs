@@ -30,7 +30,7 @@ async fn four(proxy: &ServedProxy) -> Vec<u16> {
 async fn an_upstream_that_dies_gets_no_more_requests_until_it_is_back() {
     let (a, mut b) = (Origin::start().await, Origin::start().await);
     let (proxy, _checks) = balance(&[&a, &b]);
-    expect!(four(&proxy).await, [200; 4], "four requests while both upstreams live");
+    expect!(four(&proxy).await, [200; 4], "four requests while both upstreams are alive");
     b.die().await;
     expect!(eventually four(&proxy).await, [200; 4], "four requests, soon after one of two upstreams has died");
     b.forget();

@@ -28,7 +28,7 @@ async fn after_sending_a_get_tries_another_upstream() {
     let (resets, alive) = (Origin::start().await, Origin::start().await);
     resets.behave(Behaviour::Reset);
     let proxy = proxy(&[&resets, &alive]);
-    expect!(Client::new().get(proxy.url("/")).await.status, 200, "GET / when the first upstream breaks off");
+    expect!(Client::new().get(proxy.url("/")).await.status, 200, "GET / after a reset by the first upstream");
 }
 
 #[tokio::test]
@@ -43,10 +43,10 @@ async fn after_sending_only_whole_idempotent_requests_are_retried() {
         let proxy = proxy(&[&resets, &alive]);
         let request = Request::builder().method(method).uri(proxy.url("/")).body(vec![b'x'; body].into());
         let answer = Client::new().try_send(request.unwrap()).await.map(|answer| answer.status.as_u16());
-        let what = format!("{method} / with a body of {body} bytes, when the first upstream breaks off");
+        let what = format!("{method} / with a body of {body} bytes, after a reset by the first upstream");
         expect!(answer, Ok(status), "{what}");
         let asked = [resets.received().len(), alive.received().len()];
-        expect!(asked, [1, usize::from(status == 200)], "how often the two upstreams were asked: {what}");
+        expect!(asked, [1, usize::from(status == 200)], "requests at the two upstreams: {what}");
     }
 }
 
@@ -57,7 +57,7 @@ async fn two_upstreams_are_tried_and_not_a_third() {
         origin.behave(Behaviour::Reset);
     }
     let proxy = proxy(&[&a, &b, &c]);
-    expect!(Client::new().get(proxy.url("/")).await.status, 502, "GET / when every upstream breaks off");
+    expect!(Client::new().get(proxy.url("/")).await.status, 502, "GET / after a reset by every upstream");
     let tried = [&a, &b, &c].map(|origin| origin.received().len());
     expect!(tried, [1, 1, 0], "how often each upstream was tried");
 

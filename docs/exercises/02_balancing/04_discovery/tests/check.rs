@@ -37,15 +37,15 @@ async fn an_edit_of_the_file_moves_the_traffic() {
     let proxy = serve(Balancer { discovery, turn: AtomicUsize::new(0) });
     let client = Client::new();
     let answered_by = async || client.get(proxy.url("/")).await.header("x-origin").to_owned();
-    expect!(answered_by().await, a.label(), "the file lists A: who answers");
+    expect!(answered_by().await, a.label(), "the file lists A: which upstream answers");
 
     list(&file, &[&b]);
-    expect!(eventually answered_by().await, b.label(), "the file now lists B: who answers, soon after the edit");
+    expect!(eventually answered_by().await, b.label(), "the file now lists B: which upstream answers soon");
 
     list(&file, &[]);
-    expect!(eventually client.get(proxy.url("/")).await.status, 503, "the file now lists nobody");
+    expect!(eventually client.get(proxy.url("/")).await.status, 503, "the file now lists no upstream");
     list(&file, &[&a]);
-    expect!(eventually answered_by().await, a.label(), "the file lists A again: who answers");
+    expect!(eventually answered_by().await, a.label(), "the file lists A again: which upstream answers");
 }
 
 #[tokio::test]
@@ -67,14 +67,14 @@ async fn a_list_that_cannot_be_read_changes_nothing() {
     for origin in [&b, &a, &b] {
         list(&good, &[origin]);
         let answered_by = async || client.get(second.url("/")).await.header("x-origin").to_owned();
-        expect!(eventually answered_by().await, origin.label(), "a good file was edited: who answers");
+        expect!(eventually answered_by().await, origin.label(), "which upstream answers after an edit");
     }
     let answered_by = async || client.get(first.url("/")).await.header("x-origin").to_owned();
-    expect!(answered_by().await, a.label(), "a broken file has replaced the one that lists A: who answers");
+    expect!(answered_by().await, a.label(), "a broken file has replaced the list: which upstream answers");
 
     // The service for the broken file still runs.
     list(&broken, &[&b]);
-    expect!(eventually answered_by().await, b.label(), "the broken file was mended, and lists B: who answers");
+    expect!(eventually answered_by().await, b.label(), "the broken file now lists B: which upstream answers");
 }
 
 #[tokio::test]

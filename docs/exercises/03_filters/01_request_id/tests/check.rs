@@ -33,8 +33,12 @@ async fn an_id_from_the_upstream_is_replaced() {
     let proxy = serve(RequestId { upstream: origin.address() });
     let answer = Client::new().get(proxy.url("/")).await;
     let ids = answer.headers.get_all("x-request-id").iter().count();
-    expect!(ids, 1, "how many X-Request-Id fields the client got, of an upstream that sends its own");
-    expect!(answer.header("x-request-id"), origin.received()[0].header("x-request-id"), "the client's id");
+    expect!(ids, 1, "how many X-Request-Id fields the client got, when the upstream sends one, too");
+    expect!(
+        answer.header("x-request-id"),
+        origin.received()[0].header("x-request-id"),
+        "X-Request-Id at the client"
+    );
 }
 
 #[tokio::test]

@@ -48,7 +48,8 @@ impl ProxyHttp for Forwarded {
         _request: &mut RequestHeader,
         _ctx: &mut (),
     ) -> Result<()> {
-        // TODO: who is the peer, what does it claim, and what goes up? If no address is known, nothing goes up.
+        // TODO: insert the field, for the peer and the values that it has sent. If the peer has no address,
+        // remove the field.
         Ok(())
     }
 }

@@ -28,7 +28,7 @@ async fn told(trusted: &[IpAddr], claims: &[&str]) -> Vec<String> {
 fn claims_of_an_untrusted_peer_are_ignored() {
     let proxy = Forwarded { upstream: ([127, 0, 0, 1], 1).into(), trusted: vec![] };
     let told = proxy.forwarded_for("192.0.2.7".parse().unwrap(), &["6.6.6.6"]);
-    expect!(told, "192.0.2.7", "192.0.2.7, whom nobody trusts, claims to ask for 6.6.6.6");
+    expect!(told, "192.0.2.7", "X-Forwarded-For, when the untrusted 192.0.2.7 sends 6.6.6.6");
 }
 
 #[test]
@@ -37,8 +37,12 @@ fn claims_of_a_trusted_peer_are_kept_before_its_address() {
     let proxy = Forwarded { upstream: ([127, 0, 0, 1], 1).into(), trusted: vec![trusted] };
     let told = proxy.forwarded_for(trusted, &["198.51.100.1, 198.51.100.2", "198.51.100.3"]);
     let all = "198.51.100.1, 198.51.100.2, 198.51.100.3, 192.0.2.7";
-    expect!(told, all, "192.0.2.7, who is trusted, passes on two field lines");
-    expect!(proxy.forwarded_for(trusted, &[]), "192.0.2.7", "192.0.2.7, who is trusted, passes nothing on");
+    expect!(told, all, "X-Forwarded-For, when the trusted 192.0.2.7 sends two field lines");
+    expect!(
+        proxy.forwarded_for(trusted, &[]),
+        "192.0.2.7",
+        "X-Forwarded-For, when the trusted 192.0.2.7 sends none"
+    );
 }
 
 #[tokio::test]
@@ -48,7 +52,7 @@ async fn the_upstream_gets_the_address_of_the_client() {
 
 #[tokio::test]
 async fn a_forged_field_does_not_reach_the_upstream() {
-    let what = "X-Forwarded-For at the upstream, when a stranger has sent two of its own";
+    let what = "X-Forwarded-For at the upstream, when an untrusted client has sent two";
     let somebody_else = [IpAddr::from([192, 0, 2, 1])];
     expect!(told(&somebody_else, &["6.6.6.6", "7.7.7.7"]).await, ["127.0.0.1"], "{what}");
 }

@@ -12,7 +12,7 @@ async fn responses_of_an_upstream_have_the_fields() {
         for (name, value) in HEADERS {
             expect!(answer.header(name), value, "{name} on the upstream's answer to GET {path}");
         }
-        expect!(answer.header("x-origin"), origin.label(), "the upstream's own fields are left alone");
+        expect!(answer.header("x-origin"), origin.label(), "x-origin, which stays as it is");
     }
 }
 
@@ -32,6 +32,6 @@ async fn errors_of_the_proxy_have_the_fields() {
     let answer = Client::new().get(proxy.url("/")).await;
     expect!(answer.status, 502, "GET / of an upstream that is dead");
     for (name, value) in HEADERS {
-        expect!(answer.header(name), value, "{name} on the proxy's own 502");
+        expect!(answer.header(name), value, "{name} on the 502 that the proxy makes itself");
     }
 }

@@ -30,7 +30,7 @@ pub struct Rewriter {
 impl Rewriter {
     /// Takes the next piece, and returns the bytes that can be passed on now. `end` is true for the last piece.
     pub fn push(&mut self, piece: &[u8], end: bool) -> Vec<u8> {
-        // TODO: replace, and keep back what is needed. For now, everything is passed on unchanged.
+        // TODO: replace, and hold back what the next piece may complete. For now, all bytes pass unchanged.
         self.held.extend_from_slice(piece);
         let _ = end;
         std::mem::take(&mut self.held)

@@ -28,13 +28,13 @@ fn a_match_split_anywhere_is_replaced() {
         let (head, tail) = text.split_at(at);
         expect!(rewritten(&[head, tail]), "the backend, and the backend", "{head:?}, then {tail:?}");
     }
-    expect!(rewritten(&["o", "r", "i", "g", "i", "n"]), "backend", "the word letter by letter");
+    expect!(rewritten(&["o", "r", "i", "g", "i", "n"]), "backend", "the word, one letter at a time");
 }
 
 #[test]
 fn a_beginning_of_a_match_alone_is_unchanged() {
     expect!(rewritten(&["orig", "ami"]), "origami", "\"orig\", then \"ami\"");
-    expect!(rewritten(&["ororigin", ""]), "orbackend", "a false start before the word");
+    expect!(rewritten(&["ororigin", ""]), "orbackend", "the first two letters of the word before the word");
     expect!(rewritten(&["the end: ori"]), "the end: ori", "a body that ends in the middle of the word");
 }
 

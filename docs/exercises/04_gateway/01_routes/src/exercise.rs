@@ -41,6 +41,6 @@ impl ProxyHttp for Router {
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
         // TODO: call `find` with `session.req_header().uri.path()`. Without a route, the error is a 404.
-        Error::e_explain(HTTPStatus(501), "nothing is routed yet")
+        Error::e_explain(HTTPStatus(501), "there is no routing yet")
     }
 }

@@ -12,21 +12,29 @@ fn found(prefixes: &[&'static str], path: &str) -> Option<&'static str> {
 
 #[test]
 fn a_prefix_matches_itself_and_what_is_below() {
-    expect!(found(&["/api"], "/api"), Some("/api"), "of /api, the route of /api");
-    expect!(found(&["/api"], "/api/users"), Some("/api"), "of /api, the route of /api/users");
-    expect!(found(&["/api"], "/apix"), None, "of /api, the route of /apix, which is another word");
-    expect!(found(&["/api"], "/"), None, "of /api, the route of /");
-    expect!(found(&["/"], "/anything"), Some("/"), "of /, the route of /anything");
-    expect!(found(&["/static/"], "/static/logo"), Some("/static/"), "of /static/, the route of /static/logo");
+    expect!(found(&["/api"], "/api"), Some("/api"), "the route for /api out of [/api]");
+    expect!(found(&["/api"], "/api/users"), Some("/api"), "the route for /api/users out of [/api]");
+    expect!(found(&["/api"], "/apix"), None, "the route for /apix, another word, out of [/api]");
+    expect!(found(&["/api"], "/"), None, "the route for / out of [/api]");
+    expect!(found(&["/"], "/anything"), Some("/"), "the route for /anything out of [/]");
+    expect!(
+        found(&["/static/"], "/static/logo"),
+        Some("/static/"),
+        "the route for /static/logo out of [/static/]"
+    );
 }
 
 #[test]
 fn the_longest_prefix_wins_in_any_order() {
     for prefixes in [["/", "/api", "/api/v2"], ["/api/v2", "/api", "/"], ["/api", "/", "/api/v2"]] {
         let what = prefixes.join(" ");
-        expect!(found(&prefixes, "/api/v2/users"), Some("/api/v2"), "of {what}, the route of /api/v2/users");
-        expect!(found(&prefixes, "/api/v20"), Some("/api"), "of {what}, the route of /api/v20");
-        expect!(found(&prefixes, "/apiary"), Some("/"), "of {what}, the route of /apiary");
+        expect!(
+            found(&prefixes, "/api/v2/users"),
+            Some("/api/v2"),
+            "the route for /api/v2/users out of [{what}]"
+        );
+        expect!(found(&prefixes, "/api/v20"), Some("/api"), "the route for /api/v20 out of [{what}]");
+        expect!(found(&prefixes, "/apiary"), Some("/"), "the route for /apiary out of [{what}]");
     }
 }
 
@@ -41,10 +49,10 @@ async fn requests_go_where_their_route_says() {
     let client = Client::new();
     let answer = client.get(proxy.url("/anything/users?page=2")).await;
     expect!(answer.status, 200, "GET /anything/users?page=2, for which there is a route");
-    expect!(answer.header("x-origin"), api.label(), "who answers /anything/users");
+    expect!(answer.header("x-origin"), api.label(), "which upstream answers /anything/users");
     let answer = client.get(proxy.url("/anything?page=2")).await;
-    expect!(answer.status, 200, "GET /anything?page=2: the query is no part of the path");
+    expect!(answer.status, 200, "GET /anything?page=2: the query is not part of the path");
     let answer = client.get(proxy.url("/status/204")).await;
-    expect!(answer.header("x-origin"), site.label(), "who answers /status/204");
+    expect!(answer.header("x-origin"), site.label(), "which upstream answers /status/204");
     expect!(client.get(proxy.url("/nowhere")).await.status, 404, "GET /nowhere, for which there is no route");
 }

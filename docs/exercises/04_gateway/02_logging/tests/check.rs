@@ -51,7 +51,7 @@ async fn event(upstream: SocketAddr, path: &str) -> Value {
     let _guard = log.is_written_to();
     let proxy = serve(Logged { upstream });
     Client::new().get(proxy.url(path)).await;
-    expect!(eventually log.events().len(), 1, "how many events one request has logged");
+    expect!(eventually log.events().len(), 1, "how many events were logged for one request");
     log.events().remove(0)
 }
 
@@ -92,7 +92,7 @@ async fn a_client_that_leaves_is_logged_with_status_0() {
     client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     eventually!(origin.count("/") == 1);
     drop(client);
-    expect!(eventually log.events().len(), 1, "how many events a client has logged that left without an answer");
+    expect!(eventually log.events().len(), 1, "how many events a client that leaves early causes");
     let event = log.events().remove(0);
     expect!(event["fields"]["status"].to_string(), "0", "the field `status` of the event {event}");
 }

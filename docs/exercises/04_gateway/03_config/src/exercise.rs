@@ -42,7 +42,7 @@ impl Config {
     /// Returns a message that says what is wrong, for the person who wrote the file.
     pub fn parse(text: &str) -> std::result::Result<Config, String> {
         // TODO: parse with serde and toml (both are already dependencies), then check.
-        Err(format!("nobody reads these {} bytes yet", text.len()))
+        Err(format!("these {} bytes are not parsed yet", text.len()))
     }
 }
 

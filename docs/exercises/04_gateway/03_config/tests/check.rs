@@ -36,9 +36,9 @@ fn a_text_that_is_not_toml_is_refused() {
 #[test]
 fn an_unknown_key_is_named() {
     let text = backend("a", "127.0.0.1:1") + "adress = \"127.0.0.1:2\"\n";
-    expect!(refused(&text), contains "adress", "the error for a key that nobody knows");
+    expect!(refused(&text), contains "adress", "the error for an unknown key");
     let text = format!("thread = 4\n{}", backend("a", "127.0.0.1:1"));
-    expect!(refused(&text), contains "thread", "the error for a key that nobody knows, at the top");
+    expect!(refused(&text), contains "thread", "the error for an unknown key at the top level");
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl ProxyHttp for RateLimited {
     /// Returns true if it has answered the request itself. The request then goes to no upstream.
     async fn request_filter(&self, session: &mut Session, _ctx: &mut ()) -> Result<bool> {
         let Some(client) = session.client_addr().and_then(|address| address.as_inet()) else {
-            return Error::e_explain(HTTPStatus(400), "a client without an address");
+            return Error::e_explain(HTTPStatus(400), "the client has no IP address");
         };
         if self.admits(client.ip()) {
             return Ok(false);

@@ -90,7 +90,7 @@ impl ProxyHttp for Guarded {
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
         ctx.admitted = self.breaker.admit(Instant::now());
         if !ctx.admitted {
-            return Error::e_explain(HTTPStatus(503), "the upstream is left in peace");
+            return Error::e_explain(HTTPStatus(503), "the circuit breaker is open");
         }
         Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
     }

@@ -59,7 +59,7 @@ fn a_half_open_breaker_lets_one_request_through() {
     expect!(
         admitted,
         [false, true, false],
-        "who passes: before its time, at its time, and while one is on its way"
+        "whether a request passes: before the pause is over, after it, and while that request is in flight"
     );
 }
 
@@ -72,7 +72,7 @@ fn a_half_open_breaker_closes_or_opens_with_the_result() {
         breaker.admit(later);
         breaker.record(success, later);
         let what = if success { "succeeds" } else { "fails" };
-        expect!(state(&breaker, later), expected, "the state when the one request {what}");
+        expect!(state(&breaker, later), expected, "the state after the single request {what}");
     }
 }
 
@@ -85,7 +85,7 @@ fn late_results_do_not_change_an_open_breaker() {
         expect!(
             state(&breaker, now),
             "open for 10 s",
-            "the state when a request from before {what} 5 s later"
+            "the state 5 s later, when a request from before the pause {what}"
         );
     }
 }
@@ -103,6 +103,6 @@ async fn a_failing_upstream_gets_no_requests_until_it_is_well() {
     }
     expect!(eventually status().await, 503, "requests after {FAILURES} failures");
     origin.behave(Behaviour::Answer);
-    expect!(eventually status().await, 200, "requests when the upstream is well, and the pause over");
-    expect!(status().await, 200, "the next one: the breaker has closed");
+    expect!(eventually status().await, 200, "requests when the upstream is healthy and the pause is over");
+    expect!(status().await, 200, "the next request, when the breaker has closed");
 }

@@ -22,7 +22,7 @@ impl Measured {
     /// # Errors
     /// Returns an error if a metric cannot be registered. These metrics can always be registered.
     pub fn new(upstream: SocketAddr) -> prometheus::Result<Measured> {
-        let what = Opts::new("proxy_requests_total", "Requests, by what they were and how they ended");
+        let what = Opts::new("proxy_requests_total", "Requests by method, route and status class");
         let requests = IntCounterVec::new(what, &["method", "route", "status"])?;
         let registry = Registry::new();
         registry.register(Box::new(requests.clone()))?;

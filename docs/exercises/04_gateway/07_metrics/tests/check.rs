@@ -62,5 +62,5 @@ async fn made_up_requests_make_only_few_series() {
         send(&proxy, "GET", &format!("/status/{}", 600 + i)).await;
     }
     let counted = ["GET other 4xx = 4", "GET other other = 4", "other other 2xx = 4"];
-    expect!(eventually series(&proxy).await, counted, "/metrics after twelve requests that are all made up");
+    expect!(eventually series(&proxy).await, counted, "/metrics after twelve requests with made-up values");
 }

@@ -1,7 +1,7 @@
 //! # Basic auth
 //!
 //! With Basic authentication (RFC 7617), a client sends `Authorization: Basic …`, where the dots stand for
-//! `user:password` in base64. Base64 is no encryption, so Basic authentication protects something only over
+//! `user:password` in base64. Base64 is not encryption, so Basic authentication protects something only over
 //! TLS. Without the right credentials, the answer is 401 Unauthorized with a field `WWW-Authenticate`. This
 //! field makes a browser ask the user for the credentials.
 //!

@@ -23,7 +23,7 @@ async fn the_right_credentials_pass() {
     let origin = Origin::start().await;
     for scheme in ["Basic", "basic", "BASIC"] {
         let answer = ask(&origin, Some(&format!("{scheme} {CREDENTIALS}"))).await;
-        expect!(answer.status, 200, "GET / with the right credentials, after the word {scheme}");
+        expect!(answer.status, 200, "GET / with the right credentials and the scheme {scheme}");
     }
 }
 

@@ -38,7 +38,7 @@ async fn a_valid_token_passes_and_the_upstream_gets_the_user() {
     expect!(answer.status, 200, "GET / with a valid token");
     let received = origin.received();
     let users: Vec<_> = received[0].headers.get_all("x-user").iter().collect();
-    expect!(users, ["ada"], "X-User at the upstream, of ada's request, which said X-User: root");
+    expect!(users, ["ada"], "X-User at the upstream, when ada has sent X-User: root");
     expect!(received[0].header("authorization"), "", "Authorization at the upstream");
 }
 
@@ -60,12 +60,12 @@ async fn expired_forged_and_foreign_tokens_get_401() {
     let tokens = [
         ("that has expired", signed(expired, Algorithm::HS256, SECRET)),
         ("that never expires", signed(for_ever, Algorithm::HS256, SECRET)),
-        ("of another issuer", signed(stranger, Algorithm::HS256, SECRET)),
-        ("of no issuer", signed(anonymous, Algorithm::HS256, SECRET)),
+        ("from another issuer", signed(stranger, Algorithm::HS256, SECRET)),
+        ("without an issuer", signed(anonymous, Algorithm::HS256, SECRET)),
         ("signed with another secret", signed(good.clone(), Algorithm::HS256, b"another secret altogether")),
         ("signed with another algorithm", signed(good, Algorithm::HS384, SECRET)),
         ("that is not signed (alg none)", unsigned),
-        ("that is none", "rubbish".to_owned()),
+        ("that is not a JWT", "rubbish".to_owned()),
     ];
     for (what, token) in tokens {
         let answer = ask(&origin, &token).await;

@@ -35,7 +35,8 @@ async fn the_certificate_is_the_given_one() {
     let (authority, stranger, origin) = (Authority::new(), Authority::new(), Origin::start().await);
     let proxy = proxy(&origin, &authority.issue("localhost"));
     let url = format!("https://localhost:{}/", proxy.address().port());
-    let refused = Client::trusting(&stranger).status(&url).await.expect_err("TLS without trust");
+    let refused =
+        Client::trusting(&stranger).status(&url).await.expect_err("an error for an untrusted certificate");
     expect!(refused, contains "certificate verify failed", "GET {url} by a client that trusts another authority");
 }
 

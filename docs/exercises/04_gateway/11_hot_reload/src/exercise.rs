@@ -43,7 +43,7 @@ impl Reloadable {
     /// Returns a message that says what is wrong with `text`. The configuration is then unchanged.
     pub fn reload(&self, text: &str) -> std::result::Result<(), String> {
         // TODO: parse with `toml::from_str::<Config>(text)`, and store the result.
-        Err(format!("nobody reads these {} bytes yet", text.len()))
+        Err(format!("these {} bytes are not parsed yet", text.len()))
     }
 }
 

@@ -57,7 +57,7 @@ async fn a_reload_moves_new_requests() {
     expect!(client.get(proxy.url("/")).await.header("x-config"), "first", "X-Config before the reload");
     expect!(live.reload(&second(&b)), Ok(()), "a reload with a good text");
     let answer = client.get(proxy.url("/")).await;
-    expect!(answer.header("x-origin"), b.label(), "who answers after the reload");
+    expect!(answer.header("x-origin"), b.label(), "the upstream that answers after the reload");
     expect!(answer.header("x-config"), "second", "X-Config after the reload");
 }
 
@@ -71,7 +71,7 @@ async fn a_request_in_flight_keeps_its_configuration() {
     eventually!(a.count("/delay/500") == 1);
     expect!(live.reload(&second(&b)), Ok(()), "a reload while a request waits for its upstream");
     let answer = in_flight.await.unwrap();
-    expect!(answer.header("x-origin"), a.label(), "who answers the request that began before the reload");
+    expect!(answer.header("x-origin"), a.label(), "the upstream of the request that began before the reload");
     expect!(answer.header("x-config"), "first", "X-Config of the request that began before the reload");
 }
 
@@ -84,7 +84,7 @@ async fn a_request_sees_one_configuration_in_all_its_phases() {
     let third = format!("name = \"third\";upstream = \"{}\"", a.address());
     let request = Request::get(proxy.url("/")).header("X-Reload", third).body(Default::default()).unwrap();
     let answer = Client::new().send(request).await;
-    expect!(answer.header("x-origin"), b.label(), "who answers a request that began before a reload");
+    expect!(answer.header("x-origin"), b.label(), "the upstream of a request that began before a reload");
     expect!(answer.header("x-config"), "second", "X-Config of a request that began before a reload");
 }
 
@@ -99,5 +99,5 @@ async fn a_bad_text_changes_nothing() {
     }
     let answer = Client::new().get(proxy.url("/")).await;
     expect!(answer.header("x-config"), "second", "X-Config after three reloads that were refused");
-    expect!(answer.header("x-origin"), b.label(), "who answers after three reloads that were refused");
+    expect!(answer.header("x-origin"), b.label(), "the upstream after three reloads that were refused");
 }

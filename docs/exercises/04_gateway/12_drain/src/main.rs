@@ -5,7 +5,10 @@ use ex0412::{Draining, conf};
 use pingora::prelude::*;
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let upstream = std::env::args().nth(1).ok_or("which upstream? As in: ex0412 127.0.0.1:3001")?.parse()?;
+    let upstream = std::env::args()
+        .nth(1)
+        .ok_or("no upstream given; expected one IP:PORT, as in: ex0412 127.0.0.1:3001")?
+        .parse()?;
     let mut server = Server::new_with_opt_and_conf(None, conf());
     server.bootstrap();
     let mut proxy = http_proxy_service(&server.configuration, Draining { upstream });

@@ -10,16 +10,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn sigterm_lets_a_request_in_flight_finish() {
-    expect!(conf().grace_period_seconds, Some(GRACE_SECONDS), "conf() gives requests in flight their time");
+    expect!(conf().grace_period_seconds, Some(GRACE_SECONDS), "the grace period in conf()");
     let origin = Origin::start().await;
     let upstream = origin.address().to_string();
     let (mut proxy, address) = Process::spawn_listening(env!("CARGO_BIN_EXE_ex0412"), &[&upstream]).await;
     let before = Client::new().get(format!("http://{address}/")).await;
-    expect!(
-        before.header("connection"),
-        "keep-alive",
-        "Connection, as long as nobody has told the process to end"
-    );
+    expect!(before.header("connection"), "keep-alive", "Connection, before the process is told to end");
     let url = format!("http://{address}/delay/1500");
     let in_flight = tokio::spawn(async move { Client::new().get(url).await });
     eventually!(origin.count("/delay/1500") == 1);
@@ -28,6 +24,6 @@ async fn sigterm_lets_a_request_in_flight_finish() {
     let answer = in_flight.await.unwrap();
     expect!(answer.status, 200, "the request that was in flight when SIGTERM came");
     expect!(answer.text(), contains "after 1500 ms", "its body");
-    expect!(answer.header("connection"), "close", "Connection, which tells the client to send no more here");
+    expect!(answer.header("connection"), "close", "Connection in the response during the drain");
     expect!(proxy.ended(PATIENCE).await.code(), Some(0), "the exit code of the process");
 }

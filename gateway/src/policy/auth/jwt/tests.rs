@@ -62,12 +62,12 @@ async fn token_times_are_checked_with_leeway() {
         (json!({ "exp": now - 60 }), "the token has expired"),
         (json!({ "exp": 0 }), "the token has expired"),
         (json!({ "nbf": now + 60 }), "the token is not valid yet"),
-        (json!({ "exp": null }), "the token lacks a claim that is needed here"),
-        (json!({ "exp": (now + 60).to_string() }), "the token lacks a claim that is needed here"),
-        (json!({ "exp": -1 }), "the token lacks a claim that is needed here"),
-        (json!({ "exp": 1e300 }), "the token lacks a claim that is needed here"),
-        (json!({ "exp": [now + 60] }), "this is no token"),
-        (json!({ "nbf": "soon" }), "this is no token"),
+        (json!({ "exp": null }), "the token lacks a claim that is required here"),
+        (json!({ "exp": (now + 60).to_string() }), "the token lacks a claim that is required here"),
+        (json!({ "exp": -1 }), "the token lacks a claim that is required here"),
+        (json!({ "exp": 1e300 }), "the token lacks a claim that is required here"),
+        (json!({ "exp": [now + 60] }), "this is not a valid token"),
+        (json!({ "nbf": "soon" }), "this is not a valid token"),
     ] {
         let found = outcome(&policy, &signed(&claims(changes.clone()))).await;
         let expected =
@@ -110,48 +110,48 @@ async fn token_of_another_issuer_or_audience_gets_401() {
     let both = with_secret("issuer = \"us\"\naudience = [\"shop\", \"till\"]");
     let neither = with_secret("");
     for (changes, of_both, of_neither) in [
-        (json!({ "iss": "us", "aud": "shop" }), "", "the token is for somebody else"),
-        (json!({ "iss": "us", "aud": ["other", "till"] }), "", "the token is for somebody else"),
+        (json!({ "iss": "us", "aud": "shop" }), "", "the token is for another audience"),
+        (json!({ "iss": "us", "aud": ["other", "till"] }), "", "the token is for another audience"),
         (
             json!({ "iss": "us", "aud": [] }),
-            "the token is for somebody else",
-            "the token is for somebody else",
+            "the token is for another audience",
+            "the token is for another audience",
         ),
         (
             json!({ "iss": "us", "aud": "other" }),
-            "the token is for somebody else",
-            "the token is for somebody else",
+            "the token is for another audience",
+            "the token is for another audience",
         ),
-        (json!({ "iss": "us" }), "the token lacks a claim that is needed here", ""),
+        (json!({ "iss": "us" }), "the token lacks a claim that is required here", ""),
         (
             json!({ "aud": "shop" }),
-            "the token lacks a claim that is needed here",
-            "the token is for somebody else",
+            "the token lacks a claim that is required here",
+            "the token is for another audience",
         ),
         (
             json!({ "iss": "US", "aud": "shop" }),
-            "the token's issuer does not count here",
-            "the token is for somebody else",
+            "the token's issuer is not accepted here",
+            "the token is for another audience",
         ),
         (
             json!({ "iss": ["them", "us"], "aud": "shop" }),
-            "the token's issuer does not count here",
-            "the token is for somebody else",
+            "the token's issuer is not accepted here",
+            "the token is for another audience",
         ),
         (
             json!({ "iss": "us", "aud": 7 }),
-            "the token lacks a claim that is needed here",
-            "the token is for somebody else",
+            "the token lacks a claim that is required here",
+            "the token is for another audience",
         ),
         (
             json!({ "iss": "us", "aud": ["shop", 7] }),
-            "the token lacks a claim that is needed here",
-            "the token is for somebody else",
+            "the token lacks a claim that is required here",
+            "the token is for another audience",
         ),
         (
             json!({ "iss": 7 }),
-            "the token lacks a claim that is needed here",
-            "the token's issuer does not count here",
+            "the token lacks a claim that is required here",
+            "the token's issuer is not accepted here",
         ),
     ] {
         let token = signed(&claims(changes.clone()));
@@ -333,7 +333,10 @@ async fn each_public_key_verifies_what_its_owner_signs() {
         for secret in [pem.as_bytes(), pem.trim_end().as_bytes()] {
             let token = header(json!({ "alg": "HS256" }), &good, hmac(secret));
             let (status, said) = outcome(&policy, &token).await.unwrap_err();
-            assert_eq!((status, said.as_str()), (401, "the token is not signed with a key that counts here"));
+            assert_eq!(
+                (status, said.as_str()),
+                (401, "the token is not signed with a key that is accepted here")
+            );
         }
     }
 }
@@ -399,6 +402,6 @@ fn key_set_yields_only_signing_keys() {
     assert!(set(json!([])).unwrap().is_empty(), "the issuer has taken all of them back");
     assert!(set(json!(vec![json!({}); 101])).err().unwrap().contains("there are 101 keys"));
     for nonsense in [&b""[..], b"<html>", b"{}", b"[]", b"{\"keys\":{}}", b"{\"keys\":\xff}"] {
-        assert!(JwkSet::read(nonsense).err().unwrap().contains("no JSON Web Key Set"));
+        assert!(JwkSet::read(nonsense).err().unwrap().contains("not a JSON Web Key Set"));
     }
 }

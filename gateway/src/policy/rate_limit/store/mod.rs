@@ -116,7 +116,10 @@ impl Store {
     fn find(&self, link: Arc<MultiplexedConnection>) {
         self.link.store(Some(link));
         self.metrics.up.set(1);
-        info!(store = %self.settings.redis, "the store of rate limits answers; it counts from now on");
+        info!(
+            store = %self.settings.redis,
+            "the store of rate limits answers; it counts the requests from now on"
+        );
     }
 
     /// Makes requests stop using this connection. Only the caller that actually removes the connection logs it.

@@ -77,7 +77,7 @@ fn follow(mut kept: HashMap<usize, Task>, stores: Vec<Arc<Store>>) -> HashMap<us
 enum Away {
     #[error("{0}")]
     NoConnection(#[from] NoConnection),
-    #[error("it could not be connected to within {CONNECT_TIMEOUT:?}")]
+    #[error("no connection within {CONNECT_TIMEOUT:?}")]
     TooLate,
     #[error("{0}")]
     NoAnswer(#[from] NoAnswer),
@@ -125,7 +125,7 @@ async fn keep(store: Arc<Store>) {
 fn tell(store: &Store, reason: &str, is_known: bool) {
     let store = &store.settings.redis;
     if is_known {
-        debug!(%store, reason, "the store of rate limits is still away");
+        debug!(%store, reason, "the store of rate limits is still not available");
     } else {
         warn!(
             %store,

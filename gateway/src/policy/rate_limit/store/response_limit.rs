@@ -39,7 +39,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
         let read = buf.filled().len().saturating_sub(before);
         let Some(left) = self.left.checked_sub(read) else {
             buf.set_filled(before);
-            let detail = "it answers with more than was asked for";
+            let detail = "its response is longer than the gateway accepts";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, detail)));
         };
         self.left = left;
