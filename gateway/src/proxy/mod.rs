@@ -1,12 +1,14 @@
 //! The life of a request, phase by phase, in the order in which Pingora runs the phases. Read it from top to bottom.
 
 pub mod admission;
+mod attempt;
 pub mod ctx;
 pub mod early_response;
 pub mod errors;
 pub mod request_body;
 pub mod request_log;
 pub mod respond;
+mod tunnel;
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -37,12 +39,10 @@ use crate::route;
 use crate::telemetry::{Limit, Phase};
 use crate::tls::acme::Challenges;
 use crate::upstream::connection::{self, BackendConnector};
-use crate::upstream::retry::{self, Sent};
+use crate::upstream::retry;
 use crate::upstream::{
-    Attempt, BackendState, MirrorCopy, Mirrors, Outcome, PeerOptions, Pooling, check_address, explain_in_log,
-    response_check,
+    Attempt, MirrorCopy, Mirrors, Outcome, PeerOptions, check_address, explain_in_log, response_check,
 };
-use crate::websocket::{self, Upgrade, intercept_upgrade};
 
 /// Gateway as Pingora sees it: an implementation of its proxy trait.
 pub struct Gateway {
@@ -79,26 +79,6 @@ impl Gateway {
         self.parts.challenges.answer(request).or_else(|| ctx.snapshot.problem_page(request))
     }
 
-    /// Prepares a WebSocket request so that its connection to the backend can become a tunnel.
-    fn intercept_upgrade(
-        &self,
-        peer: Box<HttpPeer>,
-        session: &Session,
-        ctx: &mut RequestCtx,
-    ) -> Box<HttpPeer> {
-        let (Some(client), Some(route)) = (stream::websocket(session), &ctx.route) else { return peer };
-        let upgrade = Upgrade::new(websocket::TunnelOptions {
-            idle: route.peers.stream_idle_timeout(),
-            grace_period: ctx.snapshot.proxy.grace_period,
-            stopping: self.parts.stopping.clone(),
-            active: self.parts.request_log.metrics.websockets_active.clone(),
-        });
-        client.await_upgrade(upgrade.clone());
-        let peer = intercept_upgrade(peer, &upgrade, &self.parts.connector);
-        ctx.upgrade = Some(upgrade);
-        peer
-    }
-
     /// Handles the end of a request's body. From here on, the gateway waits for the backend.
     fn request_sent(&self, session: &Session, ctx: &mut RequestCtx) {
         self.mirror(ctx);
@@ -123,52 +103,6 @@ impl Gateway {
             self.mirrors.send(copy, mirror, ctx.snapshot.proxy.request_timeout, &metrics.mirror);
             ctx.mirrored = true;
         }
-    }
-}
-
-/// Decides with the response's head whether a requested WebSocket begins.
-///
-/// # Errors
-/// Returns an error if the backend agreed on a connection that cannot become a tunnel. The client must not receive this
-/// 101.
-fn settle_upgrade(status: StatusCode, session: &mut Session, ctx: &RequestCtx) -> Result<()> {
-    if status == StatusCode::SWITCHING_PROTOCOLS {
-        if !ctx.upgrade.as_ref().is_some_and(|upgrade| upgrade.agree()) {
-            return Err(errors::no_tunnel());
-        }
-        // No read timeout of Pingora applies to a tunnel: the tunnel has timeouts that it enforces itself.
-        session.set_read_timeout(None);
-    } else if let Some(client) = stream::websocket(session) {
-        client.give_up();
-        if ctx.wants_websocket {
-            // The client may send WebSocket frames next. They must not be read as a request.
-            session.set_keepalive(None);
-        }
-    }
-    Ok(())
-}
-
-/// Returns the connections to `backend` that the request of `session` may use; `fresh` demands a new one. A connection
-/// that a login authenticates is not shared with other clients.
-fn pooling(session: &Session, backend: &BackendState, fresh: bool) -> Pooling {
-    let logs_in = connection_login::is_in(session.req_header());
-    if logs_in {
-        backend.warn_of_connection_login();
-    }
-    match stream::own_connections(session, logs_in) {
-        Some(client) if !fresh => Pooling::Pinned(client),
-        // An HTTP/2 stream has no connection for itself alone.
-        _ if fresh || logs_in => Pooling::Fresh,
-        _ => Pooling::Shared,
-    }
-}
-
-/// Returns the facts about a sent request that decide whether it may be sent again.
-fn sent(session: &Session) -> Sent<'_> {
-    Sent {
-        method: &session.req_header().method,
-        body_at_hand: !session.as_ref().retry_buffer_truncated(),
-        answered: session::final_response(session).is_some(),
     }
 }
 
@@ -267,12 +201,12 @@ impl ProxyHttp for Gateway {
                 // A tunnel needs a connection for itself. A backend on trial needs a new connection, because a reused
                 // one says nothing about the backend.
                 fresh |= ctx.wants_websocket || ctx.attempt.as_ref().is_some_and(Attempt::is_trial);
-                let pooling = pooling(session, backend, fresh);
+                let pooling = attempt::pooling(session, backend, fresh);
                 let left = ctx.time_left();
                 let occasion = PeerOptions { left, timed, pooling, is_stream, is_inspected: true };
                 let mut peer = route.peers.peer(backend, occasion)?;
                 if ctx.wants_websocket {
-                    return Ok(self.intercept_upgrade(peer, session, ctx));
+                    return Ok(tunnel::intercept(peer, session, ctx, &self.parts));
                 }
                 peer.options.http_upstream_request_policy.h1_upgrade = H1UpgradePolicy::Deny;
                 Ok(peer)
@@ -485,7 +419,7 @@ impl ProxyHttp for Gateway {
         if errors::is_clients_fault(&error, is_backends_turn) {
             return errors::request_timeout();
         }
-        let sent = sent(session);
+        let sent = attempt::sent(session);
         let may_resend = retry::may_resend(sent);
         // The backend has not seen the request, either for certain or most likely. This is no failure of the backend.
         let refused = errors::is_unprocessed(&error) && sent.body_at_hand && !sent.answered;
@@ -526,7 +460,7 @@ impl ProxyHttp for Gateway {
         response_check::check(response, ctx.wants_websocket, &ctx.snapshot.proxy.response_head)?;
         let status = response.status.as_u16();
         let is_listed = ctx.route.as_ref().is_some_and(|route| route.retry.is_on_status(status));
-        if !is_listed || !retry::may_resend(sent(session)) {
+        if !is_listed || !retry::may_resend(attempt::sent(session)) {
             return Ok(());
         }
         ctx.attempt_ended(ctx.outcome(response.status));
@@ -553,7 +487,7 @@ impl ProxyHttp for Gateway {
         read_deadline::disarm(session);
         ctx.has_no_content = session::has_no_content(session.req_header(), response.status);
         early_response::on_head(session, ctx, response);
-        settle_upgrade(response.status, session, ctx)?;
+        tunnel::settle(response.status, session, ctx)?;
         ctx.responded = Some(Instant::now());
         ctx.reached(Phase::ResponseFilter);
         if let Some(call) = &mut ctx.grpc {

@@ -580,7 +580,7 @@ const MALFORMED: &[(&str, &str, &str, u16, &str)] = &[
         "is not a valid id",
     ),
     ("POST", "/config/rollback", "{\"revision\": -1}", 422, "expected u64"),
-    ("POST", "/config/rollback", "{\"revision\": 7}", 404, "revision 7 is not kept"),
+    ("POST", "/config/rollback", "{\"revision\": 7}", 404, "revision 7 is not in the history"),
     (
         "POST",
         "/explain",

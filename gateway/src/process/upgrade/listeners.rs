@@ -189,7 +189,7 @@ mod tests {
         let mut listeners = Listeners::inheriting(vec![both]);
         let error = listeners.open(ipv6, "http", &[ipv4, ipv6]).unwrap_err().to_string();
         assert!(
-            error.contains("listens there for IPv4 as well") && error.contains("without --upgrade"),
+            error.contains("accepts IPv4 and IPv6 on this listener") && error.contains("without --upgrade"),
             "{error}"
         );
     }
@@ -217,7 +217,7 @@ mod tests {
         assert!(listeners.open(ipv6, "http", &[ipv4, ipv6]).is_ok());
         let mut listeners = Listeners::inheriting(vec![one, other]);
         let error = listeners.open(ipv6, "http", &[ipv6]).unwrap_err().to_string();
-        assert!(error.contains("listens there for IPv6 only"), "{error}");
+        assert!(error.contains("accepts only IPv6 on this listener"), "{error}");
     }
 
     #[test]
@@ -234,7 +234,7 @@ mod tests {
         let mut named = listener.named();
         named.bound.set_port(1);
         let error = Listener::received(named, listener.socket.into()).unwrap_err().to_string();
-        assert!(error.starts_with("a socket said to listen on 127.0.0.1:1 is bound to "), "{error}");
+        assert!(error.starts_with("a socket that should be bound to 127.0.0.1:1 is bound to "), "{error}");
         let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         let named = Named { key: "http".to_owned(), asked: addr("127.0.0.1:0"), bound: addr("127.0.0.1:1") };
         assert!(Listener::received(named, file).is_err());

@@ -179,7 +179,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).unwrap();
         let error = UpgradeSocket::open(&directory.path().join(NAME), own()).unwrap_err().to_string();
-        assert!(error.contains("others may write to it (mode 777)"), "{error}");
+        assert!(error.contains("other users may write to it (mode 777)"), "{error}");
         let error = UpgradeSocket::open(Path::new("/nowhere/at/all"), own()).unwrap_err().to_string();
         assert!(error.starts_with("cannot wait on /nowhere/at/all (proxy.upgrade_sock): "), "{error}");
     }
