@@ -42,6 +42,7 @@ use crate::upstream::{
     Attempt, BackendState, MirrorCopy, Mirrors, Outcome, PeerOptions, Pooling, check_address, explain_in_log,
     response_check,
 };
+use crate::util::status::is_interim;
 use crate::websocket::{self, Upgrade, intercept_upgrade};
 
 /// Gateway as Pingora sees it: an implementation of its proxy trait.
@@ -549,7 +550,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        if session::is_interim(response.status) {
+        if is_interim(response.status) {
             if response.status == StatusCode::CONTINUE {
                 request_body::awaited(session, ctx);
             }

@@ -11,3 +11,4 @@ pub mod http_client;
 pub mod min_rate;
 pub mod random;
 pub mod secrets;
+pub mod status;

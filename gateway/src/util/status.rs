@@ -1,0 +1,9 @@
+//! Statuses of HTTP responses.
+
+use http::StatusCode;
+
+/// Returns true if another response follows. This is so for each 1xx status but the one that ends HTTP on the
+/// connection (RFC 9110 15.2).
+pub fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
+}
