@@ -12,3 +12,4 @@ pub mod min_rate;
 pub mod random;
 pub mod secrets;
 pub mod status;
+pub mod timers;

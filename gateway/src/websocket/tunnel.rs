@@ -3,7 +3,6 @@
 //! waits. A direction holds only the bytes that it could not write at once, so a side that does not read makes the
 //! other side stop sending. An idle tunnel holds no buffer.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
@@ -11,11 +10,12 @@ use std::time::Duration;
 
 use pingora::protocols::Stream;
 use prometheus::IntGauge;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::direction::{Direction, Failed, Follow};
 use super::frames::{Frames, GOING_AWAY};
 use super::{TunnelOptions, Upgrade};
+use crate::util::timers::LazyTimer;
 use crate::websocket::drain_timer::DrainTimer;
 
 /// Maximum silence of a backend after its client has finished.
@@ -70,7 +70,7 @@ pub struct Tunnel {
     /// Timer for that Close, which runs when the process stops.
     going: DrainTimer,
     last_passed: Instant,
-    idle: Pin<Box<Sleep>>,
+    idle: LazyTimer,
     _counted: Counted,
 }
 
@@ -79,8 +79,7 @@ impl Tunnel {
     /// the client has already sent.
     pub(super) fn begin(upgrade: &Arc<Upgrade>, held: impl FnOnce() -> Vec<u8>) -> Option<Box<Self>> {
         let (backend, early) = upgrade.take()?;
-        let TunnelOptions { idle, grace_period, stopping, active } = upgrade.options.clone();
-        let now = Instant::now();
+        let TunnelOptions { grace_period, stopping, active, .. } = upgrade.options.clone();
         Some(Box::new(Tunnel {
             upgrade: upgrade.clone(),
             backend,
@@ -89,8 +88,8 @@ impl Tunnel {
             frames: Frames::default(),
             close_sent: false,
             going: DrainTimer::new(stopping, grace_period),
-            last_passed: now,
-            idle: Box::pin(sleep_until(now + idle)),
+            last_passed: Instant::now(),
+            idle: LazyTimer::default(),
             _counted: Counted::begin(active),
         }))
     }
@@ -149,17 +148,7 @@ impl Tunnel {
             (false, true) => idle.min(LINGER),
             (false, false) => idle,
         };
-        let until = self.last_passed + allowed;
-        if self.idle.deadline() > until {
-            self.idle.as_mut().reset(until);
-        }
-        while self.idle.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= until {
-                return Poll::Ready(());
-            }
-            self.idle.as_mut().reset(until);
-        }
-        Poll::Pending
+        self.idle.poll_until(self.last_passed + allowed, cx)
     }
 }
 
