@@ -6,6 +6,7 @@ pub mod cache_control;
 pub mod decimal;
 pub mod field_list;
 pub mod files;
+pub mod gauge;
 pub mod http1;
 pub mod http_client;
 pub mod min_rate;

@@ -9,12 +9,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pingora::protocols::Stream;
-use prometheus::IntGauge;
 use tokio::time::Instant;
 
 use super::direction::{Direction, Failed, Follow};
 use super::frames::{Frames, GOING_AWAY};
 use super::{TunnelOptions, Upgrade};
+use crate::util::gauge::GaugeGuard;
 use crate::util::timers::LazyTimer;
 use crate::websocket::drain_timer::DrainTimer;
 
@@ -71,7 +71,7 @@ pub struct Tunnel {
     going: DrainTimer,
     last_passed: Instant,
     idle: LazyTimer,
-    _counted: Counted,
+    _counted: GaugeGuard,
 }
 
 impl Tunnel {
@@ -90,7 +90,7 @@ impl Tunnel {
             going: DrainTimer::new(stopping, grace_period),
             last_passed: Instant::now(),
             idle: LazyTimer::default(),
-            _counted: Counted::begin(active),
+            _counted: GaugeGuard::new(active),
         }))
     }
 
@@ -156,22 +156,5 @@ fn lost(failed: Failed, sender: Sender) -> CloseReason {
     match (failed, sender) {
         (Failed::Reading, Sender::Client) | (Failed::Writing, Sender::Backend) => CloseReason::ClientLost,
         (Failed::Reading, Sender::Backend) | (Failed::Writing, Sender::Client) => CloseReason::BackendLost,
-    }
-}
-
-/// Guard that counts a tunnel as open until it is dropped.
-#[derive(Debug)]
-struct Counted(IntGauge);
-
-impl Counted {
-    fn begin(gauge: IntGauge) -> Self {
-        gauge.inc();
-        Counted(gauge)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
