@@ -77,7 +77,7 @@ impl BackendState {
     pub fn new(name: String, endpoint: Endpoint, host: Option<String>, metrics: BackendMetrics) -> Self {
         let hash = openssl::sha::sha256(format!("{name} {endpoint}").as_bytes());
         BackendState {
-            mark: hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
+            mark: hex::encode(&hash[..8]),
             name,
             endpoint,
             host,

@@ -58,7 +58,7 @@ impl Cache {
         let name = match domain.get(..MAX_NAME) {
             Some(start) if domain.len() > MAX_NAME => {
                 let hash = openssl::sha::sha256(domain.as_bytes());
-                format!("{start}-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3])
+                format!("{start}-{}", hex::encode(&hash[..4]))
             }
             _ => domain.to_owned(),
         };

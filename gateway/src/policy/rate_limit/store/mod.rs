@@ -33,9 +33,7 @@ const MAX_WAITING: usize = 1024;
 const SCRIPT: &str = include_str!("count.lua");
 
 /// SHA-1 hash of the script, by which Redis knows it.
-static SCRIPT_SHA: LazyLock<String> = LazyLock::new(|| {
-    openssl::sha::sha1(SCRIPT.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-});
+static SCRIPT_SHA: LazyLock<String> = LazyLock::new(|| hex::encode(openssl::sha::sha1(SCRIPT.as_bytes())));
 
 /// Redis that counts for several gateways.
 pub struct Store {
