@@ -8,6 +8,7 @@ use http::Method;
 use super::clock;
 use super::window::Window;
 use crate::config::Retry;
+use crate::util::backoff::Backoff;
 
 /// Length of the budget's window, in seconds.
 const BUDGET_SECS: u64 = 10;
@@ -19,8 +20,7 @@ const ALWAYS_ALLOWED: u64 = 10;
 pub struct RetryRules {
     attempts: u32,
     on_status: Vec<u16>,
-    backoff_base: Duration,
-    backoff_max: Duration,
+    backoff: Backoff,
     budget_percent: u64,
 }
 
@@ -29,8 +29,10 @@ impl From<&Retry> for RetryRules {
         RetryRules {
             attempts: config.attempts.get(),
             on_status: config.on_status.clone(),
-            backoff_base: config.backoff_base_ms.duration(),
-            backoff_max: config.backoff_max_ms.duration(),
+            backoff: Backoff {
+                first: config.backoff_base_ms.duration(),
+                most: config.backoff_max_ms.duration(),
+            },
             budget_percent: config.budget_percent.get().into(),
         }
     }
@@ -47,11 +49,9 @@ impl RetryRules {
         self.on_status.contains(&status)
     }
 
-    /// Returns the pause before the next attempt: a random time up to a bound that doubles with each attempt. Because
-    /// the whole pause is random ("full jitter"), requests that failed together are not retried together.
+    /// Returns the pause before the next attempt: a random time up to a bound that doubles with each attempt.
     pub fn backoff(&self, attempts: u32) -> Duration {
-        let doubled = self.backoff_base.saturating_mul(1 << attempts.saturating_sub(1).min(16));
-        doubled.min(self.backoff_max).mul_f64(fastrand::f64())
+        self.backoff.with_jitter(attempts, 1.0)
     }
 }
 

@@ -2,6 +2,7 @@
 //! minimum rates.
 
 pub mod accept;
+pub mod backoff;
 pub mod cache_control;
 pub mod decimal;
 pub mod field_list;

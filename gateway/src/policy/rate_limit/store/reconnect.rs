@@ -14,13 +14,12 @@ use tracing::{debug, warn};
 
 use super::connect::NoConnection;
 use super::{Ask, NoAnswer, Store};
+use crate::util::backoff::Backoff;
 
 /// Timeout of a connection attempt, including TLS and authentication.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// First pause after a failed attempt. The pause doubles with each further failure.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// Maximum pause between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Pauses after failed attempts.
+const BACKOFF: Backoff = Backoff { first: Duration::from_millis(50), most: Duration::from_secs(2) };
 /// Minimum lifetime of a good connection. After a good connection the next attempt follows at once.
 const GOOD: Duration = Duration::from_secs(5);
 
@@ -97,7 +96,7 @@ impl Away {
 async fn keep(store: Arc<Store>) {
     store.metrics.up.set(0);
     let (mut told, mut was_lost) = (String::new(), false);
-    let mut pause = FIRST_PAUSE;
+    let mut failures = 0;
     loop {
         let begun = Instant::now();
         match connected(&store).await {
@@ -113,12 +112,12 @@ async fn keep(store: Arc<Store>) {
             }
         }
         if begun.elapsed() >= GOOD {
-            pause = FIRST_PAUSE;
+            failures = 0;
             continue;
         }
+        failures += 1;
         // The random factor keeps gateways that lost the store together from reconnecting at the same time.
-        sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        sleep(BACKOFF.with_jitter(failures, 0.5)).await;
     }
 }
 
