@@ -19,8 +19,8 @@ use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::Session;
 use pingora::server::ShutdownWatch;
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
 use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::downstream::http2::streams::OpenStreams;
 
@@ -115,7 +115,9 @@ impl RequestLimit {
 
 /// Request that has been answered, and whose body has not arrived completely. Its connection is closed after a
 /// timeout, unless this value is dropped before.
-pub struct UnfinishedRequest(AbortHandle);
+pub struct UnfinishedRequest {
+    _timeout: AbortOnDropHandle<()>,
+}
 
 impl UnfinishedRequest {
     fn new(request_limit: &RequestLimit, timeout: Duration) -> Self {
@@ -124,13 +126,7 @@ impl UnfinishedRequest {
             sleep(timeout).await;
             overdue.notify_one();
         };
-        UnfinishedRequest(tokio::spawn(waiting).abort_handle())
-    }
-}
-
-impl Drop for UnfinishedRequest {
-    fn drop(&mut self) {
-        self.0.abort();
+        UnfinishedRequest { _timeout: AbortOnDropHandle::new(tokio::spawn(waiting)) }
     }
 }
 

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
 use super::connect::NoConnection;
@@ -51,19 +51,12 @@ impl BackgroundService for StoreKeeper {
     }
 }
 
-/// Handle of a task. Dropping the handle ends the task.
-struct Task(AbortHandle);
+/// Tasks that keep stores connected, by the address of the store in memory.
+type Tasks = HashMap<usize, AbortOnDropHandle<()>>;
 
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Starts tasks for new stores and ends those of removed stores. The map's key is the address of a store in
-/// memory, so a store of both configurations keeps its task.
-fn follow(mut kept: HashMap<usize, Task>, stores: Vec<Arc<Store>>) -> HashMap<usize, Task> {
-    let task = |store: Arc<Store>| Task(tokio::spawn(keep(store)).abort_handle());
+/// Starts tasks for new stores and ends those of removed stores. A store of both configurations keeps its task.
+fn follow(mut kept: Tasks, stores: Vec<Arc<Store>>) -> Tasks {
+    let task = |store: Arc<Store>| AbortOnDropHandle::new(tokio::spawn(keep(store)));
     let known = |store: Arc<Store>| {
         let place = Arc::as_ptr(&store).addr();
         (place, kept.remove(&place).unwrap_or_else(|| task(store)))
@@ -137,9 +130,9 @@ fn tell(store: &Store, reason: &str, is_known: bool) {
 /// Connects the store, and returns when the connection is lost.
 async fn connected(store: &Arc<Store>) -> Result<(), Away> {
     let connecting = timeout(CONNECT_TIMEOUT, store.settings.connect());
-    let (connection, mut driver) = connecting.await.map_err(|_| Away::TooLate)??;
+    let (connection, driver) = connecting.await.map_err(|_| Away::TooLate)??;
     // When the driver ends, the requests that still wait on this connection end too.
-    let _ends = Task(driver.abort_handle());
+    let mut driver = AbortOnDropHandle::new(driver);
     let link = Arc::new(connection);
     // The probe counts as any request does. It detects a Redis that accepts no writes (a replica, or one
     // without memory), or that takes longer than a request waits.
