@@ -35,7 +35,7 @@ pub(super) fn keep(file: &Path, text: &str, is_as_known: impl Fn() -> bool) -> R
     let written = fs::metadata(&file)
         .and_then(|before| files::write_draft(&draft, text.as_bytes(), 0o600, Some(&before)));
     let replaced = match written {
-        Ok(()) if is_as_known() => files::replace(&file, &draft, text.as_bytes()).map_err(KeepError::from),
+        Ok(()) if is_as_known() => files::replace(&file, &draft).map_err(KeepError::from),
         // If the file is writable but its directory is read-only, the file is a mount point.
         Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem && is_writable(&file) => {
             match is_as_known() {

@@ -39,7 +39,7 @@ impl PidFile {
     pub fn prepare(path: &Path) -> Result<Self, PidFileError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let draft = path.with_file_name(format!(".{name}.{}", std::process::id()));
-        files::write_draft(&draft, own_line().as_bytes(), 0o666, None)
+        files::write_draft(&draft, format!("{}\n", std::process::id()).as_bytes(), 0o666, None)
             .map_err(|source| PidFileError { path: path.display().to_string(), source })?;
         Ok(PidFile { path: path.to_owned(), draft: Some(draft), given_away: false })
     }
@@ -47,7 +47,7 @@ impl PidFile {
     /// Moves the file to its final path, in one step.
     pub fn publish(&mut self) {
         let Some(draft) = self.draft.take() else { return };
-        if let Err(error) = files::replace(&self.path, &draft, own_line().as_bytes()) {
+        if let Err(error) = files::replace(&self.path, &draft) {
             let path = self.path.display();
             warn!(%error, %path, "the process's id cannot be written (proxy.pid_file)");
             self.draft = Some(draft);
@@ -100,11 +100,6 @@ fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => files::overwrite(path, b""),
         removed => removed,
     }
-}
-
-/// Returns the content of this process's pid file.
-fn own_line() -> String {
-    format!("{}\n", std::process::id())
 }
 
 fn written_in(path: &Path) -> Option<i32> {

@@ -98,18 +98,18 @@ pub enum Replaced {
     Overwritten,
 }
 
-/// Renames `draft`, which holds `content`, to `file`. A single file that is mounted into a container
+/// Renames `draft` to `file`. A single file that is mounted into a container
 /// (`-v ./gateway.toml:/etc/gateway.toml`, a `subPath`) is a mount point, which the system does not allow to
 /// replace (EBUSY). Such a file is overwritten. After a success, the draft does not exist any more.
 ///
 /// # Errors
 /// Returns the error of the operating system. The file is then unchanged, unless an overwrite failed and the
 /// previous content could not be written back.
-pub fn replace(file: &Path, draft: &Path, content: &[u8]) -> io::Result<Replaced> {
+pub fn replace(file: &Path, draft: &Path) -> io::Result<Replaced> {
     match fs::rename(draft, file) {
         Ok(()) => Ok(Replaced::Renamed),
         Err(error) if error.kind() == ErrorKind::ResourceBusy => {
-            overwrite(file, content)?;
+            overwrite(file, &fs::read(draft)?)?;
             fs::remove_file(draft).map(|()| Replaced::Overwritten)
         }
         Err(error) => Err(error),
@@ -208,12 +208,24 @@ mod tests {
     }
 
     #[test]
+    fn draft_is_made_anew_and_other_files_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, model) = (directory.path().join("file"), directory.path().join("model"));
+        create(&model, b"", 0o640, None).unwrap();
+        write_draft(&file, b"a longer text", 0o600, None).unwrap();
+        write_draft(&file, b"text", 0o600, Some(&model.metadata().unwrap())).unwrap();
+        assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o640);
+        let error = create(&file, b"other", 0o600, None).unwrap_err();
+        assert_eq!((error.kind(), read(&file).unwrap()), (ErrorKind::AlreadyExists, b"text".to_vec()));
+    }
+
+    #[test]
     fn replace_renames_draft_to_file() {
         let directory = tempfile::tempdir().unwrap();
         let (file, draft) = (directory.path().join("file"), directory.path().join("draft"));
         std::fs::write(&draft, "new").unwrap();
-        assert_eq!(replace(&file, &draft, b"new").unwrap(), Replaced::Renamed);
+        assert_eq!(replace(&file, &draft).unwrap(), Replaced::Renamed);
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
-        assert_eq!(replace(&file, &draft, b"new").unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(replace(&file, &draft).unwrap_err().kind(), ErrorKind::NotFound);
     }
 }

@@ -169,7 +169,7 @@ impl Cache {
         let draft = files::draft(path);
         let replaced = make_directory(&self.directory).and_then(|()| {
             files::write_draft(&draft, text.as_bytes(), 0o600, None)?;
-            if files::replace(path, &draft, text.as_bytes())? == Replaced::Overwritten {
+            if files::replace(path, &draft)? == Replaced::Overwritten {
                 return Ok(());
             }
             files::sync_directory(path)
