@@ -11,7 +11,6 @@ use tokio::runtime::Builder;
 
 use crate::config::{Config, ConfigError, Overrides, Source, difference, reveal_secrets};
 use crate::util::http_client;
-use crate::util::http_client::Answer;
 
 /// Maximum time for the answer of a gateway.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -91,10 +90,9 @@ fn fetch(url: &str, config: &Config) -> Result<Value, String> {
     let answer = runtime.block_on(http_client::fetch(&http, request, TIMEOUT, MAX_BYTES));
     // A lookup of the name may last longer than the timeout.
     runtime.shutdown_background();
-    match answer? {
-        Answer { status, body, .. } if status.is_success() => {
-            serde_json::from_slice(&body).map_err(|error| format!("json: {error}"))
-        }
-        Answer { status, .. } => Err(format!("http status: {}", status.as_u16())),
+    let answer = answer?;
+    if !answer.status.is_success() {
+        return Err(format!("http status: {}", answer.status.as_u16()));
     }
+    serde_json::from_slice(&answer.body).map_err(|error| format!("json: {error}"))
 }

@@ -27,3 +27,25 @@ impl LazyTimer {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn timer_follows_a_deadline_that_moves() {
+        let (start, mut timer) = (Instant::now(), LazyTimer::default());
+        for deadlines in [[200, 100], [150, 300]] {
+            let [before, deadline] = deadlines.map(|millis| start + Duration::from_millis(millis));
+            poll_fn(|cx| {
+                let _ = timer.poll_until(before, cx);
+                timer.poll_until(deadline, cx)
+            })
+            .await;
+            assert_eq!(Instant::now(), deadline);
+        }
+    }
+}
