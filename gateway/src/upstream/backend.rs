@@ -11,9 +11,9 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::breaker::{Breaker, BreakerRules, Change, CircuitState, Outcome, Why};
-use super::clock;
 use super::kept::KeptConnections;
 use crate::telemetry::BackendMetrics;
+use crate::util::clock;
 
 /// Minimum time between two warnings about logins that hold for a connection (NTLM, Negotiate).
 const WARN_EVERY: Duration = Duration::from_secs(3600);

@@ -1,9 +1,10 @@
-//! Helpers that several modules share: parsers for header fields, access to files, an HTTP client, and
-//! minimum rates.
+//! Helpers that several modules share: parsers for header fields, access to files, an HTTP client, timers, and
+//! delays between attempts.
 
 pub mod accept;
 pub mod backoff;
 pub mod cache_control;
+pub mod clock;
 pub mod decimal;
 pub mod field_list;
 pub mod files;
