@@ -9,13 +9,13 @@ use hickory_proto::rr::rdata::SRV;
 use hickory_proto::rr::{Name, RData, Record};
 use parking_lot::Mutex;
 use tokio::net::UdpSocket;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 /// DNS server on loopback. A name that the test has not set does not exist.
 pub struct Dns {
     address: SocketAddr,
     zone: Arc<Mutex<Zone>>,
-    serving: JoinHandle<()>,
+    _serving: AbortOnDropHandle<()>,
 }
 
 /// Way in which queries for a name fail.
@@ -64,7 +64,11 @@ impl Dns {
         let bound = bound.and_then(|socket| Ok((socket.local_addr()?, socket)));
         let (address, socket) = bound.unwrap_or_else(|error| panic!("cannot bind a socket for DNS: {error}"));
         let zone = Arc::new(Mutex::new(Zone::default()));
-        Dns { address, zone: zone.clone(), serving: tokio::spawn(serve(socket, zone)) }
+        Dns {
+            address,
+            zone: zone.clone(),
+            _serving: AbortOnDropHandle::new(tokio::spawn(serve(socket, zone))),
+        }
     }
 
     /// Returns the server's address.
@@ -108,12 +112,6 @@ impl Dns {
 
     fn set(&self, name: &str, entry: Entry) {
         self.zone.lock().names.insert(key(&absolute(name)), entry);
-    }
-}
-
-impl Drop for Dns {
-    fn drop(&mut self) {
-        self.serving.abort();
     }
 }
 

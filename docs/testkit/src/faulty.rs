@@ -12,7 +12,8 @@ use socket2::Socket;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::origin::{bound_socket, listener, reserved};
 
@@ -86,7 +87,7 @@ pub enum Health {
 pub struct Faulty {
     address: SocketAddr,
     shared: Arc<Shared>,
-    accepting: Option<JoinHandle<()>>,
+    accepting: Option<AbortOnDropHandle<()>>,
     _reserved: Socket,
 }
 
@@ -186,15 +187,10 @@ impl Faulty {
     /// Starts the upstream again on the same port.
     pub fn revive(&mut self) {
         if self.accepting.is_none() {
-            self.accepting = Some(tokio::spawn(accept(listener(self.address), self.shared.clone())));
-        }
-    }
-}
-
-impl Drop for Faulty {
-    fn drop(&mut self) {
-        if let Some(accepting) = &self.accepting {
-            accepting.abort();
+            self.accepting = Some(AbortOnDropHandle::new(tokio::spawn(accept(
+                listener(self.address),
+                self.shared.clone(),
+            ))));
         }
     }
 }

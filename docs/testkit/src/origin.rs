@@ -23,8 +23,9 @@ use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_openssl::SslStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::POLL;
 use crate::tls::{Authority, Identity};
@@ -72,7 +73,7 @@ impl Received {
 pub struct Origin {
     address: SocketAddr,
     shared: Arc<Shared>,
-    accepting: Option<JoinHandle<()>>,
+    accepting: Option<AbortOnDropHandle<()>>,
     /// Bound socket that never listens: while the origin is down, connections are refused, and the kernel
     /// gives the port to no other process.
     _reserved: Socket,
@@ -168,15 +169,8 @@ impl Origin {
         if self.accepting.is_some() {
             return;
         }
-        self.accepting = Some(tokio::spawn(accept(listener(self.address), self.shared.clone())));
-    }
-}
-
-impl Drop for Origin {
-    fn drop(&mut self) {
-        if let Some(accepting) = &self.accepting {
-            accepting.abort();
-        }
+        self.accepting =
+            Some(AbortOnDropHandle::new(tokio::spawn(accept(listener(self.address), self.shared.clone()))));
     }
 }
 

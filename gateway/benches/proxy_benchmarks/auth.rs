@@ -88,7 +88,7 @@ fn password() -> Scene {
 
 fn api_key() -> Scene {
     let directory = tempfile::tempdir().unwrap();
-    let hash: String = openssl::sha::sha256(b"key").iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex::encode(openssl::sha::sha256(b"key"));
     let keys_file = file(&directory, format!("a:{hash}"));
     let policy = policy(&format!("kind = \"api_key\"\nkeys_file = \"{keys_file}\""));
     (directory, policy, request("x-api-key", "key"))

@@ -3,12 +3,19 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::Request;
+use http::header::AUTHORIZATION;
+use http_body_util::Empty;
 use serde_json::Value;
+use tokio::runtime::Builder;
 
 use crate::config::{Config, ConfigError, Overrides, Source, difference, reveal_secrets};
+use crate::util::http_client;
 
 /// Maximum time for the answer of a gateway.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum size of the answer, in bytes.
+const MAX_BYTES: usize = 10 * 1024 * 1024;
 
 /// Reason why there is no configuration to compare with.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +31,7 @@ pub enum AgainstError {
         /// URL of the request.
         url: String,
         /// Error of the HTTP client.
-        error: ureq::Error,
+        error: String,
     },
     /// The answer of the gateway is not a configuration of this version.
     #[error("--against {url}: the response is not a configuration that this version understands: {error}")]
@@ -56,18 +63,7 @@ pub fn changes_against(config: &Config, against: &str) -> Result<Vec<String>, Ag
 /// from `config`.
 fn running_at(url: &str, config: &Config) -> Result<Config, AgainstError> {
     let url = format!("{}/api/v1/config", url.trim_end_matches('/'));
-    // The request uses no proxy and has a timeout.
-    let agent = ureq::Agent::config_builder().proxy(None).timeout_global(Some(TIMEOUT)).build().new_agent();
-    let mut request = agent.get(&url);
-    let token = match config.admin.token_file.as_str() {
-        "" => std::env::var(&config.admin.token_env).ok(),
-        file => std::fs::read_to_string(file).ok(),
-    };
-    if let Some(token) = token {
-        request = request.header("authorization", format!("Bearer {}", token.trim()));
-    }
-    let read = |mut response: ureq::http::Response<ureq::Body>| response.body_mut().read_json::<Value>();
-    let answer = request.call().and_then(read);
+    let answer = fetch(&url, config);
     let mut json = answer.map_err(|error| AgainstError::Unreachable { url: url.clone(), error })?;
     if json.get("virtual_hosts").is_none() {
         let error = "it has no `virtual_hosts`".to_owned();
@@ -76,4 +72,27 @@ fn running_at(url: &str, config: &Config) -> Result<Config, AgainstError> {
     reveal_secrets(&mut json, &config.to_json());
     serde_json::from_value(json)
         .map_err(|error| AgainstError::NotUnderstood { url, error: error.to_string() })
+}
+
+/// Fetches JSON from `url`, with the token of the management API in `config`.
+fn fetch(url: &str, config: &Config) -> Result<Value, String> {
+    let token = match config.admin.token_file.as_str() {
+        "" => std::env::var(&config.admin.token_env).ok(),
+        file => std::fs::read_to_string(file).ok(),
+    };
+    let mut request = Request::get(url);
+    if let Some(token) = token {
+        request = request.header(AUTHORIZATION, format!("Bearer {}", token.trim()));
+    }
+    let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
+    let http = http_client::client(&[]).map_err(|error| error.to_string())?;
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    let answer = runtime.block_on(http_client::fetch(&http, request, TIMEOUT, MAX_BYTES));
+    // A lookup of the name may last longer than the timeout.
+    runtime.shutdown_background();
+    let answer = answer?;
+    if !answer.status.is_success() {
+        return Err(format!("http status: {}", answer.status.as_u16()));
+    }
+    serde_json::from_slice(&answer.body).map_err(|error| format!("json: {error}"))
 }

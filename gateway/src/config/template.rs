@@ -2,6 +2,7 @@
 //! syntax. Every name in a template is checked when the template is parsed, so that no text is lost while requests
 //! are served.
 
+use percent_encoding::percent_encode_byte;
 use regex::Regex;
 
 /// Parsed template.
@@ -160,7 +161,6 @@ impl Names<'_> {
 /// Appends `value` to a URL. Bytes that are not allowed there (RFC 3986 3.3) are percent-encoded, and encoded bytes
 /// stay as they are. In a query, bytes that would end a parameter are encoded, too.
 pub fn push_encoded(into: &mut String, value: &[u8], in_query: bool) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for byte in value {
         let is_plain = match byte {
             b'&' | b'=' | b'+' | b';' => !in_query,
@@ -171,9 +171,7 @@ pub fn push_encoded(into: &mut String, value: &[u8], in_query: bool) {
         if is_plain {
             into.push(char::from(*byte));
         } else {
-            into.push('%');
-            into.push(char::from(DIGITS[usize::from(byte >> 4)]));
-            into.push(char::from(DIGITS[usize::from(byte & 15)]));
+            into.push_str(percent_encode_byte(*byte));
         }
     }
 }

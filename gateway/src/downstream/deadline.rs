@@ -1,12 +1,13 @@
 //! Deadline of a client's stream: a point in time after which its reads fail, with a timer that runs on from one request
 //! to the next.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
+
+use crate::util::timers::LazyTimer;
 
 /// Value of `at` without a deadline.
 const NEVER: u64 = u64::MAX;
@@ -22,15 +23,13 @@ pub(super) struct Deadline {
     /// Milliseconds after `opened`, [`NEVER`] or [`PASSED`]. The value is atomic because Pingora gives access to the
     /// stream by shared reference only. No other task writes it.
     at: AtomicU64,
-    /// Timer that is created when a read first waits. It runs on from one request to the next: setting a timer for
-    /// each request would cost more than a wake-up without effect.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: LazyTimer,
 }
 
 impl Deadline {
     /// Creates a deadline that is not set.
     pub(super) fn never() -> Self {
-        Deadline { opened: Instant::now(), at: AtomicU64::new(NEVER), timer: None }
+        Deadline { opened: Instant::now(), at: AtomicU64::new(NEVER), timer: LazyTimer::default() }
     }
 
     /// Sets the deadline to `left` from now.
@@ -59,18 +58,8 @@ impl Deadline {
     /// Becomes ready when the deadline has passed. Stays pending without a deadline.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.instant() else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if timer.deadline() > deadline {
-            timer.as_mut().reset(deadline);
-        }
-        while timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= deadline {
-                self.at.store(PASSED, Ordering::Relaxed);
-                return Poll::Ready(());
-            }
-            // The timer was set for an earlier request.
-            timer.as_mut().reset(deadline);
-        }
-        Poll::Pending
+        ready!(self.timer.poll_until(deadline, cx));
+        self.at.store(PASSED, Ordering::Relaxed);
+        Poll::Ready(())
     }
 }

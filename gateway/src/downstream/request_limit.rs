@@ -19,8 +19,8 @@ use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::Session;
 use pingora::server::ShutdownWatch;
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
 use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::downstream::http2::streams::OpenStreams;
 
@@ -111,28 +111,19 @@ impl RequestLimit {
     fn request_finished(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
+
+    fn leave_open(&self, timeout: Duration) -> UnfinishedRequest {
+        let overdue = self.overdue.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            sleep(timeout).await;
+            overdue.notify_one();
+        }))
+    }
 }
 
 /// Request that has been answered, and whose body has not arrived completely. Its connection is closed after a
 /// timeout, unless this value is dropped before.
-pub struct UnfinishedRequest(AbortHandle);
-
-impl UnfinishedRequest {
-    fn new(request_limit: &RequestLimit, timeout: Duration) -> Self {
-        let overdue = request_limit.overdue.clone();
-        let waiting = async move {
-            sleep(timeout).await;
-            overdue.notify_one();
-        };
-        UnfinishedRequest(tokio::spawn(waiting).abort_handle())
-    }
-}
-
-impl Drop for UnfinishedRequest {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
+pub type UnfinishedRequest = AbortOnDropHandle<()>;
 
 /// Wraps the request limit in a proxy digest, in which the streams of a connection find it. Of the values that
 /// Pingora keeps with a connection, only the proxy digest is free to be used.
@@ -157,7 +148,7 @@ pub fn request_finished(session: &Session) {
 /// Gives the client of `session` the time `timeout` to finish a request that has been answered. Returns `None` over
 /// HTTP/1.
 pub fn leave_open(session: &Session, timeout: Duration) -> Option<UnfinishedRequest> {
-    of(session).map(|request_limit| UnfinishedRequest::new(request_limit, timeout))
+    of(session).map(|request_limit| request_limit.leave_open(timeout))
 }
 
 /// Returns the number of open streams on the connection of `session`; `None` over HTTP/1.
@@ -195,12 +186,12 @@ mod tests {
         let request_limit = RequestLimit::new(0, TIMEOUT, OpenStreams::alone());
         request_limit.request_started();
         for _ in 0..2 {
-            let ended = UnfinishedRequest::new(&request_limit, TIMEOUT);
+            let ended = request_limit.leave_open(TIMEOUT);
             assert!(timeout(TIMEOUT / 2, request_limit.should_close()).await.is_err());
             drop(ended);
             assert!(timeout(10 * TIMEOUT, request_limit.should_close()).await.is_err());
         }
-        let _left = UnfinishedRequest::new(&request_limit, TIMEOUT);
+        let _left = request_limit.leave_open(TIMEOUT);
         assert!(timeout(2 * TIMEOUT, request_limit.should_close()).await.is_ok());
     }
 

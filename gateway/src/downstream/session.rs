@@ -11,6 +11,7 @@ use pingora::{Error, Result};
 
 use crate::tls::Handshake;
 use crate::util::field_list;
+use crate::util::status::is_interim;
 
 /// Maximum time for reading the unwanted rest of a request body, so that an early response reaches the client.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -90,12 +91,6 @@ pub fn final_response(session: &Session) -> Option<StatusCode> {
 /// 6.4.1).
 pub fn has_no_content(request: &RequestHeader, status: StatusCode) -> bool {
     request.method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-}
-
-/// Returns true if another response follows. This is so for each 1xx status but the one that ends HTTP on the
-/// connection (RFC 9110 15.2).
-pub fn is_interim(status: StatusCode) -> bool {
-    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// Makes the body of a response of unknown length end with the connection, if the client does not know chunks (RFC

@@ -6,13 +6,13 @@
 //! the gateway waits for it.
 
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use prometheus::IntCounter;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use crate::util::min_rate::{MinRate, RateWatch};
+use crate::util::timers::LazyTimer;
 
 /// Check of the rate at which a client reads.
 #[derive(Debug)]
@@ -22,15 +22,20 @@ pub(super) struct WriteRate {
     since: Option<Instant>,
     /// Number of bytes written to the stream since the last wait ended, or since the last flush was complete.
     bytes: usize,
-    /// Timer of the current wait, created at the first wait.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: LazyTimer,
     /// Counter of clients that are too slow.
     too_slow: IntCounter,
 }
 
 impl WriteRate {
     pub(super) fn new(rate: MinRate, too_slow: IntCounter) -> Self {
-        WriteRate { watch: RateWatch::new(rate), since: None, bytes: 0, timer: None, too_slow }
+        WriteRate {
+            watch: RateWatch::new(rate),
+            since: None,
+            bytes: 0,
+            timer: LazyTimer::default(),
+            too_slow,
+        }
     }
 
     /// Checks the result of a write to the stream. Returns an error if the client is too slow.
@@ -80,11 +85,7 @@ impl WriteRate {
 
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let until = *self.since.get_or_insert_with(Instant::now) + self.watch.left();
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        if timer.deadline() != until {
-            timer.as_mut().reset(until);
-        }
-        timer.as_mut().poll(cx).map(|()| {
+        self.timer.poll_until(until, cx).map(|()| {
             self.too_slow.inc();
             io::Error::new(io::ErrorKind::TimedOut, "the client reads its responses too slowly")
         })

@@ -3,10 +3,9 @@
 //! The new text goes into a draft file in the same directory. The draft reaches the disk before it replaces the
 //! file. Only a file that is itself a mount point cannot be replaced in this way; it is overwritten in place.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::path::Path;
 
 use tracing::{info, warn};
 
@@ -31,9 +30,12 @@ pub enum KeepError {
 /// See [`KeepError`].
 pub(super) fn keep(file: &Path, text: &str, is_as_known: impl Fn() -> bool) -> Result<(), KeepError> {
     let file = file.canonicalize()?;
-    let draft = draft(&file);
-    let replaced = match write(&draft, &file, text) {
-        Ok(()) if is_as_known() => files::replace(&file, &draft, text.as_bytes()).map_err(KeepError::from),
+    let draft = files::draft(&file);
+    // Mode 0600 keeps others from reading the draft until it gets the file's permissions.
+    let written = fs::metadata(&file)
+        .and_then(|before| files::write_draft(&draft, text.as_bytes(), 0o600, Some(&before)));
+    let replaced = match written {
+        Ok(()) if is_as_known() => files::replace(&file, &draft).map_err(KeepError::from),
         // If the file is writable but its directory is read-only, the file is a mount point.
         Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem && is_writable(&file) => {
             match is_as_known() {
@@ -58,10 +60,8 @@ pub(super) fn keep(file: &Path, text: &str, is_as_known: impl Fn() -> bool) -> R
         );
         return Ok(());
     }
-    // The rename reaches the disk only when the directory is synced. A failure here is only a warning: the file
-    // is already replaced.
-    let synced = file.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all());
-    if let Err(error) = synced {
+    // A failure here is only a warning: the file is already replaced.
+    if let Err(error) = files::sync_directory(&file) {
         warn!(
             %error,
             file = %shown,
@@ -75,38 +75,12 @@ fn is_writable(file: &Path) -> bool {
     OpenOptions::new().append(true).open(file).is_ok()
 }
 
-/// Returns the path of the draft beside `file`. The name is fixed, so that processes killed during a write
-/// leave one draft at most.
-fn draft(file: &Path) -> PathBuf {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    file.with_file_name(format!(".{name}.draft"))
-}
-
-fn write(draft: &Path, file: &Path, text: &str) -> io::Result<()> {
-    let before = fs::metadata(file)?;
-    match fs::remove_file(draft) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // `create_new` keeps the text from going through a link or into a pipe. Mode 0600 keeps others from reading
-    // the draft until it gets the file's permissions.
-    let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
-    let (owner, group) = (before.uid(), before.gid());
-    let made = new.metadata()?;
-    if (made.uid(), made.gid()) != (owner, group) {
-        // Without the right to change owners, the file belongs to this process's user from now on.
-        let _ = fchown(&new, Some(owner), Some(group));
-    }
-    new.set_permissions(before.permissions())?;
-    new.write_all(text.as_bytes())?;
-    new.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+    use crate::util::files::draft;
 
     fn always(file: &Path, text: &str) -> Result<(), KeepError> {
         keep(file, text, || true)

@@ -1,7 +1,7 @@
 //! The pid file (`proxy.pid_file`). Scripts read it to signal the process, and so does the process that takes over.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -39,20 +39,15 @@ impl PidFile {
     pub fn prepare(path: &Path) -> Result<Self, PidFileError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let draft = path.with_file_name(format!(".{name}.{}", std::process::id()));
-        let written = match fs::remove_file(&draft) {
-            // A process with the same id, which is gone, left this file.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => fs::File::create_new(&draft).and_then(|mut file| writeln!(file, "{}", std::process::id())),
-        };
-        written.map_err(|source| PidFileError { path: path.display().to_string(), source })?;
+        files::write_draft(&draft, format!("{}\n", std::process::id()).as_bytes(), 0o666, None)
+            .map_err(|source| PidFileError { path: path.display().to_string(), source })?;
         Ok(PidFile { path: path.to_owned(), draft: Some(draft), given_away: false })
     }
 
     /// Moves the file to its final path, in one step.
     pub fn publish(&mut self) {
         let Some(draft) = self.draft.take() else { return };
-        let text = format!("{}\n", std::process::id());
-        if let Err(error) = files::replace(&self.path, &draft, text.as_bytes()) {
+        if let Err(error) = files::replace(&self.path, &draft) {
             let path = self.path.display();
             warn!(%error, %path, "cannot write the process id (proxy.pid_file)");
             self.draft = Some(draft);

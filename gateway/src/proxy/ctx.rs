@@ -26,6 +26,7 @@ use crate::telemetry::timeline::{Timeline, Way};
 use crate::upstream::{
     Attempt, BackendState, MirrorCopy, NoBackend, Outcome, Pool, Selection, SplitBucket, WeightedPool,
 };
+use crate::util::gauge::GaugeGuard;
 use crate::websocket::{TunnelStats, Upgrade};
 
 /// State of one request.
@@ -112,8 +113,8 @@ pub struct RequestCtx {
     pub timeline: Option<Timeline>,
     /// Reason why the request failed, in one word. (every phase that sends a reply)
     pub error: Option<&'static str>,
-    /// Guard that counts the request as active until it is dropped, even by a panic. (`new_ctx`)
-    _active: Active,
+    /// Guard that counts the request as active. (`new_ctx`)
+    _active: GaugeGuard,
 }
 
 impl RequestCtx {
@@ -157,7 +158,7 @@ impl RequestCtx {
             encoder: None,
             timeline: timed.then(Timeline::default),
             error: None,
-            _active: Active::begin(active),
+            _active: GaugeGuard::new(active.clone()),
         }
     }
 
@@ -347,19 +348,4 @@ pub struct EarlyAnswer {
     pub is_refusal: bool,
     /// True if the response is complete.
     pub is_over: bool,
-}
-
-struct Active(IntGauge);
-
-impl Active {
-    fn begin(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Active(gauge.clone())
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }

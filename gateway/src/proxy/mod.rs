@@ -43,6 +43,7 @@ use crate::upstream::retry;
 use crate::upstream::{
     Attempt, MirrorCopy, Mirrors, Outcome, PeerOptions, check_address, explain_in_log, response_check,
 };
+use crate::util::status::is_interim;
 
 /// Gateway as Pingora sees it: an implementation of its proxy trait.
 pub struct Gateway {
@@ -478,7 +479,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        if session::is_interim(response.status) {
+        if is_interim(response.status) {
             if response.status == StatusCode::CONTINUE {
                 request_body::awaited(session, ctx);
             }

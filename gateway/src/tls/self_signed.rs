@@ -1,10 +1,8 @@
 //! Self-signed certificates: for learning (`gateway dev-cert`), and for virtual hosts that have no
 //! certificate.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use openssl::asn1::Asn1Time;
@@ -20,6 +18,7 @@ use openssl::x509::{X509, X509Name};
 use super::Pair;
 use super::certificate::{Certificate, Source, system_time};
 use crate::config::Domain;
+use crate::util::files;
 
 /// Validity of a self-signed certificate, in days. Browsers refuse certificates that are valid for much
 /// longer.
@@ -71,9 +70,8 @@ pub fn self_signed(names: &[String], directory: &Path) -> Result<Pair, SelfSigne
 }
 
 fn write(file: &Path, mode: u32, content: &[u8]) -> Result<(), SelfSignedError> {
-    let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(file);
-    let written = opened.and_then(|mut file| file.write_all(content));
-    written.map_err(|source| SelfSignedError::Write { file: file.to_owned(), source })
+    files::create(file, content, mode, None)
+        .map_err(|source| SelfSignedError::Write { file: file.to_owned(), source })
 }
 
 /// Makes a self-signed certificate for `names` that stays in memory.

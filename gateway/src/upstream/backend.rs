@@ -11,9 +11,9 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::breaker::{Breaker, BreakerRules, Change, CircuitState, Outcome, Why};
-use super::clock;
 use super::kept::KeptConnections;
 use crate::telemetry::BackendMetrics;
+use crate::util::clock;
 
 /// Minimum time between two warnings about logins that hold for a connection (NTLM, Negotiate).
 const WARN_EVERY: Duration = Duration::from_secs(3600);
@@ -77,7 +77,7 @@ impl BackendState {
     pub fn new(name: String, endpoint: Endpoint, host: Option<String>, metrics: BackendMetrics) -> Self {
         let hash = openssl::sha::sha256(format!("{name} {endpoint}").as_bytes());
         BackendState {
-            mark: hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
+            mark: hex::encode(&hash[..8]),
             name,
             endpoint,
             host,

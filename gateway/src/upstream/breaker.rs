@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use super::window::Window;
 use crate::config::CircuitBreaker;
+use crate::util::backoff::Backoff;
 
 /// Rules for opening and closing a circuit: the compiled `[circuit_breaker]` table.
 #[derive(Clone, Debug)]
@@ -27,8 +28,7 @@ pub struct BreakerRules {
     failure_percent: u64,
     min_requests: u64,
     window_secs: u64,
-    open: Duration,
-    max_open: Duration,
+    open_for: Backoff,
 }
 
 impl From<&CircuitBreaker> for BreakerRules {
@@ -39,8 +39,7 @@ impl From<&CircuitBreaker> for BreakerRules {
             failure_percent: config.failure_percent.get().into(),
             min_requests: config.min_requests.get().into(),
             window_secs: config.window_secs.get(),
-            open: config.open_secs.duration(),
-            max_open: config.max_open_secs.duration(),
+            open_for: Backoff { first: config.open_secs.duration(), most: config.max_open_secs.duration() },
         }
     }
 }
@@ -210,11 +209,11 @@ impl Breaker {
 
     /// Opens the circuit, unless another thread has done so. `until` is the earlier value of `open_until`.
     fn open(&self, why: Why, until: u64, rules: &BreakerRules, now: u64) -> Option<Change> {
-        let openings = self.openings.load(Ordering::Relaxed);
-        let open_for = rules.open.saturating_mul(1 << openings.min(16)).min(rules.max_open);
+        let openings = self.openings.load(Ordering::Relaxed).saturating_add(1);
+        let open_for = rules.open_for.delay(openings);
         let next = now + u64::try_from(open_for.as_millis()).unwrap_or(u64::MAX / 2);
         self.open_until.compare_exchange(until, next, Ordering::AcqRel, Ordering::Relaxed).ok()?;
-        self.openings.store(openings.saturating_add(1), Ordering::Relaxed);
+        self.openings.store(openings, Ordering::Relaxed);
         self.in_a_row.store(0, Ordering::Relaxed);
         Some(Change::Opened { open_for, why })
     }
@@ -252,7 +251,8 @@ mod tests {
         let of = |n| NonZeroU32::new(n).unwrap();
         let config =
             CircuitBreaker { consecutive_failures: of(3), min_requests: of(10), ..Default::default() };
-        BreakerRules { max_open: Duration::from_secs(25), ..BreakerRules::from(&config) }
+        let open_for = Backoff { first: Duration::from_secs(10), most: Duration::from_secs(25) };
+        BreakerRules { open_for, ..BreakerRules::from(&config) }
     }
 
     fn record(breaker: &Breaker, outcome: Outcome, now: u64) -> Option<Change> {

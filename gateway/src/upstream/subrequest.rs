@@ -10,6 +10,7 @@ use pingora::upstreams::peer::HttpPeer;
 use super::certificate::check_address;
 use super::connection::HttpConnector;
 use crate::upstream::response_check::switched_unasked;
+use crate::util::status::is_interim;
 
 /// Number of bytes of a response's body that are kept. The rest is read and dropped.
 const KEPT_BODY: usize = 64 * 1024;
@@ -44,11 +45,10 @@ pub(super) async fn call(
         session.read_response_header().await?;
         let status = session.response_header().map(|response| response.status);
         let status = status.ok_or_else(|| Error::explain(H1Error, "an answer without a status"))?;
-        if !status.is_informational() {
-            break status;
-        }
-        if status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(switched_unasked());
+        match status {
+            StatusCode::SWITCHING_PROTOCOLS => return Err(switched_unasked()),
+            status if is_interim(status) => {}
+            status => break status,
         }
     };
     let mut body = BytesMut::new();

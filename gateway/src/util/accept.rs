@@ -3,14 +3,16 @@
 
 use http::{HeaderMap, HeaderName, header};
 
+use crate::util::field_list;
+
 /// Weight of an entry without a weight, in thousandths.
 const WHOLE: u16 = 1000;
 
 /// Returns the entries of a list in order, each with its weight in thousandths. A malformed entry is `None`.
 pub fn entries(request: &HeaderMap, name: HeaderName) -> impl Iterator<Item = Option<(&str, u16)>> {
     let lines = request.get_all(name).into_iter().map(|line| line.to_str().unwrap_or(";"));
-    let entries = lines.flat_map(|line| line.split(',')).map(str::trim);
-    entries.filter(|entry| !entry.is_empty()).map(entry)
+    let members = lines.flat_map(|line| field_list::members_of(line.as_bytes()));
+    members.map(|member| std::str::from_utf8(member).ok().and_then(entry))
 }
 
 /// Parses an entry. Returns its value without parameters, and its weight.

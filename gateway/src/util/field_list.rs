@@ -1,15 +1,14 @@
 //! Header fields whose value is a list with commas (RFC 9110 5.6.1). All code that reads such a field uses
 //! this parser, so that the results agree: several lines form one list, white space around a member is
-//! ignored, and empty members are skipped. Other modules parse other lists: `accept` parses `Accept` and
-//! `Accept-Encoding`, whose members have weights, and lists with quoted commas, such as `Forwarded`, have
-//! their own parsers.
+//! ignored, and empty members are skipped. `accept` parses the weights of members. Lists with quoted commas,
+//! such as `Forwarded`, have their own parsers.
 
+use http::HeaderMap;
 use http::header::AsHeaderName;
-use http::{HeaderMap, HeaderValue};
 
 /// Returns the members of the list called `name`, in order.
 pub fn members(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &[u8]> {
-    headers.get_all(name).into_iter().flat_map(members_of)
+    headers.get_all(name).into_iter().flat_map(|line| members_of(line.as_bytes()))
 }
 
 /// Returns true if `token` is a member of the list called `name`. Upper and lower case are not distinguished.
@@ -18,13 +17,18 @@ pub fn has(headers: &HeaderMap, name: impl AsHeaderName, token: &str) -> bool {
 }
 
 /// Returns the members of one line of a list.
-pub fn members_of(line: &HeaderValue) -> impl DoubleEndedIterator<Item = &[u8]> {
-    let members = line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-    members.filter(|member| !member.is_empty())
+pub fn members_of(line: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    parts(line).filter(|member| !member.is_empty())
+}
+
+/// Returns the members of one line of a list, and the empty ones too, for fields in which these are an error.
+pub fn parts(line: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use http::header::CONNECTION;
 
     use super::*;

@@ -1,9 +1,9 @@
 //! Files that other programs change while the gateway runs, and the replacement of files that the gateway
 //! writes.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// Maximum size of a file that is read as a whole.
@@ -33,6 +33,61 @@ pub fn read_text(file: &Path) -> Result<String, String> {
     Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
+/// Returns the path of the draft beside `file`. The name is fixed, so that processes killed during a write leave
+/// one draft at most.
+pub fn draft(file: &Path) -> PathBuf {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    file.with_file_name(format!(".{name}.draft"))
+}
+
+/// Makes the file `draft` anew with `content`, and syncs it to the disk. Its permissions are `mode` until it gets
+/// the owner and the permissions of `like`. A draft that a killed process has left is replaced.
+///
+/// # Errors
+/// Returns the error of the operating system. No draft is left, unless something that cannot be removed stands in
+/// its place.
+pub fn write_draft(draft: &Path, content: &[u8], mode: u32, like: Option<&Metadata>) -> io::Result<()> {
+    match fs::remove_file(draft) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    create(draft, content, mode, like)
+}
+
+/// Makes a file as [`write_draft`] does, unless it exists.
+///
+/// # Errors
+/// Returns the error of the operating system. No part of the file is left.
+pub fn create(file: &Path, content: &[u8], mode: u32, like: Option<&Metadata>) -> io::Result<()> {
+    // `create_new` keeps the content from going through a link or into a pipe. Users whom `mode` leaves out have
+    // no access from the first byte.
+    let mut new = OpenOptions::new().write(true).create_new(true).mode(mode).open(file)?;
+    let mut fill = || {
+        if let Some(like) = like {
+            let (made, owner) = (new.metadata()?, (like.uid(), like.gid()));
+            if (made.uid(), made.gid()) != owner {
+                // Without the right to change owners, the file belongs to this process's user from now on.
+                let _ = fchown(&new, Some(owner.0), Some(owner.1));
+            }
+            new.set_permissions(like.permissions())?;
+        }
+        new.write_all(content)?;
+        new.sync_all()
+    };
+    fill().inspect_err(|_| {
+        // A part of the content would only take up space.
+        let _ = fs::remove_file(file);
+    })
+}
+
+/// Syncs the directory of `file` to the disk: until then, a rename is not durable.
+///
+/// # Errors
+/// Returns the error of the operating system.
+pub fn sync_directory(file: &Path) -> io::Result<()> {
+    file.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}
+
 /// Method by which a file got its new content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replaced {
@@ -43,18 +98,18 @@ pub enum Replaced {
     Overwritten,
 }
 
-/// Renames `draft`, which holds `content`, to `file`. A single file that is mounted into a container
+/// Renames `draft` to `file`. A single file that is mounted into a container
 /// (`-v ./gateway.toml:/etc/gateway.toml`, a `subPath`) is a mount point, which the system does not allow to
 /// replace (EBUSY). Such a file is overwritten. After a success, the draft does not exist any more.
 ///
 /// # Errors
 /// Returns the error of the operating system. The file is then unchanged, unless an overwrite failed and the
 /// previous content could not be written back.
-pub fn replace(file: &Path, draft: &Path, content: &[u8]) -> io::Result<Replaced> {
+pub fn replace(file: &Path, draft: &Path) -> io::Result<Replaced> {
     match fs::rename(draft, file) {
         Ok(()) => Ok(Replaced::Renamed),
         Err(error) if error.kind() == ErrorKind::ResourceBusy => {
-            overwrite(file, content)?;
+            overwrite(file, &fs::read(draft)?)?;
             fs::remove_file(draft).map(|()| Replaced::Overwritten)
         }
         Err(error) => Err(error),
@@ -153,12 +208,24 @@ mod tests {
     }
 
     #[test]
+    fn draft_is_made_anew_and_other_files_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, model) = (directory.path().join("file"), directory.path().join("model"));
+        create(&model, b"", 0o640, None).unwrap();
+        write_draft(&file, b"a longer text", 0o600, None).unwrap();
+        write_draft(&file, b"text", 0o600, Some(&model.metadata().unwrap())).unwrap();
+        assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o640);
+        let error = create(&file, b"other", 0o600, None).unwrap_err();
+        assert_eq!((error.kind(), read(&file).unwrap()), (ErrorKind::AlreadyExists, b"text".to_vec()));
+    }
+
+    #[test]
     fn replace_renames_draft_to_file() {
         let directory = tempfile::tempdir().unwrap();
         let (file, draft) = (directory.path().join("file"), directory.path().join("draft"));
         std::fs::write(&draft, "new").unwrap();
-        assert_eq!(replace(&file, &draft, b"new").unwrap(), Replaced::Renamed);
+        assert_eq!(replace(&file, &draft).unwrap(), Replaced::Renamed);
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
-        assert_eq!(replace(&file, &draft, b"new").unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(replace(&file, &draft).unwrap_err().kind(), ErrorKind::NotFound);
     }
 }

@@ -45,13 +45,12 @@ mod tests {
     }
 
     /// Files that use a predictable generator, and the purpose. None of these values is a secret.
-    const NOT_SECRET: [(&str, &str); 7] = [
+    const NOT_SECRET: [(&str, &str); 6] = [
         ("proxy/admission.rs", "which requests an injected fault hits"),
-        ("policy/rate_limit/store/reconnect.rs", "pause before the store is connected to again"),
         ("policy/request_id.rs", "an id for logs"),
         ("tls/acme/manager.rs", "pause before another order"),
         ("upstream/health/mod.rs", "pause between probes"),
-        ("upstream/retry.rs", "pause before a retry"),
+        ("util/backoff.rs", "pause before what failed is tried again"),
         ("websocket/drain_timer.rs", "when a WebSocket is told to go"),
     ];
 

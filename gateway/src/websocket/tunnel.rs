@@ -3,19 +3,19 @@
 //! waits. A direction holds only the bytes that it could not write at once, so a side that does not read makes the
 //! other side stop sending. An idle tunnel holds no buffer.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pingora::protocols::Stream;
-use prometheus::IntGauge;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::direction::{Direction, Failed, Follow};
 use super::frames::{Frames, GOING_AWAY};
 use super::{TunnelOptions, Upgrade};
+use crate::util::gauge::GaugeGuard;
+use crate::util::timers::LazyTimer;
 use crate::websocket::drain_timer::DrainTimer;
 
 /// Maximum silence of a backend after its client has finished.
@@ -70,8 +70,8 @@ pub struct Tunnel {
     /// Timer for that Close, which runs when the process stops.
     going: DrainTimer,
     last_passed: Instant,
-    idle: Pin<Box<Sleep>>,
-    _counted: Counted,
+    idle: LazyTimer,
+    _counted: GaugeGuard,
 }
 
 impl Tunnel {
@@ -79,8 +79,7 @@ impl Tunnel {
     /// the client has already sent.
     pub(super) fn begin(upgrade: &Arc<Upgrade>, held: impl FnOnce() -> Vec<u8>) -> Option<Box<Self>> {
         let (backend, early) = upgrade.take()?;
-        let TunnelOptions { idle, grace_period, stopping, active } = upgrade.options.clone();
-        let now = Instant::now();
+        let TunnelOptions { grace_period, stopping, active, .. } = upgrade.options.clone();
         Some(Box::new(Tunnel {
             upgrade: upgrade.clone(),
             backend,
@@ -89,9 +88,9 @@ impl Tunnel {
             frames: Frames::default(),
             close_sent: false,
             going: DrainTimer::new(stopping, grace_period),
-            last_passed: now,
-            idle: Box::pin(sleep_until(now + idle)),
-            _counted: Counted::begin(active),
+            last_passed: Instant::now(),
+            idle: LazyTimer::default(),
+            _counted: GaugeGuard::new(active),
         }))
     }
 
@@ -149,17 +148,7 @@ impl Tunnel {
             (false, true) => idle.min(LINGER),
             (false, false) => idle,
         };
-        let until = self.last_passed + allowed;
-        if self.idle.deadline() > until {
-            self.idle.as_mut().reset(until);
-        }
-        while self.idle.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= until {
-                return Poll::Ready(());
-            }
-            self.idle.as_mut().reset(until);
-        }
-        Poll::Pending
+        self.idle.poll_until(self.last_passed + allowed, cx)
     }
 }
 
@@ -167,22 +156,5 @@ fn lost(failed: Failed, sender: Sender) -> CloseReason {
     match (failed, sender) {
         (Failed::Reading, Sender::Client) | (Failed::Writing, Sender::Backend) => CloseReason::ClientLost,
         (Failed::Reading, Sender::Backend) | (Failed::Writing, Sender::Client) => CloseReason::BackendLost,
-    }
-}
-
-/// Guard that counts a tunnel as open until it is dropped.
-#[derive(Debug)]
-struct Counted(IntGauge);
-
-impl Counted {
-    fn begin(gauge: IntGauge) -> Self {
-        gauge.inc();
-        Counted(gauge)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }

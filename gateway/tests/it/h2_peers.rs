@@ -13,8 +13,8 @@ use testkit::DEADLINE;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 /// End of a stream, and the response before it.
 #[derive(Debug)]
@@ -139,13 +139,7 @@ pub(crate) const MESSAGE: &[u8] = b"\0\0\0\0\x02hi";
 pub(crate) struct Backend {
     pub(crate) address: SocketAddr,
     told: Arc<Notify>,
-    running: AbortHandle,
-}
-
-impl Drop for Backend {
-    fn drop(&mut self) {
-        self.running.abort();
-    }
+    _running: AbortOnDropHandle<()>,
 }
 
 impl Backend {
@@ -160,7 +154,7 @@ impl Backend {
                 tokio::spawn(serve(stream, does, tell.clone()));
             }
         };
-        Backend { address, told, running: tokio::spawn(serving).abort_handle() }
+        Backend { address, told, _running: AbortOnDropHandle::new(tokio::spawn(serving)) }
     }
 
     /// Lets the backend continue at the point where it waits.

@@ -8,6 +8,8 @@ mod readings;
 use std::borrow::Cow;
 use std::fmt;
 
+use percent_encoding::percent_encode_byte;
+
 /// Reason why a path is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadPath {
@@ -207,17 +209,11 @@ fn canonical(path: &[u8]) -> String {
         if is_pchar(byte) || stays {
             form.push(byte.into());
         } else {
-            push_escaped(&mut form, byte);
+            form.push_str(percent_encode_byte(byte));
         }
         at += if escaped.is_some() { 3 } else { 1 };
     }
     form
-}
-
-fn push_escaped(form: &mut String, byte: u8) {
-    const DIGITS: [char; 16] =
-        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
-    form.extend(['%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
 }
 
 /// Merges consecutive slashes, which removes empty segments except the last.

@@ -13,7 +13,8 @@ use crate::policy::content_length;
 use crate::policy::head_size::{HEAD_TOO_LARGE, HeadSize, TOO_MANY_FIELDS, URI_TOO_LONG};
 use crate::policy::hygiene::{MAX_METHOD, METHOD_TOO_LONG, foreign_byte};
 use crate::reply::Problem;
-use crate::util::http1::bytes::{is_token, trim_ows};
+use crate::util::field_list;
+use crate::util::http1::bytes::is_token;
 use crate::util::http1::field;
 
 /// Maximum number of empty lines before a request (RFC 9112 2.2 asks a server to accept at least one).
@@ -266,7 +267,7 @@ fn transfer_encoding(value: &[u8]) -> Result<(), Refusal> {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Ok(());
     }
-    let mut codings = value.split(|byte| *byte == b',').map(trim_ows).rev();
+    let mut codings = field_list::parts(value).rev();
     let is_last = codings.next().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
     if is_last && codings.all(|coding| is_token(coding) && !coding.eq_ignore_ascii_case(b"chunked")) {
         // RFC 9112 6.1: the gateway does not understand this coding.

@@ -62,14 +62,7 @@ impl Keys {
 
 fn sha256_in_hex(text: &str) -> Option<[u8; 32]> {
     let mut hash = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (byte, digits) in hash.iter_mut().zip(text.as_bytes().chunks(2)) {
-        let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
-        *byte = u8::from_str_radix(digits, 16).ok()?;
-    }
-    Some(hash)
+    hex::decode_to_slice(text, &mut hash).ok().map(|()| hash)
 }
 
 /// Compiled `[auth]` table of the kind `api_key`.
@@ -106,7 +99,7 @@ mod tests {
     use super::*;
 
     fn hex(key: &str) -> String {
-        sha256(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(sha256(key.as_bytes()))
     }
 
     fn outcome(policy: &ApiKey, fields: &[(&'static str, &str)]) -> Result<String, u16> {

@@ -8,8 +8,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
@@ -22,8 +21,13 @@ use super::challenge::{Challenge, unavailable};
 use super::{Checked, Credentials, Identity, one};
 use crate::config::{normalise_host, shown_url};
 use crate::reply::{Problem, Reply, Verdict};
+use crate::util::clock;
 use crate::util::http_client;
 use crate::util::http_client::{Answer, BodilessClient};
+
+/// Minimum time between two log lines. A fault that affects every request is not logged for each of them: the
+/// access log counts them.
+const WARN_EVERY: Duration = Duration::from_secs(1);
 
 /// Maximum size of a response body after which the connection is reused, in bytes. The gateway does not use the
 /// body.
@@ -66,22 +70,7 @@ pub(super) struct Forward {
     response_headers: Vec<HeaderName>,
     challenge: Challenge,
     room: Semaphore,
-    complaints: Seldom,
-}
-
-/// Limit of one log line a second. A fault that affects every request is not logged for each of them: the
-/// access log counts them.
-struct Seldom {
-    begun: Instant,
-    /// Second of the last log line.
-    last: AtomicU64,
-}
-
-impl Seldom {
-    fn may(&self) -> bool {
-        let now = self.begun.elapsed().as_secs() + 1;
-        self.last.swap(now, Ordering::Relaxed) != now
-    }
+    complaints: clock::Every,
 }
 
 impl Forward {
@@ -93,7 +82,7 @@ impl Forward {
             response_headers: config.response_headers.iter().map(|name| name.0.clone()).collect(),
             challenge: Challenge::new("Bearer", &config.realm, ""),
             room: Semaphore::new(MAX_INFLIGHT),
-            complaints: Seldom { begun: Instant::now(), last: AtomicU64::new(0) },
+            complaints: clock::Every::default(),
         }
     }
 
@@ -126,7 +115,7 @@ impl Forward {
         match identity {
             Ok(identity) => Verdict::Continue(Arc::new(identity)),
             Err(reason) => {
-                if self.complaints.may() {
+                if self.complaints.is_due(clock::now(), WARN_EVERY) {
                     warn!(
                         url = %self.shown(),
                         %reason,
@@ -221,7 +210,7 @@ impl Forward {
                 Reply::new(Problem::NotAllowed, "the auth server does not allow this request")
             }
             (status, _) => {
-                if self.complaints.may() {
+                if self.complaints.is_due(clock::now(), WARN_EVERY) {
                     warn!(
                         url = %self.shown(),
                         %status,

@@ -20,6 +20,7 @@ use super::jwk_set::JwkSet;
 use super::keys::Key;
 use crate::config::shown_url;
 use crate::telemetry::KeySetMetrics;
+use crate::util::backoff::Backoff;
 use crate::util::http_client;
 use crate::util::http_client::BodilessClient;
 
@@ -126,7 +127,8 @@ impl KeySet {
 
     /// Fetches the keys repeatedly, until the future is dropped.
     async fn follow(&self) {
-        let mut pause = RETRY_FIRST;
+        let backoff = Backoff { first: RETRY_FIRST, most: self.pace.floor.max(RETRY_FIRST) };
+        let mut failures = 0;
         loop {
             self.state.send_modify(|state| state.is_fetching = true);
             let fetched = self.fetch().await;
@@ -134,7 +136,7 @@ impl KeySet {
             let next = match fetched {
                 Ok(set) => {
                     self.take(set);
-                    pause = RETRY_FIRST;
+                    failures = 0;
                     self.pace.refresh
                 }
                 Err(reason) => {
@@ -145,9 +147,8 @@ impl KeySet {
                         "tokens are refused"
                     };
                     warn!(url = %shown_url(&self.url), %reason, "the keys of an issuer cannot be fetched: {left}");
-                    let next = pause;
-                    pause = (pause * 2).min(self.pace.floor.max(RETRY_FIRST));
-                    next
+                    failures += 1;
+                    backoff.delay(failures)
                 }
             };
             let ended = Some(Instant::now());

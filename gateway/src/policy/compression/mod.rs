@@ -110,7 +110,6 @@ impl Compression {
         let bodiless = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];
         let is_whole = response.status != StatusCode::PARTIAL_CONTENT && !has(&CONTENT_RANGE);
         is_whole
-            && !response.status.is_informational()
             && !bodiless.contains(&response.status)
             && !has(&CONTENT_ENCODING)
             // Trailers could not follow: with Pingora the body ends with the data that is flushed last.
@@ -269,7 +268,6 @@ mod tests {
             (200, &[html, ("content-length", "1024")], true),
             (204, &[html], false),
             (304, &[html], false),
-            (101, &[html], false),
             (206, &[html], false),
             (200, &[html, ("content-range", "bytes 0-1/2")], false),
             (200, &[html, ("content-encoding", "gzip")], false),

@@ -57,8 +57,8 @@ pub fn origin(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[Cidr], field
 
 /// Returns true if the nearest proxy says that it was reached over HTTPS. Returns `None` if it does not say.
 fn last_proto(headers: &HeaderMap) -> Option<bool> {
-    let last =
-        headers.get_all(X_FORWARDED_PROTO).iter().rev().find_map(|line| members_of(line).next_back())?;
+    let mut lines = headers.get_all(X_FORWARDED_PROTO).iter().rev();
+    let last = lines.find_map(|line| members_of(line.as_bytes()).next_back())?;
     is_https(text(last)?)
 }
 

@@ -68,11 +68,7 @@ impl Window {
         hash.update(&[kind]);
         hash.update(&address);
         hash.update(name);
-        let mut key = "gateway:rate:".to_owned();
-        for byte in hash.finish().iter().take(16) {
-            let _ = write!(key, "{byte:02x}");
-        }
-        key
+        format!("gateway:rate:{}", hex::encode(&hash.finish()[..16]))
     }
 
     /// Appends the limit of this window to a `RateLimit-Policy` field.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::Certificate;
-use super::private_file::{draft, make_directory, read, write};
+use super::private_file::{make_directory, read};
 use crate::util::files;
 use crate::util::files::Replaced;
 
@@ -58,7 +58,7 @@ impl Cache {
         let name = match domain.get(..MAX_NAME) {
             Some(start) if domain.len() > MAX_NAME => {
                 let hash = openssl::sha::sha256(domain.as_bytes());
-                format!("{start}-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3])
+                format!("{start}-{}", hex::encode(&hash[..4]))
             }
             _ => domain.to_owned(),
         };
@@ -115,10 +115,10 @@ impl Cache {
     /// Returns an error if the file cannot be written.
     pub fn rehearse(&self) -> Result<(), CacheError> {
         let path = self.directory.join("rehearsal");
-        let draft = draft(&path);
+        let draft = files::draft(&path);
         let text = "-".repeat(16 * 1024);
         make_directory(&self.directory)
-            .and_then(|()| write(&draft, &text))
+            .and_then(|()| files::write_draft(&draft, text.as_bytes(), 0o600, None))
             .and_then(|()| fs::remove_file(&draft))
             .map_err(|source| CacheError { tried: "write to", path: self.directory.clone(), source })
     }
@@ -166,14 +166,13 @@ impl Cache {
     }
 
     fn replace(&self, path: &Path, text: &str) -> Result<(), CacheError> {
-        let draft = draft(path);
+        let draft = files::draft(path);
         let replaced = make_directory(&self.directory).and_then(|()| {
-            write(&draft, text)?;
-            if files::replace(path, &draft, text.as_bytes())? == Replaced::Overwritten {
+            files::write_draft(&draft, text.as_bytes(), 0o600, None)?;
+            if files::replace(path, &draft)? == Replaced::Overwritten {
                 return Ok(());
             }
-            // The new name is durable only after a sync of the directory.
-            File::open(&self.directory)?.sync_all()
+            files::sync_directory(path)
         });
         replaced.map_err(|source| CacheError { tried: "write", path: path.to_owned(), source })
     }
@@ -241,7 +240,7 @@ mod tests {
     fn leftover_draft_does_not_block_the_next_write() {
         let (_root, cache) = cache();
         cache.keep_certificate("a.example", &pem("a.example")).unwrap();
-        let left = draft(&cache.certificate_file("a.example"));
+        let left = files::draft(&cache.certificate_file("a.example"));
         fs::write(&left, "-----BEGIN PRIV").unwrap();
         let before = cache.certificate("a.example").unwrap();
         cache.keep_certificate("a.example", &pem("a.example")).unwrap();

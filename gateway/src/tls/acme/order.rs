@@ -16,6 +16,7 @@ use super::client::{AcmeClient, problem_text};
 use super::problem::{OrderError, persist};
 use super::{Cache, Challenges, Published, Server, Timing, Wanted, tls_alpn};
 use crate::config::ChallengeKind;
+use crate::util::backoff::Backoff;
 
 /// Order that is in progress.
 pub(super) struct OneOrder<'o> {
@@ -122,7 +123,8 @@ impl OneOrder<'_> {
             _ => "have a certificate issued",
         };
         let deadline = Instant::now() + self.pace.timeout;
-        let mut pause = Duration::from_millis(250).min(self.pace.poll_most);
+        let backoff = Backoff { first: Duration::from_millis(250), most: self.pace.poll_most };
+        let mut polls = 0;
         loop {
             match order.state().status {
                 OrderStatus::Valid => return Ok(()),
@@ -130,13 +132,13 @@ impl OneOrder<'_> {
                 OrderStatus::Invalid => return Err(self.refused(tried, order).await),
                 _ => {}
             }
-            let wait = pause.max(self.client.asked_to_wait().unwrap_or_default());
+            polls += 1;
+            let wait = backoff.delay(polls).max(self.client.asked_to_wait().unwrap_or_default());
             if Instant::now() + wait > deadline {
                 let reason = format!("the server did not finish within {:?}", self.pace.timeout);
                 return Err(OrderError::new(tried, reason));
             }
             sleep(wait).await;
-            pause = (pause * 2).min(self.pace.poll_most);
             persist!(async { order.refresh().await.map(|_| ()) })
                 .map_err(|error| self.failed(tried, &error))?;
         }

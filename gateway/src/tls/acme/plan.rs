@@ -110,14 +110,7 @@ fn identity(url: &str) -> String {
         url.split("://").last().and_then(|rest| rest.split(['/', ':', '?']).next()).unwrap_or_default();
     let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || "-.".contains(*c)).collect();
     let hash = openssl::sha::sha256(url.as_bytes());
-    format!(
-        "{:.100}-{:02x}{:02x}{:02x}{:02x}",
-        host.trim_start_matches('.'),
-        hash[0],
-        hash[1],
-        hash[2],
-        hash[3]
-    )
+    format!("{:.100}-{}", host.trim_start_matches('.'), hex::encode(&hash[..4]))
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Files and directories that only the gateway's user may use.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
 
 use tracing::warn;
 
@@ -24,28 +24,6 @@ pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
         fs::set_permissions(directory, Permissions::from_mode(mode & 0o700))?;
     }
     Ok(())
-}
-
-/// Returns the path of the draft for `path`. The name is always the same, so that killed processes leave one
-/// draft and not many.
-pub(super) fn draft(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.draft"))
-}
-
-/// Writes a draft and syncs it to the disk. If this fails, the draft is removed.
-pub(super) fn write(draft: &Path, text: &str) -> io::Result<()> {
-    match fs::remove_file(draft) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // The file is made anew, so that other users have no access from its first byte.
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    written.inspect_err(|_| {
-        // The rest of the draft would only take up space.
-        let _ = fs::remove_file(draft);
-    })
 }
 
 /// Returns the content of the file, if it exists. Removes the permissions of other users on it.

@@ -3,14 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use super::{Certificate, Wanted};
+use crate::util::backoff::Backoff;
 
 /// Intervals and timeouts of orders. Tests use shorter ones than servers in production allow.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// Wait after the first failure of an order. Each further failure doubles it.
-    pub retry_first: Duration,
-    /// Maximum wait after a failure, unless the server asks for a longer one.
-    pub retry_most: Duration,
+    /// Waits after failures of an order, unless the server asks for a longer one.
+    pub retry: Backoff,
     /// Timeout for the validation of the names, and again for the issue of the certificate.
     pub timeout: Duration,
     /// Maximum interval between two polls of an order, if the server does not ask for a longer one.
@@ -22,8 +21,7 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Timing {
-            retry_first: Duration::from_secs(60),
-            retry_most: Duration::from_secs(6 * 60 * 60),
+            retry: Backoff { first: Duration::from_secs(60), most: Duration::from_secs(6 * 60 * 60) },
             timeout: Duration::from_secs(5 * 60),
             poll_most: Duration::from_secs(10),
             at_once: 4,
@@ -39,9 +37,7 @@ impl Timing {
     /// removes up to half of the wait, so that orders that failed together are not repeated together. If the
     /// server asked for a longer wait (RFC 8555 6.6), the result is that wait plus up to a tenth.
     pub fn after_failure(&self, failures: u32, share: f64, asked: Option<Duration>) -> Duration {
-        let doublings = failures.saturating_sub(1).min(20);
-        let wait = self.retry_first.saturating_mul(1 << doublings).min(self.retry_most);
-        let wait = wait.mul_f64(1.0 - share / 2.0);
+        let wait = self.retry.delay(failures).mul_f64(1.0 - share / 2.0);
         let asked = asked.map(|asked| asked.min(LONGEST_WAIT).mul_f64(1.0 + share / 10.0));
         wait.max(asked.unwrap_or_default())
     }
@@ -134,7 +130,7 @@ mod tests {
         let hour = Duration::from_secs(3600);
         assert_eq!(pace.after_failure(1, 0.0, Some(hour)), hour);
         assert!(pace.after_failure(1, 0.9, Some(hour)) > hour, "not all of them at that very moment");
-        assert_eq!(pace.after_failure(20, 0.0, Some(hour)), pace.retry_most);
+        assert_eq!(pace.after_failure(20, 0.0, Some(hour)), pace.retry.most);
         assert_eq!(pace.after_failure(1, 0.0, Some(Duration::MAX)), LONGEST_WAIT);
     }
 }

@@ -6,7 +6,8 @@
 //! arrived.
 
 use crate::config::Proxy;
-use crate::util::http1::bytes::{is_field_value, trim_ows};
+use crate::util::field_list;
+use crate::util::http1::bytes::is_field_value;
 use crate::util::http1::{Fault, field};
 
 /// Limits of a response's head.
@@ -107,13 +108,13 @@ impl HeadReader {
         let value = &line[at];
         match name.len() {
             10 if name.eq_ignore_ascii_case(b"connection") => {
-                for option in value.split(|byte| *byte == b',').map(trim_ows) {
+                for option in field_list::members_of(value) {
                     self.says_close |= option.eq_ignore_ascii_case(b"close");
                     self.says_keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                for length in value.split(|byte| *byte == b',').map(trim_ows) {
+                for length in field_list::parts(value) {
                     let length = field::content_length(length)?;
                     if self.length.replace(length).is_some_and(|before| before != length) {
                         return Err("there are several Content-Length fields that differ");

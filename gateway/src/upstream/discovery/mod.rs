@@ -26,9 +26,13 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::config::Address;
+use crate::util::backoff::Backoff;
 
 /// Minimum time between two lookups of a name, even if the answer's time to live is shorter.
 const SOONEST: Duration = Duration::from_secs(1);
+
+/// Pauses after failed lookups of a name.
+const BACKOFF: Backoff = Backoff { first: SOONEST, most: Duration::from_secs(32) };
 
 /// Maximum time between two lookups of a name. A name in the hosts file has no time to live.
 const LATEST: Duration = Duration::from_secs(300);
@@ -148,8 +152,8 @@ impl Discoverer {
                         "the name of a backend cannot be looked up; its last addresses stay in use"
                     );
                 }
-                let pause = SOONEST.saturating_mul(1 << next.failures.min(5));
-                *next = Next::after(pause, next.failures.saturating_add(1));
+                let failures = next.failures.saturating_add(1);
+                *next = Next::after(BACKOFF.delay(failures), failures);
                 None
             }
         }

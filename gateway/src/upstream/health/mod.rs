@@ -13,8 +13,8 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use probe::Probe;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::connection::{BackendConnector, HttpConnector};
@@ -109,13 +109,7 @@ struct Watches {
 
 struct Watch {
     check: Check,
-    task: AbortHandle,
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    _task: AbortOnDropHandle<()>,
 }
 
 impl Watches {
@@ -137,7 +131,7 @@ impl Watches {
     fn begin(&self, check: Check) -> Watch {
         let belief = HealthState::new(&check);
         let task = tokio::spawn(watch_backend(check.clone(), belief, self.connector.clone()));
-        Watch { check, task: task.abort_handle() }
+        Watch { check, _task: AbortOnDropHandle::new(task) }
     }
 }
 

@@ -54,14 +54,3 @@ pub(crate) fn is_field_value(bytes: &[u8]) -> bool {
 pub(crate) fn is_value_byte(byte: u8) -> bool {
     KINDS[usize::from(byte)] & VALUE != 0
 }
-
-/// Returns `value` without the optional white space around it (RFC 9110 5.6.3).
-pub(crate) fn trim_ows(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] = value {
-        value = rest;
-    }
-    while let [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    value
-}

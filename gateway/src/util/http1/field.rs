@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Fault;
-use super::bytes::{is_field_value, is_token, trim_ows};
+use super::bytes::{is_field_value, is_token};
 use crate::util::decimal;
 use crate::util::decimal::NotANumber;
 
@@ -26,7 +26,7 @@ pub(crate) fn split(line: &[u8]) -> Result<(&[u8], Range<usize>), Fault> {
         return Err("the value of a header field has control characters");
     }
     let end = colon + 1 + value.trim_ascii_end().len();
-    let start = end - trim_ows(&line[colon + 1..end]).len();
+    let start = end - line[colon + 1..end].trim_ascii_start().len();
     Ok((name, start..end))
 }
 

@@ -15,6 +15,7 @@ use gateway::telemetry::Metrics;
 use gateway::tls::acme::{AcmePlan, AcmeService, AcmeState, AcmeStatus, Cache, Challenges, Statuses, Timing};
 use gateway::tls::{Hello, classify};
 use gateway::upstream::connection::{BackendConnector, HeadLimits, ResponseLimits};
+use gateway::util::backoff::Backoff;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use testkit::{Background, Origin, ServedProxy, background, eventually, serve};
@@ -28,8 +29,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// Intervals of the ACME service, short for tests.
 const PACE: Timing = Timing {
-    retry_first: Duration::from_millis(200),
-    retry_most: Duration::from_millis(800),
+    retry: Backoff { first: Duration::from_millis(200), most: Duration::from_millis(800) },
     timeout: Duration::from_secs(30),
     poll_most: Duration::from_millis(250),
     at_once: 4,

@@ -245,7 +245,7 @@ fn passwords_and_keys() -> Vec<Attempt> {
         (
             "the hash in place of the key",
             "/key",
-            key(&super::hex(&openssl::sha::sha256(KEY.as_bytes()))),
+            key(&hex::encode(openssl::sha::sha256(KEY.as_bytes()))),
             401,
         ),
         ("key in capitals", "/key", key(&KEY.to_uppercase()), 401),

@@ -3,7 +3,7 @@
 
 use testkit::{Origin, exchange};
 
-use super::{KEY, PASSWORD, basic, bcrypt, hex, status};
+use super::{KEY, PASSWORD, basic, bcrypt, status};
 use crate::support::{Gateway, Setup};
 
 const BASIC: &str = "users_file = \"USERS\"\n";
@@ -28,7 +28,7 @@ impl Tables {
             directory.path().join(name).display().to_string()
         };
         let users = file("users", format!("alice:{}\n", bcrypt(PASSWORD)));
-        let keys = file("keys", format!("till:{}\n", hex(&openssl::sha::sha256(KEY.as_bytes()))));
+        let keys = file("keys", format!("till:{}\n", hex::encode(openssl::sha::sha256(KEY.as_bytes()))));
         let table = |at: &str, auth: &str| {
             let head = if auth.is_empty() { String::new() } else { format!("[{at}]\n{auth}") };
             head.replace("USERS", &users).replace("KEYS", &keys)

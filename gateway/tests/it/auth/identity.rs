@@ -163,7 +163,7 @@ async fn open_route_does_not_open_its_neighbours() {
     let open = route("/health", "kind = \"none\"\n");
     let directory = tempfile::tempdir().unwrap();
     let keys = directory.path().join("keys");
-    std::fs::write(&keys, format!("till:{}\n", super::hex(&openssl::sha::sha256(KEY.as_bytes())))).unwrap();
+    std::fs::write(&keys, format!("till:{}\n", hex::encode(openssl::sha::sha256(KEY.as_bytes())))).unwrap();
     let more = format!("{shop}{open}").replace("KEYS", &keys.display().to_string());
     let scene = Scene::start_with("", &more).await;
     for (path, expected) in [("/health", 200), ("/", 401), ("/healthy", 401)] {
@@ -187,7 +187,7 @@ async fn credentials_for_the_gateway_do_not_reach_open_host_backends() {
         directory.path().join(name).display().to_string()
     };
     let users = file("users", format!("alice:{}\n", super::bcrypt(PASSWORD)));
-    let keys = file("keys", format!("till:{}\n", super::hex(&openssl::sha::sha256(KEY.as_bytes()))));
+    let keys = file("keys", format!("till:{}\n", hex::encode(openssl::sha::sha256(KEY.as_bytes()))));
     let (password, key) = (basic(&format!("alice:{PASSWORD}")), format!("X-Api-Key: {KEY}\r\n"));
     for (table, proof, name, kept) in [
         (format!("users_file = \"{users}\"\n"), &password, "authorization", ""),

@@ -50,7 +50,7 @@ impl Scene {
         let (origin, signer, files) = (Origin::start().await, Signer::new(), tempfile::tempdir().unwrap());
         let write = |name: &str, text: String| std::fs::write(files.path().join(name), text).unwrap();
         write("users", format!("alice:{}\nJürgen:{}\n", bcrypt(PASSWORD), bcrypt("schön")));
-        write("keys", format!("till:{}\n", hex(&sha256(KEY.as_bytes()))));
+        write("keys", format!("till:{}\n", hex::encode(sha256(KEY.as_bytes()))));
         write("public.pem", signer.public_pem());
         write("secret", format!("{SECRET}\n"));
         let path = |name: &str| files.path().join(name).display().to_string();
@@ -105,10 +105,6 @@ fn route(prefix: &str, auth: &str) -> String {
 
 fn bcrypt(password: &str) -> String {
     bcrypt::hash_with_salt(password, 4, [7; 16]).unwrap().format_for_version(bcrypt::Version::TwoY)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn basic(pair: &str) -> String {

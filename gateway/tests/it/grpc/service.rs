@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt, stream};
 use http::HeaderMap;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -57,7 +57,7 @@ impl Decoder for Text {
 pub(crate) struct Echo {
     pub(crate) address: SocketAddr,
     pub(crate) seen: Arc<Seen>,
-    running: AbortHandle,
+    _running: AbortOnDropHandle<Result<(), tonic::transport::Error>>,
 }
 
 /// Record of the calls that the service got.
@@ -100,12 +100,6 @@ impl Drop for Active {
     }
 }
 
-impl Drop for Echo {
-    fn drop(&mut self) {
-        self.running.abort();
-    }
-}
-
 impl Echo {
     pub(crate) async fn start() -> Echo {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -116,7 +110,7 @@ impl Echo {
             service_fn(move |request| answer(request, seen.clone()))
         };
         let serving = Server::builder().serve_with_incoming(service, TcpIncoming::from(listener));
-        Echo { address, seen, running: tokio::spawn(serving).abort_handle() }
+        Echo { address, seen, _running: AbortOnDropHandle::new(tokio::spawn(serving)) }
     }
 }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::KeySet;
 
@@ -30,29 +30,20 @@ impl BackgroundService for KeySetService {
 impl KeySetService {
     async fn follow(&self) {
         let mut sets = self.sets.clone();
-        // Dropping the set ends its tasks.
-        let mut tasks = JoinSet::new();
         // The key is the address of a set. The task holds the set, so no other set can get the same address.
-        let mut running: HashMap<usize, AbortHandle> = HashMap::new();
+        let mut running: HashMap<usize, AbortOnDropHandle<()>> = HashMap::new();
         loop {
             let wanted = sets.borrow_and_update().clone();
-            running.retain(|set, task| {
-                let goes_on = wanted.iter().any(|wanted| Arc::as_ptr(wanted).addr() == *set);
-                if !goes_on {
-                    task.abort();
-                }
-                goes_on
-            });
+            running.retain(|set, _| wanted.iter().any(|wanted| Arc::as_ptr(wanted).addr() == *set));
             for set in wanted.iter() {
                 running.entry(Arc::as_ptr(set).addr()).or_insert_with(|| {
                     let set = set.clone();
-                    tasks.spawn(async move { set.follow().await })
+                    AbortOnDropHandle::new(tokio::spawn(async move { set.follow().await }))
                 });
             }
             if sets.changed().await.is_err() {
                 return;
             }
-            while tasks.try_join_next().is_some() {}
         }
     }
 }

@@ -9,14 +9,13 @@ mod connect;
 mod reconnect;
 mod response_limit;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, ServerErrorKind};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -33,9 +32,7 @@ const MAX_WAITING: usize = 1024;
 const SCRIPT: &str = include_str!("count.lua");
 
 /// SHA-1 hash of the script, by which Redis knows it.
-static SCRIPT_SHA: LazyLock<String> = LazyLock::new(|| {
-    openssl::sha::sha1(SCRIPT.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-});
+static SCRIPT_SHA: LazyLock<String> = LazyLock::new(|| hex::encode(openssl::sha::sha1(SCRIPT.as_bytes())));
 
 /// Redis that counts for several gateways.
 pub struct Store {
@@ -43,7 +40,7 @@ pub struct Store {
     metrics: StoreMetrics,
     /// Connection; `None` while the store is away.
     link: ArcSwapOption<MultiplexedConnection>,
-    waiting: AtomicUsize,
+    room: Semaphore,
     /// Notified when the connection was dropped.
     lost: Notify,
 }
@@ -73,7 +70,7 @@ impl Store {
             settings,
             metrics,
             link: ArcSwapOption::empty(),
-            waiting: AtomicUsize::new(0),
+            room: Semaphore::new(MAX_WAITING),
             lost: Notify::new(),
         }
     }
@@ -90,7 +87,7 @@ impl Store {
             self.metrics.away.inc();
             return None;
         };
-        let Some(_place) = StorePermit::take(&self.waiting) else {
+        let Ok(_permit) = self.room.try_acquire() else {
             self.metrics.busy.inc();
             return None;
         };
@@ -176,22 +173,6 @@ fn counts(answer: &[i64], asks: &[Ask]) -> Option<Vec<Count>> {
     counts.filter(|counts| counts.len() == asks.len())
 }
 
-/// Place among the waiting requests. Dropping the value returns the place.
-struct StorePermit<'s>(&'s AtomicUsize);
-
-impl<'s> StorePermit<'s> {
-    fn take(waiting: &'s AtomicUsize) -> Option<Self> {
-        let place = StorePermit(waiting);
-        (waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING).then_some(place)
-    }
-}
-
-impl Drop for StorePermit<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,16 +191,5 @@ mod tests {
         {
             assert_eq!(counts(nonsense, &asks), None, "{nonsense:?}");
         }
-    }
-
-    #[test]
-    fn request_beyond_max_waiting_gets_no_place() {
-        let waiting = AtomicUsize::new(0);
-        let places: Vec<_> = (0..MAX_WAITING).map_while(|_| StorePermit::take(&waiting)).collect();
-        assert_eq!(places.len(), MAX_WAITING);
-        assert!(StorePermit::take(&waiting).is_none());
-        drop(places);
-        assert!(StorePermit::take(&waiting).is_some());
-        assert_eq!(waiting.into_inner(), 0);
     }
 }

@@ -8,19 +8,18 @@ use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
 use super::connect::NoConnection;
 use super::{Ask, NoAnswer, Store};
+use crate::util::backoff::Backoff;
 
 /// Timeout of a connection attempt, including TLS and authentication.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// First pause after a failed attempt. The pause doubles with each further failure.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// Maximum pause between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Pauses after failed attempts.
+const BACKOFF: Backoff = Backoff { first: Duration::from_millis(50), most: Duration::from_secs(2) };
 /// Minimum lifetime of a good connection. After a good connection the next attempt follows at once.
 const GOOD: Duration = Duration::from_secs(5);
 
@@ -52,19 +51,12 @@ impl BackgroundService for StoreKeeper {
     }
 }
 
-/// Handle of a task. Dropping the handle ends the task.
-struct Task(AbortHandle);
+/// Tasks that keep stores connected, by the address of the store in memory.
+type Tasks = HashMap<usize, AbortOnDropHandle<()>>;
 
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Starts tasks for new stores and ends those of removed stores. The map's key is the address of a store in
-/// memory, so a store of both configurations keeps its task.
-fn follow(mut kept: HashMap<usize, Task>, stores: Vec<Arc<Store>>) -> HashMap<usize, Task> {
-    let task = |store: Arc<Store>| Task(tokio::spawn(keep(store)).abort_handle());
+/// Starts tasks for new stores and ends those of removed stores. A store of both configurations keeps its task.
+fn follow(mut kept: Tasks, stores: Vec<Arc<Store>>) -> Tasks {
+    let task = |store: Arc<Store>| AbortOnDropHandle::new(tokio::spawn(keep(store)));
     let known = |store: Arc<Store>| {
         let place = Arc::as_ptr(&store).addr();
         (place, kept.remove(&place).unwrap_or_else(|| task(store)))
@@ -97,7 +89,7 @@ impl Away {
 async fn keep(store: Arc<Store>) {
     store.metrics.up.set(0);
     let (mut told, mut was_lost) = (String::new(), false);
-    let mut pause = FIRST_PAUSE;
+    let mut failures = 0;
     loop {
         let begun = Instant::now();
         match connected(&store).await {
@@ -113,12 +105,12 @@ async fn keep(store: Arc<Store>) {
             }
         }
         if begun.elapsed() >= GOOD {
-            pause = FIRST_PAUSE;
+            failures = 0;
             continue;
         }
+        failures += 1;
         // The random factor keeps gateways that lost the store together from reconnecting at the same time.
-        sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        sleep(BACKOFF.with_jitter(failures, 0.5)).await;
     }
 }
 
@@ -138,9 +130,9 @@ fn tell(store: &Store, reason: &str, is_known: bool) {
 /// Connects the store, and returns when the connection is lost.
 async fn connected(store: &Arc<Store>) -> Result<(), Away> {
     let connecting = timeout(CONNECT_TIMEOUT, store.settings.connect());
-    let (connection, mut driver) = connecting.await.map_err(|_| Away::TooLate)??;
+    let (connection, driver) = connecting.await.map_err(|_| Away::TooLate)??;
     // When the driver ends, the requests that still wait on this connection end too.
-    let _ends = Task(driver.abort_handle());
+    let mut driver = AbortOnDropHandle::new(driver);
     let link = Arc::new(connection);
     // The probe counts as any request does. It detects a Redis that accepts no writes (a replica, or one
     // without memory), or that takes longer than a request waits.

@@ -7,23 +7,23 @@ use std::time::{Duration, Instant};
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Returns the milliseconds since a moment near the start of the process. That moment is 1, so 0 is never a time.
-pub(super) fn millis(at: Instant) -> u64 {
+pub fn millis(at: Instant) -> u64 {
     u64::try_from(at.saturating_duration_since(*START).as_millis()).unwrap_or(u64::MAX - 1) + 1
 }
 
 /// Returns the current time in milliseconds, as [`millis`] counts.
-pub(super) fn now() -> u64 {
+pub fn now() -> u64 {
     millis(Instant::now())
 }
 
 /// Limit to an action that is done at most once in a period.
 #[derive(Debug, Default)]
-pub(super) struct Every(AtomicU64);
+pub struct Every(AtomicU64);
 
 impl Every {
     /// Returns true if the action was last done at least `period` before `now` (milliseconds), and counts it as done
     /// now.
-    pub(super) fn is_due(&self, now: u64, period: Duration) -> bool {
+    pub fn is_due(&self, now: u64, period: Duration) -> bool {
         let period = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
         let next = |due: u64| (now >= due).then_some(now.saturating_add(period));
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
