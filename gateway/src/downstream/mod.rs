@@ -9,5 +9,4 @@ pub mod read_deadline;
 pub mod request_limit;
 pub mod session;
 pub mod stream;
-mod stream_traits;
 mod write_rate;

@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{GetTimingDigest, Stream};
+use pingora::protocols::{ALPN, GetTimingDigest, Peek, Stream};
 use pingora::proxy::Session;
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -30,6 +31,7 @@ use crate::downstream::request_limit::{self, RequestLimit};
 use crate::downstream::write_rate::WriteRate;
 use crate::reply::Problem;
 use crate::util::min_rate;
+use crate::util::stream_traits::forward_stream_traits;
 use crate::websocket::ClientSide;
 
 /// Maximum time for reading and dropping unwanted bytes before the connection is closed. A close with unread bytes
@@ -322,6 +324,19 @@ pub fn own_connections(session: &Session, begins: bool) -> Option<u64> {
 /// Returns the stream of `session`; `None` if it shares the connection with other requests (HTTP/2).
 pub(super) fn stream_of(session: &Session) -> Option<&ClientStream> {
     session.as_downstream().stream().and_then(|stream| stream.as_ref().as_any().downcast_ref())
+}
+
+forward_stream_traits!(
+    ClientStream,
+    |stream| if stream.prior_knowledge { Some(ALPN::H2) } else { stream.inner.selected_alpn_proto() },
+    |stream| stream.request_limit.clone().or_else(|| stream.inner.get_proxy_digest())
+);
+
+#[async_trait]
+impl Peek for ClientStream {
+    async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
+        self.inner.try_peek(buf).await
+    }
 }
 
 impl AsyncRead for ClientStream {

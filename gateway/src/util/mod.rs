@@ -15,4 +15,5 @@ pub mod min_rate;
 pub mod random;
 pub mod secrets;
 pub mod status;
+pub mod stream_traits;
 pub mod timers;
