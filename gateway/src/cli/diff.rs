@@ -85,6 +85,9 @@ fn fetch(url: &str, config: &Config) -> Result<Value, String> {
         request = request.header(AUTHORIZATION, format!("Bearer {}", token.trim()));
     }
     let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
+    if !matches!(request.uri().scheme_str(), Some("http" | "https")) {
+        return Err("bad uri: unknown scheme".to_owned());
+    }
     let http = http_client::client(&[]).map_err(|error| error.to_string())?;
     let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
     let answer = runtime.block_on(http_client::fetch(&http, request, TIMEOUT, MAX_BYTES));
