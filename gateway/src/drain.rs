@@ -67,7 +67,7 @@ struct DrainState {
     /// State for the check at each response.
     has_begun: AtomicBool,
     hurries: AtomicBool,
-    staying: AtomicUsize,
+    guard: AtomicUsize,
 }
 
 /// Guard of a connection that is still served; the connection counts until the guard is dropped.
@@ -79,7 +79,7 @@ impl Default for Drain {
             begun: watch::Sender::new(false),
             has_begun: AtomicBool::new(false),
             hurries: AtomicBool::new(false),
-            staying: AtomicUsize::new(0),
+            guard: AtomicUsize::new(0),
         }))
     }
 }
@@ -114,19 +114,19 @@ impl Drain {
 
     /// Counts a connection that is served, until the guard is dropped.
     pub fn stay(&self) -> DrainGuard {
-        self.0.staying.fetch_add(1, Ordering::AcqRel);
+        self.0.guard.fetch_add(1, Ordering::AcqRel);
         DrainGuard(self.clone())
     }
 
     /// Returns true if no counted connection is left.
     pub fn is_idle(&self) -> bool {
-        self.0.staying.load(Ordering::Acquire) == 0
+        self.0.guard.load(Ordering::Acquire) == 0
     }
 }
 
 impl Drop for DrainGuard {
     fn drop(&mut self) {
-        self.0.0.staying.fetch_sub(1, Ordering::AcqRel);
+        self.0.0.guard.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -136,38 +136,38 @@ mod tests {
 
     #[test]
     fn barrier_waits_for_all_accept_loops() {
-        let mut starting = StartupBarrier::default();
-        let (one, other) = (starting.part(), starting.part());
+        let mut barrier = StartupBarrier::default();
+        let (one, other) = (barrier.part(), barrier.part());
         one.listens();
         std::thread::spawn(|| other.listens());
-        assert!(starting.wait(Duration::from_secs(5)));
+        assert!(barrier.wait(Duration::from_secs(5)));
         assert!(StartupBarrier::default().wait(Duration::ZERO), "nothing to wait for");
     }
 
     #[test]
     fn barrier_fails_on_ended_or_late_accept_loop() {
-        let mut starting = StartupBarrier::default();
-        let (one, other) = (starting.part(), starting.part());
+        let mut barrier = StartupBarrier::default();
+        let (one, other) = (barrier.part(), barrier.part());
         one.listens();
         drop(other);
-        assert!(!starting.wait(Duration::from_secs(3600)));
+        assert!(!barrier.wait(Duration::from_secs(3600)));
 
-        let mut starting = StartupBarrier::default();
-        let _late = starting.part();
-        assert!(!starting.wait(Duration::from_millis(1)));
+        let mut barrier = StartupBarrier::default();
+        let _late = barrier.part();
+        assert!(!barrier.wait(Duration::from_millis(1)));
     }
 
     #[tokio::test]
     async fn drain_begins_once_and_counts_guards() {
-        let leaving = Drain::default();
-        let staying = leaving.stay();
-        assert!(!leaving.has_begun() && !leaving.is_idle());
-        leaving.begin();
-        leaving.begun().await;
-        assert!(leaving.has_begun() && leaving.allows_linger());
-        leaving.skip_linger();
-        assert!(leaving.has_begun() && !leaving.allows_linger());
-        drop(staying);
-        assert!(leaving.is_idle());
+        let drain = Drain::default();
+        let guard = drain.stay();
+        assert!(!drain.has_begun() && !drain.is_idle());
+        drain.begin();
+        drain.begun().await;
+        assert!(drain.has_begun() && drain.allows_linger());
+        drain.skip_linger();
+        assert!(drain.has_begun() && !drain.allows_linger());
+        drop(guard);
+        assert!(drain.is_idle());
     }
 }

@@ -110,8 +110,8 @@ fn serve(
     let timelines = access.is_some().then(Arc::<Timelines>::default);
     announce(&live.load());
     room.warning.iter().for_each(|warning| warn!("{warning}"));
-    let (mut starting, leaving) = (StartupBarrier::default(), Drain::default());
-    let connections = Arc::new(Connections::new(room.connections, metrics.clone(), leaving.clone()));
+    let (mut barrier, drain) = (StartupBarrier::default(), Drain::default());
+    let connections = Arc::new(Connections::new(room.connections, metrics.clone(), drain.clone()));
     let readiness = Readiness::default();
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
@@ -126,7 +126,7 @@ fn serve(
         live: live.clone(),
         request_log: RequestLog { metrics: metrics.clone(), access_log, timelines: timelines.clone() },
         challenges: challenges.clone(),
-        leaving: leaving.clone(),
+        drain: drain.clone(),
         stopping: readiness.stopping(),
         connector: connector.clone(),
     });
@@ -135,7 +135,7 @@ fn serve(
     options.allow_connect_method_proxying = true;
     let proxy = connection::http_proxy(&server.configuration, gateway, connector.clone(), options);
     let opener = Opener::new(live.clone(), metrics.clone(), challenges.clone(), listening.clone())?;
-    server.add_service(ProxyService::new(proxy, sockets, connections.clone(), opener, starting.part()));
+    server.add_service(ProxyService::new(proxy, sockets, connections.clone(), opener, barrier.part()));
     server.add_service(background_service(
         "health checks",
         HealthChecker::new(live.watches().health_plan(), connector),
@@ -151,7 +151,7 @@ fn serve(
         KeySetService { sets: live.watches().key_sets() },
     ));
     server.add_service(background_service("rollouts", RolloutService(rollouts.clone())));
-    let mut door = |listener| Door { listener, starts: starting.part(), leaving: leaving.clone() };
+    let mut door = |listener| Door { listener, starts: barrier.part(), drain: drain.clone() };
     let (management, management_address) = management.unzip();
     if let (Some(listener), Some(access), Some(timelines)) = (management, access, timelines) {
         let (store, metrics) = (live.clone(), metrics.clone());
@@ -183,10 +183,10 @@ fn serve(
     let lifecycle = Lifecycle {
         signals,
         log: log.clone(),
-        starting,
+        barrier,
         announcer,
         readiness,
-        leaving,
+        drain,
         connections,
         grace_period,
         upgrade_state,
@@ -201,7 +201,7 @@ fn serve(
 /// Creates the service that resolves the host names of backends, and passes new addresses to `live`.
 fn discoverer(live: &Arc<Store>, config: &Config, metrics: &Metrics) -> Discoverer {
     let [answered, failed] = metrics.lookups();
-    let (known, live) = (live.watches().places(), live.clone());
+    let (known, live) = (live.watches().resolved(), live.clone());
     let servers = config.proxy.nameservers.clone();
     Discoverer { known, servers, tell: Arc::new(move |news| live.follow_names(news)), answered, failed }
 }
@@ -220,7 +220,7 @@ fn certificates(live: &Arc<Store>, challenges: Arc<Challenges>, metrics: &Arc<Me
         statuses: Arc::default(),
         tell: Arc::new(tell),
         metrics: metrics.clone(),
-        pace: Timing::default(),
+        timing: Timing::default(),
     }
 }
 

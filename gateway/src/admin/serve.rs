@@ -34,7 +34,7 @@ pub struct Door {
     /// Handle that tells the start-up that the listener accepts connections.
     pub starts: Part,
     /// Signals that another process has taken over the listener.
-    pub leaving: Drain,
+    pub drain: Drain,
 }
 
 /// Serves `app` until the process ends or another process takes over the listener. Handlers find the client's
@@ -43,28 +43,28 @@ pub struct Door {
 /// # Errors
 /// Returns an error if the listener cannot be used at all.
 pub(super) async fn serve(door: Door, app: Router) -> std::io::Result<()> {
-    let Door { listener, starts, leaving } = door;
+    let Door { listener, starts, drain } = door;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let app = app.layer(middleware::map_response_with_state(leaving.clone(), ask_to_leave));
+    let app = app.layer(middleware::map_response_with_state(drain.clone(), ask_to_leave));
     starts.listens();
     tokio::select! {
-        () = accept(&listener, app, &leaving) => {}
-        () = leaving.begun() => {}
+        () = accept(&listener, app, &drain) => {}
+        () = drain.begun() => {}
     }
     Ok(())
 }
 
-async fn accept(listener: &tokio::net::TcpListener, app: Router, leaving: &Drain) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+async fn accept(listener: &tokio::net::TcpListener, app: Router, drain: &Drain) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // The semaphore is never closed.
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok(place) = permits.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let app = app.clone().layer(Extension(ConnectInfo(peer)));
-                let (leaving, staying) = (leaving.clone(), leaving.stay());
+                let (drain, staying) = (drain.clone(), drain.stay());
                 tokio::spawn(async move {
-                    converse(stream, app, &leaving).await;
+                    converse(stream, app, &drain).await;
                     drop((place, staying));
                 });
             }
@@ -79,19 +79,19 @@ async fn accept(listener: &tokio::net::TcpListener, app: Router, leaving: &Drain
 
 /// Adds `Connection: close` to a response during a hand-over. The client's next request then reaches the
 /// process that has the listener by then.
-async fn ask_to_leave(State(leaving): State<Drain>, mut response: Response) -> Response {
-    if leaving.has_begun() {
+async fn ask_to_leave(State(drain): State<Drain>, mut response: Response) -> Response {
+    if drain.has_begun() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-async fn converse(stream: TcpStream, app: Router, leaving: &Drain) {
+async fn converse(stream: TcpStream, app: Router, drain: &Drain) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)));
     let handed_over = async {
-        leaving.begun().await;
+        drain.begun().await;
         sleep(LINGER).await;
     };
     tokio::select! {

@@ -12,8 +12,8 @@ pub fn search() -> Option<PathBuf> {
 
 /// Returns the first place with a file. A directory of that name is skipped. A file that cannot be read is not
 /// skipped, so that the reader can report why.
-fn first_of<'p>(mut places: impl Iterator<Item = &'p Path>) -> Option<PathBuf> {
-    places.find(|place| place.metadata().is_ok_and(|found| found.is_file())).map(Path::to_owned)
+fn first_of<'p>(mut candidates: impl Iterator<Item = &'p Path>) -> Option<PathBuf> {
+    candidates.find(|place| place.metadata().is_ok_and(|found| found.is_file())).map(Path::to_owned)
 }
 
 #[cfg(test)]
@@ -23,15 +23,15 @@ mod tests {
     #[test]
     fn first_place_with_a_file_is_used() {
         let directory = tempfile::tempdir().unwrap();
-        let places = ["config.toml", "gateway.toml", "etc.toml"].map(|name| directory.path().join(name));
-        let found = || first_of(places.iter().map(PathBuf::as_path));
+        let candidates = ["config.toml", "gateway.toml", "etc.toml"].map(|name| directory.path().join(name));
+        let found = || first_of(candidates.iter().map(PathBuf::as_path));
         assert_eq!(found(), None);
-        for place in places.iter().rev() {
+        for place in candidates.iter().rev() {
             std::fs::write(place, "").unwrap();
             assert_eq!(found().as_ref(), Some(place));
         }
-        std::fs::remove_file(&places[0]).unwrap();
-        std::fs::create_dir(&places[0]).unwrap();
-        assert_eq!(found().as_ref(), Some(&places[1]), "a directory is not a configuration file");
+        std::fs::remove_file(&candidates[0]).unwrap();
+        std::fs::create_dir(&candidates[0]).unwrap();
+        assert_eq!(found().as_ref(), Some(&candidates[1]), "a directory is not a configuration file");
     }
 }

@@ -54,7 +54,7 @@ pub(super) struct Opened {
     /// Permit of the client's address, given back when the connection is over.
     pub(super) place: Option<AddressPermit>,
     /// Request limit and maximum idle time over HTTP/2; `None` over HTTP/1.
-    pub(super) turns: Option<(Arc<RequestLimit>, Duration)>,
+    pub(super) request_limit: Option<(Arc<RequestLimit>, Duration)>,
 }
 
 /// Connection whose client is known.
@@ -105,8 +105,12 @@ impl Opener {
         let too_slow = self.metrics.limits.counter(Limit::SendRate).clone();
         let mut stream = stream.with_min_write_rate(proxy.min_send_rate, too_slow);
         let idle = proxy.keepalive_timeout;
-        let turns = stream.count(proxy.max_requests_per_connection, idle).ok()?;
-        Some(Opened { stream, place, turns: turns.map(|turns| (turns, idle)) })
+        let request_limit = stream.count(proxy.max_requests_per_connection, idle).ok()?;
+        Some(Opened {
+            stream,
+            place,
+            request_limit: request_limit.map(|request_limit| (request_limit, idle)),
+        })
     }
 
     /// Finds out the client of the connection, and begins TLS.

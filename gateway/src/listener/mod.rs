@@ -64,20 +64,20 @@ pub struct Connections {
     limit: usize,
     accepting: AtomicBool,
     metrics: Arc<Metrics>,
-    leaving: Drain,
+    drain: Drain,
     /// True when idle connections must close.
     closes_idle: watch::Sender<bool>,
 }
 
 impl Connections {
     /// Creates a count without open connections. `limit` is their maximum number.
-    pub fn new(limit: usize, metrics: Arc<Metrics>, leaving: Drain) -> Self {
+    pub fn new(limit: usize, metrics: Arc<Metrics>, drain: Drain) -> Self {
         Connections {
             open: AtomicUsize::new(0),
             limit,
             accepting: AtomicBool::new(true),
             metrics,
-            leaving,
+            drain,
             closes_idle: watch::Sender::new(false),
         }
     }
@@ -89,7 +89,7 @@ impl Connections {
         const LOOK: Duration = Duration::from_millis(20);
         self.accepting.store(false, Ordering::Release);
         let mut quiet_since = Instant::now();
-        while self.leaving.allows_linger() && quiet_since.elapsed() < LINGER {
+        while self.drain.allows_linger() && quiet_since.elapsed() < LINGER {
             tokio::time::sleep(LOOK).await;
             if self.metrics.requests_active.get() > 0 {
                 quiet_since = Instant::now();
@@ -112,7 +112,7 @@ impl Connections {
     async fn are_cut_off(&self, mut shutdown: ShutdownWatch) {
         let stops = async {
             let stops = shutdown.wait_for(|stops| *stops).await.is_ok();
-            if !stops || self.leaving.has_begun() {
+            if !stops || self.drain.has_begun() {
                 std::future::pending::<()>().await;
             }
         };
@@ -194,15 +194,15 @@ impl ServerApp for Counted {
             // No request is in flight: the client has not sent one yet.
             () = self.connections.are_cut_off(shutdown.clone()) => return None,
         };
-        let Opened { stream, place: _place, turns } = opened;
-        let Some((turns, idle)) = turns else {
+        let Opened { stream, place: _place, request_limit } = opened;
+        let Some((request_limit, idle)) = request_limit else {
             self.serve_http1(Box::new(stream), shutdown).await;
             return None;
         };
         tokio::select! {
-            abuse = http2::connection::serve(stream, &self.proxy, turns.watch(), idle) => self.count(abuse),
-            () = turns.end_with(shutdown.clone()) => {}
-            () = turns.should_close() => {}
+            abuse = http2::connection::serve(stream, &self.proxy, request_limit.watch(), idle) => self.count(abuse),
+            () = request_limit.end_with(shutdown.clone()) => {}
+            () = request_limit.should_close() => {}
         }
         None
     }

@@ -23,8 +23,8 @@ pub struct Revision {
 
 impl<'a> Change<'a> {
     /// Returns a change by `by` that expects no particular revision and is no dry run.
-    pub fn by(by: &'a str, keeping: Persistence) -> Self {
-        Change { by, expected: None, dry_run: false, keeping }
+    pub fn by(by: &'a str, persistence: Persistence) -> Self {
+        Change { by, expected: None, dry_run: false, persistence }
     }
 }
 
@@ -38,7 +38,7 @@ pub struct Change<'a> {
     /// Dry run: everything is prepared and checked, but the running configuration stays.
     pub dry_run: bool,
     /// Requirement for writing the change to the file.
-    pub keeping: Persistence,
+    pub persistence: Persistence,
 }
 
 /// Requirement for writing a change to the configuration's file.

@@ -80,7 +80,9 @@ pub const CHECKS: [Check; 14] = [
     Check { name: "http_to_https", decide: |route, head| route.to_https(head.request, head.is_https).into() },
     Check {
         name: "certificate",
-        decide: |route, _| depends_on(route.entrance.client_certificate.as_ref(), ClientFact::Certificate),
+        decide: |route, _| {
+            depends_on(route.host_policies.client_certificate.as_ref(), ClientFact::Certificate)
+        },
     },
     Check { name: "rate_limit", decide: count_on_arrival },
     Check { name: "auth", decide: |route, _| depends_on(route.auth.as_deref(), ClientFact::Credentials) },

@@ -161,7 +161,7 @@ impl Rollouts {
     fn act(&self, host: &VirtualHost, rollout: &Rollout, judgement: Judgement, waiting_for: &mut String) {
         let domain = host.domain.as_str();
         let next = rollout.step + 1;
-        let (keeping, patch) = match judgement {
+        let (persistence, patch) = match judgement {
             Judgement::Wait(what) => {
                 *waiting_for = what;
                 return;
@@ -181,12 +181,12 @@ impl Rollouts {
                 (Persistence::Attempted, json!({ "rollout": ended }))
             }
         };
-        match self.change(domain, rollout, keeping, &patch) {
-            Ok(()) if keeping == Persistence::Attempted => {}
+        match self.change(domain, rollout, persistence, &patch) {
+            Ok(()) if persistence == Persistence::Attempted => {}
             Ok(()) => info!(domain, to = rollout.to, step = rollout.step, "the rollout has taken this step"),
             // The rollout was changed in the meantime. The next look sees its new state.
             Err(ChangeError::Refused(())) => {}
-            Err(ChangeError::Invalid(error)) if keeping == Persistence::Required => {
+            Err(ChangeError::Invalid(error)) if persistence == Persistence::Required => {
                 let reason = format!("its next step is refused: {error}");
                 self.act(host, rollout, Judgement::RollBack(reason), waiting_for);
             }
@@ -205,11 +205,11 @@ impl Rollouts {
         &self,
         domain: &str,
         rollout: &Rollout,
-        keeping: Persistence,
+        persistence: Persistence,
         patch: &Value,
     ) -> Result<(), ChangeError<()>> {
         let by = format!("rollout of {domain}");
-        let applied = self.store.change(Change::by(&by, keeping), |config, json| {
+        let applied = self.store.change(Change::by(&by, persistence), |config, json| {
             let mut hosts = config.virtual_hosts.iter();
             let index =
                 hosts.position(|host| host.domain == domain && host.rollout.as_ref() == Some(rollout));

@@ -83,7 +83,7 @@ pub struct Snapshot {
     /// Instances of every backend, in the order of the configuration.
     pub backends: Vec<Vec<Instance>>,
     /// Addresses that the names of backends resolve to.
-    pub places: Arc<ResolvedAddresses>,
+    pub resolved: Arc<ResolvedAddresses>,
     /// Plan of certificates to obtain by ACME.
     pub(super) acme: Arc<AcmePlan>,
     /// Plan of health checks: the backends that are probed, and their settings.
@@ -120,7 +120,7 @@ pub struct Route {
     /// Name of the route within its virtual host; "/" for requests that no other route takes.
     pub name: String,
     /// Policies that all routes of its virtual host share.
-    pub entrance: Arc<HostPolicies>,
+    pub host_policies: Arc<HostPolicies>,
     /// Policies of the route, each with the level of the configuration that it comes from.
     pub policies: Vec<(&'static str, Level)>,
     /// Redirect that answers the request; `None` redirects nothing.
@@ -259,7 +259,7 @@ fn both<'r>(request: &'r RequestHeader, paths: Option<&'r Paths>) -> (&'r str, &
 impl Route {
     /// Redirects a request without TLS to HTTPS, if its virtual host demands that.
     pub fn to_https(&self, request: &RequestHeader, is_https: bool) -> Verdict {
-        let Some(https_redirect) = &self.entrance.https_redirect else { return Verdict::Continue(()) };
+        let Some(https_redirect) = &self.host_policies.https_redirect else { return Verdict::Continue(()) };
         let host = route::authority(request).ok().flatten();
         let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
         https_redirect.check(is_https, host, target)
@@ -293,19 +293,19 @@ impl Route {
         self.sticky_cookie.as_ref()?.read(headers)
     }
 
-    /// Returns the criteria by which a backend of the pool is chosen. `known` is the sticky id of the request.
+    /// Returns the criteria by which a backend of the pool is chosen. `sticky_id` is that of the request.
     /// `room` is a buffer in which an address becomes a hash key.
     pub fn selection<'r>(
         &'r self,
         request: &'r RequestHeader,
         client: Option<IpAddr>,
-        known: Option<&'r str>,
+        sticky_id: Option<&'r str>,
         room: &'r mut [u8; 16],
     ) -> Selection<'r> {
         let hashes = self.algorithm == Algorithm::ConsistentHash;
         Selection {
             key: if hashes { hash_key::of(&self.hash_key, request, client, room) } else { b"" },
-            known,
+            sticky_id,
             limit: self.peers.max_inflight(),
             respects_circuits: self.breaker.is_enabled(),
         }

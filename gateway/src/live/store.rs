@@ -33,7 +33,7 @@ use crate::util::secrets::Secrets;
 pub struct Store {
     current: ArcSwap<Snapshot>,
     /// State that a change reads and updates. The lock makes changes happen one after another.
-    book: Mutex<StoreState>,
+    state: Mutex<StoreState>,
     source: Source,
     /// Configuration that the process started with. Some of its keys stay in effect until the process ends.
     started_with: Config,
@@ -79,11 +79,11 @@ impl Store {
         metrics: Arc<Metrics>,
     ) -> Result<Self, ConfigError> {
         let cookie_key = Arc::new(cookie_key(&source, &parsed)?);
-        let compiled = resolve(&parsed.config, names, &ResolvedAddresses::new()).and_then(|places| {
+        let compiled = resolve(&parsed.config, names, &ResolvedAddresses::new()).and_then(|resolved| {
             let (metrics, cookie_key) = (&metrics, &cookie_key);
             let secrets = secrets(names);
-            let places = places.into();
-            let with = CompileInput { metrics, cookie_key, places, before: None, revision: 1, secrets };
+            let resolved = resolved.into();
+            let with = CompileInput { metrics, cookie_key, resolved, before: None, revision: 1, secrets };
             compile(&parsed.config, &with)
         });
         let tried = compiled.and_then(|snapshot| try_on(&snapshot).map(|()| snapshot));
@@ -103,7 +103,7 @@ impl Store {
         Ok(Store {
             watches: Watches::new(&snapshot),
             current: ArcSwap::from_pointee(snapshot),
-            book: Mutex::new(StoreState {
+            state: Mutex::new(StoreState {
                 parsed,
                 in_file,
                 unwritten: false,
@@ -143,7 +143,7 @@ impl Store {
 
     /// Returns the revisions that a rollback can go back to, and the running one; the newest is last.
     pub fn history(&self) -> Vec<Arc<Revision>> {
-        self.book.lock().history.iter().cloned().collect()
+        self.state.lock().history.iter().cloned().collect()
     }
 
     // ANCHOR: change
@@ -157,12 +157,12 @@ impl Store {
         change: Change<'_>,
         edit: impl FnOnce(&Config, &mut Value) -> Result<(), R>,
     ) -> Result<Applied, ChangeError<R>> {
-        let mut book = self.book.lock();
-        let writable = self.begin(&mut book, change)?;
-        let mut json = book.parsed.config.to_json();
-        edit(&book.parsed.config, &mut json).map_err(ChangeError::Refused)?;
-        let parsed = self.source.change(&book.parsed, &json).map_err(ChangeError::Invalid)?;
-        self.replace(&mut book, parsed, change, writable)
+        let mut state = self.state.lock();
+        let writable = self.begin(&mut state, change)?;
+        let mut json = state.parsed.config.to_json();
+        edit(&state.parsed.config, &mut json).map_err(ChangeError::Refused)?;
+        let parsed = self.source.change(&state.parsed, &json).map_err(ChangeError::Invalid)?;
+        self.replace(&mut state, parsed, change, writable)
     }
     // ANCHOR_END: change
 
@@ -172,15 +172,15 @@ impl Store {
     /// See [`ChangeError`]. If the revision is not in the history, the error is `Refused` with the number of
     /// the oldest revision that is.
     pub fn roll_back(&self, change: Change<'_>, revision: u64) -> Result<Applied, ChangeError<u64>> {
-        let mut book = self.book.lock();
-        let writable = self.begin(&mut book, change)?;
-        let oldest = book.history.front().map_or(0, |oldest| oldest.number);
-        let earlier = book.history.iter().find(|earlier| earlier.number == revision);
+        let mut state = self.state.lock();
+        let writable = self.begin(&mut state, change)?;
+        let oldest = state.history.front().map_or(0, |oldest| oldest.number);
+        let earlier = state.history.iter().find(|earlier| earlier.number == revision);
         let text = earlier.ok_or(ChangeError::Refused(oldest))?.text.clone();
         let earlier = self.source.parse(&text).map_err(ChangeError::Invalid)?;
-        let json = carry_over::gone_back_to(&earlier.config, &book.parsed.config, revision);
+        let json = carry_over::gone_back_to(&earlier.config, &state.parsed.config, revision);
         let parsed = self.source.change(&earlier, &json).map_err(ChangeError::Invalid)?;
-        self.replace(&mut book, parsed, change, writable)
+        self.replace(&mut state, parsed, change, writable)
     }
 
     /// Reads the source again and makes it the running configuration, even if it is unchanged. Names of
@@ -189,11 +189,12 @@ impl Store {
     /// # Errors
     /// See [`ChangeError`]; the error is never `Refused`.
     pub fn reload(&self, change: Change<'_>) -> Result<Applied, ChangeError<Infallible>> {
-        let mut book = self.book.lock();
+        let mut state = self.state.lock();
         self.is_expected(change)?;
-        let parsed = self.read(&book).map_err(ChangeError::Invalid)?;
+        let parsed = self.read(&state).map_err(ChangeError::Invalid)?;
         let read = parsed.text.clone();
-        self.take_over(&mut book, parsed, read, change.by, Resolution::Resolved).map_err(ChangeError::Invalid)
+        self.take_over(&mut state, parsed, read, change.by, Resolution::Resolved)
+            .map_err(ChangeError::Invalid)
     }
 
     /// Makes the file's configuration the running one, if the file has changed since it was last read or
@@ -202,7 +203,7 @@ impl Store {
     /// # Errors
     /// Returns every fault of the file.
     pub fn follow_file(&self) -> Result<(), ConfigError> {
-        self.catch_up(&mut self.book.lock())
+        self.catch_up(&mut self.state.lock())
     }
 
     /// Returns every file that the running configuration depends on, except the configuration file itself.
@@ -215,27 +216,27 @@ impl Store {
     /// # Errors
     /// Returns the faults of files that cannot be used. Then nothing changes.
     pub fn follow_files(&self) -> Result<(), ConfigError> {
-        let book = self.book.lock();
+        let state = self.state.lock();
         let before = self.load();
-        let with = self.surroundings(&before, (*before.places).clone(), before.revision);
-        let next = compile(&book.parsed.config, &with);
-        self.swap(Arc::new(next.map_err(|faults| self.source.locate(&book.parsed, faults))?));
+        let with = self.surroundings(&before, (*before.resolved).clone(), before.revision);
+        let next = compile(&state.parsed.config, &with);
+        self.swap(Arc::new(next.map_err(|faults| self.source.locate(&state.parsed, faults))?));
         Ok(())
     }
 
     /// Takes over the `news`: addresses that names of backends resolve to now. The configuration and its
     /// revision stay the same.
     pub fn follow_names(&self, news: ResolvedAddresses) {
-        let book = self.book.lock();
+        let state = self.state.lock();
         let before = self.load();
-        let mut places = (*before.places).clone();
+        let mut resolved = (*before.resolved).clone();
         // A name may have left the configuration in the meantime. Then its addresses are dropped.
-        places.extend(news.into_iter().filter(|(name, _)| before.places.contains_key(name)));
-        let with = self.surroundings(&before, places, before.revision);
-        match compile(&book.parsed.config, &with) {
+        resolved.extend(news.into_iter().filter(|(name, _)| before.resolved.contains_key(name)));
+        let with = self.surroundings(&before, resolved, before.revision);
+        match compile(&state.parsed.config, &with) {
             Ok(next) => self.swap(Arc::new(next)),
             Err(faults) => {
-                let error = self.source.locate(&book.parsed, faults);
+                let error = self.source.locate(&state.parsed, faults);
                 warn!("names of backends resolve to other addresses, which cannot be used: {error}");
             }
         }
@@ -244,13 +245,13 @@ impl Store {
     fn surroundings<'s>(
         &'s self,
         before: &'s Snapshot,
-        places: ResolvedAddresses,
+        resolved: ResolvedAddresses,
         revision: u64,
     ) -> CompileInput<'s> {
         CompileInput {
             metrics: &self.metrics,
             cookie_key: &self.cookie_key,
-            places: Arc::new(places),
+            resolved: Arc::new(resolved),
             before: Some(before),
             revision,
             secrets: Secrets::required(),
@@ -268,64 +269,64 @@ impl Store {
 
     /// Tries again to write the running configuration to its file, if an earlier write failed.
     pub fn write_again(&self) {
-        let mut book = self.book.lock();
-        if book.unwritten && !self.is_edited(&book) {
-            let parsed = book.parsed.clone();
-            if self.write(&mut book, &parsed).is_ok() {
+        let mut state = self.state.lock();
+        if state.unwritten && !self.is_edited(&state) {
+            let parsed = state.parsed.clone();
+            if self.write(&mut state, &parsed).is_ok() {
                 info!("the change that could not be written before is in the file now");
             }
         }
     }
 
-    fn catch_up(&self, book: &mut StoreState) -> Result<(), ConfigError> {
-        let read = self.read(book)?;
-        if book.in_file.as_ref() == Some(&read.text) {
+    fn catch_up(&self, state: &mut StoreState) -> Result<(), ConfigError> {
+        let read = self.read(state)?;
+        if state.in_file.as_ref() == Some(&read.text) {
             return Ok(());
         }
-        let before = book.in_file.as_ref().and_then(|text| self.source.parse(text).ok());
+        let before = state.in_file.as_ref().and_then(|text| self.source.parse(text).ok());
         if before.is_some_and(|before| before.config == read.config) {
             // Only comments or layout of the file have changed. Changes made since then, in memory only, stay
             // in effect.
-            book.in_file = Some(read.text.clone());
-            if read.config == book.parsed.config {
-                book.parsed = read;
+            state.in_file = Some(read.text.clone());
+            if read.config == state.parsed.config {
+                state.parsed = read;
             }
             return Ok(());
         }
         let text = read.text.clone();
-        let parsed = match book.unwritten {
-            true => {
-                self.source.change(&read, &carry_over::edited_meanwhile(&read.config, &book.parsed.config))?
-            }
+        let parsed = match state.unwritten {
+            true => self
+                .source
+                .change(&read, &carry_over::edited_meanwhile(&read.config, &state.parsed.config))?,
             false => read,
         };
-        self.take_over(book, parsed, text, "file", Resolution::Known).map(|_| ())
+        self.take_over(state, parsed, text, "file", Resolution::Known).map(|_| ())
     }
 
-    fn read(&self, book: &StoreState) -> Result<Parsed, ConfigError> {
+    fn read(&self, state: &StoreState) -> Result<Parsed, ConfigError> {
         match self.source.file() {
             Some(_) => self.source.read(),
             // A built-in configuration, or one read from a pipe, cannot change at its source. The running
             // configuration stays.
-            None => Ok(book.parsed.clone()),
+            None => Ok(state.parsed.clone()),
         }
     }
 
     /// Makes `parsed` the running configuration. `parsed` is the text `read` itself, or was derived from it.
     fn take_over(
         &self,
-        book: &mut StoreState,
+        state: &mut StoreState,
         parsed: Parsed,
         read: String,
         by: &str,
         names: Resolution,
     ) -> Result<Applied, ConfigError> {
-        let (next, applied) = self.prepare(book, &parsed, names)?;
+        let (next, applied) = self.prepare(state, &parsed, names)?;
         // These fields are set only after `prepare` succeeds. After an edit that cannot be taken over, the next
         // change must still see that the file was edited.
-        book.unwritten = book.unwritten && parsed.text != read;
-        book.in_file = Some(read);
-        self.commit(book, parsed, next, by, &applied);
+        state.unwritten = state.unwritten && parsed.text != read;
+        state.in_file = Some(read);
+        self.commit(state, parsed, next, by, &applied);
         Ok(applied)
     }
 
@@ -333,10 +334,10 @@ impl Store {
     /// change would start from an old configuration, and writing it would lose the edit.
     ///
     /// Returns true if the file may be written.
-    fn begin<R>(&self, book: &mut StoreState, change: Change<'_>) -> Result<bool, ChangeError<R>> {
-        let edited = self.keeps_in(&book.parsed).is_some() && self.is_edited(book);
-        let caught_up = if edited { self.catch_up(book) } else { Ok(()) };
-        let writable = match (caught_up, change.keeping) {
+    fn begin<R>(&self, state: &mut StoreState, change: Change<'_>) -> Result<bool, ChangeError<R>> {
+        let edited = self.keeps_in(&state.parsed).is_some() && self.is_edited(state);
+        let caught_up = if edited { self.catch_up(state) } else { Ok(()) };
+        let writable = match (caught_up, change.persistence) {
             (Ok(()), _) => true,
             (Err(error), Persistence::Attempted) => {
                 warn!("the change is not in the file, which was edited and is not valid now: {error}");
@@ -359,9 +360,9 @@ impl Store {
     }
 
     /// Returns true if the file has changed since it was last read or written.
-    fn is_edited(&self, book: &StoreState) -> bool {
+    fn is_edited(&self, state: &StoreState) -> bool {
         let now = self.source.keeps_changes_in().and_then(|file| std::fs::read_to_string(file).ok());
-        now != book.in_file
+        now != state.in_file
     }
 
     /// Returns the file that changes are written to, if there is one. The change that turns `admin.persist` off
@@ -375,36 +376,36 @@ impl Store {
     /// Compiles the new configuration, writes it to its file, and swaps the snapshots.
     fn replace<R>(
         &self,
-        book: &mut StoreState,
+        state: &mut StoreState,
         parsed: Parsed,
         change: Change<'_>,
         writable: bool,
     ) -> Result<Applied, ChangeError<R>> {
-        if parsed.text == book.parsed.text {
+        if parsed.text == state.parsed.text {
             // The configuration is the running one already.
             let snapshot = self.load();
             let before = snapshot.revision;
             return Ok(Applied { before, snapshot, changes: Vec::new(), after_restart: Vec::new() });
         }
-        let prepared = self.prepare(book, &parsed, Resolution::Known);
+        let prepared = self.prepare(state, &parsed, Resolution::Known);
         let (next, applied) = prepared.map_err(ChangeError::Invalid)?;
         if change.dry_run {
             forget(&self.metrics, &next, &self.load());
             return Ok(applied);
         }
-        let written = if writable { self.write(book, &parsed) } else { Ok(()) };
+        let written = if writable { self.write(state, &parsed) } else { Ok(()) };
         match written {
-            Ok(()) => book.unwritten = !writable,
-            Err((file, error)) if change.keeping == Persistence::Attempted => {
+            Ok(()) => state.unwritten = !writable,
+            Err((file, error)) if change.persistence == Persistence::Attempted => {
                 warn!(file, %error, "the change is not in the file; the gateway tries to write it again");
-                book.unwritten = true;
+                state.unwritten = true;
             }
             Err((file, error)) => {
                 forget(&self.metrics, &next, &self.load());
                 return Err(ChangeError::NotKept { file, error });
             }
         }
-        self.commit(book, parsed, next, change.by, &applied);
+        self.commit(state, parsed, next, change.by, &applied);
         Ok(applied)
     }
     // ANCHOR_END: replace
@@ -412,14 +413,14 @@ impl Store {
     /// Does the parts of a change that may fail, except writing the file.
     fn prepare(
         &self,
-        book: &StoreState,
+        state: &StoreState,
         parsed: &Parsed,
         names: Resolution,
     ) -> Result<(Arc<Snapshot>, Applied), ConfigError> {
         let before = self.load();
         let wrong = |faults| self.source.locate(parsed, faults);
-        let places = resolve(&parsed.config, names, &before.places).map_err(wrong)?;
-        let with = self.surroundings(&before, places, before.revision + 1);
+        let resolved = resolve(&parsed.config, names, &before.resolved).map_err(wrong)?;
+        let with = self.surroundings(&before, resolved, before.revision + 1);
         let next = Arc::new(compile(&parsed.config, &with).map_err(wrong)?);
         if let Err(faults) = try_on(&next) {
             forget(&self.metrics, &next, &before);
@@ -428,26 +429,26 @@ impl Store {
         let applied = Applied {
             before: before.revision,
             snapshot: next.clone(),
-            changes: difference(&book.parsed.config, &parsed.config),
+            changes: difference(&state.parsed.config, &parsed.config),
             after_restart: self.started_with.needs_restart(&parsed.config),
         };
         Ok((next, applied))
     }
 
     /// Writes a configuration to its file, if it has one.
-    fn write(&self, book: &mut StoreState, parsed: &Parsed) -> Result<(), (String, KeepError)> {
+    fn write(&self, state: &mut StoreState, parsed: &Parsed) -> Result<(), (String, KeepError)> {
         let Some(file) = self.keeps_in(parsed) else { return Ok(()) };
-        keep(file, &parsed.text, || !self.is_edited(book))
+        keep(file, &parsed.text, || !self.is_edited(state))
             .map_err(|error| (file.display().to_string(), error))?;
-        book.in_file = Some(parsed.text.clone());
-        book.unwritten = false;
+        state.in_file = Some(parsed.text.clone());
+        state.unwritten = false;
         Ok(())
     }
 
     /// Does the last part of a change, which cannot fail: swaps the snapshots and records the revision.
     fn commit(
         &self,
-        book: &mut StoreState,
+        state: &mut StoreState,
         parsed: Parsed,
         next: Arc<Snapshot>,
         by: &str,
@@ -468,11 +469,11 @@ impl Store {
         let text = parsed.text.clone();
         let number = next.revision;
         let revision = Revision { number, at: SystemTime::now(), by: by.to_owned(), changes, text };
-        book.history.push_back(Arc::new(revision));
-        while book.history.len() > parsed.config.admin.history.saturating_add(1) {
-            book.history.pop_front();
+        state.history.push_back(Arc::new(revision));
+        while state.history.len() > parsed.config.admin.history.saturating_add(1) {
+            state.history.pop_front();
         }
-        book.parsed = parsed;
+        state.parsed = parsed;
     }
 }
 

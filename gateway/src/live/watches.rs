@@ -14,7 +14,7 @@ use crate::upstream::{HealthPlan, ResolvedAddresses};
 /// The parts of the running snapshot that background services follow.
 pub struct Watches {
     health: watch::Sender<HealthPlan>,
-    places: watch::Sender<Arc<ResolvedAddresses>>,
+    resolved: watch::Sender<Arc<ResolvedAddresses>>,
     acme: watch::Sender<Arc<AcmePlan>>,
     counter_stores: watch::Sender<Vec<Arc<rate_limit::Store>>>,
     key_sets: watch::Sender<Arc<Vec<Arc<KeySet>>>>,
@@ -25,7 +25,7 @@ impl Watches {
     pub(super) fn new(first: &Snapshot) -> Self {
         Watches {
             health: watch::Sender::new(first.health.clone()),
-            places: watch::Sender::new(first.places.clone()),
+            resolved: watch::Sender::new(first.resolved.clone()),
             acme: watch::Sender::new(first.acme.clone()),
             counter_stores: watch::Sender::new(first.stores.clone()),
             key_sets: watch::Sender::new(first.key_sets()),
@@ -35,7 +35,7 @@ impl Watches {
     /// Sends the parts of `now`, the new running snapshot, to every subscriber.
     pub(super) fn send(&self, now: &Snapshot) {
         self.health.send_replace(now.health.clone());
-        self.places.send_replace(now.places.clone());
+        self.resolved.send_replace(now.resolved.clone());
         self.acme.send_replace(now.acme.clone());
         self.counter_stores.send_replace(now.stores.clone());
         self.key_sets.send_replace(now.key_sets());
@@ -47,8 +47,8 @@ impl Watches {
     }
 
     /// Subscribes to the addresses that the names of backends resolve to.
-    pub fn places(&self) -> watch::Receiver<Arc<ResolvedAddresses>> {
-        self.places.subscribe()
+    pub fn resolved(&self) -> watch::Receiver<Arc<ResolvedAddresses>> {
+        self.resolved.subscribe()
     }
 
     /// Subscribes to the plan of certificates to obtain by ACME.

@@ -46,13 +46,13 @@ pub struct Lifecycle {
     /// Log that SIGUSR1 opens again.
     pub log: LogHandle,
     /// Barrier that tells when all accept loops run.
-    pub starting: StartupBarrier,
+    pub barrier: StartupBarrier,
     /// Announcer that reports that the process serves.
     pub announcer: Announcer,
     /// Readiness of the process for traffic.
     pub readiness: Readiness,
     /// Drain state: it begins when another process has the listeners.
-    pub leaving: Drain,
+    pub drain: Drain,
     /// Open connections of clients.
     pub connections: Arc<Connections>,
     /// Maximum time to wait for the connections when the process stops.
@@ -77,8 +77,8 @@ impl Lifecycle {
             let _tells = ended;
             server.run(RunArgs { shutdown_signal: Box::new(Requested(stopped)) });
         });
-        let (starting, tell) = (self.starting, event.clone());
-        tell_later(tell, move || Event::Started(starting.wait(LISTEN_WITHIN)));
+        let (barrier, tell) = (self.barrier, event.clone());
+        tell_later(tell, move || Event::Started(barrier.wait(LISTEN_WITHIN)));
 
         let mut event_loop = EventLoop::new(self.upgrade_state, event);
         let why = event_loop.until_stop(&events, &mut self.announcer, on_sighup)?;
@@ -94,14 +94,14 @@ impl Lifecycle {
             }
             Stop::HandedOver | Stop::NotNeeded(_) => {
                 self.announcer.give_away();
-                self.leaving.begin();
+                self.drain.begin();
                 info!(open_connections, "stopping: another process has the listeners");
                 (self.grace_period + LINGER, SETTLED)
             }
         };
         // The receiver lives as long as the server.
         let _ = stop.send(true);
-        drain(&events, &self.connections, &self.leaving, grace_period, settled);
+        drain(&events, &self.connections, &self.drain, grace_period, settled);
         match why {
             Stop::NotNeeded(error) => Err(error.into()),
             Stop::Signal(_) | Stop::HandedOver => Ok(()),
@@ -112,7 +112,7 @@ impl Lifecycle {
 fn drain(
     events: &Receiver<Event>,
     connections: &Connections,
-    leaving: &Drain,
+    drain: &Drain,
     grace_period: Duration,
     mut settled: Duration,
 ) {
@@ -121,9 +121,9 @@ fn drain(
     loop {
         match events.recv_timeout(LOOK) {
             // The process drains after a hand-over and takes its time. This signal asks it to stop sooner.
-            Ok(Event::Signal(signal @ (SIGTERM | SIGINT))) if leaving.allows_linger() => {
+            Ok(Event::Signal(signal @ (SIGTERM | SIGINT))) if drain.allows_linger() => {
                 info!(signal = signal_name(signal), open_connections = connections.open(), "stopping");
-                leaving.skip_linger();
+                drain.skip_linger();
                 settled = Duration::ZERO;
             }
             Ok(Event::Signal(signal @ (SIGTERM | SIGINT))) => {
@@ -135,7 +135,7 @@ fn drain(
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}
         }
         // Connections of operators are waited for only after a hand-over, and not after a signal.
-        let drained = connections.are_drained() && (settled.is_zero() || leaving.is_idle());
+        let drained = connections.are_drained() && (settled.is_zero() || drain.is_idle());
         // The check must succeed twice: the last accepted connection counts only when its task first runs.
         match drained_since {
             Some(since) if drained && since.elapsed() >= settled => {

@@ -114,7 +114,7 @@ async fn count(windows: &Windows, request: &RequestHeader, ctx: &mut RequestCtx)
         let claim = |name: &str| identity?.claim(name);
         windows.check(
             &RateLimitSubject { address: ctx.client, headers: &request.headers, claim: &claim },
-            ctx.started,
+            ctx.started_at,
         )
     };
     match checked.verdict().await {

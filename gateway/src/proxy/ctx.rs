@@ -32,7 +32,7 @@ use crate::websocket::{TunnelStats, Upgrade};
 /// State of one request.
 pub struct RequestCtx {
     /// Time at which the request's head had been read. (`new_ctx`)
-    pub started: Instant,
+    pub started_at: Instant,
     /// Configuration that applies to the request until its end. (`new_ctx`)
     pub snapshot: Arc<Snapshot>,
     /// Request id, by which the request can be found in logs. (`early_request_filter`)
@@ -57,9 +57,9 @@ pub struct RequestCtx {
     /// True if the client has yet to receive a cookie with its bucket. (`request_filter`)
     pub draw_is_new: bool,
     /// Time at which the request was admitted. (`request_filter`)
-    pub admitted: Option<Instant>,
+    pub admitted_at: Option<Instant>,
     /// Time at which the request's last byte was passed on for the first time. (`request_body_filter`)
-    pub sent: Option<Instant>,
+    pub sent_at: Option<Instant>,
     /// Identity of the client, if the route requires authentication. (`request_filter`)
     pub identity: Option<Arc<Identity>>,
     /// Rate-limit quota of the client; `None` without a rate limit. (`request_filter`)
@@ -94,7 +94,7 @@ pub struct RequestCtx {
     /// True if a copy has been sent to the mirror. (`request_body_filter`)
     pub mirrored: bool,
     /// Time at which the response's head arrived. (`response_filter`)
-    pub responded: Option<Instant>,
+    pub responded_at: Option<Instant>,
     /// True if the response ends with its head, even if the backend sends a body. (`response_filter`)
     pub has_no_content: bool,
     /// Socket of the connection to the backend, as long as the gateway may have to close it at the end of the response.
@@ -121,7 +121,7 @@ impl RequestCtx {
     /// Creates the state of a request whose head has just been read; `timed` adds a timeline.
     pub fn new(snapshot: Arc<Snapshot>, active: &IntGauge, timed: bool) -> Self {
         RequestCtx {
-            started: Instant::now(),
+            started_at: Instant::now(),
             snapshot,
             id: HeaderValue::from_static(""),
             client: None,
@@ -130,8 +130,8 @@ impl RequestCtx {
             route: None,
             paths: None,
             rewritten: None,
-            admitted: None,
-            sent: None,
+            admitted_at: None,
+            sent_at: None,
             draw: SplitBucket::default(),
             draw_is_new: false,
             identity: None,
@@ -150,7 +150,7 @@ impl RequestCtx {
             body_progress: None,
             copy: None,
             mirrored: false,
-            responded: None,
+            responded_at: None,
             has_no_content: false,
             backend_socket: None,
             early: None,
@@ -191,7 +191,7 @@ impl RequestCtx {
     /// Records the time at which the request reached `phase`.
     pub fn reached(&mut self, phase: Phase) {
         if let Some(timeline) = &mut self.timeline {
-            timeline.mark(phase, self.started.elapsed());
+            timeline.mark(phase, self.started_at.elapsed());
         }
     }
 
@@ -199,15 +199,15 @@ impl RequestCtx {
     /// long as the last byte has not been passed on, it counts from the admission. A gRPC call states its own timeout.
     pub fn time_left(&self) -> Duration {
         if let Some(call) = &self.grpc {
-            return call.time_left(self.started.elapsed());
+            return call.time_left(self.started_at.elapsed());
         }
-        let since = self.sent.or(self.admitted).unwrap_or(self.started);
+        let since = self.sent_at.or(self.admitted_at).unwrap_or(self.started_at);
         self.snapshot.proxy.request_timeout.saturating_sub(since.elapsed())
     }
 
     /// Returns true if the request is a gRPC call whose deadline has passed.
     pub fn is_overdue(&self) -> bool {
-        self.grpc.as_ref().is_some_and(|call| call.is_overdue(self.started.elapsed()))
+        self.grpc.as_ref().is_some_and(|call| call.is_overdue(self.started_at.elapsed()))
     }
 
     /// Returns the outcome of an attempt whose response has `status`. A gRPC call is judged by its gRPC status.
@@ -237,11 +237,11 @@ impl RequestCtx {
         if let Some(cookie) = route.split_cookie.as_ref().filter(|_| self.draw_is_new) {
             cookie.on_response(&self.draw.number().to_string(), self.is_https, response)?;
         }
-        let mark = self.backend().map(|backend| &backend.mark);
-        if let (Some(cookie), Some(mark)) = (&route.sticky_cookie, mark)
-            && self.sticky_id.as_ref() != Some(mark)
+        let sticky_id = self.backend().map(|backend| &backend.sticky_id);
+        if let (Some(cookie), Some(sticky_id)) = (&route.sticky_cookie, sticky_id)
+            && self.sticky_id.as_ref() != Some(sticky_id)
         {
-            cookie.on_response(mark, self.is_https, response)?;
+            cookie.on_response(sticky_id, self.is_https, response)?;
         }
         Ok(())
     }

@@ -19,11 +19,11 @@ use crate::proxy::ctx::{EarlyAnswer, RequestCtx};
 use crate::proxy::errors;
 use crate::upstream::Attempt;
 
-/// Handles the head of a backend's response. `ctx.sent` tells whether the request was complete by then.
+/// Handles the head of a backend's response. `ctx.sent_at` tells whether the request was complete by then.
 pub fn on_head(session: &mut Session, ctx: &mut RequestCtx, answer: &ResponseHeader) {
     let is_http2 = answer.version == Version::HTTP_2;
     // A gRPC call over HTTP/2 streams in both directions, and Pingora ends both of them.
-    let is_early = ctx.sent.is_none() && ctx.upgrade.is_none() && !(is_http2 && ctx.grpc.is_some());
+    let is_early = ctx.sent_at.is_none() && ctx.upgrade.is_none() && !(is_http2 && ctx.grpc.is_some());
     if is_early {
         ctx.early = Some(EarlyAnswer { is_refusal: session::awaits_continue(session), is_over: false });
         session.set_keepalive(None);
@@ -65,7 +65,7 @@ fn on_end(session: &Session, ctx: &mut RequestCtx) {
     let Some(early) = &mut ctx.early else { return };
     early.is_over = true;
     ctx.attempt.iter_mut().for_each(Attempt::over);
-    if ctx.sent.is_none() {
+    if ctx.sent_at.is_none() {
         // Pingora waits for the client's next bytes. The expired deadline ends that wait.
         read_deadline::arm(session, Duration::ZERO);
     }
@@ -73,7 +73,7 @@ fn on_end(session: &Session, ctx: &mut RequestCtx) {
 
 /// Starts the time limit for the rest of an answered request; `None` if the request is complete.
 fn open_for(session: &Session, ctx: &RequestCtx, timeout: Duration) -> Option<UnfinishedRequest> {
-    if ctx.sent.is_some() { None } else { request_limit::leave_open(session, timeout) }
+    if ctx.sent_at.is_some() { None } else { request_limit::leave_open(session, timeout) }
 }
 
 /// Holds back a part of the body that the backend does not want.

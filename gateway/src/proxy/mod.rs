@@ -60,7 +60,7 @@ pub struct GatewayDeps {
     /// Challenges by which ACME servers validate host names.
     pub challenges: Arc<Challenges>,
     /// Drain state: after a hand-over, clients must move to the process that serves now.
-    pub leaving: Drain,
+    pub drain: Drain,
     /// True once this process stops.
     pub stopping: watch::Receiver<bool>,
     /// Connector for connections to backends.
@@ -84,8 +84,8 @@ impl Gateway {
     fn request_sent(&self, session: &Session, ctx: &mut RequestCtx) {
         self.mirror(ctx);
         // A backend may respond before it has the whole body. Then the response's head is no longer awaited.
-        if ctx.responded.is_none() {
-            ctx.sent.get_or_insert_with(Instant::now);
+        if ctx.responded_at.is_none() {
+            ctx.sent_at.get_or_insert_with(Instant::now);
             if ctx.grpc.is_none() {
                 read_deadline::arm(session, ctx.time_left());
             }
@@ -156,7 +156,7 @@ impl ProxyHttp for Gateway {
         if let Verdict::Continue(()) = verdict {
             verdict = admission::inject_fault(ctx).await;
         }
-        ctx.admitted = Some(Instant::now());
+        ctx.admitted_at = Some(Instant::now());
         ctx.reached(Phase::RequestFilter);
         match verdict {
             Verdict::Continue(()) => Ok(false),
@@ -173,7 +173,7 @@ impl ProxyHttp for Gateway {
     /// there, Pingora would close the client's connection.
     async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
         if let Some(weighted_pool) = ctx.weighted_pool() {
-            weighted_pool.pool.budget.request(ctx.started);
+            weighted_pool.pool.budget.request(ctx.started_at);
         }
         match ctx.begin_attempt(session.req_header()) {
             Ok(()) => Ok(true),
@@ -291,7 +291,7 @@ impl ProxyHttp for Gateway {
         if !speaks_http2 && session.req_header().version == Version::HTTP_2 {
             cookie_crumbs::join(request)?;
         }
-        let elapsed = ctx.started.elapsed();
+        let elapsed = ctx.started_at.elapsed();
         if let Some(call) = &mut ctx.grpc {
             call.on_request(elapsed, request)?;
         }
@@ -322,7 +322,7 @@ impl ProxyHttp for Gateway {
         for proof in &route.foreign_proofs {
             request.remove_header(proof);
         }
-        if let Some(policy) = &route.entrance.client_certificate {
+        if let Some(policy) = &route.host_policies.client_certificate {
             let handshake = session::handshake(session);
             policy.on_request(handshake.and_then(|handshake| handshake.client.as_ref()), request)?;
         }
@@ -368,7 +368,7 @@ impl ProxyHttp for Gateway {
         }
         // Pingora does not know request trailers, and does not report the end of a request that has trailers.
         let is_before_trailers = body.is_none() && session.req_header().version == Version::HTTP_2;
-        if ctx.upgrade.is_some() && ctx.responded.is_some() {
+        if ctx.upgrade.is_some() && ctx.responded_at.is_some() {
             // The body of a tunnel has ended, and not that of a request.
         } else if end_of_stream || is_before_trailers {
             ctx.reached(Phase::RequestBodyFilter);
@@ -407,7 +407,7 @@ impl ProxyHttp for Gateway {
             debug!(request_id = ?ctx.id, backend = backend.name, "a backend's response is not valid HTTP/1: {fault}");
         }
         let is_late = errors::is_timeout(&error) || read_deadline::has_passed(session);
-        let is_silent = client_reused && is_late && ctx.responded.is_none();
+        let is_silent = client_reused && is_late && ctx.responded_at.is_none();
         if is_silent && let Some(backend) = ctx.backend() {
             backend.kept().fell_silent();
         }
@@ -416,7 +416,7 @@ impl ProxyHttp for Gateway {
             return if ctx.is_overdue() { errors::deadline_exceeded() } else { error };
         }
         let is_backends_turn =
-            ctx.sent.is_some() || session.is_body_done() || session::awaits_continue(session);
+            ctx.sent_at.is_some() || session.is_body_done() || session::awaits_continue(session);
         if errors::is_clients_fault(&error, is_backends_turn) {
             return errors::request_timeout();
         }
@@ -425,7 +425,7 @@ impl ProxyHttp for Gateway {
         // The backend has not seen the request, either for certain or most likely. This is no failure of the backend.
         let refused = errors::is_unprocessed(&error) && sent.body_at_hand && !sent.answered;
         let stale_conn_retried =
-            may_resend && errors::is_race(&error, client_reused, ctx.responded.is_some());
+            may_resend && errors::is_race(&error, client_reused, ctx.responded_at.is_some());
         if (refused || stale_conn_retried) && ctx.takes_free_retry() {
             ctx.on_new_connection = true;
             error.set_retry(true);
@@ -489,7 +489,7 @@ impl ProxyHttp for Gateway {
         ctx.has_no_content = session::has_no_content(session.req_header(), response.status);
         early_response::on_head(session, ctx, response);
         tunnel::settle(response.status, session, ctx)?;
-        ctx.responded = Some(Instant::now());
+        ctx.responded_at = Some(Instant::now());
         ctx.reached(Phase::ResponseFilter);
         if let Some(call) = &mut ctx.grpc {
             call.on_response(response)?;
@@ -524,7 +524,7 @@ impl ProxyHttp for Gateway {
         {
             ctx.encoder = compression.on_response(session.req_header(), response)?;
         }
-        if self.parts.leaving.has_begun() || session.is_process_shutting_down() {
+        if self.parts.drain.has_begun() || session.is_process_shutting_down() {
             // The client must not send another request on a connection that is about to close.
             session.set_keepalive(None);
         }

@@ -30,9 +30,9 @@ pub struct RequestLog {
 impl RequestLog {
     /// Records a finished request; `error` is the reason if the request did not end with its response.
     pub fn enter(&self, session: &Session, error: Option<&Error>, ctx: &mut RequestCtx) {
-        let duration = ctx.started.elapsed();
+        let duration = ctx.started_at.elapsed();
         let status = session::final_response(session).map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
-        if error.is_none() && ctx.responded.is_some() {
+        if error.is_none() && ctx.responded_at.is_some() {
             let answer = session::final_response(session);
             ctx.record(answer.map_or(Outcome::Failure, |status| ctx.outcome(status)));
         }
@@ -44,7 +44,7 @@ impl RequestLog {
     fn count(&self, status: u16, duration: Duration, ctx: &RequestCtx) {
         let metrics = ctx.metrics();
         self.metrics.response(metrics, status);
-        let responded = ctx.responded.map_or(duration, |at| at.duration_since(ctx.started));
+        let responded = ctx.responded_at.map_or(duration, |at| at.duration_since(ctx.started_at));
         metrics.latency.observe(responded.as_secs_f64());
         if let Some(tag) = ctx
             .weighted_pool()

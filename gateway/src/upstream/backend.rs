@@ -56,7 +56,7 @@ pub struct BackendState {
     pub host: Option<String>,
     /// Sticky id: the value that a client is given, and sends back to reach this backend again. The value is a hash,
     /// so it tells the client nothing about the backend.
-    pub mark: String,
+    pub sticky_id: String,
     /// Metrics of the backend.
     pub metrics: BackendMetrics,
     /// Number of kinds of probes that the backend fails.
@@ -77,7 +77,7 @@ impl BackendState {
     pub fn new(name: String, endpoint: Endpoint, host: Option<String>, metrics: BackendMetrics) -> Self {
         let hash = openssl::sha::sha256(format!("{name} {endpoint}").as_bytes());
         BackendState {
-            mark: hex::encode(&hash[..8]),
+            sticky_id: hex::encode(&hash[..8]),
             name,
             endpoint,
             host,

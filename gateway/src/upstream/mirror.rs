@@ -70,8 +70,12 @@ impl Mirrors {
     /// Sends `copy` to `mirror` in the background, for at most `limit`. Unlike a client's request, the copy counts
     /// neither as in flight nor for a circuit, because the backends may also serve clients.
     pub fn send(&self, copy: MirrorCopy, mirror: &Mirror, limit: Duration, metrics: &MirrorMetrics) {
-        let wanted =
-            Selection { key: b"", known: None, limit: mirror.peers.max_inflight(), respects_circuits: true };
+        let wanted = Selection {
+            key: b"",
+            sticky_id: None,
+            limit: mirror.peers.max_inflight(),
+            respects_circuits: true,
+        };
         let (Some(body), Ok(permit)) = (copy.body, self.room.clone().try_acquire_owned()) else {
             return metrics.dropped.inc();
         };

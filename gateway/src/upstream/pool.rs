@@ -17,8 +17,8 @@ const CHOICES: usize = 3;
 pub struct Selection<'r> {
     /// Key of consistent hashing.
     pub key: &'r [u8],
-    /// Sticky id that the client sent, of the backend that it got before; see [`BackendState::mark`].
-    pub known: Option<&'r str>,
+    /// Sticky id that the client sent, of the backend that it got before; see [`BackendState::sticky_id`].
+    pub sticky_id: Option<&'r str>,
     /// Maximum number of requests in flight on one backend.
     pub limit: u32,
     /// True if the states of circuits count.
@@ -161,8 +161,8 @@ impl Group {
         selection: &Selection<'_>,
         may_be: impl Fn(&Member) -> bool,
     ) -> Option<&Member> {
-        let marked = |mark| self.members().iter().find(|member| member.backend.mark == mark);
-        let known = selection.known.and_then(marked).filter(|member| may_be(member));
+        let marked = |sticky_id| self.members().iter().find(|member| member.backend.sticky_id == sticky_id);
+        let known = selection.sticky_id.and_then(marked).filter(|member| may_be(member));
         known.or_else(|| self.pick(turn, selection.key, may_be))
     }
 }
@@ -185,8 +185,8 @@ mod tests {
     use crate::telemetry::Metrics;
     use crate::upstream::backend::tests::{backend, begin, trip};
 
-    const WANTED: Selection<'_> =
-        Selection { key: b"", known: None, limit: u32::MAX, respects_circuits: true };
+    const SELECTION: Selection<'_> =
+        Selection { key: b"", sticky_id: None, limit: u32::MAX, respects_circuits: true };
 
     struct Fixture {
         a: Arc<BackendState>,
@@ -225,49 +225,49 @@ mod tests {
         let fixture = fixture(0);
         let Fixture { a, b, backup, .. } = &fixture;
         for _ in 0..4 {
-            assert_eq!(fixture.begin(&WANTED, &[a]).unwrap(), "b");
+            assert_eq!(fixture.begin(&SELECTION, &[a]).unwrap(), "b");
         }
-        assert_eq!(fixture.begin(&WANTED, &[a, b]).unwrap(), "backup");
-        assert!(fixture.begin(&WANTED, &[a, b, backup]).is_ok(), "where all failed, any will do");
+        assert_eq!(fixture.begin(&SELECTION, &[a, b]).unwrap(), "backup");
+        assert!(fixture.begin(&SELECTION, &[a, b, backup]).is_ok(), "where all failed, any will do");
         for backend in [b, backup] {
             backend.set_failing(true, Duration::ZERO);
         }
-        assert_eq!(fixture.begin(&WANTED, &[a]).unwrap(), "a");
+        assert_eq!(fixture.begin(&SELECTION, &[a]).unwrap(), "a");
     }
 
     #[test]
     fn a_backup_gets_nothing_while_another_is_usable() {
         let fixture = fixture(0);
-        let names = || (0..10).map(|_| fixture.begin(&WANTED, &[]).unwrap()).collect::<Vec<_>>();
+        let names = || (0..10).map(|_| fixture.begin(&SELECTION, &[]).unwrap()).collect::<Vec<_>>();
         assert!(!names().contains(&"backup".to_owned()));
         fixture.a.set_drained(true);
         trip(&fixture.b);
         assert_eq!(names(), ["backup"; 10]);
         fixture.backup.set_failing(true, Duration::ZERO);
-        let refusal = fixture.begin(&WANTED, &[]).unwrap_err();
+        let refusal = fixture.begin(&SELECTION, &[]).unwrap_err();
         assert!(matches!(refusal, NoBackend::NoneUsable(Some(_))), "the circuit's time is told: {refusal:?}");
         fixture.b.set_failing(true, Duration::ZERO);
-        assert_eq!(fixture.begin(&WANTED, &[]), Err(NoBackend::NoneUsable(None)));
+        assert_eq!(fixture.begin(&SELECTION, &[]), Err(NoBackend::NoneUsable(None)));
     }
 
     #[test]
     fn sticky_client_keeps_backend_while_usable() {
         let fixture = fixture(0);
-        let mark = fixture.b.mark.clone();
-        let selection = Selection { known: Some(&mark), ..WANTED };
+        let sticky_id = fixture.b.sticky_id.clone();
+        let selection = Selection { sticky_id: Some(&sticky_id), ..SELECTION };
         for _ in 0..4 {
             assert_eq!(fixture.begin(&selection, &[]).unwrap(), "b");
         }
         assert_eq!(fixture.begin(&selection, &[&fixture.b]).unwrap(), "a");
         fixture.b.set_drained(true);
         assert_eq!(fixture.begin(&selection, &[]).unwrap(), "a");
-        assert!(fixture.begin(&Selection { known: Some("unknown"), ..WANTED }, &[]).is_ok());
+        assert!(fixture.begin(&Selection { sticky_id: Some("unknown"), ..SELECTION }, &[]).is_ok());
     }
 
     #[test]
     fn backends_at_inflight_limit_are_all_busy() {
         let fixture = fixture(0);
-        let selection = Selection { limit: 1, ..WANTED };
+        let selection = Selection { limit: 1, ..SELECTION };
         let _first = fixture.pool.begin_attempt(&selection, &[]).unwrap();
         let second = fixture.pool.begin_attempt(&selection, &[]).unwrap();
         assert_eq!(fixture.begin(&selection, &[]).unwrap(), "backup", "it is there for this");
@@ -281,7 +281,7 @@ mod tests {
     fn pool_below_panic_threshold_uses_all_backends() {
         let fixture = fixture(60);
         let names = || {
-            let mut names: Vec<_> = (0..10).map(|_| fixture.begin(&WANTED, &[]).unwrap()).collect();
+            let mut names: Vec<_> = (0..10).map(|_| fixture.begin(&SELECTION, &[]).unwrap()).collect();
             names.sort();
             names.dedup();
             names
@@ -302,7 +302,7 @@ mod tests {
         let fixture = fixture(0);
         trip(&fixture.a);
         trip(&fixture.b);
-        let selection = Selection { respects_circuits: false, ..WANTED };
+        let selection = Selection { respects_circuits: false, ..SELECTION };
         assert_ne!(fixture.begin(&selection, &[]).unwrap(), "backup");
     }
 }

@@ -147,7 +147,7 @@ impl Caller {
             by: &self.who,
             expected: self.if_match.as_deref(),
             dry_run: self.options.dry_run,
-            keeping: Persistence::Required,
+            persistence: Persistence::Required,
         }
     }
 

@@ -73,7 +73,7 @@ pub(in crate::live) fn certificates(
 /// Returns the file of the certificate that `host` gets by ACME, or `None` if the host does not use ACME.
 /// Certificate and key are in the same file.
 fn acme_pair(acme: &AcmePlan, host: &VirtualHost) -> Option<Pair> {
-    let mut selection = acme.wanted.iter().filter(|_| host.acme);
+    let mut selection = acme.planned.iter().filter(|_| host.acme);
     let selection = selection.find(|selection| selection.vhost == host.domain)?;
     let file = acme.server.as_ref()?.certificate_file(&selection.domain);
     Some(Pair { certificate: file.clone(), key: file })

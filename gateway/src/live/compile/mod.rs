@@ -52,7 +52,7 @@ pub(super) struct CompileInput<'s> {
     pub(super) metrics: &'s Arc<Metrics>,
     pub(super) cookie_key: &'s Arc<CookieKey>,
     /// Addresses that the names of backends resolve to.
-    pub(super) places: Arc<ResolvedAddresses>,
+    pub(super) resolved: Arc<ResolvedAddresses>,
     /// Snapshot that the new one will replace; `None` at the start.
     pub(super) before: Option<&'s Snapshot>,
     /// Revision number of the new snapshot.
@@ -130,7 +130,7 @@ fn compile_with(
         routes: compiler.routes,
         certificates: certificates.clone(),
         backends,
-        places: with.places.clone(),
+        resolved: with.resolved.clone(),
         acme: Arc::new(acme),
         health,
         budgets,
@@ -181,8 +181,8 @@ fn backends(config: &Config, with: &CompileInput<'_>) -> Result<Vec<Vec<Instance
         let address = backend.address.as_ref().ok_or_else(|| not_validated("a backend has no address"))?;
         let fixed = fixed(address).map(|place| vec![place]);
         let named = address.name().is_some();
-        let places = fixed.as_ref().or_else(|| with.places.get(address));
-        let places = places.ok_or_else(|| not_validated("the name of a backend was not resolved"))?;
+        let resolved = fixed.as_ref().or_else(|| with.resolved.get(address));
+        let resolved = resolved.ok_or_else(|| not_validated("the name of a backend was not resolved"))?;
         let instance = |place: &ResolvedAddress| {
             let name = match &place.endpoint {
                 Endpoint::Inet(address) if named => format!("{}@{address}", backend.id),
@@ -194,7 +194,7 @@ fn backends(config: &Config, with: &CompileInput<'_>) -> Result<Vec<Vec<Instance
                 backup: backend.backup || place.backup,
             }
         };
-        backends.push(places.iter().map(instance).collect());
+        backends.push(resolved.iter().map(instance).collect());
     }
     Ok(backends)
 }
@@ -224,21 +224,21 @@ impl<'c> Compiler<'c> {
         host: &'c VirtualHost,
     ) -> Result<RuleTable<Arc<Route>>, Vec<PathFault>> {
         let at = format!("virtual_hosts/{index}/");
-        let entrance = Arc::new(self.entrance(host));
+        let host_policies = Arc::new(self.host_policies(host));
         let mut rules = Vec::new();
         for (i, route) in host.routes.iter().enumerate() {
             rules.push(Rule {
                 path: path_rule(route),
                 methods: route.methods.iter().map(|method| method.0.clone()).collect(),
                 headers: route.header_match.0.iter().map(|(n, v)| (n.0.clone(), v.0.clone())).collect(),
-                target: self.add(&format!("{at}routes/{i}/"), host, &entrance, Some(route))?,
+                target: self.add(&format!("{at}routes/{i}/"), host, &host_policies, Some(route))?,
             });
         }
-        Ok(RuleTable::new(rules, self.add(&at, host, &entrance, None)?))
+        Ok(RuleTable::new(rules, self.add(&at, host, &host_policies, None)?))
     }
 
     /// Compiles the policies that all routes of `host` share.
-    fn entrance(&self, host: &VirtualHost) -> HostPolicies {
+    fn host_policies(&self, host: &VirtualHost) -> HostPolicies {
         // The search is skipped without a client CA, because there may be many hosts.
         let mut shown = self.certificates.all().iter().filter(|_| !host.client_ca_file.is_empty());
         let shown = shown.find(|shown| shown.domain == host.domain);
@@ -254,11 +254,11 @@ impl<'c> Compiler<'c> {
         &mut self,
         at: &str,
         host: &'c VirtualHost,
-        entrance: &Arc<HostPolicies>,
+        host_policies: &Arc<HostPolicies>,
         route: Option<&'c config::Route>,
     ) -> Result<Arc<Route>, Vec<PathFault>> {
         let name = route.map_or_else(|| WHOLE_HOST.to_owned(), config::Route::name);
-        let made = Arc::new(self.route(at, host, entrance, route, &name)?);
+        let made = Arc::new(self.route(at, host, host_policies, route, &name)?);
         self.routes.insert((host.domain.clone(), name), made.clone());
         Ok(made)
     }
@@ -268,7 +268,7 @@ impl<'c> Compiler<'c> {
         &mut self,
         at: &str,
         host: &'c VirtualHost,
-        entrance: &Arc<HostPolicies>,
+        host_policies: &Arc<HostPolicies>,
         route: Option<&'c config::Route>,
         name: &str,
     ) -> Result<Route, Vec<PathFault>> {
@@ -299,7 +299,7 @@ impl<'c> Compiler<'c> {
         Ok(Route {
             domain: host.domain.clone(),
             name: name.to_owned(),
-            entrance: entrance.clone(),
+            host_policies: host_policies.clone(),
             policies: policies.levels(),
             redirect: redirect.map_err(|_| not_validated("the target of a redirect is not valid"))?,
             rewrite: rewrite.map_err(|_| not_validated("the rewrite of a path is not valid"))?,
@@ -390,7 +390,7 @@ impl<'c> Compiler<'c> {
         let name = match own_tag {
             Some(tag) if tag != host.enabled_backends_tag => {
                 let hash = openssl::sha::sha256(tag.as_bytes());
-                format!("{name}-{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2])
+                format!("{name}-{}", hex::encode(&hash[..3]))
             }
             _ => name.clone(),
         };

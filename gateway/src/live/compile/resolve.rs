@@ -38,19 +38,19 @@ pub(in crate::live) fn resolve(
     }
     let (known, unknown): (Vec<&Address>, Vec<&Address>) =
         named.into_iter().partition(|name| names == Resolution::Known && before.contains_key(*name));
-    let mut places: ResolvedAddresses =
+    let mut resolved: ResolvedAddresses =
         known.into_iter().map(|name| (name.clone(), before[name].clone())).collect();
     if unknown.is_empty() {
-        return Ok(places);
+        return Ok(resolved);
     }
     let mut faults = Vec::new();
     for (name, answer) in look_up_now(&unknown, &config.proxy.nameservers) {
         match (answer, before.get(name)) {
             (Ok(found), _) => {
-                places.insert(name.clone(), found);
+                resolved.insert(name.clone(), found);
             }
             (Err(_), Some(before)) => {
-                places.insert(name.clone(), before.clone());
+                resolved.insert(name.clone(), before.clone());
             }
             (Err(error), None) if error.is_final => {
                 faults.extend(leads_nowhere(config, name, &error.reason));
@@ -58,11 +58,11 @@ pub(in crate::live) fn resolve(
             (Err(LookupError { reason, .. }), None) => {
                 // DNS itself may be down. That is no reason to refuse to start.
                 warn!(%name, reason, "the name of a backend cannot be looked up yet; it is asked for again");
-                places.insert(name.clone(), Vec::new());
+                resolved.insert(name.clone(), Vec::new());
             }
         }
     }
-    if faults.is_empty() { Ok(places) } else { Err(faults) }
+    if faults.is_empty() { Ok(resolved) } else { Err(faults) }
 }
 
 fn leads_nowhere(config: &Config, name: &Address, reason: &str) -> Vec<PathFault> {

@@ -188,7 +188,11 @@ fn taken(route: &Route, request: &RequestHeader, upstream_path: String) -> Taken
         depends_on: Vec::new(),
         is_at_door: false,
         by_address: route.access.is_some(),
-        by_certificate: route.entrance.client_certificate.as_ref().is_some_and(|policy| policy.is_required()),
+        by_certificate: route
+            .host_policies
+            .client_certificate
+            .as_ref()
+            .is_some_and(|policy| policy.is_required()),
         auth: route.auth.as_ref().map(|auth| auth.kind.name()),
         auth_cookies: route.auth.as_ref().is_some_and(|auth| auth.kind == AuthKind::Forward),
         fault: route.fault.as_ref().map(ToString::to_string),

@@ -18,7 +18,7 @@ use openssl::sign::Signer;
 use crate::util::random;
 
 /// Number of slots.
-const PLACES: usize = 4096;
+const SLOTS: usize = 4096;
 /// Lifetime of an entry after its last use.
 const UNUSED: Duration = Duration::from_secs(60);
 /// Maximum lifetime of an entry.
@@ -30,7 +30,7 @@ pub(super) type Digest = [u8; 32];
 /// Table of proofs, by the hash of the credentials.
 pub(super) struct Cache<T> {
     key: PKey<Private>,
-    places: Box<[ArcSwapOption<CacheEntry<T>>]>,
+    slots: Box<[ArcSwapOption<CacheEntry<T>>]>,
 }
 
 struct CacheEntry<T> {
@@ -51,8 +51,8 @@ impl<T: Clone> Cache<T> {
         let secret = random::secret().map_err(|error| error.to_string())?;
         let key = PKey::hmac(&secret)
             .map_err(|error| format!("OpenSSL cannot make a key from a secret: {error}"))?;
-        let places = (0..PLACES).map(|_| ArcSwapOption::empty()).collect();
-        Ok(Cache { key, places })
+        let slots = (0..SLOTS).map(|_| ArcSwapOption::empty()).collect();
+        Ok(Cache { key, slots })
     }
 
     /// Returns the hash of the credentials. Returns `None` if OpenSSL cannot compute it; then the caller caches
@@ -83,7 +83,7 @@ impl<T: Clone> Cache<T> {
 
     fn place(&self, digest: &Digest) -> &ArcSwapOption<CacheEntry<T>> {
         // The key is secret, so a client cannot choose which slot to overwrite.
-        &self.places[usize::from(u16::from_le_bytes([digest[0], digest[1]])) % PLACES]
+        &self.slots[usize::from(u16::from_le_bytes([digest[0], digest[1]])) % SLOTS]
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, Uri};
 use openssl::sha::sha256;
 
-use super::jwks::{KeySet, Pace};
+use super::jwks::{KeySet, Timing};
 use super::keys::Key;
 use super::users::Users;
 use super::{Auth, AuthMethod, api_key, basic, forward, jwt};
@@ -161,7 +161,7 @@ impl<'c> Compiler<'c> {
         let which = (url.clone(), roots, refresh);
         let known = self.kept.key_sets.get(&which).or_else(|| self.before.key_sets.get(&which)).cloned();
         let set = known.unwrap_or_else(|| {
-            Arc::new(KeySet::new(url, uri, http, Pace::refreshing(refresh), (self.metrics)(url)))
+            Arc::new(KeySet::new(url, uri, http, Timing::refreshing(refresh), (self.metrics)(url)))
         });
         self.kept.key_sets.insert(which, set.clone());
         Ok(set)

@@ -36,7 +36,7 @@ pub(super) struct Hashing {
     running: Arc<Semaphore>,
     /// Number of passwords of one client that may be hashed or wait in the common queue.
     running_of_one: usize,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// Clients that hold a place. The map therefore never has more clients than there are places.
     clients: Mutex<HashMap<Option<IpAddr>, ClientShare>>,
     timeout: Duration,
@@ -44,7 +44,7 @@ pub(super) struct Hashing {
 
 struct ClientShare {
     running: Arc<Semaphore>,
-    places: usize,
+    permits: usize,
 }
 
 /// Reason why a password cannot be hashed now.
@@ -71,11 +71,11 @@ pub(super) struct HashPermit {
 }
 
 impl Hashing {
-    fn new(at_once: usize, places: usize, timeout: Duration) -> Self {
+    fn new(at_once: usize, permits: usize, timeout: Duration) -> Self {
         Hashing {
             running: Arc::new(Semaphore::new(at_once)),
             running_of_one: at_once.div_ceil(2),
-            places: Arc::new(Semaphore::new(places)),
+            permits: Arc::new(Semaphore::new(permits)),
             clients: Mutex::default(),
             timeout,
         }
@@ -106,13 +106,13 @@ impl Hashing {
     /// Returns a place for a client, and the client's own queue.
     fn place(self: &Arc<Self>, of: Option<IpAddr>) -> Result<(WaitingPermit, Arc<Semaphore>), Overloaded> {
         let mut clients = self.clients.lock();
-        if clients.get(&of).is_some_and(|client| client.places >= MAX_OF_ONE) {
+        if clients.get(&of).is_some_and(|client| client.permits >= MAX_OF_ONE) {
             return Err(Overloaded::TooManyOfOne);
         }
-        let among_all = self.places.clone().try_acquire_owned().map_err(|_| Overloaded::TooMany)?;
-        let new = || ClientShare { running: Arc::new(Semaphore::new(self.running_of_one)), places: 0 };
+        let among_all = self.permits.clone().try_acquire_owned().map_err(|_| Overloaded::TooMany)?;
+        let new = || ClientShare { running: Arc::new(Semaphore::new(self.running_of_one)), permits: 0 };
         let client = clients.entry(of).or_insert_with(new);
-        client.places += 1;
+        client.permits += 1;
         Ok((WaitingPermit { hashing: self.clone(), of, _among_all: among_all }, client.running.clone()))
     }
 }
@@ -121,8 +121,8 @@ impl Drop for WaitingPermit {
     fn drop(&mut self) {
         let mut clients = self.hashing.clients.lock();
         if let Some(client) = clients.get_mut(&self.of) {
-            client.places -= 1;
-            if client.places == 0 {
+            client.permits -= 1;
+            if client.permits == 0 {
                 clients.remove(&self.of);
             }
         }
@@ -141,8 +141,8 @@ mod tests {
         Some(IpAddr::from([192, 0, 2, last]))
     }
 
-    fn hashing(at_once: usize, places: usize) -> Arc<Hashing> {
-        Arc::new(Hashing::new(at_once, places, TIMEOUT))
+    fn hashing(at_once: usize, permits: usize) -> Arc<Hashing> {
+        Arc::new(Hashing::new(at_once, permits, TIMEOUT))
     }
 
     #[tokio::test]

@@ -33,7 +33,7 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 
 /// Intervals and timeouts of fetching.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct Timing {
     /// Time between two regular fetches.
     pub refresh: Duration,
     /// Minimum time from a fetch to one that a client's request causes.
@@ -44,11 +44,11 @@ pub struct Pace {
     pub timeout: Duration,
 }
 
-impl Pace {
+impl Timing {
     /// Returns the default values, with a fetch every `refresh`.
     pub fn refreshing(refresh: Duration) -> Self {
         let floor = refresh.min(Duration::from_secs(30));
-        Pace { refresh, floor, limit: Duration::from_secs(5), timeout: Duration::from_secs(2) }
+        Timing { refresh, floor, limit: Duration::from_secs(5), timeout: Duration::from_secs(2) }
     }
 }
 
@@ -58,7 +58,7 @@ pub struct KeySet {
     pub url: String,
     uri: Uri,
     http: BodilessClient,
-    pace: Pace,
+    timing: Timing,
     keys: ArcSwapOption<Arc<[Key]>>,
     /// Keys that the last fetch ignored. The log reports each of them once.
     passed_over: Mutex<Vec<String>>,
@@ -79,12 +79,12 @@ struct KeySetState {
 
 impl KeySet {
     /// Creates the key set at `url`, without any keys yet.
-    pub fn new(url: &str, uri: Uri, http: BodilessClient, pace: Pace, metrics: KeySetMetrics) -> Self {
+    pub fn new(url: &str, uri: Uri, http: BodilessClient, timing: Timing, metrics: KeySetMetrics) -> Self {
         KeySet {
             url: url.to_owned(),
             uri,
             http,
-            pace,
+            timing,
             keys: ArcSwapOption::empty(),
             passed_over: Mutex::default(),
             state: watch::Sender::new(KeySetState { is_fetching: true, ..KeySetState::default() }),
@@ -104,7 +104,7 @@ impl KeySet {
         let mut state = self.state.subscribe();
         let now = *state.borrow_and_update();
         if !now.is_fetching {
-            if now.ended.is_some_and(|ended| ended.elapsed() < self.pace.floor) {
+            if now.ended.is_some_and(|ended| ended.elapsed() < self.timing.floor) {
                 // The last fetch is too recent. Without this limit a client could cause a fetch with each
                 // request.
                 return keys.filter(|_| now.is_current);
@@ -113,7 +113,7 @@ impl KeySet {
         }
         let begun = now.ended;
         let fetched = state.wait_for(|state| !state.is_fetching && state.ended != begun);
-        let is_current = match timeout(self.pace.timeout, fetched).await {
+        let is_current = match timeout(self.timing.timeout, fetched).await {
             Ok(Ok(state)) => state.is_current,
             _ => false,
         };
@@ -127,7 +127,7 @@ impl KeySet {
 
     /// Fetches the keys repeatedly, until the future is dropped.
     async fn follow(&self) {
-        let backoff = Backoff { first: RETRY_FIRST, most: self.pace.floor.max(RETRY_FIRST) };
+        let backoff = Backoff { first: RETRY_FIRST, most: self.timing.floor.max(RETRY_FIRST) };
         let mut failures = 0;
         loop {
             self.state.send_modify(|state| state.is_fetching = true);
@@ -137,7 +137,7 @@ impl KeySet {
                 Ok(set) => {
                     self.take(set);
                     failures = 0;
-                    self.pace.refresh
+                    self.timing.refresh
                 }
                 Err(reason) => {
                     self.metrics.failed.inc();
@@ -162,7 +162,7 @@ impl KeySet {
 
     /// Waits until a request needs other keys, and at least for the minimum time.
     async fn asked_for(&self) {
-        let floor = sleep(self.pace.floor);
+        let floor = sleep(self.timing.floor);
         self.wanted.notified().await;
         floor.await;
     }
@@ -195,7 +195,7 @@ impl KeySet {
             .header(header::USER_AGENT, "gateway")
             .body(Empty::new())
             .map_err(|error| error.to_string())?;
-        let answer = http_client::fetch(&self.http, request, self.pace.limit, MAX_BYTES).await?;
+        let answer = http_client::fetch(&self.http, request, self.timing.limit, MAX_BYTES).await?;
         if answer.status != StatusCode::OK {
             // A redirect is refused too: the operator has not allowed keys from its target.
             return Err(format!("answered with {}", answer.status));

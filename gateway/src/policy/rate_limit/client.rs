@@ -30,22 +30,22 @@ pub(super) enum ClientKey<'r> {
 impl<'r> ClientKey<'r> {
     /// Returns the client that `key` identifies. A client without such a name, or with an empty one, is
     /// identified by its address.
-    pub(super) fn of(key: &RateLimitKey, asker: &RateLimitSubject<'r>) -> Self {
+    pub(super) fn of(key: &RateLimitKey, subject: &RateLimitSubject<'r>) -> Self {
         let name = match key {
             RateLimitKey::ClientIp => None,
             RateLimitKey::Header(name) => {
-                asker.headers.get(&name.0).map(|value| Cow::Borrowed(value.as_bytes()))
+                subject.headers.get(&name.0).map(|value| Cow::Borrowed(value.as_bytes()))
             }
             RateLimitKey::Cookie(name) => {
-                cookies(asker.headers, name).next().map(|value| Cow::Borrowed(value.as_bytes()))
+                cookies(subject.headers, name).next().map(|value| Cow::Borrowed(value.as_bytes()))
             }
-            RateLimitKey::Claim(name) => (asker.claim)(name).map(as_bytes),
+            RateLimitKey::Claim(name) => (subject.claim)(name).map(as_bytes),
         };
         match name.filter(|name| !name.is_empty()) {
             Some(name) => ClientKey::Named(name),
             // Clients on a Unix socket have no address and count as one client.
             None => {
-                ClientKey::Address(asker.address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), client_network))
+                ClientKey::Address(subject.address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), client_network))
             }
         }
     }
@@ -78,9 +78,9 @@ mod tests {
         headers.insert("x-empty", "".parse().unwrap());
         headers.insert("cookie", "x=1; session=s1".parse().unwrap());
         let claim = |name: &str| (name == "sub").then_some(Cow::Borrowed("ann"));
-        let asker =
+        let subject =
             RateLimitSubject { address: Some([192, 0, 2, 1].into()), headers: &headers, claim: &claim };
-        let client = |key: &str| ClientKey::of(&RateLimitKey::try_from(key.to_owned()).unwrap(), &asker);
+        let client = |key: &str| ClientKey::of(&RateLimitKey::try_from(key.to_owned()).unwrap(), &subject);
         let address = client("client_ip");
         assert_eq!(client("header:X-Key"), ClientKey::Named(Cow::Borrowed(b"192.0.2.1")));
         assert_ne!(client("header:X-Key"), address, "nobody is counted as another by writing its address");

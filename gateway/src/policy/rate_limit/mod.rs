@@ -122,10 +122,10 @@ impl Windows {
 
     /// Counts a request. The verdict is there at once if this gateway counts all windows, or one of its own
     /// windows refuses the request. Otherwise the caller has to wait for the store.
-    pub fn check(&self, asker: &RateLimitSubject<'_>, now: Instant) -> CheckOutcome<'_> {
+    pub fn check(&self, subject: &RateLimitSubject<'_>, now: Instant) -> CheckOutcome<'_> {
         let mut tally = Tally::default();
         for (key, window) in tally.keys.iter_mut().zip(&self.windows) {
-            *key = window.key(asker, &self.counters);
+            *key = window.key(subject, &self.counters);
         }
         let here = 0..self.local;
         match &self.store {
@@ -138,7 +138,7 @@ impl Windows {
             }
             Some(store) => {
                 let ask = |window: &Window| Ask {
-                    key: window.shared_key(asker),
+                    key: window.shared_key(subject),
                     limit: window.limit,
                     window_ms: window.ms,
                 };

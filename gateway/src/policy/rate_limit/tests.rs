@@ -47,8 +47,8 @@ fn ask(windows: &Windows, client: &str, key: &str, now: Instant) -> Verdict<Quot
     let mut headers = HeaderMap::new();
     headers.insert("x-key", key.parse().unwrap());
     let address: Option<IpAddr> = client.parse().ok();
-    let asker = RateLimitSubject { address, headers: &headers, claim: &|_| None };
-    match windows.check(&asker, now) {
+    let subject = RateLimitSubject { address, headers: &headers, claim: &|_| None };
+    match windows.check(&subject, now) {
         CheckOutcome::Done(verdict) => verdict,
         CheckOutcome::Waits(_) => panic!("there is no store"),
     }
@@ -196,12 +196,12 @@ fn windows_by_claim_are_checked_separately() {
     let (arrival, claim) = (limiter.on_arrival.unwrap(), limiter.by_claim.unwrap());
     let now = Instant::now();
     let tenant = |name: &'static str, address: [u8; 4]| {
-        let asker = RateLimitSubject {
+        let subject = RateLimitSubject {
             address: Some(address.into()),
             headers: &HeaderMap::new(),
             claim: &|asked| (asked == "tenant" && !name.is_empty()).then_some(name.into()),
         };
-        match claim.check(&asker, now) {
+        match claim.check(&subject, now) {
             CheckOutcome::Done(Verdict::Continue(quota)) => Some(quota),
             _ => None,
         }
@@ -224,8 +224,8 @@ fn shared_key_is_equal_for_all_gateways_and_hides_names() {
         let limiter = bench.limiter(toml, scope);
         let mut headers = HeaderMap::new();
         headers.insert("x-key", name.parse().unwrap());
-        let asker = RateLimitSubject { address: Some(address.into()), headers: &headers, claim: &|_| None };
-        limiter.windows().next().unwrap().shared_key(&asker)
+        let subject = RateLimitSubject { address: Some(address.into()), headers: &headers, claim: &|_| None };
+        limiter.windows().next().unwrap().shared_key(&subject)
     };
     let here = [192, 0, 2, 1];
     assert_eq!(key(&one, "s", "sesame", here), key(&other, "s", "sesame", [192, 0, 2, 2]));

@@ -55,14 +55,14 @@ impl Window {
     }
 
     /// Returns the client's key in the gateway's own table.
-    pub(super) fn key(&self, asker: &RateLimitSubject<'_>, counters: &Counters) -> u64 {
-        counters.key((self.scope, ClientKey::of(&self.key, asker)))
+    pub(super) fn key(&self, subject: &RateLimitSubject<'_>, counters: &Counters) -> u64 {
+        counters.key((self.scope, ClientKey::of(&self.key, subject)))
     }
 
     /// Returns the client's key in Redis, which is equal for all gateways. The key is part of a hash, so that
     /// Redis does not hold names of clients in clear text.
-    pub(super) fn shared_key(&self, asker: &RateLimitSubject<'_>) -> String {
-        let client = ClientKey::of(&self.key, asker);
+    pub(super) fn shared_key(&self, subject: &RateLimitSubject<'_>) -> String {
+        let client = ClientKey::of(&self.key, subject);
         let (kind, address, name) = client.bytes();
         let mut hash = self.shared_scope.clone();
         hash.update(&[kind]);

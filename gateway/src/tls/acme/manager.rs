@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::orders::{Fulfilled, Orders};
 use super::problem::OrderError;
 use super::schedule::renewal;
-use super::{AcmePlan, AcmeState, AcmeStatus, Cache, Certificate, Server, Timing, Wanted};
+use super::{AcmePlan, AcmeState, AcmeStatus, Cache, Certificate, PlannedCertificate, Server, Timing};
 use crate::telemetry::{AcmeMetrics, Metrics};
 
 /// Maximum time between two checks for due certificates. The timers do not notice if the machine sleeps or
@@ -27,15 +27,15 @@ pub(super) struct Book {
     entries: BTreeMap<String, CertificateEntry>,
     under_way: JoinSet<Result<Fulfilled, OrderError>>,
     /// Server and certificate of each order, by task.
-    ordered: HashMap<Id, (Arc<Server>, Wanted)>,
+    ordered: HashMap<Id, (Arc<Server>, PlannedCertificate)>,
     orders: Arc<Orders>,
     metrics: Arc<Metrics>,
-    pace: Timing,
+    timing: Timing,
 }
 
 /// State of one certificate.
 struct CertificateEntry {
-    wanted: Wanted,
+    planned: PlannedCertificate,
     server: Arc<Server>,
     /// Certificate that is served now.
     certificate: Option<Certificate>,
@@ -45,55 +45,57 @@ struct CertificateEntry {
     /// Order that is in progress. No other order starts until its task has ended.
     order: Option<AbortHandle>,
     /// The certificate is no longer wanted, but its order has not ended yet.
-    leaving: bool,
+    is_obsolete: bool,
     metrics: AcmeMetrics,
 }
 
 impl Book {
     /// Creates a manager without certificates.
-    pub(super) fn new(orders: Orders, metrics: Arc<Metrics>, pace: Timing) -> Self {
+    pub(super) fn new(orders: Orders, metrics: Arc<Metrics>, timing: Timing) -> Self {
         Book {
             entries: BTreeMap::new(),
             under_way: JoinSet::new(),
             ordered: HashMap::new(),
             orders: Arc::new(orders),
             metrics,
-            pace,
+            timing,
         }
     }
 
     /// Applies a new plan: adds the wanted certificates, and removes the others.
     pub(super) fn follow(&mut self, plan: &AcmePlan) {
-        let wanted =
-            plan.server.iter().flat_map(|server| plan.wanted.iter().map(move |wanted| (server, wanted)));
-        let wanted: BTreeMap<&str, _> = wanted.map(|of| (&*of.1.domain, of)).collect();
-        for entry in self.entries.values_mut().filter(|entry| !wanted.contains_key(&*entry.wanted.domain)) {
-            entry.leaving = true;
+        let planned =
+            plan.server.iter().flat_map(|server| plan.planned.iter().map(move |planned| (server, planned)));
+        let planned: BTreeMap<&str, _> = planned.map(|of| (&*of.1.domain, of)).collect();
+        for entry in self.entries.values_mut().filter(|entry| !planned.contains_key(&*entry.planned.domain)) {
+            entry.is_obsolete = true;
             entry.abort();
         }
         let metrics = &self.metrics;
         self.entries.retain(|_, entry| {
-            let stays = !entry.leaving || entry.order.is_some();
+            let stays = !entry.is_obsolete || entry.order.is_some();
             if !stays {
-                metrics.acme.forget(&entry.wanted.vhost);
+                metrics.acme.forget(&entry.planned.vhost);
             }
             stays
         });
-        for (domain, (server, wanted)) in wanted {
+        for (domain, (server, planned)) in planned {
             match self.entries.get_mut(domain) {
-                Some(entry) if entry.wanted == *wanted && entry.server == *server => entry.leaving = false,
+                Some(entry) if entry.planned == *planned && entry.server == *server => {
+                    entry.is_obsolete = false
+                }
                 Some(entry) => {
                     entry.abort();
-                    if entry.wanted.vhost != wanted.vhost {
-                        metrics.acme.forget(&entry.wanted.vhost);
+                    if entry.planned.vhost != planned.vhost {
+                        metrics.acme.forget(&entry.planned.vhost);
                     }
                     *entry = CertificateEntry {
                         order: entry.order.take(),
-                        ..CertificateEntry::new(server, wanted, metrics)
+                        ..CertificateEntry::new(server, planned, metrics)
                     };
                 }
                 None => {
-                    self.entries.insert(domain.to_owned(), CertificateEntry::new(server, wanted, metrics));
+                    self.entries.insert(domain.to_owned(), CertificateEntry::new(server, planned, metrics));
                 }
             }
         }
@@ -102,25 +104,25 @@ impl Book {
     /// Starts orders for due certificates, up to the limit on simultaneous orders.
     pub(super) fn order_what_is_due(&mut self, now: SystemTime) {
         let is_due =
-            |entry: &&mut CertificateEntry| entry.order.is_none() && !entry.leaving && entry.due <= now;
+            |entry: &&mut CertificateEntry| entry.order.is_none() && !entry.is_obsolete && entry.due <= now;
         let mut due: Vec<&mut CertificateEntry> = self.entries.values_mut().filter(is_due).collect();
         // The entry with the longest wait comes first: repeated failures of one certificate must not delay
         // the others.
         due.sort_by_key(|entry| entry.due);
-        let places = self.pace.at_once.saturating_sub(self.under_way.len());
-        for entry in due.into_iter().take(places) {
-            let (server, wanted) = (entry.server.clone(), entry.wanted.clone());
-            info!(domain = wanted.domain, server = server.directory_url, "ordering a certificate");
+        let room = self.timing.at_once.saturating_sub(self.under_way.len());
+        for entry in due.into_iter().take(room) {
+            let (server, planned) = (entry.server.clone(), entry.planned.clone());
+            info!(domain = planned.domain, server = server.directory_url, "ordering a certificate");
             let orders = self.orders.clone();
-            let order = self.under_way.spawn(async move { orders.fulfil(&server, &wanted).await });
-            self.ordered.insert(order.id(), (entry.server.clone(), entry.wanted.clone()));
+            let order = self.under_way.spawn(async move { orders.fulfil(&server, &planned).await });
+            self.ordered.insert(order.id(), (entry.server.clone(), entry.planned.clone()));
             entry.order = Some(order);
         }
     }
 
     /// Returns the time until the next certificate is due, at most [`LONGEST_NAP`].
     pub(super) fn nap(&self, now: SystemTime) -> Duration {
-        if self.under_way.len() >= self.pace.at_once {
+        if self.under_way.len() >= self.timing.at_once {
             return LONGEST_NAP;
         }
         let idle = self.entries.values().filter(|entry| entry.order.is_none());
@@ -143,7 +145,7 @@ impl Book {
             }
             Err(error) => (error.id(), Err((format!("a defect in the gateway: {error}"), None))),
         };
-        let pace = self.pace;
+        let timing = self.timing;
         let (domain, entry) = self.ended(id)?;
         match outcome {
             Ok(fulfilled) => {
@@ -154,12 +156,12 @@ impl Book {
                     }
                     Fulfilled::Found(certificate) => certificate,
                 };
-                entry.succeeded(certificate, now, &pace);
+                entry.succeeded(certificate, now, &timing);
                 Some(domain)
             }
             Err((reason, asked)) => {
                 entry.metrics.failed.inc();
-                entry.failed(reason, now, pace.after_failure(entry.failures + 1, fastrand::f64(), asked));
+                entry.failed(reason, now, timing.after_failure(entry.failures + 1, fastrand::f64(), asked));
                 None
             }
         }
@@ -167,42 +169,42 @@ impl Book {
 
     /// Removes a task that has ended. Returns the task's entry, if it still wants this certificate.
     fn ended(&mut self, id: Id) -> Option<(String, &mut CertificateEntry)> {
-        let (server, wanted) = self.ordered.remove(&id)?;
-        let entry = self.entries.get_mut(&wanted.domain)?;
+        let (server, planned) = self.ordered.remove(&id)?;
+        let entry = self.entries.get_mut(&planned.domain)?;
         entry.order = None;
-        if entry.leaving {
-            self.metrics.acme.forget(&entry.wanted.vhost);
-            self.entries.remove(&wanted.domain);
+        if entry.is_obsolete {
+            self.metrics.acme.forget(&entry.planned.vhost);
+            self.entries.remove(&planned.domain);
             return None;
         }
-        if entry.server != server || entry.wanted != wanted {
+        if entry.server != server || entry.planned != planned {
             // The order was for an older plan. It may have written a file all the same, so the cache is read
             // again.
-            *entry = CertificateEntry::new(&entry.server, &entry.wanted, &self.metrics);
+            *entry = CertificateEntry::new(&entry.server, &entry.planned, &self.metrics);
             return None;
         }
-        self.entries.get_mut(&wanted.domain).map(|entry| (wanted.domain, entry))
+        self.entries.get_mut(&planned.domain).map(|entry| (planned.domain, entry))
     }
 
     pub(super) fn statuses(&self) -> impl Iterator<Item = AcmeStatus> {
-        self.entries.values().filter(|entry| !entry.leaving).map(CertificateEntry::status)
+        self.entries.values().filter(|entry| !entry.is_obsolete).map(CertificateEntry::status)
     }
 }
 
 impl CertificateEntry {
-    fn new(server: &Arc<Server>, wanted: &Wanted, metrics: &Metrics) -> Self {
-        let certificate = Cache::new(&server.cache_dir).certificate(&wanted.domain);
-        let metrics = metrics.acme.of(&wanted.vhost);
-        let covers = certificate.as_ref().filter(|certificate| certificate.names.is_superset(&wanted.names));
+    fn new(server: &Arc<Server>, planned: &PlannedCertificate, metrics: &Metrics) -> Self {
+        let certificate = Cache::new(&server.cache_dir).certificate(&planned.domain);
+        let metrics = metrics.acme.of(&planned.vhost);
+        let covers = certificate.as_ref().filter(|certificate| certificate.names.is_superset(&planned.names));
         CertificateEntry {
             due: covers.map_or(SystemTime::UNIX_EPOCH, renewal),
-            wanted: wanted.clone(),
+            planned: planned.clone(),
             server: server.clone(),
             certificate,
             failures: 0,
             last_error: None,
             order: None,
-            leaving: false,
+            is_obsolete: false,
             metrics,
         }
     }
@@ -214,12 +216,12 @@ impl CertificateEntry {
         }
     }
 
-    fn succeeded(&mut self, certificate: Certificate, now: SystemTime, pace: &Timing) {
+    fn succeeded(&mut self, certificate: Certificate, now: SystemTime, timing: &Timing) {
         self.due = renewal(&certificate);
         self.certificate = Some(certificate);
         if self.due <= now {
             // Most likely the clock of this machine is wrong. Another certificate would not be better.
-            let wait = pace.after_failure(self.failures + 1, fastrand::f64(), None);
+            let wait = timing.after_failure(self.failures + 1, fastrand::f64(), None);
             return self.failed(
                 "the new certificate would have to be renewed at once: check the clock of this machine",
                 now,
@@ -228,8 +230,8 @@ impl CertificateEntry {
         }
         self.failures = 0;
         self.last_error = None;
-        let names = self.wanted.names.len();
-        info!(domain = self.wanted.domain, names, "the certificate is ready");
+        let names = self.planned.names.len();
+        info!(domain = self.planned.domain, names, "the certificate is ready");
     }
 
     fn failed(&mut self, reason: impl Into<String>, now: SystemTime, wait: Duration) {
@@ -238,7 +240,7 @@ impl CertificateEntry {
         self.due = now.checked_add(wait).unwrap_or(now);
         let serves = self.certificate.as_ref().is_some_and(|certificate| certificate.not_after > now);
         warn!(
-            domain = self.wanted.domain,
+            domain = self.planned.domain,
             failures = self.failures,
             again_in_secs = wait.as_secs(),
             "no certificate was issued, {}: {reason}",
@@ -255,8 +257,8 @@ impl CertificateEntry {
             _ => AcmeState::Waiting,
         };
         AcmeStatus {
-            domain: self.wanted.domain.clone(),
-            names: self.wanted.names.iter().cloned().collect(),
+            domain: self.planned.domain.clone(),
+            names: self.planned.names.iter().cloned().collect(),
             state,
             challenge: self.server.challenge,
             not_after: self.certificate.as_ref().map(|certificate| certificate.not_after),

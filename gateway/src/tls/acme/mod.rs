@@ -26,7 +26,7 @@ mod tls_alpn;
 pub use cache::{Cache, CacheError};
 pub use certificate::{BadCertificate, Certificate};
 pub use challenges::{Challenges, Published};
-pub use plan::{AcmePlan, BadRoots, Server, Wanted};
+pub use plan::{AcmePlan, BadRoots, PlannedCertificate, Server};
 pub use schedule::Timing;
 pub use service::AcmeService;
 pub use status::{AcmeState, AcmeStatus, Statuses};

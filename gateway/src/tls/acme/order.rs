@@ -14,17 +14,17 @@ use tracing::debug;
 
 use super::client::{AcmeClient, problem_text};
 use super::problem::{OrderError, persist};
-use super::{Cache, Challenges, Published, Server, Timing, Wanted, tls_alpn};
+use super::{Cache, Challenges, PlannedCertificate, Published, Server, Timing, tls_alpn};
 use crate::config::ChallengeKind;
 use crate::util::backoff::Backoff;
 
 /// Order that is in progress.
 pub(super) struct OneOrder<'o> {
     pub(super) server: &'o Server,
-    pub(super) wanted: &'o Wanted,
+    pub(super) planned: &'o PlannedCertificate,
     pub(super) cache: Cache,
     pub(super) client: AcmeClient,
-    pub(super) pace: &'o Timing,
+    pub(super) timing: &'o Timing,
     /// URL of the account that the order was first made with.
     pub(super) account_url: OnceLock<String>,
 }
@@ -36,7 +36,7 @@ impl OneOrder<'_> {
         challenges: &Arc<Challenges>,
         accounts: &Mutex<()>,
     ) -> Result<String, OrderError> {
-        let limit = self.pace.timeout * 3;
+        let limit = self.timing.timeout * 3;
         let outcome = timeout(limit, self.pem(challenges, accounts)).await;
         outcome.unwrap_or_else(|_| {
             Err(OrderError::new("order a certificate", format!("it took longer than {limit:?}")))
@@ -46,7 +46,7 @@ impl OneOrder<'_> {
     /// Makes a key and returns it in PEM, followed by the chain that the server issues for it.
     async fn pem(&self, challenges: &Arc<Challenges>, accounts: &Mutex<()>) -> Result<String, OrderError> {
         let account = self.account(accounts).await?;
-        let names: Vec<Identifier> = self.wanted.names.iter().cloned().map(Identifier::Dns).collect();
+        let names: Vec<Identifier> = self.planned.names.iter().cloned().map(Identifier::Dns).collect();
         let ordered = persist!(account.new_order(&NewOrder::new(&names)));
         let mut order = ordered.map_err(|error| self.failed("order a certificate", &error))?;
         let published = self.authorize(&mut order, challenges).await?;
@@ -93,13 +93,13 @@ impl OneOrder<'_> {
         let name = authorization.identifier().to_string();
         let offered: Vec<String> =
             authorization.challenges.iter().map(|challenge| kind_name(&challenge.r#type)).collect();
-        let (kind, wanted) = match self.server.challenge {
+        let (kind, required) = match self.server.challenge {
             ChallengeKind::Http01 => (ChallengeType::Http01, "http-01"),
             ChallengeKind::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
         };
         let tried = || format!("prove control of {name}");
         let Some(mut challenge) = authorization.challenge(kind) else {
-            let reason = format!("the server offers {}, but not {wanted}", offered.join(", "));
+            let reason = format!("the server offers {}, but not {required}", offered.join(", "));
             return Err(OrderError::new(tried(), reason));
         };
         let answer = challenge.key_authorization();
@@ -122,8 +122,8 @@ impl OneOrder<'_> {
             OrderStatus::Ready => "have the names validated",
             _ => "have a certificate issued",
         };
-        let deadline = Instant::now() + self.pace.timeout;
-        let backoff = Backoff { first: Duration::from_millis(250), most: self.pace.poll_most };
+        let deadline = Instant::now() + self.timing.timeout;
+        let backoff = Backoff { first: Duration::from_millis(250), most: self.timing.poll_most };
         let mut polls = 0;
         loop {
             match order.state().status {
@@ -135,7 +135,7 @@ impl OneOrder<'_> {
             polls += 1;
             let wait = backoff.delay(polls).max(self.client.asked_to_wait().unwrap_or_default());
             if Instant::now() + wait > deadline {
-                let reason = format!("the server did not finish within {:?}", self.pace.timeout);
+                let reason = format!("the server did not finish within {:?}", self.timing.timeout);
                 return Err(OrderError::new(tried, reason));
             }
             sleep(wait).await;
@@ -167,7 +167,7 @@ impl OneOrder<'_> {
     /// Makes a key, and a request to sign it for every name (RFC 2986). Each order has a new key.
     fn request(&self) -> Result<(String, Vec<u8>), rcgen::Error> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(self.wanted.names.iter().cloned().collect::<Vec<_>>())?;
+        let mut params = CertificateParams::new(self.planned.names.iter().cloned().collect::<Vec<_>>())?;
         // The alternative names are sufficient; the subject stays empty.
         params.distinguished_name = DistinguishedName::new();
         let request = params.serialize_request(&key)?;

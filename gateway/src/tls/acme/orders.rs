@@ -12,12 +12,12 @@ use super::cache::Claim;
 use super::client::AcmeClient;
 use super::order::OneOrder;
 use super::problem::OrderError;
-use super::{Cache, CacheError, Certificate, Challenges, Server, Timing, Wanted};
+use super::{Cache, CacheError, Certificate, Challenges, PlannedCertificate, Server, Timing};
 
 /// Shared state of all orders.
 pub(super) struct Orders {
     challenges: Arc<Challenges>,
-    pace: Timing,
+    timing: Timing,
     /// Lock on the account, so that two orders do not make two accounts.
     account: Mutex<()>,
     /// Directories that this process has locked for its orders.
@@ -34,18 +34,22 @@ pub(super) enum Fulfilled {
 
 impl Orders {
     /// Creates the state, without any order.
-    pub(super) fn new(challenges: Arc<Challenges>, pace: Timing) -> Self {
-        Orders { challenges, pace, account: Mutex::new(()), claims: parking_lot::Mutex::default() }
+    pub(super) fn new(challenges: Arc<Challenges>, timing: Timing) -> Self {
+        Orders { challenges, timing, account: Mutex::new(()), claims: parking_lot::Mutex::default() }
     }
 
     /// Orders the certificate `wanted` from `server` and stores it, unless the cache already holds one that
     /// another process has ordered.
-    pub(super) async fn fulfil(&self, server: &Server, wanted: &Wanted) -> Result<Fulfilled, OrderError> {
+    pub(super) async fn fulfil(
+        &self,
+        server: &Server,
+        planned: &PlannedCertificate,
+    ) -> Result<Fulfilled, OrderError> {
         let cache = Cache::new(&server.cache_dir);
         let is_mine =
             self.claim(&cache, server).map_err(|error| OrderError::new("order a certificate", error))?;
-        let found = cache.certificate(&wanted.domain);
-        if let Some(found) = found.filter(|found| wanted.is_served_by(found, SystemTime::now())) {
+        let found = cache.certificate(&planned.domain);
+        if let Some(found) = found.filter(|found| planned.is_served_by(found, SystemTime::now())) {
             return Ok(Fulfilled::Found(found));
         }
         if !is_mine {
@@ -57,7 +61,8 @@ impl Orders {
         }
         cache.rehearse().map_err(|error| OrderError::new("store a certificate", error))?;
         let client = AcmeClient::new(&server.roots).map_err(|error| OrderError::new("set up TLS", error))?;
-        let one = OneOrder { server, wanted, cache, client, pace: &self.pace, account_url: OnceLock::new() };
+        let one =
+            OneOrder { server, planned, cache, client, timing: &self.timing, account_url: OnceLock::new() };
         let mut pem = one.pem_in_time(&self.challenges, &self.account).await;
         if pem.as_ref().is_err_and(|error| error.account_unknown) {
             // A server that was set up anew knows no accounts; a new account is made quickly.
@@ -67,7 +72,7 @@ impl Orders {
         let mut pem = pem.map_err(|error| error.heeding(&one.client))?;
         let certificate = Certificate::read(pem.as_bytes())
             .map_err(|error| OrderError::new("use the issued certificate", error))?;
-        if !certificate.names.is_superset(&wanted.names) {
+        if !certificate.names.is_superset(&planned.names) {
             return Err(OrderError::new(
                 "use the issued certificate",
                 "it does not cover every requested name",
@@ -76,7 +81,7 @@ impl Orders {
         if !pem.ends_with('\n') {
             pem.push('\n');
         }
-        let kept = one.cache.keep_certificate(&wanted.domain, &pem);
+        let kept = one.cache.keep_certificate(&planned.domain, &pem);
         kept.map_err(|error| OrderError::new("store a certificate", error))
             .map(|()| Fulfilled::Issued(certificate))
     }
@@ -121,9 +126,10 @@ mod tests {
             }
         });
         let names = BTreeSet::from(["a.example".to_owned()]);
-        let wanted = Wanted { vhost: "a.example".to_owned(), domain: "a.example".to_owned(), names };
+        let planned =
+            PlannedCertificate { vhost: "a.example".to_owned(), domain: "a.example".to_owned(), names };
         let orders = Orders::new(Arc::default(), Timing::default());
-        orders.fulfil(&server, &wanted).await.err().unwrap()
+        orders.fulfil(&server, &planned).await.err().unwrap()
     }
 
     #[tokio::test]

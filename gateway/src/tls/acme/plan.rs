@@ -12,18 +12,18 @@ use crate::util::http_client;
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 
-/// Wanted certificates, and the server that issues them.
+/// PlannedCertificate certificates, and the server that issues them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AcmePlan {
     /// Server that issues the certificates; `None` if no certificates are wanted.
     pub server: Option<Arc<Server>>,
-    /// Wanted certificates, one for each virtual host with `acme = true`.
-    pub wanted: Vec<Wanted>,
+    /// PlannedCertificate certificates, one for each virtual host with `acme = true`.
+    pub planned: Vec<PlannedCertificate>,
 }
 
-/// Wanted certificate.
+/// PlannedCertificate certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct PlannedCertificate {
     /// Domain of the virtual host as the configuration writes it: a label of metrics.
     pub vhost: String,
     /// Domain in its normalized form: the name of the certificate, and of its file.
@@ -59,12 +59,12 @@ impl AcmePlan {
     /// Returns an error if that file cannot be read, or holds no certificate.
     pub fn new(config: &Config) -> Result<AcmePlan, BadRoots> {
         let Some(settings) = &config.lets_encrypt else { return Ok(AcmePlan::default()) };
-        let wanted = config.virtual_hosts.iter().filter(|host| host.acme).filter_map(|host| {
+        let planned = config.virtual_hosts.iter().filter(|host| host.acme).filter_map(|host| {
             let names: BTreeSet<String> =
                 std::iter::once(&host.domain).chain(&host.aliases).filter_map(|name| exact(name)).collect();
-            Some(Wanted { vhost: host.domain.clone(), domain: exact(&host.domain)?, names })
+            Some(PlannedCertificate { vhost: host.domain.clone(), domain: exact(&host.domain)?, names })
         });
-        Ok(AcmePlan { server: Some(Arc::new(Server::new(settings)?)), wanted: wanted.collect() })
+        Ok(AcmePlan { server: Some(Arc::new(Server::new(settings)?)), planned: planned.collect() })
     }
 }
 
@@ -141,10 +141,10 @@ mod tests {
     #[test]
     fn virtual_host_and_aliases_share_one_certificate() {
         let plan = plan("").unwrap();
-        let [wanted] = &plan.wanted[..] else { panic!("{plan:?}") };
-        assert_eq!((&*wanted.vhost, &*wanted.domain), ("Shop.Example.", "shop.example"));
+        let [planned] = &plan.planned[..] else { panic!("{plan:?}") };
+        assert_eq!((&*planned.vhost, &*planned.domain), ("Shop.Example.", "shop.example"));
         assert_eq!(
-            wanted.names.iter().collect::<Vec<_>>(),
+            planned.names.iter().collect::<Vec<_>>(),
             ["api.shop.example", "shop.example", "www.shop.example"]
         );
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Certificate, Wanted};
+use super::{Certificate, PlannedCertificate};
 use crate::util::backoff::Backoff;
 
 /// Intervals and timeouts of orders. Tests use shorter ones than servers in production allow.
@@ -53,7 +53,7 @@ pub(super) fn renewal(certificate: &Certificate) -> SystemTime {
     certificate.not_after.checked_sub(third + early).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-impl Wanted {
+impl PlannedCertificate {
     /// Returns true if the existing `certificate` is sufficient. A certificate with more names is sufficient;
     /// its renewal leaves them out.
     pub(super) fn is_served_by(&self, certificate: &Certificate, now: SystemTime) -> bool {
@@ -118,19 +118,19 @@ mod tests {
 
     #[test]
     fn wait_after_failures_doubles_up_to_the_maximum() {
-        let pace = Timing::default();
-        let minutes = |failures| pace.after_failure(failures, 0.0, None).as_secs() / 60;
+        let timing = Timing::default();
+        let minutes = |failures| timing.after_failure(failures, 0.0, None).as_secs() / 60;
         assert_eq!([1, 2, 3, 4, 9, 10, 1000].map(minutes), [1, 2, 4, 8, 256, 360, 360]);
-        assert_eq!(pace.after_failure(1, 1.0, None), Duration::from_secs(30));
+        assert_eq!(timing.after_failure(1, 1.0, None), Duration::from_secs(30));
     }
 
     #[test]
     fn wait_that_the_server_asks_for_is_honoured() {
-        let pace = Timing::default();
+        let timing = Timing::default();
         let hour = Duration::from_secs(3600);
-        assert_eq!(pace.after_failure(1, 0.0, Some(hour)), hour);
-        assert!(pace.after_failure(1, 0.9, Some(hour)) > hour, "not all of them at that very moment");
-        assert_eq!(pace.after_failure(20, 0.0, Some(hour)), pace.retry.most);
-        assert_eq!(pace.after_failure(1, 0.0, Some(Duration::MAX)), LONGEST_WAIT);
+        assert_eq!(timing.after_failure(1, 0.0, Some(hour)), hour);
+        assert!(timing.after_failure(1, 0.9, Some(hour)) > hour, "not all of them at that very moment");
+        assert_eq!(timing.after_failure(20, 0.0, Some(hour)), timing.retry.most);
+        assert_eq!(timing.after_failure(1, 0.0, Some(Duration::MAX)), LONGEST_WAIT);
     }
 }

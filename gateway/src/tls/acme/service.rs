@@ -16,7 +16,7 @@ use crate::tls::acme::manager::Book;
 
 /// Service that orders and renews certificates until the server stops.
 pub struct AcmeService {
-    /// Wanted certificates; a reload of the configuration changes them.
+    /// PlannedCertificate certificates; a reload of the configuration changes them.
     pub plan: watch::Receiver<Arc<AcmePlan>>,
     /// Answers for ACME servers that validate a name.
     pub challenges: Arc<Challenges>,
@@ -27,7 +27,7 @@ pub struct AcmeService {
     /// Metrics that count the orders.
     pub metrics: Arc<Metrics>,
     /// Intervals and timeouts of the orders.
-    pub pace: Timing,
+    pub timing: Timing,
 }
 
 #[async_trait]
@@ -44,20 +44,20 @@ impl BackgroundService for AcmeService {
 impl AcmeService {
     async fn follow(&self) {
         let mut plan = self.plan.clone();
-        let orders = Orders::new(self.challenges.clone(), self.pace);
-        let mut book = Book::new(orders, self.metrics.clone(), self.pace);
+        let orders = Orders::new(self.challenges.clone(), self.timing);
+        let mut manager = Book::new(orders, self.metrics.clone(), self.timing);
         loop {
             let current = plan.borrow_and_update().clone();
-            book.follow(&current);
-            book.order_what_is_due(SystemTime::now());
-            self.statuses.publish(book.statuses());
+            manager.follow(&current);
+            manager.order_what_is_due(SystemTime::now());
+            self.statuses.publish(manager.statuses());
             tokio::select! {
-                () = sleep(book.nap(SystemTime::now())) => {}
+                () = sleep(manager.nap(SystemTime::now())) => {}
                 changed = plan.changed() => if changed.is_err() { return },
-                Some(ordered) = book.next_outcome() => {
-                    if let Some(domain) = book.take_in(ordered, SystemTime::now()) {
+                Some(ordered) = manager.next_outcome() => {
+                    if let Some(domain) = manager.take_in(ordered, SystemTime::now()) {
                         // The statuses are published first, so that the callback finds them up to date.
-                        self.statuses.publish(book.statuses());
+                        self.statuses.publish(manager.statuses());
                         let tell = self.tell.clone();
                         // The callback reports its errors itself.
                         let _ = tokio::task::spawn_blocking(move || tell(&domain)).await;

@@ -20,10 +20,11 @@ pub(super) struct Ring {
 impl Ring {
     pub(super) fn new(members: &[Member]) -> Self {
         let weights = scaled(members, MAX_WEIGHT.max(members.len() as u64));
-        let places: Vec<SocketAddr> = members.iter().map(|member| place(&member.backend.endpoint)).collect();
+        let addresses: Vec<SocketAddr> =
+            members.iter().map(|member| place(&member.backend.endpoint)).collect();
         let buckets: Vec<Bucket> =
-            places.iter().zip(weights).map(|(place, weight)| Bucket::new(*place, weight)).collect();
-        let members = places.into_iter().enumerate().map(|(index, place)| (place, index)).collect();
+            addresses.iter().zip(weights).map(|(place, weight)| Bucket::new(*place, weight)).collect();
+        let members = addresses.into_iter().enumerate().map(|(index, place)| (place, index)).collect();
         Ring { continuum: Continuum::new(&buckets), members }
     }
 }
@@ -51,8 +52,8 @@ pub(super) fn consistent_hash<'m>(
     key: &[u8],
     usable: &impl Fn(&Member) -> bool,
 ) -> Option<&'m Member> {
-    let places = ring.continuum.node_iter(key).take(16 + 2 * members.len());
-    let mut owners = places.filter_map(|place| members.get(*ring.members.get(place)?));
+    let addresses = ring.continuum.node_iter(key).take(16 + 2 * members.len());
+    let mut owners = addresses.filter_map(|place| members.get(*ring.members.get(place)?));
     // If the search meets only points of unusable members, another member is chosen: always the same one for a key.
     owners.find(|member| usable(member)).or_else(|| nth_usable(members, ring.continuum.node_idx(key), usable))
 }

@@ -70,8 +70,8 @@ pub fn look_up_now<'n>(
     });
     match answered {
         Ok(answers) => {
-            let places = answers.into_iter().map(|answer| answer.map(|found| found.places));
-            names.iter().copied().zip(places).collect()
+            let addresses = answers.into_iter().map(|answer| answer.map(|found| found.addresses));
+            names.iter().copied().zip(addresses).collect()
         }
         Err(error) => names.iter().map(|name| (*name, Err(error.clone()))).collect(),
     }
@@ -81,7 +81,7 @@ pub fn look_up_now<'n>(
 #[derive(Debug)]
 pub(super) struct Answers {
     /// Sorted, so that the same addresses in another order are no change.
-    pub(super) places: Vec<ResolvedAddress>,
+    pub(super) addresses: Vec<ResolvedAddress>,
     pub(super) valid_for: Duration,
 }
 
@@ -94,11 +94,11 @@ pub(super) async fn look_up(
     let mut found = match name {
         Address::Host(host) => look_up_host(resolver, host, before).await?,
         Address::Service(service) => look_up_service(resolver, service, before).await?,
-        Address::Unix(_) => Answers { places: Vec::new(), valid_for: LATEST },
+        Address::Unix(_) => Answers { addresses: Vec::new(), valid_for: LATEST },
     };
-    found.places.sort();
-    found.places.dedup_by(|one, other| one.endpoint == other.endpoint);
-    if found.places.is_empty() {
+    found.addresses.sort();
+    found.addresses.dedup_by(|one, other| one.endpoint == other.endpoint);
+    if found.addresses.is_empty() {
         return Err(LookupError::no_address());
     }
     Ok(found)
@@ -121,7 +121,7 @@ async fn look_up_host(
         true => (v4.await, v6.await),
         false => futures::join!(v4, v6),
     };
-    let mut found = Answers { places: Vec::new(), valid_for: LATEST };
+    let mut found = Answers { addresses: Vec::new(), valid_for: LATEST };
     let (mut failures, mut reasons) = (Vec::new(), Vec::new());
     for (answer, is_v4) in [(v4, true), (v6, false)] {
         match answer {
@@ -133,7 +133,7 @@ async fn look_up_host(
                         _ => continue,
                     };
                     found.valid_for = found.valid_for.min(Duration::from_secs(record.ttl.into()));
-                    found.places.push(ResolvedAddress {
+                    found.addresses.push(ResolvedAddress {
                         endpoint: SocketAddr::from((ip, host.port)).into(),
                         host: Some(without_dot(name).to_owned()),
                         weight: 1,
@@ -145,7 +145,7 @@ async fn look_up_host(
             Err(error) => {
                 // The known addresses of the failed kind stay, although the other kind was answered.
                 let is_kind = |place: &&ResolvedAddress| matches!(place.endpoint, Endpoint::Inet(address) if address.is_ipv4() == is_v4);
-                found.places.extend(before.iter().filter(is_kind).cloned());
+                found.addresses.extend(before.iter().filter(is_kind).cloned());
                 found.valid_for = SOONEST;
                 failures.push(error);
             }
@@ -153,8 +153,8 @@ async fn look_up_host(
     }
     match failures.pop() {
         // Either both kinds failed, or one did and no address is left.
-        Some(error) if found.places.is_empty() || !failures.is_empty() => Err(error),
-        _ if found.places.is_empty() => Err(reasons.pop().unwrap_or_else(LookupError::no_address)),
+        Some(error) if found.addresses.is_empty() || !failures.is_empty() => Err(error),
+        _ if found.addresses.is_empty() => Err(reasons.pop().unwrap_or_else(LookupError::no_address)),
         _ => Ok(found),
     }
 }
@@ -186,7 +186,7 @@ async fn look_up_service(
             |place: &&ResolvedAddress| place.host.as_deref() == Some(name) && place.port() == Some(host.port);
         let known: Vec<ResolvedAddress> = before.iter().filter(is_target).cloned().collect();
         let found = match look_up_host(resolver, &host, &known).await {
-            Err(_) if !known.is_empty() => Answers { places: known, valid_for: SOONEST },
+            Err(_) if !known.is_empty() => Answers { addresses: known, valid_for: SOONEST },
             found => found?,
         };
         let place = |place: ResolvedAddress| ResolvedAddress {
@@ -194,21 +194,24 @@ async fn look_up_service(
             backup: Some(record.priority) != first,
             ..place
         };
-        Ok(Answers { places: found.places.into_iter().map(place).collect(), valid_for: found.valid_for })
+        Ok(Answers {
+            addresses: found.addresses.into_iter().map(place).collect(),
+            valid_for: found.valid_for,
+        })
     });
-    let mut all = Answers { places: Vec::new(), valid_for };
+    let mut all = Answers { addresses: Vec::new(), valid_for };
     let mut failure = None;
     for found in join_all(targets).await {
         match found {
             Ok(found) => {
                 all.valid_for = all.valid_for.min(found.valid_for);
-                all.places.extend(found.places);
+                all.addresses.extend(found.addresses);
             }
             Err(error) => failure = Some(error),
         }
     }
     match failure {
-        Some(error) if all.places.is_empty() => Err(error),
+        Some(error) if all.addresses.is_empty() => Err(error),
         _ => Ok(all),
     }
 }

@@ -89,16 +89,16 @@ impl Discoverer {
         let mut next: HashMap<Address, Next> = HashMap::new();
         let mut asking = JoinSet::new();
         loop {
-            let places = known.borrow_and_update().clone();
-            next.retain(|name, _| places.contains_key(name));
-            for name in places.keys() {
+            let resolved = known.borrow_and_update().clone();
+            next.retain(|name, _| resolved.contains_key(name));
+            for name in resolved.keys() {
                 // A new name was looked up a moment ago, but its time to live is not known: another lookup tells it.
                 next.entry(name.clone()).or_insert_with(|| Next::after(SOONEST, 0));
             }
             let now = Instant::now();
             for (name, next) in next.iter_mut().filter(|(_, next)| next.at.is_some_and(|at| at <= now)) {
                 next.at = None;
-                let (name, resolvers, before) = (name.clone(), resolvers.clone(), places[name].clone());
+                let (name, resolvers, before) = (name.clone(), resolvers.clone(), resolved[name].clone());
                 asking.spawn(async move {
                     let answer = look_up(&resolvers, &name, &before).await;
                     (name, answer)
@@ -117,7 +117,7 @@ impl Discoverer {
                 Some(Ok((name, answer))) = asking.join_next() => {
                     let Some(next) = next.get_mut(&name) else { continue };
                     let found = self.take_in(&name, answer, next);
-                    if let Some(found) = found.filter(|found| Some(found) != places.get(&name)) {
+                    if let Some(found) = found.filter(|found| Some(found) != resolved.get(&name)) {
                         let tell = self.tell.clone();
                         // The callback reports its own failures.
                         let _ = tokio::task::spawn_blocking(move || tell(ResolvedAddresses::from([(name, found)]))).await;
@@ -141,7 +141,7 @@ impl Discoverer {
                     info!(%name, "the name of a backend resolves again");
                 }
                 *next = Next::after(found.valid_for.clamp(SOONEST, LATEST), 0);
-                Some(found.places)
+                Some(found.addresses)
             }
             Err(LookupError { reason, .. }) => {
                 self.failed.inc();

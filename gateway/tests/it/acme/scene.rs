@@ -28,7 +28,7 @@ use super::pebble::{Options, Pebble, Place};
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// Intervals of the ACME service, short for tests.
-const PACE: Timing = Timing {
+const TIMING: Timing = Timing {
     retry: Backoff { first: Duration::from_millis(200), most: Duration::from_millis(800) },
     timeout: Duration::from_secs(30),
     poll_most: Duration::from_millis(250),
@@ -67,7 +67,7 @@ impl Scene {
             live: store,
             request_log: RequestLog { metrics: metrics.clone(), access_log: None, timelines: None },
             challenges: challenges.clone(),
-            leaving: Drain::default(),
+            drain: Drain::default(),
             stopping: watch::channel(false).1,
             connector: BackendConnector::new(ResponseLimits::new(|| HeadLimits {
                 bytes: 65_536,
@@ -136,7 +136,7 @@ impl Scene {
             statuses: self.statuses.clone(),
             tell: Arc::new(move |domain| told.lock().push(domain.to_owned())),
             metrics: self.metrics.clone(),
-            pace: PACE,
+            timing: TIMING,
         }))
     }
 

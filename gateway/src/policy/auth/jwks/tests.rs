@@ -11,7 +11,7 @@ use testkit::eventually;
 use super::*;
 use crate::telemetry::Metrics;
 
-const QUICK: Pace = Pace {
+const QUICK: Timing = Timing {
     refresh: Duration::from_secs(3600),
     floor: Duration::from_secs(3600),
     limit: Duration::from_secs(5),
@@ -49,11 +49,11 @@ impl Issuer {
         Issuer { url, says, asked }
     }
 
-    fn set(&self, pace: Pace) -> (Arc<KeySet>, Arc<Metrics>) {
+    fn set(&self, timing: Timing) -> (Arc<KeySet>, Arc<Metrics>) {
         let metrics = Arc::new(Metrics::new().unwrap());
         let http = http_client::client(&[]).unwrap();
         let handles = metrics.auth.key_set(&self.url);
-        let set = Arc::new(KeySet::new(&self.url, self.url.parse().unwrap(), http, pace, handles));
+        let set = Arc::new(KeySet::new(&self.url, self.url.parse().unwrap(), http, timing, handles));
         tokio::spawn({
             let set = set.clone();
             async move { set.follow().await }
@@ -86,7 +86,7 @@ async fn unknown_kid_causes_a_fetch_once_per_floor() {
     }
     assert_eq!(*issuer.asked.lock(), 1);
 
-    let (set, _) = issuer.set(Pace { floor: Duration::ZERO, ..QUICK });
+    let (set, _) = issuer.set(Timing { floor: Duration::ZERO, ..QUICK });
     assert!(has(&set, "a").await);
     issuer.says.lock().1 = keys(&["c"]);
     assert!(has(&set, "c").await && !has(&set, "a").await, "the issuer has taken it back");
@@ -112,7 +112,7 @@ async fn hundred_waiting_requests_cause_one_fetch() {
 async fn old_keys_stay_valid_while_fetches_fail() {
     let issuer = Issuer::start(&["a"]).await;
     let (set, metrics) =
-        issuer.set(Pace { refresh: Duration::from_millis(10), floor: Duration::ZERO, ..QUICK });
+        issuer.set(Timing { refresh: Duration::from_millis(10), floor: Duration::ZERO, ..QUICK });
     assert!(has(&set, "a").await);
     let failures = || {
         let (text, _) = metrics.encode().unwrap();
