@@ -80,7 +80,7 @@ fn pool(algorithm: Algorithm, weights: &[u32]) -> Pool {
 }
 
 fn wanted(key: &[u8]) -> Selection<'_> {
-    Selection { key, known: None, limit: u32::MAX, respects_circuits: true }
+    Selection { key, sticky_id: None, limit: u32::MAX, respects_circuits: true }
 }
 
 /// Returns the name of the backend that is chosen for the key.

@@ -1,13 +1,14 @@
-//! Announces that the process serves. It writes the pid file, notifies the service manager, and ends the command that
-//! waits until the gateway runs in the background.
+//! Announcements of the process: that it serves, that a successor takes over, that it stops. The receivers are the pid
+//! file, the command that waits until the gateway runs in the background, and the service manager such as systemd, over
+//! the socket that `NOTIFY_SOCKET` names (`sd_notify(3)`).
 
 use std::path::Path;
 
+use sd_notify::NotifyState;
 use tracing::warn;
 
 use super::daemon::Terminal;
 use super::pid_file::{PidFile, PidFileError};
-use super::systemd;
 
 /// Receivers of the announcement that the process serves.
 pub struct Announcer {
@@ -31,7 +32,7 @@ impl Announcer {
         if let Some(file) = &mut self.pid_file {
             file.publish();
         }
-        systemd::ready();
+        ready();
         if let Some(Err(error)) = self.terminal.take().map(Terminal::let_go) {
             warn!(%error, "--daemon: cannot detach from the terminal");
         }
@@ -42,5 +43,28 @@ impl Announcer {
         if let Some(file) = &mut self.pid_file {
             file.give_away();
         }
+    }
+}
+
+/// Reports that this process serves, and that it is the main process of the service.
+fn ready() {
+    let own = std::process::id();
+    tell(&[NotifyState::MainPid(own), NotifyState::Ready]);
+}
+
+/// Reports that the process `pid` becomes the main process of the service. The service manager believes only the
+/// current main process, so the predecessor must report it.
+pub fn successor(pid: u32) {
+    tell(&[NotifyState::MainPid(pid)]);
+}
+
+/// Reports that this process stops and has no successor.
+pub fn stopping() {
+    tell(&[NotifyState::Stopping]);
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!(%error, "cannot notify the service manager (NOTIFY_SOCKET)");
     }
 }

@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use crate::admin::Readiness;
 use crate::drain::{Drain, LINGER, StartupBarrier};
 use crate::listener::Connections;
-use crate::process::{Announcer, systemd};
+use crate::process::{Announcer, announce};
 use crate::telemetry::LogHandle;
 
 use crate::process::event_loop::{
@@ -88,7 +88,7 @@ impl Lifecycle {
         let open_connections = self.connections.open();
         let (grace_period, settled) = match &why {
             Stop::Signal(signal) => {
-                systemd::stopping();
+                announce::stopping();
                 info!(signal = signal_name(*signal), open_connections, "stopping");
                 (self.grace_period, Duration::ZERO)
             }

@@ -1,10 +1,12 @@
 //! Files that other programs change while the gateway runs, and the replacement of files that the gateway
 //! writes.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+
+use tracing::warn;
 
 /// Maximum size of a file that is read as a whole.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -165,6 +167,46 @@ impl Fingerprint {
         let (inode, modified) = ((found.dev(), found.ino()), (found.mtime(), found.mtime_nsec()));
         Some(Fingerprint { path, inode, length: found.len(), modified })
     }
+}
+
+/// Permission bits of the group and of other users, which must not be set.
+const FOR_OTHERS: u32 = 0o077;
+
+/// Makes a directory that only the gateway's user may use, if it does not exist. Permissions of other users are removed.
+///
+/// # Errors
+/// Returns the error of the operating system.
+pub fn private_directory(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let mode = fs::metadata(directory)?.permissions().mode();
+    if mode & FOR_OTHERS != 0 {
+        warn!(
+            "other users could enter {}, which holds keys; their permissions were removed",
+            directory.display()
+        );
+        fs::set_permissions(directory, Permissions::from_mode(mode & 0o700))?;
+    }
+    Ok(())
+}
+
+/// Returns the content of a file that only the gateway's user may use, if it exists. Permissions of other users are
+/// removed.
+///
+/// # Errors
+/// Returns the error of the operating system.
+pub fn read_private(path: &Path) -> io::Result<Option<String>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let metadata = file.metadata()?;
+    if metadata.permissions().mode() & FOR_OTHERS != 0 {
+        warn!("other users could read {}, which holds a key; their permissions were removed", path.display());
+        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    }
+    let mut text = String::new();
+    file.take(MAX_BYTES).read_to_string(&mut text)?;
+    Ok(Some(text))
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 
 use super::listeners::Listener;
-use super::peer::Peer;
+use super::socket::Peer;
 use super::wire::{Channel, Message, WireError};
-use crate::process::systemd;
+use crate::process::announce;
 
 /// Maximum time from the transfer of the sockets until the successor's accept loops run. The successor resolves names
 /// meanwhile.
@@ -91,10 +91,10 @@ fn settle(channel: &mut Channel, peer: Peer) -> Result<(), HandOverError> {
         other => return Err(WireError::NotUnderstood(format!("{other:?} in place of \"ready\"")).into()),
     }
     if let Some(pid) = peer.pid {
-        systemd::successor(pid);
+        announce::successor(pid);
     }
     channel.send(&Message::Go).map_err(|error| {
-        systemd::successor(std::process::id());
+        announce::successor(std::process::id());
         error.into()
     })
 }

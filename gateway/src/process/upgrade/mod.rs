@@ -12,7 +12,6 @@
 
 mod hand_over;
 mod listeners;
-mod peer;
 pub mod socket;
 mod take_over;
 mod wire;

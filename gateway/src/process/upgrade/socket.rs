@@ -15,7 +15,7 @@ const NAME: &str = "upgrade.sock";
 
 /// Reason why a successor cannot wait on the socket.
 #[derive(Debug, thiserror::Error)]
-pub enum PlaceError {
+pub enum UpgradeSocketError {
     /// Other users can write to the directory.
     #[error(
         "{directory} is not safe for {NAME} (proxy.upgrade_sock): {why}; it must belong to root or to the user of \
@@ -68,8 +68,8 @@ pub(super) struct UpgradeSocket {
 
 impl UpgradeSocket {
     /// Opens the socket at `path`, on which a process of the user `uid` or of the current user can connect.
-    pub(super) fn open(path: &Path, uid: Uid) -> Result<Self, PlaceError> {
-        let failed = |error| PlaceError::Io { path: path.display().to_string(), error };
+    pub(super) fn open(path: &Path, uid: Uid) -> Result<Self, UpgradeSocketError> {
+        let failed = |error| UpgradeSocketError::Io { path: path.display().to_string(), error };
         let directory =
             path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("/"));
         // If `uid` is another user, that user must be able to enter the directory. The socket is for that user alone.
@@ -81,7 +81,7 @@ impl UpgradeSocket {
             _ => check(directory)?,
         }
         match UnixStream::connect(path) {
-            Ok(_) => return Err(PlaceError::Taken(path.display().to_string())),
+            Ok(_) => return Err(UpgradeSocketError::Taken(path.display().to_string())),
             // A process that is gone left this socket. A file that is no socket refuses connections too, and stays.
             Err(error) if error.kind() == ErrorKind::ConnectionRefused && is_socket(path) => {
                 fs::remove_file(path).map_err(failed)?;
@@ -113,8 +113,9 @@ fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
-fn check(directory: &Path) -> Result<(), PlaceError> {
-    let is_unsafe = |why: String| PlaceError::Unsafe { directory: directory.display().to_string(), why };
+fn check(directory: &Path) -> Result<(), UpgradeSocketError> {
+    let is_unsafe =
+        |why: String| UpgradeSocketError::Unsafe { directory: directory.display().to_string(), why };
     let found = fs::metadata(directory).map_err(|error| is_unsafe(error.to_string()))?;
     let owner = Uid::from_raw(found.uid());
     if !found.is_dir() {
@@ -129,6 +130,36 @@ fn check(directory: &Path) -> Result<(), PlaceError> {
         return Err(is_unsafe(format!("other users may write to it (mode {:o})", found.mode() & 0o7777)));
     }
     Ok(())
+}
+
+/// Process at the other end of a Unix socket, as it was when it connected or began to listen. The kernel reports it, so
+/// no process can pretend to be another one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    pub(super) uid: Uid,
+    /// Process id, if the system reports it.
+    pub(super) pid: Option<u32>,
+}
+
+impl Peer {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) fn of(stream: &UnixStream) -> io::Result<Self> {
+        let peer = rustix::net::sockopt::socket_peercred(stream)?;
+        let pid = u32::try_from(peer.pid.as_raw_nonzero().get()).ok();
+        Ok(Peer { uid: Uid::from_raw(peer.uid.as_raw()), pid })
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(super) fn of(stream: &UnixStream) -> io::Result<Self> {
+        let (uid, _) = nix::unistd::getpeereid(stream)?;
+        Ok(Peer { uid, pid: None })
+    }
+
+    /// Returns true if the process may hand listeners over or receive them. Root may, and so may the users that this
+    /// process is or will be.
+    pub(super) fn is_one_of_us(self, ours: &[Uid]) -> bool {
+        self.uid.is_root() || ours.contains(&self.uid)
+    }
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, geteuid};
 
 use super::listeners::Listener;
-use super::peer::Peer;
+use super::socket::Peer;
 use super::wire::{Channel, Message, WireError};
-use crate::process::upgrade::socket::{PlaceError, UpgradeSocket};
+use crate::process::upgrade::socket::{UpgradeSocket, UpgradeSocketError};
 use crate::process::{parse_running, running_gateway};
 
 /// Environment variable with the id of the service's main process (`systemd.exec(5)`).
@@ -31,7 +31,7 @@ const GO_WITHIN: Duration = Duration::from_secs(60);
 pub enum TakeOverError {
     /// The socket for the hand-over cannot be opened.
     #[error(transparent)]
-    UpgradeSocket(#[from] PlaceError),
+    UpgradeSocket(#[from] UpgradeSocketError),
     /// No gateway has handed its listeners over in time.
     #[error(
         "--upgrade: no gateway has handed over its listeners within {} s; check that one is running with the same \

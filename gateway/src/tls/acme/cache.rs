@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::Certificate;
-use super::private_file::{make_directory, read};
 use crate::util::files;
 use crate::util::files::Replaced;
 
@@ -68,7 +67,7 @@ impl Cache {
     /// Returns the certificate `domain`, if there is one that can be served.
     pub fn certificate(&self, domain: &str) -> Option<Certificate> {
         let path = self.certificate_file(domain);
-        let pem = read(&path).unwrap_or_else(|error| {
+        let pem = files::read_private(&path).unwrap_or_else(|error| {
             warn!("ordering a new certificate: cannot read {}: {error}", path.display());
             None
         });
@@ -98,7 +97,7 @@ impl Cache {
     pub(super) fn claim(&self) -> Result<Option<Claim>, CacheError> {
         let path = self.directory.join("lock");
         let failed = |source| CacheError { tried: "lock", path: path.clone(), source };
-        make_directory(&self.directory).map_err(failed)?;
+        files::private_directory(&self.directory).map_err(failed)?;
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
         match Flock::lock(file.map_err(failed)?, FlockArg::LockExclusiveNonblock) {
@@ -117,7 +116,7 @@ impl Cache {
         let path = self.directory.join("rehearsal");
         let draft = files::draft(&path);
         let text = "-".repeat(16 * 1024);
-        make_directory(&self.directory)
+        files::private_directory(&self.directory)
             .and_then(|()| files::write_draft(&draft, text.as_bytes(), 0o600, None))
             .and_then(|()| fs::remove_file(&draft))
             .map_err(|source| CacheError { tried: "write to", path: self.directory.clone(), source })
@@ -129,7 +128,7 @@ impl Cache {
     /// Returns an error if the file cannot be read, or does not hold an account.
     pub(super) fn account(&self) -> Result<Option<AccountFile>, CacheError> {
         let path = self.account_file();
-        let text = match read(&path) {
+        let text = match files::read_private(&path) {
             Ok(Some(text)) => text,
             Ok(None) => return Ok(None),
             Err(source) => return Err(CacheError { tried: "read", path, source }),
@@ -167,7 +166,7 @@ impl Cache {
 
     fn replace(&self, path: &Path, text: &str) -> Result<(), CacheError> {
         let draft = files::draft(path);
-        let replaced = make_directory(&self.directory).and_then(|()| {
+        let replaced = files::private_directory(&self.directory).and_then(|()| {
             files::write_draft(&draft, text.as_bytes(), 0o600, None)?;
             if files::replace(path, &draft)? == Replaced::Overwritten {
                 return Ok(());

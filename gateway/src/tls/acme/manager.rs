@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tracing::{info, warn};
 
+use super::client::OrderError;
 use super::orders::{Fulfilled, Orders};
-use super::problem::OrderError;
 use super::schedule::renewal;
 use super::{AcmePlan, AcmeState, AcmeStatus, Cache, Certificate, PlannedCertificate, Server, Timing};
 use crate::telemetry::{AcmeMetrics, Metrics};
@@ -22,7 +22,7 @@ const LONGEST_NAP: Duration = Duration::from_secs(10 * 60);
 pub(super) type Ordered = Result<(Id, Result<Fulfilled, OrderError>), JoinError>;
 
 /// State of all certificates.
-pub(super) struct Book {
+pub(super) struct CertificateManager {
     /// Certificates by domain.
     entries: BTreeMap<String, CertificateEntry>,
     under_way: JoinSet<Result<Fulfilled, OrderError>>,
@@ -49,10 +49,10 @@ struct CertificateEntry {
     metrics: AcmeMetrics,
 }
 
-impl Book {
+impl CertificateManager {
     /// Creates a manager without certificates.
     pub(super) fn new(orders: Orders, metrics: Arc<Metrics>, timing: Timing) -> Self {
-        Book {
+        CertificateManager {
             entries: BTreeMap::new(),
             under_way: JoinSet::new(),
             ordered: HashMap::new(),

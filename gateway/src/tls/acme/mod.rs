@@ -7,7 +7,6 @@
 //! of the gateway only uses these files, and is notified when a file is replaced. An order that fails changes
 //! no file: the old certificate is still served, and [`Statuses`] report the error.
 
-mod account;
 mod cache;
 mod certificate;
 mod challenges;
@@ -16,8 +15,6 @@ mod manager;
 mod order;
 mod orders;
 mod plan;
-mod private_file;
-mod problem;
 mod schedule;
 mod service;
 mod status;

@@ -1,6 +1,10 @@
 //! Course of one order, from the account to the issued chain (RFC 8555 7.4). The order asks for a
 //! certificate, proves control of the names to the server, and fetches the result.
 
+use instant_acme::{Account, AccountBuilder, NewAccount};
+use serde_json::Value;
+
+use super::cache::AccountFile;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,8 +16,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
-use super::client::{AcmeClient, problem_text};
-use super::problem::{OrderError, persist};
+use super::client::{AcmeClient, OrderError, problem_text, retry_bad_nonce};
 use super::{Cache, Challenges, PlannedCertificate, Published, Server, Timing, tls_alpn};
 use crate::config::ChallengeKind;
 use crate::util::backoff::Backoff;
@@ -47,18 +50,18 @@ impl OneOrder<'_> {
     async fn pem(&self, challenges: &Arc<Challenges>, accounts: &Mutex<()>) -> Result<String, OrderError> {
         let account = self.account(accounts).await?;
         let names: Vec<Identifier> = self.planned.names.iter().cloned().map(Identifier::Dns).collect();
-        let ordered = persist!(account.new_order(&NewOrder::new(&names)));
+        let ordered = retry_bad_nonce!(account.new_order(&NewOrder::new(&names)));
         let mut order = ordered.map_err(|error| self.failed("order a certificate", &error))?;
         let published = self.authorize(&mut order, challenges).await?;
         self.wait_until(&mut order, OrderStatus::Ready).await?;
         drop(published);
         let (key, request) = self.request().map_err(|error| OrderError::new("make a key", error))?;
         if order.state().status == OrderStatus::Ready {
-            persist!(order.finalize_csr(&request))
+            retry_bad_nonce!(order.finalize_csr(&request))
                 .map_err(|error| self.failed("finalize the order", &error))?;
         }
         self.wait_until(&mut order, OrderStatus::Valid).await?;
-        let chain = persist!(order.certificate());
+        let chain = retry_bad_nonce!(order.certificate());
         let chain = chain.map_err(|error| self.failed("fetch the certificate", &error))?;
         Ok(key + &chain.ok_or_else(|| OrderError::new("fetch the certificate", "the server has none"))?)
     }
@@ -70,7 +73,7 @@ impl OneOrder<'_> {
         order: &mut Order,
         challenges: &Arc<Challenges>,
     ) -> Result<Vec<Published>, OrderError> {
-        let fetched = persist!(fetch_authorizations(order));
+        let fetched = retry_bad_nonce!(fetch_authorizations(order));
         fetched.map_err(|error| self.failed("read the authorizations of an order", &error))?;
         let mut published = Vec::new();
         let mut authorizations = order.authorizations();
@@ -112,7 +115,7 @@ impl OneOrder<'_> {
                 challenges.publish_tls(&name, context)
             }
         };
-        persist!(challenge.set_ready()).map_err(|error| self.failed(tried(), &error))?;
+        retry_bad_nonce!(challenge.set_ready()).map_err(|error| self.failed(tried(), &error))?;
         Ok(published)
     }
 
@@ -139,7 +142,7 @@ impl OneOrder<'_> {
                 return Err(OrderError::new(tried, reason));
             }
             sleep(wait).await;
-            persist!(async { order.refresh().await.map(|_| ()) })
+            retry_bad_nonce!(async { order.refresh().await.map(|_| ()) })
                 .map_err(|error| self.failed(tried, &error))?;
         }
     }
@@ -149,7 +152,7 @@ impl OneOrder<'_> {
     async fn refused(&self, tried: &str, order: &mut Order) -> OrderError {
         let of_order = order.state().error.as_ref().map(problem_text);
         let mut reasons = Vec::new();
-        if let Err(error) = persist!(fetch_authorizations(order)) {
+        if let Err(error) = retry_bad_nonce!(fetch_authorizations(order)) {
             debug!("cannot read why an order was refused: {error}");
         }
         let mut authorizations = order.authorizations();
@@ -196,5 +199,82 @@ fn kind_name(kind: &ChallengeType) -> String {
         ChallengeType::Dns01 => "dns-01".to_owned(),
         ChallengeType::TlsAlpn01 => "tls-alpn-01".to_owned(),
         other => format!("{other:?}"),
+    }
+}
+
+/// Account of the order with the ACME server (RFC 8555 7.3), which is made once and stored with its key.
+impl OneOrder<'_> {
+    /// Returns the stored account, or makes a new one. The lock `accounts` is held meanwhile, so that two
+    /// orders do not make two accounts.
+    pub(super) async fn account(&self, accounts: &Mutex<()>) -> Result<Account, OrderError> {
+        let _alone = accounts.lock().await;
+        match self.kept()? {
+            Some(kept) => self.known_account(kept).await,
+            None => self.new_account().await,
+        }
+    }
+
+    /// Renames the stored account that this order was made with, because the server does not know it. Nothing
+    /// happens if another order has already replaced the account.
+    pub(super) async fn forget_account(&self, accounts: &Mutex<()>) -> Result<(), OrderError> {
+        let _alone = accounts.lock().await;
+        let url = self.account_url.get().map(String::as_str);
+        match self.kept()? {
+            Some(kept) if kept.credentials["id"].as_str() == url => {
+                self.cache.put_account_aside().map_err(|error| OrderError::new("make a new account", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn kept(&self) -> Result<Option<AccountFile>, OrderError> {
+        self.cache.account().map_err(|error| {
+            let reason = format!("{error}; if you remove the file, a new account is made");
+            OrderError::new("use the account", reason)
+        })
+    }
+
+    async fn new_account(&self) -> Result<Account, OrderError> {
+        let contact = self.contact();
+        let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
+        let new =
+            NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
+        let made = retry_bad_nonce!(self.builder().create(&new, self.server.directory_url.clone(), None));
+        let (account, credentials) = made.map_err(|error| self.failed("make an account", &error))?;
+        let credentials =
+            serde_json::to_value(credentials).map_err(|error| OrderError::new("store the account", error))?;
+        self.keep(credentials)?;
+        Ok(account)
+    }
+
+    async fn known_account(&self, kept: AccountFile) -> Result<Account, OrderError> {
+        let credentials = serde_json::from_value(kept.credentials.clone())
+            .map_err(|error| OrderError::new("use the account", error))?;
+        let account = self.builder().from_credentials(credentials).await;
+        let account = account.map_err(|error| self.failed("use the account", &error))?;
+        // A later call of `forget_account` needs the URL, if the server does not know the account.
+        self.account_url.get_or_init(|| account.id().to_owned());
+        if kept.email != self.server.email {
+            let contact = self.contact();
+            let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
+            let told = retry_bad_nonce!(account.update_contacts(&contact));
+            told.map_err(|error| self.failed("change the contact of the account", &error))?;
+            self.keep(kept.credentials)?;
+        }
+        Ok(account)
+    }
+
+    fn keep(&self, credentials: Value) -> Result<(), OrderError> {
+        let file = AccountFile { email: self.server.email.clone(), credentials };
+        self.cache.keep_account(&file).map_err(|error| OrderError::new("store the account", error))
+    }
+
+    fn builder(&self) -> AccountBuilder {
+        Account::builder_with_http(Box::new(self.client.clone()))
+    }
+
+    /// Returns the contact address for the server (RFC 8555 7.1.2).
+    fn contact(&self) -> Option<String> {
+        (!self.server.email.is_empty()).then(|| format!("mailto:{}", self.server.email))
     }
 }

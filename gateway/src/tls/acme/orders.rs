@@ -9,9 +9,8 @@ use std::time::SystemTime;
 use tokio::sync::Mutex;
 
 use super::cache::Claim;
-use super::client::AcmeClient;
+use super::client::{AcmeClient, OrderError};
 use super::order::OneOrder;
-use super::problem::OrderError;
 use super::{Cache, CacheError, Certificate, Challenges, PlannedCertificate, Server, Timing};
 
 /// Shared state of all orders.

@@ -12,11 +12,11 @@ use tokio::time::sleep;
 use super::orders::Orders;
 use super::{AcmePlan, Challenges, Statuses, Timing};
 use crate::telemetry::Metrics;
-use crate::tls::acme::manager::Book;
+use crate::tls::acme::manager::CertificateManager;
 
 /// Service that orders and renews certificates until the server stops.
 pub struct AcmeService {
-    /// PlannedCertificate certificates; a reload of the configuration changes them.
+    /// Planned certificates; a reload of the configuration changes them.
     pub plan: watch::Receiver<Arc<AcmePlan>>,
     /// Answers for ACME servers that validate a name.
     pub challenges: Arc<Challenges>,
@@ -45,7 +45,7 @@ impl AcmeService {
     async fn follow(&self) {
         let mut plan = self.plan.clone();
         let orders = Orders::new(self.challenges.clone(), self.timing);
-        let mut manager = Book::new(orders, self.metrics.clone(), self.timing);
+        let mut manager = CertificateManager::new(orders, self.metrics.clone(), self.timing);
         loop {
             let current = plan.borrow_and_update().clone();
             manager.follow(&current);
