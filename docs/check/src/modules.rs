@@ -10,10 +10,10 @@ mod source;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use source::{Sources, Use};
+
 use crate::markdown::{Block, Document};
 use crate::{Fault, diff};
-
-use source::{Sources, Use};
 
 /// Map from each top-level module to the top-level modules that it uses.
 type Graph = BTreeMap<String, BTreeSet<String>>;

@@ -13,12 +13,11 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use http::{HeaderName, HeaderValue, Method, Uri};
 
-use crate::{PINGORA_VERSION, config};
-
 pub use self::error::CliError;
 use self::explain::{Output, header_field};
 use self::run::Run;
 use self::sources::Sources;
+use crate::{PINGORA_VERSION, config};
 
 /// An API gateway on Pingora.
 ///

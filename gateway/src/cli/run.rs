@@ -5,10 +5,9 @@ use clap::Args;
 use crate::cli::error::CliError;
 use crate::cli::sources::{Sources, variables};
 use crate::config::{self, Source};
-use crate::demo;
 use crate::process::daemon;
 use crate::process::start::StartOptions;
-use crate::server;
+use crate::{demo, server};
 
 /// Options of `gateway run`.
 #[derive(Debug, Default, PartialEq, Eq, Args)]

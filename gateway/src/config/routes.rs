@@ -1,6 +1,5 @@
 //! `[[virtual_hosts.routes]]`: the settings of one part of a virtual host.
 
-use super::values::MethodName;
 use regex::{Regex, RegexBuilder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
@@ -9,7 +8,7 @@ use super::fields::Fields;
 use super::policies::FaultInjection;
 use super::redirect::RedirectStatus;
 use super::tables::{policy_tables, with_policy_tables};
-use super::values::is_default;
+use super::values::{MethodName, is_default};
 
 policy_tables! { with_policy_tables "replaces the virtual host's or the top-level table"
 /// Route: the requests of a virtual host with a certain path, method and header fields.

@@ -95,4 +95,5 @@ macro_rules! tables_of_a_level {
 
 policy_tables!(tables_of_a_level);
 
-pub(crate) use {policy_tables, with_policy_tables};
+pub(crate) use policy_tables;
+pub(crate) use with_policy_tables;

@@ -1,13 +1,13 @@
 //! Small value types of the schema. Each type can only hold valid values. A wrong value is thus reported while the
 //! text is read, with its line, and later code needs no checks.
 
-use http::Method;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use http::Method;
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 

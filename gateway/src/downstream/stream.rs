@@ -48,7 +48,7 @@ pub const LATE_HEAD: Refusal = Refusal {
 
 /// Maximum number of unwanted bytes over HTTP/2, where the part of an upload that is on its way is no larger than the
 /// windows of the connection.
-pub(super) const LINGER_BYTES_HTTP2: usize = 256 * 1024;
+pub(super) const LINGER_BYTES_HTTP2: usize = 1024 * 1024;
 
 /// Stream of a client.
 #[derive(Debug)]

@@ -18,6 +18,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+pub use bind::{BindError, bind, bind_beside, is_ipv6_only, leaves_ipv4};
+use connection::Opened;
+pub use connection::Opener;
 use pingora::apps::{HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::listeners::ListenerConfig;
 use pingora::protocols::Stream;
@@ -28,10 +31,6 @@ use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::listening::Service;
 use pingora::services::{ServiceReadyNotifier, ServiceWithDependents};
 use tokio::sync::watch;
-
-pub use bind::{BindError, bind, bind_beside, is_ipv6_only, leaves_ipv4};
-use connection::Opened;
-pub use connection::Opener;
 
 use crate::downstream::http2::Abuse;
 use crate::downstream::{http2, session};

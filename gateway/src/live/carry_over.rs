@@ -6,13 +6,14 @@ use serde_json::{Value, json};
 use crate::config::{Config, Rollout, RolloutState, VirtualHost};
 
 /// Returns the earlier configuration for a rollback to `revision`. A running rollout in it stays running only
-/// if its virtual host has a running rollout `now`. The other running rollouts are aborted.
-pub(super) fn gone_back_to(earlier: &Config, now: &Config, revision: u64) -> Value {
+/// if its virtual host runs a rollout to the same tag `now`. The other running rollouts are aborted.
+pub(super) fn rolled_back_to(earlier: &Config, now: &Config, revision: u64) -> Value {
     with_ends(earlier, |host| {
         let now = now.virtual_host(&host.domain).and_then(|now| now.rollout.as_ref());
-        let goes_on = now.is_some_and(|now| now.state == RolloutState::Running);
+        let target = host.rollout.as_ref().map(|rollout| &rollout.to);
+        let continues = now.is_some_and(|now| now.state == RolloutState::Running && Some(&now.to) == target);
         let reason = format!("rolled back to revision {revision}");
-        (!goes_on).then_some((RolloutState::Aborted, reason))
+        (!continues).then_some((RolloutState::Aborted, reason))
     })
 }
 
@@ -60,12 +61,14 @@ mod tests {
     #[test]
     fn roll_back_restarts_and_stops_no_rollout() {
         let running = config("rollout = { to = \"b\" }");
-        assert_eq!(state(&gone_back_to(&running, &config(""), 3)), "aborted");
+        assert_eq!(state(&rolled_back_to(&running, &config(""), 3)), "aborted");
         assert_eq!(
-            state(&gone_back_to(&running, &config("rollout = { to = \"b\", state = \"done\" }"), 3)),
+            state(&rolled_back_to(&running, &config("rollout = { to = \"b\", state = \"done\" }"), 3)),
             "aborted"
         );
-        assert_eq!(state(&gone_back_to(&running, &running, 3)), "running");
+        assert_eq!(state(&rolled_back_to(&running, &running, 3)), "running");
+        let to_another_tag = config("rollout = { to = \"c\" }");
+        assert_eq!(state(&rolled_back_to(&running, &to_another_tag, 3)), "aborted");
     }
 
     #[test]

@@ -178,7 +178,7 @@ impl Store {
         let earlier = state.history.iter().find(|earlier| earlier.number == revision);
         let text = earlier.ok_or(ChangeError::Refused(oldest))?.text.clone();
         let earlier = self.source.parse(&text).map_err(ChangeError::Invalid)?;
-        let json = carry_over::gone_back_to(&earlier.config, &state.parsed.config, revision);
+        let json = carry_over::rolled_back_to(&earlier.config, &state.parsed.config, revision);
         let parsed = self.source.change(&earlier, &json).map_err(ChangeError::Invalid)?;
         self.replace(&mut state, parsed, change, writable)
     }

@@ -1,18 +1,16 @@
 //! The event loop of the main thread. It handles events while the process serves, until there is a reason to stop.
 
-use crate::process::upgrade::TakeOver;
-use prometheus::IntCounter;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender};
 use std::{io, thread};
 
-use signal_hook::consts::{SIGHUP, SIGQUIT, SIGUSR1};
+use prometheus::IntCounter;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
 use tracing::{error, info, warn};
 
 use crate::process::Announcer;
-use crate::process::upgrade::{Confirmed, HandOverError, Listener, TakeOverError, hand_over};
+use crate::process::upgrade::{Confirmed, HandOverError, Listener, TakeOver, TakeOverError, hand_over};
 use crate::telemetry::LogHandle;
 
 /// Signals that the process handles, caught as long as this value exists.

@@ -1,8 +1,7 @@
 //! The pid file (`proxy.pid_file`). Scripts read it to signal the process, and so does the process that takes over.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use nix::errno::Errno;
 use nix::sys::signal::kill;

@@ -23,12 +23,11 @@ use tracing::{info, warn};
 use crate::admin::Readiness;
 use crate::drain::{Drain, LINGER, StartupBarrier};
 use crate::listener::Connections;
-use crate::process::{Announcer, announce};
-use crate::telemetry::LogHandle;
-
 use crate::process::event_loop::{
     CaughtSignals, Event, EventLoop, RunError, Stop, TellOnDrop, UpgradeState, forward, tell_later,
 };
+use crate::process::{Announcer, announce};
+use crate::telemetry::LogHandle;
 
 /// Interval at which the main thread checks that everything is answered.
 const LOOK: Duration = Duration::from_millis(5);

@@ -39,9 +39,8 @@ use crate::route;
 use crate::telemetry::{Limit, Phase};
 use crate::tls::acme::Challenges;
 use crate::upstream::connection::{self, BackendConnector};
-use crate::upstream::retry;
 use crate::upstream::{
-    Attempt, MirrorCopy, Mirrors, Outcome, PeerOptions, check_address, explain_in_log, response_check,
+    Attempt, MirrorCopy, Mirrors, Outcome, PeerOptions, check_address, explain_in_log, response_check, retry,
 };
 use crate::util::status::is_interim;
 

@@ -10,12 +10,11 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+pub use page::{PROBLEMS, problems};
+pub use problem::Problem;
 use serde::Serialize;
 
 use crate::grpc::Call;
-
-pub use page::{PROBLEMS, problems};
-pub use problem::Problem;
 
 /// Header field that carries the request id.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

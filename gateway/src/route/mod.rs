@@ -8,15 +8,14 @@ mod rules;
 
 use std::sync::Arc;
 
+pub use hosts::HostTable;
 use http::Method;
 use http::header::HOST;
 use pingora::http::RequestHeader;
+pub use rules::{Asked, Outcome, PathRule, Rule, RuleTable};
 
 use crate::config::{BadPath, InvalidHost, Paths, read_path};
 use crate::reply::{Problem, Reply, Verdict};
-
-pub use hosts::HostTable;
-pub use rules::{Asked, Outcome, PathRule, Rule, RuleTable};
 
 /// Returns the host that a request is for, as the client wrote it. If the target names a host (HTTP/2, and the absolute
 /// form), the target counts, otherwise the `Host` field (RFC 9112 3.2.2). `None` stands for HTTP/1.0 without a host.

@@ -95,9 +95,8 @@ impl LimitMetrics {
 
 #[cfg(test)]
 mod tests {
-    use crate::telemetry::Metrics;
-
     use super::*;
+    use crate::telemetry::Metrics;
 
     #[test]
     fn each_limit_has_a_series_of_its_own_from_the_start() {

@@ -19,17 +19,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+pub use client::ClientSide;
+pub use handshake::intercept_upgrade;
 use parking_lot::Mutex;
 use pingora::protocols::Stream;
 use prometheus::IntGauge;
+pub use request::is_asked_for;
 use tokio::sync::watch;
+pub use tunnel::{CloseReason, Tunnel};
 
 use crate::upstream::connection::BackendStream;
-
-pub use client::ClientSide;
-pub use handshake::intercept_upgrade;
-pub use request::is_asked_for;
-pub use tunnel::{CloseReason, Tunnel};
 
 /// Settings of a tunnel.
 #[derive(Clone, Debug)]

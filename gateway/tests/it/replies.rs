@@ -1,6 +1,5 @@
 use http::Request;
 use testkit::{Behaviour, Client, Origin, exchange};
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -156,8 +156,9 @@ fn is_loopback(authority: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use axum::http::HeaderValue;
+
+    use super::*;
 
     fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
         let field = |(name, value): &(&'static str, &str)| {

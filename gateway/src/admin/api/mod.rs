@@ -21,6 +21,7 @@ mod rollouts;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use access::{AccessError, ApiAccess};
 use async_trait::async_trait;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
@@ -28,10 +29,13 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use body::Caller;
+use edit::Edited;
 use parking_lot::Mutex;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
+use problem::Problem;
 use serde::Serialize;
 use serde_json::Value;
 use tracing::{error, info};
@@ -41,11 +45,6 @@ use crate::config::Config;
 use crate::live::{Applied, Change, Persistence, Rollouts, Snapshot, Store};
 use crate::telemetry::{Metrics, Timelines};
 use crate::tls::acme::Statuses;
-
-pub use access::{AccessError, ApiAccess};
-use body::Caller;
-use edit::Edited;
-use problem::Problem;
 
 /// Maximum size of a request body.
 const MAX_BODY_BYTES: usize = 1 << 20;

@@ -9,13 +9,13 @@ pub(in crate::live) mod resolve;
 pub(in crate::live) mod self_signed;
 pub(in crate::live) mod warnings;
 
-use crate::live::compile::fault::not_validated;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::snapshot::{HostPolicies, Instance, Level, Route, Snapshot};
 use crate::config::{self, Config, Domain, PathFault, PolicyTables, VirtualHost};
 use crate::live::compile::certificates::certificates;
+use crate::live::compile::fault::not_validated;
 use crate::live::compile::limiters::Limiters;
 use crate::live::compile::pools::Pools;
 use crate::live::effective::{DefaultTables, EffectivePolicies};

@@ -7,6 +7,8 @@ mod text;
 use std::fmt;
 use std::sync::Arc;
 
+use explanation::{Backend, Condition, Policy, Pool, RateLimit, RuleOutcome, Taken};
+pub use explanation::{BackendCondition, Explanation};
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Method, Uri, header};
 use pingora::http::RequestHeader;
@@ -19,9 +21,6 @@ use crate::reply::{Problem, Reply};
 use crate::route::{self, Asked, Outcome, RuleTable};
 use crate::upstream::{Member, WeightedPool};
 use crate::{grpc, websocket};
-
-use explanation::{Backend, Condition, Policy, Pool, RateLimit, RuleOutcome, Taken};
-pub use explanation::{BackendCondition, Explanation};
 
 /// A request to explain.
 pub struct Question {

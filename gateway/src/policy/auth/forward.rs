@@ -21,9 +21,8 @@ use super::challenge::{Challenge, unavailable};
 use super::{Checked, Credentials, Identity, one};
 use crate::config::{normalise_host, shown_url};
 use crate::reply::{Problem, Reply, Verdict};
-use crate::util::clock;
-use crate::util::http_client;
 use crate::util::http_client::{Answer, BodilessClient};
+use crate::util::{clock, http_client};
 
 /// Minimum time between two log lines. A fault that affects every request is not logged for each of them: the
 /// access log counts them.

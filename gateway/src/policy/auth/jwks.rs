@@ -12,6 +12,7 @@ use arc_swap::ArcSwapOption;
 use http::{Request, StatusCode, Uri, header};
 use http_body_util::Empty;
 use parking_lot::Mutex;
+pub use service::KeySetService;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
@@ -23,8 +24,6 @@ use crate::telemetry::KeySetMetrics;
 use crate::util::backoff::Backoff;
 use crate::util::http_client;
 use crate::util::http_client::BodilessClient;
-
-pub use service::KeySetService;
 
 /// Maximum size of a set, in bytes.
 const MAX_BYTES: usize = 256 * 1024;

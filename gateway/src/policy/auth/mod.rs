@@ -21,19 +21,18 @@ mod users;
 use std::fmt;
 use std::sync::Arc;
 
+pub use compile::{AuthCaches, BadAuth, Compiler};
+pub use forward::AuthRequest;
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderName, header};
+pub use identity::{Identity, IdentityFields};
+pub use jwks::{KeySet, KeySetService};
 use pingora::Result;
 use pingora::http::RequestHeader;
 
 use super::Verdict;
 use crate::config::AuthKind;
 use crate::reply::Reply;
-
-pub use compile::{AuthCaches, BadAuth, Compiler};
-pub use forward::AuthRequest;
-pub use identity::{Identity, IdentityFields};
-pub use jwks::{KeySet, KeySetService};
 
 /// Compiled `[auth]` table.
 pub struct Auth {

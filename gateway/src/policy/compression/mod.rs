@@ -12,6 +12,7 @@
 mod encoder;
 mod entity_tag;
 
+pub use encoder::Encoder;
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
     CONTENT_TYPE, ETAG, IF_NONE_MATCH, RANGE, TRAILER, TRANSFER_ENCODING,
@@ -23,8 +24,6 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use super::add_vary;
 use crate::config::{self, Coding, CompressionLevel, MediaTypes};
 use crate::util::{accept, decimal, field_list};
-
-pub use encoder::Encoder;
 
 /// Fields with a digest of the exact bytes of a body (RFC 9530, RFC 3230, and the older Content-MD5).
 const DIGESTS: [HeaderName; 4] = [

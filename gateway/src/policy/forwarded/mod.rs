@@ -8,12 +8,11 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use http::{HeaderName, HeaderValue, Version, header};
+pub use origin::{Origin, origin};
 use pingora::Result;
 use pingora::http::RequestHeader;
 
 use super::remove_where;
-
-pub use origin::{Origin, origin};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

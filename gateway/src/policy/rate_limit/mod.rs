@@ -17,12 +17,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use client::RateLimitSubject;
+pub use counters::{Count, Counters};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora::Result;
 use pingora::http::ResponseHeader;
-
-pub use client::RateLimitSubject;
-pub use counters::{Count, Counters};
 pub use shared_check::{CheckOutcome, Waiting};
 pub use store::{BadStore, Roots, Store, StoreKeeper, StoreSettings};
 pub use window::Window;

@@ -1,7 +1,6 @@
 //! HTTP client for ACME servers, and the errors of their responses. The client uses the gateway's client for servers that are not backends, and returns
 //! responses in the form that instant-acme expects.
 
-use instant_acme::Problem;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt as _, Limited};
-use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use openssl::error::ErrorStack;
 use parking_lot::Mutex;
 use tokio::time::timeout;

@@ -1,21 +1,20 @@
 //! Course of one order, from the account to the issued chain (RFC 8555 7.4). The order asks for a
 //! certificate, proves control of the names to the server, and fetches the result.
 
-use instant_acme::{Account, AccountBuilder, NewAccount};
-use serde_json::Value;
-
-use super::cache::AccountFile;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use instant_acme::{
-    AuthorizationHandle, AuthorizationStatus, ChallengeType, Error, Identifier, NewOrder, Order, OrderStatus,
+    Account, AccountBuilder, AuthorizationHandle, AuthorizationStatus, ChallengeType, Error, Identifier,
+    NewAccount, NewOrder, Order, OrderStatus,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
+use super::cache::AccountFile;
 use super::client::{AcmeClient, OrderError, problem_text, retry_bad_nonce};
 use super::{Cache, Challenges, PlannedCertificate, Published, Server, Timing, tls_alpn};
 use crate::config::ChallengeKind;

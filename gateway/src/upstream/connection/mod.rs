@@ -16,6 +16,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+pub use head::HeadLimits;
+pub use inspector::MalformedResponse;
 use pingora::connectors::http::Connector;
 use pingora::connectors::http::custom::{self, Connection};
 use pingora::connectors::{ConnectorOptions, TransportConnector};
@@ -23,9 +25,6 @@ use pingora::prelude::*;
 use pingora::protocols::ALPN;
 use pingora::protocols::tls::CustomALPN;
 use pingora::upstreams::peer::Peer;
-
-pub use head::HeadLimits;
-pub use inspector::MalformedResponse;
 pub use proxy::http_proxy;
 pub use stream::{BackendStream, ReadSize};
 

@@ -20,9 +20,9 @@ use base64::engine::general_purpose::STANDARD;
 use openssl::sha::sha256;
 use tempfile::TempDir;
 use testkit::{Origin, exchange};
+use tokens::Signer;
 
 use crate::support::{Gateway, Setup};
-use tokens::Signer;
 
 const ISSUER: &str = "https://login.test/";
 const AUDIENCE: &str = "shop";

@@ -13,9 +13,8 @@ mod silent;
 
 use std::time::Duration;
 
-use testkit::{Fault, Health};
-
 use harness::{ALONE, Row, SPARE, check};
+use testkit::{Fault, Health};
 
 /// Response of the faulty backend.
 const SOUND: &str = "200 1+0";

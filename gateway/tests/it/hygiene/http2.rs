@@ -1,10 +1,9 @@
 //! Cases for HTTP/2, frame by frame. The h2 crate rejects many of them itself, with a reset or a GOAWAY. In
 //! every case, no malformed request may reach the origin.
 
+use super::origin::{Recorder, Seen};
 use crate::frames::{DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, RST_STREAM, Wire, block};
 use crate::support::{Gateway, Setup};
-
-use super::origin::{Recorder, Seen};
 
 /// A case: the fields of a head, and the body. In field values, `{}` stands for a path that is unique to the case.
 struct Case {

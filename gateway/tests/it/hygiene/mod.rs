@@ -16,10 +16,10 @@ mod responses;
 use std::net::SocketAddr;
 
 use futures::{StreamExt, stream};
+use origin::{Recorder, Seen};
 use testkit::exchange;
 
 use crate::support::{Gateway, Setup};
-use origin::{Recorder, Seen};
 
 /// Number of cases that run at the same time.
 const AT_ONCE: usize = 8;

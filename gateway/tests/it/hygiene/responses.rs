@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 
+use Expect::{Cut, Passes, Refused};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use h2::Reason;
@@ -17,8 +18,6 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::h2_peers;
 use crate::support::{Gateway, Setup};
 use crate::websocket::raw;
-
-use Expect::{Cut, Passes, Refused};
 
 /// Result that a client must get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,9 +16,8 @@ use tokio_openssl::SslStream;
 use crate::config::{CounterStore, HostPort, RateLimit, Redis, RedisPlace};
 use crate::policy::rate_limit::store::response_limit::Bounded;
 use crate::util::http_client;
-use crate::util::secrets::Secrets;
-
 pub use crate::util::http_client::Roots;
+use crate::util::secrets::Secrets;
 
 /// Connection settings of a store, compiled from the keys of a window.
 pub struct StoreSettings {

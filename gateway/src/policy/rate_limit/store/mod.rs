@@ -13,14 +13,13 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+pub use connect::{BadStore, Roots, StoreSettings};
+pub use reconnect::StoreKeeper;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tracing::{info, warn};
-
-pub use connect::{BadStore, Roots, StoreSettings};
-pub use reconnect::StoreKeeper;
 
 use super::counters::Count;
 use crate::telemetry::StoreMetrics;
