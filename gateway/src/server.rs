@@ -10,7 +10,7 @@ use pingora::server::configuration::ServerConf;
 use pingora::services::background::background_service;
 use tracing::{info, warn};
 
-use crate::admin::{AccessError, Api, ApiAccess, ApiServer, Door, MetricsServer, Readiness};
+use crate::admin::{AccessError, Api, ApiAccess, ApiServer, HttpListener, MetricsServer, Readiness};
 use crate::config::{Config, ConfigError, HealthCheck, MAX_ATTEMPTS, Parsed, Source};
 use crate::demo::DemoOrigins;
 use crate::drain::{Drain, StartupBarrier};
@@ -151,7 +151,7 @@ fn serve(
         KeySetService { sets: live.watches().key_sets() },
     ));
     server.add_service(background_service("rollouts", RolloutService(rollouts.clone())));
-    let mut door = |listener| Door { listener, starts: barrier.part(), drain: drain.clone() };
+    let mut door = |listener| HttpListener { listener, starts: barrier.part(), drain: drain.clone() };
     let (management, management_address) = management.unzip();
     if let (Some(listener), Some(access), Some(timelines)) = (management, access, timelines) {
         let (store, metrics) = (live.clone(), metrics.clone());

@@ -22,7 +22,7 @@ pub use client::{Client, Response, converse, exchange, exchange_from, exchange_o
 pub use dns::{Dns, Failure, Service};
 pub use faulty::{Fault, Faulty, Health};
 pub use nix::sys::signal::Signal;
-pub use origin::{Behaviour, Origin, Received};
+pub use origin::{Behaviour, Origin, Received, dead_address};
 pub use process::{Process, free_address};
 pub use serve::{Background, ServedProxy, background, serve, serve_on};
 

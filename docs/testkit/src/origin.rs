@@ -184,6 +184,15 @@ pub(crate) fn reserved(address: SocketAddr) -> (Socket, SocketAddr) {
     }
 }
 
+/// Returns an address that refuses connections until the process ends. The address of an [`Origin::dead`] does so only
+/// while the origin exists: later, another server of the same process may get its port.
+pub fn dead_address() -> SocketAddr {
+    static RESERVED: Mutex<Vec<Socket>> = Mutex::new(Vec::new());
+    let (socket, address) = reserved(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    RESERVED.lock().push(socket);
+    address
+}
+
 /// Returns a listener on the address of a [`reserved`] socket.
 pub(crate) fn listener(address: SocketAddr) -> TcpListener {
     let listening = bound_socket(address).and_then(|socket| {

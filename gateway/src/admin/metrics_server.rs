@@ -15,7 +15,7 @@ use pingora::services::background::BackgroundService;
 use tokio::sync::watch;
 use tracing::error;
 
-use super::serve::{Door, serve};
+use super::serve::{HttpListener, serve};
 use crate::telemetry::{LogHandle, Metrics, keep_rates};
 
 /// Readiness for new traffic, which `/readyz` reports.
@@ -43,7 +43,7 @@ impl Readiness {
 /// Service that serves the metrics listener in a runtime of its own, and updates the metrics that are rates.
 pub struct MetricsServer {
     /// Listener, which is taken when the service starts.
-    door: Mutex<Option<Door>>,
+    door: Mutex<Option<HttpListener>>,
     shared: Shared,
     log: LogHandle,
 }
@@ -56,7 +56,12 @@ struct Shared {
 
 impl MetricsServer {
     /// Creates a server. Without a listener it only updates the rates.
-    pub fn new(door: Option<Door>, metrics: Arc<Metrics>, readiness: Readiness, log: LogHandle) -> Self {
+    pub fn new(
+        door: Option<HttpListener>,
+        metrics: Arc<Metrics>,
+        readiness: Readiness,
+        log: LogHandle,
+    ) -> Self {
         MetricsServer { door: Mutex::new(door), shared: Shared { metrics, readiness }, log }
     }
 }

@@ -6,4 +6,4 @@ mod serve;
 
 pub use api::{AccessError, Api, ApiAccess, ApiServer};
 pub use metrics_server::{MetricsServer, Readiness};
-pub use serve::Door;
+pub use serve::HttpListener;

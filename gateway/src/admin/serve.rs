@@ -28,7 +28,7 @@ const HEAD: Duration = Duration::from_secs(15);
 const CONNECTION: Duration = Duration::from_secs(600);
 
 /// A listener for operators.
-pub struct Door {
+pub struct HttpListener {
     /// Socket, which is already bound.
     pub listener: TcpListener,
     /// Handle that tells the start-up that the listener accepts connections.
@@ -42,10 +42,10 @@ pub struct Door {
 ///
 /// # Errors
 /// Returns an error if the listener cannot be used at all.
-pub(super) async fn serve(door: Door, app: Router) -> std::io::Result<()> {
-    let Door { listener, starts, drain } = door;
+pub(super) async fn serve(door: HttpListener, app: Router) -> std::io::Result<()> {
+    let HttpListener { listener, starts, drain } = door;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let app = app.layer(middleware::map_response_with_state(drain.clone(), ask_to_leave));
+    let app = app.layer(middleware::map_response_with_state(drain.clone(), announce_close));
     starts.listens();
     tokio::select! {
         () = accept(&listener, app, &drain) => {}
@@ -79,7 +79,7 @@ async fn accept(listener: &tokio::net::TcpListener, app: Router, drain: &Drain) 
 
 /// Adds `Connection: close` to a response during a hand-over. The client's next request then reaches the
 /// process that has the listener by then.
-async fn ask_to_leave(State(drain): State<Drain>, mut response: Response) -> Response {
+async fn announce_close(State(drain): State<Drain>, mut response: Response) -> Response {
     if drain.has_begun() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -2,7 +2,8 @@
 //!
 //! [`policy_tables`] is the only list of them. Other macros take the list and write what each table needs: its key at
 //! each level ([`with_policy_tables`]), its validation, and the choice of the effective table. A new policy is a new
-//! line in the list; then the compiler names the places that have to know more about it.
+//! line in the list. Then the compiler asks for its validation and for its field in a route. A policy that can refuse
+//! a request also gets a line in `live::checks::CHECKS`.
 
 /// Calls the macro `$then` with the list of policy tables: key, type, and what the table is about.
 macro_rules! policy_tables {

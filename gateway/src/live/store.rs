@@ -18,7 +18,7 @@ use super::compile::{CompileInput, compile};
 use super::snapshot::Snapshot;
 use crate::config::{Config, ConfigError, Parsed, PathFault, Source, difference};
 use crate::live::carry_over;
-use crate::live::compile::certificates::files;
+use crate::live::compile::files::files;
 use crate::live::compile::resolve::{Resolution, resolve};
 use crate::live::persist::{KeepError, keep};
 use crate::live::retire::{forget, tell};
@@ -184,7 +184,7 @@ impl Store {
     }
 
     /// Reads the source again and makes it the running configuration, even if it is unchanged. Names of
-    /// backends are resolved again.
+    /// backends are resolved again. The file is not written.
     ///
     /// # Errors
     /// See [`ChangeError`]; the error is never `Refused`.

@@ -1,6 +1,6 @@
 //! `[limits]`: maximum size and minimum speed of a request body. A request whose announced length is too large
-//! is refused before a backend gets any of it (RFC 9110 15.5.14). A body without an announced length is counted
-//! as it passes.
+//! is refused before a backend gets any of it (RFC 9110 15.5.14). Pingora counts the
+//! bytes of a body without an announced length, and each part that passes is compared with the limit.
 
 use std::time::{Duration, Instant};
 

@@ -2,7 +2,7 @@
 //! expectations that it cannot meet, fields that would remove other fields without the gateway's knowledge, and
 //! fields that a backend could mistake for others.
 //!
-//! The syntax of an HTTP/1 request has been checked before (`client::http1`). The syntax of an HTTP/2 request
+//! The syntax of an HTTP/1 request has been checked before (`downstream::http1`). The syntax of an HTTP/2 request
 //! is checked here, as far as h2 and Pingora do not check it.
 
 use http::header::{CONNECTION, EXPECT, MAX_FORWARDS, ORIGIN, TE, TRANSFER_ENCODING, UPGRADE};

@@ -82,7 +82,7 @@ pub struct RequestCtx {
     /// True if the next attempt must use a new connection. (`error_while_proxy`)
     pub on_new_connection: bool,
     /// True if the attempt reuses a connection from an earlier request. (`connected_to_upstream`)
-    pub is_on_kept_connection: bool,
+    pub is_on_reused_connection: bool,
     /// True if responses on the attempt's connection are inspected when it speaks HTTP/1. (`connected_to_upstream`)
     pub is_inspected: bool,
     /// Backends whose attempt failed. (`fail_to_connect`, `error_while_proxy`, `upstream_response_filter`)
@@ -102,7 +102,7 @@ pub struct RequestCtx {
     pub backend_socket: Option<RawFd>,
     /// State of a response that began before the request was complete; `None` for any other response.
     /// (`response_filter`)
-    pub early: Option<EarlyAnswer>,
+    pub early: Option<EarlyResponse>,
     /// Time limit of a request that is incomplete although its response is over, on HTTP/2. (`response_filter`,
     /// `response_body_filter`)
     pub left_open: Option<UnfinishedRequest>,
@@ -144,7 +144,7 @@ impl RequestCtx {
             upgrade: None,
             stale_conn_retried: false,
             on_new_connection: false,
-            is_on_kept_connection: false,
+            is_on_reused_connection: false,
             is_inspected: false,
             failed: Vec::new(),
             body_progress: None,
@@ -343,7 +343,7 @@ impl RequestCtx {
 
 /// State of a response that began before its request was complete.
 #[derive(Clone, Copy, Debug)]
-pub struct EarlyAnswer {
+pub struct EarlyResponse {
     /// True if the client waited for 100 (Continue) and the backend sent a final response instead.
     pub is_refusal: bool,
     /// True if the response is complete.

@@ -15,7 +15,7 @@ use pingora::proxy::Session;
 
 use crate::downstream::request_limit::UnfinishedRequest;
 use crate::downstream::{read_deadline, request_limit, session};
-use crate::proxy::ctx::{EarlyAnswer, RequestCtx};
+use crate::proxy::ctx::{EarlyResponse, RequestCtx};
 use crate::proxy::errors;
 use crate::upstream::Attempt;
 
@@ -25,7 +25,7 @@ pub fn on_head(session: &mut Session, ctx: &mut RequestCtx, answer: &ResponseHea
     // A gRPC call over HTTP/2 streams in both directions, and Pingora ends both of them.
     let is_early = ctx.sent_at.is_none() && ctx.upgrade.is_none() && !(is_http2 && ctx.grpc.is_some());
     if is_early {
-        ctx.early = Some(EarlyAnswer { is_refusal: session::awaits_continue(session), is_over: false });
+        ctx.early = Some(EarlyResponse { is_refusal: session::awaits_continue(session), is_over: false });
         session.set_keepalive(None);
     }
     if is_http2 || !is_early {

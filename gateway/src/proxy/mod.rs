@@ -1,13 +1,13 @@
 //! The life of a request, phase by phase, in the order in which Pingora runs the phases. Read it from top to bottom.
 
 pub mod admission;
-mod attempt;
 pub mod ctx;
 pub mod early_response;
 pub mod errors;
 pub mod request_body;
 pub mod request_log;
 pub mod respond;
+mod reuse;
 mod tunnel;
 
 use std::os::fd::RawFd;
@@ -74,7 +74,7 @@ impl Gateway {
 
     /// Returns the reply to a request for the gateway itself, on any host. An ACME server asks for a challenge, and a
     /// reader of a local reply asks for the explanation of its problem type.
-    fn own_answer(&self, session: &Session, ctx: &RequestCtx) -> Option<Reply> {
+    fn own_reply(&self, session: &Session, ctx: &RequestCtx) -> Option<Reply> {
         let request = session.req_header();
         self.parts.challenges.answer(request).or_else(|| ctx.snapshot.problem_page(request))
     }
@@ -145,7 +145,7 @@ impl ProxyHttp for Gateway {
         if let Ok(Verdict::Reply(reply)) = &verdict {
             reply.reason().into_iter().for_each(|reason| self.parts.request_log.metrics.refused(reason));
         } else {
-            verdict = match self.own_answer(session, ctx) {
+            verdict = match self.own_reply(session, ctx) {
                 Some(answer) => Ok(Verdict::Reply(answer)),
                 None => admission::admit(session, ctx).await,
             };
@@ -201,7 +201,7 @@ impl ProxyHttp for Gateway {
                 // A tunnel needs a connection for itself. A backend on trial needs a new connection, because a reused
                 // one says nothing about the backend.
                 fresh |= ctx.wants_websocket || ctx.attempt.as_ref().is_some_and(Attempt::is_trial);
-                let pooling = attempt::pooling(session, backend, fresh);
+                let pooling = reuse::pooling(session, backend, fresh);
                 let left = ctx.time_left();
                 let occasion = PeerOptions { left, timed, pooling, is_stream, is_inspected: true };
                 let mut peer = route.peers.peer(backend, occasion)?;
@@ -261,7 +261,7 @@ impl ProxyHttp for Gateway {
             backend.metrics.connections.inc();
         }
         ctx.backend_socket = Some(socket);
-        ctx.is_on_kept_connection = reused;
+        ctx.is_on_reused_connection = reused;
         ctx.is_inspected = connection::is_inspected(peer) || ctx.upgrade.is_some();
         connection::ReadSize::set(digest, request_limit::open_streams(session));
         ctx.reached(Phase::ConnectedToUpstream);
@@ -408,7 +408,7 @@ impl ProxyHttp for Gateway {
         let is_late = errors::is_timeout(&error) || read_deadline::has_passed(session);
         let is_silent = client_reused && is_late && ctx.responded_at.is_none();
         if is_silent && let Some(backend) = ctx.backend() {
-            backend.kept().fell_silent();
+            backend.idle_connections().fell_silent();
         }
         if ctx.grpc.is_some() && errors::is_timeout(&error) {
             // Silence on a stream is no failure of the backend, however long it lasts.
@@ -419,7 +419,7 @@ impl ProxyHttp for Gateway {
         if errors::is_clients_fault(&error, is_backends_turn) {
             return errors::request_timeout();
         }
-        let sent = attempt::sent(session);
+        let sent = reuse::sent(session);
         let may_resend = retry::may_resend(sent);
         // The backend has not seen the request, either for certain or most likely. This is no failure of the backend.
         let refused = errors::is_unprocessed(&error) && sent.body_at_hand && !sent.answered;
@@ -460,7 +460,7 @@ impl ProxyHttp for Gateway {
         response_check::check(response, ctx.wants_websocket, &ctx.snapshot.proxy.response_head)?;
         let status = response.status.as_u16();
         let is_listed = ctx.route.as_ref().is_some_and(|route| route.retry.is_on_status(status));
-        if !is_listed || !retry::may_resend(attempt::sent(session)) {
+        if !is_listed || !retry::may_resend(reuse::sent(session)) {
             return Ok(());
         }
         ctx.attempt_ended(ctx.outcome(response.status));
@@ -496,8 +496,8 @@ impl ProxyHttp for Gateway {
         let outcome = ctx.outcome(response.status);
         if let (Some(route), Some(attempt)) = (&ctx.route, &mut ctx.attempt) {
             attempt.answered(outcome, &route.breaker);
-            if ctx.is_on_kept_connection {
-                attempt.backend().kept().answered();
+            if ctx.is_on_reused_connection {
+                attempt.backend().idle_connections().answered();
             }
         }
         response.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::breaker::{Breaker, BreakerRules, Change, CircuitState, Outcome, Why};
-use super::kept::KeptConnections;
+use super::idle::IdleConnections;
 use crate::telemetry::BackendMetrics;
 use crate::util::clock;
 
@@ -63,7 +63,7 @@ pub struct BackendState {
     failing: AtomicU32,
     drained: AtomicBool,
     inflight: AtomicU32,
-    kept: KeptConnections,
+    kept: IdleConnections,
     /// True if the backend chose HTTP/1.1 the last time that it had the choice.
     speaks_http1: AtomicBool,
     breaker: Breaker,
@@ -85,7 +85,7 @@ impl BackendState {
             failing: AtomicU32::new(0),
             drained: AtomicBool::new(false),
             inflight: AtomicU32::new(0),
-            kept: KeptConnections::default(),
+            kept: IdleConnections::default(),
             speaks_http1: AtomicBool::new(false),
             breaker: Breaker::new(),
             slow_start: SlowStart::default(),
@@ -130,7 +130,7 @@ impl BackendState {
     }
 
     /// Returns the state of the idle connections to the backend.
-    pub fn kept(&self) -> &KeptConnections {
+    pub fn idle_connections(&self) -> &IdleConnections {
         &self.kept
     }
 

@@ -7,7 +7,7 @@ mod certificate;
 pub mod connection;
 mod discovery;
 mod health;
-mod kept;
+mod idle;
 mod mirror;
 mod peer;
 mod pool;

@@ -219,7 +219,7 @@ impl PeerSettings {
     /// Returns the key of the connections that a request may share, besides what Pingora distinguishes them by.
     fn group_key(&self, backend: &BackendState, pooling: Pooling) -> u64 {
         let mut key = AHasher::default();
-        (self.identity, backend.kept().generation(), pooling.key()).hash(&mut key);
+        (self.identity, backend.idle_connections().generation(), pooling.key()).hash(&mut key);
         key.finish()
     }
 }

@@ -1,5 +1,5 @@
 use serde_json::json;
-use testkit::{Behaviour, Origin, Process, Signal};
+use testkit::{Behaviour, Origin, Process, Signal, dead_address};
 
 use crate::support::{ConfigFile, GATEWAY, Gateway, two_tags};
 
@@ -37,7 +37,7 @@ expect = { redirect = "/42_old/a?b", status = 302 }
 "#;
 
 fn text() -> String {
-    two_tags(Origin::dead().address(), Origin::dead().address(), CASES)
+    two_tags(dead_address(), dead_address(), CASES)
 }
 
 async fn check(text: &str, more: &[&str]) -> (Option<i32>, String) {

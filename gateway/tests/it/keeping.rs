@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use gateway::config::Config;
 use serde_json::json;
-use testkit::{Client, Origin, Process, eventually};
+use testkit::{Client, Origin, Process, dead_address, eventually};
 
 use crate::support::{ConfigFile, GATEWAY, Gateway, two_tags};
 
@@ -18,7 +18,7 @@ pub(crate) async fn tag(gateway: &Gateway) -> String {
 }
 
 pub(crate) fn text() -> String {
-    two_tags(Origin::dead().address(), Origin::dead().address(), "")
+    two_tags(dead_address(), dead_address(), "")
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 use serde_json::Value;
-use testkit::{Origin, eventually, exchange};
+use testkit::{Origin, dead_address, eventually, exchange};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -41,7 +41,7 @@ async fn each_request_is_one_json_line() {
 #[tokio::test]
 async fn a_failure_is_one_line_that_says_why() {
     let tables = "[health_check]\nenabled = false\n";
-    let gateway = Gateway::start(&[&Origin::dead()], Setup { tables, ..Setup::default() }).await;
+    let gateway = Gateway::start_over(&[dead_address()], Setup { tables, ..Setup::default() }).await;
     gateway.get("/gone").await;
     let line = gateway.process.line("/gone").await;
     assert!(line.contains("GET /gone 502 "), "{line}");

@@ -1,7 +1,7 @@
 //! Files that are bind mounts, which a rename cannot replace: the configuration and the pid file. The tests run
 //! the gateway in a separate mount namespace.
 
-use testkit::{DEADLINE, Origin, Process, Signal, eventually};
+use testkit::{DEADLINE, Process, Signal, dead_address, eventually};
 
 use crate::keeping::{has_own_disks, switch, tag, text, text_of};
 use crate::support::{ConfigFile, GATEWAY, Gateway, Setup, config};
@@ -81,7 +81,7 @@ async fn a_pid_file_that_is_a_mount_of_its_own_is_written_and_emptied() {
     std::fs::write(&outside, "something longer than an id\n").unwrap();
     std::fs::write(&inside, "").unwrap();
     let proxy = format!("pid_file = {inside:?}");
-    let file = ConfigFile::new(&config(&[Origin::dead().address()], Setup { proxy: &proxy, tables: "" }));
+    let file = ConfigFile::new(&config(&[dead_address()], Setup { proxy: &proxy, tables: "" }));
     let script = format!(
         "mount --bind {} {} && exec {GATEWAY} -c {}",
         outside.display(),

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use http::Request;
-use testkit::{Client, Origin, Response, exchange};
+use testkit::{Client, Origin, Response, dead_address, exchange};
 
 use crate::support::{Gateway, Setup, config};
 
@@ -13,7 +13,7 @@ async fn get(gateway: &Gateway, method: &str, path: &str, accept: &str) -> Respo
 
 async fn nothing_behind(proxy: &str) -> Gateway {
     let tables = "[health_check]\nenabled = false\n[circuit_breaker]\nenabled = false\n[security_headers]\ncontent_security_policy = \"default-src 'self'\"";
-    Gateway::start(&[&Origin::dead()], Setup { proxy, tables }).await
+    Gateway::start_over(&[dead_address()], Setup { proxy, tables }).await
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 use http::Request;
-use testkit::{Behaviour, Client, Origin, exchange};
+use testkit::{Behaviour, Client, Origin, dead_address, exchange};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -11,7 +11,8 @@ const NO_CHECKS: &str = "[health_check]\nenabled = false\n";
 
 #[tokio::test]
 async fn a_dead_backend_is_502_with_the_reason() {
-    let gateway = Gateway::start(&[&Origin::dead()], Setup { tables: NO_CHECKS, ..Setup::default() }).await;
+    let gateway =
+        Gateway::start_over(&[dead_address()], Setup { tables: NO_CHECKS, ..Setup::default() }).await;
     let answer = gateway.get("/").await;
     assert_eq!(answer.status, 502);
     assert_eq!(answer.header("content-type"), "application/problem+json");
@@ -127,7 +128,7 @@ async fn a_backend_that_is_silent_while_the_client_awaits_100_is_504() {
 #[tokio::test]
 async fn no_healthy_backend_is_503_and_the_connection_stays() {
     let tables = "[health_check]\ninterval_secs = 1\nunhealthy_threshold = 1\n";
-    let gateway = Gateway::start(&[&Origin::dead()], Setup { tables, ..Setup::default() }).await;
+    let gateway = Gateway::start_over(&[dead_address()], Setup { tables, ..Setup::default() }).await;
     gateway.process.line("backend is unhealthy").await;
     let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let last = "HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";

@@ -40,7 +40,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tracing::{error, info};
 
-use super::serve::{Door, serve};
+use super::serve::{HttpListener, serve};
 use crate::config::Config;
 use crate::live::{Applied, Change, Persistence, Rollouts, Snapshot, Store};
 use crate::telemetry::{Metrics, Timelines};
@@ -159,13 +159,13 @@ impl Caller {
 /// Service that serves the API in a runtime of its own, so that its slow clients slow no traffic.
 pub struct ApiServer {
     /// Listener, which is taken when the service starts.
-    door: Mutex<Option<Door>>,
+    door: Mutex<Option<HttpListener>>,
     api: Arc<Api>,
 }
 
 impl ApiServer {
     /// Creates a server on a listener that is already bound.
-    pub fn new(door: Door, api: Api) -> Self {
+    pub fn new(door: HttpListener, api: Api) -> Self {
         ApiServer { door: Mutex::new(Some(door)), api: Arc::new(api) }
     }
 }

@@ -1,7 +1,7 @@
 //! Reads the certificates of a configuration. Files that have not changed are not read again.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use tracing::{info, warn};
@@ -72,7 +72,7 @@ pub(in crate::live) fn certificates(
 
 /// Returns the file of the certificate that `host` gets by ACME, or `None` if the host does not use ACME.
 /// Certificate and key are in the same file.
-fn acme_pair(acme: &AcmePlan, host: &VirtualHost) -> Option<Pair> {
+pub(super) fn acme_pair(acme: &AcmePlan, host: &VirtualHost) -> Option<Pair> {
     let mut selection = acme.planned.iter().filter(|_| host.acme);
     let selection = selection.find(|selection| selection.vhost == host.domain)?;
     let file = acme.server.as_ref()?.certificate_file(&selection.domain);
@@ -104,31 +104,6 @@ fn fault(at: &str, bad: BadPair) -> PathFault {
         BadPair::Key(detail) => ("key_file", detail),
     };
     PathFault { path: format!("{at}/{key}"), detail }
-}
-
-/// Returns every file whose content `snapshot` depends on.
-pub(in crate::live) fn files(snapshot: &Snapshot) -> Vec<PathBuf> {
-    let config = &snapshot.config;
-    let mut files: Vec<&String> = Vec::new();
-    for host in &config.virtual_hosts {
-        files.extend(host.cert_file.0.iter().chain(&host.key_file.0).chain([&host.client_ca_file]));
-    }
-    for (_, tables) in config.levels() {
-        let of_upstream =
-            tables.upstream.map(|table| [&table.ca_file, &table.client_cert_file, &table.client_key_file]);
-        files.extend(of_upstream.into_iter().flatten());
-        files.extend(tables.auth.into_iter().flat_map(|table| table.files()));
-        files.extend(
-            tables.rate_limit.into_iter().flat_map(|table| &table.0).map(|window| &window.store_ca_file),
-        );
-    }
-    let mut files: Vec<PathBuf> =
-        files.into_iter().filter(|file| !file.is_empty()).map(PathBuf::from).collect();
-    let by_acme = config.virtual_hosts.iter().filter_map(|host| acme_pair(&snapshot.acme, host));
-    files.extend(by_acme.map(|pair| pair.certificate));
-    files.sort_unstable();
-    files.dedup();
-    files
 }
 
 /// Logs the certificates that are in use now and were not before. Self-signed certificates of the gateway are

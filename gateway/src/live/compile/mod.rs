@@ -3,6 +3,7 @@
 
 pub(in crate::live) mod certificates;
 mod fault;
+pub(in crate::live) mod files;
 pub(in crate::live) mod limiters;
 pub(in crate::live) mod pools;
 pub(in crate::live) mod resolve;

@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::response::IntoResponse;
 use parking_lot::Mutex;
-use testkit::{Behaviour, Faulty, Origin, eventually};
+use testkit::{Behaviour, Origin, dead_address, eventually};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -138,7 +138,7 @@ async fn session_is_renewed_for_every_outcome_of_the_request() {
             assert_eq!(field(&answer, "cache-control"), "no-store", "{answer}");
         }
     }
-    let gateway = start(&[Faulty::dead().address()], "").await;
+    let gateway = start(&[dead_address()], "").await;
     let answer = ask(&gateway, "/", "alice").await;
     assert_eq!((status(&answer), cookies(&answer)), (502, OF_ALICE.to_vec()), "{answer}");
 }

@@ -1,6 +1,6 @@
 //! Limits of open files: the gateway reports a limit that is too low before it serves requests.
 
-use testkit::{Origin, Process};
+use testkit::{Origin, Process, dead_address};
 
 use crate::support::{ConfigFile, GATEWAY, Gateway, Setup, config};
 
@@ -40,7 +40,7 @@ async fn default_max_connections_is_lowered_to_fit_open_files() {
 #[tokio::test]
 async fn too_few_open_files_error_names_the_required_minimum() {
     let setup = Setup { proxy: "max_connections = 16", ..Setup::default() };
-    let file = ConfigFile::new(&config(&[Origin::dead().address()], setup));
+    let file = ConfigFile::new(&config(&[dead_address()], setup));
     let path = file.path().display().to_string();
     let (code, said) =
         Process::run("sh", &["-c", &with_files(64), GATEWAY, "check", "--config", &path], &[]).await;

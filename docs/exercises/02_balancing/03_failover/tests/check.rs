@@ -61,7 +61,8 @@ async fn two_upstreams_are_tried_and_not_a_third() {
     let tried = [&a, &b, &c].map(|origin| origin.received().len());
     expect!(tried, [1, 1, 0], "how often each upstream was tried");
 
-    let proxy = self::proxy(&[&Origin::dead(), &Origin::dead(), &Origin::start().await]);
+    let (a, b, c) = (Origin::dead(), Origin::dead(), Origin::start().await);
+    let proxy = self::proxy(&[&a, &b, &c]);
     expect!(
         Client::new().get(proxy.url("/")).await.status,
         502,

@@ -1,7 +1,7 @@
 //! Checks that every response has the security headers.
 
 use ex0303::{HEADERS, SecurityHeaders};
-use testkit::{Behaviour, Client, Origin, expect, serve};
+use testkit::{Behaviour, Client, Origin, dead_address, expect, serve};
 
 #[tokio::test]
 async fn responses_of_an_upstream_have_the_fields() {
@@ -28,7 +28,7 @@ async fn fields_of_an_upstream_are_replaced() {
 
 #[tokio::test]
 async fn errors_of_the_proxy_have_the_fields() {
-    let proxy = serve(SecurityHeaders { upstream: Origin::dead().address() });
+    let proxy = serve(SecurityHeaders { upstream: dead_address() });
     let answer = Client::new().get(proxy.url("/")).await;
     expect!(answer.status, 502, "GET / of an upstream that is dead");
     for (name, value) in HEADERS {

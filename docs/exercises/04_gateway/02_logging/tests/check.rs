@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ex0402::Logged;
 use parking_lot::Mutex;
 use serde_json::Value;
-use testkit::{Behaviour, Client, Origin, eventually, expect, serve};
+use testkit::{Behaviour, Client, Origin, dead_address, eventually, expect, serve};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tracing::subscriber::DefaultGuard;
@@ -99,6 +99,6 @@ async fn a_client_that_leaves_is_logged_with_status_0() {
 
 #[tokio::test]
 async fn a_request_that_fails_is_logged_too() {
-    let event = event(Origin::dead().address(), "/").await;
+    let event = event(dead_address(), "/").await;
     expect!(event["fields"]["status"].to_string(), "502", "the field `status` of the event {event}");
 }

@@ -12,7 +12,7 @@ const SILENT: u32 = 2;
 
 /// State of the idle connections to one backend.
 #[derive(Debug, Default)]
-pub struct KeptConnections {
+pub struct IdleConnections {
     /// Number of times that all idle connections were given up. It is part of the key in Pingora's pool: connections
     /// with an older number are not found any more, and close when their idle timeout is over.
     generation: AtomicU32,
@@ -20,7 +20,7 @@ pub struct KeptConnections {
     silent: AtomicU32,
 }
 
-impl KeptConnections {
+impl IdleConnections {
     /// Returns the number of times that all idle connections were given up.
     pub fn generation(&self) -> u32 {
         self.generation.load(Ordering::Relaxed)
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn silent_connections_in_a_row_give_up_all_idle_ones() {
-        let kept = KeptConnections::default();
+        let kept = IdleConnections::default();
         for _ in 0..3 {
             assert!(!kept.fell_silent());
             kept.answered();
