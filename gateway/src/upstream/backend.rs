@@ -63,7 +63,7 @@ pub struct BackendState {
     failing: AtomicU32,
     drained: AtomicBool,
     inflight: AtomicU32,
-    kept: IdleConnections,
+    idle_connections: IdleConnections,
     /// True if the backend chose HTTP/1.1 the last time that it had the choice.
     speaks_http1: AtomicBool,
     breaker: Breaker,
@@ -85,7 +85,7 @@ impl BackendState {
             failing: AtomicU32::new(0),
             drained: AtomicBool::new(false),
             inflight: AtomicU32::new(0),
-            kept: IdleConnections::default(),
+            idle_connections: IdleConnections::default(),
             speaks_http1: AtomicBool::new(false),
             breaker: Breaker::new(),
             slow_start: SlowStart::default(),
@@ -131,7 +131,7 @@ impl BackendState {
 
     /// Returns the state of the idle connections to the backend.
     pub fn idle_connections(&self) -> &IdleConnections {
-        &self.kept
+        &self.idle_connections
     }
 
     /// Returns the limit to how often the log explains why the backend's certificate is refused.
