@@ -1,5 +1,5 @@
-//! The demo, which runs when nothing is configured: three origins in this process, and a configuration that balances
-//! over them. With it, the first command of a newcomer shows a working gateway.
+//! Demo, which runs if nothing is configured: three origins in this process, and a configuration that balances
+//! requests between them. So a newcomer's first command shows a working gateway.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -18,12 +18,12 @@ const CONFIG: &str = include_str!("../config/demo.toml");
 
 /// Origins of the demo, bound but not yet served.
 pub struct DemoOrigins {
-    /// Listener, address and label of each origin, taken when the service starts.
+    /// Listener, address and label of each origin; empty after the service has started.
     listeners: Mutex<Vec<(TcpListener, SocketAddr, String)>>,
 }
 
-/// Prepares the demo: its configuration and its origins. `variables` and `overrides` change at most the addresses to
-/// listen on and the log.
+/// Prepares the demo: its configuration and its origins. `variables` and `overrides` may change only the listening
+/// addresses and the log.
 ///
 /// # Errors
 /// Returns an error if no port is free, or if `config/demo.toml` is wrong, which a test excludes.
@@ -51,9 +51,9 @@ pub enum DemoError {
 }
 
 impl DemoOrigins {
-    /// Binds an origin for each backend of `config`. If its port is in use, for example by the origins of a lesson, the
-    /// origin moves to a free port, and `config` changes with it. The listeners for metrics and management move in the
-    /// same way, because a newcomer may already use their ports.
+    /// Binds an origin for each backend of `config`. If a port is in use, for example by the origins of a lesson, the
+    /// origin gets a free port, and `config` is changed accordingly. The listeners for metrics and management get
+    /// free ports in the same way, because a newcomer may already use their ports.
     fn bind(config: &mut Config) -> Result<Self, BindError> {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         for address in [&mut config.metrics.listen_addr, &mut config.proxy.management_api_addr] {

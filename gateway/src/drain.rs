@@ -1,6 +1,6 @@
-//! The start and the drain of a process, seen by all its services. A process that takes over from another one may
-//! report that it serves only when all of its accept loops run. A process that has handed its listeners over closes the
-//! connections of clients that still use it.
+//! Start and drain of a process, for all its services. A process that takes over from another process may report that
+//! it serves only when all its accept loops run. A process that has handed its listeners over closes the client
+//! connections that are still open.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-/// Time for which an idle connection stays open after a hand-over, when nothing is in flight any more. A request that
-/// arrives on it meanwhile is answered, with `Connection: close`. If the connection were closed at once, the close
-/// might meet a request on its way.
+/// Time for which a connection stays open after a hand-over without a request in flight. A request that arrives in
+/// this time is answered, with `Connection: close`. If the connection were closed at once, a request could already be
+/// on its way.
 pub const LINGER: Duration = Duration::from_secs(5);
 
-/// Barrier that waits for the accept loops of a process that starts.
+/// Barrier that opens when all accept loops of a starting process run.
 pub struct StartupBarrier {
     says: Sender<()>,
     said: Receiver<()>,
@@ -38,10 +38,10 @@ impl StartupBarrier {
         Part(self.says.clone())
     }
 
-    /// Waits until all accept loops listen. Returns false if one has ended before that, or does not listen in time.
+    /// Waits until all accept loops listen. Returns false if one ends before that, or does not listen in time.
     pub fn wait(self, within: Duration) -> bool {
         let StartupBarrier { says, said, parts } = self;
-        // Only the accept loops that have not reported hold a sender now. If none does, the wait ends.
+        // From here on, only accept loops that have not reported have a sender. If no sender is left, the wait ends.
         drop(says);
         let until = Instant::now() + within;
         (0..parts).all(|_| said.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok())
@@ -51,26 +51,26 @@ impl StartupBarrier {
 impl Part {
     /// Reports that the accept loop listens.
     pub fn listens(self) {
-        // The receiver is gone if the process stops already.
+        // The receiver no longer exists if the process is already stopping.
         let _ = self.0.send(());
     }
 }
 
-/// Drain state of a process whose listeners another process has taken over. It also counts the connections of
-/// operators, which are still served.
+/// Drain state of a process whose listeners another process has taken over. Also counts the connections of operators
+/// that are still served.
 #[derive(Clone)]
 pub struct Drain(Arc<DrainState>);
 
 struct DrainState {
-    /// State for tasks that wait for the drain.
+    /// True if the drain has begun, for tasks that wait for it.
     begun: watch::Sender<bool>,
-    /// State for the check at each response.
+    /// True if the drain has begun, for the check at each response.
     has_begun: AtomicBool,
     hurries: AtomicBool,
     guard: AtomicUsize,
 }
 
-/// Guard of a connection that is still served; the connection counts until the guard is dropped.
+/// Guard of a connection of an operator. The connection is counted until the guard is dropped.
 pub struct DrainGuard(Drain);
 
 impl Default for Drain {
@@ -85,7 +85,7 @@ impl Default for Drain {
 }
 
 impl Drain {
-    /// Begins the drain, because the listeners now belong to another process.
+    /// Begins the drain, because another process now has the listeners.
     pub fn begin(&self) {
         self.0.has_begun.store(true, Ordering::Release);
         self.0.begun.send_replace(true);
@@ -96,12 +96,12 @@ impl Drain {
         self.0.has_begun.load(Ordering::Acquire)
     }
 
-    /// Ends the linger time of idle connections, because the process was told to stop.
+    /// Ends the linger time ([`LINGER`]) of idle connections, because the process was told to stop.
     pub fn skip_linger(&self) {
         self.0.hurries.store(true, Ordering::Release);
     }
 
-    /// Returns true if idle connections may stay open for a while.
+    /// Returns true if idle connections may stay open for the time [`LINGER`]. False before the drain begins.
     pub fn allows_linger(&self) -> bool {
         self.has_begun() && !self.0.hurries.load(Ordering::Acquire)
     }
@@ -112,7 +112,7 @@ impl Drain {
         let _ = self.0.begun.subscribe().wait_for(|begun| *begun).await;
     }
 
-    /// Counts a connection that is served, until the guard is dropped.
+    /// Counts a connection until the returned guard is dropped.
     pub fn stay(&self) -> DrainGuard {
         self.0.guard.fetch_add(1, Ordering::AcqRel);
         DrainGuard(self.clone())

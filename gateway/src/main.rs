@@ -1,4 +1,4 @@
-//! The gateway's command: parses the arguments, runs the command, and turns an error into an exit code. The rest of the
+//! Gateway command: parses the arguments, runs the command, and turns an error into an exit code. The rest of the
 //! code is in the library.
 
 use std::process::ExitCode;
@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use gateway::cli::{self, Cli};
 
-/// Allocator of the process. It takes about a seventh less CPU time a request than the system's allocator, under the
-/// load of `make bench`.
+/// Allocator of the process. Under the load of `make bench`, it needs about a seventh less CPU time for each request
+/// than the system's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

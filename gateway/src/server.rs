@@ -31,22 +31,22 @@ use crate::tls::acme::{AcmeService, Challenges, Timing};
 use crate::upstream::connection::{self, BackendConnector, ResponseLimits};
 use crate::upstream::{Discoverer, HealthChecker};
 
-/// Reason why the gateway could not start, or could not go on.
+/// Reason why the gateway cannot start, or cannot continue to run.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address cannot be listened on.
+    /// The gateway cannot listen on an address.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The log cannot be written.
+    /// Logging cannot start.
     #[error(transparent)]
     Logging(#[from] LoggingError),
-    /// The configuration cannot run here.
+    /// The configuration is invalid, or cannot be used on this machine.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The management API would be open to every client.
     #[error(transparent)]
     ApiAccess(#[from] AccessError),
-    /// The system does not let signals be caught.
+    /// The system refuses a signal handler.
     #[error("cannot catch SIGTERM, SIGINT, SIGHUP, SIGQUIT and SIGUSR1: {0}")]
     Signals(std::io::Error),
     /// TLS cannot be set up.
@@ -55,7 +55,7 @@ pub enum StartError {
     /// A metric was defined twice.
     #[error("cannot set up metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// The server had started, and has ended by itself.
+    /// The server has started, but then ended by itself.
     #[error(transparent)]
     Ended(#[from] RunError),
     /// The connections need more file descriptors than the system allows.
@@ -66,8 +66,8 @@ pub enum StartError {
     Prepare(#[from] PrepareError),
 }
 
-/// Runs the gateway with the configuration `parsed` until a signal ends the process. Follows changes of the `source`
-/// from which `parsed` was read. With `demo`, serves the demo origins too, and prints a welcome on standard error.
+/// Runs the gateway with the configuration `parsed` until a signal ends the process. Follows changes of its `source`.
+/// With `demo`, also serves the demo origins, and prints a welcome on standard error.
 ///
 /// # Errors
 /// Returns an error if the gateway cannot start, or if it stops without a request to stop: see [`StartError`].
@@ -77,7 +77,7 @@ pub fn run(
     demo: Option<DemoOrigins>,
     options: StartOptions,
 ) -> Result<(), StartError> {
-    // This call comes before any other use of OpenSSL. It keeps OpenSSL from a cleanup at exit, while other threads may
+    // This must be the first use of OpenSSL. It prevents OpenSSL's cleanup at exit, during which other threads may
     // still read its data.
     openssl::init();
     let mut start = Start::prepare(&parsed.config, options)?;
@@ -131,7 +131,7 @@ fn serve(
         connector: connector.clone(),
     });
     let mut options = HttpServerOptions::default();
-    // CONNECT must reach the gateway, so that its refusal is sent and recorded like any other.
+    // CONNECT requests must reach the gateway's code, so that they are refused and logged like any other request.
     options.allow_connect_method_proxying = true;
     let proxy = connection::http_proxy(&server.configuration, gateway, connector.clone(), options);
     let opener = Opener::new(live.clone(), metrics.clone(), challenges.clone(), listening.clone())?;
@@ -206,7 +206,7 @@ fn discoverer(live: &Arc<Store>, config: &Config, metrics: &Metrics) -> Discover
     Discoverer { known, servers, tell: Arc::new(move |news| live.follow_names(news)), answered, failed }
 }
 
-/// Creates the service that obtains certificates by ACME.
+/// Creates the service that obtains certificates from an ACME server.
 fn certificates(live: &Arc<Store>, challenges: Arc<Challenges>, metrics: &Arc<Metrics>) -> AcmeService {
     let store = live.clone();
     let tell = move |domain: &str| {
@@ -231,7 +231,7 @@ struct Sockets {
     proxy: Vec<Socket>,
     /// Listener of the management API; `None` if the API is off.
     management: Option<Bound>,
-    /// Listener of the metrics; `None` if they are off.
+    /// Metrics listener; `None` if metrics are off.
     metrics: Option<Bound>,
 }
 
@@ -259,7 +259,7 @@ impl Sockets {
     }
 }
 
-/// Logs the backends that are served, in a list that is short enough for a person.
+/// Logs the backends that are served. The list is short enough for a person to read.
 fn announce(snapshot: &Snapshot) {
     const SHOWN: usize = 8;
     let instances = snapshot.instances().map(|instance| &instance.state);
@@ -280,12 +280,12 @@ fn announce(snapshot: &Snapshot) {
 
 fn server_conf(config: &Config) -> ServerConf {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    // The main thread ends the process when everything is answered. Pingora's grace period only has to be longer.
+    // The main thread ends the process when every request is answered. Pingora's grace period only has to be longer.
     let grace_period = config.proxy.shutdown_timeout_secs.duration() + Duration::from_secs(60);
     ServerConf {
         threads: if config.proxy.threads == 0 { cores() } else { config.proxy.threads },
         upstream_keepalive_pool_size: config.keepalive_pool_size().get(),
-        // Each route has its own number of attempts. This is only the upper bound.
+        // Each route has a separate number of attempts. This is only the upper bound.
         max_retries: MAX_ATTEMPTS as usize,
         grace_period_seconds: Some(grace_period.as_secs()),
         ..ServerConf::default()

@@ -1,5 +1,5 @@
-//! The metrics listener: `/metrics` and `/api/v1/metrics` for Prometheus, `/health` and `/livez` for checks
-//! that the process lives, `/readyz` for load balancers that send it traffic.
+//! Metrics listener. It serves `/metrics` and `/api/v1/metrics` for Prometheus, `/health` and `/livez` for checks
+//! that the process is alive, and `/readyz` for load balancers in front of the gateway.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Makes the gateway not ready, because the process is stopping.
+    /// Marks the gateway as not ready, because the process is stopping.
     pub fn drain(&self) {
         self.draining.send_replace(true);
     }
@@ -40,9 +40,9 @@ impl Readiness {
     }
 }
 
-/// Service that serves the metrics listener in a runtime of its own, and updates the metrics that are rates.
+/// Service that serves the metrics listener in a separate runtime, and updates the metrics that are rates.
 pub struct MetricsServer {
-    /// Listener, which is taken when the service starts.
+    /// Listener; `None` after the service has started, or if there is none.
     door: Mutex<Option<HttpListener>>,
     shared: Shared,
     log: LogHandle,
@@ -55,7 +55,7 @@ struct Shared {
 }
 
 impl MetricsServer {
-    /// Creates a server. Without a listener it only updates the rates.
+    /// Creates a server. If `door` is `None`, the server only updates the rates.
     pub fn new(
         door: Option<HttpListener>,
         metrics: Arc<Metrics>,

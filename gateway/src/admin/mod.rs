@@ -1,4 +1,4 @@
-//! Listeners for operators: metrics of the gateway, and the management API that changes its configuration.
+//! Listeners for operators: the metrics listener, and the management API that changes the configuration.
 
 mod api;
 mod metrics_server;

@@ -1,4 +1,4 @@
-//! Serves the listeners for operators. The number of connections and the time of each are limited, so that
+//! Serves the listeners for operators. The number of connections and the age of each connection are limited, so that
 //! operators' requests do not take resources from traffic.
 
 use std::net::TcpListener;
@@ -20,9 +20,9 @@ use tracing::warn;
 
 use crate::drain::{Drain, LINGER, Part};
 
-/// Maximum number of open connections; further ones wait to be accepted.
+/// Maximum number of open connections. A further connection waits until the gateway accepts it.
 const MAX_CONNECTIONS: usize = 128;
-/// Maximum time for a request head, from the end of the request before.
+/// Maximum time for a request head, measured from the end of the previous request.
 const HEAD: Duration = Duration::from_secs(15);
 /// Maximum age of a connection.
 const CONNECTION: Duration = Duration::from_secs(600);
@@ -33,7 +33,7 @@ pub struct HttpListener {
     pub listener: TcpListener,
     /// Handle that tells the start-up that the listener accepts connections.
     pub starts: Part,
-    /// Signals that another process has taken over the listener.
+    /// Drain state, which reports that another process has taken over the listener.
     pub drain: Drain,
 }
 
@@ -77,8 +77,8 @@ async fn accept(listener: &tokio::net::TcpListener, app: Router, drain: &Drain) 
     }
 }
 
-/// Adds `Connection: close` to a response during a hand-over. The client's next request then reaches the
-/// process that has the listener by then.
+/// Adds `Connection: close` to a response during a hand-over. The client's next request then reaches the process that
+/// has the listener at that time.
 async fn announce_close(State(drain): State<Drain>, mut response: Response) -> Response {
     if drain.has_begun() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -96,7 +96,7 @@ async fn converse(stream: TcpStream, app: Router, drain: &Drain) {
     };
     tokio::select! {
         biased;
-        // The way in which a client ends its connection does not matter here.
+        // The result does not matter, because the connection is closed in any case.
         _ = connection.as_mut() => return,
         () = sleep(CONNECTION) => {}
         () = handed_over => {}

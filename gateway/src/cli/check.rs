@@ -1,4 +1,4 @@
-//! `gateway check`: names everything that is wrong with a configuration, and what it would change.
+//! `gateway check`: prints every error in a configuration, and the changes that it would make.
 
 use crate::admin::ApiAccess;
 use crate::cli::diff::changes_against;
@@ -8,14 +8,14 @@ use crate::config::Config;
 use crate::process::descriptors;
 use crate::server::StartError;
 
-/// Checks the configuration of `sources`, and prints its differences from `against`, a file or a gateway.
+/// Checks the configuration of `sources`, and prints its differences from `against` (a file or a gateway's URL).
 #[expect(clippy::print_stdout, reason = "a command answers on standard output")]
 pub(super) fn check(sources: &Sources, against: Option<String>) -> Result<(), CliError> {
     let snapshot = compiled(sources)?.load();
     let config = snapshot.config.clone();
     let access_warning = access_warning(&config)?;
-    // Only the limits of this machine decide how far the default number of connections is lowered. That
-    // is no fault of the file, so there is no warning.
+    // There is no warning if the default number of connections is lowered, because this depends only on the limits of
+    // this machine, and not on the file.
     descriptors::make_room(&config).map_err(StartError::Descriptors)?;
     warn(snapshot.warnings().iter().chain(&access_warning));
     for line in against.map(|against| changes_against(&config, &against)).transpose()?.into_iter().flatten() {

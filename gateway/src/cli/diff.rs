@@ -12,9 +12,9 @@ use tokio::runtime::Builder;
 use crate::config::{Config, ConfigError, Overrides, Source, difference, reveal_secrets};
 use crate::util::http_client;
 
-/// Maximum time for the answer of a gateway.
+/// Timeout of the request to a gateway.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Maximum size of the answer, in bytes.
+/// Maximum size of the gateway's response, in bytes.
 const MAX_BYTES: usize = 10 * 1024 * 1024;
 
 /// Reason why there is no configuration to compare with.
@@ -23,7 +23,7 @@ pub enum AgainstError {
     /// The other file is invalid.
     #[error("--against: {0}")]
     File(ConfigError),
-    /// The gateway does not answer.
+    /// The gateway does not return its configuration.
     #[error(
         "--against {url}: {error}; expected the management API of a gateway, as in http://127.0.0.1:8081"
     )]
@@ -33,7 +33,7 @@ pub enum AgainstError {
         /// Error of the HTTP client.
         error: String,
     },
-    /// The answer of the gateway is not a configuration of this version.
+    /// The gateway's response is not a configuration of this version.
     #[error("--against {url}: the response is not a configuration that this version understands: {error}")]
     NotUnderstood {
         /// URL of the request.
@@ -43,7 +43,7 @@ pub enum AgainstError {
     },
 }
 
-/// Returns the changes that `config` makes to the configuration at `against`, a URL or a file; a line each.
+/// Returns the changes that `config` makes to the configuration at `against` (a URL or a file), one a line.
 ///
 /// # Errors
 /// See [`AgainstError`].
@@ -59,8 +59,8 @@ pub fn changes_against(config: &Config, against: &str) -> Result<Vec<String>, Ag
     Ok(if changes.is_empty() { vec!["no change".to_owned()] } else { changes })
 }
 
-/// Fetches the running configuration from the management API at `url`. The API hides secrets, so they are taken
-/// from `config`.
+/// Fetches the running configuration from the management API at `url`. The API hides secrets, so the secrets are
+/// copied from `config`.
 fn running_at(url: &str, config: &Config) -> Result<Config, AgainstError> {
     let url = format!("{}/api/v1/config", url.trim_end_matches('/'));
     let answer = fetch(&url, config);
@@ -91,7 +91,7 @@ fn fetch(url: &str, config: &Config) -> Result<Value, String> {
     let http = http_client::client(&[]).map_err(|error| error.to_string())?;
     let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
     let answer = runtime.block_on(http_client::fetch(&http, request, TIMEOUT, MAX_BYTES));
-    // A lookup of the name may last longer than the timeout.
+    // The runtime is not waited for, because a lookup of the name may last longer than the timeout.
     runtime.shutdown_background();
     let answer = answer?;
     if !answer.status.is_success() {

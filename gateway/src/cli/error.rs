@@ -10,7 +10,7 @@ use crate::tls::SelfSignedError;
 /// Reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// The configuration is invalid; the message has a line for each fault.
+    /// The configuration is invalid. The message contains a line for each fault.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// There is no configuration to compare with.

@@ -1,4 +1,4 @@
-//! `gateway explain`: says what would become of a request.
+//! `gateway explain`: explains what the gateway would do with a request.
 
 use clap::ValueEnum;
 use http::{HeaderName, HeaderValue, Method, Uri};
@@ -39,7 +39,7 @@ pub(super) fn explain(
     Ok(())
 }
 
-/// Parses a header field in the form "Name: value", as curl takes it.
+/// Parses a header field in the form "Name: value", which is also curl's form.
 pub(super) fn header_field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or("expected something like \"X-Beta: 1\"")?;
     let name = name.trim().parse().map_err(|_| format!("'{name}' is not a valid name of a header field"))?;

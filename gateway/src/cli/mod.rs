@@ -1,4 +1,4 @@
-//! The command line: parses the arguments and runs the command that they name, one file a command.
+//! Command line: parses the arguments and runs the command that they name. Each command has a file.
 
 mod check;
 mod dev_cert;
@@ -79,7 +79,7 @@ enum Command {
 /// Runs the command that the command line names.
 ///
 /// # Errors
-/// Returns the error to show to the person at the terminal.
+/// Returns the error for the person at the terminal.
 #[expect(clippy::print_stdout, reason = "`schema` and `version` answer on standard output")]
 pub fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command.unwrap_or(Command::Run(cli.run)) {

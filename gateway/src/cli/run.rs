@@ -23,7 +23,7 @@ pub(super) struct Run {
     pub(super) daemon: bool,
 }
 
-/// Serves as the command line says, or starts a daemon that does.
+/// Serves in this process, or starts a daemon that serves.
 pub(super) fn run(run: &Run) -> Result<(), CliError> {
     if run.daemon && !daemon::is_child() { Ok(daemon::start()?) } else { serve(run) }
 }

@@ -1,4 +1,4 @@
-//! Sources of the configuration that the command line names, and what they compile to.
+//! Sources of the configuration that the command line names, and the configuration that they are compiled to.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -33,8 +33,8 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Returns the configuration file: the one that is named, or else the one that is found. If backends are
-    /// named by options or variables, no file is looked for.
+    /// Returns the configuration file: the file that the command line names, or else the file that is found. If
+    /// options or variables name backends, no file is looked for.
     pub(super) fn file(&self) -> Option<PathBuf> {
         if self.config.is_some() || !self.backend.is_empty() || config::name_backends(&variables()) {
             return self.config.clone();
@@ -50,8 +50,8 @@ impl Sources {
     }
 }
 
-/// Compiles the configuration to a store that serves nothing. No backend has been probed, so all count as
-/// healthy.
+/// Compiles the configuration to a store that is not used for traffic. No backend has been probed, so all backends
+/// count as healthy.
 pub(super) fn compiled(sources: &Sources) -> Result<Store, CliError> {
     let source = Source::new(sources.file(), variables(), sources.overrides());
     let parsed = source.read()?;

@@ -13,7 +13,7 @@ use super::values::is_host_name;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Address {
-    /// Host and port. Each address of a host name is a separate backend.
+    /// Host and port. If the host is a name, each address to which it resolves is a separate backend.
     Host(HostPort),
     /// Name whose SRV records list the hosts and ports (RFC 2782): `srv:_http._tcp.example.com`.
     Service(String),
@@ -21,11 +21,11 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// Maximum length of a Unix socket's path, in bytes (`sun_path` in unix(7), without the NUL).
+/// Maximum length of a Unix socket's path, in bytes (`sun_path` in unix(7), without the final NUL).
 const MAX_SOCKET_PATH: usize = 107;
 
 impl Address {
-    /// Returns the name that must be resolved by DNS, if there is one.
+    /// Returns the name that must be resolved by DNS; `None` for an IP address or a Unix socket.
     pub fn name(&self) -> Option<&str> {
         match self {
             Address::Host(host) => host.ip().is_none().then_some(&host.host),
@@ -81,17 +81,17 @@ impl Serialize for Address {
     }
 }
 
-/// `host:port`. The host is an IP address (IPv6 in brackets) or a name.
+/// Host and port, written `host:port`. The host is a name or an IP address; an IPv6 address is in brackets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostPort {
-    /// Host as written, without brackets.
+    /// Host name or IP address as written, without brackets.
     pub host: String,
     /// Port; never 0.
     pub port: u16,
 }
 
 impl HostPort {
-    /// Returns the host's IP address if it is written as one, so that no name must be resolved.
+    /// Returns the host's IP address; `None` if the host is a name, which must be resolved.
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }

@@ -1,4 +1,4 @@
-//! `[access]` and `[auth]`: the networks from which clients may send requests, and the authentication of requests.
+//! `[access]` and `[auth]`: the networks from which clients may send requests, and the credentials of requests.
 
 use std::collections::BTreeMap;
 
@@ -14,85 +14,84 @@ use super::values::{Millis, OneOrMany, Secs, is_default};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Access {
-    /// Allowed networks; empty: every network.
+    /// Networks whose clients are allowed; empty: every network.
     pub allow: Vec<Cidr>,
-    /// Denied networks; they win over `allow`.
+    /// Networks whose clients get 403, even if `allow` contains them.
     pub deny: Vec<Cidr>,
 }
 
-/// `[auth]`, a policy: the credentials that a request needs. Each kind uses some of the keys; a key of another kind
-/// is refused.
+/// `[auth]`, a policy: the credentials that a request needs. Each `kind` uses some of the keys; a key that only other
+/// kinds use is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
-    /// Method of authentication.
+    /// Method by which requests are authenticated.
     pub kind: AuthKind,
-    /// Realm that clients are shown when they need credentials.
+    /// Realm in the response to a request without valid credentials; browsers may show it to users.
     pub realm: String,
-    /// True if the credentials are passed on to the backend. The backend could then use them elsewhere.
+    /// True if the credentials are forwarded to the backend, which could then misuse them. False: they are removed.
     #[serde(skip_serializing_if = "is_default")]
     pub pass_credentials: bool,
-    /// Request field that tells the backend the user's name (`basic`, `api_key`). The same field from the client is
-    /// removed.
+    /// Request field in which the gateway tells the backend the user's name (`basic`, `api_key`); absent: none. If the
+    /// client sends this field, the gateway removes it.
     #[serde(skip_serializing_if = "is_default")]
     pub user_header: Option<FieldName>,
-    /// `basic`: the file with one line `name:hash` per user; the hash is bcrypt or argon2.
+    /// `basic`: the file of users, with a line `name:hash` for each user. The hash is bcrypt or argon2.
     #[serde(skip_serializing_if = "is_default")]
     pub users_file: String,
-    /// `api_key`: the request field with the key; absent: `X-Api-Key`.
+    /// `api_key`: the request field in which clients send the key; absent: `X-Api-Key`.
     #[serde(skip_serializing_if = "is_default")]
     pub header: Option<FieldName>,
-    /// `api_key`: the file with one line `name:sha256` per key; the second part is the key's SHA-256 in hexadecimal
-    /// digits.
+    /// `api_key`: the file of keys, with a line `name:sha256` for each key: its SHA-256, in hexadecimal digits.
     #[serde(skip_serializing_if = "is_default")]
     pub keys_file: String,
-    /// `jwt`: the URL of the issuer's public keys (RFC 7517 5); https, or http on this machine.
+    /// `jwt`: the URL of the issuer's public keys (RFC 7517 5); https is required, except on this machine.
     #[serde(skip_serializing_if = "is_default")]
     pub jwks_url: String,
-    /// `jwt`: the interval at which the keys are fetched, even if no token has an unknown key.
+    /// `jwt`: the interval at which the keys are fetched; absent: 300. An unknown key id causes an earlier fetch.
     #[serde(skip_serializing_if = "is_default")]
     pub jwks_refresh_secs: Option<Secs>,
-    /// `jwt`: a file with public keys or certificates (PEM), in place of `jwks_url`.
+    /// `jwt`: the file with public keys or certificates (PEM), in place of `jwks_url`.
     #[serde(skip_serializing_if = "is_default")]
     pub public_key_file: String,
-    /// `jwt`: the environment variable with the secret that signs tokens, in place of a public key.
+    /// `jwt`: the environment variable with the secret that signs tokens, in place of public keys.
     #[serde(skip_serializing_if = "is_default")]
     pub secret_env: String,
-    /// `jwt`: a file with the secret that signs tokens.
+    /// `jwt`: the file with the secret that signs tokens, in place of public keys.
     #[serde(skip_serializing_if = "is_default")]
     pub secret_file: String,
-    /// `jwt`: the accepted algorithms; empty: every algorithm that the keys can be used for.
+    /// `jwt`: the accepted signature algorithms; empty: every algorithm for which the keys are suitable.
     #[serde(skip_serializing_if = "is_default")]
     pub algorithms: Vec<JwtAlgorithm>,
-    /// `jwt`: the accepted issuers (`iss`); empty: any issuer with a valid signature.
+    /// `jwt`: the accepted issuers (`iss`); empty: any issuer, if the signature is valid.
     #[serde(skip_serializing_if = "is_default")]
     pub issuer: OneOrMany<String>,
-    /// `jwt`: the accepted audiences (`aud`); empty: only tokens without an audience are accepted.
+    /// `jwt`: the accepted audiences (`aud`); empty: a token with an audience is refused.
     #[serde(skip_serializing_if = "is_default")]
     pub audience: OneOrMany<String>,
-    /// `jwt`: the tolerated difference of the issuer's clock, in seconds; absent: 30.
+    /// `jwt`: the tolerated difference between the clocks of issuer and gateway, in seconds; absent: 30.
     #[serde(skip_serializing_if = "is_default")]
     pub leeway_secs: Option<u16>,
-    /// `jwt`: the claims that are passed to backends, and their request fields. The same fields from the client are
-    /// removed.
+    /// `jwt`: the claims that the gateway tells the backend, each with its request field. If the client sends such a
+    /// field, the gateway removes it.
     #[serde(skip_serializing_if = "is_default")]
     pub forward_claims: BTreeMap<String, FieldName>,
-    /// `jwt`: claims that must have the given value, or one of the given values. For `scope`, one word of the claim
-    /// must match.
+    /// `jwt`: the claims that a token must have, each with its allowed value or values. The claim `scope` is a list of
+    /// words, and one of its words must be allowed.
     #[serde(skip_serializing_if = "is_default")]
     pub require: BTreeMap<String, OneOrMany<String>>,
-    /// `forward`: the URL of the auth server, which decides whether a request may pass. Cookies of its response go to
-    /// the client.
+    /// `forward`: the URL of the auth server, which decides if a request may pass. Cookies that the auth server sets
+    /// are sent to the client.
     #[serde(skip_serializing_if = "is_default")]
     pub url: String,
-    /// `forward`: the fields of the auth server's response that are passed to backends, each at most once. The same
-    /// fields from the client are removed.
+    /// `forward`: the fields of the auth server's response that are copied to the request for the backend, each at
+    /// most once. If the client sends such a field, the gateway removes it.
     #[serde(skip_serializing_if = "is_default")]
     pub response_headers: Vec<FieldName>,
-    /// `forward`: the timeout for the auth server's response; absent: 1000.
+    /// `forward`: the maximum time for the auth server's response, in milliseconds; absent: 1000.
     #[serde(skip_serializing_if = "is_default")]
     pub timeout_ms: Option<Millis>,
-    /// `jwt`, `forward`: the root certificates for an https server (PEM); empty: the system's roots.
+    /// `jwt`, `forward`: the root certificates (PEM) for an https server; empty: the system's root certificates.
     #[serde(skip_serializing_if = "is_default")]
     pub ca_file: String,
 }
@@ -127,8 +126,8 @@ impl Default for Auth {
 }
 
 impl Auth {
-    /// Returns the request field with the credentials, if the gateway must remove it before the request goes to the
-    /// backend.
+    /// Returns the request field with the credentials, which the gateway removes before it forwards the request.
+    /// Returns `None` if there is nothing to remove.
     pub fn proof(&self) -> Option<HeaderName> {
         let field = match self.kind {
             AuthKind::Basic | AuthKind::Jwt => Some(header::AUTHORIZATION),
@@ -138,36 +137,36 @@ impl Auth {
         field.filter(|_| !self.pass_credentials)
     }
 
-    /// Returns the request field with the key of `api_key`.
+    /// Returns the request field in which clients send the key of `api_key`.
     pub fn key_header(&self) -> HeaderName {
         self.header.as_ref().map_or(HeaderName::from_static("x-api-key"), |name| name.0.clone())
     }
 
-    /// Returns every request field that tells the backend about the user.
+    /// Returns the request fields in which the gateway tells the backend about the user.
     pub fn identity_headers(&self) -> impl Iterator<Item = &HeaderName> {
         let names = self.forward_claims.values().chain(&self.response_headers).chain(&self.user_header);
         names.map(|name| &name.0)
     }
 
-    /// Returns every file that the table can name; the path of an unused file is empty.
+    /// Returns the path of every file that the table can name; the path is empty if the file is not used.
     pub fn files(&self) -> [&String; 5] {
         [&self.users_file, &self.keys_file, &self.public_key_file, &self.secret_file, &self.ca_file]
     }
 }
 
-/// Method of authentication.
+/// Method by which requests are authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthKind {
-    /// No authentication, even if an outer table requires it.
+    /// No authentication, even if the table of an outer level requires it.
     None,
-    /// Name and password (RFC 7617).
+    /// User name and password (RFC 7617).
     Basic,
-    /// Signed token (RFC 7519), sent as a bearer token (RFC 6750).
+    /// JSON Web Token (RFC 7519), sent as a bearer token (RFC 6750).
     Jwt,
-    /// Key in a header field.
+    /// API key in a request field.
     ApiKey,
-    /// Decision of another server.
+    /// Request to an auth server, which decides if the client's request may pass.
     Forward,
 }
 
@@ -184,7 +183,7 @@ impl AuthKind {
     }
 }
 
-/// Algorithm that signs tokens (RFC 7518 3.1, RFC 8037 3.1). There is no `none`.
+/// Algorithm that signs tokens (RFC 7518 3.1, RFC 8037 3.1). Unsigned tokens (`none`) are not supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "the names are those of the RFCs")]
 pub enum JwtAlgorithm {
@@ -203,7 +202,7 @@ pub enum JwtAlgorithm {
 }
 
 impl JwtAlgorithm {
-    /// Returns true if signer and verifier share a secret.
+    /// Returns true if tokens are signed and verified with the same secret.
     pub fn is_symmetric(self) -> bool {
         matches!(self, JwtAlgorithm::HS256 | JwtAlgorithm::HS384 | JwtAlgorithm::HS512)
     }

@@ -1,4 +1,4 @@
-//! `[[tests]]`: expected results of certain requests. The tests are part of the configuration that they check. A
+//! `[[tests]]`: requests with their expected results. The tests are part of the configuration that they check. A
 //! configuration that fails one of its tests is refused like any other invalid configuration.
 
 use http::{Method, Uri};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::fields::Fields;
 use super::values::is_default;
 
-/// Test: a request and its expected result.
+/// Test of the configuration: a request and its expected result.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Case {
@@ -17,7 +17,7 @@ pub struct Case {
     /// Header fields of the request.
     #[serde(skip_serializing_if = "is_default")]
     pub headers: Fields,
-    /// Expected result, with at least one key.
+    /// Expected result; at least one of its keys must be set.
     pub expect: Expect,
 }
 
@@ -27,30 +27,30 @@ pub struct Case {
 pub struct CaseRequest {
     /// Method of the request.
     pub method: Method,
-    /// URL of the request, including the host.
+    /// URL of the request; it always has a host.
     pub url: Uri,
 }
 
-/// Expected result of a request; keys that are left out are not checked.
+/// Expected result of a request. A key that is left out is not checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Expect {
     /// Domain of the virtual host that serves the request.
     #[serde(skip_serializing_if = "is_default")]
     pub virtual_host: Option<String>,
-    /// Route that matches the request; "/" if no route of the virtual host matches.
+    /// Name of the route that matches the request; "/" if no route of the virtual host matches.
     #[serde(skip_serializing_if = "is_default")]
     pub route: Option<String>,
-    /// Tag whose backends may get the request.
+    /// Tag of the backends from which the request's backend is chosen.
     #[serde(skip_serializing_if = "is_default")]
     pub tag: Option<String>,
-    /// Path that the backend gets.
+    /// Path in the request that the backend gets.
     #[serde(skip_serializing_if = "is_default")]
     pub path: Option<String>,
-    /// Target of the redirect that the client gets.
+    /// Target of the redirect with which the gateway answers.
     #[serde(skip_serializing_if = "is_default")]
     pub redirect: Option<String>,
-    /// Status code of the gateway's local reply.
+    /// Status code of the local reply with which the gateway answers.
     #[serde(skip_serializing_if = "is_default")]
     pub status: Option<u16>,
 }

@@ -1,6 +1,6 @@
-//! Store of the rate-limit counters: the gateway's own memory, or a Redis that several gateways share.
+//! Store of the rate-limit counters: the memory of this process, or a Redis server that several gateways share.
 //!
-//! Errors in this file never repeat the configured text, because it may contain a password.
+//! Errors in this file never quote the configured text, because it may contain a password.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,33 +10,33 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::address::HostPort;
 
 const PORT: u16 = 6379;
-/// Maximum length of a Unix socket's path, in bytes (`sun_path` in unix(7), without the NUL).
+/// Maximum length of a Unix socket's path, in bytes (`sun_path` in unix(7), without the final NUL).
 const MAX_SOCKET_PATH: usize = 107;
 
-/// Store of the counters.
+/// Store of rate-limit counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub enum CounterStore {
-    /// Memory of this process.
+    /// Memory of this process: `local`.
     #[default]
     Local,
-    /// Redis database.
+    /// Database on a Redis server, which several gateways can share.
     Redis(Redis),
 }
 
-/// Redis server and the number of a database on it.
+/// Redis server, and the number of one of its databases.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Redis {
     /// Address of the Redis server.
     pub place: RedisPlace,
-    /// Number of the database.
+    /// Number of the database; 0 if the URL names none.
     pub database: u16,
 }
 
 /// Address of a Redis server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RedisPlace {
-    /// Host and port: `redis://HOST:PORT/DB`.
+    /// Host and port, without TLS: `redis://HOST:PORT/DB`.
     Plain(HostPort),
     /// Host and port with TLS: `rediss://HOST:PORT/DB`.
     Tls(HostPort),

@@ -1,4 +1,4 @@
-//! Difference between two configurations, as lines of text.
+//! Difference between two configurations, as lines of text for operators.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use super::elements::{identity, matches};
 use super::schema::Config;
 use super::secrets::{hide_secrets, is_of_fields, is_secret};
 
-/// Returns one line for each item that `new` adds (`+`), removes (`-`) or changes (`~`).
+/// Returns a line for each item that `new` adds (`+`), removes (`-`) or changes (`~`) in comparison with `old`.
 pub fn difference(old: &Config, new: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     if let (Value::Object(old), Value::Object(new)) = (old.to_json(), new.to_json()) {
@@ -37,7 +37,7 @@ fn tables(at: &str, old: &Map<String, Value>, new: &Map<String, Value>, lines: &
     }
 }
 
-/// Returns a value as text, without its secrets.
+/// Returns the value of `key` as text, with `***` in place of its secrets.
 fn shown(of_fields: bool, key: &str, value: &Value) -> String {
     if of_fields && is_secret(key) {
         return "***".to_owned();
@@ -52,7 +52,7 @@ fn hidden(mut value: Value) -> Value {
     value
 }
 
-/// Returns true if `value` is an array that contains a table.
+/// Returns true if `value` is an array with at least one table.
 fn is_list(value: Option<&Value>) -> bool {
     value.and_then(Value::as_array).is_some_and(|items| items.iter().any(Value::is_object))
 }
@@ -60,7 +60,7 @@ fn is_list(value: Option<&Value>) -> bool {
 fn lists(kind: &str, old: Option<&Value>, new: Option<&Value>, lines: &mut Vec<String>) {
     let items = |value: Option<&Value>| match value {
         Some(Value::Array(items)) => items.clone(),
-        // A single table is allowed in place of an array of tables.
+        // Some keys allow a single table in place of an array of tables.
         Some(one @ Value::Object(_)) => vec![one.clone()],
         _ => Vec::new(),
     };
@@ -91,7 +91,7 @@ fn name(item: &Value) -> String {
     }
 }
 
-/// Returns the name of a single item of the array at `key`.
+/// Returns the name of a single item of the array `key`: "virtual host" for `virtual_hosts`.
 fn one(key: &str) -> &str {
     match key {
         "virtual_hosts" => "virtual host",

@@ -1,7 +1,7 @@
 //! TOML text as a tree that keeps the position of every value.
 //!
-//! A deserializer stops at the first error. To report every error at once, this module records a faulty key, removes
-//! it from the tree, and deserializes the rest again.
+//! A deserializer stops at the first error. To report every error at once, this module records the error, removes the
+//! faulty key from the tree, and deserializes the rest again.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -13,11 +13,11 @@ use toml::de::{DeTable, DeValue, Deserializer};
 use super::error::{Fault, Position};
 use super::not_yet;
 
-/// Maximum number of faults that are reported. They are enough to see a pattern, and a file with more faults is not a
-/// configuration.
+/// Maximum number of faults that are reported. A file with more faults is most likely not a configuration at all, so a
+/// complete list would not help.
 const MAX_FAULTS: usize = 100;
 
-/// Text, and the part of it that could be parsed.
+/// TOML text with the tree of its parts that could be parsed.
 pub(super) struct Document<'t> {
     name: &'t str,
     text: &'t str,
@@ -29,7 +29,7 @@ pub(super) struct Document<'t> {
 }
 
 impl<'t> Document<'t> {
-    /// Parses as much of `text` as possible; `name` is the text's name in faults.
+    /// Parses as much of `text` as possible and returns every syntax error; faults call the text `name`.
     pub(super) fn parse(name: &'t str, text: &'t str) -> (Self, Vec<Fault>) {
         let (tree, errors) = DeTable::parse_recoverable(text);
         let well_formed = errors.is_empty();
@@ -40,7 +40,8 @@ impl<'t> Document<'t> {
         (document, faults)
     }
 
-    /// Deserializes a `T` without the parts that cannot be read. Every field of `T` must have a default.
+    /// Deserializes a `T`, and returns a fault for each part that was left out because it is invalid. Every field of
+    /// `T` must have a default.
     pub(super) fn decode<T: DeserializeOwned + Default>(&mut self) -> (T, Vec<Fault>) {
         let mut faults = Vec::new();
         while faults.len() < MAX_FAULTS {
@@ -59,12 +60,12 @@ impl<'t> Document<'t> {
         (T::default(), faults)
     }
 
-    /// Returns the text's name in faults.
+    /// Returns the name of the text in faults.
     pub(super) fn name(&self) -> &str {
         self.name
     }
 
-    /// Returns true if decoding stopped early because of too many faults.
+    /// Returns true if decoding stopped early: at too many faults, or at a fault whose key was not found.
     pub(super) fn is_given_up(&self) -> bool {
         self.given_up
     }
@@ -79,8 +80,8 @@ impl<'t> Document<'t> {
         Fault { source: self.name.to_owned(), position, pointer: String::new(), detail }
     }
 
-    /// Returns the position of the value at `path`, or of the innermost table around it. Example of a path:
-    /// `["backends", "0", "address"]`.
+    /// Returns the position of the value at `path`, for example `["backends", "0", "address"]`. If there is no such
+    /// value, the position is that of the innermost table around it.
     pub(super) fn locate(&self, path: &[&str]) -> Option<Position> {
         let mut place = None;
         let (first, rest) = path.split_first()?;
@@ -91,7 +92,7 @@ impl<'t> Document<'t> {
                 DeValue::Table(_) => inside(value.get_ref(), step),
                 DeValue::Array(items) => match step.parse::<usize>() {
                     Ok(index) => items.get(index),
-                    // A path has no index if the array holds a single table, such as one rate-limit window.
+                    // An array with a single table, such as one rate-limit window, has no index in the path.
                     Err(_) if items.len() == 1 => items.first().and_then(|one| inside(one.get_ref(), step)),
                     Err(_) => None,
                 },
@@ -105,7 +106,7 @@ impl<'t> Document<'t> {
     }
 }
 
-/// Returns the value of `key` in a table.
+/// Returns the value of `key` in `table`; `None` if the table has no such key.
 fn inside<'t, 'a>(table: &'t DeValue<'a>, key: &str) -> Option<&'t Spanned<DeValue<'a>>> {
     table.as_table()?.iter().find(|(known, _)| known.get_ref() == key).map(|(_, value)| value)
 }
@@ -119,13 +120,14 @@ fn pointer(path: &[String]) -> String {
     path.iter().map(|step| format!("/{}", step.replace('~', "~0").replace('/', "~1"))).collect()
 }
 
-/// Removes the key or value at `span` from `table`, and returns the keys and indices of its path.
+/// Removes the key or value at `span` from `table`, and returns its path: keys and array indices. Returns `None` if
+/// `span` is not in the table.
 fn cut(table: &mut DeTable<'_>, span: &Range<usize>) -> Option<Vec<String>> {
     let mut doomed = None;
     for (key, value) in table.iter_mut() {
         let name = key.get_ref().to_string();
-        // An unknown key is a fault of the key. For any other fault, look inside the value before removing the whole
-        // value.
+        // If the span is that of a key, the key is unknown and is removed. Otherwise, search inside the value first,
+        // so that only the faulty part is removed.
         if key.span() != *span {
             if let Some(mut path) = cut_inside(value, span) {
                 path.insert(0, name);
@@ -161,7 +163,7 @@ fn cut_inside(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<V
     }
 }
 
-/// Translates a deserializer's message about the key at `path` into words for operators.
+/// Translates the deserializer's `message` about the key at `path` into words for operators.
 pub(super) fn describe(message: &str, path: &[String]) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
     if message.starts_with("unknown field") {
@@ -184,7 +186,7 @@ pub(super) fn describe(message: &str, path: &[String]) -> String {
     }
 }
 
-/// Terms in the deserializer's messages, and their replacements.
+/// Rust terms in the deserializer's messages, each with its replacement for operators.
 const WORDS: &[(&str, &str)] = &[
     ("a nonzero usize", "a whole number from 1"),
     ("a nonzero u32", "a whole number from 1"),
@@ -203,13 +205,13 @@ fn listed(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
 }
 
-/// Returns " (did you mean `…`?)" if one of `known` is close to `found`, otherwise an empty string. Close names
-/// differ in at most a third of their letters, which are wrong, swapped, missing or extra.
+/// Returns " (did you mean `…`?)" if a name in `known` is similar to `found`, otherwise an empty string. At most a
+/// third of a similar name's letters are wrong, swapped, missing or extra.
 pub fn did_you_mean<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> String {
     closest(found, known).map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"))
 }
 
-/// Returns the name in `known` that is closest to the misspelt name `found`.
+/// Returns the name in `known` that is most similar to the misspelt name `found`; `None` if none is similar.
 pub(super) fn closest<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|name| (strsim::damerau_levenshtein(found, name), name))

@@ -1,11 +1,11 @@
-//! Identity of array elements when a configuration is edited: an element is the same one as before if its name is the
-//! same, wherever it stands.
+//! Identity of array elements when a configuration is edited. An element of the new array is the same as an old one if
+//! both have the same name, even at another index.
 
 use std::collections::HashMap;
 
 use serde_json::Value as Json;
 
-/// Returns for each element of `new` the index of its counterpart in `old`.
+/// Returns, for each element of `new`, the index of the same element in `old`; `None` if the element is new.
 pub(super) fn matches(old: &[Json], new: &[Json]) -> Vec<Option<usize>> {
     let mut known: HashMap<String, Vec<usize>> = HashMap::new();
     for (index, value) in old.iter().enumerate().rev() {
@@ -14,7 +14,7 @@ pub(super) fn matches(old: &[Json], new: &[Json]) -> Vec<Option<usize>> {
     new.iter().map(|value| known.get_mut(&identity(value))?.pop()).collect()
 }
 
-/// Returns the identity of an array element: its name, or its content if it has no name.
+/// Returns the identity of an array element: its name, the conditions of a route, or else its whole content.
 pub(super) fn identity(value: &Json) -> String {
     const NAMES: [&str; 5] = ["id", "domain", "tag", "request", "name"];
     const ROUTE: [&str; 5] = ["path", "path_prefix", "path_regex", "methods", "header_match"];

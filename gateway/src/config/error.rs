@@ -1,26 +1,26 @@
-//! Faults of a configuration, and their positions.
+//! Faults of a configuration, each with its position in the file.
 
 use std::fmt::{self, Write as _};
 
-/// Position in a text; line and column count from 1, and columns count characters.
+/// Position in a text. Lines and columns are counted from 1; a column is a character, not a byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// Line.
+    /// Line number, from 1.
     pub line: usize,
-    /// Character in the line.
+    /// Character in the line, from 1.
     pub column: usize,
 }
 
-/// Single fault of a configuration.
+/// Fault of a configuration, such as an unknown key or an invalid value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Name of the file, variable or option that holds the fault.
+    /// Name of the file, variable or option in which the fault was found.
     pub source: String,
-    /// Position in the file, if the source is a file and the position is known.
+    /// Position in the file; `None` if the source is no file or the position is not known.
     pub position: Option<Position>,
-    /// JSON pointer to the key (RFC 6901); empty if it is not known.
+    /// JSON pointer to the faulty key (RFC 6901); empty if the key is not known.
     pub pointer: String,
-    /// Description of the fault and, if known, the correct value.
+    /// Description of the fault, and of the correct value if that is known.
     pub detail: String,
 }
 
@@ -30,8 +30,8 @@ impl fmt::Display for Fault {
             Some(Position { line, column }) => write!(f, "{}:{line}:{column}: ", self.source)?,
             None => write!(f, "{}: ", self.source)?,
         }
-        // A detail may quote a line break from the configuration. Escaping keeps such text from forging a line of the
-        // log.
+        // A detail may quote a line break from the configuration. It is escaped, because the rest of the detail would
+        // otherwise look like a separate line of the log.
         self.detail.chars().try_for_each(|c| match c.is_control() {
             true => write!(f, "{}", c.escape_default()),
             false => f.write_char(c),
@@ -39,7 +39,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Every fault of a configuration, in the order of the file; displayed with one line per fault.
+/// Faults of a configuration, in the order of the file. The displayed text has a line for each fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
     /// Faults; never empty.
@@ -47,7 +47,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// Creates an error with its faults sorted by position; faults without a position come last.
+    /// Creates an error with `faults`, sorted by position; faults without a position come last.
     pub(super) fn in_order(mut faults: Vec<Fault>) -> Self {
         faults.sort_by_key(|fault| (fault.position.is_none(), fault.position));
         ConfigError { faults }

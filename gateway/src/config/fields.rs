@@ -1,4 +1,4 @@
-//! Header fields that a configuration may name.
+//! Names and values of header fields in a configuration.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Name of a header field that a rule may change.
 ///
-/// Fields that frame a message or control the connection belong to the proxy alone (RFC 9110 7.6.1). A rule that
-/// changed them could make request smuggling possible.
+/// Fields that frame a message or control the connection cannot be changed (RFC 9110 7.6.1), because a change could
+/// make request smuggling possible.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct FieldName(pub HeaderName);
@@ -44,7 +44,7 @@ impl TryFrom<String> for FieldName {
     }
 }
 
-/// Returns true if a cookie can have this name: a token (RFC 6265 4.1.1), like the name of a header field.
+/// Returns true if `name` is a valid name of a cookie: a token (RFC 6265 4.1.1), as for header fields.
 pub(super) fn is_cookie_name(name: &str) -> bool {
     HeaderName::from_str(name).is_ok()
 }
@@ -68,8 +68,8 @@ impl<'de> Deserialize<'de> for FieldValue {
     }
 }
 
-/// Header fields and their values, in the order of the text. A name is allowed once, regardless of case:
-/// with two values, it would be unclear which one counts.
+/// Header fields with their values, in the order of the text. A name is allowed only once, regardless of case, because
+/// with two values it would be unclear which one applies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fields(pub Vec<(FieldName, FieldValue)>);
 
@@ -110,9 +110,9 @@ impl Serialize for Fields {
     }
 }
 
-/// Returns the form of a field name that is equal for all names that a backend may confuse. In the environment of a
-/// CGI program, every character except letters and digits becomes an underscore (RFC 3875 4.1.18). Here, it becomes a
-/// hyphen.
+/// Returns `name` in a form that is the same for all field names that a backend may confuse. A CGI program gets every
+/// character except letters and digits as an underscore (RFC 3875 4.1.18). In the returned form, each such character
+/// is a hyphen.
 pub fn normalized_name(name: &str) -> Cow<'_, str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     if name.bytes().all(is_plain) {

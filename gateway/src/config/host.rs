@@ -1,4 +1,4 @@
-//! Normalised host names for routing: clients may write a host in many ways, and all of them have one form here.
+//! Normalised host names for routing, so that every spelling of a host matches the same virtual host.
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
@@ -6,17 +6,17 @@ use std::str::FromStr;
 
 use super::values::is_host_name;
 
-/// Error for a `Host` or `:authority` that is not a valid host (RFC 9110 4.2.3, RFC 3986 3.2.2).
+/// Error for a `Host` or `:authority` value that is not a valid host (RFC 9110 4.2.3, RFC 3986 3.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid host")]
 pub struct InvalidHost;
 
-/// Domain of a virtual host: one normalised host, or a set of hosts.
+/// Domain or alias of a virtual host: one normalised host, or a set of hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Domain {
-    /// Exactly this host.
+    /// Single host: `example.com`.
     Exact(String),
-    /// Every host below this one: `*.example.com` is `Wildcard("example.com")`.
+    /// Every host below a parent: `*.example.com` is `Wildcard("example.com")`.
     Wildcard(String),
     /// Every host that no other virtual host names: `*`.
     CatchAll,
@@ -44,12 +44,12 @@ impl FromStr for Domain {
     }
 }
 
-/// Returns the host of an authority in its normalised form: no port, no trailing dot, lower case. IPv6 literals are
-/// in brackets and as short as possible. Borrows if the client has already written the normalised form.
+/// Returns the normalised host of `authority`: without port or trailing dot, in lower case. An IPv6 literal is in
+/// brackets and as short as possible. The result is borrowed if the client wrote the normalised form.
 ///
 /// # Errors
-/// Returns [`InvalidHost`] if `authority` is not a host, with or without a port. User information is not allowed
-/// either.
+/// Returns [`InvalidHost`] if `authority` is not a host with or without a port, for example if it contains user
+/// information.
 pub fn normalise_host(authority: &str) -> Result<Cow<'_, str>, InvalidHost> {
     if let Some(rest) = authority.strip_prefix('[') {
         let (literal, port) = rest.split_once(']').ok_or(InvalidHost)?;
@@ -74,7 +74,7 @@ pub fn normalise_host(authority: &str) -> Result<Cow<'_, str>, InvalidHost> {
     Ok(Cow::Borrowed(host))
 }
 
-/// Returns true if `port` is a valid port: any number of digits, or none (RFC 3986 3.2.3), but at most 65535.
+/// Returns true if `port` is empty (RFC 3986 3.2.3 allows that) or a decimal number up to 65535.
 fn is_port(port: &str) -> bool {
     port.is_empty() || (port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok())
 }

@@ -1,6 +1,5 @@
-//! JSON Schema of the configuration, for editors and for clients of the management API. A Rust type of the
-//! configuration is a definition in the schema. This file defines the schemas of the small types that are one value
-//! in the text.
+//! JSON Schema of the configuration, for editors and for clients of the management API. Most types derive their
+//! schema; this file defines the schemas of the small types that are written as a single value.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -29,7 +28,7 @@ pub fn json_schema() -> Value {
     generator.into_root_schema_for::<Config>().to_value()
 }
 
-/// Implements `JsonSchema` for types that are one value in the text.
+/// Implements `JsonSchema` for types that are written as a single value.
 macro_rules! small_types {
     ($($type:ty => { $($schema:tt)+ })+) => {$(
         impl JsonSchema for $type {

@@ -5,26 +5,26 @@ use serde::{Deserialize, Serialize};
 
 use super::values::is_default;
 
-/// `[lets_encrypt]`: the ACME server (RFC 8555) that issues the certificates of virtual hosts with `acme = true`. An
-/// operator who writes this table agrees to the server's terms of service.
+/// `[lets_encrypt]`: the ACME server (RFC 8555) that issues the certificates of virtual hosts with `acme = true`. By
+/// writing this table, the operator agrees to the terms of service of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LetsEncrypt {
-    /// Email address for messages of the server about certificates; empty: no messages.
+    /// Email address to which the ACME server sends messages about certificates; empty: none are sent.
     #[serde(skip_serializing_if = "is_default")]
     pub email: String,
-    /// True if the certificates come from Let's Encrypt's staging server. Browsers do not trust them, and mistakes
-    /// have no consequences.
+    /// True if Let's Encrypt's staging server issues the certificates. It is for trials: browsers do not trust its
+    /// certificates. False: the production server issues them.
     pub staging: bool,
-    /// Directory for the account and the certificates.
+    /// Directory in which the gateway stores its ACME account, keys and certificates.
     pub cache_dir: String,
-    /// Directory URL of another ACME server (https); empty: Let's Encrypt.
+    /// Directory URL (https) of the ACME server; empty: Let's Encrypt.
     #[serde(skip_serializing_if = "is_default")]
     pub directory_url: String,
-    /// File with the root certificates for that server; empty: the system's roots.
+    /// File with root certificates (PEM) for the server at `directory_url`; empty: the system's root certificates.
     #[serde(skip_serializing_if = "is_default")]
     pub ca_file: String,
-    /// Challenge that proves to the server that a name leads to this gateway.
+    /// Kind of challenge by which the gateway proves to the ACME server that it serves a host name.
     pub challenge: ChallengeKind,
 }
 
@@ -41,13 +41,13 @@ impl Default for LetsEncrypt {
     }
 }
 
-/// Challenge that proves to an ACME server that a name leads to this gateway.
+/// Kind of challenge by which the gateway proves to an ACME server that it serves a host name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum ChallengeKind {
-    /// Response over plain HTTP on port 80 (RFC 8555 8.3).
+    /// Response with a token, over plain HTTP on port 80 (RFC 8555 8.3).
     #[serde(rename = "http-01")]
     Http01,
-    /// TLS handshake on port 443 (RFC 8737).
+    /// TLS handshake with a special certificate, on port 443 (RFC 8737).
     #[serde(rename = "tls-alpn-01")]
     TlsAlpn01,
 }

@@ -1,5 +1,5 @@
-//! Loads a configuration from a file, environment variables and command-line options. The result is a configuration
-//! that can run, or every fault that was found.
+//! Loads a configuration from a file, environment variables and command-line options. The result is either a valid
+//! configuration or every fault that was found.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -18,21 +18,21 @@ use super::validate::{self, PathFault};
 use super::values::OneOrMany;
 use super::variables::{DEFAULT_BACKEND, Variables, WITHOUT_FILE, name_backends};
 
-/// Tag of the backends that do not come from a file.
+/// Tag of backends that variables or options set.
 const TAG: &str = "default";
 
-/// Values of the command line, which override the other sources.
+/// Values of command-line options, which override the file and the variables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
-    /// Addresses that replace every plain HTTP listener.
+    /// Addresses of plain HTTP listeners, which replace the configured ones; empty: no change.
     pub listen: Vec<SocketAddr>,
-    /// Backends that replace every virtual host and backend.
+    /// Addresses of backends, which replace every virtual host and backend; empty: no change.
     pub backends: Vec<Address>,
-    /// Level that replaces the log level.
+    /// Log level, which replaces the configured one; `None`: no change.
     pub log_level: Option<String>,
 }
 
-/// Sources of a configuration. They can be read again, and the text can be changed.
+/// Sources of a configuration: a text, environment variables and command-line options.
 #[derive(Clone, Debug)]
 pub struct Source {
     text: Text,
@@ -42,29 +42,28 @@ pub struct Source {
 
 #[derive(Clone, Debug)]
 enum Text {
-    /// File, which is read again each time.
+    /// Path of a file; every reading of the configuration reads the file again.
     File(PathBuf),
-    /// Text that is part of the program.
+    /// Text that the program contains, with its name in errors.
     BuiltIn { name: String, text: String },
 }
 
-/// Configuration, and the text from which it was read.
+/// Configuration, with the text from which it was parsed.
 #[derive(Clone, Debug)]
 pub struct Parsed {
-    /// Text of the configuration. Of the values from variables and options, it only contains the virtual hosts and
-    /// backends.
+    /// Text of the configuration. Values from variables and options are not in it, except virtual hosts and backends.
     pub text: String,
-    /// Configuration from the text, the variables and the options.
+    /// Configuration: the text, with the values of variables and options in place of the text's values.
     pub config: Config,
-    /// Paths of the configuration, each with the variable or option that set it.
+    /// Path of each value that a variable or an option has set, with the name of that variable or option.
     set_by: SetBy,
 }
 
 type SetBy = Vec<(String, &'static str)>;
 
 impl Source {
-    /// Creates a source from an optional file, `variables` (see [`set_variables`](super::set_variables)), and the
-    /// command line.
+    /// Creates a source from a file, `variables` (see [`set_variables`](super::set_variables)) and options. If `file`
+    /// is `None`, a built-in text replaces it.
     pub fn new(file: Option<PathBuf>, variables: BTreeMap<String, String>, overrides: Overrides) -> Self {
         let text = match file {
             Some(file) => Text::File(file),
@@ -73,19 +72,18 @@ impl Source {
         Source { text, variables, overrides }
     }
 
-    /// Creates a source from a text that is part of the program, without variables or options. `name` is the text's
-    /// name in errors.
+    /// Creates a source from a built-in text, without variables or options. `name` is the name of the text in errors.
     pub fn built_in(name: &str, text: String) -> Self {
         let text = Text::BuiltIn { name: name.to_owned(), text };
         Source { text, variables: BTreeMap::new(), overrides: Overrides::default() }
     }
 
-    /// Returns the source with these variables and options.
+    /// Returns the source with other variables and options.
     pub fn with(self, variables: BTreeMap<String, String>, overrides: Overrides) -> Self {
         Source { variables, overrides, ..self }
     }
 
-    /// Returns the file, if it can be read again. A pipe cannot be read twice, so it does not count.
+    /// Returns the path of the file; `None` for a built-in text, and for a pipe, which cannot be read twice.
     pub fn file(&self) -> Option<&Path> {
         match &self.text {
             Text::File(file) if file.metadata().is_ok_and(|found| !found.is_file()) => None,
@@ -94,7 +92,7 @@ impl Source {
         }
     }
 
-    /// Returns the text's name in errors.
+    /// Returns the name of the text in errors.
     fn name(&self) -> String {
         match &self.text {
             Text::File(path) => path.display().to_string(),
@@ -102,17 +100,18 @@ impl Source {
         }
     }
 
-    /// Returns the file to which changes can be written. Returns `None` if variables or options name the backends.
+    /// Returns the file to which changes can be written; `None` without a file, or if variables or options set
+    /// backends.
     pub fn keeps_changes_in(&self) -> Option<&Path> {
         let elsewhere = !self.overrides.backends.is_empty() || name_backends(&self.variables);
         self.file().filter(|_| !elsewhere)
     }
 
-    /// Reads the configuration: the defaults, then the text, then the variables, then the command line. If variables
-    /// or options name backends, or if there is no file, one catch-all virtual host serves the backends.
+    /// Reads the text, then the variables, then the options; each overrides the values before. If variables or options
+    /// set backends, or if there is no file, one catch-all virtual host uses the backends.
     ///
     /// # Errors
-    /// Returns every fault of all sources at once, or an error if the file cannot be read.
+    /// Returns every fault of all sources at once. If the file cannot be read, this is the only error.
     pub fn read(&self) -> Result<Parsed, ConfigError> {
         let (text, served) = match &self.text {
             Text::File(path) => (read(path)?, Served::Named),
@@ -125,13 +124,13 @@ impl Source {
         written.virtual_hosts.clone_from(&parsed.config.virtual_hosts);
         parsed.without_certificates_of_variables(&mut written);
         written.backends.clone_from(&parsed.config.backends);
-        // Changes start from a text that names the virtual hosts and backends. If `text` already names them, it stays
-        // the same.
+        // A later change needs a text that contains the virtual hosts and backends in use. If `text` already contains
+        // them, it is not changed.
         parsed.text = rewrite(&text, &old, &written.to_json()).unwrap_or(text);
         Ok(parsed)
     }
 
-    /// Parses `text` in place of the text that was read.
+    /// Parses `text` in place of the source's text, with the same variables and options.
     ///
     /// # Errors
     /// Returns every fault that was found.
@@ -139,10 +138,10 @@ impl Source {
         self.assemble(text, Served::Written)
     }
 
-    /// Changes `parsed` to the configuration `new`, with as few changes of its text as possible.
+    /// Returns `parsed` with the configuration `new`. The text is changed as little as possible.
     ///
     /// # Errors
-    /// Returns every fault of `new`, or an error if a variable or option sets a value that `new` would change.
+    /// Returns every fault of `new`. A change to a value that a variable or an option has set is a fault, too.
     pub fn change(&self, parsed: &Parsed, new: &Value) -> Result<Parsed, ConfigError> {
         let old = parsed.config.to_json();
         let differs =
@@ -163,12 +162,12 @@ impl Source {
         }
         match rewrite(&parsed.text, &old, new) {
             Ok(text) => self.parse(&text),
-            // Parsing the text again reports why it is not TOML.
+            // The text is not TOML. Parsing it again returns the reason as a fault.
             Err(_) => self.parse(&parsed.text),
         }
     }
 
-    /// Returns an error with faults that were found in `parsed` later, and their positions in its text.
+    /// Returns an error for `faults` that were found after parsing, with their positions in the text of `parsed`.
     pub fn locate(&self, parsed: &Parsed, faults: Vec<PathFault>) -> ConfigError {
         let name = self.name();
         let (document, _) = Document::parse(&name, &parsed.text);
@@ -182,7 +181,7 @@ impl Source {
         faults.extend(unreadable);
         let set_by = self.override_with(served, &mut config, &mut faults);
         if document.is_given_up() {
-            // A value that could not be read must not be reported as missing.
+            // Some values could not be read, so validation would wrongly report them as missing.
             return Err(ConfigError { faults });
         }
         let mut wrong = validate::values(&config);
@@ -199,8 +198,8 @@ impl Source {
         Err(ConfigError::in_order(faults))
     }
 
-    /// Applies variables and options, which override the text. Returns each path that was set, with the variable or
-    /// option that set it.
+    /// Overrides values of `config` with variables and options. Returns the path of each value that was set, with the
+    /// name of the variable or option.
     fn override_with(&self, served: Served, config: &mut Config, faults: &mut Vec<Fault>) -> SetBy {
         let mut variables = Variables::new(&self.variables);
         let by_variables = variables.apply(config);
@@ -236,8 +235,8 @@ impl Source {
 }
 
 impl Parsed {
-    /// Removes the certificates that come from variables from `written`, because the file must not contain their
-    /// paths.
+    /// Removes certificates that variables have set from `written`, because the paths of the certificates must not be
+    /// written to the file.
     fn without_certificates_of_variables(&self, written: &mut Config) {
         let is_set = |path: String| self.set_by.iter().any(|(set, _)| *set == path);
         for (i, host) in written.virtual_hosts.iter_mut().enumerate() {
@@ -249,19 +248,19 @@ impl Parsed {
     }
 }
 
-/// Source of the virtual hosts and backends.
+/// Rule that says where virtual hosts and backends come from.
 #[derive(Clone, Copy)]
 enum Served {
-    /// Virtual hosts and backends of the text.
+    /// Hosts and backends of the text, even if variables or options set others.
     Written,
-    /// Backends of variables and options; if there are none, those of the text.
+    /// Backends of options or variables; if these set none, the hosts and backends of the text.
     Named,
-    /// Backends of variables and options; if there are none, the default backend.
+    /// Backends of options or variables; if these set none, the default backend.
     NamedOrDefault,
 }
 
 impl Config {
-    /// Parses a configuration from a text alone; `name` is the text's name in errors.
+    /// Parses a configuration from `text` without variables or options; `name` is the name of the text in errors.
     ///
     /// # Errors
     /// Returns every fault that was found.
@@ -270,9 +269,9 @@ impl Config {
         Ok(parsed.config)
     }
 
-    /// Returns the configuration as JSON, with every default. Optional parts that are not set are left out.
+    /// Returns the configuration as JSON, including default values. Optional keys that are not set are left out.
     pub fn to_json(&self) -> Value {
-        // Serialization cannot fail: every key is a string, and every value exists in JSON.
+        // Serialization cannot fail, because every key is a string and JSON has every type of value.
         serde_json::to_value(self).unwrap_or_default()
     }
 }
@@ -307,7 +306,7 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-/// Replaces the virtual hosts with one catch-all virtual host that uses these backends.
+/// Replaces all backends with backends at `addresses`, and all virtual hosts with one catch-all host that uses them.
 fn serve_only(config: &mut Config, addresses: Vec<Address>) {
     config.virtual_hosts = vec![VirtualHost {
         domain: "*".to_owned(),

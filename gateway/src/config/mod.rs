@@ -1,9 +1,9 @@
 //! Configuration that the operator writes: its schema, its sources and its validation.
 //!
-//! A [`Config`] is plain data. [`Source::read`] reads the sources in this order: defaults, the file, the `PINGORA_*`
-//! variables, the command line. A later source wins. Every fault is found here, before anything runs, and is reported
-//! with its position in the file. All faults are reported at once. References to unknown names are only checked if
-//! all hosts and backends could be read. Nothing in this module depends on Pingora.
+//! A [`Config`] is plain data. [`Source::read`] reads the defaults, the file, the `PINGORA_*` variables and the
+//! command line, in this order; a later source overrides an earlier one. Every fault is found before the configuration
+//! is used. All faults are reported at once, each with its position in the file. References to unknown names are only
+//! checked if all hosts and backends could be read. This module does not depend on Pingora.
 
 mod address;
 mod auth;

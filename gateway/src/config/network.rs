@@ -1,4 +1,4 @@
-//! Networks in a configuration, and the network that identifies a client.
+//! Networks (CIDR) of the configuration, and the network that identifies a client.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Network, such as `10.0.0.0/8`, or a single address.
+/// Network, such as `10.0.0.0/8`, or a single IP address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Cidr(IpNet);
@@ -18,7 +18,7 @@ impl Cidr {
         (self.0.network(), self.0.broadcast())
     }
 
-    /// Returns the same addresses in as few networks as possible: two halves become one network.
+    /// Returns the fewest networks that contain the same addresses as `networks`: two halves become one network.
     pub fn joined(networks: &[Cidr]) -> Vec<Cidr> {
         let networks: Vec<IpNet> = networks.iter().map(|network| network.0).collect();
         IpNet::aggregate(&networks).into_iter().map(Cidr).collect()
@@ -29,7 +29,7 @@ impl Cidr {
         self.0.contains(&other.0)
     }
 
-    /// Returns true if the network contains `address`. An IPv4 address from an IPv6 socket counts as IPv4.
+    /// Returns true if the network contains `address`. An IPv4 address that is mapped to IPv6 counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
@@ -47,7 +47,7 @@ impl FromStr for Cidr {
     }
 }
 
-/// Converts an IPv4 network that is written as IPv6 (`::ffff:10.0.0.0/104`, RFC 4291 2.5.5.2) to IPv4.
+/// Converts an IPv4 network that is written as IPv6 to IPv4 (`::ffff:10.0.0.0/104`, RFC 4291 2.5.5.2).
 fn as_ipv4(network: IpNet) -> IpNet {
     let IpNet::V6(mapped) = network else { return network };
     let length = mapped.prefix_len().checked_sub(96);
@@ -78,8 +78,8 @@ impl Serialize for Cidr {
     }
 }
 
-/// Returns the network that stands for one client: the IPv4 address itself, or the /64 of an IPv6 address. A /64 is
-/// the smallest network that a provider assigns, and a client can change its address within it at will.
+/// Returns the network that identifies a client: its IPv4 address, or the first address of the /64 of its IPv6
+/// address. A client can use any address of its /64, because providers assign no smaller network.
 pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (!0 << 64)).into(),

@@ -1,8 +1,8 @@
-//! Keys that are planned but not supported yet. Such a key is refused with its own message instead of being ignored.
-//! The change that implements a key removes it from the list.
+//! Keys that are planned but not supported yet. Such a key is refused with a message that says so, which helps more
+//! than "unknown key". The change that implements a key removes it from the list.
 
-/// Returns true if the key at `path` is not supported yet. Tables that may also stand in a virtual host or a route
-/// are found there, too.
+/// Returns true if the key at `path` is not supported yet. Policy keys in a virtual host or a route are recognised,
+/// too.
 pub(super) fn key(path: &[String]) -> bool {
     let path = path.join(".");
     let inside =

@@ -1,18 +1,18 @@
-//! Origins of pages in a configuration. They are stored as browsers write them, so that they can be compared
-//! directly.
+//! Allowed origins of pages (CORS). They are stored in the form in which browsers send an origin, so that the two can
+//! be compared byte by byte.
 
 use http::uri::Authority;
 use serde::{Deserialize, Serialize};
 
-/// Allowed origin of pages.
+/// Allowed origin of pages, or a set of origins.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum AllowedOrigin {
-    /// Every origin.
+    /// Every origin: `*`.
     Any,
-    /// Single origin, as browsers write it (RFC 6454 6.2).
+    /// Single origin, in the form in which browsers send it (RFC 6454 6.2).
     Exact(String),
-    /// Every host below one: the text before the host, and the end of the host.
+    /// Every host below a parent. `https://*.example.com` is `Below("https://", ".example.com")`.
     Below(String, String),
 }
 
@@ -57,7 +57,7 @@ impl TryFrom<String> for AllowedOrigin {
         if !is_host(host) {
             return Err(wrong(""));
         }
-        // Browsers leave out the scheme's default port.
+        // Browsers leave out the default port of the scheme, so it is removed here, too.
         let usual = match scheme {
             "https" => ":443",
             "http" => ":80",

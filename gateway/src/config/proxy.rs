@@ -1,4 +1,4 @@
-//! `[proxy]`: the listeners, the settings for every connection, and the process itself.
+//! `[proxy]`: the listeners, the settings for every client connection, and the settings of the process.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -13,93 +13,93 @@ use super::values::{OneOrMany, Secs, is_default};
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Proxy {
-    /// Plain HTTP listeners.
+    /// Addresses of the plain HTTP listeners.
     pub listen_addr_http: OneOrMany<SocketAddr>,
-    /// HTTPS listeners, for HTTP/1.1 and (by ALPN) HTTP/2. Empty: no TLS.
+    /// Addresses of the HTTPS listeners, which serve HTTP/1.1 and (by ALPN) HTTP/2. Empty: no TLS.
     #[serde(skip_serializing_if = "is_default")]
     pub listen_addr: OneOrMany<SocketAddr>,
-    /// True if a virtual host without a certificate uses a self-signed one over HTTPS, which is made at startup.
+    /// True if the gateway makes a self-signed certificate at startup for each virtual host without a certificate.
     pub self_signed: bool,
-    /// Port to which `http_to_https` redirects clients; 0: the port of `listen_addr`, or else 443.
+    /// Port to which `http_to_https` redirects clients; 0: the port of `listen_addr`, or 443 if that is empty.
     #[serde(skip_serializing_if = "is_default")]
     pub https_port: u16,
-    /// True if the plain listeners accept HTTP/2 from clients with prior knowledge (h2c, RFC 9113 3.3).
+    /// True if the plain HTTP listeners also accept HTTP/2 from clients with prior knowledge (h2c, RFC 9113 3.3).
     #[serde(skip_serializing_if = "is_default")]
     pub http2_cleartext: bool,
-    /// True if every connection must begin with a PROXY protocol header (version 1 or 2) from one of
-    /// `trusted_proxies`; any other connection is closed.
+    /// True if every client connection must begin with a PROXY protocol header (version 1 or 2) from one of
+    /// `trusted_proxies`. Any other connection is closed.
     #[serde(skip_serializing_if = "is_default")]
     pub proxy_protocol: bool,
-    /// Networks of proxies that may name the original client, by `trusted_field` and PROXY headers.
+    /// Networks of the proxies in front of the gateway whose `trusted_field` and PROXY headers are believed.
     #[serde(skip_serializing_if = "is_default")]
     pub trusted_proxies: Vec<Cidr>,
-    /// Field in which these proxies name the client; the other field is ignored.
+    /// Request field in which `trusted_proxies` report the client's address; the gateway ignores the other such field.
     #[serde(skip_serializing_if = "is_default")]
     pub trusted_field: TrustedField,
-    /// Listener for the management API and its page.
+    /// Address of the listener for the management API and its page.
     pub management_api_addr: SocketAddr,
-    /// True if the management API is served.
+    /// True if the management API is served; false: its listener is not opened.
     pub management_api: bool,
-    /// Environment variable with the key that signs cookies. If it is not set, each start makes a new key, and older
-    /// cookies become invalid.
+    /// Environment variable with the key that signs cookies. If the variable is not set, the gateway makes a new key
+    /// at each start. Cookies from before the start then become invalid.
     pub cookie_key_env: String,
-    /// Maximum number of open client connections; further ones are closed at once.
+    /// Maximum number of open client connections; the gateway closes further connections at once.
     pub max_connections: NonZeroUsize,
-    /// Maximum number of open connections from one address (IPv6: from one /64); 0: no separate limit.
+    /// Maximum number of open connections from one client address (IPv6: from one /64); 0: no such limit.
     #[serde(skip_serializing_if = "is_default")]
     pub max_connections_per_ip: u32,
-    /// Maximum number of requests on one connection, which is then closed; 0: no limit.
+    /// Maximum number of requests on one client connection, after which the gateway closes it; 0: no limit.
     pub max_requests_per_connection: u32,
-    /// Maximum number of open HTTP/2 streams on all client connections together. Further streams are refused, and
-    /// clients may send them again.
+    /// Maximum number of open HTTP/2 streams on all client connections together. The gateway refuses further streams;
+    /// clients may send their requests again.
     pub max_http2_streams: NonZeroU32,
-    /// Number of clients that rate limits distinguish, over all windows; each takes 17 bytes.
+    /// Maximum number of clients that rate limits distinguish, counted for each window; each takes 17 bytes.
     pub rate_limit_clients: NonZeroUsize,
-    /// Time limit from a request's last byte to the response's first byte.
+    /// Maximum time from the last byte of a request to the first byte of its response.
     pub request_timeout_secs: Secs,
-    /// Time limit for the head of a request, from its first byte.
+    /// Maximum time from the first byte of a request head to its last byte.
     pub header_timeout_secs: Secs,
-    /// Maximum idle time of a client connection.
+    /// Maximum idle time of a client connection: before its first request, and between two requests.
     pub keepalive_timeout_secs: Secs,
     /// Maximum time for which a client may accept no data while the gateway sends.
     pub send_timeout_secs: Secs,
-    /// Minimum rate at which a client must accept data, in bytes per second: that many bytes allow one more second of
-    /// waiting. 0: any number of bytes resets the waiting time.
+    /// Minimum rate at which a client must accept a response, in bytes per second. Accepting this number of bytes
+    /// gives the client one more second. 0: any accepted byte restarts `send_timeout_secs`.
     pub min_send_bytes_per_sec: u32,
-    /// Maximum size of a backend's response head, in bytes, including its status line; a larger one is answered with
-    /// 502.
+    /// Maximum size of a backend's response head, in bytes, including the status line. If the head is larger, the
+    /// client gets 502.
     pub max_response_header_bytes: NonZeroU32,
-    /// Maximum number of header fields in a backend's response; more are answered with 502.
+    /// Maximum number of header fields in a backend's response. If there are more, the client gets 502.
     pub max_response_header_fields: NonZeroU32,
-    /// Time that requests in flight get to finish when the gateway stops.
+    /// Grace period: time in which requests in flight may finish after the gateway has begun to stop.
     pub shutdown_timeout_secs: Secs,
-    /// URL of the page about problems, to which error responses link; empty: the gateway's own page, on every host.
+    /// URL of the page that explains errors, for links in error responses; empty: the gateway's own page.
     #[serde(skip_serializing_if = "is_default")]
     pub problems_url: String,
-    /// DNS servers that resolve the backends' names; empty: the system's servers.
+    /// DNS servers that resolve the host names of backends; empty: the DNS servers of the system.
     #[serde(skip_serializing_if = "is_default")]
     pub nameservers: Vec<SocketAddr>,
-    /// Number of worker threads; 0: one per core.
+    /// Number of worker threads; 0: one thread per CPU core.
     pub threads: usize,
-    /// File that holds the process id while the gateway serves; empty: no file.
+    /// File with the gateway's process id. The file only exists while the gateway serves. Empty: no file.
     pub pid_file: String,
-    /// Unix socket over which a new process takes the listeners over from the running one; empty: the default path.
+    /// Unix socket through which the running process passes its listeners to a new process; empty: the default path.
     pub upgrade_sock: String,
-    /// User that the process becomes after its ports are bound; empty: the user that started it.
+    /// User to which the process changes after it has bound its ports; empty: the user that started it.
     pub user: String,
-    /// Group that the process gets after its ports are bound; empty: the group of `user`.
+    /// Group to which the process changes after it has bound its ports; empty: the group of `user`.
     pub group: String,
 }
 
-/// Field in which proxies name the client. Only one of the two fields is trusted: a proxy that adds to one field
-/// passes the other field on as the client wrote it.
+/// Request field in which proxies report the client's address. Only one of the two fields is trusted, because a proxy
+/// that writes one field forwards the other field unchanged from the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TrustedField {
-    /// `X-Forwarded-For`, with `X-Forwarded-Proto` beside it.
+    /// `X-Forwarded-For` for the address, and `X-Forwarded-Proto` for the scheme.
     #[default]
     XForwardedFor,
-    /// `Forwarded` (RFC 7239).
+    /// `Forwarded` (RFC 7239), for the address and the scheme.
     Forwarded,
 }
 

@@ -1,5 +1,5 @@
-//! `[rate_limit]`, a policy: the number of requests that a client may send. One table is one window, and
-//! `[[rate_limit]]` tables are several windows. A request must be within the limit of each window.
+//! `[rate_limit]`, a policy: the number of requests that a client may send in a time window. One table is one window,
+//! and several `[[rate_limit]]` tables are several windows. A request must be within the limit of every window.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,36 +13,36 @@ use super::counter_store::CounterStore;
 use super::fields::{FieldName, is_cookie_name};
 use super::values::{Millis, Secs, is_default};
 
-/// Window of a rate limit.
+/// Time window with a maximum number of requests for each client.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateLimit {
-    /// Name of the window in `RateLimit` fields and metrics. Empty: "default", or "default-1" and so on if there are
-    /// several windows.
+    /// Name of the window in `RateLimit` fields and metrics. Empty: "default"; if there are several windows,
+    /// "default-" and the number of the window.
     #[serde(skip_serializing_if = "is_default")]
     pub name: String,
-    /// Maximum number of requests of a client in a window.
+    /// Maximum number of requests that a client may send in the window.
     pub requests: NonZeroU32,
-    /// Length of a window; it begins with the client's first request.
+    /// Length of the window. The window of a client begins with the client's first request.
     pub window_secs: Secs,
-    /// Identity of a client.
+    /// Property of a request by which clients are distinguished.
     pub key: RateLimitKey,
-    /// Requests that are counted together.
+    /// Choice between separate counters for each route and common counters for all routes.
     pub scope: RateLimitScope,
-    /// Store of the counters.
+    /// Store of the window's counters.
     #[serde(skip_serializing_if = "is_default")]
     pub store: CounterStore,
-    /// Redis user of the gateway; empty: Redis' default user.
+    /// Redis user that the gateway uses; empty: Redis' default user.
     #[serde(skip_serializing_if = "is_default")]
     pub store_user: String,
-    /// Environment variable with the Redis user's password; empty: no password.
+    /// Environment variable with the password of the Redis user; empty: no password.
     #[serde(skip_serializing_if = "is_default")]
     pub store_password_env: String,
-    /// Root certificates (PEM) for a `rediss://` store; empty: the system's roots.
+    /// Root certificates (PEM) for a `rediss://` store; empty: the system's root certificates.
     #[serde(skip_serializing_if = "is_default")]
     pub store_ca_file: String,
-    /// Maximum time that a request waits for the store. After a timeout, all requests are counted in this process
-    /// until the store answers again.
+    /// Maximum time that a request waits for the store. After a timeout, this process counts the requests itself until
+    /// the store answers again.
     #[serde(skip_serializing_if = "is_store_timeout")]
     pub store_timeout_ms: Millis,
 }
@@ -70,7 +70,7 @@ impl Default for RateLimit {
     }
 }
 
-/// Windows that apply together. An empty list lifts the limit of the outer level.
+/// Time windows of a `[rate_limit]` policy. An empty list lifts the limits of the outer level.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RateLimits(pub Vec<RateLimit>);
 
@@ -81,7 +81,7 @@ impl Default for RateLimits {
 }
 
 impl RateLimits {
-    /// Returns each window with its name. The names distinguish the windows in fields, metrics and counters.
+    /// Returns each window with its name; a window without a configured name gets a default name.
     pub fn named(&self) -> impl Iterator<Item = (Cow<'_, str>, &RateLimit)> {
         let is_one = self.0.len() == 1;
         self.0.iter().enumerate().map(move |(i, window)| {
@@ -94,7 +94,7 @@ impl RateLimits {
         })
     }
 
-    /// Returns the path of a window's key, relative to `rate_limit`.
+    /// Returns the path of `key` in the window with index `window`; the path is relative to `rate_limit`.
     pub fn path(&self, window: usize, key: &str) -> String {
         if self.0.len() == 1 { key.to_owned() } else { format!("{window}/{key}") }
     }
@@ -128,7 +128,7 @@ impl<'de> Deserialize<'de> for RateLimits {
     }
 }
 
-/// Writes a single window as a table, as most operators write it.
+/// Writes a single window as a table, not as an array, because most operators write it so.
 impl Serialize for RateLimits {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0.as_slice() {
@@ -152,17 +152,17 @@ impl JsonSchema for RateLimits {
     }
 }
 
-/// Identity of a client. A client without the field, the cookie or the claim is identified by its address.
+/// Property that distinguishes clients. Without that field, cookie or claim, the client's address is used.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum RateLimitKey {
-    /// Address of the client; for IPv6 only its first 64 bits, because one customer gets a whole /64.
+    /// Address of the client; of an IPv6 address, only the first 64 bits, because a provider assigns a /64.
     ClientIp,
-    /// Value of a header field.
+    /// Value of the request field with this name.
     Header(FieldName),
-    /// Value of a cookie.
+    /// Value of the cookie with this name.
     Cookie(String),
-    /// Claim of the token that authenticated the client.
+    /// Claim of the authenticated client; without a token, only `sub` (the user's name) exists.
     Claim(String),
 }
 
@@ -202,12 +202,12 @@ impl Serialize for RateLimitKey {
     }
 }
 
-/// Requests that are counted together.
+/// Choice between separate counters for each route and common counters for all routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RateLimitScope {
-    /// Separate counters for each route.
+    /// Separate counters for each route: one counter per client and route.
     Route,
-    /// Single counter for all routes to which the table applies.
+    /// Common counters for all routes to which the table applies: one counter per client.
     Global,
 }

@@ -1,5 +1,5 @@
-//! Target of a route's redirect: a path or a URL, made from a template. The client cannot choose the host of the
-//! target. Only the host of the request itself can become a part of it.
+//! Target of a route's redirect: a path or a URL, made from a template. A client must not be able to choose the
+//! target's host, so the only value allowed in the host is the host of the request.
 
 use http::StatusCode;
 use http::uri::Authority;
@@ -37,10 +37,10 @@ impl Serialize for RedirectStatus {
     }
 }
 
-/// Section of a URL.
+/// Section of the redirect's URL in which a part of the target is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
-    /// Scheme and host.
+    /// Scheme, host and port.
     Host,
     /// Path.
     Path,
@@ -50,20 +50,20 @@ pub enum Section {
     Fragment,
 }
 
-/// Target to which clients are redirected.
+/// Template of the target to which clients are redirected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedirectTarget {
-    /// Parts of the target, each within one section.
+    /// Parts of the target in order, each with the section of the URL in which it is.
     pub parts: Vec<(Section, TemplatePart)>,
-    /// True if the target has no host and is a path on the same host.
+    /// True if the target is a path on the request's host; false: the target has a host.
     pub is_path: bool,
 }
 
 impl RedirectTarget {
-    /// Parses a target; the groups named in it belong to `pattern`.
+    /// Parses a target. `$1` and `$name` in `text` are groups of `pattern`.
     ///
     /// # Errors
-    /// Returns the reason if clients cannot be redirected to the target, or not safely.
+    /// Returns the reason if `text` is not a valid target, or if a client could choose the target's host.
     pub fn parse(text: &str, pattern: Option<&Regex>) -> Result<Self, String> {
         let nowhere = || {
             format!(
@@ -71,7 +71,7 @@ impl RedirectTarget {
                  \"https://new.example.com/\""
             )
         };
-        // A browser treats a backslash as a slash.
+        // Backslashes are refused, because browsers treat a backslash as a slash.
         if text.chars().any(|c| !c.is_ascii_graphic() || c == '\\') {
             return Err(nowhere());
         }
@@ -95,7 +95,7 @@ impl RedirectTarget {
                 TemplatePart::Value(value) => reader.value(value)?,
             }
         }
-        // An `h` stands for `$host`, so only a target without a host has an empty host here.
+        // `host` contains an `h` for each `$host`, so it is only empty if the target has no host at all.
         if !reader.is_path && reader.host.parse::<Authority>().is_ok_and(|it| it.host().is_empty()) {
             return Err(nowhere());
         }
@@ -106,12 +106,12 @@ impl RedirectTarget {
     }
 }
 
-/// Reader of a template that tracks the current section of the URL.
+/// Reader of a target's template. It tracks the section of the URL that it has reached.
 struct Reader {
     parts: Vec<(Section, TemplatePart)>,
     section: Section,
     is_path: bool,
-    /// Host read so far, with an `h` in place of the request's host.
+    /// Host that has been read so far, with an `h` in place of each `$host`.
     host: String,
 }
 
@@ -122,7 +122,7 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// Reads the first text of a target. Returns `None` if the text begins neither a path nor a URL.
+    /// Reads the first text of a target. Returns `None` if the text is the beginning of neither a path nor a URL.
     fn begin(&mut self, text: String) -> Option<()> {
         if let Some(rest) = text.strip_prefix("//") {
             self.begin_host("//", rest);
@@ -164,7 +164,7 @@ impl Reader {
             '?' => Section::Query,
             _ => Section::Fragment,
         };
-        // The sign belongs to the section that it begins.
+        // The sign is the first character of the next section.
         self.push_text(&text[end..=end]);
         self.text(&text[end + 1..]);
     }
@@ -180,7 +180,7 @@ impl Reader {
     fn value(&mut self, value: Value) -> Result<(), String> {
         match (self.section, value) {
             (Section::Host, Value::Host) => self.host.push('h'),
-            // A path begins with a slash, and the slash ends the host.
+            // `$path` begins with a slash, and the slash ends the host.
             (Section::Host, Value::Path) => self.section = Section::Path,
             (Section::Host, _) => {
                 return Err("text from the client could become a part of the redirect's host; put a `/` \

@@ -7,23 +7,23 @@ use serde::{Deserialize, Serialize};
 use super::origin::AllowedOrigin;
 use super::values::{MethodName, Secs};
 
-/// `[cors]`, a policy: the pages of other origins that may use a response (the fetch standard, 3.2). Absent: the
-/// backends' own fields are passed on.
+/// `[cors]`, a policy: permissions for pages of other origins to use responses (fetch standard, 3.2). Absent: the
+/// backend's own CORS fields are forwarded.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cors {
-    /// Allowed origins: `"https://app.example.com"`, `"https://*.example.com"` for every host below one, or "*" for
-    /// every origin.
+    /// Origins whose pages are allowed: `"https://app.example.com"`, `"https://*.example.com"` (every host below
+    /// `example.com`), or "*" (every origin).
     pub allow_origins: Vec<AllowedOrigin>,
-    /// Allowed methods besides GET, HEAD and POST, which need no permission; "*": any method.
+    /// Allowed methods; "*": any method. GET, HEAD and POST need no permission, so they are always allowed.
     pub allow_methods: Vec<MethodName>,
-    /// Allowed request fields; "*": any field except `Authorization`.
+    /// Request fields that pages may set; "*": any field except `Authorization`.
     pub allow_headers: Vec<FieldOrAny>,
-    /// Response fields that pages may read, besides those that are always readable; "*": all fields.
+    /// Response fields that pages may read, in addition to those that are always readable; "*": all fields.
     pub expose_headers: Vec<FieldOrAny>,
-    /// True if pages may send and receive credentials, such as cookies.
+    /// True if pages may send and receive credentials, such as cookies; false: browsers leave them out.
     pub allow_credentials: bool,
-    /// Time for which a browser remembers the permissions.
+    /// Time for which a browser may reuse the permissions without asking again.
     pub max_age_secs: Secs,
 }
 
@@ -40,13 +40,13 @@ impl Default for Cors {
     }
 }
 
-/// Name of a header field, or "*" for all fields.
+/// Name of a header field, or "*" (every field).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum FieldOrAny {
-    /// Every field.
+    /// Every field: "*".
     Any,
-    /// This field.
+    /// Field with this name.
     Field(HeaderName),
 }
 
@@ -70,17 +70,17 @@ impl TryFrom<String> for FieldOrAny {
     }
 }
 
-/// `[compression]`, a policy: the responses that are compressed for the client. Absent: none.
+/// `[compression]`, a policy: compression of responses for the client. Absent: the gateway compresses nothing.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Compression {
-    /// Content codings, in order of preference; the client's preferences have priority.
+    /// Content codings in order of preference. If the client has preferences, they come first.
     pub algorithms: Vec<Coding>,
-    /// Compression level.
+    /// Compression level, which trades CPU time for size.
     pub level: CompressionLevel,
-    /// Media types: "text/html", "text/*" for all subtypes, "+json" for every type with that suffix.
+    /// Media types that are compressed: "text/html", "text/*" (all subtypes), "+json" (all types with this suffix).
     pub types: Vec<MediaTypes>,
-    /// Minimum length of a body, in bytes; only applies if the length is known.
+    /// Minimum length of a body, in bytes. A body of unknown length is compressed regardless of its length.
     pub min_bytes: u64,
 }
 
@@ -120,30 +120,30 @@ pub enum Coding {
     Gzip,
 }
 
-/// Compression level: CPU time against size.
+/// Compression level, which trades CPU time for size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CompressionLevel {
     /// Least CPU time.
     Fast,
-    /// Medium CPU time; more would save little.
+    /// Medium CPU time; more time would make responses only a little smaller.
     Balanced,
-    /// Several times the CPU time of `balanced`, for a few percent less data.
+    /// Several times the CPU time of `balanced`, for responses that are a few percent smaller.
     Small,
 }
 
-/// Media types: one type, all subtypes of a type, or all types with the same suffix.
+/// Media types: a single type, all subtypes of a type, or all types with the same suffix.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MediaTypes(String);
 
 impl MediaTypes {
-    /// Returns true if this is a single media type, not a group.
+    /// Returns true for a single media type, and false for a group of types.
     pub fn is_one(&self) -> bool {
         !self.0.ends_with('*') && !self.0.starts_with('+')
     }
 
-    /// Returns true if the group contains `kind`, a media type without parameters.
+    /// Returns true if `kind`, a media type without parameters, is one of these media types.
     pub fn contains(&self, kind: &str) -> bool {
         let ends = |text: &str, end: &str| {
             let at = text.len().checked_sub(end.len());

@@ -1,4 +1,4 @@
-//! `[[virtual_hosts.routes]]`: the settings of one part of a virtual host.
+//! `[[virtual_hosts.routes]]`: settings for some of the requests of a virtual host.
 
 use regex::{Regex, RegexBuilder};
 use schemars::JsonSchema;
@@ -11,44 +11,44 @@ use super::tables::{policy_tables, with_policy_tables};
 use super::values::{MethodName, is_default};
 
 policy_tables! { with_policy_tables "replaces the virtual host's or the top-level table"
-/// Route: the requests of a virtual host with a certain path, method and header fields.
+/// Route: conditions on path, method and header fields, and settings for requests that match all conditions.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
-    /// Path that must match exactly.
+    /// Path that the request must have; absent: no such condition.
     #[serde(skip_serializing_if = "is_default")]
     pub path: Option<String>,
-    /// Path prefix: this path and every path below it.
+    /// Path that the request's path must be, or must be below; absent: no such condition.
     #[serde(skip_serializing_if = "is_default")]
     pub path_prefix: Option<String>,
-    /// Regular expression that must match a part of the path.
+    /// Regular expression that must match a part of the request's path; absent: no such condition.
     #[serde(skip_serializing_if = "is_default")]
     pub path_regex: Option<Pattern>,
-    /// Allowed methods; empty: all methods. GET includes HEAD.
+    /// Methods that the request may have; empty: every method. GET includes HEAD.
     #[serde(skip_serializing_if = "is_default")]
     pub methods: Vec<MethodName>,
-    /// Header fields that the request must have, each with its value.
+    /// Header fields that the request must have, each with exactly this value; empty: no such condition.
     #[serde(skip_serializing_if = "is_default")]
     pub header_match: Fields,
-    /// Tag of the backends that serve the route; empty: the virtual host's tag.
+    /// Tag of the backends to which matching requests are forwarded; empty: the tag of the virtual host.
     #[serde(skip_serializing_if = "is_default")]
     pub enabled_backends_tag: String,
-    /// True if `path_prefix` is removed from the path that the backend gets.
+    /// True if `path_prefix` is removed from the path for the backend; false: the backend gets the whole path.
     #[serde(skip_serializing_if = "is_default")]
     pub strip_prefix: bool,
-    /// Template that replaces the match of `path_regex` in the path that the backend gets; empty: the path is kept.
+    /// Template that replaces the match of `path_regex` in the path for the backend; empty: nothing is replaced.
     #[serde(skip_serializing_if = "is_default")]
     pub rewrite: String,
     /// Template of the URL or path to which clients are redirected; empty: no redirect.
     #[serde(skip_serializing_if = "is_default")]
     pub redirect: String,
-    /// Status code of the redirect.
+    /// Status code of the redirect; only used with `redirect`.
     #[serde(skip_serializing_if = "is_default")]
     pub redirect_status: RedirectStatus,
-    /// Tag of backends that get a copy of each idempotent request; their responses are dropped. Empty: no copies.
+    /// Tag of backends that get copies of idempotent requests; their responses are dropped. Empty: no copies.
     #[serde(skip_serializing_if = "is_default")]
     pub mirror_tag: String,
-    /// Faults that the route injects on purpose.
+    /// Errors and delays that the route causes on purpose.
     #[serde(skip_serializing_if = "is_default")]
     pub fault: FaultInjection,
     ..policy_tables,
@@ -56,8 +56,8 @@ pub struct Route {
 }
 
 impl Route {
-    /// Returns the route's name in metrics, logs and counters. The name is the path as written and the conditions. As
-    /// in nginx, `=` precedes an exact path and `~` precedes a pattern.
+    /// Returns the route's name in metrics, logs and counters: its path, its methods and its header fields. As in
+    /// nginx, `=` precedes an exact path and `~` precedes a pattern.
     pub fn name(&self) -> String {
         let mut name = match (&self.path, &self.path_regex, &self.path_prefix) {
             (Some(path), _, _) => format!("= {path}"),
@@ -76,10 +76,10 @@ impl Route {
     }
 }
 
-/// Maximum memory of one compiled pattern, in bytes. The default limit of the `regex` crate is forty times as large.
+/// Maximum memory of a compiled pattern, in bytes. The default limit of the `regex` crate is forty times this.
 const MAX_PATTERN_BYTES: usize = 256 * 1024;
 
-/// Regular expression.
+/// Regular expression for paths, compiled while the configuration is read.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Pattern(pub Regex);
@@ -99,7 +99,7 @@ impl PartialEq for Pattern {
 impl TryFrom<String> for Pattern {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
-        // The error of the `regex` crate has several lines and a drawing; the last line is the reason.
+        // The `regex` crate reports an error in several lines; only the last line is the reason.
         let reason = |error: regex::Error| {
             let text = error.to_string();
             text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()

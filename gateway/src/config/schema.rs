@@ -1,7 +1,7 @@
 //! Keys of the configuration and their defaults; `gateway/config/reference.toml` explains each key.
 //!
-//! Every key has a default, so a file only holds what its author decided. A key that must be set (a backend's `id`,
-//! for example) defaults to empty, and [`validate`](super::validate) reports it as missing.
+//! Every key has a default, so an operator only writes the keys that differ from it. A key that must be set (for
+//! example the `id` of a backend) is empty by default, and [`validate`](super::validate) reports it as missing.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -24,35 +24,35 @@ policy_tables! { with_policy_tables "the default for virtual hosts without this 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Tags that may have no backend; requests for them are answered with 503. Any other tag that no backend has is
-    /// an error.
+    /// Tags that may have no backend; requests for such a tag are answered with 503. If any other tag is used without
+    /// a backend, the configuration is refused.
     #[serde(skip_serializing_if = "is_default")]
     pub empty_tags: Vec<String>,
-    /// Listeners, and settings for every connection.
+    /// Listeners, settings for every client connection, and settings of the process.
     pub proxy: Proxy,
-    /// Process log and access log.
+    /// Level, format and output of the process log and the access log.
     pub logging: Logging,
     /// Listener for metrics and health checks.
     pub metrics: Metrics,
-    /// Management API.
+    /// Access to the management API, and storage of its changes.
     pub admin: Admin,
     ..policy_tables,
     /// ACME server from which virtual hosts with `acme = true` get their certificates.
     #[serde(skip_serializing_if = "is_default")]
     pub lets_encrypt: Option<LetsEncrypt>,
-    /// Hosts that are served.
+    /// Hosts that the gateway serves.
     pub virtual_hosts: Vec<VirtualHost>,
-    /// Backends that serve the virtual hosts.
+    /// Backends to which the requests of the virtual hosts are forwarded.
     pub backends: Vec<Backend>,
-    /// Expected results of certain requests; a configuration with any other result is refused.
+    /// Tests: requests with their expected results. A configuration with any other result is refused.
     #[serde(skip_serializing_if = "is_default")]
     pub tests: Vec<Case>,
 }
 }
 
 impl Config {
-    /// Returns the keys that differ in `new` and that only take effect after a restart. `self` is the configuration
-    /// with which the process started.
+    /// Returns the changed keys that only take effect after a restart. `self` is the configuration with which the
+    /// process started, and `new` is the changed one.
     pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
         let keys = [
             ("proxy.listen_addr_http", self.proxy.listen_addr_http != new.proxy.listen_addr_http),
@@ -80,13 +80,13 @@ impl Config {
         keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
 
-    /// Returns the virtual host whose `domain` is written exactly so.
+    /// Returns the virtual host whose key `domain` has exactly this text; wildcards are not applied.
     pub fn virtual_host(&self, domain: &str) -> Option<&VirtualHost> {
         self.virtual_hosts.iter().find(|host| host.domain == domain)
     }
 
-    /// Returns the policy tables of every level, each with the path of the level: "", "virtual_hosts/0/" or
-    /// "virtual_hosts/0/routes/0/".
+    /// Returns the policy tables of the top level, of each virtual host and of each route. Each comes with the path of
+    /// its level: "", "virtual_hosts/0/" or "virtual_hosts/0/routes/0/".
     pub fn levels(&self) -> impl Iterator<Item = (String, PolicyTables<'_>)> {
         let of_hosts = self.virtual_hosts.iter().enumerate().flat_map(|(i, host)| {
             let of_routes = host
@@ -99,13 +99,13 @@ impl Config {
         std::iter::once((String::new(), self.policy_tables())).chain(of_hosts)
     }
 
-    /// Returns true if a table lets health checks of HTTP backends pass on any response below 500.
+    /// Returns true if at least one `[health_check]` table lets HTTP probes pass on any response below 500.
     pub fn has_lenient_health_check(&self) -> bool {
         self.levels().filter_map(|(_, tables)| tables.health_check).any(HealthCheck::passes_any_answer)
     }
 
-    /// Returns the maximum number of idle connections to backends. Pingora has one pool for all backends, so the
-    /// largest number of any `[upstream]` table in use counts.
+    /// Returns the maximum number of idle connections to all backends together. Pingora has one pool for all backends,
+    /// so this is the largest number in any `[upstream]` table in use.
     pub fn keepalive_pool_size(&self) -> NonZeroUsize {
         let size = |upstream: &Upstream| upstream.keepalive_pool_size;
         let at_top = self.upstream.as_ref().map_or(Upstream::default().keepalive_pool_size, size);
@@ -128,9 +128,9 @@ pub struct Logging {
     pub format: LogFormat,
     /// Destination of log lines.
     pub output: LogOutput,
-    /// Path of the log file, used if `output` is a file.
+    /// Path of the log file; only used if `output` is `file`.
     pub file_path: String,
-    /// True if each request is logged in one line.
+    /// True if the gateway logs each request in one line; false: there is no access log.
     pub access_log: bool,
 }
 
@@ -150,9 +150,9 @@ impl Default for Logging {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// Text for human readers.
+    /// Line of text for human readers.
     Text,
-    /// JSON, one object per line.
+    /// JSON object on one line.
     Json,
 }
 
@@ -170,7 +170,7 @@ pub enum LogOutput {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
-    /// True if metrics are served.
+    /// True if this listener is opened; false: the gateway serves neither metrics nor health checks.
     pub enabled: bool,
     /// Address of the listener for metrics, `/health`, `/livez` and `/readyz`.
     pub listen_addr: SocketAddr,
@@ -186,14 +186,14 @@ impl Default for Metrics {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// Environment variable with the token that every request must carry. Without a token, only clients on this
-    /// machine may use the API.
+    /// Environment variable with the token that every API request must carry. If there is no token, only clients on
+    /// this machine may use the API.
     pub token_env: String,
-    /// File with the token, in place of the variable.
+    /// File with the token, in place of the environment variable; empty: no file.
     pub token_file: String,
-    /// True if changes are written to the file from which the configuration was read.
+    /// True if changes by the API are written to the configuration file; false: a restart undoes them.
     pub persist: bool,
-    /// Number of earlier configurations that are kept for a rollback.
+    /// Number of earlier configurations to which an operator can roll back.
     pub history: usize,
 }
 
@@ -213,47 +213,47 @@ policy_tables! { with_policy_tables "replaces the top-level table"
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct VirtualHost {
-    /// Host name; "*.example.com" for every host below `example.com`, or "*" for every host that no other virtual
-    /// host names.
+    /// Host name, "*.example.com" (every host below `example.com`), or "*" (every host that no other virtual host
+    /// names).
     pub domain: String,
-    /// Additional names of the host, in the same forms as `domain`.
+    /// Further names of the host; "*.example.com" and "*" are allowed here, too.
     #[serde(skip_serializing_if = "is_default")]
     pub aliases: Vec<String>,
-    /// Tag of the backends that serve the host.
+    /// Tag of the backends to which the host's requests are forwarded.
     pub enabled_backends_tag: String,
-    /// True if clients without TLS are redirected to HTTPS (308).
+    /// True if requests over plain HTTP are redirected to HTTPS (308); false: they are served over plain HTTP.
     pub http_to_https: bool,
-    /// True if the gateway gets the host's certificate by ACME, with the settings of `[lets_encrypt]`.
+    /// True if the gateway gets the host's certificate by ACME, from the server in `[lets_encrypt]`.
     #[serde(skip_serializing_if = "is_default")]
     pub acme: bool,
-    /// Certificate files of the host (PEM). Each file holds a certificate and the chain to its root. One certificate
-    /// with an RSA key and one with an ECDSA key can be used together.
+    /// Certificate files of the host (PEM). Each file contains a certificate and the chain to its root. A host can
+    /// have two certificates: one with an RSA key and one with an ECDSA key.
     #[serde(skip_serializing_if = "is_default")]
     pub cert_file: OneOrMany<String>,
     /// Key files of the certificates, in the same order.
     #[serde(skip_serializing_if = "is_default")]
     pub key_file: OneOrMany<String>,
-    /// True if this host's certificate is shown to clients that name no host or a host without a certificate.
+    /// True if this certificate is also presented to clients whose SNI is missing or matches no certificate.
     #[serde(skip_serializing_if = "is_default")]
     pub default: bool,
-    /// Certificate authorities that client certificates must come from (PEM). Empty: no client certificate is
-    /// requested.
+    /// Certificate authorities (PEM) that must have issued the client certificates. Empty: the gateway requests no
+    /// client certificate.
     #[serde(skip_serializing_if = "is_default")]
     pub client_ca_file: String,
-    /// Requirement of a client certificate.
+    /// Setting that says whether clients must present a certificate. Only used with `client_ca_file`.
     #[serde(skip_serializing_if = "is_default")]
     pub client_certificate: ClientCertificate,
-    /// Other tags that get a share of the host's requests; the rest goes to `enabled_backends_tag`.
+    /// Other tags, each with its share of the host's requests; the remaining requests go to `enabled_backends_tag`.
     #[serde(skip_serializing_if = "is_default")]
     pub split: Vec<Share>,
-    /// Name of a signed cookie that keeps a client with the tag that its first request got. Empty: each request gets
-    /// a tag independently.
+    /// Name of a signed cookie that keeps a client at the tag of its first request. Empty: the tag is chosen anew for
+    /// each request.
     #[serde(skip_serializing_if = "is_default")]
     pub split_cookie: String,
-    /// Monitored step-by-step move to another tag; it may be running or ended.
+    /// Monitored step-by-step move of the requests to another tag. The move may still run or be over.
     #[serde(skip_serializing_if = "is_default")]
     pub rollout: Option<Rollout>,
-    /// Routes: parts of the host that have their own settings.
+    /// Routes: groups of the host's requests with separate settings.
     #[serde(skip_serializing_if = "is_default")]
     pub routes: Vec<Route>,
     ..policy_tables,
@@ -267,35 +267,35 @@ impl VirtualHost {
     }
 }
 
-/// Requirement of a client certificate.
+/// Setting that says whether clients must present a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientCertificate {
-    /// Every client needs a valid certificate; a client without one gets 403.
+    /// Clients must present a valid certificate; a request without one is answered with 403.
     #[default]
     Required,
-    /// Clients may send a certificate; backends are told about it.
+    /// Clients may present a certificate or none; backends are told about a presented certificate.
     Optional,
 }
 
-/// `[[backends]]`: one instance of a service, or all instances that a name resolves to.
+/// `[[backends]]`: one instance of a service, or every instance to whose address a name resolves.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Backend {
     /// Name of the backend in logs, metrics and responses.
     pub id: String,
-    /// Address of the backend. Required; only absent before validation.
+    /// Address of the backend. The key is required; `None` only occurs before validation.
     #[serde(skip_serializing_if = "is_default")]
     #[schemars(with = "Address")]
     pub address: Option<Address>,
-    /// Pools of the backend.
+    /// Tags of the backend; for each tag, the backend is a member of the pool with that tag.
     pub tags: Vec<String>,
-    /// Weight of the backend relative to the other backends of its pool, for every algorithm.
+    /// Weight of the backend relative to the other backends of its pool; used by every balancing algorithm.
     pub weight: Weight,
-    /// True if the backend is only used while no other backend of the tag is usable.
+    /// True if the backend is only used while no other backend of the tag is usable; false: it is a normal backend.
     #[serde(skip_serializing_if = "is_default")]
     pub backup: bool,
-    /// True if the backend gets no new requests; requests in flight may finish.
+    /// True if the backend gets no new requests, while requests in flight may finish; false: it is used normally.
     #[serde(skip_serializing_if = "is_default")]
     pub drained: bool,
 }

@@ -1,17 +1,17 @@
-//! Search for the configuration file if the operator has not named one.
+//! Search for the configuration file in the usual places, for operators who name no file.
 
 use std::path::{Path, PathBuf};
 
-/// Paths that are searched; the first existing file is used.
+/// Paths at which `search` looks for a file, in this order.
 const PLACES: [&str; 3] = ["config.toml", "gateway.toml", "/etc/gateway/gateway.toml"];
 
-/// Returns the configuration file of the current directory, or else that of the machine.
+/// Returns the configuration file in the current directory, or else the one in `/etc`; `None` if there is neither.
 pub fn search() -> Option<PathBuf> {
     first_of(PLACES.into_iter().map(Path::new))
 }
 
-/// Returns the first place with a file. A directory of that name is skipped. A file that cannot be read is not
-/// skipped, so that the reader can report why.
+/// Returns the first path at which a file is. A directory is skipped. A file that cannot be read is not skipped, so
+/// that the reader of the file can report the reason.
 fn first_of<'p>(mut candidates: impl Iterator<Item = &'p Path>) -> Option<PathBuf> {
     candidates.find(|place| place.metadata().is_ok_and(|found| found.is_file())).map(Path::to_owned)
 }

@@ -1,4 +1,4 @@
-//! Secrets in a configuration. They are shown as `***`, and `***` in a change stands for the existing secret.
+//! Secrets in a configuration. A secret is shown as `***`; `***` in a change means that the existing secret is kept.
 
 use std::borrow::Cow;
 
@@ -6,25 +6,25 @@ use serde_json::{Map, Value};
 
 use super::elements::matches;
 
-/// Placeholder that is shown in place of a secret.
+/// Text that is shown in place of a secret.
 const HIDDEN: &str = "***";
 
-/// Returns true if the table at `key` holds header fields, whose values may be credentials.
+/// Returns true if the table at `key` consists of header fields, whose values may be credentials.
 ///
-/// `header_match` does not count: the values that a route matches are part of its name, so they must not be secrets.
+/// Returns false for `header_match`: its values are part of the route's name, so they must not be secrets anyway.
 pub(super) fn is_of_fields(key: &str, table: &Map<String, Value>) -> bool {
     match key {
         "request_set" | "request_add" | "response_set" | "response_add" => true,
-        // A test's `headers` holds header fields. Any other `headers` is the table that contains all of these tables.
+        // In a test, `headers` consists of header fields. Elsewhere, it is the policy that contains these tables.
         "headers" => table.values().all(Value::is_string),
         _ => false,
     }
 }
 
-/// Keys whose value is a URL with a possible secret in its query.
+/// Keys with a URL whose query may contain a secret.
 const URLS: [&str; 2] = ["url", "jwks_url"];
 
-/// Returns a URL without its possible secrets: the query, and the user information before the host.
+/// Returns `url` with `***` in place of its possible secrets: the query, and the user information before the host.
 pub fn shown_url(url: &str) -> Cow<'_, str> {
     let shown = match url.split_once('?') {
         Some((url, _)) => Cow::Owned(format!("{url}?{HIDDEN}")),
@@ -42,7 +42,7 @@ fn is_url(key: &str) -> bool {
     URLS.contains(&key)
 }
 
-/// Returns true if the header field with this name may hold a credential.
+/// Returns true if the header field with this name may contain a credential.
 pub(super) fn is_secret(field: &str) -> bool {
     const WORDS: [&str; 11] =
         ["auth", "bearer", "cookie", "credential", "key", "pass", "pwd", "secret", "session", "sig", "token"];
@@ -50,12 +50,12 @@ pub(super) fn is_secret(field: &str) -> bool {
     WORDS.iter().any(|word| field.contains(word))
 }
 
-/// Replaces every secret with `***`.
+/// Replaces every secret in `json` with `***`.
 pub fn hide_secrets(json: &mut Value) {
     walk(json, &mut |value| *value = Value::from(HIDDEN));
 }
 
-/// Replaces every `***` with the value that `old` has at the same place.
+/// Replaces every `***` in `new` with the existing secret from `old`.
 pub fn reveal_secrets(new: &mut Value, old: &Value) {
     match (new, old) {
         (Value::Object(new), Value::Object(old)) => {
@@ -83,7 +83,7 @@ pub fn reveal_secrets(new: &mut Value, old: &Value) {
     }
 }
 
-/// Returns the JSON pointer of a `***` that stands for no known secret, if there is one.
+/// Returns the JSON pointer of a `***` for which there was no existing secret; `None` if there is no such `***`.
 pub(super) fn unrevealed(json: &Value, at: &str) -> Option<String> {
     let inside = |at: String, value: &Value| unrevealed(value, &at);
     match json {
@@ -162,7 +162,7 @@ mod tests {
         reveal_secrets(&mut back, &old);
         assert_eq!(back, old);
         assert_eq!(unrevealed(&back, ""), None);
-        // No secret is known for another server.
+        // Another server has no existing secret.
         shown["auth"]["url"] = json!("https://b.example/check?***");
         reveal_secrets(&mut shown, &old);
         assert_eq!(unrevealed(&shown, "").as_deref(), Some("/auth/url"));

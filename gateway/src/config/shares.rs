@@ -1,42 +1,42 @@
-//! Distribution of a virtual host's requests between tags: by percent, or moved step by step.
+//! Distribution of a virtual host's requests among tags: by fixed shares, or by a step-by-step rollout.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::values::{Percent, Secs};
 
-/// `[[virtual_hosts.split]]`: a tag that gets a share of the requests.
+/// `[[virtual_hosts.split]]`: a tag and its fixed share of the virtual host's requests.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Share {
-    /// Tag of the backends that get the share.
+    /// Tag of the backends to which the share of the requests is forwarded.
     pub tag: String,
-    /// Share of the requests.
+    /// Share of the virtual host's requests.
     pub percent: Percent,
 }
 
-/// `[virtual_hosts.rollout]`: a step-by-step move from `enabled_backends_tag` to another tag. The move is rolled back
-/// automatically if the new tag does worse than the old one.
+/// `[virtual_hosts.rollout]`: a step-by-step move of requests from `enabled_backends_tag` to another tag. The gateway
+/// undoes the move if the new tag has more errors or a higher latency than allowed.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rollout {
-    /// Tag to which the requests move.
+    /// New tag, to which the requests move.
     pub to: String,
-    /// Share of the new tag at each step; the last step is 100.
+    /// Share of the requests that the new tag gets at each step; the last share must be 100.
     pub steps: Vec<Percent>,
-    /// Minimum duration of a step.
+    /// Minimum duration of each step.
     pub pause_secs: Secs,
-    /// Maximum difference between the tags' shares of 5xx responses, in percentage points.
+    /// Maximum difference between the tags' shares of 5xx responses (new minus old), in percentage points.
     pub max_error_gap_percent: f64,
-    /// Maximum increase of the new tag's mean latency over the old tag's, in percent.
+    /// Maximum increase of the mean latency from the old tag to the new tag, in percent.
     pub max_latency_gap_percent: f64,
-    /// Number of requests that the new tag must have answered before a step is judged.
+    /// Minimum number of responses of the new tag in a step; with fewer, the step is not judged.
     pub min_requests: u64,
-    /// Index of the current step, from 0.
+    /// Index of the current step, counted from 0; written by the gateway.
     pub step: usize,
-    /// State of the rollout.
+    /// State of the rollout; written by the gateway.
     pub state: RolloutState,
-    /// Reason why the rollout ended.
+    /// Reason why the rollout ended; empty while it is running.
     pub reason: String,
 }
 
@@ -60,19 +60,19 @@ impl Default for Rollout {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RolloutState {
-    /// Rollout is running.
+    /// Rollout is running, so requests are divided by the current step.
     #[default]
     Running,
     /// Rollout is complete: the new tag gets all requests.
     Done,
-    /// Rollout was undone because the new tag did worse; the old tag gets all requests again.
+    /// Rollout was undone by the gateway because the new tag did worse; the old tag gets all requests again.
     RolledBack,
-    /// Rollout was ended by an operator; the old tag gets all requests again.
+    /// Rollout was stopped by an operator; the old tag gets all requests again.
     Aborted,
 }
 
 impl Rollout {
-    /// Returns the current share of the new tag, if the rollout is running.
+    /// Returns the current share of the new tag; `None` if the rollout is not running.
     pub fn share(&self) -> Option<Percent> {
         let running = self.state == RolloutState::Running;
         running.then(|| self.steps.get(self.step).copied()).flatten()

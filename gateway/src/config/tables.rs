@@ -1,15 +1,15 @@
-//! Policy tables: the tables that may stand at the top, in a virtual host and in a route.
+//! Policy tables: the tables that may be set at the top level, in a virtual host and in a route.
 //!
-//! [`policy_tables`] is the only list of them. Other macros take the list and write what each table needs: its key at
-//! each level ([`with_policy_tables`]), its validation, and the choice of the effective table. A new policy is a new
-//! line in the list. Then the compiler asks for its validation and for its field in a route. A policy that can refuse
-//! a request also gets a line in `live::checks::CHECKS`.
+//! [`policy_tables`] is the only list of these tables. Other macros use the list to write code for each table: its key
+//! at each level ([`with_policy_tables`]), its validation, and its effective value. To add a policy, add a line to the
+//! list. The compiler then reports that its validation and its field in a route are missing. A policy that can refuse a
+//! request also gets a line in `live::checks::CHECKS`.
 
-/// Calls the macro `$then` with the list of policy tables: key, type, and what the table is about.
+/// Calls the macro `$then` with the list of policy tables. An entry is a key, its type and a description.
 macro_rules! policy_tables {
     ($then:ident $($arguments:tt)*) => {
         $then! { ($($arguments)*)
-            // Default values apply if there is no such table.
+            // If no level has such a table, the policy applies with its default values.
             [
                 limits: Limits, "Size limits of a request";
                 health_check: HealthCheck, "Probes of backends";
@@ -21,7 +21,7 @@ macro_rules! policy_tables {
                 headers: Headers, "Changes to header fields";
                 security_headers: SecurityHeaders, "Security fields for browsers";
             ]
-            // The policy is off if there is no such table.
+            // If no level has such a table, the policy is off.
             [
                 access: Access, "Networks from which clients may send requests";
                 cors: Cors, "Pages of other origins that may use responses (CORS)";
@@ -33,8 +33,8 @@ macro_rules! policy_tables {
     };
 }
 
-/// Defines a struct of the schema, with a field for each policy table in place of `..policy_tables`. `$level` ends the
-/// description of each table.
+/// Defines a struct of the schema in which a field for each policy table replaces `..policy_tables`. The text `$level`
+/// is appended to the description of each field.
 macro_rules! with_policy_tables {
     (
         ($level:literal $(#[$meta:meta])* pub struct $name:ident {
@@ -62,7 +62,7 @@ macro_rules! with_policy_tables {
         }
 
         impl $name {
-            /// Returns the policy tables that stand at this level.
+            /// Returns the policy tables that are set at this level.
             pub fn policy_tables(&self) -> $crate::config::PolicyTables<'_> {
                 $crate::config::PolicyTables {
                     $($key: self.$key.as_ref(),)*
@@ -79,7 +79,7 @@ macro_rules! tables_of_a_level {
         [$($key:ident: $table:ident, $about:literal;)*]
         [$($optional:ident: $optional_table:ident, $optional_about:literal;)*]
     ) => {
-        /// Policy tables of one level: the top of the configuration, a virtual host or a route.
+        /// Policy tables of one level (top, virtual host or route); `None`: the table is not set at this level.
         #[derive(Clone, Copy, Debug, Default)]
         pub struct PolicyTables<'c> {
             $(

@@ -1,49 +1,49 @@
-//! Templates for paths and URLs, into which parts of the request are inserted. `rewrite` and `redirect` share the
-//! syntax. Every name in a template is checked when the template is parsed, so that no text is lost while requests
-//! are served.
+//! Templates for paths and URLs, into which parts of the request are inserted. `rewrite` and `redirect` have the same
+//! syntax. Unknown names are found when a template is parsed, because an error while a request is served would come
+//! too late.
 
 use percent_encoding::percent_encode_byte;
 use regex::Regex;
 
-/// Parsed template.
+/// Template that has been parsed, so its names are known to be valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     /// Parts of the template, in order.
     pub parts: Vec<TemplatePart>,
 }
 
-/// Part of a template.
+/// Part of a template: literal text, or a value that is inserted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TemplatePart {
     /// Literal text.
     Text(String),
-    /// Value from the request.
+    /// Value that is taken from the request.
     Value(Value),
 }
 
-/// Part of the request that a template can name.
+/// Part of the request that a template can insert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// Text that this group of `path_regex` matched; group 0 is the whole match.
+    /// Text that the group of `path_regex` with this number matched; group 0 is the whole match.
     Group(usize),
-    /// Path.
+    /// Path of the request.
     Path,
-    /// Query, without its question mark.
+    /// Query of the request, without the question mark.
     Query,
-    /// Host, without its port.
+    /// Host of the request, without the port.
     Host,
-    /// Scheme: `http` or `https`.
+    /// Scheme of the request: `http` or `https`.
     Scheme,
 }
 
-/// Values that have a name.
+/// Values that a template can insert by name, each with the name.
 const VARIABLES: [(&str, Value); 4] =
     [("path", Value::Path), ("query", Value::Query), ("host", Value::Host), ("scheme", Value::Scheme)];
 
 impl Template {
-    /// Parses a template with `$1`, `${1}`, `$name`, `${name}`, and `$$` for a dollar sign. Without braces, a number
-    /// has one digit, so `$1_old` is the first group and `_old`. Groups belong to `pattern`. If `variables` is true,
-    /// other parts of the request can be named, too.
+    /// Parses a template with `$1`, `${1}`, `$name`, `${name}`, and `$$` for a dollar sign. A number without braces
+    /// has one digit: `$1_old` is the first group and then `_old`. Groups are those of `pattern`. If `variables` is
+    /// true, the names `$path`, `$query`, `$host` and `$scheme` are allowed, too.
     ///
     /// # Errors
     /// Returns the reason if a name is unknown or ambiguous.
@@ -71,7 +71,7 @@ impl Template {
         Ok(Template { parts })
     }
 
-    /// Returns the template's text, with `stand_in` in place of each value.
+    /// Returns the text of the template with `stand_in` in place of each value.
     pub(super) fn with(&self, stand_in: &str) -> String {
         let text = |part: &TemplatePart| match part {
             TemplatePart::Text(text) => text.clone(),
@@ -81,14 +81,14 @@ impl Template {
     }
 }
 
-/// Names that a template can use.
+/// Names that a template may contain.
 struct Names<'p> {
     variables: bool,
     pattern: Option<&'p Regex>,
 }
 
 impl Names<'_> {
-    /// Reads the name at the beginning of `text`, after its `$`. Returns the named value and the remaining text.
+    /// Reads the name at the beginning of `text`, after a `$`. Returns the named value and the rest of `text`.
     fn read<'t>(&self, text: &'t str) -> Result<(Value, &'t str), String> {
         if let Some(braced) = text.strip_prefix('{') {
             let (name, after) =
@@ -146,7 +146,7 @@ impl Names<'_> {
         }
     }
 
-    /// Returns a hint if `name` begins with a known name and continues with the text after it.
+    /// Returns a hint if `name` is a known name with further text after it, for which braces are missing.
     fn hint(&self, name: &str) -> String {
         let groups = self.pattern.into_iter().flat_map(|pattern| pattern.capture_names().flatten());
         let variables = VARIABLES.iter().filter(|_| self.variables).map(|(name, _)| *name);
@@ -158,8 +158,8 @@ impl Names<'_> {
     }
 }
 
-/// Appends `value` to a URL. Bytes that are not allowed there (RFC 3986 3.3) are percent-encoded, and encoded bytes
-/// stay as they are. In a query, bytes that would end a parameter are encoded, too.
+/// Appends `value` to the URL `into`. Bytes that a URL must not contain (RFC 3986 3.3) are percent-encoded; existing
+/// percent-encoding is kept. If `in_query` is true, bytes that would end a parameter are encoded, too.
 pub fn push_encoded(into: &mut String, value: &[u8], in_query: bool) {
     for byte in value {
         let is_plain = match byte {

@@ -1,10 +1,10 @@
-//! Tests of the whole configuration: every possible fault of a file, and the reference file compared with the schema.
+//! Tests of the whole configuration: each possible fault of a file, and a comparison of reference file and schema.
 
 use serde_json::Value;
 
 use super::{Auth, Config, HealthCheck};
 
-/// Virtual host and backend that make a file complete.
+/// Virtual host and backend that make any other text a complete configuration.
 pub(super) const COMPLETE: &str = "
 [[virtual_hosts]]
 domain = \"*\"
@@ -15,7 +15,7 @@ address = \"127.0.0.1:3001\"
 tags = [\"a\"]
 ";
 
-/// Invalid texts, each with a part of its single line of error.
+/// Invalid texts. The error of each text has one line, which contains the given part.
 const BAD: &[(&str, &str)] = &[
     ("", "file: there is no virtual host"),
     ("[proxy]\nlisten_addr_http = []\n", "file:2:20: there is no listener"),
@@ -332,7 +332,7 @@ fn decoding_stops_after_one_hundred_faults() {
     assert!(error.faults.iter().all(|fault| fault.detail.starts_with("unknown key `domian`")), "{error}");
 }
 
-/// Invalid keys of a route, each with a part of its error; the keys begin in the fifth line.
+/// Invalid keys of a route, each with a part of its error. The keys begin in line 5 of the file.
 const BAD_ROUTES: &[(&str, &str)] = &[
     ("", "file:4:1: a route needs a condition"),
     (
@@ -425,7 +425,7 @@ const REFERENCE: &str = include_str!("../../config/reference.toml");
 #[test]
 fn the_reference_shows_the_defaults() {
     let mut reference = Config::parse("reference.toml", REFERENCE).unwrap();
-    // Keys without a default hold examples.
+    // The reference shows an example for a key without a default.
     let health_check = reference.health_check.take().unwrap();
     assert_eq!(
         HealthCheck { kind: None, path: None, expected_status: None, ..health_check },
@@ -447,7 +447,7 @@ fn the_reference_shows_the_defaults() {
     cors.allow_origins.clear();
     assert_eq!(cors, Default::default());
     assert_eq!(reference.lets_encrypt.take(), Some(Default::default()));
-    // Keys without a default hold examples.
+    // The reference shows an example for a key without a default.
     reference.proxy.listen_addr.0.clear();
     reference.virtual_hosts.clear();
     reference.backends.clear();
@@ -496,7 +496,7 @@ fn keepalive_pool_size_is_the_largest_in_use() {
     assert_eq!(size(&format!("{top}{host}{inner}{route}{innermost}{backend}")), 20);
 }
 
-/// Collects every key of the schema with its path, its description and its default.
+/// Adds each key of `schema` to `keys`: its path, and its part of the schema (with description and default).
 fn schema_keys(schema: &Value, root: &Value, at: &str, keys: &mut Vec<(String, Value)>) {
     let resolved = match schema["$ref"].as_str() {
         Some(reference) => root.pointer(reference.trim_start_matches('#')).unwrap(),

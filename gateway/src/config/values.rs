@@ -1,5 +1,5 @@
-//! Small value types of the schema. Each type can only hold valid values. A wrong value is thus reported while the
-//! text is read, with its line, and later code needs no checks.
+//! Small value types of the schema. Each type can only have valid values. An invalid value is therefore reported while
+//! the text is read, with its line, and later code needs no checks.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -11,7 +11,7 @@ use http::Method;
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Maximum time in seconds for a key: one year. A longer time is a mistake, and adding it to a clock may overflow.
+/// Maximum number of seconds: one year. A longer time is a mistake, and adding it to a clock may overflow.
 const MAX_SECS: u64 = 365 * 24 * 60 * 60;
 
 /// Time in whole seconds, from 1 second to one year.
@@ -33,12 +33,12 @@ impl Percent {
     /// Share of 100 percent.
     pub const ALL: Percent = Percent(100);
 
-    /// Creates a constant for the defaults; a value above 100 becomes 100.
+    /// Creates a `Percent` for a default value; a number above 100 becomes 100.
     pub(super) const fn of(percent: u8) -> Self {
         Percent(if percent > 100 { 100 } else { percent })
     }
 
-    /// Returns the number of percent.
+    /// Returns the number, from 0 to 100.
     pub fn get(self) -> u8 {
         self.0
     }
@@ -52,7 +52,7 @@ impl TryFrom<i64> for Percent {
     }
 }
 
-/// Weight of a backend relative to the others, from 1 to 1000.
+/// Weight of a backend relative to the other backends of its pool, from 1 to 1000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "i64")]
 pub struct Weight(u32);
@@ -72,14 +72,14 @@ impl TryFrom<i64> for Weight {
     fn try_from(value: i64) -> Result<Self, String> {
         match u32::try_from(value) {
             Ok(weight @ 1..=1000) => Ok(Weight(weight)),
-            // HAProxy uses weight 0 for a backend without new requests.
+            // In HAProxy, weight 0 stops new requests to a backend; the error names the key that does this here.
             Ok(0) => Err("0 is out of range; to send a backend no requests, set `drained = true`".to_owned()),
             _ => Err(format!("{value} is out of range: expected 1 to 1000")),
         }
     }
 }
 
-/// Returns true if `value` equals its type's default, so that it can be left out.
+/// Returns true if `value` equals the default of its type. Such a value is left out of written configurations.
 pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -104,7 +104,7 @@ impl TryFrom<i64> for Millis {
 }
 
 impl Secs {
-    /// Creates a constant for the defaults; zero becomes one.
+    /// Creates a time for a default value; zero becomes one.
     pub(super) const fn new(secs: u64) -> Self {
         Secs(at_least_one(secs))
     }
@@ -121,7 +121,7 @@ impl Secs {
 }
 
 impl Millis {
-    /// Creates a constant for the defaults; zero becomes one.
+    /// Creates a time for a default value; zero becomes one.
     pub(super) const fn new(millis: u64) -> Self {
         Millis(at_least_one(millis))
     }
@@ -139,8 +139,8 @@ const fn at_least_one(n: u64) -> NonZeroU64 {
     }
 }
 
-/// Returns true if `host` is an IPv4 address or can be a DNS name (RFC 1123 2.1). Underscores are allowed, because
-/// service names contain them.
+/// Returns true if `host` is an IPv4 address or a possible DNS name (RFC 1123 2.1). Underscores are allowed, because
+/// the names of services contain them.
 pub(super) fn is_host_name(host: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -151,7 +151,7 @@ pub(super) fn is_host_name(host: &str) -> bool {
     host.len() <= 253 && host.strip_suffix('.').unwrap_or(host).split('.').all(label)
 }
 
-/// Set of status codes: "200-399", or "200,204,301-302".
+/// Set of status codes, written as "200-399" or "200,204,301-302".
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct StatusSet(Vec<RangeInclusive<u16>>);
@@ -196,7 +196,7 @@ impl TryFrom<String> for StatusSet {
     }
 }
 
-/// Single value, or an array of values.
+/// List that can be written as a single value or as an array.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OneOrMany<T>(pub Vec<T>);
 
@@ -235,7 +235,7 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for OneOrMany<T> {
     }
 }
 
-/// Writes a single value without an array, as most operators write it.
+/// Writes a list with one value as this value, without an array, because most operators write it so.
 impl<T: Serialize> Serialize for OneOrMany<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if let [one] = self.0.as_slice() {
@@ -249,7 +249,7 @@ impl<T: Serialize> Serialize for OneOrMany<T> {
     }
 }
 
-/// Array element that is read by `FromStr`, so that an error has the element's position.
+/// Array element that is parsed by `FromStr`. It is a separate type, so that an error has the position of the element.
 struct Item<T>(T);
 
 impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Item<T> {
@@ -274,7 +274,7 @@ impl TryFrom<String> for MethodName {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
         match Method::from_bytes(text.as_bytes()) {
-            // Methods are case-sensitive (RFC 9110 9.1), and the methods in use are in capitals.
+            // Methods are case-sensitive (RFC 9110 9.1), and no method in use has small letters.
             Ok(_) if text.bytes().any(|byte| byte.is_ascii_lowercase()) => {
                 Err(format!("'{text}' is not a valid method (did you mean `{}`?)", text.to_ascii_uppercase()))
             }

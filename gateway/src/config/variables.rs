@@ -1,4 +1,4 @@
-//! Environment variables: `PINGORA_*`, for setups without a configuration file, and `RUST_LOG`.
+//! Environment variables that configure the gateway: `PINGORA_*`, for setups without a file, and `RUST_LOG`.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,13 +15,13 @@ use super::schema::Config;
 use super::upstream::Algorithm;
 use super::values::{OneOrMany, Secs};
 
-/// Prefix of the gateway's variables.
+/// Prefix of the names of the gateway's environment variables.
 const PREFIX: &str = "PINGORA_";
 
-/// Variable that sets the log level of Rust programs. It only counts if `PINGORA_LOG_LEVEL` is not set.
+/// Environment variable that sets the log level of many Rust programs; ignored if `PINGORA_LOG_LEVEL` is set.
 const RUST_LOG: &str = "RUST_LOG";
 
-/// Names of the gateway's variables.
+/// Names of the gateway's environment variables.
 pub const VARIABLES: [&str; 18] = [
     "PINGORA_LISTEN_ADDR",
     "PINGORA_BACKEND_ADDR",
@@ -48,29 +48,29 @@ const TLS_ADDR: &str = "PINGORA_TLS_ADDR";
 const TLS_CERT_FILE: &str = "PINGORA_TLS_CERT_FILE";
 const TLS_KEY_FILE: &str = "PINGORA_TLS_KEY_FILE";
 
-/// Variables that name the backends.
+/// Environment variables that set the addresses of backends.
 pub(super) const BACKEND_VARIABLES: [&str; 2] = ["PINGORA_BACKEND_ADDR", "PINGORA_BACKEND_SERVERS"];
 
 /// Returns the variables of `environment` that concern the gateway. An empty variable counts as not set, because
-/// Compose files leave unset variables empty. An unknown name that begins with `PINGORA_` is kept and refused later.
+/// Compose files pass it in this form. Unknown names that begin with `PINGORA_` are kept, and are refused later.
 pub fn set_variables(environment: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
     let set = environment.into_iter().map(|(name, value)| (name, value.trim().to_owned()));
     let is_ours = |name: &str| name.starts_with(PREFIX) || name == RUST_LOG;
     set.filter(|(name, value)| is_ours(name) && !value.is_empty() && !is_service_link(name, value)).collect()
 }
 
-/// Returns true if one of the variables configures the gateway; `RUST_LOG` alone does not.
+/// Returns true if at least one variable begins with `PINGORA_`; `RUST_LOG` alone does not configure the gateway.
 pub fn configure(variables: &BTreeMap<String, String>) -> bool {
     variables.keys().any(|name| name.starts_with(PREFIX))
 }
 
-/// Returns true if one of the variables names backends.
+/// Returns true if at least one variable sets the addresses of backends.
 pub fn name_backends(variables: &BTreeMap<String, String>) -> bool {
     BACKEND_VARIABLES.iter().any(|name| variables.contains_key(*name))
 }
 
-/// Returns true if Kubernetes or Docker set the variable. They announce the address of a service named "pingora" or
-/// "pingora-…" in variables such as `PINGORA_SERVICE_HOST`, `PINGORA_SERVICE_PORT_HTTP`, `PINGORA_PORT=tcp://…` and
+/// Returns true if Kubernetes or Docker has set the variable. For a service named "pingora" or "pingora-…", they set
+/// variables such as `PINGORA_SERVICE_HOST`, `PINGORA_SERVICE_PORT_HTTP`, `PINGORA_PORT=tcp://…` and
 /// `PINGORA_PORT_80_TCP_ADDR`.
 fn is_service_link(name: &str, value: &str) -> bool {
     let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
@@ -81,10 +81,10 @@ fn is_service_link(name: &str, value: &str) -> bool {
         || name.contains("_PORT_") && of_port
 }
 
-/// Address of the backend if none is configured.
+/// Address of the backend if neither a file, a variable nor an option sets one.
 pub(super) const DEFAULT_BACKEND: &str = "127.0.0.1:3000";
 
-/// Configuration text that is used without a file, before the variables are applied.
+/// Configuration text in place of a file if the operator has none. Variables override its values.
 pub(super) const WITHOUT_FILE: &str = "\
 [health_check]
 kind = \"http\"
@@ -94,12 +94,12 @@ interval_secs = 30
 response_set = { \"X-Forwarded-By\" = \"rust-pingora\", \"X-Proxy\" = \"gateway\", \"X-Load-Balancer\" = \"pingora\" }
 ";
 
-/// Environment variables that are applied to a configuration.
+/// Environment variables, which override the values of a configuration.
 pub(super) struct Variables<'a> {
     values: &'a BTreeMap<String, String>,
-    /// Paths of the configuration, each with the variable that set it.
+    /// Path of each value that a variable has set, with the name of the variable.
     pub(super) set_by: Vec<(String, &'static str)>,
-    /// Faults: the variable and the detail.
+    /// Faults, each with the name of the variable and a description.
     pub(super) faults: Vec<(String, String)>,
 }
 
@@ -108,7 +108,7 @@ impl<'a> Variables<'a> {
         Variables { values, set_by: Vec::new(), faults: Vec::new() }
     }
 
-    /// Applies the variables to `config`, and returns the backends if variables name any.
+    /// Writes the values of the variables to `config`. Returns the backends; `None` if no variable sets backends.
     pub(super) fn apply(&mut self, config: &mut Config) -> Option<Vec<Address>> {
         self.refuse_unknown();
         let proxy = &mut config.proxy;
@@ -167,7 +167,7 @@ impl<'a> Variables<'a> {
         backends
     }
 
-    /// Refuses unknown variables. The gateway would ignore them silently and not do what its operator expects.
+    /// Adds a fault for each unknown variable. Otherwise, a misspelt variable would have no effect and no error.
     fn refuse_unknown(&mut self) {
         let known = |name: &&String| VARIABLES.contains(&name.as_str()) || *name == RUST_LOG;
         for name in self.values.keys().filter(|name| !known(name)) {
@@ -178,7 +178,7 @@ impl<'a> Variables<'a> {
         }
     }
 
-    /// Applies the variables for HTTPS listeners.
+    /// Sets the HTTPS listeners from `PINGORA_ENABLE_TLS` and `PINGORA_TLS_ADDR`.
     fn https(&mut self, listen_addr: &mut OneOrMany<SocketAddr>) {
         let mut enabled = None;
         self.set(ENABLE_TLS, "proxy/listen_addr", &mut enabled, |text| switch(text).map(Some));
@@ -204,7 +204,7 @@ impl<'a> Variables<'a> {
         }
     }
 
-    /// Gives the certificate named by the variables to every virtual host without its own certificate.
+    /// Sets the certificate files from the variables, for every virtual host without its own certificate.
     pub(super) fn certify(&mut self, config: &mut Config) {
         let (certificate, key) = match (self.values.get(TLS_CERT_FILE), self.values.get(TLS_KEY_FILE)) {
             (Some(certificate), Some(key)) => (certificate, key),
@@ -236,7 +236,7 @@ impl<'a> Variables<'a> {
         ));
     }
 
-    /// Applies one variable.
+    /// Sets `target` to the value of `variable`, or adds a fault if the value is invalid.
     fn set<T>(
         &mut self,
         variable: &'static str,
@@ -255,7 +255,7 @@ impl<'a> Variables<'a> {
     }
 }
 
-/// Writes a table of which variables may have set keys. A table that is absent stays absent if they set none.
+/// Writes back a table after variables may have changed it. An absent table stays absent if all values are defaults.
 fn write<T: Default + PartialEq>(table: &mut Option<T>, value: T) {
     if table.is_some() || value != T::default() {
         *table = Some(value);

@@ -1,5 +1,5 @@
-//! Deadline of a client's stream: a point in time after which its reads fail, with a timer that runs on from one request
-//! to the next.
+//! Deadline of a client's stream: a point in time after which reads from the client fail. One timer serves all
+//! deadlines of a stream, one after another.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
@@ -9,16 +9,16 @@ use tokio::time::Instant;
 
 use crate::util::timers::LazyTimer;
 
-/// Value of `at` without a deadline.
+/// Value of `at` while no deadline is set.
 const NEVER: u64 = u64::MAX;
 
 /// Value of `at` after a read has failed at the deadline.
 const PASSED: u64 = u64::MAX - 1;
 
-/// Deadline after which reads from a client fail.
+/// Deadline of a client's stream, which may be unset. Reads from the client fail after the deadline.
 #[derive(Debug)]
 pub(super) struct Deadline {
-    /// Time from which `at` is counted.
+    /// Point in time at which `at` is 0.
     opened: Instant,
     /// Milliseconds after `opened`, [`NEVER`] or [`PASSED`]. The value is atomic because Pingora gives access to the
     /// stream by shared reference only. No other task writes it.
@@ -55,7 +55,7 @@ impl Deadline {
         }
     }
 
-    /// Becomes ready when the deadline has passed. Stays pending without a deadline.
+    /// Becomes ready when the deadline has passed. Stays pending if no deadline is set.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.instant() else { return Poll::Pending };
         ready!(self.timer.poll_until(deadline, cx));

@@ -1,5 +1,5 @@
-//! Client's side of a request: the client's connection, as a stream that inspects each request before Pingora reads
-//! it, and helpers for a Pingora session that concern the client.
+//! Client's side of the gateway: a client's connection, as a stream that inspects each request before Pingora reads it,
+//! and helpers for the client's side of a Pingora session.
 
 pub mod bounds;
 mod deadline;

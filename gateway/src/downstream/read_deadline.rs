@@ -1,9 +1,9 @@
-//! Deadline for reads from the client, which limits the time that Pingora waits for a backend.
+//! Deadline for reads from the client, which also limits the time that Pingora waits for a backend.
 //!
-//! Pingora has a timeout for each single read from a backend. That timeout limits neither a response head that
-//! arrives byte by byte nor the sum of all attempts, and it applies to the body too. But while Pingora waits for the
-//! backend it also reads from the client, to notice a client that leaves. After the deadline that read fails. The
-//! request then ends like any other failed request, with a response.
+//! Pingora has a timeout for each single read from a backend, also for reads of the body. That timeout limits neither a
+//! response head that arrives byte by byte nor the total time of several attempts. But while Pingora waits for the
+//! backend, it also reads from the client, to notice when the client leaves. After the deadline, that read fails, and
+//! the request ends like any other failed request: with a response.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use pingora::proxy::Session;
 
 use crate::downstream::stream::stream_of;
 
-/// Makes reads from the client of `session` fail after `left`. Returns false if its stream cannot have a deadline: an
-/// HTTP/2 stream shares the connection with other streams.
+/// Makes reads from the client of `session` fail after `left`. Returns false over HTTP/2, where no deadline is
+/// possible: the request shares its connection with other requests.
 pub fn arm(session: &Session, left: Duration) -> bool {
     stream_of(session).inspect(|stream| stream.deadline.set(left)).is_some()
 }
 
-/// Removes the deadline for reads from the client of `session`. Returns false in the same case as [`arm`].
+/// Removes the deadline for reads from the client of `session`. Returns false over HTTP/2, as [`arm`] does.
 pub fn disarm(session: &Session) -> bool {
     stream_of(session).inspect(|stream| stream.deadline.lift()).is_some()
 }
@@ -52,8 +52,7 @@ mod tests {
         assert_eq!(stream.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(start.elapsed().as_millis(), 300);
 
-        // A later request may also have an earlier deadline or none. Bytes that have arrived can be read after any
-        // deadline.
+        // A later request may also have an earlier deadline or none. Bytes that have arrived can always be read.
         set(&stream, 5_000);
         let waiting = tokio::time::timeout(Duration::from_millis(100), stream.read_u8()).await;
         assert!(waiting.is_err());

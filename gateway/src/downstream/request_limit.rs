@@ -1,12 +1,11 @@
-//! Request limit of an HTTP/2 connection, and the other reasons to close one.
+//! Request limit of an HTTP/2 connection, and the other reasons to close such a connection.
 //!
-//! A connection may make a limited number of requests (`proxy.max_requests_per_connection`). Pingora counts the
-//! requests of HTTP/1 itself. For HTTP/2, Pingora sends GOAWAY and finishes the requests in flight (RFC 9113 6.8) in
-//! one case only: when the process stops. So each connection has its own shutdown signal, which is also sent when its
-//! requests are used up.
+//! The number of requests on a connection is limited (`proxy.max_requests_per_connection`). Over HTTP/1, Pingora counts
+//! them. Over HTTP/2, Pingora sends GOAWAY and finishes the requests in flight (RFC 9113 6.8) only when the process
+//! stops. So each connection has a separate shutdown signal, which is also sent when its limit is reached.
 //!
-//! A client may not leave a request unfinished after it has been answered. Pingora waits for the rest of such a
-//! request without a timeout, and only the end of the connection wakes it.
+//! A connection is also closed if its client leaves an answered request unfinished for too long. Pingora waits for the
+//! rest of such a request without a timeout, and only the end of the connection ends that wait.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -24,28 +23,28 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::downstream::http2::streams::OpenStreams;
 
-/// Maximum number of requests that may arrive after the GOAWAY, because they may have been on their way. A client
-/// that follows the RFC sends none after it has seen the GOAWAY.
+/// Maximum number of requests that may arrive after the GOAWAY. The client may have sent them before it saw the GOAWAY;
+/// a client that follows the RFC sends none later.
 const ON_THEIR_WAY: u32 = 1_000;
 
-/// Request limit of a connection, with its requests in flight and its unfinished requests.
+/// Request limit of a connection, with the counters of its requests.
 pub struct RequestLimit {
     left: AtomicU64,
-    /// Number of requests that have arrived since the limit was reached.
+    /// Number of requests that have arrived after the limit was reached.
     beyond: AtomicU32,
     /// Number of requests in flight.
     open: AtomicU32,
-    /// Time without a request in flight, after the GOAWAY, until the connection is closed.
+    /// Idle time after the GOAWAY until the connection is closed.
     timeout: Duration,
     over: watch::Sender<bool>,
-    /// Notified when a request has been left unfinished for too long.
+    /// Notified when the client has left a request unfinished for too long.
     overdue: Arc<Notify>,
     streams: Arc<OpenStreams>,
 }
 
 impl RequestLimit {
-    /// Creates a limit of `requests` requests; 0 means no limit. The connection must close when the limit is reached
-    /// and no request has been in flight for `timeout`.
+    /// Creates a limit of `requests` requests; 0 means no limit. After the limit is reached, the connection must close
+    /// as soon as no request has been in flight for `timeout`.
     pub(super) fn new(requests: u32, timeout: Duration, streams: Arc<OpenStreams>) -> Self {
         RequestLimit {
             left: AtomicU64::new(if requests == 0 { u64::MAX } else { requests.into() }),
@@ -58,12 +57,12 @@ impl RequestLimit {
         }
     }
 
-    /// Returns the watch that Pingora takes for the shutdown of the process.
+    /// Returns the signal that Pingora sees as the shutdown of the process.
     pub fn watch(&self) -> ShutdownWatch {
         self.over.subscribe()
     }
 
-    /// Forwards the shutdown of the process to the connection. Never returns.
+    /// Sends the connection's shutdown signal when the process stops. Never returns.
     pub async fn end_with(&self, mut shutdown: ShutdownWatch) {
         if shutdown.wait_for(|stops| *stops).await.is_ok() {
             self.over.send_replace(true);
@@ -79,8 +78,7 @@ impl RequestLimit {
         }
     }
 
-    /// Waits until the client has stayed too long after the GOAWAY. Pingora waits for the client to react to the
-    /// GOAWAY, so a client that never reacts would stay for ever.
+    /// Waits until the client has stayed too long after the GOAWAY. Pingora would wait for the client without a limit.
     async fn is_outstayed(&self) {
         if self.watch().wait_for(|over| *over).await.is_err() {
             return std::future::pending().await;
@@ -107,7 +105,7 @@ impl RequestLimit {
         }
     }
 
-    /// Counts a request that has ended.
+    /// Removes a finished request from the requests in flight.
     fn request_finished(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -121,12 +119,12 @@ impl RequestLimit {
     }
 }
 
-/// Request that has been answered, and whose body has not arrived completely. Its connection is closed after a
-/// timeout, unless this value is dropped before.
+/// Timeout of a request whose body is incomplete although the request has been answered. If the timeout ends before
+/// this value is dropped, the connection is closed.
 pub type UnfinishedRequest = AbortOnDropHandle<()>;
 
-/// Wraps the request limit in a proxy digest, in which the streams of a connection find it. Of the values that
-/// Pingora keeps with a connection, only the proxy digest is free to be used.
+/// Wraps the request limit in a proxy digest, through which each request of the connection finds it. Pingora keeps
+/// several values with a connection, but the gateway can set only this one.
 pub(super) fn digest(request_limit: &Arc<RequestLimit>) -> pingora::Result<ProxyDigest> {
     let response = ResponseHeader::build(StatusCode::OK, Some(0))?;
     Ok(ProxyDigest::new(
@@ -145,8 +143,8 @@ pub fn request_finished(session: &Session) {
     of(session).inspect(|request_limit| request_limit.request_finished());
 }
 
-/// Gives the client of `session` the time `timeout` to finish a request that has been answered. Returns `None` over
-/// HTTP/1.
+/// Starts a timeout for the rest of the answered request of `session`, at whose end the connection is closed. Returns
+/// `None` over HTTP/1, which has no such timeout.
 pub fn leave_open(session: &Session, timeout: Duration) -> Option<UnfinishedRequest> {
     of(session).map(|request_limit| request_limit.leave_open(timeout))
 }

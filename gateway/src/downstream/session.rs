@@ -1,5 +1,5 @@
-//! Helpers for a Pingora session that concern the client: the behaviour of its connection, and the response that it
-//! has been sent.
+//! Helpers for the client's side of a Pingora session: the behaviour of the client's connection, and the response that
+//! has been sent to the client.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,57 +13,58 @@ use crate::tls::Handshake;
 use crate::util::field_list;
 use crate::util::status::is_interim;
 
-/// Maximum time for reading the unwanted rest of a request body, so that an early response reaches the client.
+/// Maximum time for reading the unwanted rest of a request body. If the gateway did not read the rest, the client might
+/// lose an early response.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Pingora's value for a connection that is kept, and for which it waits without a timeout. The client's stream has a
-/// deadline for idle connections, which does not count the time of a head (`downstream::stream`).
+/// Pingora's value for a connection that stays open without a timeout. The client's stream has a separate deadline for
+/// idle connections, which does not include the time of a head (`downstream::stream`).
 pub const KEPT: Option<u64> = Some(0);
 
-/// Sets the behaviour of the connection from this request on. No wait may last for ever. `max_requests` is the maximum
-/// number of requests on a connection, or 0.
+/// Configures the client's connection for this request and later ones, so that no wait lasts for ever. `max_requests`
+/// is the maximum number of requests on the connection; 0 means no limit.
 pub fn settle(session: &mut Session, max_requests: u32, send_timeout: Duration) {
-    // If the request itself ends the connection (HTTP/1.0, `Connection: close`), this remains so.
+    // A request that itself ends the connection (HTTP/1.0, `Connection: close`) still does so.
     if session.get_keepalive().is_some() {
         let lasts = !asks_to_close(&session.req_header().headers);
         session.set_keepalive(KEPT.filter(|_| lasts));
     }
-    // Pingora counts this down from one request to the next, on an HTTP/1 connection.
+    // On an HTTP/1 connection, Pingora lowers this number with each request.
     if max_requests > 0 && session.get_keepalive_reuses_remaining().is_none() {
         session.set_keepalive_reuses_remaining(Some(max_requests - 1));
     }
-    // Time until a chunk of a response has room in the window of its stream. Over HTTP/1 the client's stream checks
-    // the rate. Pingora's timeout would require a whole chunk in that time, however slow the client is.
+    // Timeout over HTTP/2 until the stream's window has room for a chunk. Over HTTP/1 the client's stream checks the
+    // rate instead: Pingora's timeout would require a whole chunk in that time, also from a slow client.
     let is_http2 = session.req_header().version == Version::HTTP_2;
     session.set_write_timeout(is_http2.then_some(send_timeout));
-    // Otherwise a client that is still sending a body would get a reset in place of an early response.
+    // If this were true, a client that is still sending its body would get a reset in place of an early response.
     session.set_close_on_response_before_downstream_finish(false);
     session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
     if session.req_header().version <= Version::HTTP_10 {
-        // RFC 9110 15.2: the client does not know interim responses.
+        // RFC 9110 15.2: an HTTP/1.0 client does not understand interim responses.
         session.set_ignore_info_resp(true);
     }
 }
 
-/// Returns true if any line of `Connection` makes this the last request (RFC 9112 9.6). Pingora looks at one line
-/// only.
+/// Returns true if any `Connection` line has `close` (RFC 9112 9.6). Pingora looks at one line only.
 fn asks_to_close(request: &HeaderMap) -> bool {
     field_list::has(request, header::CONNECTION, "close")
 }
 
-/// Returns the properties of the client that the TLS handshake has found; `None` on a connection without TLS.
+/// Returns the properties of the client's TLS handshake; `None` on a connection without TLS.
 pub fn handshake(session: &Session) -> Option<&Handshake> {
     session.digest().and_then(Handshake::of)
 }
 
-/// Returns the address of the peer; `None` on a Unix socket. An IPv4 address is IPv4 on an IPv6 socket too.
+/// Returns the client's address on the socket; `None` on a Unix socket. IPv4 in IPv6 form (`::ffff:192.0.2.1`) is
+/// converted.
 pub fn peer_address(session: &Session) -> Option<IpAddr> {
     let address = session.client_addr().and_then(|address| address.as_inet());
     address.map(|address| address.ip().to_canonical())
 }
 
-/// Waits until the client has left. Over HTTP/1 it has then closed its side of the connection, over HTTP/2 its
-/// stream. Never returns while a request body follows, because a read would take a part of the body.
+/// Waits until the client has closed its side of the connection (HTTP/1) or its stream (HTTP/2). Never returns while a
+/// request body follows, because a read would consume a part of that body.
 pub async fn left(session: &mut Session) {
     let session = session.as_downstream_mut();
     while session.is_body_done() {
@@ -82,7 +83,7 @@ pub fn awaits_continue(session: &Session) -> bool {
     asks && session.response_written().is_none()
 }
 
-/// Returns the status of the final response; `None` if the client has not been sent one.
+/// Returns the status of the final response; `None` if no final response has been sent to the client.
 pub fn final_response(session: &Session) -> Option<StatusCode> {
     session.response_written().map(|response| response.status).filter(|status| !is_interim(*status))
 }
@@ -93,8 +94,8 @@ pub fn has_no_content(request: &RequestHeader, status: StatusCode) -> bool {
     request.method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// Makes the body of a response of unknown length end with the connection, if the client does not know chunks (RFC
-/// 9112 6.1 and 6.3).
+/// Makes the end of the connection mark the end of the body, if the client speaks HTTP/1.0 and the body's length is
+/// unknown (RFC 9112 6.1 and 6.3). Such a client does not understand chunks.
 ///
 /// # Errors
 /// Returns an error if the client has left.
@@ -106,8 +107,8 @@ pub async fn close_delimit_for_http10(session: &mut Session, response: &mut Resp
     response.remove_header(&header::TRANSFER_ENCODING);
     session.set_keepalive(None);
     if response.version == Version::HTTP_2 {
-        // After this function Pingora would make chunks of the body, so the head is sent here. Pingora then takes the
-        // head that it sends itself for an interim response, which such a client does not get (see `settle`).
+        // Pingora would now encode the body as chunks, so the head is sent here. The status 103 makes Pingora take its
+        // own copy of the head for an interim response, which such a client does not get (see `settle`).
         let mut head = response.clone();
         head.set_version(Version::HTTP_11);
         session.write_response_header(Box::new(head), false).await.map_err(Error::into_down)?;
@@ -116,8 +117,8 @@ pub async fn close_delimit_for_http10(session: &mut Session, response: &mut Resp
     Ok(())
 }
 
-/// Returns true if the client asks for events: it accepts `text/event-stream`, as the `EventSource` of every browser
-/// does. The request decides, because the timeouts of a backend connection are set before there is a response.
+/// Returns true if the client accepts `text/event-stream`, as the `EventSource` of every browser does. The request must
+/// tell this, because the timeouts of a backend connection are set before there is a response.
 pub fn wants_events(request: &HeaderMap) -> bool {
     let is_events = |kind: &[u8]| {
         let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();

@@ -1,11 +1,11 @@
-//! Client stream, between a client's socket and Pingora. It lets only valid requests pass, over HTTP/1 (`http1`) and
-//! over HTTP/2 (`http2`). Its reads can have a deadline (`read_deadline`). It flushes written bytes while Pingora
-//! waits for a backend. A WebSocket tunnel can take it over.
+//! Stream between a client's socket and Pingora. It inspects requests over HTTP/1 (`http1`) and HTTP/2 (`http2`), and
+//! only valid ones reach Pingora. Its reads can have a deadline (`read_deadline`). It flushes written bytes while
+//! Pingora waits for a backend. After an upgrade to WebSocket, a tunnel can use it.
 //!
-//! Pingora keeps the chunks of a body of known length in a buffer until the buffer is full or the body is complete.
-//! So a client would receive nothing from a backend that sends a little at a time. But while Pingora waits for the
-//! backend it also reads from the client, to notice a client that leaves. From such a read the stream knows that
-//! Pingora has nothing more to write for now.
+//! Pingora buffers a response body of known length until the buffer is full or the body is complete. So a client would
+//! receive nothing from a backend that sends a little at a time. But while Pingora waits for the backend, it also reads
+//! from the client, to notice when the client leaves. Such a read shows that Pingora has nothing more to write for now:
+//! the stream flushes.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -35,41 +35,41 @@ use crate::util::stream_traits::forward_stream_traits;
 use crate::websocket::ClientSide;
 
 /// Maximum time for reading and dropping unwanted bytes before the connection is closed. A close with unread bytes
-/// would be a reset, and the response might be lost with it (RFC 9112 9.6).
+/// would be a reset, and the client might lose the response (RFC 9112 9.6).
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 /// Maximum number of unwanted bytes that are read and dropped before an HTTP/1 connection is closed.
 pub(super) const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
-/// Refusal for a client whose head takes too long.
+/// Refusal of a request whose head takes too long.
 pub const LATE_HEAD: Refusal = Refusal {
     problem: Problem::RequestTimeout,
     detail: "the complete header did not arrive in time (proxy.header_timeout_secs)",
 };
 
-/// Maximum number of unwanted bytes over HTTP/2, where the part of an upload that is on its way is no larger than the
-/// windows of the connection.
+/// Maximum number of unwanted bytes that are read and dropped before an HTTP/2 connection is closed. It is lower than
+/// over HTTP/1, because the windows of the connection limit what a client can send.
 pub(super) const LINGER_BYTES_HTTP2: usize = 1024 * 1024;
 
-/// Stream of a client.
+/// Stream between a client's socket and Pingora.
 #[derive(Debug)]
 pub struct ClientStream {
     pub(super) inner: Stream,
     pub(super) deadline: Deadline,
     /// Minimum write rate; `None` disables the check.
     sending: Option<WriteRate>,
-    /// True if written bytes may still be in the buffer.
+    /// True if written bytes may not have been flushed yet.
     unflushed: bool,
-    /// Number of bytes that must still arrive before the first deadline.
+    /// Number of bytes that must still arrive before the first deadline is removed; 0 if there is none.
     awaited: usize,
-    /// True if the client speaks HTTP/2 without an agreement in TLS (prior knowledge).
+    /// True if the client speaks HTTP/2 without TLS (prior knowledge); false also for HTTP/2 over TLS.
     pub(super) prior_knowledge: bool,
-    /// Request limit of an HTTP/2 connection, in a proxy digest.
+    /// Request limit of an HTTP/2 connection, wrapped in a proxy digest; `None` over HTTP/1.
     pub(super) request_limit: Option<Arc<ProxyDigest>>,
-    /// Inspection of requests; `None` over HTTP/2.
+    /// Inspection of requests over HTTP/1; `None` over HTTP/2.
     http1: Option<Http1>,
     /// Inspection of frames over HTTP/2; `None` over HTTP/1.
     pub(super) http2: Option<Box<Http2>>,
-    /// Client's side of a WebSocket, if the client asks for one.
+    /// Client's side of a WebSocket; unused unless the client asks for one.
     websocket: ClientSide,
     /// Number of bytes that may still be read and dropped before the close; `None` while the stream is open.
     linger_budget: Option<usize>,
@@ -81,13 +81,13 @@ pub struct ClientStream {
 struct Http1 {
     inspector: RequestInspector,
     terms: HeadTerms,
-    /// Input that the deadline is for, if the deadline was set here.
+    /// Input that the current deadline limits; `Other` if no deadline was set here.
     timed: Awaited,
 }
 
 impl Http1 {
-    /// Sets the stream's deadline for the input that the gateway waits for now. Pingora has no suitable timeout: its
-    /// timeout for idle connections would limit a head too, and it has none for the first request.
+    /// Sets the stream's deadline for the input that the gateway now waits for. Pingora has no suitable timeout: its
+    /// timeout for idle connections would also limit a head, and does not exist before the first request.
     fn time(&mut self, awaited: Awaited, deadline: &Deadline) {
         if awaited == std::mem::replace(&mut self.timed, awaited) {
             return;
@@ -126,8 +126,8 @@ impl ClientStream {
         ClientStream { http1: Some(http1), ..self }
     }
 
-    /// Enables HTTP/2 inspection, after a preface of `preface` bytes. A whole head must arrive within the time of
-    /// `terms`. The streams of the connection count towards `streams`, and `malformed` counts malformed requests.
+    /// Enables HTTP/2 inspection of the frames after a preface of `preface` bytes. A whole head must arrive within the
+    /// time of `terms`. The open streams count towards `streams`; `malformed` counts malformed requests.
     #[must_use]
     pub fn with_http2_heads(
         self,
@@ -139,7 +139,7 @@ impl ClientStream {
         ClientStream { http2: Some(Box::new(Http2::new(terms, preface, streams, malformed))), ..self }
     }
 
-    /// Refuses the first request, without regard to its content.
+    /// Makes the gateway refuse the first request without reading it.
     #[must_use]
     pub fn refusing(mut self, refusal: Refusal) -> Self {
         if let Some(http1) = &mut self.http1 {
@@ -148,7 +148,7 @@ impl ClientStream {
         self
     }
 
-    /// Sets a deadline for the first `bytes` bytes, because Pingora waits for the preface of HTTP/2 for ever.
+    /// Sets a deadline for the first `bytes` bytes, because Pingora would wait for ever for the HTTP/2 preface.
     #[must_use]
     pub fn awaiting(self, bytes: usize, timeout: Duration) -> Self {
         self.deadline.set(timeout);
@@ -161,14 +161,14 @@ impl ClientStream {
         ClientStream { prior_knowledge: true, ..self }
     }
 
-    /// Sets the minimum rate at which the client must read. `too_slow` counts the clients that do not.
+    /// Sets the minimum rate at which the client must read. `too_slow` counts the clients that read more slowly.
     #[must_use]
     pub fn with_min_write_rate(self, terms: min_rate::MinRate, too_slow: IntCounter) -> Self {
         ClientStream { sending: Some(WriteRate::new(terms, too_slow)), ..self }
     }
 
-    /// Limits the number of requests over HTTP/2; 0 means no limit. A client that stays after the GOAWAY may be idle
-    /// for `timeout`. Returns `None` over HTTP/1.
+    /// Limits the number of requests over HTTP/2; 0 means no limit. After the GOAWAY, a client may be idle for
+    /// `timeout`. Returns `None` over HTTP/1.
     ///
     /// # Errors
     /// Returns an error if Pingora cannot make a response header, which does not happen here.
@@ -184,7 +184,7 @@ impl ClientStream {
         self.sending.as_mut().filter(|_| !self.websocket.is_concerned())
     }
 
-    /// Counts bytes that have arrived. The deadline is removed when the awaited bytes are complete.
+    /// Counts bytes that have arrived. Removes the first deadline when the last awaited byte has arrived.
     fn on_data(&mut self, bytes: usize) {
         self.awaited = self.awaited.saturating_sub(bytes);
         if self.awaited == 0 {
@@ -195,12 +195,12 @@ impl ClientStream {
     /// Reads frames of HTTP/2, or bytes that are not inspected.
     fn poll_frames(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Some(http2) = &mut self.http2 else { return Pin::new(&mut self.inner).poll_read(cx, buf) };
-        // Until the awaited bytes are complete, the deadline is theirs.
+        // Until the awaited bytes are complete, the deadline is for them, and not for a head.
         let deadline = (self.awaited == 0).then_some(&self.deadline);
         http2.poll_read(&mut self.inner, cx, buf, deadline)
     }
 
-    /// Shows the written part of `bufs` to the HTTP/2 inspection.
+    /// Passes the written part of `bufs` to the HTTP/2 inspection.
     fn on_write(&mut self, written: &Poll<io::Result<usize>>, bufs: &[io::IoSlice<'_>]) {
         let (Some(http2), Poll::Ready(Ok(written))) = (&mut self.http2, written) else { return };
         let mut left = *written;
@@ -211,13 +211,13 @@ impl ClientStream {
         }
     }
 
-    /// Returns true if the client may still send bytes that the gateway does not want.
+    /// Returns true if the client may still send bytes that the gateway would drop.
     fn must_linger(&self) -> bool {
         self.http1.as_ref().is_some_and(|http1| http1.inspector.has_unread())
             || self.http2.as_ref().is_some_and(|http2| http2.ends_in_error())
     }
 
-    /// Reads the bytes that are for Pingora, without regard to the deadline.
+    /// Reads the bytes that Pingora may see. Does not check the deadline.
     fn poll_inside(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Some(http1) = &mut self.http1 else { return self.poll_frames(cx, buf) };
         if self.websocket.is_concerned() {
@@ -233,14 +233,13 @@ impl ClientStream {
         read
     }
 
-    /// Handles a deadline that has passed. Ends an idle connection, has a late head answered, and fails any other
-    /// read.
+    /// Handles a deadline that has passed: ends an idle connection, refuses a late head, and fails any other read.
     fn poll_overdue(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let timed = self.http1.as_mut().map(|http1| std::mem::take(&mut http1.timed)).unwrap_or_default();
         match (timed, &mut self.http1) {
             (Awaited::Request, _) => {
-                // Over TLS the close is announced (RFC 8446 6.1) if there is room for it. The gateway does not wait
-                // for that. Pingora sees a connection that the client has closed.
+                // Over TLS the gateway sends a close alert (RFC 8446 6.1) if the socket has room for it, but does not
+                // wait for that. To Pingora, the client has closed the connection.
                 let _ = Pin::new(&mut self.inner).poll_shutdown(cx);
                 Poll::Ready(Ok(()))
             }
@@ -253,7 +252,7 @@ impl ClientStream {
         }
     }
 
-    /// Reads and drops bytes of the client for a while, after the last write.
+    /// Reads and drops bytes after the last write, until the deadline passes or `linger_budget` is used up.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(left) = self.linger_budget {
             let mut chunk = [const { MaybeUninit::uninit() }; 4096];
@@ -269,12 +268,12 @@ impl ClientStream {
     }
 }
 
-/// Returns the reason why the request of `session` is refused; `None` if it is valid, and over HTTP/2.
+/// Returns the reason why the request of `session` is refused; `None` if it is valid, and always over HTTP/2.
 pub fn refusal(session: &Session) -> Option<Refusal> {
     stream_of(session)?.http1.as_ref()?.inspector.refusal()
 }
 
-/// Returns true if the request of `session` is a substitute for a refused request of the client.
+/// Returns true if Pingora sees a substitute in place of the client's refused request.
 pub fn is_substituted(session: &Session) -> bool {
     let http1 = stream_of(session).and_then(|stream| stream.http1.as_ref());
     http1.is_some_and(|http1| http1.inspector.is_substituted())
@@ -285,7 +284,7 @@ pub fn is_broken_off(session: &Session) -> bool {
     refusal(session).is_some() && !is_substituted(session)
 }
 
-/// Marks the request of `session` as over. Later bytes of its client belong to the next request.
+/// Marks the request of `session` as over, so that later bytes of its client belong to the next request.
 pub fn request_over(session: &Session) {
     if let Some(http1) = stream_of(session).and_then(|stream| stream.http1.as_ref()) {
         http1.inspector.request_over();
@@ -298,20 +297,19 @@ pub fn has_pipelined_data(session: &Session) -> bool {
     http1.is_some_and(|http1| http1.inspector.has_pipelined_data())
 }
 
-/// Returns the client's side of a WebSocket; `None` if the stream of `session` cannot have one (HTTP/2).
+/// Returns the client's side of a WebSocket; `None` over HTTP/2, where a WebSocket is not possible.
 pub fn websocket(session: &Session) -> Option<&ClientSide> {
     stream_of(session).map(|stream| &stream.websocket)
 }
 
-/// Returns the time that the gateway has waited for bytes from the client of `session`, since its connection opened;
+/// Returns the total time that the gateway has waited for bytes from the client since its connection opened. Returns
 /// `None` over HTTP/2, where the connection is shared with other requests.
 pub fn waited(session: &Session) -> Option<Duration> {
     stream_of(session).map(GetTimingDigest::get_read_pending_time)
 }
 
-/// Returns the id of the client's own backend connections; `None` if the client of `session` has none, or shares its
-/// connection with other requests (HTTP/2). If `begins` is true, the client gets an id, which it keeps until its
-/// connection ends.
+/// Returns the id of the client's own backend connections; `None` if it has none, and always over HTTP/2. If `begins`
+/// is true, a client over HTTP/1 gets an id, which it keeps until its connection ends.
 pub fn own_connections(session: &Session, begins: bool) -> Option<u64> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let own = &stream_of(session)?.own_connections;
@@ -321,7 +319,7 @@ pub fn own_connections(session: &Session, begins: bool) -> Option<u64> {
     Some(own.load(Ordering::Relaxed)).filter(|number| *number > 0)
 }
 
-/// Returns the stream of `session`; `None` if it shares the connection with other requests (HTTP/2).
+/// Returns the stream of `session`; `None` over HTTP/2, where the connection is shared with other requests.
 pub(super) fn stream_of(session: &Session) -> Option<&ClientStream> {
     session.as_downstream().stream().and_then(|stream| stream.as_ref().as_any().downcast_ref())
 }
@@ -383,7 +381,7 @@ impl AsyncWrite for ClientStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger_budget.is_none() {
-            // Over TLS the close is announced first, and the client must read that.
+            // Over TLS the gateway sends a close alert first, and the client must read it in time.
             let shut = Pin::new(&mut self.inner).poll_shutdown(cx);
             ready!(match self.sending() {
                 Some(sending) => sending.on_flush(cx, shut),

@@ -1,9 +1,9 @@
 //! Minimum rate at which a client must read a response: `proxy.send_timeout_secs` and `proxy.min_send_bytes_per_sec`.
-//! A client that does not read makes the gateway hold data that a backend sent long ago.
+//! For a client that does not read, the gateway would have to hold data from the backend for ever.
 //!
-//! Pingora limits the time of the writes of a response. It does not limit the writes of an HTTP/2 connection, which
-//! may still have much data of streams that have ended. So this module watches the socket, and measures the time that
-//! the gateway waits for it.
+//! Pingora limits the time of the writes of one response. The writes of an HTTP/2 connection have no limit, although
+//! they may include much data of streams that have ended. Therefore this module measures the time that the gateway
+//! waits for the client's socket.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -18,12 +18,12 @@ use crate::util::timers::LazyTimer;
 #[derive(Debug)]
 pub(super) struct WriteRate {
     watch: RateWatch,
-    /// Start of the current wait for the client; `None` while the gateway does not wait.
+    /// Start of the current wait for the client's socket; `None` while the gateway does not wait.
     since: Option<Instant>,
-    /// Number of bytes written to the stream since the last wait ended, or since the last flush was complete.
+    /// Number of bytes written to the stream since the end of the last wait or flush, whichever is later.
     bytes: usize,
     timer: LazyTimer,
-    /// Counter of clients that are too slow.
+    /// Counter of clients that were given up because they read too slowly.
     too_slow: IntCounter,
 }
 
@@ -73,8 +73,8 @@ impl WriteRate {
         }
     }
 
-    /// Counts the bytes that the client has taken, and ends the current wait. The result of the rate check is
-    /// ignored: a wait that has ended is good enough, and only `wait` gives up a client.
+    /// Counts the bytes that have been written, and ends the current wait. The result of the rate check is ignored,
+    /// because only `wait` gives a client up: a wait that has ended is good enough.
     fn settle(&mut self) {
         let waited = self.since.take().map(|since| since.elapsed());
         if waited.is_some() || !self.watch.is_full() {
@@ -104,8 +104,8 @@ mod tests {
 
     const RATE: MinRate = MinRate { timeout: Duration::from_secs(10), bytes_per_sec: 100 };
 
-    /// Returns the seconds until a client that reads `bytes` bytes every `secs` seconds is given up; `None` if it is
-    /// not given up within an hour.
+    /// Returns the number of seconds until the gateway gives up a client that reads `bytes` bytes every `secs` seconds;
+    /// `None` if the gateway does not do so within an hour.
     async fn given_up_after(bytes: usize, secs: u64) -> Option<u64> {
         let (inner, mut other) = duplex(64);
         let too_slow = IntCounter::new("a", "b").unwrap();

@@ -1,7 +1,7 @@
-//! Calls of gRPC, and their differences from other requests. A call is a POST over HTTP/2. Its HTTP status is 200,
-//! and its outcome is the field `grpc-status` in its trailers. A call may be a stream in one direction or in both,
-//! and last for hours. The client states the timeout of the call. See "gRPC over HTTP2" (PROTOCOL-HTTP2) and "gRPC
-//! Web" (PROTOCOL-WEB) in the documentation of gRPC.
+//! Calls of gRPC, and their differences from other requests. A call is a POST over HTTP/2. Its HTTP status is 200, and
+//! its outcome is the field `grpc-status` in its trailers. A call may be a stream in one direction or in both, and
+//! last for hours. The client states the timeout of the call in a field. See "gRPC over HTTP2" (PROTOCOL-HTTP2) and
+//! "gRPC Web" (PROTOCOL-WEB) in the documentation of gRPC.
 
 mod status;
 mod timeout;
@@ -22,8 +22,8 @@ const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// Timeout of a call whose client states none. In practice the idle timeout of the stream limits such a call.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Time between the deadline of a call and its end by the gateway. Client and backend should have ended the call
-/// before. That costs less, because Pingora does not reuse a connection on which a read has timed out.
+/// Time between the deadline of a call and the moment when the gateway ends the call. Client or backend should end the
+/// call before, because Pingora does not reuse a connection on which a read has timed out.
 const GRACE: Duration = Duration::from_millis(50);
 
 /// Variant of gRPC that a client uses.
@@ -31,7 +31,7 @@ const GRACE: Duration = Duration::from_millis(50);
 pub enum Flavour {
     /// gRPC over HTTP/2, from the client to the backend.
     Native,
-    /// gRPC-Web, from a browser. Trailers stand at the end of the body.
+    /// gRPC-Web, from a browser: the trailers are at the end of the body.
     Web,
     /// gRPC-Web with a body in base64.
     WebText,
@@ -41,17 +41,19 @@ pub enum Flavour {
 #[derive(Debug)]
 pub struct Call {
     flavour: Flavour,
+    /// Timeout that the client stated; `None` if it stated none.
     timeout: Option<Duration>,
+    /// Translator of gRPC-Web; `None` if the call is not translated.
     bridge: Option<Bridge>,
     /// True if the client has been sent the head of a gRPC response, so that only trailers can follow.
     is_answered: bool,
     status: Option<Status>,
-    /// HTTP status that a local reply would have had without gRPC.
+    /// HTTP status that the local reply would have had without gRPC; `None` if there was no local reply.
     replied: Option<u16>,
 }
 
 impl Call {
-    /// Returns the call that a request with these headers makes; `None` if it is not a call of gRPC.
+    /// Returns the call that a request with these headers makes; `None` if the request is not a call of gRPC.
     pub fn of(headers: &HeaderMap) -> Option<Box<Self>> {
         let flavour = Flavour::of(headers.get(header::CONTENT_TYPE)?)?;
         let timeout = headers.get(TIMEOUT).and_then(timeout::parse).filter(|timeout| *timeout < FOREVER);
@@ -70,17 +72,17 @@ impl Call {
         self.flavour == Flavour::Native
     }
 
-    /// Returns the time that is left for the call, `elapsed` after it began.
+    /// Returns the time until the gateway must end the call, if the call began `elapsed` ago.
     pub fn time_left(&self, elapsed: Duration) -> Duration {
         self.timeout.map_or(FOREVER, |timeout| (timeout + GRACE).saturating_sub(elapsed))
     }
 
-    /// Returns true if the timeout that the client stated is over.
+    /// Returns true if the timeout that the client stated is over; false if the client stated none.
     pub fn is_overdue(&self, elapsed: Duration) -> bool {
         self.timeout.is_some_and(|timeout| elapsed >= timeout)
     }
 
-    /// Returns the content type that the client expects.
+    /// Returns the content type that the client expects in the response.
     pub fn content_type(&self) -> &'static str {
         match self.flavour {
             Flavour::Native => "application/grpc",
@@ -89,7 +91,7 @@ impl Call {
         }
     }
 
-    /// Makes the request of a new attempt the one that an HTTP/2 backend expects.
+    /// Prepares the request of a new attempt: sets the time left, and translates gRPC-Web for a backend over HTTP/2.
     ///
     /// # Errors
     /// Returns an error if Pingora refuses a field, which does not happen for these fields.
@@ -100,7 +102,7 @@ impl Call {
             request.insert_header(TIMEOUT, timeout::format(timeout.saturating_sub(elapsed)))?;
         }
         if request.version != Version::HTTP_2 {
-            // The backend may speak gRPC-Web itself, also over HTTP/1.
+            // Over HTTP/1 nothing is translated, because the backend may speak gRPC-Web itself.
             return Ok(());
         }
         if self.flavour != Flavour::Native {
@@ -110,7 +112,7 @@ impl Call {
         request.insert_header(header::TE, "trailers")
     }
 
-    /// Translates a chunk of the request's body.
+    /// Translates a chunk of the request's body, if the call is translated.
     ///
     /// # Errors
     /// Returns an error if the chunk should be base64 and is not.
@@ -118,7 +120,7 @@ impl Call {
         self.bridge.as_mut().map_or(Ok(()), |bridge| bridge.on_request_body(body, end))
     }
 
-    /// Records the status in the head of the response, and translates the head.
+    /// Records the status in the head of the response, and translates the head if the call is translated.
     ///
     /// # Errors
     /// Returns an error if Pingora refuses a field, which does not happen for these fields.
@@ -130,35 +132,35 @@ impl Call {
         self.bridge.as_mut().map_or(Ok(()), |bridge| bridge.on_response(response))
     }
 
-    /// Translates a chunk of the response's body.
+    /// Translates a chunk of the response's body, if the call is translated.
     pub fn on_response_body(&mut self, body: &mut Option<Bytes>) {
         if let Some(bridge) = &mut self.bridge {
             bridge.on_response_body(body);
         }
     }
 
-    /// Records the status in the trailers. Returns the bytes that stand at the end of the body in place of the
-    /// trailers; `None` if the call is not translated.
+    /// Records the status in the trailers. Returns the bytes to send at the end of the body in place of the trailers;
+    /// `None` if the call is not translated.
     ///
     /// # Errors
-    /// Returns an error if the trailers are longer than a body can state.
+    /// Returns an error if the trailers are too long for the length field of gRPC-Web.
     pub fn on_trailers(&mut self, trailers: &mut HeaderMap) -> Result<Option<Bytes>> {
         self.status = Status::of(trailers).or(self.status);
         self.bridge.as_mut().map_or(Ok(None), |bridge| bridge.on_trailers(trailers))
     }
 
-    /// Records a local reply: its gRPC status, and the HTTP status that it would have had without gRPC.
+    /// Records a local reply: its gRPC status, and the HTTP status that the reply would have had without gRPC.
     pub fn on_reply(&mut self, http_status: u16, status: Status) {
         self.replied = Some(http_status);
         self.status = Some(status);
     }
 
-    /// Records that the client has left.
+    /// Records that the client has cancelled the call, or closed its connection.
     pub fn on_cancel(&mut self) {
         self.status = Some(Status::CANCELLED);
     }
 
-    /// Returns true if the client has the head of a response and waits for its trailers.
+    /// Returns true if the client has been sent the head of a gRPC response, and therefore waits for its trailers.
     pub fn awaits_trailers(&self) -> bool {
         self.is_answered
     }
@@ -168,8 +170,8 @@ impl Call {
         self.status
     }
 
-    /// Returns the HTTP status that stands for the outcome of the call. `sent` is the HTTP status that the client has
-    /// been sent.
+    /// Returns the HTTP status with the same meaning as the outcome of the call. `sent` is the HTTP status that the
+    /// client has been sent.
     pub fn http_status(&self, sent: u16) -> u16 {
         let said = self.status.filter(|_| sent == 200).map(Status::http);
         self.replied.or(said).unwrap_or(sent)

@@ -3,13 +3,13 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-/// Field that holds the status.
+/// Field with the status of a call.
 pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// Field that holds a message about the status, for people.
+/// Field with a message for people about the status.
 pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// Status of a gRPC call. The statuses that the gateway itself gives have a name.
+/// Status of a gRPC call. There is a constant for each status that the gateway itself uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status(u8);
 
@@ -26,9 +26,9 @@ impl Status {
     pub const PERMISSION_DENIED: Status = Status(7);
     /// A limit has been exceeded.
     pub const RESOURCE_EXHAUSTED: Status = Status(8);
-    /// No server here can do this.
+    /// The server does not have the method that the client calls.
     pub const UNIMPLEMENTED: Status = Status(12);
-    /// A side has broken the protocol.
+    /// The client or the server has broken the protocol.
     pub const INTERNAL: Status = Status(13);
     /// The call may succeed later.
     pub const UNAVAILABLE: Status = Status(14);
@@ -42,8 +42,8 @@ impl Status {
         Some(value.filter(|code| usize::from(*code) < Self::COUNT).map_or(Status::UNKNOWN, Status))
     }
 
-    /// Returns the gRPC status of a local reply with this HTTP status. It is the one that a client would derive
-    /// ("HTTP to gRPC Status Code Mapping"). Two HTTP statuses get a better one than UNKNOWN.
+    /// Returns the gRPC status of a local reply with this HTTP status. The mapping is that of clients ("HTTP to gRPC
+    /// Status Code Mapping"), except that 413 and 415 are not UNKNOWN.
     pub fn of_http(status: StatusCode) -> Self {
         match status {
             StatusCode::BAD_REQUEST => Status::INTERNAL,

@@ -1,9 +1,8 @@
-//! Number of open connections from each address, so that one client cannot take all connections
-//! (`proxy.max_connections_per_ip`).
+//! Number of open connections from each client, so that one client cannot use up all connections
+//! (`proxy.max_connections_per_ip`). A client is an IPv4 address or an IPv6 network (/64).
 //!
-//! An address is in the table only while it has an open connection, so the table is never larger than
-//! `max_connections`. The table is locked in parts, and only when a connection opens and when it ends. A request does
-//! not lock it.
+//! A client is in the table only while it has an open connection, so the table has at most `max_connections` entries. A
+//! part of the table is locked when a connection opens and when it ends, but not for a request.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -14,25 +13,25 @@ use parking_lot::Mutex;
 
 use crate::config::client_network;
 
-/// Number of parts of the table, each with its own lock.
+/// Number of parts of the table. Each part has a separate lock.
 const PARTS: usize = 16;
 
-/// Open connections of each address.
+/// Table with the number of open connections from each client.
 #[derive(Default)]
 pub(super) struct Addresses {
-    /// Hasher with a random key, so that a client cannot choose addresses that all fall into one part.
+    /// Hasher with a random key, so that a client cannot choose addresses that are all in one part.
     hasher: RandomState,
     parts: [Mutex<HashMap<IpAddr, u32>>; PARTS],
 }
 
-/// Permit for one connection from an address. It is given back when this value is dropped.
+/// Permit for one connection from an address, which is returned when this value is dropped.
 pub(super) struct AddressPermit {
     addresses: Arc<Addresses>,
     of: IpAddr,
 }
 
 impl Addresses {
-    /// Takes a permit for a connection from `address`. Returns `None` if `limit` connections from it are open.
+    /// Returns a permit for a connection from `address`; `None` if `limit` connections from it are open already.
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr, limit: u32) -> Option<AddressPermit> {
         let of = client_network(address);
         let mut part = self.part(of).lock();

@@ -1,8 +1,8 @@
 //! Binding of listening sockets, before any other part of the gateway starts.
 //!
-//! A socket for the IPv6 wildcard (`[::]:80`) takes IPv4 too, unless an option is set before it is bound. So it
-//! serves both alone, and prevents the binding of `0.0.0.0:80`. If the configuration has both, each socket takes its
-//! own IP version only.
+//! A socket for the IPv6 wildcard (`[::]:80`) also accepts IPv4 connections, unless an option is set before it is
+//! bound. So it serves both IP versions, and prevents the binding of `0.0.0.0:80`. If the configuration has both
+//! addresses, the IPv6 socket is therefore limited to IPv6.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -12,7 +12,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 /// Maximum number of connections that wait to be accepted. The system uses `net.core.somaxconn` if that is less.
 const BACKLOG: i32 = 4096;
 
-/// Address that cannot be listened on.
+/// Error for an address on which the gateway cannot listen.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} ({key}): {source}")]
 pub struct BindError {
@@ -21,7 +21,7 @@ pub struct BindError {
     pub(crate) source: io::Error,
 }
 
-/// Binds `address`, which the configuration has under `key`. Port 0 becomes a free port.
+/// Binds `address`, which is the value of `key` in the configuration. For port 0, the system chooses a free port.
 ///
 /// # Errors
 /// Returns an error if the address is in use, does not belong to this machine, or is not permitted.
@@ -29,8 +29,8 @@ pub fn bind(address: SocketAddr, key: &'static str) -> Result<(TcpListener, Sock
     bind_beside(address, key, &[])
 }
 
-/// Binds `address`, where `all` has the addresses that are listened on. The IPv6 wildcard takes IPv6 only if `all`
-/// has the IPv4 wildcard too.
+/// Binds `address`. `all` contains the addresses on which the gateway listens: if it contains the IPv4 wildcard, a
+/// socket for the IPv6 wildcard of the same port accepts only IPv6.
 ///
 /// # Errors
 /// Returns the same errors as [`bind`].
@@ -51,23 +51,23 @@ pub fn bind_beside(
     bound.map_err(|source| BindError { address, key, source })
 }
 
-/// Returns true if a listener on `address` leaves IPv4 to another address of `all`: the two are the wildcards of one
-/// port.
+/// Returns true if a listener on `address` must accept only IPv6: `address` is the IPv6 wildcard, and `all` contains
+/// the IPv4 wildcard with the same port.
 pub fn leaves_ipv4(address: SocketAddr, all: &[SocketAddr]) -> bool {
     let is_wildcard = address.is_ipv6() && address.ip().is_unspecified() && address.port() != 0;
     is_wildcard && all.contains(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
 }
 
-/// Returns true if `listener` is an IPv6 socket that does not take IPv4.
+/// Returns true if `listener` is an IPv6 socket that does not accept IPv4 connections.
 pub fn is_ipv6_only(listener: &TcpListener) -> bool {
     SockRef::from(listener).only_v6().unwrap_or(false)
 }
 
-/// Binds a listener as the standard library does, but sets the IPv6 option before.
+/// Binds a listener as the standard library does, but first sets the option for IPv6 only.
 fn bind_ipv6_only(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
     socket.set_only_v6(true)?;
-    // Connections of an earlier process may still be closing on this address.
+    // On this address, connections of an earlier process may still be closing.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -107,7 +107,7 @@ mod tests {
         assert!(!leaves_ipv4(any[1], &any), "these are two ports");
     }
 
-    /// Returns listeners for both wildcards of a port that is free for both.
+    /// Returns listeners for the IPv4 and the IPv6 wildcard, with the same port.
     fn both_wildcards() -> (TcpListener, TcpListener) {
         for _ in 0..100 {
             let ipv4 = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
@@ -116,7 +116,7 @@ mod tests {
             let all = [ipv6, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))];
             match bind_beside(ipv6, "proxy.listen_addr", &all) {
                 Ok((ipv6, _)) => return (ipv4, ipv6),
-                // Another socket has the port.
+                // Another socket uses the port.
                 Err(error) => assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse, "{error}"),
             }
         }

@@ -1,5 +1,5 @@
-//! Preparation of an accepted connection, up to a stream that carries HTTP: the PROXY header, TLS, and the detection
-//! of HTTP/2. The first two have a timeout. After them, a connection on which the client sends nothing is idle.
+//! Preparation of an accepted connection, up to a stream that carries HTTP: the PROXY header, TLS, and the detection of
+//! HTTP/2. The PROXY header and TLS have a short timeout. After TLS, a connection may be idle for longer.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -22,20 +22,20 @@ use crate::telemetry::{Limit, Metrics};
 use crate::tls::acme::Challenges;
 use crate::tls::{Acceptor, Hello, classify, server_name};
 
-/// Maximum time for the PROXY header and the TLS handshake, after which a client can send its first request. The
-/// preface of HTTP/2 has the same timeout, because a client sends it by itself (RFC 9113 3.4).
+/// Maximum time for the PROXY header and the TLS handshake together. The HTTP/2 preface over TLS has the same timeout,
+/// because a client sends the preface at once, and not only with its first request (RFC 9113 3.4).
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Preface of a client of HTTP/2 (RFC 9113 3.4).
+/// Preface that begins an HTTP/2 connection (RFC 9113 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Refusal for a client that speaks HTTP without TLS on a TLS port.
+/// Refusal of a request without TLS on a TLS port.
 const WITHOUT_TLS: Refusal = Refusal {
     problem: Problem::BadRequest,
     detail: "this port speaks HTTPS, and the client sent a request without TLS",
 };
 
-/// Opener of accepted connections.
+/// Opener of accepted connections: it turns each one into a stream that carries HTTP.
 pub struct Opener {
     live: Arc<Store>,
     metrics: Arc<Metrics>,
@@ -43,31 +43,31 @@ pub struct Opener {
     challenges: Arc<Challenges>,
     /// Limits of request heads.
     head: HeadTerms,
-    /// Addresses of the listeners, each with true if TLS is spoken there.
+    /// Addresses of the listeners; the bool is true if the listener speaks TLS.
     listeners: Vec<(bool, SocketAddr)>,
     addresses: Arc<Addresses>,
 }
 
-/// Connection that carries HTTP.
+/// Connection that is ready for HTTP.
 pub(super) struct Opened {
     pub(super) stream: ClientStream,
-    /// Permit of the client's address, given back when the connection is over.
+    /// Permit for one connection from the client's address; `None` if connections from it have no limit.
     pub(super) place: Option<AddressPermit>,
-    /// Request limit and maximum idle time over HTTP/2; `None` over HTTP/1.
+    /// Request limit and maximum idle time of an HTTP/2 connection; `None` over HTTP/1.
     pub(super) request_limit: Option<(Arc<RequestLimit>, Duration)>,
 }
 
-/// Connection whose client is known.
+/// Connection after the PROXY header and TLS.
 enum Prepared {
-    /// Stream with the HTTP version that TLS has agreed on, or a stream whose request will be refused.
+    /// Stream whose HTTP version TLS has negotiated, or whose request will be refused.
     Http(ClientStream),
-    /// Stream without TLS, whose HTTP version is not known yet.
+    /// Stream without TLS; its HTTP version is not known yet.
     Cleartext(TcpStream),
 }
 
 impl Opener {
-    /// Creates an opener for connections to `listeners`, with the configuration of `live`. A listener with true
-    /// speaks TLS.
+    /// Creates an opener for connections to `listeners`, with the configuration of `live`. The bool of a listener is
+    /// true if it speaks TLS.
     ///
     /// # Errors
     /// Returns an error if OpenSSL does not support a feature that the gateway needs.
@@ -87,7 +87,7 @@ impl Opener {
         Ok(Opener { live, metrics, acceptor: Acceptor::new()?, challenges, head, listeners, addresses })
     }
 
-    /// Prepares `stream` for HTTP. Returns `None` if the connection is over before that.
+    /// Prepares `stream` for HTTP. Returns `None` if the connection ends during the preparation.
     pub(super) async fn open(&self, stream: Stream) -> Option<Opened> {
         let Ok(stream) = stream.into_any().downcast::<TcpStream>() else { return None };
         let snapshot = self.live.load();
@@ -113,7 +113,7 @@ impl Opener {
         })
     }
 
-    /// Finds out the client of the connection, and begins TLS.
+    /// Determines the connection's client, and begins TLS if needed. Returns `None` if the connection is over.
     async fn prepare(
         &self,
         mut stream: TcpStream,
@@ -131,7 +131,7 @@ impl Opener {
         };
         let limit = proxy.max_connections_per_ip;
         let place = match client.filter(|_| limit > 0).map(|client| self.addresses.enter(client, limit)) {
-            // The connection is closed unread, as if there were too many connections in total: see `Counted`.
+            // The connection is closed before anything is read, as over the total limit: see `Counted`.
             Some(None) => {
                 self.metrics.connections_refused_of_address.inc();
                 return None;
@@ -145,7 +145,7 @@ impl Opener {
         Some((prepared, place))
     }
 
-    /// Begins TLS, and prepares the stream for the protocol that TLS agrees on.
+    /// Begins TLS, and prepares the stream for the negotiated protocol. Returns `None` if the connection is over.
     async fn begin_tls(&self, mut stream: TcpStream, snapshot: &Snapshot) -> Option<ClientStream> {
         if begins_with_text(&mut stream).await {
             self.metrics.tls_handshakes_failed.inc();
@@ -153,8 +153,8 @@ impl Opener {
         }
         let peer = peer::address(&stream);
         let certificates = snapshot.certificates.clone();
-        // The ClientHello must be known before the handshake if an ACME server is expected, or if a host asks its
-        // clients for certificates.
+        // The ClientHello must be known before the handshake in two cases: an ACME server may connect, or a virtual
+        // host asks its clients for certificates.
         let hello = match self.challenges.has_tls() || certificates.asks_clients() {
             true => peek_at_hello(&mut stream).await,
             false => Vec::new(),
@@ -188,8 +188,8 @@ impl Opener {
         }
     }
 
-    /// Finds out whether a client without TLS speaks HTTP/2. The connection is idle until its first byte, and that
-    /// byte begins a head. Returns `None` if the connection has been idle for too long.
+    /// Determines whether a client without TLS speaks HTTP/2. The connection is idle until its first byte, with which a
+    /// head begins. Returns `None` if the connection has been idle for too long.
     async fn cleartext(&self, mut stream: TcpStream, proxy: &ProxySettings) -> Option<ClientStream> {
         if !proxy.http2_cleartext {
             return Some(self.plain(stream));
@@ -224,7 +224,7 @@ impl Opener {
     }
 
     fn is_https(&self, stream: &TcpStream) -> bool {
-        // If no listener speaks TLS, the local address does not matter.
+        // If no listener speaks TLS, the local address need not be looked up.
         if self.listeners.iter().all(|(is_https, _)| !is_https) {
             return false;
         }
@@ -236,8 +236,8 @@ impl Opener {
     }
 }
 
-/// Returns true if the listener that accepted a connection to `local` speaks TLS. A listener with exactly this
-/// address comes first, then the wildcard of the same IP version, then the IPv6 wildcard.
+/// Returns true if the listener that accepted a connection to `local` speaks TLS. A listener with exactly this address
+/// is preferred, then the wildcard of the same IP version, then the IPv6 wildcard.
 fn speaks_tls(listeners: &[(bool, SocketAddr)], local: SocketAddr) -> bool {
     let ip = local.ip().to_canonical();
     let fits = |listener: IpAddr| match listener.to_canonical() {
@@ -252,8 +252,7 @@ fn speaks_tls(listeners: &[(bool, SocketAddr)], local: SocketAddr) -> bool {
     best.is_some_and(|(fit, is_https)| fit > 0 && is_https)
 }
 
-/// Returns the first bytes of a handshake, as far as they belong to its ClientHello. They can still be read after
-/// that.
+/// Returns the bytes of the ClientHello, as far as they have arrived. They stay in `stream` for the handshake.
 async fn peek_at_hello(stream: &mut TcpStream) -> Vec<u8> {
     let mut seen = Vec::with_capacity(2048);
     while classify(&seen) == Hello::Incomplete {
@@ -275,8 +274,8 @@ async fn await_first_byte(stream: &mut TcpStream) {
     }
 }
 
-/// Returns true if the connection begins with a request in place of a handshake. A request begins with a letter, and
-/// a handshake with byte 22 (RFC 8446 5.1).
+/// Returns true if the connection begins with a plain request in place of a TLS handshake. A request begins with a
+/// letter, and a handshake with byte 22 (RFC 8446 5.1).
 async fn begins_with_text(stream: &mut TcpStream) -> bool {
     let mut first = [0; 1];
     match stream.read(&mut first).await {
@@ -287,8 +286,8 @@ async fn begins_with_text(stream: &mut TcpStream) -> bool {
     first[0].is_ascii_alphabetic()
 }
 
-/// Returns true if the client speaks HTTP/2. Reads no further than necessary: a request of HTTP/1.0 may be shorter
-/// than the preface, and its client waits for a response.
+/// Returns true if the client speaks HTTP/2. Reads no further than necessary, because an HTTP/1.0 request may be
+/// shorter than the preface, and its client then waits for a response.
 async fn begins_with_preface(stream: &mut TcpStream) -> bool {
     let mut seen = [0; PREFACE.len()];
     let mut length = 0;

@@ -1,8 +1,8 @@
-//! Listening sockets, and the part of a connection before its first request.
+//! Listening sockets, and the start of each connection, before its first request.
 //!
-//! Sockets are bound before any service starts, so that a port in use is one clear error. (Pingora binds in the task
-//! of a service, retries for half a minute, and panics there.) The sockets are then handed to Pingora in the table
-//! through which a new process takes over the listeners of an old one.
+//! Sockets are bound before any service starts, so that a port in use causes one clear error. (Pingora would bind in
+//! the task of a service, retry for half a minute, and then panic.) The gateway hands its sockets to Pingora in a
+//! table. In a binary upgrade, a new process takes the listeners of the old one from such a table.
 
 mod addresses;
 mod bind;
@@ -39,37 +39,37 @@ use crate::proxy::Gateway;
 use crate::telemetry::{Limit, Metrics};
 use crate::upstream::connection::BackendConnector;
 
-/// Buffers over plain TCP. By default Pingora holds 64 KiB for the reads from each client, idle clients included.
-/// Over plain TCP this has no use: heads and bodies are read into their own buffers, which are as large.
+/// Buffer sizes over plain TCP. By default, Pingora has a buffer of 64 KiB for each client, even an idle one. Over
+/// plain TCP that buffer is useless, because heads and bodies are read into other buffers of the same size.
 const PLAIN_BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(0), write: None };
 
-/// Buffers over TLS. OpenSSL reads the first bytes of a record to learn its length, and then the rest. A small buffer
-/// makes one system call of the two, except for large bodies.
+/// Buffer sizes over TLS. OpenSSL first reads the beginning of a record to learn its length, and then reads the rest.
+/// With a small buffer, both reads are one system call, except for large bodies.
 const TLS_BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(4 * 1024), write: None };
 
-/// Socket that is listened on.
+/// Listening socket of the proxy.
 pub struct Socket {
-    /// Listener of the socket.
+    /// Listener that accepts the connections.
     pub listener: TcpListener,
     /// Address to which the socket is bound.
     pub address: SocketAddr,
-    /// True if TLS is spoken on the socket.
+    /// True if clients must use TLS on the socket; false for plain HTTP.
     pub is_https: bool,
 }
 
-/// Open client connections, and their maximum number.
+/// Count of open client connections, with their maximum number.
 pub struct Connections {
     open: AtomicUsize,
     limit: usize,
     accepting: AtomicBool,
     metrics: Arc<Metrics>,
     drain: Drain,
-    /// True when idle connections must close.
+    /// Signal that becomes true when idle connections must close.
     closes_idle: watch::Sender<bool>,
 }
 
 impl Connections {
-    /// Creates a count without open connections. `limit` is their maximum number.
+    /// Creates a count of zero; `limit` is the maximum number of open connections.
     pub fn new(limit: usize, metrics: Arc<Metrics>, drain: Drain) -> Self {
         Connections {
             open: AtomicUsize::new(0),
@@ -81,8 +81,8 @@ impl Connections {
         }
     }
 
-    /// Records that no connection is accepted any more. Returns when idle connections may be closed: at once, or
-    /// after a hand-over when no request has been in flight for [`LINGER`].
+    /// Records that no connection is accepted any more, and waits until idle connections may be closed. They may be
+    /// closed at once, but after a hand-over only when no request has been in flight for [`LINGER`].
     async fn let_go(&self) {
         /// Interval of the checks for requests in flight.
         const LOOK: Duration = Duration::from_millis(20);
@@ -96,7 +96,7 @@ impl Connections {
         }
     }
 
-    /// Returns true if no connection is accepted any more and none is open.
+    /// Returns true if no connection is accepted any more and no connection is open.
     pub fn are_drained(&self) -> bool {
         !self.accepting.load(Ordering::Acquire) && self.open.load(Ordering::Acquire) == 0
     }
@@ -106,8 +106,8 @@ impl Connections {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Waits until connections without a request in flight must close. This is when the process stops, or some time
-    /// after another process has replaced it.
+    /// Waits until connections without a request in flight must close: when the process stops without a hand-over, or
+    /// when `cleanup` closes idle connections.
     async fn are_cut_off(&self, mut shutdown: ShutdownWatch) {
         let stops = async {
             let stops = shutdown.wait_for(|stops| *stops).await.is_ok();
@@ -122,7 +122,7 @@ impl Connections {
         }
     }
 
-    /// Counts a connection until the guard is dropped. Returns `None` if too many are open.
+    /// Counts a connection until the guard is dropped. Returns `None` if the limit is exceeded.
     fn enter(&self) -> Option<OpenConnection<'_>> {
         let before = self.open.fetch_add(1, Ordering::AcqRel);
         self.metrics.connections_active.inc();
@@ -140,7 +140,7 @@ impl Drop for OpenConnection<'_> {
     }
 }
 
-/// Proxy with a count of its connections.
+/// Proxy that counts its connections.
 struct Counted {
     proxy: Arc<HttpProxy<Gateway, BackendConnector>>,
     connections: Arc<Connections>,
@@ -148,9 +148,9 @@ struct Counted {
 }
 
 impl Counted {
-    /// Serves the requests of an HTTP/1 connection, one after another, as `process_new` of Pingora's `HttpServerApp`
-    /// does. Pingora's function waits up to a minute for a first request, regardless of the configuration. Here the
-    /// stream limits the idle time (`downstream::stream`).
+    /// Serves the requests of an HTTP/1 connection, one after another. Pingora's function for this (`process_new` of
+    /// `HttpServerApp`) waits up to a minute for the first request, regardless of the configuration. Here the stream
+    /// limits the idle time (`downstream::stream`).
     async fn serve_http1(&self, stream: Stream, shutdown: &ShutdownWatch) {
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive(if *shutdown.borrow() { None } else { session::KEPT });
@@ -164,7 +164,7 @@ impl Counted {
         }
     }
 
-    /// Counts an HTTP/2 connection that had to be ended because of abuse.
+    /// Counts an HTTP/2 connection that has ended because of abuse; `None` counts nothing.
     fn count(&self, abuse: Option<Abuse>) {
         let limit = match abuse {
             Some(Abuse::Resets) => Limit::Http2Resets,
@@ -183,14 +183,14 @@ impl ServerApp for Counted {
     /// Serves a connection from its first byte to its close.
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let Some(_open) = self.connections.enter() else {
-            // The connection is closed unread: a client over the limit gets none of the resources that the limit
-            // protects.
+            // The connection is closed before anything is read. A client over the limit must not use the resources that
+            // the limit protects.
             self.connections.metrics.connections_refused.inc();
             return None;
         };
         let opened = tokio::select! {
             opened = self.opener.open(stream) => opened?,
-            // No request is in flight: the client has not sent one yet.
+            // No request is in flight, because the client has not sent one yet.
             () = self.connections.are_cut_off(shutdown.clone()) => return None,
         };
         let Opened { stream, place: _place, request_limit } = opened;
@@ -206,7 +206,7 @@ impl ServerApp for Counted {
         None
     }
 
-    /// Ends idle connections after the listeners have been closed.
+    /// Closes idle connections after the listeners have been closed.
     async fn cleanup(&self) {
         self.connections.let_go().await;
         self.connections.closes_idle.send_replace(true);
@@ -214,17 +214,17 @@ impl ServerApp for Counted {
     }
 }
 
-/// Pingora service that runs the proxy on sockets which are already bound.
+/// Pingora service that runs the proxy on sockets that are bound already.
 pub struct ProxyService {
     service: Service<Counted>,
     sockets: Vec<Socket>,
-    /// Part of the startup that ends when the service listens.
+    /// Startup step of the service, which ends when the service listens; `None` after that.
     starts: Option<Part>,
 }
 
 impl ProxyService {
-    /// Creates a service that serves `proxy` on `sockets`. `opener` decides which connections are served. `starts` is
-    /// told when the service listens.
+    /// Creates a service that serves `proxy` on `sockets`. `opener` prepares each connection. `starts` is told when the
+    /// service listens.
     pub fn new(
         proxy: HttpProxy<Gateway, BackendConnector>,
         sockets: Vec<Socket>,
@@ -259,8 +259,8 @@ impl ServiceWithDependents for ProxyService {
         }
         let starts = self.starts.take();
         let mut serving = pin!(self.service.start_service(fds, shutdown, listeners_per_fd, ready));
-        // The sockets are in the table, so Pingora waits for nothing before it has spawned its accept loops. They
-        // exist after its first step. If that step has panicked, `starts` is not told.
+        // The sockets are in the table, so Pingora does not wait before it has spawned its accept loops. They exist
+        // after the first poll. If that poll panics, `starts` is not told.
         if futures::poll!(serving.as_mut()).is_pending() {
             starts.into_iter().for_each(Part::listens);
             serving.await;

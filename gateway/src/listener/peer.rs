@@ -9,8 +9,8 @@ use pingora::protocols::{GetSocketDigest, SocketDigest, UniqueID};
 use super::proxy_protocol::{self, OnBehalfOf};
 use crate::live::ProxySettings;
 
-/// Returns the address of the client for which the connection counts; `None` if it counts for no client. A trusted
-/// proxy sends the requests of many clients, so its connections count for none of them.
+/// Returns the address for the limit on connections from one client; `None` if no limit applies. A trusted proxy sends
+/// the requests of many clients, so its own address is not limited.
 pub(super) async fn client(stream: &mut TcpStream, proxy: &ProxySettings) -> Result<Option<IpAddr>, String> {
     if proxy.proxy_protocol {
         let peer = address(stream).ok_or("its address is unknown")?;
@@ -25,23 +25,23 @@ pub(super) async fn client(stream: &mut TcpStream, proxy: &ProxySettings) -> Res
     })
 }
 
-/// Reads from the load balancer the client for which it has made the connection.
+/// Reads the PROXY header, and sets the client that the header names as the peer of `stream`. Returns the client's
+/// address; `None` if the header has none.
 async fn introduce(stream: &mut TcpStream) -> Result<Option<IpAddr>, String> {
     let client = match proxy_protocol::read(stream).await.map_err(|error| error.to_string())? {
         OnBehalfOf::Itself => return Ok(None),
         OnBehalfOf::Client(client) => Some(client),
-        // Without an address the client cannot be trusted: the bytes come from the client, and not from the load
-        // balancer.
+        // The load balancer's own address must not be used instead: it is trusted, but the client is not.
         OnBehalfOf::Unknown => None,
     };
     let digest = SocketDigest::from_raw_fd(stream.id());
-    // The digest is new, so its address is not set yet.
+    // This cannot fail: the digest is new, so its address is not set yet.
     let _ = digest.peer_addr.set(client.map(AnySocketAddr::Inet));
     stream.set_socket_digest(digest);
     Ok(client.map(|client| client.ip()))
 }
 
-/// Returns the address of the other end of a connection.
+/// Returns the address of the other end of a connection; `None` if it is unknown.
 pub(super) fn address(stream: &TcpStream) -> Option<SocketAddr> {
     let digest = stream.get_socket_digest()?;
     digest.peer_addr()?.as_inet().copied()

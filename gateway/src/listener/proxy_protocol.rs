@@ -1,8 +1,8 @@
 //! PROXY protocol, versions 1 and 2 (HAProxy's `proxy-protocol.txt`). A load balancer that forwards bytes sends a
-//! header before them, which names the client.
+//! header first, which names the client.
 //!
-//! A listener that expects this header expects it on every connection. If the listener guessed, any client could
-//! write such a header itself.
+//! A listener that expects this header requires it on every connection. If the header were optional, any client could
+//! send one itself, and choose its address.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,30 +13,29 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// Maximum length of a version 1 header, including the line end.
 const MAX_LINE: usize = 107;
 
-/// Maximum length of the rest after the fixed part of a version 2 header: addresses take 216 bytes, extensions the
-/// rest.
+/// Maximum length of a version 2 header after its fixed part: 216 bytes for addresses, and more for extensions.
 const MAX_REST: usize = 4096;
 
 /// Length of the fixed part of a version 2 header: the signature, the kind of the header, and the length of the rest.
 const FIXED: usize = 16;
 
-/// Origin of a connection, as the load balancer names it.
+/// Origin of a connection, according to the load balancer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnBehalfOf {
-    /// Load balancer itself, which checks that the gateway is there.
+    /// The load balancer itself connects, to check that the gateway is available.
     Itself,
-    /// Client whose address the load balancer cannot tell.
+    /// A client connects, but the load balancer cannot tell its address.
     Unknown,
-    /// Client with this address.
+    /// A client with this address connects.
     Client(SocketAddr),
 }
 
-/// Reads the header in front of `stream`, and no byte after it.
+/// Reads the PROXY header from `stream`, and no byte after the header.
 ///
 /// # Errors
 /// Returns an error if the header is missing or malformed (`InvalidData`), or if the stream fails.
 pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<OnBehalfOf> {
-    // Both versions are at least this long: "PROXY UNKNOWN\r\n" has 15 bytes.
+    // The headers of both versions are at least this long: "PROXY UNKNOWN\r\n" has 15 bytes.
     let mut start = [0; v2::PROTOCOL_PREFIX.len()];
     stream.read_exact(&mut start).await?;
     if start == *v2::PROTOCOL_PREFIX {
@@ -94,7 +93,7 @@ fn malformed(what: &str) -> io::Error {
 mod tests {
     use super::*;
 
-    /// Returns the result of a read from `bytes`, and the bytes that are left.
+    /// Returns the result of reading a header from `bytes`, and the bytes after the header.
     async fn outcome(bytes: &[u8]) -> (Result<String, io::ErrorKind>, Vec<u8>) {
         let mut stream = bytes;
         let read = read(&mut stream).await.map(|found| match found {

@@ -1,12 +1,12 @@
-//! Keeps ended rollouts ended. A configuration text that is taken over may still list a rollout as running that
-//! has ended since; this file marks it as ended.
+//! Keeps ended rollouts ended. An older configuration may still list a rollout as running although it has ended
+//! since. The functions of this file mark such a rollout as ended.
 
 use serde_json::{Value, json};
 
 use crate::config::{Config, Rollout, RolloutState, VirtualHost};
 
-/// Returns the earlier configuration for a rollback to `revision`. A running rollout in it stays running only
-/// if its virtual host runs a rollout to the same tag `now`. The other running rollouts are aborted.
+/// Returns the configuration `earlier` for a rollback to `revision`. A running rollout of `earlier` is marked
+/// as aborted, unless its virtual host has a running rollout to the same tag in `now`.
 pub(super) fn rolled_back_to(earlier: &Config, now: &Config, revision: u64) -> Value {
     with_ends(earlier, |host| {
         let now = now.virtual_host(&host.domain).and_then(|now| now.rollout.as_ref());
@@ -17,8 +17,8 @@ pub(super) fn rolled_back_to(earlier: &Config, now: &Config, revision: u64) -> V
     })
 }
 
-/// Returns the configuration of a `file` that was edited while the gateway could not write to it. A rollout
-/// that has ended since is marked as ended in it, too.
+/// Returns the configuration of `file`, which was edited while the gateway could not write to it. A rollout
+/// that has ended in `now` is marked as ended in the result.
 pub(super) fn edited_meanwhile(file: &Config, now: &Config) -> Value {
     with_ends(file, |host| {
         let now = now.virtual_host(&host.domain)?.rollout.as_ref()?;
@@ -27,8 +27,8 @@ pub(super) fn edited_meanwhile(file: &Config, now: &Config) -> Value {
     })
 }
 
-/// Returns `config` as JSON. A running rollout gets the end state and the reason that `end` returns for its
-/// host; `None` leaves it running.
+/// Returns `config` as JSON. Each running rollout gets the end state and the reason that `end` returns for its
+/// virtual host; `None` leaves the rollout running.
 fn with_ends(config: &Config, end: impl Fn(&VirtualHost) -> Option<(RolloutState, String)>) -> Value {
     let mut json = config.to_json();
     for (i, host) in config.virtual_hosts.iter().enumerate() {

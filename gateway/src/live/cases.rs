@@ -1,11 +1,11 @@
-//! The `[[tests]]` of a configuration: each request is explained, and the explanation is compared with the
-//! expected values.
+//! Runs the `[[tests]]` of a configuration: explains the request of each test, and compares the explanation
+//! with the expected values.
 
 use super::explain::{Explanation, asked, explain};
 use super::snapshot::Snapshot;
 use crate::config::{Case, PathFault};
 
-/// Runs the `[[tests]]` of the configuration of `snapshot` on `snapshot` itself.
+/// Runs the `[[tests]]` in the configuration of `snapshot`, with `snapshot` itself.
 ///
 /// # Errors
 /// Returns a fault for each test whose result differs from the expected one.
@@ -34,7 +34,7 @@ fn differences(case: &Case, explanation: &Explanation) -> Vec<String> {
     let expect = &case.expect;
     let route = explanation.route.as_ref();
     let pools = route.into_iter().flat_map(|route| &route.pools);
-    // A test must also pass without the rollout. Otherwise it would block the rollback.
+    // A rollout's tag does not count: a test that expects this tag would fail after a rollback, and block it.
     let tags: Vec<&str> = pools.filter(|pool| !pool.by_rollout).map(|pool| &*pool.tag).collect();
     let tag = expect.tag.as_deref();
     // If several tags share the route's requests, any of them is a right answer.

@@ -1,6 +1,6 @@
-//! Checks that a request passes on its route, before a backend is chosen. [`CHECKS`] is the only list of them. Admission
-//! (`proxy::admission`) runs the list for requests, and [`explain`](super::explain) runs it for a request that is only
-//! described.
+//! Checks of a request on its route, before a backend is chosen. [`CHECKS`] is the only list of these checks. Admission
+//! (`proxy::admission`) runs the list for real requests, and [`explain`](super::explain) runs it for requests that are
+//! only described.
 
 use std::sync::Arc;
 
@@ -17,17 +17,17 @@ use crate::policy::{Verdict, content_length, cors};
 use crate::reply::{Problem, Reply};
 use crate::route::RouteMatch;
 
-/// A request, as far as its head describes it.
+/// Input of the checks: the head of a request, and facts that follow from the head or the connection.
 pub struct RequestHead<'r> {
     /// Head of the request.
     pub request: &'r RequestHeader,
-    /// Path for matching and path for the backend; `None` if both are the path as the client wrote it.
+    /// Path for matching and path for the backend; `None` if both are the path that the client sent.
     pub paths: Option<&'r Paths>,
     /// True if the client uses HTTPS.
     pub is_https: bool,
-    /// Method that a browser asks permission for, if the request is a CORS preflight.
+    /// Method that a browser asks permission for; `None` if the request is no CORS preflight that the gateway answers.
     pub preflight: Option<&'r Method>,
-    /// True if the request is a call of native gRPC.
+    /// True if the request is a native gRPC call; false also for gRPC-Web.
     pub needs_http2: bool,
     /// True if the request asks for a WebSocket.
     pub wants_websocket: bool,
@@ -35,42 +35,42 @@ pub struct RequestHead<'r> {
 
 /// Decision of a check.
 pub enum Decision<'p> {
-    /// The request continues.
+    /// The request passes the check.
     Continue,
-    /// The request continues, and the backend gets this path.
+    /// The request passes the check, and the backend gets this path.
     Rewrite(String),
     /// A local reply ends the request.
     Reply(Box<Reply>),
-    /// The head alone does not decide.
+    /// The input alone does not decide: the check depends on this fact about the client.
     DependsOn(ClientFact<'p>),
 }
 
-/// A fact about the client or its connection, with the policy that decides by it.
+/// A fact about the client or its connection that a check depends on, with the policy that judges the fact.
 pub enum ClientFact<'p> {
     /// Address of the client.
     Address(&'p Access),
     /// Certificate of the client.
     Certificate(&'p ClientCertificates),
-    /// Number of requests that the client has sent before.
+    /// Number of requests that the client has sent in the windows of a rate limit.
     Count(&'p Windows),
     /// Credentials of the client.
     Credentials(&'p Auth),
-    /// HTTP version of the client: a gRPC call needs HTTP/2.
+    /// HTTP version of the client's connection: a gRPC call needs HTTP/2.
     HttpVersion,
-    /// Data that follows a request for a WebSocket before its response: there must be none.
+    /// Data that the client sends after a WebSocket request and before the response; the check refuses such data.
     PipelinedData,
 }
 
 /// A check of a request.
 pub struct Check {
-    /// Policy table or key that the check belongs to.
+    /// Name of the check, mostly that of the policy table or key that configures the check.
     pub name: &'static str,
-    /// Function that decides.
+    /// Function that decides about a request on a route.
     pub decide: for<'p> fn(&'p Route, &RequestHead<'_>) -> Decision<'p>,
 }
 
-/// Every check, in an order that operators can rely on. A cheap check refuses before an expensive one, the address is
-/// checked before a password, and the client is authenticated before the checks that follow can reply.
+/// Every check, in an order that operators can rely on: cheap checks come before expensive ones, and the address is
+/// checked before a password. The checks after `auth` reply only to clients that are authenticated.
 pub const CHECKS: [Check; 14] = [
     Check { name: "limits", decide: |route, head| route.head_size.check(head.request).into() },
     Check { name: "hygiene", decide: |_, head| content_length::check(&head.request.headers).into() },
@@ -96,7 +96,7 @@ pub const CHECKS: [Check; 14] = [
     Check { name: "websocket", decide: websocket },
 ];
 
-/// Returns the place of a policy table in the order of the checks. Tables without a check come last.
+/// Returns the position in [`CHECKS`] at which the policy table `name` is checked. Tables without a check come last.
 pub(super) fn order(name: &str) -> usize {
     CHECKS.iter().position(|check| check.name == name).unwrap_or(CHECKS.len())
 }
@@ -127,7 +127,7 @@ fn count_on_arrival<'p>(route: &'p Route, _: &RequestHead<'_>) -> Decision<'p> {
     depends_on(route.rate_limit.as_ref().and_then(|limiter| limiter.on_arrival.as_ref()), ClientFact::Count)
 }
 
-/// Counts the request in windows whose key is a claim. They come after authentication, which finds the claims.
+/// Counts the request in windows whose key is a claim. This check follows authentication, which finds the claims.
 fn count_by_claim<'p>(route: &'p Route, _: &RequestHead<'_>) -> Decision<'p> {
     depends_on(route.rate_limit.as_ref().and_then(|limiter| limiter.by_claim.as_ref()), ClientFact::Count)
 }
@@ -140,8 +140,8 @@ fn rewrite<'p>(route: &'p Route, head: &RequestHead<'_>) -> Decision<'p> {
     }
 }
 
-/// Refuses a gRPC call if its status could not reach the client. Over HTTP/1, Pingora forwards no trailers, and the
-/// status of a gRPC call is in the trailers.
+/// Refuses a gRPC call if its status could not reach the client. The status is in the trailers, and Pingora forwards no
+/// trailers over HTTP/1.
 fn grpc<'p>(route: &'p Route, head: &RequestHead<'_>) -> Decision<'p> {
     match head.needs_http2 {
         false => Decision::Continue,
@@ -150,7 +150,7 @@ fn grpc<'p>(route: &'p Route, head: &RequestHead<'_>) -> Decision<'p> {
     }
 }
 
-/// Returns the reply to a gRPC call that does not use HTTP/2 on its whole way.
+/// Returns the local reply to a gRPC call for which the client or the backend does not use HTTP/2.
 pub fn without_http2() -> Reply {
     let detail = "gRPC needs HTTP/2 from the client to the backend (upstream.protocol)";
     Reply::new(Problem::UnsupportedMediaType, detail)
@@ -160,8 +160,8 @@ fn websocket<'p>(_: &'p Route, head: &RequestHead<'_>) -> Decision<'p> {
     if head.wants_websocket { Decision::DependsOn(ClientFact::PipelinedData) } else { Decision::Continue }
 }
 
-/// Finds the route of a request with `find`. If the request is a CORS preflight that the gateway answers, this is the
-/// route of the request that the browser means to send, and the second value is the method of that request.
+/// Finds the route of a request with `find`. For a CORS preflight that the gateway answers, returns the route and the
+/// method of the request that the browser wants to send. For any other request, the method is `None`.
 ///
 /// # Errors
 /// Returns the error of `find`.

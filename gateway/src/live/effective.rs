@@ -14,8 +14,8 @@ pub(super) struct Effective<T> {
 }
 
 impl<T> Effective<T> {
-    /// Returns the fault of `key`, which begins with the name of the table. `at` is the path of a route's tables,
-    /// as in `virtual_hosts/0/routes/1/`.
+    /// Returns a fault of the table. `key` begins with the name of the table, as in `upstream/ca_file`. `at` is
+    /// the path of the route in the configuration, as in `virtual_hosts/0/routes/1/`.
     pub(super) fn fault(&self, at: &str, key: &str, detail: String) -> Vec<PathFault> {
         let at = match self.level {
             Level::Route => at,
@@ -29,7 +29,7 @@ impl<T> Effective<T> {
 /// Policy tables of each level that applies to a route, from the innermost level outwards.
 pub(super) type Levels<'c> = [(Level, PolicyTables<'c>)];
 
-/// Returns the innermost of the tables that `select` selects at each level.
+/// Returns the table that `select` selects at the innermost level at which there is one.
 fn innermost<'c, T>(
     levels: &Levels<'c>,
     select: impl Fn(&PolicyTables<'c>) -> Option<&'c T>,
@@ -43,7 +43,7 @@ macro_rules! effective_policies {
         [$($key:ident: $table:ident, $about:literal;)*]
         [$($optional:ident: $optional_table:ident, $optional_about:literal;)*]
     ) => {
-        /// Tables for routes without a table of their own at any level.
+        /// Tables with default values, for policies that no level configures.
         #[derive(Default)]
         pub(super) struct DefaultTables {
             $($key: config::$table,)*
@@ -83,11 +83,11 @@ macro_rules! effective_policies {
 policy_tables!(effective_policies);
 
 impl EffectivePolicies<'_> {
-    /// Returns the header fields that carry credentials for outer `[auth]` tables, which the effective `[auth]`
-    /// table of this part replaces. Clients send these credentials to every part of the host or of the gateway,
-    /// and no backend of this part may get them. Fields of sibling parts are not included: here, such a field
-    /// may belong to the backend. The result is empty if there is no effective table, or if that table passes
-    /// credentials on. `levels` are those from which the policies were selected.
+    /// Returns the header fields with credentials for outer `[auth]` tables, which the effective `[auth]` table
+    /// of this route replaces. Clients may send these credentials with every request, and no backend of this
+    /// route may get them. Fields for sibling routes are not included, because a backend of this route may use
+    /// such a field itself. The result is empty if no `[auth]` table is effective, or if the effective table
+    /// passes credentials on. `levels` are the levels from which the policies were selected.
     pub(super) fn foreign_proofs(&self, levels: &Levels<'_>) -> Box<[HeaderName]> {
         let Some(own) = self.auth.filter(|found| !found.table.pass_credentials) else {
             return Box::default();

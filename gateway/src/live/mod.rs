@@ -1,10 +1,9 @@
-//! The running configuration: compiled into a [`Snapshot`], which a request reads without a lock, and replaced
-//! in one single way.
+//! The running configuration. It is compiled to a [`Snapshot`], which requests read without a lock.
 //!
-//! A change is a complete new configuration. It is validated, compiled to a new [`Snapshot`], tried on its own
-//! `[[tests]]` and written to its file. Then it replaces the old snapshot in one step. A change happens
-//! completely or not at all. This holds for each source of changes: the file and SIGHUP ([`Reloader`]), the
-//! management API, and guarded rollouts ([`Rollouts`]).
+//! A change is a complete new configuration. It is validated, compiled to a new [`Snapshot`], tested with its
+//! `[[tests]]` and written to its file. Then the new snapshot replaces the old snapshot in one step. A change
+//! happens completely or not at all. Every source of changes uses this one way: the file and SIGHUP
+//! ([`Reloader`]), the management API, and guarded rollouts ([`Rollouts`]).
 
 mod carry_over;
 mod cases;

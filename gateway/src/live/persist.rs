@@ -1,7 +1,7 @@
-//! Writes a configuration to its file atomically: a reader finds the old text or the new text, at any moment.
+//! Writes a configuration to its file atomically: a reader always finds either the old text or the new text.
 //!
-//! The new text goes into a draft file in the same directory. The draft reaches the disk before it replaces the
-//! file. Only a file that is itself a mount point cannot be replaced in this way; it is overwritten in place.
+//! The new text is written to a draft file in the same directory. The draft reaches the disk before it replaces
+//! the file. A file that is a mount point cannot be replaced in this way, so it is overwritten in place.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -15,7 +15,7 @@ use crate::util::files::Replaced;
 /// Reason why a configuration was not written to its file. The file is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum KeepError {
-    /// The file was edited between the last check and the write.
+    /// The file was edited after the gateway had last read or written it.
     #[error("it was edited at the same moment; try again")]
     Edited,
     /// Error of the operating system.
@@ -23,20 +23,20 @@ pub enum KeepError {
     System(#[from] io::Error),
 }
 
-/// Replaces the content of `file` with `text`, if `is_as_known` returns true just before the replacement. A
-/// symbolic link stays a link; its target is replaced.
+/// Replaces the content of `file` with `text`, if `is_as_known` returns true just before the replacement. If
+/// `file` is a symbolic link, its target is replaced and the link stays.
 ///
 /// # Errors
 /// See [`KeepError`].
 pub(super) fn keep(file: &Path, text: &str, is_as_known: impl Fn() -> bool) -> Result<(), KeepError> {
     let file = file.canonicalize()?;
     let draft = files::draft(&file);
-    // Mode 0600 keeps others from reading the draft until it gets the file's permissions.
+    // Mode 0600 keeps other users from reading the draft until the draft gets the file's permissions.
     let written = fs::metadata(&file)
         .and_then(|before| files::write_draft(&draft, text.as_bytes(), 0o600, Some(&before)));
     let replaced = match written {
         Ok(()) if is_as_known() => files::replace(&file, &draft).map_err(KeepError::from),
-        // If the file is writable but its directory is read-only, the file is a mount point.
+        // A writable file in a read-only directory is a mount point.
         Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem && is_writable(&file) => {
             match is_as_known() {
                 true => files::overwrite(&file, text.as_bytes())
@@ -106,7 +106,7 @@ mod tests {
         let file = directory.path().join("gateway.toml");
         assert!(always(&file, "new").is_err());
         fs::write(&file, "old").unwrap();
-        // A directory stands where the draft would be.
+        // The draft cannot be made, because a directory has its name.
         fs::create_dir(draft(&file)).unwrap();
         assert!(always(&file, "new").is_err());
         fs::remove_dir(draft(&file)).unwrap();

@@ -1,9 +1,9 @@
-//! Reads the configuration again after SIGHUP or when its file has changed. Also reads certificates and keys
-//! again when their files have changed.
+//! Reads the configuration again after SIGHUP or when its file has changed. Certificates, keys and users are
+//! also read again when their files have changed.
 //!
-//! The watch is on the directory of a file, not on the file: editors write a new file and rename it over the
-//! old one, and Kubernetes swaps a symlink beside it. After any event in the directory, a look at the file
-//! tells if it has changed. Only a configuration that differs from the running one is taken over.
+//! The gateway watches the directory of a file instead of the file, because editors rename a new file over the
+//! old file, and Kubernetes swaps a symlink beside it. After any event in the directory, the gateway checks if
+//! the file has changed. Only a configuration that differs from the running one is taken over.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -19,27 +19,27 @@ use super::{Change, Persistence, Store};
 use crate::telemetry::Metrics;
 use crate::util::files::Fingerprint;
 
-/// Quiet time after the last event before the files are read. A file that is being written causes several
+/// Time without events after which the files are read. The gateway waits because writing a file causes several
 /// events.
 const QUIET: Duration = Duration::from_millis(100);
-/// Longest wait for a quiet moment. After this time the files are read even if events keep coming.
+/// Maximum wait for such a quiet time. After this time the files are read even if events keep coming.
 const BUSY: Duration = Duration::from_secs(1);
-/// Interval of looks while no event comes. Some file systems report no changes, and a change through the
-/// management API may name new files.
+/// Time without events after which the gateway looks at the files anyway: some file systems report no changes,
+/// and a change through the management API may name new files.
 const LOOK: Duration = Duration::from_secs(5);
-/// Interval after which a warning is logged again.
+/// Time after which a warning that still applies is logged again.
 const SAY_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Reason for which the configuration is read again.
+/// Reason to look at the files again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trigger {
     /// The operator sent SIGHUP.
     Sighup,
-    /// An event came from the directory of a file, or it is time for a regular look.
+    /// Something changed in the directory of a file, or it is time for a regular look.
     FileChanged,
 }
 
-/// Handle that requests a new read of the configuration.
+/// Handle to the thread that reads the configuration again.
 #[derive(Clone)]
 pub struct Reloader {
     triggers: Sender<Trigger>,
@@ -49,7 +49,7 @@ impl Reloader {
     /// Starts the thread that makes `store` read its source and files again.
     pub fn start(store: Arc<Store>, metrics: Arc<Metrics>) -> Reloader {
         let (triggers, awaited) = mpsc::channel();
-        // A change between the first read and the start of the watch must not be missed.
+        // The first look finds changes that were made before the watch began.
         let _ = triggers.send(Trigger::FileChanged);
         let mut following = Following {
             watch: Watch::new(triggers.clone()),
@@ -77,7 +77,7 @@ impl Reloader {
     }
 }
 
-/// State of the thread.
+/// State of the thread that follows the files.
 struct Following {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
@@ -112,7 +112,7 @@ impl Following {
         if error.is_none() && self.last_error.is_some() {
             info!("the files are valid again");
         }
-        // An operator who edits a file step by step does not get the same error at each step.
+        // If an operator edits a file step by step, the same error is logged only once.
         if let Some(error) = &error
             && (trigger == Trigger::Sighup || self.last_error.as_ref() != Some(error))
         {
@@ -151,7 +151,7 @@ fn reload(store: &Store) -> Result<(), String> {
     applied.map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// Waits for the next trigger and for a quiet moment after it. Returns `None` once every sender is gone.
+/// Waits for the next trigger and for a quiet time after it. Returns `None` if all senders have been dropped.
 fn next(awaited: &Receiver<Trigger>) -> Option<Trigger> {
     let mut trigger = match awaited.recv_timeout(LOOK) {
         Ok(trigger) => trigger,
@@ -195,11 +195,11 @@ impl Watch {
         Watch { watcher: watcher.ok(), directories: BTreeSet::new() }
     }
 
-    /// Watches exactly these directories from now on.
+    /// Makes the watcher watch these directories and no others.
     fn follow(&mut self, directories: BTreeSet<PathBuf>) {
         let Some(watcher) = &mut self.watcher else { return };
         for gone in self.directories.difference(&directories) {
-            // A deleted directory is not watched any more, so an error has no meaning here.
+            // The error is ignored: a directory that was deleted is not watched any more.
             let _ = watcher.unwatch(gone);
         }
         self.directories.retain(|directory| directories.contains(directory));
@@ -213,7 +213,7 @@ impl Watch {
     }
 }
 
-/// Returns the directory of `file` and, if it is a link, the directory of its target.
+/// Returns the directory of `file` and, if `file` is a symbolic link, the directory of the link's target.
 fn directories(file: &Path) -> BTreeSet<PathBuf> {
     let target = file.canonicalize().ok();
     let parents = [Some(file), target.as_deref()].into_iter().flatten().filter_map(Path::parent);

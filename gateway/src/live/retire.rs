@@ -9,7 +9,7 @@ use super::snapshot::{Instance, Snapshot};
 use crate::live::compile::certificates::tell_of_certificates;
 use crate::telemetry::Metrics;
 
-/// Logs the addresses of names that appeared or disappeared, and the certificates that are new.
+/// Logs the addresses that were added to or removed from a backend's name, and the new certificates.
 pub(super) fn tell(before: &Snapshot, now: &Snapshot) {
     let names = |snapshot: &Snapshot| -> HashSet<String> {
         let of_names = snapshot.instances().filter(|instance| instance.state.host.is_some());
@@ -25,7 +25,7 @@ pub(super) fn tell(before: &Snapshot, now: &Snapshot) {
     tell_of_certificates(before, now);
 }
 
-/// Removes the metrics of everything that is in `before` and not in `now`.
+/// Removes the metrics of all parts of `before` (routes, backends, certificates…) that `now` lacks.
 pub(super) fn forget(metrics: &Metrics, before: &Snapshot, now: &Snapshot) {
     for (vhost, route) in before.routes.keys().filter(|key| !now.routes.contains_key(*key)) {
         metrics.forget_route(vhost, route);

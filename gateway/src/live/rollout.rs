@@ -1,9 +1,9 @@
 //! Guarded rollouts: a virtual host moves to another tag step by step. The gateway rolls it back by itself if
-//! the new tag does worse than the old one.
+//! requests to the new tag fail more often or take longer than requests to the old tag.
 //!
-//! The state of a rollout is part of the configuration. So it is visible, saved and undone like any other
-//! setting, and it continues after a restart. This file decides when the next step is taken. It judges each
-//! step by the responses of both tags since the step began.
+//! The state of a rollout is part of the configuration. It is therefore visible, saved and undone like any
+//! other setting, and the rollout continues after a restart. This file decides when the next step begins, by
+//! the responses of both tags since the current step began.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -26,11 +26,11 @@ use crate::telemetry::handles::TagTotals;
 
 /// Interval between two looks at the rollouts.
 const LOOK: Duration = Duration::from_millis(200);
-/// Largest difference of mean latencies, in milliseconds, that counts as noise, no matter how large it is in
-/// percent.
+/// Maximum difference between two mean latencies that counts as noise, in milliseconds. Such a difference is
+/// ignored, no matter how large it is in percent.
 const NOISE_MS: f64 = 1.0;
 
-/// Rollouts in progress.
+/// Rollouts in progress, and the operations on them.
 pub struct Rollouts {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
@@ -41,7 +41,7 @@ pub struct Rollouts {
 struct Steps {
     /// Current step of each running rollout, by domain.
     known: HashMap<String, Step>,
-    /// Domains whose rollout was replaced by a new one since the last look.
+    /// Domains for which a new rollout has been started since the last look.
     begun: HashSet<String>,
 }
 
@@ -53,7 +53,7 @@ struct Step {
     began: Instant,
     /// Totals of the old tag and the new tag when the step began.
     at_start: [TagTotals; 2],
-    /// Measurements of the old tag from the last time it had requests.
+    /// Last measurements of the old tag that include requests; `None` before its first request.
     baseline: Option<Measured>,
     progress: Progress,
 }
@@ -63,8 +63,8 @@ struct Step {
 pub struct Progress {
     /// Duration of the step so far, in seconds.
     pub step_secs: u64,
-    /// Measurements of the old tag since the step began. If it has had no requests since then, its last
-    /// measurements.
+    /// Measurements of the old tag since the step began. If the old tag has had no requests since then, these
+    /// are its last measurements.
     pub old: Measured,
     /// Measurements of the new tag since the step began.
     pub new: Measured,
@@ -72,7 +72,7 @@ pub struct Progress {
     pub waiting_for: String,
 }
 
-/// Measurements of a tag.
+/// Measurements of the responses of a tag over some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Measured {
     /// Number of responses.
@@ -102,7 +102,7 @@ impl Rollouts {
         self.steps.lock().known.get(domain).map(|step| step.progress.clone())
     }
 
-    /// Forgets the measurements of the rollout of `domain`, because a new rollout begins.
+    /// Forgets the measurements for `domain`, because a new rollout begins there.
     pub fn begin(&self, domain: &str) {
         let mut steps = self.steps.lock();
         steps.known.remove(domain);
@@ -115,8 +115,8 @@ impl Rollouts {
         let running = snapshot.config.virtual_hosts.iter().filter_map(|host| {
             host.rollout.as_ref().filter(|rollout| rollout.state == RolloutState::Running).map(|r| (host, r))
         });
-        // The steps are copied, and the lock is released: a caller of `progress` must not wait for a change
-        // that is made here.
+        // The steps are copied so that the lock can be released: a caller of `progress` must not wait for a
+        // change that this function makes.
         let mut before = {
             let mut steps = self.steps.lock();
             let begun = std::mem::take(&mut steps.begun);
@@ -136,7 +136,7 @@ impl Rollouts {
         self.store.write_again();
     }
 
-    /// Returns the current step: `known` if it is still the current one, or else a new step that begins now.
+    /// Returns `known` if the rollout is still at that step, or else a new step that begins now.
     fn step(&self, host: &VirtualHost, rollout: &Rollout, known: Option<Step>) -> Step {
         let baseline = match known.filter(|step| step.to == rollout.to) {
             Some(step) if step.number == rollout.step => return step,
@@ -157,7 +157,7 @@ impl Rollouts {
         [&host.enabled_backends_tag, &rollout.to].map(|tag| self.metrics.tag(&host.domain, tag).totals())
     }
 
-    /// Carries out a judgement. If it has to wait, `waiting_for` receives the reason.
+    /// Carries out a judgement. If the rollout has to wait, `waiting_for` receives the condition.
     fn act(&self, host: &VirtualHost, rollout: &Rollout, judgement: Judgement, waiting_for: &mut String) {
         let domain = host.domain.as_str();
         let next = rollout.step + 1;
@@ -176,15 +176,15 @@ impl Rollouts {
             Judgement::RollBack(reason) => {
                 warn!(domain, to = rollout.to, reason, "the rollout is rolled back");
                 let ended = json!({ "state": RolloutState::RolledBack, "reason": reason });
-                // Rollback goes on even if the file cannot be written: a full disk must not hold users on a
-                // worse tag.
+                // The rollback happens even if the file cannot be written, because a full disk must not keep
+                // users on a worse tag.
                 (Persistence::Attempted, json!({ "rollout": ended }))
             }
         };
         match self.change(domain, rollout, persistence, &patch) {
             Ok(()) if persistence == Persistence::Attempted => {}
             Ok(()) => info!(domain, to = rollout.to, step = rollout.step, "the rollout has taken this step"),
-            // The rollout was changed in the meantime. The next look sees its new state.
+            // The rollout was changed in the meantime; the next look judges its new state.
             Err(ChangeError::Refused(())) => {}
             Err(ChangeError::Invalid(error)) if persistence == Persistence::Required => {
                 let reason = format!("its next step is refused: {error}");
@@ -200,7 +200,7 @@ impl Rollouts {
         }
     }
 
-    /// Applies `patch` to the virtual host, if the rollout is still the one that was judged.
+    /// Applies `patch` to the virtual host, if its rollout has not changed since the judgement.
     fn change(
         &self,
         domain: &str,
@@ -322,7 +322,7 @@ impl BackgroundService for RolloutService {
                 _ = shutdown.changed() => return,
             }
             let rollouts = self.0.clone();
-            // A change writes to the disk, so it must not block the async runtime.
+            // A look may write a change to the disk, which must not block the async runtime.
             if tokio::task::spawn_blocking(move || rollouts.look()).await.is_err() {
                 warn!("a check of the rollouts has failed; the next one follows");
             }

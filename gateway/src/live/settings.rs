@@ -1,4 +1,4 @@
-//! Settings of `[proxy]` that requests and connections read, in the form in which they need them.
+//! Settings of `[proxy]`, in the form in which requests and connections use them.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::config::{Cidr, Proxy, TrustedField};
 use crate::upstream::connection::HeadLimits;
 use crate::util::min_rate::MinRate;
 
-/// Compiled `[proxy]`, as far as requests and connections read it.
+/// Compiled settings of `[proxy]` that requests and connections use.
 pub struct ProxySettings {
     /// True if each connection begins with a PROXY header.
     pub proxy_protocol: bool,
@@ -14,7 +14,7 @@ pub struct ProxySettings {
     pub http2_cleartext: bool,
     /// Networks of the proxies in front of the gateway.
     pub trusted_proxies: Vec<Cidr>,
-    /// Field in which these proxies name the client.
+    /// Header field in which trusted proxies name the client.
     pub trusted_field: TrustedField,
     /// Maximum number of connections of a client; 0 sets no limit.
     pub max_connections_per_ip: u32,
@@ -26,7 +26,7 @@ pub struct ProxySettings {
     pub header_timeout: Duration,
     /// Maximum idle time of a connection.
     pub keepalive_timeout: Duration,
-    /// Minimum rate at which a client takes a response.
+    /// Minimum rate at which a client must receive a response.
     pub min_send_rate: MinRate,
     /// Maximum time from the last byte of the request to the first byte of the response.
     pub request_timeout: Duration,
@@ -34,7 +34,7 @@ pub struct ProxySettings {
     pub grace_period: Duration,
     /// Limits of a response head.
     pub response_head: HeadLimits,
-    /// Page that explains problems; `None` if the gateway itself serves it.
+    /// URL of the page that explains problems; `None` if the gateway itself serves that page.
     pub problems_url: Option<String>,
 }
 

@@ -1,5 +1,4 @@
-//! Defines the compiled configuration: everything that a request looks up, in the form in which the request
-//! needs it.
+//! Defines the compiled configuration, which contains every setting in the form in which requests use it.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -46,13 +45,13 @@ pub(super) type Budgets = HashMap<String, Arc<RetryBudget>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// The table stands in the route.
+    /// The table was written in the route.
     Route,
-    /// The table stands in the virtual host.
+    /// The table was written in the virtual host.
     VirtualHost,
-    /// The table stands at the top of the configuration.
+    /// The table was written at the top of the configuration.
     Top,
-    /// No table was written, so the default applies. The default may be that the policy is off.
+    /// The table was written at no level, so the default applies. By default, some policies are off.
     Default,
 }
 
@@ -76,7 +75,7 @@ pub struct Snapshot {
     pub revision: u64,
     /// Virtual hosts by domain, each with its table of routes.
     pub hosts: HostTable<Arc<RuleTable<Arc<Route>>>>,
-    /// Every route, by the domain of its virtual host and its own name.
+    /// Every route, by the domain of its virtual host and the name of the route.
     pub routes: HashMap<(String, String), Arc<Route>>,
     /// Certificates by the server name that a client asks for.
     pub certificates: Arc<Certificates>,
@@ -94,32 +93,32 @@ pub struct Snapshot {
     pub counters: Option<Arc<Counters>>,
     /// Stores that count requests for several gateways.
     pub(super) stores: Vec<Arc<Store>>,
-    /// Loosest limits of a request head over all routes. Every route refuses a head that is larger.
+    /// Largest limits of a request head that any route has. Every route refuses a larger head.
     pub largest_head: HeadSize,
-    /// Header fields that tell a backend the client's identity; `None` if no `[auth]` table names any. The
-    /// gateway removes the values that a client sends in them.
+    /// Header fields in which the gateway tells a backend the client's identity; `None` if no `[auth]` table
+    /// names such a field. The gateway removes these fields from the requests of clients.
     pub identity_fields: Option<IdentityFields>,
-    /// Authentication caches, which the next snapshot takes over.
+    /// Authentication state, such as proved passwords, which the next snapshot takes over.
     pub(super) kept: AuthCaches,
     /// Settings for every request and connection.
     pub proxy: ProxySettings,
-    /// Security header fields of responses to requests that no route takes.
+    /// Security header fields of responses to requests without a route.
     pub security_headers: SecurityHeaders,
-    /// CORS policy of responses to requests that no route takes.
+    /// CORS policy of responses to requests without a route; `None` adds no CORS fields.
     pub cors: Option<Cors>,
-    /// Metrics of requests that no route takes.
+    /// Metrics of requests without a route.
     pub unrouted: Lazy<RouteMetrics>,
-    /// Secrets that are missing, a line each. The list is empty in a snapshot that serves requests.
+    /// Secrets that are missing, a line each. A snapshot that serves requests has all its secrets.
     pub(super) missing_secrets: Vec<String>,
 }
 
-/// Compiled settings for the requests of a virtual host, or for a part of them.
+/// Compiled settings for those requests of a virtual host that match a route.
 pub struct Route {
-    /// Domain of its virtual host.
+    /// Domain of the route's virtual host.
     pub domain: String,
-    /// Name of the route within its virtual host; "/" for requests that no other route takes.
+    /// Name of the route in its virtual host; "/" for the route of requests that match no other route.
     pub name: String,
-    /// Policies that all routes of its virtual host share.
+    /// Policies that all routes of the virtual host share.
     pub host_policies: Arc<HostPolicies>,
     /// Policies of the route, each with the level of the configuration that it comes from.
     pub policies: Vec<(&'static str, Level)>,
@@ -127,9 +126,9 @@ pub struct Route {
     pub redirect: Option<Redirect>,
     /// Injected fault; `None` injects nothing.
     pub fault: Option<Fault>,
-    /// Rewrite of the path before the request goes to the backend.
+    /// Rewrite of the path before the request is forwarded.
     pub rewrite: Rewrite,
-    /// Backends of the route: those of one tag, or of several tags that share its requests.
+    /// Pools of the route: one tag, or several tags that share the requests.
     pub split: TrafficSplit,
     /// Cookie that keeps a client on the tag of its first request; `None` chooses the tag for each request
     /// anew.
@@ -147,20 +146,20 @@ pub struct Route {
     pub retry: RetryRules,
     /// Rules of the circuit breaker.
     pub breaker: BreakerRules,
-    /// Mirror that gets a copy of each request.
+    /// Mirror that gets a copy of each request whose method allows that; `None` mirrors nothing.
     pub mirror: Option<Mirror>,
     /// Addresses that clients may come from; `None` admits every address.
     pub access: Option<Arc<Access>>,
     /// Authentication that the route requires; `None` requires none.
     pub auth: Option<Arc<Auth>>,
-    /// Header fields with credentials for `[auth]` tables around this route. The gateway removes them, so that
-    /// no backend of the route gets them.
+    /// Header fields with credentials for outer `[auth]` tables, which this route's table replaces. The gateway
+    /// removes these fields, so that no backend of the route gets them.
     pub foreign_proofs: Box<[HeaderName]>,
     /// Rate limit per client; `None` sets no limit.
     pub rate_limit: Option<RateLimiter>,
     /// Size limits of a request head.
     pub head_size: HeadSize,
-    /// Maximum size and minimum speed of a request body.
+    /// Maximum size and minimum rate of a request body.
     pub body_limit: BodyLimit,
     /// Changes of header fields.
     pub headers: HeaderRules,
@@ -174,16 +173,16 @@ pub struct Route {
     pub metrics: Lazy<RouteMetrics>,
 }
 
-/// Policies for every request of a virtual host, on any of its routes.
+/// Policies for every request of a virtual host, no matter which route the request matches.
 pub struct HostPolicies {
     /// Redirect for requests without TLS; `None` serves these requests.
     pub https_redirect: Option<HttpsRedirect>,
-    /// Requirement for client certificates; `None` requires none.
+    /// Check of client certificates; `None` checks none.
     pub client_certificate: Option<ClientCertificates>,
 }
 
 impl Snapshot {
-    /// Returns the page that explains problems, if the request asks for it and the gateway serves it.
+    /// Returns the page that explains problems, if the request is for it and the gateway itself serves it.
     pub fn problem_page(&self, request: &RequestHeader) -> Option<Reply> {
         let is_here = self.proxy.problems_url.is_none();
         reply::problems(&request.method, request.uri.path()).filter(|_| is_here)
@@ -194,12 +193,12 @@ impl Snapshot {
         self.backends.iter().flatten()
     }
 
-    /// Returns a line for each missing secret that the snapshot would need to serve requests.
+    /// Returns a line for each secret that the snapshot needs to serve requests and that is missing.
     pub fn missing_secrets(&self) -> &[String] {
         &self.missing_secrets
     }
 
-    /// Returns the tags that have metrics of their own, each with its virtual host's domain.
+    /// Returns the tags that have metrics, each with the domain of its virtual host.
     pub(super) fn compared_tags(&self) -> HashSet<(&str, &str)> {
         let weighted_pools = self.routes.values().flat_map(|route| {
             route.split.weighted_pools().map(|weighted_pool| (&*route.domain, weighted_pool))
@@ -210,7 +209,7 @@ impl Snapshot {
             .collect()
     }
 
-    /// Returns the windows of rate limits, each with its virtual host's domain and its route's name.
+    /// Returns the rate limit windows, each as the domain of its host, the name of its route, and its own name.
     pub(super) fn windows(&self) -> HashSet<(&str, &str, &str)> {
         let limited = self.routes.values().filter_map(|route| Some((route, route.rate_limit.as_ref()?)));
         limited
@@ -231,7 +230,7 @@ impl Snapshot {
         hosts.flat_map(|host| host.certificates.iter().map(|certificate| (&*host.domain, certificate.kind)))
     }
 
-    /// Applies the configured drain state to the backends, and updates the metrics of certificates and of
+    /// Drains the backends that the configuration drains, and updates the metrics of certificates and of
     /// health.
     pub(super) fn take_effect(&self, metrics: &Metrics) {
         for host in self.certificates.all() {
@@ -250,14 +249,14 @@ impl Snapshot {
     }
 }
 
-/// Returns the path that was routed, and the path that is sent upstream.
+/// Returns the path by which the request was routed, and the path that is sent to the backend.
 fn both<'r>(request: &'r RequestHeader, paths: Option<&'r Paths>) -> (&'r str, &'r str) {
     let written = request.uri.path();
     paths.map_or((written, written), |paths| (&*paths.compared, &*paths.sent))
 }
 
 impl Route {
-    /// Redirects a request without TLS to HTTPS, if its virtual host demands that.
+    /// Redirects a request without TLS to HTTPS, if its virtual host is configured to do so.
     pub fn to_https(&self, request: &RequestHeader, is_https: bool) -> Verdict {
         let Some(https_redirect) = &self.host_policies.https_redirect else { return Verdict::Continue(()) };
         let host = route::authority(request).ok().flatten();
@@ -276,25 +275,25 @@ impl Route {
     }
 
     /// Returns the rewritten path for the backend, or `None` if the rewrite changes nothing. `paths` are the
-    /// paths that the request was routed by; `None` if its path was used as it is.
+    /// paths of the request for matching and for the backend; `None` if both are the path that the client sent.
     pub fn rewritten(&self, request: &RequestHeader, paths: Option<&Paths>) -> Verdict<Option<String>> {
         let (compared, sent) = both(request, paths);
         self.rewrite.check(compared, sent)
     }
 
-    /// Returns the split bucket from the client's cookie.
+    /// Returns the split bucket from the client's cookie; `None` without a valid cookie.
     pub fn sticky_bucket(&self, headers: &HeaderMap) -> Option<SplitBucket> {
         let number = self.split_cookie.as_ref()?.read(headers)?;
         SplitBucket::new(number.parse().ok()?)
     }
 
-    /// Returns the sticky id of a backend from the client's cookie.
+    /// Returns the sticky id of a backend from the client's cookie; `None` without a valid cookie.
     pub fn sticky_id<'h>(&'h self, headers: &'h HeaderMap) -> Option<&'h str> {
         self.sticky_cookie.as_ref()?.read(headers)
     }
 
-    /// Returns the criteria by which a backend of the pool is chosen. `sticky_id` is that of the request.
-    /// `room` is a buffer in which an address becomes a hash key.
+    /// Returns the criteria by which a backend of the pool is chosen. `sticky_id` is the id from the request's
+    /// cookie. `room` is a buffer for an address that serves as hash key.
     pub fn selection<'r>(
         &'r self,
         request: &'r RequestHeader,

@@ -1,5 +1,5 @@
-//! Holds the running snapshot and carries out every change of it. Changes run one after another under a lock;
-//! requests read the snapshot without a lock.
+//! Stores the running snapshot and carries out every change of the configuration. Changes run one after another
+//! under a lock; requests read the snapshot without a lock.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -29,7 +29,7 @@ use crate::upstream::ResolvedAddresses;
 use crate::util::secrets::Secrets;
 
 // ANCHOR: store
-/// Holder of the snapshot that new requests start with.
+/// Store of the running snapshot, with which every new request starts.
 pub struct Store {
     current: ArcSwap<Snapshot>,
     /// State that a change reads and updates. The lock makes changes happen one after another.
@@ -40,16 +40,16 @@ pub struct Store {
     metrics: Arc<Metrics>,
     cookie_key: Arc<CookieKey>,
     watches: Watches,
-    /// Part of every entity tag that differs between processes.
+    /// Part of every entity tag that is different in each process.
     process: String,
 }
 
-/// State of the configuration's text, file and history.
+/// Text, file state and history of the running configuration.
 struct StoreState {
     parsed: Parsed,
-    /// Text of the file when it was last read or written.
+    /// Text of the file when the gateway last read or wrote it.
     in_file: Option<String>,
-    /// True if the running configuration belongs in the file but could not be written to it.
+    /// True if the running configuration should be in the file, but could not be written to it.
     unwritten: bool,
     /// Earlier revisions and the running one; the newest is last.
     history: VecDeque<Arc<Revision>>,
@@ -125,8 +125,8 @@ impl Store {
     }
     // ANCHOR_END: load
 
-    /// Returns the entity tag of the revision, without the quotes. It differs from those of other revisions and
-    /// of other processes (RFC 9110 8.8.3).
+    /// Returns the entity tag of the revision, without the quotes. The tag differs from the tags of other
+    /// revisions and of other processes (RFC 9110 8.8.3).
     pub fn etag(&self, snapshot: &Snapshot) -> String {
         format!("{}-{}", self.process, snapshot.revision)
     }
@@ -141,14 +141,14 @@ impl Store {
         &self.watches
     }
 
-    /// Returns the revisions that a rollback can go back to, and the running one; the newest is last.
+    /// Returns the revisions to which a rollback is possible, and the running revision; the newest is last.
     pub fn history(&self) -> Vec<Arc<Revision>> {
         self.state.lock().history.iter().cloned().collect()
     }
 
     // ANCHOR: change
-    /// Changes the configuration by an `edit` of its JSON, completely or not at all. When this function
-    /// returns, every new request starts with the new configuration.
+    /// Changes the configuration completely or not at all: `edit` changes its JSON. When this function returns,
+    /// every new request starts with the new configuration.
     ///
     /// # Errors
     /// See [`ChangeError`].
@@ -166,7 +166,7 @@ impl Store {
     }
     // ANCHOR_END: change
 
-    /// Goes back to the configuration of an earlier `revision`.
+    /// Rolls back to the configuration of an earlier `revision`.
     ///
     /// # Errors
     /// See [`ChangeError`]. If the revision is not in the history, the error is `Refused` with the number of
@@ -183,7 +183,7 @@ impl Store {
         self.replace(&mut state, parsed, change, writable)
     }
 
-    /// Reads the source again and makes it the running configuration, even if it is unchanged. Names of
+    /// Reads the source again and makes its configuration the running one, even if it is unchanged. Names of
     /// backends are resolved again. The file is not written.
     ///
     /// # Errors
@@ -224,13 +224,12 @@ impl Store {
         Ok(())
     }
 
-    /// Takes over the `news`: addresses that names of backends resolve to now. The configuration and its
-    /// revision stay the same.
+    /// Takes over `news`, the new addresses of backend names. The configuration and its revision stay the same.
     pub fn follow_names(&self, news: ResolvedAddresses) {
         let state = self.state.lock();
         let before = self.load();
         let mut resolved = (*before.resolved).clone();
-        // A name may have left the configuration in the meantime. Then its addresses are dropped.
+        // A name may have been removed from the configuration in the meantime, so its addresses are dropped.
         resolved.extend(news.into_iter().filter(|(name, _)| before.resolved.contains_key(name)));
         let with = self.surroundings(&before, resolved, before.revision);
         match compile(&state.parsed.config, &with) {
@@ -258,7 +257,7 @@ impl Store {
         }
     }
 
-    /// Makes `next` the snapshot of new requests.
+    /// Makes `next` the snapshot with which new requests start.
     fn swap(&self, next: Arc<Snapshot>) {
         let before = self.current.swap(next.clone());
         next.take_effect(&self.metrics);
@@ -285,8 +284,8 @@ impl Store {
         }
         let before = state.in_file.as_ref().and_then(|text| self.source.parse(text).ok());
         if before.is_some_and(|before| before.config == read.config) {
-            // Only comments or layout of the file have changed. Changes made since then, in memory only, stay
-            // in effect.
+            // Only comments or layout of the file have changed. Changes that exist only in memory stay in
+            // effect.
             state.in_file = Some(read.text.clone());
             if read.config == state.parsed.config {
                 state.parsed = read;
@@ -306,13 +305,12 @@ impl Store {
     fn read(&self, state: &StoreState) -> Result<Parsed, ConfigError> {
         match self.source.file() {
             Some(_) => self.source.read(),
-            // A built-in configuration, or one read from a pipe, cannot change at its source. The running
-            // configuration stays.
+            // A configuration that is built in, or was read from a pipe, cannot change at its source.
             None => Ok(state.parsed.clone()),
         }
     }
 
-    /// Makes `parsed` the running configuration. `parsed` is the text `read` itself, or was derived from it.
+    /// Makes `parsed` the running configuration, which is the text `read` of the file or was derived from it.
     fn take_over(
         &self,
         state: &mut StoreState,
@@ -330,8 +328,8 @@ impl Store {
         Ok(applied)
     }
 
-    /// Prepares a change: takes over an edit of the file that no other part has noticed yet. Otherwise the
-    /// change would start from an old configuration, and writing it would lose the edit.
+    /// Prepares a change: takes over an edit of the file that the gateway has not noticed yet. Otherwise the
+    /// change would start from an old configuration, and writing it would overwrite the edit.
     ///
     /// Returns true if the file may be written.
     fn begin<R>(&self, state: &mut StoreState, change: Change<'_>) -> Result<bool, ChangeError<R>> {
@@ -365,8 +363,8 @@ impl Store {
         now != state.in_file
     }
 
-    /// Returns the file that changes are written to, if there is one. The change that turns `admin.persist` off
-    /// is still written.
+    /// Returns the file to which changes are written; `None` if they are not written. A change that turns
+    /// `admin.persist` off is itself still written.
     fn keeps_in(&self, next: &Parsed) -> Option<&Path> {
         let persists = next.config.admin.persist || self.load().config.admin.persist;
         self.source.keeps_changes_in().filter(|_| persists)
@@ -382,7 +380,7 @@ impl Store {
         writable: bool,
     ) -> Result<Applied, ChangeError<R>> {
         if parsed.text == state.parsed.text {
-            // The configuration is the running one already.
+            // The new configuration equals the running one.
             let snapshot = self.load();
             let before = snapshot.revision;
             return Ok(Applied { before, snapshot, changes: Vec::new(), after_restart: Vec::new() });
@@ -435,7 +433,7 @@ impl Store {
         Ok((next, applied))
     }
 
-    /// Writes a configuration to its file, if it has one.
+    /// Writes a configuration to its file. Does nothing if changes are not written to a file.
     fn write(&self, state: &mut StoreState, parsed: &Parsed) -> Result<(), (String, KeepError)> {
         let Some(file) = self.keeps_in(parsed) else { return Ok(()) };
         keep(file, &parsed.text, || !self.is_edited(state))
@@ -477,8 +475,8 @@ impl Store {
     }
 }
 
-/// Returns the reader of secrets. Secrets are optional if names are unresolved: such a configuration is only
-/// checked, and the machine that will run it may have secrets that this one lacks.
+/// Returns the reader of secrets. Secrets are optional if names stay unresolved: the configuration is then only
+/// checked, perhaps on a machine that lacks the secrets of the machine that will run it.
 fn secrets(names: Resolution) -> Secrets {
     if names == Resolution::Unresolved { Secrets::optional() } else { Secrets::required() }
 }

@@ -11,7 +11,7 @@ use crate::policy::rate_limit;
 use crate::tls::acme::AcmePlan;
 use crate::upstream::{HealthPlan, ResolvedAddresses};
 
-/// The parts of the running snapshot that background services follow.
+/// Senders of the parts of the running snapshot that background services follow.
 pub struct Watches {
     health: watch::Sender<HealthPlan>,
     resolved: watch::Sender<Arc<ResolvedAddresses>>,

@@ -1,5 +1,5 @@
-//! `[access]`: allows or refuses clients by their address. The networks are merged into sorted ranges without
-//! overlap, so that a list of thousands of networks costs a request about a dozen comparisons.
+//! `[access]`: allows or refuses clients by their address. Because the networks are merged into sorted ranges
+//! without overlap, a list of thousands of networks costs a request about a dozen comparisons.
 
 use std::net::IpAddr;
 
@@ -22,8 +22,8 @@ impl Access {
         (access.allow.is_some() || !access.deny.0.is_empty()).then_some(access)
     }
 
-    /// Refuses a client whose `address` is not allowed. A client on a Unix socket has no address (`None`), and
-    /// no network of a list matches it.
+    /// Refuses a client whose `address` is not allowed. A client on a Unix socket has no address (`None`), so
+    /// no network matches the client.
     pub fn check(&self, address: Option<IpAddr>) -> Verdict {
         let is_in = |ranges: &Ranges| address.is_some_and(|address| ranges.contain(address));
         let is_denied = is_in(&self.deny);

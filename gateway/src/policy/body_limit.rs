@@ -1,6 +1,6 @@
-//! `[limits]`: maximum size and minimum speed of a request body. A request whose announced length is too large
-//! is refused before a backend gets any of it (RFC 9110 15.5.14). Pingora counts the
-//! bytes of a body without an announced length, and each part that passes is compared with the limit.
+//! `[limits]`: maximum size and minimum rate of a request body. A request whose announced length is too large
+//! is refused before a backend gets any of it (RFC 9110 15.5.14). Without an announced length, Pingora counts the
+//! bytes of the body, and the limit is checked at each part that is forwarded.
 
 use std::time::{Duration, Instant};
 
@@ -50,8 +50,8 @@ impl BodyLimit {
             return Verdict::Continue(());
         }
         let reply = Reply::new(Problem::ContentTooLarge, TOO_LONG);
-        // A client that waits for 100 (Continue) does not send the body. The gateway could then mistake the
-        // client's next request for that body.
+        // A client that waits for 100 (Continue) does not send the body after this reply, so the gateway would
+        // mistake the client's next request for the body.
         Verdict::Reply(if field_list::has(request, header::EXPECT, "100-continue") {
             reply.and_close()
         } else {
@@ -59,7 +59,7 @@ impl BodyLimit {
         })
     }
 
-    /// Returns true if a body of `bytes` bytes so far is within the limit.
+    /// Returns true if a body that has `bytes` bytes so far is within the limit.
     pub fn allows(&self, bytes: usize) -> bool {
         u64::try_from(bytes).is_ok_and(|bytes| bytes <= self.max)
     }
@@ -69,8 +69,8 @@ impl BodyLimit {
         self.rate.timeout
     }
 
-    /// Starts to watch a body at `now`. `waited` is the time spent waiting for the client so far, if that is
-    /// known.
+    /// Starts to watch a body at `now`. `waited` is the time that the gateway has waited for the client so far;
+    /// `None` if unknown.
     pub fn begin(&self, waited: Option<Duration>, now: Instant) -> Arrival {
         Arrival {
             watch: RateWatch::new(self.rate),
@@ -85,7 +85,7 @@ impl BodyLimit {
 #[derive(Debug)]
 pub struct Arrival {
     watch: RateWatch,
-    /// Time spent waiting for the client up to the last part.
+    /// Time that the gateway had waited for the client when the last part came.
     waited: Duration,
     /// Time at which the last part came.
     last: Instant,
@@ -98,13 +98,13 @@ impl Arrival {
         self.watch.left()
     }
 
-    /// Records a part of `bytes` bytes that came at `now`. `waited` is the time spent waiting for the client so
-    /// far.
+    /// Records a part of `bytes` bytes that came at `now`. `waited` is the time that the gateway has waited for
+    /// the client so far.
     ///
-    /// Over HTTP/2 that time is not known (`None`), because the backend may have been the slow side. The time
-    /// since the last part then counts as waiting. A part that is late by this measure is forgiven once, until
-    /// the client is back at its rate. A client that the backend kept waiting gets back to its rate: it has a
-    /// full window of data to send.
+    /// Over HTTP/2, `waited` is not known (`None`), because the backend may have been the slow side. Then the
+    /// time since the last part counts. One late part is forgiven, and another one only after the client has
+    /// caught up with the minimum rate. A client that was waiting for the backend catches up at once, because
+    /// it has a full window of data to send.
     ///
     /// # Errors
     /// Returns an error if the part came too late.

@@ -1,5 +1,5 @@
-//! `client_ca_file`: identifies a client by the certificate that it sent in its TLS handshake, and tells the
-//! backend the identity.
+//! `client_ca_file`: identifies a client by the certificate that it presented in its TLS handshake, and tells
+//! the backend the identity.
 
 use http::HeaderName;
 use pingora::Result;
@@ -11,10 +11,10 @@ use crate::reply::{Problem, Reply};
 use crate::tls::{ClientIdentity, Handshake};
 
 const SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
-/// Field that carries the client's certificate (RFC 9440 2.2).
+/// Header field with the client's certificate (RFC 9440 2.2).
 const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 
-/// Certificate requirement for the clients of a virtual host.
+/// Check of the certificates of a virtual host's clients.
 pub struct ClientCertificates {
     /// Identifier of the certificate authority whose certificates are accepted.
     authority: [u8; 32],
@@ -22,12 +22,12 @@ pub struct ClientCertificates {
 }
 
 impl ClientCertificates {
-    /// Creates the check, which accepts certificates of `authority`.
+    /// Creates a check that accepts certificates of `authority`.
     pub fn new(authority: [u8; 32], certificate: ClientCertificate) -> Self {
         ClientCertificates { authority, required: certificate == ClientCertificate::Required }
     }
 
-    /// Returns true if a client without a valid certificate is refused.
+    /// Returns true if a client without a valid certificate is refused; false if a certificate is optional.
     pub fn is_required(&self) -> bool {
         self.required
     }
@@ -35,8 +35,8 @@ impl ClientCertificates {
     /// Accepts or refuses a client by its TLS handshake. `handshake` is `None` for a connection without TLS.
     pub fn check(&self, handshake: Option<&Handshake>) -> Verdict {
         if handshake.is_some_and(|handshake| handshake.asked_for != Some(self.authority)) {
-            // The handshake asked for no certificate, or for one of an authority that was configured earlier or
-            // belongs to another host. A new connection may succeed, hence 421 (RFC 9110 15.5.20).
+            // The handshake asked for no certificate, or for one of another authority (of another host, or
+            // configured earlier). A new connection may succeed, hence 421 (RFC 9110 15.5.20).
             let detail = "the TLS connection was made before a change of the configuration, or without the \
                  name of this host";
             return Verdict::Reply(Reply::new(Problem::Misdirected, detail));
@@ -54,7 +54,7 @@ impl ClientCertificates {
         }
     }
 
-    /// Tells the backend who the client is. The fields with these names that the client sent have been removed
+    /// Tells the backend the client's identity. Fields with the same names from the client have been removed
     /// before.
     ///
     /// # Errors

@@ -1,12 +1,12 @@
-//! Recognises logins that belong to a connection instead of a request: NTLM, and Negotiate as many servers
-//! treat it (RFC 4559 6). The backend attributes every later request on that connection to the same user. A
-//! client that logs in like this therefore gets connections to backends that no other client uses, as long as
-//! the client's own connection lasts.
+//! Recognises logins that apply to a connection instead of a request: NTLM, and Negotiate on many servers (RFC
+//! 4559 6). After such a login, the backend attributes every later request on the connection to the same user.
+//! The client therefore gets connections to backends that no other client uses, until the client's own
+//! connection ends.
 
 use http::header::AUTHORIZATION;
 use pingora::http::RequestHeader;
 
-/// Returns true if the request logs its connection in.
+/// Returns true if the request is a login that applies to its whole connection.
 pub fn is_in(request: &RequestHeader) -> bool {
     request.headers.get_all(AUTHORIZATION).iter().any(|value| {
         let scheme = value.as_bytes().split(|byte| *byte == b' ').next().unwrap_or_default();

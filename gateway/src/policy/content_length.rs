@@ -1,8 +1,8 @@
 //! Refuses a request whose length is ambiguous. A recipient that reads `Content-Length: 5, 5`, or two equal
-//! fields, may take the first number, the last, or none. If two recipients differ, one sees a request that the
-//! other does not see (request smuggling, RFC 9112 11.2). The same holds for `010`, which is ten or eight. Over
-//! HTTP/1 such a request has been refused earlier. Over HTTP/2 Pingora accepts equal fields and leading zeros
-//! unchanged.
+//! fields, may take the first number, the last, or none. If two recipients differ, one of them sees a request
+//! that the other does not see (request smuggling, RFC 9112 11.2). The same is true of `010`, which some
+//! recipients read as ten and others as eight. Over HTTP/1 such a request has already been refused. Over
+//! HTTP/2, Pingora lets equal fields and leading zeros pass.
 
 use http::{HeaderMap, header};
 
@@ -34,7 +34,7 @@ pub fn check(headers: &HeaderMap) -> Verdict {
         (Some(_), _) => "there are several Content-Length fields",
         (None, Err(detail)) => detail,
     };
-    // The connection must close: without a certain length, the end of the body is unknown.
+    // The connection must close, because the end of the body is unknown.
     Verdict::Reply(Reply::new(Problem::BadRequest, detail).and_close())
 }
 

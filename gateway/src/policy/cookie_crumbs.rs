@@ -1,6 +1,6 @@
 //! Joins cookies for backends that speak HTTP/1. An HTTP/2 client may send each cookie in a separate field,
-//! which compresses better. HTTP/1 has one field for all cookies, so the gateway joins them again (RFC 9113
-//! 8.2.3).
+//! which compresses better. HTTP/1 has one field for all cookies, so the gateway joins the fields again (RFC
+//! 9113 8.2.3).
 
 use bytes::BytesMut;
 use http::{HeaderValue, header};

@@ -1,6 +1,6 @@
 //! `[cors]`: decides which pages of other origins may use a response (CORS, section 3.2 of the fetch standard).
-//! The gateway answers for its backends: it replaces the CORS fields of a backend's response. Local replies
-//! carry the same fields, because a script could otherwise not read the reason of a refusal.
+//! The gateway decides instead of the backends: it replaces the CORS fields of a backend's response. Local
+//! replies get the same fields, because a script could otherwise not read why its request was refused.
 
 use std::collections::HashSet;
 
@@ -27,7 +27,7 @@ const ANY: HeaderValue = HeaderValue::from_static("*");
 pub struct Cors {
     any_origin: bool,
     origins: HashSet<String>,
-    /// Origins with a wildcard: the text before the subdomain, and the text after it.
+    /// Origins with a wildcard for the subdomain: the text before and the text after the wildcard.
     below: Vec<(String, String)>,
     methods: Allowed<Method>,
     headers: Allowed<HeaderName>,
@@ -36,7 +36,7 @@ pub struct Cors {
     max_age: HeaderValue,
 }
 
-/// Allowed values, with the field value that lists them.
+/// Allowed methods or fields, with the header field value that lists them.
 struct Allowed<T> {
     any: bool,
     these: Vec<T>,
@@ -92,8 +92,8 @@ pub fn asks_for(method: &Method, request: &HeaderMap) -> Option<Method> {
         return None;
     }
     let mut asked = request.get_all(ACCESS_CONTROL_REQUEST_METHOD).iter();
-    // A browser asks for one method. The gateway refuses to choose between two, because the method selects the
-    // route.
+    // A browser asks for one method. The gateway does not choose between two methods, because the method
+    // selects the route.
     match (asked.next(), asked.next()) {
         (Some(one), None) => Method::from_bytes(one.as_bytes()).ok(),
         _ => None,
@@ -101,8 +101,8 @@ pub fn asks_for(method: &Method, request: &HeaderMap) -> Option<Method> {
 }
 
 impl Cors {
-    /// Returns the reply to a preflight for `method`. [`Cors::on_reply`] adds the fields that say who may read
-    /// the reply.
+    /// Returns the reply to a preflight for `method`. [`Cors::on_reply`] adds the fields that name the allowed
+    /// origin.
     pub fn answer(&self, method: &Method, request: &HeaderMap) -> Reply {
         let refused = |what: &str| {
             Reply::new(Problem::OriginNotAllowed, format!("pages of other origins may not {what}"))
@@ -132,7 +132,7 @@ impl Cors {
             || matches!(*method, Method::GET | Method::HEAD | Method::POST)
     }
 
-    /// Returns the first field name that the preflight asks for and the table does not allow.
+    /// Returns the first field name that the preflight asks for but the table does not allow.
     fn forbidden_field<'r>(&self, request: &'r HeaderMap) -> Option<&'r str> {
         let names = field_list::members(request, ACCESS_CONTROL_REQUEST_HEADERS);
         let mut names = names.map(|name| std::str::from_utf8(name).unwrap_or("?"));

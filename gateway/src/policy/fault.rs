@@ -29,13 +29,13 @@ impl Fault {
         })
     }
 
-    /// Returns the delay of a request, if it is delayed. `draw` is a random number below 100.
+    /// Returns the delay of a request, or `None` for no delay. `draw` is a random number below 100.
     pub fn delay(&self, draw: u8) -> Option<Duration> {
         (draw < self.delay_percent).then_some(self.delay)
     }
 
-    /// Returns the local reply that replaces the backend's response, if the request is aborted. `draw` is a
-    /// random number below 100.
+    /// Returns the local reply that aborts a request; `None` if the request is not aborted. `draw` is a random
+    /// number below 100.
     pub fn abort(&self, draw: u8) -> Option<Reply> {
         let status = self.abort.filter(|_| draw < self.abort_percent)?;
         let detail = "this route returns this response on purpose (fault injection)";

@@ -1,5 +1,5 @@
-//! Key for consistent hashing: a part of the request that stays the same for the same client, or for the same
-//! resource.
+//! Key for consistent hashing: a part of the request that is the same for each request of a client, or for each
+//! request for a resource.
 
 use std::net::IpAddr;
 

@@ -1,5 +1,5 @@
-//! `[limits]`: maximum size of the head of a request. A request with an overlong target or too many fields gets
-//! a local reply (RFC 9110 15.5.15, RFC 6585 5) before the gateway processes it further.
+//! `[limits]`: maximum size of a request head. A request with an overlong target or too many fields gets a
+//! local reply (RFC 9110 15.5.15, RFC 6585 5) before the gateway processes it further.
 
 use http::header;
 use pingora::http::RequestHeader;
@@ -15,7 +15,7 @@ pub const HEAD_TOO_LARGE: &str = "the header is larger than limits.max_header_by
 /// Detail of the local reply to a head with too many fields.
 pub const TOO_MANY_FIELDS: &str = "there are more header fields than limits.max_header_fields allows";
 
-/// Limits of a request's head.
+/// Limits of a request head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadSize {
     /// Maximum length of the target, in bytes.
@@ -37,7 +37,7 @@ impl From<&Limits> for HeadSize {
 }
 
 impl HeadSize {
-    /// Returns the wider of both limits, for each value.
+    /// Returns the larger of both limits, for each value.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         HeadSize {
@@ -47,15 +47,15 @@ impl HeadSize {
         }
     }
 
-    /// Refuses a head that exceeds the limits. The size is that of the head in HTTP/1 form, for every HTTP
-    /// version. All cookies count as one field, although a browser sends each in a separate field over HTTP/2
-    /// (RFC 9113 8.2.3).
+    /// Refuses a head that exceeds the limits. For every HTTP version, the size is that of the head in HTTP/1
+    /// form. All cookies count as one field, because over HTTP/2 a browser sends each cookie in a separate
+    /// field (RFC 9113 8.2.3).
     pub fn check(&self, request: &RequestHeader) -> Verdict {
         /// Length of the colon, the space, and the end of the line.
         const AROUND_FIELD: usize = 4;
-        /// Number of bytes by which a cookie's field name and punctuation exceed the `; ` between two cookies.
+        /// Number of bytes by which a separate Cookie field is longer than a `; ` between two cookies.
         const SPARED_BY_CRUMB: usize = "cookie".len() + AROUND_FIELD - "; ".len();
-        /// Length of two spaces, the version, and the ends of the line and of the head.
+        /// Length of the request line without method and target, and of the empty line that ends the head.
         const AROUND_LINE: usize = 14;
         let target = request.raw_path().len();
         if target > self.uri {

@@ -1,5 +1,5 @@
 //! `[headers]`: sets, adds or removes header fields of requests and responses as the operator configures. The
-//! gateway first removes, then sets, then adds, so that no rule undoes another.
+//! gateway first removes, then sets, then adds fields, so that no rule undoes another rule.
 
 use http::{HeaderName, HeaderValue};
 use pingora::Result;
@@ -7,7 +7,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::config::{FieldName, Fields, Headers};
 
-/// Response field that names the backend, if `expose_backend` is set.
+/// Response field that names the backend if `expose_backend` is true.
 const X_BACKEND: HeaderName = HeaderName::from_static("x-backend");
 
 /// The compiled `[headers]` table.
@@ -51,7 +51,7 @@ impl HeaderRules {
     /// Applies the rules to a request for the backend.
     ///
     /// # Errors
-    /// Returns an error if Pingora refuses a field. Validation of the configuration has excluded that.
+    /// Returns an error if Pingora refuses a field, which the validation of the configuration has excluded.
     pub fn on_request(&self, request: &mut RequestHeader) -> Result<()> {
         for name in &self.request.remove {
             request.remove_header(name);
@@ -65,10 +65,10 @@ impl HeaderRules {
         Ok(())
     }
 
-    /// Applies the rules to a response of `backend`.
+    /// Applies the rules to a response. `backend` is the name of the backend that sent it, if one did.
     ///
     /// # Errors
-    /// Returns an error if Pingora refuses a field. Validation of the configuration has excluded that.
+    /// Returns an error if Pingora refuses a field, which the validation of the configuration has excluded.
     pub fn on_response(&self, response: &mut ResponseHeader, backend: Option<&str>) -> Result<()> {
         for name in &self.response.remove {
             response.remove_header(name);

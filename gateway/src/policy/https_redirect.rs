@@ -6,14 +6,14 @@ use super::Verdict;
 use crate::config::normalise_host;
 use crate::reply::{Problem, Reply};
 
-/// Redirect to HTTPS.
+/// Redirect from plain HTTP to HTTPS.
 pub struct HttpsRedirect {
-    /// Port on which the gateway speaks HTTPS.
+    /// Port at which clients reach the gateway over HTTPS.
     port: u16,
 }
 
 impl HttpsRedirect {
-    /// Creates a redirect to this port.
+    /// Creates a redirect to the HTTPS port `port`.
     pub fn new(port: u16) -> Self {
         HttpsRedirect { port }
     }

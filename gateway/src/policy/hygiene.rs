@@ -1,6 +1,6 @@
-//! Refuses well-formed requests that no backend should see: methods that the gateway does not serve,
-//! expectations that it cannot meet, fields that would remove other fields without the gateway's knowledge, and
-//! fields that a backend could mistake for others.
+//! Refuses well-formed requests that no backend should get: with a method that the gateway does not serve, with
+//! an expectation that it cannot meet, with a `Connection` field that would remove other fields, or with fields
+//! that a backend could mistake for others.
 //!
 //! The syntax of an HTTP/1 request has been checked before (`downstream::http1`). The syntax of an HTTP/2 request
 //! is checked here, as far as h2 and Pingora do not check it.
@@ -21,8 +21,8 @@ const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH
 /// Maximum number of options in `Connection`; Pingora accepts no more.
 const MAX_OPTIONS: usize = 9;
 
-/// Fields that `Connection` must not name and so remove (RFC 9110 7.6.1). They are meant for the final
-/// recipient, or the gateway has based a decision on them.
+/// Fields that `Connection` must not name, because it would remove them (RFC 9110 7.6.1). The fields are meant
+/// for the final recipient, or the gateway bases a decision on them.
 const NOT_FOR_ONE_HOP: [&str; 16] = [
     "authorization",
     "cache-control",
@@ -42,7 +42,7 @@ const NOT_FOR_ONE_HOP: [&str; 16] = [
     "x-request-id",
 ];
 
-/// Field names with `_` that CGI and WSGI programs cannot distinguish from the names with `-`.
+/// Field names with `_` that CGI and WSGI programs cannot distinguish from the same names with `-`.
 const TWINS: [&str; 5] =
     ["content_length", "transfer_encoding", "x_forwarded_for", "x_forwarded_host", "x_forwarded_proto"];
 
@@ -55,19 +55,18 @@ const NOT_IN_HTTP2: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Length of the longest method that is passed on, in bytes. The longest registered method has 17 bytes. RFC
-/// 9112 3 wants 501 for a method that is longer than any that the server knows.
+/// Maximum length of a method, in bytes; the longest registered method has 17. A longer method gets 501, as RFC
+/// 9112 3 demands for methods that are longer than any that the server knows.
 pub const MAX_METHOD: usize = 32;
 
-/// Detail of the local reply to a longer method.
+/// Detail of the local reply to a method that is longer than [`MAX_METHOD`].
 pub const METHOD_TOO_LONG: &str = "the method is longer than every known method";
 
-/// Rewrites list fields that can express one meaning in several forms. The result is the form that Pingora and
-/// backends read: no empty members (RFC 9110 5.6.1), and no field if the list is empty. Pingora compares the
-/// whole value of these fields.
+/// Rewrites Expect, Upgrade and TE to their simplest form, because Pingora compares the whole value of these
+/// fields. This form has no empty members (RFC 9110 5.6.1). If the list is empty, the field is removed.
 ///
 /// # Errors
-/// Returns an error if Pingora refuses a value, which it does not do for a part of an accepted value.
+/// Returns an error if Pingora refuses a value, which does not happen: it is part of an accepted value.
 pub fn simplify_lists(request: &mut RequestHeader) -> Result<()> {
     for name in [EXPECT, UPGRADE, TE] {
         let mut lines = request.headers.get_all(&name).iter();
@@ -87,7 +86,7 @@ pub fn simplify_lists(request: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a request that must not reach a route.
+/// Refuses a request that must not be routed.
 pub fn check(request: &RequestHeader) -> Verdict {
     let verdict = if request.version == Version::HTTP_2 { http2(request) } else { http1(request) };
     if let Verdict::Reply(_) = verdict {
@@ -97,7 +96,7 @@ pub fn check(request: &RequestHeader) -> Verdict {
         return bad("the name of a header field can be mistaken for that of another one");
     }
     if request.headers.get_all(ORIGIN).iter().nth(1).is_some() {
-        // RFC 6454 7.3. A backend might use one of the fields, and `[cors]` another.
+        // RFC 6454 7.3 allows one field. A backend might use one of the fields, and `[cors]` another.
         return bad("there are several Origin fields");
     }
     match method(request) {
@@ -106,7 +105,7 @@ pub fn check(request: &RequestHeader) -> Verdict {
     }
 }
 
-/// Prepares a request that [`check`] has accepted for the backend. `version` is the client's HTTP version.
+/// Prepares a request for the backend, after [`check`] has accepted it. `version` is the client's HTTP version.
 ///
 /// # Errors
 /// Returns an error if Pingora refuses a field, which it does not do for a number.
@@ -119,20 +118,20 @@ pub fn on_request(version: Version, request: &mut RequestHeader) -> Result<()> {
         request.remove_header(&EXPECT);
     }
     if version <= Version::HTTP_11 && !matches!(request.raw_path(), [b'/', ..] | b"*") {
-        // The absolute form is for proxies (RFC 9112 3.2.1 and 3.2.2).
+        // The absolute form of a target is only for proxies (RFC 9112 3.2.1 and 3.2.2).
         let target = request.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         request.set_uri(Uri::from(target));
     }
     Ok(())
 }
 
-/// Returns true if a path may contain `byte`. The rule is the same for both HTTP versions, because a request
-/// that came over one version may go to the backend over the other.
+/// Returns true if a path may contain `byte`. The rule is the same for both HTTP versions, because the gateway
+/// may get a request over one version and forward it over the other.
 ///
 /// The set is larger than RFC 3986 2 allows: browsers leave `|`, `^` and brackets unencoded (percent-encode
 /// sets of the URL standard), and programs leave braces unencoded. The set has no `#`, because a target has no
-/// fragment (RFC 9110 7.1). The set also lacks every character that browsers encode and the `http` crate
-/// refuses in a URI: over HTTP/1 Pingora would answer such a request itself.
+/// fragment (RFC 9110 7.1). The set also lacks the characters that browsers encode and the `http` crate refuses
+/// in a URI, because Pingora itself would answer such a request over HTTP/1.
 pub const fn is_path_byte(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'#' | b'"' | b'<' | b'>' | b'`')
 }
@@ -151,14 +150,14 @@ pub fn foreign_byte(target: &[u8]) -> Option<usize> {
 }
 
 fn bad(detail: &'static str) -> Verdict {
-    // The connection closes: a client that sends such a request may send anything after it.
+    // The connection closes, because such a client may send anything after this request.
     Verdict::Reply(Reply::new(Problem::BadRequest, detail).and_close())
 }
 
-/// Returns the local reply to a method that no route serves.
+/// Returns the local reply to a method that no route serves; `None` if routes serve the method.
 fn method(request: &RequestHeader) -> Option<Reply> {
     if request.method == Method::TRACE {
-        // RFC 9110 9.3.8: the response would show the client the fields that were added on the way.
+        // RFC 9110 9.3.8: the response to TRACE would show the client the fields that the gateway has added.
         let reply = Reply::new(Problem::MethodNotAllowed, "TRACE is not allowed");
         return Some(reply.field(header::ALLOW, ALLOW));
     }
@@ -180,8 +179,8 @@ fn max_forwards(headers: &HeaderMap) -> Option<u64> {
     decimal::strict(headers.get(MAX_FORWARDS)?.as_bytes()).ok()
 }
 
-/// Refuses any expectation other than 100-continue, the only one defined (RFC 9110 10.1.1). An empty list is no
-/// expectation.
+/// Refuses any expectation other than 100-continue, which is the only defined expectation (RFC 9110 10.1.1). An
+/// empty list passes.
 fn expectation(request: &RequestHeader) -> Verdict {
     if request.version <= Version::HTTP_10 {
         return Verdict::Continue(());
@@ -195,13 +194,13 @@ fn expectation(request: &RequestHeader) -> Verdict {
     Verdict::Reply(Reply::new(Problem::ExpectationFailed, detail).and_close())
 }
 
-/// Refuses an HTTP/1 request whose `Connection` field is malformed or names a field that other recipients need.
+/// Refuses an HTTP/1 request whose `Connection` field is malformed or names a field that is not hop-by-hop.
 fn http1(request: &RequestHeader) -> Verdict {
     for (i, option) in field_list::members(&request.headers, CONNECTION).enumerate() {
         if i == MAX_OPTIONS {
             return bad("the Connection field has too many options");
         }
-        // `from_bytes` also accepts some options that are not tokens. They match no name below.
+        // `from_bytes` also accepts some options that are not tokens, but these match no name below.
         let Ok(name) = HeaderName::from_bytes(option) else {
             return bad("the Connection field has an option that is not a token");
         };
@@ -230,7 +229,7 @@ fn http2(request: &RequestHeader) -> Verdict {
     if headers.values().any(is_padded) {
         return bad("the value of a header field has white space around it");
     }
-    // If the client sends Host instead of :authority, h2 drops the scheme.
+    // The scheme may be missing: h2 drops it if the client sends Host instead of :authority.
     if request.method != Method::CONNECT
         && request.uri.scheme_str().is_some_and(|it| it != "http" && it != "https")
     {

@@ -1,8 +1,7 @@
-//! Policies that the gateway applies to requests and responses besides forwarding them: one file for each
-//! policy.
+//! Policies that the gateway applies to the requests and responses that it forwards, one file for each policy.
 //!
-//! A policy is compiled from its table in the configuration. It takes plain parts of a request instead of a
-//! session, and does not know any other policy.
+//! A policy is compiled from its table in the configuration. Its functions get parts of a request instead of a
+//! session, and do not use any other policy.
 
 pub mod access;
 pub mod auth;
@@ -35,10 +34,10 @@ use crate::config::normalized_name;
 pub use crate::reply::Verdict;
 use crate::util::field_list;
 
-/// Removes the fields that only the gateway may set, in every spelling that a backend may accept. `is_meant`
-/// gets each name as [`normalized_name`] returns it.
+/// Removes the fields for which `is_meant` returns true, in every spelling that a backend may accept:
+/// `is_meant` gets each name as [`normalized_name`] returns it.
 fn remove_where(request: &mut RequestHeader, is_meant: impl Fn(&str) -> bool) {
-    // Most requests have no such field, so the vector rarely allocates.
+    // Most requests have no such field, so the vector rarely allocates memory.
     let meant: Vec<HeaderName> =
         request.headers.keys().filter(|name| is_meant(&normalized_name(name.as_str()))).cloned().collect();
     for name in &meant {
@@ -53,7 +52,7 @@ fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h s
     pairs.filter(move |(named, _)| *named == name).map(|(_, value)| value)
 }
 
-/// Adds `field` to Vary: the response depends on that request field (RFC 9110 12.5.5).
+/// Adds the request field `field`, on which the response depends, to Vary (RFC 9110 12.5.5).
 fn add_vary(response: &mut ResponseHeader, field: &'static str) -> Result<()> {
     let is_there = |name| field_list::has(&response.headers, header::VARY, name);
     if is_there("*") || is_there(field) {

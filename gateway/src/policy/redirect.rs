@@ -17,13 +17,13 @@ pub struct Redirect {
 
 /// Parts of a request that a target can name.
 pub struct Asked<'r> {
-    /// Path by which the request was routed.
+    /// Path by which the request was routed, for the groups of the pattern.
     pub compared: &'r str,
-    /// Path as the client has written it, without dot segments.
+    /// Path as the client wrote it, but without dot segments.
     pub sent: &'r str,
     /// Query: the bytes after the question mark.
     pub query: &'r [u8],
-    /// Host, as the client has written it.
+    /// Host, as the client wrote it; `None` if there is no valid host.
     pub host: Option<&'r str>,
     /// True if the request came over TLS.
     pub is_https: bool,
@@ -33,8 +33,8 @@ impl Redirect {
     /// Compiles the redirect of `route`. Returns `None` if the route has no redirect.
     ///
     /// # Errors
-    /// Returns a description of the fault if the target is invalid. Validation of the configuration has
-    /// excluded that.
+    /// Returns a description of the fault if the target is invalid, which the validation of the configuration
+    /// has excluded.
     pub fn new(route: &config::Route) -> Result<Option<Self>, String> {
         if route.redirect.is_empty() {
             return Ok(None);
@@ -56,12 +56,12 @@ impl Redirect {
         }
     }
 
-    /// Returns the URL to which the client is sent. Returns `None` if the target names the host, and the
-    /// request has no valid one.
+    /// Returns the URL to which the client is redirected. Returns `None` if the target needs the host of the
+    /// request, but the request has no valid host.
     fn location(&self, asked: &Asked<'_>) -> Option<String> {
         let mut values = Values { asked, captures: None, pattern: self.pattern.as_ref() };
         let mut location = String::new();
-        // True while the last separator stands before a query that was empty.
+        // True after an empty `$query`: the separator before it may have to be removed.
         let mut is_open = false;
         for (section, part) in &self.target.parts {
             match part {
@@ -90,7 +90,7 @@ impl Redirect {
             close(&mut location);
         }
         if self.target.is_path {
-            // A host follows two slashes (RFC 3986 4.2), so a path keeps one.
+            // A host would follow two slashes (RFC 3986 4.2), so only one slash stays at the start of a path.
             let doubled = location.len() - location.trim_start_matches('/').len();
             location.drain(1..doubled.max(1));
         }
@@ -98,14 +98,14 @@ impl Redirect {
     }
 }
 
-/// Removes a question mark that nothing follows.
+/// Removes a question mark at the end of `location`.
 fn close(location: &mut String) {
     if location.ends_with('?') {
         location.pop();
     }
 }
 
-/// Values for one request. The pattern runs only if the target names one of its groups.
+/// Values for the target, from one request. The pattern is matched only if the target names one of its groups.
 struct Values<'r> {
     asked: &'r Asked<'r>,
     captures: Option<Captures<'r>>,
@@ -124,7 +124,7 @@ impl Values<'_> {
                 let group = self.captures.as_ref().and_then(|captures| captures.get(number));
                 push_encoded(into, group.map_or("", |group| group.as_str()).as_bytes(), in_query);
             }
-            // A path without a leading slash ("OPTIONS *") is not one that the client could request again.
+            // The client could not request a path without a leading slash ("OPTIONS *") again.
             Value::Path => {
                 let path = if asked.sent.starts_with('/') { asked.sent } else { "/" };
                 push_encoded(into, path.as_bytes(), in_query);
@@ -139,7 +139,7 @@ impl Values<'_> {
     }
 }
 
-/// Appends a query unchanged, except for bytes that a URL must not contain: they are percent-encoded.
+/// Appends a query, and percent-encodes only bytes that a URL must not contain.
 fn push_query(into: &mut String, query: &[u8]) {
     for byte in query {
         match byte {

@@ -1,14 +1,14 @@
 //! Request ids. The gateway sends the id to the backend, returns it to the client and logs it, so that a
-//! request can be found again by its id. The gateway ignores an `X-Request-Id` that the client sends, because a
-//! client could choose the id of another request.
+//! request can be found by its id. An `X-Request-Id` from the client is ignored, because a client could choose
+//! the id of another request.
 
 use http::HeaderValue;
 use uuid::{NoContext, Timestamp, Uuid};
 
 pub use crate::reply::X_REQUEST_ID;
 
-/// Returns a new id: a UUIDv7 (RFC 9562 5.7), so that ids sort by time. The function avoids the library's
-/// shared counter, which would take a lock.
+/// Returns a new id: a UUIDv7 (RFC 9562 5.7), because such ids sort by time. The library's shared counter is
+/// not used, because it takes a lock.
 pub fn generate() -> HeaderValue {
     let id = Uuid::new_v7(Timestamp::now(NoContext));
     let mut buffer = Uuid::encode_buffer();

@@ -1,4 +1,4 @@
-//! Rewrites the path of a request before the backend gets it, if the route says so.
+//! Rewrites the path of a request for the backend, if the route is configured to do so.
 
 use http::Uri;
 use http::uri::PathAndQuery;
@@ -10,15 +10,15 @@ use super::Verdict;
 use crate::config::{self, Paths, Template, TemplatePart, Value, read_path};
 use crate::reply::{Problem, Reply};
 
-/// Change of the path on its way to the backend.
+/// Rule that makes the path for the backend from the path of the request.
 #[derive(Debug)]
 pub enum Rewrite {
     /// The path stays.
     Keep,
     /// The gateway removes this prefix.
     Strip(String),
-    /// The gateway replaces the first match of the pattern by the template, filled with the groups of the
-    /// match.
+    /// The gateway replaces the first match of the pattern by the template. The template is filled with the
+    /// groups of the match.
     Replace(Regex, Template),
 }
 
@@ -26,8 +26,8 @@ impl Rewrite {
     /// Compiles the path rewrite of `route`.
     ///
     /// # Errors
-    /// Returns a description of the fault if the template is invalid. Validation of the configuration has
-    /// excluded that.
+    /// Returns a description of the fault if the template is invalid, which the validation of the configuration
+    /// has excluded.
     pub fn new(route: &config::Route) -> Result<Self, String> {
         Ok(match (&route.path_prefix, &route.path_regex) {
             (Some(prefix), _) if route.strip_prefix => Rewrite::Strip(prefix.clone()),
@@ -39,12 +39,12 @@ impl Rewrite {
         })
     }
 
-    /// Returns the new path of a request that was routed by `compared` and would otherwise go to the backend as
-    /// `sent`. Returns `None` if the path stays as `sent`.
+    /// Returns the new path of a request; `None` if the path stays as `sent`. The request was routed by the
+    /// path `compared`, and without a rewrite the backend gets the path `sent`.
     ///
-    /// Refuses a request whose new path has dot segments. A replacement can create one: `/f../x` becomes
-    /// `/files/../x` if `/f` becomes `/files/`. A backend would resolve it to a path that belongs to another
-    /// route.
+    /// Refuses a request whose new path has dot segments, because a backend would resolve them to a path that
+    /// may be on another route. A replacement can create a dot segment: `/f../x` becomes `/files/../x` if `/f`
+    /// becomes `/files/`.
     pub fn check(&self, compared: &str, sent: &str) -> Verdict<Option<String>> {
         let path = self.apply(compared, sent);
         let is_replaced = matches!(self, Rewrite::Replace(..));
@@ -62,26 +62,25 @@ impl Rewrite {
     fn apply(&self, compared: &str, sent: &str) -> Option<String> {
         let rest = match self {
             Rewrite::Keep => return None,
-            // The rest of the path stays as the client has written it. If the client spelled the prefix
-            // differently, the routed path is used.
+            // The rest of the path stays as the client wrote it. But if the client wrote the prefix in another
+            // form, the rest of the routed path is used.
             Rewrite::Strip(prefix) => {
                 let below = |path: &'_ str| path.strip_prefix(prefix.as_str()).map(str::to_owned);
                 below(sent).filter(|rest| is_whole(prefix, rest)).or_else(|| below(compared))?
             }
             Rewrite::Replace(pattern, template) => replace(pattern, template, compared),
         };
-        // The path must not begin with two slashes: a backend that redirects might send the client to the host
-        // in `//host/`.
+        // The path must not begin with two slashes, because a backend that redirects might send the client to
+        // the host in `//host/`.
         Some(format!("/{}", rest.trim_start_matches('/')))
     }
 }
 
-/// Changes the path of a request and keeps the query. The new path is `rewritten`. If that is `None`, the new
-/// path is the one to send in `paths`, by which the request was routed. If both are `None`, the path stays as
-/// the client has written it.
+/// Changes the path of a request and keeps the query. The new path is `rewritten`, or else the path to send in
+/// `paths`. If both are `None`, the path stays as the client wrote it.
 ///
 /// # Errors
-/// Returns an error if the new path is not valid. Validation of the configuration has excluded that.
+/// Returns an error if the new path is not valid, which the validation of the configuration has excluded.
 pub fn on_request(request: &mut RequestHeader, rewritten: Option<&str>, paths: Option<&Paths>) -> Result<()> {
     let written = request.uri.path();
     let resolved = || paths.map(|paths| &*paths.sent).filter(|sent| *sent != written);
@@ -109,7 +108,7 @@ fn replace(pattern: &Regex, template: &Template, path: &str) -> String {
             TemplatePart::Value(Value::Group(number)) => {
                 replaced.push_str(groups.get(*number).map_or("", |group| group.as_str()));
             }
-            // A template of a rewrite can name only groups.
+            // The template of a rewrite can name only groups.
             TemplatePart::Value(_) => {}
         }
     }
@@ -117,7 +116,7 @@ fn replace(pattern: &Regex, template: &Template, path: &str) -> String {
     replaced
 }
 
-/// Returns true if some servers would see a dot segment in `path`.
+/// Returns true if some servers would find a dot segment in `path`, for example an encoded one.
 fn has_dot_segments(path: &str) -> bool {
     path.split('/').any(|segment| matches!(segment, "." | "..")) || read_path(path).is_err()
 }

@@ -1,4 +1,4 @@
-//! `[security_headers]`: adds fields that make browsers more careful, to every response and local reply.
+//! `[security_headers]`: adds fields that make browsers more careful to every response and local reply.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora::Result;
@@ -6,11 +6,11 @@ use pingora::http::ResponseHeader;
 
 use crate::config;
 
-/// Security fields, ready to be set.
+/// Compiled `[security_headers]` table: names and values of the fields.
 pub struct SecurityHeaders {
     always: Vec<(HeaderName, HeaderValue)>,
-    /// Value of Strict-Transport-Security, for HTTPS only: over plain HTTP anyone on the path could have
-    /// changed it (RFC 6797 7.2).
+    /// Value of Strict-Transport-Security, which RFC 6797 7.2 allows over HTTPS only, because over plain HTTP
+    /// an attacker could have changed it; `None` sends no such field.
     over_https: Option<HeaderValue>,
 }
 
@@ -32,7 +32,7 @@ impl From<&config::SecurityHeaders> for SecurityHeaders {
 }
 
 impl SecurityHeaders {
-    /// Returns the fields for a response over HTTPS, or over plain HTTP.
+    /// Returns the fields for a response, which depend on whether the client uses HTTPS.
     pub fn fields(&self, is_https: bool) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         let always = self.always.iter().map(|(name, value)| (name, value));
         let hsts = self.over_https.as_ref().filter(|_| is_https);

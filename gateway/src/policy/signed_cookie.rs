@@ -1,5 +1,5 @@
-//! Cookies that a client keeps for the gateway and cannot forge: the value carries a signature (HMAC-SHA-256)
-//! over the cookie's purpose and its content.
+//! Cookies that a client stores for the gateway but cannot forge, because the value contains a signature
+//! (HMAC-SHA-256) of the cookie's purpose and content.
 
 use std::sync::Arc;
 
@@ -15,17 +15,17 @@ use super::cookies;
 use crate::util::random::NoRandomBytes;
 use crate::util::{cache_control, random};
 
-/// Time that a client keeps the cookie, in seconds: 30 days.
+/// Time for which a client stores the cookie, in seconds: 30 days.
 const MAX_AGE_SECS: u32 = 30 * 24 * 60 * 60;
 
 /// Key that signs cookies.
 pub struct CookieKey(Vec<u8>);
 
 impl CookieKey {
-    /// Reads the key from an environment variable. A random key replaces a variable that is empty or not set.
+    /// Reads the key from an environment variable. If the variable is empty or not set, creates a random key.
     ///
     /// # Errors
-    /// Returns an error if the variable is not set and the system has no random bytes.
+    /// Returns an error if a random key is needed but the system has no random bytes.
     pub fn from_variable(name: &str) -> std::result::Result<Self, NoRandomBytes> {
         CookieKey::new(std::env::var(name).ok().filter(|secret| !secret.trim().is_empty()))
     }
@@ -33,7 +33,7 @@ impl CookieKey {
     /// Creates a key from `secret`. Without a secret, creates a random key that lasts as long as the process.
     ///
     /// # Errors
-    /// Returns an error if there is no `secret` and the system has no random bytes.
+    /// Returns an error if there is no `secret` but the system has no random bytes.
     pub fn new(secret: Option<String>) -> std::result::Result<Self, NoRandomBytes> {
         Ok(CookieKey(match secret {
             Some(secret) => secret.into_bytes(),
@@ -44,15 +44,15 @@ impl CookieKey {
     fn sign(&self, purpose: &str, value: &str) -> std::result::Result<String, ErrorStack> {
         let key = PKey::hmac(&self.0)?;
         let mut signer = Signer::new(MessageDigest::sha256(), &key)?;
-        // A purpose is a name without line breaks, so the line break separates purpose and value without doubt.
+        // A purpose has no line break, so the first line break always separates purpose and value.
         signer.update(format!("{purpose}\n{value}").as_bytes())?;
         let signature = signer.sign_to_vec()?;
-        // 128 bits are too many to guess.
+        // A signature of 128 bits cannot be guessed.
         Ok(hex::encode(&signature[..16]))
     }
 }
 
-/// Cookie with one purpose.
+/// Definition of a cookie: its name, its purpose, and the key that signs it.
 pub struct SignedCookie {
     name: String,
     purpose: String,
@@ -60,12 +60,12 @@ pub struct SignedCookie {
 }
 
 impl SignedCookie {
-    /// Creates a cookie called `name`. A cookie that was signed for another `purpose` is ignored.
+    /// Defines a cookie called `name`. A cookie that was signed for another purpose than `purpose` is ignored.
     pub fn new(name: &str, purpose: String, key: Arc<CookieKey>) -> Self {
         SignedCookie { name: name.to_owned(), purpose, key }
     }
 
-    /// Returns the content of the client's cookie, if the gateway has signed it.
+    /// Returns the content of the client's cookie; `None` if there is no cookie that the gateway has signed.
     pub fn read<'h>(&'h self, headers: &'h HeaderMap) -> Option<&'h str> {
         cookies(headers, &self.name).find_map(|signed| {
             let (value, signature) = signed.rsplit_once('.')?;
@@ -77,8 +77,8 @@ impl SignedCookie {
     }
 
     /// Sets a cookie with the content `value` on the response. A client that gets the cookie over HTTPS sends
-    /// it over HTTPS only. The response becomes private, so that no cache gives the cookie to other clients:
-    /// all of them would go to the same backend.
+    /// it over HTTPS only. The response becomes private, because a shared cache would give the cookie to other
+    /// clients, which would then all use the same backend.
     ///
     /// # Errors
     /// Returns an error if Pingora refuses the field, which does not happen for this one.

@@ -1,6 +1,6 @@
-//! Announcements of the process: that it serves, that a successor takes over, that it stops. The receivers are the pid
-//! file, the command that waits until the gateway runs in the background, and the service manager such as systemd, over
-//! the socket that `NOTIFY_SOCKET` names (`sd_notify(3)`).
+//! Announcements that the process serves, that a successor takes over, or that the process stops. The receivers are
+//! the pid file, the command that waits until the gateway runs in the background, and the service manager, such as
+//! systemd. The service manager is told over the socket that `NOTIFY_SOCKET` names (`sd_notify(3)`).
 
 use std::path::Path;
 
@@ -17,8 +17,8 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// Prepares the announcement, and checks that the file `pid_file` can be written. An empty `pid_file` means no
-    /// file.
+    /// Prepares the announcement, and checks that the pid file can be written. If `pid_file` is empty, there is no
+    /// pid file.
     ///
     /// # Errors
     /// Returns an error if the file cannot be written.

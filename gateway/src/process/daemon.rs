@@ -1,12 +1,12 @@
 //! The `--daemon` option: the command returns when the gateway serves, and the gateway continues in the background.
 //!
 //! A process with threads cannot be forked safely, so the program is started again with the same arguments, in a new
-//! session. Until it serves, it writes its errors where the command writes them. Then it lets go of the terminal, and
-//! tells the command so over a socket, which it received as its standard input.
+//! session: the daemon. Until the daemon serves, it writes its errors to the command's standard error. Then it closes
+//! the terminal, and tells the command so over a socket, which the daemon received as its standard input.
 //!
-//! A launcher process stands between the command and the daemon. The launcher ends at once, so that the daemon is a
-//! child of the system's first process before it is announced. systemd checks the parent at that moment: it does not
-//! wait for a main process that is not its child, and kills such a process right after SIGTERM when the service is
+//! The command starts a launcher process, which starts the daemon and ends at once. So the daemon is a child of the
+//! system's first process before the daemon is announced. systemd checks the parent at that moment. It does not wait
+//! for a main process that is not its child, but kills such a process right after SIGTERM when the service is
 //! stopped.
 
 use std::env;
@@ -37,7 +37,7 @@ pub enum DaemonError {
     /// The process cannot leave the session of the terminal.
     #[error("--daemon: cannot leave the session of the terminal: {0}")]
     Session(nix::errno::Errno),
-    /// The log would be lost, because the process lets go of the console.
+    /// The log would be lost, because a daemon has no console.
     #[error(
         "--daemon: a background process has no console for the log (logging.output = \"console\"); set \
          logging.output = \"file\" and logging.file_path"
@@ -79,7 +79,7 @@ fn again(role: &str) -> Result<Command, DaemonError> {
     Ok(command)
 }
 
-/// Connection of the daemon to the terminal and to the command that started it.
+/// Connection of the daemon to the terminal, and to the command that started the daemon.
 pub struct Terminal(());
 
 impl Terminal {
@@ -92,7 +92,7 @@ impl Terminal {
         Ok(Terminal(()))
     }
 
-    /// Lets go of the terminal, and ends the command that waits.
+    /// Closes the terminal, and ends the command that waits.
     ///
     /// # Errors
     /// Returns an error if `/dev/null` cannot be opened.
@@ -112,7 +112,7 @@ impl Terminal {
     }
 }
 
-/// Returns true if standard output outlives the terminal, because systemd reads it.
+/// Returns true if standard output stays open without the terminal, because systemd reads it.
 pub fn console_outlives_terminal() -> bool {
     goes_to_journal(1)
 }

@@ -1,6 +1,6 @@
-//! The number of connections that the process can have open. Each connection is a file descriptor, and the system
-//! limits the descriptors of a process (`ulimit -n`). The number is checked before the gateway serves, because a
-//! process that runs out of descriptors later can neither accept clients nor reach backends.
+//! Number of connections that the process can have open. Each connection is a file descriptor, and the system limits
+//! the descriptors of a process (`ulimit -n`). The gateway checks the number before it serves, because a process that
+//! later runs out of descriptors can neither accept clients nor reach backends.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -12,7 +12,7 @@ const RESERVE: u64 = 100;
 /// Minimum number of client connections that justifies a start.
 const FEWEST: u64 = 16;
 
-/// Error of a configuration that asks for more connections than the system allows.
+/// Error for a configuration with more connections than the system allows.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "proxy.max_connections = {connections} may need {needed} open files, and the system allows this process \
@@ -23,11 +23,11 @@ pub struct TooFewDescriptors {
     connections: u64,
     needed: u64,
     allowed: u64,
-    /// Number of connections that fit; `None` if not even the minimum fits.
+    /// Number of connections that the system allows; `None` if it is less than `FEWEST`.
     fitting: Option<u64>,
 }
 
-/// Returns the end of the error message, which follows the advice to raise the limit.
+/// Returns the second half of the error's advice. The first half is to raise the limit.
 fn remedy(fitting: Option<u64>) -> String {
     match fitting {
         Some(fitting) => format!(", or set max_connections to {fitting} at most"),
@@ -40,15 +40,15 @@ fn remedy(fitting: Option<u64>) -> String {
 pub struct Room {
     /// Maximum number of client connections.
     pub connections: usize,
-    /// Warning for an operator who has not set the number, if the default had to be lowered.
+    /// Warning that the default number of connections was lowered; `None` if it was not lowered.
     pub warning: Option<String>,
 }
 
-/// Raises the limit of open files as far as possible, and checks that the connections of `config` fit. The default
-/// number of connections is lowered to the number that fits. A number that the operator has set is not lowered.
+/// Raises the limit of open files as far as possible, and checks that the limit is enough for `config`. A default
+/// number of connections is lowered if necessary. A number that the operator has set is not lowered.
 ///
 /// # Errors
-/// Returns an error if the number that the operator has set does not fit.
+/// Returns an error if the limit is too low for the number that the operator has set.
 pub fn make_room(config: &Config) -> Result<Room, TooFewDescriptors> {
     room(config, raise_limit())
 }
@@ -82,9 +82,9 @@ fn room(config: &Config, allowed: u64) -> Result<Room, TooFewDescriptors> {
     Ok(Room { connections: usize::try_from(fitting).unwrap_or(connections), warning: Some(warning) })
 }
 
-/// Returns the number of files that may be open with so many client connections. Each client takes one file, and a
-/// second one while a backend works for it. Idle connections to other backends may be kept as well, at most one for
-/// each client.
+/// Returns the number of files that may be open with `connections` client connections. Each client needs one file,
+/// and a second one during a request to a backend. The pool may also keep idle connections: at most `kept`, and at
+/// most one for each client.
 fn needed(connections: u64, kept: u64) -> u64 {
     connections.saturating_mul(2).saturating_add(kept.min(connections)).saturating_add(RESERVE)
 }
@@ -119,7 +119,7 @@ mod tests {
             TooFewDescriptors { connections: 1000, needed: 2612, allowed: 2611, fitting: Some(999) }
         );
         assert!(room(&with(usize::MAX), 1 << 20).is_err());
-        // No more idle connections are kept than there were clients.
+        // The pool keeps at most one idle connection for each client.
         assert_eq!(room(&with(100), 400), Ok(Room { connections: 100, warning: None }));
         assert!(room(&with(100), 399).is_err());
         for (allowed, kept) in [(151, 512), (1024, 512), (1636, 512), (1639, 512), (4096, 1), (1 << 20, 512)]

@@ -13,7 +13,7 @@ use crate::process::Announcer;
 use crate::process::upgrade::{Confirmed, HandOverError, Listener, TakeOver, TakeOverError, hand_over};
 use crate::telemetry::LogHandle;
 
-/// Signals that the process handles, caught as long as this value exists.
+/// Handlers of the signals. They are installed as long as this value exists.
 pub struct CaughtSignals {
     signals: Signals,
 }
@@ -34,7 +34,7 @@ pub enum RunError {
     /// The server ended by itself, because of a defect in Pingora or in the gateway.
     #[error("the server has ended by itself; see the log")]
     ServerEnded,
-    /// The server does not listen on every address.
+    /// The server does not accept connections on every address.
     #[error("the server does not accept connections on every listener; see the log")]
     NotListening,
     /// The process that was to be replaced continues to serve.
@@ -44,20 +44,20 @@ pub enum RunError {
 
 /// Predecessor and possible successor of this process in a binary upgrade.
 pub struct UpgradeState {
-    /// Process that owned the listeners before; `None` if none were taken over.
+    /// Process that owned the listeners before this process; `None` if none were taken over.
     pub predecessor: Option<TakeOver>,
     /// Path of the socket on which a successor waits.
     pub place: PathBuf,
     /// Duplicate of each listener, for a successor.
     pub listeners: Vec<Listener>,
-    /// Counters of successful takeovers and of failed hand-overs.
+    /// Counters of successful takeovers by this process, and of its failed hand-overs.
     pub counts: [IntCounter; 2],
 }
 
 /// Event that the main thread handles.
 pub(super) enum Event {
     Signal(i32),
-    /// The server has started; the value is true if all accept loops run.
+    /// The server has started. The value is false if an accept loop does not run.
     Started(bool),
     TakenOver(Result<Confirmed, TakeOverError>),
     HandedOver(Result<Option<u32>, HandOverError>),
@@ -67,9 +67,9 @@ pub(super) enum Event {
 /// Reason why the process stops.
 pub(super) enum Stop {
     Signal(i32),
-    /// A successor serves.
+    /// A successor has taken over the listeners, and serves.
     HandedOver,
-    /// The predecessor continues to serve.
+    /// This process is not needed, because the predecessor continues to serve.
     NotNeeded(TakeOverError),
 }
 
@@ -78,7 +78,7 @@ pub(super) struct EventLoop {
     upgrade_state: UpgradeState,
     /// Sender of events to the main thread.
     event: Sender<Event>,
-    /// True if this process serves, and no predecessor serves beside it.
+    /// True if this process serves and no predecessor serves at the same time.
     serves: bool,
     /// True if SIGQUIT arrived before this process served.
     asked: bool,
@@ -163,7 +163,7 @@ impl EventLoop {
         }
     }
 
-    /// Begins to hand the listeners over. The process continues to serve meanwhile.
+    /// Begins to hand the listeners over. The process continues to serve during the hand-over.
     fn hand_over(&mut self) {
         if !self.serves {
             self.asked = true;
@@ -200,8 +200,8 @@ pub(super) fn tell_later(tell: Sender<Event>, work: impl FnOnce() -> Event + Sen
     });
 }
 
-/// Turns signals into events. SIGUSR1 is the exception: it concerns only the log, and means the same at any time, even
-/// while the process drains.
+/// Turns signals into events. SIGUSR1 is the exception: it concerns only the log, so it is handled here. It has the
+/// same effect at any time, even during a drain.
 pub(super) fn forward(mut caught: CaughtSignals, log: LogHandle, event: Sender<Event>) {
     thread::spawn(move || {
         for signal in caught.signals.forever() {

@@ -1,5 +1,5 @@
-//! The user and the group that the process becomes (`proxy.user`, `proxy.group`) after its ports are bound. Ports below
-//! 1024 need root, but the bytes of clients should not reach a process with the rights of root.
+//! User and group that the process changes to (`proxy.user`, `proxy.group`) after its ports are bound. Only root can
+//! bind ports below 1024, but a process with the rights of root should not read the bytes of clients.
 
 use std::ffi::CString;
 
@@ -8,7 +8,7 @@ use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getuid, setgid, setui
 
 use crate::config::Proxy;
 
-/// User and group that the process must become. By default, it stays as it is.
+/// User and group that the process must change to. An empty key changes nothing.
 #[derive(Debug)]
 pub struct Identity {
     user: Option<User>,
@@ -64,7 +64,7 @@ const USER: &str = "proxy.user";
 const GROUP: &str = "proxy.group";
 
 impl Identity {
-    /// Returns the user and group that `proxy` names, if this process may become them.
+    /// Returns the user and group that `proxy` names, if this process may change to them.
     ///
     /// # Errors
     /// Returns an error if a name is unknown on this machine, or if this process may not become that user or group.
@@ -90,9 +90,9 @@ impl Identity {
         self.user.as_ref().map_or(geteuid(), |user| user.uid)
     }
 
-    /// Changes the process to this user and group, for good. The groups come first, because the new user could not
-    /// change them any more. If the process is not root, nothing is done: [`Identity::of`] has checked that it has this
-    /// identity already.
+    /// Changes the process to this user and group for good. The groups are changed first, because the new user may
+    /// not change them. If the process is not root, nothing is done: [`Identity::of`] has checked that the process
+    /// already has this identity.
     ///
     /// # Errors
     /// Returns an error if the system refuses.

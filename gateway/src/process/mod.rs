@@ -1,7 +1,6 @@
-//! The life of the process: its start ([`start`]), the hand-over of its listeners to another process ([`upgrade`]), and
-//! its end ([`signals`]). Also the process as the system sees it: in the background ([`daemon`]), its user
-//! ([`Identity`]), the file with its id ([`PidFile`]), the number of its open files ([`descriptors`]), and its
-//! announcements ([`announce`]).
+//! Start of the process ([`start`]), hand-over of its listeners to another process ([`upgrade`]), and its end
+//! ([`signals`]). Other modules are about the background process ([`daemon`]), the user ([`Identity`]), the file with
+//! the process id ([`PidFile`]), the number of open files ([`descriptors`]), and announcements ([`announce`]).
 
 pub mod announce;
 pub mod daemon;

@@ -1,4 +1,4 @@
-//! The pid file (`proxy.pid_file`). Scripts read it to signal the process, and so does the process that takes over.
+//! Pid file (`proxy.pid_file`). Scripts and the successor read it in order to send signals to the process.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -13,9 +13,9 @@ use crate::util::files;
 /// File with the id of this process. On drop the file is removed, if it still holds that id.
 pub struct PidFile {
     path: PathBuf,
-    /// Temporary file that becomes the pid file; `None` after that.
+    /// Temporary file that becomes the pid file; `None` after it has become the pid file.
     draft: Option<PathBuf>,
-    /// True if the file belongs to the successor, so that this process must not remove it.
+    /// True if a successor owns the file, so that this process must not remove it.
     given_away: bool,
 }
 
@@ -74,8 +74,8 @@ impl Drop for PidFile {
     }
 }
 
-/// Returns the id of the running gateway that the file at `path` names. Returns `None` if the file is missing, if no
-/// process has that id, or if the id now belongs to another program.
+/// Returns the process id in the file at `path`, if it is the id of a running gateway. Returns `None` if the file is
+/// missing, if no process has that id, or if another program has it now.
 pub fn running_gateway(path: &Path) -> Option<i32> {
     parse_running(&fs::read_to_string(path).ok()?)
 }
@@ -84,7 +84,7 @@ pub fn running_gateway(path: &Path) -> Option<i32> {
 pub fn parse_running(text: &str) -> Option<i32> {
     let pid = text.trim().parse().ok().filter(|pid| *pid > 1 && *pid != Pid::this().as_raw())?;
     match kill(Pid::from_raw(pid), None) {
-        // The process runs. If only its user or root may signal it, the caller gets that error when it sends a signal.
+        // The process runs. After EPERM, the caller gets the same error again when it sends a signal.
         Ok(()) | Err(Errno::EPERM) => {}
         Err(_) => return None,
     }

@@ -1,13 +1,13 @@
 //! Signals of the process, and its graceful stop:
 //!
-//! - SIGTERM or SIGINT: the gateway accepts nothing new, answers what is in flight, and ends as soon as nothing is
-//!   left, at the latest after the configured time. A second signal ends it at once.
+//! - SIGTERM or SIGINT: the gateway accepts nothing new, and answers the requests in flight. It ends after the last
+//!   answer, at the latest after the configured time. A second signal ends it at once.
 //! - SIGHUP: the gateway reads the configuration again and opens the log again.
 //! - SIGUSR1: the gateway only opens the log again.
 //! - SIGQUIT: the gateway hands the listeners to a process that waits for them, and stops once that process serves.
 //!
-//! Pingora closes the listeners and idle connections, and then sleeps for its whole grace period even if nothing is in
-//! flight. So its server runs in a separate thread, and the main thread decides when the process ends.
+//! Pingora closes the listeners and idle connections, and then sleeps for its whole grace period, even if no request
+//! is in flight. So its server runs in a separate thread, and the main thread decides when the process ends.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -29,11 +29,11 @@ use crate::process::event_loop::{
 use crate::process::{Announcer, announce};
 use crate::telemetry::LogHandle;
 
-/// Interval at which the main thread checks that everything is answered.
+/// Interval at which the main thread checks if every request is answered.
 const LOOK: Duration = Duration::from_millis(5);
-/// Time for which everything must stay answered after a hand-over, before the process ends. The last accepted
-/// connection counts only when its task first runs, or when its TLS handshake is done. That takes a while on a machine
-/// that runs two processes.
+/// Time for which no request may be in flight after a hand-over, before the process ends. The last accepted
+/// connection is only counted when its task first runs, or when its TLS handshake is done. Both can be late on a
+/// machine that runs two processes.
 const SETTLED: Duration = Duration::from_secs(1);
 /// Maximum time from the start of the server until all accept loops run.
 const LISTEN_WITHIN: Duration = Duration::from_secs(30);
@@ -44,25 +44,25 @@ pub struct Lifecycle {
     pub signals: CaughtSignals,
     /// Log that SIGUSR1 opens again.
     pub log: LogHandle,
-    /// Barrier that tells when all accept loops run.
+    /// Barrier that opens when all accept loops run.
     pub barrier: StartupBarrier,
     /// Announcer that reports that the process serves.
     pub announcer: Announcer,
     /// Readiness of the process for traffic.
     pub readiness: Readiness,
-    /// Drain state: it begins when another process has the listeners.
+    /// Drain after a hand-over. It begins when another process has the listeners.
     pub drain: Drain,
     /// Open connections of clients.
     pub connections: Arc<Connections>,
-    /// Maximum time to wait for the connections when the process stops.
+    /// Maximum time from the stop until the connections are closed.
     pub grace_period: Duration,
     /// Predecessor and possible successor of this process.
     pub upgrade_state: UpgradeState,
 }
 
 impl Lifecycle {
-    /// Runs `server` until the process must stop and all connections are drained, or until `grace_period` is over. Calls
-    /// `on_sighup` for each SIGHUP before that.
+    /// Runs `server` until the process must stop and all connections are drained, or until `grace_period` is over.
+    /// Before that, calls `on_sighup` for each SIGHUP.
     ///
     /// # Errors
     /// Returns an error if the server ends by itself, does not begin to listen, or is not needed because the
@@ -82,7 +82,7 @@ impl Lifecycle {
         let mut event_loop = EventLoop::new(self.upgrade_state, event);
         let why = event_loop.until_stop(&events, &mut self.announcer, on_sighup)?;
         self.readiness.drain();
-        // Another process may listen on these sockets. This process stops listening now.
+        // Another process may listen on these sockets, so this process closes its duplicates now.
         drop(event_loop);
         let open_connections = self.connections.open();
         let (grace_period, settled) = match &why {
@@ -119,7 +119,7 @@ fn drain(
     let mut drained_since: Option<Instant> = None;
     loop {
         match events.recv_timeout(LOOK) {
-            // The process drains after a hand-over and takes its time. This signal asks it to stop sooner.
+            // During a drain after a hand-over the process is in no hurry. This signal asks it to stop sooner.
             Ok(Event::Signal(signal @ (SIGTERM | SIGINT))) if drain.allows_linger() => {
                 info!(signal = signal_name(signal), open_connections = connections.open(), "stopping");
                 drain.skip_linger();
@@ -133,9 +133,9 @@ fn drain(
             Ok(Event::ServerEnded) | Err(RecvTimeoutError::Disconnected) => return,
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}
         }
-        // Connections of operators are waited for only after a hand-over, and not after a signal.
+        // After a hand-over, the process also waits for connections of operators. After a signal, it does not.
         let drained = connections.are_drained() && (settled.is_zero() || drain.is_idle());
-        // The check must succeed twice: the last accepted connection counts only when its task first runs.
+        // This must hold for the time `settled`: the last connection is only counted when its task first runs.
         match drained_since {
             Some(since) if drained && since.elapsed() >= settled => {
                 info!("stopped; everything was answered");
@@ -160,7 +160,7 @@ fn signal_name(signal: i32) -> &'static str {
     if signal == SIGINT { "SIGINT" } else { "SIGTERM" }
 }
 
-/// Shutdown signal for Pingora, which is always asked for a graceful stop.
+/// Shutdown signal for Pingora. It always asks for a graceful stop.
 struct Requested(watch::Receiver<bool>);
 
 #[async_trait]

@@ -1,5 +1,5 @@
-//! Preparation before the first service starts. The process moves to the background, gets the listeners of the process
-//! that it replaces, and becomes the configured user.
+//! Preparation before the first service starts. The process moves to the background, gets the listeners of its
+//! predecessor, and changes to the configured user.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::telemetry::Metrics;
 /// Options for the start of the gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StartOptions {
-    /// True if the gateway takes the listeners over from the running gateway.
+    /// True if this process takes the listeners over from the running gateway.
     pub upgrade: bool,
     /// True if this process is the daemon in the background.
     pub daemon: bool,
@@ -29,7 +29,7 @@ pub enum PrepareError {
     /// The process cannot run in the background.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
-    /// The process cannot become the configured user.
+    /// The process cannot change to the configured user.
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The pid file cannot be written.
@@ -56,7 +56,7 @@ pub struct Start {
 }
 
 impl Start {
-    /// Checks what can be checked so early, and waits for the listeners of the process that it replaces.
+    /// Makes the checks that need no listeners. For an upgrade, waits for the listeners of the running gateway.
     ///
     /// # Errors
     /// Returns an error for the reasons in [`PrepareError`].
@@ -67,7 +67,7 @@ impl Start {
         }
         let identity = Identity::of(&config.proxy)?;
         let terminal = options.daemon.then(Terminal::leave_session).transpose()?;
-        // The default path depends on the user, so it is read before the process becomes another user.
+        // The default path depends on the user, so it is determined before the process changes its user.
         let place = socket::path(&config.proxy.upgrade_sock);
         let pid_file = Some(Path::new(&config.proxy.pid_file)).filter(|file| !file.as_os_str().is_empty());
         let taken = options.upgrade.then(|| TakeOver::wait(&place, pid_file, identity.uid())).transpose()?;

@@ -1,5 +1,6 @@
-//! Admission: the choice of a request's route, and the checks before a backend is chosen. A request that does not pass
-//! gets a local reply. The list of the checks is [`CHECKS`]; this file asks the client what the head does not tell.
+//! Admission of a request: the choice of its route, and the checks before a backend is chosen. A request that fails a
+//! check gets a local reply. [`CHECKS`] lists the checks. This file provides the facts about the client that are not in
+//! the head of the request.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::proxy::ctx::RequestCtx;
 use crate::proxy::errors;
 use crate::{route, websocket};
 
-/// Checks that the request is well-formed HTTP, and returns a reply if it is not.
+/// Checks that the request is well-formed HTTP. Returns a reply if it is not.
 pub fn inspect(session: &Session) -> Verdict {
     match stream::refusal(session) {
         Some(refusal) => Verdict::Reply(errors::refused(refusal)),
@@ -26,10 +27,10 @@ pub fn inspect(session: &Session) -> Verdict {
     }
 }
 
-/// Finds the route, and runs each check that can refuse the request, in the order of [`CHECKS`].
+/// Finds the route, and runs the checks in the order of [`CHECKS`] until one of them refuses the request.
 ///
 /// # Errors
-/// Returns an error if the client closes the connection meanwhile.
+/// Returns an error if the client closes the connection during a check.
 pub async fn admit(session: &mut Session, ctx: &mut RequestCtx) -> Result<Verdict> {
     let (route, preflight) = match find_route(session, ctx) {
         Verdict::Continue(found) => found,
@@ -67,7 +68,7 @@ pub async fn admit(session: &mut Session, ctx: &mut RequestCtx) -> Result<Verdic
     Ok(Verdict::Continue(()))
 }
 
-/// Finds the route of the request, and the method that the request asks permission for if it is a CORS preflight.
+/// Finds the route of the request; for a CORS preflight, also the method for which the preflight asks permission.
 fn find_route(session: &Session, ctx: &mut RequestCtx) -> Verdict<(Arc<Route>, Option<Method>)> {
     let server_name = session::handshake(session).and_then(|handshake| handshake.server_name.as_deref());
     let snapshot = ctx.snapshot.clone();
@@ -82,7 +83,7 @@ fn find_route(session: &Session, ctx: &mut RequestCtx) -> Verdict<(Arc<Route>, O
     }
 }
 
-/// Lets a policy decide by a fact about the client of the request.
+/// Lets a policy decide with `fact`, a fact about the client of the request.
 async fn decide(fact: ClientFact<'_>, session: &mut Session, ctx: &mut RequestCtx) -> Result<Verdict> {
     Ok(match fact {
         ClientFact::Address(access) => count_refusal(access.check(ctx.client), ctx),
@@ -99,7 +100,7 @@ async fn decide(fact: ClientFact<'_>, session: &mut Session, ctx: &mut RequestCt
     })
 }
 
-/// Counts a refusal in the metrics of the route.
+/// Counts the verdict in the metrics of the route if it is a refusal.
 fn count_refusal<T>(verdict: Verdict<T>, ctx: &RequestCtx) -> Verdict<T> {
     if let Verdict::Reply(reply) = &verdict {
         ctx.metrics().refusals.refused(reply.reason());
@@ -107,7 +108,7 @@ fn count_refusal<T>(verdict: Verdict<T>, ctx: &RequestCtx) -> Verdict<T> {
     verdict
 }
 
-/// Counts the request against the rate limit of the client. This may wait for a store that several gateways share.
+/// Counts the request against the client's rate limit. The count may wait for a store that several gateways share.
 async fn count(windows: &Windows, request: &RequestHeader, ctx: &mut RequestCtx) -> Verdict {
     let checked = {
         let identity = ctx.identity.as_ref();
@@ -129,12 +130,12 @@ async fn count(windows: &Windows, request: &RequestHeader, ctx: &mut RequestCtx)
     }
 }
 
-/// Authenticates the client. This may wait for the hashing of a password, for the keys of an issuer, or for another
-/// server. The wait ends early if the client closes the connection.
+/// Authenticates the client. The check may wait for a password hash, for the keys of an issuer, or for another server.
+/// The wait ends early if the client closes the connection.
 async fn authenticate(auth: &Auth, session: &mut Session, ctx: &mut RequestCtx) -> Result<Verdict> {
     let request = session.req_header();
     let host = route::authority(request).ok().flatten();
-    // The path as the backend receives it: the decision must not rest on another path than the route was chosen by.
+    // Path that the backend receives. The decision must not use another path than the one that selected the route.
     let path = ctx.paths.as_ref().map_or(request.uri.path(), |paths| &paths.sent);
     let asked = AuthRequest { request, path, client: ctx.client, is_https: ctx.is_https, host, id: &ctx.id };
     let verdict = match auth.check(&asked) {
@@ -153,7 +154,7 @@ async fn authenticate(auth: &Auth, session: &mut Session, ctx: &mut RequestCtx) 
     })
 }
 
-/// Injects the delay or the error that the route configures for fault injection.
+/// Injects the delay or the error that the route's fault injection demands.
 pub async fn inject_fault(ctx: &RequestCtx) -> Verdict {
     let Some(fault) = ctx.route.as_ref().and_then(|route| route.fault.as_ref()) else {
         return Verdict::Continue(());

@@ -1,4 +1,4 @@
-//! State of one request, from its first phase to its last. The comment of each field names the phase that writes it.
+//! State of one request, from its first phase to its last. Each field's comment names the phase that writes the field.
 
 use std::net::IpAddr;
 use std::os::fd::RawFd;
@@ -31,7 +31,7 @@ use crate::websocket::{TunnelStats, Upgrade};
 
 /// State of one request.
 pub struct RequestCtx {
-    /// Time at which the request's head had been read. (`new_ctx`)
+    /// Time at which the request's head was complete. (`new_ctx`)
     pub started_at: Instant,
     /// Configuration that applies to the request until its end. (`new_ctx`)
     pub snapshot: Arc<Snapshot>,
@@ -39,79 +39,78 @@ pub struct RequestCtx {
     pub id: HeaderValue,
     /// Address of the client. (`early_request_filter`)
     pub client: Option<IpAddr>,
-    /// True if the client uses HTTPS, to the gateway or to a trusted proxy in front of the gateway.
+    /// True if the client uses HTTPS, either to the gateway or to a trusted proxy in front of it.
     /// (`early_request_filter`)
     pub is_https: bool,
-    /// State of the gRPC call; `None` if the request is no gRPC call. (`early_request_filter`, and every phase that
-    /// passes a part of the request or response on)
+    /// State of the gRPC call; `None` for any other request. (`early_request_filter`, and each phase that passes on a
+    /// part of the request or response)
     pub grpc: Option<Box<Call>>,
-    /// Route of the request; `None` if no route matches. (`request_filter`)
+    /// Route of the request; `None` if the gateway has not found one. (`request_filter`)
     pub route: Option<Arc<Route>>,
-    /// Path for matching and path for the backend; `None` if both are the path as the client wrote it.
+    /// Path for matching and path for the backend; `None` if both are the path that the client wrote.
     /// (`request_filter`)
     pub paths: Option<Box<Paths>>,
-    /// Path that the backend receives, if the route rewrites the path. (`request_filter`)
+    /// Path that the backend receives; `None` if the route does not rewrite the path. (`request_filter`)
     pub rewritten: Option<String>,
-    /// Bucket of the route's traffic split that the request belongs to. (`request_filter`)
+    /// Bucket of the request in the route's traffic split. (`request_filter`)
     pub draw: SplitBucket,
-    /// True if the client has yet to receive a cookie with its bucket. (`request_filter`)
+    /// True if the response must set a cookie with the bucket; false without such a cookie, or if the client sent it.
+    /// (`request_filter`)
     pub draw_is_new: bool,
-    /// Time at which the request was admitted. (`request_filter`)
+    /// Time at which the admission of the request ended; `None` before. (`request_filter`)
     pub admitted_at: Option<Instant>,
-    /// Time at which the request's last byte was passed on for the first time. (`request_body_filter`)
+    /// Time at which the request's last byte was first passed on; `None` before. (`request_body_filter`)
     pub sent_at: Option<Instant>,
-    /// Identity of the client, if the route requires authentication. (`request_filter`)
+    /// Identity of the client; `None` without authentication. (`request_filter`)
     pub identity: Option<Arc<Identity>>,
     /// Rate-limit quota of the client; `None` without a rate limit. (`request_filter`)
     pub quota: Option<Quota>,
-    /// Sticky id that the client sent: it names the backend of an earlier request. (`request_filter`)
+    /// Sticky id from the client's cookie, which names the backend of an earlier request. (`request_filter`)
     pub sticky_id: Option<String>,
-    /// True if the gateway has looked for a backend. (`proxy_upstream_filter`)
+    /// True if the gateway has tried to choose a backend. (`proxy_upstream_filter`)
     pub selection_started: bool,
-    /// Current attempt, or the last one. (`proxy_upstream_filter`, `upstream_peer`)
+    /// Current attempt or else the last one; `None` if there was none. (`proxy_upstream_filter`, `upstream_peer`)
     pub attempt: Option<Attempt>,
     /// Number of attempts so far. (`upstream_peer`)
     pub attempts: u32,
-    /// True if the request asks for a WebSocket and may have one. (`request_filter`)
+    /// True if the request asks for a WebSocket, and both of its connections may use HTTP/1. (`request_filter`)
     pub wants_websocket: bool,
-    /// Upgrade to a WebSocket that the current attempt tries. (`upstream_peer`)
+    /// Upgrade to a WebSocket in the current attempt. (`upstream_peer`)
     pub upgrade: Option<Arc<Upgrade>>,
-    /// True if the request has used its free retry, which counts against no limit. One case is an attempt on a reused
-    /// connection that the backend had just closed. (`fail_to_connect`, `error_while_proxy`)
+    /// True if the request has used its free retry, which counts against no limit. For example, it is used when the
+    /// backend had just closed a reused connection. (`fail_to_connect`, `error_while_proxy`)
     pub stale_conn_retried: bool,
     /// True if the next attempt must use a new connection. (`error_while_proxy`)
     pub on_new_connection: bool,
     /// True if the attempt reuses a connection from an earlier request. (`connected_to_upstream`)
     pub is_on_reused_connection: bool,
-    /// True if responses on the attempt's connection are inspected when it speaks HTTP/1. (`connected_to_upstream`)
+    /// True if the gateway inspects HTTP/1 responses on the attempt's connection. (`connected_to_upstream`)
     pub is_inspected: bool,
-    /// Backends whose attempt failed. (`fail_to_connect`, `error_while_proxy`, `upstream_response_filter`)
+    /// Backends on which an attempt failed. (`fail_to_connect`, `error_while_proxy`, `upstream_response_filter`)
     pub failed: Vec<Arc<BackendState>>,
-    /// Progress of the request's body as it arrives. (`upstream_request_filter`, `request_body_filter`)
+    /// Measured rate of the request's body. (`upstream_request_filter`, `request_body_filter`)
     pub body_progress: Option<Arrival>,
-    /// Copy of the request for the mirror; the body is added as it passes. (`upstream_request_filter`)
+    /// Copy of the request for the mirror; the body is added part by part. (`upstream_request_filter`)
     pub copy: Option<MirrorCopy>,
     /// True if a copy has been sent to the mirror. (`request_body_filter`)
     pub mirrored: bool,
     /// Time at which the response's head arrived. (`response_filter`)
     pub responded_at: Option<Instant>,
-    /// True if the response ends with its head, even if the backend sends a body. (`response_filter`)
+    /// True if the response ends with its head, even if the backend sends more. (`response_filter`)
     pub has_no_content: bool,
-    /// Socket of the connection to the backend, as long as the gateway may have to close it at the end of the response.
+    /// Socket of the connection to the backend; `None` if the gateway need not close it at the end of the response.
     /// (`connected_to_upstream`, `response_filter`)
     pub backend_socket: Option<RawFd>,
-    /// State of a response that began before the request was complete; `None` for any other response.
-    /// (`response_filter`)
+    /// State of an early response, which began before the request was complete; otherwise `None`. (`response_filter`)
     pub early: Option<EarlyResponse>,
-    /// Time limit of a request that is incomplete although its response is over, on HTTP/2. (`response_filter`,
-    /// `response_body_filter`)
+    /// Time limit for the rest of an HTTP/2 request whose response is over. (`response_filter`, `response_body_filter`)
     pub left_open: Option<UnfinishedRequest>,
     /// Encoder that compresses the response; `None` if the response passes unchanged. (`response_filter`)
     pub encoder: Option<Encoder>,
-    /// Times at which the request reached each phase; `None` if the management API, which shows them, is off. (every
-    /// phase that is part of the timeline)
+    /// Times at which the request reached each phase; `None` if the management API, which shows them, is off. (each
+    /// phase of the timeline)
     pub timeline: Option<Timeline>,
-    /// Reason why the request failed, in one word. (every phase that sends a reply)
+    /// Reason why the request failed, in one word; `None` if it did not. (each phase that sends a reply)
     pub error: Option<&'static str>,
     /// Guard that counts the request as active. (`new_ctx`)
     _active: GaugeGuard,
@@ -162,7 +161,7 @@ impl RequestCtx {
         }
     }
 
-    /// Assigns `route` to the request. If several tags share the route, the request also gets a bucket of the split.
+    /// Assigns `route` to the request, and also a bucket if the route splits its traffic over several tags.
     pub fn take(&mut self, route: Arc<Route>, headers: &HeaderMap) {
         if route.split.is_shared() {
             let known = route.sticky_bucket(headers);
@@ -173,7 +172,7 @@ impl RequestCtx {
         self.route = Some(route);
     }
 
-    /// Returns the pool, with its tag, that serves the request.
+    /// Returns the pool that serves the request, with its tag.
     pub fn weighted_pool(&self) -> Option<&WeightedPool> {
         self.route.as_ref().map(|route| route.split.weighted_pool(self.draw))
     }
@@ -195,8 +194,8 @@ impl RequestCtx {
         }
     }
 
-    /// Returns the time that is left until the response must begin. The time counts from the request's last byte. As
-    /// long as the last byte has not been passed on, it counts from the admission. A gRPC call states its own timeout.
+    /// Returns the time that is left until the response must begin. The time starts at the request's last byte, or at
+    /// the end of the admission while that byte has not been passed on. A gRPC call sets its own deadline.
     pub fn time_left(&self) -> Duration {
         if let Some(call) = &self.grpc {
             return call.time_left(self.started_at.elapsed());
@@ -210,7 +209,7 @@ impl RequestCtx {
         self.grpc.as_ref().is_some_and(|call| call.is_overdue(self.started_at.elapsed()))
     }
 
-    /// Returns the outcome of an attempt whose response has `status`. A gRPC call is judged by its gRPC status.
+    /// Returns the outcome of an attempt whose response has `status`. For a gRPC call, the gRPC status decides.
     pub fn outcome(&self, status: StatusCode) -> Outcome {
         let is_failure = match self.grpc.as_ref().and_then(|call| call.status()) {
             Some(status) => status.is_failure(),
@@ -219,13 +218,13 @@ impl RequestCtx {
         if is_failure { Outcome::Failure } else { Outcome::Success }
     }
 
-    /// Returns the metrics that count the request.
+    /// Returns the metrics in which the request is counted.
     pub fn metrics(&self) -> &RouteMetrics {
         self.route.as_ref().map_or(&self.snapshot.unrouted, |route| &route.metrics)
     }
 
-    /// Adds the client's cookies to the response: those of the auth server, the cookie of the traffic split and the
-    /// sticky cookie. The last two lead the client back to the same bucket and the same backend.
+    /// Adds cookies to the response: those of the auth server, the cookie of the traffic split and the sticky cookie.
+    /// Because of the last two, the client's next request gets the same bucket and the same backend.
     ///
     /// # Errors
     /// Returns an error if Pingora refuses a header field, which does not happen for cookies.
@@ -246,7 +245,7 @@ impl RequestCtx {
         Ok(())
     }
 
-    /// Returns the CORS policy of the request, if the gateway has one.
+    /// Returns the CORS policy for the request; `None` if there is none.
     pub fn cors(&self) -> Option<&Cors> {
         self.route.as_ref().map_or(self.snapshot.cors.as_ref(), |route| route.cors.as_ref())
     }
@@ -256,12 +255,12 @@ impl RequestCtx {
         self.route.as_ref().map_or(&self.snapshot.security_headers, |route| &route.security_headers)
     }
 
-    /// The backend of the current or last attempt.
+    /// Returns the backend of the current or last attempt.
     pub fn backend(&self) -> Option<&Arc<BackendState>> {
         self.attempt.as_ref().map(Attempt::backend)
     }
 
-    /// Begins an attempt on a backend of the route.
+    /// Chooses a backend of the route, and begins an attempt on it.
     ///
     /// # Errors
     /// Returns the reason if no backend can be chosen.
@@ -279,7 +278,7 @@ impl RequestCtx {
         self.with_pool(request, |pool, selection| pool.next(selection).is_some()).unwrap_or(false)
     }
 
-    /// Calls `ask` with the pool of the request and with the request's criteria for a backend.
+    /// Calls `ask` with the pool of the request, and with the criteria for a backend.
     fn with_pool<R>(
         &self,
         request: &RequestHeader,
@@ -291,19 +290,19 @@ impl RequestCtx {
         Some(ask(&weighted_pool.pool, &selection))
     }
 
-    /// Records that the current attempt has failed, and what `outcome` this is for its backend.
+    /// Records that the current attempt has failed, and reports `outcome` to the circuit breaker of its backend.
     pub fn attempt_ended(&mut self, outcome: Outcome) {
         self.record(outcome);
         self.failed.extend(self.backend().cloned());
     }
 
-    /// Returns true if the request may have its free retry, and marks that retry as used. A request has one free retry.
-    /// It does not count as an attempt, because no backend has processed the attempt before.
+    /// Returns true if the request's only free retry is left, and marks it as used. A free retry does not count as an
+    /// attempt, because no backend has processed the request before.
     pub fn takes_free_retry(&mut self) -> bool {
         !std::mem::replace(&mut self.stale_conn_retried, true)
     }
 
-    /// Returns true if another attempt is allowed, and takes it from the retry budget.
+    /// Returns true if another attempt is allowed. The attempt is then taken from the retry budget.
     pub fn takes_retry(&self) -> bool {
         let (Some(route), Some(weighted_pool)) = (&self.route, self.weighted_pool()) else { return false };
         let paid = self.attempts - u32::from(self.stale_conn_retried);
@@ -323,12 +322,12 @@ impl RequestCtx {
         pause.min(self.time_left())
     }
 
-    /// Returns true if the response was complete before the request was. The rest of the request has no receiver then.
+    /// Returns true if the response was complete before the request. Then no backend receives the rest of the request.
     pub fn is_answered_early(&self) -> bool {
         self.early.is_some_and(|early| early.is_over)
     }
 
-    /// Returns the statistics of the request's tunnel after its end; `None` if the request did not become a tunnel.
+    /// Returns the statistics of the request's tunnel after its end; `None` before that, or without a tunnel.
     pub fn tunnel(&self) -> Option<TunnelStats> {
         self.upgrade.as_ref().map(|upgrade| upgrade.passed()).filter(|passed| passed.ending.is_some())
     }
@@ -341,10 +340,10 @@ impl RequestCtx {
     }
 }
 
-/// State of a response that began before its request was complete.
+/// State of an early response, which began before its request was complete.
 #[derive(Clone, Copy, Debug)]
 pub struct EarlyResponse {
-    /// True if the client waited for 100 (Continue) and the backend sent a final response instead.
+    /// True if the client waits for 100 (Continue), and the backend has sent a final response instead.
     pub is_refusal: bool,
     /// True if the response is complete.
     pub is_over: bool,

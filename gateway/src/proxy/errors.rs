@@ -1,5 +1,5 @@
-//! Maps errors of Pingora to local replies: each error gets a status and an error type of RFC 9209 (Proxy-Status) 2.3.
-//! Also defines the gateway's own errors that end a request or an attempt.
+//! Local replies for errors of Pingora: each error gets a status and an error type of RFC 9209 (Proxy-Status) 2.3. This
+//! file also defines the gateway's own errors, which end a request or an attempt.
 
 use http::{HeaderValue, StatusCode, header};
 use pingora::prelude::*;
@@ -12,10 +12,10 @@ use crate::upstream::NoBackend;
 use crate::upstream::connection::{MalformedResponse, SPEAKS_HTTP2};
 use crate::util::http1::Fault;
 
-/// `Retry-After` in seconds when no backend is usable.
+/// Value of `Retry-After`, in seconds, if the time until a backend is usable is unknown.
 const RETRY_AFTER_SECS: u32 = 5;
 
-/// Returns the reply for a request that no backend can take.
+/// Returns the reply to a request for which no backend can be chosen.
 pub fn no_backend(refusal: NoBackend) -> Reply {
     let (reply, secs) = match refusal {
         NoBackend::NoneUsable(after) => {
@@ -42,7 +42,7 @@ pub fn no_backend_left(refusal: NoBackend) -> Box<Error> {
 const NO_BACKEND_LEFT: ErrorType = ErrorType::new("NoBackendLeft");
 const ALL_BUSY: ErrorType = ErrorType::new("AllBackendsBusy");
 
-/// Creates the error that discards a response because of its status and starts another attempt.
+/// Creates the error that discards a response because of its status, so that another attempt begins.
 pub fn retry_on_status(status: StatusCode) -> Box<Error> {
     let mut error = Error::explain(RETRY_ON_STATUS, format!("answered with {status}")).into_up();
     error.set_retry(true);
@@ -56,27 +56,27 @@ pub fn is_retry_on_status(error: &Error) -> bool {
     *error.etype() == RETRY_ON_STATUS
 }
 
-/// Returns true if the backend refused an HTTP/2 request before it processed it (RFC 9113 8.7). Such a request may be
-/// sent again with any method.
+/// Returns true if the backend refused an HTTP/2 request before processing it (RFC 9113 8.7). A request with any method
+/// may then be sent again.
 pub fn is_unprocessed(error: &Error) -> bool {
     *error.etype() == H2Error && matches!(error.retry, RetryType::Decided(true))
 }
 
-/// Creates the error that ends an attempt on a backend that does not speak the required HTTP/2.
+/// Creates the error that ends an attempt because HTTP/2 is required and the backend does not speak it.
 pub fn no_http2() -> Box<Error> {
     Error::explain(H2Downgrade, "the backend does not speak HTTP/2").into_up()
 }
 
-/// Returns the reply to a request that is not valid HTTP. The connection closes, because the gateway cannot tell where
-/// the next request begins.
+/// Returns the reply to a request that is not valid HTTP. The reply closes the connection, because the gateway cannot
+/// tell where the next request begins.
 pub fn refused(refusal: Refused) -> Reply {
     Reply::new(refusal.problem, refusal.detail).and_close()
 }
 
-/// Returns the reply to a client that sends WebSocket frames before it has received the 101 response (RFC 6455 4.1).
+/// Returns the reply to a client that sent WebSocket frames before it received the 101 response (RFC 6455 4.1).
 pub fn ahead_of_upgrade() -> Reply {
     let detail = "the client did not wait for the response to its WebSocket request";
-    // The bytes that follow may be frames. They must not be read as a request.
+    // The bytes that follow may be frames, which must not be read as a request.
     Reply::new(Problem::BadRequest, detail).and_close()
 }
 
@@ -85,34 +85,33 @@ pub fn no_tunnel() -> Box<Error> {
     Error::explain(InvalidHTTPHeader, "101, on a connection that cannot become a tunnel").into_up()
 }
 
-/// Creates the error that ends an attempt on a backend that chose HTTP/1.1. The next attempt inspects the response.
+/// Creates the error that ends an attempt because the backend chose HTTP/1.1. The next attempt inspects the response.
 pub fn speaks_http1() -> Box<Error> {
     Error::explain(SPEAKS_HTTP1, "the backend now speaks HTTP/1.1").into_up()
 }
 
 const SPEAKS_HTTP1: ErrorType = ErrorType::new("BackendSpeaksHttp1");
 
-/// Returns true if the backend chose another version of HTTP than it did before. Nothing was sent.
+/// Returns true if the backend chose another HTTP version than before. The request has not been sent then.
 pub fn is_other_version(error: &Error) -> bool {
     matches!(*error.etype(), SPEAKS_HTTP1 | SPEAKS_HTTP2)
 }
 
-/// Returns the fault in a backend's response, if that fault made the request fail.
+/// Returns the fault in a backend's response that caused `error`; `None` if `error` has another cause.
 pub fn malformed_response(error: &Error) -> Option<Fault> {
     let io = error.root_cause().downcast_ref::<std::io::Error>()?;
     io.get_ref()?.downcast_ref::<MalformedResponse>().map(|malformed| malformed.0)
 }
 
-/// Returns true if the backend had closed a reused connection when the request arrived. The backend has not read the
-/// request.
+/// Returns true if the backend closed a reused connection while the request was on its way. The backend has not read
+/// the request then.
 pub fn is_race(error: &Error, reused: bool, answered: bool) -> bool {
     let closed = matches!(error.etype(), ConnectionClosed | ReadError | WriteError);
     let is_closed = closed && malformed_response(error).is_none();
     reused && is_closed && !answered && *error.esource() == ErrorSource::Upstream
 }
 
-/// Returns true if the client made the backend wait. A backend that has not received the whole request is not at fault
-/// if it stays silent.
+/// Returns true if the backend timed out because it had not received the whole request: the client is at fault.
 pub fn is_clients_fault(error: &Error, request_sent: bool) -> bool {
     *error.esource() == ErrorSource::Upstream && *error.etype() == ReadTimedout && !request_sent
 }
@@ -130,7 +129,7 @@ pub fn is_body_too_long(error: &Error) -> bool {
 }
 
 /// Creates the error that ends a request of which more arrives after its response is complete. The client gets no reply
-/// to it: see `early_response`.
+/// to this error: see `early_response`.
 pub fn answered_early() -> Box<Error> {
     Error::explain(ANSWERED_EARLY, "answered before the request was complete").into_down()
 }
@@ -142,19 +141,20 @@ pub fn body_too_slow() -> Box<Error> {
     Error::explain(ReadTimedout, "the body arrives too slowly").into_down()
 }
 
-/// Returns the limit that the client exceeded, for a local reply that was sent before any backend got the request.
+/// Returns the limit that the client exceeded; `None` if `reply`, sent before any backend got the request, has another
+/// cause.
 pub fn limit_of_reply(reply: &Reply) -> Option<Limit> {
     match reply.problem()? {
         Problem::UriTooLong => Some(Limit::Uri),
         Problem::HeadTooLarge => Some(Limit::Header),
-        // Before a backend got anything, only the head can have taken too long.
+        // Before any backend got the request, only its head can have been too late.
         Problem::RequestTimeout => Some(Limit::HeaderTimeout),
         Problem::ContentTooLarge => Some(Limit::RequestBody),
         _ => None,
     }
 }
 
-/// Returns the limit that the client exceeded, for an error that ended the request.
+/// Returns the limit that the client exceeded; `None` if `error` has another cause.
 pub fn limit(error: &Error) -> Option<Limit> {
     let by_client = *error.esource() == ErrorSource::Downstream;
     match *error.etype() {
@@ -165,17 +165,17 @@ pub fn limit(error: &Error) -> Option<Limit> {
     }
 }
 
-/// Creates the error that ends a request whose client made the backend wait.
+/// Creates the error that ends a request because the backend waited for the client in vain.
 pub fn request_timeout() -> Box<Error> {
     Error::explain(ReadTimedout, "the client stopped sending its request").into_down()
 }
 
-/// Creates the error that ends a request whose client has left before a backend got it.
+/// Creates the error that ends a request whose client left before a backend got the request.
 pub fn client_left() -> Box<Error> {
     Error::explain(ConnectionClosed, "the client has closed the connection").into_down()
 }
 
-/// Creates the error that ends a gRPC call at the deadline of its client.
+/// Creates the error that ends a gRPC call at the deadline that its client has set.
 pub fn deadline_exceeded() -> Box<Error> {
     Error::explain(DEADLINE_EXCEEDED, "the call took longer than its grpc-timeout").into_up()
 }
@@ -187,12 +187,12 @@ pub fn is_timeout(error: &Error) -> bool {
     matches!(error.etype(), ReadTimedout | WriteTimedout | ConnectTimedout | TLSHandshakeTimedout)
 }
 
-/// Returns the reply for a request whose response did not begin in time.
+/// Returns the reply to a request whose response did not begin in time.
 pub fn overdue() -> Reply {
     upstream(&ReadTimedout)
 }
 
-/// Returns the reply for an error that ends a request; `None` if the client can no longer be told.
+/// Returns the reply for an error that ended a request; `None` if the client can no longer receive one.
 pub fn reply(error: &Error) -> Option<Reply> {
     match *error.etype() {
         NO_BACKEND_LEFT => return Some(no_backend(NoBackend::NoneUsable(None))),
@@ -263,7 +263,7 @@ fn downstream(error: &ErrorType) -> Option<Reply> {
     match error {
         // The connection to the client is gone.
         ReadError | WriteError | ConnectionClosed | WriteTimedout => None,
-        // The connection to the client or its stream is gone. Bytes that are not HTTP/2 never become a request.
+        // The client's connection or stream is gone. Bytes that are not HTTP/2 never become a request.
         H2Error => None,
         ReadTimedout => {
             Some(Reply::new(Problem::RequestTimeout, "the complete request did not arrive in time"))

@@ -1,4 +1,4 @@
-//! The life of a request, phase by phase, in the order in which Pingora runs the phases. Read it from top to bottom.
+//! Life of a request, phase by phase, in the order in which Pingora runs the phases. Read this file from top to bottom.
 
 pub mod admission;
 pub mod ctx;
@@ -44,7 +44,7 @@ use crate::upstream::{
 };
 use crate::util::status::is_interim;
 
-/// Gateway as Pingora sees it: an implementation of its proxy trait.
+/// Gateway: the implementation of Pingora's proxy trait.
 pub struct Gateway {
     parts: GatewayDeps,
     mirrors: Mirrors,
@@ -58,9 +58,9 @@ pub struct GatewayDeps {
     pub request_log: RequestLog,
     /// Challenges by which ACME servers validate host names.
     pub challenges: Arc<Challenges>,
-    /// Drain state: after a hand-over, clients must move to the process that serves now.
+    /// Drain state. After a hand-over, clients must connect again, to the process that serves now.
     pub drain: Drain,
-    /// True once this process stops.
+    /// Signal that becomes true when this process stops.
     pub stopping: watch::Receiver<bool>,
     /// Connector for connections to backends.
     pub connector: BackendConnector,
@@ -72,17 +72,17 @@ impl Gateway {
         Gateway { mirrors: Mirrors::new(&parts.connector), parts }
     }
 
-    /// Returns the reply to a request for the gateway itself, on any host. An ACME server asks for a challenge, and a
-    /// reader of a local reply asks for the explanation of its problem type.
+    /// Returns the reply to a request for the gateway itself; `None` for any other request. On any host, an ACME server
+    /// may ask for a challenge, and a reader of a local reply may ask for the explanation of its problem.
     fn own_reply(&self, session: &Session, ctx: &RequestCtx) -> Option<Reply> {
         let request = session.req_header();
         self.parts.challenges.answer(request).or_else(|| ctx.snapshot.problem_page(request))
     }
 
-    /// Handles the end of a request's body. From here on, the gateway waits for the backend.
+    /// Handles the end of a request's body. After it, the gateway waits for the backend's response.
     fn request_sent(&self, session: &Session, ctx: &mut RequestCtx) {
         self.mirror(ctx);
-        // A backend may respond before it has the whole body. Then the response's head is no longer awaited.
+        // If the backend has responded before it had the whole body, no response head is awaited.
         if ctx.responded_at.is_none() {
             ctx.sent_at.get_or_insert_with(Instant::now);
             if ctx.grpc.is_none() {
@@ -91,12 +91,12 @@ impl Gateway {
         }
     }
 
-    /// Counts a client that has exceeded a limit.
+    /// Counts the limit that a client has exceeded; `None` counts nothing.
     fn met(&self, limit: Option<Limit>) {
         limit.iter().for_each(|limit| self.parts.request_log.metrics.limits.counter(*limit).inc());
     }
 
-    /// Sends the request's copy to the mirror, if there is a copy.
+    /// Sends the copy of the request to the mirror, if there is a copy.
     fn mirror(&self, ctx: &mut RequestCtx) {
         let mirror = ctx.route.as_ref().and_then(|route| Some((&route.metrics, route.mirror.as_ref()?)));
         if let (Some((metrics, mirror)), Some(copy)) = (mirror, ctx.copy.take()) {
@@ -111,7 +111,7 @@ impl ProxyHttp for Gateway {
     type CTX = RequestCtx;
 
     // ANCHOR: arrival
-    /// Creates the context of a request whose head has been read. From here on, the request has its snapshot.
+    /// Creates the context of a request whose head has been read. The request keeps this snapshot until its end.
     fn new_ctx(&self) -> RequestCtx {
         RequestCtx::new(
             self.parts.live.load(),
@@ -120,7 +120,7 @@ impl ProxyHttp for Gateway {
         )
     }
 
-    /// Installs no module. Pingora's default would install one for compression.
+    /// Installs no module, because Pingora's default would install one for compression.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     /// Resolves the client's address, assigns the request id, and sets the timeouts of the connection.
@@ -139,7 +139,7 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    /// Admits the request or replies to it. `true` means that the request has been replied to.
+    /// Admits the request or replies to it. Returns true if it has replied.
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
         let mut verdict = Ok(admission::inspect(session));
         if let Ok(Verdict::Reply(reply)) = &verdict {
@@ -168,8 +168,8 @@ impl ProxyHttp for Gateway {
     // ANCHOR_END: arrival
 
     // ANCHOR: where_to
-    /// Chooses a backend, or replies if there is none. `upstream_peer` comes too late for that reply: on an error
-    /// there, Pingora would close the client's connection.
+    /// Chooses a backend, or replies if none can be chosen. `upstream_peer` would be too late for this reply: after an
+    /// error there, Pingora closes the client's connection.
     async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
         if let Some(weighted_pool) = ctx.weighted_pool() {
             weighted_pool.pool.budget.request(ctx.started_at);
@@ -180,11 +180,11 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    /// Returns the peer for the next attempt. Pingora calls this again for every retry.
+    /// Returns the peer for the next attempt. Pingora calls this function again for each retry.
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
         let retrying = ctx.attempts > 0;
         ctx.attempts += 1;
-        // A request that met a reused connection at its end goes to another connection without a pause.
+        // A request whose reused connection had just been closed tries a new connection without a pause.
         let mut fresh = std::mem::take(&mut ctx.on_new_connection);
         if retrying {
             ctx.metrics().retries.inc();
@@ -198,8 +198,8 @@ impl ProxyHttp for Gateway {
             (Some(route), Some(backend)) => {
                 let timed = read_deadline::disarm(session) && ctx.grpc.is_none();
                 let is_stream = ctx.grpc.is_some() || session::wants_events(&session.req_header().headers);
-                // A tunnel needs a connection for itself. A backend on trial needs a new connection, because a reused
-                // one says nothing about the backend.
+                // A tunnel must not share its connection. An attempt that tests a backend needs a new connection,
+                // because a reused connection shows nothing about the backend.
                 fresh |= ctx.wants_websocket || ctx.attempt.as_ref().is_some_and(Attempt::is_trial);
                 let pooling = reuse::pooling(session, backend, fresh);
                 let left = ctx.time_left();
@@ -215,7 +215,7 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    /// Handles a failure to reach the backend. Nothing was sent, so a request with any method may try another backend.
+    /// Handles a failure to connect to the backend. Nothing was sent, so another backend may be tried with any method.
     fn fail_to_connect(
         &self,
         _session: &mut Session,
@@ -238,7 +238,7 @@ impl ProxyHttp for Gateway {
             explain_in_log(backend, peer);
         }
         if errors::is_timeout(&error) && ctx.is_overdue() {
-            // A short deadline of the client does not make the backend slow.
+            // The client's deadline was short; this does not mean that the backend is slow.
             return errors::deadline_exceeded();
         }
         ctx.attempt_ended(Outcome::Failure);
@@ -247,7 +247,7 @@ impl ProxyHttp for Gateway {
     }
     // ANCHOR_END: where_to
 
-    /// Handles a connection to the backend, which is new or reused from the pool.
+    /// Handles a connection to the backend, which is either new or reused (`reused`).
     async fn connected_to_upstream(
         &self,
         session: &mut Session,
@@ -269,7 +269,7 @@ impl ProxyHttp for Gateway {
     }
 
     // ANCHOR: way_up
-    /// Prepares the backend's copy of the request, right before it is sent.
+    /// Prepares the request for the backend, right before it is sent.
     async fn upstream_request_filter(
         &self,
         session: &mut Session,
@@ -283,7 +283,7 @@ impl ProxyHttp for Gateway {
             return Err(errors::no_http2());
         }
         if !speaks_http2 && !ctx.is_inspected {
-            // The next attempt gets a connection on which responses are inspected.
+            // The next attempt uses a connection on which responses are inspected.
             ctx.backend().inspect(|backend| backend.set_speaks_http1(true));
             return Err(errors::speaks_http1());
         }
@@ -298,8 +298,7 @@ impl ProxyHttp for Gateway {
         let host = route::authority(session.req_header()).ok().flatten();
         let is_named = host.is_none() || session.req_header().version < Version::HTTP_11;
         if is_named && !request.headers.contains_key(header::HOST) {
-            // HTTP/1.1 requires a Host field, and HTTP/2 an authority, even if the client speaks HTTP/1.0 and sent
-            // none.
+            // HTTP/1.1 requires a Host field, and HTTP/2 an authority. A client over HTTP/1.0 may have sent neither.
             let backend = ctx.backend().map(|backend| backend.authority());
             request.insert_header(header::HOST, host.or(backend.as_deref()).unwrap_or_default())?;
         }
@@ -308,7 +307,7 @@ impl ProxyHttp for Gateway {
         let (name, via) = forwarded::via(session.req_header().version);
         request.append_header(name, via)?;
         if !speaks_http2 && !ctx.wants_websocket && request.headers.contains_key(header::EXPECT) {
-            // The body may be on its way when the backend refuses it. The backend must not read the body as a request.
+            // The body may arrive after the backend has refused it. The backend must not read that body as a request.
             request.insert_header(header::CONNECTION, "close")?;
         }
         if let Some(identity_fields) = &ctx.snapshot.identity_fields {
@@ -333,10 +332,10 @@ impl ProxyHttp for Gateway {
             ctx.copy = Some(MirrorCopy::new(request));
         }
         if session.is_body_empty() {
-            // Over HTTP/2, Pingora forwards no empty body, and so it does not report the end of the body.
+            // Over HTTP/2, Pingora does not forward an empty body, and therefore does not report the end of the body.
             self.request_sent(session, ctx);
         } else if session::awaits_continue(session) {
-            // The backend decides next: it sends 100 (Continue) or a final response.
+            // The gateway now waits for the backend, which sends 100 (Continue) or a final response.
             read_deadline::arm(session, ctx.time_left());
         } else {
             request_body::begin(session, ctx);
@@ -345,7 +344,7 @@ impl ProxyHttp for Gateway {
     }
     // ANCHOR_END: way_up
 
-    /// Forwards a part of the request's body. After the last part, the time until the response's head counts.
+    /// Forwards a part of the request's body. After the last part, the timeout for the response's head begins.
     async fn request_body_filter(
         &self,
         session: &mut Session,
@@ -359,28 +358,28 @@ impl ProxyHttp for Gateway {
             call.on_request_body(body, end_of_stream)?;
         }
         if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
-            // Pingora would write an empty part as the last chunk, and then write the last chunk again.
+            // Pingora would write an empty part as the last chunk, and then write a last chunk again.
             *body = None;
         }
         if let (Some(copy), Some(part)) = (&mut ctx.copy, body.as_ref()) {
             copy.add(part);
         }
-        // Pingora does not know request trailers, and does not report the end of a request that has trailers.
+        // Pingora does not support request trailers, and does not report the end of a request that has trailers.
         let is_before_trailers = body.is_none() && session.req_header().version == Version::HTTP_2;
         if ctx.upgrade.is_some() && ctx.responded_at.is_some() {
-            // The body of a tunnel has ended, and not that of a request.
+            // The tunnel has ended here, and not the body of a request.
         } else if end_of_stream || is_before_trailers {
             ctx.reached(Phase::RequestBodyFilter);
             self.request_sent(session, ctx);
         } else if ctx.early.is_none() {
-            // The client may have waited for 100 (Continue), with a deadline. That deadline ends now.
+            // The client may have waited for 100 (Continue). The deadline for that wait ends now.
             read_deadline::disarm(session);
         }
         Ok(())
     }
 
     // ANCHOR: broken
-    /// Handles a broken connection, or bytes that are not HTTP. The backend may have acted on the request.
+    /// Handles a broken connection, or bytes that are not HTTP. The backend may have processed the request already.
     fn error_while_proxy(
         &self,
         peer: &HttpPeer,
@@ -411,7 +410,7 @@ impl ProxyHttp for Gateway {
             backend.idle_connections().fell_silent();
         }
         if ctx.grpc.is_some() && errors::is_timeout(&error) {
-            // Silence on a stream is no failure of the backend, however long it lasts.
+            // Silence on a stream is no failure of the backend, no matter how long it lasts.
             return if ctx.is_overdue() { errors::deadline_exceeded() } else { error };
         }
         let is_backends_turn =
@@ -421,7 +420,7 @@ impl ProxyHttp for Gateway {
         }
         let sent = reuse::sent(session);
         let may_resend = retry::may_resend(sent);
-        // The backend has not seen the request, either for certain or most likely. This is no failure of the backend.
+        // The backend has certainly or most likely not seen the request. This is no failure of the backend.
         let refused = errors::is_unprocessed(&error) && sent.body_at_hand && !sent.answered;
         let stale_conn_retried =
             may_resend && errors::is_race(&error, client_reused, ctx.responded_at.is_some());
@@ -436,8 +435,8 @@ impl ProxyHttp for Gateway {
         }
         let by_backend = *error.esource() == ErrorSource::Upstream;
         if is_silent {
-            // The connection may be dead, and not the backend. The next attempt uses a new connection and shows which
-            // one it was.
+            // Perhaps only the connection is dead, and not the backend. The next attempt uses a new connection, and
+            // shows which of the two is dead.
             ctx.attempt.iter_mut().for_each(Attempt::abandon);
             ctx.on_new_connection = true;
         }
@@ -449,8 +448,8 @@ impl ProxyHttp for Gateway {
     }
     // ANCHOR_END: broken
 
-    /// Checks the head of a response, and decides whether the response is passed on. It is not passed on if the route
-    /// retries on its status and another attempt is possible.
+    /// Checks the head of a response. Returns an error in place of the response if the route retries on the response's
+    /// status and another attempt is possible.
     async fn upstream_response_filter(
         &self,
         session: &mut Session,
@@ -524,7 +523,7 @@ impl ProxyHttp for Gateway {
             ctx.encoder = compression.on_response(session.req_header(), response)?;
         }
         if self.parts.drain.has_begun() || session.is_process_shutting_down() {
-            // The client must not send another request on a connection that is about to close.
+            // The connection is about to close, so the client must not send another request on it.
             session.set_keepalive(None);
         }
         session::close_delimit_for_http10(session, response).await
@@ -541,7 +540,7 @@ impl ProxyHttp for Gateway {
     ) -> Result<Option<Duration>> {
         early_response::on_data(session, ctx, end_of_stream);
         if ctx.has_no_content {
-            // Pingora does not write such a body over HTTP/1, but it does over HTTP/2.
+            // Over HTTP/1 Pingora does not write such a body, but over HTTP/2 it does.
             *body = None;
         }
         if let Some(encoder) = &mut ctx.encoder {
@@ -553,7 +552,7 @@ impl ProxyHttp for Gateway {
         Ok(None)
     }
 
-    /// Forwards the trailers of a response over HTTP/2. The trailers of a gRPC call carry its status.
+    /// Forwards the trailers of a response over HTTP/2. For a gRPC call, the trailers carry the status.
     async fn response_trailer_filter(
         &self,
         session: &mut Session,
@@ -561,20 +560,20 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestCtx,
     ) -> Result<Option<Bytes>> {
         if response_check::check_fields(trailers, &ctx.snapshot.proxy.response_head).is_err() {
-            // The body is complete. Malformed trailers do not reach the client. Pingora would end the stream without an
-            // error anyway.
+            // The body is complete, but the client must not receive malformed trailers. Pingora would end the stream
+            // without an error in any case.
             trailers.clear();
         }
         early_response::on_data(session, ctx, true);
         if let Some(encoder) = &mut ctx.encoder {
-            // The encoder's last bytes go before the trailers. Pingora has not announced the end of the body.
+            // The encoder's last bytes must be sent before the trailers. Pingora has not reported the end of the body.
             return Ok(encoder.end()?.map(Bytes::from));
         }
         ctx.grpc.as_mut().map_or(Ok(None), |call| call.on_trailers(trailers))
     }
 
     // ANCHOR: told
-    /// Replies to a request that has failed for good, if the client has not received a response yet.
+    /// Replies to a request that has finally failed, unless the client has received a response already.
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
         if let Some(answer) = session::final_response(session).filter(|_| ctx.is_answered_early()) {
             ctx.record(ctx.outcome(answer));
@@ -603,8 +602,8 @@ impl ProxyHttp for Gateway {
     }
     // ANCHOR_END: told
 
-    /// Suppresses Pingora's error line in two cases. An error of the client is not the gateway's, and a client could
-    /// fill the log with such lines. An error of a backend is in the access log already, if that is on. Pingora logs
+    /// Suppresses Pingora's error line in two cases. First, the error is the client's: a client could otherwise fill
+    /// the log. Second, the error is a backend's, and the access log is on and shows it already. Pingora still logs
     /// errors of the gateway itself.
     fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, error: &Error) -> bool {
         match error.esource() {
@@ -614,7 +613,8 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    /// Suppresses Pingora's warning about a retry if the access log is on, because that log counts the attempts.
+    /// Suppresses Pingora's warning about a retry if the access log is on, because that log shows the number of
+    /// attempts.
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,
@@ -625,13 +625,13 @@ impl ProxyHttp for Gateway {
         self.parts.request_log.access_log.is_some()
     }
 
-    /// Counts and logs the request at its end, after success and after failure.
+    /// Counts and logs the request at its end, whether it succeeded or failed.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
         stream::request_over(session);
         request_limit::request_finished(session);
         self.parts.request_log.enter(session, error, ctx);
         if ctx.is_answered_early() || stream::is_broken_off(session) {
-            // The backend takes no part in the bytes that the client still sends.
+            // The attempt is over: the backend gets none of the bytes that the client still sends.
             ctx.attempt = None;
             early_response::leave(session, ctx, error.is_some()).await;
         }

@@ -10,19 +10,19 @@ use crate::downstream::stream;
 use crate::proxy::ctx::RequestCtx;
 use crate::proxy::errors;
 
-/// Begins to measure the rate of the body.
+/// Begins to measure the rate at which the body arrives.
 pub fn begin(session: &mut Session, ctx: &mut RequestCtx) {
     let route = ctx.route.as_ref().filter(|_| is_timed(ctx) && ctx.body_progress.is_none());
     let Some(route) = route else { return };
     let body_progress = route.body_limit.begin(stream::waited(session), Instant::now());
-    // Over HTTP/2, Pingora waits for a body without end. There, the timeout for the backend's response ends the
-    // request.
+    // This timeout has no effect over HTTP/2, where Pingora waits for a body for ever. The timeout for the backend's
+    // response then ends the request.
     session.set_read_timeout(Some(body_progress.left()));
     ctx.body_progress = Some(body_progress);
 }
 
-/// Begins to wait for the body after 100 (Continue). The gateway does not know yet how long the client itself has
-/// waited. The rate is measured from the first part of the body on.
+/// Sets a timeout for the first part of the body after 100 (Continue). The measurement of the rate begins with that
+/// part, because the gateway does not know how long the client itself has waited.
 pub fn awaited(session: &mut Session, ctx: &RequestCtx) {
     let route = ctx.route.as_ref().filter(|_| is_timed(ctx) && ctx.body_progress.is_none());
     if let Some(route) = route {
@@ -30,12 +30,12 @@ pub fn awaited(session: &mut Session, ctx: &RequestCtx) {
     }
 }
 
-/// Returns true unless the request may be silent without a limit, as gRPC calls and WebSockets may.
+/// Returns true if the rate of the request's body is limited; false for gRPC calls and WebSockets, which may be silent.
 fn is_timed(ctx: &RequestCtx) -> bool {
     !ctx.wants_websocket && !ctx.grpc.as_ref().is_some_and(|call| call.needs_http2())
 }
 
-/// Handles a part of the body.
+/// Checks a part of the body, which has `bytes` bytes.
 ///
 /// # Errors
 /// Returns an error if the body is too long or arrives too slowly.
@@ -59,9 +59,8 @@ pub fn on_data(session: &mut Session, ctx: &mut RequestCtx, bytes: usize) -> Res
     Ok(())
 }
 
-/// Returns true if the gateway reads and discards the rest of the body before it closes the connection. A close with
-/// unread bytes is a reset, which may destroy the reply on its way (RFC 9112 9.6). HTTP/2 can end a stream without
-/// that.
+/// Returns true if the gateway must read and discard the rest of the body before it closes the connection. A close with
+/// unread bytes is a reset, which may destroy the reply (RFC 9112 9.6). Over HTTP/2 it is enough to close the stream.
 pub fn is_drained(session: &Session, error: &pingora::Error) -> bool {
     errors::is_body_too_long(error) && session.req_header().version != Version::HTTP_2
 }

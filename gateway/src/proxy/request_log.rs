@@ -1,5 +1,5 @@
-//! Record of finished requests: each request is counted in the metrics, written to the access log, and kept for a while
-//! with its timeline.
+//! Record of finished requests. Each request is counted in the metrics and written to the access log, and its timeline
+//! is kept until newer ones replace it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,21 +14,21 @@ use crate::telemetry::access_log::Record;
 use crate::telemetry::{AccessLog, Metrics, Timelines};
 use crate::upstream::Outcome;
 
-/// Status in logs and metrics if the client left before its response, as in nginx.
+/// Status that logs and metrics show if the client left before its response, as in nginx.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Destinations of the record of a finished request.
+/// Destinations for the records of finished requests.
 pub struct RequestLog {
     /// Metrics of the gateway.
     pub metrics: Arc<Metrics>,
-    /// Access log, with a line for each request; `None` if the log is off.
+    /// Access log with a line for each request; `None` if the log is off.
     pub access_log: Option<AccessLog>,
     /// Timelines of recent requests; `None` if they are not kept.
     pub timelines: Option<Arc<Timelines>>,
 }
 
 impl RequestLog {
-    /// Records a finished request; `error` is the reason if the request did not end with its response.
+    /// Records a finished request. `error` is the reason if the request ended without its complete response.
     pub fn enter(&self, session: &Session, error: Option<&Error>, ctx: &mut RequestCtx) {
         let duration = ctx.started_at.elapsed();
         let status = session::final_response(session).map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
@@ -57,7 +57,7 @@ impl RequestLog {
             metrics.grpc.ended(call.status());
         }
         if ctx.tunnel().is_none() {
-            // The lifetime of a tunnel depends on the client and says nothing about speed.
+            // The lifetime of a tunnel depends on the client, so it says nothing about speed.
             metrics.duration_ms.observe(duration.as_secs_f64() * 1000.0);
         }
     }

@@ -1,5 +1,4 @@
-//! Sends local replies to the client: adds the header fields of the policies, and closes the connection so that the
-//! reply arrives.
+//! Sends local replies: adds the header fields of the policies, and closes the connection so that the reply arrives.
 
 use http::{Version, header};
 use pingora::prelude::*;
@@ -13,7 +12,7 @@ use crate::reply::{self, Recipient, Reply};
 /// Sends a local reply.
 ///
 /// # Errors
-/// Returns an error if the client is gone.
+/// Returns an error if the client has left.
 pub async fn send(mut reply: Reply, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
     ctx.error = reply.reason();
     ctx.security_headers().on_reply(ctx.is_https, reply.fields_mut());
@@ -24,21 +23,20 @@ pub async fn send(mut reply: Reply, session: &mut Session, ctx: &mut RequestCtx)
         quota.on_reply(reply.fields_mut());
     }
     if let Some(identity) = &ctx.identity {
-        // A renewed session is stored at the client even if the request itself fails.
+        // The client must store a renewed session even if the request itself fails.
         identity.on_reply(reply.fields_mut());
     }
     let help = ctx.snapshot.proxy.problems_url.as_deref().unwrap_or(reply::PROBLEMS);
     if session::awaits_continue(session) {
-        // The client need not send its body any more, but may do so. The gateway could not tell that body from another
-        // request.
+        // The client may still send its body. The gateway could not tell that body from another request.
         session.set_keepalive(None);
     }
     let sent = reply.send(session, Recipient { id: &ctx.id, help, call: ctx.grpc.as_deref_mut() }).await;
-    // A client that is gone is no error of the gateway.
+    // An error here means that the client has left, which is no error of the gateway.
     sent.map_err(Error::into_down)
 }
 
-/// Sends the local reply for a failed request, whose reason is `error`, and ends the client's connection.
+/// Sends the local reply for a request that failed with `error`, and ends the client's connection.
 pub async fn respond_error(reply: Reply, error: &Error, session: &mut Session, ctx: &mut RequestCtx) {
     // Pingora closes the connection, so the reply must announce it.
     session.set_keepalive(None);

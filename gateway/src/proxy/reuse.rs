@@ -1,5 +1,5 @@
-//! Facts about a request that decide on which connection an attempt runs, and whether another attempt may send the
-//! request again.
+//! Facts about a request from which two decisions follow: the connection for an attempt, and whether another attempt
+//! may send the request again.
 
 use pingora::proxy::Session;
 
@@ -8,8 +8,8 @@ use crate::policy::connection_login;
 use crate::upstream::retry::Sent;
 use crate::upstream::{BackendState, Pooling};
 
-/// Returns the connections to `backend` that the request of `session` may use; `fresh` demands a new one. A connection
-/// that a login authenticates is not shared with other clients.
+/// Returns the kind of connection to `backend` that the request may use; `fresh` demands a new one. If a login
+/// authenticates a connection, other clients must not share that connection.
 pub(super) fn pooling(session: &Session, backend: &BackendState, fresh: bool) -> Pooling {
     let logs_in = connection_login::is_in(session.req_header());
     if logs_in {
@@ -17,13 +17,14 @@ pub(super) fn pooling(session: &Session, backend: &BackendState, fresh: bool) ->
     }
     match stream::own_connections(session, logs_in) {
         Some(client) if !fresh => Pooling::Pinned(client),
-        // An HTTP/2 stream has no connection for itself alone.
+        // A client over HTTP/2 cannot keep a backend connection for itself, so each request with a login gets a new
+        // one.
         _ if fresh || logs_in => Pooling::Fresh,
         _ => Pooling::Shared,
     }
 }
 
-/// Returns the facts about a sent request that decide whether it may be sent again.
+/// Returns the facts that decide whether a request that has been sent may be sent again.
 pub(super) fn sent(session: &Session) -> Sent<'_> {
     Sent {
         method: &session.req_header().method,

@@ -1,5 +1,5 @@
-//! Upgrade of a connection to a WebSocket tunnel: prepared before the request is sent, and decided by the response's
-//! head.
+//! Upgrade of a connection to a WebSocket tunnel. It is prepared before the request is sent, and decided when the
+//! response's head has arrived.
 
 use http::StatusCode;
 use pingora::Result;
@@ -31,22 +31,22 @@ pub(super) fn intercept(
     peer
 }
 
-/// Decides with the response's head whether a requested WebSocket begins.
+/// Begins the requested tunnel if the response's `status` is 101. Gives the upgrade up otherwise.
 ///
 /// # Errors
-/// Returns an error if the backend agreed on a connection that cannot become a tunnel. The client must not receive this
-/// 101.
+/// Returns an error if the response is a 101 for a connection that cannot become a tunnel. The client must not receive
+/// this 101.
 pub(super) fn settle(status: StatusCode, session: &mut Session, ctx: &RequestCtx) -> Result<()> {
     if status == StatusCode::SWITCHING_PROTOCOLS {
         if !ctx.upgrade.as_ref().is_some_and(|upgrade| upgrade.agree()) {
             return Err(errors::no_tunnel());
         }
-        // No read timeout of Pingora applies to a tunnel: the tunnel has timeouts that it enforces itself.
+        // Pingora's read timeout must not end a tunnel, which has its own timeouts.
         session.set_read_timeout(None);
     } else if let Some(client) = stream::websocket(session) {
         client.give_up();
         if ctx.wants_websocket {
-            // The client may send WebSocket frames next. They must not be read as a request.
+            // The client may send WebSocket frames next, which must not be read as a request.
             session.set_keepalive(None);
         }
     }

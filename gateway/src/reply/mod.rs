@@ -1,6 +1,7 @@
-//! Local replies: the only place where the gateway writes responses of its own. A reply reports a problem, as
-//! `application/problem+json` (RFC 9457) or as a page for a person, or redirects the client, or carries content. Each
-//! reply carries the id under which the request is in the log. A gRPC call receives a reply as `grpc-status`.
+//! Local replies: responses that the gateway itself makes. This module is the only place that writes them. A reply
+//! reports a problem, redirects the client, or has content. A problem is reported as `application/problem+json` (RFC
+//! 9457), or as a page for a person. Each reply has the request id that is in the log. A gRPC call receives the reply
+//! as `grpc-status`.
 
 mod page;
 mod problem;
@@ -19,10 +20,10 @@ use crate::grpc::Call;
 /// Header field that carries the request id.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Header field for the policy of the gateway's own pages, which replaces the operator's policy.
+/// Header field for the content security policy. In the gateway's own pages, its value replaces the operator's.
 const CSP: HeaderName = header::CONTENT_SECURITY_POLICY;
 
-/// Maximum length of a detail in bytes. A detail may repeat text of the client, and the client must not determine the
+/// Maximum length of a detail in bytes. A detail may contain text of the client, and the client must not determine the
 /// length of the reply.
 const MAX_DETAIL: usize = 400;
 
@@ -31,12 +32,12 @@ const MAX_DETAIL: usize = 400;
 pub enum Verdict<T = ()> {
     /// The request continues, with the value that the check has found.
     Continue(T),
-    /// The gateway sends a local reply.
+    /// The gateway must send this local reply.
     Reply(Reply),
 }
 
 impl<T> Verdict<T> {
-    /// Returns the value if the request continues. The operator `?` then chains several checks.
+    /// Returns the value if the request continues. So the operator `?` can chain several checks.
     ///
     /// # Errors
     /// Returns the reply if the request does not continue.
@@ -56,7 +57,7 @@ pub struct Reply {
     detail: Cow<'static, str>,
     fields: HeaderMap,
     proxy_error: Option<&'static str>,
-    /// Members that only few replies have, in a box so that the other replies stay small.
+    /// Members that only a few replies have. The box keeps the other replies small.
     more: Option<Box<More>>,
     closes: bool,
 }
@@ -66,26 +67,26 @@ pub struct Reply {
 enum About {
     /// Description of a problem.
     Problem(Problem),
-    /// Content that the client asked for: its media type and its bytes. The box keeps the other replies small.
+    /// Content that the client asked for, with its media type. The box keeps the other replies small.
     Content(Box<(&'static str, Bytes)>),
-    /// No content: the head of the reply is enough.
+    /// No content: the reply has only a head.
     Nothing,
 }
 
-/// Recipient of a reply.
+/// Facts about the request that a reply answers.
 pub struct Recipient<'r> {
     /// Id of the request.
     pub id: &'r HeaderValue,
-    /// Address of a page that explains problems, with an anchor for each problem.
+    /// Address of a page that explains problems. It has an anchor for each problem.
     pub help: &'r str,
-    /// State of the gRPC call, if the request is one.
+    /// State of the gRPC call; `None` for any other request.
     pub call: Option<&'r mut Call>,
 }
 
-/// Members of a problem that only some problem types have (RFC 9457 3.2).
+/// Members of a problem report that only some problem types have (RFC 9457 3.2).
 #[derive(Debug, Serialize)]
 struct More {
-    /// Names of the windows that had no room, as in draft-ietf-httpapi-ratelimit-headers-10.
+    /// Names of the rate-limit windows that were full, as in draft-ietf-httpapi-ratelimit-headers-10.
     #[serde(rename = "violated-policies")]
     violated_policies: Vec<String>,
 }
@@ -97,24 +98,24 @@ impl Reply {
         Reply { about, detail: bounded(detail.into()), ..Reply::blank(problem.status()) }
     }
 
-    /// Creates a redirect to `location` that keeps the method and the body: 308 (RFC 9110 15.4.9).
+    /// Creates a redirect to `location` with status 308, which keeps the method and the body (RFC 9110 15.4.9).
     pub fn redirect(location: HeaderValue) -> Self {
         let fields = HeaderMap::from_iter([(header::LOCATION, location)]);
         Reply { fields, ..Reply::blank(StatusCode::PERMANENT_REDIRECT) }
     }
 
-    /// Creates a redirect to `location` with the status that the caller chooses.
+    /// Creates a redirect to `location` with the given status.
     pub fn redirect_with(status: StatusCode, location: HeaderValue) -> Self {
         Reply { status, ..Reply::redirect(location) }
     }
 
-    /// Creates a reply with content that the client asked the gateway itself for.
+    /// Creates a reply with content that the gateway itself serves.
     pub fn content(media_type: &'static str, content: impl Into<Bytes>) -> Self {
         let about = About::Content(Box::new((media_type, content.into())));
         Reply { about, ..Reply::blank(StatusCode::OK) }
     }
 
-    /// Creates a successful reply without content, for which header fields are enough.
+    /// Creates a reply with status 204, for which header fields are enough.
     pub fn no_content() -> Self {
         Reply::blank(StatusCode::NO_CONTENT)
     }
@@ -131,35 +132,35 @@ impl Reply {
         }
     }
 
-    /// Replaces the status of the problem by `status`.
+    /// Replaces the status of the reply, which is the status of its problem by default.
     #[must_use]
     pub fn with_status(mut self, status: StatusCode) -> Self {
         self.status = status;
         self
     }
 
-    /// Makes the connection end after the reply, because the gateway cannot tell where the next request begins.
+    /// Makes the connection close after the reply, because the gateway cannot tell where the next request begins.
     #[must_use]
     pub fn and_close(mut self) -> Self {
         self.closes = true;
         self
     }
 
-    /// Sets a header field.
+    /// Sets a header field, and replaces its previous value.
     #[must_use]
     pub fn field(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.fields.insert(name, value);
         self
     }
 
-    /// Adds a `Proxy-Status` that says why a backend could not answer. `error` is an error type of RFC 9209 2.3.
+    /// Adds a `Proxy-Status` that says why no backend answered. `error` is an error type of RFC 9209 2.3.
     #[must_use]
     pub fn proxy_error(mut self, error: &'static str) -> Self {
         self.proxy_error = Some(error);
         self
     }
 
-    /// Adds the names of the windows that had no room for the request.
+    /// Adds the names of the rate-limit windows that were full.
     #[must_use]
     pub fn violated_policies(mut self, names: Vec<String>) -> Self {
         self.more = Some(Box::new(More { violated_policies: names }));
@@ -171,17 +172,17 @@ impl Reply {
         self.status.as_u16()
     }
 
-    /// Returns the header fields besides those that every reply has.
+    /// Returns the additional header fields, without those that every reply has.
     pub fn fields(&self) -> &HeaderMap {
         &self.fields
     }
 
-    /// Returns the header fields besides those that every reply has, so that the caller can add to them.
+    /// Returns the additional header fields, so that the caller can change them.
     pub fn fields_mut(&mut self) -> &mut HeaderMap {
         &mut self.fields
     }
 
-    /// Returns the problem; `None` if the reply is about no problem.
+    /// Returns the problem; `None` if the reply reports no problem.
     pub fn problem(&self) -> Option<Problem> {
         match self.about {
             About::Problem(problem) => Some(problem),
@@ -194,13 +195,13 @@ impl Reply {
         &self.detail
     }
 
-    /// Returns one word for the log: the error of the `Proxy-Status`, or the problem's name, if there is one.
+    /// Returns one word for the log: the error type of the `Proxy-Status`, or else the problem's name, if there is one.
     pub fn reason(&self) -> Option<&'static str> {
         self.proxy_error.or(self.problem().map(Problem::name))
     }
 }
 
-/// Returns `detail`, or its beginning if `detail` is too long.
+/// Returns `detail`; if it is too long, returns its beginning.
 fn bounded(detail: Cow<'static, str>) -> Cow<'static, str> {
     if detail.len() <= MAX_DETAIL {
         return detail;

@@ -1,5 +1,5 @@
-//! Pages for people: a page about a problem, and the list of all problems. The pages load nothing, so that they look
-//! the same on every host. Their policy allows nothing but their own style.
+//! HTML pages for people: a page about one problem, and the list of all problems. The pages load nothing, so that they
+//! look the same on every host. Their content security policy allows only the style that they contain.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -13,10 +13,10 @@ use http::{HeaderValue, Method};
 use super::Reply;
 use super::problem::{Problem, Row};
 
-/// Media type of both pages.
+/// Media type of both kinds of page.
 pub(super) const HTML: &str = "text/html; charset=utf-8";
 
-/// Path of the list of problems, on every host.
+/// Path of the list of problems, which is the same on every host.
 pub const PROBLEMS: &str = "/.well-known/gateway/problems";
 
 const STYLE: &str = ":root{color-scheme:light dark;--ink:light-dark(#17211f,#e4ebe8);\
@@ -39,13 +39,13 @@ pub(super) static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 
 static LIST: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(list()));
 
-/// Returns the list of problems, if the request asks for it.
+/// Returns the list of problems; `None` if the request asks for something else.
 pub fn problems(method: &Method, path: &str) -> Option<Reply> {
     let is_asked_for = path == PROBLEMS && matches!(*method, Method::GET | Method::HEAD);
     is_asked_for.then(|| Reply::content(HTML, LIST.clone()).field(super::CSP, POLICY.clone()))
 }
 
-/// Returns a page about `problem`; `help` is the address of a page with more information.
+/// Returns a page about `problem`, with a link to `help`, the address of a page with more information.
 pub(super) fn of(problem: Problem, status: u16, detail: &str, request_id: &str, help: &str) -> Bytes {
     let Row { title, cause, cure, .. } = problem.row();
     let (detail, request_id, help) = (escape(detail), escape(request_id), escape(help));
@@ -78,7 +78,7 @@ fn page(title: &str, body: &str) -> String {
     )
 }
 
-/// Converts the text of a row to HTML. The text between backticks becomes code.
+/// Converts the text of a row to HTML. Text between backticks is shown as code.
 fn prose(text: &str) -> String {
     let part = |(i, part)| match i % 2 {
         0 => escape(part).into_owned(),
@@ -87,7 +87,7 @@ fn prose(text: &str) -> String {
     text.split('`').enumerate().map(part).collect()
 }
 
-/// Escapes text for an element or an attribute, so that no part of it is read as markup.
+/// Escapes text for use in an element or an attribute, so that a browser does not read it as markup.
 fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(['&', '<', '>', '"', '\'']) {
         return Cow::Borrowed(text);

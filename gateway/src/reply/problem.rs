@@ -1,22 +1,22 @@
-//! The problems that a client can meet. Each problem has one row, with its status, its cause and its remedy. Replies,
-//! the page that they link to and a page of the book are all made from these rows.
+//! Problems that a reply can report. Each problem has one row, with its status, its cause and its remedy. Replies, the
+//! page to which they link, and a page of the book are all made from these rows.
 
 use http::StatusCode;
 
 /// Description of a problem.
 #[derive(Debug)]
 pub struct Row {
-    /// Status of replies about the problem.
+    /// Default status of replies about the problem.
     pub status: StatusCode,
     /// Name of the problem: the last part of its `type`, and the word in the log.
     pub name: &'static str,
     /// Title of the problem, in a few words.
     pub title: &'static str,
-    /// Error type in `Proxy-Status` (RFC 9209 2.3), unless the reply has a more exact one.
+    /// Error type in `Proxy-Status` (RFC 9209 2.3); a reply may have a more exact one.
     pub proxy_error: &'static str,
-    /// Cause of the problem.
+    /// Cause of the problem, in a sentence.
     pub cause: &'static str,
-    /// Remedy for the problem.
+    /// Remedy for the problem, for the client and the operator.
     pub cure: &'static str,
 }
 
@@ -192,7 +192,7 @@ problems! {
 }
 
 impl Problem {
-    /// Returns the status of replies about the problem.
+    /// Returns the default status of replies about the problem.
     pub const fn status(self) -> StatusCode {
         self.row().status
     }
@@ -210,7 +210,7 @@ mod tests {
 
     use super::*;
 
-    /// Error types of RFC 9209 2.3.
+    /// Error types that RFC 9209 2.3 defines.
     const ERROR_TYPES: &str = "dns_timeout dns_error destination_not_found destination_unavailable \
         destination_ip_prohibited destination_ip_unroutable connection_refused connection_terminated \
         connection_timeout connection_read_timeout connection_write_timeout connection_limit_reached \

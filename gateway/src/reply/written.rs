@@ -1,4 +1,4 @@
-//! Writes a reply for its client: as a problem for a program, as a page for a person, or as the status of a gRPC call.
+//! Writes a reply in one of three forms: JSON for a program, a page for a person, or the status of a gRPC call.
 
 use std::time::SystemTime;
 
@@ -27,11 +27,11 @@ struct Body<'a> {
 }
 
 impl Reply {
-    /// Sends the reply. A gRPC call receives it as its status. The connection stays open if the session and the reply
-    /// allow it.
+    /// Sends the reply. A gRPC call receives it as its status. The connection stays open if both the session and the
+    /// reply allow this.
     ///
     /// # Errors
-    /// Returns an error if the client is gone.
+    /// Returns an error if the client has left.
     pub async fn send(self, session: &mut Session, to: Recipient<'_>) -> Result<()> {
         if self.closes {
             session.set_keepalive(None);
@@ -49,8 +49,7 @@ impl Reply {
         session.write_response_body(Some(body), true).await
     }
 
-    /// Sends the status of a gRPC call, in a single head ("Trailers-Only") or in the trailers that the client waits
-    /// for.
+    /// Sends the status of a gRPC call, in a single head ("Trailers-Only") or in the trailers of a begun response.
     async fn end(self, call: &mut Call, session: &mut Session, id: &HeaderValue) -> Result<()> {
         let status = self.grpc_status();
         call.on_reply(self.status(), status);
@@ -85,7 +84,7 @@ impl Reply {
         }
     }
 
-    /// Returns the media type and the body; `as_page` selects the page for a person.
+    /// Returns the media type and the body: the page for a person if `as_page` is true, and JSON otherwise.
     fn body(&self, to: &Recipient<'_>, as_page: bool) -> (Option<&'static str>, Bytes) {
         let problem = match &self.about {
             // An injected fault may have any status, and these statuses have no body (RFC 9110 15.3.5, 15.4.5).
@@ -128,7 +127,7 @@ impl Reply {
         if !matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             response.insert_header(header::CONTENT_LENGTH, length)?;
         }
-        // An operator may remove a redirect like any other setting, so no client may remember it for ever.
+        // An operator may remove a redirect later, so no client may store it permanently.
         response.insert_header(header::CACHE_CONTROL, "no-store")?;
         response.insert_header(X_REQUEST_ID, to.id)?;
         if let Some(problem) = self.problem() {
@@ -138,7 +137,7 @@ impl Reply {
         }
         self.common_fields(&mut response)?;
         if media_type == Some(page::HTML) {
-            // This policy replaces the operator's, because the page needs its own style and nothing else.
+            // This policy replaces the operator's, because the page needs the style that it contains, and nothing else.
             response.insert_header(CSP, page::POLICY.clone())?;
         }
         Ok(response)
@@ -150,8 +149,8 @@ impl Reply {
         }
         let mut before = None;
         for (name, value) in &self.fields {
-            // Values of one name follow each other, and a name such as Set-Cookie may have several. `Vary` and `Link`
-            // may have a value from the gateway already, which must stay.
+            // Values of one name are next to each other, and a name such as Set-Cookie may have several. A `Vary` or
+            // `Link` value of the gateway must be kept.
             let is_another = before.replace(name) == Some(name);
             if is_another || matches!(*name, header::VARY | header::LINK) {
                 response.append_header(name, value)?;
@@ -162,8 +161,8 @@ impl Reply {
         Ok(())
     }
 
-    /// Returns the `Proxy-Status` (RFC 9209), which says why the gateway replies: a backend has failed, or the gateway
-    /// has refused the request.
+    /// Returns the value of `Proxy-Status` (RFC 9209), which says why the gateway replies itself: a backend has failed,
+    /// or the gateway has refused the request. Returns `None` if the reply reports no problem.
     fn proxy_status(&self) -> Option<String> {
         let problem = self.problem()?;
         Some(match self.proxy_error {
@@ -173,8 +172,8 @@ impl Reply {
     }
 }
 
-/// Sends a response that consists of its head alone. Over HTTP/2, Pingora ends the stream with the head only if it
-/// receives the head as this task. Otherwise, Pingora resets the stream later if the request has failed.
+/// Sends a response that consists of its head only. Over HTTP/2, Pingora ends the stream with the head only if it
+/// receives the head as this task. Otherwise, Pingora later resets the stream of a failed request.
 async fn head_alone(session: &mut Session, response: ResponseHeader) -> Result<()> {
     let response = Box::new(response);
     if session.req_header().version == Version::HTTP_2 {

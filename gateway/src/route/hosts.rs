@@ -1,14 +1,14 @@
-//! Virtual hosts by their host name. The cost of a lookup does not depend on the number of virtual hosts. An exact name
-//! takes one hash, and wildcards take one hash for each label of the requested host.
+//! Virtual hosts by their host name. The cost of a lookup does not depend on the number of virtual hosts: one hash for
+//! an exact name, and one hash for each label of the requested host for wildcards.
 
 use std::collections::HashMap;
 
 use crate::config::{Domain, InvalidHost, normalise_host};
 
-/// Table of virtual hosts by the names that they serve.
+/// Table of virtual hosts, by the host names that they serve.
 pub struct HostTable<T> {
     exact: HashMap<String, T>,
-    /// Values of wildcards: `*.example.com` is stored under the part after the `*.`.
+    /// Virtual hosts of wildcards. `*.example.com` is stored as `example.com`.
     wildcard: HashMap<String, T>,
     catch_all: Option<T>,
 }
@@ -20,7 +20,7 @@ impl<T> Default for HostTable<T> {
 }
 
 impl<T> HostTable<T> {
-    /// Adds a name, and replaces the previous value of that name.
+    /// Adds a virtual host for a name. Replaces the previous virtual host of that name.
     pub fn insert(&mut self, domain: Domain, value: T) {
         match domain {
             Domain::Exact(host) => drop(self.exact.insert(host, value)),
@@ -29,11 +29,11 @@ impl<T> HostTable<T> {
         }
     }
 
-    /// Returns the virtual host for `authority`, as the client wrote it. An exact name comes first, then the longest
-    /// wildcard, then the catch-all. `None` stands for a request over HTTP/1.0 that names no host.
+    /// Returns the virtual host for `authority`, as the client wrote it. An exact name is preferred, then the longest
+    /// wildcard, then the catch-all. If `authority` is `None` (HTTP/1.0 without a host), only the catch-all matches.
     ///
     /// # Errors
-    /// Returns [`InvalidHost`] if `authority` is no host.
+    /// Returns [`InvalidHost`] if `authority` is not a valid host name.
     pub fn find(&self, authority: Option<&str>) -> Result<Option<&T>, InvalidHost> {
         let Some(authority) = authority else { return Ok(self.catch_all.as_ref()) };
         let host = normalise_host(authority)?;
@@ -41,7 +41,7 @@ impl<T> HostTable<T> {
         Ok(found.or(self.catch_all.as_ref()))
     }
 
-    /// Returns the virtual host with the longest wildcard that matches. `*.example.com` serves `a.example.com` and
+    /// Returns the virtual host with the longest wildcard that matches. `*.example.com` matches `a.example.com` and
     /// `a.b.example.com`, but not `example.com` itself.
     fn by_wildcard(&self, host: &str) -> Option<&T> {
         if self.wildcard.is_empty() {

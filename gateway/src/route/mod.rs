@@ -1,5 +1,5 @@
-//! The route of a request. First, the host of the request selects the virtual host ([`HostTable`]). Then path, method
-//! and header fields select a rule of that virtual host ([`RuleTable`]).
+//! Choice of a request's route. First, the host of the request selects the virtual host ([`HostTable`]). Then its path,
+//! method and header fields select a rule of that virtual host ([`RuleTable`]).
 
 mod hosts;
 #[cfg(test)]
@@ -17,8 +17,8 @@ pub use rules::{Asked, Outcome, PathRule, Rule, RuleTable};
 use crate::config::{BadPath, InvalidHost, Paths, read_path};
 use crate::reply::{Problem, Reply, Verdict};
 
-/// Returns the host that a request is for, as the client wrote it. If the target names a host (HTTP/2, and the absolute
-/// form), the target counts, otherwise the `Host` field (RFC 9112 3.2.2). `None` stands for HTTP/1.0 without a host.
+/// Returns the host of a request, as the client wrote it. A host in the target (HTTP/2, and the absolute form)
+/// overrides the `Host` field (RFC 9112 3.2.2). Returns `None` for HTTP/1.0 without a host.
 ///
 /// # Errors
 /// Returns a text for the client if the host is missing, repeated or invalid.
@@ -35,7 +35,7 @@ pub fn authority(request: &RequestHeader) -> Result<Option<&str>, &'static str> 
     }
 }
 
-/// Returns the host of a target in absolute form, which Pingora leaves as it came (RFC 9112 3.2.2).
+/// Returns the host of a target in absolute form, which Pingora keeps as the client sent it (RFC 9112 3.2.2).
 fn absolute_form(request: &RequestHeader) -> Option<&str> {
     let target = std::str::from_utf8(request.raw_path()).ok()?;
     let (_, rest) = target.split_once("://").filter(|_| !target.starts_with('/'))?;
@@ -45,14 +45,13 @@ fn absolute_form(request: &RequestHeader) -> Option<&str> {
 /// Result of routing a request.
 #[derive(Debug)]
 pub struct RouteMatch<'t, T> {
-    /// Target of the rule that the request takes.
+    /// Target of the best matching rule; without a matching rule, the target of the virtual host.
     pub target: &'t T,
-    /// Path for matching and path for the backend; `None` if both are the path as the client wrote it.
+    /// Path for matching and path for the backend; `None` if both are the path that the client wrote.
     pub paths: Option<Box<Paths>>,
 }
 
-/// Routes a request, or returns a reply if the request cannot be routed. `server_name` is the host that the client
-/// asked for in its TLS handshake.
+/// Finds the target of a request, or returns a reply if there is none. `server_name` is the host in the TLS handshake.
 pub fn find<'t, T>(
     hosts: &'t HostTable<Arc<RuleTable<T>>>,
     request: &RequestHeader,
@@ -72,15 +71,15 @@ pub fn find<'t, T>(
 }
 
 /// Returns true if the TLS handshake was for another virtual host than the request (RFC 9110 15.5.20). A virtual host
-/// may demand something in the handshake, for example a client certificate. A handshake for another virtual host must
-/// not bypass that demand.
+/// may require something in the handshake, for example a client certificate. A client must not bypass that requirement
+/// with a handshake for another virtual host.
 fn is_misdirected<T>(
     hosts: &HostTable<Arc<RuleTable<T>>>,
     request: &RequestHeader,
     rules: &Arc<RuleTable<T>>,
     server_name: Option<&str>,
 ) -> bool {
-    // A client that names no host in the handshake has received the default certificate and nothing more.
+    // If the client has named no host in the handshake, it has received the default certificate and nothing more.
     let Some(server_name) = server_name else { return false };
     if authority(request).is_ok_and(|host| host == Some(server_name)) {
         return false;
@@ -88,10 +87,10 @@ fn is_misdirected<T>(
     !matches!(hosts.find(Some(server_name)), Ok(Some(named)) if Arc::ptr_eq(named, rules))
 }
 
-/// Routes a request within a virtual host.
+/// Finds the target of a request within a virtual host.
 ///
 /// # Errors
-/// Returns an error if the path is invalid, or if a server could read it as another path.
+/// Returns an error if the path is invalid, or if a backend could read it as the path of another route.
 pub fn within<'t, T>(rules: &'t RuleTable<T>, request: &RequestHeader) -> Result<RouteMatch<'t, T>, BadPath> {
     let path = read_path(path(request)?)?;
     let find = |path: &str| rules.find(&asked(request, path));
@@ -99,29 +98,29 @@ pub fn within<'t, T>(rules: &'t RuleTable<T>, request: &RequestHeader) -> Result
     if path.is_plain() {
         return Ok(RouteMatch { target, paths: None });
     }
-    // A backend may read the path in another way than the rules do. If another route with other policies fits that
-    // reading, the path is refused.
+    // A backend may read the path differently than the rules do. If another route matches that reading, the path is
+    // refused, because the other route may have other policies.
     if path.others.iter().any(|other| !std::ptr::eq(find(other), target)) {
         return Err(BadPath::Ambiguous);
     }
-    // A backend may also use the path as it is. If another route fits that path, the backend gets the path that the
-    // rules saw.
+    // A backend may also use the path without decoding it. If another route matches that path, the backend gets the
+    // path that the rules compared.
     let is_as_sent = std::ptr::eq(find(&path.sent), target) || path.sent == "*";
     let compared = path.compared.into_owned();
     let sent = if is_as_sent { path.sent.into_owned() } else { compared.clone() };
     Ok(RouteMatch { target, paths: Some(Box::new(Paths { compared, sent })) })
 }
 
-/// Returns the parts of a request that rules look at, with this path.
+/// Returns the parts of a request that rules compare, with `path` as the path.
 pub fn asked<'r>(request: &'r RequestHeader, path: &'r str) -> Asked<'r> {
     Asked { method: &request.method, path, headers: &request.headers }
 }
 
-/// Returns the path of a request as the client wrote it.
+/// Returns the path of a request, as the client wrote it.
 fn path(request: &RequestHeader) -> Result<&str, BadPath> {
     let (path, target) = (request.uri.path(), request.raw_path());
-    // Pingora reads a target that is neither a path nor a URL as "/", and forwards it unchanged (RFC 9112 3.2). The
-    // same applies to a URL with a backslash, which Pingora does not accept as a URL.
+    // Pingora reads a target that is neither a path nor a URL as "/", but forwards it unchanged (RFC 9112 3.2). Pingora
+    // does the same with a URL that contains a backslash.
     let has_scheme =
         |scheme: &[u8]| target.get(..scheme.len()).is_some_and(|it| it.eq_ignore_ascii_case(scheme));
     let is_url = || (has_scheme(b"http://") || has_scheme(b"https://")) && !target.contains(&b'\\');
@@ -129,12 +128,12 @@ fn path(request: &RequestHeader) -> Result<&str, BadPath> {
     if !(target.starts_with(b"/") || is_for_server || is_url()) {
         return Err(BadPath::NoSlash);
     }
-    // If the target is not UTF-8, the path that Pingora has read also differs from the path that it forwards.
+    // If the target is not UTF-8, the path that Pingora has read differs from the path that it forwards.
     let is_lossy = !request.raw_path_is_utf8() && path.contains(char::REPLACEMENT_CHARACTER);
     if is_lossy { Err(BadPath::Overlong) } else { Ok(path) }
 }
 
-/// Returns the virtual host that a request is for, or a reply if there is none.
+/// Returns the virtual host of a request, or a reply if there is none.
 pub fn virtual_host<'t, T>(hosts: &'t HostTable<T>, request: &RequestHeader) -> Verdict<&'t T> {
     let bad = |detail| Verdict::Reply(Reply::new(Problem::BadRequest, detail));
     let authority = match authority(request) {
@@ -182,7 +181,7 @@ mod tests {
         table
     }
 
-    /// Returns the target, or the status of the reply.
+    /// Returns the target of a request, or the status of the reply.
     fn outcome(table: &Table, request: &RequestHeader) -> Result<&'static str, u16> {
         match find(table, request, None) {
             Verdict::Continue(found) => Ok(*found.target),

@@ -1,5 +1,5 @@
-//! Tests that no client bypasses a route with a path that a backend reads in another way than the rules. Each server is
-//! modelled in a few lines. The path that a server reads is compared with the route that was taken.
+//! Tests that a client cannot bypass a route with a path that a backend reads differently than the rules do. Each kind
+//! of server is a model of a few lines. The tests compare the path that a server reads with the route that was chosen.
 
 use fastrand::Rng;
 use http::{Method, Uri};
@@ -7,7 +7,7 @@ use pingora::http::RequestHeader;
 
 use super::{PathRule, Rule, RuleTable, within};
 
-/// Model of a server: a description with examples, and the function that reads a path as the server does.
+/// Model of a server: a description, and the function that reads a path as the server does.
 type Reader = (&'static str, fn(&str) -> Vec<u8>);
 
 const READERS: [Reader; 15] = [
@@ -37,7 +37,7 @@ const READERS: [Reader; 15] = [
     }),
 ];
 
-/// Returns the path as the parser of the URL standard reads it.
+/// Returns the path that a parser of the URL standard would read.
 fn parsed(path: &[u8]) -> Vec<u8> {
     let mut path: Vec<u8> = path.into();
     path.retain(|byte| !matches!(byte, b'\t' | b'\r' | b'\n'));
@@ -89,8 +89,7 @@ fn is_below(path: &[u8], prefix: &str) -> bool {
     path.strip_prefix(prefix.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-/// Routes `path` by `rules`. If the request is forwarded, checks the path that each server reads. Returns true if the
-/// request is forwarded.
+/// Routes `path` by `rules`. If the request is forwarded, checks the path that each server reads, and returns true.
 fn goes_up(rules: &RuleTable<&'static str>, path: &str, is_right: impl Fn(&str, &[u8]) -> bool) -> bool {
     let Ok(uri) = path.parse::<Uri>() else { return false };
     let mut request = RequestHeader::build("GET", b"/", None).unwrap();
@@ -119,7 +118,7 @@ fn rules(paths: &[PathRule]) -> RuleTable<&'static str> {
     RuleTable::new(paths.iter().map(rule).collect(), "host")
 }
 
-/// Returns random paths, made of parts that some servers read in a particular way.
+/// Returns random paths, made of parts that some servers read in a special way.
 fn paths(seed: u64, names: &'static [&'static str]) -> impl Iterator<Item = String> {
     const PARTS: [&str; 41] = [
         "%0d", "%0a", "%0D%0A", "%09", "%1f", "%250a", "%7f", "/", "/", "/", "/", "//", "..", "..", ".",
@@ -162,7 +161,7 @@ fn no_server_bypasses_an_exact_rule_or_a_pattern() {
 fn rule_with_encodable_characters_is_not_bypassed() {
     let rules = rules(&[PathRule::Prefix("/@me/x".to_owned())]);
     let is_right = |target: &str, seen: &[u8]| (target == "rule") == is_below(seen, "/@me/x");
-    // A server that does not decode does not serve paths in this spelling, so it has no rule to bypass.
+    // A server that does not decode paths does not serve this spelling, so it has no rule to bypass.
     let names = &["@me", "%40me", "/x", "%78"];
     for path in paths(9, names).take(6_000) {
         goes_up(&rules, &path, |target, seen| {

@@ -1,6 +1,6 @@
-//! The rules by which a virtual host routes: by path, method and header fields. Of the rules that match, the one whose
-//! path matches the longest part wins. Of equally long matches, an exact path wins over a prefix, and a prefix over a
-//! pattern. Of rules that are still equal, the one with more conditions wins.
+//! Routing rules of a virtual host, which test path, method and header fields. Of the rules that match, the one that
+//! matches the longest part of the path wins. Of equally long matches, an exact path wins over a prefix, and a prefix
+//! over a pattern. If rules are still equal, the one with more conditions wins.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use regex::Regex;
 
-/// Parts of a request that rules look at.
+/// Parts of a request that rules compare.
 pub struct Asked<'r> {
     /// Method of the request.
     pub method: &'r Method,
@@ -21,30 +21,30 @@ pub struct Asked<'r> {
 /// Condition on the path of a request.
 #[derive(Clone, Debug)]
 pub enum PathRule {
-    /// Exactly this path.
+    /// The path is exactly this one.
     Exact(String),
-    /// This path or a path below it: `/api` matches `/api/users`, but not `/apix`.
+    /// The path is this one or is below it: `/api` matches `/api/users`, but not `/apix`.
     Prefix(String),
-    /// Any path in which the pattern is found.
+    /// The pattern matches any part of the path.
     Regex(Regex),
 }
 
-/// Rule that sends matching requests to `target`.
+/// Rule that selects `target` for each request that meets all its conditions.
 pub struct Rule<T> {
     /// Condition on the path.
     pub path: PathRule,
-    /// Allowed methods; an empty list allows any method. GET stands for HEAD, too.
+    /// Methods that match; an empty list matches any method. GET also matches HEAD requests.
     pub methods: Vec<Method>,
     /// Header fields that the request must have, with these values.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Target of the requests that match.
+    /// Target of the requests that match the rule.
     pub target: T,
 }
 
-/// Outcome of a rule when a request was routed.
+/// Outcome of one rule for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The request takes this rule.
+    /// The rule matches best, so its target is used.
     Taken,
     /// The rule matches, but another rule matches better.
     Outdone,
@@ -52,7 +52,7 @@ pub enum Outcome {
     Path,
     /// The method does not match.
     Method,
-    /// The named header field is missing, or has another value.
+    /// This header field is missing or has another value.
     Header(HeaderName),
 }
 
@@ -62,8 +62,8 @@ impl<T> Rule<T> {
         self.has_method(asked) && self.missing_header(asked).is_none()
     }
 
-    /// Returns true if the method matches. A rule for GET also matches HEAD, which is GET without the content (RFC 9110
-    /// 9.3.2). A rule for HEAD does not match GET.
+    /// Returns true if the method matches. A rule for GET also matches HEAD, because HEAD is GET without the content
+    /// (RFC 9110 9.3.2). A rule for HEAD does not match GET.
     fn has_method(&self, asked: &Asked<'_>) -> bool {
         let is_named = |method: &Method| self.methods.contains(method);
         self.methods.is_empty()
@@ -71,8 +71,8 @@ impl<T> Rule<T> {
             || *asked.method == Method::HEAD && is_named(&Method::GET)
     }
 
-    /// Returns the first header field that does not match the rule. If a request has a field several times, one
-    /// matching value is enough.
+    /// Returns the first header field of the rule that the request does not match; `None` if it matches all of them. If
+    /// the request has a field several times, one matching value is enough.
     fn missing_header(&self, asked: &Asked<'_>) -> Option<&HeaderName> {
         let has = |name: &HeaderName, value: &HeaderValue| {
             asked.headers.get_all(name).iter().any(|found| found == value)
@@ -93,8 +93,8 @@ impl<T> Rule<T> {
     }
 }
 
-/// Rules of a virtual host, with a target for the requests that match no rule. A lookup costs one hash for each segment
-/// of the path, up to the length of the longest prefix, and one search for each pattern.
+/// Rules of a virtual host, with a target for requests that match no rule. A lookup costs one hash for each segment of
+/// the path, up to the length of the longest prefix, and one search for each pattern.
 pub struct RuleTable<T> {
     exact: HashMap<String, Vec<Rule<T>>>,
     prefix: HashMap<String, Vec<Rule<T>>>,
@@ -106,7 +106,7 @@ pub struct RuleTable<T> {
 impl<T> RuleTable<T> {
     /// Creates a table of `rules`, which must be in the order of the configuration.
     pub fn new(mut rules: Vec<Rule<T>>, otherwise: T) -> Self {
-        // The sort is stable, so of equal rules the first one in the configuration stays first.
+        // The sort is stable, so equal rules stay in the order of the configuration.
         rules.sort_by_key(|rule| Reverse(rule.conditions()));
         let mut table = RuleTable {
             exact: HashMap::new(),
@@ -128,7 +128,7 @@ impl<T> RuleTable<T> {
         table
     }
 
-    /// Returns the target of a request.
+    /// Returns the target of the rule that matches a request best, or else the target for requests that match no rule.
     pub fn find(&self, asked: &Asked<'_>) -> &T {
         if let Some(rule) = self.exact.get(asked.path).and_then(|rules| admitted(rules, asked)) {
             return &rule.target;
@@ -147,8 +147,8 @@ impl<T> RuleTable<T> {
         &self.otherwise
     }
 
-    /// Returns the outcome of each rule for a request. [`RuleTable::find`] decides which rule is taken, and this
-    /// function finds the reasons for the others.
+    /// Returns the outcome of each rule for a request. [`RuleTable::find`] chooses the best rule, and this function
+    /// finds the reasons against the others.
     pub fn explain(&self, asked: &Asked<'_>) -> Vec<(&T, Outcome)> {
         let taken = self.find(asked);
         let maps = self.exact.values().chain(self.prefix.values()).flatten();
@@ -167,27 +167,27 @@ impl<T> RuleTable<T> {
         rules.map(|rule| (&rule.target, outcome(rule))).collect()
     }
 
-    /// Returns the pattern that matches the longest part of the path, and the length of that part. Of equal lengths,
-    /// the first pattern wins.
+    /// Returns the rule whose pattern matches the longest part of the path, and the length of that part. Of equal
+    /// lengths, the first pattern wins.
     fn by_regex(&self, asked: &Asked<'_>) -> Option<(usize, &Rule<T>)> {
         let matching = self.regex.iter().filter_map(|rule| match &rule.path {
             PathRule::Regex(regex) if rule.admits(asked) => Some((regex.find(asked.path)?.len(), rule)),
             _ => None,
         });
-        // `max_by_key` would return the last of several equal lengths.
+        // For equal lengths, `max_by_key` would return the last one.
         matching.reduce(|best, next| if next.0 > best.0 { next } else { best })
     }
 }
 
-/// Returns the first rule whose conditions on method and header fields match the request.
+/// Returns the first rule whose method and header fields match the request.
 fn admitted<'t, T>(rules: &'t [Rule<T>], asked: &Asked<'_>) -> Option<&'t Rule<T>> {
     rules.iter().find(|rule| rule.admits(asked))
 }
 
-/// Returns every prefix of `path` that ends at a border of segments, with and without its slash, the longest first. No
-/// prefix is longer than `longest`.
+/// Returns the prefixes of `path` that end at a border of segments, with and without their last slash. The longest
+/// prefix comes first; none is longer than `longest`.
 fn prefixes(path: &str, longest: usize) -> impl Iterator<Item = &str> {
-    // No rule is longer than `longest`. So the configuration bounds the work, and not the length of the client's path.
+    // No rule is longer than `longest`. So the configuration limits the work, and not the length of the client's path.
     let head = &path.as_bytes()[..path.len().min(longest + 1)];
     let slashes = (0..head.len()).rev().filter(|at| head[*at] == b'/');
     let borders = slashes.flat_map(|slash| [slash + 1, slash]).filter(|end| *end < path.len());

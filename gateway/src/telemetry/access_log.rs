@@ -13,7 +13,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::config::LogFormat;
 
-/// Maximum length of a user's name in the log, in bytes. Names are limited because others have chosen them.
+/// Maximum length of a user's name in the log, in bytes. The gateway has no control over the names.
 const MAX_USER: usize = 128;
 
 /// Writer of the access log.
@@ -22,37 +22,37 @@ pub struct AccessLog {
     writer: NonBlocking,
 }
 
-/// Facts about a request for its log line. None of them is secret: no query, no credentials, no body.
+/// Fields of the log line of one request. None of them is secret: no query, no credentials, no body.
 pub struct Record<'a> {
     /// Method of the request.
     pub method: &'a str,
-    /// Host that the request is for, as the client wrote it.
+    /// Host of the request, as the client wrote it.
     pub host: &'a str,
     /// Path of the request's target, without the query.
     pub path: &'a str,
-    /// Status that the client got; 499 if the client closed the connection before. Most calls of gRPC get 200; for
-    /// them, this is the HTTP status that stands for the call's result.
+    /// Status code that the client got; 499 if the client closed the connection before the response. A gRPC call
+    /// usually gets 200; for such a call, this is the HTTP status that corresponds to the call's result.
     pub status: u16,
-    /// `grpc-status` of a call of gRPC.
+    /// `grpc-status` of a gRPC call; `None` if there is none.
     pub grpc_status: Option<u8>,
     /// Time from the request's head to the last byte of the response.
     pub duration: Duration,
     /// Id of the request, which is also sent to the backend and to the client.
     pub request_id: &'a str,
-    /// Address of the client.
+    /// Address of the client; `None` if it is unknown.
     pub client: Option<IpAddr>,
-    /// Name of the user, if the client had to authenticate.
+    /// Name of the authenticated user; `None` if there is none.
     pub user: Option<&'a str>,
-    /// Backend that answered, or that the last attempt was sent to.
+    /// Backend that answered, or that got the last attempt; `None` if there was no attempt.
     pub backend: Option<&'a str>,
-    /// Number of bytes of the response's body that were sent; for a WebSocket, all bytes that were sent to the
+    /// Number of sent bytes of the response's body; for a WebSocket, number of all bytes that were sent to the
     /// client.
     pub bytes: u64,
-    /// Number of bytes of the request's body that arrived; for a WebSocket, all bytes that the client sent.
+    /// Number of received bytes of the request's body; for a WebSocket, number of all bytes that the client sent.
     pub bytes_received: u64,
     /// Number of attempts to have a backend answer the request.
     pub attempts: u32,
-    /// Description of the error, if there was one.
+    /// Description of the error; `None` if there was none.
     pub error: Option<&'a str>,
 }
 
@@ -89,7 +89,7 @@ struct Buffers {
 }
 
 thread_local! {
-    /// Buffers in which a line is composed, so that a line needs only one allocation: its place in the queue.
+    /// Buffers in which a line is composed, so that only its place in the queue needs an allocation.
     static BUFFERS: RefCell<Buffers> = RefCell::default();
 }
 
@@ -102,7 +102,7 @@ impl AccessLog {
     pub fn write(&self, record: &Record<'_>) {
         BUFFERS.with_borrow_mut(|buffers| {
             if format_line(self.format, record, buffers).is_ok() {
-                // The queue either takes the line, or drops and counts it. It never fails and never waits.
+                // The queue either accepts the line, or drops and counts it. It never fails and never waits.
                 let _ = self.writer.clone().write(&buffers.line);
             }
         });
@@ -149,8 +149,8 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
             )?;
         }
         LogFormat::Text => {
-            // The client may send any bytes in the host, and more than ASCII in the path. Escaped and quoted, they
-            // can forge neither a line nor a field.
+            // The client may send any bytes in the host, and non-ASCII bytes in the path. Because both are escaped
+            // and quoted, they can forge neither a line nor a field.
             let path = path.escape_debug();
             write!(line, "{timestamp}  INFO access: {method} {path} {status} {duration_ms:.1}ms")?;
             write!(line, " backend={} bytes={bytes} client=", backend.unwrap_or("-"))?;
@@ -180,7 +180,7 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
     Ok(())
 }
 
-/// Returns the first bytes of `text`, at most `most`, without splitting a character.
+/// Returns at most the first `most` bytes of `text`, without splitting a character.
 fn beginning(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.get(..end.unwrap_or_default()).unwrap_or_default()

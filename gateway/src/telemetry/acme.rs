@@ -1,4 +1,4 @@
-//! Metrics of certificates that are obtained by ACME.
+//! Metrics of certificates from an ACME server.
 
 use prometheus::{IntCounter, IntCounterVec};
 
@@ -13,7 +13,7 @@ pub struct AcmeFamilies {
 
 /// Metric handles of one certificate.
 pub struct AcmeMetrics {
-    /// Number of orders that brought a certificate.
+    /// Number of orders after which a certificate was issued.
     pub issued: IntCounter,
     /// Number of orders that failed.
     pub failed: IntCounter,
@@ -36,9 +36,9 @@ impl AcmeFamilies {
         AcmeMetrics { issued, failed }
     }
 
-    /// Removes the metrics of a virtual host that no longer has a certificate by ACME.
+    /// Removes the metrics of a virtual host that no longer has an ACME certificate.
     pub fn forget(&self, vhost: &str) {
-        // A series that was never created cannot be removed, which is fine.
+        // The removal of a series that was never created fails, which is harmless.
         for result in RESULTS {
             gone(self.orders.remove_label_values(&[vhost, result]));
         }

@@ -6,7 +6,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::families::{Families, gone};
 
-/// Reasons to deny a request: the names of problems.
+/// Labels of the reasons to deny a request. Each is the name of a problem, except `other`.
 const REASONS: [&str; 7] = [
     "address_denied",
     "credentials_missing",
@@ -16,10 +16,10 @@ const REASONS: [&str; 7] = [
     "rate_limited",
     "other",
 ];
-/// Results of a fetch, as labels.
+/// Labels of the results of a key fetch.
 const RESULTS: [&str; 2] = ["fetched", "failed"];
 
-/// Metrics of denied requests of all routes, and of the keys of all issuers.
+/// Metrics of denied requests of all routes, and of the token issuers' keys.
 pub struct AuthFamilies {
     refused: IntCounterVec,
     fetches: IntCounterVec,
@@ -34,7 +34,7 @@ pub struct RefusalMetrics {
 }
 
 impl RefusalMetrics {
-    /// Counts a request that is denied. `reason` is the name of the problem in its response.
+    /// Counts a denied request. `reason` is the name of the problem in the response; `None` counts as `other`.
     pub fn refused(&self, reason: Option<&str>) {
         let known = REASONS.iter().position(|known| Some(*known) == reason);
         let index = known.unwrap_or(REASONS.len() - 1);
@@ -44,9 +44,9 @@ impl RefusalMetrics {
     }
 }
 
-/// Metric handles of the keys at one URL.
+/// Metric handles of the key set at one URL.
 pub struct KeySetMetrics {
-    /// Number of fetches that brought keys.
+    /// Number of fetches that succeeded.
     pub fetched: IntCounter,
     /// Number of fetches that failed.
     pub failed: IntCounter,
@@ -84,19 +84,19 @@ impl AuthFamilies {
     /// Removes the metrics of a route that no longer exists.
     pub(super) fn forget_route(&self, vhost: &str, route: &str) {
         for reason in REASONS {
-            // A series that was never created cannot be removed, which is fine.
+            // The removal of a series that was never created fails, which is harmless.
             gone(self.refused.remove_label_values(&[vhost, route, reason]));
         }
     }
 
-    /// Returns the metric handles of the keys at `url`. The query is left out, because it may be confidential.
+    /// Returns the metric handles of the key set at `url`. The label omits the query, which may be confidential.
     pub fn key_set(&self, url: &str) -> KeySetMetrics {
         let url = without_query(url);
         let [fetched, failed] = RESULTS.map(|result| self.fetches.with_label_values(&[url, result]));
         KeySetMetrics { fetched, failed, fetched_at: self.fetched_at.with_label_values(&[url]) }
     }
 
-    /// Removes the metrics of keys that are no longer fetched.
+    /// Removes the metrics of a key set that is no longer fetched.
     pub fn forget_key_set(&self, url: &str) {
         let url = without_query(url);
         for result in RESULTS {

@@ -26,9 +26,9 @@ pub struct BackendMetrics {
     pub connection_errors: IntCounter,
     /// Number of requests that the backend is serving now.
     pub requests_active: IntGauge,
-    /// Health: 1 if the backend is healthy, else 0.
+    /// Health of the backend: 1 if it is healthy, else 0.
     pub health: IntGauge,
-    /// State of the circuit: 0 closed, 1 half-open, 2 open.
+    /// State of the circuit breaker: 0 closed, 1 half-open, 2 open.
     pub circuit: IntGauge,
     /// Number of times that the circuit has opened.
     pub circuit_opened: IntCounter,

@@ -1,4 +1,4 @@
-//! Constructors of metrics. They register each metric as they create it, so that none is forgotten.
+//! Constructors of metrics. They also register each metric, so that the registry contains every metric.
 
 use std::sync::OnceLock;
 
@@ -8,7 +8,7 @@ use prometheus::{
     Result,
 };
 
-/// Ignores the result of a removal: a series that was never created cannot be removed, which is fine.
+/// Ignores the result of a removal. The removal of a series that was never created fails, which is harmless.
 pub(super) fn gone(_removed: Result<()>) {}
 
 /// Constructor of metrics in a registry.
@@ -31,7 +31,7 @@ impl Families<'_> {
         self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
     }
 
-    /// Returns a gauge for fractions.
+    /// Returns a gauge whose value may be a fraction.
     pub(super) fn rate(&self, name: &str, help: &str) -> Result<Gauge> {
         self.add(Gauge::new(name, help)?)
     }
@@ -46,7 +46,7 @@ impl Families<'_> {
         self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?)
     }
 
-    /// Creates a metric that is always 1 and carries its information in its labels.
+    /// Creates a metric whose value is always 1 and whose labels contain the information.
     pub(super) fn constant(&self, name: &str, labels: &[(&str, &str)]) -> Result<()> {
         let opts = Opts::new(name, "Always 1; the labels name the running versions");
         let opts = labels.iter().fold(opts, |opts, (name, value)| opts.const_label(*name, *value));
@@ -60,7 +60,7 @@ impl Families<'_> {
     }
 }
 
-/// Counter for each status code, looked up when the code is first seen.
+/// Counters of responses by status code. Each counter is looked up when its code is first seen.
 pub(super) struct ByStatus {
     counters: IntCounterVec,
     cells: [OnceLock<IntCounter>; 500],

@@ -1,4 +1,4 @@
-//! Handles of the metrics that a request counts. They are looked up once, so that counting is one atomic addition.
+//! Handles of the metrics of a request. They are looked up once, so that an update is one atomic addition.
 
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
@@ -10,14 +10,14 @@ use super::Metrics;
 use super::auth::RefusalMetrics;
 use crate::grpc::Status;
 
-/// Methods with a separate label. Other methods share `other`: otherwise clients could create any number of labels.
+/// Methods that are labels. Other methods count as `other`, so that clients cannot create any number of labels.
 pub(super) const METHODS: [&str; 9] =
     ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
-/// Classes of status, as labels.
+/// Labels of the classes of status codes.
 pub(super) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// Counter for each class of status.
+/// Counters of responses by the class of the status code.
 pub(super) struct ByClass(pub(super) [IntCounter; CLASSES.len()]);
 
 impl ByClass {
@@ -39,7 +39,7 @@ pub struct RouteMetrics {
     pub duration_ms: Histogram,
     /// Number of attempts after the first.
     pub retries: IntCounter,
-    /// Number of retries that the budget did not allow.
+    /// Number of retries that did not happen because the budget was used up.
     pub retries_refused: IntCounter,
     /// Denied requests, by reason.
     pub refusals: RefusalMetrics,
@@ -49,19 +49,19 @@ pub struct RouteMetrics {
     pub faults_aborted: IntCounter,
     /// Copies of requests, by result.
     pub mirror: MirrorMetrics,
-    /// Calls of gRPC, by status.
+    /// Ended gRPC calls, by status.
     pub grpc: GrpcMetrics,
 }
 
-/// Counter for each status of gRPC. Most routes see no calls at all, and calls end with only two or three statuses:
-/// each counter is looked up when it is first needed.
+/// Counters of ended gRPC calls, by status. Most routes get no calls at all, and calls end with only two or three
+/// statuses. So each counter is looked up when it is first needed.
 pub struct GrpcMetrics {
     pub(super) family: IntCounterVec,
     pub(super) labels: [String; 2],
     pub(super) counters: [OnceLock<IntCounter>; GRPC_STATUSES],
 }
 
-/// Number of label values for the end of a call: the status codes, and "none" if no status was seen.
+/// Number of label values for the status of a call: the status codes, and "none" if no status was seen.
 pub(super) const GRPC_STATUSES: usize = Status::COUNT + 1;
 
 /// Returns the label value at `index`.
@@ -70,7 +70,7 @@ pub(super) fn grpc_label(index: usize) -> String {
 }
 
 impl GrpcMetrics {
-    /// Counts a call that has ended.
+    /// Counts a call that ended with `status`; `None` if no status was seen.
     pub fn ended(&self, status: Option<Status>) {
         let index = status.map_or(Status::COUNT, |status| status.code().into());
         let Some(counter) = self.counters.get(index) else { return };
@@ -82,7 +82,7 @@ impl GrpcMetrics {
 /// Counters of copies of requests, by result.
 #[derive(Clone)]
 pub struct MirrorMetrics {
-    /// Copies that were answered, and not with 5xx.
+    /// Copies that got a response other than 5xx.
     pub answered: IntCounter,
     /// Copies that got no response, or a 5xx.
     pub failed: IntCounter,
@@ -98,14 +98,14 @@ impl RouteMetrics {
     }
 }
 
-/// Metric handles of one tag, for a virtual host that divides its requests among tags.
+/// Metric handles of one tag of a virtual host that splits its requests between tags.
 pub struct TagMetrics {
     pub(super) responses: ByClass,
     /// Time from the request's head to the response's head, in seconds.
     pub(super) latency: Histogram,
 }
 
-/// Totals of a tag's responses so far.
+/// Totals of a tag's responses since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TagTotals {
     /// Number of responses.
@@ -117,7 +117,7 @@ pub struct TagTotals {
 }
 
 impl TagMetrics {
-    /// Counts a response, and the time until its head in seconds.
+    /// Counts a response. `latency_secs` is the time from the request's head to the response's head.
     pub fn response(&self, status: u16, latency_secs: f64) {
         self.responses.count(status);
         self.latency.observe(latency_secs);
@@ -134,8 +134,8 @@ impl TagMetrics {
     }
 }
 
-/// Metric handles that are looked up when they are first needed. A host without requests costs nothing, even if there
-/// are ten thousand such hosts.
+/// Metric handles that are looked up when they are first needed. So a host without requests costs nothing, even if
+/// there are ten thousand such hosts.
 pub struct Lazy<T> {
     metrics: Arc<Metrics>,
     labels: [String; 2],

@@ -1,11 +1,11 @@
-//! Counters of limits that were met. They are one family, so that the operator sees in one place which limits are at
-//! work, and can judge whether they stop attackers or customers.
+//! Counters of exceeded limits. They are one family, so that the operator sees in one place which limits have an
+//! effect. The operator can then judge whether the limits stop attackers or customers.
 
 use prometheus::{IntCounter, Result};
 
 use super::families::Families;
 
-/// A limit that a client or its request has met.
+/// A limit that a client or its request has exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// The request's target is too long.
@@ -32,7 +32,7 @@ pub enum Limit {
     Http2Protocol,
     /// An HTTP/2 request is malformed, and its stream is reset.
     Http2Malformed,
-    /// Too many HTTP/2 streams are open on all connections together, and another one is refused.
+    /// Too many HTTP/2 streams are open on all connections together, so another stream is refused.
     Http2Streams,
 }
 
@@ -53,7 +53,7 @@ impl Limit {
         Limit::Http2Streams,
     ];
 
-    /// Returns the name of the limit, as a label.
+    /// Returns the label of the limit.
     fn label(self) -> &'static str {
         match self {
             Limit::Uri => "uri",

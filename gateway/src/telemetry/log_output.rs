@@ -1,8 +1,9 @@
 //! Output of log lines: standard output, or a file. The file is opened again when the operator asks for it, because
-//! logrotate has renamed it. Both are written by the log's thread.
+//! logrotate has renamed the file. The log's thread writes to the output.
 //!
 //! A line that cannot be written (a full disk, a reader that has closed the pipe) is lost, and counted. Standard
-//! error reports when such an outage begins and ends. The log reports it too, as soon as it can be written again.
+//! error reports the start and the end of such an outage. The log also reports it, as soon as a line can be written
+//! again.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -16,20 +17,20 @@ use tracing::{error, info, warn};
 /// Maximum size of a batch, in bytes. Lines that arrive faster than they can be written are collected in a batch.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Time without a failed write after which an outage is over. On a disk that is almost full, short lines can be
-/// written while long ones fail: standard error must not get two messages for each of these.
+/// Time without a failed write after which an outage is over. On an almost full disk, short lines can be written
+/// while long lines fail. Without this time, each long line would cause two messages on standard error.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// State that the log's thread shares with the rest of the process.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shared {
-    /// Set by the operator's signal. The log's thread clears it and opens the file again.
+    /// True after the operator's signal. The log's thread clears the flag and opens the file again.
     pub(super) reopen: Arc<AtomicBool>,
     /// Number of lines that could not be written.
     pub(super) unwritten: Arc<AtomicUsize>,
 }
 
-/// Writer at the end of the log's queue. It never fails: lines that cannot be written are counted.
+/// Writer that receives the lines of the log's queue. It never fails: lines that cannot be written are counted.
 pub(super) struct Output {
     target: Target,
     shared: Shared,
@@ -37,7 +38,7 @@ pub(super) struct Output {
     /// True if the last write ended in the middle of a line.
     is_torn: bool,
     outage: Option<Outage>,
-    /// Reports to the operator on standard error, when the log cannot be used.
+    /// Function that reports to the operator on standard error, when the log cannot be used.
     tell: fn(&str),
     quiet: Duration,
 }
@@ -74,7 +75,7 @@ impl Output {
         Output { target, shared, batch, is_torn: false, outage: None, tell: tell_on_stderr, quiet: QUIET }
     }
 
-    /// Opens the file again, if the operator has asked for it. Lines that are not written yet go to the new file.
+    /// Opens the file again if the operator has asked for it. The lines in the batch are written to the new file.
     fn reopen(&mut self) {
         if !self.shared.reopen.swap(false, Ordering::AcqRel) {
             return;
@@ -108,7 +109,7 @@ impl Output {
         if self.batch.is_empty() {
             return;
         }
-        // The rest of a line that was cut off must not look like the beginning of another line.
+        // A newline ends a line that was cut off, so that the next line does not look like its rest.
         let mended = usize::from(self.is_torn);
         if self.is_torn {
             self.batch.insert(0, b'\n');
@@ -167,7 +168,7 @@ impl Write for Output {
         Ok(lines.len())
     }
 
-    /// Called when the queue is empty, so that no line stays in the batch.
+    /// Writes the batch. The log's thread calls this when the queue is empty, so that no line stays in the batch.
     fn flush(&mut self) -> io::Result<()> {
         self.write_batch();
         Ok(())
@@ -198,7 +199,7 @@ impl Target {
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            // Bypasses the standard library's buffer, which would keep lines that could not be written.
+            // This bypasses the standard library's buffer, which would keep lines that could not be written.
             Target::Console => Ok(rustix::io::write(io::stdout(), bytes)?),
             Target::File { file, .. } => file.write(bytes),
         }

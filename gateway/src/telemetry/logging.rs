@@ -1,8 +1,8 @@
-//! The process log, and the writer that it shares with the access log.
+//! Process log, and the writer that it shares with the access log.
 //!
-//! Lines go through a bounded queue to a separate thread, which writes them in batches, so that no request waits for
-//! a disk or a terminal. If the queue is full, lines are dropped and counted. Lines that cannot be written are
-//! counted too.
+//! Lines go through a bounded queue to a separate thread, which writes them in batches. So no request waits for a
+//! disk or a terminal. If the queue is full, lines are dropped and counted. Lines that cannot be written are counted
+//! too.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -15,8 +15,8 @@ use super::AccessLog;
 use super::log_output::{Output, Shared};
 use crate::config::{LogFormat, LogOutput, Logging};
 
-/// Log filter for libraries. It hides lines about a library's internals, and lines that clients cause, because
-/// clients could fill the log with them. Reasons for the stricter entries:
+/// Log filter for libraries. It hides lines about a library's internals, and lines that clients cause. Clients could
+/// otherwise fill the log. Reasons for the stricter entries:
 /// - `h2`: resets of streams by clients.
 /// - `pingora_proxy::proxy_h1` and `proxy_h2`: a response that arrives before the request is complete. The access log
 ///   has the result of each request.
@@ -29,7 +29,7 @@ const LIBRARIES: &str = "pingora_core=warn,pingora_core::apps=off,pingora_core::
                          pingora_proxy::proxy_h1=error,pingora_proxy::proxy_h2=error,h2=error,\
                          pingora_load_balancing=warn,hickory_net=error,hickory_resolver=error";
 
-/// Guard that keeps the log's thread alive. Queued lines are written when it is dropped.
+/// Guard that keeps the log's thread alive. When the guard is dropped, the queued lines are written.
 pub struct LogGuard {
     _worker: WorkerGuard,
     handle: LogHandle,
@@ -51,15 +51,14 @@ pub struct LogHandle {
 }
 
 impl LogHandle {
-    /// Makes the log's thread open its file again, because the file was renamed. Returns at once.
+    /// Makes the log's thread open its file again, because the file was renamed. Does not wait for the thread.
     pub fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Release);
-        // The empty write only wakes the thread. If the queue is full, the thread is awake and sees the flag by
-        // itself.
+        // The empty write only wakes the thread. If the queue is full, the thread is awake and sees the flag anyway.
         let _ = self.writer.clone().write(b"");
     }
 
-    /// Returns the number of lines lost since the start: those dropped because the queue was full, and those not
+    /// Returns the number of lines lost since the start, because the queue was full or the output could not be
     /// written.
     pub fn lost_lines(&self) -> usize {
         self.refused.dropped_lines().saturating_add(self.shared.unwritten.load(Ordering::Relaxed))
@@ -114,7 +113,7 @@ pub fn start(config: &Logging) -> Result<(LogGuard, Option<AccessLog>), LoggingE
     Ok((LogGuard { _worker: worker, handle }, access_log))
 }
 
-/// Returns the filter for `level`. A plain level is for the gateway, and gets the filter for libraries added. Any
+/// Returns the filter for `level`. A plain level is for the gateway, so the filter for libraries is added to it. Any
 /// other text is used unchanged.
 fn filter(level: &str) -> String {
     match level {

@@ -1,5 +1,5 @@
-//! Prometheus metrics. Every label has few values (a host, a backend, a method, a status). The handles that a request
-//! needs are looked up when a configuration is compiled, or by the first request of a route, so that counting is one
+//! Prometheus metrics. Every label has few values (a host, a backend, a method, a status). The metric handles for a
+//! request are looked up when a configuration is compiled, or by the first request of a route. So an update is one
 //! atomic addition.
 
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use super::limits::LimitMetrics;
 use super::rate_limits::RateLimitFamilies;
 use crate::PINGORA_VERSION;
 
-/// Buckets of latency histograms in seconds: from a response on loopback to a long poll.
+/// Buckets of latency histograms, in seconds. They range from a response on loopback to a long poll.
 const BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 
-/// Kinds of injected faults, as labels.
+/// Labels of the kinds of injected faults.
 const FAULTS: [&str; 2] = ["delay", "abort"];
 
-/// Results of copies of requests, as labels.
+/// Labels of the results of copies of requests.
 const MIRRORED: [&str; 3] = ["answered", "failed", "dropped"];
 
 /// Metrics of the process, with their registry.
@@ -41,7 +41,7 @@ pub struct Metrics {
     pub websockets_active: IntGauge,
     /// Number of client connections that are open now.
     pub connections_active: IntGauge,
-    /// Number of HTTP/2 streams that clients have opened and that are not answered yet.
+    /// Number of HTTP/2 streams that clients have opened and that the gateway has not answered yet.
     pub http2_streams: IntGauge,
     /// Number of connections closed at once because `max_connections` were open.
     pub connections_refused: IntCounter,
@@ -57,17 +57,17 @@ pub struct Metrics {
     pub tls_handshakes_failed: IntCounter,
     /// Responses per second, over the last seconds.
     pub requests_per_second: Gauge,
-    /// Share of responses that were not 5xx, over the last seconds.
+    /// Share of responses other than 5xx among all responses, over the last seconds.
     pub success_rate: Gauge,
     /// Result of the last attempt to load a configuration: 1 if it succeeded, else 0.
     pub last_reload_successful: IntGauge,
-    /// Number of log lines that were lost because the log could not be written fast enough.
+    /// Number of lost log lines, which could not be written, or not fast enough.
     pub log_lines_dropped: IntGauge,
-    /// Number of virtual hosts that use a self-signed certificate, because they have no other.
+    /// Number of virtual hosts that use a self-signed certificate, because they have no other certificate.
     pub self_signed: IntGauge,
-    /// Metrics of certificates by ACME.
+    /// Metrics of certificates from an ACME server.
     pub acme: AcmeFamilies,
-    /// Counters of limits that were met.
+    /// Counters of exceeded limits.
     pub limits: LimitMetrics,
     /// Metrics of rate limits.
     pub rate_limits: RateLimitFamilies,
@@ -96,7 +96,7 @@ pub struct Metrics {
     tag_latency: HistogramVec,
 }
 
-/// Reasons to refuse an invalid request: the names of problems, and `other`.
+/// Labels of the reasons to refuse an invalid request: names of problems, and `other`.
 const REFUSED: [&str; 9] = [
     "bad_request",
     "expectation_failed",
@@ -110,7 +110,7 @@ const REFUSED: [&str; 9] = [
 ];
 
 impl Metrics {
-    /// Returns all metrics, with the value zero.
+    /// Creates all metrics, with the value zero.
     ///
     /// # Errors
     /// Returns an error if two metrics have the same name, which is a mistake in this module.
@@ -254,7 +254,7 @@ impl Metrics {
         })
     }
 
-    /// Counts a request that is refused because it is invalid. `reason` is the name of the problem.
+    /// Counts a request that is refused because it is invalid. `reason` is the name of the problem in the response.
     pub fn refused(&self, reason: &str) {
         let known = REFUSED.iter().position(|known| *known == reason);
         self.refused[known.unwrap_or(REFUSED.len() - 1)].inc();
@@ -313,7 +313,7 @@ impl Metrics {
         gone(self.tag_latency.remove_label_values(&[vhost, tag]));
     }
 
-    /// Removes the metrics of a route that no longer exists. Otherwise they would be kept and served for ever.
+    /// Removes the metrics of a route that no longer exists. Otherwise `/metrics` would contain them for ever.
     pub fn forget_route(&self, vhost: &str, route: &str) {
         for method in METHODS.iter().copied().chain(["other"]) {
             gone(self.requests.remove_label_values(&[vhost, route, method]));
@@ -338,7 +338,7 @@ impl Metrics {
         }
     }
 
-    /// Sets the period in which a certificate of a virtual host is valid. `key` is the kind of the certificate's key.
+    /// Sets the validity of a virtual host's certificate. `key` is the algorithm of the certificate's key.
     pub fn certificate(&self, vhost: &str, key: &str, not_before: SystemTime, not_after: SystemTime) {
         for (family, at) in [(&self.certificates_begin, not_before), (&self.certificates, not_after)] {
             let secs = at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -352,13 +352,13 @@ impl Metrics {
         gone(self.certificates_begin.remove_label_values(&[vhost, key]));
     }
 
-    /// Returns the counters of lookups of backends' names: those that were answered, and those that failed.
+    /// Returns the counters of lookups of backends' names: successful lookups, then failed lookups.
     pub fn lookups(&self) -> [IntCounter; 2] {
         ["answered", "failed"].map(|result| self.lookups.with_label_values(&[result]))
     }
 
-    /// Returns the counters of upgrades: listeners taken over at the start, and hand-overs that failed. A hand-over
-    /// that succeeds is counted by the new process.
+    /// Returns the counters of upgrades: takeovers at the start of a process, then failed hand-overs. The successor
+    /// counts a hand-over that succeeds.
     pub fn upgrades(&self) -> [IntCounter; 2] {
         ["taken_over", "failed"].map(|result| self.upgrades.with_label_values(&[result]))
     }

@@ -6,20 +6,20 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::families::{Families, gone};
 
-/// Reasons to count a request in this process and not in the store, as labels: the store is not reachable, has too
+/// Labels of the reasons to count a request in this process instead of the store. The store is not reachable, has too
 /// many waiting requests, answers too late, or answers with an error.
 const REASONS: [&str; 4] = ["away", "busy", "too_late", "failed"];
 
 /// Metrics of all rate limits.
 pub struct RateLimitFamilies {
-    /// Number of clients that were forgotten within their window, because there was no room for more.
+    /// Number of clients whose counters were removed within their window, because there was no room for more.
     pub evicted: IntCounter,
     refused: IntCounterVec,
     store_up: IntGaugeVec,
     counted_here: IntCounterVec,
 }
 
-/// Counter of requests that a window refuses. Most windows refuse none: the counter is looked up when it is first
+/// Counter of requests that a window refuses. Most windows refuse none, so the counter is looked up when it is first
 /// needed.
 pub struct Refusals {
     family: IntCounterVec,
@@ -27,9 +27,9 @@ pub struct Refusals {
     counter: OnceLock<IntCounter>,
 }
 
-/// Metric handles of a store of counters.
+/// Metric handles of a counter store.
 pub struct StoreMetrics {
-    /// State of the store: 1 while it answers, else 0.
+    /// State of the store: 1 if it answers, else 0.
     pub up: IntGauge,
     /// Number of requests counted in this process because the store was not reachable.
     pub away: IntCounter,
@@ -81,11 +81,11 @@ impl RateLimitFamilies {
 
     /// Removes the metrics of a window that no longer exists.
     pub fn forget(&self, vhost: &str, route: &str, policy: &str) {
-        // A series that was never created cannot be removed, which is fine.
+        // The removal of a series that was never created fails, which is harmless.
         gone(self.refused.remove_label_values(&[vhost, route, policy]));
     }
 
-    /// Returns the metric handles of a store. `name` must hold no secret.
+    /// Returns the metric handles of a store. `name` must not contain a secret.
     pub fn store(&self, name: &str) -> StoreMetrics {
         let [away, busy, too_late, failed] =
             REASONS.map(|reason| self.counted_here.with_label_values(&[name, reason]));

@@ -1,4 +1,4 @@
-//! Metrics that are rates: computed every second from counters, over the last seconds.
+//! Metrics that are rates. Every second, they are computed from the counters of the last seconds.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,7 +11,7 @@ const WINDOW_SECS: usize = 10;
 /// Updates the rates every second, for ever. Also updates the number of lost log lines, which only the log knows.
 pub async fn keep_rates(metrics: &Metrics, log: &LogHandle) {
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
-    // Totals at intervals of a second, the oldest first.
+    // One pair of totals a second, the oldest first.
     let mut history: VecDeque<(u64, u64)> = VecDeque::new();
     loop {
         // The first tick comes at once, and only records the initial totals.

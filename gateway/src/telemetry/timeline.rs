@@ -1,8 +1,8 @@
 //! Recent requests with the times at which they reached their phases, for the management API.
 //!
-//! The last requests are kept in a ring. A writer never waits for a lock. Once the ring is full, a write needs almost
-//! no memory, because the strings of a slot are reused. If a slot is being read at the moment of a write, the request
-//! is left out.
+//! The last requests are kept in a ring. A writer never waits for a lock: a request is left out if its slot is being
+//! read at that moment. When the ring is full, a write allocates almost no memory, because the strings of a slot are
+//! reused.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ const KEPT: usize = 512;
 /// Maximum number of phases of one request. If a request is retried more often, its later phases are not recorded.
 const PHASES: usize = 16;
 
-/// Phase of a request, by Pingora's name.
+/// Phase of a request. Its name is the name in Pingora.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -31,7 +31,7 @@ pub enum Phase {
     ConnectedToUpstream,
     /// The backend could not be reached.
     FailToConnect,
-    /// The connection to the backend broke.
+    /// The connection to the backend broke after it was opened.
     ErrorWhileProxy,
     /// The last byte of the request has been forwarded.
     RequestBodyFilter,
@@ -41,7 +41,7 @@ pub enum Phase {
     Logging,
 }
 
-/// Times at which one request reached its phases.
+/// Phases that one request has reached, each with its time.
 #[derive(Clone, Copy, Default)]
 pub struct Timeline {
     marks: [Option<(Phase, Duration)>; PHASES],
@@ -56,7 +56,7 @@ impl Timeline {
     }
 }
 
-/// Virtual host, route and tag of a request; empty for a request that was not routed.
+/// Virtual host, route and tag of a request. Each is empty if the request was not routed.
 #[derive(Clone, Copy, Default)]
 pub struct Way<'a> {
     /// Domain of the virtual host.
@@ -100,33 +100,33 @@ struct Entry {
 pub struct RecentRequest {
     /// Id of the request, which is also sent to the backend and to the client.
     pub request_id: String,
-    /// Time at which the request ended, in seconds since 1970.
+    /// Time of the end of the request, in seconds since 1970.
     pub ended_at: f64,
     /// Method of the request.
     pub method: String,
-    /// Host that the request is for.
+    /// Host of the request, as the client wrote it.
     pub host: String,
     /// Path of the request, without the query.
     pub path: String,
-    /// Address of the client.
+    /// Address of the client; null if it is unknown.
     pub client: Option<IpAddr>,
-    /// Domain of the virtual host that served the request.
+    /// Domain of the virtual host that served the request; null if none matched.
     pub virtual_host: Option<String>,
-    /// Route of the request.
+    /// Route of the request; null if none matched.
     pub route: Option<String>,
-    /// Tag of the backends that the request was for.
+    /// Tag of the backends for the request; null if there is none.
     pub tag: Option<String>,
-    /// Backend that answered, or that the last attempt was sent to.
+    /// Backend that answered, or that got the last attempt; null if there was no attempt.
     pub backend: Option<String>,
-    /// Status that the client got; 499 if the client closed the connection before.
+    /// Status code that the client got; 499 if the client closed the connection before the response.
     pub status: u16,
     /// Number of bytes of the response's body.
     pub bytes: u64,
     /// Number of attempts to get a response from a backend.
     pub attempts: u32,
-    /// Description of the error, if there was one.
+    /// Description of the error; null if there was none.
     pub error: Option<String>,
-    /// Times at which the request reached its phases.
+    /// Phases that the request has reached, each with its time.
     pub timeline: Vec<Mark>,
 }
 
@@ -135,7 +135,7 @@ pub struct RecentRequest {
 pub struct Mark {
     /// Phase that was reached.
     pub phase: Phase,
-    /// Milliseconds since the request's head.
+    /// Time from the request's head to the phase, in milliseconds.
     pub at_ms: f64,
 }
 
@@ -192,7 +192,7 @@ impl Timelines {
         numbered.into_iter().map(|(_, request)| request).collect()
     }
 
-    /// Returns the request with this id.
+    /// Returns the request with this id; `None` if it is not kept.
     pub fn find(&self, request_id: &str) -> Option<RecentRequest> {
         let find = |slot: &Mutex<Option<Entry>>| {
             slot.lock().as_ref().filter(|entry| entry.request_id == request_id).map(RecentRequest::from)

@@ -34,7 +34,7 @@ const GROUPS: &str = "X25519MLKEM768:X25519:P-256:P-384";
 /// Versions of HTTP that are offered over TLS, the preferred one first (RFC 7301 3.1).
 const PROTOCOLS: &[u8] = b"\x02h2\x08http/1.1";
 
-/// Session id context: the gateway accepts only session tickets that carry it.
+/// Session id context. The gateway accepts only session tickets with this id.
 const SESSIONS: &[u8] = b"gateway";
 
 /// Lifetime of a key for session tickets. An attacker who steals the key can read TLS 1.2 traffic of sessions
@@ -46,8 +46,8 @@ pub struct Acceptor {
     current: ArcSwap<TicketEpoch>,
 }
 
-/// OpenSSL context and the time when it was made. OpenSSL makes a new ticket key for each context, so a new
-/// context rotates the key. A client with a ticket from an older context makes a full handshake.
+/// Acceptor whose session tickets share one key, and the time when the acceptor was made. OpenSSL makes a new ticket
+/// key for each context, so a new acceptor rotates the key. A client with an older ticket makes a full handshake.
 struct TicketEpoch {
     acceptor: SslAcceptor,
     since: Instant,
@@ -56,12 +56,12 @@ struct TicketEpoch {
 /// Result of a handshake with a client.
 #[derive(Clone, Debug, Default)]
 pub struct Handshake {
-    /// Host that the client asked for (SNI).
+    /// Host that the client asked for (SNI); `None` if it named no host.
     pub server_name: Option<String>,
-    /// Id of the authorities ([`ClientAuthority::id`]) whose certificates the client was asked for; `None` if
-    /// it was asked for none.
+    /// Id ([`ClientAuthority::id`]) of the authorities for which the client was asked to present a certificate;
+    /// `None` if the client was not asked.
     pub asked_for: Option<[u8; 32]>,
-    /// Certificate that the client has presented.
+    /// Certificate that the client has presented; `None` if the client has presented none or was not asked.
     pub client: Option<ClientIdentity>,
 }
 
@@ -104,10 +104,9 @@ impl Acceptor {
         Ok(Acceptor { current: ArcSwap::from_pointee(TicketEpoch::new()?) })
     }
 
-    /// Makes a handshake, in which the gateway presents the certificate that `certificates` holds for the
-    /// client's host. If some virtual host asks for client certificates, `asked_for` is the host that the
-    /// client asks for, so that the handshake uses the settings of this host from its start. The result is
-    /// stored in the stream's digest, as a [`Handshake`].
+    /// Makes a handshake that presents the certificate for the client's host from `certificates`. A client
+    /// certificate is requested only if `asked_for` is the client's host. So the caller must pass the host if a
+    /// virtual host asks for client certificates. The result is stored in the stream's digest, as a [`Handshake`].
     ///
     /// # Errors
     /// Returns an error if the client and the gateway agree on no parameters, or there is no certificate to
@@ -133,7 +132,7 @@ impl Acceptor {
         match TicketEpoch::new() {
             Ok(next) => {
                 let next = Arc::new(next);
-                // Two connections at the same time may each make a context; the later one stays.
+                // Two connections may each make a context at the same time. The context that is stored last stays.
                 self.current.store(next.clone());
                 next
             }
@@ -145,7 +144,7 @@ impl Acceptor {
 /// Callbacks that choose the certificates for one handshake.
 struct CertSelector<'c> {
     certificates: Arc<Certificates>,
-    /// Authorities whose certificates the client is asked for.
+    /// Authorities of the client certificate that the handshake asks for; `None` if the handshake asks for none.
     asks: Option<&'c ClientAuthority>,
 }
 
@@ -154,7 +153,7 @@ impl TlsAccept for CertSelector<'_> {
     async fn certificate_callback(&self, ssl: &mut TlsRef) {
         let Some(host) = self.certificates.find(ssl.servername(NameType::HOST_NAME)) else { return };
         if let Err(error) = host.present(ssl) {
-            // The handshake fails in the same way as without a certificate.
+            // The handshake then fails, as it does if there is no certificate.
             debug!(domain = host.domain, %error, "cannot present a certificate");
         }
     }

@@ -14,11 +14,11 @@ use super::acceptor;
 use crate::util::files;
 use crate::util::files::Fingerprint;
 
-/// Maximum time before its end at which a certificate causes a warning.
+/// Remaining validity below which a certificate causes a warning.
 const EXPIRES_SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// Divisor of a certificate's lifetime. Its last third causes a warning, if that is shorter than
-/// [`EXPIRES_SOON`]: a certificate with a lifetime of ten days must not cause a warning on its first day.
-/// ACME renews certificates before that point.
+/// Divisor that gives the last part of a certificate's lifetime. If this part is shorter than [`EXPIRES_SOON`], only
+/// this part causes a warning. So a certificate with a lifetime of ten days causes none on its first day. ACME renews
+/// certificates before that part begins.
 const LAST_PART: u32 = 3;
 
 /// Pair of files that hold a certificate and its key.
@@ -57,7 +57,7 @@ pub struct Certificate {
 
 /// Origin of a certificate.
 pub(super) enum Source {
-    /// Two files, and their fingerprints at the time when they were read.
+    /// Two files, and the fingerprints that they had when they were read.
     Files(Pair, [Option<Fingerprint>; 2]),
     /// The gateway has generated the certificate.
     Generated,
@@ -86,7 +86,7 @@ impl Pair {
         };
         check_chain(&chain).map_err(|wrong| BadPair::Certificate(format!("'{file}': {wrong}")))?;
         let pem = files::read(&self.key).map_err(BadPair::Key)?;
-        // OpenSSL calls this for encrypted keys: there is no operator to ask for a passphrase.
+        // OpenSSL calls this for an encrypted key. No passphrase is returned: no operator is there to be asked.
         let key = PKey::private_key_from_pem_callback(&pem, |_| Ok(0));
         let key = key.map_err(|error| {
             let reason = reason(&error);
@@ -119,12 +119,12 @@ impl Certificate {
         }
     }
 
-    /// Returns true if the gateway has generated the certificate, for a virtual host that has none.
+    /// Returns true if the gateway has generated the certificate, because the virtual host has none.
     pub fn is_generated(&self) -> bool {
         matches!(self.source, Source::Generated)
     }
 
-    /// Returns true if the files have not changed since they were read.
+    /// Returns true if both files exist and are unchanged since they were read. False for a generated certificate.
     pub fn is_current(&self) -> bool {
         match &self.source {
             Source::Files(pair, read_as) => read_as.iter().all(Option::is_some) && *read_as == pair.look(),
@@ -138,8 +138,8 @@ impl Certificate {
         self.is_generated() && left < EXPIRES_SOON
     }
 
-    /// Returns a warning for the operator about the certificate's validity at the time `now`, if there is a
-    /// reason for one.
+    /// Returns a warning for the operator if the certificate is not valid yet at the time `now`, has expired, or
+    /// expires soon. `None` for a generated certificate.
     pub fn warning(&self, now: SystemTime) -> Option<String> {
         let file = self.pair()?.certificate.display();
         let what = match (self.not_before.duration_since(now), self.not_after.duration_since(now)) {
@@ -151,7 +151,7 @@ impl Certificate {
         Some(format!("the certificate in '{file}' {what}"))
     }
 
-    /// Returns the time before the certificate's end at which it should have been renewed.
+    /// Returns the remaining validity below which the certificate should have been renewed.
     fn expires_soon(&self) -> Duration {
         let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
         EXPIRES_SOON.min(life / LAST_PART)
@@ -169,8 +169,8 @@ impl Certificate {
     }
 }
 
-/// Tries the steps of a handshake with the certificate and the key: OpenSSL refuses weak keys only at that
-/// point.
+/// Tries the steps of a handshake that use the certificate and the key, because OpenSSL refuses weak keys only in
+/// these steps.
 fn can_be_shown(leaf: &X509, key: &PKey<Private>) -> Result<(), String> {
     const CURVES: [Nid; 3] = [Nid::X9_62_PRIME256V1, Nid::SECP384R1, Nid::SECP521R1];
     let tried = acceptor::settings().and_then(|mut settings| {
@@ -189,7 +189,7 @@ fn can_be_shown(leaf: &X509, key: &PKey<Private>) -> Result<(), String> {
     }
 }
 
-/// Checks that each certificate is followed by its issuer, because clients use the chain as they receive it.
+/// Checks that each certificate is followed by its issuer, because clients do not reorder the chain.
 fn check_chain(chain: &[X509]) -> Result<(), String> {
     for (i, pair) in chain.windows(2).enumerate() {
         let [below, above] = pair else { continue };
@@ -232,7 +232,7 @@ pub(super) fn reason(error: &ErrorStack) -> String {
     said.unwrap_or("OpenSSL gives no reason").to_owned()
 }
 
-/// Duration in the form that people use: days, hours or minutes.
+/// Duration that is displayed in days, hours or minutes.
 struct Span(Duration);
 
 impl fmt::Display for Span {

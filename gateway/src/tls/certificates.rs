@@ -19,7 +19,7 @@ pub struct Certificates {
     asks_clients: bool,
 }
 
-/// Certificates of a virtual host, and the authorities of its clients.
+/// Certificates of a virtual host, and the authorities that issue certificates to its clients.
 pub struct HostCertificates {
     /// Domain of the virtual host.
     pub domain: String,
@@ -49,8 +49,8 @@ impl Certificates {
         self.all.push(host);
     }
 
-    /// Returns the certificates for a client that asks for `server_name`, or for no name; `None` if there are
-    /// none.
+    /// Returns the certificates for a client that asks for `server_name`, or for no name. `None` if no virtual host
+    /// has certificates for that client.
     pub fn find(&self, server_name: Option<&str>) -> Option<&Arc<HostCertificates>> {
         let named = server_name.and_then(|name| self.by_name.find(Some(name)).ok().flatten());
         let catch_all = || self.by_name.find(None).ok().flatten();
@@ -62,7 +62,7 @@ impl Certificates {
     pub fn cover(&self, domain: &Domain) -> bool {
         match domain {
             Domain::Exact(name) => self.find(Some(name)).is_some(),
-            // Any host below the wildcard's parent gives the answer.
+            // The wildcard has no host name to look up, so a made-up host below its parent is used.
             Domain::Wildcard(parent) => self.find(Some(&format!("any.{parent}"))).is_some(),
             Domain::CatchAll => self.find(None).is_some(),
         }
@@ -80,7 +80,7 @@ impl Certificates {
 }
 
 impl HostCertificates {
-    /// Sets these certificates for the handshake of `ssl`.
+    /// Adds these certificates to the handshake of `ssl`.
     pub(super) fn present(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
         for certificate in &self.certificates {
             let Some((leaf, issuers)) = certificate.chain.split_first() else { continue };

@@ -15,11 +15,10 @@ use super::certificate::reason;
 
 /// Certificate authorities whose client certificates are trusted.
 pub struct ClientAuthority {
-    /// SHA-256 of the authorities' file, which distinguishes these authorities from others.
+    /// SHA-256 of the file with the authorities. The hash distinguishes these authorities from others.
     pub id: [u8; 32],
-    /// Acceptor for handshakes in which the client is asked for a certificate. It resumes no sessions: a
-    /// resumed session would let in a client whose certificate is no longer trusted, or a client under
-    /// another name.
+    /// Acceptor for handshakes that ask the client for a certificate. The acceptor resumes no sessions, because a
+    /// resumed session could admit a client whose certificate is no longer trusted, or a client under another name.
     pub(super) acceptor: SslAcceptor,
 }
 
@@ -58,7 +57,7 @@ impl ClientAuthority {
             }
             context.set_cert_store(store.build());
             context.set_session_id_context(&id)?;
-            // An invalid certificate does not end the handshake: over HTTP the gateway can tell the client
+            // An invalid certificate does not end the handshake, so that the gateway can tell the client over HTTP
             // what is wrong.
             context.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
             context.set_options(SslOptions::NO_TICKET);
@@ -83,7 +82,7 @@ impl ClientAuthority {
     }
 }
 
-/// Makes a field value of `text`, which must be visible ASCII.
+/// Converts `text` to a field value; empty if `text` is not visible ASCII.
 fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

@@ -1,10 +1,10 @@
-//! Parser for a ClientHello in bytes that were peeked at and not read. It finds the host that the client asks
-//! for (SNI), and the protocol `acme-tls/1`, which an ACME server offers when it validates a name (RFC 8737
-//! 4). It is only used where the handshake depends on one of the two.
+//! Parser for a ClientHello in bytes that were peeked at and not read. The parser finds the host that the client asks
+//! for (SNI) and the protocol `acme-tls/1`, with which an ACME server validates a name (RFC 8737 4). The parser is
+//! only used if the handshake depends on the host or on this protocol.
 
 use super::acme::ACME_TLS;
 
-/// Maximum size of a ClientHello that is examined. A longer one cannot be a validation: validations offer one
+/// Maximum size of a ClientHello that is examined. A larger one cannot be a validation, because validations offer one
 /// name and one protocol.
 const MAX_BYTES: usize = 16 * 1024;
 
@@ -16,7 +16,7 @@ const HOST_NAME: usize = 0;
 /// Extension type of `application_layer_protocol_negotiation` (RFC 7301 3.1).
 const ALPN: u16 = 16;
 
-/// Kind of handshake that the first bytes of a connection begin.
+/// Result of [`classify`]: the kind of a connection, judged by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hello {
     /// Handshake of an ACME validation.
@@ -40,7 +40,7 @@ pub fn classify(bytes: &[u8]) -> Hello {
 pub fn server_name(bytes: &[u8]) -> Option<String> {
     let hello = whole(bytes).ok()?;
     let mut names = HelloReader(HelloReader(extension(&hello, SERVER_NAME)?).vector(2)?);
-    // The field holds a single name, and its only kind is a host name.
+    // The field contains a single name, and the only kind of name is a host name.
     if names.number(1)? != HOST_NAME {
         return None;
     }

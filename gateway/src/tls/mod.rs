@@ -1,10 +1,9 @@
 //! TLS towards clients: certificates and their files, the choice of the certificate for a client, and the
 //! handshake.
 //!
-//! A configuration is compiled to [`Certificates`], which are looked up by the name that a client asks for
-//! (SNI, RFC 6066 3). The [`Acceptor`] makes handshakes with them. The result of a handshake is a
-//! [`Handshake`], which travels with the connection. The gateway can also order certificates itself
-//! ([`acme`]).
+//! A configuration is compiled to [`Certificates`], which are looked up by the name that a client asks for (SNI, RFC
+//! 6066 3). The [`Acceptor`] makes handshakes with these certificates. The result of a handshake is a [`Handshake`],
+//! which is stored with the connection. The gateway can also order certificates itself ([`acme`]).
 
 mod acceptor;
 pub mod acme;

@@ -20,8 +20,7 @@ use super::certificate::{Certificate, Source, system_time};
 use crate::config::Domain;
 use crate::util::files;
 
-/// Validity of a self-signed certificate, in days. Browsers refuse certificates that are valid for much
-/// longer.
+/// Validity of a self-signed certificate, in days. Browsers refuse a much longer validity.
 const DAYS: u32 = 90;
 
 /// Reason why no self-signed certificate could be made.
@@ -95,8 +94,8 @@ fn generate(names: &[String]) -> Result<(X509, PKey<Private>), ErrorStack> {
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
     let key = PKey::from_ec_key(EcKey::generate(&group)?)?;
     let mut subject = X509Name::builder()?;
-    // The common name has at most 64 characters (RFC 5280, ub-common-name). Clients use the alternative names
-    // only.
+    // A common name longer than 64 characters is not allowed (RFC 5280, ub-common-name). Clients use only the
+    // alternative names.
     let common_name = names.first().filter(|name| name.len() <= 64);
     subject.append_entry_by_nid(Nid::COMMONNAME, common_name.map_or("gateway", String::as_str))?;
     let subject = subject.build();
@@ -117,7 +116,7 @@ fn generate(names: &[String]) -> Result<(X509, PKey<Private>), ErrorStack> {
     certificate.set_pubkey(&key)?;
     certificate.set_not_before(Asn1Time::days_from_now(0)?.as_ref())?;
     certificate.set_not_after(Asn1Time::days_from_now(DAYS)?.as_ref())?;
-    // The certificate is its own authority, so that a client can be configured to trust it.
+    // The certificate is marked as an authority, so that a client can be configured to trust it.
     certificate.append_extension(BasicConstraints::new().critical().ca().pathlen(0).build()?)?;
     certificate.append_extension(KeyUsage::new().critical().digital_signature().key_cert_sign().build()?)?;
     certificate.append_extension(ExtendedKeyUsage::new().server_auth().build()?)?;

@@ -1,5 +1,5 @@
-//! State of one backend. The process keeps it for as long as it knows the backend, so it outlives a change of the
-//! configuration: health, circuit, requests in flight, idle connections.
+//! State of one backend: health, circuit, requests in flight, idle connections. The process keeps this state as long
+//! as it knows the backend, so the state outlives a change of the configuration.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use super::idle::IdleConnections;
 use crate::telemetry::BackendMetrics;
 use crate::util::clock;
 
-/// Minimum time between two warnings about logins that hold for a connection (NTLM, Negotiate).
+/// Minimum time between two warnings that clients log in to one backend by NTLM or Negotiate.
 const WARN_EVERY: Duration = Duration::from_secs(3600);
 
 /// Address at which the gateway connects to a backend.
@@ -47,14 +47,14 @@ impl From<SocketAddr> for Endpoint {
 
 /// A backend and its current state.
 pub struct BackendState {
-    /// Name of the backend in logs, metrics and API responses: its id in the configuration. If the id leads to
-    /// several addresses, the name also tells which of them this backend is.
+    /// Name of the backend in logs, metrics and API responses: its id in the configuration. If the id resolves to
+    /// several addresses, the name also tells which address this backend has.
     pub name: String,
     /// Address at which the backend listens.
     pub endpoint: Endpoint,
-    /// Host name by which the backend was found, if it was found by name.
+    /// Host name that was looked up; `None` if the configuration gives an IP address or a Unix socket.
     pub host: Option<String>,
-    /// Sticky id: the value that a client is given, and sends back to reach this backend again. The value is a hash,
+    /// Sticky id: a value that the client receives, and sends back to get the same backend again. The value is a hash,
     /// so it tells the client nothing about the backend.
     pub sticky_id: String,
     /// Metrics of the backend.
@@ -64,7 +64,7 @@ pub struct BackendState {
     drained: AtomicBool,
     inflight: AtomicU32,
     idle_connections: IdleConnections,
-    /// True if the backend chose HTTP/1.1 the last time that it had the choice.
+    /// True if the backend chose HTTP/1.1 the last time that it had the choice; false if it never had the choice.
     speaks_http1: AtomicBool,
     breaker: Breaker,
     slow_start: SlowStart,
@@ -94,7 +94,7 @@ impl BackendState {
         }
     }
 
-    /// Returns the host name or address that stands for the backend in a request that names no host.
+    /// Returns the host name or address of the backend, for a request that names no other host.
     pub fn authority(&self) -> String {
         match (&self.endpoint, &self.host) {
             (Endpoint::Inet(address), Some(host)) => format!("{host}:{}", address.port()),
@@ -110,11 +110,11 @@ impl BackendState {
 
     /// Returns true if the backend passes every kind of probe.
     pub fn is_healthy(&self) -> bool {
-        // A request that sees the old state for a moment is retried on another backend: no ordering is needed.
+        // No ordering is needed, because a request that sees an outdated state is retried on another backend.
         self.failing.load(Ordering::Relaxed) == 0
     }
 
-    /// Returns true if the backend gets no new requests because it is drained.
+    /// Returns true if the backend is drained, and therefore gets no new requests.
     pub fn is_drained(&self) -> bool {
         self.drained.load(Ordering::Relaxed)
     }
@@ -134,12 +134,12 @@ impl BackendState {
         &self.idle_connections
     }
 
-    /// Returns the limit to how often the log explains why the backend's certificate is refused.
+    /// Returns the rate limit for log messages that say why the backend's certificate is refused.
     pub(super) fn refused_certificates(&self) -> &clock::Every {
         &self.refused_certificates
     }
 
-    /// Logs a warning, at most once an hour, that clients log in to the backend in a way that holds for a connection.
+    /// Logs a warning, at most once an hour, that clients log in to the backend by NTLM or Negotiate.
     pub fn warn_of_connection_login(&self) {
         if self.connection_logins.is_due(clock::now(), WARN_EVERY) {
             warn!(
@@ -171,8 +171,8 @@ impl BackendState {
     }
 
     /// Notes that one kind of probe has begun to fail, or has begun to pass again. Returns true if this changes the
-    /// health of the backend. When the backend becomes healthy, a request may try its open circuit at once, and its
-    /// slow start begins and lasts for `slow_start`.
+    /// health of the backend. When the backend becomes healthy, the waiting time of an open circuit ends, and a slow
+    /// start of length `slow_start` begins.
     pub(super) fn set_failing(&self, failing: bool, slow_start: Duration) -> bool {
         let before = if failing {
             self.failing.fetch_add(1, Ordering::Relaxed)
@@ -187,7 +187,7 @@ impl BackendState {
         before == if failing { 0 } else { 1 }
     }
 
-    /// Writes health and circuit to the metrics. A backend that had the same name before may have left other values.
+    /// Writes health and circuit to the metrics. An earlier backend of the same name may have left other values.
     pub fn show_health(&self) {
         self.metrics.health.set(self.is_healthy().into());
         self.show_circuit();
@@ -201,8 +201,8 @@ impl BackendState {
         });
     }
 
-    /// Returns true if the backend is in its slow start and this request is to go to another backend, so that the
-    /// backend's share grows slowly. Each request has a `draw`; the draws are spread over all of `u32`.
+    /// Returns true if the backend is in its slow start and this request must be sent to another backend, so that the
+    /// backend's share grows slowly. `draw` is a random number of the request, from all of `u32`.
     pub(super) fn is_warming(&self, draw: u32) -> bool {
         self.slow_start.turns_away(draw)
     }
@@ -237,7 +237,7 @@ impl BackendState {
 /// Slow start: the time after a recovery in which a backend's share of the requests grows.
 #[derive(Default)]
 struct SlowStart {
-    /// Start of the slow start in milliseconds; 0 if there is no slow start.
+    /// Time at which the slow start began, in milliseconds; 0 if there is no slow start.
     from: AtomicU64,
     /// Length of the slow start in milliseconds.
     millis: AtomicU64,
@@ -260,7 +260,7 @@ impl SlowStart {
             self.from.store(0, Ordering::Relaxed);
             return false;
         }
-        // The share begins at a tenth: with no requests at all, the state of the backend would never be known.
+        // The share begins at a tenth, because without requests the state of the backend would never be known.
         let share = (passed as f64 / lasts as f64).max(0.1);
         f64::from(draw) >= share * f64::from(u32::MAX)
     }
@@ -269,22 +269,22 @@ impl SlowStart {
 /// Influence of a backend's circuit on an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CircuitMode {
-    /// The attempt is refused while the circuit is open. It may become the trial that decides whether the circuit
-    /// closes.
+    /// An open circuit refuses the attempt. After the waiting time, the attempt may become the trial that decides
+    /// whether the circuit closes.
     Circuit,
-    /// The attempt may become the trial, and begins in any case: too few backends are left (panic).
+    /// The attempt begins in any case, because too few backends are usable (panic). It may become the trial.
     Panic,
     /// The attempt ignores the circuit, and its outcome does not change the circuit.
     Nothing,
 }
 
-/// Attempt to have a backend answer a request. It counts as in flight until [`Attempt::over`] is called or it is
-/// dropped, however the request ends.
+/// Attempt to have a backend answer a request. The attempt counts as in flight until [`Attempt::over`] is called or
+/// the attempt is dropped.
 pub struct Attempt {
     backend: Arc<BackendState>,
-    /// True if this attempt is the trial of a circuit that was open.
+    /// True if this attempt is the trial of an open circuit, and has no outcome yet.
     tries: bool,
-    /// True once the outcome of the attempt is recorded.
+    /// True once the outcome of the attempt is recorded, or the attempt is abandoned.
     recorded: bool,
     /// True once the backend no longer works for this attempt.
     is_over: bool,
@@ -292,7 +292,7 @@ pub struct Attempt {
 
 impl Attempt {
     /// Begins an attempt. Returns `None` if `limit` requests are already in flight on `backend`, or if the circuit
-    /// refuses the attempt. `heed` says whether the circuit may refuse it.
+    /// refuses the attempt. `heed` sets the influence of the circuit.
     pub fn begin(backend: Arc<BackendState>, limit: u32, heed: CircuitMode) -> Option<Self> {
         let one_more = |inflight: u32| (inflight < limit).then_some(inflight + 1);
         backend.inflight.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more).ok()?;
@@ -323,7 +323,7 @@ impl Attempt {
         &self.backend
     }
 
-    /// Returns true if this attempt decides whether an open circuit closes.
+    /// Returns true if this attempt is the trial of an open circuit, and has no outcome yet.
     pub fn is_trial(&self) -> bool {
         self.tries
     }
@@ -340,15 +340,15 @@ impl Attempt {
         }
     }
 
-    /// Notes that the head of a response has arrived. A trial is decided by this: it need not wait for the body.
+    /// Notes that the head of a response has arrived. This decides a trial, which need not wait for the body.
     pub fn answered(&mut self, outcome: Outcome, rules: &BreakerRules) {
         if self.tries {
             self.record(outcome, rules);
         }
     }
 
-    /// Ends the attempt's time in flight: the backend no longer works for it, even if the request goes on. Only the
-    /// first call counts.
+    /// Notes that the backend no longer works for the attempt, which is then no longer in flight. The request may
+    /// continue. Only the first call counts.
     pub fn over(&mut self) {
         if !std::mem::replace(&mut self.is_over, true) {
             self.backend.inflight.fetch_sub(1, Ordering::AcqRel);

@@ -1,4 +1,4 @@
-//! Circuit breaker: a backend that fails requests gets none for a while, then a single request as a trial.
+//! Circuit breaker: a backend that fails requests gets none for a set time, then a single request as a trial.
 //!
 //! ```text
 //!            failures in a row, or a share of them
@@ -8,7 +8,7 @@
 //!            the one request that tries succeeds
 //! ```
 //!
-//! While it is closed, a success costs one atomic addition, and nothing is locked.
+//! While the circuit is closed, a success costs one atomic update, and nothing is locked.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -45,7 +45,7 @@ impl From<&CircuitBreaker> for BreakerRules {
 }
 
 impl BreakerRules {
-    /// Returns true if a circuit may open.
+    /// Returns true if circuits may open; false if the circuit breaker is disabled.
     pub fn is_enabled(&self) -> bool {
         self.enabled
     }
@@ -57,9 +57,9 @@ impl BreakerRules {
 pub enum CircuitState {
     /// The backend gets requests.
     Closed,
-    /// A single request is the trial that tells whether the backend answers again. The others go to other backends.
+    /// A single request is the trial that decides whether the circuit closes. Other requests get other backends.
     HalfOpen,
-    /// The backend gets no requests. When the time is over, one request becomes the trial.
+    /// The backend gets no requests. When the waiting time is over, one request becomes the trial.
     Open,
 }
 
@@ -79,9 +79,9 @@ pub(super) enum Change {
 /// Reason why a circuit opened.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Why {
-    /// Number of consecutive failures.
+    /// Enough consecutive requests have failed: their number.
     InARow(u32),
-    /// Number of failures, and the number of requests among which they were.
+    /// Enough requests have failed within the window: the number of failures, and the number of all requests.
     Share(u64, u64),
     /// The trial has failed.
     TriedInVain,
@@ -120,7 +120,7 @@ impl Breaker {
         }
     }
 
-    /// Returns true if a request may begin. `now` is called only if the circuit is not closed.
+    /// Returns true if a request may be sent to the backend. `now` is called only if the circuit is not closed.
     pub(super) fn lets_through(&self, now: impl FnOnce() -> u64) -> bool {
         match self.open_until.load(Ordering::Relaxed) {
             0 => true,
@@ -131,7 +131,7 @@ impl Breaker {
         }
     }
 
-    /// Begins a request. Returns `Some(true)` if it is the trial, and `None` if it must go to another backend.
+    /// Begins a request. Returns `Some(true)` if it is the trial, `Some(false)` if the circuit is closed, else `None`.
     pub(super) fn enter(&self, now: impl FnOnce() -> u64) -> Option<bool> {
         let until = self.open_until.load(Ordering::Relaxed);
         if until == 0 {
@@ -148,7 +148,7 @@ impl Breaker {
     /// Ends the waiting time of an open circuit, because a health check has found that the backend works again.
     pub(super) fn try_now(&self, now: u64) {
         let sooner = |until| (until > now).then_some(now);
-        // In a closed circuit, or one whose time is over, there is nothing to do.
+        // Nothing changes if the circuit is closed, or if its waiting time is over already.
         let _ = self.open_until.fetch_update(Ordering::AcqRel, Ordering::Relaxed, sooner);
     }
 
@@ -157,7 +157,7 @@ impl Breaker {
         self.trying_since.store(0, Ordering::Release);
     }
 
-    /// Records the outcome of a request. `tried` is true if the request was the trial.
+    /// Records the outcome of a request; returns the change of state, if any. `tried` is true for the trial.
     pub(super) fn record(
         &self,
         outcome: Outcome,
@@ -207,7 +207,7 @@ impl Breaker {
         Change::Closed
     }
 
-    /// Opens the circuit, unless another thread has done so. `until` is the earlier value of `open_until`.
+    /// Opens the circuit, unless another thread has done so. `until` is the expected value of `open_until`.
     fn open(&self, why: Why, until: u64, rules: &BreakerRules, now: u64) -> Option<Change> {
         let openings = self.openings.load(Ordering::Relaxed).saturating_add(1);
         let open_for = rules.open_for.delay(openings);
@@ -245,8 +245,8 @@ mod tests {
 
     use super::*;
 
-    /// Returns rules for three consecutive failures, or half of at least ten requests. The circuit opens for 10, then
-    /// 20, then 25 seconds.
+    /// Returns rules that open the circuit after three consecutive failures, or if half of at least ten requests fail.
+    /// It opens for 10, then 20, then 25 seconds.
     fn rules() -> BreakerRules {
         let of = |n| NonZeroU32::new(n).unwrap();
         let config =
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(tried(Outcome::Failure, 11_500), opened(20, Why::TriedInVain));
         assert_eq!(breaker.enter(|| 31_499), None);
 
-        // Neither a trial that takes too long nor one that ends without an outcome keeps other requests from a trial.
+        // Neither a trial that takes too long nor one that ends without an outcome prevents another trial.
         assert_eq!(breaker.enter(|| 25_000 + 1_500), None);
         assert_eq!(breaker.enter(|| 31_500), Some(true));
         assert_eq!(breaker.enter(|| 36_499), None);

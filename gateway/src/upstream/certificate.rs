@@ -1,5 +1,5 @@
-//! Certificates of TLS backends: two checks that Pingora does not make. Pingora compares certificates only with host
-//! names, not with IP addresses (RFC 9110 4.3.5), and does not say why it refuses one.
+//! Certificates of TLS backends. This module does two things that Pingora does not: it compares a certificate with an
+//! IP address (RFC 9110 4.3.5), and it finds out why a certificate is refused.
 
 use std::any::Any;
 use std::net::IpAddr;
@@ -21,13 +21,13 @@ use tracing::warn;
 use super::BackendState;
 use crate::util::{clock, http_client};
 
-/// Minimum time between two explanations about the certificate of one backend.
+/// Minimum time between two log messages that say why one backend's certificate is refused.
 const EXPLAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// Timeout of the handshake that finds out why a certificate is refused.
+/// Timeout of the second handshake, which is made only to find out why a certificate is refused.
 const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Result of a handshake: true if the certificate is for the IP address that it must be for.
+/// Result of the comparison with an IP address: true if the certificate names the required address.
 struct IsForAddress(bool);
 
 /// Function that Pingora calls when a handshake is complete. Pingora keeps the returned value with the connection.
@@ -51,11 +51,11 @@ fn names_address(certificate: &X509Ref, address: IpAddr) -> bool {
     same.next().is_some()
 }
 
-/// Checks that the certificate of a connection is for the required IP address, if an IP address is required. No
-/// request has been sent on the connection yet.
+/// Checks that the certificate of a connection names the IP address in `peer.sni`. A host name is not checked here.
+/// The caller must not have sent a request on the connection yet.
 ///
 /// # Errors
-/// Returns `InvalidCert` if the certificate is for other addresses.
+/// Returns `InvalidCert` if the certificate does not name the address.
 pub fn check_address(digest: Option<&Digest>, peer: &HttpPeer) -> Result<()> {
     let tls = digest.and_then(|digest| digest.ssl_digest.as_ref());
     match tls.and_then(|tls| tls.extension.get::<IsForAddress>()) {
@@ -88,7 +88,8 @@ pub fn explain_in_log(backend: &Arc<BackendState>, peer: &HttpPeer) {
     });
 }
 
-/// Makes another handshake to find out why the certificate of `peer` is refused. Returns `None` if it is not refused.
+/// Makes another handshake to find out why the certificate of `peer` is refused; `None` if this one succeeds or cannot
+/// begin.
 pub(super) async fn why_refused(peer: &HttpPeer) -> Option<String> {
     let handshake = async {
         match peer.address() {
@@ -118,7 +119,7 @@ async fn handshake(peer: &HttpPeer, socket: impl AsyncRead + AsyncWrite + Unpin)
     }
 }
 
-/// Returns a TLS client that verifies as Pingora does for `peer`, and reports why it refuses a certificate.
+/// Returns a TLS client that verifies certificates like Pingora, and calls `refused` with the reason for a refusal.
 fn client(
     peer: &HttpPeer,
     refused: impl Fn(String) + Send + Sync + 'static,

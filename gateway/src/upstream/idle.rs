@@ -1,13 +1,13 @@
 //! State of the idle connections to a backend.
 //!
-//! A firewall or an address translator forgets a connection that has been idle for long, and later drops packets on
-//! it without notice. To the gateway the backend then looks silent on this connection and on all others of that age,
+//! A firewall or an address translator forgets a connection that has been idle for long, and later drops packets on it
+//! without notice. To the gateway the backend then looks silent on this connection and on all others of that age,
 //! while new connections work. Therefore a silent idle connection does not count as a failure of the backend. If
-//! several are silent in a row, all idle connections are given up.
+//! several idle connections are silent in a row, all of them are given up.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Number of silent connections after which all idle connections are given up, if no response came on one in between.
+/// Number of consecutive silent connections after which all idle connections are given up.
 const SILENT: u32 = 2;
 
 /// State of the idle connections to one backend.
@@ -16,7 +16,7 @@ pub struct IdleConnections {
     /// Number of times that all idle connections were given up. It is part of the key in Pingora's pool: connections
     /// with an older number are not found any more, and close when their idle timeout is over.
     generation: AtomicU32,
-    /// Number of reused connections that were silent since the last response on one.
+    /// Number of reused connections that have been silent since the last response on a reused connection.
     silent: AtomicU32,
 }
 
@@ -28,14 +28,14 @@ impl IdleConnections {
 
     /// Notes that a request on a reused connection got a response.
     pub fn answered(&self) {
-        // A load of a cache line that other cores share is cheap; a store is not.
+        // The store is avoided, because a store to a cache line that other cores share costs more than a load.
         if self.silent.load(Ordering::Relaxed) != 0 {
             self.silent.store(0, Ordering::Relaxed);
         }
     }
 
     /// Notes that a request on a reused connection got no response in time. Returns true if all idle connections are
-    /// given up for this.
+    /// therefore given up.
     pub fn fell_silent(&self) -> bool {
         let gives_up = self.silent.fetch_add(1, Ordering::Relaxed) + 1 == SILENT;
         if gives_up {

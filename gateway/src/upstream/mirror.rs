@@ -1,5 +1,5 @@
-//! Mirroring: a copy of a request is sent to another pool, and the response is dropped. A separate task sends the
-//! copy after the request has been sent completely. The copy can neither delay the real response nor make it fail.
+//! Mirroring: a copy of a request is sent to another pool, and the response is dropped. A background task sends the
+//! copy after the whole request has been sent. So the copy cannot delay the response to the client or make it fail.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::upstream::subrequest::call;
 /// Maximum size of a body that is copied, in bytes. A request with a larger body is not mirrored.
 const MAX_BODY: usize = 64 * 1024;
 
-/// Maximum number of copies in flight. Further copies are dropped: a slow mirror must not fill the memory.
+/// Maximum number of copies in flight. Further copies are dropped, because a slow mirror must not fill the memory.
 const MAX_INFLIGHT: usize = 256;
 
-/// Destination of the copies of a route's requests.
+/// Destination to which the requests of a route are copied.
 pub struct Mirror {
     /// Tag of the mirror's pool.
     pub tag: String,
@@ -36,12 +36,12 @@ pub struct Mirror {
 /// Copy of a request. Its body is added while the request is forwarded.
 pub struct MirrorCopy {
     request: RequestHeader,
-    /// Body so far; `None` if it is larger than the maximum.
+    /// Body so far; `None` once it is larger than [`MAX_BODY`].
     body: Option<BytesMut>,
 }
 
 impl MirrorCopy {
-    /// Returns a copy of the request's head, as a backend gets it.
+    /// Returns a copy with an empty body and the head of `request`, which is the head that a backend gets.
     pub fn new(request: &RequestHeader) -> Self {
         MirrorCopy { request: request.clone(), body: Some(BytesMut::new()) }
     }
@@ -55,14 +55,14 @@ impl MirrorCopy {
     }
 }
 
-/// Sender of copies.
+/// Sender of the copies for all mirrors.
 pub struct Mirrors {
     connector: Arc<HttpConnector>,
     room: Arc<Semaphore>,
 }
 
 impl Mirrors {
-    /// Returns a sender with no copies in flight. It uses separate connections, made by `connector`.
+    /// Returns a sender without copies in flight. `connector` makes its connections, which no client's request uses.
     pub fn new(connector: &BackendConnector) -> Self {
         Mirrors { connector: Arc::new(connector.http()), room: Arc::new(Semaphore::new(MAX_INFLIGHT)) }
     }
@@ -110,7 +110,7 @@ impl Mirrors {
     }
 }
 
-/// Returns the request with a Content-Length in place of its earlier framing, because the body is complete now.
+/// Returns the request with a Content-Length instead of its earlier framing, because the body is complete now.
 fn framed(mut request: RequestHeader, body: &[u8]) -> Result<RequestHeader> {
     request.remove_header(&header::TRANSFER_ENCODING);
     request.remove_header(&header::EXPECT);

@@ -1,5 +1,5 @@
-//! Settings of the connections to a backend: timeouts, keep-alive, TLS, and the version of HTTP. They are compiled
-//! from the `[upstream]` table, and turned into the peer that Pingora connects to.
+//! Settings of the connections to a backend: timeouts, keep-alive, TLS, and the version of HTTP. The settings are
+//! compiled from the `[upstream]` table, and turned into the peer that Pingora connects to.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const MAX_H2_STREAMS: u16 = 100;
 /// Number of TCP keep-alive probes without a response after which the system closes a connection.
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// The compiled `[upstream]` table.
+/// Settings of the connections to a backend: the compiled `[upstream]` table.
 pub struct PeerSettings {
     connect_timeout: Duration,
     read_timeout: Duration,
@@ -51,10 +51,10 @@ struct Tls {
     address: Option<Hook>,
 }
 
-/// Error about a file that the table names.
+/// Error of a file that the `[upstream]` table names.
 #[derive(Debug)]
 pub struct BadFile {
-    /// Key of the table that names the file.
+    /// Key in the table whose value is the path of the file.
     pub key: &'static str,
     /// Description of the error.
     pub detail: String,
@@ -65,34 +65,34 @@ pub struct BadFile {
 pub struct PeerOptions {
     /// Time left until the response must begin.
     pub left: Duration,
-    /// True if the caller itself enforces `left`. If false, `left` bounds each read.
+    /// True if the caller itself enforces `left`. If false, each single read is limited to `left`.
     pub timed: bool,
     /// Connections that the request may use.
     pub pooling: Pooling,
-    /// True for a stream. A stream may be silent for a long time without being at fault.
+    /// True for a stream, which may be silent for long: its idle timeout replaces the read and write timeouts.
     pub is_stream: bool,
-    /// True if the gateway must inspect the responses of a backend that speaks HTTP/1.1.
+    /// True if HTTP/1.1 responses are inspected even with the protocol `auto`. With `http1` they always are.
     pub is_inspected: bool,
 }
 
 /// Connections to a backend that a request may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
-    /// Idle connections that are shared by all requests.
+    /// Connections that all requests share.
     Shared,
-    /// A new connection, which is not kept for later requests. Used if an idle connection has just turned out to be
-    /// closed or silent, or if the backend is on trial.
+    /// A new connection, which is not kept for later requests. Used, for example, after an idle connection was closed
+    /// or silent, or for the trial of an open circuit.
     Fresh,
-    /// Connections of one client connection, whose login (NTLM, Negotiate) belongs to the connection.
+    /// Connections for one client connection, which has this number: they carry its login (NTLM, Negotiate).
     Pinned(u64),
 }
 
 impl Pooling {
-    /// Returns a number that distinguishes these connections from others.
+    /// Returns a key that distinguishes these connections from all others.
     fn key(self) -> (u8, u64) {
         match self {
             Pooling::Shared => (0, 0),
-            // Even a connection that is closed at once is in Pingora's pool for a moment.
+            // Unique, because even a connection that is closed at once is in Pingora's pool for a moment.
             Pooling::Fresh => (1, next_group()),
             Pooling::Pinned(client) => (2, client),
         }
@@ -103,7 +103,7 @@ impl PeerSettings {
     /// Compiles the table, and reads the files that it names.
     ///
     /// # Errors
-    /// Returns an error for the first file that cannot be read, or does not hold what it should.
+    /// Returns an error for the first file that cannot be read, or has the wrong content.
     pub fn new(config: &Upstream) -> std::result::Result<Self, BadFile> {
         let mut identity = DefaultHasher::new();
         (config.protocol, config.tls, config.verify, &config.sni, config.h2_window_bytes).hash(&mut identity);
@@ -128,7 +128,7 @@ impl PeerSettings {
         })
     }
 
-    /// Returns true if only HTTP/1 is spoken.
+    /// Returns true if the gateway speaks only HTTP/1 with the backend. False with the protocol `auto`.
     pub fn is_http1(&self) -> bool {
         self.protocol == UpstreamProtocol::Http1
     }
@@ -138,32 +138,32 @@ impl PeerSettings {
         self.max_inflight
     }
 
-    /// Returns true if only HTTP/2 is spoken.
+    /// Returns true if the gateway speaks only HTTP/2 with the backend. False with the protocol `auto`.
     pub fn is_http2(&self) -> bool {
         self.protocol == UpstreamProtocol::Http2
     }
 
-    /// Returns the longest time that a request or a stream may be silent.
+    /// Returns the read timeout or the idle timeout of streams, whichever is longer.
     pub fn longest_silence(&self) -> Duration {
         self.read_timeout.max(self.stream_idle_timeout)
     }
 
-    /// Returns the longest time that a stream may be silent.
+    /// Returns the idle timeout of streams.
     pub fn stream_idle_timeout(&self) -> Duration {
         self.stream_idle_timeout
     }
 
-    /// Returns true if `other` has the same settings of the connection. Timeouts are not compared.
+    /// Returns true if `other` has the same protocol, TLS settings and HTTP/2 window. Timeouts are not compared.
     pub(super) fn connects_as(&self, other: &PeerSettings) -> bool {
         self.identity == other.identity
     }
 
-    /// Returns the peer by which Pingora connects to `backend`. Each of these timeouts would be infinite if it were
-    /// not set.
+    /// Returns the peer with which Pingora connects to `backend`. All timeouts are set, because Pingora has no default
+    /// for them.
     ///
     /// # Errors
-    /// Returns an error if the path of a Unix socket is invalid (validation has ruled that out), or if the name of
-    /// the backend has not been looked up.
+    /// Returns an error if the name of the backend has not been looked up, or if the path of a Unix socket is invalid.
+    /// Validation has ruled out the latter.
     pub fn peer(&self, backend: &BackendState, occasion: PeerOptions) -> Result<Box<HttpPeer>> {
         let PeerOptions { left, timed, pooling, is_stream, is_inspected } = occasion;
         let tls = self.tls.as_ref();
@@ -176,8 +176,8 @@ impl PeerSettings {
                 return Error::e_explain(ConnectNoRoute, format!("the name {name} has not been resolved"));
             }
         };
-        // Pingora distinguishes connections by address, name and client certificate. The group key adds what Pingora
-        // does not look at, such as certificate authorities and versions.
+        // Pingora distinguishes connections by address, name and client certificate. The group key adds settings that
+        // Pingora ignores, such as certificate authorities and versions of HTTP.
         peer.group_key = self.group_key(backend, pooling);
         peer.client_cert_key = tls.and_then(|tls| tls.certificate.clone());
         let options = &mut peer.options;
@@ -197,8 +197,8 @@ impl PeerSettings {
         options.h2_ping_interval = self.h2_ping_interval;
         options.max_h2_streams = MAX_H2_STREAMS.into();
         options.h2_stream_window_size = Some(self.h2_window);
-        // With a smaller window for the connection than for all its streams, responses that some clients do not read
-        // would block all other responses.
+        // If the connection had a smaller window than all its streams together, responses that some clients do not
+        // read would block all other responses.
         options.h2_connection_window_size = Some(self.h2_window.saturating_mul(MAX_H2_STREAMS.into()));
         let offer = match self.protocol {
             UpstreamProtocol::Http1 => Offer::Http1,
@@ -216,7 +216,7 @@ impl PeerSettings {
         Ok(Box::new(peer))
     }
 
-    /// Returns the key of the connections that a request may share, besides what Pingora distinguishes them by.
+    /// Returns a number that distinguishes connections that Pingora alone would treat as equal.
     fn group_key(&self, backend: &BackendState, pooling: Pooling) -> u64 {
         let mut key = AHasher::default();
         (self.identity, backend.idle_connections().generation(), pooling.key()).hash(&mut key);
@@ -257,19 +257,19 @@ impl Tls {
     }
 }
 
-/// Returns a number for connections that are not shared with any other request.
+/// Returns a new number for a connection that no other request may use.
 fn next_group() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Returns a time in seconds; `None` for 0.
+/// Returns `secs` as a duration; `None` for 0.
 fn seconds(secs: u32) -> Option<Duration> {
     (secs > 0).then(|| Duration::from_secs(secs.into()))
 }
 
-/// Returns the settings of TCP keep-alive after `secs` seconds of silence; `None` for 0. For data that was sent and
-/// is not acknowledged, the system's own limit holds: a limit of the gateway would end connections to backends that
+/// Returns settings with which TCP keep-alive begins after `secs` seconds of silence; `None` for 0. Only the system
+/// limits how long sent data may stay unacknowledged. A limit of the gateway would end connections to backends that
 /// are only slow to read.
 fn tcp_keepalive(secs: u32) -> Option<TcpKeepalive> {
     let idle = seconds(secs)?;

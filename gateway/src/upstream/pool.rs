@@ -8,46 +8,46 @@ use super::retry::RetryBudget;
 use super::{Attempt, BackendState, CircuitMode};
 use crate::config::{Algorithm, Percent};
 
-/// Number of choices within a group. Another request may take the last free place of a backend between the choice and
-/// the attempt; then another choice is made.
+/// Maximum number of choices within a group. After a choice, another request may take the last free place of the
+/// backend before the attempt begins. Then another choice is made.
 const CHOICES: usize = 3;
 
-/// Properties of a request for which a backend is selected.
+/// Properties of a request that decide which backend is selected for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Selection<'r> {
     /// Key of consistent hashing.
     pub key: &'r [u8],
-    /// Sticky id that the client sent, of the backend that it got before; see [`BackendState::sticky_id`].
+    /// Sticky id that the client sent, see [`BackendState::sticky_id`]; `None` if it sent none.
     pub sticky_id: Option<&'r str>,
     /// Maximum number of requests in flight on one backend.
     pub limit: u32,
-    /// True if the states of circuits count.
+    /// True if backends with an open circuit are avoided; false if circuits are ignored.
     pub respects_circuits: bool,
 }
 
 /// Reason why no backend was selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoBackend {
-    /// No backend is usable. If the time is known, a circuit may let a request through after it.
+    /// No backend is usable. The first open circuit may let a request through after this time; `None`: not known.
     NoneUsable(Option<Duration>),
-    /// Each usable backend has as many requests in flight as it may.
+    /// Each usable backend has the maximum number of requests in flight.
     AllBusy,
 }
 
-/// A pool of backends.
+/// Backends of one tag, in two groups: primaries and backups.
 pub struct Pool {
     primaries: Group,
-    /// Backends that are used if no primary is usable.
+    /// Backends that are used if each primary is unusable, busy, or has failed the request already.
     backups: Group,
-    /// Panic threshold, in percent of the primaries: with fewer usable ones, unhealthy backends are used too. 0
-    /// disables it.
+    /// Panic threshold in percent: if fewer of the primaries are usable, unhealthy backends are used too. 0 disables
+    /// the threshold.
     panic_below: u8,
-    /// Limit to the retries of all requests for the tag.
+    /// Budget that limits the retries of all requests for the tag.
     pub budget: Arc<RetryBudget>,
 }
 
 impl Pool {
-    /// Returns a pool in which `algorithm` chooses.
+    /// Returns a pool in which `algorithm` chooses among the backends of a group.
     pub fn new(
         primaries: Vec<Member>,
         backups: Vec<Member>,
@@ -73,7 +73,7 @@ impl Pool {
         self.members().map(|(member, _)| member)
     }
 
-    /// Returns the backend on which an attempt would begin now. No turn is taken.
+    /// Returns the backend that the next attempt would get; `None` if no backend is free. Takes no turn.
     pub fn next(&self, selection: &Selection<'_>) -> Option<&Arc<BackendState>> {
         let panics = self.panics();
         let is_free = |member: &Member| is_free(member, selection, panics);
@@ -82,16 +82,15 @@ impl Pool {
         choice.map(|member| &member.backend)
     }
 
-    /// Takes a turn, and returns the backend that is next after it. No attempt of a client's request begins there.
+    /// Takes a turn, and returns the next backend; `None` if no backend is free. For requests without an [`Attempt`].
     pub fn take_turn(&self, selection: &Selection<'_>) -> Option<&Arc<BackendState>> {
         self.primaries.turn();
         self.next(selection)
     }
 
     /// Begins an attempt: on the backend that the client got before, else on the backend whose turn it is, else on a
-    /// backup. The backends in `failed` come after all others. A backend that failed is still used if it is the only
-    /// one: it may have closed an idle connection just as the request came, and then a second connection is worth a
-    /// try.
+    /// backup. A backend in `failed` is chosen only if no other is free. It may still answer on a new connection,
+    /// because it may have failed only by closing an idle connection just as the request came.
     ///
     /// # Errors
     /// Returns the reason why there is no backend.
@@ -106,15 +105,15 @@ impl Pool {
             (true, true) => CircuitMode::Panic,
             (true, false) => CircuitMode::Circuit,
         };
-        // If all backends have failed, the next choice is one that was not the last to fail.
+        // If all backends have failed, the backend that failed last is avoided if possible.
         let last = failed.last().map_or(&[][..], std::slice::from_ref);
         let rounds = if failed.is_empty() { &[failed][..] } else { &[failed, last, &[]] };
         for avoided in rounds {
             let is_avoided = |member: &Member| avoided.iter().any(|one| Arc::ptr_eq(one, &member.backend));
             let may_be = |member: &Member| is_free(member, selection, panics) && !is_avoided(member);
             for group in [&self.primaries, &self.backups] {
-                // A retry takes no turn. Otherwise, with two backends, the first attempts would always go to the same
-                // one.
+                // A retry takes no turn. Otherwise, with two backends of which one fails, every request would first be
+                // sent to the same backend.
                 let turn = if failed.is_empty() { group.turn() } else { group.next_turn() };
                 for choice in 0..CHOICES {
                     let chosen = group.choose(turn.wrapping_add(choice), selection, may_be);
@@ -139,8 +138,8 @@ impl Pool {
         NoBackend::NoneUsable(well.filter_map(|backend| backend.circuit_open_for()).min())
     }
 
-    /// Returns true if fewer primaries are usable than the panic threshold requires, and no backup is usable. The
-    /// failing probes and circuits then probably do not tell the truth about all of them.
+    /// Returns true if fewer primaries are usable than the panic threshold requires, and no backup is usable. In that
+    /// case, the failing probes and open circuits are probably wrong about some backends.
     fn panics(&self) -> bool {
         if self.panic_below == 0 {
             return false;
@@ -154,7 +153,7 @@ impl Pool {
 }
 
 impl Group {
-    /// Returns the member that the client got before if that may be chosen, else the member whose turn it is.
+    /// Returns the member with the client's sticky id if `may_be` allows it, else the member whose turn it is.
     fn choose(
         &self,
         turn: usize,
@@ -167,7 +166,7 @@ impl Group {
     }
 }
 
-/// Returns true if the member may be sent another request.
+/// Returns true if the member is usable, and has fewer requests in flight than the limit.
 fn is_free(member: &Member, selection: &Selection<'_>, panics: bool) -> bool {
     usable(&member.backend, selection, panics) && member.backend.inflight() < selection.limit
 }

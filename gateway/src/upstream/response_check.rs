@@ -1,6 +1,6 @@
-//! Check of a response before it is processed: responses that no client may get are refused. The framing of a
-//! response over HTTP/1 is checked as it is read (see [`super::connection`]). This module also checks what h2 accepts
-//! over HTTP/2 although HTTP/1.1 does not allow it.
+//! Check of a response before it is processed: responses that no client may get are refused. The framing of a response
+//! over HTTP/1 has been checked before, when it was read (see [`super::connection`]). For a response over HTTP/2, this
+//! module also checks the fields, because h2 accepts fields that HTTP/1.1 does not allow.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
@@ -11,8 +11,8 @@ use crate::util::field_list;
 use crate::util::http1::bytes::is_token;
 use crate::util::http1::{Fault, field};
 
-/// Refuses a response that no client may get, and normalizes what may be written in several ways. `upgrade` is true
-/// if the client has asked for a WebSocket.
+/// Refuses a response that no client may get. Removes hop-by-hop fields, and normalizes the length of the body.
+/// `upgrade` is true if the client has asked for a WebSocket.
 ///
 /// # Errors
 /// Returns an error for a switch to a protocol that the client has not asked for (RFC 9110 7.8), and for fields of an
@@ -32,7 +32,7 @@ pub fn check(response: &mut ResponseHeader, upgrade: bool, limits: &HeadLimits) 
             return Err(Error::explain(InvalidHTTPHeader, "101, but not for a WebSocket").into_up());
         }
         if response.version != Version::HTTP_11 {
-            // RFC 9110 7.8. Pingora's connection to the backend does not count as switched either.
+            // RFC 9110 7.8 has no 101 over HTTP/1.0, and for Pingora the connection has not switched either.
             return Err(Error::explain(
                 InvalidHTTPHeader,
                 "101 over HTTP/1.0, which does not have this status",
@@ -49,8 +49,8 @@ pub fn check(response: &mut ResponseHeader, upgrade: bool, limits: &HeadLimits) 
     dedupe_content_length(response)
 }
 
-/// Refuses fields of a response or of its trailers over HTTP/2 that h2 accepts and HTTP/1.1 does not allow (RFC 9113
-/// 8.2.1 and 10.3). Refuses more fields than a client may get.
+/// Checks the fields of a head or of trailers over HTTP/2. Refuses fields that h2 accepts although HTTP/1.1 does not
+/// allow them (RFC 9113 8.2.1 and 10.3), and more fields than `limits` allows.
 ///
 /// # Errors
 /// Returns an error that says what is wrong with the fields.
@@ -77,11 +77,11 @@ pub fn check_fields(fields: &HeaderMap, limits: &HeadLimits) -> Result<()> {
     fault().map_err(|detail| Error::explain(InvalidHTTPHeader, detail).into_up())
 }
 
-/// Length of the colon, the space and the line end that HTTP/1 has around a field.
+/// Length of the colon, the space and the line end that HTTP/1 adds to each field.
 const AROUND_FIELD: usize = 4;
 
-/// Removes the fields that concern only the connection to the backend: those that its `Connection` names, and those
-/// that are always hop-by-hop (RFC 9110 7.6.1). The fields that frame the body stay, and so do those that open a
+/// Removes the fields that concern only the connection to the backend: those that the field `Connection` names, and
+/// those that are always hop-by-hop (RFC 9110 7.6.1). The fields that frame the body stay, and so do those that open a
 /// WebSocket.
 fn strip_hop_by_hop(response: &mut ResponseHeader) {
     let always = ["keep-alive", "proxy-connection", "te"];
@@ -105,8 +105,8 @@ pub(super) fn switched_unasked() -> Box<Error> {
     Error::explain(InvalidHTTPHeader, "101 to a request that did not ask for another protocol").into_up()
 }
 
-/// Replaces a length that is there several times, or has leading zeros, by one number (RFC 9110 8.6). Lengths that
-/// differ have been refused before.
+/// Replaces a Content-Length that is repeated, or has leading zeros, by one plain number (RFC 9110 8.6). Different
+/// lengths have been refused before.
 fn dedupe_content_length(response: &mut ResponseHeader) -> Result<()> {
     let mut lines = response.headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = lines.next() else { return Ok(()) };

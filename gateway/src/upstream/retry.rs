@@ -39,7 +39,7 @@ impl From<&Retry> for RetryRules {
 }
 
 impl RetryRules {
-    /// Returns true if another attempt is allowed after this number of attempts.
+    /// Returns true if another attempt is allowed after `attempts` attempts.
     pub fn allows_another(&self, attempts: u32) -> bool {
         attempts < self.attempts
     }
@@ -49,7 +49,7 @@ impl RetryRules {
         self.on_status.contains(&status)
     }
 
-    /// Returns the pause before the next attempt: a random time up to a bound that doubles with each attempt.
+    /// Returns the pause after `attempts` attempts: a random time up to a bound that doubles with each attempt.
     pub fn backoff(&self, attempts: u32) -> Duration {
         self.backoff.with_jitter(attempts, 1.0)
     }
@@ -89,7 +89,7 @@ impl RetryBudget {
 pub struct Sent<'a> {
     /// Method of the request.
     pub method: &'a Method,
-    /// True if the part of the body that was sent can be sent again from the buffer.
+    /// True if the part of the body that was sent is still in the buffer, and can be sent again.
     pub body_at_hand: bool,
     /// True if the client has been sent a part of a response.
     pub answered: bool,

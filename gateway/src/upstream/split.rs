@@ -7,7 +7,7 @@ use super::Pool;
 use crate::telemetry::handles::{Lazy, TagMetrics};
 
 /// Number from 0 to 9999 that decides which tag a request gets. Requests with the same number get the same tag, as
-/// long as the shares do not change. When a share grows, it keeps the numbers that it had.
+/// long as the shares do not change. A tag keeps its numbers when its share grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SplitBucket(u16);
 
@@ -33,13 +33,13 @@ pub struct WeightedPool {
     pub pool: Arc<Pool>,
     /// Share of the requests, in percent.
     pub percent: u8,
-    /// True if the share comes from a rollout, which may take it back at any moment.
+    /// True if a rollout has given the share, and may take it back at any moment.
     pub provisional: bool,
-    /// Metrics of the tag, so that tags can be compared; `None` if there is only one.
+    /// Metrics by which the tags of a split can be compared; `None` if there is only one tag.
     pub metrics: Option<Lazy<TagMetrics>>,
 }
 
-/// The tags among which requests are divided. There is always one, and usually only one.
+/// Tags among which a virtual host divides its requests: at least one, and usually only one.
 pub struct TrafficSplit {
     first: WeightedPool,
     others: Vec<WeightedPool>,
@@ -62,8 +62,8 @@ impl TrafficSplit {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// Returns the next bucket. Any number of consecutive buckets is spread evenly (steps of the golden ratio around
-    /// a circle). Therefore the shares hold over few requests too, and no run of requests gets only one tag.
+    /// Returns the next bucket. Consecutive buckets are spread evenly, because they are steps of the golden ratio
+    /// around a circle. Therefore the shares are right even for few requests, and no tag gets a long run of requests.
     pub fn draw(&self) -> SplitBucket {
         at(self.turn.fetch_add(1, Ordering::Relaxed))
     }
@@ -73,7 +73,7 @@ impl TrafficSplit {
         at(self.turn.load(Ordering::Relaxed))
     }
 
-    /// Returns the tag of a bucket. The other tags have the lowest buckets, so that their shares can grow.
+    /// Returns the pool for a bucket. The first tag has the highest buckets, so that the other shares can grow.
     pub fn weighted_pool(&self, SplitBucket(draw): SplitBucket) -> &WeightedPool {
         let mut below = 0;
         let mut others = self.others.iter();

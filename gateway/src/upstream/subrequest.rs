@@ -15,14 +15,14 @@ use crate::util::status::is_interim;
 /// Number of bytes of a response's body that are kept. The rest is read and dropped.
 const KEPT_BODY: usize = 64 * 1024;
 
-/// Response to a request of the gateway.
+/// Response to a request that the gateway has made itself: its status, and the beginning of its body.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
 }
 
-/// Sends `request`, and reads the response to its end. Only the peer's own timeouts limit the time that this takes,
-/// and those hold for each read.
+/// Sends `request`, and reads the response to its end. Only the timeouts of `peer` apply, to each single read and
+/// write. The caller must limit the total time.
 pub(super) async fn call(
     connector: &HttpConnector,
     peer: &HttpPeer,

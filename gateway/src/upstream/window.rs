@@ -1,10 +1,10 @@
-//! Counts over the last seconds: how many events there were, and how many of them were marked. Marked are failures
-//! among requests, or retries among attempts. Counting takes no lock: there is one number for each second.
+//! Counts of events and marked events over the last seconds. A circuit counts requests and marks failures. A retry
+//! budget counts attempts and marks retries. Counting takes no lock, because one number holds both counts of a second.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Number of seconds for which counts are kept. A window has at most one second less, because the current one has
-/// just begun.
+/// Number of seconds for which counts are kept. A sum covers at most one second less, because the slot of the oldest
+/// second is the next to be overwritten.
 const SLOTS: usize = 64;
 
 /// Counts of the last minute. Each slot holds the two counts of a second, and the number of that second.
@@ -12,7 +12,7 @@ pub(super) struct Window {
     slots: [AtomicU64; SLOTS],
 }
 
-/// Content of a slot: the second in 20 bits (they repeat after 12 days), and 22 bits for each count.
+/// Content of a slot: 20 bits for the second (its number repeats after 12 days), and 22 bits for each count.
 #[derive(Clone, Copy)]
 struct Slot {
     second: u64,
@@ -38,7 +38,7 @@ impl Window {
         Window { slots: [const { AtomicU64::new(0) }; SLOTS] }
     }
 
-    /// Counts one event at `now` (milliseconds), which is `marked` or not.
+    /// Counts one event at the time `now` in milliseconds. The event is also counted as marked if `marked` is true.
     pub(super) fn add(&self, now: u64, marked: bool) {
         let second = (now / 1000) & SECOND;
         let counted = |number| {
@@ -50,7 +50,7 @@ impl Window {
         let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, counted);
     }
 
-    /// Returns the number of events in the last `secs` seconds, and the number of marked ones among them.
+    /// Returns the number of events in the last `secs` seconds, and the number of marked events among them.
     pub(super) fn sum(&self, now: u64, secs: u64) -> (u64, u64) {
         let second = now / 1000;
         let seconds = (0..secs.min(SLOTS as u64 - 1)).map(|back| second.wrapping_sub(back) & SECOND);
@@ -61,7 +61,6 @@ impl Window {
         slots.fold((0, 0), |sum, slot| (sum.0 + slot.0, sum.1 + slot.1))
     }
 
-    /// Resets all counts.
     pub(super) fn clear(&self) {
         self.slots.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
     }

@@ -5,10 +5,10 @@ use http::{HeaderMap, HeaderName, header};
 
 use crate::util::field_list;
 
-/// Weight of an entry without a weight, in thousandths.
+/// Weight of an entry that names no weight, in thousandths.
 const WHOLE: u16 = 1000;
 
-/// Returns the entries of a list in order, each with its weight in thousandths. A malformed entry is `None`.
+/// Returns the entries of the field `name` in order, with weights in thousandths; `None` for a malformed entry.
 pub fn entries(request: &HeaderMap, name: HeaderName) -> impl Iterator<Item = Option<(&str, u16)>> {
     let lines = request.get_all(name).into_iter().map(|line| line.to_str().unwrap_or(";"));
     let members = lines.flat_map(|line| field_list::members_of(line.as_bytes()));
@@ -43,8 +43,8 @@ fn qvalue(text: &str) -> Option<u16> {
     }
 }
 
-/// Returns true if the client prefers HTML to JSON, as browsers do. A client without `Accept`, or with a
-/// malformed one, or one that accepts everything equally, is taken for a program and gets JSON.
+/// Returns true if the client prefers HTML to JSON, as browsers do. Returns false, so that the client gets JSON, if
+/// `Accept` is absent, is malformed, or prefers neither format: such a client is probably a program.
 pub fn prefers_html(request: &HeaderMap) -> bool {
     let (mut html, mut json, mut other) = (0, 0, 0);
     for entry in entries(request, header::ACCEPT) {

@@ -1,8 +1,8 @@
-//! Delays before something that has failed is tried again (exponential backoff).
+//! Delays before a failed action is tried again (exponential backoff).
 
 use std::time::Duration;
 
-/// Delay that doubles with each failure.
+/// Rule for a delay that doubles with each failure in a row.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     /// Delay after the first failure.
@@ -17,8 +17,8 @@ impl Backoff {
         self.first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.most)
     }
 
-    /// Returns that delay without a random part of it, up to `share`. So what failed together is not tried again
-    /// together. With a share of 1, the whole delay is random ("full jitter").
+    /// Returns the delay less a random part, which is at most `share` of it. So actions that failed together are not
+    /// tried again together. With a share of 1, the whole delay is random ("full jitter").
     pub fn with_jitter(&self, failures: u32, share: f64) -> Duration {
         self.delay(failures).mul_f64(1.0 - share * fastrand::f64())
     }

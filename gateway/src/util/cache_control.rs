@@ -1,6 +1,6 @@
-//! Cache control for responses that contain data for one client only, such as a cookie: no shared cache may
-//! keep them. `Set-Cookie` alone does not prevent caching (RFC 9111 7.3), and a backend that calls its page
-//! public does not know that the gateway adds a cookie. (Local replies are never cached: see `reply`.)
+//! Cache control for responses with data for one client only, such as a cookie: no shared cache may store them.
+//! `Set-Cookie` alone does not prevent caching (RFC 9111 7.3). A backend that marks its page as public does not know
+//! that the gateway adds a cookie. Local replies are never cached: see `reply`.
 
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -13,10 +13,10 @@ use crate::util::field_list;
 /// (`…-CDN-Cache-Control`).
 const SURROGATE_CONTROL: &str = "surrogate-control";
 
-/// Keeps the response out of shared caches.
+/// Prevents shared caches from storing the response.
 ///
 /// # Errors
-/// Returns an error if Pingora refuses the field. It does not refuse parts of a field that it has accepted.
+/// Returns an error if Pingora refuses the field, which does not happen for parts of a field that it has accepted.
 pub fn keep_private(response: &mut ResponseHeader) -> Result<()> {
     for name in targeted(&response.headers) {
         response.remove_header(&name);
@@ -27,8 +27,8 @@ pub fn keep_private(response: &mut ResponseHeader) -> Result<()> {
     }
 }
 
-/// Returns the `Cache-Control` value that keeps a response with these fields out of shared caches; `None` if
-/// the present value does so already. Directives for the client's own cache are kept.
+/// Returns the `Cache-Control` value that prevents shared caches from storing a response with the fields `headers`.
+/// Returns `None` if the present value already does so. Directives for the client's own cache are kept.
 fn made_private(headers: &HeaderMap) -> Option<HeaderValue> {
     let says = |directive| field_list::has(headers, CACHE_CONTROL, directive);
     if says("private") || says("no-store") {

@@ -1,4 +1,4 @@
-//! Time as a number of milliseconds, so that it fits into an atomic.
+//! Time as a number of milliseconds, which can be stored in an atomic.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Returns the milliseconds since a moment near the start of the process. That moment is 1, so 0 is never a time.
+/// Returns `at` in milliseconds. The count starts at 1 near the start of the process, so 0 is never a time.
 pub fn millis(at: Instant) -> u64 {
     u64::try_from(at.saturating_duration_since(*START).as_millis()).unwrap_or(u64::MAX - 1) + 1
 }
 
-/// Returns the current time in milliseconds, as [`millis`] counts.
+/// Returns the current time in milliseconds, on the scale of [`millis`].
 pub fn now() -> u64 {
     millis(Instant::now())
 }
 
-/// Limit to an action that is done at most once in a period.
+/// Limiter of an action that is done at most once in a period.
 #[derive(Debug, Default)]
 pub struct Every(AtomicU64);
 
 impl Every {
-    /// Returns true if the action was last done at least `period` before `now` (milliseconds), and counts it as done
-    /// now.
+    /// Returns true if the action is due: it was last done at least `period` before `now` (milliseconds), or never.
+    /// The action then counts as done at `now`.
     pub fn is_due(&self, now: u64, period: Duration) -> bool {
         let period = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
         let next = |due: u64| (now >= due).then_some(now.saturating_add(period));

@@ -1,15 +1,15 @@
-//! Strict parser for numbers in header fields that frame a message or count something: only digits are
-//! allowed. Rust's parser accepts `+5`, and a backend's parser may read `010` as eight, as in C. A value that
-//! two parsers could read differently is refused.
+//! Strict parser for numbers in header fields that frame a message or count something: it allows only digits. Rust's
+//! parser accepts `+5`, and a backend's parser may read `010` as eight, as in C. A value is refused if two parsers
+//! could read different numbers.
 
-/// Reason why a value is not a number that every parser reads in the same way.
+/// Reason to refuse a value that parsers could read differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotANumber {
     /// The value is empty, or contains a character other than a digit.
     NotDigits,
     /// The value begins with a redundant zero; some parsers read it as octal.
     LeadingZero,
-    /// The value is larger than 2⁶³ − 1, which a parser with signed integers cannot hold.
+    /// The value is larger than 2⁶³ − 1, so it is too large for a parser with signed integers.
     TooLarge,
 }
 

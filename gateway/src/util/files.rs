@@ -1,4 +1,4 @@
-//! Files that other programs change while the gateway runs, and the replacement of files that the gateway
+//! Access to files that other programs change while the gateway runs, and replacement of files that the gateway
 //! writes.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
@@ -24,8 +24,8 @@ pub fn read(file: &Path) -> Result<Vec<u8>, String> {
     found.and_then(|_| std::fs::read(file)).map_err(|error| format!("cannot read '{shown}': {error}"))
 }
 
-/// Reads the text in `file`. A byte order mark, with which some editors mark a file as UTF-8, is removed: it
-/// would become part of the first name.
+/// Reads the text in `file`. Some editors mark a file as UTF-8 with a byte order mark. The mark is removed, because
+/// it would otherwise become part of the first name.
 ///
 /// # Errors
 /// Returns an error with the file's name if it cannot be read, or is not UTF-8.
@@ -35,19 +35,19 @@ pub fn read_text(file: &Path) -> Result<String, String> {
     Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
-/// Returns the path of the draft beside `file`. The name is fixed, so that processes killed during a write leave
-/// one draft at most.
+/// Returns the path of the draft in the directory of `file`. The name is fixed, so that processes that are killed
+/// during a write leave at most one draft.
 pub fn draft(file: &Path) -> PathBuf {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     file.with_file_name(format!(".{name}.draft"))
 }
 
-/// Makes the file `draft` anew with `content`, and syncs it to the disk. Its permissions are `mode` until it gets
-/// the owner and the permissions of `like`. A draft that a killed process has left is replaced.
+/// Creates the file `draft` with `content`, and syncs it to the disk. Its permissions are `mode` until it gets the
+/// owner and the permissions of `like`. An older draft, which a killed process has left, is replaced.
 ///
 /// # Errors
-/// Returns the error of the operating system. No draft is left, unless something that cannot be removed stands in
-/// its place.
+/// Returns the error of the operating system. No draft is left, unless something that cannot be removed already has
+/// its path.
 pub fn write_draft(draft: &Path, content: &[u8], mode: u32, like: Option<&Metadata>) -> io::Result<()> {
     match fs::remove_file(draft) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -56,19 +56,19 @@ pub fn write_draft(draft: &Path, content: &[u8], mode: u32, like: Option<&Metada
     create(draft, content, mode, like)
 }
 
-/// Makes a file as [`write_draft`] does, unless it exists.
+/// Creates a file as [`write_draft`] does, but returns an error if it exists.
 ///
 /// # Errors
 /// Returns the error of the operating system. No part of the file is left.
 pub fn create(file: &Path, content: &[u8], mode: u32, like: Option<&Metadata>) -> io::Result<()> {
-    // `create_new` keeps the content from going through a link or into a pipe. Users whom `mode` leaves out have
-    // no access from the first byte.
+    // `create_new` prevents a write through a link or into a pipe. From the first byte on, only the users that `mode`
+    // allows have access.
     let mut new = OpenOptions::new().write(true).create_new(true).mode(mode).open(file)?;
     let mut fill = || {
         if let Some(like) = like {
             let (made, owner) = (new.metadata()?, (like.uid(), like.gid()));
             if (made.uid(), made.gid()) != owner {
-                // Without the right to change owners, the file belongs to this process's user from now on.
+                // If this process may not change the owner, its own user is the owner from now on.
                 let _ = fchown(&new, Some(owner.0), Some(owner.1));
             }
             new.set_permissions(like.permissions())?;
@@ -77,12 +77,12 @@ pub fn create(file: &Path, content: &[u8], mode: u32, like: Option<&Metadata>) -
         new.sync_all()
     };
     fill().inspect_err(|_| {
-        // A part of the content would only take up space.
+        // An incomplete file would only use space on the disk.
         let _ = fs::remove_file(file);
     })
 }
 
-/// Syncs the directory of `file` to the disk: until then, a rename is not durable.
+/// Syncs the directory of `file` to the disk, because a rename is durable only after that.
 ///
 /// # Errors
 /// Returns the error of the operating system.
@@ -93,16 +93,16 @@ pub fn sync_directory(file: &Path) -> io::Result<()> {
 /// Method by which a file got its new content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replaced {
-    /// The file was renamed. A reader finds the old content or the new one, even after a power cut.
+    /// The draft was renamed. A reader finds the old content or the new content, even after a power cut.
     Renamed,
-    /// The file was overwritten, because it is a mount point. A crash during the write leaves a part of the
-    /// content.
+    /// The file was overwritten, because it is a mount point. After a crash during the write, it contains only a part
+    /// of the content.
     Overwritten,
 }
 
-/// Renames `draft` to `file`. A single file that is mounted into a container
-/// (`-v ./gateway.toml:/etc/gateway.toml`, a `subPath`) is a mount point, which the system does not allow to
-/// replace (EBUSY). Such a file is overwritten. After a success, the draft does not exist any more.
+/// Renames `draft` to `file`. A single file that is mounted into a container (`-v ./gateway.toml:/etc/gateway.toml`,
+/// a `subPath`) is a mount point. The system refuses to replace a mount point (EBUSY), so such a file is overwritten.
+/// After a success, the draft no longer exists.
 ///
 /// # Errors
 /// Returns the error of the operating system. The file is then unchanged, unless an overwrite failed and the
@@ -150,7 +150,7 @@ fn write_over(file: &mut File, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Attributes that tell if a file has changed, without reading it.
+/// Attributes that show if a file has changed, without a read of its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
     path: PathBuf,
@@ -160,7 +160,7 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Returns the fingerprint of the file; `None` if it does not exist.
+    /// Returns the attributes of `file`; `None` if they cannot be read, for example because the file does not exist.
     pub fn of(file: &Path) -> Option<Self> {
         let path = file.canonicalize().ok()?;
         let found = path.metadata().ok()?;
@@ -172,7 +172,7 @@ impl Fingerprint {
 /// Permission bits of the group and of other users, which must not be set.
 const FOR_OTHERS: u32 = 0o077;
 
-/// Makes a directory that only the gateway's user may use, if it does not exist. Permissions of other users are removed.
+/// Creates `directory` unless it exists, for the gateway's user only. Permissions of other users are removed.
 ///
 /// # Errors
 /// Returns the error of the operating system.
@@ -189,8 +189,8 @@ pub fn private_directory(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the content of a file that only the gateway's user may use, if it exists. Permissions of other users are
-/// removed.
+/// Returns the content of a file that only the gateway's user may use; `None` if it does not exist. Permissions of
+/// other users are removed.
 ///
 /// # Errors
 /// Returns the error of the operating system.

@@ -1,13 +1,13 @@
-//! Gauge that counts what exists now.
+//! Guard that keeps the number of existing things in a gauge.
 
 use prometheus::IntGauge;
 
-/// Guard that counts one in a gauge until it is dropped, even by a panic.
+/// Guard that counts as one in a gauge until it is dropped, even by a panic.
 #[derive(Debug)]
 pub struct GaugeGuard(IntGauge);
 
 impl GaugeGuard {
-    /// Counts one more in `gauge`.
+    /// Adds one to `gauge`.
     pub fn new(gauge: IntGauge) -> Self {
         gauge.inc();
         GaugeGuard(gauge)

@@ -1,6 +1,6 @@
-//! HTTP client for servers that are not backends: an ACME server, a token issuer, an external authorization
-//! service. It uses the same OpenSSL as the rest of the gateway and trusts the roots that the configuration
-//! names. The time and the size of a response are limited, so that such a server cannot hold up the gateway.
+//! HTTP client for servers that are not backends: an ACME server, a token issuer, an external authorization service.
+//! The client uses the same OpenSSL as the rest of the gateway, and trusts the roots that the configuration names.
+//! The time and the size of a response are limited, so that such a server cannot hold up the gateway.
 
 use std::error::Error as StdError;
 use std::path::Path;
@@ -21,13 +21,13 @@ use tokio::time::timeout;
 
 use crate::util::files;
 
-/// HTTP client with a pool of connections, which its clones share. It follows no redirects.
+/// HTTP client with a pool of connections. The client's clones share the pool. The client follows no redirects.
 pub type Http<B> = Client<HttpsConnector<HttpConnector>, B>;
 
 /// HTTP client for requests without a body.
 pub type BodilessClient = Http<Empty<Bytes>>;
 
-/// Root certificates that a server's certificate must lead to (DER); empty for the system's roots.
+/// Root certificates that a server's certificate is verified with (DER); empty for the system's roots.
 pub type Roots = Vec<Vec<u8>>;
 
 /// Creates a client that trusts servers as [`tls`] does.

@@ -1,17 +1,16 @@
-//! Minimum rate of a transfer. A client that sends or reads one byte a minute holds a connection, memory and
-//! perhaps a backend for hours, and a timeout between two bytes never expires. A limit on the total time
-//! would cut off clients with large transfers. So each transfer has a budget of waiting time. Each second of
-//! waiting uses up a second of the budget, and a number of bytes gives a second back, but never more than the
-//! budget had at first.
+//! Minimum rate of a transfer. A client that sends or reads one byte a minute occupies a connection, memory and
+//! perhaps a backend for hours. A timeout between two bytes never expires, and a limit on the total time would cut
+//! off clients with large transfers. So each transfer has a budget of waiting time. Each second of waiting uses up a
+//! second of the budget. A number of bytes adds a second to the budget, which never exceeds its initial size.
 
 use std::time::Duration;
 
-/// Minimum rate, and the budget of waiting time.
+/// Settings of a minimum rate: the rate, and the initial budget of waiting time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MinRate {
-    /// Maximum wait for the next bytes, which is the whole budget.
+    /// Initial budget, which is also the maximum wait for the next bytes.
     pub timeout: Duration,
-    /// Number of bytes that give a second back to the budget; with 0, any byte restores the whole budget.
+    /// Number of bytes that add a second to the budget; if 0, any byte restores the whole budget.
     pub bytes_per_sec: u32,
 }
 
@@ -22,7 +21,7 @@ pub struct RateWatch {
     left: Duration,
 }
 
-/// Error: the wait was longer than the remaining budget.
+/// Error of a wait that was longer than the remaining budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooSlow;
 
@@ -32,7 +31,7 @@ impl RateWatch {
         RateWatch { rate, left: rate.timeout }
     }
 
-    /// Returns the time that the transfer may wait now.
+    /// Returns the maximum wait for the next bytes: the remaining budget.
     pub fn left(&self) -> Duration {
         self.left
     }

@@ -1,12 +1,12 @@
-//! Secrets that cannot be guessed. They are made only from the operating system's random generator. An id
-//! that begins with a clock (UUIDv7), or a fast generator that is not made for secrets, can be predicted by a
-//! client that has seen enough of its output.
+//! Secrets that cannot be guessed, because they come only from the operating system's random generator. Other sources
+//! can be predicted by a client that has seen enough values: an id that begins with a clock (UUIDv7), or a fast
+//! generator that is not made for secrets.
 
-/// Length of a secret, in bytes. It is the length of a SHA-256 hash, so that a key of HMAC-SHA-256 is not
+/// Length of a secret, in bytes. The length equals that of a SHA-256 hash, so that a key of HMAC-SHA-256 is not
 /// weaker than the hash (RFC 2104 3).
 pub const SECRET_BYTES: usize = 32;
 
-/// Error: the operating system gave no random bytes.
+/// Error of the operating system, which gave no random bytes.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot get random bytes from the operating system: {0}")]
 pub struct NoRandomBytes(#[from] getrandom::Error);
@@ -44,7 +44,7 @@ mod tests {
         assert_eq!((ones, zeros), ([0xFF; SECRET_BYTES], [0xFF; SECRET_BYTES]));
     }
 
-    /// Files that use a predictable generator, and the purpose. None of these values is a secret.
+    /// Files that use a predictable generator, each with the reason. None of their values is a secret.
     const NOT_SECRET: [(&str, &str); 6] = [
         ("proxy/admission.rs", "which requests an injected fault hits"),
         ("policy/request_id.rs", "an id for logs"),

@@ -1,8 +1,8 @@
-//! Secrets that the configuration names but does not contain: in environment variables, and in separate
+//! Secrets that the configuration names but does not contain. They are in environment variables, and in separate
 //! files.
 //!
-//! A running gateway needs them. `check` and `explain` also work without them (in a pre-commit hook or CI),
-//! and list the missing ones for the operator.
+//! A running gateway needs the secrets. `check` and `explain` also work without them (in a pre-commit hook or CI),
+//! and list the missing secrets for the operator.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use nix::unistd::{AccessFlags, access};
 
 use crate::util::files;
 
-/// Reader of secrets that keeps a list of missing ones.
+/// Reader of secrets that also keeps a list of missing secrets.
 #[derive(Debug)]
 pub struct Secrets {
     are_required: bool,
@@ -26,13 +26,13 @@ impl Secrets {
         Secrets { are_required: true, missing: RefCell::default() }
     }
 
-    /// Creates a reader for a configuration that is only checked: a missing secret is noted.
+    /// Creates a reader for a configuration that is only checked: a missing secret is added to the list.
     pub fn optional() -> Self {
         Secrets { are_required: false, ..Secrets::required() }
     }
 
-    /// Returns the secret in the environment variable `name`, which the configuration names in `key`; `None`
-    /// if it is missing and not required.
+    /// Returns the secret in the environment variable `name`, which the configuration names in `key`. Returns `None`
+    /// if the secret is missing and not required.
     ///
     /// # Errors
     /// Returns an error if a required secret is missing, or a secret is not UTF-8.
@@ -46,8 +46,8 @@ impl Secrets {
         }
     }
 
-    /// Returns the secret in `file`, which the configuration names in `key`; `None` if the file is missing or
-    /// not readable for this user, and not required.
+    /// Returns the secret in `file`, which the configuration names in `key`. Returns `None` if the file is missing or
+    /// not readable for this user, and the secret is not required.
     ///
     /// # Errors
     /// Returns an error if a required secret is missing. An existing file that is unusable is an error in any
@@ -70,7 +70,7 @@ impl Secrets {
         Ok(None)
     }
 
-    /// Returns a line for each secret that was read and is missing.
+    /// Returns a line for each missing secret.
     pub fn missing(&self) -> Vec<String> {
         self.missing.borrow().iter().cloned().collect()
     }
@@ -94,7 +94,7 @@ mod tests {
         let optional = Secrets::optional();
         assert_eq!(optional.variable("auth.secret_env", "GATEWAY_TEST_NO_SUCH_VARIABLE"), Ok(None));
         assert_eq!(optional.file("auth.secret_file", &file), Ok(None));
-        // A directory exists, but is not a secret.
+        // An existing file that is not a secret, such as a directory, is an error.
         assert!(optional.file("auth.secret_file", &directory.path().display().to_string()).is_err());
         assert_eq!(optional.variable("x", "PATH").unwrap(), std::env::var("PATH").ok());
         std::fs::write(&file, "s3cret\n").unwrap();

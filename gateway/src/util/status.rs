@@ -2,8 +2,8 @@
 
 use http::StatusCode;
 
-/// Returns true if another response follows. This is so for each 1xx status but the one that ends HTTP on the
-/// connection (RFC 9110 15.2).
+/// Returns true if another response to the same request follows. It follows after each 1xx status except 101, which
+/// ends HTTP on the connection (RFC 9110 15.2).
 pub fn is_interim(status: StatusCode) -> bool {
     status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }

@@ -1,7 +1,7 @@
-//! Traits that Pingora requires of a stream besides reading and writing.
+//! Traits that Pingora requires of a stream in addition to reading and writing.
 
-/// Implements the traits for a stream that wraps another one in its field `inner`. Each call is forwarded, except for
-/// the ALPN protocol and the proxy digest, which the two given functions choose.
+/// Implements the traits for a stream that wraps another stream in its field `inner`. Calls are forwarded to `inner`,
+/// except for the ALPN protocol and the proxy digest, which the two given functions choose.
 macro_rules! forward_stream_traits {
     ($stream:ident, $alpn:expr, $proxy_digest:expr) => {
         #[async_trait::async_trait]

@@ -1,17 +1,17 @@
-//! Timer of a wait whose end moves on with each request or each byte.
+//! Timer for a deadline that each request or each byte moves to a later time.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Timer that is created when something first waits, and then runs on: setting it for each wait would cost more than
-/// a wake-up without effect.
+/// Timer that is created at the first wait and then kept. A later deadline does not reset it at once, because a reset
+/// for each wait would cost more than a needless wake-up.
 #[derive(Debug, Default)]
 pub struct LazyTimer(Option<Pin<Box<Sleep>>>);
 
 impl LazyTimer {
-    /// Becomes ready when `deadline` has passed. Each call may have another deadline.
+    /// Returns `Ready` if `deadline` has passed. Each call may have another deadline.
     pub fn poll_until(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if timer.deadline() > deadline {

@@ -1,6 +1,6 @@
 //! Client's side of a WebSocket. Until the backend has answered, the bytes of the client are held, like any bytes
 //! after a request. After the backend has agreed, reads from the client drive the tunnel. To Pingora the client then
-//! seems to send nothing until the end.
+//! seems to send nothing until the tunnel ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,21 +11,21 @@ use pingora::protocols::Stream;
 
 use super::{Tunnel, Upgrade};
 
-/// WebSocket state of a client's stream. It is almost empty unless the client asks for a WebSocket.
+/// WebSocket state of a client's stream. It needs little memory unless the client asks for a WebSocket.
 #[derive(Debug, Default)]
 pub struct ClientSide {
-    /// True if reads belong to an upgrade, or to a tunnel that is over.
+    /// True from the request for a WebSocket on, even after the tunnel has ended; false again if the upgrade fails.
     is_concerned: AtomicBool,
-    /// Upgrade that the client asks for. It is locked because the session that sets it has only a shared reference to
-    /// the stream.
+    /// Upgrade that the client asks for; `None` if there is none. The lock is needed because the session that sets the
+    /// upgrade has only a shared reference to the stream.
     asked: Mutex<Option<Arc<Upgrade>>>,
     tunnel: Option<Box<Tunnel>>,
-    /// True if there was a tunnel.
+    /// True once the tunnel has ended.
     is_over: bool,
 }
 
 impl ClientSide {
-    /// Makes the client wait for `upgrade`.
+    /// Notes that the client waits for `upgrade`.
     pub fn await_upgrade(&self, upgrade: Arc<Upgrade>) {
         *self.asked.lock() = Some(upgrade);
         self.is_concerned.store(true, Ordering::Relaxed);
@@ -41,9 +41,9 @@ impl ClientSide {
         self.is_concerned.load(Ordering::Relaxed)
     }
 
-    /// Drives the tunnel, and becomes ready at its end. To Pingora it then seems that the client has closed the
-    /// connection; the upgrade knows the real reason. Returns `None` if there is no tunnel, so that the caller reads
-    /// as usual. `held` returns the bytes that the client has sent after its request.
+    /// Forwards bytes through the tunnel, and becomes ready when it ends. To Pingora the client then seems to have
+    /// closed the connection; the upgrade has the real reason. Returns `None` if there is no tunnel, so that the
+    /// caller reads as usual. `held` returns the bytes that the client sent after its request.
     pub(crate) fn poll_tunnel(
         &mut self,
         client: &mut Stream,

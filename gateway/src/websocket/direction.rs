@@ -1,5 +1,5 @@
-//! Direction of a tunnel: it reads from one side, writes to the other, and keeps the bytes that could not be written
-//! yet.
+//! Single direction of a tunnel: bytes are read from one side, and written to the other. Bytes that cannot be written
+//! at once are kept.
 
 use std::cell::RefCell;
 use std::io;
@@ -11,33 +11,32 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::Frames;
 
-/// Size of a read. It is the size of Pingora's buffer for reads from a backend, so that this buffer is not used.
+/// Size of a read in bytes. A read as large as Pingora's buffer for data from a backend bypasses that buffer.
 const CHUNK: usize = 64 * 1024;
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into());
 }
 
-/// Treatment of the bytes of a direction, besides forwarding them.
+/// Treatment of the bytes of a direction: forwarded, forwarded and followed as frames, or dropped.
 pub(super) enum Follow<'f> {
     Nothing,
     Frames(&'f mut Frames),
-    /// The bytes are dropped, and not forwarded.
     Drop,
 }
 
-/// Progress of a direction.
+/// Progress of a direction towards its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum DirectionState {
     #[default]
     Open,
-    /// The sender has finished.
+    /// The sender has finished, and the other side has not been told yet.
     Closing,
     /// The sender has finished, and the other side has been told.
     Over,
 }
 
-/// Direction of a tunnel.
+/// State of one direction of a tunnel.
 #[derive(Debug, Default)]
 pub(super) struct Direction {
     /// Bytes that have been read and could not be written at once.
@@ -71,7 +70,7 @@ impl Direction {
         self.state == DirectionState::Over
     }
 
-    /// Forwards bytes until one of the streams has to be waited for.
+    /// Forwards bytes until a stream is not ready, or the direction is over.
     pub(super) fn poll(
         &mut self,
         from: &mut Stream,
@@ -124,7 +123,7 @@ impl Direction {
         Ok(Poll::Ready(()))
     }
 
-    /// Reads once, and writes as many of the bytes as possible.
+    /// Reads once, and writes as many of the bytes as the other side accepts. The rest is kept.
     fn poll_chunk(
         &mut self,
         from: &mut Stream,
@@ -193,8 +192,8 @@ fn write(to: &mut Stream, cx: &mut Context<'_>, bytes: &[u8]) -> Result<Poll<usi
     }
 }
 
-/// Returns true if `error` is the error of TLS for a connection that was closed without `close_notify`. The frames
-/// show whether a message was cut off.
+/// Returns true if `error` says that a TLS connection was closed without `close_notify`. This counts as a normal
+/// close, because the frames show whether a message was cut off.
 fn is_close(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof
 }

@@ -1,5 +1,5 @@
-//! Timer for the Close that a client is sent when the process stops. Clients get it at different times, so that they
-//! do not all reconnect at once.
+//! Timer for the Close that a client is sent when the process stops. Each client gets the Close at a different time,
+//! so that not all clients reconnect at once.
 
 use std::fmt;
 use std::pin::Pin;
@@ -13,9 +13,9 @@ use tokio::time::sleep;
 pub(super) struct DrainTimer(Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>);
 
 impl DrainTimer {
-    /// Creates a timer that starts when `stopping` becomes true. The first half of `grace_period` is for both sides to
-    /// finish by themselves, and the last quarter for the closing handshake. In the quarter between them, each client
-    /// gets a random time, so that they do not all reconnect at once.
+    /// Creates a timer that starts when `stopping` becomes true. In the first half of `grace_period`, both sides can
+    /// finish by themselves. The timer ends at a random time in the third quarter. The last quarter is for the closing
+    /// handshake.
     pub(super) fn new(stopping: watch::Receiver<bool>, grace_period: Duration) -> Self {
         DrainTimer(Some(Box::pin(wait(stopping, grace_period.mul_f64(0.5 + 0.25 * fastrand::f64())))))
     }
@@ -36,7 +36,7 @@ impl DrainTimer {
 
 async fn wait(mut stopping: watch::Receiver<bool>, pause: Duration) {
     if stopping.wait_for(|stopping| *stopping).await.is_err() {
-        // The sender is gone, so the process will not announce its stop.
+        // The sender is dropped, so `stopping` will never become true.
         std::future::pending::<()>().await;
     }
     sleep(pause).await;

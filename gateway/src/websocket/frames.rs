@@ -1,7 +1,7 @@
-//! Boundaries of the frames that a backend sends (RFC 6455 5.2). The gateway must know them to put its own frame
-//! between two of them. It changes no frame, and keeps only a few bytes of a frame head.
+//! Boundaries of the frames that a backend sends (RFC 6455 5.2). The gateway must know the boundaries to put its own
+//! Close between two frames. The gateway changes no frame, and keeps only the head of one frame.
 
-/// Close frame with Going Away (RFC 6455 7.4.1), as a server sends it: FIN and Close, two bytes, 1001.
+/// Close frame with Going Away (RFC 6455 7.4.1), without a mask: FIN and opcode 8, length 2, code 1001.
 pub const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xE9];
 
 /// Opcode of a Close frame.
@@ -10,17 +10,17 @@ const CLOSE: u8 = 8;
 /// Maximum length of a frame head without a mask.
 const LONGEST_HEAD: usize = 10;
 
-/// Position in a sequence of frames.
+/// Position in the sequence of frames that a backend sends.
 #[derive(Debug, Default)]
 pub struct Frames {
     head: [u8; LONGEST_HEAD],
     /// Number of bytes of the head that have arrived.
     length: usize,
-    /// Number of bytes of the payload that have not arrived.
+    /// Number of bytes of the current payload that have not arrived yet.
     payload: u64,
     /// True after a Close, which no frame may follow.
     closing: bool,
-    /// True after a frame that a server may not send. The end of a frame is then not known.
+    /// True after a masked frame, which a server may not send. Later boundaries are then not known.
     lost: bool,
 }
 
@@ -46,7 +46,7 @@ impl Frames {
         }
     }
 
-    /// Returns true if a frame could begin here: the previous frame is complete, and there was no Close.
+    /// Returns true if a frame may begin here: the previous frame is complete and valid, and was no Close.
     pub fn is_between(&self) -> bool {
         self.length == 0 && self.payload == 0 && !self.closing && !self.lost
     }

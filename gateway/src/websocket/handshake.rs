@@ -1,8 +1,8 @@
-//! Connection to a backend for a WebSocket. The gateway makes it, and lends it to Pingora until the 101.
+//! Connection to a backend for a WebSocket. The gateway makes the connection, and lends it to Pingora until the 101.
 //!
 //! Pingora gets a socket that forwards the bytes that Pingora writes. The socket returns the backend's response only
-//! after the whole request has been sent. After the head of a 101 it returns no more bytes, because these belong to
-//! the tunnel.
+//! after the whole request has been sent. After the head of a 101, the socket returns no more bytes, because later
+//! bytes are for the tunnel.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,12 +24,12 @@ use crate::upstream::connection::BackendConnector;
 /// Number of flushes until the request has been sent: one for its head, and one for the end of its body.
 const FLUSHES: u8 = 2;
 
-/// Returns a peer for Pingora that leads to `peer`, through a connection that `upgrade` can take back. The connector
+/// Returns a peer with which Pingora connects to `peer` over a connection that `upgrade` can take back. `connector`
 /// performs the TLS handshake if `peer` needs one.
 ///
-/// `peer` must be one of [`Pooling::Fresh`](crate::upstream::Pooling::Fresh). Pingora's pool does not know that
-/// `peer` has its own connector. The pool would find an idle connection for ordinary requests, on which no tunnel can
-/// begin.
+/// `peer` must be made with [`Pooling::Fresh`](crate::upstream::Pooling::Fresh). Otherwise Pingora's pool would find
+/// an idle connection for ordinary requests, because the pool ignores the connector. No tunnel can begin on such a
+/// connection.
 pub fn intercept_upgrade(
     mut peer: Box<HttpPeer>,
     upgrade: &Arc<Upgrade>,
@@ -37,13 +37,13 @@ pub fn intercept_upgrade(
 ) -> Box<HttpPeer> {
     // HTTP/2 has no Upgrade (RFC 9113 8.6).
     peer.options.set_http_version(1, 1);
-    // Other code limits the time until the 101, and Pingora does not read after the 101.
+    // No read timeout: other code limits the time until the 101, and Pingora does not read after it.
     peer.options.read_timeout = None;
     peer.options.idle_timeout = Some(std::time::Duration::ZERO);
     let mut lent = peer.clone();
     lent.scheme = Scheme::HTTP;
     lent.client_cert_key = None;
-    // The connector of the gateway has the timeouts.
+    // The gateway's connector applies these timeouts itself.
     lent.options.connection_timeout = None;
     lent.options.total_connection_timeout = None;
     let lender = UpgradeConnector { connector: connector.clone(), peer: *peer, upgrade: upgrade.clone() };
@@ -73,12 +73,12 @@ impl Connect for UpgradeConnector {
     }
 }
 
-/// Socket that Pingora has in place of the connection.
+/// Socket that Pingora gets in place of the connection to the backend.
 #[derive(Debug)]
 struct GatedStream {
     upgrade: Arc<Upgrade>,
     flushes: u8,
-    /// Reader that waits until the request has been sent.
+    /// Waker of a read that waits until the request has been sent; `None` if no read waits.
     waits: Option<Waker>,
 }
 
@@ -90,7 +90,7 @@ impl AsyncRead for GatedStream {
             return Poll::Pending;
         }
         match &mut this.upgrade.state.lock().backend {
-            // From now on the bytes belong to the tunnel. Pingora learns of its end from the client's side.
+            // After the 101, the bytes are for the tunnel. Pingora learns of the tunnel's end from the client's side.
             Some(backend) if backend.has_switched() => Poll::Pending,
             Some(backend) => Pin::new(backend).poll_read(cx, buf),
             None => Poll::Pending,
@@ -131,14 +131,14 @@ impl AsyncWrite for GatedStream {
 
 impl Drop for GatedStream {
     fn drop(&mut self) {
-        // If the tunnel has not taken the connection, it is closed here.
+        // If the tunnel has not taken the connection, this closes the connection.
         self.upgrade.state.lock().backend = None;
     }
 }
 
 impl VirtualSocket for GatedStream {
     fn set_socket_option(&self, _option: VirtualSockOpt) -> io::Result<()> {
-        // The connection was made with its options.
+        // The options have been set when the connection was made.
         Ok(())
     }
 }

@@ -1,11 +1,12 @@
-//! WebSockets (RFC 6455) over HTTP/1.1. The request for a WebSocket goes through the same phases as any other
-//! request. After the backend has agreed, bytes pass in both directions through a [`tunnel`] of the gateway.
+//! WebSockets (RFC 6455) over HTTP/1.1. The request for a WebSocket goes through the same phases as any other request.
+//! After the backend has agreed, bytes pass in both directions through a [`tunnel`] that the gateway itself
+//! implements.
 //!
-//! Pingora could forward WebSockets too, but in three respects that is not enough. It reads nothing from a side while
-//! it waits for that side to take more, so two busy sides can wait for each other for ever. It ends the tunnel if the
-//! backend's 101 arrives before the end of the request's (empty) body. Its timeouts are for each direction alone. So
-//! the gateway makes the connection to the backend itself ([`handshake`]), and lends it to Pingora until the 101.
-//! Then the [`client`]'s stream takes it back, and Pingora sees only the end.
+//! Pingora's own tunnel has three faults. First, it reads nothing from a side while it waits to write to that side, so
+//! two busy sides can wait for each other for ever. Second, it ends if the backend's 101 arrives before the end of the
+//! request's (empty) body. Third, its timeouts are for each direction alone. Therefore the gateway itself connects to
+//! the backend ([`handshake`]), and lends the connection to Pingora until the 101. Then the [`client`]'s stream takes
+//! the connection back, and Pingora sees only the end of the tunnel.
 
 pub mod client;
 mod direction;
@@ -44,22 +45,22 @@ pub struct TunnelOptions {
 }
 
 /// Attempt to have a backend switch to WebSocket. The request, the connection to the backend and the client's stream
-/// share it.
+/// share this state.
 #[derive(Debug)]
 pub struct Upgrade {
     options: TunnelOptions,
     state: Mutex<HandshakeState>,
-    /// Bytes that the client sent through the tunnel.
+    /// Number of bytes that the client has sent through the tunnel.
     received: AtomicU64,
-    /// Bytes that the client was sent through the tunnel.
+    /// Number of bytes that the client has been sent through the tunnel.
     sent: AtomicU64,
-    /// Reason of the tunnel's end.
+    /// Reason why the tunnel ended; empty before that.
     close_reason: OnceLock<CloseReason>,
 }
 
 #[derive(Debug, Default)]
 struct HandshakeState {
-    /// Connection to the backend, while Pingora has it.
+    /// Connection to the backend while it is lent to Pingora; otherwise `None`.
     backend: Option<BackendStream>,
     /// True if the 101 of the backend is passed on to the client.
     agreed: bool,
@@ -88,8 +89,8 @@ impl Upgrade {
         })
     }
 
-    /// Records that the backend has agreed, before the client gets the 101. Returns false if no connection can become
-    /// a tunnel. The client must not get the 101 then.
+    /// Records that the backend has agreed, before the client gets the 101. Returns false if there is no connection
+    /// that can become a tunnel. In that case the client must not get the 101.
     #[must_use]
     pub fn agree(&self) -> bool {
         let mut state = self.state.lock();
@@ -106,7 +107,7 @@ impl Upgrade {
         }
     }
 
-    /// Takes the connection to the backend from Pingora. Returns `None` if the backend has not agreed.
+    /// Takes the connection back from Pingora, with bytes that arrived after the 101; `None` if no backend has agreed.
     fn take(&self) -> Option<(Stream, Vec<u8>)> {
         let mut state = self.state.lock();
         if !state.agreed {

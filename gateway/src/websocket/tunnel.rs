@@ -1,7 +1,7 @@
 //! Tunnel that forwards bytes in both directions between a client and a backend. It ends when both sides have
-//! finished, when no byte has passed for too long, or when one side is gone. Each direction goes on while the other
-//! waits. A direction holds only the bytes that it could not write at once, so a side that does not read makes the
-//! other side stop sending. An idle tunnel holds no buffer.
+//! finished, when no byte has passed for the idle timeout, or when the connection to one side has broken. Each
+//! direction continues while the other waits. A direction holds only the bytes that it could not write at once, so a
+//! side that does not read makes the other side stop sending. An idle tunnel holds no buffer.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,11 +18,11 @@ use crate::util::gauge::GaugeGuard;
 use crate::util::timers::LazyTimer;
 use crate::websocket::drain_timer::DrainTimer;
 
-/// Maximum silence of a backend after its client has finished.
+/// Maximum time without a byte after the client has finished sending.
 const LINGER: Duration = Duration::from_secs(60);
 
-/// Time for a client to close after its backend has closed. Bytes that the client still sends are read and dropped
-/// until then. A close with unread bytes would be a reset, and the last bytes of the backend might be lost with it.
+/// Time for a client to close after its backend has closed. Until then, bytes from the client are read and dropped: a
+/// close with unread bytes would be a reset, and the client might lose the last bytes of the backend.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Reason why a tunnel ended.
@@ -30,7 +30,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub enum CloseReason {
     /// Both sides had finished.
     Closed,
-    /// No byte passed for too long.
+    /// No byte passed for the idle timeout.
     Idle,
     /// The connection to the client broke.
     ClientLost,
@@ -50,14 +50,14 @@ impl CloseReason {
     }
 }
 
-/// Side that sends in a direction.
+/// Side that sends the bytes of a direction.
 #[derive(Clone, Copy, Debug)]
 enum Sender {
     Client,
     Backend,
 }
 
-/// Tunnel, as the client's stream sees it.
+/// Open tunnel, which is part of the client's stream.
 #[derive(Debug)]
 pub struct Tunnel {
     upgrade: Arc<Upgrade>,
@@ -67,7 +67,7 @@ pub struct Tunnel {
     frames: Frames,
     /// True if the client has been sent a Close by the gateway. Later bytes of the backend are dropped.
     close_sent: bool,
-    /// Timer for that Close, which runs when the process stops.
+    /// Timer for that Close. The timer starts when the process stops.
     going: DrainTimer,
     last_passed: Instant,
     idle: LazyTimer,
@@ -94,7 +94,7 @@ impl Tunnel {
         }))
     }
 
-    /// Forwards bytes, and becomes ready when the tunnel is over. It must not be called after that.
+    /// Forwards bytes, and becomes ready when the tunnel is over. The caller must not call it after that.
     pub(super) fn poll(&mut self, client: &mut Stream, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let ending = ready!(self.poll_ending(client, cx));
         Poll::Ready(*self.upgrade.close_reason.get_or_init(|| ending))
@@ -114,7 +114,7 @@ impl Tunnel {
         if let Err(failed) = self.down.poll(&mut self.backend, client, cx, &mut follow) {
             return Poll::Ready(lost(failed, Sender::Backend));
         }
-        // The bytes from the backend may have reached the end of a frame only now.
+        // The Close is tried again, because the bytes from the backend may have completed a frame only now.
         if !self.close_sent && self.going.is_over() && self.send_close() {
             cx.waker().wake_by_ref();
         }
@@ -130,8 +130,8 @@ impl Tunnel {
             .map(|()| if self.down.is_ending() { CloseReason::Closed } else { CloseReason::Idle })
     }
 
-    /// Puts a Close between two frames for the client, which will answer it; the backend then answers the client.
-    /// Returns false if no frame can begin now.
+    /// Adds a Close to the bytes for the client, and returns true; false if no frame can begin now. The client will
+    /// answer the Close, and the backend will answer the client.
     fn send_close(&mut self) -> bool {
         let can = self.frames.is_between() && self.down.pending.is_empty() && !self.down.is_ending();
         if can {

@@ -1,6 +1,6 @@
-//! Access rule of the management API: a client must send the token. Without a configured token, the rule admits
-//! only programs on this machine that address the API by a local name. It refuses web pages of other origins
-//! that a browser here has open.
+//! Access rule of the management API: a client must send the token. If no token is configured, the rule admits only
+//! programs on this machine that address the API by a local name. It then refuses requests that a browser on this
+//! machine makes for web pages of other origins.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use super::problem::Problem;
 use crate::config::{Admin, normalise_host};
 
-/// Path that needs no token.
+/// Path that clients may request without a token.
 const HEALTH: &str = "/api/v1/health";
 
 /// Access rule of the management API.
@@ -32,7 +32,7 @@ pub enum AccessError {
     /// The token file is empty.
     #[error("{0} is empty; it must hold the token of the management API")]
     Empty(String),
-    /// The token has a character that no header field can carry.
+    /// The token has a character that is not allowed in a header field.
     #[error(
         "the token of the management API has a character that is not allowed in a header field; use letters \
          and digits"
@@ -46,14 +46,14 @@ pub enum AccessError {
     Open {
         /// Address on which the API would listen.
         address: SocketAddr,
-        /// Environment variable that would hold the token.
+        /// Environment variable for the token.
         variable: String,
     },
 }
 
 impl AccessError {
-    /// Returns true if this process has no token to read. The machine that the configuration is meant for may
-    /// have one.
+    /// Returns true if this process found no token to read. The check of a configuration then does not fail, because
+    /// the machine that the configuration is meant for may have a token.
     pub fn lacks_token(&self) -> bool {
         match self {
             AccessError::Open { .. } => true,
@@ -95,7 +95,7 @@ impl ApiAccess {
         Ok(ApiAccess { token })
     }
 
-    /// Checks if a request may be answered. Returns the problem if not.
+    /// Returns a problem if the request must not be answered.
     pub(super) fn admits(&self, path: &str, headers: &HeaderMap) -> Result<(), Problem> {
         match &self.token {
             _ if path == HEALTH => Ok(()),
@@ -116,15 +116,15 @@ fn bears(headers: &HeaderMap, token: &str) -> bool {
         return false;
     };
     let given = given.trim().as_bytes();
-    // The comparison takes constant time, so that its duration does not reveal a correct prefix. The length may
-    // be known.
+    // The comparison takes constant time, so that its duration does not reveal a correct prefix. Its duration may
+    // reveal the length.
     scheme.eq_ignore_ascii_case("bearer")
         && given.len() == token.len()
         && openssl::memcmp::eq(given, token.as_bytes())
 }
 
-/// Refuses requests that a web page makes through its visitor's browser. Such a page reaches this machine by
-/// its own domain, if that resolves to this machine (seen in `Host`), or across origins (seen in `Origin`).
+/// Refuses requests that a web page makes through its visitor's browser. Such a request has the page's domain in
+/// `Host`, if that domain resolves to this machine. If the request crosses origins, the page's origin is in `Origin`.
 fn is_local(headers: &HeaderMap) -> Result<(), Problem> {
     let one = |name: &HeaderName| {
         let mut values = headers.get_all(name).iter();

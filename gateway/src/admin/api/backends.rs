@@ -29,20 +29,20 @@ pub(super) struct BackendView {
     status: BackendStatus,
 }
 
-/// Current state of a backend. If its name resolves to several addresses, the numbers are sums over all of
-/// them.
+/// Current state of a backend. If its name resolves to several addresses, each number is the sum over these
+/// addresses.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct BackendStatus {
-    /// Current condition of the backend: usable, or the reason why it gets no requests. Of several instances,
-    /// the best condition.
+    /// Current condition of the backend: usable, or the reason why it gets no requests. If the backend has several
+    /// instances, this is the best condition among them.
     condition: BackendCondition,
-    /// True if health checks pass; also true without health checks.
+    /// True if health checks pass; also true if there are none.
     healthy: bool,
     /// State of the circuit breaker.
     breaker: CircuitState,
     /// Requests in flight to the backend.
     requests_active: u64,
-    /// Attempts to have the backend answer a request, since the gateway knows it.
+    /// Attempts to have the backend answer a request, since the backend was added.
     requests_total: u64,
     /// Connections opened to the backend.
     connections_total: u64,
@@ -61,11 +61,11 @@ struct InstanceStatus {
     address: String,
     /// Current condition of the instance: usable, or the reason why it gets no requests.
     condition: BackendCondition,
-    /// True if health checks pass.
+    /// True if health checks pass; also true if there are none.
     healthy: bool,
     /// State of the circuit breaker.
     breaker: CircuitState,
-    /// Seconds until a request tries the instance again, while its circuit is open.
+    /// Seconds until a request tries the instance again; absent unless the circuit is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     open_for_secs: Option<f64>,
     /// Requests in flight to the instance.
@@ -249,7 +249,7 @@ fn not_found(config: &Config, id: &str) -> Problem {
     Problem::not_found_among("backend", id, config.backends.iter().map(|backend| &*backend.id))
 }
 
-/// Returns the tags in use that no backend except `id` has.
+/// Returns the tags in use that only the backend `id` has.
 fn last_of(config: &Config, id: &str) -> Vec<String> {
     let used = used_tags(config);
     let (own, others): (Vec<&Backend>, Vec<&Backend>) =
@@ -277,7 +277,7 @@ fn view(snapshot: &Snapshot, id: &str) -> Result<BackendView, Problem> {
     views(snapshot).find(|view| view.backend.id == id).ok_or_else(|| not_found(&snapshot.config, id))
 }
 
-/// Returns the response to a write: the backend as it is now.
+/// Returns the response to a write: the backend in its new state.
 fn answer(api: &Api, written: &Written, id: &str) -> Answer {
     let view = view(&written.applied.snapshot, id)?;
     Ok(api.written(written, "backends", id, view))

@@ -1,4 +1,4 @@
-//! Extractors for requests: the caller, the condition of a write, and a JSON body.
+//! Extractors for parts of a request: the caller, the condition of a write, and a JSON body.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use crate::util::field_list;
 /// Maximum time for receiving a body.
 const BODY: Duration = Duration::from_secs(15);
 
-/// Caller of a write, with its condition and options.
+/// Caller of a write, and the condition and options of this write.
 pub(super) struct Caller {
     /// Address of the client.
     pub(super) who: String,
     /// Method and path of the request.
     pub(super) what: String,
-    /// Entity tags of `If-Match`, of which one must be current; `None` accepts any revision.
+    /// Entity tags of `If-Match`: the write happens only if one of them is current. `None` accepts any revision.
     pub(super) if_match: Option<Vec<String>>,
     /// Options from the query.
     pub(super) options: Options,
@@ -46,8 +46,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// Returns the strong entity tags of `If-Match` (RFC 9110 13.1.1), or `None` without the field or for `*`. Weak
-/// tags never match, so they are left out.
+/// Returns the strong entity tags of `If-Match` (RFC 9110 13.1.1); `None` if the field is absent or `*`. Weak tags
+/// never match, so they are left out.
 fn if_match(headers: &HeaderMap) -> Option<Vec<String>> {
     headers.get(header::IF_MATCH)?;
     let tags = field_list::members(headers, header::IF_MATCH);
@@ -95,7 +95,7 @@ fn is_json(content_type: &str) -> bool {
 }
 
 impl Json {
-    /// Returns the body if it is an object.
+    /// Returns the body, which must be an object.
     pub(super) fn object(self) -> Result<Map<String, Value>, Problem> {
         match self.0 {
             Value::Object(object) => Ok(object),
@@ -103,7 +103,7 @@ impl Json {
         }
     }
 
-    /// Returns the body as a `T`.
+    /// Returns the body, parsed as a `T`.
     pub(super) fn read<T: DeserializeOwned>(self) -> Result<T, Problem> {
         serde_path_to_error::deserialize(self.0).map_err(|error| {
             let pointer: String = error.path().iter().map(|segment| format!("/{segment}")).collect();

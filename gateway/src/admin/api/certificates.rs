@@ -16,28 +16,28 @@ use crate::tls::{Certificate, HostCertificates};
 pub(super) struct CertificatesView {
     /// Certificates in use.
     shown: Vec<ShownCertificate>,
-    /// State of the certificates by ACME, in use or not yet.
+    /// State of each certificate from the ACME server, in use or not yet.
     acme: Vec<AcmeStatus>,
 }
 
 /// A certificate in use.
 #[derive(Serialize, JsonSchema)]
 struct ShownCertificate {
-    /// Domain of the virtual host that uses it.
+    /// Domain of the virtual host that presents the certificate.
     virtual_host: String,
-    /// Kind of its key: rsa, ecdsa or other.
+    /// Algorithm of the certificate's key: rsa, ecdsa or other.
     key: &'static str,
     /// Names that the certificate is valid for.
     names: Vec<String>,
-    /// Start of its validity, in seconds since 1970.
+    /// Start of the certificate's validity, in seconds since 1970.
     not_before: u64,
-    /// End of its validity, in seconds since 1970.
+    /// End of the certificate's validity, in seconds since 1970.
     not_after: u64,
     /// File that the certificate was read from; empty if it is self-signed.
     file: String,
-    /// True if the gateway made it, because the virtual host has no certificate.
+    /// True if the gateway made the certificate, because the virtual host has none.
     self_signed: bool,
-    /// Warning for the operator: the certificate ends soon, or has ended.
+    /// Warning for the operator about the certificate's validity; null if there is no reason for a warning.
     warning: Option<String>,
 }
 
@@ -60,7 +60,7 @@ fn seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Lists the certificates in use, and the state of those by ACME
+/// Lists the certificates in use, and the state of each certificate from the ACME server
 #[utoipa::path(get, path = "/api/v1/certificates", tag = "observe",
     responses((status = 200, body = ref("#/components/schemas/CertificatesView"))))]
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Answer {

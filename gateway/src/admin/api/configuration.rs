@@ -1,4 +1,4 @@
-//! Endpoints for the configuration as a whole: show it, replace it, reload it, roll it back.
+//! Endpoints for the whole configuration: show it, replace it, reload it, roll it back.
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -22,26 +22,26 @@ use crate::live::{Applied, ChangeError, Revision};
 pub(super) struct ChangeView {
     /// Number of the revision that runs now.
     revision: u64,
-    /// True if the change was a dry run, which changes nothing.
+    /// True if the change was a dry run, so that it was only checked.
     dry_run: bool,
-    /// Differences from the configuration before, a line each.
+    /// Differences from the previous configuration, one a line.
     changes: Vec<String>,
     /// Keys whose new value takes effect only after a restart.
     after_restart: Vec<&'static str>,
 }
 
-/// A configuration that runs now or ran earlier.
+/// A revision of the configuration that runs now or ran earlier.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct RevisionView {
     /// Number of the revision.
     revision: u64,
-    /// Time at which it started to run, in seconds since 1970.
+    /// Time at which the revision started to run, in seconds since 1970.
     at: f64,
     /// Author of the change: an address, "file", "SIGHUP", "start" or a rollout.
     by: String,
-    /// Differences from the revision before, a line each.
+    /// Differences from the previous revision, one a line.
     changes: Vec<String>,
-    /// True if the revision runs now.
+    /// True if the revision runs now; false if it ran earlier.
     current: bool,
 }
 
@@ -59,8 +59,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
 
 /// Replaces the whole configuration
 ///
-/// A key that is left out gets its default. `***` stands for the secret that the running configuration has
-/// there.
+/// A key that is left out gets its default. `***` means that the secret of the running configuration is kept.
 #[utoipa::path(put, path = "/api/v1/config", tag = "config", params(("dry_run" = Option<bool>, Query)),
     request_body(content = ref("#/components/schemas/Config")),
     responses((status = 200, body = ref("#/components/schemas/ChangeView"))))]
@@ -93,12 +92,12 @@ pub(super) async fn reload(State(api): State<Arc<Api>>, caller: Caller) -> Answe
     Ok(changed(&api, &applied, false))
 }
 
-/// Lists the revisions that a rollback can go back to, and the running one; the newest first
+/// Lists the running revision and the revisions that a rollback can go back to, the newest first
 #[utoipa::path(get, path = "/api/v1/config/history", tag = "config",
     responses((status = 200, body = ref("#/components/schemas/RevisionViewList"))))]
 pub(super) async fn history(State(api): State<Arc<Api>>) -> Answer {
     let store = api.store.clone();
-    // The history is locked during a change, so this may have to wait for one.
+    // A change locks the history, so this call may have to wait for the change.
     let history = run(move || Ok(store.history())).await?;
     let snapshot = api.store.load();
     let view = |revision: &Arc<Revision>| RevisionView {

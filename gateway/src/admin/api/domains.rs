@@ -104,7 +104,7 @@ pub(super) struct Switch {
     new_tag: String,
 }
 
-/// Moves a domain to the backends with another tag, all requests at once
+/// Moves all requests for a domain to the backends with another tag, at once
 ///
 /// After the response, no new request goes to the old tag.
 #[utoipa::path(post, path = "/api/v1/domains/{domain}/switch", tag = "domains", params(("domain" = String, Path)),
@@ -122,9 +122,9 @@ pub(super) async fn switch(
         let (index, host) = find(config, &wanted)?;
         is_not_rolled_out(host)?;
         is_served(config, &new_tag)?;
-        // The shares of other tags would keep requests away from the new tag.
+        // Shares of other tags would still get requests, so the split ends.
         let mut change = only("split", Value::Null);
-        // The record of an ended rollout no longer applies.
+        // The record of an ended rollout is not about the new tag, so it is removed.
         change.insert("rollout".to_owned(), Value::Null);
         change.insert("enabled_backends_tag".to_owned(), json!(new_tag));
         Ok(merge(json, "virtual_hosts", index, change))
@@ -132,7 +132,7 @@ pub(super) async fn switch(
     answer(&api, &api.write(caller, edit).await?, &domain)
 }
 
-/// Shows the shares of other tags
+/// Shows the shares of the tags beside the enabled tag
 #[utoipa::path(get, path = "/api/v1/domains/{domain}/split", tag = "domains", params(("domain" = String, Path)),
     responses((status = 200, body = ref("#/components/schemas/ShareList")), (status = 404)))]
 pub(super) async fn split(State(api): State<Arc<Api>>, Path(domain): Path<String>) -> Answer {
@@ -143,7 +143,7 @@ pub(super) async fn split(State(api): State<Arc<Api>>, Path(domain): Path<String
 
 /// Gives other tags a share of the requests
 ///
-/// The rest goes to the enabled tag.
+/// The enabled tag gets the other requests.
 #[utoipa::path(put, path = "/api/v1/domains/{domain}/split", tag = "domains", params(("domain" = String, Path)),
     request_body(content = ref("#/components/schemas/ShareList")),
     responses((status = 200, body = ref("#/components/schemas/ShareList")), (status = 404), (status = 409)))]
@@ -171,7 +171,7 @@ pub(super) async fn remove_split(
     Ok(api.read(&written.applied.snapshot, StatusCode::NO_CONTENT))
 }
 
-/// Returns the current shares of other tags, including the share of a rollout.
+/// Returns the current shares of the tags beside the enabled tag, including the share of a rollout.
 fn shares(host: &VirtualHost) -> Vec<Share> {
     let share = |(tag, percent): (&String, Percent)| Share { tag: tag.clone(), percent };
     let rolled_out = host.rollout.iter().filter_map(|rollout| Some((&rollout.to, rollout.share()?)));
@@ -199,7 +199,7 @@ fn is_same(one: &str, other: &str) -> bool {
     one == other || matches!((one.parse::<Domain>(), other.parse()), (Ok(one), Ok(other)) if one == other)
 }
 
-/// Refuses a new target tag that no backend would serve: no backend has it, or all of them are drained.
+/// Refuses a new target tag that no backend has, or that only drained backends have.
 pub(super) fn is_served(config: &Config, tag: &str) -> Result<(), Problem> {
     let bearers = || config.backends.iter().filter(|backend| backend.tags.iter().any(|borne| borne == tag));
     if bearers().any(|backend| !backend.drained) {
@@ -230,13 +230,13 @@ pub(super) fn is_not_rolled_out(host: &VirtualHost) -> Result<(), Problem> {
 }
 
 fn shown(host: &VirtualHost) -> Value {
-    // All keys are strings and all values exist in JSON, so this cannot fail.
+    // All keys are strings and JSON can represent all values, so this cannot fail.
     let mut json = serde_json::to_value(host).unwrap_or_default();
     hide_secrets(&mut json);
     json
 }
 
-/// Returns the response to a write: the domain as it is now.
+/// Returns the response to a write: the domain in its new state.
 fn answer(api: &Api, written: &Written, domain: &str) -> Answer {
     let host = find(&written.applied.snapshot.config, domain)?.1;
     Ok(api.written(written, "domains", domain, shown(host)))

@@ -1,4 +1,4 @@
-//! Helpers by which handlers edit the JSON of the configuration: in the arrays of virtual hosts and of
+//! Helpers for handlers that edit the JSON of the configuration. They change the arrays of virtual hosts and of
 //! backends.
 
 use serde_json::{Map, Value};
@@ -8,13 +8,13 @@ use crate::config::reveal_secrets;
 /// Result of an edit.
 #[derive(Default)]
 pub(super) struct Edited {
-    /// JSON pointer to the place of the request's body in the configuration, so that faults can be reported by
-    /// their place in the body.
+    /// JSON pointer to the place where the request's body is in the configuration. With it, a fault in the
+    /// configuration is reported by its place in the body.
     pub(super) at: String,
-    /// True if the edit added a new element.
+    /// True if the edit added a new element; false if it changed or removed one.
     pub(super) created: bool,
-    /// Message that a PUT found no such element and would add one. The response includes it only if the body is
-    /// invalid, because the name in the path may be the mistake.
+    /// Message that a PUT found no element of this name and would add one; `None` for other requests. The response
+    /// includes the message only if the body is invalid, because the name in the path may be the mistake.
     pub(super) not_found: Option<String>,
 }
 
@@ -28,7 +28,7 @@ pub(super) fn push(json: &mut Value, array: &str, element: Map<String, Value>) -
     Edited { at: format!("/{array}/{index}"), created: true, not_found: None }
 }
 
-/// Sets keys of an element of an array. A key whose new value is null is removed.
+/// Sets keys of the element at `index` in an array. A key whose new value is null is removed.
 pub(super) fn merge(json: &mut Value, array: &str, index: usize, body: Map<String, Value>) -> Edited {
     let at = format!("/{array}/{index}");
     if let Some(element) = json.pointer_mut(&at).and_then(Value::as_object_mut) {

@@ -1,5 +1,5 @@
-//! Guards against a write that takes the last usable backend from a tag in use. All requests for the tag would
-//! get 503 (Service Unavailable). `?force=true` permits such a write.
+//! Guard against a write after which a tag in use has no usable backend. All requests for such a tag would get 503
+//! (Service Unavailable). `?force=true` permits such a write.
 
 use std::collections::HashSet;
 
@@ -15,12 +15,12 @@ pub(super) enum Fate<'a> {
     Drained,
     /// The backend is removed from the configuration.
     Removed,
-    /// These keys of the backend change.
+    /// The backend's keys change to these values.
     Changed(&'a Map<String, Value>),
 }
 
 impl Fate<'_> {
-    /// Returns the tags whose requests the backend `own` still gets after the change.
+    /// Returns the tags for which the backend `own` still gets requests after the change.
     fn tags_left(&self, own: &Backend) -> HashSet<String> {
         match self {
             Fate::Drained | Fate::Removed => HashSet::new(),
@@ -41,8 +41,8 @@ impl Fate<'_> {
     }
 }
 
-/// Refuses a change of the backend `id` that leaves a tag in use without a usable backend, if the tag has one
-/// now. `snapshot` is the running snapshot of `config`.
+/// Refuses a change of the backend `id` that leaves a tag in use without a usable backend, if the tag now has such a
+/// backend. `snapshot` is the running snapshot of `config`.
 pub(super) fn keeps_serving(
     config: &Config,
     snapshot: &Snapshot,
@@ -65,7 +65,7 @@ pub(super) fn keeps_serving(
     let Some(tag) = lost else { return Ok(()) };
     let is_borne = others.iter().any(|other| other.tags.contains(tag));
     if !is_borne && matches!(fate, Fate::Changed(keys) if keys.get("drained") != Some(&Value::Bool(true))) {
-        // Validation refuses a tag without any backend, with a better message.
+        // Validation also refuses a tag without any backend, with a better message.
         return Ok(());
     }
     let unusable = others.iter().filter(|other| bears(other, tag));

@@ -1,8 +1,8 @@
-//! The management API, on axum. The book's page on changing the gateway lists the endpoints. Programs find
-//! their description at `/api/v1/openapi.json`.
+//! Management API, built on axum. The book's page on changing the gateway lists the endpoints. Programs find their
+//! description at `/api/v1/openapi.json`.
 //!
-//! Each file is about one kind of resource. Every write goes through [`Api::write`]: it edits the JSON of the
-//! configuration, and takes effect in the same way as an edit of the file.
+//! Each file is about one kind of resource. Every write goes through [`Api::write`], which edits the JSON of the
+//! configuration. The result takes effect in the same way as an edit of the file.
 
 mod access;
 mod backends;
@@ -49,12 +49,12 @@ use crate::tls::acme::Statuses;
 /// Maximum size of a request body.
 const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// The web page of the API. It is a single file, so that it works without the internet.
+/// Web page of the API. It is a single file, so that it works without the internet.
 const PAGE: &str = include_str!("../page.html");
 
 /// State that the handlers of the API share.
 pub struct Api {
-    /// Running configuration, and the way to change it.
+    /// Store of the running configuration, through which it is changed.
     pub store: Arc<Store>,
     /// Rollouts in progress.
     pub rollouts: Arc<Rollouts>,
@@ -62,13 +62,13 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// Recent requests.
     pub timelines: Arc<Timelines>,
-    /// State of the certificates by ACME.
+    /// State of each certificate from the ACME server.
     pub acme_statuses: Arc<Statuses>,
     /// Access rule for clients of the API.
     pub access: ApiAccess,
 }
 
-/// Result of a handler: a response, or the problem to report.
+/// Result of a handler: a response, or the problem that is reported to the client.
 type Answer = Result<Response, Problem>;
 
 impl Api {
@@ -77,7 +77,7 @@ impl Api {
         ([(header::ETAG, quoted(&self.store.etag(snapshot)))], answer).into_response()
     }
 
-    /// Returns the response to a write of one element: its new state and, if it was added, its location.
+    /// Returns the response to a write of one element: the element's new state and, if it was added, its location.
     fn written(&self, written: &Written, kind: &str, name: &str, body: impl Serialize) -> Response {
         let status = if written.created { StatusCode::CREATED } else { StatusCode::OK };
         let mut response = self.read(&written.applied.snapshot, (status, axum::Json(body)));
@@ -91,14 +91,14 @@ impl Api {
         response
     }
 
-    /// Changes the configuration by an `edit` of its JSON.
+    /// Changes the configuration: `edit` changes its JSON.
     async fn write(
         self: &Arc<Self>,
         caller: Caller,
         edit: impl FnOnce(&Config, &mut Value) -> Result<Edited, Problem> + Send + 'static,
     ) -> Result<Written, Problem> {
         let api = self.clone();
-        // A change resolves names and writes to the disk. Other requests must not wait for that.
+        // A change resolves names and writes to the disk, and other requests must not wait for that.
         run(move || {
             let mut edited = Edited::default();
             let applied = api.store.change(caller.change(), |config, json| {
@@ -118,11 +118,11 @@ impl Api {
 /// Result of a write.
 struct Written {
     applied: Applied,
-    /// True if the write added a new element.
+    /// True if the write added a new element; false if it changed or removed one.
     created: bool,
 }
 
-/// Runs blocking work on a thread that no other request waits for.
+/// Runs blocking work on a separate thread, so that other requests need not wait for it.
 async fn run<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
@@ -156,9 +156,9 @@ impl Caller {
     }
 }
 
-/// Service that serves the API in a runtime of its own, so that its slow clients slow no traffic.
+/// Service that serves the API. It has a separate runtime, so that slow clients of the API do not slow down traffic.
 pub struct ApiServer {
-    /// Listener, which is taken when the service starts.
+    /// Listener; `None` after the service has started.
     door: Mutex<Option<HttpListener>>,
     api: Arc<Api>,
 }
@@ -206,7 +206,7 @@ async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
             Ok(()) => described(next.run(request).await),
             Err(problem) => problem.into_response(),
         },
-        // A browser gets the page itself, which asks for the token.
+        // A browser without the token gets the page itself, which asks for the token.
         Err(problem) if is_page && problem.status == StatusCode::UNAUTHORIZED => {
             let mut response = page(StatusCode::UNAUTHORIZED);
             response.headers_mut().insert(header::WWW_AUTHENTICATE, problem::CHALLENGE);
@@ -216,7 +216,7 @@ async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
     }
 }
 
-/// Adds a problem body to a response that axum makes by itself, which has no useful body.
+/// Adds a problem body to a response that axum itself makes, because axum's body says too little.
 fn described(response: Response) -> Response {
     let status = response.status();
     let content_type = response.headers().get(header::CONTENT_TYPE);
@@ -248,7 +248,7 @@ fn page(status: StatusCode) -> Response {
     (status, fields, Html(PAGE)).into_response()
 }
 
-/// Counts requests to the API and their latency, by the path template.
+/// Counts requests to the API and measures their latency, by the path template.
 async fn measure(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().clone();

@@ -1,4 +1,4 @@
-//! Endpoints about health, requests and metrics: explain a request, show the recent ones.
+//! Endpoints about health, requests and metrics. One endpoint explains a request, others show recent requests.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::problem::Problem;
 use super::{Answer, Api};
 use crate::live;
 
-/// Reports that the process lives
+/// Reports that the process is alive
 #[utoipa::path(get, path = "/api/v1/health", tag = "observe", security(()),
     responses((status = 200, body = String, content_type = "text/plain")))]
 pub(super) async fn health() -> &'static str {
@@ -44,7 +44,7 @@ enum FieldValues {
 
 /// Explains what the gateway would do with a request
 ///
-/// Nothing is sent, and nothing is counted.
+/// The request is neither sent nor counted.
 #[utoipa::path(post, path = "/api/v1/explain", tag = "observe",
     request_body(content = ref("#/components/schemas/Ask")),
     responses((status = 200, body = ref("#/components/schemas/Explanation"))))]

@@ -1,5 +1,5 @@
-//! OpenAPI description of the API. The paths come from the handlers (utoipa). The schemas come from the types
-//! that are read and written (schemars), which include those of the configuration.
+//! OpenAPI description of the API. The paths come from the handlers (utoipa). The schemas come from the types that
+//! endpoints read and write (schemars), including the types of the configuration.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::config::{Backend, Config, Rollout, Share, VirtualHost};
 use crate::live::Explanation;
 use crate::telemetry::timeline::RecentRequest;
 
-/// General part of the description.
+/// Title and general text of the description.
 #[derive(utoipa::OpenApi)]
 #[openapi(info(
     title = "Gateway management API",
@@ -50,7 +50,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(observe::metrics))
 }
 
-/// Returns the description, completed with the schemas and with the responses that every path may give.
+/// Returns the description, completed with the schemas and with the responses that any path may give.
 pub(super) fn complete(document: &OpenApi) -> Value {
     // Strings, numbers and maps can always be written as JSON.
     let mut json = serde_json::to_value(document).unwrap_or_default();
@@ -72,7 +72,7 @@ pub(super) fn complete(document: &OpenApi) -> Value {
 }
 
 fn add_answers(method: &str, operation: &mut Value) {
-    // The name of a handler is a verb, and the tag is its object. Only both together are unique.
+    // A handler's name is only a verb, so the tag, which is its object, is added to make the id unique.
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     operation["operationId"] = json!(text(&operation["operationId"]) + "_" + &text(&operation["tags"][0]));
     let is_open = operation.get("security").is_some();
@@ -112,7 +112,7 @@ fn add_answers(method: &str, operation: &mut Value) {
     }
 }
 
-/// Types that some endpoint returns or takes as a list.
+/// Types of which an endpoint returns or accepts a list.
 const LISTED: [&str; 5] = ["VirtualHost", "Share", "BackendView", "RevisionView", "RecentRequest"];
 
 /// Returns every schema that the description refers to.

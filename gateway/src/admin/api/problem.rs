@@ -59,7 +59,7 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, format!("there is no {kind} '{name}'"))
     }
 
-    /// Returns a 404 problem: no element is called `name`. The `known` names serve for a suggestion.
+    /// Returns a 404 problem: no element is called `name`. The problem may suggest one of the `known` names.
     pub(super) fn not_found_among<'k>(kind: &str, name: &str, known: impl Iterator<Item = &'k str>) -> Self {
         let meant = did_you_mean(name, known);
         Problem::new(StatusCode::NOT_FOUND, format!("there is no {kind} '{name}'{meant}"))
@@ -81,13 +81,13 @@ impl Problem {
         Problem { errors, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
     }
 
-    /// Returns a 422 problem for an invalid configuration. `at` is the JSON pointer to the request's body in
-    /// it.
+    /// Returns a 422 problem for an invalid configuration. `at` is the JSON pointer to the request's body in the
+    /// configuration.
     pub(super) fn invalid_config(error: &ConfigError, at: &str) -> Self {
         Problem::invalid_in(error.faults.iter().map(|fault| in_body(fault, at)).collect())
     }
 
-    /// Returns a 422 problem for an invalid text that did not come with the request. Each fault includes its
+    /// Returns a 422 problem for an invalid text that was not in the request, such as a file. Each fault includes its
     /// place in that text.
     pub(super) fn invalid_file(error: &ConfigError) -> Self {
         let told = |fault: &Fault| BodyError { pointer: fault.pointer.clone(), detail: fault.to_string() };
@@ -101,7 +101,7 @@ impl Problem {
             ChangeError::Invalid(error) => {
                 let problem = Problem::invalid_config(&error, &edited.at);
                 match &edited.not_found {
-                    // The name in the path may be the mistake, and not the body.
+                    // The mistake may be the name in the path, and not the body.
                     Some(why) => {
                         let detail = format!("{why}, so this would add it: {}", problem.detail);
                         Problem { detail, ..problem }
@@ -113,8 +113,8 @@ impl Problem {
         }
     }
 
-    /// Returns the problem for a change that failed for another reason than its own content: it is out of date,
-    /// the file is invalid, or the file cannot be written.
+    /// Returns the problem for a change that failed for a reason other than its content. The change is out of date,
+    /// or the file is invalid or cannot be written.
     pub(super) fn of_other<R: std::fmt::Display>(error: &ChangeError<R>) -> Self {
         let status = match error {
             ChangeError::OutOfDate(_) => StatusCode::PRECONDITION_FAILED,
@@ -127,15 +127,15 @@ impl Problem {
     }
 }
 
-/// Writes the detail, because the `Display` of `ChangeError` needs it.
+/// Displays only the detail, because the `Display` of `ChangeError` includes it.
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.detail)
     }
 }
 
-/// Returns the fault with its place in the body. The detail names the place if it is elsewhere in the
-/// configuration.
+/// Returns the fault with its place in the body. If its place is elsewhere in the configuration, the detail names the
+/// place.
 fn in_body(fault: &Fault, at: &str) -> BodyError {
     let rest = fault.pointer.strip_prefix(at).filter(|rest| rest.is_empty() || rest.starts_with('/'));
     match rest {

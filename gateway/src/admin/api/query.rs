@@ -1,5 +1,5 @@
-//! Query parameters of requests. Most requests take none. An unknown parameter is an error: a client that
-//! writes `?dryrun=true` by mistake must not find the change made.
+//! Query parameters of requests. Most requests allow none. An unknown parameter is an error, because a client that
+//! writes `?dryrun=true` by mistake must not cause a change.
 
 use axum::extract::{MatchedPath, Query, Request};
 use axum::http::{Method, StatusCode, Uri};
@@ -16,17 +16,17 @@ pub(super) const PARAMETERS: [(&str, &str, &str); 4] = [
     ("POST", "/api/v1/backends/{id}/drain", "force"),
 ];
 
-/// Paths that accept any query. Browsers and bookmarks may add to the query of the page. The health check must
-/// not depend on what a prober adds.
+/// Paths that accept any query. Browsers and bookmarks may extend the query of the page, and a health check must not
+/// fail because a prober extends the query.
 const ANY: [&str; 2] = ["/", "/api/v1/health"];
 
 /// Options of a write.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Options {
-    /// Dry run: the response says what would change, and nothing changes. Only for the whole configuration.
+    /// True for a dry run of the whole configuration: the response says what would change, and nothing changes.
     pub(super) dry_run: bool,
-    /// Force: the write happens even if it leaves a tag in use without a usable backend.
+    /// True if the write happens even if it leaves a tag in use without a usable backend.
     pub(super) force: bool,
 }
 
@@ -38,7 +38,7 @@ impl Options {
     }
 }
 
-/// Refuses a query with a parameter that the request's method and path do not take.
+/// Refuses a query with a parameter that is unknown for the request's method and path.
 pub(super) fn check(request: &Request) -> Result<(), Problem> {
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     if path.is_empty() || ANY.contains(&path) {
@@ -58,7 +58,7 @@ fn wrong(uri: &Uri, why: &str) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, format!("the query '{query}' is not understood: {why}"))
 }
 
-/// Returns the reason why this request does not take the parameter `name`, or `None` if it does.
+/// Returns the reason why the parameter `name` is not allowed in this request; `None` if it is allowed.
 fn unknown(method: &Method, path: &str, name: &str) -> Option<String> {
     let here = || PARAMETERS.iter().filter(|known| (known.0, known.1) == (method.as_str(), path));
     if here().any(|known| known.2 == name) {

@@ -1,4 +1,4 @@
-//! Endpoints for the guarded rollout of a domain: start it, show it, end it.
+//! Endpoints for the guarded rollout of a domain: start the rollout, show it, end it.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::live::{Progress, Snapshot};
 /// A rollout and its state.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct RolloutView {
-    /// Old tag of the rollout; absent once the rollout is done, because there is no way back.
+    /// Old tag of the rollout; absent when the rollout is done, because it can then no longer be aborted.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
     /// Current share of the new tag.
@@ -27,18 +27,18 @@ pub(super) struct RolloutView {
     /// Rollout as it was requested, with its current step.
     #[serde(flatten)]
     rollout: Rollout,
-    /// Measurements of the current step; only while the rollout runs.
+    /// Measurements of the current step; absent unless the rollout runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<Progress>,
 }
 
-/// Keys of a rollout that only the gateway itself writes.
+/// Keys of a rollout that only the gateway writes.
 const OURS: [&str; 3] = ["step", "state", "reason"];
 
 /// Starts a guarded rollout
 ///
-/// Moves the domain to another tag step by step. The gateway moves it back if the new tag does worse than the
-/// old one.
+/// Moves the domain to another tag step by step. The gateway moves the domain back if the new tag does worse than the
+/// old tag.
 #[utoipa::path(post, path = "/api/v1/domains/{domain}/rollout", tag = "rollouts",
     params(("domain" = String, Path)), request_body(content = ref("#/components/schemas/Rollout")),
     responses((status = 201, body = ref("#/components/schemas/RolloutView")), (status = 404), (status = 409)))]

@@ -1,4 +1,4 @@
-//! Tests of the order of the sources, and of faults in variables.
+//! Tests of sources that override each other, and of faults in environment variables.
 
 use std::io::Write;
 
@@ -146,7 +146,7 @@ fn unknown_variable_is_refused_with_the_closest_name() {
     }
 }
 
-/// Kubernetes sets these variables in every container of a namespace that has a service named "pingora".
+/// Kubernetes sets these variables in every container of a namespace if a service there is named "pingora".
 #[test]
 fn service_link_variables_are_ignored() {
     let links = [

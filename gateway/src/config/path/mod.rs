@@ -1,7 +1,7 @@
-//! Normalised paths for routing, and the paths that backends get. Clients may write a path in many ways, and all of
-//! them have one form here, as they have for a backend. Otherwise, `/%61dmin` or `/x/../admin` would bypass the route
-//! `/admin` and its policies. Servers disagree about some paths, for example about whether `%2F` is a slash. Such a
-//! path is read in each of these ways ([`readings`]), and routing makes sure that all of them lead to the same route.
+//! Normalised paths for routing, and the paths that backends get. Routing must treat paths as equal if a backend does.
+//! Otherwise, `/%61dmin` or `/x/../admin` would bypass the route `/admin` and its policies. Servers read some paths
+//! differently; for example, `%2F` is a slash for some of them. For such a path, [`readings`] returns every reading,
+//! and routing checks that all readings match the same route.
 
 mod readings;
 
@@ -13,24 +13,23 @@ use percent_encoding::percent_encode_byte;
 /// Reason why a path is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadPath {
-    /// Path does not begin with a slash.
+    /// Path that does not begin with a slash.
     NoSlash,
-    /// Path contains a character that no path may contain (RFC 3986 3.3). Some servers treat it as a slash or as the
-    /// end of the path.
+    /// Character that no path may contain (RFC 3986 3.3). For some servers, it is a slash or the end of the path.
     Delimiter(char),
-    /// Percent sign without two hexadecimal digits after it.
+    /// Percent sign that is not followed by two hexadecimal digits.
     Percent,
     /// Control character that is not percent-encoded.
     Control,
-    /// Encoded NUL; a path ends at it for programs in C (RFC 3986 7.3).
+    /// Percent-encoded NUL, at which the path ends for programs in C (RFC 3986 7.3).
     Nul,
-    /// Character in more bytes than it needs (RFC 3629 10). Some servers decode it to a slash.
+    /// Character in UTF-8 with more bytes than it needs (RFC 3629 10). Some servers decode it to a slash.
     Overlong,
-    /// Path leaves its root through too many `..`.
+    /// Path with so many `..` that it is above the root.
     AboveRoot,
-    /// Dot segment that only some servers recognise.
+    /// Dot segment (`.` or `..`) that only some servers recognise.
     HiddenDots,
-    /// Path that some servers read as another path, which has another route.
+    /// Path that some servers read as a path of another route.
     Ambiguous,
 }
 
@@ -52,48 +51,48 @@ impl fmt::Display for BadPath {
     }
 }
 
-/// Parsed path.
+/// Path of a request in its forms for routing, for the backend and for other servers.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ReadPath<'p> {
-    /// Path that rules compare. Characters that need no percent-encoding are decoded (RFC 3986 6.2.2, and the
-    /// delimiters that a segment may contain). All others are encoded with capital digits. Dot segments are resolved,
-    /// and slashes are merged.
+    /// Path that routing compares with routes. Characters that need no percent-encoding are decoded (RFC 3986 6.2.2),
+    /// including delimiters that a segment may contain. Others are encoded with capital hexadecimal digits. Dot
+    /// segments are resolved, and consecutive slashes are merged.
     pub compared: Cow<'p, str>,
     /// Path that the backend gets: the client's path, with dot segments resolved. Unreserved characters are decoded,
-    /// because servers disagree about them.
+    /// because some servers would treat their encoded form differently.
     pub sent: Cow<'p, str>,
-    /// Readings of other servers, which treat more characters as a slash, remove parameters or line ends, or decode
-    /// twice.
+    /// Paths that other servers read: servers that treat more characters as slashes, remove parameters or line ends,
+    /// or decode twice.
     pub others: Vec<String>,
 }
 
 impl ReadPath<'_> {
-    /// Returns true if the path is compared and sent as the client wrote it, and no server reads it in another way.
+    /// Returns true if `compared` and `sent` are both the client's path, so that no server can read it differently.
     pub fn is_plain(&self) -> bool {
         matches!((&self.compared, &self.sent), (Cow::Borrowed(_), Cow::Borrowed(_)))
     }
 }
 
-/// Paths for comparison and for the backend, if one of them differs from the client's path.
+/// Paths for routing and for the backend; only needed if one of them differs from the client's path.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Paths {
-    /// Path that rules compare.
+    /// Path that routing compares with routes.
     pub compared: String,
     /// Path that the backend gets.
     pub sent: String,
 }
 
-/// Parses a path. Allocates nothing if there is only one way to read the path and the client wrote it in that form.
+/// Parses a path. Nothing is allocated if the client wrote the normalised form and every server reads it alike.
 ///
 /// # Errors
-/// Returns the reason if servers might read the path as another one.
+/// Returns the reason if the path is invalid, or if servers may see a hidden `..` or another character in it.
 pub fn read_path(path: &str) -> Result<ReadPath<'_>, BadPath> {
     if is_plain(path) {
         let path = Cow::Borrowed(path);
         return Ok(ReadPath { compared: path.clone(), sent: path, others: Vec::new() });
     }
     if path.is_empty() || path == "*" {
-        // `*` addresses the server as a whole (RFC 9112 3.2.4).
+        // The target `*` is the server itself and not a path (RFC 9112 3.2.4).
         let compared = if path.is_empty() { "/" } else { "/*" };
         let compared = Cow::Owned(compared.to_owned());
         return Ok(ReadPath { compared, sent: Cow::Borrowed(path), others: Vec::new() });
@@ -110,7 +109,7 @@ pub fn read_path(path: &str) -> Result<ReadPath<'_>, BadPath> {
     Ok(ReadPath { compared: Cow::Owned(compared), sent, others })
 }
 
-/// Returns true if every server reads the path in the same way.
+/// Returns true if the path is in its normalised form and every server reads it in the same way.
 fn is_plain(path: &str) -> bool {
     let mut before = 0;
     let mut bytes = path.bytes().peekable();
@@ -126,8 +125,8 @@ fn is_plain(path: &str) -> bool {
     path.starts_with('/')
 }
 
-/// Returns true if a segment may contain the byte unencoded (RFC 3986 3.3). The semicolon is excluded, because some
-/// servers read parameters after it.
+/// Returns true if a path segment may contain the byte unencoded (RFC 3986 3.3). Returns false for the semicolon,
+/// because some servers read parameters after it.
 fn is_pchar(byte: u8) -> bool {
     is_unreserved(byte) || matches!(byte, b'!' | b'$' | b'&'..=b'*' | b'+' | b',' | b'=' | b':' | b'@')
 }
@@ -137,14 +136,14 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// Returns the byte whose percent-encoding begins `text`.
+/// Returns the byte that the percent-encoding at the beginning of `text` encodes; `None` if there is none.
 fn escape(text: &[u8]) -> Option<u8> {
     let digit = |at: usize| char::from(*text.get(at)?).to_digit(16);
     let (b'%', high, low) = (*text.first()?, digit(1)?, digit(2)?) else { return None };
     u8::try_from(high * 16 + low).ok()
 }
 
-/// Decodes characters that need no encoding, and checks that the rest can be decoded.
+/// Decodes unreserved characters, and returns an error for a control character, NUL or invalid encoding.
 fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, BadPath> {
     if path.bytes().any(|byte| byte.is_ascii_control()) {
         return Err(BadPath::Control);
@@ -181,7 +180,7 @@ fn resolve_dots(path: Cow<'_, str>) -> Result<Cow<'_, str>, BadPath> {
             "." => {}
             ".." => match segments.pop() {
                 None => return Err(BadPath::AboveRoot),
-                // A server that merges slashes first would remove another segment.
+                // A server that merges slashes first would remove the segment before this empty one.
                 Some("") => return Err(BadPath::HiddenDots),
                 Some(_) => {}
             },
@@ -198,7 +197,7 @@ fn has_dot_segment(path: &[u8]) -> bool {
     path.split(|byte| *byte == b'/').any(|segment| matches!(segment, b"." | b".."))
 }
 
-/// Returns the normalised form of a path, without merging its slashes.
+/// Returns the normalised form of a path, in which consecutive slashes are not merged yet.
 fn canonical(path: &[u8]) -> String {
     let mut form = String::with_capacity(path.len());
     let mut at = 0;
@@ -216,7 +215,7 @@ fn canonical(path: &[u8]) -> String {
     form
 }
 
-/// Merges consecutive slashes, which removes empty segments except the last.
+/// Replaces consecutive slashes with a single slash.
 fn merge_slashes(path: &str) -> String {
     let mut merged = String::with_capacity(path.len());
     for c in path.chars() {

@@ -1,15 +1,15 @@
 //! Paths that servers read in different ways. Some servers decode `%2F` and `%5C` before they look for slashes, and
-//! treat `\` as a slash (IIS). Some remove the text after a `;` in a segment, before they decode (Tomcat) or after.
-//! With two servers in a row, a path may be decoded twice. A server may also pass a decoded path to a URL parser, to
-//! a line-based protocol, or to a pattern that ends with `$`. These may lose the line ends in the path, or the text
-//! after them.
+//! treat `\` as a slash (IIS). Some remove the text after `;` in a segment: before they decode (Tomcat), or after. If
+//! a request passes two servers, its path may be decoded twice. A server may pass a decoded path to a URL parser, to a
+//! line-based protocol or to a pattern that ends with `$`. Line ends in the path, or the text after them, may then be
+//! lost.
 
 use super::{BadPath, canonical, escape, has_dot_segment, merge_slashes};
 
-/// Returns every other reading of `path` in the form that rules compare; `compared` is the path's own form.
+/// Returns the normalised readings of `path` that differ from `compared`, the normalised `path` itself.
 ///
 /// # Errors
-/// Returns the reason if a reading contains a dot segment or other content that only an attacker sends.
+/// Returns the reason if a reading contains a dot segment, or bytes that only an attacker sends.
 pub(super) fn of(path: &str, compared: &str) -> Result<Vec<String>, BadPath> {
     if !path.contains(['%', ';']) {
         return Ok(Vec::new());
@@ -31,7 +31,7 @@ pub(super) fn of(path: &str, compared: &str) -> Result<Vec<String>, BadPath> {
     for path in &decoded {
         check(path)?;
         others.add_decoded(path)?;
-        // A server that builds a path from decoded parts may find a query in it.
+        // If a server builds a URL from a decoded path, the text after a `?` or `#` is no longer part of the path.
         let beginning = path.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
         if beginning.len() < path.len() {
             others.add_decoded(beginning)?;
@@ -40,20 +40,20 @@ pub(super) fn of(path: &str, compared: &str) -> Result<Vec<String>, BadPath> {
     Ok(others.found)
 }
 
-/// Collector of the readings that differ from the compared path.
+/// Collection of the readings that differ from `compared`.
 struct Others<'p> {
     compared: &'p str,
     found: Vec<String>,
 }
 
 impl Others<'_> {
-    /// Adds a decoded path, and the same path without its control characters.
+    /// Adds a decoded path, and the paths that result if a server drops control characters or the text after them.
     fn add_decoded(&mut self, path: &[u8]) -> Result<(), BadPath> {
         self.add(literal(path))?;
         if !path.iter().any(u8::is_ascii_control) {
             return Ok(());
         }
-        // URL parsers drop these characters everywhere (URL standard, 4.4).
+        // URL parsers remove tabs and line ends everywhere (URL standard, 4.4).
         let dropped: Vec<u8> =
             path.iter().copied().filter(|byte| !matches!(byte, b'\t' | b'\r' | b'\n')).collect();
         self.add(literal(&dropped))?;
@@ -75,7 +75,7 @@ impl Others<'_> {
     }
 }
 
-/// Refuses decoded content that could harm a backend.
+/// Returns an error if a decoded path contains bytes that could harm a backend: NUL or overlong UTF-8.
 fn check(decoded: &[u8]) -> Result<(), BadPath> {
     if decoded.contains(&0) {
         return Err(BadPath::Nul);
@@ -86,13 +86,13 @@ fn check(decoded: &[u8]) -> Result<(), BadPath> {
     Ok(())
 }
 
-/// Returns the normalised form of a decoded path; a backslash counts as a slash.
+/// Returns the normalised form of a decoded path, in which a backslash becomes a slash.
 fn literal(path: &[u8]) -> String {
     let mut encoded = Vec::with_capacity(path.len());
     for byte in path {
         match byte {
             b'\\' => encoded.push(b'/'),
-            // This percent sign is literal and begins no escape.
+            // In a decoded path, a percent sign is only a character. Encode it, so that it is not decoded again.
             b'%' => encoded.extend(*b"%25"),
             byte => encoded.push(*byte),
         }
@@ -100,7 +100,7 @@ fn literal(path: &[u8]) -> String {
     canonical(&encoded)
 }
 
-/// Returns true if these two bytes begin a character that would fit into fewer bytes (RFC 3629 3).
+/// Returns true if `bytes` are the first two bytes of a character that needs fewer bytes in UTF-8 (RFC 3629 3).
 fn is_overlong(bytes: &[u8]) -> bool {
     matches!(bytes, [0xC0 | 0xC1, 0x80..=0xBF] | [0xE0, 0x80..=0x9F] | [0xF0, 0x80..=0x8F])
 }
@@ -117,7 +117,7 @@ fn decode(path: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// Removes the text after a semicolon from each segment; the bytes in `slashes` end a segment.
+/// Removes the text from a semicolon to the end of its segment. Each byte in `slashes` ends a segment.
 fn without_parameters(path: &[u8], slashes: &[u8]) -> Vec<u8> {
     let mut inside = false;
     let keep = |byte: &&u8| {

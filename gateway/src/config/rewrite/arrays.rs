@@ -1,12 +1,12 @@
-//! Arrays in one line or in several lines; their elements keep their comments when they move.
+//! Updates of arrays inside values, in one or several lines. An element keeps its comments when it moves.
 
 use serde_json::Value as Json;
 use toml_edit::{Array, Item, Value};
 
 use crate::config::elements::matches;
 
-/// Changes `array` so that its content is `new` instead of `old`. Elements that still exist keep their comments: `edit`
-/// changes one from its old to its new content, and `value` makes a new one.
+/// Changes `array` so that its content becomes `new` instead of `old`. Elements that still exist keep their comments.
+/// `edit` changes such an element from its old to its new content, and `value` creates a new element.
 pub(super) fn update_array(
     array: &mut Array,
     old: &[Json],
@@ -36,17 +36,17 @@ pub(super) fn update_array(
     put_together(array, written, &end);
 }
 
-/// Array element, with the text around it.
+/// Array element, with the text before and after it.
 struct Piece {
-    /// Text before the element: the lines above, and its indentation.
+    /// Text before the element: its indentation, and comment lines above it.
     lead: String,
     value: Value,
-    /// Comment after the element's comma, in the same line.
+    /// Comment in the same line after the element and its comma; empty: none.
     tail: String,
 }
 
-/// Returns an array's elements, and the text before its closing bracket. The parser attaches the text after a comma
-/// to the next element. This function moves it back to the element before.
+/// Returns the elements of an array, and the text before its closing bracket. The parser attaches a comment after a
+/// comma to the next element; this function moves it back to the element before the comma.
 fn taken_apart(array: &Array) -> (Vec<Option<Piece>>, String) {
     let text = |raw: Option<&str>| raw.unwrap_or_default().to_owned();
     let mut leads: Vec<String> =
@@ -68,7 +68,7 @@ fn taken_apart(array: &Array) -> (Vec<Option<Piece>>, String) {
 fn put_together(array: &mut Array, pieces: Vec<Piece>, end: &str) {
     array.clear();
     let mut tail = String::new();
-    // A comment ends with its line.
+    // The text after a comment must begin in a new line, because a comment ends with its line.
     let after = |tail: &str, lead: &str| match tail.is_empty() || lead.starts_with('\n') {
         true => format!("{tail}{lead}"),
         false => format!("{tail}\n{lead}"),
@@ -80,13 +80,13 @@ fn put_together(array: &mut Array, pieces: Vec<Piece>, end: &str) {
         tail = next;
     }
     if !tail.is_empty() {
-        // A comment after the last element needs a comma before it.
+        // A comment can only follow the last element if a comma is between them.
         array.set_trailing_comma(true);
     }
     array.set_trailing(after(&tail, end));
 }
 
-/// Returns the line break and the indentation before an element.
+/// Returns the line break and the indentation before an element; a space if there is no line break.
 fn indentation(lead: &Option<Piece>) -> String {
     let lead = lead.as_ref().map(|piece| piece.lead.as_str()).unwrap_or_default();
     match lead.rfind('\n') {

@@ -1,5 +1,5 @@
-//! Rewrites a TOML text as an operator would edit it: only the differences are written. All other text stays the
-//! same, including comments, order and layout.
+//! Rewrites a TOML text as an operator would edit it. Only changed values are written; all other text stays the same,
+//! including comments, order and layout.
 
 mod arrays;
 
@@ -10,11 +10,11 @@ use self::arrays::update_array;
 use super::elements::matches;
 use super::secrets::is_of_fields;
 
-/// Maximum number of keys of an object that is written in one line; larger objects get their own table.
+/// Maximum number of keys in an inline table; a larger object gets a table with a header.
 const ONE_LINE: usize = 3;
 
-/// Changes `text` so that its content is `new` instead of `old`. A key of `old` that `text` does not contain is a
-/// default. It is only written if `new` has another value.
+/// Changes `text` so that its content becomes `new` instead of `old`. A key that is in `old` but not in `text` is a
+/// default. Such a key is only written if its value in `new` differs.
 ///
 /// # Errors
 /// Returns an error if `text` is not TOML.
@@ -29,8 +29,8 @@ pub(super) fn rewrite(text: &str, old: &Json, new: &Json) -> Result<String, Toml
     Ok(in_the_manner_of(text, document.to_string()))
 }
 
-/// Restores parts of the text that the parser loses or attaches to the next table: a byte order mark, the line ends,
-/// and the file's header comment above its first blank line.
+/// Restores parts of the text that the parser loses: the byte order mark, the line ends, and a comment at the top. The
+/// parser attaches that comment to the first table, so it would be removed with that table.
 fn in_the_manner_of(before: &str, mut after: String) -> String {
     let (mark, body) = before.strip_prefix('\u{feff}').map_or(("", before), |body| ("\u{feff}", body));
     let unix = body.replace("\r\n", "\n");
@@ -45,28 +45,28 @@ fn in_the_manner_of(before: &str, mut after: String) -> String {
     format!("{mark}{}", after.trim_start_matches('\u{feff}'))
 }
 
-/// Place of an item in the text, which decides the way it can be written.
+/// Place of an item in the text; the place decides if the item can be a table with a header.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// Top of the text: tables have headers.
+    /// Top level of the text; objects become tables with headers.
     Top,
-    /// Table with a header: small tables fit into a line.
+    /// Inside a table with a header; small objects become inline tables.
     Table,
-    /// Within a line: every value is in the same line.
+    /// Inside a value; objects become inline tables, because a table header cannot be in a value.
     Line,
 }
 
-/// Comparison of keys.
+/// Rule for the comparison of keys.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum KeyComparison {
-    /// Exact comparison.
+    /// Comparison that respects case, for all keys except names of header fields.
     Exact,
-    /// Names of header fields: comparison without regard to case.
+    /// Comparison that ignores case, for names of header fields.
     Fields,
 }
 
 impl KeyComparison {
-    /// Returns the comparison for the keys of the table at `key`.
+    /// Returns the rule for the keys inside `table`, whose own key is `key`.
     fn of(key: &str, table: &Json) -> Self {
         let is_of_fields = table.as_object().is_some_and(|table| is_of_fields(key, table));
         if is_of_fields || key == "header_match" { KeyComparison::Fields } else { KeyComparison::Exact }
@@ -128,7 +128,7 @@ fn update_item(item: &mut Item, place: Place, keys: KeyComparison, old: Option<&
     let place = if item.is_value() { Place::Line } else { place };
     let mut fresh = fresh_item(place, None, new);
     if let (Some(before), Some(after)) = (item.as_value(), fresh.as_value_mut()) {
-        // A comment after the value still describes it.
+        // Keep the comment after the old value, because it also describes the new value.
         *after.decor_mut() = before.decor().clone();
     }
     *item = fresh;
@@ -138,7 +138,7 @@ fn edit_element(item: &mut Item, old: &Json, new: &Json) {
     update_item(item, Place::Line, KeyComparison::Exact, Some(old), new);
 }
 
-/// Updates an array of tables. Elements that still exist keep their text, even if they move.
+/// Updates an array of tables. A table whose element still exists keeps its text, even if it moves.
 fn update_tables(tables: &mut ArrayOfTables, old: &[Json], new: &[Json]) {
     let mut before: Vec<Option<Table>> = tables.iter().cloned().map(Some).collect();
     let matches = matches(old, new);
@@ -157,8 +157,8 @@ fn update_tables(tables: &mut ArrayOfTables, old: &[Json], new: &[Json]) {
     }
 }
 
-/// Returns an item for the new value `new`. Of a table, only the keys that differ from `old`, the defaults, are
-/// written.
+/// Returns an item for the value `new`. If `new` is a table, only keys whose value differs from the default in `old`
+/// are written.
 fn fresh_item(place: Place, old: Option<&Json>, new: &Json) -> Item {
     let fits = |object: &Map<String, Json>| {
         let is_flat = !object.values().any(|value| value.is_object() || value.is_array());
@@ -196,7 +196,7 @@ fn inline_table(object: &Map<String, Json>) -> InlineTable {
     object.iter().filter_map(|(key, json)| Some((key.as_str(), value(json)?))).collect()
 }
 
-/// Converts a JSON value to TOML. TOML has no null, so null returns `None` and is left out.
+/// Converts a JSON value to TOML. Returns `None` for null, which TOML does not have, so that it is left out.
 fn value(json: &Json) -> Option<Value> {
     Some(match json {
         Json::Null => return None,
@@ -211,8 +211,8 @@ fn value(json: &Json) -> Option<Value> {
     })
 }
 
-/// Clears the positions of a table and its inner tables, so that they follow the order of their array and not of the
-/// old text.
+/// Clears the positions of a table and its inner tables. The tables are then written in the order of their array, not
+/// in the order of the old text.
 fn forget_position(table: &mut Table) {
     table.set_position(None);
     for (_, item) in table.iter_mut() {
@@ -258,7 +258,7 @@ tags = [
 ]
 "#;
 
-    /// Applies `change` to the content of `text`, checks that the new text has that content, and returns it.
+    /// Applies `change` to the content of `text`, checks the content of the new text, and returns the new text.
     fn changed(text: &str, change: impl FnOnce(&mut Json)) -> String {
         let content = |text: &str| serde_json::to_value(Config::parse("file", text).unwrap()).unwrap();
         let old = content(text);
@@ -270,7 +270,7 @@ tags = [
         rewritten
     }
 
-    /// Returns the lines that are only in `after`, and the lines that are only in `before`.
+    /// Returns the lines that are only in `after`, and then the lines that are only in `before`.
     fn difference<'t>(before: &'t str, after: &'t str) -> (Vec<&'t str>, Vec<&'t str>) {
         let only = |a: &'t str, b: &'t str| a.lines().filter(|line| !b.lines().any(|l| l == *line)).collect();
         (only(after, before), only(before, after))

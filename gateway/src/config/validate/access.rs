@@ -1,9 +1,9 @@
-//! Validation of `[access]`: a network that one list allows must not be denied completely by the other list.
+//! Validation of `[access]`: `deny` must not contain a whole network of `allow`, which would then have no effect.
 
 use super::Faults;
 use crate::config::{Access, Cidr};
 
-/// Adds every fault of an `[access]` table; `at` is the path of the table around it.
+/// Adds every fault of an `[access]` table; `at` is the path of the level, such as "virtual_hosts/0/".
 pub(super) fn access(at: &str, access: &Access, faults: &mut Faults) {
     let denied = Cidr::joined(&access.deny);
     for (i, allowed) in access.allow.iter().enumerate() {

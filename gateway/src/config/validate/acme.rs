@@ -1,5 +1,5 @@
-//! Validation of `[lets_encrypt]` and `acme = true`: a server that can be reached, and names that the server can
-//! check.
+//! Validation of `[lets_encrypt]` and `acme = true`: the ACME server must be usable, and the server must be able to
+//! check every name of the host.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::config::{Domain, LetsEncrypt};
 /// Maximum number of names that Let's Encrypt puts into one certificate.
 const MAX_NAMES: usize = 100;
 
-/// Adds every fault of `[lets_encrypt]` and of virtual hosts with `acme = true`.
+/// Adds every fault of `[lets_encrypt]` and of the virtual hosts with `acme = true`.
 pub(super) fn acme(config: &Config, faults: &mut Faults) {
     if let Some(settings) = &config.lets_encrypt {
         lets_encrypt(settings, faults);
@@ -76,7 +76,7 @@ fn lets_encrypt(settings: &LetsEncrypt, faults: &mut Faults) {
 fn names(host: &VirtualHost, at: &str, faults: &mut Faults) {
     let names = std::iter::once(&host.domain).chain(&host.aliases);
     for name in names.clone() {
-        // An invalid domain is reported by another check.
+        // Another check reports an invalid domain.
         let Ok(domain) = name.parse::<Domain>() else { continue };
         let detail = match &domain {
             Domain::Wildcard(_) => format!(

@@ -1,5 +1,4 @@
-//! Validation of `[auth]`: the table has one kind and every key that this kind needs. Keys that only have a meaning
-//! for another kind are refused.
+//! Validation of `[auth]`: a table has every key that its kind needs, and no key that only other kinds use.
 
 use std::net::IpAddr;
 
@@ -9,12 +8,12 @@ use super::Faults;
 use super::identity_fields::identity_fields;
 use crate::config::auth::{Auth, AuthKind};
 
-/// Maximum tolerance for an issuer's clock, in seconds (RFC 7519 4.1.4: "no more than a few minutes").
+/// Maximum for `leeway_secs`, the tolerated clock difference (RFC 7519 4.1.4: "no more than a few minutes").
 const MAX_LEEWAY_SECS: u16 = 300;
-/// Maximum timeout for another server, in milliseconds.
+/// Maximum for `timeout_ms`, the time for the auth server's response.
 const MAX_TIMEOUT_MS: u64 = 60_000;
 
-/// Adds every fault of an `[auth]` table; `at` is the path of the table around it.
+/// Adds every fault of an `[auth]` table; `at` is the path of the level, such as "virtual_hosts/0/".
 pub(super) fn auth(at: &str, auth: &Auth, faults: &mut Faults) {
     let at = format!("{at}auth");
     foreign_keys(&at, auth, faults);
@@ -40,7 +39,7 @@ pub(super) fn auth(at: &str, auth: &Auth, faults: &mut Faults) {
     identity_fields(auth, &mut add);
 }
 
-/// Refuses keys that have no meaning for this kind, because the operator most likely expects an effect.
+/// Adds a fault for each key that has no effect with this kind, because the operator most likely expects an effect.
 fn foreign_keys(at: &str, auth: &Auth, faults: &mut Faults) {
     use AuthKind::{ApiKey, Basic, Forward, Jwt};
     let keys: [(&str, bool, &[AuthKind]); 20] = [
@@ -89,7 +88,7 @@ fn jwt(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
     if !auth.jwks_url.is_empty() {
         match url(&auth.jwks_url) {
             Err(detail) => add("jwks_url", &detail),
-            // An attacker who could change the keys in transit could sign any token.
+            // Without TLS, an attacker could replace the keys in transit and then sign any token.
             Ok(url) if url.scheme_str() == Some("http") && !is_this_machine(&url) => {
                 add("jwks_url", "keys must be fetched over https; http is allowed for this machine only");
             }
@@ -101,7 +100,7 @@ fn jwt(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
     let is_secret = !auth.secret_env.is_empty() || !auth.secret_file.is_empty();
     for (i, algorithm) in auth.algorithms.iter().enumerate() {
         if algorithm.is_symmetric() && !is_secret {
-            // A public key that is used as a secret is known to every attacker (RFC 8725 2.1).
+            // Every attacker knows the public key, so it must not be used as a secret (RFC 8725 2.1).
             add(
                 &format!("algorithms/{i}"),
                 &format!("{algorithm:?} needs a secret, but the configured keys are public"),
@@ -128,7 +127,8 @@ fn jwt(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
                 "expected a value, or an array of values of which one is enough",
             );
         } else if claim == "scope" && values.0.iter().any(|value| value.contains(char::is_whitespace)) {
-            // A token's `scope` is a list of words (RFC 6749 3.3), and each word is compared separately.
+            // The claim `scope` is a list of words (RFC 6749 3.3). Each word is compared separately, so a value with a
+            // space never matches.
             let detail =
                 "a scope is one word without white space; to accept any of several scopes, write an array";
             add(&format!("require/{claim}"), detail);
@@ -147,17 +147,17 @@ fn forward(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
     }
 }
 
-/// Parses a URL to which a request can be sent.
+/// Parses a URL with scheme http or https, a host, and no credentials.
 fn url(text: &str) -> Result<Uri, String> {
     let wrong = |what: &str| format!("{what}; expected something like \"https://login.example.com/keys\"");
-    // The URL is not shown, because it may contain a secret.
+    // The error does not quote the URL, because the URL may contain a secret.
     let url: Uri = text.parse().map_err(|_| wrong("it is not a valid URL"))?;
     let authority = url.authority().ok_or_else(|| wrong("there is no host"))?;
     if !matches!(url.scheme_str(), Some("http" | "https")) {
         return Err(wrong("it is neither https nor http"));
     }
     if authority.as_str().contains('@') {
-        // The credentials are not shown, because they are secret.
+        // The error does not quote the credentials, because they are secret.
         return Err(wrong("it contains credentials, which are not allowed in a URL"));
     }
     Ok(url)

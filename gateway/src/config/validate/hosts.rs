@@ -1,4 +1,4 @@
-//! Validation of virtual hosts and their routes: each name is used once, and each route can match a request.
+//! Validation of virtual hosts and their routes: no name is used twice, and every route can match a request.
 
 use std::collections::{HashMap, HashSet};
 
@@ -90,14 +90,14 @@ fn route(route: &Route, at: &str, faults: &mut Faults) {
         };
         faults.add(format!("{at}/{key}"), detail);
     }
-    // The groups are only known if the pattern could be read; see `incomplete`.
+    // If `path_regex` is absent, it may only have been unreadable; `incomplete` then checks the templates.
     if route.path_regex.is_some() {
         templates(route, at, faults);
     }
     only_redirected(route, at, faults);
 }
 
-/// Adds faults of missing values in a route. Callers only check this if the whole route could be read.
+/// Adds a fault for each missing value in a route. This is only checked if the whole route could be read.
 pub(super) fn incomplete(route: &Route, at: &str, faults: &mut Faults) {
     let has_path = route.path.is_some() || route.path_prefix.is_some() || route.path_regex.is_some();
     if !has_path && route.methods.is_empty() && route.header_match.0.is_empty() {
@@ -118,11 +118,11 @@ pub(super) fn incomplete(route: &Route, at: &str, faults: &mut Faults) {
     }
 }
 
-/// Checks the templates of a route: every name in them exists, and they make a path or a target for a redirect.
+/// Adds a fault for each template of the route that has an unknown name, or that makes no valid path or target.
 fn templates(route: &Route, at: &str, faults: &mut Faults) {
     let pattern = route.path_regex.as_ref().map(|pattern| &pattern.0);
     if !route.rewrite.is_empty() {
-        // The text of a group is already part of a path.
+        // A group matched a part of a valid path, so `x` can replace any group in this check.
         let fits = |template: &Template| {
             let path = format!("/{}", template.with("x"));
             let has_dots = path.split('/').any(|segment| matches!(segment, "." | ".."));
@@ -163,7 +163,7 @@ fn only_redirected(route: &Route, at: &str, faults: &mut Faults) {
     }
 }
 
-/// Returns true if a request can have this path, without a query.
+/// Returns true if a request can have `path` as its path; `path` must not contain a query.
 fn is_path(path: &str) -> bool {
     let parsed = PathAndQuery::try_from(path);
     path.starts_with('/') && !path.contains(['?', '#']) && parsed.is_ok_and(|parsed| parsed.path() == path)

@@ -1,5 +1,5 @@
-//! Validation of the fields that tell backends about the user and of the field that holds an API key. These fields
-//! must not have another meaning.
+//! Validation of the request fields in which backends are told about the user, and of the field with an API key. Such
+//! a field must not already have another meaning.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use http::{HeaderName, header};
 use crate::config::auth::{Auth, AuthKind};
 use crate::config::normalized_name;
 
-/// Adds every fault of the fields that `auth` names.
+/// Adds every fault of the request fields that `auth` names. `add` is called with a key of `[auth]` and the fault.
 pub(super) fn identity_fields(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
     let mut seen = HashSet::new();
     for name in auth.identity_headers() {
@@ -40,9 +40,9 @@ pub(super) fn identity_fields(auth: &Auth, add: &mut impl FnMut(&str, &str)) {
     }
 }
 
-/// Returns true if a field already has a meaning for HTTP, for the gateway or for many backends. Such fields describe
-/// the request (its method, path or body), the wanted response, a browser's own statements, or the way that the
-/// request took.
+/// Returns true if a field already has a meaning for HTTP, for the gateway or for many backends. Such a field
+/// describes the request (its method, path or body), the wanted response, the browser, or proxies that forwarded the
+/// request.
 fn is_taken(name: &HeaderName) -> bool {
     const BEGINNINGS: [&str; 13] = [
         "accept-",

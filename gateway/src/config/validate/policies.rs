@@ -1,4 +1,4 @@
-//! Validation of the policy tables at the top level, in virtual hosts and in routes.
+//! Validation of the policy tables, which can be set at the top level, in virtual hosts and in routes.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -19,23 +19,23 @@ use crate::config::upstream::{
     Balancing, CircuitBreaker, HealthCheck, ProbeKind, Retry, Upstream, UpstreamProtocol,
 };
 
-/// Maximum number of attempts for one request.
+/// Maximum for `retry.attempts`: attempts of one request.
 pub const MAX_ATTEMPTS: u32 = 16;
-/// Maximum number of idle upstream connections.
+/// Maximum for `upstream.keepalive_pool_size`: idle connections to backends.
 const MAX_POOL_SIZE: usize = 1_000_000;
-/// Maximum size of a request head that Pingora reads, in bytes, and the maximum number of its fields.
+/// Maximum size of a request head that Pingora reads, in bytes, and maximum number of header fields in it.
 const MAX_HEADER_BYTES: u32 = 1024 * 1024;
 const MAX_HEADER_FIELDS: u32 = 256;
-/// Maximum rate that can be demanded of a client, in bytes per second. Clients on mobile networks are often slower.
+/// Maximum for `min_send_bytes_per_sec` and `min_body_bytes_per_sec`. Clients on mobile networks are often slower.
 pub(super) const MAX_RATE: u32 = 1024 * 1024;
-/// Maximum length of a request target, in bytes, that can be normalised for routing.
+/// Maximum length of a request target that routing can normalise, in bytes.
 const MAX_URI_BYTES: u32 = 65_000;
-/// Maximum time window of a circuit breaker, in seconds: the breaker remembers one minute.
+/// Maximum for `circuit_breaker.window_secs`. A circuit breaker only remembers the requests of the last minute.
 const MAX_WINDOW_SECS: u64 = 60;
-/// Maximum injected delay of a route, in milliseconds: ten minutes.
+/// Maximum delay that a route can cause on purpose, in milliseconds: ten minutes.
 const MAX_DELAY_MS: u32 = 600_000;
 
-/// Checks each table with the function that has the name of the table's key.
+/// Checks each policy table with the function that has the same name as the table's key.
 macro_rules! check {
     (
         (($at:expr, $tables:expr, $faults:expr))
@@ -47,7 +47,7 @@ macro_rules! check {
     };
 }
 
-/// Adds every fault of the policy tables.
+/// Adds every fault of the policy tables at all levels.
 pub(super) fn policies(config: &Config, faults: &mut Faults) {
     for (at, tables) in config.levels() {
         policy_tables!(check(&at, &tables, faults));
@@ -60,7 +60,7 @@ pub(super) fn policies(config: &Config, faults: &mut Faults) {
     }
 }
 
-/// Checks nothing: each value of `[security_headers]` is valid.
+/// Adds no faults, because every value of `[security_headers]` is valid. The macro `check` needs the function.
 fn security_headers(_: &str, _: &SecurityHeaders, _: &mut Faults) {}
 
 fn health_check(at: &str, check: &HealthCheck, faults: &mut Faults) {
@@ -74,7 +74,7 @@ fn health_check(at: &str, check: &HealthCheck, faults: &mut Faults) {
     if matches!(check.kind, Some(ProbeKind::Tcp | ProbeKind::Grpc)) {
         faults.add(at, "`path` has no effect with this `kind`; remove one of the two");
     } else if !path.starts_with('/') || path.contains('#') || path.parse::<Uri>().is_err() {
-        // This check is as strict as Pingora's for the probe request.
+        // Pingora would refuse such a path for the probe request.
         faults.add(at, format!("{path:?} is not a valid path; expected something like \"/health\""));
     }
 }
@@ -91,11 +91,11 @@ fn balancing(at: &str, balancing: &Balancing, faults: &mut Faults) {
     }
 }
 
-/// Maximum time of TCP keep-alive on Linux, in seconds (`TCP_KEEPIDLE`).
+/// Maximum time before the first TCP keep-alive probe on Linux, in seconds (`TCP_KEEPIDLE`).
 const MAX_KEEPALIVE_SECS: u32 = 32_767;
 
-/// Range of the HTTP/2 window for backends, in bytes. A window holds at least one frame. The maximum leaves room in a
-/// connection's window for the windows of all its streams (RFC 9113 6.9.1).
+/// Allowed HTTP/2 flow-control windows for backends, in bytes. The minimum is one frame. The maximum is small enough
+/// for a connection's window to contain the windows of all its streams (RFC 9113 6.9.1).
 const WINDOW_BYTES: RangeInclusive<u32> = 16_384..=16_777_216;
 
 fn upstream(at: &str, upstream: &Upstream, faults: &mut Faults) {
@@ -180,7 +180,7 @@ fn limits(at: &str, limits: &Limits, faults: &mut Faults) {
             faults.add(format!("{at}limits/{key}"), format!("at most {most} {what}"));
         }
     }
-    // A default must not cause a fault, because `max_header_bytes` may be set below the default of `max_uri_bytes`.
+    // If only `max_header_bytes` is set, it may be below the default of `max_uri_bytes`. That is no fault.
     let is_own = limits.max_uri_bytes != Limits::default().max_uri_bytes;
     let is_possible = limits.max_uri_bytes.get() <= MAX_URI_BYTES;
     if is_own && is_possible && limits.max_uri_bytes > limits.max_header_bytes {
@@ -212,8 +212,8 @@ fn fault(at: &str, fault: FaultInjection, faults: &mut Faults) {
     }
 }
 
-/// Checks that TLS can verify each backend's name. A backend with an IP address or a Unix socket needs `sni`. Callers
-/// only check this if all hosts and backends could be read.
+/// Adds a fault for each backend whose certificate TLS cannot verify, because neither its address nor `sni` has a
+/// name. This is only checked if all hosts and backends could be read.
 pub(super) fn server_names(config: &Config, faults: &mut Faults) {
     let mut told = HashSet::new();
     let top = config.upstream.as_ref();

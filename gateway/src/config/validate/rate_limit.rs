@@ -1,4 +1,4 @@
-//! Validation of rate-limit windows, at every level.
+//! Validation of the windows of rate limits, at every level.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,16 +8,16 @@ use crate::config::counter_store::{CounterStore, RedisPlace};
 use crate::config::rate_limit::{RateLimit, RateLimitKey, RateLimits};
 use crate::config::schema::Config;
 
-/// Maximum number of requests in a window: the rate limiter's counters have 24 bits.
+/// Maximum for `requests`: the counters of the rate limiter have 24 bits.
 pub const MAX_RATE_LIMIT: u32 = (1 << 24) - 1;
-/// Maximum number of windows that apply together.
+/// Maximum number of windows in one `rate_limit` policy.
 pub const MAX_RATE_LIMITS: usize = 8;
-/// Maximum number of clients that are distinguished: at 17 bytes each, 272 MiB.
+/// Maximum for `proxy.rate_limit_clients`: at 17 bytes each, the clients need 272 MiB.
 const MAX_CLIENTS: usize = 1 << 24;
-/// Maximum time that a request waits for the store of its counters, in milliseconds.
+/// Maximum for `store_timeout_ms`: the time that a request waits for the store.
 const MAX_STORE_TIMEOUT_MS: u128 = 5_000;
 
-/// Checks the number of clients that rate limits distinguish.
+/// Adds a fault if `proxy.rate_limit_clients` is too large.
 pub(super) fn clients(config: &Config, faults: &mut Faults) {
     if config.proxy.rate_limit_clients.get() > MAX_CLIENTS {
         let detail = format!("at most {MAX_CLIENTS} clients can be told apart");
@@ -25,7 +25,7 @@ pub(super) fn clients(config: &Config, faults: &mut Faults) {
     }
 }
 
-/// Adds every fault of the windows at `at`.
+/// Adds every fault of the windows in `limits`; `at` is the path of their level.
 pub(super) fn rate_limit(at: &str, limits: &RateLimits, faults: &mut Faults) {
     if limits.0.len() > MAX_RATE_LIMITS {
         faults
@@ -47,17 +47,17 @@ pub(super) fn rate_limit(at: &str, limits: &RateLimits, faults: &mut Faults) {
         store(&path, window, faults);
         let is_here = window.store == CounterStore::Local;
         if !is_here && shared.is_some_and(|shared| !is_same_store(shared, window)) {
-            // A request queries one store once, and counts in all windows or in none.
+            // A request sends one query to one store, and is counted in all windows or in none.
             faults.add(path("store"), "windows that apply together must share one store, or be local");
         }
     }
 }
 
-/// Adds faults of windows without an effect. A window has no effect if its key is a claim and no route to which it
-/// applies authenticates clients, or if another window counts the same.
+/// Adds a fault for each window that counts the same requests as another one. Adds a fault, too, if the key of a
+/// window is a claim that no client has on the routes of the window.
 pub(super) fn idle(config: &Config, faults: &mut Faults) {
     let mut tables: Vec<_> = config.rate_limit.iter().map(|table| (String::new(), table)).collect();
-    // Authentication tables for each place with rate-limit windows.
+    // For each path with a `rate_limit` table: the `auth` tables of the hosts and routes that use the table.
     let mut known: HashMap<String, Vec<&Auth>> = HashMap::new();
     for (i, host) in config.virtual_hosts.iter().enumerate() {
         let at_host = format!("virtual_hosts/{i}/");
@@ -73,7 +73,7 @@ pub(super) fn idle(config: &Config, faults: &mut Faults) {
         }
     }
     for (at, table) in tables.iter().filter(|(_, table)| table.0.len() <= MAX_RATE_LIMITS) {
-        normalized_name(at, table, faults);
+        same_windows(at, table, faults);
     }
     for (at, table) in &tables {
         let known = known.get(at).map_or(&[][..], Vec::as_slice);
@@ -85,7 +85,8 @@ pub(super) fn idle(config: &Config, faults: &mut Faults) {
     }
 }
 
-/// Returns the reason why no client that these tables authenticate can have the window's claim.
+/// Returns the reason why no client has the claim that is the window's key; `known` are the `auth` tables in use.
+/// Returns `None` if clients can have the claim, or if the key is no claim.
 fn unclaimed(key: &RateLimitKey, known: &[&Auth]) -> Option<&'static str> {
     let RateLimitKey::Claim(claim) = key else { return None };
     let any = |is: fn(AuthKind) -> bool| known.iter().any(|auth| is(auth.kind));
@@ -94,14 +95,14 @@ fn unclaimed(key: &RateLimitKey, known: &[&Auth]) -> Option<&'static str> {
             "no route with this limit authenticates clients, so no client has a claim; add an `auth` table",
         );
     }
-    // A client without a token only has a name.
+    // Without a token, a client only has a name, which is the claim `sub`.
     (claim != "sub" && !any(|kind| kind == AuthKind::Jwt)).then_some(
         "no route with this limit authenticates clients with a token (`kind = \"jwt\"`), so no client has \
          this claim; the other kinds only have \"jwt:sub\"",
     )
 }
 
-fn normalized_name(at: &str, table: &RateLimits, faults: &mut Faults) {
+fn same_windows(at: &str, table: &RateLimits, faults: &mut Faults) {
     let counts =
         |window: &RateLimit| (window.key.clone(), window.scope, window.window_secs, window.store.clone());
     for (i, window) in table.0.iter().enumerate() {

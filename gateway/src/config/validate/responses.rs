@@ -1,5 +1,5 @@
-//! Validation of `[headers]`, `[cors]` and `[compression]`, at every level. A key without an effect is refused,
-//! because the operator expects an effect.
+//! Validation of `[headers]`, `[cors]` and `[compression]`, at every level. Keys without an effect are refused,
+//! because the operator most likely expects an effect.
 
 use http::{HeaderName, Method, header};
 
@@ -13,7 +13,7 @@ use crate::config::responses::{Compression, Cors, FieldOrAny};
 use crate::config::schema::Config;
 use crate::config::tables::PolicyTables;
 
-/// Adds every fault of a `[headers]` table.
+/// Adds every fault that is found in a `[headers]` table alone.
 pub(super) fn headers(at: &str, headers: &Headers, faults: &mut Faults) {
     let mut add = |key: &str, detail: &str| faults.add(format!("{at}headers/{key}"), detail);
     if headers.request_add.0.iter().any(|(name, _)| name.0 == header::HOST) {
@@ -32,8 +32,8 @@ pub(super) fn headers(at: &str, headers: &Headers, faults: &mut Faults) {
     }
 }
 
-/// Adds every fault of a `[headers]` table that changes fields for which another table at the same level is
-/// responsible.
+/// Adds a fault for each `[headers]` rule that changes a field which the `auth` or `cors` table of the same level
+/// sets.
 pub(super) fn beside(at: &str, tables: &PolicyTables<'_>, faults: &mut Faults) {
     let Some(headers) = tables.headers else { return };
     let mut add = |key: &str, detail: &str| faults.add(format!("{at}headers/{key}"), detail);
@@ -47,7 +47,7 @@ pub(super) fn beside(at: &str, tables: &PolicyTables<'_>, faults: &mut Faults) {
     }
 }
 
-/// Refuses rules that remove or replace a field in which `auth` tells the backend about the user.
+/// Adds a fault for each rule that changes a field in which `auth` tells the backend about the user.
 fn who_asks<'c>(headers: &'c Headers, auth: Option<&Auth>, add: &mut impl FnMut(&str, &str)) {
     let told: Vec<_> = auth.iter().flat_map(|auth| auth.identity_headers()).collect();
     let names = |fields: &'c Fields| fields.0.iter().map(|(name, _)| &name.0).collect::<Vec<_>>();
@@ -73,7 +73,7 @@ fn who_asks<'c>(headers: &'c Headers, auth: Option<&Auth>, add: &mut impl FnMut(
 /// Adds every fault of a `[cors]` table.
 pub(super) fn cors(at: &str, cors: &Cors, faults: &mut Faults) {
     for (i, method) in cors.allow_methods.iter().enumerate() {
-        // Browsers never send these methods for a page (fetch, 2.2.1), and the gateway does not serve them.
+        // Browsers never send these methods for a page (fetch, 2.2.1), and the gateway refuses them.
         if [Method::CONNECT, Method::TRACE].contains(&method.0) || method.0.as_str() == "TRACK" {
             let detail = format!("no browser sends {} for a page; remove it", method.0);
             faults.add(format!("{at}cors/allow_methods/{i}"), detail);
@@ -93,9 +93,9 @@ pub(super) fn cors(at: &str, cors: &Cors, faults: &mut Faults) {
     stars(cors, &mut add);
 }
 
-/// Refuses "*" beside values that contradict it or have no effect.
+/// Adds a fault if "*" is combined with credentials, or with other values, which then have no effect.
 fn stars(cors: &Cors, add: &mut impl FnMut(&str, &str)) {
-    // "*" does not include `Authorization` (fetch, 3.2.4).
+    // Browsers do not include `Authorization` in "*" (fetch, 3.2.4).
     let is_else = |field: &&FieldOrAny| {
         !matches!(field, FieldOrAny::Any) && **field != FieldOrAny::Field(header::AUTHORIZATION)
     };
@@ -116,8 +116,8 @@ fn stars(cors: &Cors, add: &mut impl FnMut(&str, &str)) {
         ("expose_headers", cors.expose_headers.contains(&any), others(&cors.expose_headers)),
     ] {
         if has_any && cors.allow_credentials {
-            // With credentials, browsers treat the star as a literal value (fetch, 3.2.4). Otherwise, it would let
-            // every origin in.
+            // With credentials, browsers read "*" as a literal value (fetch, 3.2.4). If they read it as "every
+            // origin", every site could act for the user.
             add(key, "\"*\" cannot be combined with `allow_credentials`; list the allowed values");
         } else if has_any && others > 0 {
             add(key, "\"*\" includes all the others; remove either \"*\" or the others");
@@ -141,8 +141,8 @@ pub(super) fn compression(at: &str, compression: &Compression, faults: &mut Faul
     }
 }
 
-/// Adds faults of missing values in `[cors]` and `[compression]`. Callers only check this if all of the tables could
-/// be read.
+/// Adds a fault for each missing value in `[cors]` and `[compression]`. This is only checked if all tables could be
+/// read, because an unreadable value is not missing.
 pub(super) fn incomplete(config: &Config, faults: &mut Faults) {
     for (at, tables) in config.levels() {
         let mut add = |key: &str, detail: &str| faults.add(format!("{at}{key}"), detail);

@@ -1,5 +1,5 @@
-//! Validation of the shares of a virtual host's requests: the tags differ, the sum is at most 100 percent, and the
-//! shares are either fixed or part of a rollout.
+//! Validation of a virtual host's `split` and `rollout`. The tags must differ, and the shares must add up to at most
+//! 100 percent. A rollout cannot run beside a `split`.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use crate::config::shares::{Rollout, RolloutState};
 /// Maximum number of steps of a rollout.
 const MAX_STEPS: usize = 100;
 
-/// Adds every fault of the shares, except references to unknown tags.
+/// Adds every fault of `split`, `split_cookie` and `rollout`, except references to unknown tags.
 pub(super) fn shares(config: &Config, faults: &mut Faults) {
     for (i, host) in config.virtual_hosts.iter().enumerate() {
         let at = format!("virtual_hosts/{i}");

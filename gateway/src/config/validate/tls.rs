@@ -1,9 +1,9 @@
-//! Validation of TLS: a listener, certificates with their keys, and trusted authorities.
+//! Validation of TLS: HTTPS listeners, certificates with their keys, and authorities of client certificates.
 
 use super::Faults;
 use crate::config::schema::{ClientCertificate, Config, VirtualHost};
 
-/// Adds every fault of the TLS settings, except faults inside the files.
+/// Adds every fault of the TLS settings. The content of certificate and key files is checked later.
 pub(super) fn tls(config: &Config, faults: &mut Faults) {
     let is_https = !config.proxy.listen_addr.0.is_empty();
     let self_signed = is_https && config.proxy.self_signed;

@@ -1,9 +1,8 @@
-//! Strict check of a request head (RFC 9112 2 to 6). A head that two parsers could read differently is refused before
-//! it becomes a request. Pingora's parser is lenient where others are strict, and strict where others are lenient.
-//! Such differences make request smuggling possible (RFC 9112 11.2).
+//! Strict check of a request head (RFC 9112 2 to 6). The gateway refuses a head that two parsers could read
+//! differently, because such differences make request smuggling possible (RFC 9112 11.2). Pingora's parser is more
+//! lenient than others in some points, and stricter in other points.
 //!
-//! The check takes bytes and returns a verdict. A head may arrive in chunks of any size. Each line is checked once,
-//! when its end has arrived.
+//! The check works on bytes alone, in chunks of any size. It checks each line once, when the line's end has arrived.
 
 use std::ops::Range;
 
@@ -23,10 +22,10 @@ const EMPTY_LINES: usize = 2;
 /// Length of a version such as `HTTP/1.1`.
 const VERSION: usize = 8;
 
-/// First bytes of a TLS handshake: a record of that type, in any version (RFC 8446 5.1).
+/// First bytes of a TLS handshake: the record type, and the first byte of any version (RFC 8446 5.1).
 const TLS_HANDSHAKE: &[u8] = &[0x16, 3];
 
-/// Framing of a request body, which determines its end (RFC 9112 6.3).
+/// Framing of a request body: the rule that determines its end (RFC 9112 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// Body of this many bytes.
@@ -35,7 +34,7 @@ pub enum Framing {
     Chunked,
 }
 
-/// Head that is complete and valid.
+/// Result for a head that is complete and valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// Length in bytes, including the empty line that ends the head.
@@ -44,12 +43,12 @@ pub struct Head {
     pub framing: Framing,
 }
 
-/// Reader of one head, which may arrive in chunks of any size.
+/// Checker of one head, which may arrive in chunks of any size.
 #[derive(Clone, Debug, Default)]
 pub struct HeadReader {
-    /// Start of the line whose end has not arrived.
+    /// Offset of the line whose end has not arrived.
     line: usize,
-    /// Offset up to which that line has been searched for its end.
+    /// Offset up to which that line has been searched for its line end.
     searched: usize,
     empty_lines: usize,
     request_line: Option<RequestLine>,
@@ -60,18 +59,18 @@ pub struct HeadReader {
     is_chunked: bool,
 }
 
-/// Properties of the request line that the check of the other lines needs.
+/// Properties of the request line that the later checks need.
 #[derive(Clone, Debug)]
 struct RequestLine {
     is_http_10: bool,
     is_head: bool,
-    /// Position of the authority in a target in absolute form.
+    /// Position of the authority in a target in absolute form; `None` for any other target.
     authority: Option<Range<usize>>,
 }
 
 impl HeadReader {
-    /// Checks the head at the front of `bytes`, which include the bytes of earlier calls. Returns `None` if the head
-    /// has no end yet.
+    /// Checks the head at the front of `bytes`, which must begin with the bytes of earlier calls. Returns `None` if the
+    /// end of the head has not arrived.
     ///
     /// # Errors
     /// Returns an error as soon as the head is certainly invalid.
@@ -136,7 +135,7 @@ impl HeadReader {
         twice.map_or(Ok(()), |detail| Err(Refusal::bad(detail)))
     }
 
-    /// Checks a line whose end has not arrived, as far as possible.
+    /// Checks a line whose end has not arrived, as far as its bytes allow.
     fn check_unfinished(&self, line: &[u8], bounds: &HeadSize) -> Result<(), Refusal> {
         if self.request_line.is_none() && !matches!(line, b"" | b"\r") {
             check_unfinished_request_line(line, bounds)?;
@@ -169,7 +168,7 @@ impl HeadReader {
     }
 }
 
-/// Checks a request line whose end has not arrived. Each part that is too long has its own error.
+/// Checks a request line whose end has not arrived. Each part of the line has a separate error if it is too long.
 fn check_unfinished_request_line(line: &[u8], bounds: &HeadSize) -> Result<(), Refusal> {
     if line.starts_with(TLS_HANDSHAKE) {
         return Err(Refusal::bad("this port speaks HTTP without TLS, and the client began a TLS handshake"));
@@ -186,8 +185,8 @@ fn check_unfinished_request_line(line: &[u8], bounds: &HeadSize) -> Result<(), R
     Ok(())
 }
 
-/// Checks a method, or the beginning of a method. It must be a token (RFC 9110 9.1), and no longer than the longest
-/// known method (RFC 9112 3).
+/// Checks a method or the beginning of a method. A method must be a token (RFC 9110 9.1), and no longer than the
+/// longest known method (RFC 9112 3).
 fn check_method(method: &[u8]) -> Result<(), Refusal> {
     if !is_token(method) {
         return Err(Refusal::bad("the request line has no valid method"));
@@ -262,7 +261,7 @@ fn is_http_10(version: &[u8]) -> Result<bool, Refusal> {
     }
 }
 
-/// Accepts the transfer coding `chunked`, and no other.
+/// Returns an error unless the transfer coding is `chunked`.
 fn transfer_encoding(value: &[u8]) -> Result<(), Refusal> {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Ok(());
@@ -286,8 +285,7 @@ fn check_host(is_http_10: bool, host: Option<&[u8]>, authority: Option<&[u8]>) -
         (_, Some(authority)) if !is_host(authority) => {
             Err(Refusal::bad("the target's host is not a valid host name"))
         }
-        // RFC 9112 3.2: a client sends the same host in both. If they differ, upstream servers may use either of
-        // them.
+        // RFC 9112 3.2: a client sends the same host twice. If the two differed, a backend might use the other one.
         (Some(host), Some(authority)) if host != authority => {
             Err(Refusal::bad("the Host field and the target name different hosts"))
         }
@@ -382,7 +380,7 @@ mod tests {
 
     #[test]
     fn three_byte_heads_get_same_verdict_in_one_or_three_chunks() {
-        // Each head of three significant bytes, in one chunk and in three.
+        // All heads that consist of three of these bytes, in one chunk and in three.
         let bytes = b"G /:\r\n \t\0\x16\xff";
         for code in 0..bytes.len().pow(3) {
             let pick = |power: u32| bytes[code / bytes.len().pow(power) % bytes.len()];

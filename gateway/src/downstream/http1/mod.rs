@@ -1,11 +1,10 @@
-//! Inspector between a client's socket and Pingora, for HTTP/1. Pingora parses a request before any of its phases
-//! runs. Its parser is lenient, and it answers an invalid request by itself, so that the gateway does not see it. So
-//! Pingora receives the bytes of one request only, and only after the head is complete and strictly valid. The
-//! framing of the body is verified as it passes, in Pingora's own buffer. Bytes of the next request wait here until
-//! the current request is over.
+//! Inspector of HTTP/1 requests, between a client's socket and Pingora. Pingora parses a request before any of its
+//! phases runs. Its parser is lenient, and answers an invalid request without telling the gateway. Therefore Pingora
+//! receives the bytes of one request only, and only after the head is complete and strictly valid. The framing of the
+//! body is verified in Pingora's own buffer, as the body passes. Bytes of the next request are held until the current
+//! request is over.
 //!
-//! In place of a refused head, Pingora receives a harmless substitute, so that the refusal is sent like any other
-//! response.
+//! In place of a refused head, Pingora receives a harmless substitute. So the refusal is sent like any other response.
 
 pub mod head;
 mod refusal;
@@ -27,17 +26,16 @@ use crate::util::http1::body::Body;
 use crate::util::http1::chunked::Chunked;
 use crate::util::http1::read_ahead::ReadAhead;
 
-/// Size of a read that does not go directly into Pingora's buffer.
+/// Size of a read into the inspector's own buffer.
 const CHUNK: usize = 4 * 1024;
 
-/// Maximum number of bytes of later requests that are held. A client that sends more has to wait.
+/// Number of held bytes of later requests at which the gateway stops reading. The client then has to wait.
 const HELD: usize = 4 * 1024;
 
-/// Substitute that Pingora receives for a refused head. Its method `-` is the value that logs show for an unknown
-/// one.
+/// Substitute that Pingora receives for a refused head. Its method `-` is what logs show for an unknown method.
 const IN_PLACE: &[u8] = b"- / HTTP/1.1\r\nHost: -\r\nConnection: close\r\n\r\n";
 
-/// Substitute for a refused HEAD request, whose response has no content.
+/// Substitute for a refused HEAD request, because the response to HEAD has no content.
 const IN_PLACE_OF_HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nHost: -\r\nConnection: close\r\n\r\n";
 
 /// Inspector of an HTTP/1 connection.
@@ -47,11 +45,11 @@ pub(super) struct RequestInspector {
     head: HeadReader,
     /// Bytes that have been read and not yet given to Pingora.
     held: ReadAhead,
-    /// Number of those bytes that have been verified, and may be given at once.
+    /// Number of verified bytes at the front of `held`, which Pingora gets with its next reads.
     verified: usize,
     refusal: Option<Refusal>,
-    /// True if the request is over. It is atomic because the session that sets it has only a shared reference to the
-    /// stream.
+    /// True from the end of a request until the next one begins. It is atomic because the session that sets it has only
+    /// a shared reference to the stream.
     over: AtomicBool,
 }
 
@@ -62,7 +60,7 @@ pub(super) enum Awaited {
     Request,
     /// Rest of a head that has begun.
     RestOfHead,
-    /// Body, or the end of the connection while its request is in flight. Other code limits that time.
+    /// Body, or the end of the connection during a request. Other code limits the time for these.
     #[default]
     Other,
 }
@@ -74,17 +72,17 @@ enum RequestState {
     Head,
     /// The body is awaited or arriving.
     Body(Body),
-    /// The request has been read to its end.
+    /// The request has been read completely.
     Read,
-    /// The head is refused. The value is the number of bytes of the substitute that have been given.
+    /// The head is refused. The value is the number of the substitute's bytes that Pingora has received.
     Refused(usize),
-    /// The body is refused.
+    /// The request is refused in the middle of its body, so reads fail.
     Broken,
 }
 
 impl RequestState {
-    /// Begins the request whose head is at the front of `bytes`. Returns the number of `bytes` that belong to the
-    /// request; `None` without a head.
+    /// Starts the request whose head is at the front of `bytes`. Returns the number of bytes that belong to the
+    /// request; `None` if the head is not complete.
     fn begin(&mut self, head: Option<Head>, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
         let Some(head) = head else { return Ok(None) };
         let mut body = body(head.framing);
@@ -103,7 +101,7 @@ fn body(framing: Framing) -> Body {
 }
 
 impl RequestInspector {
-    /// Marks the request as over. Bytes after it belong to the next request.
+    /// Marks the request as over, so that later bytes belong to the next request.
     pub(super) fn request_over(&self) {
         self.over.store(true, Ordering::Relaxed);
     }
@@ -118,7 +116,7 @@ impl RequestInspector {
         matches!(self.state, RequestState::Refused(_))
     }
 
-    /// Returns true if bytes are held that Pingora has not received.
+    /// Returns true if the gateway holds bytes that Pingora has not received.
     pub(super) fn has_pipelined_data(&self) -> bool {
         !self.held.is_empty()
     }
@@ -134,7 +132,7 @@ impl RequestInspector {
         }
     }
 
-    /// Returns true if a request has, or may have, more bytes than Pingora has read.
+    /// Returns true if the client may have sent, or may still send, bytes that Pingora has not read.
     pub(super) fn has_unread(&self) -> bool {
         !self.held.is_empty() || !matches!(self.state, RequestState::Head | RequestState::Read)
     }
@@ -144,13 +142,13 @@ impl RequestInspector {
         self.held.take()
     }
 
-    /// Refuses the request. From now on Pingora gets a harmless substitute to answer.
+    /// Refuses the request. From now on Pingora reads a harmless substitute.
     pub(super) fn refuse(&mut self, refusal: Refusal) {
         self.refusal = Some(refusal);
         self.state = RequestState::Refused(0);
     }
 
-    /// Reads from `client` the bytes that are for Pingora. `bounds` returns the limits of a head.
+    /// Reads from `client` the bytes that Pingora may see. `bounds` returns the limits of a head.
     pub(super) fn poll_read(
         &mut self,
         client: &mut Stream,
@@ -183,8 +181,8 @@ impl RequestInspector {
         }
     }
 
-    /// Becomes ready when a head is complete, refused, or can no longer arrive. A head that arrives in one piece
-    /// stays in the buffer into which it was read.
+    /// Becomes ready when a head is complete or refused, or when the client has left. A head that arrives in one piece
+    /// stays in `buf`; any other head is held.
     fn poll_head(
         &mut self,
         client: &mut Stream,
@@ -228,7 +226,7 @@ impl RequestInspector {
         Poll::Ready(Ok(HeadRead::Head))
     }
 
-    /// Verifies the held bytes of the body.
+    /// Verifies the held bytes as a part of the body.
     fn pass_held(&mut self) -> io::Result<()> {
         let RequestState::Body(body) = &mut self.state else { return Ok(()) };
         match body.pass(self.held.bytes()) {
@@ -276,11 +274,11 @@ impl RequestInspector {
         io::ErrorKind::InvalidData.into()
     }
 
-    /// Becomes ready only when the client has left. Bytes that it sends after its request are held.
+    /// Becomes ready only when the client has left. Holds the bytes that the client sends after its request.
     fn poll_behind(&mut self, client: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.held.bytes().len() < HELD {
             if ready!(poll_chunk(client, cx, &mut self.held))? == 0 {
-                // A client whose requests wait has not left. It has only finished sending.
+                // A client with held requests has not left: it has only finished sending.
                 return if self.held.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending };
             }
         }
@@ -290,15 +288,15 @@ impl RequestInspector {
 
 /// Result of the wait for a head.
 enum HeadRead {
-    /// Head in Pingora's buffer.
+    /// The complete head is in Pingora's buffer.
     InPlace,
-    /// Head that is held or refused.
+    /// The head is complete and held, or it is refused.
     Head,
-    /// End of the connection: no head can arrive.
+    /// The connection has ended, so no head can arrive.
     End,
 }
 
-/// Reads into `held`. Returns the number of bytes.
+/// Reads from `client` into `held`. Returns the number of bytes; 0 at the end of the connection.
 fn poll_chunk(client: &mut Stream, cx: &mut Context<'_>, held: &mut ReadAhead) -> Poll<io::Result<usize>> {
     let mut chunk = [const { MaybeUninit::uninit() }; CHUNK];
     let mut read = ReadBuf::uninit(&mut chunk);
@@ -307,7 +305,7 @@ fn poll_chunk(client: &mut Stream, cx: &mut Context<'_>, held: &mut ReadAhead) -
     Poll::Ready(Ok(read.filled().len()))
 }
 
-/// Gives Pingora more of the substitute for a refused head. `given` is the number of bytes given so far.
+/// Gives Pingora the next bytes of the substitute for a refused head. `given` is the number of bytes given so far.
 fn give_in_place(head: &HeadReader, given: &mut usize, buf: &mut ReadBuf<'_>) {
     let all = if head.is_head_request() { IN_PLACE_OF_HEAD } else { IN_PLACE };
     let part = all.len().saturating_sub(*given).min(buf.remaining());

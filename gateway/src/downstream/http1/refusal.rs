@@ -3,10 +3,10 @@
 use crate::reply::Problem;
 use crate::util::http1::Fault;
 
-/// Reason why a request is refused.
+/// Refusal of an HTTP/1 request: the problem that the client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Kind of problem.
+    /// Problem type of the reply.
     pub problem: Problem,
     /// Description of the problem, for the client.
     pub detail: &'static str,

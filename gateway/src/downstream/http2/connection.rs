@@ -1,6 +1,6 @@
-//! Accept loop of an HTTP/2 connection. Pingora's own loop closes an idle connection without a GOAWAY, so that a
-//! client cannot know whether it may repeat the request that it has just sent (RFC 9113 9.1). It also never ends a
-//! connection that is abused.
+//! Accept loop of an HTTP/2 connection. Pingora's own loop closes an idle connection without a GOAWAY. Then a client
+//! cannot know whether it may repeat a request that it has just sent (RFC 9113 9.1). Pingora's loop also never ends a
+//! connection because of abuse.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,18 +21,17 @@ use super::options::{MAX_STREAMS, options};
 use super::streams::OpenStreams;
 use crate::downstream::stream::{ClientStream, LINGER};
 
-/// Maximum number of requests of a connection that are processed at once. A reset request makes room for another
-/// request at once, although its task may go on for a while: it may be connecting to a backend.
+/// Maximum number of a connection's requests that are processed at the same time. It is larger than the number of
+/// streams, because the task of a reset request may go on, for example while it connects to a backend.
 const MAX_TASKS: usize = 2 * MAX_STREAMS as usize;
 
-/// Time for an idle client to close the connection after the GOAWAY.
+/// Time for an idle client to close its connection after the GOAWAY.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 type Connection = h2::server::Connection<Stream, Bytes>;
 
-/// Serves the requests on `stream` with `app` until the connection is over. Sends a GOAWAY when no request has been
-/// in flight for `idle`, or when `ends` becomes true. Returns the abuse if the client's behaviour has ended the
-/// connection.
+/// Serves the requests on `stream` with `app` until the connection is over. Sends a GOAWAY when no request has been in
+/// flight for `idle`, or when `ends` becomes true. Returns the abuse if abuse has ended the connection.
 pub async fn serve<A>(
     stream: ClientStream,
     app: &Arc<A>,
@@ -79,7 +78,7 @@ where
     }
 }
 
-/// Has `app` answer a request in a new task.
+/// Starts a task in which `app` answers a request.
 fn dispatch<A>(mut session: HttpSession, app: &Arc<A>, in_flight: &Arc<InFlight>, shutdown: &ShutdownWatch)
 where
     A: HttpServerApp + Send + Sync + 'static,
@@ -89,7 +88,7 @@ where
         return;
     }
     let Some(guard) = in_flight.enter() else {
-        // The client may send the request again (RFC 9113 8.7).
+        // REFUSED_STREAM allows the client to send the request again (RFC 9113 8.7).
         return session.shutdown_with_reason(h2::Reason::REFUSED_STREAM);
     };
     let (app, shutdown) = (app.clone(), shutdown.clone());
@@ -99,7 +98,7 @@ where
     });
 }
 
-/// Ends a connection, and gives its client the time to read the reason.
+/// Ends a connection with `reason`, and gives the client time to read the GOAWAY.
 async fn end(mut connection: Connection, digest: Arc<Digest>, reason: h2::Reason) {
     connection.abrupt_shutdown(reason);
     let closing = async {
@@ -115,7 +114,7 @@ async fn is_over(ends: &mut ShutdownWatch) {
     }
 }
 
-/// Returns the abuse that has made h2 end the connection; `None` if the client is not the cause.
+/// Returns the abuse because of which h2 has ended the connection; `None` if h2 ended it for another reason.
 fn abuse_of(error: &pingora::Error) -> Option<Abuse> {
     let cause = error.cause.as_ref()?.downcast_ref::<h2::Error>()?;
     if !(cause.is_go_away() && cause.is_library()) {
@@ -134,7 +133,7 @@ fn digest(stream: &ClientStream) -> Arc<Digest> {
     })
 }
 
-/// Requests of a connection that are processed now.
+/// Count of the requests that a connection processes now.
 struct InFlight {
     streams: Arc<OpenStreams>,
     count: AtomicUsize,
@@ -146,8 +145,8 @@ impl InFlight {
         InFlight { streams, count: AtomicUsize::new(0), is_idle: Notify::new() }
     }
 
-    /// Counts a request until the guard is dropped. Returns `None` if there are too many, on this connection or on
-    /// all connections together.
+    /// Counts a request until the guard is dropped. Returns `None` if there are too many requests on this connection,
+    /// or too many streams on all connections together.
     fn enter(self: &Arc<Self>) -> Option<Guard> {
         if self.streams.are_too_many() {
             return None;

@@ -1,9 +1,9 @@
-//! Frames of HTTP/2 (RFC 9113 4.1 and 6): their heads, and a reader that finds them in a stream of bytes.
+//! Frames of HTTP/2 (RFC 9113 4.1 and 6): the head of a frame, and a reader that finds frames in a stream of bytes.
 
 /// Size of a frame head in bytes.
 pub(super) const HEAD: usize = 9;
 
-/// Maximum size of a frame payload: the value that a client may assume without a setting (RFC 9113 6.5.2).
+/// Maximum size of a frame payload: the value that applies without a setting (RFC 9113 6.5.2).
 pub(super) const MAX_PAYLOAD: usize = 16 * 1024;
 
 pub(super) const DATA: u8 = 0;
@@ -49,12 +49,12 @@ impl FrameHead {
     }
 }
 
-/// Reader that finds the heads of frames in bytes which arrive in chunks of any size.
+/// Reader that splits bytes into frame heads and payloads. The bytes may arrive in chunks of any size.
 #[derive(Debug)]
 pub(super) struct FrameReader {
     head: [u8; HEAD],
     has: usize,
-    /// Number of bytes of the payload, or of the preface, that have not arrived.
+    /// Number of bytes of the current payload, or of the preface, that have not arrived.
     left: usize,
     frame: FrameHead,
 }
@@ -83,7 +83,7 @@ impl FrameReader {
         self.left == 0
     }
 
-    /// Takes the next part from `bytes`. Returns `None` if `bytes` has no complete part.
+    /// Removes the next part from the front of `bytes` and returns it; `None` if more bytes are needed.
     pub(super) fn next<'b>(&mut self, bytes: &mut &'b [u8]) -> Option<FramePart<'b>> {
         if bytes.is_empty() {
             return None;

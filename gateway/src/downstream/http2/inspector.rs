@@ -1,6 +1,6 @@
-//! Inspection of the bytes from a client before h2 reads them. Heads are decoded here and encoded anew. So a
-//! malformed request ends its own stream only, and invalid requests that h2 would accept do not pass
-//! (`request_head`). Other frames pass unchanged after the [`Ledger`] has recorded them.
+//! Inspection of the bytes from a client before h2 reads them. Heads are decoded and encoded anew. So a malformed
+//! request ends only its own stream, and invalid requests that h2 would accept do not reach h2 (`request_head`). The
+//! [`Ledger`] records every other frame, which then passes unchanged.
 
 use tokio::io::ReadBuf;
 
@@ -12,17 +12,17 @@ use super::hpack::{self, Decoder, Fields, MAX_LIST};
 use super::ledger::{Abuse, Ledger};
 use super::request_head;
 
-/// Maximum size of a header block. It is larger than the largest accepted field list.
+/// Maximum size of an encoded header block, larger than the largest accepted field list.
 const MAX_BLOCK: usize = 80 * 1024;
 
 /// Maximum number of CONTINUATION frames of a header block.
 const MAX_CONTINUATIONS: u32 = 16;
 
-/// Maximum number of heads that h2 gets at a time. Before h2 gets more, it writes its pending frames. So the ledger
-/// learns of the resets that a client has caused before the client causes many more.
+/// Maximum number of heads that h2 gets at a time. Before h2 reads more, it writes its pending frames. So the ledger
+/// learns of the resets that a client has caused before the client can cause many more.
 const HEADS_AT_ONCE: u32 = 8;
 
-/// Reason why a connection is over.
+/// Reason why the gateway ends a connection: the error code for the GOAWAY, and the abuse.
 pub type Fatal = (h2::Reason, Abuse);
 
 /// Inspector of the bytes from a client.
@@ -32,13 +32,13 @@ pub struct FrameInspector {
     block: Block,
     decoder: Decoder,
     fields: Fields,
-    /// Bytes that have been read. The first `looked_at` bytes have been inspected.
+    /// Bytes from the client. The first `looked_at` bytes have been inspected.
     unread: Vec<u8>,
     looked_at: usize,
     /// Bytes for h2. The first `given` bytes have been given to it.
     ready: Vec<u8>,
     given: usize,
-    /// Number of heads that h2 has got since it was last made to wait.
+    /// Number of heads for h2 since h2 was last made to wait.
     heads: u32,
     /// Number of malformed heads since the last call of `take_malformed`.
     malformed: u32,
@@ -46,16 +46,16 @@ pub struct FrameInspector {
     has_ended_head: bool,
 }
 
-/// Header block that is arriving.
+/// Header block that is arriving now.
 #[derive(Debug, Default)]
 struct Block {
-    /// HEADERS frame that has begun the block; `None` while no block is arriving.
+    /// Head of the HEADERS frame that began the block; `None` while no block is arriving.
     head: Option<FrameHead>,
     bytes: Vec<u8>,
-    /// Start of the current frame's payload in `bytes`.
+    /// Start of the current frame's payload within `bytes`.
     start: usize,
     continuations: u32,
-    /// True if the client has made the stream depend on itself, which is an error (RFC 9113 5.3.1).
+    /// True if the client's priority makes the stream depend on itself, which is an error (RFC 9113 5.3.1).
     depends_on_itself: bool,
 }
 
@@ -77,7 +77,7 @@ impl FrameInspector {
         }
     }
 
-    /// Returns true if a head has begun and not ended.
+    /// Returns true if a head has begun and has not ended.
     pub fn is_within_head(&self) -> bool {
         self.block.head.is_some()
     }
@@ -92,7 +92,7 @@ impl FrameInspector {
         std::mem::take(&mut self.malformed)
     }
 
-    /// Returns true if h2 has got enough heads for now, and starts a new count.
+    /// Returns true if h2 has received enough heads for now. Then a new count starts.
     pub fn must_wait(&mut self) -> bool {
         let must_wait = self.heads >= HEADS_AT_ONCE;
         if must_wait {
@@ -121,15 +121,15 @@ impl FrameInspector {
         has_given
     }
 
-    /// Returns true if bytes have been read and not inspected.
+    /// Returns true if some bytes from the client have not been inspected.
     pub fn has_unread(&self) -> bool {
         !self.unread.is_empty()
     }
 
-    /// Inspects the bytes that an earlier call has left.
+    /// Inspects the bytes that an earlier call has not inspected.
     ///
     /// # Errors
-    /// Returns the reason if the connection is over. Bytes that were ready for h2 before are still given.
+    /// Returns the reason if the connection must end. h2 still gets the bytes that were ready before.
     pub fn resume(&mut self, ledger: &mut Ledger) -> Result<(), Fatal> {
         let unread = std::mem::take(&mut self.unread);
         self.looked_at += self.look(&unread[self.looked_at..], ledger)?;
@@ -141,7 +141,7 @@ impl FrameInspector {
         Ok(())
     }
 
-    /// Inspects bytes from the client. If they have too many heads, the rest waits for [`resume`](Self::resume).
+    /// Inspects bytes from the client. If they contain too many heads, the rest waits for [`resume`](Self::resume).
     ///
     /// # Errors
     /// Returns the same errors as [`resume`](Self::resume).
@@ -151,7 +151,7 @@ impl FrameInspector {
         Ok(())
     }
 
-    /// Inspects bytes until h2 has the maximum number of heads. Returns the number of inspected bytes.
+    /// Inspects bytes until the maximum number of heads is ready for h2. Returns the number of inspected bytes.
     fn look(&mut self, all: &[u8], ledger: &mut Ledger) -> Result<usize, Fatal> {
         let mut bytes = all;
         while self.heads < HEADS_AT_ONCE {
@@ -190,7 +190,7 @@ impl FrameInspector {
                     return Err((h2::Reason::ENHANCE_YOUR_CALM, Abuse::Head));
                 }
             }
-            // RFC 9113 6.2 and 6.10: no other frame comes between the frames of a block.
+            // RFC 9113 6.2 and 6.10: no other frame may be between the frames of a block.
             (Some(_), _) | (None, HEADERS | CONTINUATION) => return Err(PROTOCOL_ERROR),
             (None, _) => {
                 ledger.on_frame(frame);
@@ -219,14 +219,14 @@ impl FrameInspector {
         }
         let opens = ledger.on_head(head.stream);
         self.pass(head, opens);
-        // The connection may be idle from now on, so the memory is given back.
+        // The connection may be idle from now on, so the memory is freed.
         self.fields.clear();
         self.heads += 1;
         self.has_ended_head = true;
         Ok(())
     }
 
-    /// Writes a head for h2. `opens` is true for the head of a request, and false for trailers.
+    /// Encodes a head for h2. `opens` is true for the head of a request, and false for trailers.
     fn pass(&mut self, head: FrameHead, opens: bool) {
         let mut block = Vec::with_capacity(self.fields.size);
         let verdict = match opens {
@@ -298,7 +298,7 @@ impl Block {
     }
 }
 
-/// Empties a buffer, and gives back the memory of a large block.
+/// Empties a buffer, and frees the memory of a large block.
 fn reset(buffer: &mut Vec<u8>) {
     const KEPT: usize = 4 * 1024;
     buffer.clear();
@@ -326,7 +326,7 @@ mod tests {
         frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(fields))
     }
 
-    /// Returns the bytes that h2 gets if `bytes` arrive in chunks of `at_once`.
+    /// Returns the bytes that h2 gets if `bytes` arrive in chunks of `at_once` bytes.
     fn given(bytes: &[u8], at_once: usize) -> Result<Vec<u8>, Fatal> {
         let mut inspector = FrameInspector::new(0);
         let mut ledger = Ledger::new(Arc::<Verdict>::default(), OpenStreams::alone());
@@ -363,7 +363,7 @@ mod tests {
     fn heads_are_encoded_anew_and_other_frames_pass() {
         let data = frame(DATA, 0, 1, &[HEADERS; 300]);
         let settings = frame(4, 0, 0, &[0; 6]);
-        // RFC 7541 C.3: an entry that is added to the table, and an entry that is used.
+        // RFC 7541 C.3: the first head adds an entry to the table, and the second head uses it.
         let added = frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x82\x86\x84\x41\x01a");
         let used = frame(HEADERS, END_HEADERS | END_STREAM, 3, b"\x82\x86\x84\xbe");
         let order = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a")];
@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn malformed_head_is_reset_and_next_head_is_decoded() {
-        // The malformed field enters the table too, so the index that is used later counts it.
+        // The malformed field is added to the table too, so the later index counts it.
         let bad =
             frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x82\x86\x84\x41\x01a\x40\x01A\x01b\x40\x01x\x01y");
         let next = frame(HEADERS, END_HEADERS | END_STREAM, 3, b"\x82\x86\x84\xc0\xbe");

@@ -1,13 +1,12 @@
-//! Outcome of the streams of a connection, and budgets against abuse.
+//! Outcome of each stream of a connection, and budgets against abuse.
 //!
-//! A reset request costs its client nothing, and the backend may work on it for long (CVE-2023-44487). The side that
-//! resets it does not matter: a client can make the gateway reset a stream by breaking a rule (CVE-2025-8671). So a
-//! connection has a budget of requests that are reset before their response is complete. Two answered requests give
-//! one reset back, and time gives some back. So a browser that leaves a page, or gRPC calls that are hedged, do not
-//! use the budget up.
+//! A reset request costs its client nothing, but the backend may work on it for long (CVE-2023-44487). A client can
+//! also make the gateway reset the stream, by breaking a rule (CVE-2025-8671). Therefore a connection has a budget of
+//! requests that either side resets before their response is complete. Two answered requests give one reset back, and
+//! so does time. So a browser that leaves a page does not use up the budget, and neither do hedged gRPC calls.
 //!
-//! Frames that request nothing and still cause work (PING, SETTINGS, empty DATA) have a budget too. Data that is sent
-//! to the client gives a part of that budget back.
+//! Frames that request nothing but cause work (PING, SETTINGS, empty DATA) have a separate budget. Data that is sent to
+//! the client gives a part of that budget back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,20 +17,20 @@ use tokio::sync::Notify;
 use super::frame::{CONTINUATION, DATA, END_STREAM, FrameHead, HEADERS, RST_STREAM};
 use super::streams::OpenStreams;
 
-/// Budget of requests that a client may reset before they are answered, in half resets: twice as many resets as a
-/// client may have concurrent requests. A response gives one half back.
+/// Budget for requests that a client resets before they are answered. The unit is half a reset, because a response
+/// gives one half back. The maximum is twice as many resets as a client may have concurrent requests.
 const RESETS: Allowance = Allowance { most: 400, per_sec: 20 };
 
 /// Cost of a reset, in units of [`RESETS`].
 const RESET: u32 = 2;
 
-/// Budget of streams that the gateway may have to reset because the client breaks a rule.
+/// Budget for streams that the gateway has to reset because the client broke a rule.
 pub(super) const FAULTS: Allowance = Allowance { most: 64, per_sec: 10 };
 
-/// Budget of frames that request nothing.
+/// Budget for frames that request nothing.
 const FRAMES: Allowance = Allowance { most: 1_000, per_sec: 100 };
 
-/// Abuse by a client that ends its connection.
+/// Abuse for which the gateway ends a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Abuse {
     /// The client has reset too many requests.
@@ -50,17 +49,18 @@ impl Abuse {
     const ALL: [Abuse; 5] = [Abuse::Resets, Abuse::Faults, Abuse::Frames, Abuse::Head, Abuse::Connection];
 }
 
-/// Verdict that a connection must end. The stream of the connection sets it, and the accept loop waits for it.
+/// Verdict on a connection: unset, or why it must end. The connection's stream sets it, and the accept loop waits for
+/// it.
 #[derive(Debug, Default)]
 pub struct Verdict {
-    /// 0 while the connection may go on. Otherwise the low 8 bits are the abuse, counted from 1, and the bits above
-    /// are the error code for the GOAWAY.
+    /// 0 while the verdict is unset. Otherwise the low 8 bits are the abuse, counted from 1, and the bits above are the
+    /// error code for the GOAWAY.
     value: AtomicU32,
     is_there: Notify,
 }
 
 impl Verdict {
-    /// Records that the connection must end. Only the first verdict counts.
+    /// Sets the verdict. Only the first one counts.
     pub(super) fn set(&self, reason: h2::Reason, abuse: Abuse) {
         let value = u32::from(reason) << 8 | (abuse as u32 + 1);
         if self.value.compare_exchange(0, value, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
@@ -83,19 +83,19 @@ impl Verdict {
     }
 }
 
-/// Size of a budget: its maximum, and the amount that it gets back each second.
+/// Size of a budget: its maximum, and the number of units that it regains each second.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Allowance {
     pub(super) most: u32,
     per_sec: u32,
 }
 
-/// Rest of an allowance.
+/// State of a budget: the units that are left of its allowance.
 #[derive(Debug)]
 pub(super) struct Budget {
     of: Allowance,
     left: u32,
-    /// Time of the last refill. A budget is refilled only when too little is left.
+    /// Time of the last refill. To save time, a budget is refilled only when too few units are left.
     refilled: Instant,
 }
 
@@ -128,12 +128,12 @@ impl Budget {
     }
 }
 
-/// Record of the streams of a connection.
+/// Record of the open streams of a connection, with the budgets of its client.
 #[derive(Debug)]
 pub struct Ledger {
-    /// Streams that are open and not answered, in ascending order.
+    /// Ids of the streams that are open and not answered, in ascending order.
     open: Vec<u32>,
-    /// Last stream that was opened.
+    /// Id of the stream that was opened last.
     last: u32,
     resets: Budget,
     faults: Budget,
@@ -143,14 +143,13 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Creates the ledger of a connection. It sets `verdict` when the connection must end, and counts open streams in
-    /// `streams`.
+    /// Creates the ledger of a connection. It sets `verdict` when the connection must end, and counts in `streams`.
     pub fn new(verdict: Arc<Verdict>, streams: Arc<OpenStreams>) -> Self {
         let (resets, faults, frames) = (Budget::new(RESETS), Budget::new(FAULTS), Budget::new(FRAMES));
         Ledger { open: Vec::new(), last: 0, resets, faults, frames, verdict, streams }
     }
 
-    /// Records a head from the client on `stream`. Returns true if the head opens the stream.
+    /// Records a head or trailers from the client on `stream`. Returns true if they open the stream.
     pub(super) fn on_head(&mut self, stream: u32) -> bool {
         if stream <= self.last {
             return false;
@@ -175,7 +174,7 @@ impl Ledger {
     /// Records the start of a frame from the gateway.
     pub(super) fn on_sent(&mut self, frame: FrameHead) {
         if frame.kind == DATA {
-            // For each DATA frame that it gets, however small, a client may send two WINDOW_UPDATE frames.
+            // A client may send two WINDOW_UPDATE frames for each DATA frame, however small that frame is.
             self.frames.earn(2);
         }
         if matches!(frame.kind, DATA | HEADERS) && frame.has(END_STREAM) && self.close(frame.stream) {
@@ -237,7 +236,7 @@ mod tests {
         (ledger, verdict)
     }
 
-    /// Returns the number of times that `again` can be done to a connection, at most `most`.
+    /// Returns the number of calls of `again` until the connection must end, at most `most`.
     fn allowed(most: u32, mut again: impl FnMut(&mut Ledger, u32)) -> u32 {
         let (mut ledger, verdict) = ledger();
         (0..most)
@@ -268,8 +267,7 @@ mod tests {
             ledger.on_frame(frame(RST_STREAM, stream, 4));
         };
         assert_eq!(allowed(900, late), 900);
-        // One reset for two responses is within the budget, as if many calls were hedged. One reset for each response
-        // is more than hedging causes.
+        // One reset for two responses is within the budget, as with hedged calls. One for each response is too much.
         let among = |answered: u32| {
             move |ledger: &mut Ledger, stream| {
                 let of_wave = |i: u32| 10 * stream + 2 * i + 1;

@@ -1,6 +1,6 @@
-//! HTTP/2 connections, below the `h2` crate and beside it. Frames from a client are inspected before h2 reads them
-//! (`inspector`), and the outcome of each stream is counted (`ledger`). A head must arrive in time. A connection is
-//! served by a loop of the gateway (`connection`), which can end it in good order.
+//! HTTP/2 connections. Frames from a client are inspected before the `h2` crate reads them (`inspector`). The outcome
+//! of each stream is counted (`ledger`). A head must arrive in time. A loop of the gateway serves each connection
+//! (`connection`), and can end it with a GOAWAY.
 
 pub mod connection;
 mod frame;
@@ -29,7 +29,7 @@ pub use self::streams::{OpenStreams, StreamLimit};
 use crate::downstream::bounds::HeadTerms;
 use crate::downstream::deadline::Deadline;
 
-/// HTTP/2 connection, as its stream sees it.
+/// State of an HTTP/2 connection that its stream needs.
 #[derive(Debug)]
 pub(super) struct Http2 {
     inspector: FrameInspector,
@@ -38,15 +38,14 @@ pub(super) struct Http2 {
     verdict: Arc<Verdict>,
     streams: Arc<OpenStreams>,
     terms: HeadTerms,
-    /// True while the deadline is for a head.
+    /// True while the stream's deadline limits the time of a head; false while it limits something else or is unset.
     is_timed: bool,
     /// Counter of malformed requests.
     malformed: IntCounter,
 }
 
 impl Http2 {
-    /// Creates the state of a connection that begins with a preface of `preface` bytes. A head must arrive within the
-    /// time of `terms`.
+    /// Creates the state of a connection whose preface has `preface` bytes. A head must arrive in the time of `terms`.
     pub(super) fn new(terms: HeadTerms, preface: usize, streams: StreamLimit, malformed: IntCounter) -> Self {
         let (verdict, streams) = (Arc::<Verdict>::default(), OpenStreams::new(streams));
         Http2 {
@@ -61,7 +60,7 @@ impl Http2 {
         }
     }
 
-    /// Returns the verdict, from which the connection learns that it must end.
+    /// Returns the verdict, which tells the accept loop when the connection must end.
     fn verdict(&self) -> Arc<Verdict> {
         self.verdict.clone()
     }
@@ -71,17 +70,17 @@ impl Http2 {
         self.streams.clone()
     }
 
-    /// Returns true if the connection ends because of an error of the client. The client may go on sending.
+    /// Returns true if an error of the client ends the connection. The client may still send bytes after that.
     pub(super) fn ends_in_error(&self) -> bool {
         self.must_end() || self.sent.has_ended_in_error()
     }
 
-    /// Returns true if the connection must end, even if the client goes on sending.
+    /// Returns true if the gateway has decided to end the connection, even if the client still sends.
     fn must_end(&self) -> bool {
         self.verdict.is_set()
     }
 
-    /// Reads bytes for h2. `deadline` is for the next bytes; `None` while the first bytes use it.
+    /// Reads bytes for h2. `deadline` is used for heads; it is `None` while it limits the first bytes instead.
     pub(super) fn poll_read(
         &mut self,
         inner: &mut Stream,
@@ -97,7 +96,7 @@ impl Http2 {
                 return Poll::Ready(Ok(()));
             }
             if self.must_end() {
-                // The accept loop has been woken, and ends the connection.
+                // The verdict has woken the accept loop, which ends the connection.
                 return Poll::Pending;
             }
             if self.inspector.must_wait() {
@@ -130,7 +129,7 @@ impl Http2 {
         self.malformed.inc_by(self.inspector.take_malformed().into());
     }
 
-    /// Sets a deadline for a head that has begun: h2 would wait for the rest for ever.
+    /// Sets a deadline for a head that has begun, because h2 would wait for ever for the rest.
     fn time_head(&mut self, deadline: &Deadline) {
         let is_within_head = self.inspector.is_within_head();
         let has_ended = self.inspector.take_ended_head();
@@ -144,7 +143,7 @@ impl Http2 {
         }
     }
 
-    /// Follows bytes that have been written to the client.
+    /// Inspects bytes that have been written to the client.
     pub(super) fn on_write(&mut self, bytes: &[u8]) {
         self.sent.on_write(bytes, &mut self.ledger);
     }

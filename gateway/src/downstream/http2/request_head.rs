@@ -1,11 +1,11 @@
-//! Check of request heads over HTTP/2 (RFC 9113 8.2 and 8.3), as far as h2 does not check them. h2 ends the
-//! connection if it cannot make a field of the bytes, accepts `"` in a field name, and drops pseudo-header fields in
-//! trailers. A malformed request is an error of its own stream only (RFC 9113 8.1.1).
+//! Check of request heads over HTTP/2 (RFC 9113 8.2 and 8.3) for faults that h2 handles wrongly. h2 ends the connection
+//! if it cannot parse a field, accepts `"` in a field name, and drops pseudo-header fields in trailers. But a malformed
+//! request must end only its own stream (RFC 9113 8.1.1).
 
 use super::hpack::Fields;
 use crate::util::http1::bytes::{is_field_value, is_token};
 
-/// Fields that name the host of a request.
+/// Fields of a request that name its host.
 #[derive(Debug, Default)]
 pub(super) struct Named<'f> {
     scheme: &'f [u8],
@@ -15,8 +15,8 @@ pub(super) struct Named<'f> {
 }
 
 impl Named<'_> {
-    /// Returns true if there is one `Host` field, and it names the same host as `:authority`. Pingora compares the
-    /// two byte by byte, but their meaning must be compared (RFC 9113 8.3.1).
+    /// Returns true if the only `Host` field names the same host as `:authority`, so that it can be dropped. Pingora
+    /// compares the two byte by byte, but RFC 9113 8.3.1 compares their meaning.
     pub(super) fn has_spare_host(&self) -> bool {
         let (Some(authority), Some(host)) = (self.authority, self.host) else { return false };
         self.hosts == 1 && is_same_authority(self.scheme, authority, host)
@@ -83,7 +83,7 @@ pub(super) fn check(fields: &Fields) -> Result<Named<'_>, &'static str> {
     Ok(named)
 }
 
-/// Checks the trailers of a request, which must not have pseudo-header fields (RFC 9113 8.1).
+/// Checks the trailers of a request, which must not contain pseudo-header fields (RFC 9113 8.1).
 ///
 /// # Errors
 /// Returns the reason if the trailers are malformed.
@@ -101,7 +101,7 @@ fn check_field(name: &[u8], value: &[u8]) -> Result<(), &'static str> {
     if is_field_value(value) { Ok(()) } else { Err("an invalid field value") }
 }
 
-/// Returns true if h2 can make a pseudo-header field of `value`. Later code checks its meaning.
+/// Returns true if h2 can use `value` in a pseudo-header field. Later code checks the meaning of `value`.
 fn is_text(value: &[u8]) -> bool {
     std::str::from_utf8(value).is_ok()
 }

@@ -1,14 +1,14 @@
-//! Frames that h2 has written. From them the [`Ledger`] learns which streams are answered and which streams h2 has
-//! reset, and the connection learns whether h2 has ended it.
+//! Frames that h2 has written. They show the [`Ledger`] which streams are answered and which streams h2 has reset, and
+//! show the connection whether an error has ended it.
 
 use super::frame::{FramePart, FrameReader, GOAWAY, RST_STREAM};
 use super::ledger::Ledger;
 
-/// Reader of the frames that are written on a connection.
+/// Reader of the frames that h2 writes on a connection.
 #[derive(Debug)]
 pub(super) struct Sent {
     frames: FrameReader,
-    /// Payload of a RST_STREAM or GOAWAY frame, as far as it has been written: at most its first eight bytes.
+    /// Payload of a RST_STREAM or GOAWAY frame, as far as it has been written; at most its first eight bytes.
     payload: u64,
     length: usize,
     has_ended_in_error: bool,
@@ -19,12 +19,12 @@ impl Sent {
         Sent { frames: FrameReader::new(0), payload: 0, length: 0, has_ended_in_error: false }
     }
 
-    /// Returns true if the client has been told that an error ends the connection.
+    /// Returns true if h2 has sent a GOAWAY with an error code.
     pub(super) fn has_ended_in_error(&self) -> bool {
         self.has_ended_in_error
     }
 
-    /// Follows bytes that have been written.
+    /// Inspects bytes that h2 has written.
     pub(super) fn on_write(&mut self, mut bytes: &[u8], ledger: &mut Ledger) {
         while let Some(part) = self.frames.next(&mut bytes) {
             match part {

@@ -1,4 +1,4 @@
-//! Number of open HTTP/2 streams, on one connection and on all connections together. Each stream holds a limited part
+//! Number of open HTTP/2 streams, on each connection and on all connections together. Each stream holds a limited part
 //! of a response. So the number of streams limits the memory for responses that clients do not read.
 
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use prometheus::{IntCounter, IntGauge};
 
-/// Streams of all connections together: their limit, and their counters.
+/// Limit on the streams of all connections together, with their metrics.
 #[derive(Clone, Debug)]
 pub struct StreamLimit {
-    /// Maximum number of streams.
+    /// Maximum number of open streams.
     pub most: u32,
     /// Number of open streams.
     pub open: IntGauge,
@@ -17,7 +17,7 @@ pub struct StreamLimit {
     pub refused: IntCounter,
 }
 
-/// Streams of a connection that are open and not answered.
+/// Count of the streams of a connection that are open and not answered.
 #[derive(Debug)]
 pub struct OpenStreams {
     here: AtomicU32,
@@ -25,7 +25,7 @@ pub struct OpenStreams {
 }
 
 impl OpenStreams {
-    /// Creates the count of a connection whose streams also count towards `all`. It starts at zero.
+    /// Creates the count of a connection, which starts at zero. The connection's streams also count towards `all`.
     pub fn new(all: StreamLimit) -> Arc<Self> {
         Arc::new(OpenStreams { here: AtomicU32::new(0), all })
     }
@@ -35,20 +35,20 @@ impl OpenStreams {
         self.here.load(Ordering::Relaxed)
     }
 
-    /// Counts a stream that is opened.
+    /// Adds a stream that has been opened.
     pub(super) fn open(&self) {
         self.here.fetch_add(1, Ordering::Relaxed);
         self.all.open.inc();
     }
 
-    /// Counts a stream that is answered or reset.
+    /// Removes a stream that has been answered or reset.
     pub(super) fn close(&self) {
         self.here.fetch_sub(1, Ordering::Relaxed);
         self.all.open.dec();
     }
 
-    /// Returns true if all connections together have more streams than the limit. The stream that was just opened
-    /// then counts as refused, and the caller must refuse it.
+    /// Returns true if all connections together have more streams than the limit. The caller must then refuse the
+    /// stream that was opened last, which this function counts as refused.
     pub(super) fn are_too_many(&self) -> bool {
         let are_too_many = self.all.open.get() > i64::from(self.all.most);
         if are_too_many {
@@ -66,7 +66,7 @@ impl Drop for OpenStreams {
 
 #[cfg(test)]
 impl OpenStreams {
-    /// Returns the count of a connection that is the only one.
+    /// Creates the count of a connection that is the only one.
     pub(in crate::downstream) fn alone() -> Arc<Self> {
         let open = IntGauge::new("open", "open").unwrap();
         let refused = IntCounter::new("refused", "refused").unwrap();

@@ -1,4 +1,4 @@
-//! Tests of a client's stream: the bytes that pass, the bytes that do not, and the deadlines.
+//! Tests of a client's stream: the bytes that reach Pingora, the bytes that do not, and the deadlines.
 
 use prometheus::IntGauge;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -20,7 +20,7 @@ fn over_http1() -> (ClientStream, DuplexStream) {
     (ClientStream::new(Box::new(ours)).with_http1(terms), theirs)
 }
 
-/// Returns the bytes of one read, with room for `room` bytes.
+/// Returns the bytes of one read into a buffer of `room` bytes.
 async fn read(stream: &mut ClientStream, room: usize) -> Vec<u8> {
     let mut bytes = vec![0; room];
     let length = stream.read(&mut bytes).await.unwrap();
@@ -52,7 +52,7 @@ async fn first_bytes_have_a_deadline_and_later_bytes_have_none() {
 
 #[tokio::test(start_paused = true)]
 async fn http2_head_has_a_deadline_and_other_frames_have_none() {
-    // In a head, this payload is GET and `/` (RFC 7541 A).
+    // If the frame is a head, its payload is GET and `/` (RFC 7541 A).
     let frame = |kind: u8, flags: u8| [0, 0, 2, kind, flags, 0, 0, 0, 1, 0x82, 0x84];
     let (data, head, part, last) = (frame(0, 0), frame(1, 4), frame(1, 0), frame(9, 4));
     for (frames, is_in_time) in [
@@ -194,8 +194,8 @@ async fn close_lingers_if_bytes_are_unread_but_not_for_ever() {
     assert_eq!(start.elapsed().as_secs(), 0);
 }
 
-/// Returns the seconds until a connection ends on which these bytes arrive at these seconds; `None` if it does not
-/// end within an hour. Bytes that are read are dropped.
+/// Returns the number of seconds until a connection ends; `None` if it does not end within an hour. The given bytes
+/// arrive at the given seconds. Bytes that are read are dropped.
 async fn ended_after(
     mut stream: ClientStream,
     mut client: DuplexStream,

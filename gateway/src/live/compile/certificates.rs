@@ -34,7 +34,7 @@ pub(in crate::live) fn certificates(
     for (i, host) in config.virtual_hosts.iter().enumerate() {
         let at = format!("virtual_hosts/{i}");
         let mut shown = Vec::new();
-        // An ordered certificate may not exist yet. One that cannot be read is ordered again.
+        // A certificate by ACME may not exist yet. If it cannot be read, the gateway orders it again.
         let ordered = acme_pair(acme, host).filter(|pair| pair.certificate.exists());
         if let Some(certificate) = ordered.and_then(|pair| known.get(&pair).cloned().or_else(|| read(&pair)))
         {
@@ -49,7 +49,7 @@ pub(in crate::live) fn certificates(
                 Err(bad) => faults.push(fault(&at, bad)),
             }
         }
-        // A host without a certificate of its own so far must still request client certificates.
+        // A host that has no certificate yet must still request client certificates.
         if shown.is_empty() && host.client_ca_file.is_empty() {
             continue;
         }
@@ -106,8 +106,8 @@ fn fault(at: &str, bad: BadPair) -> PathFault {
     PathFault { path: format!("{at}/{key}"), detail }
 }
 
-/// Logs the certificates that are in use now and were not before. Self-signed certificates of the gateway are
-/// not logged here; a warning names them.
+/// Logs each certificate that is in use `now` and was not in use `before`. Self-signed certificates of the
+/// gateway are not logged here, because a warning names their hosts.
 pub(in crate::live) fn tell_of_certificates(before: &Snapshot, now: &Snapshot) {
     let known: HashSet<(&str, *const Certificate)> =
         each(before).map(|(host, shown)| (host, Arc::as_ptr(shown))).collect();
@@ -128,8 +128,8 @@ fn each(snapshot: &Snapshot) -> impl Iterator<Item = (&str, &Arc<Certificate>)> 
 }
 
 impl Snapshot {
-    /// Returns warnings about certificates for the operator: self-signed, soon to expire, or not valid for a
-    /// name.
+    /// Returns warnings for the operator about certificates that are self-signed, expire soon, or are not valid
+    /// for a name of their host.
     pub(in crate::live) fn certificate_warnings(&self) -> Vec<String> {
         let now = std::time::SystemTime::now();
         let configured: HashMap<&str, &VirtualHost> =

@@ -2,7 +2,7 @@
 
 use crate::config::PathFault;
 
-/// Returns the fault for a configuration that validation should have refused. This is a defect of the gateway.
+/// Returns the fault for an invalid configuration that the validation has accepted because of a bug.
 pub(super) fn not_validated(what: &str) -> Vec<PathFault> {
     let detail = format!(
         "the configuration was not validated: {what}; this is a bug in the gateway, please report it"

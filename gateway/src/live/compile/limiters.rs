@@ -1,4 +1,4 @@
-//! Compiles the rate limits of all routes, their counters, and the stores that they share with other gateways.
+//! Compiles the rate limits of all routes, with their counters and with the stores that several gateways share.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use crate::policy::rate_limit::{BadStore, Counters, LimiterDeps, RateLimiter, Ro
 use crate::telemetry::Metrics;
 use crate::util::secrets::Secrets;
 
-/// Builder of rate limiters.
+/// Builder of all rate limiters of a snapshot.
 pub(in crate::live) struct Limiters<'c> {
     metrics: &'c Metrics,
     secrets: &'c Secrets,
@@ -19,7 +19,7 @@ pub(in crate::live) struct Limiters<'c> {
     clients: usize,
     /// Counters of all rate limits together, created when the first rate limit needs them.
     counters: OnceCell<Arc<Counters>>,
-    /// Stores of the snapshot before.
+    /// Stores of the previous snapshot.
     known: &'c [Arc<Store>],
     stores: Vec<Arc<Store>>,
     /// Root certificates by file; each file is read once.
@@ -27,7 +27,7 @@ pub(in crate::live) struct Limiters<'c> {
 }
 
 impl<'c> Limiters<'c> {
-    /// Creates a builder. Counters and stores of the snapshot `before` are taken over by identity, if their
+    /// Creates a builder. The new snapshot shares the counters and stores of the snapshot `before` if their
     /// settings are unchanged.
     pub(in crate::live) fn new(
         config: &Config,
@@ -49,7 +49,7 @@ impl<'c> Limiters<'c> {
         }
     }
 
-    /// Returns the rate limiter of the route `name`. `at` is the path of the route in the configuration.
+    /// Returns the rate limiter of the route `name`, if any. `at` is the route's path in the configuration.
     pub(in crate::live) fn limiter(
         &mut self,
         at: &str,
@@ -77,7 +77,7 @@ impl<'c> Limiters<'c> {
         Ok(RateLimiter::new(limits.table, &means))
     }
 
-    /// Returns the store that counts for these windows, or `None` if all are counted locally.
+    /// Returns the store that counts for these windows, or `None` if this gateway counts all of them.
     fn store(&mut self, limits: &RateLimits) -> Result<Option<Arc<Store>>, (String, BadStore)> {
         let is_shared = |window: &RateLimit| window.store != CounterStore::Local;
         let Some(i) = limits.0.iter().position(is_shared) else { return Ok(None) };
@@ -114,7 +114,7 @@ impl<'c> Limiters<'c> {
         }
     }
 
-    /// Returns the counters, if any rate limit uses them, and the stores.
+    /// Returns the counters and the stores. The counters are `None` if no rate limit has needed them so far.
     pub(in crate::live) fn finish(self) -> (Option<Arc<Counters>>, Vec<Arc<Store>>) {
         (self.counters.into_inner(), self.stores)
     }

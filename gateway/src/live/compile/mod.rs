@@ -1,5 +1,5 @@
-//! Compiles a validated configuration to a [`Snapshot`]. Parts that outlive a change, such as the state of a
-//! backend, are taken over from the snapshot before.
+//! Compiles a validated configuration to a [`Snapshot`]. State that outlives a change, such as that of a
+//! backend, is taken over from the previous snapshot.
 
 pub(in crate::live) mod certificates;
 mod fault;
@@ -45,7 +45,7 @@ use crate::upstream::{
 };
 use crate::util::secrets::Secrets;
 
-/// Name of the route for requests that no other route of their virtual host takes.
+/// Name of a virtual host's fallback route, for requests that match no other route of the host.
 const WHOLE_HOST: &str = "/";
 
 /// Input of a compilation, besides the configuration.
@@ -54,20 +54,20 @@ pub(super) struct CompileInput<'s> {
     pub(super) cookie_key: &'s Arc<CookieKey>,
     /// Addresses that the names of backends resolve to.
     pub(super) resolved: Arc<ResolvedAddresses>,
-    /// Snapshot that the new one will replace; `None` at the start.
+    /// Snapshot that the new snapshot will replace; `None` when the process starts.
     pub(super) before: Option<&'s Snapshot>,
     /// Revision number of the new snapshot.
     pub(super) revision: u64,
-    /// Reader of secrets, which also records the missing ones.
+    /// Reader of secrets, which also records which secrets are missing.
     pub(super) secrets: Secrets,
 }
 
-/// Compiles `config`. Parts that outlive a change are taken over by identity from the snapshot before: the
-/// state of a backend by its name and address, the counts of a client by the scope of the rate limit, a retry
-/// budget by its tag.
+/// Compiles `config`. State that outlives a change is taken over from the previous snapshot. A backend with the
+/// same name and address keeps its state, a rate limit with the same scope keeps its counts, and a tag keeps
+/// its retry budget.
 ///
 /// # Errors
-/// Returns the faults of files that the configuration names and that cannot be used.
+/// Returns the faults of files that the configuration names but the gateway cannot use.
 pub(super) fn compile(config: &Config, with: &CompileInput<'_>) -> Result<Snapshot, Vec<PathFault>> {
     let backends = backends(config, with)?;
     let new: Vec<Arc<BackendState>> =
@@ -148,7 +148,7 @@ fn compile_with(
     })
 }
 
-/// Returns the header fields of all `[auth]` tables that tell backends the client's identity.
+/// Returns the header fields in which any `[auth]` table tells backends the client's identity.
 fn identity_fields(config: &Config) -> Option<IdentityFields> {
     let tables = config.levels().filter_map(|(_, tables)| tables.auth);
     IdentityFields::new(tables.flat_map(config::Auth::identity_headers))
@@ -200,7 +200,7 @@ fn backends(config: &Config, with: &CompileInput<'_>) -> Result<Vec<Vec<Instance
     Ok(backends)
 }
 
-/// State of the compilation of the routes of all virtual hosts.
+/// Compiler for the routes of all virtual hosts, with the parts that the routes share.
 struct Compiler<'c> {
     /// Policy tables at the top of the configuration.
     top: PolicyTables<'c>,
@@ -214,7 +214,7 @@ struct Compiler<'c> {
     auth: auth::Compiler<'c>,
     /// Compiled `[access]` tables, by the memory address of the table.
     access: HashMap<usize, Option<Arc<Access>>>,
-    /// Routes that are compiled so far, by domain and name.
+    /// Routes that have been compiled so far, by domain and name.
     routes: HashMap<(String, String), Arc<Route>>,
 }
 
@@ -264,7 +264,7 @@ impl<'c> Compiler<'c> {
         Ok(made)
     }
 
-    /// Compiles a route of `host`, or the settings of requests that no route takes.
+    /// Compiles a route of `host`, or the fallback route if `route` is `None` (see [`WHOLE_HOST`]).
     fn route(
         &mut self,
         at: &str,
@@ -328,7 +328,7 @@ impl<'c> Compiler<'c> {
         })
     }
 
-    /// Compiles the shares of tags for the requests of `host` that its routes do not send to another tag.
+    /// Compiles the traffic split of `host`. Routes that name a tag do not use this split.
     fn split(
         &mut self,
         at: &str,
@@ -354,7 +354,7 @@ impl<'c> Compiler<'c> {
         ))
     }
 
-    /// Returns the backends with `tag`, with a share of 100 percent.
+    /// Returns the pool of `tag`, with a share of 100 percent.
     fn weighted_pool(
         &mut self,
         at: &str,
@@ -366,8 +366,8 @@ impl<'c> Compiler<'c> {
         Ok(WeightedPool { tag: tag.to_owned(), pool, percent: 100, provisional: false, metrics: None })
     }
 
-    /// Returns the backends with `tag`, with a share of 100 percent and with metrics that let the tag be
-    /// compared with others.
+    /// Returns the pool of `tag`, with a share of 100 percent, and with metrics by which the tag can be
+    /// compared with the other tags of its split.
     fn compared_pool(
         &mut self,
         at: &str,
@@ -379,8 +379,8 @@ impl<'c> Compiler<'c> {
         Ok(WeightedPool { metrics: Some(self.metrics.lazy_tag(&host.domain, tag)), ..weighted_pool })
     }
 
-    /// Returns the cookie that keeps a client on a backend. A route with another tag gets a cookie of another
-    /// name. Otherwise two routes would keep overwriting each other's cookie.
+    /// Returns the cookie that keeps a client on a backend. A route whose tag differs from that of the host
+    /// gets a cookie with another name. Otherwise both tags would keep overwriting each other's cookie.
     fn sticky_cookie(
         &self,
         host: &VirtualHost,

@@ -10,7 +10,7 @@ use crate::live::effective::EffectivePolicies;
 use crate::live::snapshot::{Budgets, Instance, Snapshot};
 use crate::upstream::{HealthPlan, Member, PeerSettings, Pool};
 
-/// Address of a table in memory. It identifies the table without comparing its content.
+/// Address of a table in memory. The address identifies the table, so tables need not be compared by content.
 type Table = usize;
 
 fn which<T>(table: &T) -> Table {
@@ -25,14 +25,14 @@ pub(in crate::live) struct Pools<'c> {
     made: HashMap<(&'c str, Table, Table), Arc<Pool>>,
     peers: HashMap<Table, Arc<PeerSettings>>,
     checks: HashMap<Table, Arc<HealthCheck>>,
-    /// Combinations that are in the plan already: tag, `[health_check]` table and `[upstream]` table.
+    /// Combinations of tag, `[health_check]` table and `[upstream]` table that are already in the plan.
     probed: HashSet<(&'c str, Table, Table)>,
     health: HealthPlan,
     budgets: Budgets,
 }
 
 impl<'c> Pools<'c> {
-    /// Creates a builder for these `backends`. A tag that had a retry budget in the snapshot `before` keeps it.
+    /// Creates a builder for these `backends`. A tag keeps its retry budget of the snapshot `before`.
     pub(in crate::live) fn new(
         config: &'c Config,
         backends: &[Vec<Instance>],
@@ -140,8 +140,8 @@ impl<'c> Pools<'c> {
         Ok(())
     }
 
-    /// Returns the plan of health checks and the retry budgets. Backends that no route uses yet are checked by
-    /// the tables at the `top`.
+    /// Returns the plan of health checks and the retry budgets. Backends that no route uses are checked with
+    /// the settings at the `top` of the configuration.
     pub(in crate::live) fn finish(
         mut self,
         top: &EffectivePolicies<'c>,

@@ -1,4 +1,4 @@
-//! Resolves the names of backends, as far as a configuration needs their addresses.
+//! Resolves the names of backends to addresses. [`Resolution`] decides which names are looked up.
 
 use std::collections::HashSet;
 
@@ -7,22 +7,22 @@ use tracing::warn;
 use crate::config::{Address, Config, PathFault};
 use crate::upstream::{Endpoint, LookupError, ResolvedAddress, ResolvedAddresses, look_up_now};
 
-/// Treatment of backends that have a name instead of an address.
+/// Rule that decides which names of backends are looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
-    /// Every name is looked up. A name that does not resolve is a fault, unless earlier addresses are known. A
-    /// name that DNS gives no answer for has no addresses yet.
+    /// Every name is looked up. If the lookup fails, the name keeps its earlier addresses. If the name has
+    /// none, a negative answer of DNS is a fault; without an answer, the name has no addresses yet.
     Resolved,
-    /// Only new names are looked up; the others keep their addresses. A slow or unreachable resolver must not
-    /// delay changes of other parts.
+    /// Only new names are looked up; the others keep their addresses, because a slow or unreachable resolver
+    /// must not delay changes that do not concern names.
     Known,
-    /// No name is looked up, and no request can be sent to these backends. This is for checking a configuration
-    /// without running it.
+    /// No name is looked up, so backends with a name can get no requests. Used to check a configuration without
+    /// running it.
     Unresolved,
 }
 
-/// Resolves every name in `config`. `before` holds the addresses that are known so far. A lookup blocks until
-/// the resolver answers.
+/// Resolves the names of the backends in `config`. `before` contains the addresses that are known so far. The
+/// function blocks until the resolver answers.
 ///
 /// # Errors
 /// Returns a fault for each backend whose name does not resolve.
@@ -56,7 +56,7 @@ pub(in crate::live) fn resolve(
                 faults.extend(leads_nowhere(config, name, &error.reason));
             }
             (Err(LookupError { reason, .. }), None) => {
-                // DNS itself may be down. That is no reason to refuse to start.
+                // DNS itself may be down, which is no reason to refuse the configuration.
                 warn!(%name, reason, "the name of a backend cannot be looked up yet; it is asked for again");
                 resolved.insert(name.clone(), Vec::new());
             }

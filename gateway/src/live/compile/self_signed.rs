@@ -1,5 +1,5 @@
-//! Makes certificates for virtual hosts that have none, if HTTPS is on (`proxy.self_signed`). They are
-//! self-signed, made when a configuration is compiled, and kept in memory only.
+//! Makes self-signed certificates for virtual hosts without a certificate, if HTTPS and `proxy.self_signed` are
+//! on. The certificates are made when a configuration is compiled, and kept in memory only.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,11 +10,11 @@ use crate::live::snapshot::Snapshot;
 use crate::tls::self_signed::in_memory;
 use crate::tls::{Certificate, Certificates, HostCertificates};
 
-/// Names in the certificate for the domain "*": those of this machine, since "*" itself is not a valid name.
+/// Names of this machine. The certificate for the domain "*" has these names, because "*" is not a valid name.
 const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// Adds a certificate for each virtual host of `config` that none of `certificates` covers. The certificate of
-/// the snapshot `before` is reused for the same host, so that clients that trust it continue to do so.
+/// Adds a certificate for each virtual host of `config` that none of `certificates` covers. A host keeps its
+/// self-signed certificate of the snapshot `before`, because clients may trust it.
 ///
 /// # Errors
 /// Returns a fault if OpenSSL cannot make a certificate.
@@ -31,8 +31,8 @@ pub(in crate::live) fn add_self_signed(
         let names = std::iter::once(&host.domain).chain(&host.aliases);
         let domains: Result<Vec<Domain>, String> = names.map(|name| name.parse()).collect();
         let mut domains = domains.map_err(|_| not_validated("the domain of a virtual host is not valid"))?;
-        // All hosts are checked before any certificate is added: the one of a catch-all host would cover every
-        // domain.
+        // All hosts are checked before any certificate is added, because the certificate of a catch-all host
+        // would cover every domain.
         domains.retain(|domain| !certificates.cover(domain));
         if domains.is_empty() && !host.default {
             continue;
@@ -64,7 +64,7 @@ fn names_for(host: &VirtualHost) -> Vec<String> {
     names
 }
 
-/// Returns the certificate of the snapshot `before` for the same names, if it is not due for renewal.
+/// Returns the self-signed certificate of `host` in `before`, if its names are `names` and it needs no renewal.
 fn kept(before: &Snapshot, host: &VirtualHost, names: &[String]) -> Option<Arc<Certificate>> {
     let of_host = before.certificates.all().iter().find(|shown| shown.domain == host.domain)?;
     let fits = |certificate: &&Arc<Certificate>| {

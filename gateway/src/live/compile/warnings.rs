@@ -27,8 +27,8 @@ impl Snapshot {
 
 impl Snapshot {
     /// Returns a warning for each name that is redirected to HTTPS but has no certificate. Hosts with ACME are
-    /// left out, because their certificate may not exist yet. Without an HTTPS listener there are no warnings:
-    /// a proxy in front of the gateway holds the certificates.
+    /// left out, because their certificate may not exist yet. Without an HTTPS listener there are no warnings,
+    /// because a proxy in front of the gateway then has the certificates.
     fn uncertified(&self) -> impl Iterator<Item = String> {
         let is_https = !self.config.proxy.listen_addr.0.is_empty();
         let hosts =
@@ -50,7 +50,7 @@ impl Snapshot {
     /// Returns true if clients that connect to `name` get a certificate that is valid for it.
     fn has_certificate_for(&self, name: &str) -> bool {
         let is_any = name == "*";
-        // A wildcard is tried with an example host below it.
+        // A wildcard name is tested with an example of a host that it covers.
         let asked = name.replacen('*', "any", 1);
         let shown = self.certificates.find(Some(&asked).filter(|_| !is_any).map(String::as_str));
         let shown = shown.map(|shown| &shown.certificates).filter(|shown| !shown.is_empty());
@@ -70,7 +70,7 @@ fn open_questions(config: &Config) -> impl Iterator<Item = String> {
     })
 }
 
-/// Returns the host of the auth URL if it is called without TLS and is not in a private network.
+/// Returns the host of the auth URL if the URL is without TLS and the host is not in a private network.
 fn in_the_open(auth: &Auth) -> Option<String> {
     let url: Uri = auth.url.parse().ok()?;
     let host = url.host().filter(|_| url.scheme_str() == Some("http"))?.to_ascii_lowercase();

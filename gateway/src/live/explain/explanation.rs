@@ -1,4 +1,4 @@
-//! Content of an explanation. Programs get it as JSON; [`super::text`] writes it for people.
+//! Content of an explanation. Programs get the content as JSON; [`super::text`] writes it for people.
 
 use std::fmt;
 
@@ -17,22 +17,22 @@ use crate::upstream::{BackendState, CircuitState};
 pub struct Explanation {
     /// Method of the request.
     pub method: String,
-    /// Host of the request, as the client wrote it.
+    /// Host of the request, as the client wrote it; `None` if there is no valid host.
     pub host: Option<String>,
-    /// Path of the request, in the form that routes are compared with.
+    /// Path of the request, in the form in which it is compared with routes.
     pub path: String,
-    /// Status of the local reply, if the gateway itself would answer.
+    /// Status of the local reply; `None` if the request would be sent to a backend.
     pub answered: Option<u16>,
-    /// Reason for which the request is refused, if it is refused.
+    /// Reason why the request is refused; `None` if it is not refused.
     pub refused: Option<String>,
     /// Method that the browser asks permission for, if the request is a CORS preflight that the gateway
-    /// answers. The route is then that of the request that the browser means to send.
+    /// answers. The explained route is then the route of the request that the browser wants to send.
     pub preflight: Option<String>,
-    /// Domain of the virtual host that serves the request.
+    /// Domain of the virtual host that serves the request; `None` if no host does.
     pub virtual_host: Option<String>,
     /// Routes of that virtual host, each with its outcome.
     pub rules: Vec<RuleOutcome>,
-    /// Route that the request takes, if a virtual host serves it.
+    /// Route that the request matches; `None` if the gateway answers before routing.
     pub route: Option<Taken>,
 }
 
@@ -49,18 +49,18 @@ impl Explanation {
 pub struct RuleOutcome {
     /// Name of the route.
     pub name: String,
-    /// True if the request takes this route.
+    /// True if the request matches this route and no other route matches better.
     pub taken: bool,
-    /// Reason why the route is taken or not.
+    /// Reason for the outcome.
     pub why: String,
 }
 
-/// The route that the request takes.
+/// The route that the gateway would use for the request.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Taken {
     /// Name of the route; "/" for requests that no route of the virtual host matches.
     pub name: String,
-    /// Target of the redirect that answers the request, if there is one.
+    /// Target of the redirect that answers the request; `None` if the request is not redirected.
     pub redirect: Option<String>,
     /// Path that is sent to the backend.
     pub upstream_path: String,
@@ -72,23 +72,23 @@ pub struct Taken {
     pub tag: String,
     /// Load balancing algorithm that chooses a backend of the pool.
     pub algorithm: Algorithm,
-    /// Backend that would be tried first.
+    /// Backend that would be tried first; `None` if no backend is usable.
     pub next: Option<String>,
-    /// Tag of the backends that get a copy of the request, if its method allows that.
+    /// Tag of the backends that get a copy of the request if its method allows that; `None` without a mirror.
     pub mirror: Option<String>,
-    /// Checks that no explanation can decide, because they depend on the client, in the order in which they run.
+    /// Checks that the explanation cannot decide because they depend on the client, in their order.
     pub depends_on: Vec<Condition>,
-    /// True if the request gets a local reply, whoever the client is.
+    /// True if every client gets the local reply, because no earlier check depends on the client.
     pub is_at_door: bool,
     /// True if an `[access]` table restricts the addresses of clients.
     pub by_address: bool,
     /// True if clients must present a certificate.
     pub by_certificate: bool,
-    /// Kind of authentication that the route requires, if any.
+    /// Kind of authentication that the route requires; `None` if it requires none.
     pub auth: Option<&'static str>,
-    /// True if the client receives cookies from the auth server that decides on its requests.
+    /// True if an auth server decides about requests: the client then also gets the server's cookies.
     pub auth_cookies: bool,
-    /// Injected fault and its frequency, if any.
+    /// Injected faults and their frequency; `None` without fault injection.
     pub fault: Option<String>,
     /// Windows of the rate limit. The request needs room in each of them.
     pub rate_limits: Vec<RateLimit>,
@@ -106,7 +106,7 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// Returns the conditions that the check `check` sets for a client.
+    /// Returns the conditions that a client must meet to pass the check `check`.
     pub(super) fn of(check: &'static str, fact: &ClientFact<'_>) -> Vec<Self> {
         let condition = |on: String, problem: Problem| Condition {
             check,
@@ -174,13 +174,13 @@ impl fmt::Display for RateLimit {
 pub struct RateLimit {
     /// Name of the window in `RateLimit` header fields and in metrics.
     pub name: String,
-    /// Maximum number of requests of one client in a window.
+    /// Maximum number of requests that a client may send in the window.
     pub requests: u32,
     /// Length of the window, in seconds.
     pub window_secs: u64,
-    /// Key by which clients are counted.
+    /// Part of a request that identifies the client.
     pub key: String,
-    /// Store that holds the counts.
+    /// Location of the counts: "local" for the gateway itself, or the store.
     pub store: String,
 }
 
@@ -191,7 +191,7 @@ pub struct Pool {
     pub tag: String,
     /// Share of the route's requests, in percent.
     pub percent: u8,
-    /// True if a rollout gives the pool its share.
+    /// True if the share of the pool comes from a rollout; false if it comes from the virtual host or route.
     pub by_rollout: bool,
     /// Backends of the pool.
     pub backends: Vec<Backend>,
@@ -229,7 +229,7 @@ pub enum BackendCondition {
     Usable,
     /// Health checks of the backend fail.
     Unhealthy,
-    /// The circuit of the backend is open: requests failed, so it gets none for a while.
+    /// The circuit breaker keeps requests away from the backend, because earlier requests failed.
     CircuitOpen,
     /// An operator has drained the backend.
     Drained,

@@ -30,8 +30,8 @@ pub struct Question {
     pub is_https: bool,
 }
 
-/// Builds the question from a method, a URL and header fields. A `Host` field replaces the host of the URL, as
-/// in curl.
+/// Builds a request to explain from a method, a URL and header fields. A `Host` field replaces the host of the
+/// URL, as in curl.
 ///
 /// # Errors
 /// Returns a message if the URL has no host, or if method, URL and header fields do not form a valid request.
@@ -118,7 +118,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
     explanation
 }
 
-/// Runs the checks that come before routing, and returns the routes of the virtual host.
+/// Runs the checks before routing. Returns the virtual host's routes, or the local reply of a check.
 fn before_routes<'s>(
     snapshot: &'s Snapshot,
     request: &RequestHeader,
@@ -130,7 +130,7 @@ fn before_routes<'s>(
     }
 }
 
-/// Runs the checks of the route. Returns the local reply of the first check that sends one whoever the client is.
+/// Runs the checks of the route. Returns the local reply of the first check that always replies to the request.
 fn run_checks(route: &Route, head: &RequestHead<'_>, taken: &mut Taken) -> Option<Box<Reply>> {
     for check in &CHECKS {
         match (check.decide)(route, head) {

@@ -1,5 +1,5 @@
-//! Authentication by a key in a header field. The file holds only hashes of the keys: a person who reads the
-//! file cannot use it to authenticate.
+//! Authentication by a key in a header field. The file contains only hashes of the keys, so a person who reads
+//! the file cannot use it to authenticate.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use super::challenge::{Challenge, quoted};
 use super::{Credentials, Identity, one};
 use crate::reply::Verdict;
 
-/// Keys of a file, by their hashes.
+/// Identities of a keys file, by the hash of the key.
 pub(super) struct Keys(HashMap<[u8; 32], Arc<Identity>>);
 
 impl Keys {
-    /// Parses the keys in `text`, the content of `file`, one `name:hash` a line. A backend gets the name in
+    /// Parses `text`, the content of `file`, which has one `name:hash` a line. Backends get the name in
     /// `field`.
     ///
     /// # Errors
@@ -53,8 +53,8 @@ impl Keys {
         Ok(Keys(keys))
     }
 
-    /// Returns the owner of the key. A plain lookup by hash is enough. The time of a lookup reveals nothing
-    /// about how much of a guess is right, because a client that does not know the key cannot choose its hash.
+    /// Returns the owner of the key; `None` if the key is unknown. A plain lookup by hash is safe: its time
+    /// reveals nothing about a key, because a client cannot choose the hash of its guess.
     fn bearer(&self, key: &[u8]) -> Option<Arc<Identity>> {
         self.0.get(&sha256(key)).cloned()
     }
@@ -74,7 +74,7 @@ pub(super) struct ApiKey {
 
 impl ApiKey {
     pub(super) fn new(header: HeaderName, keys: Keys, realm: &str) -> Self {
-        // HTTP requires a challenge with a scheme (RFC 9110 11.6.1), and no scheme is registered for API keys.
+        // HTTP requires a scheme (RFC 9110 11.6.1), and none is registered for API keys. `ApiKey` is invented.
         let further = format!("header={}", quoted(header.as_str()));
         ApiKey { challenge: Challenge::new("ApiKey", realm, &further), header, keys }
     }

@@ -28,8 +28,8 @@ impl Basic {
         Basic { users, challenge: Challenge::new("Basic", realm, "charset=\"UTF-8\"") }
     }
 
-    /// Checks the credentials of a client at the address `client`. A password that was proved a short time ago
-    /// is accepted at once; another one takes time.
+    /// Checks the credentials of a client at the address `client`. A password that is in the cache of proved
+    /// passwords is accepted at once; any other password must be hashed.
     pub(super) fn check(&self, headers: &HeaderMap, client: Option<IpAddr>) -> Checked<'_> {
         let encoded = match authorization(headers, "Basic") {
             Credentials::One(encoded) => encoded,
@@ -62,8 +62,8 @@ impl Basic {
                 return Verdict::Reply(unavailable("too many passwords are being checked"));
             }
         };
-        // A browser opens several connections at once: another request may have proved the same password in the
-        // meantime.
+        // A browser opens several connections at once, so another request may have proved the same password
+        // meanwhile.
         if let Some(identity) = self.users.known(&digest) {
             return Verdict::Continue(identity);
         }
@@ -75,7 +75,7 @@ impl Basic {
         });
         match verified.await {
             Ok(Some(identity)) => Verdict::Continue(identity),
-            // The reply does not say which of the two is wrong, because that would reveal which names exist.
+            // The reply does not say which part is wrong, because that would reveal which names exist.
             Ok(None) => Verdict::Reply(self.challenge.invalid("the name or the password is wrong")),
             Err(_) => Verdict::Reply(unavailable("passwords cannot be checked")),
         }

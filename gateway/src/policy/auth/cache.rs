@@ -1,10 +1,10 @@
-//! Cache of credentials that were proved a short time ago. A password costs tens of milliseconds of computing,
-//! a token's signature tens of microseconds (bench `auth`), and clients send credentials with each request. The
-//! key of an entry is a keyed hash of the credentials. The table never grows: a new entry replaces the one in
-//! its slot. Readers take no lock.
+//! Cache of credentials that were proved in the last minutes. Clients send credentials with each request, and a
+//! check costs tens of milliseconds for a password and tens of microseconds for a token (bench `auth`). The key
+//! of an entry is a keyed hash of the credentials. The table never grows, because a new entry replaces the old
+//! entry in its slot. Readers take no lock.
 //!
-//! Each use prolongs an entry. An active client is therefore not checked again while other clients guess
-//! passwords and the processors are busy. The total lifetime is limited as well.
+//! Each use prolongs an entry. The password of an active client is therefore not hashed again while the
+//! processors are busy with the guesses of an attacker. The maximum lifetime limits such use.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,10 +21,10 @@ use crate::util::random;
 const SLOTS: usize = 4096;
 /// Lifetime of an entry after its last use.
 const UNUSED: Duration = Duration::from_secs(60);
-/// Maximum lifetime of an entry.
+/// Maximum lifetime of an entry, no matter how often it is used.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// Keyed hash of credentials. Without the key, the hash reveals nothing about them.
+/// Keyed hash of credentials. Without the key, the hash reveals nothing about the credentials.
 pub(super) type Digest = [u8; 32];
 
 /// Table of proofs, by the hash of the credentials.
@@ -36,8 +36,8 @@ pub(super) struct Cache<T> {
 struct CacheEntry<T> {
     digest: Digest,
     made: Instant,
-    /// Time of the last use, in whole seconds after `made`. The value is written at most once a second, however
-    /// many processors read it.
+    /// Time of the last use, in whole seconds after `made`: the value is written at most once a second,
+    /// although many processors use the entry.
     used: AtomicU32,
     proved: T,
 }
@@ -55,8 +55,8 @@ impl<T: Clone> Cache<T> {
         Ok(Cache { key, slots })
     }
 
-    /// Returns the hash of the credentials. Returns `None` if OpenSSL cannot compute it; then the caller caches
-    /// nothing.
+    /// Returns the hash of the credentials. If OpenSSL cannot compute it, returns `None`, and nothing is
+    /// cached.
     pub(super) fn digest(&self, credentials: &[u8]) -> Option<Digest> {
         let mut digest = Digest::default();
         let mut signer = Signer::new(MessageDigest::sha256(), &self.key).ok()?;
@@ -64,7 +64,7 @@ impl<T: Clone> Cache<T> {
         (length == digest.len()).then_some(digest)
     }
 
-    /// Returns the result that these credentials have proved a short time ago.
+    /// Returns the cached result for these credentials; `None` if there is no result or it is too old.
     pub(super) fn find(&self, digest: &Digest, now: Instant) -> Option<T> {
         let entry = self.place(digest).load();
         let entry = entry.as_ref().filter(|entry| openssl::memcmp::eq(&entry.digest, digest))?;
@@ -82,7 +82,7 @@ impl<T: Clone> Cache<T> {
     }
 
     fn place(&self, digest: &Digest) -> &ArcSwapOption<CacheEntry<T>> {
-        // The key is secret, so a client cannot choose which slot to overwrite.
+        // The key of the hash is secret, so a client cannot choose which slot it overwrites.
         &self.slots[usize::from(u16::from_le_bytes([digest[0], digest[1]])) % SLOTS]
     }
 }

@@ -1,24 +1,24 @@
 //! Local replies to clients that are refused: 401 with the challenge that HTTP requires (RFC 9110 11.6.1), 403,
-//! or 503. The texts are fixed: no part of them comes from the client.
+//! or 503. The texts are fixed, so no text of a client appears in them.
 
 use http::{HeaderValue, header};
 
 use crate::reply::{Problem, Reply};
 
-/// Retry-After of a reply to a client whose credentials could not be checked, in seconds.
+/// Retry-After in seconds, for a client whose credentials could not be checked.
 const RETRY_AFTER_SECS: u32 = 2;
 
-/// Challenge for credentials of one scheme.
+/// Challenge (`WWW-Authenticate`) for credentials of one scheme.
 pub(super) struct Challenge {
     /// Scheme and realm, such as `Bearer realm="gateway"`.
     begin: String,
     plain: HeaderValue,
-    /// True for a bearer challenge, which names the error (RFC 6750 3).
+    /// True for a bearer challenge, the only one that names the error (RFC 6750 3).
     is_bearer: bool,
 }
 
 impl Challenge {
-    /// Creates the challenge of a scheme, with further parameters such as `charset="UTF-8"`.
+    /// Creates the challenge of a scheme. `further` adds parameters such as `charset="UTF-8"`.
     pub(super) fn new(scheme: &str, realm: &str, further: &str) -> Self {
         let begin = format!("{scheme} realm={}", quoted(realm));
         let plain = if further.is_empty() { begin.clone() } else { format!("{begin}, {further}") };
@@ -35,13 +35,14 @@ impl Challenge {
         self.reply(Problem::CredentialsInvalid, detail, self.saying("invalid_token", detail, ""))
     }
 
-    /// Returns the reply to a request with several credentials, of which the right one is unknown.
+    /// Returns the reply to a request with several credentials, because the gateway cannot know which are
+    /// right.
     pub(super) fn several(&self, detail: &'static str) -> Reply {
         self.reply(Problem::BadRequest, detail, self.saying("invalid_request", detail, ""))
     }
 
-    /// Returns the reply to a client that is identified and lacks permission. `further` adds parameters that
-    /// say what it needs.
+    /// Returns the reply to a client that is identified but lacks permission. `further` adds parameters that
+    /// name the missing permission.
     pub(super) fn not_allowed(&self, detail: &'static str, further: &str) -> Reply {
         self.reply(Problem::NotAllowed, detail, self.saying("insufficient_scope", detail, further))
     }
@@ -65,7 +66,7 @@ pub(super) fn unavailable(detail: &'static str) -> Reply {
     Reply::new(Problem::AuthUnavailable, detail).field(header::RETRY_AFTER, after)
 }
 
-/// Returns the reply to a client with too many checks at once.
+/// Returns the reply to a client that causes too many checks at the same time.
 pub(super) fn too_many(detail: &'static str) -> Reply {
     Reply::new(Problem::RateLimited, detail).field(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS))
 }
@@ -82,7 +83,7 @@ pub(super) fn quoted(text: &str) -> String {
     quoted + "\""
 }
 
-/// Converts a text to a field value. Validation of the configuration has excluded invalid text.
+/// Converts a text to a field value. The validation of the configuration has already refused invalid text.
 fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("Bearer"))
 }

@@ -1,5 +1,5 @@
-//! Compiles an `[auth]` table into the checks of requests. Reads the files that the table names. Takes over
-//! state from the previous configuration that is still valid: proved passwords, fetched keys, open connections.
+//! Compiles an `[auth]` table and reads the files that it names. State of the previous configuration that is
+//! still valid is taken over: proved passwords, fetched keys, open connections.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::util::http_client::{BodilessClient, Roots};
 use crate::util::secrets::Secrets;
 use crate::util::{files, http_client};
 
-/// Value of a table that cannot be used.
+/// Value in an `[auth]` table that the gateway cannot use.
 #[derive(Debug)]
 pub struct BadAuth {
     /// Key of the table that has the value.
@@ -31,31 +31,30 @@ pub struct BadAuth {
 /// Default time between two fetches of keys.
 const REFRESH: Duration = Duration::from_secs(300);
 
-/// State that outlives a change of the configuration, by the values that identify it.
+/// State that outlives a change of the configuration, in maps by the values that identify it.
 #[derive(Clone, Default)]
 pub struct AuthCaches {
-    /// Users, by their file and the field that tells a backend the name. They include the passwords that were
-    /// proved.
+    /// Users with their proved passwords, by the file and the field that tells a backend the name.
     users: HashMap<(String, Option<HeaderName>), Known>,
     /// HTTP clients with their open connections, by the root certificates that they trust.
     clients: HashMap<Roots, BodilessClient>,
     key_sets: HashMap<KeySource, Arc<KeySet>>,
 }
 
-/// Hash of a file's content, and its users.
+/// Hash of a file's content, and the users in the file.
 type Known = ([u8; 32], Arc<Users>);
 
-/// URL, trusted root certificates, and time between two fetches.
+/// Values that identify a key set: URL, trusted root certificates, and time between two fetches.
 type KeySource = (String, Roots, Duration);
 
 impl AuthCaches {
-    /// Returns every set of keys that is to be fetched.
+    /// Returns every key set that the gateway must fetch.
     pub fn key_sets(&self) -> impl Iterator<Item = &Arc<KeySet>> {
         self.key_sets.values()
     }
 }
 
-/// Compiler for the tables of a configuration. A table that applies to several routes is compiled once.
+/// Compiler for the `[auth]` tables of a configuration. A table of several routes is compiled once.
 pub struct Compiler<'c> {
     before: AuthCaches,
     kept: AuthCaches,
@@ -89,7 +88,7 @@ impl<'c> Compiler<'c> {
     /// Compiles a table. Returns `None` if the table requires no authentication.
     ///
     /// # Errors
-    /// Returns the value of the table that cannot be used.
+    /// Returns the key of the value that cannot be used, and the fault.
     pub fn compile(&mut self, table: &'c config::Auth) -> Result<Option<Arc<Auth>>, BadAuth> {
         let which = std::ptr::from_ref(table).addr();
         if let Some(made) = self.made.get(&which) {
@@ -177,7 +176,7 @@ impl<'c> Compiler<'c> {
     }
 }
 
-/// Creates the key of a shared secret. Returns no key if the secret is missing, so that every token is refused.
+/// Creates the key of a shared secret. Returns no key if the secret is missing: every token is then refused.
 fn shared(key: &'static str, secret: Result<Option<String>, String>) -> Result<Vec<Key>, BadAuth> {
     let Some(secret) = secret.map_err(bad(key))? else { return Ok(Vec::new()) };
     Ok(vec![Key::secret(secret.trim().as_bytes()).map_err(bad(key))?])
@@ -191,7 +190,7 @@ fn read(key: &'static str, file: &str) -> Result<String, BadAuth> {
     files::read_text(Path::new(file)).map_err(bad(key))
 }
 
-/// Parses a URL. Validation of the configuration has excluded invalid URLs.
+/// Parses a URL. The validation of the configuration has already refused invalid URLs.
 fn uri(key: &'static str, url: &str) -> Result<Uri, BadAuth> {
     url.parse().map_err(|error| bad(key)(format!("not a valid URL: {error}")))
 }

@@ -1,10 +1,10 @@
-//! Authentication by an auth server, as other gateways do it. The gateway sends a GET with the known facts
-//! about the request and its credentials. A 2xx lets the request pass. A 401, 403 or redirect goes to the
-//! client. Any other response, or none, refuses the request.
+//! Authentication by an auth server, as other gateways do it. The gateway sends a GET with facts about the
+//! request and with its credentials. If the auth server answers 2xx, the request passes. A 401, 403 or redirect
+//! refuses the request and is returned to the client. Without one of these responses the client gets 503.
 //!
-//! Cookies of the auth server's response go to the client in each of these cases. An auth server renews
-//! sessions when it lets requests pass, and a client that does not get the new cookie is logged out when the
-//! old one expires.
+//! With each of these decisions the client also gets the auth server's cookies, because the auth server may
+//! renew a session when it lets a request pass. Without the new cookie the client would be logged out when the
+//! old cookie expires.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,36 +24,34 @@ use crate::reply::{Problem, Reply, Verdict};
 use crate::util::http_client::{Answer, BodilessClient};
 use crate::util::{clock, http_client};
 
-/// Minimum time between two log lines. A fault that affects every request is not logged for each of them: the
-/// access log counts them.
+/// Minimum time between two log lines, because a fault may affect every request. The access log has all of
+/// these requests.
 const WARN_EVERY: Duration = Duration::from_secs(1);
 
-/// Maximum size of a response body after which the connection is reused, in bytes. The gateway does not use the
-/// body.
+/// Maximum size of a response body, in bytes. The gateway reads the body only to reuse the connection.
 const MAX_BYTES: usize = 64 * 1024;
-/// Limits of the fields that a backend gets, in bytes: one value, and all of them together. A backend accepts
-/// some 8 KiB of header, which also has to hold the client's fields.
+/// Maximum size of one value of the fields that a backend gets, and of all these fields together, in bytes. A
+/// backend accepts some 8 KiB of header, including the client's fields.
 const MAX_VALUE: usize = 4 * 1024;
 const MAX_TOLD: usize = 16 * 1024;
-/// Maximum size of the cookies that go to the client, in bytes. A cookie may have 4 KiB (RFC 6265 6.1), and
-/// larger sessions are split over several cookies.
+/// Maximum size of all cookies for the client, in bytes: a cookie may have 4 KiB (RFC 6265 6.1), so auth
+/// servers split large sessions over several cookies.
 const MAX_COOKIES: usize = 16 * 1024;
-/// Maximum number of requests to the auth server at a time. Without a limit, an auth server that hangs would
-/// let requests pile up here.
+/// Maximum number of concurrent requests to the auth server. Without a limit, requests would pile up here while
+/// the auth server hangs.
 const MAX_INFLIGHT: usize = 256;
-/// Default timeout for a response of the auth server.
+/// Default timeout for the response of the auth server.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Facts about a request that the auth server gets besides the credentials.
+/// A request whose credentials are checked, with facts about the request.
 pub struct AuthRequest<'a> {
-    /// Request to be checked.
+    /// Head of the request, with the credentials.
     pub request: &'a RequestHeader,
-    /// Path by which the request was routed. The backend gets it in the same form, before the route rewrites
-    /// it.
+    /// Path of the request, in the form in which the backend gets it if the route does not rewrite it.
     pub path: &'a str,
-    /// Address of the client.
+    /// Address of the client; `None` on a Unix socket.
     pub client: Option<IpAddr>,
-    /// True if the client came by HTTPS.
+    /// True if the client uses HTTPS.
     pub is_https: bool,
     /// Host that the request names.
     pub host: Option<&'a str>,
@@ -88,7 +86,7 @@ impl Forward {
     /// Asks the auth server. Returns the identity of the client, or the refusal.
     pub(super) fn check(&self, asked: &AuthRequest<'_>) -> Checked<'_> {
         if let Credentials::Several = one(&asked.request.headers, &header::AUTHORIZATION) {
-            // The auth server might use one of the fields, and the backend another.
+            // The auth server might use one of the fields, and the backend the other.
             return Checked::refused(self.challenge.several("there are several Authorization fields"));
         }
         let Ok(room) = self.room.try_acquire() else {
@@ -144,7 +142,7 @@ impl Forward {
         if let Some(credentials) = asked.request.headers.get(header::AUTHORIZATION) {
             question = question.header(header::AUTHORIZATION, credentials);
         }
-        // Over HTTP/2 each cookie may come in a separate field; HTTP/1 has one field (RFC 9113 8.2.3).
+        // Over HTTP/2 each cookie may have a separate field; HTTP/1 has one field for all (RFC 9113 8.2.3).
         let crumbs: Vec<&[u8]> =
             asked.request.headers.get_all(header::COOKIE).iter().map(|crumb| crumb.as_bytes()).collect();
         if !crumbs.is_empty() {
@@ -153,10 +151,10 @@ impl Forward {
         question.body(Empty::new())
     }
 
-    /// Returns the identity that the fields of a 2xx response give.
+    /// Returns the identity that the header fields of a 2xx response describe.
     ///
     /// # Errors
-    /// Returns a description of the field or cookies that cannot be passed on.
+    /// Returns a description of the fault if the fields or the cookies cannot be passed on.
     fn identity(&self, headers: &HeaderMap) -> Result<Identity, String> {
         let cookies: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).into_iter().cloned().collect();
         let size: usize = cookies.iter().map(HeaderValue::len).sum();
@@ -166,11 +164,11 @@ impl Forward {
         Ok(Identity::told(self.told(headers)?, cookies))
     }
 
-    /// Returns the fields for the backend: each field once, and within the size that a backend accepts.
+    /// Returns the fields for the backend: each field at most once, and all within the size limits.
     ///
     /// # Errors
-    /// Returns a description of a field that is too large or occurs twice. Of two values the backend might take
-    /// one, and the log the other.
+    /// Returns a description of a field that is too large or occurs twice. The backend might use one of two
+    /// values, and the access log the other.
     fn told(&self, headers: &HeaderMap) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
         let mut told = Vec::with_capacity(self.response_headers.len());
         for name in &self.response_headers {
@@ -196,8 +194,8 @@ impl Forward {
         Ok(told)
     }
 
-    /// Returns the local reply for a refusal: the auth server's decision in the gateway's words, with the
-    /// fields that the client needs next.
+    /// Returns the local reply for a refusal: the auth server's status with the gateway's own text, and with
+    /// the fields for the client's next step (Location, WWW-Authenticate, Set-Cookie).
     fn refusal(&self, answer: &Answer) -> Reply {
         let location = answer.headers.get(header::LOCATION).filter(|_| is_redirect(answer.status));
         let mut reply = match (answer.status, location) {
@@ -232,13 +230,13 @@ impl Forward {
         reply
     }
 
-    /// Returns the auth server's URL in the form for the log.
+    /// Returns the auth server's URL without the parts that must not be logged.
     fn shown(&self) -> String {
         shown_url(&self.url.to_string()).into_owned()
     }
 }
 
-/// Returns the normalised host, with its port.
+/// Returns the normalised host with its port; `None` if the host is not valid.
 fn in_one_form(authority: &str) -> Option<String> {
     let host = normalise_host(authority).ok()?;
     let port = authority.rsplit_once(':').map(|(_, port)| port);

@@ -1,10 +1,10 @@
 //! Limits how many passwords are hashed at a time. Each hash costs tens of milliseconds of a processor, and an
-//! attacker sends as many guesses as the network carries. At most half of the processors hash. Further
-//! passwords wait in a queue, for a bounded time.
+//! attacker may send guesses as fast as the network allows. Therefore at most half of the processors hash
+//! passwords. Further passwords wait in a common queue for at most two seconds.
 //!
-//! Each client has a share of that. Its passwords first wait in the client's own queue, and only the front of
-//! that queue enters the common one. An attacker therefore waits for its own guesses, and another client waits
-//! for one guess of the attacker.
+//! The passwords of a client first wait in a queue for this client, and only the front of that queue enters the
+//! common queue. An attacker therefore waits for its own guesses, while another client waits only for one guess
+//! of the attacker.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,8 +17,8 @@ use tokio::time::timeout;
 
 use crate::config::client_network;
 
-/// Maximum number of passwords that are hashed or wait. A waiting password is a future of some hundred bytes,
-/// which is less than its connection. With a smaller limit, a few addresses could take all places.
+/// Maximum number of passwords that are hashed or wait; each has a place. With a smaller limit, a few addresses
+/// could take all places. A waiting password needs some hundred bytes, less than its connection.
 const MAX_PLACES: usize = 1024;
 /// Maximum number of these places for one client. A browser opens six connections at once, and an office has
 /// several people.
@@ -26,7 +26,7 @@ const MAX_OF_ONE: usize = 8;
 /// Maximum time that a password waits.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Limiter of the process, because the limit shares the processors of the process.
+/// The only limiter of the process, because all passwords share the processors.
 pub(super) static HASHING: LazyLock<Arc<Hashing>> = LazyLock::new(|| {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     Arc::new(Hashing::new(processors.div_ceil(2), MAX_PLACES, TIMEOUT))
@@ -34,10 +34,10 @@ pub(super) static HASHING: LazyLock<Arc<Hashing>> = LazyLock::new(|| {
 
 pub(super) struct Hashing {
     running: Arc<Semaphore>,
-    /// Number of passwords of one client that may be hashed or wait in the common queue.
+    /// Maximum number of passwords of one client that are hashed or wait in the common queue.
     running_of_one: usize,
     permits: Arc<Semaphore>,
-    /// Clients that hold a place. The map therefore never has more clients than there are places.
+    /// Clients with at least one place. The map is therefore never larger than the number of places.
     clients: Mutex<HashMap<Option<IpAddr>, ClientShare>>,
     timeout: Duration,
 }
@@ -50,20 +50,20 @@ struct ClientShare {
 /// Reason why a password cannot be hashed now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Overloaded {
-    /// The client holds as many places as one client may, or has waited for its own passwords too long.
+    /// The client has the maximum number of places of one client, or has waited too long for its own passwords.
     TooManyOfOne,
     /// No place is free, or the wait for a processor was too long.
     TooMany,
 }
 
-/// Place of one password, within the common limit and the client's limit. Dropping the value returns the place.
+/// Place of a password, under the common limit and the client's limit. Dropping the value frees the place.
 struct WaitingPermit {
     hashing: Arc<Hashing>,
     of: Option<IpAddr>,
     _among_all: OwnedSemaphorePermit,
 }
 
-/// Permission to hash one password. Dropping the value returns it.
+/// Permission to hash one password. Dropping the value ends the permission and frees the place.
 pub(super) struct HashPermit {
     _running: OwnedSemaphorePermit,
     _running_of_one: OwnedSemaphorePermit,
@@ -81,8 +81,8 @@ impl Hashing {
         }
     }
 
-    /// Waits until a password of the client at this address may be hashed. A caller that drops the future gives
-    /// its place back.
+    /// Waits until a password of the client at this address may be hashed. Dropping the future frees the place
+    /// of the password.
     ///
     /// # Errors
     /// Returns an error if too many passwords wait or the wait is too long.
@@ -103,7 +103,7 @@ impl Hashing {
         }
     }
 
-    /// Returns a place for a client, and the client's own queue.
+    /// Returns a place for a password of the client `of`, and the queue for this client.
     fn place(self: &Arc<Self>, of: Option<IpAddr>) -> Result<(WaitingPermit, Arc<Semaphore>), Overloaded> {
         let mut clients = self.clients.lock();
         if clients.get(&of).is_some_and(|client| client.permits >= MAX_OF_ONE) {
@@ -169,7 +169,7 @@ mod tests {
         let mut another = pin!(hashing.turn(of(2)));
         assert!(poll!(&mut another).is_pending());
         drop(running);
-        // The other client may precede the guess that has just come to the front.
+        // The other client may come before the guess that has just reached the front of the attacker's queue.
         assert!(another.await.is_ok());
     }
 

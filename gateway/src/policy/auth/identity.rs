@@ -1,5 +1,5 @@
-//! Identity of an authenticated client, for the access log, rate limits and backends. Also the fields that tell
-//! backends the identity, which the gateway accepts from no client.
+//! Identity of an authenticated client, for the access log, rate limits and backends. Backends get the identity
+//! in header fields, so the gateway removes these fields from the requests of clients.
 
 use std::borrow::Cow;
 
@@ -17,16 +17,16 @@ use crate::util::cache_control;
 pub struct Identity {
     /// Name for people; empty if none is known.
     pub name: String,
-    /// Claims of the token.
+    /// Claims of the token; empty without a token.
     claims: Map<String, Value>,
-    /// Fields that tell a backend the identity.
+    /// Header fields that tell a backend the identity.
     fields: Vec<(HeaderName, HeaderValue)>,
-    /// Cookies that the auth server sets, for the client alone, such as a renewed session.
+    /// Cookies that the auth server sets, such as a renewed session. Only the client gets these cookies.
     cookies: Vec<HeaderValue>,
 }
 
 impl Identity {
-    /// Creates an identity with a name, which a backend gets in `field`.
+    /// Creates an identity with a name. A backend gets the name in `field`, if there is one.
     pub(super) fn named(name: &str, field: Option<&HeaderName>) -> Self {
         let value = HeaderValue::from_bytes(name.as_bytes()).ok();
         let fields = field.cloned().zip(value).into_iter().collect();
@@ -45,8 +45,8 @@ impl Identity {
         Identity { name, fields, cookies, ..Identity::default() }
     }
 
-    /// Returns the claim `name` if it is a text, an integer or a truth value. An identity without a token has
-    /// its name as `sub`.
+    /// Returns the claim `name` if it is a text, an integer or a boolean. Without a claim `sub`, the name of
+    /// the client is returned as `sub`.
     pub fn claim(&self, name: &str) -> Option<Cow<'_, str>> {
         match find(&self.claims, name) {
             Some(value) => as_text(value),
@@ -66,9 +66,9 @@ impl Identity {
         Ok(())
     }
 
-    /// Adds the auth server's cookies to the backend's response. They precede the backend's cookies: of two
-    /// cookies with the same name the later one holds. A backend can thus end a session that the auth server
-    /// has just renewed.
+    /// Adds the auth server's cookies to the backend's response, before the backend's cookies. Because the
+    /// later of two cookies with the same name wins, a backend can end a session that the auth server has just
+    /// renewed.
     ///
     /// # Errors
     /// Returns an error if Pingora refuses a field, which it does not do for these.
@@ -85,7 +85,7 @@ impl Identity {
         cache_control::keep_private(response)
     }
 
-    /// Adds the cookies to a local reply, which no cache stores anyway.
+    /// Adds the auth server's cookies to a local reply. No cache stores local replies.
     pub fn on_reply(&self, fields: &mut HeaderMap) {
         for cookie in &self.cookies {
             fields.append(header::SET_COOKIE, cookie.clone());
@@ -93,7 +93,7 @@ impl Identity {
     }
 }
 
-/// Returns the claim called `name`. If there is none, returns the claim at the path `name`, such as
+/// Returns the claim called `name`. If there is no such claim, `name` is a path into nested claims, such as
 /// `realm_access.roles`.
 pub(super) fn find<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
     if let Some(value) = claims.get(name) {
@@ -103,8 +103,8 @@ pub(super) fn find<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c
     find(claims.get(first)?.as_object()?, rest)
 }
 
-/// Returns a simple value as text. Refuses structures, and numbers that were or could be rounded by the parser:
-/// two different numbers would be equal.
+/// Returns a simple value as text. Returns `None` for a structure, and for a number that is not an integer of
+/// 64 bits: the parser rounds such numbers, so that two different numbers could become equal.
 pub(super) fn as_text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) => Some(Cow::Borrowed(text)),
@@ -115,13 +115,13 @@ pub(super) fn as_text(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Fields that tell backends the identity, of all tables of the configuration. A backend that believes such a
-/// field believes it on every route, including routes without authentication.
+/// Names of the fields in which any `[auth]` table tells backends the identity. The fields are removed on every
+/// route, because a backend believes them even on routes without authentication.
 #[derive(Debug, Default)]
 pub struct IdentityFields(Vec<String>);
 
 impl IdentityFields {
-    /// Creates the set of these fields. Returns `None` if there are none.
+    /// Creates the set of these names. Returns `None` if there are no names.
     pub fn new<'n>(names: impl Iterator<Item = &'n HeaderName>) -> Option<Self> {
         let mut names: Vec<String> = names.map(|name| normalized_name(name.as_str()).into_owned()).collect();
         names.sort_unstable();

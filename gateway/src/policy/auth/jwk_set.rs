@@ -18,23 +18,23 @@ const MAX_SHOWN: usize = 64;
 pub(super) struct JwkSet {
     /// Keys that can verify tokens.
     pub(super) keys: Vec<Key>,
-    /// Reasons why the other signature keys are ignored, one for each key.
+    /// Reasons why signature keys of the set are ignored, one for each ignored key.
     pub(super) passed_over: Vec<String>,
 }
 
 /// Reason why a key of a set is not used.
 enum Unusable {
-    /// The key has another purpose than signatures.
+    /// The key is not meant for signatures.
     Foreign,
-    /// The key is meant for signatures, and has the described fault.
+    /// The key is meant for signatures but has the described fault.
     Wrong(String),
 }
 
 impl JwkSet {
-    /// Parses a set. An empty set is valid: with it an issuer revokes all its signatures.
+    /// Parses a set. An empty set is valid: an issuer publishes an empty set to revoke all its keys.
     ///
     /// # Errors
-    /// Returns an error if the text is not a set, or if the set has keys and none of them is usable.
+    /// Returns an error if the text is not a set, or if the set has keys but no key is usable.
     pub(super) fn read(json: &[u8]) -> Result<Self, String> {
         #[derive(serde::Deserialize)]
         struct Set {
@@ -101,7 +101,7 @@ fn key(mut value: Value) -> Result<Key, Unusable> {
     Ok(Key { id: common.key_id.clone(), key, algorithms })
 }
 
-/// Returns the algorithms for which keys of this kind can be used.
+/// Returns the algorithms that a key of this kind can verify.
 fn of_kind(kind: &str, parameters: &AlgorithmParameters) -> Result<&'static [Algorithm], &'static str> {
     match parameters {
         AlgorithmParameters::RSA(_) => Ok(AlgorithmFamily::Rsa.algorithms()),
@@ -123,8 +123,8 @@ fn of_kind(kind: &str, parameters: &AlgorithmParameters) -> Result<&'static [Alg
     }
 }
 
-/// Removes the padding of a key's numbers. RFC 7515 2 does not allow padding, and some issuers still write it.
-/// The padding does not change the number.
+/// Removes the padding of a key's numbers. RFC 7515 2 does not allow padding, but some issuers write it. The
+/// padding does not change the number.
 fn unpad(key: &mut Value) {
     for name in ["n", "e", "x", "y"] {
         if let Some(Value::String(number)) = key.get_mut(name) {

@@ -1,7 +1,7 @@
 //! Public keys of an issuer (JWKS, RFC 7517 5), fetched in the background. A fetch happens at the start, at
 //! regular intervals, and when a token has an unknown `kid`. A minimum time between fetches limits how often
-//! clients can cause one. Fetched keys remain valid until the next successful fetch, even while the issuer does
-//! not respond.
+//! clients can cause a fetch. Fetched keys remain valid until the next successful fetch, even if the issuer
+//! does not respond.
 
 mod service;
 
@@ -35,7 +35,7 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 pub struct Timing {
     /// Time between two regular fetches.
     pub refresh: Duration,
-    /// Minimum time from a fetch to one that a client's request causes.
+    /// Minimum time between a fetch and the next fetch that a client's request causes.
     pub floor: Duration,
     /// Timeout of a fetch.
     pub limit: Duration,
@@ -51,7 +51,7 @@ impl Timing {
     }
 }
 
-/// Keys of one issuer.
+/// Public keys of one issuer, which a background task fetches.
 pub struct KeySet {
     /// URL of the keys.
     pub url: String,
@@ -59,20 +59,20 @@ pub struct KeySet {
     http: BodilessClient,
     timing: Timing,
     keys: ArcSwapOption<Arc<[Key]>>,
-    /// Keys that the last fetch ignored. The log reports each of them once.
+    /// Reasons why keys of the last fetched set are ignored. Each reason is logged once.
     passed_over: Mutex<Vec<String>>,
     state: watch::Sender<KeySetState>,
     wanted: Notify,
     metrics: KeySetMetrics,
 }
 
-/// State of fetching.
+/// State of the fetches of a key set.
 #[derive(Clone, Copy, Debug, Default)]
 struct KeySetState {
     is_fetching: bool,
-    /// End of the last fetch, successful or not.
+    /// End of the last fetch, successful or not; `None` before the end of the first fetch.
     ended: Option<Instant>,
-    /// True if the last fetch was successful.
+    /// True if the last fetch was successful: a key that is still missing then does not exist.
     is_current: bool,
 }
 
@@ -92,8 +92,8 @@ impl KeySet {
         }
     }
 
-    /// Returns the keys, and fetches them first if the key `kid` is missing. Returns `None` if the gateway
-    /// cannot tell at the moment if such a key exists.
+    /// Returns the keys. If the key `kid` is missing, fetches the keys first. Returns `None` if the gateway
+    /// cannot find out whether the key exists.
     pub(super) async fn keys_for(&self, kid: Option<&str>) -> Option<Arc<[Key]>> {
         let keys = self.known();
         let has_it = |keys: &Arc<[Key]>| kid.is_none_or(|kid| keys.iter().any(|key| key.is_called(kid)));
@@ -104,7 +104,7 @@ impl KeySet {
         let now = *state.borrow_and_update();
         if !now.is_fetching {
             if now.ended.is_some_and(|ended| ended.elapsed() < self.timing.floor) {
-                // The last fetch is too recent. Without this limit a client could cause a fetch with each
+                // The last fetch is too recent: without this limit, a client could cause a fetch with each
                 // request.
                 return keys.filter(|_| now.is_current);
             }
@@ -119,7 +119,7 @@ impl KeySet {
         self.known().filter(|keys| is_current || has_it(keys))
     }
 
-    /// Returns the keys of the last successful fetch.
+    /// Returns the keys of the last successful fetch; `None` before the first one.
     pub(super) fn known(&self) -> Option<Arc<[Key]>> {
         self.keys.load().as_ref().map(|keys| (**keys).clone())
     }
@@ -159,7 +159,7 @@ impl KeySet {
         }
     }
 
-    /// Waits until a request needs other keys, and at least for the minimum time.
+    /// Waits until a request needs a key that is missing, and at least for the minimum time between fetches.
     async fn asked_for(&self) {
         let floor = sleep(self.timing.floor);
         self.wanted.notified().await;
@@ -196,7 +196,7 @@ impl KeySet {
             .map_err(|error| error.to_string())?;
         let answer = http_client::fetch(&self.http, request, self.timing.limit, MAX_BYTES).await?;
         if answer.status != StatusCode::OK {
-            // A redirect is refused too: the operator has not allowed keys from its target.
+            // A redirect is an error too, because the operator has not allowed keys from its target.
             return Err(format!("answered with {}", answer.status));
         }
         JwkSet::read(&answer.body)

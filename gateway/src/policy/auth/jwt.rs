@@ -1,6 +1,6 @@
-//! Authentication by a signed token (JWT, RFC 7519) as bearer token (RFC 6750), verified as RFC 8725 demands.
-//! The key and the configuration choose the algorithm, and the token never provides the key. The claims count
-//! only after the signature has been verified.
+//! Authentication by a signed token (JWT, RFC 7519) that the client sends as bearer token (RFC 6750). As RFC
+//! 8725 demands, the key and the configuration decide which algorithms are accepted, and a key in the token is
+//! never used. The claims are used only after the signature has been verified.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,16 +20,16 @@ use super::{Checked, Credentials, Identity, authorization};
 use crate::config;
 use crate::reply::{Reply, Verdict};
 
-/// Maximum length of a token, in bytes: a token has to fit into a header field.
+/// Maximum length of a token, in bytes. A token has to fit into a header field.
 const MAX_LENGTH: usize = 16 * 1024;
-/// Default tolerance for the issuer's clock, in seconds.
+/// Default tolerance for differences between the gateway's clock and the issuer's clock, in seconds.
 const LEEWAY_SECS: u16 = 30;
 /// Maximum number of keys that are tried for a token that does not name its key.
 const MAX_TRIED: usize = 8;
 
-/// Source of the keys.
+/// Source of the keys that verify tokens.
 pub(super) enum VerificationKeys {
-    /// Keys of a file, or a secret.
+    /// Keys from a file, or a shared secret.
     Fixed(Arc<[Key]>),
     /// Keys that the issuer publishes.
     Set(Arc<KeySet>),
@@ -43,18 +43,17 @@ pub(super) struct Jwt {
     forward: Vec<(String, HeaderName)>,
     require: Vec<(String, Vec<String>)>,
     challenge: Challenge,
-    /// Verified tokens. `None` if the system has no random bytes for the cache's key: then each token is
-    /// verified.
+    /// Cache of verified tokens. `None` if the system has no random bytes for the cache's key; each token is
+    /// then verified again.
     cache: Option<Cache<Proved>>,
 }
 
-/// Result of a verified token. The result is valid until the token expires or the keys differ from those that
-/// verified it.
+/// Cached result for a verified token. The result is valid until the token expires or the keys change.
 #[derive(Clone)]
 struct Proved {
     identity: Arc<Identity>,
     keys: Arc<[Key]>,
-    /// Time of expiry in seconds since 1970, with the tolerance added.
+    /// Time at which the result expires, in seconds since 1970; includes the tolerance.
     until: u64,
 }
 
@@ -80,8 +79,8 @@ impl Jwt {
         }
     }
 
-    /// Returns the identity of the client, or the refusal. Takes time if the issuer's keys have to be
-    /// consulted.
+    /// Returns the identity of the client, or the refusal. With keys that the issuer publishes, the caller may
+    /// have to wait for a fetch.
     pub(super) fn check(&self, headers: &HeaderMap) -> Checked<'_> {
         let token = match authorization(headers, "Bearer") {
             Credentials::One(token) => token,
@@ -133,7 +132,7 @@ impl Jwt {
         }
     }
 
-    /// Returns the owner of a token that was verified a short time ago, if that result is still valid.
+    /// Returns the owner of a token that is in the cache, if the cached result is still valid.
     fn proved(&self, digest: &Digest) -> Option<Arc<Identity>> {
         let proved = self.cache.as_ref()?.find(digest, Instant::now())?;
         let keys = match &self.keys {
@@ -154,7 +153,7 @@ impl Jwt {
                 fields.push((name.clone(), value));
             }
         }
-        // Validation has already refused an `exp` that is not a number.
+        // The verification has already refused an `exp` that is not a number.
         let expires = claims.get("exp").and_then(Value::as_f64).unwrap_or_default() as u64;
         let leeway = self.rules.first().map_or(0, |(_, rule)| rule.leeway);
         let until = expires.saturating_add(leeway);
@@ -184,15 +183,14 @@ impl Jwt {
                     return Ok(verified.claims);
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => {}
-                // The signature was right, or the fault does not depend on the key.
+                // The signature is valid, or the fault does not depend on the key.
                 Err(error) => fault = TokenFault::Token(in_words(error.kind())),
             }
         }
         Err(fault)
     }
 
-    /// Checks the required claims. The refusal may name the required scope, which is no secret: the issuer's
-    /// rules contain it.
+    /// Checks the required claims. The refusal may name the required scope, because the scope is not a secret.
     fn check_required(&self, claims: &Map<String, Value>) -> Result<(), TokenFault> {
         for (claim, wanted) in &self.require {
             let is_wanted = |text: &str| wanted.iter().any(|wanted| wanted == text);
@@ -224,7 +222,7 @@ fn header_of(token: &[u8]) -> Result<Header, TokenFault> {
     Ok(header)
 }
 
-/// Returns the issuer's keys, including the key that `token` names if it is available.
+/// Returns the issuer's keys, including the key that `token` names if the issuer publishes that key.
 async fn keys_for(set: &KeySet, token: &[u8]) -> Result<Arc<[Key]>, TokenFault> {
     let header = header_of(token)?;
     let fetched = set.keys_for(header.kid.as_deref()).await;
@@ -257,8 +255,8 @@ fn forward(claims: &BTreeMap<String, config::FieldName>) -> Vec<(String, HeaderN
     claims.iter().map(|(claim, name)| (claim.clone(), name.0.clone())).collect()
 }
 
-/// Refuses a token whose header changes how the token must be read. A key or the address of a key in the header
-/// (`jwk`, `jku`, `x5u`, `x5c`) is ignored.
+/// Refuses a token whose header changes how the token must be read. If the header contains a key or the address
+/// of a key (`jwk`, `jku`, `x5u`, `x5c`), this part is ignored.
 fn check_header(header: &Header) -> Result<(), TokenFault> {
     let is_access_token = |kind: &str| {
         let kind = kind.to_ascii_lowercase();
@@ -279,9 +277,8 @@ fn check_header(header: &Header) -> Result<(), TokenFault> {
     Ok(())
 }
 
-/// Makes checks in which the library is too lenient. The library accepts an array of issuers, although a token
-/// has one issuer (RFC 7519 4.1.1). For a table without an audience, the library accepts an `aud` that is
-/// neither a text nor an array of texts.
+/// Refuses claims that the library wrongly accepts: an array of issuers, although a token has one issuer (RFC
+/// 7519 4.1.1), and an `aud` that is neither a text nor an array of texts, if the table names no audience.
 fn check_claims(claims: &Map<String, Value>, rule: &Validation) -> Result<(), TokenFault> {
     if !claims.get("iss").is_none_or(Value::is_string) {
         return Err(TokenFault::Token(in_words(&ErrorKind::InvalidIssuer)));
@@ -304,8 +301,8 @@ fn in_words(error: &ErrorKind) -> &'static str {
     }
 }
 
-/// Converts a claim to the value of a header field. Returns `None` for an empty claim. Refuses a claim that a
-/// backend could misread.
+/// Converts a claim to the value of a header field. Returns `None` for an empty claim, and an error for a claim
+/// that a backend could misread.
 fn field_value(value: &Value) -> Result<Option<HeaderValue>, TokenFault> {
     const FAULT: TokenFault = TokenFault::Token("the token has a claim that cannot be passed on");
     let text = match value {

@@ -1,5 +1,5 @@
-//! Keys that verify tokens. Each key belongs to one family of algorithms, which the token cannot choose. A
-//! public key is never used as a secret (RFC 8725 2.1).
+//! Keys that verify tokens. Each key is for one family of algorithms, and a token cannot choose another family.
+//! A public key is therefore never used as a secret (RFC 8725 2.1).
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use openssl::nid::Nid;
@@ -8,15 +8,15 @@ use openssl::x509::X509;
 
 use crate::config::JwtAlgorithm;
 
-/// Minimum length of a secret, in bytes: a shorter one can be guessed (RFC 7518 3.2 asks for as many bits as
-/// the hash has).
+/// Minimum length of a secret, in bytes, because a shorter secret can be guessed. RFC 7518 3.2 demands at least
+/// the length of the hash.
 const MIN_SECRET_BYTES: usize = 32;
 /// Minimum length of an RSA key, in bits (RFC 7518 3.3).
 const MIN_RSA_BITS: u32 = 2048;
 
-/// Key that verifies tokens.
+/// Key that verifies the signatures of tokens.
 pub(super) struct Key {
-    /// Id of the key (`kid`).
+    /// Id of the key (`kid`); `None` if the key has no id and may verify any token.
     pub(super) id: Option<String>,
     pub(super) key: DecodingKey,
     /// Algorithms for which the key is used.
@@ -28,7 +28,7 @@ impl Key {
         Key { id: None, key, algorithms: algorithms.to_vec() }
     }
 
-    /// Returns true if a token with this `kid` can mean this key.
+    /// Returns true if this key may have signed a token with this `kid`. A key without id matches every `kid`.
     pub(super) fn is_called(&self, kid: &str) -> bool {
         self.id.as_deref().is_none_or(|id| id == kid)
     }
@@ -50,7 +50,7 @@ impl Key {
     /// Parses every public key and certificate in `text` (PEM).
     ///
     /// # Errors
-    /// Returns an error if there is no key, or a key that no algorithm can use.
+    /// Returns an error if there is no key, or if one of the keys cannot be used.
     pub(super) fn from_pem(text: &str) -> Result<Vec<Self>, String> {
         let mut keys = Vec::new();
         for block in text.split("-----BEGIN ").skip(1) {

@@ -1,8 +1,8 @@
 //! `[auth]`: checks the credentials of a request. Each kind of authentication has a file. All kinds share the
-//! form of a refusal (`challenge`) and the result of a successful check ([`Identity`]). The credentials do not
-//! reach the backend: a backend that got passwords or tokens could use them elsewhere.
+//! form of a refusal (`challenge`) and the result of a successful check ([`Identity`]). By default the backend
+//! does not get the credentials, because it could use passwords or tokens elsewhere.
 //!
-//! A refused request gets a local reply before any part of it goes to a backend.
+//! A refused request gets a local reply before any part of the request is sent to a backend.
 
 mod api_key;
 mod basic;
@@ -37,7 +37,7 @@ use crate::reply::Reply;
 /// Compiled `[auth]` table.
 pub struct Auth {
     means: AuthMethod,
-    /// Field with the credentials, which the gateway removes; `None` if the backend gets it.
+    /// Header field with the credentials, which the gateway removes; `None` if the gateway removes no field.
     removed: Option<HeaderName>,
     /// Kind of authentication.
     pub kind: AuthKind,
@@ -52,9 +52,9 @@ enum AuthMethod {
 
 /// Result of a check, available at once or later: the identity of the client, or the refusal.
 pub enum Checked<'a> {
-    /// Verdict that is known at once, as for most requests.
+    /// The verdict is known at once, as for most requests.
     AtOnce(Verdict<Arc<Identity>>),
-    /// Verdict that takes time. The future does not need the request any more, and the caller may drop it.
+    /// The verdict takes time. The future does not borrow the request, and the caller may drop the future.
     Later(BoxFuture<'a, Verdict<Arc<Identity>>>),
 }
 
@@ -103,7 +103,7 @@ impl fmt::Debug for Auth {
     }
 }
 
-/// Content of a field that must occur once.
+/// Credentials in a header field that must occur only once.
 enum Credentials<'h> {
     /// The field is absent, or has credentials of another scheme.
     None,

@@ -1,5 +1,5 @@
-//! Parses the file of users and their password hashes, as `htpasswd -B` writes it: one `name:hash` a line, with
-//! a hash of bcrypt or argon2. Hashes that are quick to guess are refused when the file is read.
+//! Parses a file of users and their password hashes, as `htpasswd -B` writes it: one `name:hash` a line, with a
+//! hash of bcrypt or argon2. Other hashes are refused, because their passwords can be guessed quickly.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -14,23 +14,23 @@ use http::HeaderName;
 use super::Identity;
 use super::cache::{Cache, Digest};
 
-/// Accepted costs of bcrypt, as powers of two: bcrypt allows no fewer than 2^4 rounds, and 2^14 take about a
-/// second. Other clients have to wait while an attacker's guess is hashed.
+/// Accepted costs of bcrypt, as powers of two: bcrypt requires at least 2^4 rounds, and 2^14 rounds take about
+/// a second. Higher costs are refused, because other clients wait while an attacker's guess is hashed.
 const BCRYPT_COSTS: RangeInclusive<u32> = 4..=14;
-/// Maximum parameters of argon2, for about the same time: memory in KiB, memory times passes, lanes.
+/// Maximum parameters of argon2, which take about as long as bcrypt: memory in KiB, memory times passes, lanes.
 const MAX_ARGON2: (u32, u64, u32) = (256 * 1024, 512 * 1024, 16);
 
-/// Users of a file, and the passwords that were proved a short time ago.
+/// Users of a file, with the cache of proved passwords.
 pub(super) struct Users {
     users: HashMap<String, Arc<User>>,
-    /// Sorted names of the users. The password for an unknown name is compared with the hash of one of them.
+    /// Sorted names of the users. One of the users stands in for an unknown name: see [`Users::stand_in`].
     names: Vec<String>,
-    /// Proved credentials with their users. A changed file shares the cache with its earlier version, so that
-    /// not all users have to be checked again at once: see [`Users::known`].
+    /// Proved credentials with their users. After a change of the file the cache stays, so that not all
+    /// passwords have to be hashed again at once: see [`Users::known`].
     cache: Arc<Cache<Arc<User>>>,
 }
 
-/// User in a line of the file.
+/// User from a line of the file.
 struct User {
     hash: Hash,
     identity: Arc<Identity>,
@@ -43,7 +43,7 @@ enum Hash {
 }
 
 impl Users {
-    /// Parses the users in `text`, the content of `file`. A backend gets the name in `field`.
+    /// Parses the users in `text`, the content of `file`. Backends get the name in `field`.
     ///
     /// # Errors
     /// Returns a description of the first faulty line, and a remedy.
@@ -69,7 +69,7 @@ impl Users {
             }
         }
         if users.is_empty() {
-            // An empty file is most likely half written, and with it no client could pass.
+            // An empty file is most likely only half written, and no client could pass with it.
             return Err(format!("'{file}' holds no user; add one with `htpasswd -B {file} NAME`"));
         }
         let mut names: Vec<String> = users.keys().cloned().collect();
@@ -88,8 +88,8 @@ impl Users {
         self.cache.digest(pair.as_bytes())
     }
 
-    /// Returns the user that has proved these credentials a short time ago, if the user's line in the file has
-    /// not changed since.
+    /// Returns the user whose proved credentials are in the cache, if the user's line in the file has not
+    /// changed since the proof.
     pub(super) fn known(&self, digest: &Digest) -> Option<Arc<Identity>> {
         let proved = self.cache.find(digest, Instant::now())?;
         let user = self.users.get(&proved.identity.name)?;
@@ -97,7 +97,7 @@ impl Users {
     }
 
     /// Returns the user with this name and password, and caches the proof. The check takes long. If all hashes
-    /// cost the same, an unknown name takes as long as a known one, so that a client cannot find out names.
+    /// cost the same, it takes equally long for an unknown name, so that clients cannot find out names.
     pub(super) fn verify(&self, pair: &str, digest: Digest) -> Option<Arc<Identity>> {
         let (name, password) = pair.split_once(':')?;
         let known = self.users.get(name);
@@ -109,8 +109,8 @@ impl Users {
         Some(user.identity.clone())
     }
 
-    /// Returns a user to compare with in place of the unknown `name`. A name always gets the same user, because
-    /// different times would reveal that the name is unknown.
+    /// Returns a user to compare with in place of the unknown `name`. The same name always gets the same user,
+    /// because different times for one name would reveal that it is unknown.
     fn stand_in(&self, name: &str) -> Option<&Arc<User>> {
         let digest = self.cache.digest(name.as_bytes())?;
         let number = u64::from_le_bytes(digest[..8].try_into().ok()?);
@@ -125,7 +125,7 @@ impl Hash {
             let damaged = "the bcrypt hash is damaged; make a new one with `htpasswd -B`";
             let parts: bcrypt::HashParts = text.parse().map_err(|_| damaged)?;
             if text.as_bytes().get(4) == Some(&b'+') {
-                // Rust parses "+4" as a number, and other programs that read hashes do not.
+                // Rust parses "+4" as a number, but other programs that read hashes do not.
                 return Err(damaged.to_owned());
             }
             if !BCRYPT_COSTS.contains(&parts.get_cost()) {
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(known(&changed), None, "it is no more the password");
         let removed = Users::read("users", &format!("bob:{}\n", bcrypt("a")), None).unwrap().after(&changed);
         assert_eq!(known(&removed), None);
-        // A check against the old file that ends after the change proves nothing for the new file.
+        // A check against an old line that ends after the line has changed proves nothing for the new line.
         assert!(
             name(&users, "alice", "a").is_some() && known(&removed).is_none() && known(&changed).is_none()
         );

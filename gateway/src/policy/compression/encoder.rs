@@ -1,5 +1,5 @@
 //! Compresses a body part by part. If the length of the body is not known, each compressed part is flushed and
-//! sent on: the backend may send nothing more for a while.
+//! sent at once, because the next part may come much later.
 
 use std::io::Write;
 
@@ -12,8 +12,7 @@ use zstd::stream::write::Encoder as Zstd;
 
 use crate::config::{Coding, CompressionLevel};
 
-/// Window of Brotli, as a power of two: half a megabyte. A larger window would cost that memory for each
-/// response.
+/// Window of Brotli, as a power of two: half a megabyte. Each response needs memory for a whole window.
 const BROTLI_WINDOW: u32 = 19;
 /// Size of Brotli's buffer, in bytes.
 const BROTLI_BUFFER: usize = 4096;
@@ -22,15 +21,15 @@ const BROTLI_BUFFER: usize = 4096;
 pub struct Encoder {
     /// Compressing stream; `None` after its end.
     stream: Option<Stream>,
-    /// True if each part is flushed and sent on at once.
+    /// True if each part is flushed and sent at once; false if the encoder may collect data.
     flushes: bool,
 }
 
 enum Stream {
     Gzip(Gzip<Vec<u8>>),
     Brotli(Box<Brotli<Vec<u8>>>),
-    /// The mutex is never locked. It makes the stream `Sync`: other threads may refer to a request's context,
-    /// and Zstandard's stream alone does not allow that.
+    /// The mutex is never locked. It makes the stream `Sync`, which a request's context must be and Zstandard's
+    /// stream alone is not.
     Zstd(Box<Mutex<Zstd<'static, Vec<u8>>>>),
 }
 
@@ -62,7 +61,7 @@ impl Encoder {
         Ok(Encoder { stream: Some(stream), flushes: length.is_none() })
     }
 
-    /// Replaces a part of the body by its compressed form. `end` is true for the last part.
+    /// Replaces a part of the body by the compressed data that is ready. `end` is true for the last part.
     ///
     /// # Errors
     /// Returns an error if the body is longer than announced.
@@ -75,7 +74,7 @@ impl Encoder {
             Some(rest) => [compressed, rest].concat(),
             None => compressed,
         };
-        // In the chunked coding an empty part would end the body.
+        // With chunked transfer coding an empty part would end the body.
         *body = Some(Bytes::from(compressed)).filter(|part| !part.is_empty());
         Ok(())
     }

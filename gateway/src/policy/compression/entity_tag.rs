@@ -3,7 +3,7 @@
 
 use http::HeaderValue;
 
-/// Returns the tags in one line of a list: a flag that is true for a weak tag, and the text between the quotes.
+/// Returns each tag in one line of a list: true for a weak tag, and the text between the quotes.
 pub(super) fn tags(line: &HeaderValue) -> impl Iterator<Item = (bool, &[u8])> {
     let mut rest = line.as_bytes();
     std::iter::from_fn(move || {

@@ -1,13 +1,13 @@
-//! `[compression]`: compresses responses to the client if the client accepts that and it saves enough.
+//! `[compression]`: compresses responses if the client accepts that and the compression saves enough.
 //!
-//! The choice shows in more than the 200. A 206 and a 304 must carry the same fields as the 200 to the same
-//! request (RFC 9110 15.3.7 and 15.4.5), and so must a response to HEAD (9.3.2). A 304 does not tell the type
-//! of the resource, and a 206 need not. This module therefore adds to every response the fields that do not
-//! depend on the type.
+//! Compression affects more than the 200. A 206 and a 304 must have the same fields as the 200 to the same
+//! request (RFC 9110 15.3.7 and 15.4.5), and so must a response to HEAD (9.3.2). But a 304 does not name the
+//! media type of the resource, and a 206 need not. Therefore the fields that do not depend on the media type
+//! are added to every response.
 //!
-//! The gateway does not use Pingora's module. That module takes the first coding that the client names,
-//! regardless of its weight, does not end a body that it compresses with Brotli, and holds back data that
-//! should flow.
+//! The gateway does not use Pingora's module, because that module has three faults. It uses the first coding
+//! that the client names, regardless of the weight; it does not end a body that it compresses with Brotli; and
+//! it delays data that should be sent at once.
 
 mod encoder;
 mod entity_tag;
@@ -33,8 +33,8 @@ const DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-md5"),
 ];
 
-/// Media type of server-sent events. Events are small and must arrive at once, so they are never compressed,
-/// even if `types` lists the type.
+/// Media type of server-sent events. Events are small and must arrive at once, so they are not compressed even
+/// if `types` lists this type.
 const EVENTS: &str = "text/event-stream";
 
 /// The compiled `[compression]` table.
@@ -66,8 +66,8 @@ fn name(coding: Coding) -> &'static str {
 }
 
 impl Compression {
-    /// Decides if the response to `request` is compressed, and changes its head accordingly. Returns the
-    /// encoder of the body, or `None` if the body stays as it is or there is no body.
+    /// Decides if the response to `request` is compressed, and changes the response head accordingly. Returns
+    /// the encoder of the body; `None` if the body stays uncompressed or there is no body.
     ///
     /// # Errors
     /// Returns an error if Pingora refuses a field, which it does not do for these, or if the encoder cannot be
@@ -80,8 +80,8 @@ impl Compression {
         if response.status.is_informational() {
             return Ok(None);
         }
-        // Every response gets Vary: a 304 or a 206 does not tell the type of the whole resource, and must say
-        // the same as the 200.
+        // Every response gets Vary, because a 304 or 206 must have the same Vary as the 200 but does not name
+        // the media type of the whole resource.
         add_vary(response, "Accept-Encoding")?;
         let coding = self.choose(&request.headers).filter(|_| may_change(request));
         if response.status == StatusCode::NOT_MODIFIED
@@ -103,7 +103,7 @@ impl Compression {
         Encoder::new(coding, self.level, length).map(Some)
     }
 
-    /// Returns true if the response can be compressed with benefit, for a client that accepts it.
+    /// Returns true if the response can be compressed and the compression saves enough.
     fn is_worth_it(&self, response: &ResponseHeader) -> bool {
         let has = |name: &HeaderName| response.headers.contains_key(name);
         let bodiless = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];
@@ -111,7 +111,7 @@ impl Compression {
         is_whole
             && !bodiless.contains(&response.status)
             && !has(&CONTENT_ENCODING)
-            // Trailers could not follow: with Pingora the body ends with the data that is flushed last.
+            // Trailers could not follow, because Pingora ends the body with the data that is flushed last.
             && !has(&TRAILER)
             && !DIGESTS.iter().any(has)
             && !forbids_change(&response.headers)
@@ -128,7 +128,8 @@ impl Compression {
     }
 
     /// Returns the coding with the highest weight in Accept-Encoding, and among equals the first in the
-    /// configuration (RFC 9110 12.5.3). Returns `None` if the client prefers no coding.
+    /// configuration (RFC 9110 12.5.3). Returns `None` if the client prefers an uncompressed body or accepts
+    /// none of the codings.
     fn choose(&self, request: &HeaderMap) -> Option<Coding> {
         let (mut others, mut plain) = (0, None);
         let mut weights: Vec<Option<u16>> = vec![None; self.codings.len()];
@@ -152,19 +153,18 @@ impl Compression {
     }
 }
 
-/// Returns true if the response to `request` may be compressed at all. A request with Range gets the resource
-/// uncompressed, in part or as a whole: a 206 then belongs to the same representation as a 200 to the same
-/// request.
+/// Returns true if the response to `request` may be compressed at all. A response to a request with Range stays
+/// uncompressed, because a 206 and a 200 to the same request must be of the same representation.
 fn may_change(request: &RequestHeader) -> bool {
-    // Before HTTP/1.1 a body of unknown length can only end with the connection.
+    // Before HTTP/1.1, only the end of the connection can end a body of unknown length.
     request.version > Version::HTTP_10
         && !forbids_change(&request.headers)
         && !request.headers.contains_key(RANGE)
 }
 
-/// Returns true if the client that gets this 304 holds the compressed form of the resource. The client holds it
-/// if If-None-Match lists the weak form of the response's tag. If the client lists both forms, `compresses`
-/// tells which form it would get now.
+/// Returns true if the client that gets this 304 has the compressed form of the resource: its If-None-Match
+/// then lists the weak form of the response's tag. If the client lists the weak and the strong form,
+/// `compresses` decides: it is true if the client would get the compressed form now.
 fn holds_compressed(request: &RequestHeader, response: &ResponseHeader, compresses: bool) -> bool {
     let Some(Some((false, tag))) = response.headers.get(ETAG).map(|tag| entity_tag::tags(tag).next()) else {
         return false;
@@ -185,7 +185,7 @@ fn length(response: &ResponseHeader) -> Option<u64> {
     decimal::strict(response.headers.get(CONTENT_LENGTH)?.as_bytes()).ok()
 }
 
-/// Makes a strong entity tag weak, because the compressed body has the same meaning and not the same bytes (RFC
+/// Makes a strong entity tag weak, because the compressed body has the same meaning but not the same bytes (RFC
 /// 9110 8.8.1). Removes a malformed tag.
 fn weaken(response: &mut ResponseHeader) -> Result<()> {
     let Some(strong) = response.headers.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/")) else {
@@ -361,7 +361,7 @@ mod tests {
         };
         for kind in ["text/html", "image/jpeg"] {
             for asked in [&[gzip, part][..], &[part]] {
-                // A 206 with several ranges has another type than the resource.
+                // A 206 with several ranges has another media type than the resource.
                 for of_part in [kind, "multipart/byteranges; boundary=x"] {
                     let whole = said(asked, 200, Some(kind));
                     assert_eq!(said(asked, 206, Some(of_part)), whole, "{kind} {asked:?}");

@@ -1,6 +1,6 @@
-//! Tells the backend who the client is, in `X-Forwarded-*`, `X-Real-IP` and `Via`. The function `origin` finds
-//! the client by the fields of trusted proxies in front of the gateway. The gateway first removes every such
-//! field of the request, because a backend believes these fields.
+//! Tells the backend who the client is, in `X-Forwarded-*` and `X-Real-IP`, and makes the `Via` field. The
+//! gateway first removes every field in which a client could claim another identity, because a backend believes
+//! these fields. The function `origin` finds the client if there are trusted proxies in front of the gateway.
 
 mod origin;
 
@@ -21,20 +21,20 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Facts that the gateway knows about the client of a request.
 pub struct ForwardedClient<'a> {
-    /// Address of the client; `None` if it came over a Unix socket.
+    /// Address of the client; `None` on a Unix socket.
     pub address: Option<IpAddr>,
-    /// True if the client came by HTTPS.
+    /// True if the client uses HTTPS.
     pub is_https: bool,
     /// Host that the client asked for, as the client wrote it.
     pub host: Option<&'a str>,
 }
 
-/// Replaces the client's claims about itself by the known facts.
+/// Replaces the client's claims about itself by the facts that the gateway knows.
 ///
 /// # Errors
 /// Returns an error if Pingora refuses a field, which does not happen: all values are valid.
 pub fn apply(request: &mut RequestHeader, client: &ForwardedClient<'_>) -> Result<()> {
-    // Remove every field by which a client could pass for another one.
+    // Remove every field by which a client could pretend to be another client.
     remove_where(request, is_claim);
     if let Some(address) = client.address {
         let mut text = String::with_capacity(45);
@@ -55,8 +55,8 @@ pub fn apply(request: &mut RequestHeader, client: &ForwardedClient<'_>) -> Resul
     Ok(())
 }
 
-/// Returns true if backends may learn from the field `name` who the client is, how it connected, or which path
-/// it asked for.
+/// Returns true if backends may read in the field `name` who the client is, how the client connected, or which
+/// path it asked for.
 fn is_claim(name: &str) -> bool {
     const BEGINNINGS: [&str; 9] = [
         "x-forwarded",
@@ -74,14 +74,14 @@ fn is_claim(name: &str) -> bool {
         "true-client-ip" | "cf-connecting-ip" | "cf-connecting-ipv6" | "fastly-client-ip" => true,
         "client-cert" | "client-cert-chain" => true,
         "x-user" | "x-remote-user" | "remote-user" => true,
-        // Some frameworks route by this field.
+        // Some frameworks use this field as the path.
         "x-rewrite-url" => true,
         name => BEGINNINGS.iter().any(|beginning| name.starts_with(beginning)),
     }
 }
 
-/// Returns the `Via` field for a message that was received over `version` (RFC 9110 7.6.3). A proxy adds its
-/// entry to those that are there.
+/// Returns the `Via` field for a message that was received over `version` (RFC 9110 7.6.3). The caller appends
+/// this field to the `Via` fields of the message.
 pub fn via(version: Version) -> (HeaderName, HeaderValue) {
     let via = match version {
         Version::HTTP_2 => "2 gateway",

@@ -1,6 +1,7 @@
-//! Finds the client by the fields of trusted proxies in front of the gateway. Each proxy appends the address of
-//! its client to a list. The list is therefore read from its end, and the reading stops at the first untrusted
-//! address: text that an untrusted client wrote before it has no effect, even if it is malformed.
+//! Finds the client by the header fields of trusted proxies in front of the gateway. Each proxy appends the
+//! address of its client to a list. The gateway therefore reads the list from its end, up to the first
+//! untrusted address. Text before this address, which any client may have written, has no effect, even if it is
+//! malformed.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -13,18 +14,18 @@ use crate::util::field_list::members_of;
 /// Maximum number of proxies in a row. A longer list is a loop, or an attempt to cost the gateway time.
 const MAX_HOPS: usize = 32;
 
-/// Client for which a peer speaks.
+/// Client whose request the gateway got, directly or from a trusted proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// Address of the client.
+    /// Address of the client; `None` on a Unix socket.
     pub address: Option<IpAddr>,
-    /// True if the client came by HTTPS; `None` if no trusted proxy says.
+    /// True if the client used HTTPS, false if not; `None` if no trusted proxy says.
     pub is_https: Option<bool>,
 }
 
-/// Returns the client for which `peer` speaks: the peer itself, unless it is one of `trusted`. For a trusted
-/// peer, the list in `field` (and in no other field) is read from its end, as long as the address before was
-/// trusted. The first untrusted address is the client.
+/// Returns the client of a request that `peer` sent. If `peer` is not in `trusted`, it is the client itself. If
+/// `peer` is trusted, the list in `field` (and in no other field) is read from its end, and the first untrusted
+/// address is the client.
 pub fn origin(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[Cidr], field: TrustedField) -> Origin {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let Some(mut client) = peer.filter(|peer| is_trusted(*peer)) else {
@@ -44,8 +45,8 @@ pub fn origin(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[Cidr], field
             TrustedField::XForwardedFor => text(entry).and_then(address).map(|address| (address, is_https)),
             TrustedField::Forwarded => element(entry),
         };
-        // An entry that is not an address is not from a trusted proxy, or hides the client on purpose (RFC 7239
-        // 6.3). The proxy that wrote it is then the last known address.
+        // An entry that is not an address was not written by a trusted proxy, or hides the client on purpose
+        // (RFC 7239 6.3). The last address that was read then counts as the client.
         let Some(hop) = hop else { break };
         (client, is_https) = hop;
         if !is_trusted(client) {
@@ -55,7 +56,7 @@ pub fn origin(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[Cidr], field
     Origin { address: Some(client), is_https }
 }
 
-/// Returns true if the nearest proxy says that it was reached over HTTPS. Returns `None` if it does not say.
+/// Returns true if the nearest proxy says that its client used HTTPS; `None` if it does not say.
 fn last_proto(headers: &HeaderMap) -> Option<bool> {
     let mut lines = headers.get_all(X_FORWARDED_PROTO).iter().rev();
     let last = lines.find_map(|line| members_of(line.as_bytes()).next_back())?;
@@ -75,9 +76,9 @@ fn is_https(scheme: &str) -> Option<bool> {
     }
 }
 
-/// Returns the parts of a list from its end, without surrounding white space. Text in quotes belongs to one
-/// part. Quotes are also matched from the end: a quote at the beginning, which any client may have written,
-/// hides nothing.
+/// Returns the parts of a list from its end, without surrounding white space. A separator inside quotes does
+/// not end a part. Quotes are also matched from the end, so that a single quote at the beginning, which any
+/// client may have written, has no effect on later parts.
 fn backwards(list: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(list);
     std::iter::from_fn(move || {
@@ -108,7 +109,7 @@ fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
 }
 
-/// Parses an element of `Forwarded` (RFC 7239 4): the address of the client, and true if it came by HTTPS.
+/// Parses an element of `Forwarded` (RFC 7239 4): the address of the client, and true if the client used HTTPS.
 /// Returns `None` if the element has no valid address.
 fn element(element: &[u8]) -> Option<(IpAddr, Option<bool>)> {
     let (mut node, mut proto) = (None, None);
@@ -120,7 +121,7 @@ fn element(element: &[u8]) -> Option<(IpAddr, Option<bool>)> {
             None => value,
         };
         if name.eq_ignore_ascii_case("for") {
-            // With two `for` parameters the right one is unknown.
+            // With two `for` parameters, the gateway cannot know which address is right.
             if node.replace(self::node(value)?).is_some() {
                 return None;
             }
@@ -131,8 +132,8 @@ fn element(element: &[u8]) -> Option<(IpAddr, Option<bool>)> {
     Some((node?, proto))
 }
 
-/// Parses a node (RFC 7239 6), in which IPv6 has brackets. Returns `None` for `unknown` and for a name that
-/// hides the address.
+/// Parses a node (RFC 7239 6), in which an IPv6 address has brackets. Returns `None` for `unknown`, and for a
+/// name in place of an address.
 fn node(text: &str) -> Option<IpAddr> {
     let is_v6 = text.matches(':').count() > 1;
     (text.starts_with('[') == is_v6).then(|| address(text)).flatten()
@@ -149,7 +150,7 @@ fn address(text: &str) -> Option<IpAddr> {
     Some(found.to_canonical())
 }
 
-/// Parses an IPv6 address and drops its zone, which has a meaning only on the host that wrote it (RFC 4007 11).
+/// Parses an IPv6 address without its zone, which has a meaning only on the host that wrote it (RFC 4007 11).
 fn v6(text: &str) -> Option<IpAddr> {
     let (address, zone) = text.split_once('%').unwrap_or((text, "0"));
     let is_zone =

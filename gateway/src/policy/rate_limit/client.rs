@@ -1,5 +1,5 @@
-//! Identifies the client that a rate limit counts: by its address, or by a field, a cookie, or a claim of its
-//! token.
+//! Identifies the client that a rate limit counts: by the client's address, by a header field, by a cookie, or
+//! by a claim of the client's token.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,18 +9,18 @@ use http::HeaderMap;
 use crate::config::{RateLimitKey, client_network};
 use crate::policy::cookies;
 
-/// Facts about the client of a request.
+/// Facts about a request that can identify its client.
 #[derive(Clone, Copy)]
 pub struct RateLimitSubject<'r> {
     /// Address of the client; `None` on a Unix socket.
     pub address: Option<IpAddr>,
     /// Header fields of the request.
     pub headers: &'r HeaderMap,
-    /// Claims of the client's token.
+    /// Function that returns a claim of the client's token.
     pub claim: &'r dyn Fn(&str) -> Option<Cow<'r, str>>,
 }
 
-/// Client with its own count. An address differs from a name with the same text.
+/// Key of a client in the counters. An address and a name are different keys, even if their text is the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum ClientKey<'r> {
     Address(IpAddr),
@@ -28,8 +28,8 @@ pub(super) enum ClientKey<'r> {
 }
 
 impl<'r> ClientKey<'r> {
-    /// Returns the client that `key` identifies. A client without such a name, or with an empty one, is
-    /// identified by its address.
+    /// Returns the key of the client. If the request lacks the part that `key` names, or the part is empty, the
+    /// address identifies the client.
     pub(super) fn of(key: &RateLimitKey, subject: &RateLimitSubject<'r>) -> Self {
         let name = match key {
             RateLimitKey::ClientIp => None,
@@ -50,7 +50,7 @@ impl<'r> ClientKey<'r> {
         }
     }
 
-    /// Returns the client as bytes, which differ for different clients.
+    /// Returns the key as bytes, which differ for different clients.
     pub(super) fn bytes(&self) -> (u8, [u8; 16], &[u8]) {
         match self {
             ClientKey::Address(IpAddr::V4(address)) => (4, address.to_ipv6_mapped().octets(), &[]),

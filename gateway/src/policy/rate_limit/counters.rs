@@ -1,16 +1,15 @@
 //! Counters for any number of clients in a fixed amount of memory.
 //!
-//! The counters are a table of slots (by default 2¹⁸ in 4.25 MiB), in buckets of eight. A client's key consists
-//! of 64 bits of a hash that no client can compute. The key selects one bucket; in the bucket, the client has
-//! its own slot, so clients are never counted together. A slot whose window has passed is free for the next
-//! client. If all eight clients of a bucket are within their windows, a ninth client takes the slot with the
-//! fewest requests, and the count of that slot's client starts anew. A flood of addresses therefore costs no
-//! memory, and first evicts the clients with the fewest requests. A client with n requests is evicted only
-//! after seven other clients of its bucket have each made as many requests. A client cannot know which clients
-//! share its bucket.
+//! The counters are a table of slots (by default 2¹⁸ in 4.25 MiB), in buckets of eight. A client's key is a
+//! hash of 64 bits that no client can compute. The key selects one bucket. In the bucket each client has a
+//! separate slot, so clients are not counted together. A slot whose window has passed is free for the next
+//! client. If all eight clients of a bucket are within their windows, a ninth client evicts the client with the
+//! fewest requests, whose count is lost. A flood of addresses therefore costs no memory, and first evicts the
+//! clients with the fewest requests. A client with n requests is evicted only after the seven other clients of
+//! its bucket have made as many requests each. A client cannot know which clients share its bucket.
 //!
-//! Counting takes no lock: a slot's window and count are one atomic word. The first request of a client that
-//! has no slot takes the lock of its bucket, so that the client cannot get two slots.
+//! Counting takes no lock, because a slot's window and count are one atomic word. Only a client without a slot
+//! takes the lock of its bucket, so that it cannot get two slots.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,8 +22,8 @@ use crate::config::MAX_RATE_LIMIT;
 
 const WAYS: usize = 8;
 
-/// Number of bits for the count in a slot's word (24 bits). The other 40 bits are the end of the window in
-/// milliseconds, which is enough for 34 years.
+/// Number of bits for the count in a slot's word. The other 40 bits are the end of the window in milliseconds,
+/// which is enough for 34 years.
 const COUNT_BITS: u32 = 24;
 const _: () = assert!(MAX_RATE_LIMIT < 1 << COUNT_BITS, "a count would run into the time");
 
@@ -50,25 +49,25 @@ struct Slot {
     word: AtomicU64,
 }
 
-/// State of a client in a window.
+/// State of a client in a window, at the time of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     /// True if the request is within the limit.
     pub allowed: bool,
-    /// Number of requests in this window. The count includes the current request if that is allowed.
+    /// Number of requests in this window, including the current request if it is allowed.
     pub used: u32,
     /// Milliseconds until the end of the window.
     pub reset_ms: u64,
 }
 
 impl Count {
-    /// Returns true if the window was checked: a checked window always has time left.
+    /// Returns true if the window was checked. The default value is an unchecked window, with no time left.
     pub(super) fn is_known(self) -> bool {
         self.reset_ms > 0
     }
 }
 
-/// Parameters of one count.
+/// Limit, window and current time for counting one request.
 #[derive(Clone, Copy)]
 struct Rule {
     limit: u32,
@@ -77,7 +76,7 @@ struct Rule {
 }
 
 impl Counters {
-    /// Creates an empty table for so many clients. `evicted` counts the clients that were evicted for lack of
+    /// Creates an empty table for `clients` clients. `evicted` counts the clients that are evicted for lack of
     /// room.
     pub fn new(clients: usize, evicted: IntCounter) -> Self {
         Counters {
@@ -88,7 +87,7 @@ impl Counters {
         }
     }
 
-    /// Returns true if the table has the size of one for so many clients.
+    /// Returns true if the table has exactly the size for `clients` clients.
     pub fn has_room_for(&self, clients: usize) -> bool {
         self.buckets.len() == clients.div_ceil(WAYS).max(1)
     }
@@ -103,7 +102,7 @@ impl Counters {
         self.hasher.hash_one(of).max(1)
     }
 
-    /// Returns the state of a client, without counting a request.
+    /// Returns the state of a client without counting. `allowed` is true if the next request would be allowed.
     pub fn peek(&self, key: u64, limit: u32, window_ms: u64, now: Instant) -> Count {
         let now_ms = self.clock(now);
         let found = self.bucket(key).find(key).map(|slot| slot.word.load(Ordering::Acquire));
@@ -131,7 +130,7 @@ impl Counters {
         }
     }
 
-    /// Undoes the `count` that was made at `now`. Returns the state of the client after that.
+    /// Takes back a request that was counted at `now` with the result `count`. Returns the client's new state.
     pub fn give_back(&self, key: u64, count: Count, now: Instant) -> Count {
         let end = self.clock(now).saturating_add(count.reset_ms);
         if let Some(slot) = self.bucket(key).find(key) {
@@ -155,8 +154,8 @@ impl Bucket {
         self.slots.iter().find(|slot| slot.key.load(Ordering::Acquire) == key)
     }
 
-    /// Gives a client a slot, with its first request counted. Returns false if the client has got a slot in the
-    /// meantime.
+    /// Gives a client a slot and counts its first request. Returns false if another thread has given the client
+    /// a slot.
     fn welcome(&self, key: u64, rule: Rule, evicted: &IntCounter) -> bool {
         let _one_at_a_time = self.newcomers.lock();
         while self.find(key).is_none() {
@@ -164,8 +163,8 @@ impl Bucket {
             let least =
                 words.min_by_key(|(_, word)| if is_over(*word, rule.now_ms) { 0 } else { count_of(*word) });
             let Some((slot, word)) = least else { return false };
-            // From here on no thread finds the slot. A thread that found the slot earlier may have counted
-            // since: then its word has changed, and the slot stays with its client.
+            // From here on, no thread finds the slot. But a thread that found it earlier may have counted a
+            // request. Then the word has changed, and the slot's client keeps the slot.
             let owner = slot.key.swap(0, Ordering::AcqRel);
             let fresh = rule.fresh_word();
             if slot.word.compare_exchange(word, fresh, Ordering::AcqRel, Ordering::Acquire).is_ok() {
@@ -182,7 +181,7 @@ impl Bucket {
 }
 
 impl Slot {
-    /// Counts a request of `key`. Returns `None` if the slot no longer belongs to `key`.
+    /// Counts a request of the client `key`. Returns `None` if another client now has the slot.
     fn count(&self, key: u64, rule: Rule) -> Option<Count> {
         let mut word = self.word.load(Ordering::Acquire);
         loop {
@@ -205,7 +204,7 @@ impl Slot {
         }
     }
 
-    /// Takes one request of `key` back, if the current window still is the one that ends at `end`.
+    /// Takes back one request of the client `key`, if the slot's window still is the window that ends at `end`.
     fn give_back(&self, key: u64, end: u64) {
         let mut word = self.word.load(Ordering::Acquire);
         while self.key.load(Ordering::Acquire) == key && end_of(word) == end && count_of(word) > 0 {
@@ -218,7 +217,7 @@ impl Slot {
 }
 
 impl Rule {
-    /// Returns the word of a window that opens now, with one request counted.
+    /// Returns the word of a window that opens now and has one request.
     fn fresh_word(self) -> u64 {
         (self.now_ms.saturating_add(self.window_ms) << COUNT_BITS) | 1
     }

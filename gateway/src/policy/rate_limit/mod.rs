@@ -1,10 +1,10 @@
-//! `[rate_limit]`: limits the number of requests of a client in a window, which opens with the client's first
-//! request. Several windows may apply together. A request needs room in each of them, and is counted in all of
-//! them or in none. A request without room gets 429 until the window has passed.
+//! `[rate_limit]`: limits how many requests a client may send in a window of time, which opens with the
+//! client's first request. If several windows apply, a request needs room in each window, and is counted in all
+//! of them or in none. Requests without room get 429 until the window has passed.
 //!
-//! Counting is exact, per client, in bounded memory: see [`Counters`]. Several gateways can share a window:
-//! then a [`Store`] counts, and the gateway itself counts while the store is away. Every response tells the
-//! client its state (the `RateLimit` fields of draft-ietf-httpapi-ratelimit-headers-10).
+//! Counting is exact, per client, in bounded memory: see [`Counters`]. If several gateways share a window, a
+//! [`Store`] counts, and each gateway counts by itself only while the store is not available. Every response
+//! tells the client its remaining requests (the `RateLimit` fields of draft-ietf-httpapi-ratelimit-headers-10).
 
 mod client;
 mod counters;
@@ -38,11 +38,10 @@ const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy")
 
 /// Compiled `[rate_limit]` of a route.
 pub struct RateLimiter {
-    /// Windows that are checked as soon as a request has its route. They protect everything that follows, such
-    /// as the check of a password.
+    /// Windows that are checked before authentication, so that they also limit the checks of passwords.
     pub on_arrival: Option<Windows>,
-    /// Windows that count by a claim, and can be checked only after the check of the token. A request that is
-    /// refused here has been counted in the other windows.
+    /// Windows whose key is a claim, which are checked only after authentication. A request that they refuse
+    /// has already been counted in the windows on arrival.
     pub by_claim: Option<Windows>,
 }
 
@@ -50,7 +49,7 @@ pub struct RateLimiter {
 pub struct Windows {
     /// Windows that this gateway counts, followed by those that the store counts.
     windows: Vec<Window>,
-    /// Number of windows that this gateway counts.
+    /// Number of windows that this gateway counts; the store counts the others.
     local: usize,
     store: Option<Arc<Store>>,
     counters: Arc<Counters>,
@@ -59,18 +58,18 @@ pub struct Windows {
 
 /// Dependencies of a compiled rate limit.
 pub struct LimiterDeps<'m> {
-    /// Returns the name of a scope, whose requests are counted together. Each scope has another name.
+    /// Function that returns the unique name of a scope. All requests of a scope are counted together.
     pub scope: &'m dyn Fn(RateLimitScope) -> &'m str,
     /// Counters of this gateway.
     pub counters: &'m Arc<Counters>,
-    /// Store that counts for several gateways, for windows that name one.
+    /// Store that counts for several gateways; `None` if no window names a store.
     pub store: Option<&'m Arc<Store>>,
-    /// Returns the counter of the requests that the window of this name refuses.
+    /// Function that returns the metric of the requests that the window with this name refuses.
     pub refusals: &'m dyn Fn(&str) -> Refusals,
 }
 
 impl RateLimiter {
-    /// Creates the limiter for all requests of a scope. Returns `None` if the configuration has no window.
+    /// Creates the limiter of a route. Returns `None` if the configuration has no window.
     pub fn new(config: &RateLimits, means: &LimiterDeps<'_>) -> Option<Self> {
         let is_by_claim = |window: &RateLimit| matches!(window.key, RateLimitKey::Claim(_));
         let limiter = RateLimiter {
@@ -119,8 +118,8 @@ impl Windows {
         })
     }
 
-    /// Counts a request. The verdict is there at once if this gateway counts all windows, or one of its own
-    /// windows refuses the request. Otherwise the caller has to wait for the store.
+    /// Counts a request. The verdict is known at once if this gateway counts all windows, or if it knows that a
+    /// window refuses the request. Otherwise the caller has to wait for the store.
     pub fn check(&self, subject: &RateLimitSubject<'_>, now: Instant) -> CheckOutcome<'_> {
         let mut tally = Tally::default();
         for (key, window) in tally.keys.iter_mut().zip(&self.windows) {
@@ -147,13 +146,13 @@ impl Windows {
         }
     }
 
-    /// Counts a request in these windows, or in none: if one window has no room, the counts in the others are
-    /// undone. Two requests at the same moment can both be refused, if one holds room for a moment that another
-    /// window then denies it. The gateway never lets more requests through than the limit.
+    /// Counts a request in all of these windows and returns true, or in none and returns false if a window has
+    /// no room. Of two concurrent requests both may be refused, if one takes the last room of a window and
+    /// gives it back because another window has no room. The gateway never allows more requests than the limit.
     fn take(&self, windows: Range<usize>, tally: &mut Tally, now: Instant) -> bool {
         let Windows { counters, .. } = self;
         if windows.len() > 1 {
-            // A client that has used up one window must not take room from the others, even for a moment.
+            // A client without room in one window must not take room in the other windows, even for a moment.
             for i in windows.clone() {
                 let Window { limit, ms, .. } = self.windows[i];
                 tally.counts[i] = counters.peek(tally.keys[i], limit, ms, now);
@@ -207,7 +206,7 @@ impl Windows {
     }
 }
 
-/// Keys and counts of a request, by the position of the window.
+/// Keys and counts of one request, in the order of [`Windows`].
 #[derive(Default)]
 struct Tally {
     keys: [u64; MAX_RATE_LIMITS],

@@ -1,4 +1,4 @@
-//! Check of a request that the store must count. The gateway remembers refusals of the store.
+//! Check of a request that the store must count. The gateway remembers when the store refuses a client.
 
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ impl CheckOutcome<'_> {
     }
 }
 
-/// Request that this gateway has counted in its own windows, and that the store has to count in the others.
+/// Check that waits for the store: this gateway has already counted the request in its own windows.
 pub struct Waiting<'w> {
     pub(super) windows: &'w Windows,
     pub(super) store: &'w Store,
@@ -33,8 +33,8 @@ pub struct Waiting<'w> {
 }
 
 impl Waiting<'_> {
-    /// Returns the verdict by the counts of the store. If the store does not respond in time, this gateway
-    /// counts those windows itself.
+    /// Returns the verdict according to the store. If the store does not respond in time, this gateway itself
+    /// counts the request in the store's windows.
     async fn verdict(mut self) -> Verdict<Quota> {
         let (windows, shared) = (self.windows, self.windows.shared());
         let is_taken = match self.store.count(&self.asks).await {
@@ -56,9 +56,8 @@ impl Waiting<'_> {
 }
 
 impl Windows {
-    /// Returns true if the store has refused this client in a window that has not passed. Then the gateway does
-    /// not ask the store: a client that keeps sending requests in spite of refusals must not keep the store
-    /// from serving others.
+    /// Returns true if the store has refused this client in a window that has not passed. The gateway then does
+    /// not ask the store, because a client that ignores refusals must not keep the store busy.
     pub(super) fn is_known_to_be_refused(&self, tally: &mut Tally, now: Instant) -> bool {
         let mut is_refused = false;
         for i in self.shared() {
@@ -82,8 +81,8 @@ impl Windows {
         }
     }
 
-    /// Returns the key under which a refusal by the window at `i` is remembered. The key includes the limit:
-    /// after a change of the limit the gateway asks the store again.
+    /// Returns the key under which a refusal by the window at `i` is remembered. The key includes the limit, so
+    /// that the gateway asks the store again after a change of the limit.
     fn refusal(&self, i: usize, tally: &Tally) -> u64 {
         self.counters.key(("refused", tally.keys[i], self.windows[i].limit))
     }

@@ -175,7 +175,7 @@ fn parallel_requests_count_in_all_windows_or_in_none() {
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert!(admitted <= 250, "round {round}: {admitted}");
-        // All requests that were taken back can be made again.
+        // Requests that were taken back have freed their room.
         admitted += (0..900).filter(|n| ask(["a", "b", "c"][n % 3])).count();
         assert_eq!(admitted, 250, "round {round}");
     }

@@ -1,4 +1,4 @@
-//! A compiled window: its client key, its limit, and the fields that describe it to clients.
+//! A compiled window: its limit, the keys of its clients, and the fields that describe the window to clients.
 
 use std::fmt::Write;
 
@@ -9,9 +9,9 @@ use super::counters::{Count, Counters};
 use crate::config::{CounterStore, RateLimit, RateLimitKey};
 use crate::telemetry::Refusals;
 
-/// Window of a rate limit.
+/// Compiled window of a rate limit.
 pub struct Window {
-    /// Name of the window in fields and metrics.
+    /// Name of the window in header fields and metrics.
     pub name: String,
     /// Maximum number of requests of a client in the window.
     pub limit: u32,
@@ -22,9 +22,9 @@ pub struct Window {
     /// Location of the counters: this gateway or a store.
     pub store: CounterStore,
     pub(super) refusals: Refusals,
-    /// Hash of the scope for the gateway's own table. Requests of a scope are counted together.
+    /// Hash of the scope, for keys in the gateway's own table. Requests of the same scope are counted together.
     scope: u64,
-    /// Hash state of the scope for keys in Redis.
+    /// State of a hash that has read the scope, for keys in Redis.
     shared_scope: Sha256,
 }
 
@@ -36,7 +36,7 @@ impl Window {
         counters: &Counters,
         refusals: Refusals,
     ) -> Self {
-        // The scope includes the length: counts of a window of another length have no meaning here.
+        // The scope includes the length, because counts of a window with another length have no meaning here.
         let scope = format!("{scope} window {name} {} {}", config.window_secs.get(), config.key);
         let mut shared_scope = Sha256::new();
         // The length of the scope comes first, so that scope and client cannot be confused.
@@ -59,8 +59,8 @@ impl Window {
         counters.key((self.scope, ClientKey::of(&self.key, subject)))
     }
 
-    /// Returns the client's key in Redis, which is equal for all gateways. The key is part of a hash, so that
-    /// Redis does not hold names of clients in clear text.
+    /// Returns the client's key in Redis, which is the same for all gateways. The key is a shortened hash, so
+    /// that Redis does not store names of clients in clear text.
     pub(super) fn shared_key(&self, subject: &RateLimitSubject<'_>) -> String {
         let client = ClientKey::of(&self.key, subject);
         let (kind, address, name) = client.bytes();

@@ -13,8 +13,8 @@ use super::socket::Peer;
 use super::wire::{Channel, Message, WireError};
 use crate::process::announce;
 
-/// Maximum time from the transfer of the sockets until the successor's accept loops run. The successor resolves names
-/// meanwhile.
+/// Maximum time from the transfer of the sockets until the successor's accept loops run. In this time, the successor
+/// also resolves names.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// Reason why the listeners were not handed over. This process continues to serve.
@@ -50,11 +50,11 @@ pub enum HandOverError {
     Wire(#[from] WireError),
 }
 
-/// Hands `listeners` to the process that waits at `path`. Returns when that process serves and has been told that this
-/// one stops. The returned value is its process id, if the system reports it.
+/// Hands `listeners` to the process that waits at `path`. Returns when that process serves and has been told that
+/// this process stops. The result is the id of that process; `None` if the system does not report it.
 ///
 /// # Errors
-/// Returns an error if the hand-over fails. The successor has been told so, as far as possible.
+/// Returns an error if the hand-over fails. The successor is told so, if it can be reached.
 pub fn hand_over(path: &Path, listeners: Vec<Listener>) -> Result<Option<u32>, HandOverError> {
     let unreachable = |error| HandOverError::Unreachable { path: path.to_owned(), error };
     let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
@@ -67,7 +67,7 @@ pub fn hand_over(path: &Path, listeners: Vec<Listener>) -> Result<Option<u32>, H
     }
     let mut channel = Channel::new(stream).map_err(unreachable)?;
     let handed_over = send(&channel, &listeners).and_then(|()| {
-        // If this process is told to stop meanwhile, these duplicates must not keep the sockets open.
+        // If this process must stop during the hand-over, these duplicates must not keep the sockets open.
         drop(listeners);
         settle(&mut channel, peer)
     });

@@ -1,5 +1,5 @@
-//! The listening sockets of a process, which are taken over from its predecessor or bound anew. A duplicate of each one
-//! is kept for the successor.
+//! Listening sockets of a process, which are taken over from its predecessor or bound anew. The process keeps a
+//! duplicate of each socket for a successor.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -52,8 +52,8 @@ impl Listener {
         Named { key: self.key.clone(), asked: self.asked, bound: self.bound }
     }
 
-    /// Returns an error if the socket takes IPv4 and must not, or the other way round. The choice is fixed when a
-    /// socket is bound. `all` are the configured addresses, and `others` are the other inherited listeners.
+    /// Returns an error if the socket accepts IPv4 and must not, or must and does not. A socket's choice is fixed
+    /// when it is bound. `all` are the configured addresses, and `others` are the other inherited listeners.
     fn misfit(&self, all: &[SocketAddr], others: &[Listener]) -> Option<io::Error> {
         let any_ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.asked.port()));
         let takes = match (leaves_ipv4(self.asked, all), listener::is_ipv6_only(&self.socket)) {
@@ -68,8 +68,8 @@ impl Listener {
         )))
     }
 
-    /// Returns true if the listener fits `address` under `key`. An address may move to another key. Port 0 is the
-    /// exception, because such addresses differ only in their key.
+    /// Returns true if the listener is for `address` under `key`. The key may differ, because an address may move to
+    /// another key. The key of an address with port 0 must be equal, because such addresses differ only in their key.
     fn is_for(&self, key: &str, address: SocketAddr) -> bool {
         self.asked == address && (self.key == key || address.port() != 0)
     }
@@ -84,17 +84,17 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Creates a set without listeners, which can take over the `inherited` ones.
+    /// Creates a set without open listeners, which can take over the `inherited` listeners.
     pub fn inheriting(inherited: Vec<Listener>) -> Self {
         Listeners { inherited, ..Listeners::default() }
     }
 
-    /// Opens a listener on `address`: takes over the predecessor's, or binds a new one. `key` is the configuration key
-    /// of the address, and `all` are all configured addresses. Port 0 becomes a free port.
+    /// Opens a listener on `address`: takes over the predecessor's listener, or binds a new one. `key` is the
+    /// configuration key of the address, and `all` are all configured addresses. Port 0 becomes a free port.
     ///
     /// # Errors
-    /// Returns an error if the address is in use, does not belong to this machine, or is not permitted. Also returns an
-    /// error if the predecessor listens on the address in another way.
+    /// Returns an error if the address is in use, does not belong to this machine, or is not permitted. Also returns
+    /// an error if the predecessor's listener accepts IPv4 and the new one must not, or the reverse.
     pub fn open(
         &mut self,
         address: SocketAddr,
@@ -122,8 +122,8 @@ impl Listeners {
         self.taken == 0 && !self.inherited.is_empty()
     }
 
-    /// Returns a duplicate of each listener for a successor, and the inherited addresses that were not taken over. The
-    /// listeners on these addresses are closed.
+    /// Returns a duplicate of each listener for a successor, and the inherited addresses that were not taken over.
+    /// This closes the listeners on these addresses.
     pub fn finish(self) -> (Vec<Listener>, Vec<SocketAddr>) {
         (self.open, self.inherited.into_iter().map(|listener| listener.bound).collect())
     }
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn ipv6_only_socket_wanted_for_both_is_refused() {
-        // Both wildcard addresses, on a port that is free for both.
+        // Both wildcard addresses have the same port, which is free on both.
         let (one, other) = std::iter::repeat_with(|| {
             let (both, ipv4) = wildcard();
             let ipv6 = both.asked;

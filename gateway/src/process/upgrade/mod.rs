@@ -1,14 +1,14 @@
 //! Binary upgrade: replaces the process without a moment in which no process listens. `gateway run --upgrade` takes the
 //! listeners over from the running gateway.
 //!
-//! The successor waits on a Unix socket ([`socket`]). On SIGQUIT, the running gateway connects to that socket and sends
-//! all its listening sockets ([`hand_over()`]). It keeps them as well, and continues to serve. The successor starts on
-//! them ([`TakeOver`], [`Listeners`]), and says "ready" once its accept loops run. The old process then tells it to go
-//! ahead, and stops as on SIGTERM, but without haste for idle connections. If a step before that fails, the old process
-//! continues to serve as before.
+//! The successor waits on a Unix socket ([`socket`]). On SIGQUIT, the running gateway connects to that socket and
+//! sends all its listening sockets ([`hand_over()`]). The running gateway keeps the sockets open, and continues to
+//! serve. The successor starts on them ([`TakeOver`], [`Listeners`]), and says "ready" when its accept loops run. The
+//! old process then confirms the takeover, and stops as on SIGTERM, but leaves idle connections more time. If an
+//! earlier step fails, the old process continues to serve.
 //!
-//! Pingora has a hand-over of listeners too. It is not used, for three reasons. There, the old process ends even if the
-//! hand-over has failed, the socket is open to every user, and no process checks that the successor serves.
+//! Pingora can also hand over listeners. The gateway does not use this: with Pingora, the old process ends even if
+//! the hand-over fails, the socket is open to every user, and no process checks that the successor serves.
 
 mod hand_over;
 mod listeners;

@@ -1,6 +1,6 @@
-//! The Unix socket on which a successor waits (`proxy.upgrade_sock`). The process that gets the listeners gets the
+//! Unix socket on which a successor waits (`proxy.upgrade_sock`). The process that gets the listeners gets the
 //! clients' requests. So the socket is in a directory in which no other user can create a file, and no other user can
-//! connect to it.
+//! connect to the socket.
 
 use std::env;
 use std::fs::{self, DirBuilder, Permissions};
@@ -67,22 +67,22 @@ pub(super) struct UpgradeSocket {
 }
 
 impl UpgradeSocket {
-    /// Opens the socket at `path`, on which a process of the user `uid` or of the current user can connect.
+    /// Opens the socket at `path`. A process of the user `uid` or of the current user can connect to it.
     pub(super) fn open(path: &Path, uid: Uid) -> Result<Self, UpgradeSocketError> {
         let failed = |error| UpgradeSocketError::Io { path: path.display().to_string(), error };
         let directory =
             path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("/"));
-        // If `uid` is another user, that user must be able to enter the directory. The socket is for that user alone.
+        // Another user must be able to enter the directory. Only that user may connect to the socket.
         let mode = if uid == geteuid() { 0o700 } else { 0o755 };
         match DirBuilder::new().mode(mode).create(directory) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed(error)),
-            // The owner of the directory can put any file there while this process works in it as root. So the owner is
-            // checked.
+            // The directory's owner is checked, because the owner could put any file there while this process works
+            // in it as root.
             _ => check(directory)?,
         }
         match UnixStream::connect(path) {
             Ok(_) => return Err(UpgradeSocketError::Taken(path.display().to_string())),
-            // A process that is gone left this socket. A file that is no socket refuses connections too, and stays.
+            // An ended process left this socket. A file that is no socket also refuses connections, but stays.
             Err(error) if error.kind() == ErrorKind::ConnectionRefused && is_socket(path) => {
                 fs::remove_file(path).map_err(failed)?;
             }
@@ -132,12 +132,12 @@ fn check(directory: &Path) -> Result<(), UpgradeSocketError> {
     Ok(())
 }
 
-/// Process at the other end of a Unix socket, as it was when it connected or began to listen. The kernel reports it, so
-/// no process can pretend to be another one.
+/// Process at the other end of a Unix socket, at the time when it connected or began to listen. The kernel reports
+/// it, so no process can pretend to be another one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer {
     pub(super) uid: Uid,
-    /// Process id, if the system reports it.
+    /// Process id; `None` if the system does not report it.
     pub(super) pid: Option<u32>,
 }
 
@@ -155,8 +155,8 @@ impl Peer {
         Ok(Peer { uid, pid: None })
     }
 
-    /// Returns true if the process may hand listeners over or receive them. Root may, and so may the users that this
-    /// process is or will be.
+    /// Returns true if the process may hand listeners over or receive them. It may if it is root, or one of the users
+    /// that this process is or will be.
     pub(super) fn is_one_of_us(self, ours: &[Uid]) -> bool {
         self.uid.is_root() || ours.contains(&self.uid)
     }

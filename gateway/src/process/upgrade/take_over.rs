@@ -1,4 +1,4 @@
-//! The successor's side of an upgrade: waits for the listeners, and reports when it serves on them.
+//! Successor's side of an upgrade: waits for the listeners, and reports when it serves on them.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
@@ -23,7 +23,7 @@ const SIGQUIT_WITHIN: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(10);
 /// Maximum time from the connection of a process to its first message.
 const FIRST_WORD: Duration = Duration::from_secs(5);
-/// Maximum time for the old process to answer that it stops. Both processes serve meanwhile.
+/// Maximum time for the old process to answer that it stops. In this time both processes serve.
 const GO_WITHIN: Duration = Duration::from_secs(60);
 
 /// Reason why the listeners were not taken over.
@@ -71,14 +71,14 @@ pub enum Confirmed {
     Silent,
 }
 
-/// Takeover of another process's listeners, which this process has but does not own yet.
+/// Takeover in progress. This process has the listeners of the running gateway, but does not own them yet.
 pub struct TakeOver {
     channel: Channel,
 }
 
 impl TakeOver {
     /// Waits at `path` until the running gateway hands its listeners over. If `pid_file` names that gateway, this
-    /// process asks it to. `uid` is the user that this process will run as.
+    /// process asks the gateway to do so. `uid` is the user that this process will run as.
     ///
     /// # Errors
     /// Returns an error for the reasons in [`TakeOverError`].
@@ -115,20 +115,20 @@ impl TakeOver {
     /// # Errors
     /// Returns an error if the old process has given up waiting and serves on.
     pub fn confirm(mut self) -> Result<Confirmed, TakeOverError> {
-        // If the old process is gone, the last message that it sent can still be read.
+        // If the old process has ended, its last message can still be read.
         let _ = self.channel.send(&Message::Ready);
         match self.channel.receive(GO_WITHIN) {
             Ok(Message::Go) => Ok(Confirmed::Stops),
             Ok(Message::Abort(why)) => Err(TakeOverError::Aborted(why)),
-            // An old process that is told to stop ends without a message. If it does not end, both serve, which is no
-            // outage.
+            // An old process that is told to stop ends without a message. If it does not end, both processes serve,
+            // which is no outage.
             Err(WireError::Closed) => Ok(Confirmed::Ended),
             Ok(_) | Err(_) => Ok(Confirmed::Silent),
         }
     }
 }
 
-/// Sends SIGQUIT to the running gateway, or tells the operator to do so.
+/// Asks the running gateway for its listeners by SIGQUIT, or tells the operator to send SIGQUIT.
 fn ask(path: &Path, pid_file: Option<&Path>) {
     let wait = SIGQUIT_WITHIN.as_secs();
     let path = path.display();

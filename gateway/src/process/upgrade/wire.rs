@@ -19,22 +19,22 @@ use serde::{Deserialize, Serialize};
 pub(super) const MAX_SOCKETS: usize = 253;
 /// Maximum length of a message in bytes.
 const MAX_BYTES: usize = 64 * 1024;
-/// Maximum time for which the other process may leave a message unread.
+/// Maximum time until the other process reads a message.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Message between the two processes.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Message {
-    /// From the old process: the list of the sockets that come along, in this order.
+    /// From the old process: the list of the sockets that are sent with this message, in the same order.
     Listeners(Vec<Named>),
-    /// From the successor: this process serves.
+    /// From the successor: it serves.
     Ready,
-    /// From the successor: this process will not serve, for the given reason.
+    /// From the successor: it will not serve, for the given reason.
     Failed(String),
-    /// From the old process: this process stops, and the successor owns the listeners.
+    /// From the old process: it stops, and the successor owns the listeners.
     Go,
-    /// From the old process: this process continues to serve, for the given reason.
+    /// From the old process: it continues to serve, for the given reason.
     Abort(String),
 }
 
@@ -83,7 +83,7 @@ impl Channel {
         self.send_with(message, &[])
     }
 
-    /// Sends a message, with the sockets beside its first byte.
+    /// Sends a message. The sockets are attached to its first byte.
     pub(super) fn send_with(&self, message: &Message, sockets: &[BorrowedFd<'_>]) -> Result<(), WireError> {
         let mut text = serde_json::to_vec(message).map_err(io::Error::other)?;
         text.push(b'\n');
@@ -134,7 +134,7 @@ impl Channel {
             if is_late {
                 return Err(WireError::TimedOut(within));
             }
-            // A process that was suspended for a while reads once more before it gives up.
+            // One more read follows the deadline, because this process may have been suspended before it.
             is_late = left.is_zero();
             self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
             match self.read(&mut sockets) {
@@ -156,8 +156,8 @@ impl Channel {
         for message in beside.drain() {
             if let RecvAncillaryMessage::ScmRights(descriptors) = message {
                 for descriptor in descriptors {
-                    // No new program can inherit the descriptor before this call: the process has one thread so far,
-                    // and starts no other.
+                    // No new program can inherit the descriptor before this call, because the process has one thread
+                    // so far, and does not start a program in it.
                     fcntl_setfd(&descriptor, FdFlags::CLOEXEC)?;
                     sockets.push(descriptor);
                 }
@@ -168,7 +168,7 @@ impl Channel {
     }
 }
 
-/// Returns the flags that turn a write to a process that is gone into an error. Without them, SIGPIPE would end this
+/// Returns the flags that turn a write to an ended process into an error. Without them, SIGPIPE would end this
 /// process.
 #[cfg(not(target_vendor = "apple"))]
 fn flags() -> SendFlags {

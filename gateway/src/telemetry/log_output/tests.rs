@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::*;
 
-/// Messages to the operator from all tests of this module. Each test looks for the name of its own file.
+/// Messages to the operator from all tests of this module. Each test looks for messages with the name of its file.
 static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 fn told(about: &Path) -> Vec<String> {
@@ -44,7 +44,7 @@ fn lines_lost_on_full_disk_are_counted_and_reported_once() {
     let begun = told(&path);
     assert_eq!(begun.len(), 1, "{begun:?}");
     assert!(begun[0].contains("No space left on device"), "{begun:?}");
-    // The operator makes room. In this test, the file is replaced by one that can be written.
+    // The operator frees space: in this test, a writable file replaces the output.
     let Target::File { file, .. } = &mut output.target else { panic!() };
     *file = open(&path).unwrap();
     log(&mut output, "four\n");

@@ -1,7 +1,7 @@
-//! Account and certificates on disk. Each server has a directory that only the gateway's user may enter. The
-//! directory holds `account.json`, and one file for each certificate. The file holds the key and the chain
-//! together, so that they always belong to the same order. A file is replaced as a whole: a reader finds the
-//! old file or the new one, even after a power cut.
+//! Account and certificates on disk. Each ACME server has a directory that only the gateway's user may enter. The
+//! directory contains `account.json`, and one file for each certificate. Such a file contains both the key and the
+//! chain, so that they always come from the same order. A file is replaced as a whole: a reader finds the old file or
+//! the new file, even after a power cut.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -17,8 +17,8 @@ use super::Certificate;
 use crate::util::files;
 use crate::util::files::Replaced;
 
-/// Maximum number of bytes of a domain in a file's name. Linux limits a name to 255 bytes; the difference is for
-/// the hash, `.pem`, and the draft's prefix and suffix.
+/// Maximum number of bytes of a domain in a file's name. Linux limits a name to 255 bytes. The remaining bytes are
+/// for the hash, `.pem`, and the prefix and suffix of a draft.
 const MAX_NAME: usize = 200;
 
 /// Error while a file of the cache is read or written.
@@ -51,8 +51,8 @@ impl Cache {
         Cache { directory: directory.into() }
     }
 
-    /// Returns the path of the file with the key and the chain of the certificate `domain`. The key comes
-    /// first in the file.
+    /// Returns the path of the file with the certificate for `domain`. The file contains the key first, then the
+    /// chain.
     pub fn certificate_file(&self, domain: &str) -> PathBuf {
         let name = match domain.get(..MAX_NAME) {
             Some(start) if domain.len() > MAX_NAME => {
@@ -64,7 +64,7 @@ impl Cache {
         self.directory.join(format!("{name}.pem"))
     }
 
-    /// Returns the certificate `domain`, if there is one that can be served.
+    /// Returns the certificate for `domain`; `None` if there is none that can be served.
     pub fn certificate(&self, domain: &str) -> Option<Certificate> {
         let path = self.certificate_file(domain);
         let pem = files::read_private(&path).unwrap_or_else(|error| {
@@ -80,7 +80,7 @@ impl Cache {
         }
     }
 
-    /// Writes a key and its chain as the certificate `domain`.
+    /// Writes `pem`, a key and its chain, to the file of the certificate for `domain`.
     ///
     /// # Errors
     /// Returns an error if the file cannot be written; the previous file is then unchanged.
@@ -88,9 +88,9 @@ impl Cache {
         self.replace(&self.certificate_file(domain), pem)
     }
 
-    /// Locks the directory for this process, so that no other process makes orders into it. The lock lasts
-    /// until the returned claim is dropped or the process ends. Returns `None` if another process holds the
-    /// lock, such as an old gateway that still drains.
+    /// Locks the directory, so that no other process orders certificates into it. The lock lasts until the returned
+    /// claim is dropped or the process ends. Returns `None` if another process has the lock, such as an old gateway
+    /// that still drains.
     ///
     /// # Errors
     /// Returns an error if the directory or the lock file cannot be made or locked.
@@ -107,8 +107,8 @@ impl Cache {
         }
     }
 
-    /// Writes a file of the size of a certificate, and removes it. An order is only made if its result can be
-    /// stored, because every order counts against the server's limits.
+    /// Writes a file as large as a certificate and removes it, to prove before an order that its result can be
+    /// stored. Every order counts against the server's limits.
     ///
     /// # Errors
     /// Returns an error if the file cannot be written.
@@ -122,7 +122,7 @@ impl Cache {
             .map_err(|source| CacheError { tried: "write to", path: self.directory.clone(), source })
     }
 
-    /// Returns the account, if there is one.
+    /// Returns the account; `None` if there is none.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read, or does not hold an account.
@@ -149,8 +149,8 @@ impl Cache {
         }
     }
 
-    /// Renames the file of an account that the server does not know any more. The key is kept under the new
-    /// name.
+    /// Renames the account's file, because the server does not know the account any more. The key is kept under the
+    /// new name.
     ///
     /// # Errors
     /// Returns an error if the file cannot be renamed.
@@ -177,7 +177,7 @@ impl Cache {
     }
 }
 
-/// Lock on a directory. Only the process that holds it makes orders into the directory.
+/// Lock on a cache directory. Only the process with the lock orders certificates into the directory.
 #[derive(Debug)]
 pub(super) struct Claim {
     _lock: Flock<File>,
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(mode(&cache.directory), 0o700);
     }
 
-    /// A process that is killed while it writes leaves such a draft.
+    /// A process that is killed during a write leaves a draft.
     #[test]
     fn leftover_draft_does_not_block_the_next_write() {
         let (_root, cache) = cache();

@@ -1,4 +1,4 @@
-//! Content of a PEM file with a key and its chain, as far as a renewal needs it.
+//! Reader of a PEM file with a key and its chain. A renewal depends only on the names and the validity.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -9,7 +9,7 @@ use openssl::x509::X509;
 
 use crate::tls::certificate::system_time;
 
-/// Certificate that can be served: its key is present and belongs to it.
+/// Names and validity of a certificate that can be served, because its file contains the right key too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     /// Start of the certificate's validity.
@@ -29,7 +29,7 @@ pub enum BadCertificate {
     /// The file holds a key, but no certificate.
     #[error("it holds no certificate")]
     Missing,
-    /// The key does not belong to the certificate.
+    /// The file's key is the key of another certificate.
     #[error("its key does not belong to its certificate")]
     AnotherKey,
 }

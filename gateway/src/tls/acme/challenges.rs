@@ -15,7 +15,7 @@ use crate::reply::Reply;
 /// Path below which an ACME server looks for an answer (RFC 8555 8.3).
 const PATH: &str = "/.well-known/acme-challenge/";
 
-/// Answers that are published now.
+/// Currently published answers to validations.
 #[derive(Default)]
 pub struct Challenges {
     /// Key authorizations for HTTP-01, by token.
@@ -24,8 +24,8 @@ pub struct Challenges {
     tls: Answers<SslContext>,
 }
 
-/// Map of answers with a flag that tells if it is empty. It is nearly always empty, and then a lookup costs
-/// one load.
+/// Map of answers. `any` is false if the map is empty, so that a lookup then costs one load. The map is nearly always
+/// empty.
 struct Answers<A> {
     any: AtomicBool,
     by_key: RwLock<HashMap<String, A>>,
@@ -54,15 +54,15 @@ impl<A: Clone> Answers<A> {
 }
 
 impl Challenges {
-    /// Returns the key authorization for `token`, if an order waits for its validation.
+    /// Returns the key authorization for `token`; `None` if no order waits for its validation.
     pub fn http(&self, token: &str) -> Option<Arc<str>> {
         self.http.get(token)
     }
 
-    /// Returns the answer to `request` if an ACME server validates a name with it. The gateway calls this
-    /// before it chooses a virtual host: the ACME server knows no routes, and the virtual host may not exist
-    /// yet. A request for an unknown token below this path is a request like any other, because a backend may
-    /// have an ACME client itself.
+    /// Returns the answer to `request` if an ACME server uses this request to validate a name. The gateway calls this
+    /// before it chooses a virtual host: the ACME server knows no routes, and the virtual host may not exist yet. A
+    /// request for an unknown token below this path is treated like any other request, because a backend may itself
+    /// have an ACME client.
     pub fn answer(&self, request: &RequestHeader) -> Option<Reply> {
         if !self.http.any() || !matches!(request.method, Method::GET | Method::HEAD) {
             return None;
@@ -71,12 +71,12 @@ impl Challenges {
         Some(Reply::content("application/octet-stream", self.http(token)?.as_bytes().to_vec()))
     }
 
-    /// Returns true if a handshake may be a validation. Otherwise the ClientHello need not be examined.
+    /// Returns true if a handshake may be a validation. If false, the caller need not examine the ClientHello.
     pub fn has_tls(&self) -> bool {
         self.tls.any()
     }
 
-    /// Returns the TLS context for the handshake of a validation of `name`.
+    /// Returns the TLS context that answers a validation of `name`; `None` if no order waits for one.
     pub(super) fn tls(&self, name: &str) -> Option<SslContext> {
         self.tls.get(&name.to_ascii_lowercase())
     }
@@ -89,7 +89,7 @@ impl Challenges {
         Published { challenges: self.clone(), key: token.to_owned(), is_http: true }
     }
 
-    /// Makes handshakes for the validation of `name` with `context` until the returned guard is dropped.
+    /// Answers validations of `name` with `context` until the returned guard is dropped.
     pub(super) fn publish_tls(self: &Arc<Self>, name: &str, context: SslContext) -> Published {
         let key = name.to_ascii_lowercase();
         self.tls.change(|answers| {

@@ -1,5 +1,5 @@
-//! HTTP client for ACME servers, and the errors of their responses. The client uses the gateway's client for servers that are not backends, and returns
-//! responses in the form that instant-acme expects.
+//! HTTP client for ACME servers, and the errors in their responses. The client is built on [`http_client`], and
+//! returns responses in the form that instant-acme expects.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -42,8 +42,8 @@ impl AcmeClient {
         Ok(AcmeClient { http: http_client::client(roots)?, retry_after: Arc::default() })
     }
 
-    /// Takes the time that the last response asked the client to wait (RFC 9110 10.2.3). A second call
-    /// returns `None`.
+    /// Returns the wait that the last response asked for (RFC 9110 10.2.3), and forgets it. `None` if there is no
+    /// such wait.
     pub(super) fn asked_to_wait(&self) -> Option<Duration> {
         self.retry_after.lock().take()
     }
@@ -60,8 +60,8 @@ impl AcmeClient {
             let body = body.to_bytes();
             let is_problem = is_problem(&head.headers);
             if is_failure && !(is_problem && is_signed) {
-                // The response is from an intermediary before the ACME server, or the request is one after
-                // which instant-acme expects no problem document.
+                // The response comes from an intermediary before the ACME server, or instant-acme does not expect a
+                // problem document in it.
                 let problem = serde_json::from_slice(&body).ok().filter(|_| is_problem);
                 let detail =
                     problem.map_or_else(String::new, |problem| format!(": {}", problem_text(&problem)));
@@ -113,9 +113,9 @@ pub(super) fn problem_text(problem: &Problem) -> String {
     text
 }
 
-/// Runs a step, and repeats it up to ten times if the server refuses the nonce (RFC 8555 6.5). Such a step
-/// had no effect. instant-acme itself repeats a request twice; a server under load, or a test, may refuse
-/// more nonces.
+/// Runs a step, and repeats it up to ten times if the server refuses the nonce (RFC 8555 6.5). The refused step had
+/// no effect. instant-acme itself repeats a request only twice; a server under load, or a test, may refuse more
+/// nonces.
 macro_rules! retry_bad_nonce {
     ($step:expr) => {{
         let mut left = 10_u8;
@@ -134,7 +134,7 @@ macro_rules! retry_bad_nonce {
 pub(super) struct OrderError {
     tried: String,
     reason: String,
-    /// Time that the server asks the gateway to wait before the next request.
+    /// Wait that the server asks for before the next request; `None` if the server asks for none.
     pub(super) asked_to_wait: Option<Duration>,
     /// True if the server does not know the account any more.
     pub(super) account_unknown: bool,
@@ -151,14 +151,14 @@ impl OrderError {
         }
     }
 
-    /// Adds the wait that the server asked `client` for, if the error has none yet.
+    /// Adds the wait that the last response to `client` asked for, if the error does not contain a wait already.
     #[must_use]
     pub(super) fn heeding(mut self, client: &AcmeClient) -> Self {
         self.asked_to_wait = self.asked_to_wait.or_else(|| client.asked_to_wait());
         self
     }
 
-    /// Creates an error for a request of `client` that failed, at the server or on the way to it.
+    /// Creates an error for a request of `client` that failed, at the server or on the way to the server.
     pub(super) fn from_server(tried: impl Into<String>, error: &Error, client: &AcmeClient) -> Self {
         let reason = match error {
             Error::Api(problem) => problem_text(problem),
@@ -174,7 +174,7 @@ pub(super) fn is_bad_nonce(error: &Error) -> bool {
     is(error, "badNonce")
 }
 
-/// Returns true if the server reported a problem of this type.
+/// Returns true if the server reported a problem of the type `kind`.
 fn is(error: &Error, kind: &str) -> bool {
     let Error::Api(problem) = error else { return false };
     let of = problem.r#type.as_deref().and_then(|of| of.strip_prefix("urn:ietf:params:acme:error:"));

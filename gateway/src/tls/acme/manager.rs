@@ -1,5 +1,5 @@
-//! State of every certificate: its due time, its current order, and the last result. The service drives it:
-//! it asks for due orders and reports their outcomes.
+//! State of every certificate: its due time, its current order, and the last result. The service calls the manager to
+//! start the due orders, and to record their outcomes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use super::schedule::renewal;
 use super::{AcmePlan, AcmeState, AcmeStatus, Cache, Certificate, PlannedCertificate, Server, Timing};
 use crate::telemetry::{AcmeMetrics, Metrics};
 
-/// Maximum time between two checks for due certificates. The timers do not notice if the machine sleeps or
-/// its clock is set.
+/// Maximum time between two checks for due certificates. The time is limited because timers do not notice that the
+/// machine was asleep or that its clock was set.
 const LONGEST_NAP: Duration = Duration::from_secs(10 * 60);
 
 /// Result of an order's task.
@@ -26,7 +26,7 @@ pub(super) struct CertificateManager {
     /// Certificates by domain.
     entries: BTreeMap<String, CertificateEntry>,
     under_way: JoinSet<Result<Fulfilled, OrderError>>,
-    /// Server and certificate of each order, by task.
+    /// Server and certificate of each order, by the id of the order's task.
     ordered: HashMap<Id, (Arc<Server>, PlannedCertificate)>,
     orders: Arc<Orders>,
     metrics: Arc<Metrics>,
@@ -37,14 +37,14 @@ pub(super) struct CertificateManager {
 struct CertificateEntry {
     planned: PlannedCertificate,
     server: Arc<Server>,
-    /// Certificate that is served now.
+    /// Certificate that is served now; `None` if there is none.
     certificate: Option<Certificate>,
     due: SystemTime,
     failures: u32,
     last_error: Option<String>,
-    /// Order that is in progress. No other order starts until its task has ended.
+    /// Order in progress; `None` if no order is. No other order starts until the order's task has ended.
     order: Option<AbortHandle>,
-    /// The certificate is no longer wanted, but its order has not ended yet.
+    /// True if the certificate is no longer wanted, but its order has not ended yet.
     is_obsolete: bool,
     metrics: AcmeMetrics,
 }
@@ -106,7 +106,7 @@ impl CertificateManager {
         let is_due =
             |entry: &&mut CertificateEntry| entry.order.is_none() && !entry.is_obsolete && entry.due <= now;
         let mut due: Vec<&mut CertificateEntry> = self.entries.values_mut().filter(is_due).collect();
-        // The entry with the longest wait comes first: repeated failures of one certificate must not delay
+        // The entry that has been due for longest comes first: repeated failures of one certificate must not delay
         // the others.
         due.sort_by_key(|entry| entry.due);
         let room = self.timing.at_once.saturating_sub(self.under_way.len());
@@ -135,7 +135,7 @@ impl CertificateManager {
         self.under_way.join_next_with_id().await
     }
 
-    /// Records the outcome of an order. Returns the domain if its file was replaced.
+    /// Records the outcome of an order. Returns the domain of the certificate if its file was replaced.
     pub(super) fn take_in(&mut self, ordered: Ordered, now: SystemTime) -> Option<String> {
         let (id, outcome) = match ordered {
             Ok((id, outcome)) => (id, outcome.map_err(|error| (error.to_string(), error.asked_to_wait))),
@@ -167,7 +167,7 @@ impl CertificateManager {
         }
     }
 
-    /// Removes a task that has ended. Returns the task's entry, if it still wants this certificate.
+    /// Removes the task `id`, which has ended. Returns its domain and entry; `None` if the plan has changed.
     fn ended(&mut self, id: Id) -> Option<(String, &mut CertificateEntry)> {
         let (server, planned) = self.ordered.remove(&id)?;
         let entry = self.entries.get_mut(&planned.domain)?;
@@ -220,7 +220,7 @@ impl CertificateEntry {
         self.due = renewal(&certificate);
         self.certificate = Some(certificate);
         if self.due <= now {
-            // Most likely the clock of this machine is wrong. Another certificate would not be better.
+            // The clock of this machine is most likely wrong, so another certificate would not be better.
             let wait = timing.after_failure(self.failures + 1, fastrand::f64(), None);
             return self.failed(
                 "the new certificate would have to be renewed at once: check the clock of this machine",

@@ -1,11 +1,11 @@
-//! Automatic certificates from an ACME server (RFC 8555): ordered if there is none, and renewed before they
-//! expire.
+//! Automatic certificates from an ACME server (RFC 8555): they are ordered when they are missing, and renewed before
+//! they expire.
 //!
-//! A configuration is compiled to an [`AcmePlan`]: the wanted names and the server. The [`AcmeService`]
-//! follows the plan. When a certificate is due, it makes an order. The order proves through [`Challenges`]
-//! that the gateway controls the names, and writes the key and its chain to a file of the [`Cache`]. The rest
-//! of the gateway only uses these files, and is notified when a file is replaced. An order that fails changes
-//! no file: the old certificate is still served, and [`Statuses`] report the error.
+//! A configuration is compiled to an [`AcmePlan`]: the wanted names and the server. The [`AcmeService`] follows the
+//! plan, and makes an order when a certificate is due. The order proves through [`Challenges`] that the gateway
+//! controls the names, and writes the key and its chain to a file of the [`Cache`]. The rest of the gateway only uses
+//! these files, and is notified when a file is replaced. An order that fails changes no file: the old certificate is
+//! still served, and [`Statuses`] report the error.
 
 mod cache;
 mod certificate;

@@ -27,7 +27,7 @@ pub(super) struct OneOrder<'o> {
     pub(super) cache: Cache,
     pub(super) client: AcmeClient,
     pub(super) timing: &'o Timing,
-    /// URL of the account that the order was first made with.
+    /// URL of the account that the order was first made with; empty until then.
     pub(super) account_url: OnceLock<String>,
 }
 
@@ -86,7 +86,7 @@ impl OneOrder<'_> {
         Ok(published)
     }
 
-    /// Publishes the answer that proves control of one name, and tells the server that it is ready.
+    /// Publishes the answer that proves control of one name, and tells the server that the answer is ready.
     async fn show(
         &self,
         mut authorization: AuthorizationHandle<'_>,
@@ -118,7 +118,7 @@ impl OneOrder<'_> {
         Ok(published)
     }
 
-    /// Polls the order, at growing intervals, until its status is `awaited` or a later one.
+    /// Polls the order at growing intervals, until its status is `awaited` or a later status.
     async fn wait_until(&self, order: &mut Order, awaited: OrderStatus) -> Result<(), OrderError> {
         let tried = match awaited {
             OrderStatus::Ready => "have the names validated",
@@ -146,8 +146,8 @@ impl OneOrder<'_> {
         }
     }
 
-    /// Returns the reason why an order is invalid: the server's errors for single names, or else its error
-    /// for the order.
+    /// Returns the reason why an order is invalid: the server's errors for single names. If there are none, the
+    /// reason is the server's error for the whole order.
     async fn refused(&self, tried: &str, order: &mut Order) -> OrderError {
         let of_order = order.state().error.as_ref().map(problem_text);
         let mut reasons = Vec::new();
@@ -201,9 +201,9 @@ fn kind_name(kind: &ChallengeType) -> String {
     }
 }
 
-/// Account of the order with the ACME server (RFC 8555 7.3), which is made once and stored with its key.
+/// Account with the ACME server (RFC 8555 7.3). The gateway makes the account once, and stores it with its key.
 impl OneOrder<'_> {
-    /// Returns the stored account, or makes a new one. The lock `accounts` is held meanwhile, so that two
+    /// Returns the stored account, or makes a new one. The lock `accounts` is held during the call, so that two
     /// orders do not make two accounts.
     pub(super) async fn account(&self, accounts: &Mutex<()>) -> Result<Account, OrderError> {
         let _alone = accounts.lock().await;
@@ -251,7 +251,7 @@ impl OneOrder<'_> {
             .map_err(|error| OrderError::new("use the account", error))?;
         let account = self.builder().from_credentials(credentials).await;
         let account = account.map_err(|error| self.failed("use the account", &error))?;
-        // A later call of `forget_account` needs the URL, if the server does not know the account.
+        // `forget_account` needs the URL later, if the server does not know the account.
         self.account_url.get_or_init(|| account.id().to_owned());
         if kept.email != self.server.email {
             let contact = self.contact();
@@ -272,7 +272,7 @@ impl OneOrder<'_> {
         Account::builder_with_http(Box::new(self.client.clone()))
     }
 
-    /// Returns the contact address for the server (RFC 8555 7.1.2).
+    /// Returns the contact address for the server (RFC 8555 7.1.2); `None` if no address is configured.
     fn contact(&self) -> Option<String> {
         (!self.server.email.is_empty()).then(|| format!("mailto:{}", self.server.email))
     }

@@ -1,5 +1,4 @@
-//! Orders of this process. A certificate that already exists is not ordered, and the result of an order is
-//! stored.
+//! Orders of this process. No order is made for a certificate that already exists. The result of an order is stored.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -37,7 +36,7 @@ impl Orders {
         Orders { challenges, timing, account: Mutex::new(()), claims: parking_lot::Mutex::default() }
     }
 
-    /// Orders the certificate `wanted` from `server` and stores it, unless the cache already holds one that
+    /// Orders the certificate `planned` from `server` and stores it, unless the cache already contains one that
     /// another process has ordered.
     pub(super) async fn fulfil(
         &self,
@@ -64,7 +63,7 @@ impl Orders {
             OneOrder { server, planned, cache, client, timing: &self.timing, account_url: OnceLock::new() };
         let mut pem = one.pem_in_time(&self.challenges, &self.account).await;
         if pem.as_ref().is_err_and(|error| error.account_unknown) {
-            // A server that was set up anew knows no accounts; a new account is made quickly.
+            // The server may have lost its accounts when it was set up anew, so a new account is made.
             one.forget_account(&self.account).await?;
             pem = one.pem_in_time(&self.challenges, &self.account).await;
         }

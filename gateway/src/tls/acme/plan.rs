@@ -12,21 +12,21 @@ use crate::util::http_client;
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 
-/// PlannedCertificate certificates, and the server that issues them.
+/// Wanted certificates, and the server that issues them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AcmePlan {
     /// Server that issues the certificates; `None` if no certificates are wanted.
     pub server: Option<Arc<Server>>,
-    /// PlannedCertificate certificates, one for each virtual host with `acme = true`.
+    /// Wanted certificates, one for each virtual host with `acme = true`.
     pub planned: Vec<PlannedCertificate>,
 }
 
-/// PlannedCertificate certificate.
+/// Certificate that a virtual host wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedCertificate {
-    /// Domain of the virtual host as the configuration writes it: a label of metrics.
+    /// Domain of the virtual host as the configuration writes it. Metrics have this domain as a label.
     pub vhost: String,
-    /// Domain in its normalized form: the name of the certificate, and of its file.
+    /// Domain in its normalized form. The certificate and its file are named after it.
     pub domain: String,
     /// Names that the certificate must be valid for: the domain and its aliases.
     pub names: BTreeSet<String>,
@@ -39,15 +39,15 @@ pub struct Server {
     pub directory_url: String,
     /// Contact address for the server; may be empty.
     pub email: String,
-    /// Directory for all files of this server. Each server has another directory.
+    /// Directory for the files of this server only.
     pub cache_dir: PathBuf,
     /// Challenge by which the gateway proves control of a name.
     pub challenge: ChallengeKind,
-    /// Root certificates that the server's certificate must lead to, in DER; empty for the system's roots.
+    /// Root certificates that the server's certificate is verified with, in DER; empty for the system's roots.
     pub roots: Vec<Vec<u8>>,
 }
 
-/// Error in the file of `ca_file`.
+/// Error in the file that `ca_file` names.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadRoots(String);
@@ -68,7 +68,7 @@ impl AcmePlan {
     }
 }
 
-/// Returns the normalized form of `domain`, if it is a single host.
+/// Returns the normalized form of `domain`; `None` if it is not a single host.
 fn exact(domain: &str) -> Option<String> {
     match domain.parse() {
         Ok(Domain::Exact(host)) => Some(host),
@@ -96,15 +96,15 @@ impl Server {
         })
     }
 
-    /// Returns the path of the file with the key and the chain of the certificate `domain`. The key comes
-    /// first in the file. The file exists after the first issue, and each renewal replaces it.
+    /// Returns the path of the file with the certificate for `domain`. The file contains the key first, then the
+    /// chain. The file exists after the first issue, and each renewal replaces it.
     pub fn certificate_file(&self, domain: &str) -> PathBuf {
         Cache::new(&self.cache_dir).certificate_file(domain)
     }
 }
 
-/// Returns the name of the directory for a server's files: its host, for people, and part of a hash of the
-/// whole URL.
+/// Returns the name of the directory for the files of the server at `url`. The name is the host, which people can
+/// read, and part of a hash of the whole URL.
 fn identity(url: &str) -> String {
     let host =
         url.split("://").last().and_then(|rest| rest.split(['/', ':', '?']).next()).unwrap_or_default();

@@ -5,14 +5,14 @@ use std::time::{Duration, SystemTime};
 use super::{Certificate, PlannedCertificate};
 use crate::util::backoff::Backoff;
 
-/// Intervals and timeouts of orders. Tests use shorter ones than servers in production allow.
+/// Intervals and timeouts of orders. Tests use shorter times than production servers allow.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     /// Waits after failures of an order, unless the server asks for a longer one.
     pub retry: Backoff,
     /// Timeout for the validation of the names, and again for the issue of the certificate.
     pub timeout: Duration,
-    /// Maximum interval between two polls of an order, if the server does not ask for a longer one.
+    /// Maximum interval between two polls of an order, unless the server asks for a longer interval.
     pub poll_most: Duration,
     /// Maximum number of simultaneous orders.
     pub at_once: usize,
@@ -29,13 +29,13 @@ impl Default for Timing {
     }
 }
 
-/// Maximum wait that a server can ask for. The longest limit of Let's Encrypt counts a week.
+/// Maximum wait that a server can ask for: a week, because the longest limit of Let's Encrypt is for a week.
 const LONGEST_WAIT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 impl Timing {
-    /// Returns the wait after the `failures`th failure in a row. `share` is a random number from 0 to 1 that
-    /// removes up to half of the wait, so that orders that failed together are not repeated together. If the
-    /// server asked for a longer wait (RFC 8555 6.6), the result is that wait plus up to a tenth.
+    /// Returns the wait after the `failures`th failure in a row. `share` is a random number from 0 to 1, which
+    /// removes up to half of the wait. So orders that failed together are not repeated together. If the server asked
+    /// for a longer wait (RFC 8555 6.6), the result is that wait plus up to a tenth.
     pub fn after_failure(&self, failures: u32, share: f64, asked: Option<Duration>) -> Duration {
         let wait = self.retry.delay(failures).mul_f64(1.0 - share / 2.0);
         let asked = asked.map(|asked| asked.min(LONGEST_WAIT).mul_f64(1.0 + share / 10.0));
@@ -54,14 +54,14 @@ pub(super) fn renewal(certificate: &Certificate) -> SystemTime {
 }
 
 impl PlannedCertificate {
-    /// Returns true if the existing `certificate` is sufficient. A certificate with more names is sufficient;
-    /// its renewal leaves them out.
+    /// Returns true if `certificate` is valid for the planned names and its renewal is not due. A certificate may
+    /// have more names; its renewal leaves them out.
     pub(super) fn is_served_by(&self, certificate: &Certificate, now: SystemTime) -> bool {
         certificate.names.is_superset(&self.names) && renewal(certificate) > now
     }
 }
 
-/// Returns a number from 0 to 1 that looks random and is always the same for the same certificate.
+/// Returns a number from 0 to 1 that looks random, but is always the same for the same certificate.
 fn share_of(certificate: &Certificate) -> f64 {
     let mut text = String::new();
     for name in &certificate.names {

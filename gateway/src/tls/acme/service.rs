@@ -1,4 +1,4 @@
-//! Background service that orders certificates when they are due, and reports the new ones.
+//! Background service that orders certificates when they are due, and reports each new certificate.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -22,7 +22,7 @@ pub struct AcmeService {
     pub challenges: Arc<Challenges>,
     /// Published statuses of the certificates.
     pub statuses: Arc<Statuses>,
-    /// Callback with the domain of a certificate whose file was replaced. It may block.
+    /// Callback that gets the domain of each certificate whose file was replaced. The callback may block.
     pub tell: Arc<dyn Fn(&str) + Send + Sync>,
     /// Metrics that count the orders.
     pub metrics: Arc<Metrics>,
@@ -34,7 +34,7 @@ pub struct AcmeService {
 impl BackgroundService for AcmeService {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         tokio::select! {
-            // Orders in progress are dropped: their answers are withdrawn, and no file is left half written.
+            // Orders in progress are dropped at shutdown: answers are withdrawn, and no file is left half written.
             () = self.follow() => {}
             _ = shutdown.changed() => {}
         }

@@ -32,7 +32,7 @@ pub struct AcmeStatus {
     pub next_attempt: Option<SystemTime>,
     /// Number of failed orders since the last successful one.
     pub failures: u32,
-    /// Error of the last failed order.
+    /// Error of the last failed order; null if no order has failed since the last successful one.
     pub last_error: Option<String>,
 }
 

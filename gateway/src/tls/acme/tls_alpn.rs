@@ -1,5 +1,5 @@
 //! TLS-ALPN-01 (RFC 8737). An ACME server connects to port 443, asks for the name by SNI and for the protocol
-//! `acme-tls/1`. It expects a certificate that only the owner of the account's key can make. After the
+//! `acme-tls/1`. The server expects a certificate that only the owner of the account's key can make. After the
 //! handshake neither side sends data.
 
 use std::sync::Arc;
@@ -23,16 +23,16 @@ use super::Challenges;
 pub(in crate::tls) const ACME_TLS: &[u8] = b"acme-tls/1";
 /// ALPN list that contains only [`ACME_TLS`].
 const ONLY_ACME_TLS: &[u8] = b"\x0aacme-tls/1";
-/// Timeout of a validation, which has nothing to wait for.
+/// Timeout of a validation, which consists only of a handshake.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Error in a handshake that was broken off, or that does not belong to a validation in progress.
+/// Error of the handshake of a validation.
 #[derive(Debug, thiserror::Error)]
 pub enum ValidationError {
     /// OpenSSL cannot prepare the handshake.
     #[error("cannot prepare the handshake of a validation: {0}")]
     Setup(#[from] ErrorStack),
-    /// The handshake failed. The most frequent reason is a name that is not being validated.
+    /// The handshake failed. In most cases, no order waits for a validation of the name.
     #[error("the handshake of a validation failed: {0}")]
     Handshake(#[from] openssl::ssl::Error),
     /// The handshake took longer than the timeout.
@@ -63,7 +63,7 @@ impl Challenges {
         timeout(LIMIT, handshake).await.unwrap_or(Err(ValidationError::TooSlow))
     }
 
-    /// Returns an acceptor for such handshakes. It ends handshakes for names that are not being validated.
+    /// Returns an acceptor for validations. The acceptor ends handshakes for names that are not being validated.
     ///
     /// # Errors
     /// Returns an error if OpenSSL cannot make the acceptor.
@@ -101,7 +101,7 @@ pub(super) fn context(name: &str, digest: &[u8; 32]) -> Result<SslContext, NoCer
     builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
     builder.set_certificate(&*X509::from_der(certificate.der())?)?;
     builder.set_private_key(&*PKey::private_key_from_der(key.serialized_der())?)?;
-    // The protocol is mandatory (RFC 8737 4). A client that does not offer it does not make a validation.
+    // The protocol is mandatory (RFC 8737 4), so the handshake of a client that does not offer it fails.
     builder.set_alpn_select_callback(|_, offered| {
         select_next_proto(ONLY_ACME_TLS, offered).ok_or(AlpnError::ALERT_FATAL)
     });
@@ -117,8 +117,7 @@ mod tests {
 
     const DIGEST: [u8; 32] = [7; 32];
 
-    /// Makes the validation of `name` as an ACME server does, and returns the agreed protocol and the
-    /// certificate.
+    /// Validates `name` as an ACME server does, and returns the agreed protocol and the certificate.
     async fn seen(
         challenges: &Arc<Challenges>,
         name: &str,

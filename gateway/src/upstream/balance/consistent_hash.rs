@@ -8,10 +8,10 @@ use pingora_ketama::{Bucket, Continuum};
 use super::{Member, nth_usable, scaled};
 use crate::upstream::Endpoint;
 
-/// Maximum sum of all weights. Each unit of weight takes 160 points of 8 bytes.
+/// Maximum sum of all weights. It limits the memory, because each unit of weight takes 160 points of 8 bytes.
 const MAX_WEIGHT: u64 = 1024;
 
-/// Hash ring: each member has many points on a circle. A key belongs to the member whose point comes next.
+/// Hash ring: each member has many points on a circle. A key selects the member of the next point.
 pub(super) struct Ring {
     continuum: Continuum,
     members: HashMap<SocketAddr, usize>,
@@ -29,8 +29,8 @@ impl Ring {
     }
 }
 
-/// Returns the address from which the points of a backend are computed; it is the same in every process. The ring
-/// knows no Unix sockets: for these, an unused address is made from the path.
+/// Returns the address from which the points of a backend are computed. The address is the same in every process. The
+/// ring accepts only IP addresses, so for a Unix socket an unused IP address is made from the path.
 fn place(endpoint: &Endpoint) -> SocketAddr {
     match endpoint {
         Endpoint::Inet(address) => *address,
@@ -43,9 +43,8 @@ fn place(endpoint: &Endpoint) -> SocketAddr {
     }
 }
 
-/// Returns the member to which `key` belongs. If that member is not usable, the next usable one on the ring gets the
-/// key. The keys of all other members stay where they are, and the keys of the unusable member are spread over
-/// several.
+/// Returns the member that `key` selects. If that member is not usable, the next usable member on the ring is
+/// returned. Therefore the keys of an unusable member are spread over several members, and no other key moves.
 pub(super) fn consistent_hash<'m>(
     members: &'m [Member],
     ring: &Ring,
@@ -54,7 +53,7 @@ pub(super) fn consistent_hash<'m>(
 ) -> Option<&'m Member> {
     let addresses = ring.continuum.node_iter(key).take(16 + 2 * members.len());
     let mut owners = addresses.filter_map(|place| members.get(*ring.members.get(place)?));
-    // If the search meets only points of unusable members, another member is chosen: always the same one for a key.
+    // If the search ends without a usable member, the key's hash selects one of the usable members.
     owners.find(|member| usable(member)).or_else(|| nth_usable(members, ring.continuum.node_idx(key), usable))
 }
 
@@ -65,7 +64,6 @@ mod tests {
 
     const KEYS: usize = 10_000;
 
-    /// Returns the owner of each key.
     fn owners(members: &[Member]) -> Vec<String> {
         let ring = Ring::new(members);
         let owner = |key: usize| {

@@ -1,10 +1,10 @@
-//! Least connections.
+//! Algorithm `least_connections`: the member with the fewest requests in flight.
 
 use super::Member;
 use super::weighted::{Schedule, scheduled};
 
-/// Returns the member with the fewest requests in flight in proportion to its weight. Equal members take turns by
-/// weight.
+/// Returns the member with the fewest requests in flight in proportion to its weight. Members with equal load take
+/// turns by weight.
 pub(super) fn least_connections<'m>(
     members: &'m [Member],
     schedule: &Schedule,

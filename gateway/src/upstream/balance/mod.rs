@@ -1,5 +1,5 @@
-//! Load balancing: the choice among the usable backends. Each algorithm is one function over the same view of a pool:
-//! the members, the number of this turn, and which members may be chosen. No algorithm locks or allocates.
+//! Load balancing: the choice among the usable backends. Each algorithm is one function. It gets the members, the
+//! number of the turn, and a test that tells which members may be chosen. No algorithm locks or allocates.
 //!
 //! | algorithm | cost of a choice | suited to |
 //! |---|---|---|
@@ -36,21 +36,21 @@ pub struct Member {
 }
 
 impl Member {
-    /// Returns true if this member has fewer requests in flight than `other`, each in proportion to its weight.
+    /// Returns true if this member has fewer requests in flight per unit of weight than `other`.
     fn has_less_to_do_than(&self, other: &Member) -> bool {
         let load = |of: &Member, weight: u32| u64::from(of.backend.inflight()) * u64::from(weight);
         load(self, other.weight) < load(other, self.weight)
     }
 }
 
-/// Members among which an algorithm chooses.
+/// Members, and the algorithm that chooses among them.
 pub(super) struct Group {
     members: Vec<Member>,
     balance: Balance,
     turn: AtomicUsize,
 }
 
-/// Algorithm, with the tables that it has computed from the members.
+/// Load-balancing algorithm, with the table that it has computed from the members.
 enum Balance {
     RoundRobin,
     Weighted(Schedule),
@@ -76,18 +76,18 @@ impl Group {
         &self.members
     }
 
-    /// Takes the next turn.
+    /// Takes the next turn, and returns its number.
     pub(super) fn turn(&self) -> usize {
         self.turn.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Returns the next turn without taking it.
+    /// Returns the number that the next call of `turn` will return.
     pub(super) fn next_turn(&self) -> usize {
         self.turn.load(Ordering::Relaxed)
     }
 
-    /// Returns the member for a turn, among the members for which `usable` returns true. `key` is the key of
-    /// consistent hashing. A member in its slow start gets only some of its requests.
+    /// Returns the member for `turn` among those for which `usable` returns true; `None` if there are none. Only
+    /// consistent hashing uses `key`. A member in its slow start gets only a part of its share.
     pub(super) fn pick(&self, turn: usize, key: &[u8], usable: impl Fn(&Member) -> bool) -> Option<&Member> {
         let picked = self.chosen(turn, key, &usable)?;
         let draw = scatter(turn) as u32;
@@ -123,7 +123,7 @@ fn scatter(turn: usize) -> u64 {
     mixed ^ mixed >> 31
 }
 
-/// Returns the `nth` usable member, counted from 0, modulo their number; `None` if no member is usable.
+/// Returns the usable member with the index `nth` modulo the number of usable members; `None` if there are none.
 fn nth_usable<'m>(
     members: &'m [Member],
     nth: usize,
@@ -136,7 +136,7 @@ fn nth_usable<'m>(
 }
 
 /// Returns weights in the same proportions, with a sum of about `most` or less, and each at least 1. The sum is
-/// bounded because it is the size of the tables.
+/// bounded because it is the length of a schedule or a ring.
 fn scaled(members: &[Member], most: u64) -> Vec<u32> {
     let weights = || members.iter().map(|member| u64::from(member.weight.max(1)));
     let divisor = weights().reduce(gcd).unwrap_or(1);

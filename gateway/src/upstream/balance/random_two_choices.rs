@@ -1,11 +1,11 @@
-//! The power of two random choices.
+//! Algorithm `random_two_choices`: the less busy of two random members.
 
 use super::weighted::{Schedule, weighted};
 use super::{Member, scatter};
 
 /// Picks two members at random by weight, and returns the one with fewer requests in flight in proportion to its
-/// weight. The result is nearly as even as with a look at all members, and several gateways do not all choose the
-/// same backend.
+/// weight. The load is spread nearly as evenly as if all members were compared. In addition, several gateways do not
+/// all choose the same backend.
 pub(super) fn random_two_choices<'m>(
     members: &'m [Member],
     schedule: &Schedule,

@@ -1,9 +1,9 @@
-//! Round robin.
+//! Algorithm `round_robin`: the members in turn, without weights.
 
 use super::{Member, nth_usable};
 
-/// Returns the members in turn. The turns of an unusable member are shared among all others: otherwise the member
-/// after it would get twice as many requests.
+/// Returns the member whose turn it is. The turns of an unusable member are shared among all usable members. Otherwise
+/// the member after it would get twice as many requests.
 pub(super) fn round_robin<'m>(
     members: &'m [Member],
     turn: usize,

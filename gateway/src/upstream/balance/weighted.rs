@@ -1,4 +1,4 @@
-//! Smooth weighted round robin: heavier members come more often, and not in a row if that can be avoided.
+//! Smooth weighted round robin: heavier members get more turns, spread over the schedule.
 
 use super::{Member, nth_usable, scaled, scatter};
 
@@ -8,8 +8,8 @@ const MAX_TURNS: u64 = 4096;
 /// Number of turns that are tried before all members are searched for a usable one.
 const TRIES: usize = 8;
 
-/// Schedule of all turns, computed in advance. nginx computes the same order anew for each request, and needs a lock
-/// for it.
+/// Order of all turns, computed in advance, so that a choice needs no lock. nginx has the same order, but computes
+/// each turn under a lock when the request comes.
 pub(super) struct Schedule(Vec<u32>);
 
 impl Schedule {
@@ -38,8 +38,8 @@ impl Schedule {
     }
 }
 
-/// Returns the member whose turn it is in `schedule`. If that member is not usable, another turn is picked at random,
-/// so that its share goes to the other members by their weights.
+/// Returns the member whose turn it is in `schedule`. If that member is not usable, another turn is picked at random.
+/// So the share of the unusable member is divided among the others by weight.
 pub(super) fn weighted<'m>(
     members: &'m [Member],
     schedule: &Schedule,
@@ -49,7 +49,7 @@ pub(super) fn weighted<'m>(
     scheduled(members, schedule, turn, usable).or_else(|| nth_usable(members, turn, usable))
 }
 
-/// Returns the member whose turn it is, like [`weighted()`]; `None` if a few turns have led to no usable member.
+/// Returns the member whose turn it is, like [`weighted()`]; `None` if [`TRIES`] turns gave no usable member.
 pub(super) fn scheduled<'m>(
     members: &'m [Member],
     schedule: &Schedule,

@@ -1,6 +1,6 @@
-//! Strict check of a response's head over HTTP/1 (RFC 9112 2 to 6): the counterpart of the check of requests. It is
-//! needed because Pingora's reader accepts lines that end with LF alone, folded lines, a length together with chunks,
-//! and a megabyte of fields.
+//! Strict check of a response's head over HTTP/1 (RFC 9112 2 to 6): the counterpart of the check of requests. The
+//! check is needed because Pingora's reader accepts lines that end with LF alone, folded lines, a length together with
+//! chunks, and a megabyte of fields.
 //!
 //! The reader does no I/O. A head may arrive in pieces of any size; each line is checked once, when its end has
 //! arrived.
@@ -39,7 +39,7 @@ pub enum Framing {
     Close,
 }
 
-/// A complete and valid head.
+/// Facts about a complete and valid head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// Length of the head in bytes, including the empty line at its end.
@@ -52,12 +52,12 @@ pub struct Head {
     pub closes: bool,
 }
 
-/// Reader of one head.
+/// Reader of one head, which may arrive in pieces.
 #[derive(Debug, Default)]
 pub struct HeadReader {
-    /// Start of the line whose end has not arrived yet.
+    /// Index of the first byte of the current line, whose end has not arrived yet.
     line: usize,
-    /// Number of bytes that have been searched for that end.
+    /// Number of bytes that have been searched for the end of a line.
     searched: usize,
     status: Option<StatusLine>,
     fields: usize,
@@ -78,7 +78,7 @@ impl HeadReader {
     /// the head is incomplete.
     ///
     /// # Errors
-    /// Returns an error that says what is wrong with the head, as soon as that is certain.
+    /// Returns an error that says what is wrong with the head, even if the rest of the head has not arrived.
     pub fn read(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<Head>, Fault> {
         while let Some(at) = memchr::memchr(b'\n', &bytes[self.searched..]) {
             let end = self.searched + at;

@@ -1,6 +1,6 @@
 //! Inspector of the responses on an HTTP/1 connection to a backend: the counterpart of the inspector of requests. It
-//! is needed because Pingora's reader takes an empty line for the last chunk, so that half a body would reach the
-//! client as a whole one. With the inspector, Pingora gets only bytes that are part of a strictly valid response.
+//! is needed because Pingora's reader treats an empty line as the last chunk, so the client would get half a body as a
+//! complete one. With the inspector, Pingora gets only bytes that are part of a strictly valid response.
 //!
 //! A response is checked in Pingora's own buffer, without a copy. Only a head that arrives in pieces is kept here
 //! until it is complete.
@@ -19,10 +19,10 @@ use crate::util::http1::body::Body;
 use crate::util::http1::chunked::Chunked;
 use crate::util::http1::read_ahead::ReadAhead;
 
-/// Number of bytes in a read that does not go into Pingora's buffer.
+/// Size in bytes of a read into the inspector's buffer instead of Pingora's.
 const CHUNK: usize = 4 * 1024;
 
-/// Maximum number of interim responses (1xx) before a final one. Each of them restarts Pingora's read timeout.
+/// Maximum number of interim responses (1xx) before a final one. Limited because each restarts Pingora's read timeout.
 const MAX_INTERIM: u32 = 32;
 
 /// Error of a response that is not valid HTTP/1.
@@ -93,7 +93,7 @@ impl ResponseInspector {
         self.held.take()
     }
 
-    /// Reads bytes for Pingora. After the head of a 101, a read ends, so that the head comes alone.
+    /// Reads bytes for Pingora. A read ends after the head of a 101, so that it has no byte of the tunnel.
     pub(super) fn poll_read(
         &mut self,
         backend: &mut Stream,
@@ -187,8 +187,8 @@ impl ResponseInspector {
         }
     }
 
-    /// Begins the response with this head, at the front of `bytes`. Returns how many of the bytes belong to the
-    /// response.
+    /// Begins the response whose head is at the front of `bytes`. Returns how many of the bytes are part of the
+    /// response; `None` if the head is incomplete.
     fn begin(&mut self, head: Option<Head>, bytes: &[u8]) -> Result<Option<usize>, Fault> {
         let Some(head) = head else { return Ok(None) };
         self.head = HeadReader::default();
@@ -203,8 +203,8 @@ impl ResponseInspector {
             }
             (204 | 304, _) => self.state = ResponseState::Done,
             (_, framing) if self.is_head => {
-                // The body of a GET would end with the connection here, so the backend may close it after this
-                // response to HEAD.
+                // With GET, the end of the connection would end the body. So the backend may close the connection
+                // after this response to HEAD too.
                 self.is_last |= framing == Framing::Close;
                 self.state = ResponseState::Done;
             }
@@ -233,7 +233,7 @@ impl ResponseInspector {
         }
     }
 
-    /// Returns true if the bytes after those that have been given belong to the response or the tunnel.
+    /// Returns true if more bytes are expected from the backend: a response, a part of one, or the tunnel's bytes.
     fn has_more_to_say(&self) -> bool {
         !matches!(self.state, ResponseState::Done)
     }
@@ -251,7 +251,7 @@ impl ResponseInspector {
         let read = &buf.filled()[before..];
         match body.pass(read) {
             Ok((passed, is_whole)) => {
-                // Bytes after a response were not asked for, and would be taken for the next response.
+                // No request has asked for bytes after the response. Pingora would read them as the next response.
                 self.is_last |= passed < read.len();
                 buf.set_filled(before + passed);
                 self.end_if(is_whole);
@@ -264,8 +264,8 @@ impl ResponseInspector {
         }
     }
 
-    /// Reads from the backend although no response is expected. A connection that must not be used again looks as if
-    /// the backend had closed it, so that it does not get into Pingora's pool.
+    /// Reads from the backend although no response is expected. If the connection must not be used again, the read
+    /// reports a closed connection, so that Pingora's pool does not keep it.
     fn poll_idle(
         &mut self,
         backend: &mut Stream,
@@ -299,7 +299,7 @@ enum ResponseHeadRead {
     End,
 }
 
-/// Reads into `held`. Returns the number of bytes.
+/// Reads from the backend, and appends the bytes to `held`. Returns their number; 0: the connection is closed.
 fn poll_chunk(backend: &mut Stream, cx: &mut Context<'_>, held: &mut ReadAhead) -> Poll<io::Result<usize>> {
     let mut chunk = [const { MaybeUninit::uninit() }; CHUNK];
     let mut read = ReadBuf::uninit(&mut chunk);
@@ -316,8 +316,8 @@ mod tests {
 
     const LIMITS: HeadLimits = HeadLimits { bytes: 1000, fields: 10 };
 
-    /// Returns the bytes that Pingora reads of `response` to a request with `method`, when it arrives in pieces of
-    /// `size` bytes, and true if the connection can be used again. Returns `None` if the response is refused.
+    /// Sends `response` to a request with `method`, in pieces of `size` bytes. Returns the bytes that Pingora reads,
+    /// and true if the connection can be used again; `None` if the response is refused.
     async fn read(method: &str, response: &str, size: usize) -> Option<(String, bool)> {
         let (mut backend, ours) = duplex(64 * 1024);
         let mut ours: Stream = Box::new(ours);

@@ -1,9 +1,8 @@
-//! HTTP/1 connections to backends. Pingora asks [`BackendConnector`] for each new connection, and keeps the
-//! connection in its own pool between two requests. It reads from a [`BackendStream`], on which responses are
-//! inspected.
+//! HTTP/1 connections to backends. Pingora asks [`BackendConnector`] for each new connection, and keeps the connection
+//! in its own pool between two requests. Pingora reads from a [`BackendStream`], which inspects the responses.
 //!
-//! This uses Pingora's extension point for custom protocols: Pingora connects to a peer with a custom ALPN by the
-//! custom connector, and that connector may return a plain stream of HTTP/1. Pingora itself handles HTTP/2.
+//! The connector uses Pingora's extension point for custom protocols. If a peer has a custom ALPN, Pingora calls the
+//! custom connector, which may return a plain stream of HTTP/1. Pingora itself handles HTTP/2.
 
 pub mod head;
 mod inspector;
@@ -31,11 +30,11 @@ pub use stream::{BackendStream, ReadSize};
 /// Connector of Pingora that uses [`BackendConnector`] for HTTP/1.
 pub type HttpConnector = Connector<BackendConnector>;
 
-/// ALPN of a peer that [`BackendConnector`] connects to, and offers only HTTP/1.1 in TLS.
+/// Marker in place of an ALPN: [`BackendConnector`] connects to the peer, and offers only HTTP/1.1 in TLS.
 static HTTP1: LazyLock<ALPN> = LazyLock::new(|| marker("http/1.1 of the gateway"));
 
-/// ALPN of a peer that [`BackendConnector`] connects to, and offers HTTP/2 and HTTP/1.1. The peer chose HTTP/1.1 the
-/// last time.
+/// Marker in place of an ALPN: [`BackendConnector`] connects to the peer, and offers HTTP/2 and HTTP/1.1 in TLS. The
+/// last choice of the peer was HTTP/1.1.
 static HTTP1_SO_FAR: LazyLock<ALPN> = LazyLock::new(|| marker("http/1.1 so far"));
 
 fn marker(name: &str) -> ALPN {
@@ -56,7 +55,7 @@ pub(super) enum Offer {
 }
 
 impl Offer {
-    /// Returns the ALPN by which Pingora finds the right connector.
+    /// Returns the ALPN that makes Pingora use the right connector.
     pub(super) fn alpn(self) -> ALPN {
         match self {
             Offer::Http1 => HTTP1.clone(),
@@ -106,7 +105,7 @@ impl BackendConnector {
         BackendConnector { transport: Arc::new(TransportConnector::new(None)), limits }
     }
 
-    /// Returns a connector of Pingora that uses this one, with a separate pool.
+    /// Returns a connector of Pingora that uses this one. Its pool is separate from that for clients' requests.
     pub fn http(&self) -> HttpConnector {
         Connector::new_custom(Some(ConnectorOptions::new(POOL_SIZE)), self.clone())
     }
@@ -126,7 +125,7 @@ impl BackendConnector {
     }
 }
 
-/// Number of idle connections in the pool for requests that the gateway makes itself.
+/// Maximum number of idle connections in the pool for requests that the gateway makes itself.
 const POOL_SIZE: usize = 128;
 
 /// Error about a backend that chose HTTP/2, although it chose HTTP/1.1 before.
@@ -147,7 +146,7 @@ impl custom::Connector for BackendConnector {
     }
 
     async fn reused_http_session<P: Peer + Send + Sync + 'static>(&self, _peer: &P) -> Option<()> {
-        // Pingora's own pool holds the idle connections.
+        // Idle connections are in Pingora's own pool, not here.
         None
     }
 

@@ -1,5 +1,5 @@
 //! Pingora's proxy with a custom connector. Pingora builds such a proxy only inside one of its services, and returns
-//! only a reference to it. The gateway's listeners need the proxy as a value.
+//! only a reference to the proxy. The gateway's listeners need the proxy itself, so it is moved out of the service.
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;

@@ -25,12 +25,12 @@ pub struct BackendStream {
     inspector: ResponseInspector,
     limits: ResponseLimits,
     read_size: Arc<ReadSize>,
-    /// Carries the read size to the request. Of the data that Pingora keeps with a connection, only this is unused.
+    /// Digest that carries the read size to the request. Pingora leaves this part of a connection unused.
     digest: Option<Arc<ProxyDigest>>,
 }
 
-/// Maximum size of one read from a backend, in bytes. Pingora buffers up to ten reads for a client that is slow to
-/// read.
+/// Maximum size of one read from a backend, in bytes. It limits memory, because Pingora buffers up to ten reads for a
+/// client that reads slowly.
 #[derive(Debug)]
 pub struct ReadSize(AtomicUsize);
 
@@ -38,14 +38,14 @@ impl ReadSize {
     /// Size for a client of HTTP/1, which has one response at a time: as much as Pingora has room for.
     const WHOLE: usize = usize::MAX;
 
-    /// Maximum size for a client of HTTP/2: no more than fits into a frame.
+    /// Maximum size for a client of HTTP/2: the size of a frame.
     const OF_FRAME: usize = 16 * 1024;
 
-    /// Total size for all concurrent responses to a client of HTTP/2. The responses share it. Otherwise a hundred
-    /// responses would need a hundred times the memory of one.
+    /// Total size for all concurrent responses on one HTTP/2 connection of a client. The responses share it, because
+    /// otherwise a hundred responses would need a hundred times the memory of one.
     const OF_CONNECTION: usize = 256 * 1024;
 
-    /// Minimum size for a response of HTTP/2, because smaller reads cost too much time.
+    /// Minimum size for a client of HTTP/2, because smaller reads cost too much time.
     const LEAST: usize = 4 * 1024;
 
     /// Sets the read size of the connection with this digest. `streams` is the number of HTTP/2 streams that the

@@ -3,23 +3,23 @@
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 
-/// Reason why the addresses of a name are not known.
+/// Error of a lookup: the reason why the addresses of a name are not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LookupError {
     /// Reason in words.
     pub reason: String,
-    /// True if another lookup cannot succeed until the operator changes something: DNS has answered, or the name is
-    /// not a valid DNS name. If false, another lookup may succeed soon.
+    /// True if DNS has no such name or address, or if the name is not a valid DNS name. Another lookup then fails too,
+    /// until the operator changes the name or DNS. If false, another lookup may succeed soon.
     pub is_final: bool,
 }
 
 impl LookupError {
-    /// Returns a temporary failure.
+    /// Returns the error for a temporary failure: another lookup may succeed soon.
     pub(super) fn passing(reason: impl ToString) -> Self {
         LookupError { reason: reason.to_string(), is_final: false }
     }
 
-    /// Returns a final failure: an answer of DNS, or a name that is not a valid DNS name.
+    /// Returns the error for a final failure: DNS has no such name or address, or the name is not valid.
     pub(super) fn lasting(reason: impl ToString) -> Self {
         LookupError { reason: reason.to_string(), is_final: true }
     }
@@ -28,7 +28,7 @@ impl LookupError {
         LookupError::lasting("the name has no address")
     }
 
-    /// Returns the error for `error`, which a query to `server` has ended with.
+    /// Converts `error`, the failure of a query to `server`.
     pub(super) fn of(server: &str, error: &NetError) -> Self {
         match error {
             error if error.is_nx_domain() => LookupError::lasting("there is no such name"),
@@ -41,8 +41,8 @@ impl LookupError {
         }
     }
 
-    /// Returns the error for a response that reports a failure. The code is shown by its name in RFC 1035 and RFC
-    /// 6895.
+    /// Returns the error for a response of `server` with the failure `code`. The reason gives the name of the code
+    /// (RFC 1035, RFC 6895), or the number if the code has no name.
     pub(super) fn answered(server: &str, code: ResponseCode) -> Self {
         let code = match code {
             ResponseCode::Unknown(code) => format!("response code {code}"),

@@ -14,16 +14,16 @@ use super::{LATEST, SOONEST};
 use crate::config::{Address, HostPort};
 use crate::upstream::Endpoint;
 
-/// An address that a name, or a configured address, resolves to.
+/// Address to connect to, found for the configured address of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ResolvedAddress {
     /// Endpoint to connect to.
     pub endpoint: Endpoint,
-    /// Host name by which the address was found, if it was found by name.
+    /// Host name that was looked up; `None` if the configuration gives an IP address or a Unix socket.
     pub host: Option<String>,
-    /// Weight of the address among all addresses of the name.
+    /// Weight of the address among all addresses of the name, from its SRV record; 1 without SRV.
     pub weight: u32,
-    /// True if other addresses of the name are used before this one.
+    /// True if the address is a backup, because another SRV record of the name has a better priority.
     pub backup: bool,
 }
 
@@ -36,7 +36,7 @@ impl ResolvedAddress {
     }
 }
 
-/// Resolved addresses by name.
+/// Resolved addresses, by the configured address that was looked up.
 pub type ResolvedAddresses = HashMap<Address, Vec<ResolvedAddress>>;
 
 /// Returns the resolved address of an IP address or a Unix socket; `None` for a name.
@@ -49,8 +49,8 @@ pub fn fixed(address: &Address) -> Option<ResolvedAddress> {
     Some(ResolvedAddress { endpoint, host: None, weight: 1, backup: false })
 }
 
-/// Looks up each of `names`, and waits for all answers. Asks the DNS servers in `servers`, or those of the system if
-/// `servers` is empty.
+/// Looks up each of `names`, and waits for all answers. The DNS servers in `servers` are asked, or those of the system
+/// if `servers` is empty.
 pub fn look_up_now<'n>(
     names: &[&'n Address],
     servers: &[SocketAddr],
@@ -60,7 +60,7 @@ pub fn look_up_now<'n>(
         let answers = names.iter().map(|name| look_up(&resolver, name, &[]));
         Ok::<_, LookupError>(join_all(answers).await)
     };
-    // A separate thread, because the caller may run in a Tokio runtime already.
+    // The lookups run in another thread, because this thread may already run a Tokio runtime.
     let answered = std::thread::scope(|scope| {
         let asking = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -77,15 +77,15 @@ pub fn look_up_now<'n>(
     }
 }
 
-/// Answer of DNS.
+/// Addresses that DNS has returned for a name, and their time to live.
 #[derive(Debug)]
 pub(super) struct Answers {
-    /// Sorted, so that the same addresses in another order are no change.
+    /// Addresses in sorted order, so that another order in DNS does not count as a change.
     pub(super) addresses: Vec<ResolvedAddress>,
     pub(super) valid_for: Duration,
 }
 
-/// Looks up `name`. The addresses in `before` are those of the last answer: they stay if a part of the lookup fails.
+/// Looks up `name`. `before` is the last answer: its addresses stay for each part of the lookup that fails.
 pub(super) async fn look_up(
     resolver: &Resolvers,
     name: &Address,
@@ -143,7 +143,7 @@ async fn look_up_host(
             }
             Err(error) if error.is_final => reasons.push(error),
             Err(error) => {
-                // The known addresses of the failed kind stay, although the other kind was answered.
+                // The query for this kind (IPv4 or IPv6) has failed, so the known addresses of this kind stay.
                 let is_kind = |place: &&ResolvedAddress| matches!(place.endpoint, Endpoint::Inet(address) if address.is_ipv4() == is_v4);
                 found.addresses.extend(before.iter().filter(is_kind).cloned());
                 found.valid_for = SOONEST;
@@ -152,14 +152,14 @@ async fn look_up_host(
         }
     }
     match failures.pop() {
-        // Either both kinds failed, or one did and no address is left.
+        // Either both queries failed, or one failed and there is no address at all.
         Some(error) if found.addresses.is_empty() || !failures.is_empty() => Err(error),
         _ if found.addresses.is_empty() => Err(reasons.pop().unwrap_or_else(LookupError::no_address)),
         _ => Ok(found),
     }
 }
 
-/// Looks up all targets of the SRV records of `service` (RFC 2782). Targets that do not have the best priority are
+/// Looks up all targets that the SRV records of `service` name (RFC 2782). Targets without the best priority are
 /// backups.
 async fn look_up_service(
     resolver: &Resolvers,
@@ -178,8 +178,8 @@ async fn look_up_service(
     let first = records.iter().map(|record| record.priority).min();
     // RFC 2782: the root as target means that the service is not available.
     let targets = records.into_iter().filter(|record| !record.target.is_root()).map(|record| async move {
-        // The name keeps the dot at its end, so that the search list is not used. That list is for names that people
-        // write.
+        // The target keeps the dot at its end, so that the search list is not used: that list is only for names that
+        // people write.
         let host = HostPort { host: record.target.to_ascii(), port: record.port };
         let name = without_dot(&host.host);
         let is_target =
@@ -216,7 +216,7 @@ async fn look_up_service(
     }
 }
 
-/// Returns a name without the dot at its end, as TLS and HTTP write it (RFC 6066 3).
+/// Returns `name` without the dot at its end, because names in TLS and HTTP have no such dot (RFC 6066 3).
 fn without_dot(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }

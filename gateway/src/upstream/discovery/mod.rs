@@ -1,5 +1,5 @@
 //! Discovery of backends by name. Each address in DNS's answer is a separate backend. A name is looked up again when
-//! the time to live of its answer is over. If a lookup fails, the addresses that were known before stay in use.
+//! the time to live of the last answer is over. If a lookup fails, the last known addresses stay in use.
 
 mod error;
 mod lookup;
@@ -34,7 +34,7 @@ const SOONEST: Duration = Duration::from_secs(1);
 /// Pauses after failed lookups of a name.
 const BACKOFF: Backoff = Backoff { first: SOONEST, most: Duration::from_secs(32) };
 
-/// Maximum time between two lookups of a name. A name in the hosts file has no time to live.
+/// Maximum time between two lookups of a name. It also applies to a name in the hosts file, which has no time to live.
 const LATEST: Duration = Duration::from_secs(300);
 
 /// Background service that looks up the names of backends until the server stops.
@@ -43,7 +43,7 @@ pub struct Discoverer {
     pub known: watch::Receiver<Arc<ResolvedAddresses>>,
     /// DNS servers to ask; if empty, those of the system.
     pub servers: Vec<SocketAddr>,
-    /// Callback that gets the new addresses of a name. It may block.
+    /// Callback for the new addresses of a name, after they have changed. The callback may block.
     pub tell: Arc<dyn Fn(ResolvedAddresses) + Send + Sync>,
     /// Counter of answered lookups.
     pub answered: IntCounter,
@@ -53,7 +53,7 @@ pub struct Discoverer {
 
 /// Time of a name's next lookup, and the number of consecutive failures.
 struct Next {
-    /// `None` while a lookup is under way.
+    /// Time of the next lookup; `None` while a lookup is under way.
     at: Option<Instant>,
     failures: u32,
 }
@@ -92,7 +92,7 @@ impl Discoverer {
             let resolved = known.borrow_and_update().clone();
             next.retain(|name, _| resolved.contains_key(name));
             for name in resolved.keys() {
-                // A new name was looked up a moment ago, but its time to live is not known: another lookup tells it.
+                // A new name was looked up a moment ago, but without its time to live. So it is looked up again soon.
                 next.entry(name.clone()).or_insert_with(|| Next::after(SOONEST, 0));
             }
             let now = Instant::now();
@@ -119,7 +119,7 @@ impl Discoverer {
                     let found = self.take_in(&name, answer, next);
                     if let Some(found) = found.filter(|found| Some(found) != resolved.get(&name)) {
                         let tell = self.tell.clone();
-                        // The callback reports its own failures.
+                        // The result is ignored, because the callback itself reports failures.
                         let _ = tokio::task::spawn_blocking(move || tell(ResolvedAddresses::from([(name, found)]))).await;
                     }
                 }
@@ -127,7 +127,7 @@ impl Discoverer {
         }
     }
 
-    /// Schedules the next lookup of `name`. Returns the addresses if the lookup was answered.
+    /// Schedules the next lookup of `name`. Returns the addresses in `answer`; `None` if the lookup failed.
     fn take_in(
         &self,
         name: &Address,

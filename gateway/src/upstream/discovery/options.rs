@@ -11,11 +11,10 @@ use tracing::warn;
 /// File in which the system lists its DNS servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// Port of DNS.
 const PORT: u16 = 53;
 
-/// Timeout of a query, unless resolv.conf sets another. The system's default of five seconds is long for a gateway
-/// that waits for the answer when it starts.
+/// Timeout of a query, unless resolv.conf sets another. The system's default of five seconds would be too long,
+/// because the gateway waits for the answers when it starts.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Supported options, by their names in resolv.conf.
@@ -25,17 +24,17 @@ pub(super) struct Options {
     pub(super) timeout: Duration,
     /// `attempts`: number of rounds through all servers, from 1 to 5.
     pub(super) attempts: usize,
-    /// `rotate`: each lookup begins with another server.
+    /// `rotate`: true if each lookup begins with another server; false if each begins with the first server.
     pub(super) rotates: bool,
-    /// `ndots`: a name with fewer dots is tried with the search list first; at most 15.
+    /// `ndots`, at most 15: a name with fewer dots than this is tried with the search list first.
     pub(super) ndots: usize,
-    /// `use-vc`: queries are sent over TCP only.
+    /// `use-vc`: true if queries are sent only over TCP.
     pub(super) only_tcp: bool,
-    /// `edns0`: queries have an EDNS record. Queries to the servers of `proxy.nameservers` have one too.
+    /// `edns0`: true if queries have an EDNS record. Always true for the servers in `proxy.nameservers`.
     pub(super) edns: bool,
-    /// True unless `no-aaaa` is set: IPv6 addresses are looked up too.
+    /// True if IPv6 addresses are looked up too; false if `no-aaaa` is set.
     pub(super) asks_ipv6: bool,
-    /// `single-request`: IPv6 addresses are looked up after the answer about IPv4 addresses, not at the same time.
+    /// `single-request`: true if the query for IPv6 waits for the answer about IPv4; false if both are sent at once.
     pub(super) one_by_one: bool,
 }
 
@@ -58,6 +57,7 @@ impl Default for Options {
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) options: Options,
+    /// DNS servers to ask; if empty, only the hosts file is used.
     pub(super) servers: Vec<SocketAddr>,
     /// Domain of this machine.
     pub(super) domain: Option<Name>,
@@ -122,8 +122,8 @@ impl Plan {
     }
 }
 
-/// Returns true if the text has the option `timeout`. This is needed because the library's result is the same for its
-/// default and for an option with that value.
+/// Returns true if `text` sets the option `timeout`. The library cannot tell: without the option it returns its
+/// default, as if the option had that value.
 fn says_timeout(text: &[u8]) -> bool {
     let text = String::from_utf8_lossy(text);
     let mut lines = text.lines().map(str::split_whitespace);
@@ -138,7 +138,7 @@ mod tests {
         Plan::parse(format!("nameserver 192.0.2.53\n{text}").as_bytes()).unwrap().options
     }
 
-    /// Returns the options of the system's resolver for a file without options. Only the timeout differs.
+    /// Returns the options for a file without options: those of the system's resolver, except for the timeout.
     fn usual() -> Options {
         Options { edns: false, ..Options::default() }
     }

@@ -1,5 +1,5 @@
-//! DNS servers, asked one after the other: if one fails, the next one is asked. (The library asks several at once,
-//! and takes the failure of one for an answer.)
+//! DNS servers, asked one after the other: if a server fails, the next server is asked. The library's own list of
+//! servers is not used, because the library asks several at once, and treats a failure of one as the answer.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,15 +16,15 @@ use super::error::LookupError;
 use super::options::{Options, Plan};
 use super::udp::Runtime;
 
-/// The DNS servers of the gateway.
+/// DNS servers that the gateway asks, and the options of the queries.
 pub(super) struct Resolvers {
     servers: Vec<Server>,
     options: Options,
-    /// Counter that selects the server with which the next lookup begins, if the servers rotate.
+    /// Counter that selects the first server of the next lookup, if the option `rotate` is set.
     turn: AtomicUsize,
 }
 
-/// A DNS server.
+/// DNS server, with the resolvers that send queries to it.
 struct Server {
     /// Address of the server, for messages.
     name: String,
@@ -32,7 +32,7 @@ struct Server {
     with_edns: Option<Resolver<Runtime>>,
     /// Resolver that sends no EDNS record.
     without_edns: Resolver<Runtime>,
-    /// True once the server has answered only a query without EDNS.
+    /// True once the server has refused a query with EDNS and answered the same query without EDNS.
     refuses_edns: AtomicBool,
 }
 
@@ -54,17 +54,16 @@ impl Resolvers {
         Ok(Resolvers { servers, options: plan.options.clone(), turn: AtomicUsize::new(0) })
     }
 
-    /// Returns the options of the queries.
     pub(super) fn options(&self) -> &Options {
         &self.options
     }
 
-    /// Returns the first answer about `name`. The answer may be that there is no such name or no such record.
+    /// Returns the records of `name` from the first server that answers.
     ///
     /// # Errors
-    /// Returns an error if the answer is that there is nothing, or if every server has failed.
+    /// Returns an error if the first answer is that there is no such name or record, or if every server has failed.
     pub(super) async fn lookup(&self, name: &str, kind: RecordType) -> Result<Lookup, LookupError> {
-        // A DNS name may hold any byte (RFC 2181 11). Rules for host names are stricter: they do not allow `_`.
+        // A DNS name may have any byte (RFC 2181 11). The rules for host names do not apply: they forbid `_`.
         let name = Name::from_ascii(name)
             .map_err(|error| LookupError::lasting(format!("'{name}' is not a valid DNS name: {error}")))?;
         let first = match self.options.rotates {
@@ -92,7 +91,7 @@ impl Server {
             options.timeout = plan.options.timeout;
             options.ndots = plan.options.ndots;
             options.edns0 = edns;
-            // The gateway counts attempts over all servers, and looks up a name again when its time to live is over.
+            // No retries and no cache in the library: the gateway itself counts attempts and schedules lookups.
             options.attempts = 0;
             options.cache_size = 0;
             let builder = Resolver::builder_with_config(plan.config(address), Runtime::default());
@@ -124,8 +123,8 @@ impl Server {
         self.heard(self.without_edns.lookup(name.clone(), kind).await).map_err(|failure| failure.error)
     }
 
-    /// Converts the library's result. The library takes a response with an unknown code for an empty answer; here it
-    /// is an error.
+    /// Converts the library's result. The library returns a response with an unknown code as an empty answer; this
+    /// function returns an error for it.
     fn heard(&self, answer: Result<Lookup, NetError>) -> Result<Lookup, Failure> {
         match answer {
             Ok(found) => match found.message().metadata.response_code {
@@ -151,7 +150,7 @@ impl Server {
 /// Reason why a server gave no answer.
 struct Failure {
     error: LookupError,
-    /// True if a server that does not know EDNS answers in this way.
+    /// True if the EDNS record may be the cause, so that a query without EDNS may succeed.
     is_for_edns: bool,
 }
 
@@ -248,7 +247,7 @@ mod tests {
         let dns = server().await;
         let options = Options { only_tcp: true, attempts: 1, ..Options::default() };
         let resolvers = Resolvers::with_plan(&plan(&[&dns], options)).unwrap();
-        // The test's server listens on UDP only.
+        // The query fails, because the test's server listens only on UDP.
         assert!(!addresses(&resolvers, NAME).await.unwrap_err().is_final);
         assert_eq!(dns.asked(NAME), 0);
     }

@@ -1,9 +1,9 @@
 //! UDP sockets of the DNS resolver.
 //!
 //! A server that cannot read a query (for example one with an EDNS record that the server does not know) may answer
-//! with a header and nothing else. Such a response does not repeat the question, so the library takes it for a forged
-//! one and waits until the timeout. This module inserts the question into the response, so that the library accepts
-//! it. This is safe: the sender, the port and the id are checked, and such a response can only report an error.
+//! with a header and nothing else. Such a response does not repeat the question, so the library treats it as forged
+//! and waits until the timeout. This module inserts the question into the response, so that the library accepts it.
+//! This is safe: the sender, the port and the id are checked, and such a response can only report an error.
 
 use std::future::Future;
 use std::io;
@@ -85,7 +85,7 @@ impl DnsUdpSocket for Socket {
     }
 }
 
-/// Returns the question section of `message`, if the message has exactly one question.
+/// Returns the question section of `message`; `None` unless the message has exactly one question.
 fn question_of(message: &[u8]) -> Option<&[u8]> {
     if message.get(4..6)? != [0, 1] {
         return None;
@@ -99,7 +99,7 @@ fn question_of(message: &[u8]) -> Option<&[u8]> {
             _ => return None,
         }
     }
-    // The end of the name, the type and the class.
+    // Five more bytes: the end of the name (1), the type (2) and the class (2).
     message.get(HEADER..end + 5)
 }
 

@@ -1,5 +1,5 @@
-//! Active health checks, as a background service. A separate task probes each backend, once for each `[health_check]`
-//! table that applies to it, even if the backend is in many pools.
+//! Active health checks, as a background service. Each backend has one task for each different kind of probe, even if
+//! the backend is in many pools.
 
 mod probe;
 
@@ -57,8 +57,8 @@ impl HealthPlan {
         }
     }
 
-    /// Returns the checks grouped by the memory address of their backend, which does not change. Each check is there
-    /// once.
+    /// Returns the checks without duplicates, grouped by the memory address of the backend. A backend's address does
+    /// not change.
     fn by_backend(self) -> HashMap<usize, Vec<Check>> {
         let mut checks: HashMap<usize, Vec<Check>> = HashMap::new();
         for check in self.checks {
@@ -78,7 +78,7 @@ pub struct HealthChecker {
 }
 
 impl HealthChecker {
-    /// Returns a checker that follows `plan`. It uses separate connections, made by `connector`.
+    /// Returns a checker that follows `plan`. `connector` makes its connections, which no client's request uses.
     pub fn new(plan: watch::Receiver<HealthPlan>, connector: BackendConnector) -> Self {
         HealthChecker { plan, connector }
     }
@@ -100,7 +100,7 @@ impl BackgroundService for HealthChecker {
     }
 }
 
-/// Tasks that probe. A task ends when its [`Watch`] is dropped.
+/// Running tasks that probe backends. A task ends when its [`Watch`] is dropped.
 struct Watches {
     connector: Arc<HttpConnector>,
     /// Tasks by the memory address of the backend.
@@ -113,7 +113,7 @@ struct Watch {
 }
 
 impl Watches {
-    /// Starts and ends tasks so that they match `plan`. The tasks of checks that are in both plans go on.
+    /// Starts and ends tasks so that they match `plan`. A task continues if its check was in the previous plan too.
     fn follow(&mut self, plan: HealthPlan) {
         let mut before = std::mem::take(&mut self.running);
         for (place, checks) in plan.by_backend() {
@@ -139,8 +139,8 @@ async fn watch_backend(check: Check, mut belief: HealthState, connector: Arc<Htt
     let limit = check.config.timeout_secs.duration();
     let probe = Probe::new(&check.config, &check.backend, &check.peers);
     loop {
-        // The timeouts of a connection hold for each read: without this one, a backend that sends slowly would block
-        // a probe for ever.
+        // The timeouts of a connection apply to each read. Without a timeout for the whole probe, a backend that sends
+        // slowly would block it for ever.
         let outcome = match timeout(limit, probe.send(&connector)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(format!("no answer within {limit:?}")),
@@ -152,7 +152,7 @@ async fn watch_backend(check: Check, mut belief: HealthState, connector: Arc<Htt
     }
 }
 
-/// Health of a backend according to one kind of probe. When it is dropped, its result no longer counts.
+/// Health of a backend according to one kind of probe. When the state is dropped, its result no longer counts.
 struct HealthState {
     backend: Arc<BackendState>,
     thresholds: Thresholds,
@@ -162,7 +162,7 @@ struct HealthState {
 }
 
 impl HealthState {
-    /// Returns a state that begins with the current health of the backend: a new kind of probe is no news about it.
+    /// Returns a state that begins with the backend's current health, because this kind of probe has no result yet.
     fn new(check: &Check) -> Self {
         let config = &check.config;
         let healthy = check.backend.is_healthy();
@@ -193,7 +193,7 @@ impl HealthState {
         }
         self.healthy = !self.healthy;
         if !backend.set_failing(!self.healthy, self.slow_start) {
-            // Another kind of probe still fails.
+            // Another kind of probe fails too, so the health of the backend has not changed.
             return;
         }
         let (backend, address) = (&backend.name, &backend.endpoint);
@@ -212,7 +212,7 @@ impl Drop for HealthState {
     }
 }
 
-/// Number of consecutive results that change the health.
+/// Number of consecutive failures, and of consecutive successes, after which the health changes.
 #[derive(Clone, Copy)]
 struct Thresholds {
     unhealthy: NonZeroU32,

@@ -1,4 +1,5 @@
-//! A single probe: a TCP connection, a GET, or a call of gRPC's health service. It is sent like a client's request.
+//! A single probe: a TCP connection, a GET, or a call of gRPC's health service. The connection has the same settings
+//! as for requests of clients.
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
@@ -100,7 +101,7 @@ fn request(method: Method, path: &str, host: &str) -> Result<RequestHeader> {
     Ok(request)
 }
 
-/// Converts an error to words. For a refused certificate, another handshake finds out the reason.
+/// Converts an error to words. If a certificate was refused, another handshake is made to find out why.
 async fn explained<T>(outcome: Result<T>, peer: &HttpPeer) -> std::result::Result<T, String> {
     let error = match outcome {
         Ok(fine) => return Ok(fine),

@@ -1,19 +1,19 @@
-//! Framing of an HTTP/1 body while it passes: finds the end of the body (RFC 9112 6.3).
+//! Framing of an HTTP/1 body during its transfer: finds the end of the body (RFC 9112 6.3).
 
 use super::Fault;
 use super::chunked::Chunked;
 
-/// Body that is being passed on.
+/// State of a body that is being transferred.
 #[derive(Debug)]
 pub(crate) enum Body {
-    /// A body with this number of bytes still to come.
+    /// A body with this number of remaining bytes.
     Length(u64),
     /// A chunked body.
     Chunked(Chunked),
 }
 
 impl Body {
-    /// Returns the number of the next `bytes` that belong to the body, and true if the body ends with them.
+    /// Returns how many of the next `bytes` are part of the body, and true if the body ends with them.
     ///
     /// # Errors
     /// Returns an error if the framing of a chunked body is malformed.

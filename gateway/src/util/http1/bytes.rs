@@ -1,4 +1,4 @@
-//! Classes of bytes in an HTTP/1 message, in a table, so that each byte costs one lookup.
+//! Classes of bytes in an HTTP/1 message. They are in a table, so that each byte costs one lookup.
 
 const TOKEN: u8 = 1;
 const VALUE: u8 = 2;

@@ -1,8 +1,8 @@
-//! Strict check of a chunked body while it passes (RFC 9112 7.1), for requests and responses. It finds the
-//! end of the body, and refuses a body that another parser could end elsewhere. No data is copied.
+//! Strict check of a chunked body during its transfer (RFC 9112 7.1), for requests and responses. The check finds the
+//! end of the body, and refuses a body for which another parser could find another end. No data is copied.
 //!
-//! Pingora parses the body again afterwards, more leniently. A body that passes this check is parsed by
-//! Pingora in the same way.
+//! Pingora parses the body again afterwards, more leniently. For a body that passes this check, Pingora's result is
+//! the same.
 
 use super::Fault;
 use super::bytes::{is_token_byte, is_value_byte};
@@ -10,13 +10,13 @@ use super::bytes::{is_token_byte, is_value_byte};
 /// Maximum number of digits in a chunk's size.
 const SIZE_DIGITS: u8 = 16;
 
-/// Maximum size of all extensions of a body together, in bytes. RFC 9112 7.1.1 requires a limit.
+/// Maximum total size of the extensions in a body, in bytes. RFC 9112 7.1.1 requires a limit.
 const EXTENSION_BYTES: usize = 16 * 1024;
 
-/// Maximum size of all trailers together, in bytes.
+/// Maximum total size of the trailers of a body, in bytes.
 const TRAILER_BYTES: usize = 8 * 1024;
 
-/// Maximum number of trailer fields.
+/// Maximum number of trailer fields of a body.
 const TRAILER_FIELDS: usize = 32;
 
 /// Fields that must not be trailers (RFC 9110 6.5.1). They concern framing, routing or authentication, and a
@@ -40,7 +40,7 @@ const LONGEST_NAME: usize = 17;
 #[derive(Clone, Debug)]
 pub struct Chunked {
     state: ChunkState,
-    /// Bytes of the chunk that are still to come; while the size is read, the value so far.
+    /// Number of remaining bytes of the chunk; while the chunk's size is read, the value so far.
     size: u64,
     digits: u8,
     extensions: usize,
@@ -90,8 +90,8 @@ impl Default for Chunked {
 }
 
 impl Chunked {
-    /// Parses the next bytes of the body. Returns the number of them that belong to the body if it ends in
-    /// `bytes`, otherwise `None`.
+    /// Parses the next bytes of the body. If the body ends in `bytes`, returns how many of them are part of the body;
+    /// otherwise `None`.
     ///
     /// # Errors
     /// Returns an error if the body is malformed. The parser must not be used afterwards.
@@ -159,8 +159,8 @@ impl Chunked {
         Ok(ChunkState::Size)
     }
 
-    /// Parses `;name`, `;name=token` or `;name="anything"`. White space around them is refused (RFC 9112
-    /// 7.1.1 calls it bad).
+    /// Parses a byte of `;name`, `;name=token` or `;name="anything"`. White space is refused around a name or a value
+    /// (RFC 9112 7.1.1 calls it bad).
     fn extension_byte(&mut self, byte: u8) -> Result<ChunkState, Fault> {
         self.extensions += 1;
         if self.extensions > EXTENSION_BYTES {

@@ -7,7 +7,7 @@ use super::bytes::{is_field_value, is_token};
 use crate::util::decimal;
 use crate::util::decimal::NotANumber;
 
-/// Splits a field line into its name and the position of its value. The colon must follow the name directly.
+/// Splits a field line into its name and the position of its value. A space before the colon is an error.
 ///
 /// # Errors
 /// Returns an error if the line is malformed.
@@ -30,8 +30,8 @@ pub(crate) fn split(line: &[u8]) -> Result<(&[u8], Range<usize>), Fault> {
     Ok((name, start..end))
 }
 
-/// Parses a number of a response's Content-Length (RFC 9110 8.6). Leading zeros are ignored, because the
-/// gateway writes the field anew.
+/// Parses a number in a response's Content-Length (RFC 9110 8.6). Leading zeros are ignored, because the gateway
+/// writes the number anew.
 ///
 /// # Errors
 /// Returns an error if the value is not a number, or is too large.

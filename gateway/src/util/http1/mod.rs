@@ -8,5 +8,5 @@ pub mod chunked;
 pub(crate) mod field;
 pub(crate) mod read_ahead;
 
-/// Reason why a message is refused, in words for its sender.
+/// Reason why a message is refused, in words for the sender of the message.
 pub type Fault = &'static str;

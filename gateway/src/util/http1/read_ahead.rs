@@ -1,9 +1,9 @@
-//! Bytes that were read from a connection before Pingora may have them. For an idle connection the buffer is
-//! empty and takes no memory.
+//! Bytes that the gateway has read from a connection, and not yet given to Pingora. For an idle connection the buffer
+//! is empty and uses no memory.
 
 use tokio::io::ReadBuf;
 
-/// Buffer of bytes in the order of their arrival.
+/// Buffer of bytes that were read but not yet given to the reader.
 #[derive(Debug, Default)]
 pub(crate) struct ReadAhead {
     bytes: Vec<u8>,
@@ -31,7 +31,7 @@ impl ReadAhead {
         self.bytes.extend_from_slice(more);
     }
 
-    /// Moves up to `most` bytes to `buf`, and returns their number.
+    /// Moves up to `most` bytes to `buf`, and returns the number of moved bytes.
     pub(crate) fn give(&mut self, most: usize, buf: &mut ReadBuf<'_>) -> usize {
         let part = most.min(buf.remaining()).min(self.bytes().len());
         buf.put_slice(&self.bytes()[..part]);
@@ -47,7 +47,7 @@ impl ReadAhead {
         *self = ReadAhead::default();
     }
 
-    /// Takes all remaining bytes out of the buffer.
+    /// Removes and returns all remaining bytes.
     pub(crate) fn take(&mut self) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.drain(..std::mem::take(&mut self.given));

@@ -1,8 +1,8 @@
-//! Huffman code of HPACK (RFC 7541 5.2 and appendix B). The code is canonical: symbols with codes of one length have
-//! consecutive codes, in order. So the lengths alone define the code. The length of the next code is found by
-//! comparison with the last code of each length.
+//! Huffman code of HPACK (RFC 7541 5.2 and appendix B). The code is canonical: symbols whose codes have the same length
+//! have consecutive codes, in order. So the lengths alone define the code. The decoder finds the length of the next
+//! code by comparison with the last code of each length.
 
-/// Length in bits of the code of each byte, and of the end-of-string symbol.
+/// Length of the code of each byte and of the end-of-string symbol, in bits.
 #[rustfmt::skip]
 const LENGTHS: [u8; 257] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 28,
@@ -22,12 +22,12 @@ const LONGEST: usize = 30;
 static CODE: Code = Code::new();
 
 struct Code {
-    /// First code that is longer, for each length, with its bits at the left of 32 bits.
+    /// For each length, the first code that is longer, with its bits at the left of 32 bits.
     beyond: [u64; LONGEST + 1],
-    /// First code of each length. `start` has the index of its symbol in `symbols`.
+    /// First code of each length. `start` has the index in `symbols` of that code's byte.
     first: [u32; LONGEST + 1],
     start: [usize; LONGEST + 1],
-    /// Bytes in the order of their codes. The end-of-string symbol would be the last, and is not a byte.
+    /// Bytes in the order of their codes. The end-of-string symbol would be the last, but it is not a byte.
     symbols: [u8; 256],
 }
 
@@ -60,10 +60,10 @@ impl Code {
     }
 }
 
-/// Appends the text that `encoded` stands for. Returns `None` if the code or its padding is invalid.
+/// Decodes `encoded`, and appends the text to `to`. Returns `None` if the code or its padding is invalid.
 pub(super) fn decode(encoded: &[u8], to: &mut Vec<u8>) -> Option<()> {
     let mut bytes = encoded.iter();
-    // The bits that are not used yet are at the right.
+    // `bits` has the bits that are not decoded yet, at the right.
     let (mut bits, mut count) = (0_u64, 0_usize);
     loop {
         while count <= 32 {
@@ -128,7 +128,7 @@ mod tests {
             let at = CODE.symbols.iter().position(|other| *other == symbol).unwrap();
             let length = usize::from(LENGTHS[usize::from(symbol)]);
             let code = u64::from(CODE.first[length]) + (at - CODE.start[length]) as u64;
-            // Ones follow the code, up to a whole byte.
+            // Padding of ones follows the code, up to a whole byte.
             let bytes = length.div_ceil(8);
             let padded = (code << (8 * bytes - length)) | ((1 << (8 * bytes - length)) - 1);
             let mut decoded = Vec::new();
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn invalid_code_or_padding_is_refused() {
-        // Padding of zeros, padding of a whole byte, the whole end-of-string symbol, and a code that is cut off.
+        // Padding of zeros, padding of a whole byte, the whole end-of-string symbol, and an incomplete code.
         for encoded in
             [&b"\x18"[..], b"\x64\x02\xff", b"\xff\xff\xff\xff", b"\xff\xff\xff\xfc", b"\xff", b"\xfe"]
         {

@@ -1,5 +1,5 @@
-//! Decoder of header blocks (RFC 7541), so that the gateway can check the fields of a request before h2 does. h2 ends
-//! the whole connection for some errors that should end one request only, and accepts some invalid requests.
+//! Decoder of header blocks (RFC 7541), which lets the gateway check the fields of a request before h2 does. h2 ends
+//! the whole connection for some errors that should end only one request, and accepts some invalid requests.
 
 mod huffman;
 mod table;
@@ -7,11 +7,11 @@ mod table;
 pub(super) use self::table::MAX_SIZE as MAX_TABLE;
 use self::table::{OVERHEAD, Table};
 
-/// Maximum size of the part of a field list that is kept, as `SETTINGS_MAX_HEADER_LIST_SIZE` announces it.
+/// Maximum size of the kept part of a field list. `SETTINGS_MAX_HEADER_LIST_SIZE` tells it to clients.
 pub const MAX_LIST: usize = 64 * 1024;
 
-/// Maximum size of a whole field list. A larger one ends the connection, because a small block can stand for a large
-/// list.
+/// Maximum size of a whole field list. A larger list ends the connection. Without this limit, a small block could
+/// produce a very large list.
 const MAX_DECODED: usize = 4 * MAX_LIST;
 
 /// Reason why a block cannot be decoded.
@@ -19,18 +19,18 @@ const MAX_DECODED: usize = 4 * MAX_LIST;
 pub enum Error {
     /// The block is invalid.
     Compression,
-    /// The block stands for a field list that is far too large.
+    /// The block produces a field list that is far too large.
     TooLarge,
 }
 
-/// Fields of a block, in order.
+/// Decoded fields of a block, in order.
 #[derive(Debug, Default)]
 pub struct Fields {
     text: Vec<u8>,
     fields: Vec<Field>,
     /// Size of the fields that are kept (RFC 9113 6.5.2).
     pub size: usize,
-    /// True if the block has more fields than are kept.
+    /// True if the block has more fields than fit into [`MAX_LIST`]; those fields are not kept.
     pub is_over: bool,
 }
 
@@ -43,7 +43,7 @@ struct Field {
 }
 
 impl Fields {
-    /// Returns the name and value of each field, and true if the field must never be indexed (RFC 7541 6.2.3).
+    /// Returns the name and value of each kept field, and true if the field must never be indexed (RFC 7541 6.2.3).
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8], bool)> {
         self.fields.iter().map(|field| {
             let (name, value) = (&self.text[field.start..field.value], &self.text[field.value..field.end]);
@@ -56,7 +56,7 @@ impl Fields {
         self.text.capacity() + self.fields.capacity() * size_of::<Field>()
     }
 
-    /// Removes the fields, and gives back the memory of a large block.
+    /// Removes the fields, and frees the memory of a large block.
     pub(in crate::downstream::http2) fn clear(&mut self) {
         const KEPT: usize = 4 * 1024;
         self.text.clear();
@@ -81,7 +81,7 @@ impl Fields {
     }
 }
 
-/// Decoder of a connection, with the table that the client has filled so far.
+/// Decoder for the header blocks of a connection, with the table that earlier blocks have filled.
 #[derive(Debug)]
 pub struct Decoder {
     table: Table,
@@ -112,7 +112,7 @@ impl Decoder {
         let mut may_resize = true;
         while let Some(first) = input.first().copied() {
             if first & 0xe0 == 0x20 {
-                // RFC 7541 4.2: a change of the table size comes before the fields.
+                // RFC 7541 4.2: a change of the table size must come before the first field.
                 let size = integer(&mut input, 5).filter(|_| may_resize);
                 size.and_then(|size| self.table.resize(size)).ok_or(Error::Compression)?;
                 continue;
@@ -157,9 +157,9 @@ impl Decoder {
     }
 }
 
-/// Decodes an integer that begins with the low `bits` of a byte (RFC 7541 5.1).
+/// Decodes an integer that begins in the low `bits` bits of a byte (RFC 7541 5.1).
 fn integer(input: &mut &[u8], bits: u32) -> Option<usize> {
-    /// Maximum integer, larger than any that has a meaning here.
+    /// Maximum integer: larger than any valid length or index.
     const MAX: usize = 1 << 24;
     let mask = (1_u8 << bits).wrapping_sub(1);
     let (first, mut rest) = input.split_first()?;
@@ -180,7 +180,7 @@ fn integer(input: &mut &[u8], bits: u32) -> Option<usize> {
     Some(value)
 }
 
-/// Decodes a string (RFC 7541 5.2).
+/// Decodes a string, plain or in Huffman code (RFC 7541 5.2), and appends it to `to`.
 fn string(input: &mut &[u8], to: &mut Vec<u8>) -> Option<()> {
     let is_huffman = input.first()? & 0x80 != 0;
     let length = integer(input, 7)?;
@@ -193,7 +193,7 @@ fn string(input: &mut &[u8], to: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// Encodes fields for h2 as literals that are not indexed, so that the decoder of h2 needs no table.
+/// Encodes fields for h2 as literals that are not indexed, so that h2's decoder needs no table.
 pub(super) fn encode(fields: &Fields, is_left_out: impl Fn(&[u8]) -> bool, to: &mut Vec<u8>) {
     for (name, value, never_indexed) in fields.iter().filter(|(name, ..)| !is_left_out(name)) {
         to.push(if never_indexed { 0x10 } else { 0 });
@@ -247,7 +247,7 @@ pub(super) mod tests {
 
     #[test]
     fn requests_of_rfc_7541_are_decoded() {
-        // RFC 7541 C.3 (plain) and C.4 (Huffman): three requests on one connection, for each of the two.
+        // RFC 7541 C.3 (plain) and C.4 (Huffman). Each example has three requests on one connection.
         let plain: [&[u8]; 3] = [
             b"\x82\x86\x84\x41\x0fwww.example.com",
             b"\x82\x86\x84\xbe\x58\x08no-cache",

@@ -1,11 +1,11 @@
-//! Static and dynamic table of HPACK, which give each index its field (RFC 7541 2.3 and appendix A).
+//! Static and dynamic table of HPACK, in which an index selects a field (RFC 7541 2.3 and appendix A).
 
 use std::collections::VecDeque;
 
-/// Size of an entry in addition to its bytes (RFC 7541 4.1).
+/// Size that each entry has in addition to its bytes (RFC 7541 4.1).
 pub(super) const OVERHEAD: usize = 32;
 
-/// Maximum size of the dynamic table: the value that a client may assume without a setting (RFC 9113 6.5.2).
+/// Maximum size of the dynamic table: the value that applies without a setting (RFC 9113 6.5.2).
 pub(in crate::downstream::http2) const MAX_SIZE: usize = 4096;
 
 #[rustfmt::skip]
@@ -25,7 +25,7 @@ const STATIC: [(&str, &str); 61] = [
     ("user-agent", ""), ("vary", ""), ("via", ""), ("www-authenticate", ""),
 ];
 
-/// Static and dynamic table of a connection.
+/// HPACK table of a connection: the static entries and the client's dynamic entries.
 #[derive(Debug)]
 pub(super) struct Table {
     /// Entries of the dynamic table, the newest first.
@@ -62,7 +62,7 @@ impl Table {
         Some(entry.text.split_at(entry.name))
     }
 
-    /// Adds an entry. Older entries are removed to make room for it (RFC 7541 4.4).
+    /// Adds an entry. Removes the oldest entries to make room for it (RFC 7541 4.4).
     pub(super) fn add(&mut self, name: &[u8], value: &[u8]) {
         let size = name.len() + value.len() + OVERHEAD;
         self.shrink_to(self.max_size.saturating_sub(size));
@@ -72,7 +72,7 @@ impl Table {
         }
     }
 
-    /// Sets the maximum size that the client uses from now on. Returns `None` if `size` is larger than allowed.
+    /// Sets the dynamic table's maximum size, as the client demands. Returns `None` if `size` is not allowed.
     pub(super) fn resize(&mut self, size: usize) -> Option<()> {
         if size > MAX_SIZE {
             return None;

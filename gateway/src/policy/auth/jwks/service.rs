@@ -1,4 +1,4 @@
-//! Background service that fetches every set of keys that the configuration names.
+//! Background service that fetches every key set in the configuration.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::KeySet;
 
-/// Service that fetches keys until the server stops.
+/// Service that fetches key sets until the server stops.
 pub struct KeySetService {
-    /// Sets to fetch. The value changes with the configuration.
+    /// Key sets to fetch. The value changes with the configuration.
     pub sets: watch::Receiver<Arc<Vec<Arc<KeySet>>>>,
 }
 
@@ -30,7 +30,7 @@ impl BackgroundService for KeySetService {
 impl KeySetService {
     async fn follow(&self) {
         let mut sets = self.sets.clone();
-        // The key is the address of a set. The task holds the set, so no other set can get the same address.
+        // The map's key is a set's address. The task keeps the set alive, so no other set gets this address.
         let mut running: HashMap<usize, AbortOnDropHandle<()>> = HashMap::new();
         loop {
             let wanted = sets.borrow_and_update().clone();

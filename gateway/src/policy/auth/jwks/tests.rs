@@ -1,4 +1,4 @@
-//! Tests of fetching, with a real server whose keys change.
+//! Tests of the fetches of a key set, with a real server whose keys change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ const QUICK: Timing = Timing {
     timeout: Duration::from_secs(5),
 };
 
-/// Server with a set of keys, which counts the requests.
+/// Server that publishes a key set and counts the requests for it.
 struct Issuer {
     url: String,
     says: Arc<Mutex<(u16, String)>>,
@@ -141,6 +141,6 @@ async fn request_without_keys_fails_after_the_first_fetch() {
     *issuer.says.lock() = (503, String::new());
     let (set, _) = issuer.set(QUICK);
     assert!(set.keys_for(Some("a")).await.is_none());
-    // The last fetch is recent, so the second call does not wait.
+    // The last fetch was a moment ago, so the second call does not wait.
     assert!(set.keys_for(None).await.is_none());
 }

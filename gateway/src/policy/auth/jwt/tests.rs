@@ -35,7 +35,7 @@ fn signed(claims: &Value) -> String {
     jsonwebtoken::encode(&Header::default(), claims, &EncodingKey::from_secret(SECRET)).unwrap()
 }
 
-/// Returns the name of the client, or the status of the reply and the described fault.
+/// Returns the name of the client, or else the status and the error description of the reply.
 async fn outcome(policy: &Jwt, token: &str) -> Result<String, (u16, String)> {
     let mut headers = HeaderMap::new();
     headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
@@ -240,8 +240,8 @@ fn hmac(secret: &[u8]) -> impl Fn(&[u8]) -> Vec<u8> {
     }
 }
 
-/// Tests that a token has one spelling, without padding (RFC 7515 2): a list of revoked tokens would not find
-/// another spelling.
+/// Tests that a token has only one spelling, without padding (RFC 7515 2), because a list of revoked tokens
+/// would not find a second spelling.
 #[tokio::test]
 async fn a_token_has_one_spelling() {
     let policy = with_secret("");
@@ -328,7 +328,7 @@ async fn each_public_key_verifies_what_its_owner_signs() {
         let token = jsonwebtoken::encode(&Header::new(algorithm), &good, &key).unwrap();
         assert_eq!(outcome(&policy, &token).await, Ok("alice".to_owned()), "{algorithm:?}");
     }
-    // A public key is not a secret, in any form in which it can be written.
+    // A public key is not accepted as a secret, no matter in which form it is written.
     for pem in &pems {
         for secret in [pem.as_bytes(), pem.trim_end().as_bytes()] {
             let token = header(json!({ "alg": "HS256" }), &good, hmac(secret));

@@ -1,4 +1,4 @@
-//! Connects to a store: over TCP, over TLS, or at a Unix socket.
+//! Connects to a store over TCP, TLS, or a Unix socket.
 
 use std::io;
 use std::pin::Pin;
@@ -27,15 +27,15 @@ pub struct StoreSettings {
     pub timeout: Duration,
     user: String,
     password_env: String,
-    /// Password in that variable. The gateway never shows or logs it.
+    /// Password from the variable `password_env`, never shown or logged; `None` without a variable.
     password: Option<String>,
     ca_file: String,
-    /// Certificates in that file. A file with other certificates means another store.
+    /// Root certificates in `ca_file`. If the file gets other certificates, a new store is made.
     roots: Roots,
     tls: Option<SslConnector>,
 }
 
-/// Reason why a configured store can never be connected.
+/// Reason why the settings of a store cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadStore {
     /// Key of the table that is wrong.
@@ -66,8 +66,8 @@ impl StoreSettings {
         http_client::roots(ca_file).map_err(bad_roots)
     }
 
-    /// Compiles the settings of the store that `window` names. One of `roots` must have issued the store's
-    /// certificate. Returns `None` if this gateway counts the window itself.
+    /// Compiles the settings of the store that `window` names. One of `roots` must have issued the certificate
+    /// that the store presents. Returns `None` if `window` names no store.
     ///
     /// # Errors
     /// Returns an error if the password's variable is not set, or OpenSSL refuses the roots.
@@ -88,7 +88,7 @@ impl StoreSettings {
         }))
     }
 
-    /// Returns true if `window` means the same store, with the same connection settings.
+    /// Returns true if `window` names this store with the same connection settings.
     pub fn are_of(&self, window: &RateLimit, roots: &Roots) -> bool {
         window.store == CounterStore::Redis(self.redis.clone())
             && window.store_timeout_ms.duration() == self.timeout
@@ -98,10 +98,10 @@ impl StoreSettings {
             && *roots == self.roots
     }
 
-    /// Connects, authenticates the gateway, and chooses the database. The returned task drives the connection
-    /// and ends with it.
+    /// Connects, authenticates the gateway, and chooses the database. The returned task drives the connection,
+    /// and ends when the connection ends.
     pub(super) async fn connect(&self) -> Result<(MultiplexedConnection, JoinHandle<()>), NoConnection> {
-        // The login sends only necessary commands, because the Redis user may have permission for no others.
+        // The login sends only necessary commands, because the Redis user may lack other permissions.
         let mut login =
             RedisConnectionInfo::default().set_db(self.redis.database.into()).set_skip_set_lib_name();
         if !self.user.is_empty() {
@@ -110,7 +110,7 @@ impl StoreSettings {
         if let Some(password) = &self.password {
             login = login.set_password(password);
         }
-        // Each query has its own timeout.
+        // Each query has a separate timeout (see `Store::ask`), so the connection needs none.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let stream = self.stream().await?;
         let (connection, driver) = MultiplexedConnection::new_with_config(&login, stream, config).await?;

@@ -1,9 +1,9 @@
-//! Counters in a Redis that several gateways share. Each request makes one call, in which a script counts in
-//! all windows or in none.
+//! Counters in a Redis that several gateways share. For each request the gateway makes one call, in which a
+//! script counts the request in all windows or in none.
 //!
-//! Redis may be away, slow, or faulty, and requests must not suffer from it. While a [`Store`] has a
-//! connection, requests use it, each for a bounded time. Without a connection, requests do not wait at all. The
-//! first request without a response drops the connection, and [`StoreKeeper`] makes a new one.
+//! Requests must not suffer if Redis is unreachable, slow, or faulty. While a [`Store`] has a connection, each
+//! request waits at most for the store's timeout. Without a connection, requests do not wait. The first request
+//! without a response drops the connection, and [`StoreKeeper`] makes a new connection.
 
 mod connect;
 mod reconnect;
@@ -24,8 +24,8 @@ use tracing::{info, warn};
 use super::counters::Count;
 use crate::telemetry::StoreMetrics;
 
-/// Maximum number of requests that wait for one store at a time. The gateway counts further requests itself, so
-/// that a slow Redis does not let work pile up in the gateway.
+/// Maximum number of requests that wait for a store at the same time. The gateway itself counts further
+/// requests, because with a slow Redis they would pile up in the gateway.
 const MAX_WAITING: usize = 1024;
 
 const SCRIPT: &str = include_str!("count.lua");
@@ -37,10 +37,10 @@ static SCRIPT_SHA: LazyLock<String> = LazyLock::new(|| hex::encode(openssl::sha:
 pub struct Store {
     settings: StoreSettings,
     metrics: StoreMetrics,
-    /// Connection; `None` while the store is away.
+    /// Connection to Redis; `None` while the store is not connected.
     link: ArcSwapOption<MultiplexedConnection>,
     room: Semaphore,
-    /// Notified when the connection was dropped.
+    /// Wakes the task that reconnects, after the connection was dropped.
     lost: Notify,
 }
 
@@ -79,8 +79,8 @@ impl Store {
         &self.settings
     }
 
-    /// Counts a request in all of these windows, or in none. Returns `None` if the store does not respond; then
-    /// it has most likely not counted the request either.
+    /// Counts a request in all of these windows, or in none. Returns `None` if the store does not respond; it
+    /// has then most likely not counted the request.
     pub(super) async fn count(&self, asks: &[Ask]) -> Option<Vec<Count>> {
         let Some(link) = self.link.load_full() else {
             self.metrics.away.inc();
@@ -108,7 +108,7 @@ impl Store {
         timeout(limit, run(link.clone(), asks)).await.map_err(|_| NoAnswer::TooLate(limit))?
     }
 
-    /// Makes requests use this connection from now on.
+    /// Makes requests use this new connection.
     fn find(&self, link: Arc<MultiplexedConnection>) {
         self.link.store(Some(link));
         self.metrics.up.set(1);
@@ -118,7 +118,7 @@ impl Store {
         );
     }
 
-    /// Makes requests stop using this connection. Only the caller that actually removes the connection logs it.
+    /// Makes requests stop using this connection. Only the first of several callers logs the loss.
     fn lose(&self, link: &Arc<MultiplexedConnection>, reason: &str) {
         let was = self.link.compare_and_swap(link, None);
         if was.as_ref().is_some_and(|was| Arc::ptr_eq(was, link)) {
@@ -137,8 +137,8 @@ impl Store {
     }
 }
 
-/// Runs the script. If Redis does not know the script, for example after a restart, the function sends the
-/// whole script.
+/// Runs the script by its hash. If Redis does not know the script, for example after a restart, sends the whole
+/// script.
 async fn run(mut link: MultiplexedConnection, asks: &[Ask]) -> Result<Vec<Count>, NoAnswer> {
     let answer: Vec<i64> = match command("EVALSHA", &SCRIPT_SHA, asks).query_async(&mut link).await {
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {

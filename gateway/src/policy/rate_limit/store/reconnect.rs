@@ -1,4 +1,4 @@
-//! Background service that connects stores and reconnects them. No request ever waits for a connection attempt.
+//! Background service that connects and reconnects stores, so that no request waits for a connection attempt.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use crate::util::backoff::Backoff;
 
 /// Timeout of a connection attempt, including TLS and authentication.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Pauses after failed attempts.
+/// Pauses after a failed attempt or a short connection.
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(50), most: Duration::from_secs(2) };
-/// Minimum lifetime of a good connection. After a good connection the next attempt follows at once.
+/// Time after which a connection counts as good. After a good connection, the next attempt follows at once.
 const GOOD: Duration = Duration::from_secs(5);
 
 /// Service that keeps the stores of the configuration connected, until the process ends.
@@ -37,7 +37,7 @@ impl StoreKeeper {
 
 #[async_trait]
 impl BackgroundService for StoreKeeper {
-    /// Runs on while the server shuts down, because requests in flight are still counted.
+    /// Continues while the server shuts down, because requests in flight are still counted.
     async fn start(&self, _shutdown: ShutdownWatch) {
         let mut stores = self.stores.clone();
         let mut kept = HashMap::new();
@@ -54,7 +54,7 @@ impl BackgroundService for StoreKeeper {
 /// Tasks that keep stores connected, by the address of the store in memory.
 type Tasks = HashMap<usize, AbortOnDropHandle<()>>;
 
-/// Starts tasks for new stores and ends those of removed stores. A store of both configurations keeps its task.
+/// Starts a task for each new store and ends the tasks of removed stores. Every other store keeps its task.
 fn follow(mut kept: Tasks, stores: Vec<Arc<Store>>) -> Tasks {
     let task = |store: Arc<Store>| AbortOnDropHandle::new(tokio::spawn(keep(store)));
     let known = |store: Arc<Store>| {
@@ -64,7 +64,7 @@ fn follow(mut kept: Tasks, stores: Vec<Arc<Store>>) -> Tasks {
     stores.into_iter().map(known).collect()
 }
 
-/// Reason why there is no connection.
+/// Reason why a store could not be connected.
 #[derive(Debug, thiserror::Error)]
 enum Away {
     #[error("{0}")]
@@ -76,7 +76,7 @@ enum Away {
 }
 
 impl Away {
-    /// Returns true if the store was not reached or did not respond.
+    /// Returns true if the store cannot be reached at all; false if it responds with an error.
     fn is_silence(&self) -> bool {
         match self {
             Away::TooLate | Away::NoConnection(NoConnection::System(_)) => true,
@@ -95,9 +95,9 @@ async fn keep(store: Arc<Store>) {
         match connected(&store).await {
             Ok(()) => (told, was_lost) = (String::new(), true),
             Err(away) => {
-                // The log does not repeat the same reason, nor report that a store is unreachable after its
-                // connection was lost. The reason may change, for example to a password that is no longer
-                // valid, and is then logged.
+                // The same reason is logged once. After the loss of a connection, which is logged too, an
+                // unreachable store is not logged again. A new reason, for example a password that is no longer
+                // valid, is logged.
                 let reason = away.to_string();
                 let is_known = told == reason || (was_lost && away.is_silence());
                 tell(&store, &reason, is_known);
@@ -127,15 +127,15 @@ fn tell(store: &Store, reason: &str, is_known: bool) {
     }
 }
 
-/// Connects the store, and returns when the connection is lost.
+/// Connects the store. Returns `Ok` when the connection is lost, and an error if the attempt fails.
 async fn connected(store: &Arc<Store>) -> Result<(), Away> {
     let connecting = timeout(CONNECT_TIMEOUT, store.settings.connect());
     let (connection, driver) = connecting.await.map_err(|_| Away::TooLate)??;
-    // When the driver ends, the requests that still wait on this connection end too.
+    // Dropping the handle ends the driver, and so the requests that still wait on this connection.
     let mut driver = AbortOnDropHandle::new(driver);
     let link = Arc::new(connection);
-    // The probe counts as any request does. It detects a Redis that accepts no writes (a replica, or one
-    // without memory), or that takes longer than a request waits.
+    // The probe counts like a request. It fails if Redis accepts no writes (a replica, or no free memory), or
+    // takes longer than a request waits.
     let probe = Ask { key: "gateway:rate:probe".to_owned(), limit: u32::MAX, window_ms: 1_000 };
     store.ask(&link, &[probe]).await?;
     store.find(link.clone());

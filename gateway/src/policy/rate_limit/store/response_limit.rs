@@ -1,5 +1,5 @@
-//! Stream that limits the length of the responses it reads. The client library reads a response to its end,
-//! regardless of its length: an endless response of Redis would fill the memory.
+//! Stream that limits the length of the responses that it reads. Without a limit, an endless response of Redis
+//! would fill the memory, because the client library reads a response to its end.
 
 use std::io;
 use std::pin::Pin;
@@ -7,15 +7,14 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Number of bytes that may always be read: errors, and data that arrives before the response to the first
-/// query.
+/// Minimum value of `left` after each query, for errors and for data that arrives before the first response.
 const ALWAYS: usize = 64 * 1024;
-/// Maximum number of bytes that may be read: more than the responses to all requests that may wait at once.
+/// Maximum value of `left`: more than the responses to all requests that may wait at the same time.
 const MOST: usize = 1024 * 1024;
 
-/// Stream that fails if more bytes are read from it than the bytes written to it justify. A response of the
-/// script is shorter than its call: in a call, the key of a client takes 45 bytes, and in a response its count
-/// takes some fourteen.
+/// Stream from which only about as many bytes can be read as were written to it; further reads fail. A response
+/// of the script is shorter than its call: a client's key in a call has 45 bytes, and a count in a response
+/// some fourteen.
 pub(super) struct Bounded<S> {
     inner: S,
     /// Number of bytes that may still be read.
