@@ -33,7 +33,7 @@ pub enum AgainstError {
         /// Error of the HTTP client.
         error: String,
     },
-    /// The gateway's response is not a configuration of this version.
+    /// The response is not a configuration that this version of the command understands.
     #[error("--against {url}: the response is not a configuration that this version understands: {error}")]
     NotUnderstood {
         /// URL of the request.

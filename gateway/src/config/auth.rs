@@ -91,7 +91,8 @@ pub struct Auth {
     /// `forward`: the maximum time for the auth server's response, in milliseconds; absent: 1000.
     #[serde(skip_serializing_if = "is_default")]
     pub timeout_ms: Option<Millis>,
-    /// `jwt`, `forward`: the root certificates (PEM) for an https server; empty: the system's root certificates.
+    /// For `jwt` and `forward`: file of root certificates (PEM), which verify the server if its URL is https. Empty: the
+    /// system's root certificates.
     #[serde(skip_serializing_if = "is_default")]
     pub ca_file: String,
 }

@@ -34,7 +34,7 @@ pub struct Config {
     pub logging: Logging,
     /// Listener for metrics and health checks.
     pub metrics: Metrics,
-    /// Access to the management API, and storage of its changes.
+    /// Access to the management API, and storage of the changes that are made through it.
     pub admin: Admin,
     ..policy_tables,
     /// ACME server from which virtual hosts with `acme = true` get their certificates.

@@ -17,8 +17,8 @@ use crate::util::status::is_interim;
 /// lose an early response.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Pingora's value for a connection that stays open without a timeout. The client's stream has a separate deadline for
-/// idle connections, which does not include the time of a head (`downstream::stream`).
+/// Value that tells Pingora to keep a connection open without a timeout. The client's stream has its own deadline for
+/// idle time, which ends when a request's head begins to arrive (`downstream::stream`).
 pub const KEPT: Option<u64> = Some(0);
 
 /// Configures the client's connection for this request and later ones, so that no wait lasts for ever. `max_requests`

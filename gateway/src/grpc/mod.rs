@@ -53,7 +53,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// Returns the call that a request with these headers makes; `None` if the request is not a call of gRPC.
+    /// Returns the call that a request with these headers makes; `None` if the request is not a gRPC call.
     pub fn of(headers: &HeaderMap) -> Option<Box<Self>> {
         let flavour = Flavour::of(headers.get(header::CONTENT_TYPE)?)?;
         let timeout = headers.get(TIMEOUT).and_then(timeout::parse).filter(|timeout| *timeout < FOREVER);

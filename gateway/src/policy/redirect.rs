@@ -17,7 +17,7 @@ pub struct Redirect {
 
 /// Parts of a request that a target can name.
 pub struct Asked<'r> {
-    /// Path by which the request was routed, for the groups of the pattern.
+    /// Path that was compared with the route's pattern. The groups of the pattern are taken from it.
     pub compared: &'r str,
     /// Path as the client wrote it, but without dot segments.
     pub sent: &'r str,

@@ -86,7 +86,8 @@ pub struct RequestCtx {
     pub is_on_reused_connection: bool,
     /// True if the gateway inspects HTTP/1 responses on the attempt's connection. (`connected_to_upstream`)
     pub is_inspected: bool,
-    /// Backends on which an attempt failed. (`fail_to_connect`, `error_while_proxy`, `upstream_response_filter`)
+    /// Backends on which an attempt of this request failed. (set in `fail_to_connect`, `error_while_proxy` and
+    /// `upstream_response_filter`)
     pub failed: Vec<Arc<BackendState>>,
     /// Measured rate of the request's body. (`upstream_request_filter`, `request_body_filter`)
     pub body_progress: Option<Arrival>,

@@ -103,8 +103,8 @@ pub fn malformed_response(error: &Error) -> Option<Fault> {
     io.get_ref()?.downcast_ref::<MalformedResponse>().map(|malformed| malformed.0)
 }
 
-/// Returns true if the backend closed a reused connection while the request was on its way. The backend has not read
-/// the request then.
+/// Returns true if the backend closed a reused connection while the request was on its way, so that it has not read the
+/// request. `answered` is true if a part of a response has arrived.
 pub fn is_race(error: &Error, reused: bool, answered: bool) -> bool {
     let closed = matches!(error.etype(), ConnectionClosed | ReadError | WriteError);
     let is_closed = closed && malformed_response(error).is_none();

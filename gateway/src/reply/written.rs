@@ -27,7 +27,7 @@ struct Body<'a> {
 }
 
 impl Reply {
-    /// Sends the reply. A gRPC call receives it as its status. The connection stays open if both the session and the
+    /// Sends the reply; to a gRPC call, as a gRPC status. The connection stays open if both the session and the
     /// reply allow this.
     ///
     /// # Errors

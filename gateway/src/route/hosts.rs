@@ -8,7 +8,7 @@ use crate::config::{Domain, InvalidHost, normalise_host};
 /// Table of virtual hosts, by the host names that they serve.
 pub struct HostTable<T> {
     exact: HashMap<String, T>,
-    /// Virtual hosts of wildcards. `*.example.com` is stored as `example.com`.
+    /// Virtual hosts whose domain is a wildcard. The key of `*.example.com` is `example.com`.
     wildcard: HashMap<String, T>,
     catch_all: Option<T>,
 }

@@ -88,7 +88,7 @@ pub enum Pooling {
 }
 
 impl Pooling {
-    /// Returns a key that distinguishes these connections from all others.
+    /// Returns a key for the pool of idle connections. Connections that a request must not share have another key.
     fn key(self) -> (u8, u64) {
         match self {
             Pooling::Shared => (0, 0),

@@ -11,7 +11,7 @@ use tracing::warn;
 /// Maximum size of a file that is read as a whole.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-/// Reads `file`. The function does not block on a pipe, and does not read without end from a device.
+/// Reads `file`. The function does not block on a pipe, and does not read endlessly from a device.
 ///
 /// # Errors
 /// Returns an error with the file's name if it cannot be read, is not a regular file, or is too large.

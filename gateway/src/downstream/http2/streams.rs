@@ -41,7 +41,7 @@ impl OpenStreams {
         self.all.open.inc();
     }
 
-    /// Removes a stream that has been answered or reset.
+    /// Counts one open stream less, because the stream was answered or reset.
     pub(super) fn close(&self) {
         self.here.fetch_sub(1, Ordering::Relaxed);
         self.all.open.dec();

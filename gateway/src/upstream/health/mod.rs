@@ -78,7 +78,7 @@ pub struct HealthChecker {
 }
 
 impl HealthChecker {
-    /// Returns a checker that follows `plan`. `connector` makes its connections, which no client's request uses.
+    /// Returns a checker that follows `plan`. `connector` makes its connections; no client's request uses them.
     pub fn new(plan: watch::Receiver<HealthPlan>, connector: BackendConnector) -> Self {
         HealthChecker { plan, connector }
     }
