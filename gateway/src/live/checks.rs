@@ -1,5 +1,5 @@
 //! Checks of a request on its route, before a backend is chosen. [`CHECKS`] is the only list of these checks. Admission
-//! (`proxy::admission`) runs the list for real requests, and [`explain`](super::explain) runs it for requests that are
+//! (`proxy::admission`) runs the list for real requests, and [`explain`](super::explain()) runs it for requests that are
 //! only described.
 
 use std::sync::Arc;
