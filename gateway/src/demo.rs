@@ -18,6 +18,8 @@ const CONFIG: &str = include_str!("../config/demo.toml");
 
 /// Origins of the demo, bound but not yet served.
 pub struct DemoOrigins {
+    /// Addresses of the configuration that were in use.
+    busy: Vec<SocketAddr>,
     /// Listener, address and label of each origin; empty after the service has started.
     listeners: Mutex<Vec<(TcpListener, SocketAddr, String)>>,
 }
@@ -56,21 +58,25 @@ impl DemoOrigins {
     /// free ports in the same way, because a newcomer may already use their ports.
     fn bind(config: &mut Config) -> Result<Self, BindError> {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut busy = Vec::new();
         for address in [&mut config.metrics.listen_addr, &mut config.proxy.management_api_addr] {
             if listener::bind(*address, "demo").is_err() {
-                *address = free;
+                busy.push(std::mem::replace(address, free));
             }
         }
         let mut listeners = Vec::new();
         for (backend, label) in config.backends.iter_mut().zip('A'..='Z') {
             let wanted = backend.address.as_ref().and_then(|address| address.to_string().parse().ok());
             let bound = listener::bind(wanted.unwrap_or(free), "demo");
-            let (listener, address) = bound.or_else(|_| listener::bind(free, "demo"))?;
+            let (listener, address) = bound.or_else(|_| {
+                busy.extend(wanted);
+                listener::bind(free, "demo")
+            })?;
             let host = HostPort { host: address.ip().to_string(), port: address.port() };
             backend.address = Some(Address::Host(host));
             listeners.push((listener, address, label.to_string()));
         }
-        Ok(DemoOrigins { listeners: Mutex::new(listeners) })
+        Ok(DemoOrigins { busy, listeners: Mutex::new(listeners) })
     }
 
     /// Returns the text for a newcomer: the addresses of the demo, and commands to try.
@@ -86,6 +92,13 @@ impl DemoOrigins {
         let origin = listeners.first().map_or(gateway, |(_, address, _)| *address);
         let page = management.map_or("off".to_owned(), |address| format!("http://{address}/"));
         let metrics = metrics.map_or("off".to_owned(), |address| format!("http://{address}/metrics"));
+        let busy: Vec<_> = self.busy.iter().map(SocketAddr::to_string).collect();
+        let busy = match busy.is_empty() {
+            true => String::new(),
+            false => {
+                format!("\n  Other programs use {}, so these listeners have free ports.\n", busy.join(", "))
+            }
+        };
         format!(
             "\n\
              This is the demo gateway: there is no configuration, so it balances requests over three origins of its own.\n\
@@ -94,6 +107,7 @@ impl DemoOrigins {
              \x20 origins   {origins}\n\
              \x20 page      {page}\n\
              \x20 metrics   {metrics}\n\
+             {busy}\
              \n\
              Try in another terminal, and watch the access log here:\n\
              \n\
@@ -143,5 +157,26 @@ mod tests {
         DemoOrigins::bind(&mut config).unwrap();
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         assert_eq!((config.metrics.listen_addr, config.proxy.management_api_addr), (free, free));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn welcome_names_the_addresses_that_are_in_use() {
+        let gateway = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
+        let (_busy, metrics) = listener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), "test").unwrap();
+        let mut config = Config::default();
+        config.metrics.listen_addr = metrics;
+        config.proxy.management_api_addr.set_port(0);
+        let origins = DemoOrigins::bind(&mut config).unwrap();
+        assert_ne!(config.metrics.listen_addr, metrics);
+        let said = origins.welcome(gateway, None, None);
+        assert!(said.contains(&format!("Other programs use {metrics}, so")), "{said}");
+        config.metrics.listen_addr.set_port(0);
+        let said = DemoOrigins::bind(&mut config).unwrap().welcome(gateway, None, None);
+        assert!(!said.contains("Other programs"), "{said}");
     }
 }

@@ -21,7 +21,10 @@ pub fn check(repository: &Repository, packages: &[String]) -> Vec<Fault> {
     for (command, edges) in [("run", "normal,build"), ("test", "normal,build,dev")] {
         let alone = in_parallel(2, packages, |package| features(&tree(repository, &["-p", package], edges)));
         for (package, alone) in packages.iter().zip(alone) {
-            builds.entry(different(&whole, &alone)).or_default().push(format!("cargo {command} -p {package}"));
+            builds
+                .entry(different(&whole, &alone))
+                .or_default()
+                .push(format!("cargo {command} -p {package}"));
         }
     }
     builds.remove(&Vec::new());
@@ -74,7 +77,8 @@ fn different(whole: &Features, alone: &Features) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const TREE: &str = "a v1|std\nm v1 (proc-macro)|\nlog v1|host\nc v1|\nb v1|x\nlog v1|std\nlog v1|std (*)\n";
+    const TREE: &str =
+        "a v1|std\nm v1 (proc-macro)|\nlog v1|host\nc v1|\nb v1|x\nlog v1|std\nlog v1|std (*)\n";
 
     #[test]
     fn package_for_program_and_compiler_has_two_sets() {

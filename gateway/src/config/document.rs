@@ -24,7 +24,6 @@ pub(super) struct Document<'t> {
     tree: Spanned<DeTable<'t>>,
     /// Top-level tables from which faulty parts were removed.
     cut: BTreeSet<String>,
-    well_formed: bool,
     given_up: bool,
 }
 
@@ -32,9 +31,8 @@ impl<'t> Document<'t> {
     /// Parses as much of `text` as possible and returns every syntax error; faults call the text `name`.
     pub(super) fn parse(name: &'t str, text: &'t str) -> (Self, Vec<Fault>) {
         let (tree, errors) = DeTable::parse_recoverable(text);
-        let well_formed = errors.is_empty();
         let cut = BTreeSet::new();
-        let document = Document { name, text, tree, cut, well_formed, given_up: false };
+        let document = Document { name, text, tree, cut, given_up: false };
         let faults = errors.into_iter().take(MAX_FAULTS);
         let faults = faults.map(|error| document.fault(error.span(), error.message().to_owned())).collect();
         (document, faults)
@@ -72,7 +70,7 @@ impl<'t> Document<'t> {
 
     /// Returns true if every part of `table` could be read.
     pub(super) fn is_whole(&self, table: &str) -> bool {
-        self.well_formed && !self.cut.contains(table)
+        !self.cut.contains(table)
     }
 
     fn fault(&self, span: Option<Range<usize>>, detail: String) -> Fault {
@@ -276,6 +274,16 @@ algorithm = "rownd_robin"
     fn several_syntax_errors_are_all_reported() {
         let faults = faults("[proxy]\nthreads = = 1\n[logging]\nlevel = \"info\nformat = 1.2.3\n");
         assert!(faults.len() >= 2, "{}", faults.join("\n"));
+    }
+
+    #[test]
+    fn syntax_error_hides_faults_that_may_follow_from_it() {
+        for text in ["[proxy\nthreads = 1\n[[virtual_hosts]]\n", "[proxy]\nthreads = \nx = 1\n"] {
+            let source = crate::config::Source::built_in("file", text.to_owned());
+            let faults = source.read().err().unwrap().to_string();
+            assert_eq!(faults.lines().count(), 1, "{faults}");
+            assert!(faults.contains("expected"), "{faults}");
+        }
     }
 
     #[test]

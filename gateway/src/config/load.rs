@@ -176,9 +176,12 @@ impl Source {
 
     fn assemble(&self, text: &str, served: Served) -> Result<Parsed, ConfigError> {
         let name = self.name();
-        let (mut document, mut faults) = Document::parse(&name, text);
-        let (mut config, unreadable) = document.decode::<Config>();
-        faults.extend(unreadable);
+        let (mut document, syntax) = Document::parse(&name, text);
+        if !syntax.is_empty() {
+            // The parser guesses what follows a syntax error. Faults of a guess would confuse the operator.
+            return Err(ConfigError::in_order(syntax));
+        }
+        let (mut config, mut faults) = document.decode::<Config>();
         let set_by = self.override_with(served, &mut config, &mut faults);
         if document.is_given_up() {
             // Some values could not be read, so validation would wrongly report them as missing.
