@@ -10,7 +10,7 @@
 //! 1. `main.rs` (about 25 lines): the way from the arguments to the exit code. [`cli`] has one file for each command.
 //! 2. `server.rs` ([`server`], about 290 lines): the parts of the process, and what each part gets from the others.
 //! 3. `live/snapshot.rs` ([`live::Snapshot`], about 310 lines): all that requests look up, compiled before.
-//! 4. `proxy/mod.rs` ([`proxy`], about 640 lines): the phases of a request in their order, and the policies in each.
+//! 4. `proxy/mod.rs` ([`proxy`], about 680 lines): the phases of a request in their order, and the policies in each.
 //! 5. `proxy/ctx.rs` ([`proxy::ctx`], about 350 lines): the state of a request, each field with its phase.
 //! 6. `proxy/admission.rs` ([`proxy::admission`], about 170 lines): the choice of the route, and all checks in a loop.
 //! 7. `live/checks.rs` ([`live::checks`], about 180 lines): the one list that says in which order policies may refuse.

@@ -10,10 +10,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::exit;
 use std::time::Duration;
 
-use async_trait::async_trait;
+use async_trait::async_trait; // Macro for traits with async methods, such as `ProxyHttp`.
 use log::info;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::prelude::*;
+use pingora::prelude::*; // `ProxyHttp`, `Session`, `HttpPeer`, `Server`, `Error`, `Result` and more.
 use pingora::server::configuration::ServerConf;
 
 struct HeaderFilter {
@@ -27,10 +27,10 @@ impl HeaderFilter {
     }
 }
 
-#[async_trait]
+#[async_trait] // Pingora declares `ProxyHttp` with this macro, so an implementation needs it, too.
 impl ProxyHttp for HeaderFilter {
     type CTX = ();
-    fn new_ctx(&self) {}
+    fn new_ctx(&self) {} // Called for each request. Without a return type it returns `()`, the `CTX`.
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
         let sni = self.tls_name().unwrap_or_default().to_string();
@@ -102,7 +102,7 @@ fn main() {
     // By default, Pingora waits five minutes for requests in flight after SIGTERM. One second is enough here.
     let conf = ServerConf { grace_period_seconds: Some(1), ..Default::default() };
     let mut server = Server::new_with_opt_and_conf(None, conf);
-    server.bootstrap();
+    server.bootstrap(); // Takes over the sockets of an older process that this one replaces: here none.
     let mut proxy = http_proxy_service(&server.configuration, HeaderFilter { upstream });
     proxy.add_tcp(&listen);
     server.add_service(proxy);

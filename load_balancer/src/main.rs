@@ -13,11 +13,11 @@ use std::process::exit;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
+use async_trait::async_trait; // Macro for traits with async methods, such as `ProxyHttp`.
 use log::{info, warn};
 use pingora::lb::Backend;
 use pingora::lb::health_check::TcpHealthCheck;
-use pingora::prelude::*;
+use pingora::prelude::*; // `ProxyHttp`, `Session`, `HttpPeer`, `Server`, `Error`, `Result` and more.
 use pingora::server::configuration::ServerConf;
 
 struct Balancer {
@@ -32,7 +32,7 @@ struct RequestCtx {
     unreachable: Vec<Backend>,
 }
 
-#[async_trait]
+#[async_trait] // Pingora declares `ProxyHttp` with this macro, so an implementation needs it, too.
 impl ProxyHttp for Balancer {
     type CTX = RequestCtx;
     fn new_ctx(&self) -> RequestCtx {
@@ -42,7 +42,7 @@ impl ProxyHttp for Balancer {
     // ANCHOR: phases
     /// Selects the next healthy upstream. It skips the upstreams that this request could not reach.
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
-        // The key is empty, because round robin hashes no key. 256 is the limit of steps in the search.
+        // Offers upstreams in turn until the closure accepts one, 256 at most. Round robin ignores the key.
         let chosen = self
             .upstreams
             .select_with(b"", 256, |upstream, healthy| healthy && !ctx.unreachable.contains(upstream));
@@ -112,14 +112,14 @@ fn main() {
     upstreams.set_health_check(TcpHealthCheck::new());
     upstreams.health_check_frequency = Some(Duration::from_secs(5));
     upstreams.parallel_health_check = true;
-    let health_checks = background_service("health checks", upstreams);
+    let health_checks = background_service("health checks", upstreams); // Wraps them in an `Arc`.
     // ANCHOR_END: health_checks
 
     // By default, Pingora waits five minutes for requests in flight after SIGTERM. One second is enough here.
     let conf = ServerConf { grace_period_seconds: Some(1), ..Default::default() };
     let mut server = Server::new_with_opt_and_conf(None, conf);
-    server.bootstrap();
-    let balancer = Balancer { upstreams: health_checks.task() };
+    server.bootstrap(); // Takes over the sockets of an older process that this one replaces: here none.
+    let balancer = Balancer { upstreams: health_checks.task() }; // A clone of that `Arc`.
     let mut proxy = http_proxy_service(&server.configuration, balancer);
     proxy.add_tcp(&listen);
     server.add_service(proxy);

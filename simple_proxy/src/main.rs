@@ -8,9 +8,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::exit;
 use std::time::Duration;
 
-use async_trait::async_trait;
+use async_trait::async_trait; // Macro for traits with async methods, such as `ProxyHttp`.
 use log::info;
-use pingora::prelude::*;
+use pingora::prelude::*; // `ProxyHttp`, `Session`, `HttpPeer`, `Server`, `Error`, `Result` and more.
 use pingora::server::configuration::ServerConf;
 
 /// Proxy that knows one address. A proxy is a type that implements `ProxyHttp`.
@@ -18,10 +18,10 @@ struct SimpleProxy {
     upstream: SocketAddr,
 }
 
-#[async_trait]
+#[async_trait] // Pingora declares `ProxyHttp` with this macro, so an implementation needs it, too.
 impl ProxyHttp for SimpleProxy {
     type CTX = (); // State that the phases of a request share. This proxy needs none.
-    fn new_ctx(&self) {}
+    fn new_ctx(&self) {} // Called for each request. Without a return type it returns `()`, the `CTX`.
 
     // ANCHOR: upstream_peer
     /// Decides where the request goes. This is the only phase that has no default. Over TLS (on port 443),
@@ -58,7 +58,7 @@ fn main() {
     // By default, Pingora waits five minutes for requests in flight after SIGTERM. One second is enough here.
     let conf = ServerConf { grace_period_seconds: Some(1), ..Default::default() };
     let mut server = Server::new_with_opt_and_conf(None, conf);
-    server.bootstrap();
+    server.bootstrap(); // Takes over the sockets of an older process that this one replaces: here none.
     let mut proxy = http_proxy_service(&server.configuration, SimpleProxy { upstream });
     proxy.add_tcp(&listen);
     server.add_service(proxy);

@@ -111,6 +111,7 @@ impl ProxyHttp for Gateway {
     type CTX = RequestCtx;
 
     // ANCHOR: arrival
+    // ANCHOR: new_ctx
     /// Creates the context of a request whose head has been read. The request keeps this snapshot until its end.
     fn new_ctx(&self) -> RequestCtx {
         RequestCtx::new(
@@ -119,10 +120,12 @@ impl ProxyHttp for Gateway {
             self.parts.request_log.timelines.is_some(),
         )
     }
+    // ANCHOR_END: new_ctx
 
     /// Installs no module, because Pingora's default would install one for compression.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
+    // ANCHOR: early_request_filter
     /// Resolves the client's address, assigns the request id, and sets the timeouts of the connection.
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
         let proxy = &ctx.snapshot.proxy;
@@ -138,7 +141,9 @@ impl ProxyHttp for Gateway {
         ctx.grpc = Call::of(&session.req_header().headers);
         Ok(())
     }
+    // ANCHOR_END: early_request_filter
 
+    // ANCHOR: request_filter
     /// Admits the request or replies to it. Returns true if it has replied.
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
         let mut verdict = Ok(admission::inspect(session));
@@ -165,9 +170,11 @@ impl ProxyHttp for Gateway {
             }
         }
     }
+    // ANCHOR_END: request_filter
     // ANCHOR_END: arrival
 
     // ANCHOR: where_to
+    // ANCHOR: proxy_upstream_filter
     /// Chooses a backend, or replies if none can be chosen. `upstream_peer` would be too late for this reply: after an
     /// error there, Pingora closes the client's connection.
     async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
@@ -179,7 +186,9 @@ impl ProxyHttp for Gateway {
             Err(refusal) => respond::send(errors::no_backend(refusal), session, ctx).await.map(|()| false),
         }
     }
+    // ANCHOR_END: proxy_upstream_filter
 
+    // ANCHOR: next_attempt
     /// Returns the peer for the next attempt. Pingora calls this function again for each retry.
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
         let retrying = ctx.attempts > 0;
@@ -194,6 +203,8 @@ impl ProxyHttp for Gateway {
             ctx.begin_attempt(session.req_header()).map_err(errors::no_backend_left)?;
         }
         ctx.reached(Phase::UpstreamPeer);
+        // ANCHOR_END: next_attempt
+        // ANCHOR: peer
         match (&ctx.route, ctx.backend()) {
             (Some(route), Some(backend)) => {
                 let timed = read_deadline::disarm(session) && ctx.grpc.is_none();
@@ -213,8 +224,10 @@ impl ProxyHttp for Gateway {
             }
             _ => Error::e_explain(InternalError, "a request without a route came to upstream_peer"),
         }
+        // ANCHOR_END: peer
     }
 
+    // ANCHOR: fail_to_connect
     /// Handles a failure to connect to the backend. Nothing was sent, so another backend may be tried with any method.
     fn fail_to_connect(
         &self,
@@ -245,6 +258,7 @@ impl ProxyHttp for Gateway {
         error.set_retry(ctx.takes_retry());
         error
     }
+    // ANCHOR_END: fail_to_connect
     // ANCHOR_END: where_to
 
     /// Handles a connection to the backend, which is either new or reused (`reused`).
@@ -276,6 +290,7 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
+        // ANCHOR: http_version
         let speaks_http2 = request.version == Version::HTTP_2;
         let must_be_http2 = ctx.route.as_ref().is_some_and(|route| route.peers.is_http2())
             || ctx.grpc.as_ref().is_some_and(|call| call.needs_http2());
@@ -294,6 +309,8 @@ impl ProxyHttp for Gateway {
         if let Some(call) = &mut ctx.grpc {
             call.on_request(elapsed, request)?;
         }
+        // ANCHOR_END: http_version
+        // ANCHOR: client_fields
         hygiene::on_request(session.req_header().version, request)?;
         let host = route::authority(session.req_header()).ok().flatten();
         let is_named = host.is_none() || session.req_header().version < Version::HTTP_11;
@@ -306,10 +323,12 @@ impl ProxyHttp for Gateway {
         request.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
         let (name, via) = forwarded::via(session.req_header().version);
         request.append_header(name, via)?;
+        // ANCHOR_END: client_fields
         if !speaks_http2 && !ctx.wants_websocket && request.headers.contains_key(header::EXPECT) {
             // The body may arrive after the backend has refused it. The backend must not read that body as a request.
             request.insert_header(header::CONNECTION, "close")?;
         }
+        // ANCHOR: policy_fields
         if let Some(identity_fields) = &ctx.snapshot.identity_fields {
             identity_fields.on_request(request);
         }
@@ -326,6 +345,8 @@ impl ProxyHttp for Gateway {
         }
         rewrite::on_request(request, ctx.rewritten.as_deref(), ctx.paths.as_deref())?;
         route.headers.on_request(request)?;
+        // ANCHOR_END: policy_fields
+        // ANCHOR: copy_and_body
         let may_be_copied =
             !ctx.wants_websocket && request.method.is_idempotent() && !connection_login::is_in(request);
         if route.mirror.is_some() && !ctx.mirrored && may_be_copied {
@@ -341,6 +362,7 @@ impl ProxyHttp for Gateway {
             request_body::begin(session, ctx);
         }
         Ok(())
+        // ANCHOR_END: copy_and_body
     }
     // ANCHOR_END: way_up
 
@@ -379,6 +401,7 @@ impl ProxyHttp for Gateway {
     }
 
     // ANCHOR: broken
+    // ANCHOR: not_decided_here
     /// Handles a broken connection, or bytes that are not HTTP. The backend may have processed the request already.
     fn error_while_proxy(
         &self,
@@ -396,6 +419,8 @@ impl ProxyHttp for Gateway {
             error.set_retry(ctx.takes_free_retry() || ctx.takes_retry());
             return error;
         }
+        // ANCHOR_END: not_decided_here
+        // ANCHOR: cause
         if *error.etype() == InvalidCert
             && let Some(backend) = ctx.backend()
         {
@@ -418,6 +443,8 @@ impl ProxyHttp for Gateway {
         if errors::is_clients_fault(&error, is_backends_turn) {
             return errors::request_timeout();
         }
+        // ANCHOR_END: cause
+        // ANCHOR: sent_again
         let sent = reuse::sent(session);
         let may_resend = retry::may_resend(sent);
         // The backend has certainly or most likely not seen the request. This is no failure of the backend.
@@ -445,9 +472,11 @@ impl ProxyHttp for Gateway {
         }
         error.set_retry(by_backend && may_resend && ctx.takes_retry());
         error
+        // ANCHOR_END: sent_again
     }
     // ANCHOR_END: broken
 
+    // ANCHOR: retry_on_status
     /// Checks the head of a response. Returns an error in place of the response if the route retries on the response's
     /// status and another attempt is possible.
     async fn upstream_response_filter(
@@ -468,8 +497,10 @@ impl ProxyHttp for Gateway {
         }
         Ok(())
     }
+    // ANCHOR_END: retry_on_status
 
     // ANCHOR: way_down
+    // ANCHOR: interim
     /// Prepares the response's head for the client.
     async fn response_filter(
         &self,
@@ -487,6 +518,8 @@ impl ProxyHttp for Gateway {
         ctx.has_no_content = session::has_no_content(session.req_header(), response.status);
         early_response::on_head(session, ctx, response);
         tunnel::settle(response.status, session, ctx)?;
+        // ANCHOR_END: interim
+        // ANCHOR: outcome
         ctx.responded_at = Some(Instant::now());
         ctx.reached(Phase::ResponseFilter);
         if let Some(call) = &mut ctx.grpc {
@@ -499,6 +532,8 @@ impl ProxyHttp for Gateway {
                 attempt.backend().idle_connections().answered();
             }
         }
+        // ANCHOR_END: outcome
+        // ANCHOR: response_fields
         response.insert_header(request_id::X_REQUEST_ID, &ctx.id)?;
         let (name, via) = forwarded::via(response.version);
         response.append_header(name, via)?;
@@ -522,11 +557,14 @@ impl ProxyHttp for Gateway {
         {
             ctx.encoder = compression.on_response(session.req_header(), response)?;
         }
+        // ANCHOR_END: response_fields
+        // ANCHOR: close
         if self.parts.drain.has_begun() || session.is_process_shutting_down() {
             // The connection is about to close, so the client must not send another request on it.
             session.set_keepalive(None);
         }
         session::close_delimit_for_http10(session, response).await
+        // ANCHOR_END: close
     }
     // ANCHOR_END: way_down
 
