@@ -158,11 +158,6 @@ mod tests {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         assert_eq!((config.metrics.listen_addr, config.proxy.management_api_addr), (free, free));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn welcome_names_the_addresses_that_are_in_use() {

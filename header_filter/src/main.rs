@@ -3,10 +3,10 @@
 //! Run it:  `cargo run -p header_filter -- 127.0.0.1:3001`  (start the upstream with `cargo run -p origin`)
 //! Try:     `curl -i 127.0.0.1:6188/anything -H 'X-Forwarded-For: 6.6.6.6'`. The JSON in the response is the
 //!          request as the upstream saw it. The header fields above it are those of the response.
-//! With no argument, the upstream is 1.1.1.1:443, over TLS.
+//! With no argument, the upstream is https://1.1.1.1.
 
 use std::env;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::process::exit;
 use std::time::Duration;
 
@@ -18,13 +18,8 @@ use pingora::server::configuration::ServerConf;
 
 struct HeaderFilter {
     upstream: SocketAddr,
-}
-
-impl HeaderFilter {
-    /// Returns the host name that a TLS upstream must prove, and that it expects in `Host`.
-    fn tls_name(&self) -> Option<&'static str> {
-        (self.upstream.port() == 443).then_some("one.one.one.one")
-    }
+    /// Name that the upstream must prove, and that it expects in `Host`; empty without TLS.
+    name: String,
 }
 
 #[async_trait] // Pingora declares `ProxyHttp` with this macro, so an implementation needs it, too.
@@ -33,8 +28,7 @@ impl ProxyHttp for HeaderFilter {
     fn new_ctx(&self) {} // Called for each request. Without a return type it returns `()`, the `CTX`.
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
-        let sni = self.tls_name().unwrap_or_default().to_string();
-        let mut peer = HttpPeer::new(self.upstream, self.tls_name().is_some(), sni);
+        let mut peer = HttpPeer::new(self.upstream, !self.name.is_empty(), self.name.clone());
         peer.options.connection_timeout = Some(Duration::from_secs(2));
         peer.options.read_timeout = Some(Duration::from_secs(10));
         peer.options.write_timeout = Some(Duration::from_secs(10));
@@ -52,8 +46,8 @@ impl ProxyHttp for HeaderFilter {
     ) -> Result<()> {
         request.insert_header("x-proxy-added", "pingora-demo")?;
         request.insert_header("x-forwarded-by", "rust-pingora")?;
-        if let Some(name) = self.tls_name() {
-            request.insert_header("Host", name)?;
+        if !self.name.is_empty() {
+            request.insert_header("Host", &self.name)?;
         }
         // The client can claim anything in this field. So the proxy replaces the claim by the address that it
         // sees: `insert_header` removes every earlier value. If no address is known, the field is removed.
@@ -82,13 +76,16 @@ impl ProxyHttp for HeaderFilter {
 }
 
 fn main() {
-    env_logger::init_from_env(env_logger::Env::default().default_filter_or("info"));
-    let arguments = env::args().skip(1).collect::<Vec<_>>().join(" ");
-    let argument = if arguments.is_empty() { "1.1.1.1:443" } else { &arguments };
-    let Ok(upstream) = argument.parse() else {
-        eprintln!(
-            "header_filter: '{argument}' is not a valid upstream; expected one IP:PORT, as in 127.0.0.1:3001"
-        );
+    env_logger::init_from_env(env_logger::Env::default().default_filter_or("info,pingora_core=warn"));
+    let argument = env::args().nth(1).unwrap_or_else(|| "https://1.1.1.1".to_string());
+    // `https://NAME` is an upstream over TLS, on port 443. `IP:PORT` is an upstream without TLS.
+    let (name, address) = match argument.strip_prefix("https://") {
+        Some("1.1.1.1") => ("one.one.one.one", "1.1.1.1:443".to_string()),
+        Some(name) => (name, format!("{name}:443")),
+        None => ("", argument.clone()),
+    };
+    let Some(upstream) = address.to_socket_addrs().ok().and_then(|mut found| found.next()) else {
+        eprintln!("header_filter: '{argument}' is not a valid upstream; expected IP:PORT, or https://NAME");
         exit(2);
     };
     let listen = env::var("LISTEN_ADDR").unwrap_or_else(|_| "127.0.0.1:6188".to_string());
@@ -97,13 +94,14 @@ fn main() {
         eprintln!("header_filter: cannot listen on {listen}: {error}");
         exit(1);
     }
-    info!("listening on http://{listen}, upstream {upstream}");
+    info!("listening on http://{listen}, upstream {argument}");
 
     // By default, Pingora waits five minutes for requests in flight after SIGTERM. One second is enough here.
     let conf = ServerConf { grace_period_seconds: Some(1), ..Default::default() };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap(); // Takes over the sockets of an older process that this one replaces: here none.
-    let mut proxy = http_proxy_service(&server.configuration, HeaderFilter { upstream });
+    let mut proxy =
+        http_proxy_service(&server.configuration, HeaderFilter { upstream, name: name.to_string() });
     proxy.add_tcp(&listen);
     server.add_service(proxy);
     server.run_forever();

@@ -1,5 +1,5 @@
 //! Tables that are generated from the exercises' manifests, on a page between `<!-- generated: exercises -->`
-//! (or `schedule`, for an instructor) and `<!-- /generated -->`.
+//! and `<!-- /generated -->`.
 
 use crate::exercises::Exercise;
 use crate::markdown::Document;
@@ -32,9 +32,8 @@ fn regions(document: &Document, exercises: &[Exercise]) -> Vec<Fault> {
         let mut fault = |what: String| faults.push(Fault::new(&document.path, mark.line, what));
         let right = match mark.value.as_str() {
             "exercises" => table(&document.path, exercises),
-            "schedule" => schedule(exercises),
             other => {
-                fault(format!("'{other}' cannot be generated; expected exercises or schedule"));
+                fault(format!("'{other}' cannot be generated; expected exercises"));
                 continue;
             }
         };
@@ -79,21 +78,6 @@ fn table(page: &str, exercises: &[Exercise]) -> String {
         text.push('\n');
     }
     text.trim_end().to_owned() + "\n"
-}
-
-/// Returns a table with a row for each chapter and the total time after it. The instructor adds the breaks.
-fn schedule(exercises: &[Exercise]) -> String {
-    let mut text = "| chapter | exercises | minutes | in all |\n|---|---|---|---|\n".to_owned();
-    let mut passed = 0;
-    for chapter in chapters(exercises) {
-        let (Some(first), Some(last)) = (chapter.first(), chapter.last()) else { continue };
-        let minutes: u32 = chapter.iter().map(|exercise| exercise.minutes).sum();
-        passed += minutes;
-        let (heading, count) = (name(first.chapter()), chapter.len());
-        let range = format!("{count}: {} to {}", first.package, last.package);
-        text.push_str(&format!("| {heading} | {range} | {minutes} | {}:{:02} |\n", passed / 60, passed % 60));
-    }
-    text
 }
 
 fn cell(text: &str) -> String {
@@ -150,17 +134,10 @@ mod tests {
     }
 
     #[test]
-    fn schedule_adds_up_the_minutes() {
-        let text = schedule(&exercises());
-        assert!(text.contains("| 1 up | 2: ex0101 to ex0102 | 75 | 1:15 |\n"), "{text}");
-        assert!(text.contains("| 2 filter | 1: ex0201 to ex0201 | 50 | 2:05 |\n"), "{text}");
-    }
-
-    #[test]
     fn invalid_generated_regions_are_found() {
         for (page, fault) in [
             ("<!-- generated: weather -->\n<!-- /generated -->\n", "'weather' cannot be generated"),
-            ("<!-- generated: schedule -->\n", "the region has no end"),
+            ("<!-- generated: exercises -->\n", "the region has no end"),
         ] {
             let found = faults("docs/src/a.md", page);
             assert!(found[0].what.starts_with(fault), "{found:?}");

@@ -1,7 +1,7 @@
 //! Tests that exercises are complete, starters fail helpfully, and all packages share one build.
 
 use check::exercises::{self, DIRECTORY};
-use check::{Fault, hold, packages, starters, tables, unification};
+use check::{Fault, hold, packages, starters, tables, timetable, unification};
 
 #[test]
 fn exercises_are_complete() {
@@ -13,6 +13,14 @@ fn tables_are_made_from_the_manifests() {
     hold(|repository| {
         let (exercises, _) = exercises::find(&repository.files(), |file| repository.find(file));
         tables::check(&repository.documents(), &exercises)
+    });
+}
+
+#[test]
+fn timetables_follow_the_manifests() {
+    hold(|repository| {
+        let (exercises, _) = exercises::find(&repository.files(), |file| repository.find(file));
+        timetable::check(&repository.documents(), &exercises)
     });
 }
 
