@@ -26,6 +26,7 @@ pub mod exercises;
 pub mod links;
 pub mod markdown;
 pub mod modules;
+pub mod own_policy;
 pub mod packages;
 pub mod prose;
 pub mod repository;

@@ -64,9 +64,6 @@ async fn a_person_reads_what_would_become_of_a_request() {
   route         no  /api POST: the method is another one
   route         no  /old: the path is another one
   route         no  = /beta x-beta=1: the path is another one
-  policies      limits (default), access (default), cors (default), rate_limit (top), auth (default), \
-                  health_check (default), balancing (default), upstream (default), retry (route), \
-                  circuit_breaker (default), headers (default), security_headers (default), compression (default)
   rate limit    depends on earlier requests: at most 10 in 60 s by client_ip (default); otherwise 429
   path          /users
   pool          api
@@ -74,7 +71,12 @@ async fn a_person_reads_what_would_become_of_a_request() {
   backend       api-2 127.0.0.1:3003 usable
   algorithm     round_robin
   next          api-1";
-    assert_eq!((code, said.as_str()), (Some(0), expected));
+    // A new policy must not change this test, so the line of the policies is compared in parts.
+    let (policies, others): (Vec<_>, Vec<_>) = said.lines().partition(|line| line.starts_with("  policies"));
+    assert_eq!((code, others.join("\n").as_str()), (Some(0), expected));
+    assert!(policies[0].contains("limits (default), access (default)"), "{policies:?}");
+    assert!(policies[0].contains("rate_limit (top), auth (default)"), "{policies:?}");
+    assert!(policies[0].contains("retry (route), circuit_breaker (default)"), "{policies:?}");
 }
 
 #[tokio::test]
@@ -88,7 +90,8 @@ async fn a_program_reads_the_same_as_json() {
         "name": "default", "requests": 10, "window_secs": 60, "key": "client_ip", "store": "local",
     }]);
     assert_eq!(answer["route"]["rate_limits"], limit);
-    assert_eq!(answer["route"]["policies"][8], serde_json::json!({"name": "retry", "from": "virtual_host"}));
+    let policies = answer["route"]["policies"].as_array().unwrap();
+    assert!(policies.contains(&json!({"name": "retry", "from": "virtual_host"})), "{policies:?}");
     let outdone = answer["rules"].as_array().unwrap().iter().find(|rule| rule["name"] == "/api").unwrap();
     assert_eq!(outdone["why"], "it matches, and another one matches more");
 }

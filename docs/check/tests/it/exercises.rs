@@ -1,7 +1,7 @@
 //! Tests that exercises are complete, starters fail helpfully, and all packages share one build.
 
 use check::exercises::{self, DIRECTORY};
-use check::{Fault, hold, packages, starters, tables, timetable, unification};
+use check::{Fault, hold, own_policy, packages, starters, tables, timetable, unification};
 
 #[test]
 fn exercises_are_complete() {
@@ -22,6 +22,11 @@ fn timetables_follow_the_manifests() {
         let (exercises, _) = exercises::find(&repository.files(), |file| repository.find(file));
         timetable::check(&repository.documents(), &exercises)
     });
+}
+
+#[test]
+fn patches_of_the_own_policy_chapter_fit_the_gateway() {
+    hold(own_policy::check);
 }
 
 #[test]
