@@ -1,5 +1,5 @@
 //! The exercises, as their manifests describe them, and the check that each is complete: a name that
-//! workshop-runner accepts, a starter with a task, a short solution, a hint, and its minutes.
+//! workshop-runner accepts, a starter with a task, a short solution, one or two hints, and its minutes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +29,7 @@ pub struct Exercise {
     /// Topic that the learner studies.
     pub learn: String,
     hint: String,
+    more: Option<String>,
     features: BTreeMap<String, Vec<String>>,
 }
 
@@ -57,7 +58,10 @@ struct Workshop {
     title: String,
     minutes: u32,
     needs: Vec<String>,
+    /// First hint, which names what to look for.
     hint: String,
+    /// Second hint, which says how to do it, for learners who ask for it.
+    more: Option<String>,
 }
 
 impl Exercise {
@@ -68,9 +72,9 @@ impl Exercise {
 
     fn parse(directory: &str, manifest: &str) -> Result<Self, toml::de::Error> {
         let Manifest { package, features } = toml::from_str(manifest)?;
-        let Workshop { title, minutes, needs, hint } = package.metadata.workshop;
+        let Workshop { title, minutes, needs, hint, more } = package.metadata.workshop;
         let (directory, learn) = (directory.to_owned(), package.description);
-        Ok(Exercise { directory, package: package.name, title, minutes, needs, learn, hint, features })
+        Ok(Exercise { directory, package: package.name, title, minutes, needs, learn, hint, more, features })
     }
 }
 
@@ -160,11 +164,12 @@ fn manifest_faults(exercise: &Exercise, earlier: &[Exercise], manifest: &str) ->
     let numbers = exercise.directory.split('/').skip(2).filter_map(|name| name.get(..2));
     let package = format!("ex{}", numbers.collect::<String>());
     require(exercise.package == package, format!("the package is {}, expected {package}", exercise.package));
-    for (key, value) in
-        [("description", &exercise.learn), ("title", &exercise.title), ("hint", &exercise.hint)]
-    {
+    let texts = [("description", &exercise.learn), ("title", &exercise.title), ("hint", &exercise.hint)];
+    let more = exercise.more.as_ref().map(|more| ("more", more));
+    for (key, value) in texts.into_iter().chain(more) {
         require(!value.trim().is_empty(), format!("`{key}` is empty"));
     }
+    require(exercise.more.as_ref() != Some(&exercise.hint), "`more` says the same as `hint`".to_owned());
     let minutes = exercise.minutes;
     require(
         (1..=60).contains(&minutes),
@@ -174,13 +179,14 @@ fn manifest_faults(exercise: &Exercise, earlier: &[Exercise], manifest: &str) ->
         let known = earlier.iter().any(|exercise| exercise.package == *need);
         require(known, format!("`needs` names {need}, which is not an earlier exercise"));
     }
-    // testkit reads the hint from a single line, so that an exercise's test needs no TOML parser.
-    let on_a_line =
-        manifest.lines().any(|line| line.starts_with("hint = \"") && !line.starts_with("hint = \"\"\""));
-    require(
-        on_a_line,
-        "`hint` is not written as hint = \"…\" on one line, as testkit's expect! reads it".to_owned(),
-    );
+    // testkit reads the hints from single lines, so that an exercise's test needs no TOML parser.
+    for key in ["hint"].into_iter().chain(more.map(|(key, _)| key)) {
+        let begins = |line: &str, with: &str| line.starts_with(&format!("{key} = {with}"));
+        let on_a_line = manifest.lines().any(|line| begins(line, "\"") && !begins(line, "\"\"\""));
+        let what =
+            format!("`{key}` is not written as {key} = \"…\" on one line, as testkit's expect! reads it");
+        require(on_a_line, what);
+    }
     let features = &exercise.features;
     require(features.contains_key("solution"), "has no feature `solution`".to_owned());
     let default = features.get("default").is_some_and(|features| !features.is_empty());
@@ -258,6 +264,7 @@ mod tests {
     #[test]
     fn complete_exercise_has_no_faults() {
         assert_eq!(faults(|_| ()), [""; 0]);
+        assert_eq!(with("Cargo.toml", "needs = []", "needs = []\nmore = \"do it so\""), [""; 0]);
     }
 
     #[test]
@@ -275,6 +282,9 @@ mod tests {
             ("solution = []", "", "has no feature `solution`"),
             ("solution = []", "solution = []\ndefault = [\"solution\"]", "has default features"),
             ("needs = []", "needs = []\nminute = 1", "unknown field `minute`"),
+            ("needs = []", "needs = []\nmore = \"\"", "`more` is empty"),
+            ("needs = []", "needs = []\nmore = \"do it\"", "`more` says the same as `hint`"),
+            ("needs = []", "needs = []\nmore = 'so'", "`more` is not written as"),
         ] {
             let faults = with("Cargo.toml", old, new);
             assert!(faults.len() == 1 && faults[0].contains(fault), "{fault}: {faults:?}");

@@ -19,10 +19,12 @@
 
 #![allow(clippy::panic, reason = "a check that cannot read its input ends the test with a message")]
 
+pub mod build;
 pub mod changelog;
 pub mod chapters;
 pub mod diagrams;
 pub mod exercises;
+pub mod harness;
 pub mod links;
 pub mod markdown;
 pub mod modules;
