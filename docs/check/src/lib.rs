@@ -32,6 +32,7 @@ pub mod packages;
 pub mod prose;
 pub mod repository;
 pub mod snippets;
+pub mod solved;
 pub mod starters;
 pub mod tables;
 pub mod transcripts;

@@ -15,6 +15,7 @@ use crate::exercises::DIRECTORY;
 use crate::harness::{PATIENCE, failed, run_for};
 use crate::packages::cargo;
 use crate::repository::Repository;
+use crate::solved::Changed;
 use crate::{Fault, in_parallel};
 
 /// Actual values that mean that no response came. They do not help a learner.
@@ -27,7 +28,8 @@ const NOTHING: [&str; 6] = [
     "Broken pipe",
 ];
 
-/// Builds and runs every starter. Returns a fault for each one that warns, passes, or fails without help.
+/// Builds and runs every starter. Returns a fault for each one that warns, passes, or fails without help. A
+/// starter that a learner has solved is skipped.
 ///
 /// # Panics
 /// Panics if cargo cannot be run, or code outside the exercises does not compile.
@@ -36,15 +38,20 @@ pub fn check(repository: &Repository) -> Vec<Fault> {
     let starters: Vec<_> = build.artifacts.iter().filter_map(|a| program(repository, a, "test")).collect();
     // Four run at once on two cores, because they mostly wait.
     let ended = in_parallel(4, &starters, |(directory, program)| run(repository, directory, program));
-    let mut faults: Vec<Fault> = build.messages.iter().filter_map(|m| warning(repository, m)).collect();
+    let changed = Changed::starters(repository);
+    let (mut faults, mut solved) = (Vec::new(), Vec::new());
     for ((directory, _), ended) in starters.iter().zip(ended) {
         let file = format!("{directory}/src/exercise.rs");
         match ended {
+            Ended::Passed if changed.is_solved(&file) => solved.push(format!("{directory}/")),
             Ended::Passed => faults.push(Fault::new(&file, 0, "the starter passes its tests")),
             Ended::Failed(reasons) => faults
                 .extend(reasons.into_iter().map(|what| Fault::new(&file, 0, format!("the starter {what}")))),
         }
     }
+    let mut warnings: Vec<Fault> = build.messages.iter().filter_map(|m| warning(repository, m)).collect();
+    warnings.retain(|fault| !solved.iter().any(|directory| fault.file.starts_with(directory)));
+    faults.splice(0..0, warnings);
     // The starter and the solution of a program share one output file. This check may be a part of
     // `cargo test --features solution`, which needs the solution there, so it is built again.
     let programs = build.artifacts.iter().filter(|artifact| program(repository, artifact, "bin").is_some());
