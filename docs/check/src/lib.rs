@@ -37,6 +37,7 @@ pub mod starters;
 pub mod tables;
 pub mod transcripts;
 pub mod unification;
+pub mod wrong;
 
 use std::fmt::{self, Display, Formatter};
 use std::ops::Range;

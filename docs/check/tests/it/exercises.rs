@@ -2,7 +2,7 @@
 
 use check::exercises::{self, DIRECTORY};
 use check::solved::Changed;
-use check::{Fault, hold, packages, starters, tables, unification};
+use check::{Fault, hold, packages, starters, tables, unification, wrong};
 
 #[test]
 fn exercises_are_complete() {
@@ -34,6 +34,11 @@ fn workshop_runner_finds_the_exercises() {
 #[test]
 fn starters_compile_and_fail_with_a_helpful_message() {
     hold(starters::check);
+}
+
+#[test]
+fn wrong_solutions_are_caught() {
+    hold(wrong::check);
 }
 
 #[test]
