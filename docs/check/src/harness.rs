@@ -70,7 +70,7 @@ impl Failed<'_> {
     /// Returns what the failed `expect!` checked, in the words of the test, or nothing if the test failed in
     /// another way.
     pub fn checked(&self) -> Option<&str> {
-        static CHECKED: Pattern = Pattern::new(|| pattern(r"(?m)^[^\n]+?:\d+: ([^\n]+)\n  expected: "));
+        static CHECKED: Pattern = Pattern::new(|| pattern(r"(?ms)^[^\n]+\.rs:\d+: (.+?)\n  expected: "));
         let found = CHECKED.captures(self.output)?;
         PARTS.iter().all(|part| self.output.contains(part)).then_some(found.extract::<1>().1[0])
     }
@@ -107,5 +107,10 @@ mod tests {
         assert_eq!(failed.iter().map(|failed| failed.test).collect::<Vec<_>>(), ["m::a", "m::b"]);
         assert_eq!([failed[0].checked(), failed[1].checked()], [Some("GET /: the status"), None]);
         assert_eq!([failed[0].panicked(), failed[1].panicked()], [false, true]);
+        let lines = Failed {
+            test: "c",
+            output: "a.rs:9: the file\nx\n\n  expected: 1\n  got:      2\n  hint:     do\n",
+        };
+        assert_eq!(lines.checked(), Some("the file\nx\n"));
     }
 }
