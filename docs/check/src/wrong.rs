@@ -1,5 +1,11 @@
 //! Check that the tests of every exercise catch plausible wrong solutions, the ones in `wrong/*.rs` beside
-//! the exercise's sources. Each file says at its top what is wrong, and which message of the tests catches it.
+//! the exercise's sources. Each is a complete file, the solution with one mistake. Its first two lines say what
+//! is wrong and what harm it does, and which message of the tests catches it, in whole or in part:
+//!
+//! ```text
+//! //! Wrong: speaks TLS to an upstream that expects plain HTTP, so every request gets 502.
+//! //! Caught: "GET / is answered by the upstream"
+//! ```
 //!
 //! The solutions are compiled in a workspace of their own below the target directory ([`workspace`]), and run
 //! as soon as they are built.
