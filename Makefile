@@ -33,6 +33,7 @@ test: setup setup-test ## Run every test, also those that compare pages and exer
 
 check: setup cargo-deny diagrams ## Check formatting, lints, dependencies, documentation and diagrams; a warning is an error
 	$(CARGO) fmt --all --check
+	rustfmt --edition 2024 --check docs/exercises/*/*/wrong/*.rs
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --workspace --test check -- -D warnings
 	$(CARGO) clippy -p gateway --bench '*' -- -D warnings

@@ -1,5 +1,5 @@
 //! The exercises, as their manifests describe them, and the check that each is complete: a name that
-//! workshop-runner accepts, a starter with a task, a short solution, a hint, and its minutes.
+//! workshop-runner accepts, a starter with a task, a short solution, one or two hints, and its minutes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +29,7 @@ pub struct Exercise {
     /// Topic that the learner studies.
     pub learn: String,
     hint: String,
+    more: Option<String>,
     features: BTreeMap<String, Vec<String>>,
 }
 
@@ -57,7 +58,10 @@ struct Workshop {
     title: String,
     minutes: u32,
     needs: Vec<String>,
+    /// First hint, which names what to look for.
     hint: String,
+    /// Second hint, which says how to do it, for learners who ask for it.
+    more: Option<String>,
 }
 
 impl Exercise {
@@ -68,9 +72,9 @@ impl Exercise {
 
     fn parse(directory: &str, manifest: &str) -> Result<Self, toml::de::Error> {
         let Manifest { package, features } = toml::from_str(manifest)?;
-        let Workshop { title, minutes, needs, hint } = package.metadata.workshop;
+        let Workshop { title, minutes, needs, hint, more } = package.metadata.workshop;
         let (directory, learn) = (directory.to_owned(), package.description);
-        Ok(Exercise { directory, package: package.name, title, minutes, needs, learn, hint, features })
+        Ok(Exercise { directory, package: package.name, title, minutes, needs, learn, hint, more, features })
     }
 }
 
@@ -94,8 +98,13 @@ pub fn find(files: &[String], read: impl Fn(&str) -> Option<String>) -> (Vec<Exe
     (exercises, faults)
 }
 
-/// Returns the faults of the exercises, of each one and of the series.
-pub fn check(files: &[String], read: impl Fn(&str) -> Option<String>) -> Vec<Fault> {
+/// Returns the faults of the exercises, of each one and of the series. A starter that `solved` names may have
+/// no TODO.
+pub fn check(
+    files: &[String],
+    read: impl Fn(&str) -> Option<String>,
+    solved: impl Fn(&str) -> bool,
+) -> Vec<Fault> {
     let (exercises, mut faults) = find(files, &read);
     faults.extend(numbers(&exercises));
     for (place, exercise) in exercises.iter().enumerate() {
@@ -116,7 +125,7 @@ pub fn check(files: &[String], read: impl Fn(&str) -> Option<String>) -> Vec<Fau
         };
         let [starter, solution, _, _] =
             ["src/exercise.rs", "src/solution.rs", "src/lib.rs", "tests/check.rs"].map(&mut text);
-        faults.extend(part_faults(directory, &starter, &solution));
+        faults.extend(part_faults(directory, &starter, &solution, &solved));
     }
     faults
 }
@@ -160,11 +169,12 @@ fn manifest_faults(exercise: &Exercise, earlier: &[Exercise], manifest: &str) ->
     let numbers = exercise.directory.split('/').skip(2).filter_map(|name| name.get(..2));
     let package = format!("ex{}", numbers.collect::<String>());
     require(exercise.package == package, format!("the package is {}, expected {package}", exercise.package));
-    for (key, value) in
-        [("description", &exercise.learn), ("title", &exercise.title), ("hint", &exercise.hint)]
-    {
+    let texts = [("description", &exercise.learn), ("title", &exercise.title), ("hint", &exercise.hint)];
+    let more = exercise.more.as_ref().map(|more| ("more", more));
+    for (key, value) in texts.into_iter().chain(more) {
         require(!value.trim().is_empty(), format!("`{key}` is empty"));
     }
+    require(exercise.more.as_ref() != Some(&exercise.hint), "`more` says the same as `hint`".to_owned());
     let minutes = exercise.minutes;
     require(
         (1..=60).contains(&minutes),
@@ -174,13 +184,14 @@ fn manifest_faults(exercise: &Exercise, earlier: &[Exercise], manifest: &str) ->
         let known = earlier.iter().any(|exercise| exercise.package == *need);
         require(known, format!("`needs` names {need}, which is not an earlier exercise"));
     }
-    // testkit reads the hint from a single line, so that an exercise's test needs no TOML parser.
-    let on_a_line =
-        manifest.lines().any(|line| line.starts_with("hint = \"") && !line.starts_with("hint = \"\"\""));
-    require(
-        on_a_line,
-        "`hint` is not written as hint = \"…\" on one line, as testkit's expect! reads it".to_owned(),
-    );
+    // testkit reads the hints from single lines, so that an exercise's test needs no TOML parser.
+    for key in ["hint"].into_iter().chain(more.map(|(key, _)| key)) {
+        let begins = |line: &str, with: &str| line.starts_with(&format!("{key} = {with}"));
+        let on_a_line = manifest.lines().any(|line| begins(line, "\"") && !begins(line, "\"\"\""));
+        let what =
+            format!("`{key}` is not written as {key} = \"…\" on one line, as testkit's expect! reads it");
+        require(on_a_line, what);
+    }
     let features = &exercise.features;
     require(features.contains_key("solution"), "has no feature `solution`".to_owned());
     let default = features.get("default").is_some_and(|features| !features.is_empty());
@@ -189,11 +200,11 @@ fn manifest_faults(exercise: &Exercise, earlier: &[Exercise], manifest: &str) ->
 }
 
 /// Returns the faults of a starter and its solution.
-fn part_faults(directory: &str, starter: &str, solution: &str) -> Vec<Fault> {
+fn part_faults(directory: &str, starter: &str, solution: &str, solved: impl Fn(&str) -> bool) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut fault =
         |file: &str, what: String| faults.push(Fault::new(&format!("{directory}/src/{file}"), 0, what));
-    if !starter.contains("// TODO") {
+    if !starter.contains("// TODO") && !solved(&format!("{directory}/src/exercise.rs")) {
         fault("exercise.rs", "has no `// TODO` that says what to write".to_owned());
     }
     if solution.contains("TODO") {
@@ -228,6 +239,9 @@ mod tests {
                             [package.metadata.workshop]\ntitle = \"First\"\nminutes = 10\nneeds = []\n\
                             hint = \"do it\"\n\n[features]\nsolution = []\n";
 
+    /// Starter that a learner has solved.
+    const SOLVED: &str = "docs/exercises/01_upstream/01_solved/src/exercise.rs";
+
     /// Returns the faults of one exercise after `change` has changed its files.
     fn faults(change: impl Fn(&mut BTreeMap<String, String>)) -> Vec<String> {
         let directory = "docs/exercises/01_upstream/01_first";
@@ -243,7 +257,10 @@ mod tests {
         }
         change(&mut files);
         let names: Vec<String> = files.keys().cloned().collect();
-        check(&names, |file| files.get(file).cloned()).iter().map(Fault::to_string).collect()
+        check(&names, |file| files.get(file).cloned(), |file| SOLVED == file)
+            .iter()
+            .map(Fault::to_string)
+            .collect()
     }
 
     /// Returns the faults of one exercise after a text in one file was replaced.
@@ -258,6 +275,7 @@ mod tests {
     #[test]
     fn complete_exercise_has_no_faults() {
         assert_eq!(faults(|_| ()), [""; 0]);
+        assert_eq!(with("Cargo.toml", "needs = []", "needs = []\nmore = \"do it so\""), [""; 0]);
     }
 
     #[test]
@@ -275,6 +293,9 @@ mod tests {
             ("solution = []", "", "has no feature `solution`"),
             ("solution = []", "solution = []\ndefault = [\"solution\"]", "has default features"),
             ("needs = []", "needs = []\nminute = 1", "unknown field `minute`"),
+            ("needs = []", "needs = []\nmore = \"\"", "`more` is empty"),
+            ("needs = []", "needs = []\nmore = \"do it\"", "`more` says the same as `hint`"),
+            ("needs = []", "needs = []\nmore = 'so'", "`more` is not written as"),
         ] {
             let faults = with("Cargo.toml", old, new);
             assert!(faults.len() == 1 && faults[0].contains(fault), "{fault}: {faults:?}");
@@ -288,6 +309,12 @@ mod tests {
             assert!(faults[0].contains(file), "{file}: {faults:?}");
         }
         assert!(with("exercise.rs", "// TODO", "//")[0].contains("has no `// TODO`"));
+        let solved = faults(|files| {
+            let old = std::mem::take(files).into_iter();
+            let solve = |text: String| text.replace("// TODO: write it", "it();");
+            files.extend(old.map(|(name, text)| (name.replace("01_first", "01_solved"), solve(text))));
+        });
+        assert_eq!(solved, [""; 0]);
         assert!(with("solution.rs", "it();", "it(); // TODO")[0].contains("has a TODO left"));
     }
 

@@ -1,12 +1,14 @@
 //! Messages of an exercise's tests for the learner: the checked behaviour, the expected value, the actual
-//! value, and the file to write in. The hint is read from the exercise's manifest, so that it is written only
-//! once.
+//! value, and the file to write in. Two hints are read from the exercise's manifest, so that they are written
+//! only once: `hint` says what to look for, and is always shown. `more` says how to do it, and is shown if the
+//! variable `HINT` is `more`.
 
 use std::fmt::Debug;
+use std::panic::{Location, resume_unwind};
 use std::path::{Path, PathBuf};
 
 /// Compares an actual value with the value that an exercise expects. If they differ, the test fails, with
-/// both values, the file to work in and the exercise's hint.
+/// both values, the file to work in and the exercise's hint. The message has no backtrace.
 ///
 /// ```text
 /// expect!(answer.status, 200, "GET / is answered by the upstream");
@@ -58,23 +60,44 @@ pub fn contains(actual: &str, part: &str, what: &str, exercise: &str) {
     }
 }
 
+/// Ends the test with a message for the learner.
+///
+/// The panic starts without the panic hook, which would add a backtrace of sixty lines if the learner has set
+/// `RUST_BACKTRACE`. So the message is printed here. The test harness captures it, as it captures every output.
 #[track_caller]
 fn fail(what: &str, expected: &str, got: &str, exercise: &str) -> ! {
+    let place = Location::caller();
     let manifest = Path::new(exercise).join("Cargo.toml");
-    let hint = std::fs::read_to_string(&manifest).ok().and_then(|manifest| hint(&manifest));
-    let hint = hint.unwrap_or_else(|| format!("none in {}", manifest.display()));
+    let text = std::fs::read_to_string(&manifest).unwrap_or_default();
+    let hint = value(&text, "hint").unwrap_or_else(|| format!("none in {}", manifest.display()));
     let file = relative(&Path::new(exercise).join("src/exercise.rs"));
-    panic!(
+    let mut message = format!(
         "{what}\n  expected: {expected}\n  got:      {got}\n  write in: {}\n  hint:     {hint}\n",
         file.display()
     );
+    let wants_more = std::env::var_os("HINT").is_some_and(|hint| hint == "more");
+    message.extend(more(&text, wants_more));
+    eprintln!("\n{}:{}: {message}", place.file(), place.line());
+    resume_unwind(Box::new(message))
 }
 
-/// Returns the value of `hint = "…"` in a manifest.
-fn hint(manifest: &str) -> Option<String> {
-    let line = manifest.lines().find_map(|line| line.strip_prefix("hint = "))?;
-    let quoted = line.trim().strip_prefix('"')?.strip_suffix('"')?;
-    Some(quoted.replace("\\\"", "\""))
+/// Returns the line with the second hint, if the manifest has one: the hint itself if the learner asks for it,
+/// otherwise the command that shows it.
+fn more(manifest: &str, wants_more: bool) -> Option<String> {
+    let more = value(manifest, "more")?;
+    let package = value(manifest, "name").unwrap_or_default();
+    Some(if wants_more {
+        format!("  more:     {more}\n")
+    } else {
+        format!("  more:     HINT=more cargo test -p {package}\n")
+    })
+}
+
+/// Returns the value of the first line `key = "…"` in a manifest.
+fn value(manifest: &str, key: &str) -> Option<String> {
+    let mut values = manifest.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(" = "));
+    let quoted = values.next()?.trim().strip_prefix('"')?.strip_suffix('"')?;
+    Some(quoted.replace("\\\"", "\"").replace("\\\\", "\\"))
 }
 
 /// Returns the path relative to the workspace's root, which is the learner's working directory.
@@ -111,8 +134,19 @@ mod tests {
     }
 
     #[test]
-    fn hint_may_contain_quotes() {
-        assert_eq!(hint("title = \"t\"\nhint = \"say \\\"x\\\"\"\n").unwrap(), "say \"x\"");
-        assert_eq!(hint("title = \"t\"\n"), None);
+    fn value_may_contain_quotes_and_backslashes() {
+        let manifest = "title = \"t\"\nhint = \"say \\\"x\\\"\"\nmore = \"b\\\\n\"\n";
+        assert_eq!(value(manifest, "hint").unwrap(), "say \"x\"");
+        assert_eq!(value(manifest, "more").unwrap(), "b\\n");
+        assert_eq!(value(manifest, "tit"), None);
+    }
+
+    #[test]
+    fn second_hint_is_shown_only_if_asked_for() {
+        let manifest =
+            "[package]\nname = \"ex0101\"\nhint = \"look\"\nmore = \"do it\"\n[[bin]]\nname = \"x\"\n";
+        assert_eq!(more(manifest, false).unwrap(), "  more:     HINT=more cargo test -p ex0101\n");
+        assert_eq!(more(manifest, true).unwrap(), "  more:     do it\n");
+        assert_eq!(more(&manifest.replace("more", "less"), true), None);
     }
 }

@@ -1,11 +1,16 @@
 //! Tests that exercises are complete, starters fail helpfully, and all packages share one build.
 
 use check::exercises::{self, DIRECTORY};
-use check::{Fault, hold, own_policy, packages, starters, tables, timetable, unification};
+use check::solved::Changed;
+use check::{Fault, hold, own_policy, packages, starters, tables, timetable, unification, wrong};
 
 #[test]
 fn exercises_are_complete() {
-    hold(|repository| exercises::check(&repository.files(), |file| repository.find(file)));
+    hold(|repository| {
+        let changed = Changed::starters(repository);
+        let read = |file: &str| repository.find(file);
+        exercises::check(&repository.files(), read, |file| changed.is_solved(file))
+    });
 }
 
 #[test]
@@ -42,6 +47,11 @@ fn workshop_runner_finds_the_exercises() {
 #[test]
 fn starters_compile_and_fail_with_a_helpful_message() {
     hold(starters::check);
+}
+
+#[test]
+fn wrong_solutions_are_caught() {
+    hold(wrong::check);
 }
 
 #[test]

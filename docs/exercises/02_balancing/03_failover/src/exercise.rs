@@ -1,11 +1,19 @@
 //! # Failover
 //!
-//! An upstream can fail at two points. If the *connection* cannot be made, nothing has been sent, and any
-//! request may try another upstream. If the connection breaks *after sending*, the upstream may already have
-//! acted on the request. An *idempotent* request, such as GET or PUT, may then be sent again. A POST must not
-//! (RFC 9110, 9.2.2): otherwise a user might pay twice. The proxy must also still have the whole request.
-//! Pingora keeps the first 64 KiB of a request's body. The rest of a longer body is gone
-//! (`retry_buffer_truncated`).
+//! An upstream can fail at three points:
+//!
+//! - The *connection* cannot be made. Nothing has been sent, so any request may try another upstream.
+//! - The connection breaks *after sending*. The upstream may already have acted on the request. An
+//!   *idempotent* request, such as GET or PUT, may then be sent again. A POST must not (RFC 9110, 9.2.2):
+//!   otherwise a user might pay twice. The proxy must also still have the whole request. Pingora keeps the
+//!   first 64 KiB of a request's body. The rest of a longer body is gone (`retry_buffer_truncated`).
+//! - The connection breaks *after the response has begun* (`response_written`). The client already has a part
+//!   of it. A second response would be appended to that part, and the client would not notice: it would get a
+//!   page that is made of two. So the request must fail.
+//!
+//! The client can break off, too, in the middle of its body. Pingora then calls the same method. What has
+//! arrived of the body would look complete to another upstream, so this is no reason to try one. An error says
+//! on which side it arose (`esource`).
 //!
 //! **Your task**: in both phases, let a request try again where that is allowed, but let it try two upstreams
 //! at most. `upstream_peer` counts the tries, and takes the next upstream each time it is called.
@@ -50,8 +58,8 @@ impl ProxyHttp for Failover {
         _ctx: &mut RequestCtx,
         error: Box<Error>,
     ) -> Box<Error> {
-        // TODO: may this request try another upstream? Decide with `error.set_retry(…)`, in every case.
-        // (Make `error` mutable, and drop the underscore from the names that you use.)
+        // TODO: may this request try another upstream? Decide with `error.set_retry(…)`. Without a decision,
+        // the answer is no. (Make `error` mutable, and drop the underscore from the names that you use.)
         error
     }
 
@@ -64,7 +72,8 @@ impl ProxyHttp for Failover {
         _ctx: &mut RequestCtx,
         _reused: bool,
     ) -> Box<Error> {
-        // TODO: may this request try again? Decide in every case here too. For now, the decision is no.
+        // TODO: may this request try again? Decide in every case: Pingora panics if the connection broke before
+        // the response began, and this method returned the error unchanged. For now, the decision is no.
         error.set_retry(false);
         error
     }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
+use pingora::ErrorSource;
 use pingora::prelude::*;
 
 /// Proxy that forwards every request to the first upstream that answers, and tries two upstreams at most.
@@ -56,8 +57,12 @@ impl ProxyHttp for Failover {
         ctx: &mut RequestCtx,
         _reused: bool,
     ) -> Box<Error> {
-        let again = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
-        error.set_retry(again && ctx.tries < MOST);
+        // Without these two, the client could get parts of two responses, or an upstream a part of a request.
+        let nothing_sent = session.response_written().is_none();
+        let by_upstream = *error.esource() == ErrorSource::Upstream;
+        let may_resend =
+            session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
+        error.set_retry(ctx.tries < MOST && nothing_sent && by_upstream && may_resend);
         error
     }
 }

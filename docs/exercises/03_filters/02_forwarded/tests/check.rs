@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ex0302::Forwarded;
 use http::Request;
-use testkit::{Client, Origin, expect, serve};
+use testkit::{Client, Origin, eventually, exchange_over, expect, serve, serve_on};
+use tokio::net::UnixStream;
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -62,4 +63,30 @@ async fn claims_of_a_trusted_proxy_reach_the_upstream() {
     let what = "X-Forwarded-For at the upstream, when a trusted proxy on 127.0.0.1 has sent two of them";
     let claims = ["198.51.100.1", "198.51.100.2"];
     expect!(told(&[LOCALHOST], &claims).await, ["198.51.100.1, 198.51.100.2, 127.0.0.1"], "{what}");
+}
+
+#[tokio::test]
+async fn a_peer_without_an_address_cannot_forge_the_field() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("proxy.sock");
+    let origin = Origin::start().await;
+    let proxy = Forwarded { upstream: origin.address(), trusted: vec![LOCALHOST] };
+    let _proxy = serve_on(proxy, |service, _| service.add_uds(&socket.display().to_string(), None));
+    let mut client = UnixStream::connect(&socket).await;
+    // The proxy makes the socket when its service has started.
+    eventually!(
+        client.is_ok() || {
+            client = UnixStream::connect(&socket).await;
+            client.is_ok()
+        }
+    );
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\nConnection: close\r\n\r\n";
+    let answer = exchange_over(client.unwrap(), request).await;
+    expect!(answer, contains "200 OK", "the answer to a client on a Unix socket");
+    let values = origin.received()[0].headers.get_all("x-forwarded-for").iter().count();
+    expect!(
+        values,
+        0,
+        "how many X-Forwarded-For the upstream gets, when a client on a Unix socket has sent one"
+    );
 }

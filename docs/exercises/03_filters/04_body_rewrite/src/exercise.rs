@@ -5,14 +5,15 @@
 //! pieces: the first one ends with `ori`, and the second one begins with `gin`.
 //!
 //! **Your task**: write `push`, which replaces every `FROM` by `TO`, even if it is split over several pieces.
-//! Keep back only bytes that may be the beginning of a match.
+//! Keep back only bytes that may be the beginning of a match: in a stream of events, the next piece may come
+//! in an hour, and until then the client waits for each byte that you keep.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::{RequestHeader, ResponseHeader, Version};
 use pingora::prelude::*;
 
 /// Word that is replaced.
@@ -25,6 +26,8 @@ pub const TO: &[u8] = b"backend";
 pub struct Rewriter {
     /// End of the bytes that have arrived so far. It may be the beginning of a match.
     held: Vec<u8>,
+    /// True if the body may be changed, because it is text.
+    is_text: bool,
 }
 
 impl Rewriter {
@@ -55,7 +58,7 @@ impl ProxyHttp for BodyRewrite {
     }
 
     /// Removes Accept-Encoding, so that the upstream does not compress the body. The word cannot be found in
-    /// compressed bytes.
+    /// compressed bytes. Also removes Range: the bytes of the new body are at other places than the upstream's.
     async fn upstream_request_filter(
         &self,
         _session: &mut Session,
@@ -63,18 +66,27 @@ impl ProxyHttp for BodyRewrite {
         _ctx: &mut Rewriter,
     ) -> Result<()> {
         request.remove_header("Accept-Encoding");
+        request.remove_header("Range");
         Ok(())
     }
 
-    /// Makes the body chunked, because its new length is not known yet when the head is sent. A response
-    /// without Content-Length is already chunked, or has no body at all, as a 204.
+    /// Decides if the body is changed: in an image, the same bytes may mean something else. Makes a body that is
+    /// changed chunked, because its new length is not known yet when the head is sent. A response without
+    /// Content-Length is already chunked, or has no body at all, as a 204. HTTP/1.0 has no chunks: there, the
+    /// body ends with the connection.
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
-        _ctx: &mut Rewriter,
+        rewriter: &mut Rewriter,
     ) -> Result<()> {
-        if response.remove_header("Content-Length").is_some() {
+        let media_type = response.headers.get("Content-Type").and_then(|value| value.to_str().ok());
+        rewriter.is_text = media_type.is_none_or(|media_type| media_type.starts_with("text/"));
+        if !rewriter.is_text {
+            return Ok(());
+        }
+        let has_length = response.remove_header("Content-Length").is_some();
+        if has_length && session.req_header().version != Version::HTTP_10 {
             response.insert_header("Transfer-Encoding", "chunked")?;
         }
         Ok(())
@@ -89,6 +101,9 @@ impl ProxyHttp for BodyRewrite {
         end_of_stream: bool,
         rewriter: &mut Rewriter,
     ) -> Result<Option<Duration>> {
+        if !rewriter.is_text {
+            return Ok(None);
+        }
         let piece = body.take().unwrap_or_default();
         *body = Some(rewriter.push(&piece, end_of_stream).into());
         Ok(None)

@@ -1,0 +1,36 @@
+//! Wrong: sends every request to the first upstream, so the others are idle while it is overloaded.
+//! Caught: "how many requests each upstream got"
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use pingora::prelude::*;
+
+/// Proxy that forwards each request to the next of its upstreams.
+pub struct Balancer {
+    /// Upstreams that take turns.
+    pub upstreams: LoadBalancer<RoundRobin>,
+}
+
+impl Balancer {
+    /// Returns a balancer over `upstreams`.
+    ///
+    /// # Errors
+    /// Returns an error if an address cannot be resolved. A numeric address, as here, always can be resolved.
+    pub fn new(upstreams: &[SocketAddr]) -> std::io::Result<Balancer> {
+        Ok(Balancer { upstreams: LoadBalancer::try_from_iter(upstreams)? })
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Balancer {
+    type CTX = ();
+    fn new_ctx(&self) {}
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        let Some(upstream) = self.upstreams.backends().get_backend().first().cloned() else {
+            return Error::e_explain(HTTPStatus(503), "there is no upstream");
+        };
+        Ok(Box::new(HttpPeer::new(&upstream, false, String::new())))
+    }
+}

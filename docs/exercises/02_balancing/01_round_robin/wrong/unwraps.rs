@@ -1,0 +1,34 @@
+//! Wrong: panics if there is no upstream, so the client gets a closed connection and no status.
+//! Caught: "GET / when there is no upstream"
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use pingora::prelude::*;
+
+/// Proxy that forwards each request to the next of its upstreams.
+pub struct Balancer {
+    /// Upstreams that take turns.
+    pub upstreams: LoadBalancer<RoundRobin>,
+}
+
+impl Balancer {
+    /// Returns a balancer over `upstreams`.
+    ///
+    /// # Errors
+    /// Returns an error if an address cannot be resolved. A numeric address, as here, always can be resolved.
+    pub fn new(upstreams: &[SocketAddr]) -> std::io::Result<Balancer> {
+        Ok(Balancer { upstreams: LoadBalancer::try_from_iter(upstreams)? })
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Balancer {
+    type CTX = ();
+    fn new_ctx(&self) {}
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        let upstream = self.upstreams.select(b"", 256).expect("there is an upstream");
+        Ok(Box::new(HttpPeer::new(&upstream, false, String::new())))
+    }
+}

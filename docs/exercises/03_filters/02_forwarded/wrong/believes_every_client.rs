@@ -1,0 +1,51 @@
+//! Wrong: keeps the claims of every peer, so any client can pretend to be at another address.
+//! Caught: "X-Forwarded-For, when the untrusted 192.0.2.7 sends 6.6.6.6"
+
+use std::net::{IpAddr, SocketAddr};
+
+use async_trait::async_trait;
+use pingora::http::RequestHeader;
+use pingora::prelude::*;
+
+/// Proxy that forwards every request to one upstream, and tells it the client's address.
+pub struct Forwarded {
+    /// Address of the upstream.
+    pub upstream: SocketAddr,
+    /// Proxies in front of this one, whose claims are believed.
+    pub trusted: Vec<IpAddr>,
+}
+
+impl Forwarded {
+    /// Returns the X-Forwarded-For for the upstream. `peer` sent the request, with the values `claims`.
+    pub fn forwarded_for(&self, peer: IpAddr, claims: &[&str]) -> String {
+        let peer_address = peer.to_string();
+        let mut addresses = claims.to_vec();
+        addresses.push(&peer_address);
+        addresses.join(", ")
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Forwarded {
+    type CTX = ();
+    fn new_ctx(&self) {}
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        _ctx: &mut (),
+    ) -> Result<()> {
+        let Some(peer) = session.client_addr().and_then(|address| address.as_inet()) else {
+            request.remove_header("X-Forwarded-For");
+            return Ok(());
+        };
+        let claims = session.req_header().headers.get_all("X-Forwarded-For");
+        let claims: Vec<&str> = claims.iter().filter_map(|value| value.to_str().ok()).collect();
+        request.insert_header("X-Forwarded-For", self.forwarded_for(peer.ip(), &claims))
+    }
+}
