@@ -43,6 +43,7 @@ impl JwtAuth {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_issuer(&[ISSUER]);
         validation.set_required_spec_claims(&["exp", "iss", "sub"]);
+        validation.validate_nbf = true;
         let token = jsonwebtoken::decode::<Claims>(token, &self.key, &validation).ok()?;
         Some(token.claims.sub)
     }
