@@ -92,6 +92,8 @@ impl ProxyHttp for JwtAuth {
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         request.remove_header(&AUTHORIZATION);
+        // For CGI and its descendants, `X_User` is another way to write `X-User`.
+        request.remove_header("X_User");
         // TODO: tell the upstream the user, `ctx.user`.
         let _ = &ctx.user;
         Ok(())

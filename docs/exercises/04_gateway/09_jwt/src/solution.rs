@@ -84,6 +84,8 @@ impl ProxyHttp for JwtAuth {
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         request.remove_header(&AUTHORIZATION);
+        // For CGI and its descendants, `X_User` is another way to write `X-User`.
+        request.remove_header("X_User");
         request.insert_header("X-User", &ctx.user)
     }
 }

@@ -26,6 +26,7 @@ async fn ask(origin: &Origin, token: &str) -> Result<Response, String> {
     let request = Request::get(proxy.url("/"))
         .header("Authorization", format!("Bearer {token}"))
         .header("X-User", "root")
+        .header("X_User", "root")
         .body(Default::default());
     Client::new().try_send(request.unwrap()).await
 }
@@ -43,6 +44,7 @@ async fn a_valid_token_passes_and_the_upstream_gets_the_user() {
     let received = origin.received();
     let users: Vec<_> = received[0].headers.get_all("x-user").iter().collect();
     expect!(users, ["ada"], "X-User at the upstream, when ada has sent X-User: root");
+    expect!(received[0].header("x_user"), "", "X_User at the upstream, which some upstreams take for X-User");
     expect!(received[0].header("authorization"), "", "Authorization at the upstream");
 }
 
