@@ -10,7 +10,8 @@
 //! much later. They tell how the upstream was, not how it is, so their results change nothing. That is why
 //! each request gets a `Permit`: it says in which period the request began, and `enter` begins a new period.
 //! And a trial may have no result, because its client left. If it has none after a pause, the next request
-//! becomes a trial too. Without this rule, the breaker would wait for ever.
+//! becomes a trial too, in the same period: the first result that comes decides. Without this rule, the
+//! breaker would wait for ever.
 //!
 //! **Your task**: write `admit` and `record`. Both get the time as an argument, so that the rules can be
 //! tested without waiting.

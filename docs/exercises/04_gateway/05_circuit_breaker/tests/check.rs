@@ -67,6 +67,8 @@ fn a_success_in_between_starts_the_count_again() {
     let breaker = Breaker::new(PAUSE);
     fail(&breaker, 2, now);
     breaker.record(permit(&breaker, now, "a request after two failures"), true, now);
+    let closed = "closed, after 0 failures";
+    expect!(state(&breaker, now), closed, "the state after two failures and a success");
     fail(&breaker, 2, now);
     let closed = "closed, after 2 failures";
     expect!(state(&breaker, now), closed, "the state after two failures, a success and two failures");
@@ -118,7 +120,7 @@ fn a_trial_without_a_result_is_followed_by_another() {
     let [half_open, overdue] = [now + PAUSE, now + 2 * PAUSE];
     let breaker = opened(now);
     let first = permit(&breaker, half_open, "the trial");
-    let second = permit(&breaker, overdue, "a request after another pause, when the trial has no result");
+    let second = permit(&breaker, overdue, "a request after another pause without a result");
     let third = breaker.admit(overdue).is_some();
     expect!(third, false, "whether a third request passes while the second trial is in flight");
     breaker.record(first, true, overdue);
@@ -265,37 +267,41 @@ async fn clients_that_leave_do_not_open_the_breaker() {
     expect!(state(shared.breaker(), Instant::now()), closed, "the state after {FAILURES} clients have left");
 }
 
-#[tokio::test]
-async fn a_timeout_counts_unless_the_proxy_waits_for_the_client() {
+/// Describes the breaker's state after a request, of which these bytes are sent, to an upstream that stalls.
+async fn state_after_timeout(request: &[u8]) -> String {
     let origin = Origin::start().await;
     origin.behave(Behaviour::Stall);
-    for (request, failures, what) in [
-        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 1, "a request that the upstream does not answer"),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe",
-            0,
-            "an upload that its client does not finish",
-        ),
-    ] {
-        let shared = Shared::new(origin.address(), PAUSE);
-        let proxy = serve(shared.clone());
-        let mut client = TcpStream::connect(proxy.address()).await.unwrap();
-        client.write_all(request.as_bytes()).await.unwrap();
-        eventually!(shared.over() == 1);
-        let closed = format!("closed, after {failures} failures");
-        expect!(state(shared.breaker(), Instant::now()), closed, "the state after {what}");
-    }
+    let shared = Shared::new(origin.address(), PAUSE);
+    let proxy = serve(shared.clone());
+    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+    client.write_all(request).await.unwrap();
+    eventually!(shared.over() == 1);
+    state(shared.breaker(), Instant::now())
+}
+
+#[tokio::test]
+async fn an_upstream_that_stalls_has_failed() {
+    let state = state_after_timeout(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let closed = "closed, after 1 failures";
+    expect!(state, closed, "the state after a request that the upstream does not answer");
+}
+
+#[tokio::test]
+async fn clients_that_are_slow_do_not_open_the_breaker() {
+    let state = state_after_timeout(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe").await;
+    let closed = "closed, after 0 failures";
+    expect!(state, closed, "the state after an upload that its client does not finish");
 }
 
 #[tokio::test]
 async fn a_trial_that_is_sent_again_is_still_the_trial() {
     let faulty = Faulty::start(Fault::CloseReused).await;
-    let shared = Shared::new(faulty.address(), Duration::ZERO);
+    let shared = Shared::new(faulty.address(), PAUSE);
     let proxy = serve(shared.clone());
     let client = Client::new();
     expect!(client.get(proxy.url("/")).await.status, 200, "a request on a new connection");
     eventually!(shared.over() == 1);
-    fail(shared.breaker(), FAILURES, Instant::now());
+    fail(shared.breaker(), FAILURES, Instant::now().checked_sub(PAUSE).unwrap());
     // Pingora sends the trial on the connection of the first request. It is closed, so Pingora makes another one.
     expect!(client.get(proxy.url("/")).await.status, 200, "a trial on a connection that the upstream closes");
 }
