@@ -9,7 +9,8 @@
 //! clients may share a counter, but no client is counted too low.)
 //!
 //! **Your task**: let each client pass `LIMIT` times in a window, and turn it away after that. It may pass
-//! again after one whole window at the latest. So `Retry-After` gives the length of the window.
+//! again after one whole window at the latest. So `Retry-After` gives the length of the window. (What
+//! counts as one client is in `client_network`.)
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

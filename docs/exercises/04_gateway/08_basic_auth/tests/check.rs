@@ -43,6 +43,12 @@ impl<T> Otherwise for About<T> {}
 
 #[test]
 fn secrets_cannot_be_compared_with_eq() {
+    struct Plain;
+    expect!(
+        About::<Plain>(PhantomData).has_eq(),
+        false,
+        "whether `==` compiles for a struct that derives nothing"
+    );
     expect!(About::<String>(PhantomData).has_eq(), true, "whether `==` compiles for a String");
     expect!(
         About::<Secret>(PhantomData).has_eq(),
