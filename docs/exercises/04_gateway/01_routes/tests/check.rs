@@ -16,6 +16,12 @@ fn a_prefix_matches_itself_and_what_is_below() {
     expect!(found(&["/api"], "/api/users"), Some("/api"), "the route for /api/users out of [/api]");
     expect!(found(&["/api"], "/apix"), None, "the route for /apix, another word, out of [/api]");
     expect!(found(&["/api"], "/"), None, "the route for / out of [/api]");
+    expect!(
+        found(&["/api"], "/v1/api"),
+        None,
+        "the route for /v1/api, which does not begin so, out of [/api]"
+    );
+    expect!(found(&["/api"], "/API"), None, "the route for /API, another path, out of [/api]");
     expect!(found(&["/"], "/anything"), Some("/"), "the route for /anything out of [/]");
     expect!(
         found(&["/static/"], "/static/logo"),
@@ -55,4 +61,6 @@ async fn requests_go_where_their_route_says() {
     let answer = client.get(proxy.url("/status/204")).await;
     expect!(answer.header("x-origin"), site.label(), "which upstream answers /status/204");
     expect!(client.get(proxy.url("/nowhere")).await.status, 404, "GET /nowhere, for which there is no route");
+    let asked = [site.count("/nowhere"), api.count("/nowhere")];
+    expect!(asked, [0, 0], "how many requests for /nowhere each upstream got");
 }

@@ -7,7 +7,11 @@ use testkit::{Client, Origin, expect, serve};
 
 /// Returns the error with which `text` is refused.
 fn refused(text: &str) -> String {
-    Config::parse(text).map_or_else(|error| error, |_| "(no error at all)".to_owned())
+    match std::panic::catch_unwind(|| Config::parse(text)) {
+        Ok(Ok(_)) => "(no error at all)".to_owned(),
+        Ok(Err(error)) => error,
+        Err(_) => "(a panic)".to_owned(),
+    }
 }
 
 fn backend(id: &str, address: impl ToString) -> String {

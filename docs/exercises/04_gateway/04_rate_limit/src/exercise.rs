@@ -9,7 +9,8 @@
 //! clients may share a counter, but no client is counted too low.)
 //!
 //! **Your task**: let each client pass `LIMIT` times in a window, and turn it away after that. It may pass
-//! again after one whole window at the latest. So `Retry-After` gives the length of the window.
+//! again after one whole window at the latest. So `Retry-After` gives the length of the window. (What
+//! counts as one client is in `client_network`.)
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -37,9 +38,9 @@ impl RateLimited {
     }
 
     /// Returns true if `client` may pass. Each call counts as one request.
-    fn admits(&self, client: IpAddr) -> bool {
+    pub fn admits(&self, client: IpAddr) -> bool {
         // TODO: count the request. Is it one of the first `LIMIT` in this window?
-        let _ = self.rate.rate(&client);
+        let _ = self.rate.rate(&client_network(client));
         true
     }
 
@@ -49,6 +50,15 @@ impl RateLimited {
         let response = ResponseHeader::build(501, None)?;
         let _ = self.window.as_secs();
         Ok(response)
+    }
+}
+
+/// Returns the addresses that are counted as one client. A client with IPv6 has a whole /64 network, and could
+/// send each request from another address.
+fn client_network(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+        v4 => v4,
     }
 }
 

@@ -26,8 +26,8 @@ impl RateLimited {
     }
 
     /// Returns true if `client` may pass. Each call counts as one request.
-    fn admits(&self, client: IpAddr) -> bool {
-        self.rate.observe(&client, 1) <= LIMIT
+    pub fn admits(&self, client: IpAddr) -> bool {
+        self.rate.observe(&client_network(client), 1) <= LIMIT
     }
 
     /// Returns the response head for a client that has to wait.
@@ -36,6 +36,15 @@ impl RateLimited {
         response.insert_header("Retry-After", self.window.as_secs().to_string())?;
         response.insert_header("Content-Length", "0")?;
         Ok(response)
+    }
+}
+
+/// Returns the addresses that are counted as one client. A client with IPv6 has a whole /64 network, and could
+/// send each request from another address.
+fn client_network(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+        v4 => v4,
     }
 }
 

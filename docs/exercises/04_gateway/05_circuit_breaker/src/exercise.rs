@@ -2,10 +2,16 @@
 //!
 //! If an upstream fails, more requests do not make it better, and clients gain nothing by waiting for it. A
 //! circuit breaker watches the responses. After `FAILURES` bad responses in a row, the breaker *opens*:
-//! requests get 503 at once, and the upstream gets no requests for a while. Then the breaker is *half open*:
-//! it lets one single request through. If this request succeeds, the breaker *closes* again. If the request
-//! fails, the breaker stays open for the same time once more. Some requests are already on their way when the
-//! breaker opens. They have nothing new to tell: while the breaker is open, their results change nothing.
+//! requests get 503 at once, and the upstream gets no requests for a pause. Then the breaker is *half open*:
+//! it lets one single request through, the *trial*. If the trial succeeds, the breaker *closes* again. If the
+//! trial fails, the breaker is open for another pause.
+//!
+//! Two kinds of requests make this harder. Some are already on their way when the state changes, and end
+//! much later. They tell how the upstream was, not how it is, so their results change nothing. That is why
+//! each request gets a `Permit`: it says in which period the request began, and `enter` begins a new period.
+//! And a trial may have no result, because its client left. If it has none after a pause, the next request
+//! becomes a trial too, in the same period: the first result that comes decides. Without this rule, the
+//! breaker would wait for ever.
 //!
 //! **Your task**: write `admit` and `record`. Both get the time as an argument, so that the rules can be
 //! tested without waiting.
@@ -20,6 +26,10 @@ use pingora::prelude::*;
 /// Number of bad responses in a row that opens the breaker.
 pub const FAILURES: u32 = 3;
 
+/// Maximum time that the upstream may take to accept a connection, and for each read. Without it, an upstream
+/// that stalls would never count as a failure.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
 /// State of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -27,43 +37,68 @@ pub enum State {
     Closed(u32),
     /// No request passes before this time.
     Open(Instant),
-    /// A single request has been let through, and is not answered yet.
-    HalfOpen,
+    /// A trial is in flight. No other request passes before this time.
+    HalfOpen(Instant),
+}
+
+/// Permission for one request to go to the upstream. It is given back with the result.
+#[derive(Debug)]
+pub struct Permit {
+    /// Period in which the request began.
+    period: u64,
 }
 
 /// Circuit breaker, which decides if a request may go to the upstream.
 pub struct Breaker {
-    state: Mutex<State>,
+    current: Mutex<Current>,
     pause: Duration,
+}
+
+struct Current {
+    state: State,
+    /// Number of the current period: how often the breaker has opened, half-opened or closed.
+    period: u64,
+}
+
+impl Current {
+    /// Begins a new period in `state`. Results of requests from earlier periods do not count any more.
+    fn enter(&mut self, state: State) {
+        self.state = state;
+        self.period += 1;
+    }
 }
 
 impl Breaker {
     /// Returns a breaker that is closed. Each time it opens, it stays open for `pause`.
     pub fn new(pause: Duration) -> Breaker {
-        Breaker { state: Mutex::new(State::Closed(0)), pause }
+        Breaker { current: Mutex::new(Current { state: State::Closed(0), period: 0 }), pause }
     }
 
     /// Returns the current state.
     pub fn state(&self) -> State {
-        *self.state.lock()
+        self.current.lock().state
     }
 
-    /// Returns true if a request may pass.
-    pub fn admit(&self, now: Instant) -> bool {
-        let state = self.state.lock();
-        // TODO: after its pause, an open breaker lets one request pass. A half-open breaker lets none pass.
-        !matches!(*state, State::Open(until) if now < until)
+    /// Returns a permit if a request may pass.
+    pub fn admit(&self, now: Instant) -> Option<Permit> {
+        let current = self.current.lock();
+        // TODO: after its pause, an open breaker lets one trial pass. If that has no result after another pause,
+        // the next request becomes a trial too.
+        match current.state {
+            State::Open(until) if now < until => None,
+            _ => Some(Permit { period: current.period }),
+        }
     }
 
-    /// Records the result of a request that has been let through.
-    pub fn record(&self, success: bool, now: Instant) {
-        let mut state = self.state.lock();
-        let open = State::Open(now + self.pause);
-        // TODO: how does this success or failure change the state? For now, a closed breaker never opens.
-        *state = match *state {
-            State::HalfOpen if !success => open,
-            other => other,
-        };
+    /// Records the result of a request that has been let through with `permit`.
+    pub fn record(&self, permit: Permit, success: bool, now: Instant) {
+        let mut current = self.current.lock();
+        // TODO: does this result count? Then how does it change the state? For now, a closed breaker never opens.
+        match current.state {
+            State::HalfOpen(_) if !success => current.enter(State::Open(now + self.pause)),
+            _ => {}
+        }
+        let _ = permit.period;
     }
 }
 
@@ -77,29 +112,45 @@ pub struct Guarded {
 
 /// State of one request, which its phases share.
 pub struct RequestCtx {
-    admitted: bool,
+    permit: Option<Permit>,
 }
 
 #[async_trait]
 impl ProxyHttp for Guarded {
     type CTX = RequestCtx;
     fn new_ctx(&self) -> RequestCtx {
-        RequestCtx { admitted: false }
+        RequestCtx { permit: None }
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
-        ctx.admitted = self.breaker.admit(Instant::now());
-        if !ctx.admitted {
-            return Error::e_explain(HTTPStatus(503), "the circuit breaker is open");
+    /// Asks the breaker, once for each request. (`upstream_peer` runs again when Pingora sends a request again.)
+    async fn request_filter(&self, _session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+        ctx.permit = self.breaker.admit(Instant::now());
+        match ctx.permit {
+            Some(_) => Ok(false),
+            None => Error::e_explain(HTTPStatus(503), "the circuit breaker is open"),
         }
-        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
     }
 
-    async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut RequestCtx) {
-        if ctx.admitted {
-            // Without a status, the client may have left. A breaker for real use would distinguish that case.
-            let status = session.response_written().map_or(0, |response| response.status.as_u16());
-            self.breaker.record((100..500).contains(&status), Instant::now());
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        let mut peer = HttpPeer::new(self.upstream, false, String::new());
+        peer.options.connection_timeout = Some(TIMEOUT);
+        peer.options.read_timeout = Some(TIMEOUT);
+        Ok(Box::new(peer))
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
+        if let (Some(permit), Some(success)) = (ctx.permit.take(), result(session, error)) {
+            self.breaker.record(permit, success, Instant::now());
         }
     }
+}
+
+/// Returns true for a success of the upstream, false for a failure, and `None` if the request tells nothing about
+/// it. Otherwise, a few clients that leave, or do not finish their requests, could open the breaker.
+fn result(session: &mut Session, error: Option<&Error>) -> Option<bool> {
+    let Some(error) = error else {
+        return session.response_written().map(|response| !response.status.is_server_error());
+    };
+    let waits_for_client = error.etype() == &ReadTimedout && !session.is_body_done();
+    (error.esource() == &ErrorSource::Upstream && !waits_for_client).then_some(false)
 }

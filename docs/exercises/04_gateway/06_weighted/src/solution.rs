@@ -18,15 +18,17 @@ struct Upstream {
 }
 
 impl Weighted {
-    /// Returns a balancer over upstreams and their weights. There must be at least one upstream.
-    pub fn new(upstreams: &[(SocketAddr, i64)]) -> Weighted {
-        let upstreams = upstreams.iter();
-        let upstreams =
-            upstreams.map(|&(address, weight)| Upstream { address, weight, current: 0 }).collect();
-        Weighted { upstreams: Mutex::new(upstreams) }
+    /// Returns a balancer over upstreams and their weights. An upstream with the weight 0 gets no requests. If
+    /// that is so for all of them, there is nothing to balance, and the result is `None`.
+    pub fn new(upstreams: &[(SocketAddr, u32)]) -> Option<Weighted> {
+        let upstreams = upstreams.iter().filter(|(_, weight)| *weight > 0);
+        let upstreams: Vec<_> = upstreams
+            .map(|&(address, weight)| Upstream { address, weight: weight.into(), current: 0 })
+            .collect();
+        (!upstreams.is_empty()).then(|| Weighted { upstreams: Mutex::new(upstreams) })
     }
 
-    /// Returns the address of the upstream whose turn it is.
+    /// Returns the address of the upstream whose turn it is. (`new` has made sure that there is one.)
     pub fn pick(&self) -> SocketAddr {
         let mut upstreams = self.upstreams.lock();
         let mut winner = 0;

@@ -17,7 +17,7 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use prometheus::{IntCounterVec, Opts, Registry, TextEncoder};
 
-/// Proxy that forwards every request to one upstream and counts it. It answers `/metrics` itself.
+/// Proxy that forwards every request to one upstream and counts it.
 pub struct Measured {
     upstream: SocketAddr,
     registry: Registry,
@@ -35,6 +35,11 @@ impl Measured {
         let registry = Registry::new();
         registry.register(Box::new(requests.clone()))?;
         Ok(Measured { upstream, registry, requests })
+    }
+
+    /// Returns the page with the metrics.
+    pub fn page(&self) -> MetricsPage {
+        MetricsPage { registry: self.registry.clone() }
     }
 }
 
@@ -61,10 +66,30 @@ impl ProxyHttp for Measured {
     type CTX = ();
     fn new_ctx(&self) {}
 
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, _ctx: &mut ()) {
+        let request = session.req_header();
+        let status = status_label(session.response_written().map_or(0, |response| response.status.as_u16()));
+        let labels = [method_label(&request.method), route_label(request.uri.path()), &status];
+        self.requests.with_label_values(&labels).inc();
+    }
+}
+
+/// Page with the metrics. It is served on another address than the proxy, because metrics are not for clients:
+/// they tell how much traffic a site has, and when it fails.
+pub struct MetricsPage {
+    registry: Registry,
+}
+
+#[async_trait]
+impl ProxyHttp for MetricsPage {
+    type CTX = ();
+    fn new_ctx(&self) {}
+
     async fn request_filter(&self, session: &mut Session, _ctx: &mut ()) -> Result<bool> {
-        if session.req_header().uri.path() != "/metrics" {
-            return Ok(false);
-        }
         let text = TextEncoder::new().encode_to_string(&self.registry.gather());
         let text = text.or_err(InternalError, "metrics as text")?;
         let mut response = ResponseHeader::build(200, None)?;
@@ -75,17 +100,8 @@ impl ProxyHttp for Measured {
         Ok(true)
     }
 
+    /// Returns an error: `request_filter` answers every request, so there is no upstream.
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
-    }
-
-    async fn logging(&self, session: &mut Session, _error: Option<&Error>, _ctx: &mut ()) {
-        let request = session.req_header();
-        if request.uri.path() == "/metrics" {
-            return;
-        }
-        let status = status_label(session.response_written().map_or(0, |response| response.status.as_u16()));
-        let labels = [method_label(&request.method), route_label(request.uri.path()), &status];
-        self.requests.with_label_values(&labels).inc();
+        Error::e_explain(HTTPStatus(404), "the page of metrics has no upstream")
     }
 }

@@ -6,14 +6,21 @@ use ex0407::Measured;
 use http::Request;
 use testkit::{Client, Origin, ServedProxy, expect, serve};
 
+/// Serves a measured proxy, and the page with its metrics.
+fn serve_measured(origin: &Origin) -> (ServedProxy, ServedProxy) {
+    let measured = Measured::new(origin.address()).unwrap();
+    let page = serve(measured.page());
+    (serve(measured), page)
+}
+
 async fn send(proxy: &ServedProxy, method: &str, path: &str) {
     let request = Request::builder().method(method).uri(proxy.url(path)).body(Default::default());
     Client::new().send(request.unwrap()).await;
 }
 
 /// Returns each series with its labels and its value, as in "GET api 4xx = 1", sorted.
-async fn series(proxy: &ServedProxy) -> Vec<String> {
-    let text = Client::new().get(proxy.url("/metrics")).await.text();
+async fn series(page: &ServedProxy) -> Vec<String> {
+    let text = Client::new().get(page.url("/metrics")).await.text();
     let lines = text.lines().filter_map(|line| line.strip_prefix("proxy_requests_total{"));
     let mut series: Vec<String> = lines
         .map(|line| {
@@ -28,7 +35,7 @@ async fn series(proxy: &ServedProxy) -> Vec<String> {
 #[tokio::test]
 async fn requests_are_counted_by_class() {
     let origin = Origin::start().await;
-    let proxy = serve(Measured::new(origin.address()).unwrap());
+    let (proxy, page) = serve_measured(&origin);
     send(&proxy, "GET", "/api/users").await;
     send(&proxy, "POST", "/static/logo").await;
     send(&proxy, "GET", "/?again").await;
@@ -49,18 +56,26 @@ async fn requests_are_counted_by_class() {
         "PUT other 4xx = 1",
         "other other 2xx = 1",
     ];
-    expect!(eventually series(&proxy).await, counted, "method, route and status in /metrics, after nine requests");
+    expect!(eventually series(&page).await, counted, "method, route and status in /metrics, after nine requests");
 }
 
 #[tokio::test]
 async fn made_up_requests_make_only_few_series() {
     let origin = Origin::start().await;
-    let proxy = serve(Measured::new(origin.address()).unwrap());
+    let (proxy, page) = serve_measured(&origin);
     for i in 0..4 {
         send(&proxy, "GET", &format!("/made-up-{i}")).await;
         send(&proxy, &format!("MADE-UP-{i}"), "/").await;
         send(&proxy, "GET", &format!("/status/{}", 600 + i)).await;
     }
     let counted = ["GET other 4xx = 4", "GET other other = 4", "other other 2xx = 4"];
-    expect!(eventually series(&proxy).await, counted, "/metrics after twelve requests with made-up values");
+    expect!(eventually series(&page).await, counted, "/metrics after twelve requests with made-up values");
+}
+
+#[tokio::test]
+async fn clients_do_not_get_the_metrics() {
+    let origin = Origin::start().await;
+    let (proxy, _page) = serve_measured(&origin);
+    send(&proxy, "GET", "/metrics").await;
+    expect!(origin.count("/metrics"), 1, "how many of a client's requests for /metrics the upstream got");
 }

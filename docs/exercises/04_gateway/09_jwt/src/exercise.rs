@@ -1,13 +1,13 @@
 //! # JWT
 //!
 //! A JSON Web Token (RFC 7519) is a signed statement. It says who the user is (`sub`), who issued the token
-//! (`iss`), and until when it is valid (`exp`). Anyone can *decode* a token, and anyone can write one. Only
-//! the signature makes a token worth something. The token itself says how it is signed (`alg`). If a proxy
-//! believes that, an attacker can write `none` there. So the proxy must choose the algorithm, and not the
-//! token.
+//! (`iss`), until when it is valid (`exp`), and sometimes from when on (`nbf`, "not before"). Anyone can
+//! *decode* a token, and anyone can write one. Only the signature makes a token worth something. The token
+//! itself says how it is signed (`alg`). If a proxy believes that, an attacker can write `none` there. So the
+//! proxy must choose the algorithm, and not the token.
 //!
 //! **Your task**: write `user`, which verifies a token with the library `jsonwebtoken` (algorithm HS256,
-//! issuer `ISSUER`, not expired) and returns its `sub`. Then tell the upstream the user in the field
+//! issuer `ISSUER`, not expired, valid already) and returns its `sub`. Then tell the upstream the user in the field
 //! `X-User`. A client can send a field with this name too. Do not believe it: replace it.
 
 use std::net::SocketAddr;
@@ -92,6 +92,8 @@ impl ProxyHttp for JwtAuth {
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         request.remove_header(&AUTHORIZATION);
+        // For CGI and its descendants, `X_User` is another way to write `X-User`.
+        request.remove_header("X_User");
         // TODO: tell the upstream the user, `ctx.user`.
         let _ = &ctx.user;
         Ok(())

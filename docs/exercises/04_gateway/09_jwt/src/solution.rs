@@ -43,6 +43,7 @@ impl JwtAuth {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_issuer(&[ISSUER]);
         validation.set_required_spec_claims(&["exp", "iss", "sub"]);
+        validation.validate_nbf = true;
         let token = jsonwebtoken::decode::<Claims>(token, &self.key, &validation).ok()?;
         Some(token.claims.sub)
     }
@@ -83,6 +84,8 @@ impl ProxyHttp for JwtAuth {
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         request.remove_header(&AUTHORIZATION);
+        // For CGI and its descendants, `X_User` is another way to write `X-User`.
+        request.remove_header("X_User");
         request.insert_header("X-User", &ctx.user)
     }
 }

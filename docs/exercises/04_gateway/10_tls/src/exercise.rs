@@ -2,10 +2,14 @@
 //!
 //! A proxy that terminates HTTPS is the end of the encryption. It proves its name with a certificate, reads
 //! what the client sent, and forwards it over a second connection. The upstream sees plain HTTP. You have to
-//! tell it that the client used HTTPS. Otherwise it sends links that begin with `http:`.
+//! tell it that the client used HTTPS. Otherwise it sends links that begin with `http:`. Most proxies listen
+//! for plain HTTP, too. So look at the connection of the client, and not at what the client writes.
 //!
-//! **Your task**: in `listen`, add a TLS listener in place of the plain one. Then tell the upstream
-//! `X-Forwarded-Proto: https`.
+//! The certificate and its key come from two files. If they do not belong together, Pingora starts all the
+//! same, and then no client gets an answer. It is better not to start.
+//!
+//! **Your task**: in `listen`, add a TLS listener in place of the plain one, and return an error if the files
+//! are wrong. Then tell the upstream `X-Forwarded-Proto`: `https` for a client that uses TLS, `http` for others.
 
 use std::net::SocketAddr;
 
@@ -24,7 +28,7 @@ pub struct TlsProxy {
 /// Lets `service` listen for HTTPS on `address`. `certificate` and `key` are the paths of two PEM files.
 ///
 /// # Errors
-/// Returns an error if the files are not a certificate and its key.
+/// Returns an error if the files are not a certificate and its key. The service then does not listen.
 pub fn listen(
     service: &mut Service<HttpProxy<TlsProxy>>,
     address: &str,
@@ -52,7 +56,7 @@ impl ProxyHttp for TlsProxy {
         _request: &mut RequestHeader,
         _ctx: &mut (),
     ) -> Result<()> {
-        // TODO: tell the upstream which protocol the client used.
+        // TODO: tell the upstream which protocol the client uses.
         Ok(())
     }
 }

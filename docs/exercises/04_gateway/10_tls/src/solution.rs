@@ -18,7 +18,7 @@ pub struct TlsProxy {
 /// Lets `service` listen for HTTPS on `address`. `certificate` and `key` are the paths of two PEM files.
 ///
 /// # Errors
-/// Returns an error if the files are not a certificate and its key.
+/// Returns an error if the files are not a certificate and its key. The service then does not listen.
 pub fn listen(
     service: &mut Service<HttpProxy<TlsProxy>>,
     address: &str,
@@ -26,6 +26,7 @@ pub fn listen(
     key: &str,
 ) -> Result<()> {
     let settings = TlsSettings::intermediate(certificate, key)?;
+    settings.check_private_key().or_err(InternalError, "the key does not belong to the certificate")?;
     service.add_tls_with_settings(address, None, settings);
     Ok(())
 }
@@ -41,10 +42,11 @@ impl ProxyHttp for TlsProxy {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         _ctx: &mut (),
     ) -> Result<()> {
-        request.insert_header("X-Forwarded-Proto", "https")
+        let uses_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        request.insert_header("X-Forwarded-Proto", if uses_tls { "https" } else { "http" })
     }
 }

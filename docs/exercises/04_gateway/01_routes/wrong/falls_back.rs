@@ -1,0 +1,49 @@
+//! Wrong: A path without a route goes to the first upstream, which the operator did not publish under this path.
+//! Caught: "how many requests for /nowhere each upstream got"
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use pingora::prelude::*;
+
+/// Upstream for one part of the site.
+pub struct Route {
+    /// Beginning of the path. `/` means the whole site.
+    pub prefix: &'static str,
+    /// Address of the upstream.
+    pub upstream: SocketAddr,
+}
+
+/// Proxy that chooses the upstream by the path of the request.
+pub struct Router {
+    /// Routes, in any order.
+    pub routes: Vec<Route>,
+}
+
+impl Route {
+    fn matches(&self, path: &str) -> bool {
+        let Some(rest) = path.strip_prefix(self.prefix) else { return false };
+        rest.is_empty() || rest.starts_with('/') || self.prefix.ends_with('/')
+    }
+}
+
+impl Router {
+    /// Returns the route for `path`: of the routes that match, the one with the longest prefix.
+    pub fn find(&self, path: &str) -> Option<&Route> {
+        let matching = self.routes.iter().filter(|route| route.matches(path));
+        matching.max_by_key(|route| route.prefix.len())
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Router {
+    type CTX = ();
+    fn new_ctx(&self) {}
+
+    async fn upstream_peer(&self, session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        let Some(route) = self.find(session.req_header().uri.path()).or(self.routes.first()) else {
+            return Error::e_explain(HTTPStatus(404), "no route matches");
+        };
+        Ok(Box::new(HttpPeer::new(route.upstream, false, String::new())))
+    }
+}

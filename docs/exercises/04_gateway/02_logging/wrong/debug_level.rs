@@ -1,0 +1,44 @@
+//! Wrong: The event is at level DEBUG, which is off where it matters.
+//! Caught: "how many events were logged for one request"
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use pingora::prelude::*;
+
+/// Proxy that forwards every request to one upstream, and logs it.
+pub struct Logged {
+    /// Address of the upstream.
+    pub upstream: SocketAddr,
+}
+
+/// State of one request, which its phases share.
+pub struct RequestCtx {
+    /// Time at which the request arrived.
+    pub started: Instant,
+}
+
+#[async_trait]
+impl ProxyHttp for Logged {
+    type CTX = RequestCtx;
+    fn new_ctx(&self) -> RequestCtx {
+        RequestCtx { started: Instant::now() }
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+    }
+
+    /// Logs the request when it is over, with or without an error.
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut RequestCtx) {
+        let request = session.req_header();
+        tracing::debug!(
+            method = request.method.as_str(),
+            path = request.uri.path(),
+            status = session.response_written().map_or(0, |response| response.status.as_u16()),
+            duration_ms = ctx.started.elapsed().as_secs_f64() * 1000.0,
+            "request"
+        );
+    }
+}

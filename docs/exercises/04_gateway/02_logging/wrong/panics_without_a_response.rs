@@ -1,0 +1,45 @@
+//! Wrong: `unwrap` panics if the client has left before there was a response, and the request is not logged.
+//! Caught: "how many events a client that leaves early causes"
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use pingora::prelude::*;
+
+/// Proxy that forwards every request to one upstream, and logs it.
+pub struct Logged {
+    /// Address of the upstream.
+    pub upstream: SocketAddr,
+}
+
+/// State of one request, which its phases share.
+pub struct RequestCtx {
+    /// Time at which the request arrived.
+    pub started: Instant,
+}
+
+#[allow(clippy::unwrap_used)]
+#[async_trait]
+impl ProxyHttp for Logged {
+    type CTX = RequestCtx;
+    fn new_ctx(&self) -> RequestCtx {
+        RequestCtx { started: Instant::now() }
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+    }
+
+    /// Logs the request when it is over, with or without an error.
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut RequestCtx) {
+        let request = session.req_header();
+        tracing::info!(
+            method = request.method.as_str(),
+            path = request.uri.path(),
+            status = session.response_written().unwrap().status.as_u16(),
+            duration_ms = ctx.started.elapsed().as_secs_f64() * 1000.0,
+            "request"
+        );
+    }
+}

@@ -1,0 +1,68 @@
+//! Wrong: `unwrap` ends the process with a panic, where the caller wants an error to report.
+//! Caught: "the error for a bracket that is missing"
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use pingora::prelude::*;
+use serde::Deserialize;
+
+/// Content of the configuration file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Backends, which take turns. There is at least one.
+    pub backends: Vec<Backend>,
+}
+
+/// Server that requests are sent to.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// Id of the backend. No two backends have the same id.
+    pub id: String,
+    /// Address on which the backend listens.
+    pub address: SocketAddr,
+}
+
+#[allow(clippy::unwrap_used)]
+impl Config {
+    /// Reads and checks the text of a file.
+    ///
+    /// # Errors
+    /// Returns a message that says what is wrong, for the person who wrote the file.
+    pub fn parse(text: &str) -> std::result::Result<Config, String> {
+        let config: Config = toml::from_str(text).unwrap();
+        if config.backends.is_empty() {
+            return Err("`backends` is empty: at least one is needed".to_owned());
+        }
+        let mut ids = HashSet::new();
+        match config.backends.iter().find(|backend| !ids.insert(&backend.id)) {
+            Some(again) => Err(format!("two backends have the id '{}'", again.id)),
+            None => Ok(config),
+        }
+    }
+}
+
+/// Proxy that forwards each request to the next backend.
+pub struct Balancer {
+    /// Configuration from the operator's file.
+    pub config: Config,
+    /// Number of requests so far.
+    pub turn: AtomicUsize,
+}
+
+#[async_trait]
+impl ProxyHttp for Balancer {
+    type CTX = ();
+    fn new_ctx(&self) {}
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        // There is at least one backend, because `parse` refuses a file without any.
+        let backend = &self.config.backends[turn % self.config.backends.len()];
+        Ok(Box::new(HttpPeer::new(backend.address, false, String::new())))
+    }
+}

@@ -1,0 +1,148 @@
+//! Wrong: The breaker never becomes half open: after the pause, all requests go to an upstream that may be down.
+//! Caught: "whether a request passes: before the pause is over, after it, and while that request is in flight"
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pingora::prelude::*;
+
+/// Number of bad responses in a row that opens the breaker.
+pub const FAILURES: u32 = 3;
+
+/// Maximum time that the upstream may take to accept a connection, and for each read. Without it, an upstream
+/// that stalls would never count as a failure.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// State of a breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Requests pass. The number counts the failures in a row so far.
+    Closed(u32),
+    /// No request passes before this time.
+    Open(Instant),
+    /// A trial is in flight. No other request passes before this time.
+    HalfOpen(Instant),
+}
+
+/// Permission for one request to go to the upstream. It is given back with the result.
+#[derive(Debug)]
+pub struct Permit {
+    /// Period in which the request began.
+    period: u64,
+}
+
+/// Circuit breaker, which decides if a request may go to the upstream.
+pub struct Breaker {
+    current: Mutex<Current>,
+    pause: Duration,
+}
+
+struct Current {
+    state: State,
+    /// Number of the current period: how often the breaker has opened, half-opened or closed.
+    period: u64,
+}
+
+impl Current {
+    /// Begins a new period in `state`. Results of requests from earlier periods do not count any more.
+    fn enter(&mut self, state: State) {
+        self.state = state;
+        self.period += 1;
+    }
+}
+
+impl Breaker {
+    /// Returns a breaker that is closed. Each time it opens, it stays open for `pause`.
+    pub fn new(pause: Duration) -> Breaker {
+        Breaker { current: Mutex::new(Current { state: State::Closed(0), period: 0 }), pause }
+    }
+
+    /// Returns the current state.
+    pub fn state(&self) -> State {
+        self.current.lock().state
+    }
+
+    /// Returns a permit if a request may pass.
+    pub fn admit(&self, now: Instant) -> Option<Permit> {
+        let mut current = self.current.lock();
+        match current.state {
+            State::Closed(_) => {}
+            State::Open(until) if now >= until => {}
+            // The trial is overdue. Its result counts if it comes, but another request may try too.
+            State::HalfOpen(until) if now >= until => current.state = State::HalfOpen(now + self.pause),
+            State::Open(_) | State::HalfOpen(_) => return None,
+        }
+        Some(Permit { period: current.period })
+    }
+
+    /// Records the result of a request that has been let through with `permit`.
+    pub fn record(&self, permit: Permit, success: bool, now: Instant) {
+        let mut current = self.current.lock();
+        if permit.period != current.period {
+            return;
+        }
+        match current.state {
+            State::Closed(_) if success => current.state = State::Closed(0),
+            State::Closed(failures) if failures + 1 < FAILURES => current.state = State::Closed(failures + 1),
+            State::HalfOpen(_) if success => current.enter(State::Closed(0)),
+            State::Closed(_) | State::HalfOpen(_) => current.enter(State::Open(now + self.pause)),
+            // No request begins in this period.
+            State::Open(_) => {}
+        }
+    }
+}
+
+/// Proxy that forwards requests to one upstream, while the upstream is well.
+pub struct Guarded {
+    /// Address of the upstream.
+    pub upstream: SocketAddr,
+    /// Breaker that stops requests to the upstream while it fails.
+    pub breaker: Breaker,
+}
+
+/// State of one request, which its phases share.
+pub struct RequestCtx {
+    permit: Option<Permit>,
+}
+
+#[async_trait]
+impl ProxyHttp for Guarded {
+    type CTX = RequestCtx;
+    fn new_ctx(&self) -> RequestCtx {
+        RequestCtx { permit: None }
+    }
+
+    /// Asks the breaker, once for each request. (`upstream_peer` runs again when Pingora sends a request again.)
+    async fn request_filter(&self, _session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+        ctx.permit = self.breaker.admit(Instant::now());
+        match ctx.permit {
+            Some(_) => Ok(false),
+            None => Error::e_explain(HTTPStatus(503), "the circuit breaker is open"),
+        }
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        let mut peer = HttpPeer::new(self.upstream, false, String::new());
+        peer.options.connection_timeout = Some(TIMEOUT);
+        peer.options.read_timeout = Some(TIMEOUT);
+        Ok(Box::new(peer))
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
+        if let (Some(permit), Some(success)) = (ctx.permit.take(), result(session, error)) {
+            self.breaker.record(permit, success, Instant::now());
+        }
+    }
+}
+
+/// Returns true for a success of the upstream, false for a failure, and `None` if the request tells nothing about
+/// it. Otherwise, a few clients that leave, or do not finish their requests, could open the breaker.
+fn result(session: &mut Session, error: Option<&Error>) -> Option<bool> {
+    let Some(error) = error else {
+        return session.response_written().map(|response| !response.status.is_server_error());
+    };
+    let waits_for_client = error.etype() == &ReadTimedout && !session.is_body_done();
+    (error.esource() == &ErrorSource::Upstream && !waits_for_client).then_some(false)
+}

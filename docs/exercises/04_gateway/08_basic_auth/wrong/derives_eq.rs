@@ -1,0 +1,86 @@
+//! Wrong: `==` was derived, as the compiler suggests: it stops at the first difference, and its time tells how good a guess was.
+//! Caught: "whether `==` compiles for a Secret"
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use http::header::AUTHORIZATION;
+use openssl::base64::encode_block;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::prelude::*;
+pub use secret::Secret;
+
+mod secret {
+    use openssl::{memcmp, sha};
+
+    /// Text that clients have to know. Only this module can read it, and it offers no `==`.
+    #[derive(PartialEq)]
+    pub struct Secret([u8; 32]);
+
+    impl Secret {
+        /// Returns the secret `text`. Only its hash is kept.
+        pub fn new(text: &str) -> Secret {
+            Secret(sha::sha256(text.as_bytes()))
+        }
+
+        /// Returns true if `guess` is the secret. The time it takes does not depend on where they differ.
+        pub fn matches(&self, guess: &str) -> bool {
+            // Hashes have the same length for all texts. No two texts with the same hash are known.
+            memcmp::eq(&self.0, &sha::sha256(guess.as_bytes()))
+        }
+    }
+}
+
+/// Proxy that forwards requests to one upstream, for clients that know the password.
+pub struct BasicAuth {
+    upstream: SocketAddr,
+    /// Credentials in base64: the text that must follow the word `Basic`.
+    expected: Secret,
+}
+
+impl BasicAuth {
+    /// Returns a proxy that lets `user` with `password` pass.
+    pub fn new(upstream: SocketAddr, user: &str, password: &str) -> BasicAuth {
+        let credentials = encode_block(format!("{user}:{password}").as_bytes());
+        BasicAuth { upstream, expected: Secret::new(&credentials) }
+    }
+
+    /// Returns true if `authorization`, the value of an Authorization field, is the right one.
+    pub fn authorized(&self, authorization: &str) -> bool {
+        let Some((scheme, credentials)) = authorization.split_once(' ') else { return false };
+        scheme.eq_ignore_ascii_case("Basic") && self.expected == Secret::new(credentials)
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for BasicAuth {
+    type CTX = ();
+    fn new_ctx(&self) {}
+
+    /// Returns true if it has answered the request itself. The request then goes to no upstream.
+    async fn request_filter(&self, session: &mut Session, _ctx: &mut ()) -> Result<bool> {
+        let authorization = session.req_header().headers.get(AUTHORIZATION);
+        if authorization.and_then(|value| value.to_str().ok()).is_some_and(|value| self.authorized(value)) {
+            return Ok(false);
+        }
+        let mut response = ResponseHeader::build(401, None)?;
+        response.insert_header("WWW-Authenticate", "Basic realm=\"workshop\", charset=\"UTF-8\"")?;
+        response.insert_header("Content-Length", "0")?;
+        session.write_response_header(Box::new(response), true).await?;
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        _ctx: &mut (),
+    ) -> Result<()> {
+        request.remove_header(&AUTHORIZATION);
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! Wrong: `unwrap` panics for a bad token: the client gets no 401, and the log fills with panics.
+//! Caught: "GET / with a token"
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use http::header::AUTHORIZATION;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::prelude::*;
+use serde::Deserialize;
+
+/// Issuer whose tokens are accepted.
+pub const ISSUER: &str = "https://login.test";
+
+/// Claims of a token.
+#[derive(Deserialize)]
+pub struct Claims {
+    /// User who bears the token.
+    pub sub: String,
+}
+
+/// Proxy that forwards requests to one upstream, for clients with a valid token.
+pub struct JwtAuth {
+    upstream: SocketAddr,
+    key: DecodingKey,
+}
+
+/// State of one request, which its phases share.
+#[derive(Default)]
+pub struct RequestCtx {
+    /// User who sends the request. It is set when the token has been verified.
+    user: String,
+}
+
+impl JwtAuth {
+    /// Returns a proxy that accepts tokens signed with `secret`.
+    pub fn new(upstream: SocketAddr, secret: &[u8]) -> JwtAuth {
+        JwtAuth { upstream, key: DecodingKey::from_secret(secret) }
+    }
+
+    #[allow(clippy::unwrap_used)]
+    /// Returns the user who bears `token`, if the token is valid.
+    fn user(&self, token: &str) -> Option<String> {
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.set_issuer(&[ISSUER]);
+        validation.set_required_spec_claims(&["exp", "iss", "sub"]);
+        validation.validate_nbf = true;
+        let token = jsonwebtoken::decode::<Claims>(token, &self.key, &validation).unwrap();
+        Some(token.claims.sub)
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for JwtAuth {
+    type CTX = RequestCtx;
+    fn new_ctx(&self) -> RequestCtx {
+        RequestCtx::default()
+    }
+
+    /// Returns true if it has answered the request itself. The request then goes to no upstream.
+    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+        let value = session.req_header().headers.get(AUTHORIZATION);
+        let (scheme, token) =
+            value.and_then(|value| value.to_str().ok()?.split_once(' ')).unwrap_or_default();
+        let user = if scheme.eq_ignore_ascii_case("Bearer") { self.user(token) } else { None };
+        if let Some(user) = user {
+            ctx.user = user;
+            return Ok(false);
+        }
+        let mut response = ResponseHeader::build(401, None)?;
+        response.insert_header("WWW-Authenticate", "Bearer error=\"invalid_token\"")?;
+        response.insert_header("Content-Length", "0")?;
+        session.write_response_header(Box::new(response), true).await?;
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        request.remove_header(&AUTHORIZATION);
+        // For CGI and its descendants, `X_User` is another way to write `X-User`.
+        request.remove_header("X_User");
+        request.insert_header("X-User", &ctx.user)
+    }
+}

@@ -1,0 +1,70 @@
+//! Wrong: What the text does not name keeps its old value: the same text means something else on each proxy.
+//! Caught: "a reload with the text"
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use pingora::http::ResponseHeader;
+use pingora::prelude::*;
+use serde::Deserialize;
+
+/// Configuration of the proxy.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name of the configuration. Clients get it in `X-Config`.
+    pub name: String,
+    /// Address of the upstream.
+    pub upstream: SocketAddr,
+}
+
+/// Proxy that forwards every request to the upstream in the current configuration.
+pub struct Reloadable {
+    live: ArcSwap<Config>,
+}
+
+impl Reloadable {
+    /// Returns a proxy that begins with `config`.
+    pub fn new(config: Config) -> Reloadable {
+        Reloadable { live: ArcSwap::from_pointee(config) }
+    }
+
+    /// Replaces the configuration by the one in `text`.
+    ///
+    /// # Errors
+    /// Returns a message that says what is wrong with `text`. The configuration is then unchanged.
+    pub fn reload(&self, text: &str) -> std::result::Result<(), String> {
+        let table: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
+        let old = self.live.load();
+        let name = table.get("name").and_then(|name| name.as_str()).unwrap_or(&old.name).to_owned();
+        let upstream = match table.get("upstream").and_then(|upstream| upstream.as_str()) {
+            Some(upstream) => upstream.parse().map_err(|_| "`upstream` is not an address".to_owned())?,
+            None => old.upstream,
+        };
+        self.live.store(Arc::new(Config { name, upstream }));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Reloadable {
+    type CTX = Arc<Config>;
+    fn new_ctx(&self) -> Arc<Config> {
+        self.live.load_full()
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, config: &mut Arc<Config>) -> Result<Box<HttpPeer>> {
+        Ok(Box::new(HttpPeer::new(config.upstream, false, String::new())))
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        config: &mut Arc<Config>,
+    ) -> Result<()> {
+        response.insert_header("X-Config", &config.name)
+    }
+}

@@ -1,0 +1,72 @@
+//! Wrong: The configuration is taken in `upstream_peer`: earlier phases see another one, and so does each retry.
+//! Caught: "the upstream of a request that began before a reload"
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use pingora::http::ResponseHeader;
+use pingora::prelude::*;
+use serde::Deserialize;
+
+/// Configuration of the proxy.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name of the configuration. Clients get it in `X-Config`.
+    pub name: String,
+    /// Address of the upstream.
+    pub upstream: SocketAddr,
+}
+
+/// Proxy that forwards every request to the upstream in the current configuration.
+pub struct Reloadable {
+    live: ArcSwap<Config>,
+}
+
+impl Reloadable {
+    /// Returns a proxy that begins with `config`.
+    pub fn new(config: Config) -> Reloadable {
+        Reloadable { live: ArcSwap::from_pointee(config) }
+    }
+
+    /// Replaces the configuration by the one in `text`.
+    ///
+    /// # Errors
+    /// Returns a message that says what is wrong with `text`. The configuration is then unchanged.
+    pub fn reload(&self, text: &str) -> std::result::Result<(), String> {
+        let config: Config = toml::from_str(text).map_err(|error| error.to_string())?;
+        self.live.store(Arc::new(config));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Reloadable {
+    type CTX = Option<Arc<Config>>;
+    fn new_ctx(&self) -> Option<Arc<Config>> {
+        None
+    }
+
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        ctx: &mut Option<Arc<Config>>,
+    ) -> Result<Box<HttpPeer>> {
+        let config = ctx.insert(self.live.load_full());
+        Ok(Box::new(HttpPeer::new(config.upstream, false, String::new())))
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Option<Arc<Config>>,
+    ) -> Result<()> {
+        match ctx {
+            Some(config) => response.insert_header("X-Config", &config.name),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Wrong: `Some(0)` does not mean none: it keeps the connection, without a timeout.
+//! Caught: "Connection in the response during the drain"
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use pingora::http::ResponseHeader;
+use pingora::prelude::*;
+use pingora::server::configuration::ServerConf;
+
+/// Time in seconds that a request in flight may take after the process has been told to end.
+pub const GRACE_SECONDS: u64 = 3;
+
+/// Returns the configuration of the server.
+pub fn conf() -> ServerConf {
+    ServerConf { grace_period_seconds: Some(GRACE_SECONDS), ..Default::default() }
+}
+
+/// Proxy that forwards every request to one upstream.
+pub struct Draining {
+    /// Address of the upstream.
+    pub upstream: SocketAddr,
+}
+
+#[async_trait]
+impl ProxyHttp for Draining {
+    type CTX = ();
+    fn new_ctx(&self) {}
+
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        _response: &mut ResponseHeader,
+        _ctx: &mut (),
+    ) -> Result<()> {
+        if session.is_process_shutting_down() {
+            session.set_keepalive(Some(0));
+        }
+        Ok(())
+    }
+}
