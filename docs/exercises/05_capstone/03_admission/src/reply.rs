@@ -1,0 +1,61 @@
+//! Local replies: responses that the gateway makes itself, as problem reports (RFC 9457).
+
+use bytes::Bytes;
+use pingora::http::{Method, ResponseHeader};
+use pingora::prelude::*;
+
+/// Response that the gateway makes itself.
+pub struct Reply {
+    /// Status of the response.
+    pub status: u16,
+    /// Explanation for the client, in one sentence.
+    pub detail: &'static str,
+    /// Number of seconds after which a client may try again; 0 tells none.
+    pub retry_after: u64,
+}
+
+impl Reply {
+    /// Returns a reply; `detail` says what happened.
+    pub fn new(status: u16, detail: &'static str) -> Reply {
+        Reply { status, detail, retry_after: 0 }
+    }
+
+    /// Returns the reply for an error that ended a request.
+    pub fn from_error(error: &Error) -> Reply {
+        match (error.etype(), error.esource()) {
+            (HTTPStatus(503), _) => Reply { retry_after: 1, ..Reply::new(503, "no backend is usable") },
+            (ConnectTimedout | ReadTimedout, ErrorSource::Upstream) => {
+                Reply::new(504, "the backend is too slow")
+            }
+            (_, ErrorSource::Upstream) => Reply::new(502, "the backend has failed"),
+            (_, ErrorSource::Downstream) => Reply::new(400, "the request is not valid or not complete"),
+            _ => Reply::new(500, "the gateway could not handle the request"),
+        }
+    }
+
+    /// Sends the reply. Its length is always announced, so that the connection can serve the next request.
+    pub async fn send(&self, session: &mut Session) -> Result<()> {
+        let Reply { status, detail, retry_after } = self;
+        let body = format!(r#"{{"type":"about:blank","status":{status},"detail":"{detail}"}}"#);
+        let mut head = ResponseHeader::build(*status, None)?;
+        head.insert_header("Content-Type", "application/problem+json")?;
+        head.insert_header("Content-Length", body.len())?;
+        if *retry_after > 0 {
+            head.insert_header("Retry-After", *retry_after)?;
+        }
+        let is_head = session.req_header().method == Method::HEAD;
+        session.write_response_header(Box::new(head), is_head).await?;
+        let body = (!is_head).then(|| Bytes::from(body));
+        session.write_response_body(body, true).await
+    }
+
+    /// Sends the reply to a request that has failed, unless its response has begun, and ends the connection.
+    pub async fn send_last(&self, session: &mut Session) {
+        session.set_keepalive(None);
+        // A close with unread bytes of the body would be a reset, which might destroy the reply on its way. If
+        // one of the two fails, the client has left, and cannot be told.
+        if session.response_written().is_none() && self.send(session).await.is_ok() {
+            let _ = session.drain_request_body().await;
+        }
+    }
+}
