@@ -26,6 +26,8 @@ pub fn settle(session: &mut Session) {
     let kept = session.get_keepalive().map(|_| IDLE_SECS);
     session.set_keepalive(kept);
     session.set_write_timeout(Some(IO_TIMEOUT));
+    // Otherwise a refused upload would get a reset in place of its reply.
+    session.set_close_on_response_before_downstream_finish(false);
     session.set_total_drain_timeout(Some(Duration::from_secs(5)));
 }
 

@@ -11,8 +11,11 @@ use ex0501::config::Config;
 use ex0501::live::Live;
 use ex0501::proxy::Gateway;
 use http::Request;
-use support::{ALL, PROXY, file};
+use support::{PROXY, file};
 use testkit::{Client, Origin, expect, serve};
+
+/// Route from every path to the tag `all`.
+const ALL: [(&str, &str); 1] = [("/", "all")];
 
 /// Address that no test connects to.
 fn nowhere() -> SocketAddr {

@@ -13,10 +13,13 @@ use ex0502::health::HealthChecker;
 use ex0502::live::Live;
 use ex0502::proxy::Gateway;
 use http::Request;
-use support::{ALL, PROXY, file};
+use support::{PROXY, file};
 use testkit::{Behaviour, Client, Fault, Faulty, Origin, ServedProxy, background, eventually, expect, serve};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+
+/// Route from every path to the tag `all`.
+const ALL: [(&str, &str); 1] = [("/", "all")];
 
 /// Policy in which circuits never open, so that only retries matter.
 const RETRIES: &str = "circuit_breaker_failures = 100000";
@@ -91,7 +94,7 @@ async fn attempts_of_a_request_are_bounded() {
         expect!(send(&proxy, "GET", Vec::new()).await, Ok(502), "GET / when every backend resets it");
         let tried = [&a, &b, &c].map(|origin| origin.received().len());
         expect!(tried, counts, "attempts at each backend with retry_attempts = {attempts}");
-        [&a, &b, &c].map(Origin::forget);
+        [&a, &b, &c].iter().for_each(|origin| origin.forget());
     }
 }
 

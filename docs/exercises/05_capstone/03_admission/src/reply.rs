@@ -20,9 +20,10 @@ impl Reply {
         Reply { status, detail, retry_after: 0 }
     }
 
-    /// Returns the reply for an error that ended a request.
-    pub fn from_error(error: &Error) -> Reply {
-        match (error.etype(), error.esource()) {
+    /// Returns the reply for an error that ended a request; `None` if the client is gone.
+    fn from_error(error: &Error) -> Option<Reply> {
+        Some(match (error.etype(), error.esource()) {
+            (ReadError | WriteError | ConnectionClosed, ErrorSource::Downstream) => return None,
             (HTTPStatus(503), _) => Reply { retry_after: 1, ..Reply::new(503, "no backend is usable") },
             (ConnectTimedout | ReadTimedout, ErrorSource::Upstream) => {
                 Reply::new(504, "the backend is too slow")
@@ -30,7 +31,7 @@ impl Reply {
             (_, ErrorSource::Upstream) => Reply::new(502, "the backend has failed"),
             (_, ErrorSource::Downstream) => Reply::new(400, "the request is not valid or not complete"),
             _ => Reply::new(500, "the gateway could not handle the request"),
-        }
+        })
     }
 
     /// Sends the reply. Its length is always announced, so that the connection can serve the next request.
@@ -49,13 +50,17 @@ impl Reply {
         session.write_response_body(body, true).await
     }
 
-    /// Sends the reply to a request that has failed, unless its response has begun, and ends the connection.
-    pub async fn send_last(&self, session: &mut Session) {
+    /// Replies to a request that has failed, unless its response has begun. Returns the status; 0 for no reply.
+    pub async fn send_for_error(error: &Error, session: &mut Session) -> u16 {
+        let Some(reply) = Reply::from_error(error).filter(|_| session.response_written().is_none()) else {
+            return 0;
+        };
         session.set_keepalive(None);
         // A close with unread bytes of the body would be a reset, which might destroy the reply on its way. If
         // one of the two fails, the client has left, and cannot be told.
-        if session.response_written().is_none() && self.send(session).await.is_ok() {
+        if reply.send(session).await.is_ok() {
             let _ = session.drain_request_body().await;
         }
+        reply.status
     }
 }

@@ -166,8 +166,7 @@ impl ProxyHttp for Gateway {
         error: &Error,
         _ctx: &mut RequestCtx,
     ) -> FailToProxy {
-        let reply = Reply::from_error(error);
-        reply.send_last(session).await;
-        FailToProxy { error_code: reply.status, can_reuse_downstream: false }
+        let error_code = Reply::send_for_error(error, session).await;
+        FailToProxy { error_code, can_reuse_downstream: false }
     }
 }

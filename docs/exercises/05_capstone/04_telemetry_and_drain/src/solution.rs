@@ -187,9 +187,8 @@ impl ProxyHttp for Gateway {
         error: &Error,
         _ctx: &mut RequestCtx,
     ) -> FailToProxy {
-        let reply = Reply::from_error(error);
-        reply.send_last(session).await;
-        FailToProxy { error_code: reply.status, can_reuse_downstream: false }
+        let error_code = Reply::send_for_error(error, session).await;
+        FailToProxy { error_code, can_reuse_downstream: false }
     }
 
     /// Counts and logs the request at its end, whether it succeeded or failed.

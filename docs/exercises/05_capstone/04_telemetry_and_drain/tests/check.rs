@@ -45,14 +45,14 @@ async fn leave(proxy: &ServedProxy, origin: &Origin) {
     eventually!(origin.count("/anything/left") == 1);
 }
 
-/// Returns each series of finished requests, as in "/api GET 4xx = 1", sorted.
+/// Returns each series of finished requests, as in "GET /api 4xx = 1", sorted.
 fn series(telemetry: &Telemetry) -> Vec<String> {
     let text = telemetry.text();
     let lines = text.lines().filter_map(|line| line.strip_prefix("proxy_requests_total{"));
     let mut series: Vec<String> = lines
         .map(|line| {
             let parts: Vec<&str> = line.split('"').collect();
-            format!("{} {} {} ={}", parts[3], parts[1], parts[5], parts[6].trim_start_matches('}'))
+            format!("{} {} {} ={}", parts[1], parts[3], parts[5], parts[6].trim_start_matches('}'))
         })
         .collect();
     series.sort();
@@ -111,7 +111,8 @@ async fn requests_are_counted_however_they_end() {
     let counted = [
         "GET /anything 2xx = 1",
         "GET /anything 3xx = 2",
-        "GET /anything 4xx = 2",
+        "GET /anything 4xx = 1",
+        "GET /anything 5xx = 1",
         "GET none 4xx = 1",
         "POST /anything 5xx = 1",
         "other /delay 2xx = 1",

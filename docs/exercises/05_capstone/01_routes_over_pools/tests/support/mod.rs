@@ -4,15 +4,17 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 /// Table `[proxy]` for gateways in the test's own process, which do not use it.
-pub const PROXY: &str = "[proxy]\nlisten_addr_http = \"127.0.0.1:1\"\nmetrics_addr = \"127.0.0.1:2\"\n\
+pub(crate) const PROXY: &str = "[proxy]\nlisten_addr_http = \"127.0.0.1:1\"\nmetrics_addr = \"127.0.0.1:2\"\n\
                          shutdown_timeout_secs = 10\n";
-
-/// Route from every path to the tag `all`.
-pub const ALL: [(&str, &str); 1] = [("/", "all")];
 
 /// Returns a configuration file. `routes` are paths and tags. `backends` are tags and addresses; their ids are
 /// `backend-0`, `backend-1` and so on.
-pub fn file(proxy: &str, policy: &str, routes: &[(&str, &str)], backends: &[(&str, SocketAddr)]) -> String {
+pub(crate) fn file(
+    proxy: &str,
+    policy: &str,
+    routes: &[(&str, &str)],
+    backends: &[(&str, SocketAddr)],
+) -> String {
     let mut file = format!("{proxy}[policy]\n{policy}\n");
     for (path, tag) in routes {
         let _ = write!(file, "[[routes]]\npath_prefix = \"{path}\"\ntag = \"{tag}\"\n");
