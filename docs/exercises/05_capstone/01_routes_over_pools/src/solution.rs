@@ -43,13 +43,13 @@ pub struct Policy {
     /// Number of failures in a row that opens the circuit of a backend.
     pub circuit_breaker_failures: u32,
     /// Time for which a circuit stays open. Then one request is the trial.
-    pub circuit_breaker_open_secs: u64,
+    pub circuit_breaker_open_secs: u32,
     /// Maximum length of a request's body.
     pub max_request_body_bytes: u64,
     /// Maximum number of requests of a client in a window.
     pub rate_limit_requests: u32,
     /// Length of the window, which begins with the client's first request.
-    pub rate_limit_window_secs: u64,
+    pub rate_limit_window_secs: u32,
 }
 
 /// Part of the site, and the pool that serves it.

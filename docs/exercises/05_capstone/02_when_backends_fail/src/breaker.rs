@@ -44,7 +44,7 @@ impl Breaker {
             State::Open(_) | State::HalfOpen if !is_trial => return,
             _ if success => State::Closed(0),
             State::Closed(failures) if failures + 1 < most => State::Closed(failures + 1),
-            _ => State::Open(now + Duration::from_secs(policy.circuit_breaker_open_secs)),
+            _ => State::Open(now + Duration::from_secs(policy.circuit_breaker_open_secs.into())),
         };
     }
 

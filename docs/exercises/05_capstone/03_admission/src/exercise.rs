@@ -7,7 +7,7 @@
 //! 1. 404 if no route matches.
 //! 2. 411 if the request has a Transfer-Encoding: a body in chunks does not announce its length, so this gateway
 //!    cannot tell if it is too long before it has forwarded most of it.
-//! 3. 413 if Content-Length is larger than `policy.max_request_body_bytes`.
+//! 3. 413 if Content-Length is larger than `policy.max_request_body_bytes`, or is not a number.
 //! 4. The rate limit of the client (`RateLimiter::check`), by the address of the connection.
 //!
 //! `reply.rs` makes and sends local replies. Errors in later phases get one in `fail_to_proxy`.

@@ -32,15 +32,16 @@ impl RateLimiter {
             // All clients begin anew. The table must not grow with the number of addresses that attackers have.
             clients.clear();
         }
+        let window = Duration::from_secs(policy.rate_limit_window_secs.into());
         let (began, requests) = clients.entry(client).or_insert((now, 0));
-        if now.duration_since(*began).as_secs() >= policy.rate_limit_window_secs {
+        if now.duration_since(*began) >= window {
             (*began, *requests) = (now, 0);
         }
         *requests = requests.saturating_add(1);
         if *requests <= policy.rate_limit_requests {
             return Ok(());
         }
-        let left = Duration::from_secs(policy.rate_limit_window_secs) - now.duration_since(*began);
-        Err(Reply { retry_after: left.as_secs() + 1, ..Reply::new(429, "too many requests") })
+        let left = window.saturating_sub(now.duration_since(*began)).as_secs() + 1;
+        Err(Reply { retry_after: left, ..Reply::new(429, "too many requests") })
     }
 }

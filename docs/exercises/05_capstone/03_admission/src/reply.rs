@@ -44,6 +44,10 @@ impl Reply {
         if *retry_after > 0 {
             head.insert_header("Retry-After", *retry_after)?;
         }
+        if session.req_header().headers.contains_key("Expect") {
+            // The client may still send its body, or may not. Nothing tells that body from another request.
+            session.set_keepalive(None);
+        }
         let is_head = session.req_header().method == Method::HEAD;
         session.write_response_header(Box::new(head), is_head).await?;
         let body = (!is_head).then(|| Bytes::from(body));

@@ -109,7 +109,11 @@ async fn a_body_that_is_too_long_gets_413_or_411() {
                     10\r\n0123456789abcdef\r\n0\r\n\r\n";
     let answer = exchange(proxy.address(), chunked).await;
     expect!(answer, contains "HTTP/1.1 411 ", "POST with a body in chunks");
-    expect!(origin.received().len(), 1, "how many of four requests the backend got");
+    let twice =
+        b"POST /anything HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4, 4\r\n\r\nbody";
+    let answer = exchange(proxy.address(), twice).await;
+    expect!(answer.starts_with("HTTP/1.1 4"), true, "POST with two lengths in one field");
+    expect!(origin.received().len(), 1, "how many of five requests with bodies the backend got");
 }
 
 #[tokio::test]
@@ -137,6 +141,9 @@ async fn a_reply_leaves_the_connection_to_the_next_request() {
     let head = b"HEAD /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let answer = exchange(proxy.address(), head).await;
     expect!(answer.ends_with("\r\n\r\n"), true, "the reply to a HEAD request has no body");
+    let waits = b"POST /nowhere HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
+    let answer = exchange(proxy.address(), waits).await;
+    expect!(answer, contains "Connection: close", "the reply to a request whose body may still come");
 }
 
 #[tokio::test]

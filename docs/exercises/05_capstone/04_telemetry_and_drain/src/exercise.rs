@@ -68,10 +68,10 @@ impl Gateway {
         if request.headers.contains_key("Transfer-Encoding") {
             return Err(Reply::new(411, "a body needs a Content-Length"));
         }
-        let length =
-            request.headers.get("Content-Length").and_then(|length| length.to_str().ok()?.parse().ok());
-        if length.is_some_and(|length: u64| length > policy.max_request_body_bytes) {
-            return Err(Reply::new(413, "the body is too long"));
+        let length = request.headers.get("Content-Length");
+        let length = length.map_or(Some(0), |length| length.to_str().ok()?.parse().ok());
+        if length.is_none_or(|length: u64| length > policy.max_request_body_bytes) {
+            return Err(Reply::new(413, "the body is too long, or its length is not a number"));
         }
         let Some(client) = connection::client_address(session) else { return Ok(()) };
         self.limiter.check(client, policy, Instant::now())
