@@ -1,5 +1,5 @@
 //! Wrong: only the first fault is told, so an operator with five of them needs five tries.
-//! Caught: "how many faults a file with five of them has"
+//! Caught: "the faults of a file with five of them, among them retry_attempts"
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
