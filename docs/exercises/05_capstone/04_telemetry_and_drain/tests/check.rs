@@ -5,9 +5,10 @@
 #[path = "../../01_routes_over_pools/tests/support/mod.rs"]
 mod support;
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Instant;
 
 use ex0504::config::Config;
@@ -16,17 +17,16 @@ use ex0504::live::Live;
 use ex0504::proxy::Gateway;
 use ex0504::telemetry::Telemetry;
 use http::Request;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use support::{PROXY, file};
 use testkit::{Behaviour, Client, Origin, ServedProxy, eventually, expect, serve};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tracing::subscriber::DefaultGuard;
 
 const ROUTES: [(&str, &str); 2] = [("/anything", "all"), ("/delay", "all")];
 
 fn gateway(policy: &str, backends: &[SocketAddr]) -> (ServedProxy, Arc<Telemetry>) {
+    Log::begin();
     let backends: Vec<_> = backends.iter().map(|address| ("all", *address)).collect();
     let live = Arc::new(Live::new(Config::parse(&file(PROXY, policy, &ROUTES, &backends)).unwrap()));
     let telemetry = Arc::new(Telemetry::new().unwrap());
@@ -59,13 +59,17 @@ fn series(telemetry: &Telemetry) -> Vec<String> {
     series
 }
 
-/// Writer that collects the log in memory.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    /// Log of the test that runs on this thread. Its gateway runs on the same thread.
+    static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Writer to the log of this thread.
+struct Log;
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Write::write(&mut *self.0.lock(), bytes)
+        LOG.with_borrow_mut(|log| Write::write(log, bytes))
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
@@ -73,25 +77,25 @@ impl Write for Log {
 }
 
 impl Log {
-    /// Collects what this thread logs, until the guard is dropped. The gateway runs on the same thread.
-    fn begin() -> (Log, DefaultGuard) {
-        let log = Log::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
-        (log, tracing::subscriber::set_default(subscriber))
+    /// Begins an empty log. All tests share one subscriber: with one for each test, `tracing` may remember from a
+    /// test without a log that nothing wants the line.
+    fn begin() {
+        static SUBSCRIBER: Once = Once::new();
+        SUBSCRIBER.call_once(|| tracing_subscriber::fmt().json().with_writer(|| Log).init());
+        LOG.take();
     }
 
     /// Returns the fields of each line of the access log.
-    fn lines(&self) -> Vec<Value> {
-        let text = String::from_utf8(self.0.lock().clone()).unwrap();
+    fn lines() -> Vec<Value> {
+        let text = LOG.with_borrow(|log| String::from_utf8(log.clone()).unwrap());
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.filter(|line| line["target"] == "access").map(|line| line["fields"].clone()).collect()
     }
 
     /// Waits for the only line of the access log, and returns its fields.
-    async fn line(&self) -> Value {
-        expect!(eventually self.lines().len(), 1, "how many lines the access log has after one request");
-        self.lines().remove(0)
+    async fn line() -> Value {
+        expect!(eventually Log::lines().len(), 1, "how many lines the access log has after one request");
+        Log::lines().remove(0)
     }
 }
 
@@ -137,9 +141,8 @@ async fn made_up_paths_and_methods_make_only_few_series() {
 async fn a_line_of_the_log_tells_what_happened() {
     let (dead, origin) = (Origin::dead(), Origin::start().await);
     let (proxy, _telemetry) = gateway("", &[dead.address(), origin.address()]);
-    let (log, _guard) = Log::begin();
     send(&proxy, "GET", "/delay/300?q").await;
-    let line = log.line().await;
+    let line = Log::line().await;
     let told = ["method", "path", "status", "backend", "failed_attempts"].map(|field| line[field].clone());
     let expected = [json!("GET"), json!("/delay/300"), json!(200), json!("backend-1"), json!(1)];
     expect!(told, expected, "method, path, status, backend and failed_attempts in the access log");
@@ -154,9 +157,8 @@ async fn a_line_of_the_log_tells_what_happened() {
 #[tokio::test]
 async fn a_local_reply_has_a_line_in_the_log() {
     let (proxy, _telemetry) = gateway("", &[Origin::dead().address()]);
-    let (log, _guard) = Log::begin();
     send(&proxy, "GET", "/nowhere").await;
-    expect!(log.line().await["status"], 404, "the status in the access log of a request without a route");
+    expect!(Log::line().await["status"], 404, "the status in the access log of a request without a route");
 }
 
 #[tokio::test]
@@ -164,9 +166,8 @@ async fn a_client_that_leaves_is_499_in_the_log() {
     let origin = Origin::start().await;
     origin.behave(Behaviour::Stall);
     let (proxy, telemetry) = gateway("", &[origin.address()]);
-    let (log, _guard) = Log::begin();
     leave(&proxy, &origin).await;
-    expect!(log.line().await["status"], 499, "the status in the access log when the client leaves");
+    expect!(Log::line().await["status"], 499, "the status in the access log when the client leaves");
     expect!(eventually telemetry.in_flight(), 0, "requests in flight after the client has left");
 }
 
