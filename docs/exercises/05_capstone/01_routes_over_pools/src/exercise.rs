@@ -1,0 +1,121 @@
+//! # Routes over pools
+//!
+//! Here your own gateway begins. Five exercises build it, and each one starts from the solution of the one before.
+//! It has the names of the real gateway: a file becomes a [`Config`]; a `Config` is compiled to a `Snapshot`
+//! (`route.rs`), which has a `Route` for each part of the site, and each route has a `Pool` of backends with its
+//! tag (`pool.rs`); `proxy.rs` has the phases of a request. Read these files first: they are short.
+//!
+//! A file with a mistake must not start a gateway that does something else than its operator meant. So every
+//! key must be known, in each table, and every rule must hold. An operator who has made three mistakes wants to
+//! be told all three at once.
+//!
+//! **Your task**: refuse unknown keys, and write `faults`. The rules:
+//! - no number may be 0 (only `rate_limit_requests` and `max_request_body_bytes` may be)
+//! - the two listeners differ
+//! - each backend has an id of its own
+//! - each route has a path of its own, which begins with `/`
+//! - each route's tag is the tag of at least one backend
+
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+
+/// Content of a configuration file.
+#[derive(Deserialize)]
+pub struct Config {
+    /// Listeners and the process. A change of this table needs a restart.
+    pub proxy: Proxy,
+    /// Policies for all requests.
+    #[serde(default)]
+    pub policy: Policy,
+    /// Routes, in any order.
+    pub routes: Vec<Route>,
+    /// Backends, in any order.
+    pub backends: Vec<Backend>,
+}
+
+/// Listeners and the process.
+#[derive(Deserialize, PartialEq)]
+pub struct Proxy {
+    /// Address for clients.
+    pub listen_addr_http: SocketAddr,
+    /// Address for metrics.
+    pub metrics_addr: SocketAddr,
+    /// Maximum time for a drain.
+    pub shutdown_timeout_secs: u64,
+}
+
+/// Policies for all requests. A key that is absent has its default.
+#[derive(Deserialize)]
+#[serde(default)]
+pub struct Policy {
+    /// Time between two probes of a backend.
+    pub health_check_interval_secs: u64,
+    /// Maximum number of attempts for a request, including the first.
+    pub retry_attempts: usize,
+    /// Number of failures in a row that opens the circuit of a backend.
+    pub circuit_breaker_failures: u32,
+    /// Time for which a circuit stays open. Then one request is the trial.
+    pub circuit_breaker_open_secs: u32,
+    /// Maximum length of a request's body.
+    pub max_request_body_bytes: u64,
+    /// Maximum number of requests of a client in a window.
+    pub rate_limit_requests: u32,
+    /// Length of the window, which begins with the client's first request.
+    pub rate_limit_window_secs: u32,
+}
+
+/// Part of the site, and the pool that serves it.
+#[derive(Deserialize)]
+pub struct Route {
+    /// Path that the request's path must be, or must be below.
+    pub path_prefix: String,
+    /// Tag of the pool's backends.
+    pub tag: String,
+}
+
+/// Server that requests are sent to.
+#[derive(Deserialize)]
+pub struct Backend {
+    /// Id of the backend. No two backends have the same id.
+    pub id: String,
+    /// Address on which the backend listens.
+    pub address: SocketAddr,
+    /// Tag of the pool that the backend belongs to.
+    pub tag: String,
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy {
+            health_check_interval_secs: 10,
+            retry_attempts: 3,
+            circuit_breaker_failures: 5,
+            circuit_breaker_open_secs: 10,
+            max_request_body_bytes: 10 << 20,
+            rate_limit_requests: 1000,
+            rate_limit_window_secs: 1,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks the text of a file.
+    ///
+    /// # Errors
+    /// Returns every fault, a line each, for the person who wrote the file.
+    pub fn parse(text: &str) -> Result<Config, Vec<String>> {
+        let config: Config = toml::from_str(text).map_err(|error| vec![error.to_string()])?;
+        let faults = config.faults();
+        if faults.is_empty() { Ok(config) } else { Err(faults) }
+    }
+
+    /// Returns all that is wrong with the values, a line for each fault.
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut require = |fine: bool, fault: String| faults.extend((!fine).then_some(fault));
+        // TODO: require the other rules. Each fault names the key, the id, the path or the tag that is wrong.
+        require(self.proxy.shutdown_timeout_secs > 0, "`shutdown_timeout_secs` is 0".to_owned());
+        faults
+    }
+}

@@ -1,0 +1,138 @@
+//! Wrong: only failures are recorded, so failures over a whole day open a circuit as if they had come in a row.
+//! Caught: "a response that must not be 503, because there were never three failures in a row"
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::prelude::*;
+
+use crate::connection;
+use crate::live::Live;
+use crate::pool::{Attempt, Backend};
+use crate::route::{Route, Snapshot};
+
+/// Gateway: the implementation of Pingora's proxy trait.
+pub struct Gateway {
+    live: Arc<Live>,
+}
+
+/// State of one request, which its phases share.
+pub struct RequestCtx {
+    /// Configuration that applies to the request until its end.
+    snapshot: Arc<Snapshot>,
+    /// Route of the request; `None` if the gateway has not found one.
+    route: Option<Arc<Route>>,
+    /// Current attempt or else the last one; `None` if there was none.
+    attempt: Option<Attempt>,
+    /// Backend of each attempt that has failed.
+    failed: Vec<Arc<Backend>>,
+}
+
+impl Gateway {
+    /// Returns a gateway with the configuration that `live` holds.
+    pub fn new(live: Arc<Live>) -> Gateway {
+        Gateway { live }
+    }
+}
+
+impl RequestCtx {
+    /// Records the outcome of the current attempt.
+    fn record(&mut self, success: bool) {
+        let Some(attempt) = &mut self.attempt else { return };
+        attempt.record(success, &self.snapshot.config.policy);
+        if !success {
+            self.failed.push(attempt.backend.clone());
+        }
+    }
+
+    /// Returns true if another attempt is allowed, and takes it from the budget.
+    fn takes_retry(&self) -> bool {
+        let is_left = self.failed.len() < self.snapshot.config.policy.retry_attempts;
+        is_left && self.route.as_ref().is_some_and(|route| route.pool.budget.take())
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = RequestCtx;
+    fn new_ctx(&self) -> RequestCtx {
+        RequestCtx { snapshot: self.live.load(), route: None, attempt: None, failed: Vec::new() }
+    }
+
+    /// Finds the route, and prepares the client's connection.
+    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+        connection::settle(session);
+        ctx.route = ctx.snapshot.find(session.req_header().uri.path());
+        Ok(false)
+    }
+
+    /// Returns the peer for the next attempt. Pingora calls this function again for each retry.
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        let route = ctx.route.as_ref().or_err(HTTPStatus(404), "no route matches")?;
+        if ctx.failed.is_empty() {
+            route.pool.budget.request();
+        }
+        ctx.attempt = route.pool.begin_attempt(&ctx.failed);
+        let attempt = ctx.attempt.as_ref().or_err(HTTPStatus(503), "no backend is usable")?;
+        Ok(connection::peer(attempt.backend.address))
+    }
+
+    /// Handles a failure to connect to the backend. Nothing was sent, so any method may be retried.
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut RequestCtx,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        ctx.record(false);
+        error.set_retry(ctx.takes_retry());
+        error
+    }
+
+    /// Prepares the request for the backend, right before it is sent.
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        _ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        connection::forward(session, request)
+    }
+
+    /// Handles a connection that broke after it was made. The backend may have acted on the request already.
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut RequestCtx,
+        _client_reused: bool,
+    ) -> Box<Error> {
+        let by_backend = *error.esource() == ErrorSource::Upstream;
+        if by_backend {
+            ctx.record(false);
+        }
+        let may_resend = session.req_header().method.is_idempotent()
+            && !session.as_ref().retry_buffer_truncated()
+            && session.response_written().is_none();
+        error.set_retry(by_backend && may_resend && ctx.takes_retry());
+        error
+    }
+
+    /// Prepares the response's head for the client.
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        if !response.status.is_informational() {
+            if response.status.is_server_error() {
+                ctx.record(false);
+            }
+        }
+        Ok(())
+    }
+}

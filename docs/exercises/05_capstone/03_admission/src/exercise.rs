@@ -1,0 +1,174 @@
+//! # Admission
+//!
+//! Before a backend is chosen, *admission* decides if the request is worth one. Each check may end the request
+//! with a local reply. The order matters: a check that costs little comes before one that costs more, and a
+//! request that a cheap check refuses must not count against the rate limit.
+//!
+//! 1. 404 if no route matches.
+//! 2. 411 if the request has a Transfer-Encoding: a body in chunks does not announce its length, so this gateway
+//!    cannot tell if it is too long before it has forwarded most of it.
+//! 3. 413 if Content-Length is larger than `policy.max_request_body_bytes`, or is not a number.
+//! 4. The rate limit of the client (`RateLimiter::check`), by the address of the connection.
+//!
+//! `reply.rs` makes and sends local replies. Errors in later phases get one in `fail_to_proxy`.
+//!
+//! **Your task**: write `admit` and `request_filter`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::prelude::*;
+use pingora::proxy::FailToProxy;
+
+use crate::connection;
+use crate::live::Live;
+use crate::pool::{Attempt, Backend};
+use crate::rate_limit::RateLimiter;
+use crate::reply::Reply;
+use crate::route::{Route, Snapshot};
+
+/// Gateway: the implementation of Pingora's proxy trait.
+pub struct Gateway {
+    live: Arc<Live>,
+    limiter: RateLimiter,
+}
+
+/// State of one request, which its phases share.
+pub struct RequestCtx {
+    /// Configuration that applies to the request until its end.
+    snapshot: Arc<Snapshot>,
+    /// Route of the request; `None` if the gateway has not found one.
+    route: Option<Arc<Route>>,
+    /// Current attempt or else the last one; `None` if there was none.
+    attempt: Option<Attempt>,
+    /// Backend of each attempt that has failed.
+    failed: Vec<Arc<Backend>>,
+}
+
+impl Gateway {
+    /// Returns a gateway with the configuration that `live` holds.
+    pub fn new(live: Arc<Live>) -> Gateway {
+        Gateway { live, limiter: RateLimiter::default() }
+    }
+
+    /// Runs the checks that come before a backend is chosen. Returns the reply of the first one that refuses.
+    fn admit(&self, session: &Session, ctx: &mut RequestCtx) -> std::result::Result<(), Reply> {
+        ctx.route = ctx.snapshot.find(session.req_header().uri.path());
+        // TODO: the four checks, in their order. For now, there is one, and it refuses everything.
+        self.limiter.check(([0, 0, 0, 0]).into(), &ctx.snapshot.config.policy, Instant::now())?;
+        Err(Reply::new(501, "not written yet"))
+    }
+}
+
+impl RequestCtx {
+    /// Records the outcome of the current attempt.
+    fn record(&mut self, success: bool) {
+        let Some(attempt) = &mut self.attempt else { return };
+        attempt.record(success, &self.snapshot.config.policy);
+        if !success {
+            self.failed.push(attempt.backend.clone());
+        }
+    }
+
+    /// Returns true if another attempt is allowed, and takes it from the budget.
+    fn takes_retry(&self) -> bool {
+        let is_left = self.failed.len() < self.snapshot.config.policy.retry_attempts;
+        is_left && self.route.as_ref().is_some_and(|route| route.pool.budget.take())
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = RequestCtx;
+    fn new_ctx(&self) -> RequestCtx {
+        RequestCtx { snapshot: self.live.load(), route: None, attempt: None, failed: Vec::new() }
+    }
+
+    /// Admits the request or replies to it. Returns true if it has replied.
+    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+        connection::settle(session);
+        // TODO: send the reply, and say that it has been sent. For now, it gets lost.
+        let _ = self.admit(session, ctx);
+        Ok(false)
+    }
+
+    /// Returns the peer for the next attempt. Pingora calls this function again for each retry.
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        let route = ctx.route.as_ref().or_err(InternalError, "a request without a route was admitted")?;
+        if ctx.failed.is_empty() {
+            route.pool.budget.request();
+        }
+        ctx.attempt = route.pool.begin_attempt(&ctx.failed);
+        let attempt = ctx.attempt.as_ref().or_err(HTTPStatus(503), "no backend is usable")?;
+        Ok(connection::peer(attempt.backend.address))
+    }
+
+    /// Handles a failure to connect to the backend. Nothing was sent, so any method may be retried.
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut RequestCtx,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        ctx.record(false);
+        error.set_retry(ctx.takes_retry());
+        error
+    }
+
+    /// Prepares the request for the backend, right before it is sent.
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        _ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        connection::forward(session, request)
+    }
+
+    /// Handles a connection that broke after it was made. The backend may have acted on the request already.
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut RequestCtx,
+        _client_reused: bool,
+    ) -> Box<Error> {
+        let by_backend = *error.esource() == ErrorSource::Upstream;
+        if by_backend {
+            ctx.record(false);
+        }
+        let may_resend = session.req_header().method.is_idempotent()
+            && !session.as_ref().retry_buffer_truncated()
+            && session.response_written().is_none();
+        error.set_retry(by_backend && may_resend && ctx.takes_retry());
+        error
+    }
+
+    /// Prepares the response's head for the client.
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        if !response.status.is_informational() {
+            ctx.record(!response.status.is_server_error());
+        }
+        Ok(())
+    }
+
+    /// Replies to a request that has finally failed.
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        _ctx: &mut RequestCtx,
+    ) -> FailToProxy {
+        let error_code = Reply::send_for_error(error, session).await;
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+}
