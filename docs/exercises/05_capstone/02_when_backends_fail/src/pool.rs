@@ -27,7 +27,7 @@ impl Backend {
     }
 }
 
-/// One try to have a backend answer. A trial that ends without an outcome leaves the circuit to the next one.
+/// Attempt to have a backend answer. A trial that ends without an outcome leaves the circuit to the next one.
 pub struct Attempt {
     /// Backend of the attempt.
     pub backend: Arc<Backend>,

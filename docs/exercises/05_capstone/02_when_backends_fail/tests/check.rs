@@ -155,7 +155,7 @@ async fn failures_in_a_row_open_the_circuit_until_a_trial_succeeds() {
 }
 
 #[tokio::test]
-async fn successes_and_the_requests_own_errors_keep_the_circuit_closed() {
+async fn successes_and_errors_of_requests_keep_the_circuit_closed() {
     let origin = Origin::start().await;
     let proxy = gateway(CIRCUITS, &[&origin]);
     for status in [404, 404, 404, 404, 500, 500, 304, 500, 500, 404, 500, 500] {

@@ -1,4 +1,4 @@
-//! Wrong: the client is taken from X-Forwarded-For, so anyone escapes the limit with a made-up address in each request.
+//! Wrong: the client is taken from X-Forwarded-For, so any client escapes the limit with a made-up address in each request.
 //! Caught: "requests of one client with four made-up X-Forwarded-For"
 
 use std::sync::Arc;
