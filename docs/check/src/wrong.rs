@@ -76,8 +76,9 @@ fn find(
     files: &[String],
     read: impl Fn(&str) -> Option<String>,
 ) -> (Vec<Wrong>, Vec<Fault>) {
-    static TOP: Pattern =
-        Pattern::new(|| pattern("^//! Wrong: [^\n]*[^\n. ]\\.\n//! Caught: \"([^\n]+)\"\n"));
+    static TOP: Pattern = Pattern::new(|| {
+        pattern("^//! Wrong: (?:[^\n]+\n//! )*?[^\n]*[^\n. ]\\.\n//! Caught: \"([^\n]+)\"\n")
+    });
     static NAME: Pattern = Pattern::new(|| pattern("^[a-z][a-z0-9_]*$"));
     let inside = format!("{}/wrong/", exercise.directory);
     let (mut wrong, mut faults) = (Vec::new(), Vec::new());

@@ -137,6 +137,11 @@ fn alone(
     for test in tests.iter().filter(|test| *test != "check.rs") {
         links.push((format!("tests/{test}"), root.join(format!("{directory}/tests/{test}"))));
     }
+    // A step of the capstone uses the files of the steps before it: `#[path = "../../NN_step/src/file.rs"]`.
+    let chapter = root.join(directory).parent().map(std::fs::read_dir);
+    for step in chapter.into_iter().flatten().flatten().flatten() {
+        links.push((format!("../{}", step.file_name().to_string_lossy()), step.path()));
+    }
     let text = repository.read(&format!("{directory}/tests/check.rs"));
     let text = text.replace(&format!("CARGO_BIN_EXE_{package}"), &format!("CARGO_BIN_EXE_{name}"));
     Package {
