@@ -200,10 +200,10 @@ async fn one_trial_at_a_time_and_one_without_outcome_blocks_nothing() {
     let (bad, good) = (Origin::start().await, Origin::start().await);
     let proxy = gateway(CIRCUITS, &[&bad, &good]);
     bad.behave(Behaviour::Status(500));
-    for _ in 0..6 {
+    for _ in 0..10 {
         let _ = send(&proxy, "GET", Vec::new()).await;
     }
-    expect!(bad.count("/"), 3, "how many of six requests a backend got whose circuit opened after three");
+    expect!(bad.count("/"), 3, "how many of ten requests a backend got whose circuit opened after three");
     bad.forget();
     bad.behave(Behaviour::Stall);
     let mut trials = Vec::new();
