@@ -20,7 +20,7 @@ const PATCHES: [&str; 2] =
 /// Panics if the copy cannot be made, or if cargo cannot be run.
 pub fn check(repository: &Repository) -> Vec<Fault> {
     if repository.find("gateway/tests/it/country.rs").is_some() {
-        println!("own_policy: skipped, because this tree has the policy already");
+        eprintln!("own_policy: skipped, because this tree has the policy already");
         return Vec::new();
     }
     let copy = repository.root().join("target/own_policy");
