@@ -77,7 +77,10 @@ impl ProxyHttp for HeaderFilter {
 
 fn main() {
     env_logger::init_from_env(env_logger::Env::default().default_filter_or("info,pingora_core=warn"));
-    let argument = env::args().nth(1).unwrap_or_else(|| "https://1.1.1.1".to_string());
+    let mut argument = env::args().skip(1).collect::<Vec<_>>().join(" ");
+    if argument.is_empty() {
+        argument = "https://1.1.1.1".to_string();
+    }
     // `https://NAME` is an upstream over TLS, on port 443. `IP:PORT` is an upstream without TLS.
     let (name, address) = match argument.strip_prefix("https://") {
         Some("1.1.1.1") => ("one.one.one.one", "1.1.1.1:443".to_string()),

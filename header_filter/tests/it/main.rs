@@ -44,7 +44,7 @@ async fn the_client_gets_the_added_field_and_no_server_field() {
 async fn a_bad_argument_is_one_line_and_exit_code_2() {
     let (code, said) = Process::run(FILTER, &["nonsense"], &[]).await;
     assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
-    assert!(said.contains("'nonsense'") && said.contains("expected one IP:PORT"), "{said}");
+    assert!(said.contains("'nonsense'") && said.contains("expected IP:PORT"), "{said}");
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ async fn a_bad_argument_is_one_line_and_exit_code_2() {
     {
         let (code, said) = Process::run(PROXY, arguments, &[]).await;
         assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
-        assert!(said.contains(&arguments.join(" ")) && said.contains("expected one IP:PORT"), "{said}");
+        assert!(said.contains(&arguments.join(" ")) && said.contains("expected IP:PORT"), "{said}");
     }
 }
 
