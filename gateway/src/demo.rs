@@ -96,7 +96,10 @@ impl DemoOrigins {
         let busy = match busy.is_empty() {
             true => String::new(),
             false => {
-                format!("\n  Other programs use {}, so these listeners have free ports.\n", busy.join(", "))
+                format!(
+                    "\n  Other programs use {}, so the listeners above have other ports.\n",
+                    busy.join(", ")
+                )
             }
         };
         format!(

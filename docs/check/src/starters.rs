@@ -98,9 +98,9 @@ fn warning(repository: &Repository, message: &CompilerMessage) -> Option<Fault> 
 /// End of a starter's tests.
 #[derive(Debug, PartialEq, Eq)]
 enum Ended {
-    /// All tests passed.
+    /// Success of every test: the starter is solved.
     Passed,
-    /// Some tests failed. Each reason says why this does not help a learner.
+    /// Failure of some tests. Each reason says why this does not help a learner.
     Failed(Vec<String>),
 }
 

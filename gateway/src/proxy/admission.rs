@@ -71,13 +71,13 @@ pub async fn admit(session: &mut Session, ctx: &mut RequestCtx) -> Result<Verdic
 /// Finds the route of the request; for a CORS preflight, also the method for which the preflight asks permission.
 fn find_route(session: &Session, ctx: &mut RequestCtx) -> Verdict<(Arc<Route>, Option<Method>)> {
     let server_name = session::handshake(session).and_then(|handshake| handshake.server_name.as_deref());
-    let snapshot = ctx.snapshot.clone();
-    let find = |request: &RequestHeader| route::find(&snapshot.hosts, request, server_name).passed();
-    match checks::find_route(session.req_header(), find) {
-        Ok((found, preflight)) => {
-            ctx.paths = found.paths;
-            ctx.take(found.target.clone(), &session.req_header().headers);
-            Verdict::Continue((found.target.clone(), preflight))
+    let find = |request: &RequestHeader| route::find(&ctx.snapshot.hosts, request, server_name).passed();
+    let found = checks::find_route(session.req_header(), find);
+    match found.map(|(found, preflight)| (found.target.clone(), found.paths, preflight)) {
+        Ok((route, paths, preflight)) => {
+            ctx.paths = paths;
+            ctx.take(route.clone(), &session.req_header().headers);
+            Verdict::Continue((route, preflight))
         }
         Err(reply) => Verdict::Reply(*reply),
     }
