@@ -10,8 +10,7 @@
 //! *fail closed*, with 503. The client sends `x-auth-user: admin` itself, and the upstream believes it. And the
 //! question announces the body of the client's request, which it does not have, so the auth server waits for it.
 //!
-//! **Your task**: write `question` and the three filters. `ask` and `refuse` are there. The question is
-//! `GET /check` with the fields Host (`auth`), X-Forwarded-Method, X-Forwarded-Uri, Authorization and Cookie.
+//! **Your task**: complete `question`, and write the three filters. `ask`, `refuse` and `cookies` are there.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -79,10 +78,11 @@ impl ForwardAuth {
 /// Returns the request for the auth server that asks if `request` may pass.
 fn question(request: &RequestHeader) -> Result<RequestHeader> {
     let mut question = RequestHeader::build("GET", b"/check", None)?;
+    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
     question.insert_header(HOST, "auth")?;
     question.insert_header("X-Forwarded-Method", request.method.as_str())?;
-    // TODO: add X-Forwarded-Uri, which has the path and the query, and all values of AUTHORIZATION and COOKIE
-    // (import the two names from http::header).
+    question.insert_header("X-Forwarded-Uri", target)?;
+    // TODO: add all values of AUTHORIZATION and COOKIE (import the two names from http::header).
     Ok(question)
 }
 
@@ -129,20 +129,22 @@ impl ProxyHttp for ForwardAuth {
     async fn upstream_request_filter(
         &self,
         _session: &mut Session,
-        _request: &mut RequestHeader,
-        _ctx: &mut RequestCtx,
+        request: &mut RequestHeader,
+        ctx: &mut RequestCtx,
     ) -> Result<()> {
         // TODO: the upstream gets the user that the auth server has named, and never one that the client names.
+        let _ = (request, ctx);
         Ok(())
     }
 
     async fn response_filter(
         &self,
         _session: &mut Session,
-        _response: &mut ResponseHeader,
-        _ctx: &mut RequestCtx,
+        response: &mut ResponseHeader,
+        ctx: &mut RequestCtx,
     ) -> Result<()> {
         // TODO: add the cookies of the auth server, and keep those of the upstream.
+        let _ = (response, ctx);
         Ok(())
     }
 }
