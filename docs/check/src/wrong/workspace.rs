@@ -21,6 +21,11 @@ use crate::repository::Repository;
 /// Sources of an ordinary exercise.
 const ORDINARY: [&str; 3] = ["exercise.rs", "lib.rs", "solution.rs"];
 
+/// File that makes the peers of most exercises.
+const PEERS: &str = "docs/exercises/peer.rs";
+/// Function of that file, as the exercises name it. Its module is at the root of each crate.
+const PEER: &str = "crate::peer::peer";
+
 /// Generated package with one test program.
 #[derive(Debug)]
 pub struct Package {
@@ -63,7 +68,7 @@ pub fn packages(
         files.iter().filter_map(move |file| file.strip_prefix(&part)).map(str::to_owned).collect::<Vec<_>>()
     };
     let (sources, tests) = (inside("src"), inside("tests"));
-    let uses_crate = |wrong: &Wrong| repository.read(&wrong.file).contains("crate::");
+    let uses_crate = |wrong: &Wrong| repository.read(&wrong.file).replace(PEER, "").contains("crate::");
     let is_ordinary = sources == ORDINARY && tests == ["check.rs"] && !wrong.iter().any(uses_crate);
     match wrong {
         [] => Vec::new(),
@@ -77,6 +82,10 @@ fn modules(repository: &Repository, exercise: &Exercise, wrong: &[Wrong]) -> Pac
     let Exercise { directory, package, .. } = exercise;
     let tests = repository.read(&format!("{directory}/tests/check.rs"));
     let (mut text, mut lines) = (String::new(), Vec::new());
+    if wrong.iter().any(|wrong| repository.read(&wrong.file).contains(PEER)) {
+        let peer = repository.root().join(PEERS).display().to_string();
+        text = format!("#[path = {peer:?}]\nmod peer;\n");
+    }
     for (number, wrong) in wrong.iter().enumerate() {
         lines.push(text.lines().count() + 1);
         let file = repository.root().join(&wrong.file);
@@ -142,6 +151,8 @@ fn alone(
     for step in chapter.into_iter().flatten().flatten().flatten() {
         links.push((format!("../{}", step.file_name().to_string_lossy()), step.path()));
     }
+    // `lib.rs` names the file of the peers as `../../../peer.rs`.
+    links.push(("../../peer.rs".to_owned(), root.join(PEERS)));
     let text = repository.read(&format!("{directory}/tests/check.rs"));
     let text = text.replace(&format!("CARGO_BIN_EXE_{package}"), &format!("CARGO_BIN_EXE_{name}"));
     Package {
@@ -230,7 +241,7 @@ impl Workspace {
     /// # Panics
     /// Panics if a file cannot be written.
     pub fn write(repository: &Repository, target: &Path, packages: Vec<Package>) -> Workspace {
-        let directory = target.join("wrong");
+        let directory = target.join("wrong/packages");
         let root = root(repository, &packages);
         let workspace = Workspace { directory, target: target.to_owned(), packages };
         let written = workspace.write_files(&root, &repository.root().join("Cargo.lock"));

@@ -6,6 +6,8 @@
 //!
 //! **Your task**: in `peer`, wait less than a second for the connection, for each read, and for each write.
 //! In `status`, distinguish the timeouts from other errors.
+//!
+//! The exercises after this one make their peers with `docs/exercises/peer.rs`, which sets such timeouts.
 
 use std::net::SocketAddr;
 

@@ -33,7 +33,8 @@ impl ProxyHttp for Balancer {
     fn new_ctx(&self) {}
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
-        // TODO: select an upstream and return a peer for it. If there is none, return an error with status 503.
+        // TODO: select an upstream and return a peer for it, with `crate::peer::peer(&upstream)`, which sets the
+        // timeouts. If there is no upstream, return an error with status 503.
         Error::e_explain(HTTPStatus(501), "no upstream is selected yet")
     }
 }

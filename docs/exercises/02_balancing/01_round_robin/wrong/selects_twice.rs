@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use pingora::prelude::*;
 
+use crate::peer::peer;
+
 /// Proxy that forwards each request to the next of its upstreams.
 pub struct Balancer {
     /// Upstreams that take turns.
@@ -34,6 +36,6 @@ impl ProxyHttp for Balancer {
         let Some(upstream) = self.upstreams.select(b"", 256) else {
             return Error::e_explain(HTTPStatus(503), "there is no upstream");
         };
-        Ok(Box::new(HttpPeer::new(&upstream, false, String::new())))
+        Ok(peer(&upstream))
     }
 }

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use pingora::prelude::*;
 
+use crate::peer::peer;
+
 /// Proxy that forwards each request to the next of its upstreams.
 pub struct Balancer {
     /// Upstreams that take turns.
@@ -29,6 +31,6 @@ impl ProxyHttp for Balancer {
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
         let upstream = self.upstreams.select(b"", 256).expect("there is an upstream");
-        Ok(Box::new(HttpPeer::new(&upstream, false, String::new())))
+        Ok(peer(&upstream))
     }
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora::prelude::*;
 
+use crate::peer::peer;
+
 /// Proxy that forwards each request to the next healthy upstream.
 pub struct Balancer {
     /// Upstreams, shared with the background service, which keeps their health up to date.
@@ -34,6 +36,6 @@ impl ProxyHttp for Balancer {
         let Some(upstream) = self.upstreams.select(b"", 256) else {
             return Error::e_explain(HTTPStatus(503), "no upstream is healthy");
         };
-        Ok(Box::new(HttpPeer::new(&upstream, false, String::new())))
+        Ok(peer(&upstream))
     }
 }

@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use pingora::ErrorSource;
 use pingora::prelude::*;
 
+use crate::peer::peer;
+
 /// Proxy that forwards every request to the first upstream that answers, and tries two upstreams at most.
 pub struct Failover {
     /// Addresses of the upstreams, in the order in which they are tried.
@@ -34,7 +36,7 @@ impl ProxyHttp for Failover {
             return Error::e_explain(HTTPStatus(503), "there is no other upstream");
         };
         ctx.tries += 1;
-        Ok(Box::new(HttpPeer::new(*upstream, false, String::new())))
+        Ok(peer(*upstream))
     }
 
     /// Decides about a retry after the connection could not be made.

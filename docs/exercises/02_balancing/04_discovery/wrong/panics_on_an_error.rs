@@ -14,6 +14,8 @@ use pingora::prelude::*;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 
+use crate::peer::peer;
+
 /// Interval at which the file is read. After an edit, the proxy may use the old list for this long.
 pub const EVERY: Duration = Duration::from_millis(50);
 
@@ -71,7 +73,7 @@ impl ProxyHttp for Balancer {
         let upstreams = self.discovery.upstreams.load();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         match upstreams.get(turn % upstreams.len().max(1)) {
-            Some(upstream) => Ok(Box::new(HttpPeer::new(*upstream, false, String::new()))),
+            Some(upstream) => Ok(peer(*upstream)),
             None => Error::e_explain(HTTPStatus(503), "no upstream is listed"),
         }
     }

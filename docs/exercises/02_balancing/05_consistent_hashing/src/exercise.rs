@@ -23,6 +23,8 @@ use pingora::lb::health_check::TcpHealthCheck;
 use pingora::lb::selection::RoundRobin;
 use pingora::prelude::*;
 
+use crate::peer::peer;
+
 /// Maximum number of points of the ring that are visited to find a healthy upstream.
 pub const STEPS: usize = 10_000;
 
@@ -77,6 +79,6 @@ impl ProxyHttp for Sharded {
         let Some(upstream) = self.balancer.select(&key, 0) else {
             return Error::e_explain(HTTPStatus(501), "no upstream is chosen yet");
         };
-        Ok(Box::new(HttpPeer::new(upstream, false, String::new())))
+        Ok(peer(upstream))
     }
 }

@@ -10,6 +10,8 @@ use pingora::lb::health_check::TcpHealthCheck;
 use pingora::lb::selection::Consistent;
 use pingora::prelude::*;
 
+use crate::peer::peer;
+
 /// Maximum number of points of the ring that are visited to find a healthy upstream.
 pub const STEPS: usize = 10_000;
 
@@ -66,6 +68,6 @@ impl ProxyHttp for Sharded {
         let Some(upstream) = self.balancer.select(&key(&self.secret, client.ip()), STEPS) else {
             return Error::e_explain(HTTPStatus(503), "no upstream is healthy");
         };
-        Ok(Box::new(HttpPeer::new(upstream, false, String::new())))
+        Ok(peer(upstream))
     }
 }

@@ -8,6 +8,8 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::*;
 use uuid::Uuid;
 
+use crate::peer::peer;
+
 /// Proxy that gives every request an id, and forwards it to one upstream.
 pub struct RequestId {
     /// Address of the upstream.
@@ -28,7 +30,7 @@ impl ProxyHttp for RequestId {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+        Ok(peer(self.upstream))
     }
 
     /// Changes the request on its way to the upstream. `request` is the head that the upstream will get.

@@ -9,6 +9,8 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::*;
 use uuid::Uuid;
 
+use crate::peer::peer;
+
 static ID: LazyLock<String> = LazyLock::new(|| Uuid::now_v7().to_string());
 
 /// Proxy that gives every request an id, and forwards it to one upstream.
@@ -31,7 +33,7 @@ impl ProxyHttp for RequestId {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+        Ok(peer(self.upstream))
     }
 
     /// Changes the request on its way to the upstream. `request` is the head that the upstream will get.

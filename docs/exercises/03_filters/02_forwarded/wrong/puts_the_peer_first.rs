@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use pingora::http::RequestHeader;
 use pingora::prelude::*;
 
+use crate::peer::peer;
+
 /// Proxy that forwards every request to one upstream, and tells it the client's address.
 pub struct Forwarded {
     /// Address of the upstream.
@@ -34,7 +36,7 @@ impl ProxyHttp for Forwarded {
     fn new_ctx(&self) {}
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+        Ok(peer(self.upstream))
     }
 
     async fn upstream_request_filter(

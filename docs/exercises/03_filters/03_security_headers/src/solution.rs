@@ -9,6 +9,8 @@ use pingora::prelude::*;
 use pingora::protocols::http::error_resp::gen_error_response;
 use pingora::proxy::FailToProxy;
 
+use crate::peer::peer;
+
 /// Header fields that every response must have.
 pub const HEADERS: [(&str, &str); 3] = [
     ("Content-Security-Policy", "frame-ancestors 'none'"),
@@ -32,7 +34,7 @@ impl ProxyHttp for SecurityHeaders {
     fn new_ctx(&self) {}
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+        Ok(peer(self.upstream))
     }
 
     async fn response_filter(

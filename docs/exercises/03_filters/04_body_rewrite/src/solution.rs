@@ -8,6 +8,8 @@ use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader, Version};
 use pingora::prelude::*;
 
+use crate::peer::peer;
+
 /// Word that is replaced.
 pub const FROM: &[u8] = b"origin";
 /// Replacement for the word.
@@ -59,7 +61,7 @@ impl ProxyHttp for BodyRewrite {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut Rewriter) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+        Ok(peer(self.upstream))
     }
 
     /// Removes Accept-Encoding, so that the upstream does not compress the body. The word cannot be found in

@@ -10,6 +10,8 @@ use http::Method;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::*;
 
+use crate::peer::peer;
+
 /// Maximum time for the rest of a request's body to arrive after a local reply.
 pub const DRAIN: Duration = Duration::from_secs(1);
 
@@ -79,6 +81,6 @@ impl ProxyHttp for Front {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+        Ok(peer(self.upstream))
     }
 }

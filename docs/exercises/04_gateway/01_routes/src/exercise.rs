@@ -40,7 +40,8 @@ impl ProxyHttp for Router {
     fn new_ctx(&self) {}
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
-        // TODO: call `find` with `session.req_header().uri.path()`. Without a route, the error is a 404.
+        // TODO: call `find` with `session.req_header().uri.path()`, and return `crate::peer::peer` of the route's
+        // upstream. Without a route, the error is a 404.
         Error::e_explain(HTTPStatus(501), "there is no routing yet")
     }
 }

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use pingora::prelude::*;
 
+use crate::peer::peer;
+
 /// Upstream for one part of the site.
 pub struct Route {
     /// Beginning of the path. `/` means the whole site.
@@ -43,6 +45,6 @@ impl ProxyHttp for Router {
         let Some(route) = self.find(session.req_header().uri.path()) else {
             return Error::e_explain(HTTPStatus(404), "no route matches");
         };
-        Ok(Box::new(HttpPeer::new(route.upstream, false, String::new())))
+        Ok(peer(route.upstream))
     }
 }

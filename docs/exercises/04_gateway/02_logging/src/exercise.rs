@@ -14,6 +14,8 @@ use std::time::Instant;
 use async_trait::async_trait;
 use pingora::prelude::*;
 
+use crate::peer::peer;
+
 /// Proxy that forwards every request to one upstream, and logs it.
 pub struct Logged {
     /// Address of the upstream.
@@ -34,7 +36,7 @@ impl ProxyHttp for Logged {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+        Ok(peer(self.upstream))
     }
 
     /// Logs the request when it is over, with or without an error.

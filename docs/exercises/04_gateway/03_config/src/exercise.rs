@@ -21,6 +21,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use pingora::prelude::*;
 
+use crate::peer::peer;
+
 /// Content of the configuration file.
 pub struct Config {
     /// Backends, which take turns. There is at least one.
@@ -63,6 +65,6 @@ impl ProxyHttp for Balancer {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         // There is at least one backend, because `parse` refuses a file without any.
         let backend = &self.config.backends[turn % self.config.backends.len()];
-        Ok(Box::new(HttpPeer::new(backend.address, false, String::new())))
+        Ok(peer(backend.address))
     }
 }

@@ -9,6 +9,8 @@ use async_trait::async_trait;
 use pingora::prelude::*;
 use serde::Deserialize;
 
+use crate::peer::peer;
+
 /// Content of the configuration file.
 #[derive(Deserialize)]
 pub struct Config {
@@ -61,6 +63,6 @@ impl ProxyHttp for Balancer {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         // There is at least one backend, because `parse` refuses a file without any.
         let backend = &self.config.backends[turn % self.config.backends.len()];
-        Ok(Box::new(HttpPeer::new(backend.address, false, String::new())))
+        Ok(peer(backend.address))
     }
 }

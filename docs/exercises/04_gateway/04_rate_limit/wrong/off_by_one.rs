@@ -9,6 +9,8 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use pingora_limits::rate::Rate;
 
+use crate::peer::peer;
+
 /// Number of requests that a client may send in a window.
 pub const LIMIT: isize = 3;
 
@@ -67,6 +69,6 @@ impl ProxyHttp for RateLimited {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+        Ok(peer(self.upstream))
     }
 }

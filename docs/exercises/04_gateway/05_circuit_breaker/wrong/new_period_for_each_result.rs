@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::prelude::*;
 
+use crate::peer::peer;
+
 /// Number of bad responses in a row that opens the breaker.
 pub const FAILURES: u32 = 3;
 
@@ -124,10 +126,10 @@ impl ProxyHttp for Guarded {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
-        let mut peer = HttpPeer::new(self.upstream, false, String::new());
+        let mut peer = peer(self.upstream);
         peer.options.connection_timeout = Some(TIMEOUT);
         peer.options.read_timeout = Some(TIMEOUT);
-        Ok(Box::new(peer))
+        Ok(peer)
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {

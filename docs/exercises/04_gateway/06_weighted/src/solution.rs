@@ -6,6 +6,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::prelude::*;
 
+use crate::peer::peer;
+
 /// Proxy that forwards each request to one of its upstreams, in proportion to their weights.
 pub struct Weighted {
     upstreams: Mutex<Vec<Upstream>>,
@@ -52,6 +54,6 @@ impl ProxyHttp for Weighted {
     fn new_ctx(&self) {}
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.pick(), false, String::new())))
+        Ok(peer(self.pick()))
     }
 }

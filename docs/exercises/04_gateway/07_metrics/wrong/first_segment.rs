@@ -10,6 +10,8 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use prometheus::{IntCounterVec, Opts, Registry, TextEncoder};
 
+use crate::peer::peer;
+
 /// Proxy that forwards every request to one upstream and counts it.
 pub struct Measured {
     upstream: SocketAddr,
@@ -63,7 +65,7 @@ impl ProxyHttp for Measured {
     fn new_ctx(&self) {}
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+        Ok(peer(self.upstream))
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, _ctx: &mut ()) {

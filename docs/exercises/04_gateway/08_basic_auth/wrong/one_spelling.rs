@@ -8,6 +8,8 @@ use http::header::AUTHORIZATION;
 use openssl::base64::encode_block;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::*;
+
+use crate::peer::peer;
 pub use secret::Secret;
 
 mod secret {
@@ -70,7 +72,7 @@ impl ProxyHttp for BasicAuth {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+        Ok(peer(self.upstream))
     }
 
     async fn upstream_request_filter(

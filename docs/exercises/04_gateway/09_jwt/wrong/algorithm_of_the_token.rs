@@ -10,6 +10,8 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::*;
 use serde::Deserialize;
 
+use crate::peer::peer;
+
 /// Issuer whose tokens are accepted.
 pub const ISSUER: &str = "https://login.test";
 
@@ -75,7 +77,7 @@ impl ProxyHttp for JwtAuth {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+        Ok(peer(self.upstream))
     }
 
     async fn upstream_request_filter(

@@ -10,6 +10,8 @@ use pingora::prelude::*;
 use pingora::proxy::HttpProxy;
 use pingora::services::listening::Service;
 
+use crate::peer::peer;
+
 /// Proxy that forwards every request to one upstream.
 pub struct TlsProxy {
     /// Address of the upstream, which speaks plain HTTP.
@@ -38,7 +40,7 @@ impl ProxyHttp for TlsProxy {
     fn new_ctx(&self) {}
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+        Ok(peer(self.upstream))
     }
 
     async fn upstream_request_filter(

@@ -16,6 +16,8 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use serde::Deserialize;
 
+use crate::peer::peer;
+
 /// Configuration of the proxy.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,7 +56,7 @@ impl ProxyHttp for Reloadable {
     fn new_ctx(&self) {}
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.live.load().upstream, false, String::new())))
+        Ok(peer(self.live.load().upstream))
     }
 
     async fn response_filter(

@@ -10,6 +10,8 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use serde::Deserialize;
 
+use crate::peer::peer;
+
 /// Configuration of the proxy.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,7 +53,7 @@ impl ProxyHttp for Reloadable {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, config: &mut Arc<Config>) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(config.upstream, false, String::new())))
+        Ok(peer(config.upstream))
     }
 
     async fn response_filter(

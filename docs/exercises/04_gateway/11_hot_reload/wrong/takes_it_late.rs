@@ -10,6 +10,8 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use serde::Deserialize;
 
+use crate::peer::peer;
+
 /// Configuration of the proxy.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,7 +57,7 @@ impl ProxyHttp for Reloadable {
         ctx: &mut Option<Arc<Config>>,
     ) -> Result<Box<HttpPeer>> {
         let config = ctx.insert(self.live.load_full());
-        Ok(Box::new(HttpPeer::new(config.upstream, false, String::new())))
+        Ok(peer(config.upstream))
     }
 
     async fn response_filter(

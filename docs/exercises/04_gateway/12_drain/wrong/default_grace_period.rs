@@ -8,6 +8,8 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use pingora::server::configuration::ServerConf;
 
+use crate::peer::peer;
+
 /// Time in seconds that a request in flight may take after the process has been told to end.
 pub const GRACE_SECONDS: u64 = 3;
 
@@ -28,7 +30,7 @@ impl ProxyHttp for Draining {
     fn new_ctx(&self) {}
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+        Ok(peer(self.upstream))
     }
 
     async fn response_filter(

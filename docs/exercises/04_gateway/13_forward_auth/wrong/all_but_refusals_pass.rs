@@ -11,6 +11,8 @@ use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::*;
 
+use crate::peer::peer;
+
 /// Field in which the auth server names the user, and in which the upstream gets the name.
 pub const USER: &str = "x-auth-user";
 
@@ -124,7 +126,7 @@ impl ProxyHttp for ForwardAuth {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+        Ok(peer(self.upstream))
     }
 
     async fn upstream_request_filter(

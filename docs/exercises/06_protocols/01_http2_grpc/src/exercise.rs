@@ -31,6 +31,8 @@ use pingora::protocols::http::error_resp::gen_error_response;
 use pingora::proxy::{FailToProxy, HttpProxy};
 use pingora::services::listening::Service;
 
+use crate::peer::peer;
+
 /// Maximum number of calls that share a connection to the upstream.
 pub const STREAMS: usize = 100;
 
@@ -89,8 +91,8 @@ impl ProxyHttp for GrpcProxy {
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
         // TODO: speak HTTP/2, with several streams on a connection.
-        let peer = HttpPeer::new(self.upstream, false, String::new());
-        Ok(Box::new(peer))
+        let peer = peer(self.upstream);
+        Ok(peer)
     }
 
     /// Writes the error response that the client gets if no upstream has answered.

@@ -16,6 +16,8 @@ use pingora::protocols::http::error_resp::gen_error_response;
 use pingora::proxy::{FailToProxy, HttpProxy};
 use pingora::services::listening::Service;
 
+use crate::peer::peer;
+
 /// Maximum number of calls that share a connection to the upstream.
 pub const STREAMS: usize = 100;
 
@@ -84,10 +86,10 @@ impl ProxyHttp for GrpcProxy {
     fn new_ctx(&self) {}
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
-        let mut peer = HttpPeer::new(self.upstream, false, String::new());
+        let mut peer = peer(self.upstream);
         peer.options.set_http_version(2, 2);
         peer.options.max_h2_streams = STREAMS;
-        Ok(Box::new(peer))
+        Ok(peer)
     }
 
     /// Writes the error response that the client gets if no upstream has answered.

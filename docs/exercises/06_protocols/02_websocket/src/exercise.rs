@@ -21,6 +21,8 @@ use async_trait::async_trait;
 use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 
+use crate::peer::peer;
+
 /// Proxy that forwards requests and WebSockets to the first upstream that answers.
 pub struct Sockets {
     /// Addresses of the upstreams, in the order in which they are tried.
@@ -66,10 +68,10 @@ impl ProxyHttp for Sockets {
             return Error::e_explain(HTTPStatus(503), "there is no other upstream");
         };
         ctx.tries += 1;
-        let mut peer = HttpPeer::new(*upstream, false, String::new());
+        let mut peer = peer(*upstream);
         // TODO: how long may the upstream of a tunnel be silent?
         peer.options.read_timeout = Some(self.answer);
-        Ok(Box::new(peer))
+        Ok(peer)
     }
 
     async fn response_filter(

@@ -9,6 +9,8 @@ use http::header::ORIGIN;
 use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 
+use crate::peer::peer;
+
 /// Proxy that forwards requests and WebSockets to the first upstream that answers.
 pub struct Sockets {
     /// Addresses of the upstreams, in the order in which they are tried.
@@ -62,9 +64,9 @@ impl ProxyHttp for Sockets {
             return Error::e_explain(HTTPStatus(503), "there is no other upstream");
         };
         ctx.tries += 1;
-        let mut peer = HttpPeer::new(*upstream, false, String::new());
+        let mut peer = peer(*upstream);
         peer.options.read_timeout = Some(if session.is_upgrade_req() { self.idle } else { self.answer });
-        Ok(Box::new(peer))
+        Ok(peer)
     }
 
     async fn response_filter(
