@@ -9,7 +9,8 @@ use pingora::prelude::*;
 /// Time without data from the upstream that ends a request.
 const IO_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Returns the peer for an upstream.
+/// Returns the peer for an upstream. The timeout for the connection is the total one: it includes a TLS handshake, and
+/// `connection_timeout` does not.
 pub fn peer(address: impl ToSocketAddrs) -> Box<HttpPeer> {
     let mut peer = HttpPeer::new(address, false, String::new());
     peer.options.total_connection_timeout = Some(Duration::from_secs(2));

@@ -26,7 +26,7 @@ impl ProxyHttp for SimpleProxy {
     fn new_ctx(&self) {} // Called for each request. Without a return type it returns `()`, the `CTX`.
 
     // ANCHOR: upstream_peer
-    /// Decides where the request goes. This is the only phase that has no default. Over TLS, the upstream
+    /// Decides where the request goes. Besides `new_ctx`, it is the only one without a default. Over TLS, the upstream
     /// must prove its name. If it cannot, the proxy refuses it, and the client gets 502.
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
         let mut peer = HttpPeer::new(self.upstream, !self.name.is_empty(), self.name.clone());

@@ -29,7 +29,8 @@ impl ProxyHttp for WhyBadGateway {
     fn new_ctx(&self) {}
 
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
-        // TODO: use TLS, the name, and the authority. (The authority is a field of the peer's `options`.)
+        // TODO: use TLS, the name, and the authority. (The authority is `peer.options.ca`, a list in
+        // an `Arc<Box<[X509]>>`.)
         let peer = HttpPeer::new(self.upstream, false, String::new());
         Ok(Box::new(peer))
     }

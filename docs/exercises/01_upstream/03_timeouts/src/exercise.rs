@@ -33,7 +33,8 @@ impl Timeouts {
 pub fn status(error: &Error) -> u16 {
     match error.etype() {
         HTTPStatus(status) => *status,
-        // TODO: return 504 for the three kinds of timeout.
+        // TODO: return 504 for the three kinds of timeout. (`ErrorType` has a variant for each, and the prelude has
+        // them.)
         _ => 502,
     }
 }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora::ErrorType::{ConnectTimedout, ReadTimedout, WriteTimedout};
 use pingora::prelude::*;
 use pingora::proxy::FailToProxy;
 

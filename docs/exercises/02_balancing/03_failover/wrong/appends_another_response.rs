@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
-use pingora::ErrorSource;
 use pingora::prelude::*;
 
 use crate::peer::peer;

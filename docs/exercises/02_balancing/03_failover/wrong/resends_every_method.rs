@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
-use pingora::ErrorSource;
 use pingora::prelude::*;
 
 use crate::peer::peer;
@@ -61,10 +60,10 @@ impl ProxyHttp for Failover {
         _reused: bool,
     ) -> Box<Error> {
         // Without these two, the client could get parts of two responses, or an upstream a part of a request.
-        let nothing_sent = session.response_written().is_none();
+        let response_not_begun = session.response_written().is_none();
         let by_upstream = *error.esource() == ErrorSource::Upstream;
         let may_resend = !session.as_ref().retry_buffer_truncated();
-        error.set_retry(ctx.tries < MOST && nothing_sent && by_upstream && may_resend);
+        error.set_retry(ctx.tries < MOST && response_not_begun && by_upstream && may_resend);
         error
     }
 }

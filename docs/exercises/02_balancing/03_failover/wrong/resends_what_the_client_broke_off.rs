@@ -59,10 +59,10 @@ impl ProxyHttp for Failover {
         ctx: &mut RequestCtx,
         _reused: bool,
     ) -> Box<Error> {
-        let nothing_sent = session.response_written().is_none();
+        let response_not_begun = session.response_written().is_none();
         let may_resend =
             session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
-        error.set_retry(ctx.tries < MOST && nothing_sent && may_resend);
+        error.set_retry(ctx.tries < MOST && response_not_begun && may_resend);
         error
     }
 }

@@ -54,6 +54,7 @@ impl Discovery {
 impl BackgroundService for Discovery {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         // TODO: read the file again and again, until `shutdown` changes. For now, this only waits for that.
+        // (`tokio::select!` waits for two things, and goes on with the first.)
         let _ = shutdown.changed().await;
         let _ = EVERY;
     }

@@ -48,7 +48,8 @@ impl ProxyHttp for Forwarded {
             return Ok(());
         };
         let claims = session.req_header().headers.get_all("X-Forwarded-For");
+        // A claim that is not text is no address, and is dropped.
         let claims: Vec<&str> = claims.iter().filter_map(|value| value.to_str().ok()).collect();
-        request.insert_header("X-Forwarded-For", self.forwarded_for(peer.ip(), &claims))
+        request.insert_header("X-Forwarded-For", self.forwarded_for(peer.ip().to_canonical(), &claims))
     }
 }

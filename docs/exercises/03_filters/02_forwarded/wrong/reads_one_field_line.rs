@@ -51,6 +51,6 @@ impl ProxyHttp for Forwarded {
         };
         let claims = session.req_header().headers.get("X-Forwarded-For");
         let claims: Vec<&str> = claims.into_iter().filter_map(|value| value.to_str().ok()).collect();
-        request.insert_header("X-Forwarded-For", self.forwarded_for(peer.ip(), &claims))
+        request.insert_header("X-Forwarded-For", self.forwarded_for(peer.ip().to_canonical(), &claims))
     }
 }

@@ -11,7 +11,8 @@
 //! And the request may have a body, which the proxy has not read. The next request on the connection begins after
 //! it. Pingora's default is to close the connection. But a kernel that closes a connection with unread bytes sends a
 //! reset, and the reset can destroy the reply before the client has read it. It is better to read the rest and to
-//! drop it (`set_close_on_response_before_downstream_finish`), but not for as long as the client likes.
+//! drop it (`set_close_on_response_before_downstream_finish`), but not for as long as the client likes
+//! (`set_total_drain_timeout`).
 //!
 //! **Your task**: write `local_reply` and `send`. `/health` gets `HEALTHY` for GET and HEAD, and `NOT_ALLOWED`
 //! for other methods. `/api` and all paths below it go to the upstream. Every other path gets `NOT_FOUND`. The

@@ -2,7 +2,8 @@
 //!
 //! One proxy has several upstreams, and the path of a request decides which of them gets it. `/api` matches
 //! `/api` and every path below it, such as `/api/users`. It does not match `/apix`, which is another word. If
-//! several routes match, the longest one wins. The order of the routes does not matter.
+//! several routes match, the longest one wins. A prefix may end with a slash: `/static/` matches `/static/logo`.
+//! The order of the routes does not matter.
 //!
 //! **Your task**: find the route, and answer 404 if there is none.
 

@@ -11,6 +11,9 @@
 //! A proxy that starts from a file with a mistake may surprise the operator. So the file is refused, with an
 //! error message that helps.
 //!
+//! The library `serde` reads the text into the structs below: `#[derive(Deserialize)]` writes the code for it, and
+//! attributes such as `#[serde(…)]` change what it accepts.
+//!
 //! **Your task**: write `parse`. Refuse a text that is not TOML, an unknown key (`adress`), a value that is
 //! not an address, a file without backends, and two backends with the same id. Each error names the key or
 //! the value that is wrong.

@@ -5,8 +5,9 @@
 //! 429 Too Many Requests (RFC 6585). Its field `Retry-After` says after how many seconds the client may try
 //! again.
 //!
-//! Pingora's `Rate` counts events by key in windows of time. (The count is an estimate in bounded memory: two
-//! clients may share a counter, but no client is counted too low.)
+//! Pingora's `Rate` counts events by key in windows of time: `observe` counts one, and returns the number so far.
+//! (The count is an estimate in bounded memory: two clients may share a counter, but no client is counted too
+//! low.)
 //!
 //! **Your task**: let each client pass `LIMIT` times in a window, and turn it away after that. It may pass
 //! again after one whole window at the latest. So `Retry-After` gives the length of the window. (What

@@ -6,9 +6,10 @@
 //! itself says how it is signed (`alg`). If a proxy believes that, an attacker can write `none` there. So the
 //! proxy must choose the algorithm, and not the token.
 //!
-//! **Your task**: write `user`, which verifies a token with the library `jsonwebtoken` (algorithm HS256,
-//! issuer `ISSUER`, not expired, valid already) and returns its `sub`. Then tell the upstream the user in the field
-//! `X-User`. A client can send a field with this name too. Do not believe it: replace it.
+//! **Your task**: write `user`, which verifies a token with the library `jsonwebtoken` (algorithm HS256, issuer
+//! `ISSUER`, not expired, valid already) and returns its `sub`. The library checks a claim that is absent only if
+//! you require it, and allows clocks to differ by 60 seconds (`leeway`). Then tell the upstream the user in the
+//! field `X-User`. A client can send a field with this name too. Do not believe it: replace it.
 
 use std::net::SocketAddr;
 

@@ -1,15 +1,16 @@
 //! # TLS
 //!
-//! A proxy that terminates HTTPS is the end of the encryption. It proves its name with a certificate, reads
-//! what the client sent, and forwards it over a second connection. The upstream sees plain HTTP. You have to
-//! tell it that the client used HTTPS. Otherwise it sends links that begin with `http:`. Most proxies listen
-//! for plain HTTP, too. So look at the connection of the client, and not at what the client writes.
+//! A proxy that terminates HTTPS is the end of the encryption. It proves its name with a certificate, reads what
+//! the client sent, and forwards it over a second connection. The upstream sees plain HTTP. You have to tell it
+//! that the client used HTTPS. Otherwise it sends links that begin with `http:`. Most proxies listen for plain
+//! HTTP, too. So look at the connection of the client (`session.digest()`), and not at what the client writes.
 //!
 //! The certificate and its key come from two files. If they do not belong together, Pingora starts all the
 //! same, and then no client gets an answer. It is better not to start.
 //!
-//! **Your task**: in `listen`, add a TLS listener in place of the plain one, and return an error if the files
-//! are wrong. Then tell the upstream `X-Forwarded-Proto`: `https` for a client that uses TLS, `http` for others.
+//! **Your task**: in `listen`, add a TLS listener in place of the plain one, and return an error if the files are
+//! wrong (`TlsSettings`, of `pingora::listeners::tls`). Then tell the upstream `X-Forwarded-Proto`: `https` for a
+//! client that uses TLS, `http` for others.
 
 use std::net::SocketAddr;
 

@@ -1,11 +1,11 @@
 //! # Drain
 //!
 //! On SIGTERM, Pingora stops accepting connections at once. Then it waits for its *grace period*, so that
-//! requests in flight can be answered. The grace period is five minutes by default. After it, the process
-//! ends, and requests that are still in flight are cut off. During the grace period, a client may keep its
-//! connection open. It would then send its next request to a process that is about to end. So the proxy has
-//! to tell the client: `Connection: close`. (Pingora writes this field itself, according to `set_keepalive`.
-//! Inserting the field has no effect.)
+//! requests in flight can be answered. The grace period is five minutes by default. After it, the process ends,
+//! and requests that are still in flight are cut off. Pingora closes idle connections at once. But a client whose
+//! response is still in flight would send its next request on the same connection, to a process that is about to
+//! end. So the response has to tell the client: `Connection: close`. (Pingora writes this field itself, according
+//! to `set_keepalive`. Inserting the field has no effect.)
 //!
 //! **Your task**: give requests in flight `GRACE_SECONDS`, and tell clients when the process is shutting
 //! down. (The gateway of this workspace goes further: it ends as soon as nothing is in flight. See its
@@ -50,7 +50,8 @@ impl ProxyHttp for Draining {
         _response: &mut ResponseHeader,
         _ctx: &mut (),
     ) -> Result<()> {
-        // TODO: is the process shutting down? Then end this connection after this response.
+        // TODO: is the process shutting down (`session.is_process_shutting_down()`)? Then end this connection
+        // after this response.
         Ok(())
     }
 }

@@ -3,11 +3,12 @@
 //! With *forward auth*, the proxy does not know passwords. It asks another server, the auth server, with a request
 //! of its own: a *subrequest*. The question has the client's credentials (Cookie and Authorization) and says what
 //! the client wants. A response with a 2xx status lets the request pass, and its field `x-auth-user` tells who
-//! the client is. 401 and 403 refuse. The auth server may set cookies in every response, and the client must get
+//! the client is. 401 and 403 refuse. If a response passes or refuses, it may set cookies, and the client must get
 //! them, together with those of the upstream.
 //!
 //! Three things go wrong in practice. The auth server is slow or broken, and the proxy lets everyone in: it must
-//! *fail closed*, with 503. The client sends `x-auth-user: admin` itself, and the upstream believes it. And the
+//! *fail closed*, with 503. The client sends `x-auth-user: admin` itself (or `x_auth_user`, which CGI programs take
+//! for the same), and the upstream believes it. And the
 //! question announces the body of the client's request, which it does not have, so the auth server waits for it.
 //!
 //! **Your task**: complete `question`, and write the three filters. `ask`, `refuse` and `cookies` are there.
@@ -119,8 +120,9 @@ impl ProxyHttp for ForwardAuth {
     /// Returns true if it has answered the request itself. The request then goes to no upstream.
     async fn request_filter(&self, session: &mut Session, _ctx: &mut RequestCtx) -> Result<bool> {
         let _question = question(session.req_header())?;
-        // TODO: `ask` the auth server, and wait at most `self.patience` (with `timeout`). A 2xx passes: what the later
-        // filters need goes into `ctx`. 401 and 403 refuse. All else is 503. For now, every answer is 501.
+        // TODO: `ask` the auth server, and wait at most `self.patience` (with `timeout`, which `pingora::prelude`
+        // has). A 2xx passes: what the later filters need goes into `ctx`. 401 and 403 refuse. All else is 503. For
+        // now, every answer is 501.
         Error::e_explain(HTTPStatus(501), "nothing decides yet")
     }
 

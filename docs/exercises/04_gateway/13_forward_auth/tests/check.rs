@@ -138,7 +138,7 @@ async fn only_the_auth_server_names_the_user() {
     let (_auth, origin, proxy) = setup().await;
     for (session, user) in [("ada", &["ada"][..]), ("guest", &[])] {
         for fields in
-            [&[][..], &[("X-Auth-User", "root")], &[("x-auth-user", "root"), ("X-AUTH-USER", "admin")]]
+            [&[][..], &[("X-Auth-User", "root")], &[("x_auth_user", "root"), ("X-AUTH-USER", "admin")]]
         {
             origin.forget();
             let answer = ask(&proxy, session, fields).await;
@@ -146,6 +146,12 @@ async fn only_the_auth_server_names_the_user() {
             let received = origin.received();
             let got = values(&received[0].headers, "x-auth-user");
             expect!(got, user, "the user at the upstream, for the session {session} with {fields:?}");
+            let twin = values(&received[0].headers, "x_auth_user");
+            expect!(
+                twin,
+                [""; 0],
+                "the field x_auth_user at the upstream, for a client that sends {fields:?}"
+            );
         }
     }
 }

@@ -137,6 +137,8 @@ impl ProxyHttp for ForwardAuth {
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         request.remove_header(USER);
+        // For CGI and its descendants, this is another way to write the same field.
+        request.remove_header("x_auth_user");
         match &ctx.user {
             Some(user) => request.insert_header(USER, user.clone()),
             None => Ok(()),

@@ -83,6 +83,7 @@ impl ProxyHttp for PlainHttp {
         if let Some(token) = uri.path().strip_prefix(WELL_KNOWN) {
             let answer = self.challenges.answer(token);
             let mut response = ResponseHeader::build(if answer.is_some() { 200 } else { 404 }, None)?;
+            // The type that RFC 8555 8.3 asks for.
             response.insert_header("Content-Type", "application/octet-stream")?;
             reply(session, response, answer.unwrap_or_default()).await?;
             return Ok(true);

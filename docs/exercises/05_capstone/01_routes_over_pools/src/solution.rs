@@ -116,7 +116,7 @@ impl Config {
         }
         require(
             proxy.listen_addr_http != proxy.metrics_addr,
-            "two listeners have the same address".to_owned(),
+            "`metrics_addr` is the same as `listen_addr_http`".to_owned(),
         );
         let (mut ids, mut paths) = (HashSet::new(), HashSet::new());
         for Backend { id, .. } in backends {

@@ -102,7 +102,7 @@ fn names_that_are_used_twice_or_resolve_to_nothing_are_refused() {
     let text = file(PROXY, "", &[("api/", "all")], &three);
     expect!(faults(&text), contains "api/", "the faults of a file in which a path does not begin with '/'");
     let text = file(&PROXY.replace("127.0.0.1:2", "127.0.0.1:1"), "", &ALL, &three);
-    expect!(faults(&text), contains "address", "the faults of a file in which two listeners have the same address");
+    expect!(faults(&text), contains "addr", "the faults of a file in which two listeners have the same address");
     let idle = file(PROXY, "", &ALL, &[("all", nowhere()), ("spare", nowhere())]);
     expect!(
         faults(&idle),

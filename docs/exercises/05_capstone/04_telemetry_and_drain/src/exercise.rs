@@ -6,8 +6,8 @@
 //! be few: the route, and not the path, because clients choose the path.
 //!
 //! When the process is told to stop, it *drains*: `drain.rs` waits until `Telemetry::in_flight` is 0, and then
-//! ends the process. Kept connections would hold clients that send one more request, which nothing accepts any
-//! more. So each response during the drain must say `Connection: close`.
+//! ends the process. A client whose response is still in flight would send its next request on the same connection,
+//! which is about to close. So each response during the drain must say `Connection: close`.
 //!
 //! **Your task**: write `logging`, count the request as active from its first phase until its end, and let
 //! responses end the connection while the process shuts down. `telemetry.rs` has the metrics.

@@ -1,7 +1,8 @@
 //! # Reload
 //!
 //! The last step: SIGHUP makes the gateway read its file again (`reload.rs`), and `main.rs` puts everything
-//! together. Try it: `cargo run -p ex0505 -- gateway.toml`.
+//! together. Try it over three origins (`cargo run -p origin`):
+//! `cargo run -p ex0505 -- docs/exercises/05_capstone/05_reload/gateway.toml`.
 //!
 //! A reload happens completely or not at all: a file with a fault changes nothing, and no request ever sees half
 //! of a new configuration. Requests in flight keep the snapshot with which they began. `[proxy]` is about

@@ -1,14 +1,15 @@
 //! # Measuring
 //!
-//! A mean hides what users feel: if one request in a hundred takes a second, the mean is ten milliseconds. So latencies
-//! are reported as *percentiles*. The 99th percentile (p99) is the latency that 99 % of the requests did not exceed. With
-//! the *nearest rank*, it is the sample at place ⌈0.99 · n⌉ of the sorted samples, counted from 1.
+//! A mean hides what users feel: if one request in a hundred takes a second, the mean is ten milliseconds. So
+//! latencies are reported as *percentiles*. The 99th percentile (p99) is the latency that 99 % of the requests
+//! did not exceed. With the *nearest rank*, it is the sample at place ⌈0.99 · n⌉ of the sorted samples, counted
+//! from 1.
 //!
-//! Many load generators measure wrongly. They send a request, wait for the response, and send the next one. If the server
-//! stalls for a second, one request is slow, and the hundred requests that users would have sent in that second are not
-//! sent at all. This is *coordinated omission*. The p99 looks fine. The cure: each request has a moment at which it is
-//! due, and its latency counts from then, although it could be sent only later. Requests that fail count, too.
-//! Otherwise a server that refuses half of its requests looks fast.
+//! Many load generators measure wrongly. They send a request, wait for the response, and send the next one. If
+//! the server stalls for a second, one request is slow, and the hundred requests that users would have sent in
+//! that second are not sent at all. This is *coordinated omission*. The p99 looks fine. The cure: each request
+//! has a moment at which it is due, and its latency counts from then, although it could be sent only later.
+//! Requests that fail count, too. Otherwise a server that refuses half of its requests looks fast.
 //!
 //! **Your task**: write `percentile` and `measure`. (To measure a server for real, use a tool: `wrk2` and `oha` have
 //! such a schedule, and `wrk` has none.)
