@@ -136,6 +136,8 @@ impl ProxyHttp for ForwardAuth {
         request: &mut RequestHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
+        // For CGI and its descendants, this is another way to write the same field.
+        request.remove_header("x_auth_user");
         match &ctx.user {
             Some(user) => request.insert_header(USER, user.clone()),
             None => Ok(()),
