@@ -64,7 +64,7 @@ pub use redirect::{RedirectStatus, RedirectTarget, Section};
 pub use responses::{Coding, Compression, CompressionLevel, Cors, FieldOrAny, MediaTypes};
 pub use routes::{Pattern, Route};
 pub use schema::{
-    Admin, Backend, ClientCertificate, Config, LogFormat, LogOutput, Logging, Metrics, VirtualHost,
+    Admin, Backend, ClientCertificate, Config, LogFormat, LogOutput, Logging, Metrics, VirtualHost, WhenFull,
 };
 pub use search::search;
 pub use secrets::{hide_secrets, reveal_secrets, shown_url};

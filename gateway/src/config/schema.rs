@@ -130,6 +130,8 @@ pub struct Logging {
     pub output: LogOutput,
     /// Path of the log file; only used if `output` is `file`.
     pub file_path: String,
+    /// What happens to a line that does not fit into the queue, because the output is too slow.
+    pub when_full: WhenFull,
     /// True if the gateway logs each request in one line; false: there is no access log.
     pub access_log: bool,
 }
@@ -141,6 +143,7 @@ impl Default for Logging {
             format: LogFormat::Text,
             output: LogOutput::Console,
             file_path: "gateway.log".to_owned(),
+            when_full: WhenFull::Drop,
             access_log: true,
         }
     }
@@ -154,6 +157,16 @@ pub enum LogFormat {
     Text,
     /// JSON object on one line.
     Json,
+}
+
+/// What happens to a log line that does not fit into the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// The line is dropped and counted.
+    Drop,
+    /// The thread that logs waits until the line fits. Requests then wait for the disk.
+    Wait,
 }
 
 /// Destination of log lines.

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::access_log::Record;
+use super::log::Record;
 
 /// Number of requests that are kept.
 const KEPT: usize = 512;

@@ -1,18 +1,22 @@
 //! Process log, and the writer that it shares with the access log.
 //!
-//! Lines go through a bounded queue to a separate thread, which writes them in batches. So no request waits for a
-//! disk or a terminal. If the queue is full, lines are dropped and counted. Lines that cannot be written are counted
-//! too.
+//! Lines go through a bounded queue ([`queue`]) to a separate thread, which writes them in batches. So no request waits
+//! for a disk or a terminal. If the queue is full, lines are dropped and counted. Lines that cannot be written are
+//! counted too.
 
-use std::io::{self, Write};
+mod access;
+mod output;
+mod queue;
+
+use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
-use super::AccessLog;
-use super::log_output::{Output, Shared};
+pub use self::access::{AccessLog, Record};
+use self::output::{Output, Shared};
+use self::queue::{Sender, Writer};
 use crate::config::{LogFormat, LogOutput, Logging};
 
 /// Log filter for libraries. It hides lines about a library's internals, and lines that clients cause. Clients could
@@ -31,7 +35,7 @@ const LIBRARIES: &str = "pingora_core=warn,pingora_core::apps=off,pingora_core::
 
 /// Guard that keeps the log's thread alive. When the guard is dropped, the queued lines are written.
 pub struct LogGuard {
-    _worker: WorkerGuard,
+    _writer: Writer,
     handle: LogHandle,
 }
 
@@ -45,8 +49,7 @@ impl LogGuard {
 /// Handle by which the rest of the process controls the log.
 #[derive(Clone)]
 pub struct LogHandle {
-    writer: NonBlocking,
-    refused: ErrorCounter,
+    sender: Sender,
     shared: Shared,
 }
 
@@ -54,14 +57,13 @@ impl LogHandle {
     /// Makes the log's thread open its file again, because the file was renamed. Does not wait for the thread.
     pub fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Release);
-        // The empty write only wakes the thread. If the queue is full, the thread is awake and sees the flag anyway.
-        let _ = self.writer.clone().write(b"");
+        self.sender.wake();
     }
 
     /// Returns the number of lines lost since the start, because the queue was full or the output could not be
     /// written.
     pub fn lost_lines(&self) -> usize {
-        self.refused.dropped_lines().saturating_add(self.shared.unwritten.load(Ordering::Relaxed))
+        self.sender.dropped().saturating_add(self.shared.unwritten.load(Ordering::Relaxed))
     }
 }
 
@@ -84,6 +86,9 @@ pub enum LoggingError {
         /// Error in the filter.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// The system has no thread left for the log.
+    #[error("cannot start the thread that writes the log: {0}")]
+    Thread(io::Error),
     /// Another logger is already set in this process.
     #[error("cannot start logging: {0}")]
     Taken(Box<dyn std::error::Error + Send + Sync>),
@@ -98,19 +103,20 @@ pub fn start(config: &Logging) -> Result<(LogGuard, Option<AccessLog>), LoggingE
         .parse(filter(&config.level))
         .map_err(|source| LoggingError::Level { level: config.level.clone(), source })?;
     let shared = Shared::default();
-    let (writer, worker) = queue(output(config, shared.clone())?);
-    let handle = LogHandle { writer: writer.clone(), refused: writer.error_counter(), shared };
-    let access_log = config.access_log.then(|| AccessLog::new(config.format, writer.clone()));
+    let output = output(config, shared.clone())?;
+    let (sender, writer) = queue::start(output, config.when_full).map_err(LoggingError::Thread)?;
+    let handle = LogHandle { sender: sender.clone(), shared };
+    let access_log = config.access_log.then(|| AccessLog::new(config.format, sender.clone()));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(move || writer.clone())
+        .with_writer(move || sender.clone())
         .with_ansi(false);
     let started = match config.format {
         LogFormat::Text => subscriber.try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
     };
     started.map_err(LoggingError::Taken)?;
-    Ok((LogGuard { _worker: worker, handle }, access_log))
+    Ok((LogGuard { _writer: writer, handle }, access_log))
 }
 
 /// Returns the filter for `level`. A plain level is for the gateway, so the filter for libraries is added to it. Any
@@ -129,11 +135,6 @@ fn output(config: &Logging, shared: Shared) -> Result<Output, LoggingError> {
         LogOutput::File => Output::file(Path::new(path), shared)
             .map_err(|source| LoggingError::File { path: path.clone(), source }),
     }
-}
-
-fn queue(output: Output) -> (NonBlocking, WorkerGuard) {
-    // The log's thread flushes when its queue is empty, so no line stays in the batch.
-    NonBlockingBuilder::default().lossy(true).thread_name("log").finish(output)
 }
 
 #[cfg(test)]

@@ -7,10 +7,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Serialize;
-use tracing_appender::non_blocking::NonBlocking;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
+use super::queue::Sender;
 use crate::config::LogFormat;
 
 /// Maximum length of a user's name in the log, in bytes. The gateway has no control over the names.
@@ -19,7 +19,7 @@ const MAX_USER: usize = 128;
 /// Writer of the access log.
 pub struct AccessLog {
     format: LogFormat,
-    writer: NonBlocking,
+    sender: Sender,
 }
 
 /// Fields of the log line of one request. None of them is secret: no query, no credentials, no body.
@@ -89,21 +89,20 @@ struct Buffers {
 }
 
 thread_local! {
-    /// Buffers in which a line is composed, so that only its place in the queue needs an allocation.
+    /// Buffers in which a line is composed, so that a line needs no allocation.
     static BUFFERS: RefCell<Buffers> = RefCell::default();
 }
 
 impl AccessLog {
-    pub(super) fn new(format: LogFormat, writer: NonBlocking) -> Self {
-        AccessLog { format, writer }
+    pub(super) fn new(format: LogFormat, sender: Sender) -> Self {
+        AccessLog { format, sender }
     }
 
     /// Queues the line of one request.
     pub fn write(&self, record: &Record<'_>) {
         BUFFERS.with_borrow_mut(|buffers| {
             if format_line(self.format, record, buffers).is_ok() {
-                // The queue either accepts the line, or drops and counts it. It never fails and never waits.
-                let _ = self.writer.clone().write(&buffers.line);
+                self.sender.send(&buffers.line);
             }
         });
     }
