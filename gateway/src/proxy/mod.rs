@@ -117,7 +117,7 @@ impl ProxyHttp for Gateway {
         RequestCtx::new(
             self.parts.live.load(),
             &self.parts.request_log.metrics.requests_active,
-            self.parts.request_log.timelines.is_some(),
+            self.parts.request_log.records_phases(),
         )
     }
     // ANCHOR_END: new_ctx

@@ -54,6 +54,12 @@ impl Timeline {
             *free = Some((phase, after));
         }
     }
+
+    /// Returns the time at which a phase was last reached; `None` if it was not recorded.
+    pub fn last(&self, phase: Phase) -> Option<Duration> {
+        let marks = self.marks.iter().rev().flatten();
+        marks.copied().find_map(|(reached, after)| (reached == phase).then_some(after))
+    }
 }
 
 /// Virtual host, route and tag of a request. Each is empty if the request was not routed.
@@ -148,7 +154,7 @@ impl Default for Timelines {
 
 impl Timelines {
     /// Adds a request that has ended.
-    pub fn keep(&self, record: &Record<'_>, way: Way<'_>, timeline: &Timeline) {
+    pub fn keep(&self, record: &Record<'_>, timeline: &Timeline) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let Some(mut slot) = self.slots[number % KEPT].try_lock() else { return };
         let entry = slot.get_or_insert_default();
@@ -159,9 +165,9 @@ impl Timelines {
             (&mut entry.method, record.method),
             (&mut entry.host, record.host),
             (&mut entry.path, record.path),
-            (&mut entry.virtual_host, way.virtual_host),
-            (&mut entry.route, way.route),
-            (&mut entry.tag, way.tag),
+            (&mut entry.virtual_host, record.way.virtual_host),
+            (&mut entry.route, record.way.route),
+            (&mut entry.tag, record.way.tag),
         ] {
             kept.clear();
             kept.push_str(text);
@@ -231,6 +237,8 @@ impl From<&Entry> for RecentRequest {
 
 #[cfg(test)]
 mod tests {
+    use pingora::http::RequestHeader;
+
     use super::*;
 
     fn keep(timelines: &Timelines, id: &str, backend: Option<&str>) {
@@ -251,9 +259,13 @@ mod tests {
             bytes_received: 0,
             attempts: 1,
             error: None,
+            way: Way { virtual_host: "a.example", route: "/", tag: "a" },
+            request: &RequestHeader::build("GET", b"/x", None).unwrap(),
+            tls: None,
+            server_name: None,
+            timeline: None,
         };
-        let way = Way { virtual_host: "a.example", route: "/", tag: "a" };
-        timelines.keep(&record, way, &timeline);
+        timelines.keep(&record, &timeline);
     }
 
     #[test]

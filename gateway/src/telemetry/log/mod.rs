@@ -7,6 +7,7 @@
 mod access;
 mod output;
 mod queue;
+mod values;
 
 use std::io;
 use std::path::Path;
@@ -33,9 +34,9 @@ const LIBRARIES: &str = "pingora_core=warn,pingora_core::apps=off,pingora_core::
                          pingora_proxy::proxy_h1=error,pingora_proxy::proxy_h2=error,h2=error,\
                          pingora_load_balancing=warn,hickory_net=error,hickory_resolver=error";
 
-/// Guard that keeps the log's thread alive. When the guard is dropped, the queued lines are written.
+/// Guard that keeps the threads alive that write the log. When the guard is dropped, the queued lines are written.
 pub struct LogGuard {
-    _writer: Writer,
+    _writers: Vec<Writer>,
     handle: LogHandle,
 }
 
@@ -48,22 +49,28 @@ impl LogGuard {
 
 /// Handle by which the rest of the process controls the log.
 #[derive(Clone)]
-pub struct LogHandle {
+pub struct LogHandle(Vec<Destination>);
+
+/// Output of a log, with its queue.
+#[derive(Clone)]
+struct Destination {
     sender: Sender,
     shared: Shared,
 }
 
 impl LogHandle {
-    /// Makes the log's thread open its file again, because the file was renamed. Does not wait for the thread.
+    /// Makes the threads of the log open their files again, because the files were renamed. Does not wait for them.
     pub fn reopen(&self) {
-        self.shared.reopen.store(true, Ordering::Release);
-        self.sender.wake();
+        for Destination { sender, shared } in &self.0 {
+            shared.reopen.store(true, Ordering::Release);
+            sender.wake();
+        }
     }
 
-    /// Returns the number of lines lost since the start, because the queue was full or the output could not be
-    /// written.
+    /// Returns the number of lines lost since the start, because a queue was full or an output could not be written.
     pub fn lost_lines(&self) -> usize {
-        self.sender.dropped().saturating_add(self.shared.unwritten.load(Ordering::Relaxed))
+        let lost = |to: &Destination| to.sender.dropped() + to.shared.unwritten.load(Ordering::Relaxed);
+        self.0.iter().map(lost).sum()
     }
 }
 
@@ -78,6 +85,9 @@ pub enum LoggingError {
         /// Error of the system.
         source: io::Error,
     },
+    /// The format of the access log is not valid.
+    #[error("cannot read the format of the access log (logging.access_format): {0}")]
+    Format(String),
     /// The filter cannot be read.
     #[error("cannot read the log filter '{level}' (logging.level): {source}")]
     Level {
@@ -102,11 +112,19 @@ pub fn start(config: &Logging) -> Result<(LogGuard, Option<AccessLog>), LoggingE
     let filter = EnvFilter::builder()
         .parse(filter(&config.level))
         .map_err(|source| LoggingError::Level { level: config.level.clone(), source })?;
-    let shared = Shared::default();
-    let output = output(config, shared.clone())?;
-    let (sender, writer) = queue::start(output, config.when_full).map_err(LoggingError::Thread)?;
-    let handle = LogHandle { sender: sender.clone(), shared };
-    let access_log = config.access_log.then(|| AccessLog::new(config.format, sender.clone()));
+    let format = config.access_format().map_err(LoggingError::Format)?;
+    let (process, writer) = open(config, &config.file_path)?;
+    let (mut destinations, mut writers) = (vec![process.clone()], vec![writer]);
+    let mut access = process.sender.clone();
+    if config.access_log && !config.access_file_path.is_empty() {
+        let with_file = Logging { output: LogOutput::File, ..config.clone() };
+        let (own, writer) = open(&with_file, &config.access_file_path)?;
+        access = own.sender.clone();
+        destinations.push(own);
+        writers.push(writer);
+    }
+    let access_log = config.access_log.then(|| AccessLog::new(config, format, access));
+    let sender = process.sender;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(move || sender.clone())
@@ -116,7 +134,7 @@ pub fn start(config: &Logging) -> Result<(LogGuard, Option<AccessLog>), LoggingE
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
     };
     started.map_err(LoggingError::Taken)?;
-    Ok((LogGuard { _writer: writer, handle }, access_log))
+    Ok((LogGuard { _writers: writers, handle: LogHandle(destinations) }, access_log))
 }
 
 /// Returns the filter for `level`. A plain level is for the gateway, so the filter for libraries is added to it. Any
@@ -128,13 +146,16 @@ fn filter(level: &str) -> String {
     }
 }
 
-fn output(config: &Logging, shared: Shared) -> Result<Output, LoggingError> {
-    let path = &config.file_path;
-    match config.output {
-        LogOutput::Console => Ok(Output::console(shared)),
-        LogOutput::File => Output::file(Path::new(path), shared)
-            .map_err(|source| LoggingError::File { path: path.clone(), source }),
-    }
+/// Opens an output, standard output or the file at `path`, and starts its thread.
+fn open(config: &Logging, path: &str) -> Result<(Destination, Writer), LoggingError> {
+    let shared = Shared::default();
+    let output = match config.output {
+        LogOutput::Console => Output::console(shared.clone()),
+        LogOutput::File => Output::file(Path::new(path), shared.clone())
+            .map_err(|source| LoggingError::File { path: path.to_owned(), source })?,
+    };
+    let (sender, writer) = queue::start(output, config.when_full).map_err(LoggingError::Thread)?;
+    Ok((Destination { sender, shared }, writer))
 }
 
 #[cfg(test)]
