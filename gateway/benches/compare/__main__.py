@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from peers import Bench
-from processes import Failure, missing, prepare
+from processes import Failure, disturbed, missing, prepare
 from rows import ROWS, Row
 from table import PAGE, Results
 
@@ -38,22 +38,15 @@ def options() -> argparse.Namespace:
 
 
 def plan(bench: Bench, rows: list[Row], results: Results) -> list[tuple[Row, list[str]]]:
-    """Returns the rows that can run, each with its subjects, and notes what is missing."""
+    """Returns the rows that can run, each with the subjects that are there, and records what is missing."""
     planned = []
     for row in rows:
         if reasons := [reason for tool in row.tools if (reason := missing(tool))]:
             results.note(row, f"Skipped: {'; '.join(reasons)}.")
             continue
-        subjects = row.subjects
-        if row.name != "policies":
-            lacking = {subject: reason for subject in subjects if (reason := bench.lacks(subject))}
-            for subject, reason in lacking.items():
-                results.note(row, f"{subject}: {reason}.")
-            subjects = [subject for subject in subjects if subject not in lacking]
-        elif reason := bench.lacks("gateway bare"):
-            results.note(row, f"Skipped: {reason}.")
-            continue
-        planned.append((row, list(subjects)))
+        reasons = {subject: bench.lacks(subject) for subject in row.subjects}
+        results.absent |= {subject: reason for subject, reason in reasons.items() if reason}
+        planned.append((row, [subject for subject in row.subjects if not reasons[subject]]))
     return planned
 
 
@@ -63,6 +56,8 @@ def measure(bench: Bench, row: Row, subjects: list[str], results: Results) -> No
     for at in range(results.rounds):
         for subject in subjects:
             print(f"\r\033[K{row.name}: round {at + 1} of {results.rounds}, {subject}", end="", file=sys.stderr, flush=True)
+            results.measured += 1
+            results.disturbed += disturbed()
             try:
                 runs.setdefault(subject, []).append(row.run(bench, subject))
             except (Failure, OSError, subprocess.SubprocessError) as error:
@@ -89,7 +84,7 @@ def main() -> int:
     try:
         planned = plan(bench, rows, results)
         total = sum(len(subjects) * row.cost(chosen.seconds) for row, subjects in planned) * chosen.rounds
-        print(f"compare: {len(planned)} rows, {chosen.rounds} rounds: about {total / 60:.0f} minutes", file=sys.stderr)
+        print(f"compare: rows: {len(planned)}, rounds: {chosen.rounds}, duration: about {total / 60:.0f} min", file=sys.stderr)
         began = time.monotonic()
         bench.start_origin()
         for row, subjects in planned:
@@ -98,7 +93,7 @@ def main() -> int:
         if bench.origin:
             bench.origin.end()
         shutil.rmtree(directory, ignore_errors=True)
-    print(f"\r\033[Kcompare: took {(time.monotonic() - began) / 60:.1f} minutes", file=sys.stderr)
+    print(f"\r\033[Kcompare: took {(time.monotonic() - began) / 60:.1f} min", file=sys.stderr)
     print(results.tables())
     if chosen.write:
         results.write_page()

@@ -14,8 +14,8 @@ from processes import LOAD_CORES, PROXY_CORE, Process, missing, reserve_port, ru
 TEMPLATES = Path(__file__).resolve().parent.parent / "peers"
 ANSWER = "0" * 66
 MIB = 1 << 20
-BALANCED = ("forwarder", "gateway bare", "nginx bare", "HAProxy bare", "Envoy bare", "gateway equal", "nginx equal", "HAProxy equal")
-NO_FORWARDER = BALANCED[1:]  # sample 1 has no TLS listener
+BARE = ("forwarder", "gateway bare", "nginx bare", "HAProxy bare", "Envoy bare")
+EQUAL = ("gateway equal", "nginx equal", "HAProxy equal")
 FILES = {
     "gateway bare": "gateway-bare.toml", "gateway equal": "gateway-equal.toml", "gateway default": "gateway-default.toml",
     "nginx bare": "nginx-bare.conf", "nginx equal": "nginx-equal.conf", "HAProxy bare": "haproxy-bare.cfg",
@@ -53,16 +53,16 @@ class Bench:
 
     def lacks(self, subject: str) -> str | None:
         """Returns the reason why a subject cannot run; `None` if it can."""
-        if subject in ("forwarder",) or subject.startswith("gateway"):
+        if subject not in FILES or subject.startswith("gateway"):  # the forwarder, the gateway, and its policies
             binary = self.forwarder if subject == "forwarder" else self.gateway
-            return None if os.access(binary, os.X_OK) else f"{binary} is not there (cargo build --release)"
+            return None if os.access(binary, os.X_OK) else f"{binary.name} is not built (cargo build --release -p {binary.name})"
         return missing(subject.split()[0].lower())
 
     def start_origin(self) -> None:
         """Starts the HTTP origin, which serves until the run ends."""
-        file, logs = self._write("origin.conf", self.directory, lambda text: text, {})
+        file, logs = self._write("origin.conf", self.directory, str, {})
         self.origin = Process("origin", ["nginx", "-c", str(file)], LOAD_CORES, logs / "output.log")
-        self.origin.wait_until_it_answers(self.port("ORIGIN1"))
+        self.origin.wait_for("HTTP/1.1 200", self.port("ORIGIN1"))
 
     def _write(self, template: str, directory: Path, edit: Edit, names: dict[str, str]) -> tuple[Path, Path]:
         logs = directory / "logs"  # apart from the configuration, whose directory the gateway watches
@@ -74,9 +74,9 @@ class Bench:
         return file, logs
 
     @contextlib.contextmanager
-    def subject(self, name: str, edit: Edit = lambda text: text, answers: bool = True, **names: str) -> Iterator[Process]:
-        """Starts a subject on the proxy's core, waits for its first answer, and ends it. `edit` changes its template,
-        `names` replaces placeholders."""
+    def subject(self, name: str, edit: Edit = str, expected: str = "HTTP/1.1 200", **names: str) -> Iterator[Process]:
+        """Starts a subject on the proxy's core, waits for its first answer (the expected one), and ends it. `edit` changes
+        its template, `names` are values of placeholders."""
         directory = Path(tempfile.mkdtemp(dir=self.directory))
         directory.chmod(0o755)
         env: dict[str, str] = {}
@@ -96,8 +96,7 @@ class Bench:
         process = Process(name, command, PROXY_CORE, logs / "output.log", env)
         process.config = file
         try:
-            if answers:
-                process.wait_until_it_answers(self.port("HTTP"))
+            process.wait_for(expected, self.port("HTTP"))
             yield process
         finally:
             process.end()

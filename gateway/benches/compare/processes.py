@@ -40,6 +40,18 @@ def missing(tool: str) -> str | None:
     return f"{tool} is not installed (apt-get install {PACKAGES.get(tool, tool)})"
 
 
+def disturbed() -> bool:
+    """Returns true if other programs use a tenth of the two cores or more. Nothing of this run may be at work."""
+    def busy() -> int:
+        lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+        used = {line[0]: sum(map(int, line[1:4] + line[6:9])) for line in lines if line[0].startswith("cpu")}
+        return sum(used[f"cpu{core}"] for core in PROXY_CORE | LOAD_CORES)
+
+    before = busy()
+    time.sleep(0.2)
+    return busy() - before >= 0.2 * _TICKS * 2 * 0.1
+
+
 def reserve_port() -> int:
     """Returns a free port of 127.0.0.1. It stays bound, without listening, so that the kernel gives it to no client
     connection. A server that sets SO_REUSEADDR can still listen on it."""
@@ -56,19 +68,20 @@ class Process:
     def __init__(self, name: str, command: list[str], cores: set[int], output: Path, env: dict[str, str] | None = None):
         self.name, self.output = name, output
         self.config = Path()  # its configuration file, if it has one
+        self.started = time.monotonic()
         with output.open("wb") as file:
             self.child = subprocess.Popen(
                 command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
                 env=os.environ | (env or {}), preexec_fn=lambda: os.sched_setaffinity(0, cores))
 
-    def wait_until_it_answers(self, port: int, pause: float = 0.02) -> None:
-        """Waits until a request to `port` gets 200."""
+    def wait_for(self, expected: str, port: int) -> None:
+        """Waits until the response to a request to `port` has the expected text in its head."""
         deadline = time.monotonic() + 60
-        while not (response := ask(port)).startswith(b"HTTP/1.1 200"):
+        while expected.encode() not in (head := ask(port).partition(b"\r\n\r\n")[0]):
             if self.child.poll() is not None or time.monotonic() > deadline:
                 tail = self.output.read_bytes()[-600:].decode(errors="replace")
-                raise Failure(f"{self.name} does not answer on port {port}: it sent {response[:40]!r} and wrote {tail!r}")
-            time.sleep(pause)
+                raise Failure(f"{self.name} did not answer {expected!r} on port {port}, but {head[:40]!r}; it wrote {tail!r}")
+            time.sleep(0.001)
 
     def _tree(self) -> list[int]:
         found = [self.child.pid]

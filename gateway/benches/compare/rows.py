@@ -6,25 +6,18 @@ import hmac
 import json
 import os
 import signal
-import ssl
-import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from clients import idle_connection, tls_context
-from peers import ANSWER, BALANCED, MIB, NO_FORWARDER, Bench
-from processes import LOAD_CORES, Failure, Process, ask, number, run_tool
+from clients import idle_connection
+from loads import HERE, Load, Values, h2load, loaded, python_load, wrk
+from peers import BARE, EQUAL, MIB, Bench
+from processes import LOAD_CORES, Failure, Process
 
-HERE = Path(__file__).resolve().parent
 IDLE = 2000
 HOSTS = 10_000
-CIPHER = "TLS_AES_128_GCM_SHA256"
-Values = dict[str, float]
-Load = Callable[[Bench, float], tuple[int, float, float]]
 
 
 @dataclass(frozen=True)
@@ -40,77 +33,7 @@ class Row:
 
     def cost(self, seconds: float) -> float:
         """Returns the estimated duration of one run of one subject, in seconds."""
-        return seconds + min(1, seconds) + 0.8 if self.load else 4
-
-
-def loaded(bench: Bench, process: Process, load: Load) -> Values:
-    """Returns the figures of a subject under load, after a short load that does not count."""
-    load(bench, min(1, bench.seconds))
-    before = process.cpu()
-    count, rate, p99 = load(bench, bench.seconds)
-    return {"CPU µs": (process.cpu() - before) / count * 1e6, "per second": rate, "p99 ms": p99 * 1e3}
-
-
-def results(output: str, least: int = 0) -> tuple[int, float, float]:
-    """Reads the line of results of load.lua or clients.py, and refuses errors and answers shorter than `least`."""
-    found = [line.split()[1:] for line in output.splitlines() if line.startswith("RESULT ")]
-    if not found:
-        raise Failure(f"the load printed no results: {output[-300:]!r}")
-    count, duration, size, p99, status, errors = map(int, found[0])
-    if status or errors or not count:
-        raise Failure(f"{count} requests, of which {status} did not get 2xx; {errors} socket errors")
-    if size < count * least:
-        raise Failure(f"{size} bytes came for {count} requests, less than {least} each")
-    return count, count / duration * 1e6, p99 / 1e6
-
-
-def wrk(path: str = "/", tls: bool = False, connections: int = 64, upload: int = 0, least: int = len(ANSWER),
-        fields: tuple[str, ...] = ()) -> Load:
-    """Returns a load by wrk, with one thread."""
-    def load(bench: Bench, seconds: float) -> tuple[int, float, float]:
-        if tls:
-            check_tls(bench.port("HTTPS"))
-        url = f"https://127.0.0.1:{bench.port('HTTPS')}{path}" if tls else f"http://127.0.0.1:{bench.port('HTTP')}{path}"
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(HERE / "load.lua")]
-        for field in fields:
-            command += ["-H", field]
-        return results(run_tool([*command, url], seconds, {"BENCH_UPLOAD": str(upload)}), least)
-    return load
-
-
-def h2load(bench: Bench, seconds: float) -> tuple[int, float, float]:
-    """A load of 8 HTTP/2 connections, each with 8 requests in flight. Its log has the time of each request."""
-    check_tls(bench.port("HTTPS"))
-    with tempfile.NamedTemporaryFile(dir=bench.directory) as log:
-        Path(log.name).unlink()  # h2load appends to a file that is there
-        output = run_tool(["h2load", "-t1", "-c8", "-m8", "-D", str(max(1, round(seconds))), f"--log-file={log.name}",
-                           f"https://127.0.0.1:{bench.port('HTTPS')}/"], seconds)
-        lines = [line.split("\t") for line in Path(log.name).read_text().splitlines()]
-        Path(log.name).touch()
-    bad = {status for _, status, _ in lines if status != "200"}
-    for kind in ("failed", "errored", "timeout"):
-        if number(rf"(\d+) {kind}", output):
-            bad.add(kind)
-    if bad or not lines:
-        raise Failure(f"h2load: {len(lines)} requests, with {sorted(bad)}")
-    times = sorted(int(time) for _, _, time in lines)
-    return len(times), number(r"finished in .*?, ([\d.]+) req/s", output), times[len(times) * 99 // 100] / 1e6
-
-
-def check_tls(port: int) -> None:
-    """Refuses a subject that does not agree on the same TLS as the others."""
-    with tls_context().wrap_socket(socket.create_connection(("127.0.0.1", port))) as connection:
-        if (connection.version(), connection.cipher()[0]) != ("TLSv1.3", CIPHER):
-            raise Failure(f"TLS is {connection.version()} with {connection.cipher()[0]}, not TLSv1.3 with {CIPHER}")
-
-
-def python_load(*arguments: str, port: str = "HTTP") -> Load:
-    """Returns a load by clients.py."""
-    def load(bench: Bench, seconds: float) -> tuple[int, float, float]:
-        client, *more = arguments
-        return results(run_tool([sys.executable, str(HERE / "clients.py"), client, str(bench.port(port)), str(seconds), *more],
-                                seconds))
-    return load
+        return seconds + min(1, seconds) + 0.9 if self.load else 4
 
 
 def under(load: Load) -> Callable[[Bench, str], Values]:
@@ -126,7 +49,7 @@ def websockets(bench: Bench, subject: str) -> Values:
     origin = Process("WebSocket origin", [sys.executable, str(HERE / "clients.py"), "websocket-origin",
                                           *bench.sockets.values()], LOAD_CORES, bench.directory / "websocket-origin.log")
     try:
-        origin.wait_until_it_answers(int(bench.sockets["ORIGIN1"]))
+        origin.wait_for("HTTP/1.1 200", int(bench.sockets["ORIGIN1"]))
         with bench.subject(subject, **bench.sockets) as process:
             return loaded(bench, process, python_load("websockets"))
     finally:
@@ -136,7 +59,8 @@ def websockets(bench: Bench, subject: str) -> Values:
 def token(secret: bytes) -> str:
     """Returns a JWT (HS256) that is valid for a day."""
     part = lambda data: base64.urlsafe_b64encode(data).rstrip(b"=")
-    signed = part(b'{"alg":"HS256","typ":"JWT"}') + b"." + part(json.dumps({"sub": "bench", "exp": int(time.time()) + 86400}).encode())
+    claims = json.dumps({"sub": "bench", "exp": int(time.time()) + 86400})
+    signed = part(b'{"alg":"HS256","typ":"JWT"}') + b"." + part(claims.encode())
     return (signed + b"." + part(hmac.new(secret, signed, hashlib.sha256).digest())).decode()
 
 
@@ -151,7 +75,8 @@ POLICIES: dict[str, tuple[str, str]] = {
     "access log (JSON, file)": ("access_log = false", "access_log = true"),
     "metrics": ("[metrics]\nenabled = false", '[metrics]\nlisten_addr = "127.0.0.1:@METRICS@"'),
     "rate limit": ("", "[rate_limit]\nrequests = 16000000"),
-    "header rules (two fields)": ("request_set = {}", 'request_set = { "X-Proxy" = "bench" }\nresponse_set = { "X-Served-By" = "bench" }'),
+    "header rules (two fields)": (
+        "request_set = {}", 'request_set = { "X-Proxy" = "bench" }\nresponse_set = { "X-Served-By" = "bench" }'),
     "security headers (three fields)": (
         'x_content_type_options = ""\nx_frame_options = ""\nreferrer_policy = ""\n', ""),
     "CORS": ("", '[cors]\nallow_origins = ["https://app.example.com"]'),
@@ -163,7 +88,8 @@ POLICIES: dict[str, tuple[str, str]] = {
     "circuit breaker": ("[circuit_breaker]\nenabled = false", "[circuit_breaker]"),
     "retries": ("attempts = 1", "attempts = 3"),
     "least connections, three probed backends": (
-        "[health_check]\nenabled = false", "[balancing]\nalgorithm = \"least_connections\"\n[health_check]\npath = \"/health\"\n" + "".join(
+        "[health_check]\nenabled = false",
+        '[balancing]\nalgorithm = "least_connections"\n[health_check]\npath = "/health"\n' + "".join(
             f'[[backends]]\nid = "b{at}"\naddress = "127.0.0.1:@ORIGIN{at}@"\ntags = ["all"]\n' for at in (2, 3))),
 }
 
@@ -181,12 +107,7 @@ def policy(bench: Bench, name: str) -> Values:
             raise Failure(f"gateway-bare.toml has no {old!r} for the policy {name!r}")
         return template.replace(old, new, 1) if old else f"{template}\n{new}\n"
 
-    locked = "[auth]" in new
-    with bench.subject("gateway bare", edit, answers=not locked) as process:
-        while locked and not ask(bench.port("HTTP")).startswith(b"HTTP/1.1 401"):
-            if process.child.poll() is not None:
-                raise Failure(f"the gateway did not start: {process.output.read_bytes()[-400:]!r}")
-            time.sleep(0.02)
+    with bench.subject("gateway bare", edit, "HTTP/1.1 401" if "[auth]" in new else "HTTP/1.1 200") as process:
         return loaded(bench, process, wrk(fields=POLICY_FIELDS, least=20))
 
 
@@ -210,10 +131,8 @@ def idle(kind: str) -> Callable[[Bench, str], Values]:
 
 def start(bench: Bench, subject: str) -> Values:
     """Time to the first answer, and resident memory half a second later."""
-    began = time.monotonic()
-    with bench.subject(subject, answers=False) as process:
-        process.wait_until_it_answers(bench.port("HTTP"), pause=0.001)
-        taken = time.monotonic() - began
+    with bench.subject(subject) as process:
+        taken = time.monotonic() - process.started
         time.sleep(0.5)
         return {"ms to the first answer": taken * 1e3, "MiB resident": process.resident() / MIB}
 
@@ -243,34 +162,32 @@ def reload(bench: Bench, subject: str) -> Values:
         os.replace(new, process.config)
         began = time.monotonic()
         os.kill(process.child.pid, signal.SIGHUP)
-        while b": r2" not in ask(bench.port("HTTP")):
-            if time.monotonic() - began > 60:
-                raise Failure(f"{subject} did not apply the new configuration: {process.output.read_bytes()[-400:]!r}")
-            time.sleep(0.001)
+        process.wait_for(": r2", bench.port("HTTP"))
         return {"ms to applied": (time.monotonic() - began) * 1e3, "CPU ms": (process.cpu() - before) * 1e3}
 
 
 WRK = ("wrk",)
-STARTED = ("forwarder", "gateway default", "gateway equal", "nginx bare", "nginx equal", "HAProxy bare", "HAProxy equal", "Envoy bare")
+ALL = BARE + EQUAL
+WITH_TLS = ALL[1:]  # sample 1 has no TLS listener
 ROWS = (
-    Row("small", "HTTP/1.1: GET with a 66-byte answer, 64 kept connections (wrk)", BALANCED, under(wrk()), WRK),
-    Row("http2", "HTTP/2 over TLS: the same answer, 8 connections with 8 requests in flight each (h2load)", NO_FORWARDER,
+    Row("small", "HTTP/1.1: GET with a 66-byte answer, 64 kept connections (wrk)", ALL, under(wrk()), WRK),
+    Row("http2", "HTTP/2 over TLS: the same answer, 8 connections with 8 requests in flight each (h2load)", WITH_TLS,
         under(h2load), ("h2load",)),
-    Row("tls", "HTTP/1.1 over TLS 1.3: the same answer, 64 kept connections (wrk)", NO_FORWARDER, under(wrk(tls=True)), WRK),
-    Row("handshake-full", "TLS 1.3: a full handshake (ECDSA P-256) and one request for each connection", NO_FORWARDER,
+    Row("tls", "HTTP/1.1 over TLS 1.3: the same answer, 64 kept connections (wrk)", WITH_TLS, under(wrk(tls=True)), WRK),
+    Row("handshake-full", "TLS 1.3: a full handshake (ECDSA P-256) and one request for each connection", WITH_TLS,
         under(python_load("handshakes", "full", port="HTTPS"))),
-    Row("handshake-resumed", "TLS 1.3: a resumed handshake and one request for each connection", NO_FORWARDER,
+    Row("handshake-resumed", "TLS 1.3: a resumed handshake and one request for each connection", WITH_TLS,
         under(python_load("handshakes", "resumed", port="HTTPS"))),
-    Row("down", "HTTP/1.1: a body of 1 MiB from the origin, 16 kept connections (wrk)", BALANCED,
+    Row("down", "HTTP/1.1: a body of 1 MiB from the origin, 16 kept connections (wrk)", ALL,
         under(wrk("/down", connections=16, least=MIB)), WRK),
-    Row("up", "HTTP/1.1: a body of 1 MiB to the origin, 16 kept connections (wrk)", BALANCED,
+    Row("up", "HTTP/1.1: a body of 1 MiB to the origin, 16 kept connections (wrk)", ALL,
         under(wrk("/up", connections=16, upload=MIB)), WRK),
-    Row("websocket", "100 WebSockets, each with one 64-byte message on its way to the origin or back", BALANCED, websockets),
+    Row("websocket", "100 WebSockets, each with one 64-byte message on its way to the origin or back", ALL, websockets),
     Row("policies", "The gateway with one policy at a time, for the load of `small`", tuple(POLICIES), policy, WRK),
     *(Row(f"idle-{kind.lower().replace('/', '')}", f"Memory of an idle kept connection: {kind}, {IDLE} connections after one "
-          "request each", BALANCED[:5] if kind == "plain" else NO_FORWARDER[:4], idle(kind), load=False)
+          "request each", BARE if kind == "plain" else BARE[1:], idle(kind), load=False)
       for kind in ("plain", "TLS", "HTTP/2")),
-    Row("start", "Start: time to the first answer, and resident memory then", STARTED, start, load=False),
+    Row("start", "Start: time to the first answer, and resident memory then", (*ALL, "gateway default"), start, load=False),
     Row("reload", f"Reload with {HOSTS} virtual hosts: time from SIGHUP to the first response of the new configuration",
         ("gateway bare", "nginx bare"), reload, load=False),
 )

@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 from statistics import median
 
-from rows import ROWS, Row, Values
+from loads import Values
+from rows import ROWS, Row
 
 PAGE = Path(__file__).resolve().parents[3] / "docs/src/BENCH.md"
 TEMPLATE = Path(__file__).resolve().parent / "page.tmpl"
@@ -29,12 +30,14 @@ class Results:
     def __init__(self, rounds: int, seconds: float):
         self.rounds, self.seconds = rounds, seconds
         self.runs: dict[str, Runs] = {}
-        self.notes: dict[str, list[str]] = {}
+        self.notes: dict[str, str] = {}
+        self.absent: dict[str, str] = {}  # subjects, each with the reason
         self.failed = False
+        self.measured = self.disturbed = 0  # runs, and those that began while other programs used the cores
 
     def note(self, row: Row, text: str, failed: bool = False) -> None:
-        """Records why a row or a subject has no figures."""
-        self.notes.setdefault(row.name, []).append(text)
+        """Records why a row has no figures."""
+        self.notes[row.name] = text
         self.failed |= failed
         if failed:
             self.runs.pop(row.name, None)
@@ -42,10 +45,13 @@ class Results:
     def tables(self) -> str:
         """Returns the tables of all rows and of the ratios, in Markdown."""
         rows = [row for row in ROWS if row.name in self.runs or row.name in self.notes]
-        return "\n\n".join([self._table(row) for row in rows] + ["### Ratios", self._ratios(rows)])
+        warning = f"**Other programs used the cores in {self.disturbed} of {self.measured} runs: do not rely on the figures.**"
+        parts = [warning] if self.disturbed else []
+        parts += [f"Not measured: {subject}, because {reason}." for subject, reason in self.absent.items()]
+        return "\n\n".join([*parts, *map(self._table, rows), "### Ratios", self._ratios(rows)])
 
     def _table(self, row: Row) -> str:
-        parts = [f"### {row.name}", row.about + "."] + [f"**{note}**" for note in self.notes.get(row.name, [])]
+        parts = [f"### {row.name}", row.about + "."] + ([f"**{self.notes[row.name]}**"] if row.name in self.notes else [])
         if runs := self.runs.get(row.name):
             columns = list(next(iter(runs.values()))[0])
             first = columns[0]
@@ -90,8 +96,8 @@ def figure(value: float) -> str:
 def machine() -> str:
     """Returns the date, the machine, and the versions of the peers and tools."""
     models = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    versions = [version for command in ("nginx -v", "haproxy -v", "envoy --version", "wrk -v", "h2load --version", "openssl version")
-                if (version := first_version(command))]
+    commands = ("nginx -v", "haproxy -v", "envoy --version", "wrk -v", "h2load --version", "openssl version")
+    versions = [version for command in commands if (version := first_version(command))]
     return (f"{datetime.date.today():%-d %B %Y}; {os.cpu_count()} cores, {models[0] if models else platform.machine()}; "
             f"Linux {platform.release().split('-')[0]}; {', '.join(versions)}; Python {platform.python_version()}")
 
