@@ -16,7 +16,7 @@ TARGETS ?=
 # Options of `make bench`, such as BENCH='--only small --rounds 3'.
 BENCH ?=
 
-.PHONY: help setup setup-test run test check coverage cargo-deny advisories audit diagrams fuzz bench attacks book
+.PHONY: help setup setup-test run test check coverage cargo-deny advisories audit diagrams fuzz release bench attacks book
 .DEFAULT_GOAL := help
 
 help: ## List these commands
@@ -76,6 +76,9 @@ fuzz: setup ## Search for inputs that break a parser, for TIME=60 seconds on eac
 	@cargo-fuzz --version 2>/dev/null | grep -qx 'cargo-fuzz $(FUZZ)' || \
 		$(CARGO) install cargo-fuzz --version $(FUZZ) --locked
 	@gateway/fuzz/run $(TIME) $(TARGETS)
+
+release: setup ## Build the gateway for speed: trained with the load of the benchmark (needs wrk, nginx, LLVM's tools)
+	@CARGO='$(CARGO)' .ci/release
 
 bench: setup ## Compare what the gateway, nginx, HAProxy and a plain forwarder cost (needs wrk, h2load, nginx, HAProxy, Python)
 	$(CARGO) build --release -p gateway -p simple_proxy

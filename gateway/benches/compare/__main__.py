@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from peers import Bench
-from processes import Failure, disturbed, missing, prepare
+from processes import Failure, Process, disturbed, missing, prepare
 from rows import ROWS, Row
 from table import PAGE, Results
 
@@ -29,6 +29,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--binary", type=Path, default=Path("target/release/gateway"), help="the gateway's binary")
     parser.add_argument("--forwarder", type=Path, default=Path("target/release/simple_proxy"), help="sample 1's binary")
     parser.add_argument("--write", action="store_true", help=f"write the book's page, {'/'.join(PAGE.parts[-3:])}")
+    parser.add_argument("--train", action="store_true", help="only load the gateway, as `make release` does; no tables")
     parser.add_argument("--list", action="store_true", help="list the rows")
     chosen = parser.parse_args()
     unknown = set(chosen.only or ()) - {row.name for row in ROWS}
@@ -79,10 +80,16 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` ends the processes
     prepare()
     directory = Path(tempfile.mkdtemp(prefix="compare-"))
+    if chosen.train:
+        chosen.rounds, Process.gently = 1, True
     results = Results(chosen.rounds, chosen.seconds)
     bench = Bench(chosen.binary.resolve(), chosen.forwarder.resolve(), chosen.seconds, directory)
     try:
         planned = plan(bench, rows, results)
+        if chosen.train:
+            of_gateway = [(row, [name for name in subjects if row.name == "policies" or name.startswith("gateway")])
+                          for row, subjects in planned]
+            planned = [(row, subjects) for row, subjects in of_gateway if row.load and subjects]
         total = sum(len(subjects) * row.cost(chosen.seconds) for row, subjects in planned) * chosen.rounds
         print(f"compare: rows: {len(planned)}, rounds: {chosen.rounds}, duration: about {total / 60:.0f} min", file=sys.stderr)
         began = time.monotonic()
@@ -94,6 +101,8 @@ def main() -> int:
             bench.origin.end()
         shutil.rmtree(directory, ignore_errors=True)
     print(f"\r\033[Kcompare: took {(time.monotonic() - began) / 60:.1f} min", file=sys.stderr)
+    if chosen.train:
+        return int(results.failed)
     print(results.tables())
     if chosen.write:
         results.write_page()

@@ -1,5 +1,6 @@
 """Processes of a run: started on a core, waited for, measured, and ended. Also ports and tools."""
 
+import contextlib
 import os
 import re
 import resource
@@ -65,6 +66,8 @@ def reserve_port() -> int:
 class Process:
     """A process with its children, in a session of its own."""
 
+    gently = False  # True: a process may end by itself, and write a profile
+
     def __init__(self, name: str, command: list[str], cores: set[int], output: Path, env: dict[str, str] | None = None):
         self.name, self.output = name, output
         self.config = Path()  # its configuration file, if it has one
@@ -100,8 +103,12 @@ class Process:
         return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._tree()) * _PAGE
 
     def end(self) -> None:
-        """Kills the process and its children. A grace period would only cost time here."""
+        """Kills the process and its children. A grace period would only cost time here, unless they may end gently."""
         try:
+            if self.gently:
+                os.killpg(self.child.pid, signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.child.wait(20)
             os.killpg(self.child.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
