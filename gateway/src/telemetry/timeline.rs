@@ -41,24 +41,26 @@ pub enum Phase {
     Logging,
 }
 
-/// Phases that one request has reached, each with its time.
+/// Phases that one request has reached, each with its time in microseconds. A number of 32 bits lasts for an hour, and
+/// keeps the state of a request small.
 #[derive(Clone, Copy, Default)]
 pub struct Timeline {
-    marks: [Option<(Phase, Duration)>; PHASES],
+    marks: [Option<(Phase, u32)>; PHASES],
 }
 
 impl Timeline {
     /// Records that a phase was reached. `after` is the time since the request's head.
     pub fn mark(&mut self, phase: Phase, after: Duration) {
         if let Some(free) = self.marks.iter_mut().find(|mark| mark.is_none()) {
-            *free = Some((phase, after));
+            *free = Some((phase, u32::try_from(after.as_micros()).unwrap_or(u32::MAX)));
         }
     }
 
     /// Returns the time at which a phase was last reached; `None` if it was not recorded.
     pub fn last(&self, phase: Phase) -> Option<Duration> {
         let marks = self.marks.iter().rev().flatten();
-        marks.copied().find_map(|(reached, after)| (reached == phase).then_some(after))
+        let time = |after| Duration::from_micros(u64::from(after));
+        marks.copied().find_map(|(reached, after)| (reached == phase).then(|| time(after)))
     }
 }
 
@@ -211,10 +213,7 @@ impl From<&Entry> for RecentRequest {
     fn from(entry: &Entry) -> Self {
         let named = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         let since = entry.ended.and_then(|ended| ended.duration_since(UNIX_EPOCH).ok());
-        let mark = |(phase, after): &(Phase, Duration)| Mark {
-            phase: *phase,
-            at_ms: (after.as_secs_f64() * 1e6).round() / 1e3,
-        };
+        let mark = |(phase, after): &(Phase, u32)| Mark { phase: *phase, at_ms: f64::from(*after) / 1e3 };
         RecentRequest {
             request_id: entry.request_id.clone(),
             ended_at: since.map_or(0.0, |since| (since.as_secs_f64() * 1e3).round() / 1e3),
