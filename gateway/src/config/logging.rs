@@ -236,7 +236,9 @@ fn template(text: &str) -> Result<Vec<LinePart>, String> {
         let (name, after) = after.split_once('}').ok_or(format!("'{{{after}' has no closing brace"))?;
         let field = AccessField::deserialize(name.into_deserializer());
         parts.push(LinePart::Text(before.to_owned()));
-        parts.push(LinePart::Field(field.map_err(|error: NameError| error.to_string())?));
+        parts.push(LinePart::Field(
+            field.map_err(|error: NameError| error.to_string().replacen("variant", "field", 1))?,
+        ));
         rest = after;
     }
     parts.push(LinePart::Text(rest.to_owned()));
@@ -260,7 +262,7 @@ mod tests {
         assert!(matches!(format("combined"), Ok(AccessFormat::Template(_))));
         for (wrong, fault) in [
             ("common", "'common' is not a format"),
-            ("{statu}", "unknown variant `statu`"),
+            ("{statu}", "unknown field `statu`"),
             ("{status", "no closing brace"),
             ("{status}\n", "line break"),
         ] {
