@@ -13,7 +13,10 @@ MDBOOK_MERMAID := 0.17.1
 TIME ?= 60
 TARGETS ?=
 
-.PHONY: help setup setup-test run test check coverage cargo-deny advisories audit diagrams fuzz bench attacks book
+# Options of `make bench`, such as BENCH='--only small --rounds 3'.
+BENCH ?=
+
+.PHONY: help setup setup-test run test check coverage cargo-deny advisories audit diagrams fuzz release bench attacks book
 .DEFAULT_GOAL := help
 
 help: ## List these commands
@@ -74,8 +77,12 @@ fuzz: setup ## Search for inputs that break a parser, for TIME=60 seconds on eac
 		$(CARGO) install cargo-fuzz --version $(FUZZ) --locked
 	@gateway/fuzz/run $(TIME) $(TARGETS)
 
-bench: setup ## Compare the CPU time per request of the gateway and of a plain forwarder (needs wrk, nginx)
-	gateway/benches/compare
+release: setup ## Build the gateway for speed: trained with the load of the benchmark (needs wrk, nginx, LLVM's tools)
+	@CARGO='$(CARGO)' .ci/release
+
+bench: setup ## Compare what the gateway, nginx, HAProxy and a plain forwarder cost (needs wrk, h2load, nginx, HAProxy, Python)
+	$(CARGO) build --release -p gateway -p simple_proxy
+	python3 -B gateway/benches/compare $(BENCH)
 
 attacks: setup ## Measure what HTTP/2 attacks cost the gateway, nginx and HAProxy (needs nginx, HAProxy, Python)
 	$(CARGO) build --release -p gateway

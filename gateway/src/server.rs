@@ -25,7 +25,7 @@ use crate::process::start::{PrepareError, Start, StartOptions};
 use crate::process::upgrade::Listeners;
 use crate::proxy::request_log::RequestLog;
 use crate::proxy::{self, Gateway};
-use crate::telemetry::logging::{self, LoggingError};
+use crate::telemetry::log::{self, LoggingError};
 use crate::telemetry::{Metrics, Timelines};
 use crate::tls::acme::{AcmeService, Challenges, Timing};
 use crate::upstream::connection::{self, BackendConnector, ResponseLimits};
@@ -102,7 +102,7 @@ fn serve(
     let Sockets { proxy: sockets, management, metrics: metrics_listener } =
         Sockets::open(config, &mut start.listeners)?;
     let announcer = start.settle(config)?;
-    let (log, access_log) = logging::start(&config.logging)?;
+    let (log, access_log) = log::start(&config.logging)?;
 
     let metrics = Arc::new(Metrics::new()?);
     let live = Arc::new(Store::new(source, parsed, Resolution::Resolved, metrics.clone())?);

@@ -18,6 +18,7 @@ mod host;
 mod json_schema;
 mod lets_encrypt;
 mod load;
+mod logging;
 mod network;
 mod not_yet;
 mod origin;
@@ -54,6 +55,9 @@ pub use host::{Domain, InvalidHost, normalise_host};
 pub use json_schema::json_schema;
 pub use lets_encrypt::{ChallengeKind, LetsEncrypt};
 pub use load::{Overrides, Parsed, Source};
+pub use logging::{
+    AccessField, AccessFormat, LinePart, LogFormat, LogOutput, Logging, StatusClass, WhenFull,
+};
 pub use network::{Cidr, client_network};
 pub use origin::AllowedOrigin;
 pub use path::{BadPath, Paths, ReadPath, read_path};
@@ -63,11 +67,9 @@ pub use rate_limit::{RateLimit, RateLimitKey, RateLimitScope, RateLimits};
 pub use redirect::{RedirectStatus, RedirectTarget, Section};
 pub use responses::{Coding, Compression, CompressionLevel, Cors, FieldOrAny, MediaTypes};
 pub use routes::{Pattern, Route};
-pub use schema::{
-    Admin, Backend, ClientCertificate, Config, LogFormat, LogOutput, Logging, Metrics, VirtualHost,
-};
+pub use schema::{Admin, Backend, ClientCertificate, Config, Metrics, VirtualHost};
 pub use search::search;
-pub use secrets::{hide_secrets, reveal_secrets, shown_url};
+pub use secrets::{hide_secrets, is_secret, reveal_secrets, shown_url};
 pub use shares::{Rollout, RolloutState, Share};
 pub use tables::PolicyTables;
 pub(crate) use tables::policy_tables;

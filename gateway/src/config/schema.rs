@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::address::Address;
 use super::cases::Case;
 use super::lets_encrypt::LetsEncrypt;
+use super::logging::Logging;
 use super::proxy::Proxy;
 use super::routes::Route;
 use super::shares::{Rollout, Share};
@@ -116,54 +117,6 @@ impl Config {
         });
         of_hosts.max().unwrap_or(at_top)
     }
-}
-
-/// `[logging]`: level, format and output of the process log and the access log.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Logging {
-    /// Log level: trace, debug, info, warn, error, or a filter such as "info,gateway=debug".
-    pub level: String,
-    /// Format of a log line.
-    pub format: LogFormat,
-    /// Destination of log lines.
-    pub output: LogOutput,
-    /// Path of the log file; only used if `output` is `file`.
-    pub file_path: String,
-    /// True if the gateway logs each request in one line; false: there is no access log.
-    pub access_log: bool,
-}
-
-impl Default for Logging {
-    fn default() -> Self {
-        Logging {
-            level: "info".to_owned(),
-            format: LogFormat::Text,
-            output: LogOutput::Console,
-            file_path: "gateway.log".to_owned(),
-            access_log: true,
-        }
-    }
-}
-
-/// Format of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    /// Line of text for human readers.
-    Text,
-    /// JSON object on one line.
-    Json,
-}
-
-/// Destination of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LogOutput {
-    /// Standard output.
-    Console,
-    /// File at `file_path`; lines are appended.
-    File,
 }
 
 /// `[metrics]`: the listener for metrics and health checks.

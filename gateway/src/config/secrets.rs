@@ -43,7 +43,7 @@ fn is_url(key: &str) -> bool {
 }
 
 /// Returns true if the header field with this name may contain a credential.
-pub(super) fn is_secret(field: &str) -> bool {
+pub fn is_secret(field: &str) -> bool {
     const WORDS: [&str; 11] =
         ["auth", "bearer", "cookie", "credential", "key", "pass", "pwd", "secret", "session", "sig", "token"];
     let field = field.to_ascii_lowercase();

@@ -12,11 +12,11 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::{error, info, warn};
 
 use super::{Change, Persistence, Store};
 use crate::telemetry::Metrics;
+use crate::util::directory_watch::DirectoryWatch;
 use crate::util::files::Fingerprint;
 
 /// Time without events after which the files are read. The gateway waits because writing a file causes several
@@ -51,8 +51,20 @@ impl Reloader {
         let (triggers, awaited) = mpsc::channel();
         // The first look finds changes that were made before the watch began.
         let _ = triggers.send(Trigger::FileChanged);
+        let trigger = triggers.clone();
+        let report = move || {
+            // The thread ends only with the process.
+            let _ = trigger.send(Trigger::FileChanged);
+        };
+        let watch = DirectoryWatch::start(report).inspect_err(|error| {
+            warn!(
+                %error,
+                ?LOOK,
+                "the system does not report changes of files; the gateway looks for them at intervals"
+            );
+        });
         let mut following = Following {
-            watch: Watch::new(triggers.clone()),
+            watch: watch.ok(),
             store,
             metrics,
             seen: HashMap::new(),
@@ -81,7 +93,8 @@ impl Reloader {
 struct Following {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
-    watch: Watch,
+    /// Watch on the directories of the files; `None` if the system has none.
+    watch: Option<DirectoryWatch>,
     /// Fingerprint of each file at the last look.
     seen: HashMap<PathBuf, Option<Fingerprint>>,
     last_error: Option<String>,
@@ -131,7 +144,8 @@ impl Following {
     fn watch_files(&mut self) {
         let files = self.store.files();
         let files = files.iter().map(PathBuf::as_path).chain(self.store.source().file());
-        self.watch.follow(files.flat_map(directories).collect());
+        let watched = files.flat_map(directories).collect();
+        self.watch.iter_mut().for_each(|watch| watch.follow(&watched));
     }
 
     fn warn(&mut self) {
@@ -168,49 +182,6 @@ fn next(awaited: &Receiver<Trigger>) -> Option<Trigger> {
         }
     }
     Some(trigger)
-}
-
-/// Watcher that sends a trigger for each event in its directories.
-struct Watch {
-    watcher: Option<RecommendedWatcher>,
-    directories: BTreeSet<PathBuf>,
-}
-
-impl Watch {
-    fn new(triggers: Sender<Trigger>) -> Self {
-        let handler = move |event: notify::Result<notify::Event>| {
-            if event.is_ok_and(|event| !event.kind.is_access()) {
-                // The thread ends only with the process.
-                let _ = triggers.send(Trigger::FileChanged);
-            }
-        };
-        let watcher = notify::recommended_watcher(handler);
-        let watcher = watcher.inspect_err(|error| {
-            warn!(
-                %error,
-                ?LOOK,
-                "the system does not report changes of files; the gateway looks for them at intervals"
-            );
-        });
-        Watch { watcher: watcher.ok(), directories: BTreeSet::new() }
-    }
-
-    /// Makes the watcher watch these directories and no others.
-    fn follow(&mut self, directories: BTreeSet<PathBuf>) {
-        let Some(watcher) = &mut self.watcher else { return };
-        for gone in self.directories.difference(&directories) {
-            // The error is ignored: a directory that was deleted is not watched any more.
-            let _ = watcher.unwatch(gone);
-        }
-        self.directories.retain(|directory| directories.contains(directory));
-        for directory in directories {
-            if !self.directories.contains(&directory)
-                && watcher.watch(&directory, RecursiveMode::NonRecursive).is_ok()
-            {
-                self.directories.insert(directory);
-            }
-        }
-    }
 }
 
 /// Returns the directory of `file` and, if `file` is a symbolic link, the directory of the link's target.

@@ -117,7 +117,7 @@ impl ProxyHttp for Gateway {
         RequestCtx::new(
             self.parts.live.load(),
             &self.parts.request_log.metrics.requests_active,
-            self.parts.request_log.timelines.is_some(),
+            self.parts.request_log.records_phases(),
         )
     }
     // ANCHOR_END: new_ctx
@@ -305,9 +305,8 @@ impl ProxyHttp for Gateway {
         if !speaks_http2 && session.req_header().version == Version::HTTP_2 {
             cookie_crumbs::join(request)?;
         }
-        let elapsed = ctx.started_at.elapsed();
         if let Some(call) = &mut ctx.grpc {
-            call.on_request(elapsed, request)?;
+            call.on_request(ctx.started_at.elapsed(), request)?;
         }
         // ANCHOR_END: http_version
         // ANCHOR: client_fields

@@ -10,7 +10,7 @@ use pingora::proxy::Session;
 
 use crate::downstream::{session, stream};
 use crate::proxy::ctx::RequestCtx;
-use crate::telemetry::access_log::Record;
+use crate::telemetry::log::Record;
 use crate::telemetry::{AccessLog, Metrics, Timelines};
 use crate::upstream::Outcome;
 
@@ -28,6 +28,11 @@ pub struct RequestLog {
 }
 
 impl RequestLog {
+    /// Returns true if the phases of requests must be recorded.
+    pub fn records_phases(&self) -> bool {
+        self.timelines.is_some() || self.access_log.as_ref().is_some_and(AccessLog::shows_phases)
+    }
+
     /// Records a finished request. `error` is the reason if the request ended without its complete response.
     pub fn enter(&self, session: &Session, error: Option<&Error>, ctx: &mut RequestCtx) {
         let duration = ctx.started_at.elapsed();
@@ -85,12 +90,17 @@ impl RequestLog {
             bytes_received: tunnel.map_or(session.body_bytes_read() as u64, |passed| passed.received),
             attempts: ctx.attempts,
             error: ctx.error.or_else(|| tunnel?.ending?.error()),
+            way: ctx.way(),
+            request,
+            tls: session.digest().and_then(|digest| digest.ssl_digest.as_deref()),
+            server_name: session::handshake(session).and_then(|handshake| handshake.server_name.as_deref()),
+            timeline: ctx.timeline.as_ref(),
         };
         if let Some(access_log) = &self.access_log {
             access_log.write(&record);
         }
         if let (Some(timelines), Some(timeline)) = (&self.timelines, &ctx.timeline) {
-            timelines.keep(&record, ctx.way(), timeline);
+            timelines.keep(&record, timeline);
         }
     }
 }

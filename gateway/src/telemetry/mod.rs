@@ -1,25 +1,22 @@
 //! Observability: metrics, the process log, the access log, and the timelines of recent requests.
 
-pub mod access_log;
 mod acme;
 mod auth;
 mod backends;
 mod families;
 pub mod handles;
 mod limits;
-mod log_output;
-pub mod logging;
+pub mod log;
 pub mod metrics;
 mod rate_limits;
 mod rates;
 pub mod timeline;
 
-pub use access_log::AccessLog;
 pub use acme::{AcmeFamilies, AcmeMetrics};
 pub use auth::{AuthFamilies, KeySetMetrics};
 pub use backends::{BackendFamilies, BackendMetrics};
 pub use limits::{Limit, LimitMetrics};
-pub use logging::{LogGuard, LogHandle};
+pub use log::{AccessLog, LogGuard, LogHandle};
 pub use metrics::Metrics;
 pub use rate_limits::{RateLimitFamilies, Refusals, StoreMetrics};
 pub use rates::keep_rates;

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::access_log::Record;
+use super::log::Record;
 
 /// Number of requests that are kept.
 const KEPT: usize = 512;
@@ -41,18 +41,26 @@ pub enum Phase {
     Logging,
 }
 
-/// Phases that one request has reached, each with its time.
+/// Phases that one request has reached, each with its time in microseconds. A number of 32 bits lasts for an hour, and
+/// keeps the state of a request small.
 #[derive(Clone, Copy, Default)]
 pub struct Timeline {
-    marks: [Option<(Phase, Duration)>; PHASES],
+    marks: [Option<(Phase, u32)>; PHASES],
 }
 
 impl Timeline {
     /// Records that a phase was reached. `after` is the time since the request's head.
     pub fn mark(&mut self, phase: Phase, after: Duration) {
         if let Some(free) = self.marks.iter_mut().find(|mark| mark.is_none()) {
-            *free = Some((phase, after));
+            *free = Some((phase, u32::try_from(after.as_micros()).unwrap_or(u32::MAX)));
         }
+    }
+
+    /// Returns the time at which a phase was last reached; `None` if it was not recorded.
+    pub fn last(&self, phase: Phase) -> Option<Duration> {
+        let marks = self.marks.iter().rev().flatten();
+        let time = |after| Duration::from_micros(u64::from(after));
+        marks.copied().find_map(|(reached, after)| (reached == phase).then(|| time(after)))
     }
 }
 
@@ -148,7 +156,7 @@ impl Default for Timelines {
 
 impl Timelines {
     /// Adds a request that has ended.
-    pub fn keep(&self, record: &Record<'_>, way: Way<'_>, timeline: &Timeline) {
+    pub fn keep(&self, record: &Record<'_>, timeline: &Timeline) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let Some(mut slot) = self.slots[number % KEPT].try_lock() else { return };
         let entry = slot.get_or_insert_default();
@@ -159,9 +167,9 @@ impl Timelines {
             (&mut entry.method, record.method),
             (&mut entry.host, record.host),
             (&mut entry.path, record.path),
-            (&mut entry.virtual_host, way.virtual_host),
-            (&mut entry.route, way.route),
-            (&mut entry.tag, way.tag),
+            (&mut entry.virtual_host, record.way.virtual_host),
+            (&mut entry.route, record.way.route),
+            (&mut entry.tag, record.way.tag),
         ] {
             kept.clear();
             kept.push_str(text);
@@ -205,10 +213,7 @@ impl From<&Entry> for RecentRequest {
     fn from(entry: &Entry) -> Self {
         let named = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         let since = entry.ended.and_then(|ended| ended.duration_since(UNIX_EPOCH).ok());
-        let mark = |(phase, after): &(Phase, Duration)| Mark {
-            phase: *phase,
-            at_ms: (after.as_secs_f64() * 1e6).round() / 1e3,
-        };
+        let mark = |(phase, after): &(Phase, u32)| Mark { phase: *phase, at_ms: f64::from(*after) / 1e3 };
         RecentRequest {
             request_id: entry.request_id.clone(),
             ended_at: since.map_or(0.0, |since| (since.as_secs_f64() * 1e3).round() / 1e3),
@@ -231,6 +236,8 @@ impl From<&Entry> for RecentRequest {
 
 #[cfg(test)]
 mod tests {
+    use pingora::http::RequestHeader;
+
     use super::*;
 
     fn keep(timelines: &Timelines, id: &str, backend: Option<&str>) {
@@ -251,9 +258,13 @@ mod tests {
             bytes_received: 0,
             attempts: 1,
             error: None,
+            way: Way { virtual_host: "a.example", route: "/", tag: "a" },
+            request: &RequestHeader::build("GET", b"/x", None).unwrap(),
+            tls: None,
+            server_name: None,
+            timeline: None,
         };
-        let way = Way { virtual_host: "a.example", route: "/", tag: "a" };
-        timelines.keep(&record, way, &timeline);
+        timelines.keep(&record, &timeline);
     }
 
     #[test]

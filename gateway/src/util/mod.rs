@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod cache_control;
 pub mod clock;
 pub mod decimal;
+pub mod directory_watch;
 pub mod field_list;
 pub mod files;
 pub mod gauge;

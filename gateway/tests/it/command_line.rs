@@ -31,6 +31,21 @@ async fn check_says_ok_or_everything_that_is_wrong() {
     }
 }
 
+#[tokio::test]
+async fn check_explains_what_is_wrong_with_the_access_log() {
+    let text = "[logging]\naccess_format = \"{statu}\"\naccess_fields = [\"patj\"]\n\
+                access_sample_percent = { \"2xx\" = 101 }\n";
+    let file = ConfigFile::new(text);
+    let (code, said) = run(&["check", "-c", &file.path().display().to_string()], &[]).await;
+    for fault in [
+        "gateway.toml:2:17: unknown field `statu`, expected one of `timestamp`, ",
+        "gateway.toml:3:18: unknown value `patj` (did you mean `path`?); expected `timestamp` or ",
+        "gateway.toml:4:35: 101 is not a share; expected 0 to 100",
+    ] {
+        assert!(code == Some(1) && said.contains(fault), "{fault} not in\n{said}");
+    }
+}
+
 /// A pre-commit hook or a CI job does not have the secrets of the machine for which the file is made. The
 /// gateway has them.
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The log file: reopened after logrotate has renamed it, and the handling of lines that cannot be written.
+//! Log files: rotated by logrotate, read by goaccess and fail2ban, and lines that cannot be written.
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
@@ -76,8 +76,6 @@ async fn sighup_opens_the_log_again_as_well() {
     let origin = Origin::start().await;
     let gateway = Gateway::start_logging_to(&log, &[&origin], &tables(&log)).await;
     std::fs::rename(&log, &renamed).unwrap();
-    gateway.get("/anything/before").await;
-    eventually!(read(&renamed).contains("/anything/before"), "nobody has said that it was renamed");
     gateway.process.signal(Signal::SIGHUP);
     eventually!(read(&log).contains("was opened again"));
     gateway.get("/anything/after").await;
@@ -225,4 +223,197 @@ async fn a_user_that_root_has_become_opens_its_log_again_where_it_may() {
     eventually!(read(&log).contains("was opened again"));
     gateway.get("/anything/after").await;
     eventually!(read(&log).contains("/anything/after"));
+}
+
+/// Sends requests for `/anything/rN.`, with N from 0, until `stop` is called.
+struct Load {
+    stop: tokio::sync::watch::Sender<bool>,
+    sent: tokio::task::JoinHandle<usize>,
+}
+
+impl Load {
+    fn start(gateway: &Gateway) -> Load {
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let url = gateway.url("");
+        let sent = tokio::spawn(async move {
+            let client = testkit::Client::new();
+            let mut sent = 0;
+            while !*stopped.borrow() {
+                assert_eq!(client.get(format!("{url}/anything/r{sent}.")).await.status, 200);
+                sent += 1;
+            }
+            sent
+        });
+        Load { stop, sent }
+    }
+
+    async fn stop(self) -> usize {
+        self.stop.send(true).unwrap();
+        self.sent.await.unwrap()
+    }
+}
+
+/// Returns the numbers of the requests of a [`Load`] in this log, sorted. Lines of two threads that end at almost the same
+/// time may stand in any order.
+fn numbers(text: &str) -> Vec<usize> {
+    let number = |line: &str| line.split("/anything/r").nth(1)?.split('.').next()?.parse().ok();
+    let mut numbers: Vec<usize> = text.lines().filter_map(number).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// Returns true if `program` is installed. If not, the caller skips the test, but in CI the test fails.
+fn is_installed(program: &str) -> bool {
+    let is_there = std::process::Command::new(program).arg("--version").output().is_ok();
+    let missing = format!("`{program}` is not installed; `make setup-test` installs it");
+    assert!(is_there || std::env::var_os("CI").is_none(), "{missing}");
+    if !is_there {
+        eprintln!("SKIPPED: {missing}");
+    }
+    is_there
+}
+
+/// Rotates `log` once with the real logrotate.
+async fn logrotate(log: &Path, options: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let [config, state] = ["logrotate.conf", "state"].map(|name| directory.path().join(name));
+    let log = log.display();
+    std::fs::write(&config, format!("{log} {{\nrotate 9\nmissingok\n{options}\n}}\n")).unwrap();
+    let arguments = [config.to_str().unwrap(), "--force", "--state", state.to_str().unwrap()];
+    let (code, said) = Process::run(LOGROTATE, &arguments, &[]).await;
+    assert_eq!(code, Some(0), "{said}");
+}
+
+const LOGROTATE: &str = "/usr/sbin/logrotate";
+
+#[tokio::test]
+async fn logrotate_loses_no_line_with_a_signal_or_without() {
+    if !is_installed(LOGROTATE) {
+        return;
+    }
+    for with_signal in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let (log, access) = (directory.path().join("gateway.log"), directory.path().join("access.log"));
+        let origin = Origin::start().await;
+        let keys = format!("{}access_file_path = {access:?}\n", tables(&log));
+        let gateway = Gateway::start_logging_to(&log, &[&origin], &keys).await;
+        let load = Load::start(&gateway);
+        for _ in 0..3 {
+            eventually!(numbers(&read(&access)).len() > 20);
+            let options = match with_signal {
+                true => format!("postrotate\nkill -USR1 {}\nendscript", gateway.process.id()),
+                false => "nocreate".to_owned(),
+            };
+            logrotate(&access, &options).await;
+        }
+        let sent = load.stop().await;
+        let all = || {
+            let rotated = |n: usize| read(&directory.path().join(format!("access.log.{n}")));
+            (1..=3).rev().map(rotated).collect::<String>() + &read(&access)
+        };
+        eventually!(numbers(&all()).len() == sent);
+        assert!(numbers(&all()).into_iter().eq(0..sent), "{:?}", numbers(&all()));
+        assert!(!read(&log).contains("/anything/"), "the process log has no line of a request");
+        assert_eq!(gateway.metric("proxy_log_lines_dropped").await, 0.0);
+    }
+}
+
+#[tokio::test]
+async fn log_goes_on_at_its_beginning_after_logrotate_has_cut_it() {
+    if !is_installed(LOGROTATE) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("gateway.log");
+    let origin = Origin::start().await;
+    let gateway = Gateway::start_logging_to(&log, &[&origin], &tables(&log)).await;
+    let load = Load::start(&gateway);
+    eventually!(numbers(&read(&log)).len() > 20);
+    logrotate(&log, "copytruncate").await;
+    let rotated = numbers(&read(&directory.path().join("gateway.log.1")));
+    eventually!(numbers(&read(&log)).len() > 20);
+    let sent = load.stop().await;
+    eventually!(numbers(&read(&log)).last() == Some(&(sent - 1)));
+    let text = std::fs::read(&log).unwrap();
+    assert!(!text.contains(&0), "there is a hole where the old lines were");
+    // Lines between the copy and the cut are lost, as logrotate's manual says. No other line is lost, written twice or
+    // torn.
+    let mut all = [rotated, numbers(&read(&log))].concat();
+    let written = all.len();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), written);
+    let gap = (0..sent).filter(|number| all.binary_search(number).is_err()).collect::<Vec<_>>();
+    assert!(gap.last().zip(gap.first()).is_none_or(|(last, first)| last - first < 200), "{gap:?}");
+    assert!(read(&log).lines().all(|line| line.matches(" INFO ").count() == 1), "{}", read(&log));
+}
+
+#[tokio::test]
+async fn own_file_of_the_access_log_is_opened_again_by_sigusr1_as_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let [log, access, renamed] =
+        ["gateway.log", "access.log", "access.log.1"].map(|name| directory.path().join(name));
+    let origin = Origin::start().await;
+    let keys = format!("{}access_file_path = {access:?}\n", tables(&log));
+    let gateway = Gateway::start_logging_to(&log, &[&origin], &keys).await;
+    std::fs::rename(&access, &renamed).unwrap();
+    gateway.process.signal(Signal::SIGUSR1);
+    // It exists again before any request.
+    eventually!(access.exists());
+    gateway.get("/anything/after").await;
+    eventually!(read(&access).contains("GET /anything/after 200"));
+    assert_eq!((read(&renamed).as_str(), read(&log).contains("/anything/after")), ("", false));
+}
+
+#[tokio::test]
+async fn no_line_is_lost_when_the_process_ends() {
+    const SENT: usize = 2000;
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("gateway.log");
+    let origin = Origin::start().await;
+    let mut gateway = Gateway::start_logging_to(&log, &[&origin], &tables(&log)).await;
+    let client = testkit::Client::new();
+    for sent in 0..SENT {
+        assert_eq!(client.get(gateway.url(&format!("/anything/r{sent}."))).await.status, 200);
+    }
+    gateway.process.signal(Signal::SIGTERM);
+    assert!(gateway.process.ended(DEADLINE).await.success());
+    assert!(numbers(&read(&log)).into_iter().eq(0..SENT));
+}
+
+#[tokio::test]
+async fn goaccess_and_fail2ban_read_the_combined_format() {
+    if !is_installed("goaccess") || !is_installed("fail2ban-regex") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let [log, access, report] =
+        ["gateway.log", "access.log", "report.json"].map(|name| directory.path().join(name));
+    let origin = Origin::start().await;
+    let keys = format!("{}access_file_path = {access:?}\naccess_format = \"combined\"\n", tables(&log));
+    let gateway = Gateway::start_logging_to(&log, &[&origin], &keys).await;
+    let client = testkit::Client::new();
+    for path in ["/anything/a?b=c", "/status/401", "/status/401", "/anything/%22quoted%22?token=secret"] {
+        let request = http::Request::get(gateway.url(path)).header("user-agent", "a \"quoted\" \\ agent");
+        client.send(request.body(bytes::Bytes::new()).unwrap()).await;
+    }
+    eventually!(read(&access).lines().count() == 4);
+    assert!(!read(&access).contains("secret"), "{}", read(&access));
+
+    let [log, report_path] = [&access, &report].map(|path| path.display().to_string());
+    let arguments = [log.as_str(), "--log-format=COMBINED", "--no-global-config", "-o", report_path.as_str()];
+    let (code, said) = Process::run("goaccess", &arguments, &[]).await;
+    assert_eq!(code, Some(0), "{said}");
+    let report: serde_json::Value = serde_json::from_str(&read(&report)).unwrap();
+    let general = &report["general"];
+    assert_eq!(
+        (&general["valid_requests"], &general["failed_requests"]),
+        (&4.into(), &0.into()),
+        "{general}"
+    );
+
+    let rule = r#"^<ADDR> - \S+ \[\] "[^"]*" 401 "#;
+    let (code, said) = Process::run("fail2ban-regex", &[log.as_str(), rule], &[]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("4 lines, 0 ignored, 2 matched, 2 missed"), "{said}");
 }

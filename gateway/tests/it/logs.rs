@@ -1,9 +1,11 @@
 use serde_json::Value;
-use testkit::{Origin, dead_address, eventually, exchange};
+use testkit::tls::{Authority, handshake};
+use testkit::{Origin, dead_address, eventually, exchange, exchange_over};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::support::{Gateway, Setup};
+use crate::tls::{config, shows};
 
 #[tokio::test]
 async fn each_request_is_one_json_line() {
@@ -112,4 +114,54 @@ async fn client_faults_are_not_logged_as_errors() {
         let said = gateway.process.output();
         assert!(!said.contains("ERROR"), "{said}");
     }
+}
+
+#[tokio::test]
+async fn chosen_fields_tell_of_tls_of_the_attempt_and_of_the_client() {
+    let authority = Authority::new();
+    let origin = Origin::start().await;
+    let identity = authority.issue("web.test");
+    let fields = "access_fields = [\"protocol\", \"query\", \"user_agent\", \"referer\", \"tls_version\", \"tls_cipher\", \
+                  \"server_name\", \"virtual_host\", \"route\", \"tag\", \"upstream_connect_ms\", \
+                  \"upstream_response_ms\", \"upstream_ms\", \"status\"]";
+    let text = config(origin.address(), "", &[shows("web.test", &identity)]);
+    let gateway =
+        Gateway::start_with_config(&format!("[logging]\naccess_format = \"json\"\n{fields}\n{text}")).await;
+    let stream = handshake(gateway.https().await, Some("web.test"), |_| Ok(())).await.unwrap();
+    let request = "GET /delay/30?page=2&token=secret HTTP/1.1\r\nHost: web.test\r\nUser-Agent: \"x\"\r\n\
+                   Connection: close\r\n\r\n";
+    exchange_over(stream, request.as_bytes()).await;
+    let line = gateway.process.line("\"protocol\":").await;
+    let record: Value = serde_json::from_str(&line).unwrap();
+    for (field, expected) in [
+        ("protocol", "HTTP/1.1"),
+        ("query", "page=2&token=***"),
+        ("user_agent", "\"x\""),
+        ("tls_version", "TLSv1.3"),
+        ("server_name", "web.test"),
+        ("virtual_host", "web.test"),
+        ("route", "/"),
+        ("tag", "all"),
+    ] {
+        assert_eq!(record[field], expected, "{line}");
+    }
+    assert!(record["tls_cipher"].as_str().is_some_and(|cipher| cipher.starts_with("TLS_")), "{line}");
+    assert_eq!((&record["referer"], &record["status"]), (&Value::Null, &200.into()), "{line}");
+    let ms = |field: &str| record[field].as_f64().unwrap();
+    assert!(ms("upstream_connect_ms") > 0.0 && ms("upstream_response_ms") >= 30.0, "{line}");
+    assert!(ms("upstream_ms") >= ms("upstream_connect_ms") + ms("upstream_response_ms"), "{line}");
+}
+
+#[tokio::test]
+async fn sampled_classes_of_statuses_leave_the_others_whole() {
+    let origin = Origin::start().await;
+    let tables =
+        "[logging]\naccess_sample_percent = { \"2xx\" = 0 }\naccess_format = \"[{status} {path}]\"\n";
+    let gateway = Gateway::start(&[&origin], Setup { tables, ..Setup::default() }).await;
+    for path in ["/anything/hidden", "/status/404", "/anything/hidden", "/status/500"] {
+        gateway.get(path).await;
+    }
+    gateway.process.line("[500 /status/500]").await;
+    let output = gateway.process.output();
+    assert!(output.contains("[404 /status/404]") && !output.contains("hidden"), "{output}");
 }

@@ -19,7 +19,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::cases::Expect;
 use super::document::did_you_mean;
-use super::schema::{Config, LogOutput, Logging};
+use super::logging::{LogOutput, Logging};
+use super::schema::Config;
 use super::values::OneOrMany;
 
 /// Maximum number of worker threads.
@@ -171,6 +172,16 @@ fn logging(logging: &Logging, faults: &mut Faults) {
     }
     if logging.output == LogOutput::File && logging.file_path.is_empty() {
         faults.add("logging/file_path", "output = \"file\" needs the path of a file");
+    }
+    if let Err(detail) = logging.access_format() {
+        faults.add("logging/access_format", detail);
+    }
+    for (class, percent) in &logging.access_sample_percent {
+        if *percent > 100 {
+            let class = serde_json::to_string(class).unwrap_or_default();
+            let key = format!("logging/access_sample_percent/{}", class.trim_matches('"'));
+            faults.add(key, format!("{percent} is not a share; expected 0 to 100"));
+        }
     }
 }
 

@@ -1,18 +1,23 @@
 //! Process log, and the writer that it shares with the access log.
 //!
-//! Lines go through a bounded queue to a separate thread, which writes them in batches. So no request waits for a
-//! disk or a terminal. If the queue is full, lines are dropped and counted. Lines that cannot be written are counted
-//! too.
+//! Lines go through a bounded queue ([`queue`]) to a separate thread, which writes them in batches. So no request waits
+//! for a disk or a terminal. If the queue is full, lines are dropped and counted. Lines that cannot be written are
+//! counted too.
 
-use std::io::{self, Write};
+mod access;
+mod output;
+mod queue;
+mod values;
+
+use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
-use super::AccessLog;
-use super::log_output::{Output, Shared};
+pub use self::access::{AccessLog, Record};
+use self::output::{Output, Shared};
+use self::queue::{Sender, Writer};
 use crate::config::{LogFormat, LogOutput, Logging};
 
 /// Log filter for libraries. It hides lines about a library's internals, and lines that clients cause. Clients could
@@ -29,9 +34,9 @@ const LIBRARIES: &str = "pingora_core=warn,pingora_core::apps=off,pingora_core::
                          pingora_proxy::proxy_h1=error,pingora_proxy::proxy_h2=error,h2=error,\
                          pingora_load_balancing=warn,hickory_net=error,hickory_resolver=error";
 
-/// Guard that keeps the log's thread alive. When the guard is dropped, the queued lines are written.
+/// Guard that keeps the threads alive that write the log. When the guard is dropped, the queued lines are written.
 pub struct LogGuard {
-    _worker: WorkerGuard,
+    _writers: Vec<Writer>,
     handle: LogHandle,
 }
 
@@ -44,24 +49,28 @@ impl LogGuard {
 
 /// Handle by which the rest of the process controls the log.
 #[derive(Clone)]
-pub struct LogHandle {
-    writer: NonBlocking,
-    refused: ErrorCounter,
+pub struct LogHandle(Vec<Destination>);
+
+/// Output of a log, with its queue.
+#[derive(Clone)]
+struct Destination {
+    sender: Sender,
     shared: Shared,
 }
 
 impl LogHandle {
-    /// Makes the log's thread open its file again, because the file was renamed. Does not wait for the thread.
+    /// Makes the threads of the log open their files again, because the files were renamed. Does not wait for them.
     pub fn reopen(&self) {
-        self.shared.reopen.store(true, Ordering::Release);
-        // The empty write only wakes the thread. If the queue is full, the thread is awake and sees the flag anyway.
-        let _ = self.writer.clone().write(b"");
+        for Destination { sender, shared } in &self.0 {
+            shared.reopen.store(true, Ordering::Release);
+            sender.wake();
+        }
     }
 
-    /// Returns the number of lines lost since the start, because the queue was full or the output could not be
-    /// written.
+    /// Returns the number of lines lost since the start, because a queue was full or an output could not be written.
     pub fn lost_lines(&self) -> usize {
-        self.refused.dropped_lines().saturating_add(self.shared.unwritten.load(Ordering::Relaxed))
+        let lost = |to: &Destination| to.sender.dropped() + to.shared.unwritten.load(Ordering::Relaxed);
+        self.0.iter().map(lost).sum()
     }
 }
 
@@ -76,6 +85,9 @@ pub enum LoggingError {
         /// Error of the system.
         source: io::Error,
     },
+    /// The format of the access log is not valid.
+    #[error("cannot read the format of the access log (logging.access_format): {0}")]
+    Format(String),
     /// The filter cannot be read.
     #[error("cannot read the log filter '{level}' (logging.level): {source}")]
     Level {
@@ -84,6 +96,9 @@ pub enum LoggingError {
         /// Error in the filter.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// The system has no thread left for the log.
+    #[error("cannot start the thread that writes the log: {0}")]
+    Thread(io::Error),
     /// Another logger is already set in this process.
     #[error("cannot start logging: {0}")]
     Taken(Box<dyn std::error::Error + Send + Sync>),
@@ -97,20 +112,29 @@ pub fn start(config: &Logging) -> Result<(LogGuard, Option<AccessLog>), LoggingE
     let filter = EnvFilter::builder()
         .parse(filter(&config.level))
         .map_err(|source| LoggingError::Level { level: config.level.clone(), source })?;
-    let shared = Shared::default();
-    let (writer, worker) = queue(output(config, shared.clone())?);
-    let handle = LogHandle { writer: writer.clone(), refused: writer.error_counter(), shared };
-    let access_log = config.access_log.then(|| AccessLog::new(config.format, writer.clone()));
+    let format = config.access_format().map_err(LoggingError::Format)?;
+    let (process, writer) = open(config, &config.file_path)?;
+    let (mut destinations, mut writers) = (vec![process.clone()], vec![writer]);
+    let mut access = process.sender.clone();
+    if config.access_log && !config.access_file_path.is_empty() {
+        let with_file = Logging { output: LogOutput::File, ..config.clone() };
+        let (own, writer) = open(&with_file, &config.access_file_path)?;
+        access = own.sender.clone();
+        destinations.push(own);
+        writers.push(writer);
+    }
+    let access_log = config.access_log.then(|| AccessLog::new(config, format, access));
+    let sender = process.sender;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(move || writer.clone())
+        .with_writer(move || sender.clone())
         .with_ansi(false);
     let started = match config.format {
         LogFormat::Text => subscriber.try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
     };
     started.map_err(LoggingError::Taken)?;
-    Ok((LogGuard { _worker: worker, handle }, access_log))
+    Ok((LogGuard { _writers: writers, handle: LogHandle(destinations) }, access_log))
 }
 
 /// Returns the filter for `level`. A plain level is for the gateway, so the filter for libraries is added to it. Any
@@ -122,18 +146,16 @@ fn filter(level: &str) -> String {
     }
 }
 
-fn output(config: &Logging, shared: Shared) -> Result<Output, LoggingError> {
-    let path = &config.file_path;
-    match config.output {
-        LogOutput::Console => Ok(Output::console(shared)),
-        LogOutput::File => Output::file(Path::new(path), shared)
-            .map_err(|source| LoggingError::File { path: path.clone(), source }),
-    }
-}
-
-fn queue(output: Output) -> (NonBlocking, WorkerGuard) {
-    // The log's thread flushes when its queue is empty, so no line stays in the batch.
-    NonBlockingBuilder::default().lossy(true).thread_name("log").finish(output)
+/// Opens an output, standard output or the file at `path`, and starts its thread.
+fn open(config: &Logging, path: &str) -> Result<(Destination, Writer), LoggingError> {
+    let shared = Shared::default();
+    let output = match config.output {
+        LogOutput::Console => Output::console(shared.clone()),
+        LogOutput::File => Output::file(Path::new(path), shared.clone())
+            .map_err(|source| LoggingError::File { path: path.to_owned(), source })?,
+    };
+    let (sender, writer) = queue::start(output, config.when_full).map_err(LoggingError::Thread)?;
+    Ok((Destination { sender, shared }, writer))
 }
 
 #[cfg(test)]

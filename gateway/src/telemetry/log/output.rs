@@ -1,5 +1,5 @@
-//! Output of log lines: standard output, or a file. The file is opened again when the operator asks for it, because
-//! logrotate has renamed the file. The log's thread writes to the output.
+//! Output of log lines: standard output, or a file. The file is opened again when the operator asks for it, and when it
+//! was renamed or removed, as logrotate does. The log's thread writes to the output.
 //!
 //! A line that cannot be written (a full disk, a reader that has closed the pipe) is lost, and counted. Standard
 //! error reports the start and the end of such an outage. The log also reports it, as soon as a line can be written
@@ -7,6 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
-/// Maximum size of a batch, in bytes. Lines that arrive faster than they can be written are collected in a batch.
-const BATCH_BYTES: usize = 64 * 1024;
+/// Time between two looks if the file was renamed or removed.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Time without a failed write after which an outage is over. On an almost full disk, short lines can be written
 /// while long lines fail. Without this time, each long line would cause two messages on standard error.
@@ -30,17 +31,20 @@ pub(super) struct Shared {
     pub(super) unwritten: Arc<AtomicUsize>,
 }
 
-/// Writer that receives the lines of the log's queue. It never fails: lines that cannot be written are counted.
+/// Output of the log's queue. It never fails: lines that cannot be written are counted.
 pub(super) struct Output {
     target: Target,
     shared: Shared,
-    batch: Vec<u8>,
     /// True if the last write ended in the middle of a line.
     is_torn: bool,
     outage: Option<Outage>,
     /// Function that reports to the operator on standard error, when the log cannot be used.
     tell: fn(&str),
     quiet: Duration,
+    /// Time of the last look if the file was renamed or removed.
+    looked_at: Instant,
+    /// True if the file could not be opened again after it was renamed or removed. This is reported once.
+    is_homeless: bool,
 }
 
 enum Target {
@@ -71,15 +75,39 @@ impl Output {
     }
 
     fn new(target: Target, shared: Shared) -> Self {
-        let batch = Vec::with_capacity(BATCH_BYTES);
-        Output { target, shared, batch, is_torn: false, outage: None, tell: tell_on_stderr, quiet: QUIET }
+        Output {
+            target,
+            shared,
+            is_torn: false,
+            outage: None,
+            tell: tell_on_stderr,
+            quiet: QUIET,
+            looked_at: Instant::now(),
+            is_homeless: false,
+        }
     }
 
-    /// Opens the file again if the operator has asked for it. The lines in the batch are written to the new file.
-    fn reopen(&mut self) {
-        if !self.shared.reopen.swap(false, Ordering::AcqRel) {
-            return;
+    /// Opens the file again if the operator has asked for it, or if the file was renamed or removed. The next lines are
+    /// written to the new file.
+    pub(super) fn prepare(&mut self) {
+        let is_asked_for = self.shared.reopen.swap(false, Ordering::AcqRel);
+        if is_asked_for || self.has_lost_its_path() {
+            self.reopen(is_asked_for);
         }
+    }
+
+    /// Returns true if the path no longer leads to the file. Looks at most once in [`LOOK`].
+    fn has_lost_its_path(&mut self) -> bool {
+        let Target::File { path, file } = &self.target else { return false };
+        if self.looked_at.elapsed() < LOOK {
+            return false;
+        }
+        self.looked_at = Instant::now();
+        let Ok(open) = file.metadata() else { return false };
+        std::fs::metadata(path).map_or(true, |named| (named.dev(), named.ino()) != (open.dev(), open.ino()))
+    }
+
+    fn reopen(&mut self, is_asked_for: bool) {
         let Target::File { path, file } = &mut self.target else {
             info!("the log goes to standard output: there is no file to open again");
             return;
@@ -89,9 +117,12 @@ impl Output {
             Ok(new) => {
                 *file = new;
                 self.is_torn = false;
+                self.is_homeless = false;
                 info!("the log file {shown} was opened again");
             }
+            Err(_) if self.is_homeless && !is_asked_for => {}
             Err(error) => {
+                self.is_homeless = true;
                 error!(
                     "cannot open the log file {shown} again (logging.file_path): {error}; the old file is still used"
                 );
@@ -104,23 +135,19 @@ impl Output {
         }
     }
 
-    fn write_batch(&mut self) {
-        self.reopen();
-        if self.batch.is_empty() {
-            return;
-        }
+    /// Writes `lines`.
+    pub(super) fn write(&mut self, lines: &[u8]) {
         // A newline ends a line that was cut off, so that the next line does not look like its rest.
-        let mended = usize::from(self.is_torn);
-        if self.is_torn {
-            self.batch.insert(0, b'\n');
-        }
-        let (written, failed) = self.target.write_all(&self.batch);
+        let (mended, failed) = if self.is_torn { self.target.write_all(b"\n") } else { (0, None) };
+        self.is_torn &= mended == 0;
+        let (written, failed) = match failed {
+            None => self.target.write_all(lines),
+            Some(error) => (0, Some(error)),
+        };
         if let Some(last) = written.checked_sub(1) {
-            self.is_torn = self.batch.get(last) != Some(&b'\n');
+            self.is_torn = lines.get(last) != Some(&b'\n');
         }
-        let rest = self.batch.get(written.max(mended)..).unwrap_or_default();
-        let lost = memchr::memchr_iter(b'\n', rest).count();
-        self.batch.clear();
+        let lost = memchr::memchr_iter(b'\n', lines.get(written..).unwrap_or_default()).count();
         match failed {
             Some(error) => self.failed(&error, lost),
             None => self.succeeded(),
@@ -156,22 +183,6 @@ impl Output {
         (self.tell)(&format!(
             "gateway: the log is written to {target} again; {lines} lines were lost in {secs} s"
         ));
-    }
-}
-
-impl Write for Output {
-    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
-        if self.batch.len() + lines.len() > BATCH_BYTES {
-            self.write_batch();
-        }
-        self.batch.extend_from_slice(lines);
-        Ok(lines.len())
-    }
-
-    /// Writes the batch. The log's thread calls this when the queue is empty, so that no line stays in the batch.
-    fn flush(&mut self) -> io::Result<()> {
-        self.write_batch();
-        Ok(())
     }
 }
 

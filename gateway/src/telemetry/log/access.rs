@@ -1,4 +1,5 @@
-//! Access log: one line for each request, as text or JSON. The lines go to the same output as the process log.
+//! Access log: one line for each request, as text, as JSON or after a template. The lines go to the same output as the
+//! process log, or to a file of their own.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -6,20 +7,40 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::Serialize;
-use tracing_appender::non_blocking::NonBlocking;
+use pingora::http::RequestHeader;
+use pingora::protocols::tls::SslDigest;
+use serde::{Serialize, Serializer};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-use crate::config::LogFormat;
+use super::queue::Sender;
+use super::values::Value;
+use crate::config::{AccessField, AccessFormat, LinePart, Logging, StatusClass};
+use crate::telemetry::timeline::{Timeline, Way};
 
 /// Maximum length of a user's name in the log, in bytes. The gateway has no control over the names.
-const MAX_USER: usize = 128;
+pub(super) const MAX_USER: usize = 128;
 
 /// Writer of the access log.
 pub struct AccessLog {
-    format: LogFormat,
-    writer: NonBlocking,
+    line: Line,
+    /// Share of requests that are logged, in percent, by the first digit of their status.
+    sampled: [u8; 10],
+    sender: Sender,
+}
+
+/// Layout of a line.
+enum Line {
+    /// Line of text with the usual fields.
+    Text,
+    /// JSON object with the usual fields.
+    Json,
+    /// Line of text with these fields, each with its name.
+    TextOf(Vec<(String, AccessField)>),
+    /// JSON object with these fields, each with its name.
+    JsonOf(Vec<(String, AccessField)>),
+    /// Line after a template.
+    Template(Vec<LinePart>),
 }
 
 /// Fields of the log line of one request. None of them is secret: no query, no credentials, no body.
@@ -54,6 +75,16 @@ pub struct Record<'a> {
     pub attempts: u32,
     /// Description of the error; `None` if there was none.
     pub error: Option<&'a str>,
+    /// Virtual host, route and tag of the request.
+    pub way: Way<'a>,
+    /// Head of the request.
+    pub request: &'a RequestHeader,
+    /// Facts about the client's TLS handshake; `None` without TLS.
+    pub tls: Option<&'a SslDigest>,
+    /// Host that the client named in the TLS handshake; `None` if it named none.
+    pub server_name: Option<&'a str>,
+    /// Phases that the request has reached; `None` if they were not recorded.
+    pub timeline: Option<&'a Timeline>,
 }
 
 #[derive(Serialize)]
@@ -89,27 +120,61 @@ struct Buffers {
 }
 
 thread_local! {
-    /// Buffers in which a line is composed, so that only its place in the queue needs an allocation.
+    /// Buffers in which a line is composed, so that a line needs no allocation.
     static BUFFERS: RefCell<Buffers> = RefCell::default();
 }
 
 impl AccessLog {
-    pub(super) fn new(format: LogFormat, writer: NonBlocking) -> Self {
-        AccessLog { format, writer }
+    pub(super) fn new(config: &Logging, format: AccessFormat, sender: Sender) -> Self {
+        let named = |field: &AccessField| {
+            let name = serde_json::to_value(field).ok();
+            (name.as_ref().and_then(|name| name.as_str()).unwrap_or_default().to_owned(), *field)
+        };
+        let fields: Vec<_> = config.access_fields.iter().map(named).collect();
+        let line = match (format, fields.is_empty()) {
+            (AccessFormat::Text, true) => Line::Text,
+            (AccessFormat::Text, false) => Line::TextOf(fields),
+            (AccessFormat::Json, true) => Line::Json,
+            (AccessFormat::Json, false) => Line::JsonOf(fields),
+            (AccessFormat::Template(parts), _) => Line::Template(parts),
+        };
+        let share = |hundreds: u16| {
+            let class = StatusClass::of(hundreds * 100);
+            class.and_then(|class| config.access_sample_percent.get(&class)).copied().unwrap_or(100)
+        };
+        AccessLog { line, sampled: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(share), sender }
     }
 
-    /// Queues the line of one request.
+    /// Returns true if lines show the times of the attempt, so that the phases of requests must be recorded.
+    pub fn shows_phases(&self) -> bool {
+        let has_time = |field: &AccessField| {
+            use AccessField::{UpstreamConnectMs, UpstreamMs, UpstreamResponseMs};
+            matches!(field, UpstreamConnectMs | UpstreamResponseMs | UpstreamMs)
+        };
+        match &self.line {
+            Line::Text | Line::Json => false,
+            Line::TextOf(fields) | Line::JsonOf(fields) => fields.iter().any(|(_, field)| has_time(field)),
+            Line::Template(parts) => {
+                parts.iter().any(|part| matches!(part, LinePart::Field(field) if has_time(field)))
+            }
+        }
+    }
+
+    /// Queues the line of one request, unless sampling leaves it out.
     pub fn write(&self, record: &Record<'_>) {
+        let share = self.sampled.get(usize::from(record.status / 100)).copied().unwrap_or(100);
+        if share < 100 && fastrand::u8(..100) >= share {
+            return;
+        }
         BUFFERS.with_borrow_mut(|buffers| {
-            if format_line(self.format, record, buffers).is_ok() {
-                // The queue either accepts the line, or drops and counts it. It never fails and never waits.
-                let _ = self.writer.clone().write(&buffers.line);
+            if format_line(&self.line, record, buffers).is_ok() {
+                self.sender.send(&buffers.line);
             }
         });
     }
 }
 
-fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) -> std::io::Result<()> {
+fn format_line(layout: &Line, record: &Record<'_>, buffers: &mut Buffers) -> std::io::Result<()> {
     let Buffers { timestamp, message, line } = buffers;
     timestamp.clear();
     message.clear();
@@ -120,8 +185,8 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
     let Record { method, host, path, status, grpc_status, request_id, backend, .. } = *record;
     let Record { bytes, bytes_received, attempts, error, .. } = *record;
     let user = record.user.map(|user| beginning(user, MAX_USER));
-    match format {
-        LogFormat::Json => {
+    match layout {
+        Line::Json => {
             let _ = write!(message, "{method} {path} {status}");
             let (level, target, client) = ("INFO", "access", record.client);
             serde_json::to_writer(
@@ -148,7 +213,7 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
                 },
             )?;
         }
-        LogFormat::Text => {
+        Line::Text => {
             // The client may send any bytes in the host, and non-ASCII bytes in the path. Because both are escaped
             // and quoted, they can forge neither a line nor a field.
             let path = path.escape_debug();
@@ -175,24 +240,58 @@ fn format_line(format: LogFormat, record: &Record<'_>, buffers: &mut Buffers) ->
                 write!(line, " error={error:?}")?;
             }
         }
+        Line::JsonOf(fields) => {
+            let values = fields.iter().map(|(name, field)| (name, Value::of(*field, record, timestamp)));
+            (&mut serde_json::Serializer::new(&mut *line)).collect_map(values)?;
+        }
+        Line::TextOf(fields) => {
+            for (i, (name, field)) in fields.iter().enumerate() {
+                let space = if i > 0 { " " } else { "" };
+                write!(line, "{space}{name}=")?;
+                Value::of(*field, record, timestamp).write_text(line)?;
+            }
+        }
+        Line::Template(parts) => {
+            for part in parts {
+                match part {
+                    LinePart::Text(text) => line.extend_from_slice(text.as_bytes()),
+                    LinePart::Field(field) => Value::of(*field, record, timestamp).write_escaped(line)?,
+                }
+            }
+        }
     }
     line.push(b'\n');
     Ok(())
 }
 
 /// Returns at most the first `most` bytes of `text`, without splitting a character.
-fn beginning(text: &str, most: usize) -> &str {
+pub(super) fn beginning(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
+    use crate::config::LogFormat;
+    use crate::telemetry::timeline::Phase;
+
+    static REQUEST: LazyLock<RequestHeader> = LazyLock::new(|| {
+        let mut request = RequestHeader::build("GET", b"/x?page=2&token=abc", None).unwrap();
+        request.insert_header("user-agent", "curl \"8\"").unwrap();
+        request
+    });
 
     fn line(format: LogFormat, record: &Record<'_>) -> String {
+        let layout = if format == LogFormat::Json { Line::Json } else { Line::Text };
+        line_of(&layout, record)
+    }
+
+    fn line_of(layout: &Line, record: &Record<'_>) -> String {
         let mut buffers = Buffers::default();
-        format_line(format, record, &mut buffers).unwrap();
+        format_line(layout, record, &mut buffers).unwrap();
         String::from_utf8(buffers.line).unwrap()
     }
 
@@ -212,6 +311,11 @@ mod tests {
             bytes_received: 0,
             attempts: 2,
             error: Some("connection \"refused\""),
+            way: Way { virtual_host: "a.example", route: "/x", tag: "web" },
+            request: &REQUEST,
+            tls: None,
+            server_name: None,
+            timeline: None,
         }
     }
 
@@ -261,5 +365,59 @@ mod tests {
             "{line}"
         );
         assert!(line.contains("attempts=2 error=\"connection \\\"refused\\\"\""), "{line}");
+    }
+
+    /// Returns the access log that `[logging]` with these keys describes.
+    fn access_log(keys: &str) -> AccessLog {
+        let config: Logging = toml::from_str(keys).unwrap();
+        let output = crate::telemetry::log::output::Output::console(Default::default());
+        let (sender, _writer) = crate::telemetry::log::queue::start(output, config.when_full).unwrap();
+        AccessLog::new(&config, config.access_format().unwrap(), sender)
+    }
+
+    #[test]
+    fn chosen_fields_are_shown_in_their_order() {
+        let mut timeline = Timeline::default();
+        for (phase, ms) in [
+            (Phase::UpstreamPeer, 1),
+            (Phase::ConnectedToUpstream, 2),
+            (Phase::UpstreamPeer, 4),
+            (Phase::ConnectedToUpstream, 7),
+            (Phase::ResponseFilter, 12),
+        ] {
+            timeline.mark(phase, Duration::from_millis(ms));
+        }
+        let record = Record { timeline: Some(&timeline), ..record() };
+        let fields = "access_fields = [\"status\", \"query\", \"user_agent\", \"tag\", \"server_name\", \
+                      \"upstream_connect_ms\", \"upstream_response_ms\", \"upstream_ms\"]";
+        let text = access_log(fields);
+        assert!(text.shows_phases());
+        assert_eq!(
+            line_of(&text.line, &record),
+            "status=502 query=page=2&token=*** user_agent=\"curl \\\"8\\\"\" tag=web server_name=- \
+             upstream_connect_ms=3.000 upstream_response_ms=5.000 upstream_ms=8.345\n"
+        );
+        let json = access_log(&format!("format = \"json\"\n{fields}"));
+        assert_eq!(
+            line_of(&json.line, &record),
+            "{\"status\":502,\"query\":\"page=2&token=***\",\"user_agent\":\"curl \\\"8\\\"\",\"tag\":\"web\",\
+             \"server_name\":null,\"upstream_connect_ms\":3.0,\"upstream_response_ms\":5.0,\"upstream_ms\":8.345}\n"
+        );
+    }
+
+    #[test]
+    fn combined_format_is_that_of_apache_and_nginx() {
+        let line = line_of(&access_log("access_format = \"combined\"").line, &record());
+        let (before, rest) = line.split_once(" [").unwrap();
+        let (time, after) = rest.split_once("] ").unwrap();
+        assert_eq!((before, time.len()), ("127.0.0.1 - -", "30/Nov/2026:22:15:54 +0000".len()));
+        assert_eq!(after, "\"GET /x?page=2&token=*** HTTP/1.1\" 502 66 \"-\" \"curl \\x228\\x22\"\n");
+    }
+
+    #[test]
+    fn sampling_leaves_out_requests_of_a_class() {
+        let log = access_log("access_sample_percent = { \"2xx\" = 0, \"4xx\" = 7 }");
+        assert_eq!(&log.sampled[1..6], [100, 0, 100, 7, 100]);
+        assert!(!log.shows_phases());
     }
 }

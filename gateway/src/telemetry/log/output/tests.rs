@@ -23,8 +23,8 @@ fn output(path: &Path) -> (Output, Shared) {
 }
 
 fn log(output: &mut Output, lines: &str) {
-    output.write_all(lines.as_bytes()).unwrap();
-    output.flush().unwrap();
+    output.prepare();
+    output.write(lines.as_bytes());
 }
 
 fn lost(shared: &Shared) -> usize {
@@ -121,15 +121,47 @@ fn a_file_that_cannot_be_opened_again_changes_nothing() {
 }
 
 #[test]
-fn lines_beyond_a_batch_are_written_whole_and_in_order() {
+fn file_that_was_renamed_or_removed_is_opened_again_unasked() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("long.log");
+    let (path, renamed) = (directory.path().join("moved.log"), directory.path().join("moved.log.1"));
     let (mut output, _) = output(&path);
-    let line = format!("{}\n", "x".repeat(BATCH_BYTES * 3 / 4));
-    for _ in 0..3 {
-        output.write_all(line.as_bytes()).unwrap();
+    let look_is_due = |output: &mut Output| output.looked_at = Instant::now().checked_sub(LOOK).unwrap();
+    log(&mut output, "first\n");
+    std::fs::rename(&path, &renamed).unwrap();
+    look_is_due(&mut output);
+    log(&mut output, "second\n");
+    assert_eq!(
+        (read_to_string(&renamed).unwrap().as_str(), read_to_string(&path).unwrap().as_str()),
+        ("first\n", "second\n")
+    );
+    std::fs::remove_file(&path).unwrap();
+    look_is_due(&mut output);
+    log(&mut output, "third\n");
+    assert_eq!(read_to_string(&path).unwrap(), "third\n");
+    // As logrotate's copytruncate does: the file stays, and is cut.
+    OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
+    look_is_due(&mut output);
+    log(&mut output, "fourth\n");
+    assert_eq!(read_to_string(&path).unwrap(), "fourth\n");
+    assert_eq!(told(&path), Vec::<String>::new());
+}
+
+#[test]
+fn missing_directory_is_reported_once_and_lines_go_to_the_old_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let (inside, moved) = (directory.path().join("in"), directory.path().join("away"));
+    std::fs::create_dir(&inside).unwrap();
+    let path = inside.join("homeless.log");
+    let (mut output, shared) = output(&path);
+    std::fs::rename(&inside, &moved).unwrap();
+    for line in ["one\n", "two\n"] {
+        output.looked_at = Instant::now().checked_sub(LOOK).unwrap();
+        log(&mut output, line);
     }
-    output.flush().unwrap();
-    assert_eq!(read_to_string(&path).unwrap(), line.repeat(3));
-    assert!(Output::file(&directory.path().join("none/x.log"), Shared::default()).is_err());
+    assert_eq!(
+        (read_to_string(moved.join("homeless.log")).unwrap().as_str(), lost(&shared)),
+        ("one\ntwo\n", 0)
+    );
+    assert_eq!(told(&path).len(), 1);
+    assert!(Output::file(&path, Shared::default()).is_err());
 }
