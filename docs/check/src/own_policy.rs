@@ -1,8 +1,9 @@
 //! Check that the patches of the chapter "Write your own policy" fit the gateway: they apply to a copy of the workspace,
 //! and the result compiles. Only types are checked, because a whole build would take minutes.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Fault;
@@ -41,21 +42,37 @@ pub fn check(repository: &Repository) -> Vec<Fault> {
     failure(&mut compile).map(fault).into_iter().collect()
 }
 
-/// Copies the files of the repository. Files that are the same already keep their time, so that cargo does not compile
-/// them again.
+/// Makes `copy` hold the files of the repository, and no other. Files that are the same already keep their time, so that
+/// cargo does not compile them again.
 fn copy_files(repository: &Repository, copy: &Path) -> std::io::Result<()> {
-    for file in repository.files() {
-        let (from, to) = (repository.root().join(&file), copy.join(&file));
-        let content = fs::read(from)?;
+    let files: BTreeSet<PathBuf> = repository.files().into_iter().map(|file| copy.join(file)).collect();
+    fs::create_dir_all(copy)?;
+    remove_others(copy, &files)?;
+    for (file, to) in repository.files().iter().map(|file| (file, copy.join(file))) {
+        let content = fs::read(repository.root().join(file))?;
         if fs::read(&to).is_ok_and(|there| there == content) {
             continue;
         }
         to.parent().map_or(Ok(()), fs::create_dir_all)?;
         fs::write(to, content)?;
     }
-    // The file of the last run would make the patch fail.
-    for file in ["gateway/tests/it/country.rs", "gateway/src/policy/country.rs"] {
-        let _ = fs::remove_file(copy.join(file));
+    Ok(())
+}
+
+/// Removes everything below `directory` that is not one of `files`: what the last run has added, and what the repository
+/// has moved or removed since.
+fn remove_others(directory: &Path, files: &BTreeSet<PathBuf>) -> std::io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let (path, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
+        if !kind.is_dir() {
+            if !files.contains(&path) {
+                fs::remove_file(path)?;
+            }
+        } else if files.iter().any(|file| file != &path && file.starts_with(&path)) {
+            remove_others(&path, files)?;
+        } else {
+            fs::remove_dir_all(path)?;
+        }
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ use crate::policy::rate_limit::Quota;
 use crate::policy::security_headers::SecurityHeaders;
 use crate::telemetry::Phase;
 use crate::telemetry::handles::RouteMetrics;
-use crate::telemetry::timeline::{Timeline, Way};
+use crate::telemetry::record::{Timeline, Way};
 use crate::upstream::{
     Attempt, BackendState, MirrorCopy, NoBackend, Outcome, Pool, Selection, SplitBucket, WeightedPool,
 };

@@ -10,7 +10,7 @@ use pingora::proxy::Session;
 
 use crate::downstream::{session, stream};
 use crate::proxy::ctx::RequestCtx;
-use crate::telemetry::log::Record;
+use crate::telemetry::record::Record;
 use crate::telemetry::{AccessLog, Metrics, Timelines};
 use crate::upstream::Outcome;
 

@@ -10,6 +10,7 @@ pub mod log;
 pub mod metrics;
 mod rate_limits;
 mod rates;
+pub mod record;
 pub mod timeline;
 
 pub use acme::{AcmeFamilies, AcmeMetrics};
@@ -20,4 +21,5 @@ pub use log::{AccessLog, LogGuard, LogHandle};
 pub use metrics::Metrics;
 pub use rate_limits::{RateLimitFamilies, Refusals, StoreMetrics};
 pub use rates::keep_rates;
-pub use timeline::{Phase, Timelines};
+pub use record::Phase;
+pub use timeline::Timelines;

@@ -12,69 +12,10 @@ use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::log::Record;
+use super::record::{Phase, Record, Timeline};
 
 /// Number of requests that are kept.
 const KEPT: usize = 512;
-/// Maximum number of phases of one request. If a request is retried more often, its later phases are not recorded.
-const PHASES: usize = 16;
-
-/// Phase of a request. Its name is the name in Pingora.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// The request has been routed, and the policies have admitted it.
-    RequestFilter,
-    /// A backend has been chosen.
-    UpstreamPeer,
-    /// A connection to the backend has been opened or reused.
-    ConnectedToUpstream,
-    /// The backend could not be reached.
-    FailToConnect,
-    /// The connection to the backend broke after it was opened.
-    ErrorWhileProxy,
-    /// The last byte of the request has been forwarded.
-    RequestBodyFilter,
-    /// The head of the response has arrived.
-    ResponseFilter,
-    /// The last byte of the response has been sent.
-    Logging,
-}
-
-/// Phases that one request has reached, each with its time in microseconds. A number of 32 bits lasts for an hour, and
-/// keeps the state of a request small.
-#[derive(Clone, Copy, Default)]
-pub struct Timeline {
-    marks: [Option<(Phase, u32)>; PHASES],
-}
-
-impl Timeline {
-    /// Records that a phase was reached. `after` is the time since the request's head.
-    pub fn mark(&mut self, phase: Phase, after: Duration) {
-        if let Some(free) = self.marks.iter_mut().find(|mark| mark.is_none()) {
-            *free = Some((phase, u32::try_from(after.as_micros()).unwrap_or(u32::MAX)));
-        }
-    }
-
-    /// Returns the time at which a phase was last reached; `None` if it was not recorded.
-    pub fn last(&self, phase: Phase) -> Option<Duration> {
-        let marks = self.marks.iter().rev().flatten();
-        let time = |after| Duration::from_micros(u64::from(after));
-        marks.copied().find_map(|(reached, after)| (reached == phase).then(|| time(after)))
-    }
-}
-
-/// Virtual host, route and tag of a request. Each is empty if the request was not routed.
-#[derive(Clone, Copy, Default)]
-pub struct Way<'a> {
-    /// Domain of the virtual host.
-    pub virtual_host: &'a str,
-    /// Name of the route.
-    pub route: &'a str,
-    /// Tag of the backends.
-    pub tag: &'a str,
-}
-
 /// Ring of the last requests.
 pub struct Timelines {
     slots: Box<[Mutex<Option<Entry>>]>,
@@ -213,7 +154,7 @@ impl From<&Entry> for RecentRequest {
     fn from(entry: &Entry) -> Self {
         let named = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         let since = entry.ended.and_then(|ended| ended.duration_since(UNIX_EPOCH).ok());
-        let mark = |(phase, after): &(Phase, u32)| Mark { phase: *phase, at_ms: f64::from(*after) / 1e3 };
+        let mark = |(phase, after): (Phase, Duration)| Mark { phase, at_ms: after.as_secs_f64() * 1e3 };
         RecentRequest {
             request_id: entry.request_id.clone(),
             ended_at: since.map_or(0.0, |since| (since.as_secs_f64() * 1e3).round() / 1e3),
@@ -229,7 +170,7 @@ impl From<&Entry> for RecentRequest {
             bytes: entry.bytes,
             attempts: entry.attempts,
             error: entry.error.clone(),
-            timeline: entry.timeline.marks.iter().flatten().map(mark).collect(),
+            timeline: entry.timeline.marks().map(mark).collect(),
         }
     }
 }
@@ -239,6 +180,7 @@ mod tests {
     use pingora::http::RequestHeader;
 
     use super::*;
+    use crate::telemetry::record::Way;
 
     fn keep(timelines: &Timelines, id: &str, backend: Option<&str>) {
         let mut timeline = Timeline::default();
@@ -290,14 +232,5 @@ mod tests {
         let json = serde_json::to_value(timelines.find("id")).unwrap();
         assert_eq!(json["timeline"][0], serde_json::json!({"phase": "request_filter", "at_ms": 0.12}));
         assert_eq!(json["timeline"][1], serde_json::json!({"phase": "logging", "at_ms": 1.5}));
-    }
-
-    #[test]
-    fn a_request_with_many_attempts_keeps_the_first_phases() {
-        let mut timeline = Timeline::default();
-        for n in 0..100 {
-            timeline.mark(Phase::UpstreamPeer, Duration::from_millis(n));
-        }
-        assert_eq!(timeline.marks.iter().flatten().count(), PHASES);
     }
 }

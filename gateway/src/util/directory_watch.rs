@@ -82,7 +82,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(20);
 
     #[test]
-    fn replaced_and_closed_files_are_reported_and_lines_of_a_log_are_not() {
+    fn changed_files_are_reported_and_lines_of_a_log_are_not() {
         let directory = tempfile::tempdir().unwrap();
         let inside = |name: &str| directory.path().join(name);
         let mut log = fs::File::create(inside("gateway.log")).unwrap();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn directory_that_comes_later_is_followed_and_one_that_is_left_is_not() {
+    fn later_directory_is_followed_and_one_that_is_left_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let (old, new) = (directory.path().join("old"), directory.path().join("new"));
         fs::create_dir(&old).unwrap();

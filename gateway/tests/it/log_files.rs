@@ -349,7 +349,7 @@ async fn log_goes_on_at_its_beginning_after_logrotate_has_cut_it() {
 }
 
 #[tokio::test]
-async fn own_file_of_the_access_log_is_opened_again_by_sigusr1_as_well() {
+async fn own_file_of_the_access_log_is_opened_again_by_sigusr1() {
     let directory = tempfile::tempdir().unwrap();
     let [log, access, renamed] =
         ["gateway.log", "access.log", "access.log.1"].map(|name| directory.path().join(name));

@@ -5,10 +5,7 @@ use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::IpAddr;
-use std::time::Duration;
 
-use pingora::http::RequestHeader;
-use pingora::protocols::tls::SslDigest;
 use serde::{Serialize, Serializer};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -16,10 +13,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use super::queue::Sender;
 use super::values::Value;
 use crate::config::{AccessField, AccessFormat, LinePart, Logging, StatusClass};
-use crate::telemetry::timeline::{Timeline, Way};
-
-/// Maximum length of a user's name in the log, in bytes. The gateway has no control over the names.
-pub(super) const MAX_USER: usize = 128;
+use crate::telemetry::record::{MAX_USER, Record, beginning};
 
 /// Writer of the access log.
 pub struct AccessLog {
@@ -41,50 +35,6 @@ enum Line {
     JsonOf(Vec<(String, AccessField)>),
     /// Line after a template.
     Template(Vec<LinePart>),
-}
-
-/// Fields of the log line of one request. None of them is secret: no query, no credentials, no body.
-pub struct Record<'a> {
-    /// Method of the request.
-    pub method: &'a str,
-    /// Host of the request, as the client wrote it.
-    pub host: &'a str,
-    /// Path of the request's target, without the query.
-    pub path: &'a str,
-    /// Status code that the client got; 499 if the client closed the connection before the response. A gRPC call
-    /// usually gets 200; for such a call, this is the HTTP status that corresponds to the call's result.
-    pub status: u16,
-    /// `grpc-status` of a gRPC call; `None` if there is none.
-    pub grpc_status: Option<u8>,
-    /// Time from the request's head to the last byte of the response.
-    pub duration: Duration,
-    /// Id of the request, which is also sent to the backend and to the client.
-    pub request_id: &'a str,
-    /// Address of the client; `None` if it is unknown.
-    pub client: Option<IpAddr>,
-    /// Name of the authenticated user; `None` if there is none.
-    pub user: Option<&'a str>,
-    /// Backend that answered, or that got the last attempt; `None` if there was no attempt.
-    pub backend: Option<&'a str>,
-    /// Number of sent bytes of the response's body; for a WebSocket, number of all bytes that were sent to the
-    /// client.
-    pub bytes: u64,
-    /// Number of received bytes of the request's body; for a WebSocket, number of all bytes that the client sent.
-    pub bytes_received: u64,
-    /// Number of attempts to have a backend answer the request.
-    pub attempts: u32,
-    /// Description of the error; `None` if there was none.
-    pub error: Option<&'a str>,
-    /// Virtual host, route and tag of the request.
-    pub way: Way<'a>,
-    /// Head of the request.
-    pub request: &'a RequestHeader,
-    /// Facts about the client's TLS handshake; `None` without TLS.
-    pub tls: Option<&'a SslDigest>,
-    /// Host that the client named in the TLS handshake; `None` if it named none.
-    pub server_name: Option<&'a str>,
-    /// Phases that the request has reached; `None` if they were not recorded.
-    pub timeline: Option<&'a Timeline>,
 }
 
 #[derive(Serialize)]
@@ -264,19 +214,16 @@ fn format_line(layout: &Line, record: &Record<'_>, buffers: &mut Buffers) -> std
     Ok(())
 }
 
-/// Returns at most the first `most` bytes of `text`, without splitting a character.
-pub(super) fn beginning(text: &str, most: usize) -> &str {
-    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    text.get(..end.unwrap_or_default()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::LazyLock;
+    use std::time::Duration;
+
+    use pingora::http::RequestHeader;
 
     use super::*;
     use crate::config::LogFormat;
-    use crate::telemetry::timeline::Phase;
+    use crate::telemetry::record::{Phase, Timeline, Way};
 
     static REQUEST: LazyLock<RequestHeader> = LazyLock::new(|| {
         let mut request = RequestHeader::build("GET", b"/x?page=2&token=abc", None).unwrap();

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 use tracing_subscriber::EnvFilter;
 
-pub use self::access::{AccessLog, Record};
+pub use self::access::AccessLog;
 use self::output::{Output, Shared};
 use self::queue::{Sender, Writer};
 use crate::config::{LogFormat, LogOutput, Logging};

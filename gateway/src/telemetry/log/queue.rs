@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_all_threads_arrive_once_and_in_the_order_of_their_thread() {
+    fn lines_of_each_thread_arrive_once_and_in_order() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("gateway.log");
         let (sender, writer) =
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_do_not_fit_are_dropped_and_counted_and_memory_stays_bounded() {
+    fn full_queue_drops_and_counts_lines_and_stays_bounded() {
         let directory = tempfile::tempdir().unwrap();
         let (sender, _writer, mut reader) = start_with_pipe(directory.path(), WhenFull::Drop);
         let line = [b"x".repeat(1023).as_slice(), b"\n"].concat();

@@ -7,9 +7,8 @@ use std::net::IpAddr;
 use http::header;
 use serde::{Serialize, Serializer};
 
-use super::access::{MAX_USER, Record, beginning};
 use crate::config::{AccessField, is_secret};
-use crate::telemetry::timeline::{Phase, Timeline};
+use crate::telemetry::record::{MAX_USER, Phase, Record, Timeline, beginning};
 
 /// Maximum length of a field that the client chooses freely, in bytes.
 const MAX_TEXT: usize = 1024;

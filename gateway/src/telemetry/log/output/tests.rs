@@ -147,7 +147,7 @@ fn file_that_was_renamed_or_removed_is_opened_again_unasked() {
 }
 
 #[test]
-fn missing_directory_is_reported_once_and_lines_go_to_the_old_file() {
+fn missing_directory_is_reported_once_and_the_old_file_is_used() {
     let directory = tempfile::tempdir().unwrap();
     let (inside, moved) = (directory.path().join("in"), directory.path().join("away"));
     std::fs::create_dir(&inside).unwrap();
