@@ -154,7 +154,10 @@ impl From<&Entry> for RecentRequest {
     fn from(entry: &Entry) -> Self {
         let named = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         let since = entry.ended.and_then(|ended| ended.duration_since(UNIX_EPOCH).ok());
-        let mark = |(phase, after): (Phase, Duration)| Mark { phase, at_ms: after.as_secs_f64() * 1e3 };
+        let mark = |(phase, after): (Phase, Duration)| Mark {
+            phase,
+            at_ms: (after.as_secs_f64() * 1e6).round() / 1e3,
+        };
         RecentRequest {
             request_id: entry.request_id.clone(),
             ended_at: since.map_or(0.0, |since| (since.as_secs_f64() * 1e3).round() / 1e3),

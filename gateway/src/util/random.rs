@@ -45,9 +45,10 @@ mod tests {
     }
 
     /// Files that use a predictable generator, each with the reason. None of their values is a secret.
-    const NOT_SECRET: [(&str, &str); 6] = [
+    const NOT_SECRET: [(&str, &str); 7] = [
         ("proxy/admission.rs", "which requests an injected fault hits"),
         ("policy/request_id.rs", "an id for logs"),
+        ("telemetry/log/access.rs", "which requests a sampled log shows"),
         ("tls/acme/manager.rs", "pause before another order"),
         ("upstream/health/mod.rs", "pause between probes"),
         ("util/backoff.rs", "pause before what failed is tried again"),
