@@ -42,10 +42,14 @@ impl DirectoryWatch {
 
         let replaced = Event::IN_CREATE | Event::IN_DELETE | Event::IN_MOVE | Event::IN_CLOSE_WRITE;
         let moved = Event::IN_DELETE_SELF | Event::IN_MOVE_SELF | Event::IN_ONLYDIR;
-        for (_, gone) in self.watched.extract_if(.., |directory, _| !directories.contains(directory)) {
-            // The error is ignored: a directory that was deleted is not watched any more.
-            let _ = self.inotify.rm_watch(gone);
-        }
+        self.watched.retain(|directory, watch| {
+            let is_followed = directories.contains(directory);
+            if !is_followed {
+                // The error is ignored: a directory that was deleted is not watched any more.
+                let _ = self.inotify.rm_watch(*watch);
+            }
+            is_followed
+        });
         for directory in directories {
             // A directory that has replaced another one at the same path has a watch of its own.
             if let Ok(watch) = self.inotify.add_watch(directory, replaced | moved) {
