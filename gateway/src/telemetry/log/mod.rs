@@ -1,6 +1,6 @@
 //! Process log and access log.
 //!
-//! Lines go through a bounded queue ([`queue`]) to a separate thread, which writes them in batches. So no request waits
+//! Lines go through a bounded queue (`queue.rs`) to a separate thread, which writes them in batches. So no request waits
 //! for a disk or a terminal. If the queue is full, lines are dropped and counted, or the thread that logs waits, as
 //! configured. Lines that cannot be written are counted too.
 
