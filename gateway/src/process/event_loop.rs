@@ -76,6 +76,7 @@ pub(super) enum Stop {
 /// State of the main thread while the process serves.
 pub(super) struct EventLoop {
     upgrade_state: UpgradeState,
+    log: LogHandle,
     /// Sender of events to the main thread.
     event: Sender<Event>,
     /// True if this process serves and no predecessor serves at the same time.
@@ -86,8 +87,8 @@ pub(super) struct EventLoop {
 }
 
 impl EventLoop {
-    pub(super) fn new(upgrade_state: UpgradeState, event: Sender<Event>) -> Self {
-        EventLoop { upgrade_state, event, serves: false, asked: false, handing_over: false }
+    pub(super) fn new(upgrade_state: UpgradeState, log: LogHandle, event: Sender<Event>) -> Self {
+        EventLoop { upgrade_state, log, event, serves: false, asked: false, handing_over: false }
     }
 
     pub(super) fn until_stop(
@@ -150,6 +151,8 @@ impl EventLoop {
 
     fn serves(&mut self, announcer: &mut Announcer) {
         self.serves = true;
+        // Whoever waits for the announcement finds the lines of the start in the log.
+        self.log.flush();
         announcer.announce();
         if std::mem::take(&mut self.asked) {
             self.hand_over();

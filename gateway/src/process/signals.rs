@@ -42,7 +42,7 @@ const LISTEN_WITHIN: Duration = Duration::from_secs(30);
 pub struct Lifecycle {
     /// Signals that the main thread handles.
     pub signals: CaughtSignals,
-    /// Log that SIGUSR1 opens again.
+    /// Log of the process. SIGUSR1 opens it again.
     pub log: LogHandle,
     /// Barrier that opens when all accept loops run.
     pub barrier: StartupBarrier,
@@ -71,7 +71,7 @@ impl Lifecycle {
         let (stop, stopped) = watch::channel(false);
         let (event, events) = mpsc::channel();
         let ended = TellOnDrop(event.clone());
-        forward(self.signals, self.log, event.clone());
+        forward(self.signals, self.log.clone(), event.clone());
         thread::spawn(move || {
             let _tells = ended;
             server.run(RunArgs { shutdown_signal: Box::new(Requested(stopped)) });
@@ -79,7 +79,7 @@ impl Lifecycle {
         let (barrier, tell) = (self.barrier, event.clone());
         tell_later(tell, move || Event::Started(barrier.wait(LISTEN_WITHIN)));
 
-        let mut event_loop = EventLoop::new(self.upgrade_state, event);
+        let mut event_loop = EventLoop::new(self.upgrade_state, self.log, event);
         let why = event_loop.until_stop(&events, &mut self.announcer, on_sighup)?;
         self.readiness.drain();
         // Another process may listen on these sockets, so this process closes its duplicates now.

@@ -12,6 +12,7 @@ mod values;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
@@ -33,6 +34,9 @@ use crate::config::{LogFormat, LogOutput, Logging};
 const LIBRARIES: &str = "pingora_core=warn,pingora_core::apps=off,pingora_core::connectors=off,pingora_proxy=warn,\
                          pingora_proxy::proxy_h1=error,pingora_proxy::proxy_h2=error,h2=error,\
                          pingora_load_balancing=warn,hickory_net=error,hickory_resolver=error";
+
+/// Maximum time for which a flush waits for a slow disk or terminal.
+const FLUSHED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Guard that keeps the threads alive that write the log. When the guard is dropped, the queued lines are written.
 pub struct LogGuard {
@@ -65,6 +69,11 @@ impl LogHandle {
             shared.reopen.store(true, Ordering::Release);
             sender.wake();
         }
+    }
+
+    /// Waits until the lines of this thread so far are written, at most [`FLUSHED_WITHIN`] for each output.
+    pub fn flush(&self) {
+        self.0.iter().for_each(|to| to.sender.flush(FLUSHED_WITHIN));
     }
 
     /// Returns the number of lines lost since the start, because a queue was full or an output could not be written.

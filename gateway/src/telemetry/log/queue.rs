@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{io, mem};
 
 use parking_lot::{Condvar, Mutex};
@@ -21,6 +21,8 @@ const DELAY: Duration = Duration::from_millis(50);
 const LONG: usize = 64 * 1024;
 /// Maximum length of a lane, in bytes. Lines wait longer than [`DELAY`] only if the disk or the terminal is slow.
 const FULL: usize = 4 * 1024 * 1024;
+/// Time between two looks at the log's thread by a thread that waits for a flush.
+const LOOK: Duration = Duration::from_millis(1);
 /// Maximum number of lanes: together they hold at most 64 MiB.
 const MOST_LANES: usize = 16;
 
@@ -39,6 +41,10 @@ pub(super) struct Queue {
     /// True while the log's thread sleeps until it is woken. Otherwise it looks at the lanes by itself.
     is_idle: AtomicBool,
     has_ended: AtomicBool,
+    /// Number of times that the log's thread has written all lanes.
+    passes: Mutex<u64>,
+    /// Notified after each of these passes.
+    passed: Condvar,
     /// Number of lines that were dropped because their lane was full.
     dropped: AtomicUsize,
 }
@@ -77,6 +83,8 @@ pub(super) fn start(output: Output, when_full: WhenFull) -> io::Result<(Sender, 
         when_full,
         is_idle: AtomicBool::new(false),
         has_ended: AtomicBool::new(false),
+        passes: Mutex::new(0),
+        passed: Condvar::new(),
         dropped: AtomicUsize::new(0),
     });
     let written = queue.clone();
@@ -114,6 +122,19 @@ impl Sender {
     /// Wakes the log's thread.
     pub(super) fn wake(&self) {
         self.writer.unpark();
+    }
+
+    /// Waits until the lines that were sent before are written, at most for `longest`.
+    pub(super) fn flush(&self, longest: Duration) {
+        let Queue { passes, passed, .. } = &*self.queue;
+        let end = Instant::now() + longest;
+        let mut done = passes.lock();
+        // The pass that is running now may have looked at the lane already. The next one has not.
+        let enough = *done + 2;
+        while *done < enough && Instant::now() < end {
+            self.wake();
+            passed.wait_for(&mut done, LOOK);
+        }
     }
 
     /// Returns the number of lines that were dropped because the queue was full.
@@ -164,6 +185,8 @@ impl Queue {
                 spare.shrink_to(2 * LONG);
             }
         }
+        *self.passes.lock() += 1;
+        self.passed.notify_all();
         has_lines
     }
 }
@@ -239,6 +262,27 @@ mod tests {
             sender.send(line.as_bytes());
             assert_eq!(read_until(&mut reader, line.as_bytes()), line.as_bytes());
         }
+    }
+
+    #[test]
+    fn flushed_lines_are_in_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gateway.log");
+        let (sender, _writer) =
+            start(Output::file(&path, Shared::default()).unwrap(), WhenFull::Drop).unwrap();
+        for line in 1..=20 {
+            sender.send(b"line\n");
+            sender.flush(Duration::from_secs(60));
+            assert_eq!(read_to_string(&path).unwrap().lines().count(), line);
+        }
+    }
+
+    #[test]
+    fn flush_returns_although_nobody_reads() {
+        let directory = tempfile::tempdir().unwrap();
+        let (sender, _writer, _reader) = start_with_pipe(directory.path(), WhenFull::Drop);
+        sender.send(&b"x".repeat(FULL));
+        sender.flush(Duration::from_millis(10));
     }
 
     #[test]
