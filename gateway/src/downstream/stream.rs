@@ -7,6 +7,7 @@
 //! from the client, to notice when the client leaves. Such a read shows that Pingora has nothing more to write for now:
 //! the stream flushes.
 
+use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -266,6 +267,16 @@ impl ClientStream {
         }
         Poll::Ready(())
     }
+}
+
+/// Waits for the next request of a client over HTTP/1. While a connection is idle, only its stream is in memory, and not
+/// yet Pingora's state of a request, which is much larger. Returns false if the client has left, or was idle for too
+/// long.
+pub async fn request_begins(stream: &mut Stream) -> bool {
+    // A read into an empty buffer becomes ready with the head, and leaves it to Pingora's first read.
+    let read = poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut ReadBuf::new(&mut []))).await;
+    let http1 = stream.as_any().downcast_ref::<ClientStream>().and_then(|stream| stream.http1.as_ref());
+    read.is_ok() && http1.is_some_and(|http1| http1.inspector.has_begun())
 }
 
 /// Returns the reason why the request of `session` is refused; `None` if it is valid, and always over HTTP/2.

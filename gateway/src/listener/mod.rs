@@ -21,7 +21,7 @@ use async_trait::async_trait;
 pub use bind::{BindError, bind, bind_beside, is_ipv6_only, leaves_ipv4};
 use connection::Opened;
 pub use connection::Opener;
-use pingora::apps::{HttpServerApp, ReusedHttpStream, ServerApp};
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ServerApp};
 use pingora::listeners::ListenerConfig;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
@@ -33,7 +33,7 @@ use pingora::services::{ServiceReadyNotifier, ServiceWithDependents};
 use tokio::sync::watch;
 
 use crate::downstream::http2::Abuse;
-use crate::downstream::{http2, session};
+use crate::downstream::{http2, session, stream};
 use crate::drain::{Drain, LINGER, Part};
 use crate::proxy::Gateway;
 use crate::telemetry::{Limit, Metrics};
@@ -151,16 +151,25 @@ impl Counted {
     /// Serves the requests of an HTTP/1 connection, one after another. Pingora's function for this (`process_new` of
     /// `HttpServerApp`) waits up to a minute for the first request, regardless of the configuration. Here the stream
     /// limits the idle time (`downstream::stream`).
-    async fn serve_http1(&self, stream: Stream, shutdown: &ShutdownWatch) {
-        let mut session = ServerSession::new_http1(stream);
-        session.set_keepalive(if *shutdown.borrow() { None } else { session::KEPT });
-        let mut served = self.proxy.process_new_http(session, shutdown).await;
-        while let Some((stream, settings)) = served.map(ReusedHttpStream::consume) {
-            let mut session = ServerSession::new_http1(stream);
-            if let Some(settings) = settings {
-                settings.apply_to_session(&mut session);
+    async fn serve_http1(&self, mut stream: Stream, shutdown: &ShutdownWatch) {
+        let mut closes_idle = self.connections.closes_idle.subscribe();
+        let mut settings = None::<HttpPersistentSettings>;
+        loop {
+            let begins = tokio::select! {
+                biased;
+                begins = stream::request_begins(&mut stream) => begins,
+                _ = closes_idle.wait_for(|closes| *closes) => false,
+            };
+            if !begins {
+                return;
             }
-            served = self.proxy.process_new_http(session, shutdown).await;
+            let mut session = ServerSession::new_http1(stream);
+            match settings.take() {
+                Some(settings) => settings.apply_to_session(&mut session),
+                None => session.set_keepalive(if *shutdown.borrow() { None } else { session::KEPT }),
+            }
+            let Some(served) = self.proxy.process_new_http(session, shutdown).await else { return };
+            (stream, settings) = served.consume();
         }
     }
 

@@ -116,6 +116,11 @@ impl RequestInspector {
         matches!(self.state, RequestState::Refused(_))
     }
 
+    /// Returns true if Pingora can read a request: its head has arrived and is valid, or it has a substitute.
+    pub(super) fn has_begun(&self) -> bool {
+        !matches!(self.state, RequestState::Head)
+    }
+
     /// Returns true if the gateway holds bytes that Pingora has not received.
     pub(super) fn has_pipelined_data(&self) -> bool {
         !self.held.is_empty()
@@ -162,10 +167,11 @@ impl RequestInspector {
                 return Poll::Ready(Ok(()));
             }
             match &mut self.state {
-                RequestState::Head => match ready!(self.poll_head(client, cx, buf, &bounds))? {
-                    HeadRead::Head => {}
-                    HeadRead::InPlace | HeadRead::End => return Poll::Ready(Ok(())),
-                },
+                RequestState::Head => {
+                    if !ready!(self.poll_head(client, cx, &bounds))? {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
                 RequestState::Body(_) if !self.held.is_empty() => self.pass_held()?,
                 RequestState::Body(_) => return self.poll_body(client, cx, buf),
                 RequestState::Read if std::mem::take(self.over.get_mut()) => {
@@ -181,34 +187,13 @@ impl RequestInspector {
         }
     }
 
-    /// Becomes ready when a head is complete or refused, or when the client has left. A head that arrives in one piece
-    /// stays in `buf`; any other head is held.
+    /// Becomes ready when a head is complete or refused. Returns false if the client has left before that.
     fn poll_head(
         &mut self,
         client: &mut Stream,
         cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
         bounds: &impl Fn() -> HeadSize,
-    ) -> Poll<io::Result<HeadRead>> {
-        if self.held.is_empty() {
-            let before = buf.filled().len();
-            ready!(Pin::new(&mut *client).poll_read(cx, buf))?;
-            let read = &buf.filled()[before..];
-            if read.is_empty() {
-                return Poll::Ready(Ok(HeadRead::End));
-            }
-            let found = self.head.read(read, &bounds()).and_then(|head| self.state.begin(head, read));
-            match found {
-                Ok(Some(whole)) => {
-                    self.held.keep(&read[whole..]);
-                    buf.set_filled(before + whole);
-                    return Poll::Ready(Ok(HeadRead::InPlace));
-                }
-                Ok(None) => self.held.keep(read),
-                Err(refusal) => self.refuse(refusal),
-            }
-            buf.set_filled(before);
-        }
+    ) -> Poll<io::Result<bool>> {
         while matches!(self.state, RequestState::Head) {
             let held = self.held.bytes();
             match self.head.read(held, &bounds()).and_then(|head| self.state.begin(head, held)) {
@@ -217,13 +202,13 @@ impl RequestInspector {
                     if ready!(poll_chunk(client, cx, &mut self.held))? == 0 {
                         // The client left in the middle of its head, so it cannot receive a response.
                         self.held.clear();
-                        return Poll::Ready(Ok(HeadRead::End));
+                        return Poll::Ready(Ok(false));
                     }
                 }
                 Err(refusal) => self.refuse(refusal),
             }
         }
-        Poll::Ready(Ok(HeadRead::Head))
+        Poll::Ready(Ok(true))
     }
 
     /// Verifies the held bytes as a part of the body.
@@ -284,16 +269,6 @@ impl RequestInspector {
         }
         Poll::Pending
     }
-}
-
-/// Result of the wait for a head.
-enum HeadRead {
-    /// The complete head is in Pingora's buffer.
-    InPlace,
-    /// The head is complete and held, or it is refused.
-    Head,
-    /// The connection has ended, so no head can arrive.
-    End,
 }
 
 /// Reads from `client` into `held`. Returns the number of bytes; 0 at the end of the connection.
