@@ -122,6 +122,8 @@ fn serve(
     let current = live.clone();
     let limits = ResponseLimits::new(move || current.load().proxy.response_head);
     let connector = BackendConnector::new(limits);
+    // One for all of the gateway's own requests, because each connector loads the system's authorities.
+    let own_connector = Arc::new(connector.http());
     let gateway = Gateway::new(proxy::GatewayDeps {
         live: live.clone(),
         request_log: RequestLog { metrics: metrics.clone(), access_log, timelines: timelines.clone() },
@@ -129,16 +131,17 @@ fn serve(
         drain: drain.clone(),
         stopping: readiness.stopping(),
         connector: connector.clone(),
+        own_connector: own_connector.clone(),
     });
     let mut options = HttpServerOptions::default();
     // CONNECT requests must reach the gateway's code, so that they are refused and logged like any other request.
     options.allow_connect_method_proxying = true;
-    let proxy = connection::http_proxy(&server.configuration, gateway, connector.clone(), options);
+    let proxy = connection::http_proxy(&server.configuration, gateway, connector, options);
     let opener = Opener::new(live.clone(), metrics.clone(), challenges.clone(), listening.clone())?;
     server.add_service(ProxyService::new(proxy, sockets, connections.clone(), opener, barrier.part()));
     server.add_service(background_service(
         "health checks",
-        HealthChecker::new(live.watches().health_plan(), connector),
+        HealthChecker::new(live.watches().health_plan(), own_connector),
     ));
     server.add_service(background_service("discovery", discoverer(&live, config, &metrics)));
     let acme = certificates(&live, challenges, &metrics);

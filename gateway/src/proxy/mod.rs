@@ -38,7 +38,7 @@ use crate::reply::Reply;
 use crate::route;
 use crate::telemetry::{Limit, Phase};
 use crate::tls::acme::Challenges;
-use crate::upstream::connection::{self, BackendConnector};
+use crate::upstream::connection::{self, BackendConnector, HttpConnector};
 use crate::upstream::{
     Attempt, MirrorCopy, Mirrors, Outcome, PeerOptions, check_address, explain_in_log, response_check, retry,
 };
@@ -64,12 +64,14 @@ pub struct GatewayDeps {
     pub stopping: watch::Receiver<bool>,
     /// Connector for connections to backends.
     pub connector: BackendConnector,
+    /// Connector for requests that the gateway makes itself.
+    pub own_connector: Arc<HttpConnector>,
 }
 
 impl Gateway {
     /// Creates a gateway with the given dependencies.
     pub fn new(parts: GatewayDeps) -> Self {
-        Gateway { mirrors: Mirrors::new(&parts.connector), parts }
+        Gateway { mirrors: Mirrors::new(parts.own_connector.clone()), parts }
     }
 
     /// Returns the reply to a request for the gateway itself; `None` for any other request. On any host, an ACME server

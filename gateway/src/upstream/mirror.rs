@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::connection::{BackendConnector, HttpConnector};
+use super::connection::HttpConnector;
 use super::{PeerOptions, PeerSettings, Pool, Pooling, Selection};
 use crate::telemetry::handles::MirrorMetrics;
 use crate::upstream::subrequest::call;
@@ -63,8 +63,8 @@ pub struct Mirrors {
 
 impl Mirrors {
     /// Returns a sender without copies in flight. `connector` makes its connections, which no client's request uses.
-    pub fn new(connector: &BackendConnector) -> Self {
-        Mirrors { connector: Arc::new(connector.http()), room: Arc::new(Semaphore::new(MAX_INFLIGHT)) }
+    pub fn new(connector: Arc<HttpConnector>) -> Self {
+        Mirrors { connector, room: Arc::new(Semaphore::new(MAX_INFLIGHT)) }
     }
 
     /// Sends `copy` to `mirror` in the background, for at most `limit`. Unlike a client's request, the copy counts

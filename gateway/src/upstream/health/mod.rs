@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use super::connection::{BackendConnector, HttpConnector};
+use super::connection::HttpConnector;
 use super::{BackendState, PeerSettings};
 use crate::config::HealthCheck;
 
@@ -74,12 +74,12 @@ impl HealthPlan {
 /// Background service that probes the backends of the current plan until the server stops.
 pub struct HealthChecker {
     plan: watch::Receiver<HealthPlan>,
-    connector: BackendConnector,
+    connector: Arc<HttpConnector>,
 }
 
 impl HealthChecker {
     /// Returns a checker that follows `plan`. `connector` makes its connections; no client's request uses them.
-    pub fn new(plan: watch::Receiver<HealthPlan>, connector: BackendConnector) -> Self {
+    pub fn new(plan: watch::Receiver<HealthPlan>, connector: Arc<HttpConnector>) -> Self {
         HealthChecker { plan, connector }
     }
 }
@@ -88,7 +88,7 @@ impl HealthChecker {
 impl BackgroundService for HealthChecker {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let mut plan = self.plan.clone();
-        let mut watches = Watches { connector: Arc::new(self.connector.http()), running: HashMap::new() };
+        let mut watches = Watches { connector: self.connector.clone(), running: HashMap::new() };
         loop {
             let current = plan.borrow_and_update().clone();
             watches.follow(current);

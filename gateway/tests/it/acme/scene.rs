@@ -63,16 +63,16 @@ impl Scene {
         let parsed = source.read().unwrap();
         let store = Arc::new(Store::new(source, parsed, Resolution::Resolved, metrics.clone()).unwrap());
         let challenges = Arc::<Challenges>::default();
+        let limits = ResponseLimits::new(|| HeadLimits { bytes: 65_536, fields: 200 });
+        let connector = BackendConnector::new(limits);
         let proxy = serve(proxy::Gateway::new(proxy::GatewayDeps {
             live: store,
             request_log: RequestLog { metrics: metrics.clone(), access_log: None, timelines: None },
             challenges: challenges.clone(),
             drain: Drain::default(),
             stopping: watch::channel(false).1,
-            connector: BackendConnector::new(ResponseLimits::new(|| HeadLimits {
-                bytes: 65_536,
-                fields: 200,
-            })),
+            own_connector: Arc::new(connector.http()),
+            connector,
         }));
         Scene {
             place: Place::new().await,
