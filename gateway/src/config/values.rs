@@ -142,13 +142,15 @@ const fn at_least_one(n: u64) -> NonZeroU64 {
 /// Returns true if `host` is an IPv4 address or a possible DNS name (RFC 1123 2.1). Underscores are allowed, because
 /// the names of services contain them.
 pub(super) fn is_host_name(host: &str) -> bool {
-    let label = |label: &str| {
+    let label = |label: &[u8]| {
         (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            && label.first() != Some(&b'-')
+            && label.last() != Some(&b'-')
+            && label.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     };
-    host.len() <= 253 && host.strip_suffix('.').unwrap_or(host).split('.').all(label)
+    // Each request asks this twice, and a search in bytes is several times faster than one for a character.
+    let labels = host.strip_suffix('.').unwrap_or(host).as_bytes().split(|byte| *byte == b'.');
+    host.len() <= 253 && labels.into_iter().all(label)
 }
 
 /// Set of status codes, written as "200-399" or "200,204,301-302".

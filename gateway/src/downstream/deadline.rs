@@ -34,7 +34,13 @@ impl Deadline {
 
     /// Sets the deadline to `left` from now.
     pub(super) fn set(&self, left: Duration) {
-        let at = u64::try_from((self.opened.elapsed() + left).as_millis()).unwrap_or(NEVER);
+        self.set_after(Instant::now(), left);
+    }
+
+    /// Sets the deadline to `left` after `now`.
+    pub(super) fn set_after(&self, now: Instant, left: Duration) {
+        let at = now.duration_since(self.opened) + left;
+        let at = u64::try_from(at.as_millis()).unwrap_or(NEVER);
         self.at.store(at, Ordering::Relaxed);
     }
 

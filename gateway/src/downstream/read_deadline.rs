@@ -5,16 +5,16 @@
 //! backend, it also reads from the client, to notice when the client leaves. After the deadline, that read fails, and
 //! the request ends like any other failed request: with a response.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pingora::proxy::Session;
 
 use crate::downstream::stream::stream_of;
 
-/// Makes reads from the client of `session` fail after `left`. Returns false over HTTP/2, where no deadline is
+/// Makes reads from the client of `session` fail `left` after `now`. Returns false over HTTP/2, where no deadline is
 /// possible: the request shares its connection with other requests.
-pub fn arm(session: &Session, left: Duration) -> bool {
-    stream_of(session).inspect(|stream| stream.deadline.set(left)).is_some()
+pub fn arm(session: &Session, now: Instant, left: Duration) -> bool {
+    stream_of(session).inspect(|stream| stream.deadline.set_after(now.into(), left)).is_some()
 }
 
 /// Removes the deadline for reads from the client of `session`. Returns false over HTTP/2, as [`arm`] does.

@@ -195,14 +195,14 @@ impl RequestCtx {
         }
     }
 
-    /// Returns the time that is left until the response must begin. The time starts at the request's last byte, or at
+    /// Returns the time that is left at `now` until the response must begin. The time starts at the request's last byte, or at
     /// the end of the admission while that byte has not been passed on. A gRPC call sets its own deadline.
-    pub fn time_left(&self) -> Duration {
+    pub fn time_left(&self, now: Instant) -> Duration {
         if let Some(call) = &self.grpc {
-            return call.time_left(self.started_at.elapsed());
+            return call.time_left(now.duration_since(self.started_at));
         }
         let since = self.sent_at.or(self.admitted_at).unwrap_or(self.started_at);
-        self.snapshot.proxy.request_timeout.saturating_sub(since.elapsed())
+        self.snapshot.proxy.request_timeout.saturating_sub(now.duration_since(since))
     }
 
     /// Returns true if the request is a gRPC call whose deadline has passed.
@@ -307,7 +307,7 @@ impl RequestCtx {
     pub fn takes_retry(&self) -> bool {
         let (Some(route), Some(weighted_pool)) = (&self.route, self.weighted_pool()) else { return false };
         let paid = self.attempts - u32::from(self.stale_conn_retried);
-        if !route.retry.allows_another(paid) || self.time_left().is_zero() {
+        if !route.retry.allows_another(paid) || self.time_left(Instant::now()).is_zero() {
             return false;
         }
         let is_left = weighted_pool.pool.budget.take(&route.retry);
@@ -320,7 +320,7 @@ impl RequestCtx {
     /// Returns the pause before the next attempt.
     pub fn backoff(&self) -> Duration {
         let pause = self.route.as_ref().map_or(Duration::ZERO, |route| route.retry.backoff(self.attempts));
-        pause.min(self.time_left())
+        pause.min(self.time_left(Instant::now()))
     }
 
     /// Returns true if the response was complete before the request. Then no backend receives the rest of the request.

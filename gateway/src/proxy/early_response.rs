@@ -4,7 +4,7 @@
 //! of the body. A backend that has stopped reading it would take the rest for the next request on the connection, which
 //! may be another client's. Over HTTP/2 to the backend, only the request's stream ends.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Version, header};
@@ -67,7 +67,7 @@ fn on_end(session: &Session, ctx: &mut RequestCtx) {
     ctx.attempt.iter_mut().for_each(Attempt::over);
     if ctx.sent_at.is_none() {
         // Pingora waits for the client's next bytes. The expired deadline ends that wait.
-        read_deadline::arm(session, Duration::ZERO);
+        read_deadline::arm(session, Instant::now(), Duration::ZERO);
     }
 }
 

@@ -86,9 +86,10 @@ impl Gateway {
         self.mirror(ctx);
         // If the backend has responded before it had the whole body, no response head is awaited.
         if ctx.responded_at.is_none() {
-            ctx.sent_at.get_or_insert_with(Instant::now);
+            let now = Instant::now();
+            ctx.sent_at.get_or_insert(now);
             if ctx.grpc.is_none() {
-                read_deadline::arm(session, ctx.time_left());
+                read_deadline::arm(session, now, ctx.time_left(now));
             }
         }
     }
@@ -215,7 +216,7 @@ impl ProxyHttp for Gateway {
                 // because a reused connection shows nothing about the backend.
                 fresh |= ctx.wants_websocket || ctx.attempt.as_ref().is_some_and(Attempt::is_trial);
                 let pooling = reuse::pooling(session, backend, fresh);
-                let left = ctx.time_left();
+                let left = ctx.time_left(Instant::now());
                 let occasion = PeerOptions { left, timed, pooling, is_stream, is_inspected: true };
                 let mut peer = route.peers.peer(backend, occasion)?;
                 if ctx.wants_websocket {
@@ -358,7 +359,8 @@ impl ProxyHttp for Gateway {
             self.request_sent(session, ctx);
         } else if session::awaits_continue(session) {
             // The gateway now waits for the backend, which sends 100 (Continue) or a final response.
-            read_deadline::arm(session, ctx.time_left());
+            let now = Instant::now();
+            read_deadline::arm(session, now, ctx.time_left(now));
         } else {
             request_body::begin(session, ctx);
         }

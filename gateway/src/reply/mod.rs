@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::grpc::Call;
 
 /// Header field that carries the request id.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const X_REQUEST_ID: &str = "x-request-id";
 
 /// Header field for the content security policy. In the gateway's own pages, its value replaces the operator's.
 const CSP: HeaderName = header::CONTENT_SECURITY_POLICY;

@@ -53,7 +53,8 @@ impl Reply {
     async fn end(self, call: &mut Call, session: &mut Session, id: &HeaderValue) -> Result<()> {
         let status = self.grpc_status();
         call.on_reply(self.status(), status);
-        let mut fields = HeaderMap::from_iter([(grpc::STATUS, status.value()), (X_REQUEST_ID, id.clone())]);
+        let mut fields = HeaderMap::from_iter([(grpc::STATUS, status.value())]);
+        fields.insert(X_REQUEST_ID, id.clone());
         if !self.detail.is_empty() {
             fields.insert(grpc::MESSAGE, grpc::message(&self.detail));
         }

@@ -12,6 +12,7 @@ pub mod files;
 pub mod gauge;
 pub mod http1;
 pub mod http_client;
+pub mod ip_text;
 pub mod min_rate;
 pub mod random;
 pub mod secrets;

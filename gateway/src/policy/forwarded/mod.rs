@@ -4,20 +4,23 @@
 
 mod origin;
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use http::{HeaderName, HeaderValue, Version, header};
+use bytes::Bytes;
+use http::{HeaderValue, Version};
 pub use origin::{Origin, origin};
 use pingora::Result;
 use pingora::http::RequestHeader;
 
 use super::remove_where;
+use crate::util::ip_text;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+// Names of the fields. Pingora would copy a `HeaderName` for each request, but not a text.
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+const X_FORWARDED_HOST: &str = "x-forwarded-host";
+const X_REAL_IP: &str = "x-real-ip";
+const VIA: &str = "via";
 
 /// Facts that the gateway knows about the client of a request.
 pub struct ForwardedClient<'a> {
@@ -37,10 +40,9 @@ pub fn apply(request: &mut RequestHeader, client: &ForwardedClient<'_>) -> Resul
     // Remove every field by which a client could pretend to be another client.
     remove_where(request, is_claim);
     if let Some(address) = client.address {
-        let mut text = String::with_capacity(45);
-        let _ = write!(text, "{address}");
-        let address = HeaderValue::from_str(&text).or_else(|_| HeaderValue::from_str("unknown"));
-        if let Ok(address) = address {
+        let mut text = Vec::with_capacity(45);
+        ip_text::push(&mut text, address);
+        if let Ok(address) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
             request.insert_header(X_REAL_IP, address.clone())?;
             request.insert_header(X_FORWARDED_FOR, address)?;
         }
@@ -82,13 +84,13 @@ fn is_claim(name: &str) -> bool {
 
 /// Returns the `Via` field for a message that was received over `version` (RFC 9110 7.6.3). The caller appends
 /// this field to the `Via` fields of the message.
-pub fn via(version: Version) -> (HeaderName, HeaderValue) {
+pub fn via(version: Version) -> (&'static str, HeaderValue) {
     let via = match version {
         Version::HTTP_2 => "2 gateway",
         Version::HTTP_10 => "1.0 gateway",
         _ => "1.1 gateway",
     };
-    (header::VIA, HeaderValue::from_static(via))
+    (VIA, HeaderValue::from_static(via))
 }
 
 #[cfg(test)]

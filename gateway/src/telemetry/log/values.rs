@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 
 use crate::config::{AccessField, is_secret};
 use crate::telemetry::record::{MAX_USER, Phase, Record, Timeline, beginning};
+use crate::util::ip_text;
 
 /// Maximum length of a field that the client chooses freely, in bytes.
 const MAX_TEXT: usize = 1024;
@@ -108,7 +109,10 @@ impl<'a> Value<'a> {
             Value::Absent => line.write_all(b"-"),
             Value::Number(number) => write!(line, "{number}"),
             Value::Milliseconds(number) => write!(line, "{number:.3}"),
-            Value::Address(address) => write!(line, "{address}"),
+            Value::Address(address) => {
+                ip_text::push(line, *address);
+                Ok(())
+            }
             Value::Text(text) => {
                 for byte in text.bytes() {
                     match byte {
