@@ -197,8 +197,9 @@ impl ServerApp for Counted {
             self.connections.metrics.connections_refused.inc();
             return None;
         };
+        // The large futures are boxed, so that none of them takes memory while an HTTP/1 connection is idle.
         let opened = tokio::select! {
-            opened = self.opener.open(stream) => opened?,
+            opened = Box::pin(self.opener.open(stream)) => opened?,
             // No request is in flight, because the client has not sent one yet.
             () = self.connections.are_cut_off(shutdown.clone()) => return None,
         };
@@ -207,8 +208,9 @@ impl ServerApp for Counted {
             self.serve_http1(Box::new(stream), shutdown).await;
             return None;
         };
+        let serving = http2::connection::serve(stream, &self.proxy, request_limit.watch(), idle);
         tokio::select! {
-            abuse = http2::connection::serve(stream, &self.proxy, request_limit.watch(), idle) => self.count(abuse),
+            abuse = Box::pin(serving) => self.count(abuse),
             () = request_limit.end_with(shutdown.clone()) => {}
             () = request_limit.should_close() => {}
         }

@@ -111,17 +111,18 @@ impl Gateway {
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = RequestCtx;
+    /// State of a request. It is boxed, because Pingora moves it several times for each request.
+    type CTX = Box<RequestCtx>;
 
     // ANCHOR: arrival
     // ANCHOR: new_ctx
     /// Creates the context of a request whose head has been read. The request keeps this snapshot until its end.
-    fn new_ctx(&self) -> RequestCtx {
-        RequestCtx::new(
+    fn new_ctx(&self) -> Self::CTX {
+        Box::new(RequestCtx::new(
             self.parts.live.load(),
             &self.parts.request_log.metrics.requests_active,
             self.parts.request_log.records_phases(),
-        )
+        ))
     }
     // ANCHOR_END: new_ctx
 
@@ -130,7 +131,7 @@ impl ProxyHttp for Gateway {
 
     // ANCHOR: early_request_filter
     /// Resolves the client's address, assigns the request id, and sets the timeouts of the connection.
-    async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<()> {
         let proxy = &ctx.snapshot.proxy;
         session::settle(session, proxy.max_requests_per_connection, proxy.min_send_rate.timeout);
         hygiene::simplify_lists(session.req_header_mut())?;
@@ -148,7 +149,7 @@ impl ProxyHttp for Gateway {
 
     // ANCHOR: request_filter
     /// Admits the request or replies to it. Returns true if it has replied.
-    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
         let mut verdict = Ok(admission::inspect(session));
         if let Ok(Verdict::Reply(reply)) = &verdict {
             reply.reason().into_iter().for_each(|reason| self.parts.request_log.metrics.refused(reason));
@@ -180,7 +181,7 @@ impl ProxyHttp for Gateway {
     // ANCHOR: proxy_upstream_filter
     /// Chooses a backend, or replies if none can be chosen. `upstream_peer` would be too late for this reply: after an
     /// error there, Pingora closes the client's connection.
-    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
         if let Some(weighted_pool) = ctx.weighted_pool() {
             weighted_pool.pool.budget.request(ctx.started_at);
         }
@@ -193,7 +194,7 @@ impl ProxyHttp for Gateway {
 
     // ANCHOR: next_attempt
     /// Returns the peer for the next attempt. Pingora calls this function again for each retry.
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<Box<HttpPeer>> {
         let retrying = ctx.attempts > 0;
         ctx.attempts += 1;
         // A request whose reused connection had just been closed tries a new connection without a pause.
@@ -236,7 +237,7 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         peer: &HttpPeer,
-        ctx: &mut RequestCtx,
+        ctx: &mut Self::CTX,
         mut error: Box<Error>,
     ) -> Box<Error> {
         if let Some(backend) = ctx.backend() {
@@ -272,7 +273,7 @@ impl ProxyHttp for Gateway {
         peer: &HttpPeer,
         socket: RawFd,
         digest: Option<&Digest>,
-        ctx: &mut RequestCtx,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         if let Some(backend) = ctx.backend().filter(|_| !reused) {
             backend.metrics.connections.inc();
@@ -291,7 +292,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        ctx: &mut RequestCtx,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         // ANCHOR: http_version
         let speaks_http2 = request.version == Version::HTTP_2;
@@ -375,7 +376,7 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
-        ctx: &mut RequestCtx,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         early_response::hold_back(ctx, body)?;
         request_body::on_data(session, ctx, body.as_ref().map_or(0, Bytes::len))?;
@@ -411,7 +412,7 @@ impl ProxyHttp for Gateway {
         peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        ctx: &mut RequestCtx,
+        ctx: &mut Self::CTX,
         client_reused: bool,
     ) -> Box<Error> {
         ctx.reached(Phase::ErrorWhileProxy);
@@ -486,7 +487,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut RequestCtx,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         response_check::check(response, ctx.wants_websocket, &ctx.snapshot.proxy.response_head)?;
         let status = response.status.as_u16();
@@ -509,7 +510,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut RequestCtx,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         if is_interim(response.status) {
             if response.status == StatusCode::CONTINUE {
@@ -577,7 +578,7 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
-        ctx: &mut RequestCtx,
+        ctx: &mut Self::CTX,
     ) -> Result<Option<Duration>> {
         early_response::on_data(session, ctx, end_of_stream);
         if ctx.has_no_content {
@@ -598,7 +599,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         trailers: &mut HeaderMap,
-        ctx: &mut RequestCtx,
+        ctx: &mut Self::CTX,
     ) -> Result<Option<Bytes>> {
         if response_check::check_fields(trailers, &ctx.snapshot.proxy.response_head).is_err() {
             // The body is complete, but the client must not receive malformed trailers. Pingora would end the stream
@@ -615,7 +616,7 @@ impl ProxyHttp for Gateway {
 
     // ANCHOR: told
     /// Replies to a request that has finally failed, unless the client has received a response already.
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Self::CTX) -> FailToProxy {
         if let Some(answer) = session::final_response(session).filter(|_| ctx.is_answered_early()) {
             ctx.record(ctx.outcome(answer));
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
@@ -646,7 +647,7 @@ impl ProxyHttp for Gateway {
     /// Suppresses Pingora's error line in two cases. First, the error is the client's: a client could otherwise fill
     /// the log. Second, the error is a backend's, and the access log is on and shows it already. Pingora still logs
     /// errors of the gateway itself.
-    fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Self::CTX, error: &Error) -> bool {
         match error.esource() {
             ErrorSource::Downstream => true,
             ErrorSource::Upstream => self.parts.request_log.access_log.is_some(),
@@ -659,7 +660,7 @@ impl ProxyHttp for Gateway {
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,
-        _ctx: &RequestCtx,
+        _ctx: &Self::CTX,
         _error: &Error,
         _context: ProxyWarnLogContext,
     ) -> bool {
@@ -667,7 +668,7 @@ impl ProxyHttp for Gateway {
     }
 
     /// Counts and logs the request at its end, whether it succeeded or failed.
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Self::CTX) {
         stream::request_over(session);
         request_limit::request_finished(session);
         self.parts.request_log.enter(session, error, ctx);

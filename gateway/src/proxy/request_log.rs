@@ -43,7 +43,9 @@ impl RequestLog {
         }
         let status = ctx.grpc.as_ref().map_or(status, |call| call.http_status(status));
         self.count(status, duration, ctx);
-        self.write(session, status, duration, ctx);
+        if self.access_log.is_some() || self.timelines.is_some() {
+            self.write(session, status, duration, ctx);
+        }
     }
 
     fn count(&self, status: u16, duration: Duration, ctx: &RequestCtx) {
