@@ -59,6 +59,13 @@ pub(crate) struct Setup<'a> {
 }
 
 impl Gateway {
+    /// Returns the memory that the gateway has written to and holds, in KiB.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
     /// Starts a gateway over `origins`, whose backend ids are `origin-0`, `origin-1` and so on.
     pub(crate) async fn start(origins: &[&Origin], setup: Setup<'_>) -> Gateway {
         let addresses: Vec<SocketAddr> = origins.iter().map(|origin| origin.address()).collect();

@@ -204,13 +204,6 @@ async fn frames_of_an_ordinary_client_do_not_end_the_connection() {
     assert!(parts > 2_000, "{parts}");
 }
 
-/// Returns the memory of the gateway, in KiB.
-fn resident(gateway: &Gateway) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.process.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 /// Returns a GET of a response that no buffer can hold.
 fn large(stream: u32) -> Frame {
     let mut fields = get("web.test");
@@ -224,7 +217,7 @@ async fn held_by_one(streams: u32, protocol: &str) -> u64 {
     let origin = Origin::start().await;
     let gateway = start(&origin, &format!("[upstream]\nprotocol = \"{protocol}\"\n")).await;
     assert_eq!(gateway.get("/bytes/100000").await.status, 200);
-    let before = resident(&gateway);
+    let before = gateway.memory();
     let mut wire = Wire::connect(gateway.address).await;
     let most = i32::MAX as u32;
     let wide = [&4_u16.to_be_bytes()[..], &most.to_be_bytes()].concat();
@@ -238,7 +231,7 @@ async fn held_by_one(streams: u32, protocol: &str) -> u64 {
     let mut held = 0;
     for _ in 0..40 {
         sleep(Duration::from_millis(300)).await;
-        let now = resident(&gateway).saturating_sub(before);
+        let now = gateway.memory().saturating_sub(before);
         if now <= held && held > 0 {
             break;
         }

@@ -14,13 +14,6 @@ use crate::support::{Gateway, Setup};
 /// Largest growth of the process during a flood, in KiB.
 const GROWTH: u64 = 64 * 1024;
 
-/// Returns the memory of the gateway, in KiB.
-fn resident(gateway: &Gateway) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.process.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 /// Returns the head of a 431 response: `:status` (entry 8) and 431 in Huffman code, because the static table
 /// has no such entry (RFC 7541 6.2.1).
 fn too_large() -> (u8, Vec<u8>) {
@@ -40,7 +33,7 @@ impl Scene {
         let origin = Origin::start().await;
         let gateway = start(&origin, "").await;
         let bystander = connect(gateway.address).await;
-        let scene = Scene { before: resident(&gateway), origin, gateway, bystander };
+        let scene = Scene { before: gateway.memory(), origin, gateway, bystander };
         scene.serves_others().await;
         scene
     }
@@ -53,7 +46,7 @@ impl Scene {
 
     async fn end(self) {
         self.serves_others().await;
-        let grown = resident(&self.gateway).saturating_sub(self.before);
+        let grown = self.gateway.memory().saturating_sub(self.before);
         assert!(grown < GROWTH, "it has grown by {grown} KiB");
         eventually!(self.gateway.metric("proxy_requests_active").await == 0.0);
         assert_eq!(self.origin.received().last().unwrap().uri.path(), "/");

@@ -38,8 +38,12 @@ async fn until_closed(gateway: &Gateway, kind: &str, said: &str) -> (String, Dur
 /// Starts a gateway with and without TLS and an idle timeout of two seconds. With less time, a busy client
 /// might not send its request before the timeout.
 async fn gateway(proxy: &str) -> (Origin, Identity, Gateway) {
+    with_idle_time(2, proxy).await
+}
+
+async fn with_idle_time(secs: u32, proxy: &str) -> (Origin, Identity, Gateway) {
     let (origin, identity) = (Origin::start().await, Authority::new().issue("web.test"));
-    let proxy = format!("keepalive_timeout_secs = 2\n{proxy}");
+    let proxy = format!("keepalive_timeout_secs = {secs}\n{proxy}");
     let config = config(origin.address(), &proxy, &[shows("web.test", &identity)]);
     let gateway = Gateway::start_with_config(&config).await;
     (origin, identity, gateway)
@@ -117,4 +121,32 @@ async fn the_timeout_changes_while_the_gateway_serves() {
     testkit::eventually!(gateway.read("/config").await["proxy"]["keepalive_timeout_secs"] == 2);
     let (heard, _) = until_closed(&gateway, "plain", "").await;
     assert_eq!(heard, "");
+}
+
+/// Maximum memory of an idle connection that has served a request, in KiB. The program that is tested is not optimised;
+/// `make bench` measures the real one.
+const IDLE_MEMORY: [(&str, u64); 2] = [("plain", 16), ("http/1.1", 40)];
+
+#[tokio::test]
+async fn idle_connection_takes_little_memory() {
+    const CONNECTIONS: u64 = 400;
+    let (_origin, _identity, gateway) = with_idle_time(600, "").await;
+    for (kind, most) in IDLE_MEMORY {
+        let mut idle = Vec::new();
+        let mut before = 0;
+        // The first connections also fill pools that all connections share.
+        for number in 0..2 * CONNECTIONS {
+            if number == CONNECTIONS {
+                before = gateway.memory();
+            }
+            let mut connection = open(&gateway, kind).await;
+            connection.write_all(REQUEST.as_bytes()).await.unwrap();
+            let mut heard = vec![0; 4096];
+            let read = timeout(DEADLINE, connection.read(&mut heard)).await.unwrap().unwrap();
+            assert!(heard[..read].starts_with(b"HTTP/1.1 200 "), "{kind}");
+            idle.push(connection);
+        }
+        let each = gateway.memory().saturating_sub(before) / CONNECTIONS;
+        assert!(each <= most, "{kind}: {each} KiB for each connection");
+    }
 }
