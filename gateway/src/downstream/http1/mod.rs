@@ -194,21 +194,24 @@ impl RequestInspector {
         cx: &mut Context<'_>,
         bounds: &impl Fn() -> HeadSize,
     ) -> Poll<io::Result<bool>> {
-        while matches!(self.state, RequestState::Head) {
-            let held = self.held.bytes();
-            match self.head.read(held, &bounds()).and_then(|head| self.state.begin(head, held)) {
-                Ok(Some(whole)) => self.verified = whole,
-                Ok(None) => {
-                    if ready!(poll_chunk(client, cx, &mut self.held))? == 0 {
-                        // The client left in the middle of its head, so it cannot receive a response.
-                        self.held.clear();
-                        return Poll::Ready(Ok(false));
-                    }
+        loop {
+            if !self.held.is_empty() {
+                let held = self.held.bytes();
+                match self.head.read(held, &bounds()).and_then(|head| self.state.begin(head, held)) {
+                    Ok(Some(whole)) => self.verified = whole,
+                    Ok(None) => {}
+                    Err(refusal) => self.refuse(refusal),
                 }
-                Err(refusal) => self.refuse(refusal),
+            }
+            if self.has_begun() {
+                return Poll::Ready(Ok(true));
+            }
+            if ready!(poll_chunk(client, cx, &mut self.held))? == 0 {
+                // A client that left in the middle of its head cannot receive a response.
+                self.held.clear();
+                return Poll::Ready(Ok(false));
             }
         }
-        Poll::Ready(Ok(true))
     }
 
     /// Verifies the held bytes as a part of the body.

@@ -7,10 +7,9 @@ use std::io::Write as _;
 use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use super::queue::Sender;
+use super::timestamp::Timestamp;
 use super::values::Value;
 use crate::config::{AccessField, AccessFormat, LinePart, Logging, StatusClass};
 use crate::telemetry::record::{MAX_USER, Record, beginning};
@@ -64,7 +63,7 @@ struct JsonLine<'a> {
 
 #[derive(Default)]
 struct Buffers {
-    timestamp: String,
+    timestamp: Timestamp,
     message: String,
     line: Vec<u8>,
 }
@@ -126,11 +125,9 @@ impl AccessLog {
 
 fn format_line(layout: &Line, record: &Record<'_>, buffers: &mut Buffers) -> std::io::Result<()> {
     let Buffers { timestamp, message, line } = buffers;
-    timestamp.clear();
+    let timestamp = timestamp.now();
     message.clear();
     line.clear();
-    // A write to a string does not fail.
-    let _ = SystemTime.format_time(&mut Writer::new(timestamp));
     let duration_ms = (record.duration.as_secs_f64() * 1_000_000.0).round() / 1000.0;
     let Record { method, host, path, status, grpc_status, request_id, backend, .. } = *record;
     let Record { bytes, bytes_received, attempts, error, .. } = *record;

@@ -7,6 +7,7 @@
 mod access;
 mod output;
 mod queue;
+mod timestamp;
 mod values;
 
 use std::io;
