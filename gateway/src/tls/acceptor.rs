@@ -8,8 +8,8 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use openssl::error::ErrorStack;
 use openssl::ssl::{
-    AlpnError, NameType, SslAcceptor, SslAcceptorBuilder, SslMethod, SslMode, SslOptions,
-    SslSessionCacheMode, SslVersion, select_next_proto,
+    AlpnError, NameType, SslAcceptor, SslAcceptorBuilder, SslMethod, SslOptions, SslSessionCacheMode,
+    SslVersion, select_next_proto,
 };
 use pingora::Result;
 use pingora::listeners::TlsAccept;
@@ -76,8 +76,6 @@ pub(super) fn settings() -> std::result::Result<SslAcceptorBuilder, ErrorStack> 
     settings.set_options(
         SslOptions::NO_RENEGOTIATION | SslOptions::CIPHER_SERVER_PREFERENCE | SslOptions::PRIORITIZE_CHACHA,
     );
-    // OpenSSL has buffers of 17 KiB for each direction. An idle connection gives them back.
-    settings.set_mode(SslMode::RELEASE_BUFFERS);
     // Sessions are stored in tickets, which the clients keep.
     settings.set_session_cache_mode(SslSessionCacheMode::OFF);
     // OpenSSL stores the server name in a session only if a callback is set.
