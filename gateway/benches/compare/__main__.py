@@ -27,6 +27,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5, help="duration of each load (default 5)")
     parser.add_argument("--only", metavar="ROW", action="append", help="only this row; may be given several times")
     parser.add_argument("--binary", type=Path, default=Path("target/release/gateway"), help="the gateway's binary")
+    parser.add_argument("--trained", type=Path, default=Path("target/trained/gateway"), help="what `make release` has built")
     parser.add_argument("--forwarder", type=Path, default=Path("target/release/simple_proxy"), help="sample 1's binary")
     parser.add_argument("--write", action="store_true", help=f"write the book's page, {'/'.join(PAGE.parts[-3:])}")
     parser.add_argument("--train", action="store_true", help="only load the gateway, as `make release` does; no tables")
@@ -83,7 +84,7 @@ def main() -> int:
     if chosen.train:
         chosen.rounds, Process.gently = 1, True
     results = Results(chosen.rounds, chosen.seconds)
-    bench = Bench(chosen.binary.resolve(), chosen.forwarder.resolve(), chosen.seconds, directory)
+    bench = Bench(chosen.binary.resolve(), chosen.trained.resolve(), chosen.forwarder.resolve(), chosen.seconds, directory)
     try:
         planned = plan(bench, rows, results)
         if chosen.train:

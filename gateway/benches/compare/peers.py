@@ -14,10 +14,11 @@ from processes import LOAD_CORES, PROXY_CORE, Process, missing, reserve_port, ru
 TEMPLATES = Path(__file__).resolve().parent.parent / "peers"
 ANSWER = "0" * 66
 MIB = 1 << 20
-BARE = ("forwarder", "gateway bare", "nginx bare", "HAProxy bare", "Envoy bare")
-EQUAL = ("gateway equal", "nginx equal", "HAProxy equal")
+BARE = ("forwarder", "gateway bare", "trained bare", "nginx bare", "HAProxy bare", "Envoy bare")
+EQUAL = ("gateway equal", "trained equal", "nginx equal", "HAProxy equal")
 FILES = {
     "gateway bare": "gateway-bare.toml", "gateway equal": "gateway-equal.toml", "gateway default": "gateway-default.toml",
+    "trained bare": "gateway-bare.toml", "trained equal": "gateway-equal.toml", "trained default": "gateway-default.toml",
     "nginx bare": "nginx-bare.conf", "nginx equal": "nginx-equal.conf", "HAProxy bare": "haproxy-bare.cfg",
     "HAProxy equal": "haproxy-equal.cfg", "Envoy bare": "envoy-bare.yaml"}
 Edit = Callable[[str], str]
@@ -28,6 +29,7 @@ class Bench:
     """What all rows share: binaries, ports, certificate, and the directory of the run."""
 
     gateway: Path
+    trained: Path
     forwarder: Path
     seconds: float
     directory: Path
@@ -53,6 +55,8 @@ class Bench:
 
     def lacks(self, subject: str) -> str | None:
         """Returns the reason why a subject cannot run; `None` if it can."""
+        if subject.startswith("trained"):
+            return None if os.access(self.trained, os.X_OK) else f"{self.trained} is not there (make release)"
         if subject not in FILES or subject.startswith("gateway"):  # the forwarder, the gateway, and its policies
             binary = self.forwarder if subject == "forwarder" else self.gateway
             return None if os.access(binary, os.X_OK) else f"{binary.name} is not built (cargo build --release -p {binary.name})"
@@ -89,6 +93,7 @@ class Bench:
         command = {
             "forwarder": [str(self.forwarder), f"127.0.0.1:{(self.names | names)['ORIGIN1']}"],
             "gateway": [str(self.gateway), "--config", str(file)],
+            "trained": [str(self.trained), "--config", str(file)],
             "nginx": ["nginx", "-c", str(file)],
             "HAProxy": ["haproxy", "-db", "-f", str(file)],
             "Envoy": ["envoy", "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "error"],

@@ -187,7 +187,7 @@ ROWS = (
     *(Row(f"idle-{kind.lower().replace('/', '')}", f"Memory of an idle kept connection: {kind}, {IDLE} connections after one "
           "request each", BARE if kind == "plain" else BARE[1:], idle(kind), load=False)
       for kind in ("plain", "TLS", "HTTP/2")),
-    Row("start", "Start: time to the first answer, and resident memory then", (*ALL, "gateway default"), start, load=False),
+    Row("start", "Start: time to the first answer, and resident memory then", (*ALL, "gateway default", "trained default"), start, load=False),
     Row("reload", f"Reload with {HOSTS} virtual hosts: time from SIGHUP to the first response of the new configuration",
         ("gateway bare", "nginx bare"), reload, load=False),
 )

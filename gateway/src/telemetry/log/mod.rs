@@ -72,7 +72,7 @@ impl LogHandle {
         }
     }
 
-    /// Waits until the lines of this thread so far are written, at most [`FLUSHED_WITHIN`] for each output.
+    /// Waits until the lines of this thread so far are written, at most a second for each output.
     pub fn flush(&self) {
         self.0.iter().for_each(|to| to.sender.flush(FLUSHED_WITHIN));
     }
