@@ -10,11 +10,15 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
 
 use crate::{DEADLINE, POLL};
+
+/// Maximum time for which a signal waits until its process handles it.
+const HANDLED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Child process. It is killed on drop, and its output is printed if the test fails.
 pub struct Process {
@@ -105,12 +109,23 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Sends a signal to the process.
+    /// Sends a signal to the process, as soon as the process handles this signal, but after two seconds in any
+    /// case. A server accepts connections before it handles signals, so on a busy machine a signal could kill it.
     pub fn signal(&self, signal: Signal) {
+        let until = Instant::now() + HANDLED_WITHIN;
+        let is_for_servers = matches!(signal, SIGTERM | SIGINT | SIGHUP | SIGQUIT | SIGUSR1);
+        while is_for_servers && !self.handles(signal) && Instant::now() < until {
+            thread::sleep(POLL);
+        }
         let id = Pid::from_raw(self.child.id().cast_signed());
         if let Err(error) = kill(id, signal) {
             panic!("cannot send {signal} to process {id}: {error}");
         }
+    }
+
+    fn handles(&self, signal: Signal) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        signals(&status, "SigCgt:").contains(&(signal as i32))
     }
 
     /// Waits until the process exits. Fails the test if it still runs after `deadline`.
@@ -193,19 +208,21 @@ fn default_signals_in_children() {
     static CAUGHT: OnceLock<()> = OnceLock::new();
     CAUGHT.get_or_init(|| {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        for signal in ignored_signals(&status) {
+        // Every Rust program ignores SIGPIPE.
+        let ignored =
+            signals(&status, "SigIgn:").into_iter().filter(|signal| *signal != Signal::SIGPIPE as i32);
+        for signal in ignored {
             // Some signals cannot be caught (SIGKILL), but those cannot be ignored either.
             let _ = signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)));
         }
     });
 }
 
-/// Returns the standard signals that a process ignores, from its `/proc/PID/status`. SIGPIPE is left out,
-/// because every Rust program ignores it.
-fn ignored_signals(status: &str) -> Vec<i32> {
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+/// Returns the standard signals that a line of a process's `/proc/PID/status` names, such as `SigIgn:`.
+fn signals(status: &str, line: &str) -> Vec<i32> {
+    let mask = status.lines().find_map(|text| text.strip_prefix(line));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    (1..=31).filter(|signal| mask & (1 << (signal - 1)) != 0 && *signal != Signal::SIGPIPE as i32).collect()
+    (1..=31).filter(|signal| mask & (1 << (signal - 1)) != 0).collect()
 }
 
 fn keep_lines(stream: Option<impl Read + Send + 'static>, output: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
@@ -240,9 +257,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ignored_signals_are_read_from_proc_status() {
-        let status = "Name:\tx\nSigBlk:\t0000000000000007\nSigIgn:\t0000000180001007\nSigCgt:\t0\n";
-        assert_eq!(ignored_signals(status), [1, 2, 3]);
-        assert_eq!(ignored_signals("Name:\tx\n"), [0; 0]);
+    fn signals_are_read_from_proc_status() {
+        let status = "Name:\tx\nSigBlk:\t0000000000000007\nSigIgn:\t0000000180001007\nSigCgt:\t4001\n";
+        assert_eq!(signals(status, "SigIgn:"), [1, 2, 3, 13]);
+        assert_eq!(signals(status, "SigCgt:"), [1, 15]);
+        assert_eq!(signals("Name:\tx\n", "SigIgn:"), [0; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_signal_waits_until_the_process_handles_it() {
+        let late = "sleep 0.3; trap 'echo handled; exit 7' TERM; while :; do sleep 0.01; done";
+        let mut process = Process::spawn("sh", &["-c", late], &[]);
+        process.signal(Signal::SIGTERM);
+        assert_eq!(process.ended(DEADLINE).await.code(), Some(7));
+        assert_eq!(process.output(), "handled");
     }
 }
