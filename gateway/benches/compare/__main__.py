@@ -87,6 +87,8 @@ def main() -> int:
     bench = Bench(chosen.binary.resolve(), chosen.trained.resolve(), chosen.forwarder.resolve(), chosen.seconds, directory)
     try:
         planned = plan(bench, rows, results)
+        if chosen.train and results.notes:
+            sys.exit(f"compare: nothing to train with: {' '.join(sorted(set(results.notes.values())))}")
         if chosen.train:
             of_gateway = [(row, [name for name in subjects if row.name == "policies" or name.startswith("gateway")])
                           for row, subjects in planned]

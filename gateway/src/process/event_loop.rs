@@ -151,7 +151,7 @@ impl EventLoop {
 
     fn serves(&mut self, announcer: &mut Announcer) {
         self.serves = true;
-        // Whoever waits for the announcement finds the lines of the start in the log.
+        // The service manager, and the user of `--daemon`, then find the lines of the start in the log.
         self.log.flush();
         announcer.announce();
         if std::mem::take(&mut self.asked) {
